@@ -1,0 +1,73 @@
+"""Commands, their life cycle and their results: the same words on the wire, in the store, the API and the CLI."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints
+
+from schemas.base import MAX_NAME, Counter, DeviceId, StrictWire, Text, Timestamp, Wire
+
+COMMAND_PAYLOAD_TYPE: Final = "application/vnd.cordon.command.v1+json"
+MAX_PARAMS: Final = 16  # entries
+MAX_DETAILS: Final = 32  # entries
+
+
+class CommandState(StrEnum):
+    """`scheduled -> executing -> one end`; a word from a newer peer reads as `unknown`."""
+
+    SCHEDULED = "scheduled"
+    EXECUTING = "executing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing more can follow."""
+        return self in _ENDS
+
+
+_ENDS: Final = frozenset({CommandState.SUCCEEDED, CommandState.FAILED, CommandState.EXPIRED, CommandState.REJECTED})
+_STATES: Final = frozenset(CommandState)
+
+
+def _known_state(value: Any) -> Any:
+    return value if not isinstance(value, str) or value in _STATES else CommandState.UNKNOWN
+
+
+ActionName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*){0,3}$", max_length=64)]
+ParamName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+ParamValue = Annotated[str, StringConstraints(max_length=MAX_NAME)] | bool | int
+CommandId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class Command(StrictWire):
+    """One order to one device; only ever sent inside a signed envelope."""
+
+    v: Literal[1] = 1
+    command_id: CommandId
+    device_id: DeviceId
+    action: ActionName
+    params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
+    dry_run: bool = False
+    issued_at: Timestamp
+    expires_at: Timestamp
+    counter: Counter
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether it is too late to run it at `now` (aware)."""
+        return now >= self.expires_at
+
+
+class CommandResult(Wire):
+    """How far a command got; sent again whenever the controller asks for it by sending the command again."""
+
+    v: Literal[1] = 1
+    command_id: CommandId
+    state: Annotated[CommandState, BeforeValidator(_known_state)]
+    reason: Text = ""
+    detail: Annotated[dict[ParamName, Text], Field(max_length=MAX_DETAILS, default_factory=dict)]
+    at: Timestamp

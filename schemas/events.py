@@ -1,0 +1,76 @@
+"""What a device tells between reports, and what it hears back: status, events, receipts."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field
+
+from schemas.base import MAX_COUNTER, Counter, DeviceId, Digest, StrictWire, Text, Timestamp, Wire, Word
+
+MAX_FIELDS: Final = 16  # entries of an event's detail
+
+
+class Status(Wire):
+    """Retained, and the last will: whether the device is there.
+
+    `at` is missing in a will, which is written before it happens.
+    """
+
+    v: Literal[1] = 1
+    state: Literal["online", "offline"]
+    boot_id: Annotated[Text, Field(max_length=64)] = ""
+    at: Timestamp | None = None
+
+
+class DeviceEvent(Wire):
+    """Something that happened on the device and does not wait for the next report."""
+
+    v: Literal[1] = 1
+    device_id: DeviceId
+    kind: Word
+    severity: Literal["info", "low", "medium", "high", "critical"] = "info"
+    count: Annotated[int, Field(ge=1, le=MAX_COUNTER)] = 1
+    summary: Text = ""
+    detail: Annotated[dict[Word, Text], Field(max_length=MAX_FIELDS, default_factory=dict)]
+    at: Timestamp
+
+
+class Verdict(StrEnum):
+    """What the controller did with a message."""
+
+    ACCEPTED = "accepted"
+    REJECTED = "rejected"
+    RESEND_FULL = "resend_full"
+
+
+class RejectReason(StrEnum):
+    """Why a message was refused, in a word that a device can act on; a newer word reads as `other`."""
+
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    MALFORMED = "malformed"
+    INVALID = "invalid"
+    UNSUPPORTED_VERSION = "unsupported_version"
+    UNKNOWN_KIND = "unknown_kind"
+    WRONG_DEVICE = "wrong_device"
+    STALE_SEQUENCE = "stale_sequence"
+    TOO_MANY = "too_many"
+    UNKNOWN_TOPIC = "unknown_topic"
+    OTHER = "other"
+
+
+_REASONS: Final = frozenset(RejectReason)
+
+
+def _known_reason(value: Any) -> Any:
+    return value if not isinstance(value, str) or value in _REASONS else RejectReason.OTHER
+
+
+class Receipt(StrictWire):
+    """The controller's own word on a report: only `accepted` lets the device forget it."""
+
+    v: Literal[1] = 1
+    seq: Counter | None
+    verdict: Verdict
+    digest: Digest | None = None
+    reason: Annotated[RejectReason, BeforeValidator(_known_reason)] | None = None
+    detail: Text | None = None

@@ -1,0 +1,99 @@
+"""Writes the JSON Schemas and the AsyncAPI document that others build against, from the models themselves.
+
+`python -m schemas.export` writes them beside the models; `--check` compares instead, so that CI sees a forgotten export.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, TypeAdapter
+
+from schemas import topics
+from schemas.commands import Command, CommandResult
+from schemas.events import DeviceEvent, Receipt, Status
+from schemas.posture import REPORT
+from schemas.signing import Envelope
+
+_HERE: Final = Path(__file__).parent
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+# Name, model, where it travels; a command travels only inside its envelope.
+_ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], ...]] = (
+    ("posture", REPORT, topics.up("{device_id}", topics.Up.POSTURE)),
+    ("status", Status, topics.up("{device_id}", topics.Up.STATUS)),
+    ("event", DeviceEvent, topics.up("{device_id}", topics.Up.EVENT)),
+    ("result", CommandResult, topics.up("{device_id}", topics.Up.RESULT)),
+    ("command-envelope", Envelope, topics.down("{device_id}", topics.Down.COMMAND)),
+    ("receipt", Receipt, topics.down("{device_id}", topics.Down.RECEIPT)),
+)
+
+
+def _json_schema(name: str, model: type[BaseModel] | TypeAdapter[Any]) -> dict[str, Any]:
+    body = model.json_schema() if isinstance(model, TypeAdapter) else model.model_json_schema()
+    return {"$schema": _DIALECT, "$id": f"urn:cordon:v1:{name}", **body}
+
+
+def _asyncapi() -> dict[str, Any]:
+    parameters = {"device_id": {"description": "MQTT client id and certificate common name of the device."}}
+    channels: dict[str, Any] = {}
+    operations: dict[str, Any] = {}
+    for name, _, address in _ON_THE_WIRE:
+        channels[name] = {
+            "address": address,
+            "parameters": parameters,
+            "messages": {name: {"contentType": "application/json", "payload": {"$ref": f"json/{name}.schema.json"}}},
+        }
+        # Written from the controller's side, which is the application this document describes.
+        operations[name] = {
+            "action": "receive" if "/up/" in address else "send",
+            "channel": {"$ref": f"#/channels/{name}"},
+            "bindings": {"mqtt": {"qos": 1, "retain": name == "status"}},
+        }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Cordon wire protocol",
+            "version": "1.0.0",
+            "license": {"name": "Apache-2.0"},
+            "description": "What devices and the Cordon controller say to each other over MQTT.",
+        },
+        "defaultContentType": "application/json",
+        "channels": channels,
+        "operations": operations,
+    }
+
+
+def documents() -> dict[str, str]:
+    """Every generated file: its path below `schemas/` and its text."""
+    import yaml  # only whoever changes the models needs it
+
+    files = {
+        f"json/{name}.schema.json": json.dumps(_json_schema(name, model), indent=2) + "\n"
+        for name, model, _ in (*_ON_THE_WIRE, ("command", Command, ""))
+    }
+    files["asyncapi.yaml"] = yaml.safe_dump(_asyncapi(), sort_keys=False, width=120)
+    return files
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write the files, or with `--check` name those that differ (exit 1)."""
+    parser = argparse.ArgumentParser(prog="python -m schemas.export", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="compare, write nothing")
+    check = parser.parse_args(argv).check
+    stale = []
+    for name, text in documents().items():
+        path = _HERE / name
+        if check and (not path.is_file() or path.read_text() != text):
+            stale.append(name)
+        elif not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    for name in stale:
+        sys.stderr.write(f"schemas/{name} is not what the models say: run `python -m schemas.export`\n")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

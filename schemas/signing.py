@@ -1,0 +1,110 @@
+"""The signed envelope around a command: DSSE with Ed25519.
+
+The signature covers the raw payload bytes (DSSE v1, pre-authentication encoding), so no canonical JSON is needed.
+"""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import Field, StringConstraints, ValidationError
+
+from schemas.base import MAX_COMMAND_BYTES, StrictWire
+
+MAX_SIGNATURES: Final = 4
+_KEY_PREFIX: Final = "ed25519:"
+_KEY_BYTES: Final = 32
+_Base64 = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+
+
+class SignatureError(Exception):
+    """The envelope is not one that a trusted key signed; the text says what is wrong with it."""
+
+
+class Signature(StrictWire):
+    keyid: Annotated[str, StringConstraints(max_length=64)]
+    sig: _Base64
+
+
+class Envelope(StrictWire):
+    """A DSSE envelope; field names are those of the DSSE specification."""
+
+    payloadType: Annotated[str, StringConstraints(max_length=128)]  # noqa: N815 - the specification's name
+    payload: _Base64
+    signatures: Annotated[tuple[Signature, ...], Field(min_length=1, max_length=MAX_SIGNATURES)]
+
+
+def public_key_text(key: Ed25519PublicKey) -> str:
+    """How a public key is written in configuration: `ed25519:` and 32 bytes in base64."""
+    return _KEY_PREFIX + base64.b64encode(key.public_bytes_raw()).decode()
+
+
+def parse_public_key(text: str) -> Ed25519PublicKey:
+    """Read a key written by `public_key_text`.
+
+    Raises:
+        ValueError: another kind of key, or not 32 bytes of base64.
+    """
+    if not text.startswith(_KEY_PREFIX):
+        raise ValueError(f"a controller key starts with {_KEY_PREFIX!r}")
+    try:
+        raw = base64.b64decode(text[len(_KEY_PREFIX) :], validate=True)
+    except binascii.Error as e:
+        raise ValueError("a controller key is base64 after its prefix") from e
+    if len(raw) != _KEY_BYTES:
+        raise ValueError(f"an ed25519 key has {_KEY_BYTES} bytes, this one has {len(raw)}")
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """A key's name: the first 16 hex digits of the SHA-256 of its raw bytes."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
+
+
+def _to_be_signed(payload_type: str, payload: bytes) -> bytes:
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes:
+    """Wrap and sign `payload`; returns the envelope as JSON bytes."""
+    signature = Signature(
+        keyid=key_id(key.public_key()),
+        sig=base64.b64encode(key.sign(_to_be_signed(payload_type, payload))).decode(),
+    )
+    envelope = Envelope(payloadType=payload_type, payload=base64.b64encode(payload).decode(), signatures=(signature,))
+    return envelope.model_dump_json().encode()
+
+
+def verify(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) -> bytes:
+    """The payload of an envelope that one of `keys` (by `key_id`) signed for `payload_type`.
+
+    Raises:
+        SignatureError: too large, not an envelope, for another purpose, or signed by no key of ours.
+    """
+    if len(raw) > MAX_COMMAND_BYTES:
+        raise SignatureError(f"envelope too large: {len(raw)} > {MAX_COMMAND_BYTES} bytes")
+    try:
+        envelope = Envelope.model_validate_json(raw)
+        payload = base64.b64decode(envelope.payload, validate=True)
+    except (ValidationError, binascii.Error) as e:
+        raise SignatureError("not a signed envelope") from e
+    if envelope.payloadType != payload_type:
+        raise SignatureError("signed for another purpose")
+    for signature in envelope.signatures:
+        key = keys.get(signature.keyid)
+        if key is not None and _is_valid(key, signature.sig, _to_be_signed(payload_type, payload)):
+            return payload
+    raise SignatureError("no valid signature by a trusted key")
+
+
+def _is_valid(key: Ed25519PublicKey, sig: str, message: bytes) -> bool:
+    try:
+        key.verify(base64.b64decode(sig, validate=True), message)
+    except (InvalidSignature, binascii.Error):
+        return False
+    return True

@@ -1,0 +1,93 @@
+"""Builds and reads every topic of the wire protocol: no other file holds topic text.
+
+Positions are fixed (`cordon/v1/{device_id}/{direction}/{channel}`): one wildcard covers any device, reading is a split.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from schemas.base import DEVICE_ID_PATTERN
+
+_ROOT: Final = "cordon/v1"
+_SEGMENTS: Final = 5
+_DEVICE_ID: Final = re.compile(DEVICE_ID_PATTERN)
+
+
+class Up(StrEnum):
+    """What a device publishes."""
+
+    POSTURE = "posture"
+    STATUS = "status"
+    EVENT = "event"
+    RESULT = "result"
+
+
+class Down(StrEnum):
+    """What a device receives."""
+
+    COMMAND = "command"
+    RECEIPT = "receipt"
+
+
+class TopicError(ValueError):
+    """A topic outside the protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpTopic:
+    """A device's topic, taken apart."""
+
+    device_id: str
+    channel: Up
+
+
+_CHANNELS: Final = {channel.value: channel for channel in Up}
+
+# The controller's own subscription: every device, every upward channel.
+ALL_UP: Final = f"{_ROOT}/+/up/+"
+# Who came and went, as the broker itself tells it (EMQX; QoS 0, not retained).
+PRESENCE: Final = "$SYS/brokers/+/clients/+/+"
+
+
+def up(device_id: str, channel: Up) -> str:
+    """Where a device publishes on `channel`."""
+    return f"{_ROOT}/{device_id}/up/{channel}"
+
+
+def down(device_id: str, channel: Down) -> str:
+    """Where a device hears `channel`."""
+    return f"{_ROOT}/{device_id}/down/{channel}"
+
+
+def up_branch(device_id: str) -> str:
+    """The filter of everything that a device may publish to Cordon; `${clientid}` makes it a rule for all."""
+    return f"{_ROOT}/{device_id}/up/#"
+
+
+def down_branch(device_id: str) -> str:
+    """The filter of everything that a device may hear from Cordon; `${clientid}` makes it a rule for all."""
+    return f"{_ROOT}/{device_id}/down/#"
+
+
+def down_any(channel: Down) -> str:
+    """The filter of one downward channel for every device: for tests and for the controller's own checks."""
+    return f"{_ROOT}/+/down/{channel}"
+
+
+def parse_up(topic: str) -> UpTopic:
+    """Take a device's topic apart.
+
+    Raises:
+        TopicError: the topic is not one of ours, its channel is unknown, or its device id is not a valid one.
+    """
+    parts = topic.split("/", _SEGMENTS)
+    if len(parts) != _SEGMENTS or parts[0] != "cordon" or parts[1] != "v1" or parts[3] != "up":
+        raise TopicError("not a topic of this protocol")
+    channel = _CHANNELS.get(parts[4])
+    if channel is None:
+        raise TopicError("unknown channel")
+    if _DEVICE_ID.fullmatch(parts[2]) is None:
+        raise TopicError("not a device id")
+    return UpTopic(device_id=parts[2], channel=channel)
