@@ -1,0 +1,146 @@
+"""What Cordon asks of the broker's management side: contain, read back, release; bans and rules as data."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, Protocol
+
+# How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
+BAN_MARK: Final = "cordon/"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """One access rule; equality is what "the same rule" means, so defaults are filled in when it is read."""
+
+    topic: str
+    permission: Literal["allow", "deny"]
+    action: Literal["publish", "subscribe", "all"]
+    qos: tuple[int, ...] = (0, 1, 2)
+    retain: str = "all"  # "all", "true" or "false", as EMQX writes it
+
+
+Rules = tuple[AccessRule, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A row of the ban table; `until` in Unix seconds, `None` for ever."""
+
+    kind: str  # clientid, username, peerhost, clientid_re, username_re, peerhost_net
+    who: str
+    by: str
+    reason: str
+    at: float
+    until: float | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether Cordon made it: only such rows are ever touched."""
+        return self.by.startswith(BAN_MARK)
+
+
+class Grade(StrEnum):
+    """How the identity of a live session was proved to the broker."""
+
+    PROVEN = "proven"  # TLS with a verified client certificate
+    KNOWN = "known"  # a password or another authenticator
+    CLAIMED = "claimed"  # nothing
+    UNSEEN = "unseen"  # no session, and the broker lets in clients without proof
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call to the broker and what was seen: the line of a receipt."""
+
+    what: str  # "ban", "write rules", "read back rules", ...
+    call: str  # "POST /banned"
+    node: str  # base URL that answered; empty if none did
+    answer: str  # "200", "204", or the error's text
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was done and what the broker said when it was read back.
+
+    `holds` is true only if every read-back showed what was wanted; `missing` says what did not, else it is empty.
+    `cut_at` is the wall-clock second of the call after which the device's traffic was cut (0.0 where nothing was).
+    """
+
+    holds: bool
+    missing: str
+    steps: tuple[Step, ...]
+    cut_at: float = 0.0
+    ban_until: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change to the broker's settings, shown before it is made."""
+
+    what: str
+    before: str
+    after: str
+
+
+# Called with the rules a client had, before Cordon's are written over them; the store has them once it returns.
+KeepRules = Callable[[Rules], Awaitable[None]]
+
+
+class BrokerControl(Protocol):
+    """The broker's management API.
+
+    Every method is safe to repeat. Errors are `BrokerError` and its kinds from `controller.ports.errors`.
+    """
+
+    async def restrict(self, client_id: str, keep: KeepRules) -> Proof:
+        """Leave the client its own Cordon branch and nothing else, and read that back on every node.
+
+        `keep` is called with the rules the client has, unless those already are the ones of a restriction.
+        The session survives (queued commands stay); all other subscriptions are cut, also those of an absent session.
+        """
+        ...
+
+    async def isolate(self, client_id: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+        """Ban and disconnect the client, with the restriction below it, and read that back on every node."""
+        ...
+
+    async def end_isolation(self, client_id: str) -> Proof:
+        """Lift Cordon's ban (never another's); the restriction below it stays and is read back."""
+        ...
+
+    async def release(self, client_id: str, kept: Rules) -> Proof:
+        """Lift Cordon's ban and restore `kept` (none: delete the client's rules), and read that back.
+
+        Rules that are not the restriction's any more were changed by someone else, and are left as they are.
+        """
+        ...
+
+    async def grade(self, client_id: str) -> Grade:
+        """How the client's identity is proved at the broker now."""
+        ...
+
+    async def has_session(self, client_id: str) -> bool:
+        """Whether the broker knows a session of this client, connected or not."""
+        ...
+
+    def bans(self) -> AsyncIterator[Ban]:
+        """Every ban, page by page."""
+        ...
+
+    def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+        """Every client that has rules of its own, page by page."""
+        ...
+
+    async def ping(self) -> Sequence[tuple[str, bool, str]]:
+        """For each configured address: base URL, whether it answers, version or error."""
+        ...
+
+    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+        """What the broker lacks for Cordon to work: nothing is written."""
+        ...
+
+    async def apply_setup(self, controller_id: str) -> Sequence[Change]:
+        """Make the changes of `plan_setup`; returns those that were made."""
+        ...
