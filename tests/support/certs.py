@@ -1,0 +1,32 @@
+"""A throw-away certificate authority for tests: one server certificate, and client certificates by common name."""
+
+from pathlib import Path
+
+import trustme
+
+
+class Certs:
+    """Files in `folder`: `ca.pem`, `server.pem`, `server.key`, and `{cn}.pem`, `{cn}.key` for each client asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._authority = trustme.CA()
+        self.ca = folder / "ca.pem"
+        self._authority.cert_pem.write_to_path(str(self.ca))
+        self.server_cert = folder / "server.pem"
+        self.server_key = folder / "server.key"
+        self._write(self._authority.issue_cert("127.0.0.1", "localhost"), self.server_cert, self.server_key)
+
+    def client(self, cn: str) -> tuple[Path, Path]:
+        """A client certificate whose common name is `cn`: the paths of its chain and of its key (mode 0600)."""
+        cert, key = self.folder / f"{cn}.pem", self.folder / f"{cn}.key"
+        if not cert.exists():
+            self._write(self._authority.issue_cert(f"{cn}@devices.example", common_name=cn), cert, key)
+        return cert, key
+
+    @staticmethod
+    def _write(leaf: trustme.LeafCert, cert: Path, key: Path) -> None:
+        cert.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        key.touch(mode=0o600)
+        key.write_bytes(leaf.private_key_pem.bytes())
