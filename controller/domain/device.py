@@ -1,0 +1,100 @@
+"""What Cordon holds of one device: an immutable value that only `step` replaces.
+
+Times are Unix seconds, durations seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from controller.domain.findings import Result
+from controller.domain.policy import Level
+from schemas.commands import CommandState, ParamValue
+
+NO_SEQUENCE: Final = -1
+_NO_RULES: Final[Mapping[str, "RuleState"]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class RuleState:
+    """A rule that is not satisfied: since when, in how many reports in a row, and what was tried."""
+
+    result: Result
+    since: float
+    streak: int
+    detail: str = ""
+    remedies: int = 0
+    last_remedy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A containment in force and why.
+
+    `causes` are rule keys (none for an operator's). `hold_until`: before it, no report releases (infinite: only an
+    operator does). `isolate_until`: when an isolation steps down. `probation_until`: until then a device that has
+    stepped down is not isolated again, so that it can be repaired. `proven_level`: what was read back at the broker.
+    """
+
+    case_id: str
+    level: Level
+    causes: tuple[str, ...]
+    by: str
+    reason: str
+    opened_at: float
+    evidence_at: float
+    hold_until: float = 0.0
+    isolate_until: float | None = None
+    probation_until: float = 0.0
+    proven_level: Level = Level.NONE
+    proven_at: float | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCommand:
+    """A command that has not ended; `rule` is the rule it repairs, empty for an operator's."""
+
+    command_id: str
+    action: str
+    params: tuple[tuple[str, ParamValue], ...]
+    counter: int
+    state: CommandState
+    issued_at: float
+    expires_at: float
+    by: str
+    rule: str = ""
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """Everything a decision about a device needs. `rules` has only those that are not satisfied.
+
+    `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by.
+    """
+
+    device_id: str
+    first_seen: float
+    last_seen: float
+    device_class: str = ""
+    tags: tuple[str, ...] = ()
+    online: bool | None = None
+    stale: bool = False
+    boot_id: str = ""
+    agent: str = ""
+    report_seq: int = NO_SEQUENCE
+    digest: str = ""
+    reported_at: float = 0.0
+    judged_by: str = ""
+    satisfied: int = 0
+    rules: Mapping[str, RuleState] = field(default=_NO_RULES)
+    case: Case | None = None
+    counter: int = 0
+    commands: tuple[OpenCommand, ...] = ()
+
+    @property
+    def level(self) -> Level:
+        """How far it is cut off, as decided."""
+        return Level.NONE if self.case is None else self.case.level

@@ -1,0 +1,55 @@
+"""Judges one device by all policies: every rule gets a result, and none passes for want of facts."""
+
+from typing import Any
+
+from controller.domain.facts import Facts
+from controller.domain.findings import Finding, Result
+from controller.domain.policy import PolicySet, Rule
+from controller.domain.rules import EvaluationError, Expression, Language, evaluate
+
+_MAX_DETAIL = 200  # characters
+
+
+def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Finding, ...]:
+    """One finding for each rule of each policy that applies to the device."""
+    activation = language.activation(facts.known)
+    findings: list[Finding] = []
+    for policy in policies.policies:
+        if policy.applies_to is not None:
+            scope = _ask(policy.applies_to, facts, activation)
+            if scope.result is not Result.PASS:
+                outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
+                findings.extend(Finding(rule.key, outside, scope.detail or "applies_to") for rule in policy.rules)
+                continue
+        findings.extend(_judge_rule(rule, facts, activation) for rule in policy.rules)
+    return tuple(findings)
+
+
+def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:
+    if rule.applies_if is not None:
+        scope = _ask(rule.applies_if, facts, activation)
+        if scope.result is not Result.PASS:
+            outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
+            return Finding(rule.key, outside, scope.detail or "applies_if")
+    answer = _ask(rule.check, facts, activation)
+    return Finding(rule.key, answer.result, answer.detail)
+
+
+def _ask(expression: Expression, facts: Facts, activation: Any) -> Finding:
+    """The answer as a finding without a rule: pass for yes, fail for no."""
+    if facts.missing:
+        for name in expression.uses:
+            reason = facts.missing.get(name)
+            if reason is not None:
+                return Finding("", reason.result, reason.reason)
+    try:
+        answer = evaluate(expression, activation)
+    except EvaluationError as e:
+        return Finding("", Result.ERROR, str(e)[:_MAX_DETAIL])
+    if not answer:
+        return Finding("", Result.FAIL)
+    if facts.partial:
+        for name in expression.uses:
+            if name in facts.partial:
+                return Finding("", Result.UNKNOWN, facts.partial[name])
+    return Finding("", Result.PASS)

@@ -1,0 +1,203 @@
+"""What can happen to a device, in the past tense. `event_id` is unique and becomes part of every id derived from it."""
+
+from dataclasses import dataclass
+
+from controller.domain.findings import Finding
+from controller.domain.policy import Level
+from schemas.commands import CommandState, ParamValue
+
+
+@dataclass(frozen=True, slots=True)
+class PostureReported:
+    """A full report arrived and was judged. `received_at`: when it came off the socket, Unix seconds."""
+
+    event_id: str
+    seq: int
+    digest: str
+    boot_id: str
+    agent: str
+    received_at: float
+    findings: tuple[Finding, ...]
+    judged_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReceived:
+    """The device says that nothing changed since the report with `digest`.
+
+    `findings` is given when the stored report was judged again because the policies are other ones now.
+    """
+
+    event_id: str
+    seq: int
+    digest: str
+    received_at: float
+    findings: tuple[Finding, ...] | None = None
+    judged_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """The device, or the broker by its last will, said whether it is there."""
+
+    event_id: str
+    online: bool
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceTold:
+    """Something happened on the device between reports; kept, judged by nothing yet."""
+
+    event_id: str
+    kind: str
+    severity: str
+    count: int
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommandReported:
+    """The device says how far a command got."""
+
+    event_id: str
+    command_id: str
+    state: CommandState
+    reason: str
+    detail: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FellSilent:
+    """Nothing was heard of the device for longer than it may be silent."""
+
+    event_id: str
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A deadline of the device has come: grace, isolation, command expiry."""
+
+    event_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorContained:
+    """An operator restricts or isolates by hand, for `hold` seconds (`None`: until released)."""
+
+    event_id: str
+    level: Level
+    by: str
+    reason: str
+    hold: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorReleased:
+    """An operator ends a containment: an isolation steps down, a restriction ends."""
+
+    event_id: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCommanded:
+    """An operator sends a command, to be begun within `ttl` seconds."""
+
+    event_id: str
+    action: str
+    params: tuple[tuple[str, ParamValue], ...]
+    by: str
+    ttl: float
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorLabelled:
+    """An operator gave the device a class and tags."""
+
+    event_id: str
+    device_class: str
+    tags: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentProven:
+    """The broker was read back and holds what the case says. `cut_at`: when the traffic was cut, Unix seconds."""
+
+    event_id: str
+    case_id: str
+    level: Level
+    cut_at: float
+    steps: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentTroubled:
+    """An attempt to contain or release did not hold; it goes on."""
+
+    event_id: str
+    case_id: str
+    what: str
+    trouble: str
+    steps: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentRefused:
+    """The broker cannot vouch for who reported: nothing merely claimed contains anyone."""
+
+    event_id: str
+    case_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseProven:
+    """The broker was read back and holds nothing of the case any more."""
+
+    event_id: str
+    case_id: str
+    steps: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftRepaired:
+    """The broker did not hold what it should; it does again."""
+
+    event_id: str
+    case_id: str
+    what: str
+    steps: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandDelivered:
+    """The broker took a command for the device."""
+
+    event_id: str
+    command_id: str
+
+
+DeviceEvent = (
+    PostureReported
+    | HeartbeatReceived
+    | StatusChanged
+    | DeviceTold
+    | CommandReported
+    | FellSilent
+    | TimePassed
+    | OperatorContained
+    | OperatorReleased
+    | OperatorCommanded
+    | OperatorLabelled
+    | ContainmentProven
+    | ContainmentTroubled
+    | ContainmentRefused
+    | ReleaseProven
+    | DriftRepaired
+    | CommandDelivered
+)
