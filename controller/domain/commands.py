@@ -1,0 +1,147 @@
+"""The life of a command on the controller's side: issued, sent again when it may be lost, ended with a reason."""
+
+from dataclasses import replace
+from typing import Final
+
+from controller.domain.device import OpenCommand
+from controller.domain.draft import Draft
+from controller.domain.effects import CommandRecord, SendCommand
+from schemas.commands import CommandState, ParamValue
+
+COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
+# An end reported this much after expiry is still believed: the device may have begun in time and worked for long.
+END_GRACE: Final = 3600.0
+MAX_OPEN: Final = 16  # commands of one device that have not ended
+_MILLISECONDS: Final = 1000
+
+
+def issue(
+    draft: Draft,
+    action: str,
+    params: tuple[tuple[str, ParamValue], ...],
+    *,
+    by: str,
+    rule: str = "",
+    ttl: float = COMMAND_TTL,
+    dry_run: bool = False,
+) -> str | None:
+    """Open a command and ask for it to be sent; `None` when the device has too many open ones."""
+    device = draft.device
+    if len(device.commands) >= MAX_OPEN:
+        draft.record("command not issued", by, action=action, reason=f"{MAX_OPEN} commands are open already")
+        return None
+    # Counters follow the clock too, so that a store restored from a backup does not fall behind its devices.
+    counter = max(device.counter + 1, int(draft.now * _MILLISECONDS))
+    command = OpenCommand(
+        command_id=f"{draft.event_id}-c{len(draft.commands)}",
+        action=action,
+        params=params,
+        counter=counter,
+        state=CommandState.SCHEDULED,
+        issued_at=draft.now,
+        expires_at=draft.now + ttl,
+        by=by,
+        rule=rule,
+        dry_run=dry_run,
+    )
+    draft.update(counter=counter, commands=(*device.commands, command))
+    draft.record("command issued", by, command_id=command.command_id, action=action, params=dict(params), rule=rule)
+    _keep(draft, command, CommandState.SCHEDULED, "")
+    _send(draft, command)
+    return command.command_id
+
+
+def send_again(draft: Draft) -> None:
+    """The device is back: whatever has not ended may have been lost with its session."""
+    for command in draft.device.commands:
+        if draft.now < command.expires_at:
+            _send(draft, command)
+
+
+def reported(
+    draft: Draft, command_id: str, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
+) -> None:
+    """Take in what a device says of a command; a word from a newer agent changes nothing but the record."""
+    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
+    if command is None:
+        return  # ended before; a repeated result is expected after a lost acknowledgement
+    if state.is_end:
+        _end(draft, command, state, reason, detail)
+    elif state is not command.state:
+        moved = replace(command, state=CommandState.EXECUTING if state is CommandState.EXECUTING else command.state)
+        _replace(draft, command, moved)
+        _keep(draft, moved, state, reason, detail)
+
+
+def expire(draft: Draft) -> None:
+    """End what was not begun in time; what a device began gets time to tell how it ended."""
+    for command in draft.device.commands:
+        began = command.state is CommandState.EXECUTING
+        limit = command.expires_at + (END_GRACE if began else 0.0)
+        if draft.now >= limit:
+            reason = "no result came" if began else "not begun in time"
+            _end(draft, command, CommandState.EXPIRED, reason, ())
+        elif began and draft.now >= command.expires_at:
+            _replace(draft, command, replace(command, expires_at=limit))
+
+
+def _end(
+    draft: Draft, command: OpenCommand, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
+) -> None:
+    left = tuple(one for one in draft.device.commands if one.command_id != command.command_id)
+    draft.update(commands=left)
+    draft.record(
+        f"command {state.value}",
+        draft.device.device_id if state is not CommandState.EXPIRED else "cordon",
+        command_id=command.command_id,
+        action=command.action,
+        reason=reason,
+        result=dict(detail),
+    )
+    _keep(draft, command, state, reason, detail)
+
+
+def _replace(draft: Draft, old: OpenCommand, new: OpenCommand) -> None:
+    draft.update(commands=tuple(new if one is old else one for one in draft.device.commands))
+
+
+def _send(draft: Draft, command: OpenCommand) -> None:
+    draft.effects.append(
+        SendCommand(
+            effect_id=draft.next_effect_id(),
+            device_id=draft.device.device_id,
+            command_id=command.command_id,
+            action=command.action,
+            params=command.params,
+            dry_run=command.dry_run,
+            issued_at=command.issued_at,
+            expires_at=command.expires_at,
+            counter=command.counter,
+        )
+    )
+
+
+def _keep(
+    draft: Draft,
+    command: OpenCommand,
+    state: CommandState,
+    reason: str,
+    detail: tuple[tuple[str, str], ...] = (),
+) -> None:
+    draft.commands.append(
+        CommandRecord(
+            command.command_id,
+            draft.device.device_id,
+            command.action,
+            command.params,
+            state.value,
+            reason,
+            detail,
+            command.by,
+            command.rule,
+            command.dry_run,
+            command.issued_at,
+            command.expires_at,
+            draft.now,
+        )
+    )

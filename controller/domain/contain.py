@@ -1,0 +1,146 @@
+"""How a case opens, grows, steps down and ends."""
+
+from dataclasses import replace
+from typing import Final
+
+from controller.domain.commands import issue
+from controller.domain.device import Case
+from controller.domain.draft import Draft
+from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
+from controller.domain.policy import Level
+from controller.domain.respond import Wanted, releases, wanted
+
+POLICY: Final = "policy"
+PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
+FOREVER: Final = float("inf")
+
+
+def respond(draft: Draft, *, evidence_at: float, may_release: bool) -> None:
+    """Bring case and commands to what the device's rules ask for.
+
+    `evidence_at`: when the report behind it arrived, Unix seconds. `may_release`: it was a fresh report.
+    """
+    want = wanted(draft.device.rules, draft.policies, draft.now)
+    case = draft.device.case
+    if case is None:
+        if want.level is not Level.NONE:
+            _open(draft, want, evidence_at)
+    elif may_release and releases(case, draft.device.rules, want, draft.now):
+        _close(draft, case, POLICY, "a fresh report passes")
+    elif want.level.rank > case.level.rank and draft.now >= case.probation_until:
+        _escalate(draft, case, want, evidence_at)
+    elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
+        # A new cause under the same level has to pass too before the device is free.
+        draft.update_case(case, causes=tuple(dict.fromkeys(case.causes + want.causes)))
+    _repair(draft, want)
+
+
+def _open(draft: Draft, want: Wanted, evidence_at: float) -> None:
+    until = draft.now + want.isolate_for if want.level is Level.ISOLATED else None
+    case = Case(
+        case_id=draft.event_id,
+        level=want.level,
+        causes=want.causes,
+        by=POLICY,
+        reason="fails " + ", ".join(want.causes),
+        opened_at=draft.now,
+        evidence_at=evidence_at,
+        isolate_until=until,
+    )
+    draft.update(case=case)
+    draft.record("contained", level=want.level.value, causes=list(want.causes), reason=case.reason, until=until)
+    _enforce(draft, case)
+
+
+def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float) -> None:
+    case = draft.update_case(
+        case,
+        level=want.level,
+        causes=tuple(dict.fromkeys(case.causes + want.causes)),
+        evidence_at=evidence_at,
+        isolate_until=draft.now + want.isolate_for,
+        reason="fails " + ", ".join(want.causes),
+    )
+    draft.record("escalated", level=case.level.value, causes=list(want.causes), until=case.isolate_until)
+    _enforce(draft, case)
+
+
+def _enforce(draft: Draft, case: Case) -> None:
+    by_policy = case.by == POLICY
+    effect_id, device_id = draft.next_effect_id(), draft.device.device_id
+    if case.level is Level.ISOLATED:
+        draft.effects.append(
+            IsolateClient(effect_id, device_id, case.case_id, by_policy, case.isolate_until, case.reason)
+        )
+    else:
+        draft.effects.append(RestrictClient(effect_id, device_id, case.case_id, by_policy))
+
+
+def _close(draft: Draft, case: Case, actor: str, reason: str) -> None:
+    draft.record("release decided", actor, reason=reason, contained_seconds=draft.now - case.opened_at)
+    draft.effects.append(ReleaseClient(draft.next_effect_id(), draft.device.device_id, case.case_id))
+    draft.update(case=None)
+
+
+def step_down(draft: Draft, case: Case, actor: str, reason: str) -> None:
+    """End an isolation: the restriction below it holds, and a fresh report can free the device."""
+    case = draft.update_case(
+        case,
+        level=Level.RESTRICTED,
+        isolate_until=None,
+        hold_until=0.0,
+        probation_until=draft.now + PROBATION,
+        reason=f"{case.reason}; isolation ended: {reason}",
+    )
+    draft.record("stepped down", actor, reason=reason)
+    draft.effects.append(EndIsolation(draft.next_effect_id(), draft.device.device_id, case.case_id))
+    _repair(draft, wanted(draft.device.rules, draft.policies, draft.now))
+
+
+def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: float | None) -> None:
+    """Contain by hand; a case already in force is taken over, and never made weaker by it."""
+    case = draft.device.case
+    hold_until = FOREVER if hold is None else draft.now + hold
+    if case is not None and case.level.rank > level.rank:
+        draft.record("containment kept", by, reason=reason, level=case.level.value, asked=level.value)
+        return
+    isolate_until = (None if hold is None else hold_until) if level is Level.ISOLATED else None
+    if case is None:
+        case = Case(draft.event_id, level, (), by, reason, draft.now, draft.now)
+    case = replace(
+        case,
+        level=level,
+        by=by,
+        reason=reason,
+        hold_until=hold_until,
+        isolate_until=isolate_until,
+        evidence_at=draft.now,
+    )
+    draft.update(case=case)
+    until = None if hold is None else hold_until
+    draft.record("contained", by, level=level.value, causes=list(case.causes), reason=reason, until=until)
+    _enforce(draft, case)
+
+
+def operator_releases(draft: Draft, by: str, reason: str) -> None:
+    """An isolation steps down to where the device can prove itself; a restriction ends."""
+    case = draft.device.case
+    if case is None:
+        draft.record("nothing to release", by, reason=reason)
+    elif case.level is Level.ISOLATED:
+        step_down(draft, case, by, reason or "released by an operator")
+    else:
+        _close(draft, case, by, reason)
+
+
+def _repair(draft: Draft, want: Wanted) -> None:
+    if draft.device.level is Level.ISOLATED:
+        return  # it could not hear a command
+    busy = {command.rule for command in draft.device.commands}
+    for key, remedy in want.remedies:
+        if key in busy:
+            continue
+        rules = dict(draft.device.rules)
+        rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=draft.now)
+        draft.update(rules=rules)
+        issue(draft, remedy.action, remedy.params, by=POLICY, rule=key)

@@ -1,0 +1,99 @@
+"""Chooses the reaction from the whole list of findings: how far to cut off, what to repair, when to look again."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from controller.domain.device import Case, Device, RuleState
+from controller.domain.findings import Finding, Result
+from controller.domain.policy import Level, PolicySet, Remedy, Response, Rule
+
+MAX_REMEDIES: Final = 3  # commands for one run of failures; after that an operator has to look
+REMEDY_PAUSE: Final = 60.0  # seconds between two commands for the same rule
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the findings ask for; `causes` are the rules that ask for containment, most severe level first."""
+
+    level: Level
+    causes: tuple[str, ...]
+    isolate_for: float
+    remedies: tuple[tuple[str, Remedy], ...]
+
+
+def fold(rules: Mapping[str, RuleState], findings: tuple[Finding, ...], now: float) -> dict[str, RuleState]:
+    """The rules that are not satisfied after `findings`, with the length of their run."""
+    folded: dict[str, RuleState] = {}
+    for finding in findings:
+        if finding.result.satisfies:
+            continue
+        old = rules.get(finding.rule)
+        if old is not None and old.result is finding.result:
+            folded[finding.rule] = replace(old, streak=old.streak + 1, detail=finding.detail)
+        else:
+            folded[finding.rule] = RuleState(finding.result, now, 1, finding.detail)
+    return folded
+
+
+def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
+    """The same findings once more: a heartbeat says that nothing changed."""
+    return {key: replace(state, streak=state.streak + 1) for key, state in rules.items()}
+
+
+def is_due(state: RuleState, response: Response, now: float) -> bool:
+    """Whether a rule has failed often and long enough; unknown and error never ask for anything."""
+    return state.result is Result.FAIL and state.streak >= response.consecutive and now - state.since >= response.grace
+
+
+def wanted(rules: Mapping[str, RuleState], policies: PolicySet, now: float) -> Wanted:
+    """What the rules that are not satisfied ask for at `now`."""
+    level = Level.NONE
+    isolate_for = 0.0
+    causes: list[str] = []
+    remedies: list[tuple[str, Remedy]] = []
+    for key, state in rules.items():
+        rule = policies.rules.get(key)
+        if rule is None or not is_due(state, rule.response, now):
+            continue
+        response = rule.response
+        if response.contain is not Level.NONE:
+            causes.append(key)
+            level = max(level, response.contain, key=lambda one: one.rank)
+            if response.contain is Level.ISOLATED:
+                isolate_for = max(isolate_for, response.isolate_for)
+        if response.remedy is not None and _may_repair(state, now):
+            remedies.append((key, response.remedy))
+    return Wanted(level, tuple(causes), isolate_for, tuple(remedies))
+
+
+def _may_repair(state: RuleState, now: float) -> bool:
+    return state.remedies < MAX_REMEDIES and now - state.last_remedy >= REMEDY_PAUSE
+
+
+def releases(case: Case, rules: Mapping[str, RuleState], want: Wanted, now: float) -> bool:
+    """Whether a report that left `rules` unsatisfied frees a restricted device: every cause has to be satisfied."""
+    if case.level is not Level.RESTRICTED or now < case.hold_until or want.level is not Level.NONE:
+        return False
+    return not any(cause in rules for cause in case.causes)
+
+
+def deadline(device: Device, policies: PolicySet) -> float | None:
+    """When `TimePassed` is due next for this device, in Unix seconds."""
+    times: list[float] = [command.expires_at for command in device.commands]
+    case = device.case
+    if case is not None and case.level is Level.ISOLATED and case.isolate_until is not None:
+        times.append(case.isolate_until)
+    for key, state in device.rules.items():
+        rule = policies.rules.get(key)
+        if rule is not None and _waits_for_grace(device, rule, state):
+            times.append(state.since + rule.response.grace)
+    return min(times, default=None)
+
+
+def _waits_for_grace(device: Device, rule: Rule, state: RuleState) -> bool:
+    response = rule.response
+    if state.result is not Result.FAIL or response.grace <= 0 or state.streak < response.consecutive:
+        return False
+    # What the deadline would ask for is in force already, or needs news from the device first.
+    return response.contain.rank > device.level.rank and not device.stale

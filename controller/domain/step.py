@@ -1,0 +1,198 @@
+"""The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure."""
+
+from controller.domain import commands, contain, respond
+from controller.domain import events as ev
+from controller.domain.device import Device, RuleState
+from controller.domain.draft import Draft, Outcome
+from controller.domain.effects import SendReceipt
+from controller.domain.policy import Level, PolicySet
+from schemas.events import RejectReason, Verdict
+
+
+def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet) -> Outcome:
+    """What `event` makes of `device` at `now` (Unix seconds), judged and answered by `policies`."""
+    draft = Draft(device, event.event_id, now, policies)
+    match event:
+        case ev.PostureReported():
+            _posture(draft, event)
+        case ev.HeartbeatReceived():
+            _heartbeat(draft, event)
+        case ev.StatusChanged():
+            _status(draft, event)
+        case ev.DeviceTold():
+            draft.record(
+                f"device event: {event.kind}",
+                device.device_id,
+                severity=event.severity,
+                count=event.count,
+                summary=event.summary,
+            )
+        case ev.CommandReported():
+            commands.reported(draft, event.command_id, event.state, event.reason, event.detail)
+        case ev.FellSilent():
+            draft.update(stale=True)
+            draft.record("fell silent", after_seconds=event.after)
+        case ev.TimePassed():
+            _time(draft)
+        case _:
+            _by_others(draft, event)
+    return draft.finish()
+
+
+def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
+    match event:
+        case ev.OperatorContained():
+            contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
+        case ev.OperatorReleased():
+            contain.operator_releases(draft, event.by, event.reason)
+        case ev.OperatorCommanded():
+            commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
+        case ev.OperatorLabelled():
+            draft.update(device_class=event.device_class, tags=event.tags)
+            draft.record("labelled", event.by, device_class=event.device_class, tags=list(event.tags))
+        case ev.CommandDelivered():
+            draft.record("command sent", command_id=event.command_id)
+        case _:
+            _at_the_broker(draft, event)
+
+
+def _posture(draft: Draft, event: ev.PostureReported) -> None:
+    device = draft.device
+    same_boot = bool(event.boot_id) and event.boot_id == device.boot_id
+    if same_boot and event.seq < device.report_seq:
+        draft.receipts.append(
+            SendReceipt(
+                device.device_id,
+                event.seq,
+                Verdict.REJECTED,
+                None,
+                RejectReason.STALE_SEQUENCE,
+                f"report {device.report_seq} was accepted already",
+            )
+        )
+        return
+    receipt = SendReceipt(device.device_id, event.seq, Verdict.ACCEPTED, event.digest)
+    draft.receipts.append(receipt)
+    if same_boot and event.seq == device.report_seq and event.digest == device.digest:
+        _seen(draft, event.received_at)
+        return
+    rules = respond.fold(device.rules, event.findings, draft.now)
+    if device.report_seq < 0:
+        draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
+    elif event.seq < device.report_seq:
+        draft.record("sequence went back", device.device_id, was=device.report_seq, now=event.seq)
+    _record_changes(draft, rules, event.seq, event.digest)
+    draft.update(
+        boot_id=event.boot_id,
+        agent=event.agent,
+        report_seq=event.seq,
+        digest=event.digest,
+        reported_at=event.received_at,
+        judged_by=event.judged_by,
+        satisfied=len(event.findings) - len(rules),
+        rules=rules,
+        last_seen=event.received_at,
+        stale=False,
+    )
+    contain.respond(draft, evidence_at=event.received_at, may_release=True)
+
+
+def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest: str) -> None:
+    before = draft.device.rules
+    if not before and not rules:
+        return
+    worse = {
+        key: state.result.value
+        for key, state in rules.items()
+        if key not in before or before[key].result is not state.result
+    }
+    better = [key for key in before if key not in rules]
+    if worse or better:
+        draft.record("posture changed", draft.device.device_id, seq=seq, digest=digest, worse=worse, better=better)
+
+
+def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
+    device = draft.device
+    _seen(draft, event.received_at)
+    if not device.digest or event.digest != device.digest:
+        draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
+        return
+    if event.findings is not None:
+        rules = respond.fold(device.rules, event.findings, draft.now)
+        _record_changes(draft, rules, device.report_seq, device.digest)
+        draft.update(rules=rules, judged_by=event.judged_by, satisfied=len(event.findings) - len(rules))
+    elif device.rules:
+        draft.update(rules=respond.repeat(device.rules))
+    else:
+        return
+    contain.respond(draft, evidence_at=event.received_at, may_release=event.findings is not None)
+
+
+def _seen(draft: Draft, at: float) -> None:
+    if draft.device.stale:
+        draft.record("heard again", draft.device.device_id)
+    draft.update(last_seen=max(at, draft.device.last_seen), stale=False)
+
+
+def _status(draft: Draft, event: ev.StatusChanged) -> None:
+    was = draft.device.online
+    draft.update(online=event.online)
+    if was is not event.online:
+        draft.record("online" if event.online else "offline", draft.device.device_id, boot_id=event.boot_id)
+    if event.online:
+        commands.send_again(draft)
+
+
+def _time(draft: Draft) -> None:
+    commands.expire(draft)
+    case = draft.device.case
+    if (
+        case is not None
+        and case.level is Level.ISOLATED
+        and case.isolate_until is not None
+        and draft.now >= case.isolate_until
+    ):
+        contain.step_down(draft, case, "cordon", "its time is over")
+    elif not draft.device.stale:
+        # A grace period is over; what was reported before the device fell silent contains nobody.
+        contain.respond(draft, evidence_at=draft.now, may_release=False)
+
+
+def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
+    case = draft.device.case
+    mine = case is not None and case.case_id == getattr(event, "case_id", "")
+    match event:
+        case ev.ContainmentProven():
+            seconds = None
+            if case is not None and mine and event.level is case.level:
+                if event.cut_at and case.proven_level is not event.level:
+                    seconds = max(0.0, event.cut_at - case.evidence_at)
+                draft.update_case(case, proven_level=event.level, proven_at=draft.now, trouble="")
+            draft.record(
+                "containment proven",
+                case_id=event.case_id,
+                level=event.level.value,
+                seconds=seconds,
+                steps=list(event.steps),
+            )
+        case ev.ContainmentTroubled():
+            if case is not None and mine:
+                draft.update_case(case, trouble=event.trouble)
+            draft.record(
+                "containment in trouble",
+                case_id=event.case_id,
+                alert=True,
+                what=event.what,
+                trouble=event.trouble,
+                steps=list(event.steps),
+            )
+        case ev.ContainmentRefused():
+            draft.record("containment refused", case_id=event.case_id, alert=True, reason=event.reason)
+            if mine:
+                draft.update(case=None)
+        case ev.ReleaseProven():
+            draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
+        case ev.DriftRepaired():
+            draft.record("drift repaired", case_id=event.case_id, alert=True, what=event.what, steps=list(event.steps))
+        case _:
+            raise TypeError(f"no step for {type(event).__name__}")

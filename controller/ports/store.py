@@ -1,0 +1,156 @@
+"""What has to survive: devices, reports, the record, effects not carried out yet; and how operators read it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.ports.broker import Rules
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was refused; `payload` is cut to what the store keeps."""
+
+    at: float
+    device_id: str  # empty when the topic names none
+    topic: str
+    reason: str
+    detail: str
+    size: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """A line of the record as it is kept; `seq` grows by one."""
+
+    seq: int
+    at: float
+    entry: AuditEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """Everything one decision changes: kept together or not at all.
+
+    `devices`: whole new states. `seen`: device id and time of last contact where nothing else changed.
+    `reports`: device id, digest, when it came, and the sections as JSON bytes. `audit`: when, and the line.
+    `done`: ids of effects that were carried out or are void.
+    """
+
+    devices: tuple[Device, ...] = ()
+    seen: tuple[tuple[str, float], ...] = ()
+    reports: tuple[tuple[str, str, float, bytes], ...] = ()
+    audit: tuple[tuple[float, AuditEntry], ...] = ()
+    effects: tuple[Effect, ...] = ()
+    done: tuple[str, ...] = ()
+    commands: tuple[CommandRecord, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """An API token as it is kept: never the token itself."""
+
+    name: str
+    digest: str  # SHA-256 in hex
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreHealth:
+    """Whether commits go through; `trouble` is why not, `since` when it began (Unix seconds, 0 when fine)."""
+
+    trouble: str = ""
+    since: float = 0.0
+
+
+class Store(Protocol):
+    """Durable state. A commit that returned survives power loss; one that raised left nothing behind."""
+
+    async def commit(self, writes: Writes) -> None:
+        """Keep all of `writes` in one transaction, together with whatever else waits (group commit), in call order.
+
+        While the store cannot write (full, locked, read-only) this waits and tries again; `health` says why.
+        Cancelling the wait does not take the writes back.
+        """
+        ...
+
+    @property
+    def health(self) -> StoreHealth:
+        """Whether commits go through."""
+        ...
+
+    async def devices(self) -> Sequence[Device]:
+        """Every device, for the start."""
+        ...
+
+    async def sections(self, device_id: str) -> bytes | None:
+        """The sections of the last full report as JSON bytes."""
+        ...
+
+    async def effects(self) -> Sequence[Effect]:
+        """Every effect not carried out yet, oldest first."""
+        ...
+
+    async def keep_rules(self, device_id: str, case_id: str, rules: Rules, at: float) -> None:
+        """Remember the rules a client had before the case; the first ones of a case stay."""
+        ...
+
+    async def kept_rules(self, device_id: str, case_id: str) -> Rules | None:
+        """What `keep_rules` remembered; `None` if nothing was."""
+        ...
+
+    async def forget_rules(self, device_id: str, case_id: str) -> None:
+        """The case is over and the rules are back."""
+        ...
+
+    async def audit(
+        self,
+        *,
+        device_id: str | None = None,
+        case_id: str | None = None,
+        kind: str | None = None,
+        alerts_only: bool = False,
+        after: int = 0,
+        limit: int = 200,
+        newest_first: bool = True,
+    ) -> Sequence[Audited]:
+        """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
+        ...
+
+    async def commands(
+        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200
+    ) -> Sequence[CommandRecord]:
+        """Commands, newest first."""
+        ...
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """One command."""
+        ...
+
+    async def dead_letters(self, *, device_id: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
+        """Refused messages, newest first."""
+        ...
+
+    async def put_token(self, token: Token) -> None:
+        """Add a token, or replace the one of the same name."""
+        ...
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens."""
+        ...
+
+    async def drop_token(self, name: str) -> bool:
+        """Withdraw a token; whether there was one."""
+        ...
+
+    async def counts(self) -> dict[str, Any]:
+        """Rows of each table and bytes of the file, for metrics."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what is queued, then close."""
+        ...
