@@ -71,6 +71,16 @@ def down_branch(device_id: str) -> str:
     return f"{_ROOT}/{device_id}/down/#"
 
 
+def everything() -> str:
+    """The filter of the whole protocol, to close it to all who have no rule of their own."""
+    return f"{_ROOT}/#"
+
+
+def down_all() -> str:
+    """The filter of every downward topic of every device: what the controller may publish."""
+    return f"{_ROOT}/+/down/+"
+
+
 def down_any(channel: Down) -> str:
     """The filter of one downward channel for every device: for tests and for the controller's own checks."""
     return f"{_ROOT}/+/down/{channel}"

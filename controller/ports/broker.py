@@ -17,7 +17,9 @@ class AccessRule:
     permission: Literal["allow", "deny"]
     action: Literal["publish", "subscribe", "all"]
     qos: tuple[int, ...] = (0, 1, 2)
-    retain: str = "all"  # "all", "true" or "false", as EMQX writes it
+    retain: str = "all"  # "all", "true" or "false"
+    # What else narrows it (EMQX 6: zone, listener, ...) as sorted JSON: without it a restored rule would be wider.
+    limits: str = ""
 
 
 Rules = tuple[AccessRule, ...]

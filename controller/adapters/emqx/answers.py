@@ -1,0 +1,112 @@
+"""What an answer of EMQX's HTTP API means: data, or which error of the port.
+
+No HTTP library in here: status, content type and bytes in, data or an exception out.
+"""
+
+import json
+from typing import Final
+
+from controller.ports.errors import (
+    BrokerAnswerError,
+    BrokerConflictError,
+    BrokerError,
+    BrokerNotFoundError,
+    BrokerRefusedError,
+)
+from schemas.base import clean_text
+
+# Characters of EMQX's own words that go into an error's text.
+MAX_MESSAGE: Final = 300
+
+# Which scope of an API key covers a path (EMQX 6.1.2 and later; before, a key has all of them or none).
+_SCOPES: Final = (
+    ("/clients", "connections"),
+    ("/banned", "connections"),
+    ("/authorization", "access_control"),
+    ("/authentication", "access_control"),
+    ("/publish", "publish"),
+    ("/nodes", "monitoring"),
+    ("/cluster", "cluster_operations"),
+    ("/configs", "system"),
+    ("/listeners", "system"),
+)
+
+
+class EmqxConflictError(BrokerConflictError):
+    """It is there already; `message` is what EMQX said, for a ban the old row as JSON."""
+
+    def __init__(self, text: str, message: str) -> None:
+        """Keep EMQX's whole message beside the bounded text."""
+        super().__init__(text)
+        self.message = message
+
+
+def meaning(call: str, path: str, status: int, content_type: str, raw: bytes) -> object:
+    """The data of a good answer (`None` when it has no body); everything else is an error.
+
+    Args:
+        call: method and path, for the texts.
+        path: below `/api/v5`.
+        status: HTTP status.
+        content_type: of the answer, empty if it had none.
+        raw: the whole body.
+
+    Raises:
+        BrokerRefusedError: 400, 401, 403 and other 4xx.
+        BrokerNotFoundError: 404 in EMQX's own words.
+        EmqxConflictError: 409, or 400 with `ALREADY_EXISTS`.
+        BrokerError: 408, 429 and 5xx, worth trying again.
+        BrokerAnswerError: anything that is not an answer of this API.
+    """
+    if 200 <= status < 300:
+        return _data(call, raw)
+    code, message = _complaint(raw)
+    said = clean_text(f"{status} {code} {message}".strip(), MAX_MESSAGE)
+    if status in {401, 403}:
+        raise BrokerRefusedError(f"{call}: {_missing_right(path, status, code)} ({said})")
+    if status in {408, 429} or status >= 500:
+        raise BrokerError(f"{call}: EMQX cannot answer now ({said})")
+    if not code:
+        # A 404 from a proxy or from another server must never read as "this client is not there".
+        kind = content_type or "nothing"
+        raise BrokerAnswerError(f"{call}: {status} with {clean_text(kind, MAX_MESSAGE)}: not an answer of EMQX's API")
+    if status == 404:
+        raise BrokerNotFoundError(f"{call}: not there ({said})")
+    if status == 409 or code == "ALREADY_EXISTS":
+        raise EmqxConflictError(f"{call}: there already ({said})", message)
+    if 400 <= status < 500:
+        raise BrokerRefusedError(f"{call}: refused ({said})")
+    raise BrokerAnswerError(f"{call}: unexpected status ({said})")
+
+
+def _data(call: str, raw: bytes) -> object:
+    if not raw:
+        return None
+    try:
+        data: object = json.loads(raw)
+    except (ValueError, RecursionError) as e:
+        raise BrokerAnswerError(f"{call}: the answer is not JSON ({len(raw)} bytes)") from e
+    return data
+
+
+def _complaint(raw: bytes) -> tuple[str, str]:
+    """EMQX's `code` and `message`; the code is empty when the body is not an error of EMQX's."""
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(data, dict):
+        return "", ""
+    code = data.get("code", data.get("reason_code", ""))
+    message = data.get("message", "")
+    return str(code), message if isinstance(message, str) else json.dumps(message)
+
+
+def _missing_right(path: str, status: int, code: str) -> str:
+    if code == "API_KEY_NOT_ALLOW":
+        return "EMQX lets no API key do this, only a dashboard login"
+    if status == 401:
+        return "EMQX does not accept the API key: key or secret is wrong, or the key is disabled or expired"
+    scope = next((scope for prefix, scope in _SCOPES if path.startswith(prefix)), "")
+    needs = f"role administrator and the scope {scope}" if scope else "role administrator"
+    return f"the API key lacks a right: it needs {needs}"

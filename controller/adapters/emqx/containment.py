@@ -1,0 +1,153 @@
+"""Puts a client into containment: the sequences of restriction and isolation, each with its read-back on every node.
+
+The order inside each is the point; docs/adr/0005 says why.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from controller.adapters.emqx.api import EmqxApi, segment
+from controller.adapters.emqx.readback import Nodes, Record, nothing, on_every_node, until_holds
+from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
+from controller.ports.broker import BAN_MARK, Ban, KeepRules, Proof
+from controller.ports.clock import Clock
+from controller.ports.errors import BrokerError
+from schemas.base import MAX_NAME, clean_text
+
+MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What every sequence works with; `api` already notes its steps in `record`."""
+
+    api: EmqxApi
+    nodes: Nodes
+    clock: Clock
+    record: Record
+    client_id: str
+
+    @classmethod
+    def of(cls, api: EmqxApi, nodes: Nodes, clock: Clock, client_id: str) -> "Scene":
+        """A scene with an empty record.
+
+        Raises:
+            BrokerRefusedError: the client id is none that Cordon acts on.
+        """
+        segment(client_id)
+        record = Record()
+        return cls(api.noting(record.add), nodes, clock, record, client_id)
+
+
+async def restrict(scene: Scene, keep: KeepRules) -> Proof:
+    """Write the three rules, cut what they no longer allow, read back."""
+    await write_restriction(scene, keep)
+    try:
+        await _cut(scene)
+        missing = await _source_trouble(scene)
+        missing += await until_holds(scene.clock, lambda: _rules_everywhere(scene), nothing)
+        # Only now, with the rules on every node, can a cache or a new subscription no longer come from the old ones.
+        missing += await until_holds(scene.clock, lambda: _quiet_everywhere(scene), lambda: _cut(scene))
+    except BrokerError as e:
+        missing = [str(e)]
+    return scene.record.proof(missing)
+
+
+async def isolate(scene: Scene, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+    """Ban first, so that the socket is cut at once, then the restriction below it, then read back."""
+    by = clean_text(f"{BAN_MARK}{case}", MAX_NAME)
+    ban, made = await scene.api.add_ban(scene.client_id, by=by, reason=clean_text(reason, MAX_REASON), until=until)
+    now = scene.clock.now()
+    scene.record.cut_at = now if made else min(ban.at, now)
+    scene.record.ban_until = ban.until
+    if not made:
+        scene.record.say("ban there already", _whose(ban))
+    try:
+        await write_restriction(scene, keep)
+        missing = await _source_trouble(scene)
+        missing += await until_holds(scene.clock, lambda: _rules_everywhere(scene), nothing)
+        missing += await until_holds(scene.clock, lambda: _gone_everywhere(scene), lambda: _throw_out(scene))
+    except BrokerError as e:
+        missing = [str(e)]
+    return scene.record.proof(missing)
+
+
+async def write_restriction(scene: Scene, keep: KeepRules) -> None:
+    """Give the client the three rules, after `keep` has those it had."""
+    wanted = restriction(scene.client_id)
+    had = await scene.api.rules(scene.client_id)
+    if had == wanted:
+        return
+    await keep(had)
+    scene.record.say("keep rules", f"{len(had)} rules kept")
+    await scene.api.write_rules(scene.client_id, wanted)
+
+
+async def rules_missing(api: EmqxApi, client_id: str) -> list[str]:
+    """Look at one node for the restriction's rules."""
+    return [] if await api.rules(client_id) == restriction(client_id) else ["the rules are not the restriction's"]
+
+
+def in_force(ban: Ban | None, now: float) -> bool:
+    """Whether a row still bans: EMQX lists expired rows for up to a minute."""
+    return ban is not None and (ban.until is None or ban.until > now)
+
+
+async def _cut(scene: Scene) -> None:
+    """Make the connection forget what it was allowed, and end what it listened to."""
+    await scene.api.clear_cache(scene.client_id)
+    held = outside(scene.client_id, await scene.api.subscriptions(scene.client_id))
+    if held:
+        await scene.api.unsubscribe(scene.client_id, held)
+    scene.record.cut_at = scene.clock.now()
+
+
+async def _throw_out(scene: Scene) -> None:
+    """Disconnect who came back, and destroy a session that waits with old subscriptions."""
+    client = await scene.api.client(scene.client_id)
+    kicked = await scene.api.kick(scene.client_id)
+    if kicked and client is not None and client.connected:
+        scene.record.cut_at = scene.clock.now()
+
+
+async def _source_trouble(scene: Scene) -> list[str]:
+    trouble = consulted(await scene.api.sources())
+    return [trouble] if trouble else []
+
+
+async def _rules_everywhere(scene: Scene) -> list[str]:
+    async def look(api: EmqxApi) -> list[str]:
+        return await rules_missing(api, scene.client_id)
+
+    return await on_every_node(scene.api, scene.nodes, scene.record, "rules read back", look)
+
+
+async def _quiet_everywhere(scene: Scene) -> list[str]:
+    async def look(api: EmqxApi) -> list[str]:
+        missing = []
+        if outside(scene.client_id, await api.subscriptions(scene.client_id)):
+            missing.append("subscriptions outside its branch")
+        if wrongly_allowed(scene.client_id, await api.cache(scene.client_id)):
+            missing.append("its cache allows topics outside its branch")
+        return missing
+
+    return await on_every_node(scene.api, scene.nodes, scene.record, "subscriptions and cache read back", look)
+
+
+async def _gone_everywhere(scene: Scene) -> list[str]:
+    async def look(api: EmqxApi) -> list[str]:
+        missing = []
+        if not in_force(await api.ban_of(scene.client_id), scene.clock.now()):
+            missing.append("no ban in force")
+        client = await api.client(scene.client_id)
+        if client is not None and client.connected:
+            missing.append("the client is connected")
+        elif client is not None and outside(scene.client_id, await api.subscriptions(scene.client_id)):
+            missing.append("its session waits with subscriptions outside its branch")
+        return missing
+
+    return await on_every_node(scene.api, scene.nodes, scene.record, "ban and client read back", look)
+
+
+def _whose(ban: Ban) -> str:
+    return f"Cordon's own, by {ban.by}" if ban.is_ours else f"made by {clean_text(ban.by, MAX_NAME)}, left as it is"

@@ -1,0 +1,87 @@
+"""How well a client's identity is proved, judged from the broker's own settings and never from what a client says."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from controller.adapters.emqx.api import EmqxApi
+from controller.adapters.emqx.rows import ClientRow, ListenerRow
+from controller.ports.broker import Grade
+from controller.ports.clock import Clock
+
+SETTINGS_SECONDS: Final = 30.0  # how long the broker's settings are believed
+_TLS_KINDS: Final = ("ssl:", "wss:")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides about identities, read together."""
+
+    authenticates: bool  # an enabled authenticator is in the chain
+    id_from_certificate: bool  # the global zone takes the client id from the certificate's common name
+    listeners: dict[str, ListenerRow]
+
+    @property
+    def floor(self) -> Grade:
+        """What the least proved client of this broker is."""
+        open_doors = any(row.enable and row.enable_authn is False for row in self.listeners.values())
+        return Grade.KNOWN if self.authenticates and not open_doors else Grade.CLAIMED
+
+
+def grade_of(settings: Settings, client: ClientRow | None) -> Grade:
+    """The grade of a session, or of none."""
+    if client is None:
+        return Grade.UNSEEN if settings.floor is Grade.CLAIMED else settings.floor
+    listener = settings.listeners.get(client.listener)
+    if settings.id_from_certificate and listener is not None and _proves(listener):
+        return Grade.PROVEN
+    asked = settings.authenticates and client.enable_authn is not False
+    return Grade.KNOWN if asked else Grade.CLAIMED
+
+
+def _proves(listener: ListenerRow) -> bool:
+    """Whether nobody comes in here without a verified certificate; another zone may take the id from elsewhere."""
+    tls = listener.ssl_options
+    return (
+        listener.id.startswith(_TLS_KINDS)
+        and listener.zone == "default"
+        and tls is not None
+        and tls.verify == "verify_peer"
+        and tls.fail_if_no_peer_cert
+    )
+
+
+class Grading:
+    """Grades, with the settings read at most every half minute."""
+
+    def __init__(self, api: EmqxApi, clock: Clock) -> None:
+        """Know nothing yet."""
+        self._api = api
+        self._clock = clock
+        self._settings: tuple[Settings, float] | None = None
+
+    async def grade(self, client_id: str) -> Grade:
+        """How the client's identity is proved now."""
+        settings = await self._current()
+        return grade_of(settings, await self._api.client(client_id))
+
+    async def _current(self) -> Settings:
+        now = self._clock.monotonic()
+        if self._settings is not None and now - self._settings[1] < SETTINGS_SECONDS:
+            return self._settings[0]
+        settings = await read_settings(self._api)
+        self._settings = (settings, now)
+        return settings
+
+
+async def read_settings(api: EmqxApi) -> Settings:
+    """Read what decides about identities."""
+    chain = await api.authenticators()
+    zone = await api.zone()
+    listeners = {}
+    for row in await api.listeners():
+        listeners[row.id] = await api.listener(row.id) or row
+    return Settings(
+        authenticates=any(link.enable for link in chain),
+        id_from_certificate=zone.mqtt.peer_cert_as_clientid == "cn",
+        listeners=listeners,
+    )
