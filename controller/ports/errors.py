@@ -51,3 +51,7 @@ class BrokerAnswerError(BrokerError):
 
 class MessagesError(ControllerError):
     """The MQTT link could not do what was asked."""
+
+
+class NoSubscriberError(MessagesError):
+    """The broker took the message and had nobody to give it to (MQTT 5 reason 16): the device has no session."""

@@ -1,0 +1,113 @@
+"""What the MQTT link is told once, checked when it is built, so that a mistake shows at start and not at night."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, Self
+from urllib.parse import urlsplit
+
+from schemas.topics import ALL_UP
+
+PLAIN_PORT: Final = 1883
+TLS_PORT: Final = 8883
+MAX_SERVERS: Final = 16
+MAX_RECEIVE_MAXIMUM: Final = 65_535  # messages; the field has two bytes [MQTT-3.1.2.11.3]
+MAX_KEEPALIVE_SECONDS: Final = 65_535
+MAX_CLIENT_ID: Final = 256  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One address of the broker."""
+
+    host: str
+    port: int
+    tls: bool
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Read `mqtt://host[:port]` or `mqtts://host[:port]`.
+
+        Raises:
+            ValueError: anything else, and anything more (a path, a user name): those have settings of their own.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
+            raise ValueError(f"not an address of the form mqtt://host:port or mqtts://host:port: {url!r}")
+        if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
+            raise ValueError("a server address holds scheme, host and port and nothing else")
+        tls = parts.scheme == "mqtts"
+        return cls(host=parts.hostname, port=parts.port or (TLS_PORT if tls else PLAIN_PORT), tls=tls)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """The link's settings; every limit of what may pile up in memory is here.
+
+    Attributes:
+        servers: tried in turn, `mqtt://host:port` or `mqtts://host:port`.
+        protocol: `auto` prefers MQTT 5 and falls back to 3.1.1, also when nothing answers the MQTT 5 CONNECT.
+        ca: authorities to trust, PEM; the system's when absent. Read again at each connection, as are the next two.
+        session_expiry_seconds: how long the broker keeps the session while the link is away; 0 ends it with the link.
+        receive_maximum: messages the broker may have in flight to us, unacknowledged (MQTT 5), and the most that wait
+            here to be received before reading stops (any protocol).
+        max_waiting_bytes: payload bytes that may wait here before reading stops.
+        max_packet_bytes: the largest packet the broker may send (MQTT 5; it drops larger ones).
+        max_queued: outgoing messages that wait for their turn or for their PUBACK.
+        max_inflight: outgoing messages on their way at once; cut to what the broker says it takes.
+        refused_wait_seconds: about how long to wait after the broker said no, or another client took the id.
+    """
+
+    servers: tuple[str, ...]
+    client_id: str
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    session_expiry_seconds: int = 7200
+    receive_maximum: int = 1000
+    keepalive_seconds: int = 30
+    connect_timeout_seconds: float = 10.0
+    confirm_timeout_seconds: float = 10.0
+    backoff_floor_seconds: float = 1.0
+    backoff_ceiling_seconds: float = 30.0
+    refused_wait_seconds: float = 30.0
+    max_queued: int = 10_000
+    max_inflight: int = 100
+    max_packet_bytes: int = 1024 * 1024
+    max_waiting_bytes: int = 64 * 1024 * 1024
+    subscriptions: tuple[str, ...] = (ALL_UP,)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.servers) <= MAX_SERVERS:
+            raise ValueError(f"between 1 and {MAX_SERVERS} servers are needed")
+        for url in self.servers:
+            Server.parse(url)
+        if not 1 <= len(self.client_id) <= MAX_CLIENT_ID:
+            raise ValueError("a client id is needed: the session at the broker hangs on it")
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key come together")
+        if self.password is not None and self.username is None:
+            raise ValueError("a password needs a user name")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        if not 1 <= self.receive_maximum <= MAX_RECEIVE_MAXIMUM:
+            raise ValueError(f"receive_maximum is between 1 and {MAX_RECEIVE_MAXIMUM}")
+        if not 1 <= self.keepalive_seconds <= MAX_KEEPALIVE_SECONDS:
+            raise ValueError(f"keepalive_seconds is between 1 and {MAX_KEEPALIVE_SECONDS}")
+        if not 0 < self.backoff_floor_seconds <= self.backoff_ceiling_seconds:
+            raise ValueError("back-off runs from a floor above zero to a ceiling not below it")
+        if not self.subscriptions:
+            raise ValueError("a link without a subscription would hear nothing")
+        if min(self.max_queued, self.max_inflight, self.max_packet_bytes, self.max_waiting_bytes) < 1:
+            raise ValueError("limits are at least 1")
+        if min(self.connect_timeout_seconds, self.confirm_timeout_seconds, self.refused_wait_seconds) <= 0:
+            raise ValueError("time limits are above zero")
+        if self.session_expiry_seconds < 0:
+            raise ValueError("session_expiry_seconds is not negative")

@@ -1,0 +1,95 @@
+"""Turns what ended or prevented a connection into words an operator can act on, and into what to do next."""
+
+import socket
+import ssl
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    """What kind of end it was, as far as the next step differs."""
+
+    UNREACHABLE = "unreachable"  # no connection, or it ended before the broker answered
+    SILENT = "silent"  # connected, but CONNECT was not answered: perhaps the protocol is not spoken there
+    UNSUPPORTED = "unsupported"  # the broker says it does not speak this protocol
+    REFUSED = "refused"  # the broker says no: trying soon again does not help
+    TAKEN_OVER = "taken_over"  # another client came with our id: coming back at once would start a tug of war
+    DROPPED = "dropped"  # it worked, and then it ended
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Why a connection, or the attempt to make one, is over."""
+
+    kind: Kind
+    detail: str
+    reason_code: int | None = None
+
+
+_CONNECT_WORDS: Final[dict[int, tuple[Kind, str]]] = {
+    128: (Kind.REFUSED, "the broker refused the connection without saying why"),
+    129: (Kind.UNSUPPORTED, "the broker could not read the CONNECT"),
+    130: (Kind.UNSUPPORTED, "the broker called the CONNECT a protocol error"),
+    132: (Kind.UNSUPPORTED, "the broker does not speak this MQTT version"),
+    133: (Kind.REFUSED, "the broker does not accept this client id"),
+    134: (Kind.REFUSED, "the broker refused the user name or password"),
+    135: (Kind.REFUSED, "the broker says this client is not authorized to connect"),
+    136: (Kind.UNREACHABLE, "the broker is unavailable"),
+    137: (Kind.UNREACHABLE, "the broker is busy"),
+    138: (Kind.REFUSED, "this client is banned at the broker"),
+    140: (Kind.REFUSED, "the broker does not accept this way to authenticate"),
+    156: (Kind.UNREACHABLE, "the broker says to use another server for now"),
+    157: (Kind.UNREACHABLE, "the broker says the server has moved"),
+    159: (Kind.UNREACHABLE, "the broker limits how fast clients may connect"),
+}
+
+_DISCONNECT_WORDS: Final[dict[int, tuple[Kind, str]]] = {
+    0: (Kind.DROPPED, "the broker closed the connection"),
+    130: (Kind.DROPPED, "the broker called something we sent a protocol error"),
+    135: (Kind.REFUSED, "the broker says this client is no longer authorized"),
+    137: (Kind.DROPPED, "the broker is busy"),
+    138: (Kind.REFUSED, "this client is banned at the broker"),
+    139: (Kind.DROPPED, "the broker is shutting down"),
+    141: (Kind.DROPPED, "the broker heard nothing from us for too long"),
+    142: (Kind.TAKEN_OVER, "another client connected with the same client id: is a second controller running?"),
+    147: (Kind.DROPPED, "the broker says we sent more messages at once than it takes"),
+    149: (Kind.DROPPED, "the broker says a packet of ours was too large"),
+    151: (Kind.DROPPED, "the broker says a quota is used up"),
+    152: (Kind.DROPPED, "the broker's administrator disconnected this client; its session is gone"),
+    156: (Kind.DROPPED, "the broker says to use another server for now"),
+    157: (Kind.DROPPED, "the broker says the server has moved"),
+}
+
+
+def refused(code: int, name: str) -> End:
+    """Read a CONNACK that says no."""
+    kind, words = _CONNECT_WORDS.get(code, (Kind.REFUSED, f"the broker refused the connection: {name}"))
+    return End(kind, f"{words} (reason {code})", code)
+
+
+def disconnected(code: int, name: str) -> End:
+    """Read a DISCONNECT from the broker."""
+    kind, words = _DISCONNECT_WORDS.get(code, (Kind.DROPPED, f"the broker disconnected us: {name}"))
+    return End(kind, f"{words} (reason {code})", code)
+
+
+def network_words(error: Exception) -> str:
+    """Say what went wrong below MQTT: names, sockets, TLS, key files."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            return f"the server's certificate is not trusted: {error.verify_message}"
+        case ssl.SSLError():
+            return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        case socket.gaierror():
+            return "the host name could not be resolved"
+        case TimeoutError():
+            return "no answer in time"
+        case ConnectionRefusedError():
+            return "nothing listens there (connection refused)"
+        case OSError() if error.filename is not None:
+            return f"cannot read {error.filename}: {error.strerror}"
+        case OSError():
+            return error.strerror or str(error) or type(error).__name__
+        case _:
+            return f"{type(error).__name__}: {error}"
