@@ -1,0 +1,100 @@
+"""`python -m controller.standin`: an EMQX stand-in for trying Cordon and for tests."""
+
+import argparse
+import json
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from controller.standin.options import StandInOptions
+from controller.standin.process import run
+
+_SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
+
+
+def _user(text: str) -> tuple[str, str]:
+    name, colon, password = text.partition(":")
+    if not name or not colon:
+        raise argparse.ArgumentTypeError("must be NAME:PASSWORD")
+    return name, password
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cordon standin",
+        description="An EMQX 5.8.9 stand-in: MQTT 5 and 3.1.1 and the part of the HTTP API that Cordon uses. "
+        "Prints one JSON line with its addresses when it is ready. Not EMQX, and not for production.",
+    )
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes (default 1)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
+    for kind, what in (("mqtt", "MQTT"), ("tls", "MQTT over TLS"), ("api", "HTTP API")):
+        parser.add_argument(
+            f"--{kind}-port",
+            type=int,
+            action="append",
+            default=[],
+            metavar="PORT",
+            help=f"{what} port of the next node; repeat for each node (default: a free port)",
+        )
+    parser.add_argument("--tls-ca", type=Path, help="CA that client certificates must come from (PEM)")
+    parser.add_argument("--tls-cert", type=Path, help="server certificate chain (PEM)")
+    parser.add_argument("--tls-key", type=Path, help="key of the server certificate (PEM)")
+    parser.add_argument("--api-key", default="cordon", help="API key (default cordon)")
+    parser.add_argument(
+        "--api-secret",
+        default=os.environ.get(_SECRET_VARIABLE),
+        help=f"API secret (default ${_SECRET_VARIABLE}, else a random one, printed with the addresses)",
+    )
+    parser.add_argument(
+        "--user",
+        type=_user,
+        action="append",
+        default=[],
+        metavar="NAME:PASSWORD",
+        help="MQTT user; without any, clients may be anonymous",
+    )
+    parser.add_argument("--no-match", choices=("allow", "deny"), default="allow", help="when no rule matches")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run until SIGTERM or SIGINT; 0 after that, 1 when it cannot start, 2 for wrong arguments."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    generated = not args.api_secret
+    secret = secrets.token_urlsafe(24) if generated else args.api_secret
+    try:
+        options = StandInOptions(
+            nodes=args.nodes,
+            host=args.host,
+            mqtt_ports=tuple(args.mqtt_port),
+            tls_ports=tuple(args.tls_port),
+            api_ports=tuple(args.api_port),
+            tls_ca=args.tls_ca,
+            tls_cert=args.tls_cert,
+            tls_key=args.tls_key,
+            api_key=args.api_key,
+            api_secret=secret,
+            users=tuple(args.user),
+            no_match=args.no_match,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+
+    def ready(addresses: dict[str, object]) -> None:
+        sys.stderr.write("cordon standin: this is a stand-in for EMQX 5.8.9, not EMQX\n")
+        extra = {"api_key": args.api_key, "api_secret": secret} if generated else {}
+        sys.stdout.write(json.dumps({**addresses, **extra}) + "\n")
+        sys.stdout.flush()
+
+    try:
+        run(options, ready)
+    except OSError as error:
+        sys.stderr.write(f"cordon standin: cannot start: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Decides who may connect and who may publish or subscribe, in EMQX's order of checks."""
+
+from controller.standin.authz import Action, Identity, Verdict
+from controller.standin.client import Client
+from controller.standin.settings import seconds
+from controller.standin.state import State
+from controller.standin.topics import DELAYED_PREFIX
+
+BANNED, NOT_AUTHORIZED, BAD_CREDENTIALS = 138, 135, 134
+
+
+def refuse_connect(state: State, who: Identity, password: bytes | None) -> tuple[int, bool]:
+    """The CONNACK reason (0: may connect) and whether the user is a superuser.
+
+    A ban is asked about before the password. A user the chain does not know ends as "not authorized".
+    """
+    if state.bans.refuses(who.clientid, who.username, who.peerhost, state.now()):
+        return BANNED, False
+    if state.authn is None:
+        return 0, False
+    if not state.authn or who.username is None:
+        return NOT_AUTHORIZED, False
+    user = state.users.get(who.username)
+    if user is None:
+        return NOT_AUTHORIZED, False
+    if not user.accepts(password or b""):
+        return BAD_CREDENTIALS, False
+    return 0, user.is_superuser
+
+
+def authorize(state: State, client: Client, action: Action, topic: str) -> Verdict:
+    """Ask the cache, the rules and the `no_match` setting, in that order."""
+    if topic.startswith(DELAYED_PREFIX):
+        _, _, real = topic[len(DELAYED_PREFIX) :].partition("/")
+        return _decide(state, client, action, real) if real else Verdict.DENY
+    settings = state.settings.authz["cache"]
+    if not settings["enable"] or _excluded(topic, settings["excludes"]):
+        return _decide(state, client, action, topic)
+    now = state.now()
+    verdict = client.cache.get(action, topic, now)
+    if verdict is None:
+        client.cache.max_size = int(settings["max_size"])
+        client.cache.ttl = seconds(settings["ttl"])
+        verdict = _decide(state, client, action, topic)
+        client.cache.put(action, topic, verdict, now)
+    return verdict
+
+
+def _excluded(topic: str, excludes: list[str]) -> bool:
+    return topic in excludes
+
+
+def _decide(state: State, client: Client, action: Action, topic: str) -> Verdict:
+    if client.is_superuser:
+        return Verdict.ALLOW
+    found = state.rules.decide(client.identity, action, topic) if state.authz_source else None
+    return found or Verdict(state.settings.authz["no_match"])

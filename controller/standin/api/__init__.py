@@ -1,0 +1,1 @@
+"""The part of the EMQX HTTP API that Cordon uses."""

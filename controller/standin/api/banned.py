@@ -1,0 +1,201 @@
+"""`/banned`: the ban list."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from controller.standin.api.check import (
+    Field,
+    FieldError,
+    Problem,
+    bad_request,
+    body_object,
+    page_of,
+    problem,
+    symbol,
+    text,
+)
+from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, compact, empty
+from controller.standin.bans import BAN_KINDS, BadBanError, Ban, BanKind, normalise
+from controller.standin.limits import MAX_BANS
+
+_ERLANG_LINE = 76  # columns after which the recorded message goes to the next line
+_EXACT: tuple[BanKind, ...] = ("clientid", "username", "peerhost")
+_LIKE: dict[str, tuple[BanKind, ...]] = {
+    "like_clientid": ("clientid", "clientid_re"),
+    "like_username": ("username", "username_re"),
+    "like_peerhost": ("peerhost",),
+    "like_peerhost_net": ("peerhost_net",),
+}
+
+
+def rfc3339(at: float) -> str:
+    """A time as EMQX writes it in bans."""
+    return datetime.fromtimestamp(int(at), UTC).isoformat()
+
+
+def row(ban: Ban) -> dict[str, Any]:
+    """A ban as EMQX shows it."""
+    return {
+        "as": ban.kind,
+        "at": rfc3339(ban.at),
+        "by": ban.by,
+        "reason": ban.reason,
+        "until": "infinity" if ban.until is None else rfc3339(ban.until),
+        "who": ban.who,
+    }
+
+
+def _epoch(path: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        try:
+            when = datetime.fromisoformat(value)
+        except ValueError:
+            when = None
+        if when is not None and when.tzinfo is not None:
+            return int(when.timestamp())
+    raise FieldError(problem(path, "bad_rfc3339_timestamp", value))
+
+
+def _until(path: str, value: Any) -> int | None:
+    if value == "infinity":
+        return None
+    try:
+        return _epoch(path, value)
+    except FieldError as error:
+        mismatches: Problem = {
+            "infinity": problem(path, f"Expected: infinity, got:{value}", value),
+            "emqx_utils_calendar:epoch_second()": error.problem,
+        }
+        raise FieldError(
+            {
+                "reason": "matched_no_union_member",
+                "path": path,
+                "mismatches": mismatches,
+                "kind": "validation_error",
+            }
+        ) from error
+
+
+_FIELDS = {
+    "as": Field(symbol(*BAN_KINDS), required=True),
+    "who": Field(text, required=True),
+    "by": Field(text, default="mgmt_api"),
+    "reason": Field(text, default=""),
+    "at": Field(_epoch),
+    "until": Field(_until),
+}
+
+
+def create(context: Context, request: Request) -> Response:
+    """Ban somebody; a client that is named by its id is kicked at once, wherever it is."""
+    state = context.registry.state
+    given = body_object(request, _FIELDS)
+    kind: BanKind = given["as"]
+    now = state.now()
+    try:
+        who = normalise(kind, given["who"])
+    except BadBanError as error:
+        raise bad_request(str(error)) from error
+    at = int(now) if given["at"] is None else given["at"]
+    until = given["until"]
+    if until is not None and until <= int(now):
+        raise bad_request(_expired_text(at, until))
+    if len(state.bans) >= MAX_BANS:
+        raise ApiError(500, "INTERNAL_ERROR", f"the stand-in holds no more than {MAX_BANS} bans")
+    ban = Ban(kind, who, given["by"], given["reason"], at, until)
+    old = state.bans.create(ban, now)
+    if old is not None:
+        fields = row(old)
+        raise ApiError(
+            400,
+            "ALREADY_EXISTS",
+            compact({name: fields[name] for name in ("who", "until", "reason", "by", "at", "as")}),
+        )
+    if kind == "clientid":
+        context.registry.kick(who)
+    return as_json(200, row(ban))
+
+
+def _expired_text(at: int, until: int) -> str:
+    """EMQX prints this sentence as an Erlang list: characters as numbers, the two times as strings."""
+    pieces = [str(ord(char)) for char in "Cannot create expired banned, "]
+    pieces += [f'"{at}"', *(str(ord(char)) for char in " to "), f'"{until}"']
+    lines: list[str] = []
+    line = "["
+    for index, item in enumerate(pieces):
+        piece = item + ("]" if index == len(pieces) - 1 else ",")
+        if len(line) + len(piece) > _ERLANG_LINE:
+            lines.append(line)
+            line = " "
+        line += piece
+    return "\n".join([*lines, line])
+
+
+def listing(context: Context, request: Request) -> Response:
+    """All rows, or those that one filter finds; parameters EMQX does not know are ignored."""
+    bans = context.registry.state.bans
+    page = page_of(request)
+    exact = [(k, v) for k in _EXACT if (v := request.first(k)) is not None]
+    like = [(k, v) for k in _LIKE if (v := request.first(k)) is not None]
+    if len(exact) + len(like) > 1:
+        raise bad_request("too_many_filters")
+    if exact:
+        kind, who = exact[0]
+        try:
+            found = bans.look_up(kind, normalise(kind, who))
+        except BadBanError as error:
+            raise bad_request(str(error)) from error
+        rows = [] if found is None else [found]
+        meta = {**page.meta(len(rows)), "hasnext": False}
+        return as_json(200, {"data": [row(b) for b in rows], "meta": meta})
+    if like:
+        rows = _search(bans.rows(), *like[0])
+        meta = page.meta(len(rows), counted=False)
+        return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": meta})
+    rows = bans.rows()
+    return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": page.meta(len(rows), hasnext=False)})
+
+
+def _search(rows: list[Ban], name: str, pattern: str) -> list[Ban]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise bad_request(
+            {
+                "reason": error.msg,
+                "position": error.pos or 0,
+                "message": "The filter is not a validation regex expression",
+                "filter": pattern,
+            }
+        ) from error
+    return [b for b in rows if b.kind in _LIKE[name] and compiled.search(b.who)]
+
+
+def clear(context: Context, _request: Request) -> Response:
+    """Remove every row of every owner."""
+    context.registry.state.bans.clear()
+    return empty()
+
+
+def delete(context: Context, request: Request) -> Response:
+    """Remove one row."""
+    kind, who = request.bindings["as"], request.bindings["who"]
+    try:
+        known: BanKind = symbol(*BAN_KINDS)("as", kind)
+        name = normalise(known, who)
+    except FieldError as error:
+        raise bad_request(error.problem) from error
+    except BadBanError:
+        name = who
+    if not context.registry.state.bans.delete(known, name):
+        raise ApiError(404, "NOT_FOUND", f"{kind}: {who} not found")
+    return empty()
+
+
+ROUTES = (
+    Route("/api/v5/banned", {"GET": listing, "POST": create, "DELETE": clear}),
+    Route("/api/v5/banned/:as/:who", {"DELETE": delete}),
+)

@@ -1,0 +1,187 @@
+"""Checks request bodies and queries as EMQX's schema does, with its words for what is wrong."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from controller.standin.api.web import ApiError, Request, compact
+from controller.standin.limits import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
+
+Problem = dict[str, object]
+
+
+class FieldError(ValueError):
+    """One value is wrong; `problem` is EMQX's description of it."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(str(problem.get("reason")))
+        self.problem = problem
+
+
+Converter = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One key of a body."""
+
+    convert: Converter
+    required: bool = False
+    default: Any = None
+
+
+def bad_request(problem: object) -> ApiError:
+    """The 400 that carries one problem, or several, as JSON inside its message."""
+    return ApiError(400, "BAD_REQUEST", problem if isinstance(problem, str) else compact(problem))
+
+
+def problem(path: str, reason: str, value: object = None, *, with_value: bool = True) -> Problem:
+    """EMQX's description of a wrong value."""
+    found: Problem = {"value": value} if with_value else {}
+    return {**found, "reason": reason, "path": path, "kind": "validation_error"}
+
+
+def struct(path: str, value: object, fields: Mapping[str, Field]) -> tuple[dict[str, Any], list[Problem]]:
+    """Check an object; returns what could be read and what is wrong."""
+    if not isinstance(value, dict):
+        return {}, [problem(path, "bad_value_for_struct", with_value=False)]
+    out: dict[str, Any] = {}
+    wrong: list[Problem] = []
+    for name, spec in fields.items():
+        where = f"{path}.{name}"
+        given = value.get(name)
+        if given is None:
+            if spec.required:
+                wrong.append(problem(where, "required_field", with_value=False))
+            else:
+                out[name] = spec.default
+            continue
+        try:
+            out[name] = spec.convert(where, given)
+        except FieldError as error:
+            wrong.append(error.problem)
+    if not wrong and (unknown := [k for k in value if k not in fields]):
+        wrong.append(
+            {
+                "unmatched": ",".join(sorted(k for k in fields if k not in value)),
+                "unknown": ",".join(unknown),
+                "reason": "unknown_fields",
+                "path": path,
+                "kind": "validation_error",
+            }
+        )
+    return out, wrong
+
+
+def body_object(request: Request, fields: Mapping[str, Field]) -> dict[str, Any]:
+    """The body as checked object.
+
+    Raises:
+        ApiError: 400 with one problem as object, several as list.
+    """
+    out, wrong = struct("root", request.json(), fields)
+    _raise(wrong)
+    return out
+
+
+def body_objects(request: Request, fields: Mapping[str, Field], limit: int) -> list[dict[str, Any]]:
+    """The body as checked list of objects; paths count from one.
+
+    Raises:
+        ApiError: 400 when it is no list, too long, or an item is wrong.
+    """
+    value = request.json()
+    if not isinstance(value, list):
+        raise bad_request(problem("root", "bad_array_value", with_value=False))
+    if len(value) > limit:
+        raise bad_request(problem("root", f"more than {limit} items", with_value=False))
+    rows: list[dict[str, Any]] = []
+    wrong: list[Problem] = []
+    for index, item in enumerate(value, 1):
+        row, problems = struct(f"root.{index}", item, fields)
+        rows.append(row)
+        wrong.extend(problems)
+    _raise(wrong)
+    return rows
+
+
+def _raise(wrong: Sequence[Problem]) -> None:
+    if wrong:
+        raise bad_request(wrong[0] if len(wrong) == 1 else list(wrong))
+
+
+def text(path: str, value: Any) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise FieldError(problem(path, "invalid_type", value))
+    return value
+
+
+def truth(path: str, value: Any) -> bool:
+    """A boolean, also written as text."""
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    raise FieldError(problem(path, "bad_value_for_boolean", value))
+
+
+def number(low: int, high: int) -> Converter:
+    """An integer within bounds, also written as text."""
+
+    def convert(path: str, value: Any) -> int:
+        if isinstance(value, str) and value.lstrip("-").isdecimal():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise FieldError(problem(path, "invalid_type", value))
+        if not low <= value <= high:
+            raise FieldError(problem(path, "out_of_range", value))
+        return value
+
+    return convert
+
+
+def symbol(*allowed: str) -> Converter:
+    """One of a few words."""
+
+    def convert(path: str, value: Any) -> str:
+        if value not in allowed:
+            raise FieldError(problem(path, "not_a_enum_symbol", value))
+        return str(value)
+
+    return convert
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which rows of a listing are wanted."""
+
+    page: int
+    limit: int
+
+    def cut(self, rows: Sequence[Any]) -> Sequence[Any]:
+        """The rows of this page."""
+        return rows[(self.page - 1) * self.limit : self.page * self.limit]
+
+    def meta(self, count: int, *, hasnext: bool = True, counted: bool = True) -> dict[str, object]:
+        """The `meta` object; EMQX leaves the count out where it would have to scan for it."""
+        meta: dict[str, object] = {"count": count} if counted else {}
+        if hasnext:
+            meta["hasnext"] = self.page * self.limit < count
+        return {**meta, "limit": self.limit, "page": self.page}
+
+
+def page_of(request: Request) -> Page:
+    """The paging of a request.
+
+    Raises:
+        ApiError: 400 when it is out of bounds.
+    """
+    values = []
+    for name, default, high in (("page", 1, 10**9), ("limit", DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS)):
+        given = request.first(name)
+        try:
+            values.append(default if given is None else number(1, high)(name, given))
+        except FieldError as error:
+            raise bad_request(error.problem) from error
+    return Page(values[0], values[1])

@@ -1,0 +1,266 @@
+"""`/status`, `/nodes`, `/cluster`, `/listeners`, `/stats`, `/configs`; says that this is a stand-in."""
+
+import os
+from typing import Any
+
+import psutil
+
+from controller.standin.api.check import bad_request, problem
+from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json
+from controller.standin.limits import MAX_CONNECTIONS_PER_NODE
+from controller.standin.settings import BadSettingError
+from controller.standin.state import NodeState, State
+
+EMQX_VERSION = "5.8.9"  # whose behaviour the stand-in follows
+EDITION = "Stand-in"  # EMQX says Opensource or Enterprise here
+CLUSTER_NAME = "standin"
+_STATS = (
+    "channels", "cluster_sessions", "connections", "delayed", "live_connections", "retained", "sessions",
+    "suboptions", "subscribers", "subscriptions", "subscriptions.shared", "topics",
+)  # fmt: skip
+
+
+def status(context: Context, request: Request) -> Response:
+    """Whether the node is up; needs no credentials."""
+    name = context.node.name
+    if request.first("format") == "json":
+        return as_json(
+            200,
+            {
+                "node_name": name,
+                "cluster": CLUSTER_NAME,
+                "broker_status": "started",
+                "app_status": "running",
+                "rel_vsn": f"v{EMQX_VERSION}",
+                "edition": EDITION,
+            },
+        )
+    body = f"Node {name} is started\nemqx is running\nthis is a stand-in, not EMQX"
+    return Response(200, body.encode(), "text/plain")
+
+
+def _connections(state: State, node: str | None) -> tuple[int, int]:
+    """Sessions and living connections, of one node or all."""
+    clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
+    return len(clients), sum(1 for c in clients if c.link is not None)
+
+
+def _gigabytes(value: int) -> str:
+    return f"{value / 1024**3:.2f}G"
+
+
+def _node_row(state: State, node: NodeState) -> dict[str, Any]:
+    if not node.running:
+        return {"node": node.name, "node_status": "stopped", "role": "core"}
+    sessions, living = _connections(state, node.name)
+    memory = psutil.virtual_memory()
+    load = os.getloadavg()
+    return {
+        "cluster_sessions": len(state.clients),
+        "connections": sessions,
+        "edition": EDITION,
+        "live_connections": living,
+        "load1": round(load[0], 2),
+        "load5": round(load[1], 2),
+        "load15": round(load[2], 2),
+        "log_path": "log.file.enable is false, not logging to file.",
+        "max_fds": MAX_CONNECTIONS_PER_NODE,
+        "memory_total": _gigabytes(memory.total),
+        "memory_used": _gigabytes(memory.total - memory.available),
+        "node": node.name,
+        "node_status": "running",
+        "otp_release": "none (stand-in)",
+        "process_available": 0,
+        "process_used": 0,
+        "role": "core",
+        "sys_path": "none (stand-in)",
+        "uptime": int((state.now() - node.started_at) * 1000),
+        "version": EMQX_VERSION,
+    }
+
+
+def nodes(context: Context, _request: Request) -> Response:
+    """All nodes, stopped ones too."""
+    state = context.registry.state
+    return as_json(200, [_node_row(state, node) for node in state.nodes.values()])
+
+
+def node(context: Context, request: Request) -> Response:
+    """One node."""
+    state = context.registry.state
+    known = state.nodes.get(request.bindings["node"])
+    if known is None:
+        raise bad_request("Invalid node name")
+    return as_json(200, _node_row(state, known))
+
+
+def cluster(context: Context, _request: Request) -> Response:
+    """The nodes that are up, and the one that was asked."""
+    running = context.registry.state.running_nodes()
+    return as_json(200, {"name": CLUSTER_NAME, "nodes": running, "self": context.node.name})
+
+
+def _address(node: NodeState, kind: str) -> tuple[str, int] | None:
+    return node.tls if kind == "ssl" else node.mqtt
+
+
+def _listener_row(state: State, kind: str, asked: NodeState) -> dict[str, Any] | None:
+    running = [n for n in state.nodes.values() if n.running and _address(n, kind) is not None]
+    if not running:
+        return None
+    per_node = [{"node": n.name, "status": _listener_status(_live(state, kind, n.name))} for n in reversed(running)]
+    host, port = _address(asked, kind) or ("", 0)
+    return {
+        "acceptors": 1,
+        "bind": f"{host}:{port}",
+        "enable": True,
+        "id": f"{kind}:default",
+        "name": "default",
+        "node_status": per_node,
+        "number": len(running),
+        "status": _listener_status(_live(state, kind, None)),
+        "type": kind,
+    }
+
+
+def _live(state: State, kind: str, node: str | None) -> int:
+    return sum(
+        1
+        for c in state.clients.values()
+        if c.link is not None and c.endpoint.listener == f"{kind}:default" and (node is None or c.endpoint.node == node)
+    )
+
+
+def _listener_status(connections: int) -> dict[str, object]:
+    return {"current_connections": connections, "max_connections": "infinity", "running": True}
+
+
+def listeners(context: Context, _request: Request) -> Response:
+    """The MQTT listeners that are open."""
+    state = context.registry.state
+    rows = [_listener_row(state, kind, context.node) for kind in ("ssl", "tcp")]
+    return as_json(200, [row for row in rows if row is not None])
+
+
+def listener(context: Context, request: Request) -> Response:
+    """One listener with its TLS options; the stand-in checks no revocation lists and says so."""
+    state = context.registry.state
+    kind, _, name = request.bindings["id"].partition(":")
+    row = _listener_row(state, kind, context.node) if kind in ("tcp", "ssl") and name == "default" else None
+    if row is None:
+        raise ApiError(404, "NOT_FOUND", "Listener id not found")
+    shown: dict[str, Any] = {
+        "acceptors": 1,
+        "access_rules": ["allow all"],
+        "bind": row["bind"],
+        "enable": True,
+        "enable_authn": True,
+        "id": row["id"],
+        "max_connections": "infinity",
+        "mountpoint": "",
+        "name": "default",
+        "proxy_protocol": False,
+        "running": True,
+        "status": row["status"],
+        "type": kind,
+        "zone": "default",
+    }
+    if kind == "ssl":
+        shown["ssl_options"] = {
+            "depth": 10,
+            "enable_crl_check": False,
+            "fail_if_no_peer_cert": True,
+            "ocsp": {"enable_ocsp_stapling": False},
+            "secure_renegotiate": True,
+            "verify": "verify_peer",
+            "versions": ["tlsv1.3", "tlsv1.2"],
+        }
+    return as_json(200, shown)
+
+
+def _counts(context: Context, node: str | None) -> dict[str, int]:
+    state = context.registry.state
+    clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
+    subscriptions = [p for c in clients for p in c.session.subscriptions]
+    living = sum(1 for c in clients if c.link is not None)
+    values = {
+        "channels": len(clients),
+        "cluster_sessions": len(state.clients),
+        "connections": len(clients),
+        "delayed": context.registry.router.delayed,
+        "live_connections": living,
+        "retained": len(context.registry.router.retained),
+        "sessions": len(clients),
+        "suboptions": len(subscriptions),
+        "subscribers": len(subscriptions),
+        "subscriptions": len(subscriptions),
+        "subscriptions.shared": sum(1 for p in subscriptions if p.group is not None),
+        "topics": len({p.filter for p in subscriptions}),
+    }
+    # the stand-in keeps no history: the highest value it knows is the present one
+    return {f"{name}.{part}": values[name] for name in _STATS for part in ("count", "max")}
+
+
+def stats(context: Context, request: Request) -> Response:
+    """Counts of the cluster, or of each node."""
+    if request.first("aggregate") == "true":
+        return as_json(200, _counts(context, None))
+    running = context.registry.state.running_nodes()
+    return as_json(200, [{"node": name, **_counts(context, name)} for name in running])
+
+
+def _change(request: Request) -> dict[str, Any]:
+    given = request.json()
+    if not isinstance(given, dict):
+        raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
+    return given
+
+
+def _setting_error(error: BadSettingError) -> ApiError:
+    return ApiError(400, "UPDATE_FAILED", bad_request(problem(error.path, error.reason, error.value)).args[0])
+
+
+def zone(context: Context, _request: Request) -> Response:
+    """The settings of all clients."""
+    return as_json(200, context.registry.state.settings.zone)
+
+
+def change_zone(context: Context, request: Request) -> Response:
+    """Replace sections of them, for connections made from now on."""
+    try:
+        return as_json(200, context.registry.state.settings.put_zone(_change(request)))
+    except BadSettingError as error:
+        raise _setting_error(error) from error
+
+
+def sys_topics(context: Context, _request: Request) -> Response:
+    """Which presence messages are published."""
+    return as_json(200, context.registry.state.settings.sys_topics)
+
+
+def change_sys_topics(context: Context, request: Request) -> Response:
+    """Replace that."""
+    try:
+        return as_json(200, context.registry.state.settings.put_sys_topics(_change(request)))
+    except BadSettingError as error:
+        raise _setting_error(error) from error
+
+
+def api_keys(_context: Context, _request: Request) -> Response:
+    """Never reached with a key, and the stand-in has no dashboard login; see the credential check."""
+    raise ApiError(401, "API_KEY_NOT_ALLOW", "the stand-in has no dashboard login")
+
+
+ROUTES = (
+    Route("/status", {"GET": status}, open=True),
+    Route("/api/v5/status", {"GET": status}, open=True),
+    Route("/api/v5/nodes", {"GET": nodes}),
+    Route("/api/v5/nodes/:node", {"GET": node}),
+    Route("/api/v5/cluster", {"GET": cluster}),
+    Route("/api/v5/listeners", {"GET": listeners}),
+    Route("/api/v5/listeners/:id", {"GET": listener}),
+    Route("/api/v5/stats", {"GET": stats}),
+    Route("/api/v5/configs/global_zone", {"GET": zone, "PUT": change_zone}),
+    Route("/api/v5/configs/sys_topics", {"GET": sys_topics, "PUT": change_sys_topics}),
+    Route("/api/v5/api_key", {"GET": api_keys, "POST": api_keys}),
+)

@@ -1,0 +1,300 @@
+"""`/authorization`: settings, the one source, and its rules for clients, users and everybody."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from controller.standin.api.check import (
+    Field,
+    FieldError,
+    bad_request,
+    body_object,
+    body_objects,
+    page_of,
+    problem,
+    struct,
+    symbol,
+    text,
+)
+from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
+from controller.standin.authz import Rule, RuleBook, Verdict
+from controller.standin.limits import MAX_PAGE_ROWS, MAX_RULE_OWNERS, MAX_RULES_PER_OWNER
+from controller.standin.settings import BadSettingError
+
+_SOURCES = "/api/v5/authorization/sources"
+_RULES = f"{_SOURCES}/built_in_database/rules"
+_SOURCE = "built_in_database"
+
+
+def _qos(path: str, value: Any) -> tuple[int, ...]:
+    levels = value if isinstance(value, list) else [value]
+    if not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= 2 for v in levels):
+        raise FieldError(problem(path, "not_a_enum_symbol", value))
+    return tuple(levels)
+
+
+def _retain(path: str, value: Any) -> bool | Literal["all"]:
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    if value == "all":
+        return "all"
+    raise FieldError(problem(path, "matched_no_union_member", value))
+
+
+_RULE = {
+    "topic": Field(text, required=True),
+    "permission": Field(symbol("allow", "deny"), required=True),
+    "action": Field(symbol("publish", "subscribe", "all"), required=True),
+    "qos": Field(_qos, default=(0, 1, 2)),
+    "retain": Field(_retain, default="all"),
+}
+
+
+def _rules(path: str, value: Any) -> tuple[Rule, ...]:
+    if not isinstance(value, list):
+        raise FieldError(problem(path, "bad_array_value", value))
+    rules: list[Rule] = []
+    for index, item in enumerate(value, 1):
+        given, wrong = struct(f"{path}.{index}", item, _RULE)
+        if wrong:
+            raise FieldError(wrong[0])
+        rules.append(Rule(Verdict(given["permission"]), given["action"], given["topic"], given["qos"], given["retain"]))
+    return tuple(rules)
+
+
+def _rule_row(rule: Rule) -> dict[str, Any]:
+    return {
+        "action": rule.action,
+        "permission": rule.permission.value,
+        "qos": list(rule.qos),
+        "retain": rule.retain,
+        "topic": rule.topic,
+    }
+
+
+def _source_present(context: Context) -> None:
+    if context.registry.state.authz_source is None:
+        raise ApiError(404, "NOT_FOUND", f"Not found: {_SOURCE}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Owners:
+    """The handlers for one kind of rule owner, which differ only in their words."""
+
+    key: Literal["clientid", "username"]
+    title: str
+    absent: str
+    table: Callable[[RuleBook], dict[str, tuple[Rule, ...]]]
+
+    def fields(self) -> dict[str, Field]:
+        return {self.key: Field(text, required=True), "rules": Field(_rules, required=True)}
+
+    def row(self, owner: str, rules: tuple[Rule, ...]) -> dict[str, Any]:
+        return {self.key: owner, "rules": [_rule_row(rule) for rule in rules]}
+
+    def listing(self, context: Context, request: Request) -> Response:
+        _source_present(context)
+        page = page_of(request)
+        like = request.first(f"like_{self.key}")
+        table = self.table(context.registry.state.rules)
+        found = [(o, r) for o, r in table.items() if like is None or like in o]
+        rows = [self.row(o, r) for o, r in page.cut(found)]
+        return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
+
+    def create(self, context: Context, request: Request) -> Response:
+        _source_present(context)
+        table = self.table(context.registry.state.rules)
+        given = body_objects(request, self.fields(), MAX_PAGE_ROWS)
+        for item in given:
+            owner = item[self.key]
+            if owner in table:
+                raise ApiError(409, "ALREADY_EXISTS", f"{self.title} '{owner}' already exist")
+            if len(item["rules"]) > MAX_RULES_PER_OWNER:
+                raise bad_request(f"The rules length of {self.title} '{owner}' exceeds the maximum limit.")
+        _room(table, len(given))
+        for item in given:
+            table[item[self.key]] = item["rules"]
+        return empty()
+
+    def show(self, context: Context, request: Request) -> Response:
+        _source_present(context)
+        owner = request.bindings[self.key]
+        rules = self.table(context.registry.state.rules).get(owner)
+        if rules is None:
+            raise ApiError(404, "NOT_FOUND", "Not Found")
+        return as_json(200, self.row(owner, rules))
+
+    def replace(self, context: Context, request: Request) -> Response:
+        _source_present(context)
+        given = body_object(request, self.fields())
+        owner = request.bindings[self.key]
+        if given[self.key] != owner:
+            raise ApiError(500, "INTERNAL_ERROR", f"error, function_clause, {self.key} in path and body differ")
+        if len(given["rules"]) > MAX_RULES_PER_OWNER:
+            raise bad_request("The rules length exceeds the maximum limit.")
+        table = self.table(context.registry.state.rules)
+        if owner not in table:
+            _room(table, 1)
+        table[owner] = given["rules"]
+        return empty()
+
+    def delete(self, context: Context, request: Request) -> Response:
+        _source_present(context)
+        table = self.table(context.registry.state.rules)
+        if table.pop(request.bindings[self.key], None) is None:
+            raise ApiError(404, "NOT_FOUND", self.absent)
+        return empty()
+
+
+def _room(table: dict[str, tuple[Rule, ...]], more: int) -> None:
+    if len(table) + more > MAX_RULE_OWNERS:
+        raise ApiError(500, "INTERNAL_ERROR", f"the stand-in holds rules of {MAX_RULE_OWNERS} owners at most")
+
+
+_CLIENTS = _Owners("clientid", "Client", "ClientID Not Found", lambda book: book.clients)
+_USERS = _Owners("username", "User", "Username Not Found", lambda book: book.users)
+
+
+def show_all(context: Context, _request: Request) -> Response:
+    """The rules for everybody."""
+    _source_present(context)
+    return as_json(200, {"rules": [_rule_row(rule) for rule in context.registry.state.rules.everybody]})
+
+
+def set_all(context: Context, request: Request) -> Response:
+    """Replace the rules for everybody."""
+    _source_present(context)
+    rules = body_object(request, {"rules": Field(_rules, required=True)})["rules"]
+    if len(rules) > MAX_RULES_PER_OWNER:
+        raise bad_request("The length of rules exceeds the maximum limit.")
+    context.registry.state.rules.everybody = rules
+    return empty()
+
+
+def delete_all(context: Context, _request: Request) -> Response:
+    """Remove the rules for everybody."""
+    _source_present(context)
+    context.registry.state.rules.everybody = ()
+    return empty()
+
+
+def purge(context: Context, _request: Request) -> Response:
+    """Remove every rule; only while the source is disabled."""
+    state = context.registry.state
+    _source_present(context)
+    if state.authz_source:
+        raise bad_request(f"'{_SOURCE}' type source must be disabled before purge.")
+    state.rules = RuleBook()
+    return empty()
+
+
+def _source_row(enabled: bool) -> dict[str, object]:
+    return {"enable": enabled, "max_rules": MAX_RULES_PER_OWNER, "type": _SOURCE}
+
+
+def sources(context: Context, _request: Request) -> Response:
+    """The chain of sources."""
+    enabled = context.registry.state.authz_source
+    return as_json(200, {"sources": [] if enabled is None else [_source_row(enabled)]})
+
+
+def add_source(context: Context, request: Request) -> Response:
+    """Add the built-in database again after it was deleted; other types the stand-in does not have."""
+    given = body_object(request, _SOURCE_FIELDS)
+    if context.registry.state.authz_source is not None:
+        raise bad_request(f"{{already_exists,{_SOURCE}}}")
+    context.registry.state.authz_source = given["enable"]
+    return empty()
+
+
+_SOURCE_FIELDS = {
+    "type": Field(symbol(_SOURCE), required=True),
+    "enable": Field(lambda _path, value: bool(value), default=True),
+    "max_rules": Field(lambda _path, value: value, default=MAX_RULES_PER_OWNER),
+}
+
+
+def _named_source(context: Context, request: Request) -> None:
+    if request.bindings["type"] != _SOURCE or context.registry.state.authz_source is None:
+        raise ApiError(404, "NOT_FOUND", f"Not found: {request.bindings['type']}")
+
+
+def show_source(context: Context, request: Request) -> Response:
+    """One source."""
+    _named_source(context, request)
+    return as_json(200, _source_row(bool(context.registry.state.authz_source)))
+
+
+def change_source(context: Context, request: Request) -> Response:
+    """Enable or disable it."""
+    _named_source(context, request)
+    context.registry.state.authz_source = body_object(request, _SOURCE_FIELDS)["enable"]
+    return empty()
+
+
+def delete_source(context: Context, request: Request) -> Response:
+    """Delete it, and with it every rule, as EMQX does."""
+    _named_source(context, request)
+    context.registry.state.authz_source = None
+    context.registry.state.rules = RuleBook()
+    return empty()
+
+
+def move_source(context: Context, request: Request) -> Response:
+    """Change its place in the chain, where it is alone."""
+    _named_source(context, request)
+    position = body_object(request, {"position": Field(text, required=True)})["position"]
+    where, _, other = position.partition(":")
+    if position in ("front", "rear"):
+        return empty()
+    if where in ("before", "after") and other:
+        raise ApiError(404, "NOT_FOUND", f"Not found: {other}")
+    raise bad_request(f"Invalid position: {position}")
+
+
+def settings(context: Context, _request: Request) -> Response:
+    """The settings that every check follows."""
+    return as_json(200, context.registry.state.settings.authz)
+
+
+def change_settings(context: Context, request: Request) -> Response:
+    """Replace them."""
+    given = request.json()
+    if not isinstance(given, dict):
+        raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
+    try:
+        return as_json(200, context.registry.state.settings.put_authz(given))
+    except BadSettingError as error:
+        raise bad_request(problem(error.path, error.reason, error.value)) from error
+
+
+def clear_caches(context: Context, _request: Request) -> Response:
+    """Forget the remembered decisions of all clients."""
+    for client in context.registry.state.clients.values():
+        client.cache.clear()
+    return empty()
+
+
+def _owner_routes(kind: str, owners: _Owners) -> tuple[Route, ...]:
+    return (
+        Route(f"{_RULES}/{kind}", {"GET": owners.listing, "POST": owners.create}),
+        Route(
+            f"{_RULES}/{kind}/:{owners.key}",
+            {"GET": owners.show, "PUT": owners.replace, "DELETE": owners.delete},
+        ),
+    )
+
+
+ROUTES = (
+    *_owner_routes("clients", _CLIENTS),
+    *_owner_routes("users", _USERS),
+    Route(f"{_RULES}/all", {"GET": show_all, "POST": set_all, "DELETE": delete_all}),
+    Route(_RULES, {"DELETE": purge}),
+    Route(_SOURCES, {"GET": sources, "POST": add_source}),
+    Route(f"{_SOURCES}/:type", {"GET": show_source, "PUT": change_source, "DELETE": delete_source}),
+    Route(f"{_SOURCES}/:type/move", {"POST": move_source}),
+    Route("/api/v5/authorization/settings", {"GET": settings, "PUT": change_settings}),
+    Route("/api/v5/authorization/cache", {"DELETE": clear_caches}),
+)

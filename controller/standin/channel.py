@@ -1,0 +1,380 @@
+"""What a connected client's packets mean, in EMQX's order of checks and with its answers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import mqtt5
+
+from controller.standin.access import authorize
+from controller.standin.authz import Action, ActionType, Verdict
+from controller.standin.client import Client, Endpoint, Link
+from controller.standin.connecting import Refusal, admit, welcome
+from controller.standin.limits import MAX_TOPIC_LEVELS
+from controller.standin.messages import NO_PROPERTIES, Delivery, Message, Properties
+from controller.standin.registry import Registry
+from controller.standin.session import Outgoing, SubOptions
+from controller.standin.topics import (
+    ParsedFilter,
+    level_count,
+    parse_filter,
+    valid_name,
+)
+
+NO_SUBSCRIBERS, NO_SUBSCRIPTION = 16, 17
+PROTOCOL_ERROR, NOT_AUTHORIZED = 130, 135
+TOPIC_FILTER_INVALID, TOPIC_NAME_INVALID, PACKET_ID_IN_USE, PACKET_ID_NOT_FOUND = 143, 144, 145, 146
+RECEIVE_MAX_EXCEEDED, TOPIC_ALIAS_INVALID, QOS_NOT_SUPPORTED = 147, 148, 155
+REASON_NAMES = {
+    0: "normal", 4: "disconnect_with_will_message", 128: "unspecified_error", 129: "malformed_packet",
+    130: "protocol_error", 131: "implementation_specific_error", 135: "not_authorized",
+    141: "keepalive_timeout", 143: "topic_filter_invalid", 144: "topic_name_invalid",
+    147: "receive_maximum_exceeded", 148: "topic_alias_invalid", 149: "packet_too_large",
+    151: "quota_exceeded", 152: "administrative_action", 153: "payload_format_invalid",
+    155: "qos_not_supported",
+}  # fmt: skip
+
+
+class Wire(Link, Protocol):
+    """The connection as the channel needs it."""
+
+    version: int
+
+    def send(self, packet: mqtt5.Packet) -> int:
+        """Queue a packet; returns its bytes on the wire."""
+
+    def start_keepalive(self, keepalive: int) -> None:
+        """Watch for silence from now on."""
+
+
+class Channel:
+    """The protocol state of one connection; the client itself outlives it."""
+
+    def __init__(self, registry: Registry, wire: Wire, endpoint: Endpoint, common_name: str | None) -> None:
+        self._registry = registry
+        self._router = registry.router
+        self._state = registry.state
+        self._wire = wire
+        self._endpoint = endpoint
+        self._common_name = common_name
+        self._client: Client | None = None
+        self._aliases: dict[int, str] = {}
+        self._max_packet: int | None = None
+        self._max_qos = 2
+
+    # arrival and end ----------------------------------------------------------------------------------------------
+
+    def handle(self, packet: mqtt5.Packet) -> None:
+        """Do what the packet asks for."""
+        client = self._client
+        if isinstance(packet, mqtt5.ConnectPacket):
+            if client is None:
+                self._connect(packet)
+            else:
+                self.fail(PROTOCOL_ERROR)
+        elif client is None:
+            self._wire.finish(None)
+        elif isinstance(packet, mqtt5.PublishPacket):
+            self._publish(client, packet)
+        elif isinstance(packet, mqtt5.PubAckPacket):
+            self._advance(client, client.session.acknowledge(packet.packet_id))
+        elif isinstance(packet, mqtt5.SubscribePacket):
+            self._subscribe(client, packet)
+        elif isinstance(packet, mqtt5.UnsubscribePacket):
+            self._unsubscribe(client, packet)
+        elif isinstance(packet, mqtt5.PingReqPacket):
+            self._wire.send(mqtt5.PingRespPacket())
+        elif isinstance(packet, mqtt5.DisconnectPacket):
+            self._disconnect(client, packet)
+        else:
+            self._handle_qos2(client, packet)
+
+    def count_received(self, size: int) -> None:
+        """Keep the counters of the client row."""
+        if self._client is not None:
+            self._client.counters.recv_oct += size
+            self._client.counters.recv_pkt += 1
+
+    def refuse_version(self, version: int) -> None:
+        """Answer a protocol the broker does not speak: CONNACK 1 for old ones, 132 for later ones."""
+        self._wire.version = 4 if version < 5 else 5
+        self._refuse(132)
+
+    def _refuse(self, code: int) -> None:
+        self._wire.send(mqtt5.ConnAckPacket(reason_code=mqtt5.ConnAckReasonCode(code)))
+        self._wire.finish(None)
+
+    def _connect(self, packet: mqtt5.ConnectPacket) -> None:
+        client = admit(self._state, packet, self._wire.version, self._endpoint, self._common_name)
+        if isinstance(client, Refusal):
+            self._refuse(client.code)
+            return
+        self._max_packet = packet.max_packet_size
+        present = self._registry.open(client)
+        self._client = client
+        client.link = self._wire
+        client.counters.recv_pkt = 1
+        self._max_qos = self._state.settings.limits().max_qos
+        self._wire.send(welcome(client, packet, self._max_qos, present=present))
+        self._wire.start_keepalive(client.keepalive)
+        if present:
+            self.send_messages(
+                client.session.resume(self._state.now(), lambda sender: not self._state.bans.sender_banned(sender))
+            )
+
+    def _disconnect(self, client: Client, packet: mqtt5.DisconnectPacket) -> None:
+        asked = packet.session_expiry_interval
+        if asked and client.expiry == 0:
+            self.fail(PROTOCOL_ERROR)
+            return
+        if asked is not None:
+            client.expiry = float(asked)
+        if packet.reason_code == 0:
+            client.will = None
+        self._end(REASON_NAMES.get(int(packet.reason_code), "unknown_error"), None)
+
+    def fail(self, code: int, reason: str | None = None) -> None:
+        """End the connection from the broker's side, with a DISCONNECT on MQTT 5."""
+        self._end(reason or REASON_NAMES[code], code if self._client is not None else None)
+
+    def _end(self, reason: str, code: int | None) -> None:
+        client, self._client = self._client, None
+        wire = self._wire
+        if client is not None and client.link is wire:
+            wire.finish(code)
+            self._registry.closed(client, reason)
+        else:
+            wire.finish(code)
+
+    def lost(self, reason: str) -> None:
+        """The socket is gone."""
+        client, self._client = self._client, None
+        if client is not None and client.link is self._wire:
+            self._registry.closed(client, reason)
+
+    # broker to client ---------------------------------------------------------------------------------------------
+
+    def send_messages(self, out: Sequence[Outgoing]) -> None:
+        """Write messages, leaving out what is larger than the client accepts."""
+        client = self._client
+        if client is None:
+            return
+        now = self._state.now()
+        for item in out:
+            if item.release:
+                assert item.packet_id is not None
+                self._wire.send(mqtt5.PubRelPacket(item.packet_id))
+                continue
+            packet = _publish_packet(item, now)
+            if self._max_packet is not None and len(packet.write()) > self._max_packet:
+                client.counters.send_too_large += 1
+                continue
+            client.counters.send_oct += self._wire.send(packet)
+            client.counters.send_pkt += 1
+            client.counters.send_msg[item.delivery.qos] += 1
+
+    def _advance(self, client: Client, result: bool | None) -> None:
+        if result is None:
+            self.fail(PROTOCOL_ERROR)
+        elif result and client.session.queue:
+            self.send_messages(client.session.refill(self._state.now()))
+
+    # QoS 2 --------------------------------------------------------------------------------------------------------
+
+    def _handle_qos2(self, client: Client, packet: mqtt5.Packet) -> None:
+        session = client.session
+        if isinstance(packet, mqtt5.PubRecPacket):
+            result = session.received(packet.packet_id)
+            if result is None:
+                self.fail(PROTOCOL_ERROR)
+                return
+            code = 0 if result else PACKET_ID_NOT_FOUND
+            self._wire.send(mqtt5.PubRelPacket(packet.packet_id, reason_code=mqtt5.PubRelReasonCode(code)))
+        elif isinstance(packet, mqtt5.PubRelPacket):
+            code = 0 if packet.packet_id in session.awaiting_rel else PACKET_ID_NOT_FOUND
+            session.awaiting_rel.discard(packet.packet_id)
+            self._wire.send(mqtt5.PubCompPacket(packet.packet_id, reason_code=mqtt5.PubCompReasonCode(code)))
+        elif isinstance(packet, mqtt5.PubCompPacket):
+            self._advance(client, session.completed(packet.packet_id))
+        else:
+            self.fail(PROTOCOL_ERROR)
+
+    # publish ------------------------------------------------------------------------------------------------------
+
+    def _publish(self, client: Client, packet: mqtt5.PublishPacket) -> None:
+        qos = int(packet.qos)
+        problem = self._resolve_topic(packet)
+        if isinstance(problem, int):
+            self.fail(problem)
+            return
+        topic = problem
+        action = Action(ActionType.PUBLISH, qos, packet.retain)
+        client.counters.recv_msg[qos] += 1
+        if authorize(self._state, client, action, topic) is Verdict.DENY:
+            client.counters.recv_dropped += 1
+            self._denied(packet)
+            return
+        if level_count(topic) > MAX_TOPIC_LEVELS:
+            self.fail(TOPIC_NAME_INVALID)
+            return
+        if qos > self._max_qos:
+            self.fail(QOS_NOT_SUPPORTED)
+            return
+        if qos == 2 and not self._accept_qos2(client, packet):
+            return
+        code = 0 if self._router.publish(self._message(client, packet, topic), client) else NO_SUBSCRIBERS
+        self._acknowledge(packet, code)
+
+    def _resolve_topic(self, packet: mqtt5.PublishPacket) -> str | int:
+        """The topic behind an alias, or the reason to disconnect."""
+        if packet.packet_id == 0 or packet.subscription_ids:
+            return PROTOCOL_ERROR
+        topic, alias = packet.topic, packet.topic_alias
+        if alias == 0:
+            return TOPIC_ALIAS_INVALID
+        if not topic:
+            if alias is None or alias not in self._aliases:
+                return PROTOCOL_ERROR
+            return self._aliases[alias]
+        if not valid_name(topic):
+            return TOPIC_NAME_INVALID
+        if packet.response_topic is not None and not valid_name(packet.response_topic):
+            return PROTOCOL_ERROR
+        if alias is not None:
+            self._aliases[alias] = topic
+        return topic
+
+    def _denied(self, packet: mqtt5.PublishPacket) -> None:
+        if self._state.settings.authz["deny_action"] == "disconnect":
+            self.fail(NOT_AUTHORIZED)
+        else:
+            self._acknowledge(packet, NOT_AUTHORIZED)
+
+    def _accept_qos2(self, client: Client, packet: mqtt5.PublishPacket) -> bool:
+        assert packet.packet_id is not None
+        session = client.session
+        if packet.packet_id in session.awaiting_rel:
+            self._acknowledge(packet, PACKET_ID_IN_USE)
+            return False
+        if session.awaiting_full():
+            self.fail(RECEIVE_MAX_EXCEEDED)
+            return False
+        session.awaiting_rel.add(packet.packet_id)
+        return True
+
+    def _acknowledge(self, packet: mqtt5.PublishPacket, code: int) -> None:
+        if packet.packet_id is None:
+            return
+        if packet.qos == 1:
+            self._wire.send(mqtt5.PubAckPacket(packet.packet_id, reason_code=mqtt5.PubAckReasonCode(code)))
+        else:
+            self._wire.send(mqtt5.PubRecPacket(packet.packet_id, reason_code=mqtt5.PubRecReasonCode(code)))
+
+    def _message(self, client: Client, packet: mqtt5.PublishPacket, topic: str) -> Message:
+        return Message(
+            self._state.message_id(),
+            topic,
+            packet.payload,
+            int(packet.qos),
+            packet.retain,
+            client.clientid,
+            client.identity.username,
+            self._state.now(),
+            packet.message_expiry_interval,
+            NO_PROPERTIES if self._wire.version < 5 else _properties(packet),
+        )
+
+    # subscribe ----------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, client: Client, packet: mqtt5.SubscribePacket) -> None:
+        parsed = [(parse_filter(f.pattern), f) for f in packet.topic_filters]
+        if packet.packet_id == 0:
+            self.fail(PROTOCOL_ERROR)
+            return
+        if not parsed or any(p is None for p, _ in parsed):
+            self.fail(TOPIC_FILTER_INVALID)
+            return
+        if any(p is not None and p.group is not None and f.no_local for p, f in parsed):
+            self.fail(PROTOCOL_ERROR)
+            return
+        codes: list[int] = []
+        retained: list[Delivery] = []
+        verdicts = [self._check_subscribe(client, p, int(f.max_qos)) for p, f in parsed if p is not None]
+        if NOT_AUTHORIZED in verdicts and self._state.settings.authz["deny_action"] == "disconnect":
+            self.fail(NOT_AUTHORIZED)
+            return
+        for (target, wanted), code in zip(parsed, verdicts, strict=True):
+            if code == 0 and target is not None:
+                retained.extend(self._router.subscribe(client, target, self._options(wanted, packet)))
+                codes.append(int(wanted.max_qos))
+            else:
+                codes.append(code)
+        self._wire.send(mqtt5.SubAckPacket(packet.packet_id, [mqtt5.SubAckReasonCode(c) for c in codes]))
+        for delivery in retained:
+            client.deliver(delivery)
+
+    def _options(self, wanted: mqtt5.TopicFilter, packet: mqtt5.SubscribePacket) -> SubOptions:
+        if self._wire.version < 5:
+            return SubOptions(int(wanted.max_qos))
+        return SubOptions(
+            int(wanted.max_qos),
+            wanted.no_local,
+            wanted.retain_as_published,
+            int(wanted.retain_handling),
+            packet.subscription_id,
+        )
+
+    def _check_subscribe(self, client: Client, parsed: ParsedFilter, qos: int) -> int:
+        action = Action(ActionType.SUBSCRIBE, qos)
+        if authorize(self._state, client, action, parsed.filter) is Verdict.DENY:
+            return NOT_AUTHORIZED
+        return TOPIC_FILTER_INVALID if level_count(parsed.filter) > MAX_TOPIC_LEVELS else 0
+
+    def _unsubscribe(self, client: Client, packet: mqtt5.UnsubscribePacket) -> None:
+        parsed = [parse_filter(pattern) for pattern in packet.patterns]
+        if packet.packet_id == 0:
+            self.fail(PROTOCOL_ERROR)
+            return
+        if not parsed or any(p is None for p in parsed):
+            self.fail(TOPIC_FILTER_INVALID)
+            return
+        codes = [0 if p is not None and self._router.unsubscribe(client, p) else NO_SUBSCRIPTION for p in parsed]
+        self._wire.send(mqtt5.UnsubAckPacket(packet.packet_id, [mqtt5.UnsubAckReasonCode(code) for code in codes]))
+
+
+def _properties(packet: mqtt5.PublishPacket) -> Properties:
+    if not (
+        packet.payload_format_indicator
+        or packet.content_type is not None
+        or packet.response_topic is not None
+        or packet.correlation_data is not None
+        or packet.user_properties
+    ):
+        return NO_PROPERTIES
+    return Properties(
+        packet.payload_format_indicator,
+        packet.content_type,
+        packet.response_topic,
+        packet.correlation_data,
+        tuple(packet.user_properties),
+    )
+
+
+def _publish_packet(item: Outgoing, now: float) -> mqtt5.PublishPacket:
+    delivery = item.delivery
+    message = delivery.message
+    properties = message.properties
+    return mqtt5.PublishPacket(
+        message.topic,
+        message.payload,
+        qos=mqtt5.QoS(delivery.qos),
+        retain=delivery.retain,
+        packet_id=item.packet_id,
+        duplicate=item.dup,
+        payload_format_indicator=properties.payload_format_indicator,
+        message_expiry_interval=message.remaining(now),
+        content_type=properties.content_type,
+        response_topic=properties.response_topic,
+        correlation_data=properties.correlation_data,
+        subscription_ids=None if delivery.subscription_id is None else [delivery.subscription_id],
+        user_properties=list(properties.user_properties),
+    )

@@ -1,0 +1,121 @@
+"""What EMQX does with a CONNECT before it believes it: checks, identity, the answer's properties."""
+
+from dataclasses import dataclass
+
+import mqtt5
+
+from controller.standin import access
+from controller.standin.authz import Identity
+from controller.standin.client import Client, Endpoint, Will
+from controller.standin.limits import MAX_PACKET_BYTES, MAX_SESSIONS, MAX_TOPIC_ALIAS
+from controller.standin.messages import Message, Properties
+from controller.standin.registry import new_session
+from controller.standin.state import State
+from controller.standin.topics import valid_name
+
+PROTOCOL_ERROR, UNSUPPORTED_VERSION, BAD_CLIENT_ID, SERVER_BUSY = 130, 132, 133, 137
+BAD_AUTH_METHOD, TOPIC_NAME_INVALID, QOS_NOT_SUPPORTED = 140, 144, 155
+_V5, _V31 = 5, 3
+_ASSIGNED_ID_BYTES = 12
+_PROTO_NAMES = {3: "MQIsdp", 4: "MQTT", 5: "MQTT"}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The CONNACK reason of a client that may not come in."""
+
+    code: int
+
+
+def admit(
+    state: State, packet: mqtt5.ConnectPacket, version: int, endpoint: Endpoint, common_name: str | None
+) -> Client | Refusal:
+    """Check in EMQX's order (packet, ban, password) and build the client."""
+    problem = _check(state, packet, version)
+    if problem:
+        return Refusal(problem)
+    limits = state.settings.limits()
+    clientid = packet.client_id
+    if limits.cert_clientid and common_name:
+        clientid = common_name
+    if not clientid:
+        clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
+    who = Identity(clientid, packet.username, common_name, endpoint.peerhost)
+    code, superuser = access.refuse_connect(state, who, packet.password)
+    if code:
+        return Refusal(code)
+    if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
+        return Refusal(SERVER_BUSY)
+    now = state.now()
+    return Client(
+        identity=who,
+        endpoint=endpoint,
+        proto_name=_PROTO_NAMES[version],
+        proto_ver=version,
+        keepalive=packet.keep_alive,
+        clean_start=packet.clean_start,
+        expiry=_expiry(packet, version, limits.session_expiry),
+        session=new_session(state, packet.receive_max),
+        connected_at=now,
+        is_superuser=superuser,
+        will=_will(state, packet, who, now),
+    )
+
+
+def _check(state: State, packet: mqtt5.ConnectPacket, version: int) -> int:
+    if not packet.client_id and (version == _V31 or (version < _V5 and not packet.clean_start)):
+        return BAD_CLIENT_ID
+    if packet.receive_max == 0:
+        return PROTOCOL_ERROR
+    if packet.authentication_method is not None:
+        return BAD_AUTH_METHOD
+    if packet.will is not None:
+        if not valid_name(packet.will.topic):
+            return TOPIC_NAME_INVALID
+        if packet.will.qos > state.settings.limits().max_qos:
+            return QOS_NOT_SUPPORTED
+    return 0
+
+
+def _expiry(packet: mqtt5.ConnectPacket, version: int, configured: float) -> float:
+    if version == _V5:
+        return float(packet.session_expiry_interval)
+    return 0.0 if packet.clean_start else configured
+
+
+def _will(state: State, packet: mqtt5.ConnectPacket, who: Identity, now: float) -> Will | None:
+    will = packet.will
+    if will is None:
+        return None
+    properties = Properties(
+        will.payload_format_indicator,
+        will.content_type,
+        will.response_topic,
+        will.correlation_data,
+        tuple(will.user_properties),
+    )
+    message = Message(
+        state.message_id(),
+        will.topic,
+        will.payload or b"",
+        int(will.qos),
+        will.retain,
+        who.clientid,
+        who.username,
+        now,
+        will.message_expiry_interval,
+        properties,
+    )
+    return Will(message, will.will_delay_interval)
+
+
+def welcome(client: Client, packet: mqtt5.ConnectPacket, max_qos: int, *, present: bool) -> mqtt5.ConnAckPacket:
+    """The successful CONNACK with what EMQX announces in it."""
+    return mqtt5.ConnAckPacket(
+        session_present=present,
+        assigned_client_id=None if packet.client_id else client.clientid,
+        receive_max=client.session.window,
+        topic_alias_max=MAX_TOPIC_ALIAS,
+        max_packet_size=MAX_PACKET_BYTES,
+        max_qos=mqtt5.QoS(max_qos),
+    )

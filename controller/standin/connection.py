@@ -1,0 +1,201 @@
+"""One MQTT socket: bytes to packets and back, time-outs, and the end of it."""
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any
+
+import mqtt5
+
+from controller.standin import codec311
+from controller.standin.channel import Channel
+from controller.standin.client import Endpoint
+from controller.standin.frames import FrameBuffer, FrameError, FrameTooLargeError
+from controller.standin.limits import (
+    IDLE_TIMEOUT_SECONDS,
+    KEEPALIVE_MULTIPLIER,
+    MAX_OUTBOUND_BYTES,
+)
+from controller.standin.registry import Registry
+from controller.standin.session import Outgoing
+
+_LINGER_SECONDS = 5.0  # what a peer gets to read the last packet before its socket is dropped
+_V5 = 5
+_MALFORMED, _TOO_LARGE = 129, 149
+
+
+class Connection(asyncio.Protocol):
+    """Speaks for one socket; the meaning of packets lives in the channel."""
+
+    def __init__(self, registry: Registry, node: str, listener: str, sockport: int, live: set["Connection"]) -> None:
+        self._registry = registry
+        self._node, self._listener, self._sockport = node, listener, sockport
+        self._live = live
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._frames = FrameBuffer()
+        self._out: list[bytes] = []
+        self._closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._seen = 0.0
+        self.version = 0
+        self.channel: Channel | None = None
+
+    # asyncio.Protocol ---------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit
+        peer: tuple[Any, ...] = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 -- placeholder for a socket that is already gone
+        endpoint = Endpoint(self._node, self._listener, self._sockport, str(peer[0]), int(peer[1]))
+        self.channel = Channel(self._registry, self, endpoint, _common_name(transport))
+        self._live.add(self)
+        self._timer = self._loop.call_later(IDLE_TIMEOUT_SECONDS, self._idle)
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._live.discard(self)
+        self._stop_timer()
+        self._closing = True
+        if self.channel is not None:
+            self.channel.lost("ssl_closed" if self._listener.startswith("ssl") else "tcp_closed")
+            self.channel = None
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing or self.channel is None:
+            return
+        self._seen = self._loop.time()
+        try:
+            for frame in self._frames.feed(data):
+                if self.channel is not None:
+                    self._receive(self.channel, frame)
+        except FrameTooLargeError:
+            self._protocol_failure(_TOO_LARGE, "frame_too_large")
+        except ValueError:
+            self._protocol_failure(_MALFORMED, "malformed_packet")
+
+    def _receive(self, channel: Channel, frame: bytes) -> None:
+        if not self.version:
+            self.version = codec311.protocol_level(frame)
+            if self.version not in (3, 4, _V5):
+                channel.refuse_version(self.version)
+                return
+        packet = decode(frame if self.version == _V5 else codec311.to_v5(frame))
+        channel.count_received(len(frame))
+        channel.handle(packet)
+
+    # what the channel asks for ------------------------------------------------------------------------------------
+
+    def send(self, packet: mqtt5.Packet) -> int:
+        """Queue a packet for the end of this loop turn; returns its size in bytes."""
+        data = packet.write()
+        if self.version != _V5:
+            data = codec311.from_v5(data)
+        if not self._closing and data:
+            if not self._out:
+                self._loop.call_soon(self._flush)
+            self._out.append(data)
+        return len(data)
+
+    def _flush(self) -> None:
+        if not self._out or self._transport is None:
+            return
+        data, self._out = b"".join(self._out), []
+        self._transport.write(data)
+        if self._transport.get_write_buffer_size() > MAX_OUTBOUND_BYTES:
+            self._transport.abort()
+
+    def send_messages(self, out: Sequence[Outgoing]) -> None:
+        """Write messages to the client."""
+        if self.channel is not None:
+            self.channel.send_messages(out)
+
+    def start_keepalive(self, keepalive: int) -> None:
+        """From CONNECT on a silent client is cut after one and a half times its keep alive; 0 means never."""
+        self._stop_timer()
+        if keepalive:
+            self._watch(keepalive * KEEPALIVE_MULTIPLIER)
+
+    def _watch(self, limit: float) -> None:
+        silent = self._loop.time() - self._seen
+        if silent >= limit and self.channel is not None:
+            self.channel.fail(141, "keepalive_timeout")
+            return
+        self._timer = self._loop.call_later(limit - silent, self._watch, limit)
+
+    def finish(self, reason_code: int | None) -> None:
+        """Close, with a DISCONNECT of this reason where the protocol has one; tells nobody."""
+        if self._closing:
+            return
+        if reason_code is not None and self.version == _V5:
+            self.send(mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode(reason_code)))
+        self._flush()
+        self._closing = True
+        self.channel = None
+        self._stop_timer()
+        if self._transport is not None:
+            self._transport.close()
+            self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
+
+    def abort(self) -> None:
+        """Drop the socket at once."""
+        self._closing = True
+        self.channel = None
+        self._stop_timer()
+        if self._transport is not None:
+            self._transport.abort()
+
+    # ends ---------------------------------------------------------------------------------------------------------
+
+    def _protocol_failure(self, code: int, reason: str) -> None:
+        if self.channel is not None:
+            self.channel.fail(code, reason)
+
+    def _idle(self) -> None:
+        self.finish(None)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def decode(frame: bytes) -> mqtt5.Packet:
+    """One MQTT 5 frame as packet.
+
+    Raises:
+        FrameError: when it is malformed.
+    """
+    try:
+        if frame[0] >> 4 == codec311.PUBLISH:
+            _check_topic_text(frame)
+        packet, size = mqtt5.read(memoryview(frame))
+    except (ValueError, IndexError) as error:
+        raise FrameError(str(error)) from error
+    except BaseException as error:
+        # the codec panics on text that is no UTF-8, and a panic is no Exception
+        if type(error).__name__ != "PanicException":
+            raise
+        raise FrameError("text is not UTF-8") from error
+    if size != len(frame):
+        raise FrameError("bytes behind the packet")
+    return packet
+
+
+def _check_topic_text(frame: bytes) -> None:
+    start = 2
+    while frame[start - 1] & 0x80:
+        start += 1
+    length = int.from_bytes(frame[start : start + 2])
+    frame[start + 2 : start + 2 + length].decode()
+
+
+def _common_name(transport: asyncio.BaseTransport) -> str | None:
+    tls = transport.get_extra_info("ssl_object")
+    if not isinstance(tls, ssl.SSLObject | ssl.SSLSocket):
+        return None
+    certificate = tls.getpeercert() or {}
+    for part in certificate.get("subject", ()):
+        for item in part:
+            if item[0] == "commonName":
+                return str(item[1])
+    return None

@@ -1,0 +1,155 @@
+"""Takes a published message to everybody who subscribed, keeps retained and delayed ones."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from controller.standin.client import Client
+from controller.standin.limits import MAX_DELAY_SECONDS, MAX_DELAYED, MAX_RETAINED
+from controller.standin.messages import Delivery, Message
+from controller.standin.session import SubOptions
+from controller.standin.state import State
+from controller.standin.topics import DELAYED_PREFIX, ParsedFilter, TopicIndex, matches
+
+_RETAIN_ALWAYS, _RETAIN_IF_NEW = 0, 1
+_Key = tuple[str, ParsedFilter]
+_SHARED = ""  # stands for "any member" where a client id would stand
+
+
+@dataclass(slots=True)
+class Router:
+    """The routing tables of the cluster."""
+
+    state: State
+    first_member: Callable[[int], int]  # where a publisher's round begins among n members
+    _index: TopicIndex[_Key] = field(default_factory=TopicIndex)
+    _members: dict[ParsedFilter, list[str]] = field(default_factory=dict)
+    retained: dict[str, Message] = field(default_factory=dict)
+    delayed: int = 0
+
+    def subscribe(self, client: Client, parsed: ParsedFilter, options: SubOptions) -> list[Delivery]:
+        """Add or replace a subscription; returns the retained messages to send for it."""
+        new = parsed not in client.session.subscriptions
+        client.session.subscriptions[parsed] = options
+        if parsed.group is None:
+            self._index.add(parsed.filter, (client.clientid, parsed))
+            wanted = options.retain_handling == _RETAIN_ALWAYS or (options.retain_handling == _RETAIN_IF_NEW and new)
+            return self._retained_for(parsed.filter, options) if wanted else []
+        members = self._members.setdefault(parsed, [])
+        if client.clientid not in members:
+            members.append(client.clientid)
+        self._index.add(parsed.filter, (_SHARED, parsed))
+        return []
+
+    def unsubscribe(self, client: Client, parsed: ParsedFilter) -> bool:
+        """Remove a subscription; False when there was none."""
+        if client.session.subscriptions.pop(parsed, None) is None:
+            return False
+        self._forget(client.clientid, parsed)
+        return True
+
+    def forget_client(self, client: Client) -> None:
+        """Remove all routes of a session that ends."""
+        for parsed in client.session.subscriptions:
+            self._forget(client.clientid, parsed)
+
+    def _forget(self, clientid: str, parsed: ParsedFilter) -> None:
+        if parsed.group is None:
+            self._index.remove(parsed.filter, (clientid, parsed))
+            return
+        members = self._members.get(parsed, [])
+        if clientid in members:
+            members.remove(clientid)
+        if not members:
+            self._members.pop(parsed, None)
+            self._index.remove(parsed.filter, (_SHARED, parsed))
+
+    def publish(self, message: Message, publisher: Client | None = None) -> bool:
+        """Route a message; whether anybody is subscribed, present or not."""
+        if message.topic.startswith(DELAYED_PREFIX):
+            self._delay(message)
+            return False
+        if message.retain:
+            self._retain(message)
+        keys = self._index.find(message.topic)
+        for clientid, parsed in keys:
+            if clientid == _SHARED:
+                self._dispatch_shared(message, parsed, publisher)
+            else:
+                client = self.state.clients.get(clientid)
+                if client is not None:
+                    self._deliver(client, parsed, message)
+        return bool(keys)
+
+    def _deliver(self, client: Client, parsed: ParsedFilter, message: Message) -> None:
+        options = client.session.subscriptions[parsed]
+        if options.no_local and message.sender == client.clientid:
+            return
+        share = None if parsed.group is None else (parsed.group, parsed.filter)
+        client.deliver(
+            Delivery(
+                message,
+                min(options.qos, message.qos),
+                message.retain and options.retain_as_published,
+                options.subscription_id,
+                share,
+            )
+        )
+
+    def _dispatch_shared(
+        self, message: Message, parsed: ParsedFilter, publisher: Client | None, leaving: str | None = None
+    ) -> bool:
+        members = [m for m in self._members.get(parsed, ()) if m != leaving]
+        if not members:
+            return False
+        rounds = {} if publisher is None else publisher.round_robin
+        key = (parsed.group or "", parsed.filter)
+        turn = rounds.get(key)
+        turn = self.first_member(len(members)) if turn is None else (turn + 1) % len(members)
+        rounds[key] = turn
+        client = self.state.clients.get(members[turn])
+        if client is not None:
+            self._deliver(client, parsed, message)
+        return True
+
+    def hand_over(self, client: Client) -> None:
+        """Give what a dying member of a share group held to the others; call after `forget_client`."""
+        for delivery in client.session.undelivered_shared():
+            if delivery.share is not None:
+                group, pattern = delivery.share
+                self._dispatch_shared(delivery.message, ParsedFilter(group, pattern), client, client.clientid)
+
+    def _retain(self, message: Message) -> None:
+        if not message.payload:
+            self.retained.pop(message.topic, None)
+        elif message.topic in self.retained or len(self.retained) < MAX_RETAINED:
+            self.retained[message.topic] = message
+
+    def _retained_for(self, pattern: str, options: SubOptions) -> list[Delivery]:
+        now = self.state.now()
+        if "+" in pattern or "#" in pattern:
+            found = [m for t, m in self.retained.items() if matches(t, pattern)]
+        else:
+            found = [self.retained[pattern]] if pattern in self.retained else []
+        out: list[Delivery] = []
+        for message in found:
+            if message.expired(now):
+                self.retained.pop(message.topic, None)
+            elif not self.state.bans.sender_banned(message.sender):
+                out.append(Delivery(message, min(options.qos, message.qos), True, options.subscription_id))
+        return out
+
+    def _delay(self, message: Message) -> None:
+        """Hold a `$delayed/{seconds}/{topic}` message; a malformed one is dropped."""
+        interval, _, topic = message.topic[len(DELAYED_PREFIX) :].partition("/")
+        if not interval.isdecimal() or not topic or int(interval) > MAX_DELAY_SECONDS:
+            return
+        if self.delayed >= MAX_DELAYED:
+            return
+        self.delayed += 1
+
+        def due() -> None:
+            self.delayed -= 1
+            if not self.state.bans.sender_banned(message.sender):
+                self.publish(replace(message, topic=topic, at=self.state.now()))
+
+        self.state.call_later(float(interval), due)

@@ -1,0 +1,246 @@
+"""The stand-in as a whole: several nodes, each with its listeners, over one state."""
+
+import asyncio
+import os
+import random
+import socket
+import ssl
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from controller.standin.api import authn, banned, clients, cluster, publish, rules
+from controller.standin.api.serving import HttpConnection
+from controller.standin.api.web import Api, Context, Request, Response, Route, as_json
+from controller.standin.connection import Connection
+from controller.standin.limits import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS
+from controller.standin.options import StandInOptions
+from controller.standin.registry import Registry
+from controller.standin.router import Router
+from controller.standin.state import NodeState, State
+
+_BACKLOG = 1024
+_EMQX_ROUTES = (
+    *clients.ROUTES,
+    *banned.ROUTES,
+    *rules.ROUTES,
+    *authn.ROUTES,
+    *publish.ROUTES,
+    *cluster.ROUTES,
+)
+
+
+@dataclass(slots=True)
+class _Node:
+    """The sockets of one node; the ports stay its own while it is down."""
+
+    state: NodeState
+    servers: list[asyncio.Server] = field(default_factory=list)
+    mqtt: set[Connection] = field(default_factory=set)
+    http: set[HttpConnection] = field(default_factory=set)
+
+
+class StandIn:
+    """An EMQX stand-in inside the running event loop.
+
+    Use it as `async with StandIn(options) as standin`, or with `start` and `stop`.
+    """
+
+    def __init__(self, options: StandInOptions) -> None:
+        self.options = options
+        self.mqtt_addresses: list[tuple[str, int]] = []
+        self.tls_addresses: list[tuple[str, int]] = []
+        self.api_urls: list[str] = []
+        self._nodes: dict[str, _Node] = {}
+        self._registry: Registry | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._tls = _tls_context(options) if options.tls else None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    @property
+    def node_names(self) -> list[str]:
+        """The names of the nodes, in the order of the addresses."""
+        return list(self._nodes)
+
+    async def start(self) -> None:
+        """Open all listeners.
+
+        Raises:
+            OSError: when a port cannot be opened; nothing stays open then.
+        """
+        loop = asyncio.get_running_loop()
+        state = State(time.time, loop.call_later, os.urandom)
+        state.settings.authz["no_match"] = self.options.no_match
+        if self.options.tls:
+            state.settings.zone["mqtt"]["peer_cert_as_clientid"] = "cn"
+        for user, password in self.options.users:
+            state.add_user(user, password)
+        state.authn = True if self.options.users else None
+        # where a shared group's round begins is no secret
+        router = Router(state, random.Random().randrange)  # noqa: S311 -- not used for security
+        self._registry = Registry(state, router)
+        try:
+            for number in range(1, self.options.nodes + 1):
+                await self._open(self._new_node(number))
+        except BaseException:
+            await self.stop()
+            raise
+        self._sweep()
+
+    def _new_node(self, number: int) -> _Node:
+        name = f"emqx{number}@{self.options.host}"
+        node = _Node(NodeState(name, time.time(), running=False))
+        host = self.options.host
+        node.state.mqtt = (host, _port(self.options.mqtt_ports, number))
+        node.state.api = (host, _port(self.options.api_ports, number))
+        node.state.tls = (host, _port(self.options.tls_ports, number)) if self.options.tls else None
+        self._nodes[name] = node
+        assert self._registry is not None
+        self._registry.state.nodes[name] = node.state
+        return node
+
+    async def _open(self, node: _Node) -> None:
+        loop = asyncio.get_running_loop()
+        registry = self._registry
+        state = node.state
+        assert registry is not None
+        assert state.mqtt is not None
+        assert state.api is not None
+        api = Api(
+            Context(registry, state),
+            (*_EMQX_ROUTES, *self._own_routes()),
+            self.options.api_key,
+            self.options.api_secret,
+        )
+        plain = _listen(*state.mqtt)
+        state.mqtt = plain.getsockname()[:2]
+        sockport = state.mqtt[1]
+
+        def accept_plain() -> Connection:
+            return Connection(registry, state.name, "tcp:default", sockport, node.mqtt)
+
+        node.servers.append(await loop.create_server(accept_plain, sock=plain, backlog=_BACKLOG))
+        if state.tls is not None:
+            secure = _listen(*state.tls)
+            state.tls = secure.getsockname()[:2]
+            tls_port = state.tls[1]
+
+            def accept_tls() -> Connection:
+                return Connection(registry, state.name, "ssl:default", tls_port, node.mqtt)
+
+            server = await loop.create_server(
+                accept_tls,
+                sock=secure,
+                ssl=self._tls,
+                backlog=_BACKLOG,
+                ssl_handshake_timeout=IDLE_TIMEOUT_SECONDS,
+            )
+            node.servers.append(server)
+        http = _listen(*state.api)
+        state.api = http.getsockname()[:2]
+        node.servers.append(
+            await loop.create_server(lambda: HttpConnection(api, node.http), sock=http, backlog=_BACKLOG)
+        )
+        state.running, state.started_at = True, time.time()
+        self._list_addresses()
+
+    def _list_addresses(self) -> None:
+        nodes = [node.state for node in self._nodes.values()]
+        self.mqtt_addresses = [n.mqtt for n in nodes if n.mqtt is not None]
+        self.tls_addresses = [n.tls for n in nodes if n.tls is not None]
+        self.api_urls = [f"http://{n.api[0]}:{n.api[1]}" for n in nodes if n.api is not None]
+
+    def kill_node(self, name: str) -> None:
+        """Let a node die as by `kill -9`: its sockets drop and its sessions are lost; bans and rules stay.
+
+        Raises:
+            KeyError: when there is no such node.
+        """
+        node = self._nodes[name]
+        node.state.running = False
+        for server in node.servers:
+            server.close()
+        node.servers.clear()
+        assert self._registry is not None
+        self._registry.lose_node(name)
+        for connection in list(node.mqtt):
+            connection.abort()
+        for request in list(node.http):
+            request.abort()
+
+    async def restart_node(self, name: str) -> None:
+        """Bring a killed node back on its old ports; a running node is left alone.
+
+        Raises:
+            KeyError: when there is no such node.
+            OSError: when a port was taken meanwhile.
+        """
+        node = self._nodes[name]
+        if not node.state.running:
+            await self._open(node)
+
+    async def stop(self) -> None:
+        """Close everything and let the sockets go."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._registry is not None:
+            for name in list(self._nodes):
+                self.kill_node(name)
+        # aborted transports are torn down in the following turns of the loop
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+    def _sweep(self) -> None:
+        assert self._registry is not None
+        state = self._registry.state
+        state.bans.sweep(state.now())
+        self._sweeper = asyncio.get_running_loop().call_later(BAN_SWEEP_SECONDS, self._sweep)
+
+    def _own_routes(self) -> tuple[Route, ...]:
+        """Paths outside `/api/v5` that EMQX does not have, to kill nodes of a stand-in process."""
+        return (Route("/standin/kill/:node", {"POST": self._kill_over_http}),)
+
+    def _kill_over_http(self, _context: Context, request: Request) -> Response:
+        name = request.bindings["node"]
+        if name not in self._nodes:
+            return as_json(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
+        # after the answer is written, for the node may be the one that answers
+        asyncio.get_running_loop().call_later(0.01, self.kill_node, name)
+        return Response(202)
+
+
+def _port(ports: tuple[int, ...], number: int) -> int:
+    return ports[number - 1] if number <= len(ports) else 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bind now, so that a free port is known; a restarted node gets its port back while old sockets linger."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _tls_context(options: StandInOptions) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    assert options.tls_cert is not None
+    context.load_cert_chain(options.tls_cert, options.tls_key)
+    context.load_verify_locations(options.tls_ca)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context

@@ -1,0 +1,167 @@
+"""What EMQX keeps for a client beyond its connection: window, queue, subscriptions. Pure: time comes in."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from controller.standin.limits import MAX_AWAITING_REL, MAX_INFLIGHT, MAX_QUEUE_MESSAGES
+from controller.standin.messages import Delivery
+from controller.standin.topics import ParsedFilter
+
+MAX_PACKET_ID = 65_535
+
+
+class Phase(IntEnum):
+    """Which answer of the subscriber an in-flight message waits for."""
+
+    ACK = 1
+    COMP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class SubOptions:
+    """The options of one subscription."""
+
+    qos: int
+    no_local: bool = False
+    retain_as_published: bool = False
+    retain_handling: int = 0
+    subscription_id: int | None = None
+
+
+@dataclass(slots=True)
+class Inflight:
+    """A message sent and not yet acknowledged."""
+
+    delivery: Delivery
+    phase: Phase = Phase.ACK
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One packet for the subscriber: a message, or only the release of a QoS 2 message."""
+
+    packet_id: int | None
+    delivery: Delivery
+    dup: bool = False
+    release: bool = False
+
+
+@dataclass(slots=True)
+class Session:
+    """The part of a client that moves to its next connection."""
+
+    created_at: float
+    max_queue: int = MAX_QUEUE_MESSAGES
+    store_qos0: bool = True
+    window: int = MAX_INFLIGHT
+    subscriptions: dict[ParsedFilter, SubOptions] = field(default_factory=dict)
+    queue: deque[Delivery] = field(default_factory=deque)
+    inflight: dict[int, Inflight] = field(default_factory=dict)
+    awaiting_rel: set[int] = field(default_factory=set)
+    next_id: int = 1
+    dropped: int = 0
+    expired: int = 0
+
+    def enqueue(self, delivery: Delivery) -> None:
+        """Keep a message for later; the oldest one gives way in silence when the queue is full."""
+        if delivery.qos == 0 and not self.store_qos0:
+            self.dropped += 1
+            return
+        if self.max_queue and len(self.queue) >= self.max_queue:
+            self.queue.popleft()
+            self.dropped += 1
+        self.queue.append(delivery)
+
+    def deliver(self, delivery: Delivery) -> Outgoing | None:
+        """Send now if the window has room, else queue; None when nothing is to be sent now."""
+        if delivery.qos == 0:
+            return Outgoing(None, delivery)
+        if len(self.inflight) >= self.window:
+            self.enqueue(delivery)
+            return None
+        return self._start(delivery)
+
+    def _start(self, delivery: Delivery) -> Outgoing:
+        packet_id = self.next_id
+        while packet_id in self.inflight:
+            packet_id = packet_id % MAX_PACKET_ID + 1
+        self.next_id = packet_id % MAX_PACKET_ID + 1
+        self.inflight[packet_id] = Inflight(delivery)
+        return Outgoing(packet_id, delivery)
+
+    def acknowledge(self, packet_id: int) -> bool | None:
+        """Take a PUBACK; True when it ends a message, False when unknown, None when it breaks the protocol."""
+        entry = self.inflight.get(packet_id)
+        if entry is None or entry.phase is not Phase.ACK:
+            return False
+        if entry.delivery.qos != 1:
+            return None
+        del self.inflight[packet_id]
+        return True
+
+    def received(self, packet_id: int) -> bool | None:
+        """Take a PUBREC, with the answers of `acknowledge`."""
+        entry = self.inflight.get(packet_id)
+        if entry is None or entry.phase is not Phase.ACK:
+            return False
+        if entry.delivery.qos != 2:
+            return None
+        entry.phase = Phase.COMP
+        return True
+
+    def completed(self, packet_id: int) -> bool | None:
+        """Take a PUBCOMP, with the answers of `acknowledge`."""
+        entry = self.inflight.get(packet_id)
+        if entry is None:
+            return False
+        if entry.delivery.qos != 2:
+            return None
+        if entry.phase is not Phase.COMP:
+            return False
+        del self.inflight[packet_id]
+        return True
+
+    def refill(self, now: float) -> list[Outgoing]:
+        """Take from the queue what the window has room for; expired messages fall out here."""
+        out: list[Outgoing] = []
+        while self.queue and len(self.inflight) < self.window:
+            delivery = self.queue.popleft()
+            if delivery.message.expired(now):
+                self.expired += 1
+            elif delivery.qos == 0:
+                out.append(Outgoing(None, delivery))
+            else:
+                out.append(self._start(delivery))
+        return out
+
+    def resume(self, now: float, keep: Callable[[str], bool]) -> list[Outgoing]:
+        """What a new connection gets first: unacknowledged messages in order and marked dup, then the queue.
+
+        Args:
+            now: wall-clock seconds.
+            keep: whether messages of this sender may still be delivered (EMQX drops those of banned clients).
+        """
+        out: list[Outgoing] = []
+        for packet_id, entry in list(self.inflight.items()):
+            if entry.phase is Phase.COMP:
+                out.append(Outgoing(packet_id, entry.delivery, release=True))
+            elif entry.delivery.message.expired(now):
+                del self.inflight[packet_id]
+                self.expired += 1
+            else:
+                out.append(Outgoing(packet_id, entry.delivery, dup=True))
+        self.queue = deque(item for item in self.queue if keep(item.message.sender))
+        out.extend(self.refill(now))
+        return out
+
+    def awaiting_full(self) -> bool:
+        """Whether a publisher left too many QoS 2 messages unreleased."""
+        return len(self.awaiting_rel) >= MAX_AWAITING_REL
+
+    def undelivered_shared(self) -> list[Delivery]:
+        """What a dying member of a share group holds and others can still get, oldest first."""
+        held = [e.delivery for e in self.inflight.values() if e.phase is Phase.ACK]
+        held.extend(self.queue)
+        return [item for item in held if item.share is not None and item.qos > 0]

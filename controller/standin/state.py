@@ -1,0 +1,76 @@
+"""What all nodes of the stand-in share: as EMQX's replicated tables, but never out of step."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from controller.standin.authz import RuleBook
+from controller.standin.bans import BanList
+from controller.standin.client import Client, Scheduler
+from controller.standin.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user of the built-in database; only a digest of the password is kept."""
+
+    user_id: str
+    salt: bytes
+    digest: bytes
+    is_superuser: bool = False
+
+    def accepts(self, password: bytes) -> bool:
+        """Whether this is the password."""
+        return hmac.compare_digest(self.digest, digest(password, self.salt))
+
+
+def digest(password: bytes, salt: bytes) -> bytes:
+    """SHA-256 with the salt behind, EMQX's default: a stand-in keeps throw-away passwords only."""
+    return hashlib.sha256(password + salt).digest()
+
+
+@dataclass(slots=True)
+class NodeState:
+    """One node as the others see it."""
+
+    name: str
+    started_at: float
+    running: bool = True
+    mqtt: tuple[str, int] | None = None
+    tls: tuple[str, int] | None = None
+    api: tuple[str, int] | None = None
+
+
+@dataclass(slots=True)
+class State:
+    """The tables; `now` is wall-clock seconds."""
+
+    now: Callable[[], float]
+    call_later: Scheduler
+    randbytes: Callable[[int], bytes]
+    settings: Settings = field(default_factory=Settings)
+    bans: BanList = field(default_factory=BanList)
+    rules: RuleBook = field(default_factory=RuleBook)
+    authz_source: bool | None = True  # None: the source was deleted; False: disabled
+    users: dict[str, User] = field(default_factory=dict)
+    authn: bool | None = None  # None: no authenticator in the chain; False: one that is disabled
+    clients: dict[str, Client] = field(default_factory=dict)
+    nodes: dict[str, NodeState] = field(default_factory=dict)
+    _sequence: int = 0
+
+    def message_id(self) -> str:
+        """Thirty-two hexadecimal digits that rise with time, as EMQX's message ids."""
+        self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
+        return f"{int(self.now() * 1_000_000):016X}0000{self._sequence:08X}0000"
+
+    def add_user(self, user_id: str, password: str, *, is_superuser: bool = False) -> User:
+        """Insert or replace a user."""
+        salt = self.randbytes(16)
+        user = User(user_id, salt, digest(password.encode(), salt), is_superuser)
+        self.users[user_id] = user
+        return user
+
+    def running_nodes(self) -> list[str]:
+        """The names of the nodes that are up, in order."""
+        return [node.name for node in self.nodes.values() if node.running]
