@@ -1,0 +1,93 @@
+"""What an action is: one kind of remediation, which plans, applies, verifies, and undoes what it could not finish."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from schemas.commands import ParamValue
+
+Params = Mapping[str, ParamValue]
+
+# Names go into argument lists: never a leading dash, no path, no space.
+_SERVICE: Final = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127}$")
+_PACKAGE: Final = re.compile(r"^[a-z0-9][a-z0-9+._-]{0,127}$")
+
+
+class ActionError(Exception):
+    """The action did not reach its goal; the text is the reason that the result carries."""
+
+
+class BadParamsError(ActionError):
+    """The parameters are not what the action takes: the command is rejected, nothing was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an action saw and is about to do; `was` is written down before anything changes."""
+
+    was: Mapping[str, str]
+    would: str
+    is_needed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What is there afterwards."""
+
+    is_reached: bool
+    now: Mapping[str, str] = field(default_factory=dict)
+
+
+class Action(Protocol):
+    """One kind of remediation; `plan` changes nothing, so a dry run is a plan."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether applying it again, after being killed in the middle, is safe."""
+        ...
+
+    def check(self, params: Params) -> None:
+        """Refuse parameters it does not take (BadParamsError)."""
+        ...
+
+    def plan(self, params: Params) -> Plan:
+        """Look, and say what would be done (ActionError: it cannot be)."""
+        ...
+
+    def apply(self, params: Params, was: Mapping[str, str]) -> None:
+        """Do it (ActionError: it failed)."""
+        ...
+
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+        """Look whether the goal is reached."""
+        ...
+
+    def undo(self, params: Params, was: Mapping[str, str]) -> str:
+        """Put back what a failed `apply` changed; says in words what came of it."""
+        ...
+
+
+def only_name(params: Params, pattern: re.Pattern[str], what: str) -> str:
+    """The `name` parameter, when it is the only one and safe to pass on.
+
+    Raises:
+        BadParamsError: missing, of another type, unsafe, or not alone.
+    """
+    name = params.get("name")
+    if not isinstance(name, str) or pattern.fullmatch(name) is None:
+        raise BadParamsError(f"name: not the name of a {what}")
+    others = sorted(set(params) - {"name"})
+    if others:
+        raise BadParamsError(f"{others[0]}: no such parameter")
+    return name
+
+
+def service_name(params: Params) -> str:
+    """The `name` of a service, or BadParamsError."""
+    return only_name(params, _SERVICE, "service")
+
+
+def package_name(params: Params) -> str:
+    """The `name` of a package, or BadParamsError."""
+    return only_name(params, _PACKAGE, "package")

@@ -1,0 +1,54 @@
+"""What a collector is: one source of facts, which returns its section or says why it cannot."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+UNKNOWN: Final = "unknown"
+NOT_APPLICABLE: Final = "notapplicable"
+
+Section = Mapping[str, Any]
+
+
+class CannotTellError(Exception):
+    """The facts cannot be found out here; the text is the reason that the report carries."""
+
+
+class NoMeaningError(Exception):
+    """The section has no meaning on this device; the text is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The machine to look at: everything is read below `root`, programs run only when it is the machine itself."""
+
+    root: Path = Path("/")
+    is_root_user: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        """Whether `root` is the running machine and not a prepared folder or a mounted image."""
+        return self.root == Path("/")
+
+    def path(self, absolute: str) -> Path:
+        """The place of an absolute path below `root`."""
+        return self.root / absolute.lstrip("/")
+
+
+class Collector(Protocol):
+    """Finds one section.
+
+    Raises:
+        CannotTellError: reported as `unknown` with the reason.
+        NoMeaningError: reported as `notapplicable` with the reason.
+    """
+
+    def __call__(self, system: System) -> Section:
+        """JSON-ready section with its lists uncut and in a stable order; nothing that changes by itself."""
+        ...
+
+
+def unavailable(state: str, reason: str) -> dict[str, str]:
+    """A section without facts."""
+    return {"state": state, "reason": reason or "no reason was given"}

@@ -1,0 +1,71 @@
+"""Runs every collector, each in its own bounded thread: a slow or broken one costs its own section and nothing else."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from device_agent.collectors.base import (
+    NOT_APPLICABLE,
+    UNKNOWN,
+    CannotTellError,
+    Collector,
+    NoMeaningError,
+    Section,
+    System,
+    unavailable,
+)
+
+COLLECTOR_SECONDS: Final = 60.0  # for one collector, its programs included
+_log = logging.getLogger(__name__)
+
+
+class Scanner:
+    """Keeps track of collectors that still hang from an earlier scan, so that they do not pile up."""
+
+    def __init__(
+        self, system: System, collectors: Mapping[str, Collector], *, seconds: float = COLLECTOR_SECONDS
+    ) -> None:
+        self._system = system
+        self._collectors = dict(collectors)
+        self._seconds = seconds
+        self._hanging: dict[str, threading.Thread] = {}
+
+    def scan(self) -> dict[str, Section]:
+        """Every section, found or not; takes at most a little more than one collector may take."""
+        results: dict[str, Section] = {}
+        started: dict[str, threading.Thread] = {}
+        deadline = time.monotonic() + self._seconds
+        for name, collector in self._collectors.items():
+            hanging = self._hanging.get(name)
+            if hanging is not None and hanging.is_alive():
+                results[name] = unavailable(UNKNOWN, "still not done since an earlier scan")
+                continue
+            thread = threading.Thread(
+                target=self._collect, args=(name, collector, results), name=f"collect-{name}", daemon=True
+            )
+            thread.start()
+            started[name] = thread
+        for thread in started.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        # A late collector may still write into `results`; what it says after its time does not count.
+        found = dict(results)
+        running = {**self._hanging, **started}
+        self._hanging = {name: thread for name, thread in running.items() if thread.is_alive()}
+        for name in self._collectors:
+            found.setdefault(name, unavailable(UNKNOWN, f"not done within {self._seconds:g} s"))
+        return found
+
+    def _collect(self, name: str, collector: Collector, results: dict[str, Section]) -> None:
+        try:
+            results[name] = collector(self._system)
+        except CannotTellError as e:
+            results[name] = unavailable(UNKNOWN, str(e))
+        except NoMeaningError as e:
+            results[name] = unavailable(NOT_APPLICABLE, str(e))
+        except OSError as e:
+            results[name] = unavailable(UNKNOWN, f"{e.filename or name}: {e.strerror}")
+        except Exception as e:  # noqa: BLE001 - a broken collector must not cost the others their report
+            _log.exception("collector %s is broken", name)
+            results[name] = unavailable(UNKNOWN, f"collector failed: {type(e).__name__}: {e}")

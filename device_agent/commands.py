@@ -1,0 +1,193 @@
+"""Takes commands and runs them one after another: guarded, written down before they are done, always answered."""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+from device_agent.actions.base import Action, ActionError, BadParamsError
+from device_agent.clock import Clock
+from device_agent.domain.guard import Accepted, Forged, Guard, Known, Refused
+from device_agent.journal import Entry, Journal
+from schemas.base import MAX_TEXT, clean_text
+from schemas.commands import CommandResult, CommandState
+from schemas.topics import Up
+
+MAX_WAITING: Final = 32  # commands taken and not begun
+_log = logging.getLogger(__name__)
+
+
+class Publish(Protocol):
+    """Hands a message to the broker; see `Link.publish`."""
+
+    def __call__(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        """False when nothing was sent."""
+        ...
+
+
+class Commands:
+    """The command executor; `received` may be called from any thread, the work is done in its own."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        actions: Mapping[str, Action],
+        journal: Journal,
+        publish: Publish,
+        *,
+        clock: Clock,
+        refused: Callable[[str], None],
+        succeeded: Callable[[], None],
+    ) -> None:
+        """Put it together; `refused` hears of forged commands, `succeeded` is called after each one that worked."""
+        self._guard = guard
+        self._actions = actions
+        self._journal = journal
+        self._publish = publish
+        self._clock = clock
+        self._refused = refused
+        self._succeeded = succeeded
+        self._waiting: queue.Queue[Entry | None] = queue.Queue(MAX_WAITING + 1)
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+
+    def start(self) -> None:
+        """First finish, or report, what an earlier run left unfinished; then take new ones."""
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more; waits up to `seconds` for the one that runs; the next start finishes or reports it."""
+        if self._thread.is_alive():
+            try:
+                self._waiting.put_nowait(None)
+            except queue.Full:
+                return
+            self._thread.join(seconds)
+
+    def received(self, raw: bytes) -> None:
+        """Judge an envelope; when this returns, an accepted command is on the disk."""
+        judged = self._guard.judge(
+            raw, last_counter=self._journal.counter, known=self._journal.known(), now=self._clock.now()
+        )
+        match judged:
+            case Accepted(command) if self._waiting.qsize() >= MAX_WAITING:
+                self._answer(command.command_id, CommandState.REJECTED, "too many commands are waiting on the device")
+            case Accepted(command):
+                self._waiting.put_nowait(self._journal.begin(command, self._clock.now()))
+                _log.info("command %s taken: %s", command.command_id, command.action)
+            case Known(command_id):
+                entry = self._journal.entry(command_id)
+                if entry is not None:
+                    self._tell(entry.result)
+            case Refused(command_id, state, reason):
+                _log.warning("command %s %s: %s", command_id, state, reason)
+                self._answer(command_id, state, reason)
+            case Forged(reason):
+                _log.warning("a command was refused: %s", reason)
+                self._refused(reason)
+
+    def tell(self) -> None:
+        """Send again how commands ended, where the broker has not confirmed it."""
+        for entry in self._journal.untold():
+            self._tell(entry.result)
+
+    def _run(self) -> None:
+        for entry in self._journal.unfinished():
+            self._finish(entry, self._resume(entry))
+        while (taken := self._waiting.get()) is not None:
+            self._tell(taken.result)
+            self._finish(taken, self._execute(taken))
+
+    def _finish(self, entry: Entry, result: CommandResult) -> None:
+        self._journal.finish(result)
+        _log.info("command %s %s %s", result.command_id, result.state, result.reason)
+        self._tell(result)
+        if result.state is CommandState.SUCCEEDED and not entry.command.dry_run:
+            self._succeeded()
+
+    def _execute(self, entry: Entry) -> CommandResult:
+        command = entry.command
+        action = self._actions.get(command.action)
+        if action is None:
+            return self._result(entry, CommandState.REJECTED, f"this agent has no action {command.action}")
+        try:
+            action.check(command.params)
+            plan = action.plan(command.params)
+            if command.dry_run:
+                return self._result(entry, CommandState.SUCCEEDED, "", {**plan.was, "would": plan.would})
+            if not plan.is_needed:
+                return self._result(entry, CommandState.SUCCEEDED, "nothing to do", plan.was)
+            self._journal.planned(command.command_id, dict(plan.was))
+            return self._apply(entry, action, plan.was)
+        except BadParamsError as e:
+            return self._result(entry, CommandState.REJECTED, str(e))
+        except ActionError as e:
+            return self._result(entry, CommandState.FAILED, str(e))
+        except Exception as e:  # noqa: BLE001 - a broken action is a failed command, not the end of the agent
+            _log.exception("action %s is broken", command.action)
+            return self._result(entry, CommandState.FAILED, f"{type(e).__name__}: {e}")
+
+    def _apply(self, entry: Entry, action: Action, was: Mapping[str, str]) -> CommandResult:
+        params = entry.command.params
+        try:
+            action.apply(params, was)
+            verified = action.verify(params, was)
+        except ActionError as e:
+            return self._result(entry, CommandState.FAILED, f"{e}; {self._undo(action, entry, was)}", was)
+        if not verified.is_reached:
+            reason = f"done, but the goal is not reached; {self._undo(action, entry, was)}"
+            return self._result(entry, CommandState.FAILED, reason, {**was, **verified.now})
+        return self._result(entry, CommandState.SUCCEEDED, "", {**was, **verified.now})
+
+    @staticmethod
+    def _undo(action: Action, entry: Entry, was: Mapping[str, str]) -> str:
+        try:
+            return action.undo(entry.command.params, was)
+        except ActionError as e:
+            return f"and undoing it failed: {e}"
+
+    def _resume(self, entry: Entry) -> CommandResult:
+        """What becomes of a command that the agent was killed in: reached already, done again where safe, or failed."""
+        command = entry.command
+        action = self._actions.get(command.action)
+        interrupted = self._result(entry, CommandState.FAILED, "interrupted", entry.was)
+        if action is None or command.dry_run:
+            return interrupted
+        try:
+            action.check(command.params)
+            if entry.was:
+                verified = action.verify(command.params, entry.was)
+                if verified.is_reached:
+                    reason = "reached before the agent was interrupted"
+                    return self._result(entry, CommandState.SUCCEEDED, reason, {**entry.was, **verified.now})
+        except ActionError as e:
+            _log.warning("command %s after an interruption: %s", command.command_id, e)
+            return interrupted
+        if not action.is_repeatable or command.is_expired(self._clock.now()):
+            return interrupted
+        return self._execute(entry)
+
+    def _result(
+        self, entry: Entry, state: CommandState, reason: str, detail: Mapping[str, str] | None = None
+    ) -> CommandResult:
+        return CommandResult(
+            command_id=entry.command.command_id,
+            state=state,
+            reason=clean_text(reason),
+            detail={key: clean_text(value, MAX_TEXT) for key, value in (detail or {}).items()},
+            at=self._clock.now(),
+        )
+
+    def _answer(self, command_id: str, state: CommandState, reason: str) -> None:
+        self._tell(
+            CommandResult(
+                command_id=command_id, state=state, reason=clean_text(reason), detail={}, at=self._clock.now()
+            )
+        )
+
+    def _tell(self, result: CommandResult) -> None:
+        def confirmed(taken: bool) -> None:
+            if taken and result.state.is_end:
+                self._journal.told(result.command_id)
+
+        self._publish(Up.RESULT, result.model_dump_json().encode(), confirmed)

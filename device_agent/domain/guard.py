@@ -1,0 +1,94 @@
+"""Decides whether a command may run: signature, device, memory, expiry, counter, the agent's own allow-list."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import ValidationError
+
+from schemas.base import clean_text
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
+from schemas.signing import SignatureError, key_id, verify
+
+_REASON: Final = 200  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Run it."""
+
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """It was taken before: tell again how it ended, run nothing."""
+
+    command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Signed for this device by a trusted key, and still not to be run: `state` and `reason` go back as its result."""
+
+    command_id: str
+    state: CommandState
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forged:
+    """Nobody we trust sent this to us: nothing is answered to it, an event tells of it."""
+
+    reason: str
+
+
+Judgement = Accepted | Known | Refused | Forged
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the agent trusts and allows."""
+
+    device_id: str
+    keys: Mapping[str, Ed25519PublicKey] = field(repr=False)
+    allow: frozenset[str]
+
+    @classmethod
+    def of(cls, device_id: str, keys: Collection[Ed25519PublicKey], allow: Collection[str]) -> "Guard":
+        """A guard that trusts `keys` and allows the actions `allow`."""
+        return cls(device_id, {key_id(key): key for key in keys}, frozenset(allow))
+
+    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> Judgement:
+        """Decide on a received envelope.
+
+        Args:
+            raw: the bytes as they came.
+            last_counter: the highest counter taken so far, -1 when there was none.
+            known: ids of commands taken before.
+            now: aware time.
+        """
+        try:
+            command = Command.model_validate_json(verify(raw, COMMAND_PAYLOAD_TYPE, self.keys))
+        except SignatureError as e:
+            return Forged(clean_text(str(e), _REASON))
+        except ValidationError as e:
+            return Forged(clean_text(f"signed, but not a command: {e.errors()[0]['msg']}", _REASON))
+        if command.device_id != self.device_id:
+            return Forged(f"signed for another device: {command.device_id}")
+        return self._judge_own(command, last_counter, known, now)
+
+    def _judge_own(self, command: Command, last_counter: int, known: Collection[str], now: datetime) -> Judgement:
+        if command.command_id in known:
+            return Known(command.command_id)
+        if command.is_expired(now):
+            return Refused(command.command_id, CommandState.EXPIRED, f"expired at {command.expires_at.isoformat()}")
+        if command.counter <= last_counter:
+            reason = f"counter {command.counter} is not above {last_counter}: an old command again"
+            return Refused(command.command_id, CommandState.REJECTED, reason)
+        if command.action not in self.allow:
+            reason = f"{command.action} is not in this agent's allow-list"
+            return Refused(command.command_id, CommandState.REJECTED, reason)
+        return Accepted(command)

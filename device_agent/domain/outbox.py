@@ -1,0 +1,101 @@
+"""What the device owes the controller: full reports without their receipt, bounded, and when each goes out again."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from device_agent.domain.backoff import Backoff
+from schemas.events import Receipt, Verdict
+
+MAX_OWED: Final = 16  # full reports kept through an outage, so at most 1 MiB
+_MAX_RESEND_FACTOR: Final = 10  # times the receipt time-out, between two sendings of one report
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A full report without its receipt; `sent_at` is a monotonic time in seconds, None when it is due at once."""
+
+    seq: int
+    digest: str
+    payload: str
+    attempts: int = 0
+    sent_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a receipt changed: an `accepted` digest, why one was `rejected`, or that a full report is asked for."""
+
+    accepted: str | None = None
+    rejected: str | None = None
+    resend: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """Reports in the order of their sequence numbers; `dropped` counts those given up and not yet told of."""
+
+    owed: tuple[Owed, ...] = ()
+    dropped: int = 0
+
+    def owe(self, report: Owed) -> Self:
+        """Add the newest report; the oldest are dropped, and counted, beyond `MAX_OWED`."""
+        owed = (*self.owed, report)
+        excess = max(0, len(owed) - MAX_OWED)
+        return replace(self, owed=owed[excess:], dropped=self.dropped + excess)
+
+    def told(self, count: int) -> Self:
+        """The controller was told that `count` reports were dropped."""
+        return replace(self, dropped=max(0, self.dropped - count))
+
+    def due(self, now: float, timeout: float) -> tuple[Owed, ...]:
+        """Reports to send at `now`: never sent, or without a receipt for longer than their time-out."""
+        return tuple(report for report in self.owed if now >= _due_at(report, timeout))
+
+    def next_due(self, timeout: float) -> float | None:
+        """When the next report is due (monotonic seconds; -inf: at once), None when nothing is owed."""
+        return min((_due_at(report, timeout) for report in self.owed), default=None)
+
+    def sent(self, seq: int, now: float) -> Self:
+        """The report `seq` was handed to the link at `now`."""
+        return self._change(seq, lambda report: replace(report, sent_at=now, attempts=report.attempts + 1))
+
+    def reconnected(self) -> Self:
+        """What was under way on the old connection may be lost: everything is due at once."""
+        return replace(self, owed=tuple(replace(report, sent_at=None) for report in self.owed))
+
+    def settle(self, receipt: Receipt) -> tuple[Self, Settled]:
+        """Apply a receipt.
+
+        An accepted report settles the older ones too: the controller would refuse them as stale.
+        A rejection that names no report means the oldest that is under way. Others change nothing.
+        """
+        if receipt.verdict is Verdict.RESEND_FULL:
+            return self, Settled(resend=True)
+        found = next((report for report in self.owed if self._meant(report, receipt)), None)
+        if found is None:
+            return self, Settled()
+        if receipt.verdict is Verdict.ACCEPTED:
+            return replace(self, owed=tuple(r for r in self.owed if r.seq > found.seq)), Settled(accepted=found.digest)
+        reason = f"{receipt.reason or 'no reason'}{': ' + receipt.detail if receipt.detail else ''}"
+        return replace(self, owed=tuple(r for r in self.owed if r.seq != found.seq)), Settled(rejected=reason)
+
+    def without(self, digest: str) -> Self:
+        """Forget the newest report when it has this digest: the one that follows says the same."""
+        return replace(self, owed=self.owed[:-1]) if self.owed and self.owed[-1].digest == digest else self
+
+    @staticmethod
+    def _meant(report: Owed, receipt: Receipt) -> bool:
+        if receipt.seq is None:
+            return receipt.verdict is Verdict.REJECTED and report.sent_at is not None
+        return report.seq == receipt.seq
+
+    def _change(self, seq: int, change: Callable[[Owed], Owed]) -> Self:
+        return replace(self, owed=tuple(change(report) if report.seq == seq else report for report in self.owed))
+
+
+def _due_at(report: Owed, timeout: float) -> float:
+    if report.sent_at is None:
+        return float("-inf")
+    wait = Backoff(first=timeout, cap=timeout * _MAX_RESEND_FACTOR).ceiling(max(0, report.attempts - 1))
+    return report.sent_at + wait

@@ -1,0 +1,118 @@
+"""Assembles reports from what a scan found: cleaned, digested over everything, then cut to what the wire allows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from schemas.base import MAX_NAME, MAX_POSTURE_BYTES, MAX_TEXT, clean_text
+from schemas.posture import MAX_PACKAGES, MAX_SOCKETS, MAX_UNITS, FullReport, Heartbeat, Sections, digest_of
+
+# The list of each section that can grow without limit, and how many of its entries a report may carry.
+_LISTS: Final[Mapping[str, tuple[str, int]]] = {
+    "updates": ("packages", MAX_PACKAGES),
+    "sockets": ("listening", MAX_SOCKETS),
+    "services": ("units", MAX_UNITS),
+}
+_SHRINK: Final = 0.8  # of each list, when a report is still too large
+_NAME_KEYS: Final = frozenset({"name", "process"})
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """One scan: JSON-ready sections, cut to the wire's limits, and the digest of all that was found before cutting."""
+
+    sections: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who reports: the same for every report of a run."""
+
+    device_id: str
+    boot_id: str
+    agent: str
+
+
+def findings_of(collected: Mapping[str, Mapping[str, Any]]) -> Findings:
+    """Turn what the collectors returned into findings; a section the wire would refuse becomes `unknown`."""
+    cleaned = {name: _clean(section, MAX_TEXT) for name, section in collected.items()}
+    digest = digest_of(cleaned)
+    return Findings(
+        sections={name: _valid(name, _cut(name, section)) for name, section in cleaned.items()}, digest=digest
+    )
+
+
+def full_report(sender: Sender, seq: int, now: datetime, findings: Findings, limit: int = MAX_POSTURE_BYTES) -> bytes:
+    """A full report of at most `limit` bytes; lists are shortened, and counted as `truncated`, until it fits.
+
+    Raises:
+        ValueError: it does not fit even with empty lists.
+    """
+    sections = dict(findings.sections)
+    while True:
+        report = FullReport(
+            v=1,
+            kind="full",
+            device_id=sender.device_id,
+            seq=seq,
+            sent_at=now,
+            boot_id=sender.boot_id,
+            agent=sender.agent,
+            digest=findings.digest,
+            sections=Sections.model_validate(sections),
+        )
+        payload = report.model_dump_json(exclude_none=True).encode()
+        if len(payload) <= limit:
+            return payload
+        shorter = {name: _shrink(name, section) for name, section in sections.items()}
+        if shorter == sections:
+            raise ValueError(f"a report without its lists still has {len(payload)} > {limit} bytes")
+        sections = shorter
+
+
+def heartbeat(sender: Sender, seq: int, now: datetime, digest: str) -> bytes:
+    """A heartbeat: nothing changed since the report of this digest."""
+    beat = Heartbeat(v=1, kind="heartbeat", device_id=sender.device_id, seq=seq, sent_at=now, digest=digest)
+    return beat.model_dump_json().encode()
+
+
+def _clean(value: Any, limit: int) -> Any:
+    if isinstance(value, str):
+        return clean_text(value, limit)
+    if isinstance(value, Mapping):
+        return {key: _clean(item, MAX_NAME if key in _NAME_KEYS else MAX_TEXT) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(item, limit) for item in value]
+    return value
+
+
+def _cut_to(section: Mapping[str, Any], key: str, keep: int) -> dict[str, Any]:
+    entries = section[key]
+    return {**section, key: entries[:keep], "truncated": section.get("truncated", 0) + max(0, len(entries) - keep)}
+
+
+def _cut(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
+    key, limit = _LISTS.get(name, ("", 0))
+    return _cut_to(section, key, limit) if key in section else dict(section)
+
+
+def _shrink(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    key, _ = _LISTS.get(name, ("", 0))
+    return _cut_to(section, key, int(len(section[key]) * _SHRINK)) if section.get(key) else section
+
+
+def _valid(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    try:
+        Sections.model_validate({name: section})
+    except ValidationError as e:
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return {
+            "state": "unknown",
+            "reason": clean_text(f"what was found does not fit a report: {where}: {first['msg']}"),
+        }
+    return section

@@ -1,0 +1,115 @@
+"""The only place that starts another program: argv lists, a time limit, an output limit, one language."""
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from schemas.base import clean_text
+
+DEFAULT_SECONDS: Final = 20.0
+MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024  # of standard output; a program that says more is stopped
+_MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error that are kept
+_CHUNK: Final = 64 * 1024
+_ERROR_TEXT: Final = 200  # characters of a program's last words that go into a reason
+_KEPT_VARIABLES: Final = ("PATH", "HOME")
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class ExecuteError(Exception):
+    """A program could not be started, or did not end as it should; the text says why in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A program that ended by itself."""
+
+    status: int
+    out: str
+    err: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    seconds: float = DEFAULT_SECONDS,
+    environment: Mapping[str, str] | None = None,
+    ok: frozenset[int] = frozenset({0}),
+    max_bytes: int = MAX_OUTPUT_BYTES,
+) -> Done:
+    """Run `argv` without a shell, with an empty standard input and the C locale.
+
+    Args:
+        argv: the program, found on PATH, and its arguments.
+        seconds: it is killed after this time.
+        environment: variables beside PATH, HOME and LC_ALL.
+        ok: exit statuses that are no error.
+        max_bytes: it is killed when it writes more to standard output.
+
+    Raises:
+        ExecuteError: it is missing, too slow, too talkative, or ended with another status.
+    """
+    name = argv[0].rsplit("/", 1)[-1]
+    try:
+        with subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_environment(environment),
+            start_new_session=True,
+        ) as process:
+            out, err = _read(process, name, time.monotonic() + seconds, seconds, max_bytes)
+            status = process.wait()
+    except FileNotFoundError as e:
+        raise ExecuteError(f"{name} is not installed") from e
+    except OSError as e:
+        raise ExecuteError(f"{name} cannot be started: {e.strerror}") from e
+    done = Done(status, out.decode(errors="replace"), err.decode(errors="replace"))
+    if status not in ok:
+        words = (done.err.strip() or done.out.strip()).splitlines()
+        raise ExecuteError(
+            clean_text(f"{name} ended with status {status}: {words[-1] if words else 'no output'}", _ERROR_TEXT)
+        )
+    return done
+
+
+def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return {"PATH": _PATH, **kept, "LC_ALL": "C", **(extra or {})}
+
+
+def _read(
+    process: subprocess.Popen[bytes], name: str, deadline: float, seconds: float, max_bytes: int
+) -> tuple[bytes, bytes]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    out, err = bytearray(), bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, out)
+        selector.register(process.stderr, selectors.EVENT_READ, err)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                _kill(process)
+                raise ExecuteError(f"{name} did not end within {seconds:g} s")
+            for key, _ in selector.select(left):
+                chunk = os.read(key.fd, _CHUNK)
+                if not chunk:
+                    selector.unregister(key.fileobj)
+                key.data.extend(chunk if key.data is out else chunk[: _MAX_ERROR_BYTES - len(err)])
+            if len(out) > max_bytes:
+                _kill(process)
+                raise ExecuteError(f"{name} wrote more than {max_bytes} bytes")
+    return bytes(out), bytes(err)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # Its own session, so that what it started ends with it and no pipe stays open.
+    try:
+        os.killpg(process.pid, 9)
+    except ProcessLookupError:
+        process.kill()

@@ -1,0 +1,130 @@
+"""The command line of the agent: `cordon-agent run | report | simulate`.
+
+Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
+3 the state folder cannot be used. What went wrong is one line on standard error.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+from device_agent import __version__
+from device_agent.errors import AgentError, ExitCode
+
+DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
+_TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _JsonLines(logging.Formatter):
+    """One JSON object a line, for whoever collects logs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "at": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["error"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cordon-agent",
+        description="Reports what this device knows of its own security, and does what signed commands order.",
+        epilog="Exit status: 0 done, 1 broke while running, 2 wrong usage or configuration, 3 state folder unusable.",
+    )
+    parser.add_argument("--version", action="version", version=f"cordon-agent {__version__}")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    nouns = parser.add_subparsers(dest="noun", required=True, metavar="run | report | simulate")
+    run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
+    run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+    report = nouns.add_parser(
+        "report",
+        help="print one full report as JSON",
+        description="Look once, print one full report as JSON, and exit; needs no broker and no configuration.",
+    )
+    report.add_argument("--config", type=Path, help="take the device id from there; default: the host name")
+    from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
+
+    add_arguments(
+        nouns.add_parser(
+            "simulate",
+            help="many light devices in one process",
+            description="Simulate devices over real MQTT connections, for trying out, demonstrations and load.",
+        )
+    )
+    return parser
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from datetime import UTC, datetime
+
+    from device_agent.collectors import COLLECTORS
+    from device_agent.collectors.base import System
+    from device_agent.collectors.scan import Scanner
+    from device_agent.domain.report import findings_of, full_report
+    from device_agent.runtime import sender_of
+    from device_agent.settings import default_device_id, load
+
+    device_id = load(arguments.config).device_id if arguments.config else default_device_id()
+    findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), COLLECTORS).scan())
+    payload = full_report(sender_of(device_id), 0, datetime.now(UTC), findings)
+    sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from device_agent.collectors.base import System
+    from device_agent.runtime import run
+    from device_agent.settings import load
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    run(load(arguments.config), System(is_root_user=os.geteuid() == 0), stop)
+
+
+def _simulate(arguments: argparse.Namespace) -> None:
+    from device_agent.simulator.command import simulate
+
+    simulate(arguments)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    arguments = _parser().parse_args(argv)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
+    logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
+    try:
+        {"run": _run, "report": _report, "simulate": _simulate}[arguments.noun](arguments)
+    except AgentError as e:
+        return _complain(str(e), e.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has left; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.FAILED
+    except Exception as e:  # the one place where an unforeseen error becomes a line
+        logging.getLogger(__name__).debug("unforeseen", exc_info=e)
+        return _complain(f"{type(e).__name__}: {e} (more with --log-level debug)", ExitCode.FAILED)
+    return ExitCode.OK
+
+
+def _complain(text: str, code: ExitCode) -> int:
+    sys.stderr.write(f"cordon-agent: {' '.join(text.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,205 @@
+"""Decides, as time and messages pass, what is reported when: full reports until their receipt, heartbeats otherwise."""
+
+import logging
+import threading
+from functools import partial
+from typing import Final
+
+from pydantic import ValidationError
+
+from device_agent.clock import Clock
+from device_agent.commands import Publish
+from device_agent.domain.outbox import Outbox, Owed
+from device_agent.domain.report import Findings, Sender, full_report, heartbeat
+from device_agent.journal import Journal
+from device_agent.settings import ReportSettings
+from schemas.base import MAX_RECEIPT_BYTES, clean_text
+from schemas.events import DeviceEvent, Receipt, RejectReason
+from schemas.topics import Up
+
+# Between two full reports that were asked for: a controller gone wrong must not make the device flood the broker.
+RESEND_SECONDS: Final = 1.0
+REFUSED_EVENT_SECONDS: Final = 10.0  # between two events about refused commands, which anybody at the broker can cause
+_AGAIN_SECONDS: Final = 1.0  # until the next try, when the link took nothing
+_IDLE_SECONDS: Final = 3600.0
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """What the controller knows of this device, and what it has to be told; any thread."""
+
+    def __init__(
+        self, sender: Sender, settings: ReportSettings, journal: Journal, publish: Publish, clock: Clock
+    ) -> None:
+        self._sender = sender
+        self._settings = settings
+        self._journal = journal
+        self._publish = publish
+        self._clock = clock
+        self._mutex = threading.RLock()
+        self.wake = threading.Event()  # set when `tick` may have something to do earlier than it said
+        self._outbox: Outbox = journal.outbox()
+        self._findings: Findings | None = None
+        self._told_digest: str | None = None  # of the newest full report that was not rejected
+        self._accepted_digest: str | None = None
+        self._full_wanted_at: float | None = None
+        self._last_full_at = float("-inf")
+        self._last_sent_at = float("-inf")
+        self._is_online = False
+        self._is_telling_dropped = False
+        self._has_leapt = False
+        self._refused: tuple[int, str] = (0, "")
+        self._refused_told_at = float("-inf")
+
+    def found(self, findings: Findings, *, force: bool) -> None:
+        """A scan is done; a full report goes out when it found something new, or with `force`."""
+        with self._mutex:
+            self._findings = findings
+            if force or findings.digest != self._told_digest:
+                self._owe()
+        self.wake.set()
+
+    def online(self) -> None:
+        """The broker is there (again): whatever was under way is sent again."""
+        with self._mutex:
+            self._is_online = True
+            self._is_telling_dropped = False
+            self._outbox = self._outbox.reconnected()
+        self.wake.set()
+
+    def offline(self) -> None:
+        """The broker is gone."""
+        with self._mutex:
+            self._is_online = False
+
+    def receipt(self, raw: bytes) -> None:
+        """The controller's word on a report."""
+        try:
+            receipt = Receipt.model_validate_json(raw[: MAX_RECEIPT_BYTES + 1])  # a longer one is broken by the cut
+        except ValidationError:
+            _log.warning("a receipt that cannot be read was ignored")
+            return
+        with self._mutex:
+            outbox, settled = self._outbox.settle(receipt)
+            self._keep(outbox)
+            if settled.accepted is not None:
+                self._accepted_digest = settled.accepted
+                self._has_leapt = False
+            if settled.rejected is not None:
+                _log.warning("the controller rejected report %s: %s", receipt.seq, settled.rejected)
+                self._rejected(receipt.reason)
+            if settled.resend:
+                self._want_full()
+        self.wake.set()
+
+    def command_refused(self, reason: str) -> None:
+        """Somebody sent a command that no trusted key signed for this device."""
+        with self._mutex:
+            self._refused = (self._refused[0] + 1, reason)
+        self.wake.set()
+
+    def tick(self) -> float:
+        """Send what is due; returns after how many seconds to come back at the latest."""
+        with self._mutex:
+            if not self._is_online:
+                return _IDLE_SECONDS
+            now = self._clock.monotonic()
+            if self._full_wanted_at is not None and now >= self._full_wanted_at:
+                self._owe()
+            is_stuck = not (self._send_owed(now) and self._send_events(now) and self._send_heartbeat(now))
+            return _AGAIN_SECONDS if is_stuck else max(0.0, self._next(now) - now)
+
+    def _send_owed(self, now: float) -> bool:
+        for report in self._outbox.due(now, self._settings.receipt_timeout):
+            if not self._publish(Up.POSTURE, report.payload.encode()):
+                return False
+            self._outbox = self._outbox.sent(report.seq, now)
+            self._last_full_at = self._last_sent_at = now
+            _log.info("full report %d sent (attempt %d)", report.seq, report.attempts + 1)
+        return True
+
+    def _send_heartbeat(self, now: float) -> bool:
+        # While a full report is owed it speaks for us; a heartbeat with a higher number would make it look stale.
+        # After a rejection there is nothing that it could truthfully refer to.
+        if self._outbox.owed or self._told_digest is None or self._accepted_digest is None:
+            return True
+        if now < self._last_sent_at + self._settings.heartbeat_every:
+            return True
+        beat = heartbeat(self._sender, self._journal.take_seq(), self._clock.now(), self._accepted_digest)
+        if not self._publish(Up.POSTURE, beat):
+            return False
+        self._last_sent_at = now
+        return True
+
+    def _send_events(self, now: float) -> bool:
+        dropped = self._outbox.dropped
+        if dropped and not self._is_telling_dropped:
+            summary = "full reports given up while the controller could not be reached"
+            event = self._event("reports_dropped", "medium", dropped, summary)
+            if not self._publish(Up.EVENT, event, partial(self._dropped_told, dropped)):
+                return False
+            self._is_telling_dropped = True
+        count, reason = self._refused
+        if count and now >= self._refused_told_at + REFUSED_EVENT_SECONDS:
+            if not self._publish(Up.EVENT, self._event("command_refused", "high", count, reason)):
+                return False
+            self._refused, self._refused_told_at = (0, ""), now
+        return True
+
+    def _next(self, now: float) -> float:
+        times = [now + _IDLE_SECONDS]
+        if (due := self._outbox.next_due(self._settings.receipt_timeout)) is not None:
+            times.append(due)
+        elif self._accepted_digest is not None and self._told_digest is not None:
+            times.append(self._last_sent_at + self._settings.heartbeat_every)
+        if self._full_wanted_at is not None:
+            times.append(self._full_wanted_at)
+        if self._refused[0]:
+            times.append(self._refused_told_at + REFUSED_EVENT_SECONDS)
+        return min(times)
+
+    def _owe(self) -> None:
+        if self._findings is None:
+            return
+        self._full_wanted_at = None
+        seq = self._journal.take_seq()
+        payload = full_report(self._sender, seq, self._clock.now(), self._findings)
+        report = Owed(seq=seq, digest=self._findings.digest, payload=payload.decode())
+        self._told_digest = report.digest
+        self._keep(self._outbox.without(report.digest).owe(report))
+
+    def _keep(self, outbox: Outbox) -> None:
+        before, self._outbox = self._outbox, outbox
+        if [r.seq for r in before.owed] != [r.seq for r in outbox.owed] or before.dropped != outbox.dropped:
+            self._journal.save_outbox(outbox)
+
+    def _want_full(self) -> None:
+        if self._full_wanted_at is None:
+            self._full_wanted_at = max(self._clock.monotonic(), self._last_full_at + RESEND_SECONDS)
+
+    def _rejected(self, reason: RejectReason | None) -> None:
+        # The same report would be rejected again: the next scan sends a new one, changed or not.
+        self._told_digest = None
+        if reason is RejectReason.STALE_SEQUENCE and not self._has_leapt:
+            self._has_leapt = True
+            self._journal.leap_seq()
+            self._want_full()
+
+    def _dropped_told(self, count: int, taken: bool) -> None:
+        with self._mutex:
+            if taken:
+                self._keep(self._outbox.told(count))
+            self._is_telling_dropped = False
+
+    def _event(self, kind: str, severity: str, count: int, summary: str) -> bytes:
+        event = DeviceEvent.model_validate(
+            {
+                "device_id": self._sender.device_id,
+                "kind": kind,
+                "severity": severity,
+                "count": count,
+                "summary": clean_text(summary),
+                "at": self._clock.now(),
+            }
+        )
+        return event.model_dump_json().encode()

@@ -1,0 +1,172 @@
+"""Ties the agent together: a thread to look, one to tell, one to keep the connection, one to do commands."""
+
+import logging
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from device_agent import __version__
+from device_agent.actions import actions
+from device_agent.clock import Clock
+from device_agent.collectors import COLLECTORS
+from device_agent.collectors.base import System
+from device_agent.collectors.scan import Scanner
+from device_agent.commands import Commands
+from device_agent.domain.guard import Guard
+from device_agent.domain.report import Sender, findings_of
+from device_agent.errors import AgentError, SettingsError
+from device_agent.journal import Journal
+from device_agent.link import Goodbye, Link
+from device_agent.reporter import Reporter
+from device_agent.settings import Settings, read_secret
+from schemas.events import Status
+from schemas.signing import parse_public_key
+from schemas.topics import Down
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_STOP_SECONDS: Final = 5.0  # for the command that runs
+_log = logging.getLogger(__name__)
+
+
+def boot_id() -> str:
+    """The kernel's name for this boot; empty where it has none."""
+    try:
+        return _BOOT_ID.read_text().strip()[:64]
+    except OSError:
+        return ""
+
+
+def sender_of(device_id: str) -> Sender:
+    """Who reports from this machine."""
+    return Sender(device_id=device_id, boot_id=boot_id(), agent=__version__)
+
+
+class Agent:
+    """The running agent; `with` starts and stops it."""
+
+    def __init__(self, settings: Settings, system: System, clock: Clock) -> None:
+        """Put it together.
+
+        Raises:
+            AgentError: the state folder or a file of the connection cannot be used.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._stopping = threading.Event()
+        self._scan_wanted = threading.Event()
+        self._force = False
+        sender = sender_of(settings.device_id)
+        self._sender = sender
+        # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
+        self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
+        self._scanner = Scanner(system, COLLECTORS)
+        password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
+        status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
+        try:
+            self._link = Link(settings.device_id, settings.mqtt, password, status, self)
+        except OSError as e:  # ssl.SSLError is one
+            self._journal.close()
+            raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
+        self._reporter = Reporter(sender, settings.report, self._journal, self._link.publish, clock)
+        keys = [parse_public_key(text) for text in settings.commands.controller_keys]
+        self._commands = Commands(
+            Guard.of(settings.device_id, keys, settings.commands.allow),
+            actions(system),
+            self._journal,
+            self._link.publish,
+            clock=clock,
+            refused=self._reporter.command_refused,
+            succeeded=self.rescan,
+        )
+        self._threads = [
+            threading.Thread(target=self._scan_loop, name="scan", daemon=True),
+            threading.Thread(target=self._report_loop, name="report", daemon=True),
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        self._commands.start()
+        self._link.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping.set()
+        self._scan_wanted.set()
+        self._reporter.wake.set()
+        self._commands.stop(_STOP_SECONDS)
+        self._link.stop()
+        self._journal.close()
+
+    def rescan(self) -> None:
+        """Look again now, and send a full report whatever is found."""
+        self._force = True
+        self._scan_wanted.set()
+
+    def connected(self) -> None:
+        """The link is up."""
+        self._reporter.online()
+        self._commands.tell()
+
+    def disconnected(self) -> None:
+        """The link is down."""
+        self._reporter.offline()
+
+    def received(self, channel: Down, payload: bytes) -> None:
+        """The controller spoke."""
+        if channel is Down.COMMAND:
+            self._commands.received(payload)
+        else:
+            self._reporter.receipt(payload)
+
+    def _scan_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._scan_wanted.clear()
+            force, self._force = self._force, False
+            self._reporter.found(findings_of(self._scanner.scan()), force=force)
+            self._scan_wanted.wait(self._settings.report.scan_every)
+
+    def _report_loop(self) -> None:
+        while not self._stopping.is_set():
+            self._reporter.wake.clear()
+            wait = self._reporter.tick()
+            if not self._reporter.wake.wait(min(wait, self._settings.report.heartbeat_every)):
+                self._commands.tell()
+
+    def _online(self) -> bytes:
+        return self._status("online", with_time=True)
+
+    def _offline(self) -> bytes:
+        return self._status("offline", with_time=True)
+
+    def _status(self, state: Any, *, with_time: bool) -> bytes:
+        at = self._clock.now() if with_time else None
+        status = Status(state=state, boot_id=self._sender.boot_id, at=at)
+        return status.model_dump_json(exclude_none=True).encode()
+
+
+def run(settings: Settings, system: System, stop: threading.Event) -> None:
+    """Run the agent until `stop` is set.
+
+    Raises:
+        AgentError: it cannot start, or one of its threads broke.
+    """
+    broken: list[str] = []
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        _log.error("thread %s broke", args.thread.name if args.thread else "?", exc_info=args.exc_value)
+        broken.append(f"{args.exc_type.__name__}: {args.exc_value}")
+        stop.set()
+
+    before, threading.excepthook = threading.excepthook, hook
+    try:
+        with Agent(settings, system, Clock()):
+            _log.info("agent %s runs as %s", __version__, settings.device_id)
+            stop.wait()
+    finally:
+        threading.excepthook = before
+    if broken:
+        raise AgentError(broken[0])

@@ -1,0 +1,234 @@
+"""The agent's configuration: one TOML file, read once, every error naming file and key."""
+
+import os
+import re
+import socket
+import stat
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from device_agent.errors import SettingsError
+from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
+from schemas.commands import ActionName
+from schemas.signing import parse_public_key
+
+DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
+_MAX_CONFIG_BYTES: Final = 256 * 1024
+_MAX_SECRET_BYTES: Final = 4 * 1024
+_MAX_SERVERS: Final = 16
+_MAX_KEYS: Final = 16
+_MAX_ALLOW: Final = 64
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION: Final = re.compile(r"^(\d{1,9})(ms|s|m|h|d)$")
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+
+Protocol = Literal["auto", "5", "3.1.1"]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One address of the broker."""
+
+    host: str
+    port: int
+    tls: bool
+
+    def __str__(self) -> str:
+        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds of a text such as `90s`, `10m`, `2h`; anything else is left for the model to refuse."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            raise ValueError("a duration is a number with its unit, such as 90s, 10m or 2h")
+        return int(match[1]) * _UNITS[match[2]]
+    if isinstance(value, (int, float)):
+        raise ValueError("a duration needs its unit, such as 90s")  # noqa: TRY004 - pydantic reports ValueError only
+    return value
+
+
+def parse_server(text: str) -> Server:
+    """Read `mqtts://host[:port]` or `mqtt://host[:port]`.
+
+    Raises:
+        ValueError: another scheme, no host, or more than an address.
+    """
+    parts = urlsplit(text)
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise ValueError(f"a server is written mqtts://host:port or mqtt://host:port, not {text!r}")
+    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
+        raise ValueError("a server is only a host and a port; user name and password have their own keys")
+    return Server(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts")
+
+
+def _is_server(text: str) -> str:
+    parse_server(text)
+    return text
+
+
+def _is_key(text: str) -> str:
+    parse_public_key(text)
+    return text
+
+
+_Duration = Annotated[float, BeforeValidator(parse_duration)]  # seconds
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MqttSettings(_Part):
+    """How to reach the broker."""
+
+    servers: Annotated[
+        tuple[Annotated[str, AfterValidator(_is_server)], ...], Field(min_length=1, max_length=_MAX_SERVERS)
+    ]
+    protocol: Protocol = "auto"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    username: Annotated[str, Field(max_length=256)] | None = None
+    password_file: Path | None = None
+    keepalive: Annotated[_Duration, Field(ge=5, le=3600)] = 30.0
+    connect_timeout: Annotated[_Duration, Field(ge=0.1, le=120)] = 10.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("password_file needs username")
+        return self
+
+    @property
+    def addresses(self) -> tuple[Server, ...]:
+        """The servers, taken apart."""
+        return tuple(parse_server(text) for text in self.servers)
+
+
+class ReportSettings(_Part):
+    """How often the agent looks and tells; seconds."""
+
+    scan_every: Annotated[_Duration, Field(ge=1, le=86400)] = 300.0
+    heartbeat_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 60.0
+    receipt_timeout: Annotated[_Duration, Field(ge=0.1, le=3600)] = 30.0
+
+
+class CommandSettings(_Part):
+    """Whose commands run, and which; without both, none."""
+
+    controller_keys: Annotated[tuple[Annotated[str, AfterValidator(_is_key)], ...], Field(max_length=_MAX_KEYS)] = ()
+    allow: Annotated[tuple[ActionName, ...], Field(max_length=_MAX_ALLOW)] = ()
+
+
+class AgentPart(_Part):
+    """Where the agent keeps what must survive."""
+
+    state_dir: Path = DEFAULT_STATE_DIR
+
+
+class Settings(_Part):
+    """The whole file."""
+
+    device_id: DeviceId
+    mqtt: MqttSettings
+    report: ReportSettings = ReportSettings()
+    commands: CommandSettings = CommandSettings()
+    agent: AgentPart = AgentPart()
+
+
+def load(path: Path) -> Settings:
+    """Read and check a configuration file and the files it names.
+
+    Raises:
+        SettingsError: naming file and key.
+    """
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise SettingsError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
+        settings = Settings.model_validate(tomllib.loads(path.read_text()))
+    except OSError as e:
+        raise SettingsError(f"{path}: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: not TOML: {e}") from e
+    except ValidationError as e:
+        raise SettingsError(f"{path}: {_first_error(e)}") from e
+    _check_files(path, settings)
+    return settings
+
+
+def default_device_id() -> str:
+    """The host name, made to fit: for a report without configuration."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:MAX_DEVICE_ID]
+    return name if re.fullmatch(DEVICE_ID_PATTERN, name) else "unnamed"
+
+
+def read_secret(path: Path) -> str:
+    """The first line of a secret's file.
+
+    Raises:
+        SettingsError: it is missing, too large, or empty.
+    """
+    try:
+        with path.open("rb") as file:
+            lines = file.read(_MAX_SECRET_BYTES).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: {e}") from e
+    if not lines or not lines[0]:
+        raise SettingsError(f"{path}: the secret is empty")
+    return lines[0]
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = "no such key"
+    return f"{key}: {message}"
+
+
+def _check_files(config: Path, settings: Settings) -> None:
+    mqtt = settings.mqtt
+    for key, path in (
+        ("ca", mqtt.ca),
+        ("certificate", mqtt.certificate),
+        ("key", mqtt.key),
+        ("password_file", mqtt.password_file),
+    ):
+        if path is None:
+            continue
+        if not os.access(path, os.R_OK) or not path.is_file():
+            raise SettingsError(f"{config}: mqtt.{key}: {path} is not a file that can be read")
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if key in {"key", "password_file"} and mode & 0o077:
+            raise SettingsError(
+                f"{config}: mqtt.{key}: {path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
+            )
+    if mqtt.certificate is not None:
+        _check_name(config, mqtt.certificate, settings.device_id)
+
+
+def _check_name(config: Path, certificate: Path, device_id: str) -> None:
+    from cryptography import x509  # only with a certificate
+
+    try:
+        names = x509.load_pem_x509_certificate(certificate.read_bytes()).subject.get_attributes_for_oid(
+            x509.NameOID.COMMON_NAME
+        )
+    except ValueError as e:
+        raise SettingsError(f"{config}: mqtt.certificate: {certificate} is not a PEM certificate") from e
+    found = [str(name.value) for name in names]
+    if found != [device_id]:
+        raise SettingsError(
+            f"{config}: device_id is {device_id!r}, but the common name of {certificate} is "
+            f"{', '.join(found) or 'missing'}: the broker takes the client id from the certificate"
+        )
