@@ -1,6 +1,6 @@
 """Writes the JSON Schemas and the AsyncAPI document that others build against, from the models themselves.
 
-`python -m schemas.export` writes them beside the models; `--check` compares instead, so that CI sees a forgotten export.
+`python -m schemas.export` writes them beside the models; `--check` compares, so that CI sees a forgotten export.
 """
 
 import argparse

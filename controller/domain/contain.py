@@ -12,6 +12,7 @@ from controller.domain.respond import Wanted, releases, wanted
 
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
+REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a device nobody vouches for
 FOREVER: Final = float("inf")
 
 
@@ -23,7 +24,7 @@ def respond(draft: Draft, *, evidence_at: float, may_release: bool) -> None:
     want = wanted(draft.device.rules, draft.policies, draft.now)
     case = draft.device.case
     if case is None:
-        if want.level is not Level.NONE:
+        if want.level is not Level.NONE and draft.now >= draft.device.refused_until:
             _open(draft, want, evidence_at)
     elif may_release and releases(case, draft.device.rules, want, draft.now):
         _close(draft, case, POLICY, "a fresh report passes")

@@ -73,6 +73,7 @@ class Device:
     """Everything a decision about a device needs. `rules` has only those that are not satisfied.
 
     `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by.
+    `refused_until`: until then no policy contains it, because the broker could not vouch for who reported.
     """
 
     device_id: str
@@ -93,6 +94,7 @@ class Device:
     case: Case | None = None
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
+    refused_until: float = 0.0
 
     @property
     def level(self) -> Level:

@@ -165,13 +165,12 @@ class ReleaseProven:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftRepaired:
-    """The broker did not hold what it should; it does again."""
+class DriftFound:
+    """The broker did not hold what it should; it is being put right."""
 
     event_id: str
     case_id: str
     what: str
-    steps: tuple[dict[str, object], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +197,6 @@ DeviceEvent = (
     | ContainmentTroubled
     | ContainmentRefused
     | ReleaseProven
-    | DriftRepaired
+    | DriftFound
     | CommandDelivered
 )

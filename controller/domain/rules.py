@@ -9,6 +9,8 @@ from typing import Any, Final
 from cel_expr_python import cel
 from univers.versions import AlpineLinuxVersion, DebianVersion, InvalidVersion, RpmVersion, SemverVersion, Version
 
+from controller.domain.references import references
+
 MAX_EXPRESSION: Final = 2000  # characters
 _COMPARISONS_KEPT: Final = 8192  # entries; a fleet repeats few version pairs
 
@@ -19,16 +21,12 @@ _TYPES: Final[dict[str, cel.Type]] = {
     "list(string)": cel.Type.List(cel.Type.STRING),
     "list(int)": cel.Type.List(cel.Type.INT),
 }
-_SCHEMES: Final[dict[str, type[Version]]] = {
+SCHEMES: Final[dict[str, type[Version]]] = {
     "deb": DebianVersion,
     "rpm": RpmVersion,
     "apk": AlpineLinuxVersion,
     "semver": SemverVersion,
 }
-# String literals go first, so that a name inside one is not taken for a fact.
-_TOKEN: Final = re.compile(
-    r"""(?P<text>r?"(?:\\.|[^"\\])*"|r?'(?:\\.|[^'\\])*')|(?P<name>(?<![\w.])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)"""
-)
 
 
 class ExpressionError(ValueError):
@@ -56,9 +54,9 @@ def older(a: str, b: str, scheme: str) -> bool:
     Raises:
         ValueError: an unknown scheme, or text that is not a version in it.
     """
-    kind = _SCHEMES.get(scheme)
+    kind = SCHEMES.get(scheme)
     if kind is None:
-        raise ValueError(f"unknown version scheme {scheme!r}: one of {', '.join(_SCHEMES)}")
+        raise ValueError(f"unknown version scheme {scheme!r}: one of {', '.join(SCHEMES)}")
     try:
         return bool(kind(a) < kind(b))
     except InvalidVersion as e:
@@ -85,10 +83,13 @@ class Language:
 
     Args:
         facts: type of each fact by its name: string, int, bool, list(string) or list(int).
+
+    Attributes:
+        names: the declared facts.
     """
 
     def __init__(self, facts: Mapping[str, str]) -> None:
-        self._names = frozenset(facts)
+        self.names = frozenset(facts)
         string = cel.Type.STRING
         overload = cel.Overload(
             "older_versions", return_type=cel.Type.BOOL, parameters=[string, string, string], impl=older
@@ -113,18 +114,7 @@ class Language:
         if compiled.return_type() != cel.Type.BOOL:
             kind = compiled.return_type().name()
             raise ExpressionError(f"a check answers yes or no, this one yields {kind}\n | {text}")
-        return Expression(text, self._uses(text), compiled)
-
-    def _uses(self, text: str) -> frozenset[str]:
-        found = set()
-        for match in _TOKEN.finditer(text):
-            name = match.group("name")
-            # `list.exists(...)` names the fact `list`: cut trailing parts until a declared fact is left.
-            while name and name not in self._names:
-                name = name.rpartition(".")[0]
-            if name:
-                found.add(name)
-        return frozenset(found)
+        return Expression(text, references(compiled.serialize()) & self.names, compiled)
 
     def activation(self, facts: Mapping[str, Any]) -> Any:
         """Facts made ready for `evaluate`; shared by all rules of one device, which halves the cost."""

@@ -189,10 +189,10 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.ContainmentRefused():
             draft.record("containment refused", case_id=event.case_id, alert=True, reason=event.reason)
             if mine:
-                draft.update(case=None)
+                draft.update(case=None, refused_until=draft.now + contain.REFUSAL_PAUSE)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
-        case ev.DriftRepaired():
-            draft.record("drift repaired", case_id=event.case_id, alert=True, what=event.what, steps=list(event.steps))
+        case ev.DriftFound():
+            draft.record("drift found", case_id=event.case_id, alert=True, what=event.what)
         case _:
             raise TypeError(f"no step for {type(event).__name__}")

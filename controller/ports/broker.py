@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+from schemas.topics import down_branch, up_branch
+
 # How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
 BAN_MARK: Final = "cordon/"
 
@@ -23,6 +25,15 @@ class AccessRule:
 
 
 Rules = tuple[AccessRule, ...]
+
+
+def restriction(client_id: str) -> Rules:
+    """The rules of a restricted client, in the order the broker asks them."""
+    return (
+        AccessRule(up_branch(client_id), "allow", "publish"),
+        AccessRule(down_branch(client_id), "allow", "subscribe"),
+        AccessRule("#", "deny", "all"),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,19 +3,12 @@
 from typing import Final
 
 from controller.adapters.emqx.rows import DATABASE, CacheRow, SourceRow
-from controller.ports.broker import AccessRule, Rules
+from controller.ports.broker import restriction
 from schemas import topics
 
+__all__ = ["consulted", "outside", "restriction", "wrongly_allowed"]
+
 _SHARED: Final = ("$share/", "$queue/", "$exclusive/")
-
-
-def restriction(client_id: str) -> Rules:
-    """The rules of a restricted client, in the order EMQX asks them."""
-    return (
-        AccessRule(topics.up_branch(client_id), "allow", "publish"),
-        AccessRule(topics.down_branch(client_id), "allow", "subscribe"),
-        AccessRule("#", "deny", "all"),
-    )
 
 
 def outside(client_id: str, filters: tuple[str, ...]) -> tuple[str, ...]:

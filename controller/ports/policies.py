@@ -1,0 +1,40 @@
+"""What may be wrong with policy files, told so that an author finds the place."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from controller.ports.errors import ControllerError
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong, and where: line and column from 1, 0 when it concerns the file as a whole.
+
+    `excerpt` is the line of the file, `caret` the column within it that is meant.
+    """
+
+    source: str
+    line: int
+    column: int
+    message: str
+    excerpt: str = ""
+    caret: int = 0
+
+    def __str__(self) -> str:
+        place = f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+        text = f"{place}: {self.message}"
+        if self.excerpt:
+            text += f"\n {self.excerpt}\n {' ' * (self.caret - 1)}^"
+        return text
+
+
+class PolicyError(ControllerError):
+    """Policies cannot be used; `str()` is every problem of every file.
+
+    Attributes:
+        problems: all of them, in the order of files and lines.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))

@@ -1,0 +1,63 @@
+"""What one pass of decisions changes, gathered so that it is committed together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from controller.domain.device import Device
+from controller.domain.draft import Outcome
+from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
+from controller.ports.store import DeadLetter, Writes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Filled by steps, turned into `Writes` once; a device that changed twice is written once, as it is last."""
+
+    devices: dict[str, Device] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
+    reports: dict[str, tuple[str, str, float, bytes]] = field(default_factory=dict)
+    audit: list[tuple[float, AuditEntry]] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    commands: dict[str, CommandRecord] = field(default_factory=dict)
+    dead: list[DeadLetter] = field(default_factory=list)
+    receipts: list[SendReceipt] = field(default_factory=list)
+
+    def add(self, outcome: Outcome, now: float) -> None:
+        """Take everything of an outcome but the device, which the caller knows how to write."""
+        if outcome.receipts:
+            self.receipts.extend(outcome.receipts)
+        if outcome.audit:
+            self.audit.extend((now, entry) for entry in outcome.audit)
+        if outcome.effects:
+            self.effects.extend(outcome.effects)
+        for record in outcome.commands:
+            self.commands[record.command_id] = record
+
+    def writes(self) -> Writes:
+        """The same as one value for the store."""
+        seen: Sequence[tuple[str, float]] = [pair for pair in self.seen.items() if pair[0] not in self.devices]
+        return Writes(
+            tuple(self.devices.values()),
+            tuple(seen),
+            tuple(self.reports.values()),
+            tuple(self.audit),
+            tuple(self.effects),
+            tuple(self.done),
+            tuple(self.commands.values()),
+            tuple(self.dead),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return not (
+            self.devices
+            or self.seen
+            or self.audit
+            or self.effects
+            or self.done
+            or self.commands
+            or self.dead
+            or self.reports
+        )

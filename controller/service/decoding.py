@@ -1,0 +1,100 @@
+"""Takes a message from a device apart: bounded, validated, or refused with a reason that the device can read."""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from controller.ports.messages import Incoming
+from schemas.base import (
+    MAX_EVENT_BYTES,
+    MAX_POSTURE_BYTES,
+    MAX_RESULT_BYTES,
+    MAX_STATUS_BYTES,
+    WIRE_VERSION,
+    clean_text,
+)
+from schemas.commands import CommandResult
+from schemas.events import DeviceEvent, RejectReason, Status
+from schemas.posture import REPORT, FullReport, Heartbeat
+from schemas.topics import TopicError, Up, UpTopic, parse_up
+
+_LIMITS: Final = {
+    Up.POSTURE: MAX_POSTURE_BYTES,
+    Up.STATUS: MAX_STATUS_BYTES,
+    Up.EVENT: MAX_EVENT_BYTES,
+    Up.RESULT: MAX_RESULT_BYTES,
+}
+_MODELS: Final[dict[Up, type[BaseModel]]] = {Up.STATUS: Status, Up.EVENT: DeviceEvent, Up.RESULT: CommandResult}
+_MAX_DETAIL: Final = 300  # characters of an explanation
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A valid message of `device_id`."""
+
+    device_id: str
+    body: FullReport | Heartbeat | Status | DeviceEvent | CommandResult
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A message that is none; `device_id` is empty where the topic names no device to tell."""
+
+    device_id: str
+    reason: RejectReason
+    detail: str
+    seq: int | None = None
+
+
+def decode(message: Incoming) -> Accepted | Refused:
+    """Read one message. Never raises for anything a device can send."""
+    try:
+        topic = parse_up(message.topic)
+    except TopicError as e:
+        return Refused("", RejectReason.UNKNOWN_TOPIC, str(e))
+    limit = _LIMITS[topic.channel]
+    size = len(message.payload)
+    if size > limit:
+        return Refused(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")
+    if message.retain and topic.channel is not Up.STATUS:
+        return Refused(topic.device_id, RejectReason.INVALID, "a retained message is not news: publish without retain")
+    try:
+        body = _read(topic, message.payload)
+    except ValidationError as e:
+        return _explain(topic.device_id, message.payload, e)
+    claimed = getattr(body, "device_id", topic.device_id)
+    if claimed != topic.device_id:
+        seq = getattr(body, "seq", None)
+        return Refused(topic.device_id, RejectReason.WRONG_DEVICE, "payload and topic name different devices", seq)
+    return Accepted(topic.device_id, body)
+
+
+def _read(topic: UpTopic, payload: bytes) -> Any:
+    if topic.channel is Up.POSTURE:
+        return REPORT.validate_json(payload)
+    return _MODELS[topic.channel].model_validate_json(payload)
+
+
+def _explain(device_id: str, payload: bytes, error: ValidationError) -> Refused:
+    """The slow path: find the word that helps the device most."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return Refused(device_id, RejectReason.MALFORMED, clean_text(first["msg"], _MAX_DETAIL))
+    try:
+        raw = json.loads(payload)
+    except (ValueError, RecursionError):
+        return Refused(device_id, RejectReason.MALFORMED, "not JSON")
+    if not isinstance(raw, dict):
+        return Refused(device_id, RejectReason.MALFORMED, "not a JSON object")
+    seq = raw.get("seq")
+    seq = seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= 2**53 - 1 else None
+    if raw.get("v") != WIRE_VERSION or isinstance(raw.get("v"), bool):
+        return Refused(
+            device_id, RejectReason.UNSUPPORTED_VERSION, f"this controller speaks version {WIRE_VERSION}", seq
+        )
+    if first["type"] in ("union_tag_invalid", "union_tag_not_found") and not first["loc"]:
+        return Refused(device_id, RejectReason.UNKNOWN_KIND, "kind is full or heartbeat", seq)
+    place = ".".join(str(part) for part in first["loc"])
+    return Refused(device_id, RejectReason.INVALID, clean_text(f"{place}: {first['msg']}", _MAX_DETAIL), seq)

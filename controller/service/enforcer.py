@@ -1,0 +1,189 @@
+"""Carries out one effect at the broker or towards the device, and says as an event what came of it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from controller.domain import events as ev
+from controller.domain.device import Device
+from controller.domain.effects import (
+    Containing,
+    Effect,
+    EndIsolation,
+    IsolateClient,
+    ReleaseClient,
+    RestrictClient,
+    SendCommand,
+)
+from controller.domain.policy import Level
+from controller.ports.broker import BrokerControl, Grade, KeepRules, Proof, Rules
+from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
+from controller.ports.messages import Messages
+from controller.service.keeper import Keeper
+from schemas.commands import Command
+from schemas.topics import Down, down
+
+MIN_EXPIRY: Final = 1  # second
+
+SignCommand = Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Carried out and seen; `event` tells the device's state about it, if there is something to tell."""
+
+    event: ev.DeviceEvent | None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not done yet: try again, for ever if it has to be. `event` is told only the first time."""
+
+    trouble: str
+    event: ev.DeviceEvent | None
+
+
+class Enforcer:
+    """The only one that touches the broker on behalf of a decision."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        broker: BrokerControl,
+        messages: Messages,
+        sign: SignCommand,
+        *,
+        accept_claimed: bool = False,
+    ) -> None:
+        self._keeper = keeper
+        self._broker = broker
+        self._messages = messages
+        self._sign = sign
+        self._accept_claimed = accept_claimed
+
+    async def carry_out(self, effect: Effect) -> Done | Again:
+        """Do what `effect` says, unless a later decision has overtaken it."""
+        device = self._keeper.get(effect.device_id)
+        if device is None or not is_current(effect, device):
+            await self._overtaken(effect, device)
+            return Done(None)
+        if isinstance(effect, SendCommand):
+            return await self._send(effect)
+        try:
+            return await self._contain(effect)
+        except BrokerError as e:
+            return self._troubled(effect, str(e), ())
+
+    async def _contain(self, effect: Containing) -> Done | Again:
+        refusal = await self._vouch(effect)
+        if refusal is not None:
+            return refusal
+        keeper = self._keeper
+        proof: Proof
+        level = Level.RESTRICTED
+        match effect:
+            case RestrictClient():
+                proof = await self._broker.restrict(effect.device_id, self._keep(effect))
+            case IsolateClient():
+                level = Level.ISOLATED
+                proof = await self._broker.isolate(
+                    effect.device_id,
+                    self._keep(effect),
+                    case=effect.case_id,
+                    reason=effect.reason,
+                    until=effect.until,
+                )
+            case EndIsolation():
+                proof = await self._broker.end_isolation(effect.device_id)
+            case ReleaseClient():
+                kept = await keeper.store.kept_rules(effect.device_id, effect.case_id)
+                proof = await self._broker.release(effect.device_id, kept or ())
+        steps = steps_of(proof)
+        if not proof.holds:
+            return self._troubled(effect, proof.missing, steps)
+        if isinstance(effect, ReleaseClient):
+            await keeper.store.forget_rules(effect.device_id, effect.case_id)
+            return Done(ev.ReleaseProven(keeper.new_id(), effect.case_id, steps))
+        return Done(ev.ContainmentProven(keeper.new_id(), effect.case_id, level, proof.cut_at, steps))
+
+    async def _vouch(self, effect: Containing) -> Done | Again | None:
+        """Refuse to let a policy contain a device on the word of somebody who may not be that device."""
+        by_policy = isinstance(effect, (RestrictClient, IsolateClient)) and effect.by_policy
+        if not by_policy or self._accept_claimed:
+            return None
+        grade = await self._broker.grade(effect.device_id)
+        if grade in (Grade.PROVEN, Grade.KNOWN):
+            return None
+        if grade is Grade.UNSEEN:
+            return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
+        reason = "the broker lets this client in without any proof of who it is"
+        return Done(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
+
+    def _keep(self, effect: RestrictClient | IsolateClient) -> KeepRules:
+        async def keep(rules: Rules) -> None:
+            store, now = self._keeper.store, self._keeper.clock.now()
+            await store.keep_rules(effect.device_id, effect.case_id, rules, now)
+
+        return keep
+
+    async def _overtaken(self, effect: Effect, device: Device | None) -> None:
+        """A release that a newer case overtook: the rules kept for the old case belong to the newer one."""
+        if not isinstance(effect, ReleaseClient) or device is None or device.case is None:
+            return
+        store = self._keeper.store
+        kept = await store.kept_rules(effect.device_id, effect.case_id)
+        if kept is not None and device.case.case_id != effect.case_id:
+            await store.keep_rules(effect.device_id, device.case.case_id, kept, self._keeper.clock.now())
+            await store.forget_rules(effect.device_id, effect.case_id)
+
+    async def _send(self, effect: SendCommand) -> Done | Again:
+        now = self._keeper.clock.now()
+        command = Command(
+            command_id=effect.command_id,
+            device_id=effect.device_id,
+            action=effect.action,
+            params=dict(effect.params),
+            dry_run=effect.dry_run,
+            issued_at=datetime.fromtimestamp(effect.issued_at, UTC),
+            expires_at=datetime.fromtimestamp(effect.expires_at, UTC),
+            counter=effect.counter,
+        )
+        envelope = self._sign(command.model_dump_json().encode())
+        expiry = max(MIN_EXPIRY, int(effect.expires_at - now))
+        topic = down(effect.device_id, Down.COMMAND)
+        try:
+            await self._messages.publish_confirmed(topic, envelope, expiry_seconds=expiry)
+        except NoSubscriberError:
+            return Done(None)  # the device is away; it is sent again when it says online
+        except MessagesError as e:
+            return Again(str(e), None)
+        return Done(ev.CommandDelivered(self._keeper.new_id(), effect.command_id))
+
+    def _troubled(self, effect: Containing, trouble: str, steps: tuple[dict[str, object], ...]) -> Again:
+        event = ev.ContainmentTroubled(self._keeper.new_id(), effect.case_id, type(effect).__name__, trouble, steps)
+        return Again(trouble, event)
+
+
+def steps_of(proof: Proof) -> tuple[dict[str, object], ...]:
+    """The steps as plain data for the record."""
+    return tuple(asdict(one) for one in proof.steps)
+
+
+def is_current(effect: Effect, device: Device) -> bool:
+    """Whether the device's state still asks for this effect."""
+    case = device.case
+    match effect:
+        case SendCommand():
+            return any(command.command_id == effect.command_id for command in device.commands)
+        case ReleaseClient():
+            return case is None
+        case RestrictClient() | EndIsolation():
+            return case is not None and case.case_id == effect.case_id and case.level is Level.RESTRICTED
+        case IsolateClient():
+            return (
+                case is not None
+                and case.case_id == effect.case_id
+                and case.level is Level.ISOLATED
+                and case.isolate_until == effect.until
+            )

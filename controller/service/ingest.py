@@ -1,0 +1,193 @@
+"""The hot path: a batch of messages in, one commit, then the acknowledgements in order and the receipts."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain import events as ev
+from controller.domain.device import Device
+from controller.domain.effects import SendReceipt
+from controller.domain.evaluate import judge
+from controller.domain.facts import gather
+from controller.domain.findings import Finding
+from controller.ports.messages import Incoming, Messages
+from controller.ports.store import DeadLetter
+from controller.service.batch import Batch
+from controller.service.decoding import Accepted, Refused, decode
+from controller.service.keeper import Keeper, TooManyDevicesError
+from schemas.commands import CommandResult
+from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict
+from schemas.posture import FullReport, Heartbeat, Sections
+from schemas.topics import Down, down
+
+MAX_BATCH: Final = 512  # messages
+MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
+RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    message: Incoming
+    content: Accepted | Refused
+    received_at: float  # Unix seconds
+    stored: Mapping[str, bytes]
+
+
+class Ingest:
+    """Takes messages from the link to the store.
+
+    `counts` has received, reports, heartbeats, refused:<reason>, receipts_not_sent.
+    """
+
+    def __init__(self, messages: Messages, keeper: Keeper, log: Log) -> None:
+        self._messages = messages
+        self._keeper = keeper
+        self._log = log
+        self.counts: Counter[str] = Counter()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.take(await self._messages.receive(MAX_BATCH))
+
+    async def take(self, messages: Sequence[Incoming]) -> None:
+        """One batch: decided, kept, acknowledged, answered, in this order."""
+        decoded = [decode(message) for message in messages]
+        stored = await self._stored_sections(decoded)
+        # No await from here to the commit: nothing else may change a device in between.
+        batch = Batch()
+        clock = self._keeper.clock
+        now = clock.now()
+        offset = now - clock.monotonic()
+        for message, content in zip(messages, decoded, strict=True):
+            self._one(_Delivery(message, content, message.received_at + offset, stored), now, batch)
+        await self._keeper.commit(batch)
+        self._messages.acknowledge(messages)
+        for receipt in batch.receipts:
+            self._answer(receipt)
+
+    async def _stored_sections(self, decoded: Sequence[Accepted | Refused]) -> dict[str, bytes]:
+        """Stored reports to judge again, of devices whose heartbeat comes after the policies changed."""
+        keeper = self._keeper
+        found: dict[str, bytes] = {}
+        for content in decoded:
+            if not isinstance(content, Accepted) or not isinstance(content.body, Heartbeat):
+                continue
+            device = keeper.get(content.device_id)
+            if device is None or device.judged_by == keeper.policies.version or content.device_id in found:
+                continue
+            sections = await keeper.store.sections(content.device_id)
+            if sections is not None:
+                found[content.device_id] = sections
+        return found
+
+    def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:
+        self.counts["received"] += 1
+        content = delivery.content
+        if isinstance(content, Refused):
+            self._refuse(delivery.message, content, now, batch)
+            return
+        try:
+            self._accept(content, delivery, now, batch)
+        except TooManyDevicesError as e:
+            self._refuse(delivery.message, Refused(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch)
+        except Exception as e:  # noqa: BLE001 - one message must never stop the others
+            self._log("message failed", {"topic": delivery.message.topic, "error": repr(e)})
+            why = Refused(content.device_id, RejectReason.OTHER, "the controller could not work with it")
+            self._refuse(delivery.message, why, now, batch)
+
+    def _accept(self, content: Accepted, delivery: _Delivery, now: float, batch: Batch) -> None:
+        keeper = self._keeper
+        device = keeper.get_or_new(content.device_id, now)
+        event_id = keeper.new_id()
+        event: ev.DeviceEvent
+        match content.body:
+            case FullReport() as report:
+                self._full(device, report, delivery, now, batch)
+                return
+            case Heartbeat() as beat:
+                event = ev.HeartbeatReceived(
+                    event_id,
+                    beat.seq,
+                    beat.digest,
+                    delivery.received_at,
+                    self._judge_again(device, beat, delivery.stored),
+                    keeper.policies.version,
+                )
+                self.counts["heartbeats"] += 1
+            case Status() as status:
+                event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
+            case DeviceEvent() as told:
+                event = ev.DeviceTold(event_id, told.kind, told.severity, told.count, told.summary)
+            case CommandResult() as result:
+                event = ev.CommandReported(
+                    event_id, result.command_id, result.state, result.reason, tuple(result.detail.items())
+                )
+        keeper.apply(device, event, now, batch)
+
+    def _full(self, device: Device, report: FullReport, delivery: _Delivery, now: float, batch: Batch) -> None:
+        keeper = self._keeper
+        facts = gather(report.sections, device.device_id, device.device_class, device.tags)
+        event = ev.PostureReported(
+            keeper.new_id(),
+            report.seq,
+            report.digest,
+            report.boot_id,
+            report.agent,
+            delivery.received_at,
+            judge(keeper.policies, keeper.language, facts),
+            keeper.policies.version,
+        )
+        outcome = keeper.apply(device, event, now, batch)
+        self.counts["reports"] += 1
+        accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
+        if accepted and outcome.device.digest != device.digest:
+            sections = _sections_bytes(delivery.message.payload)
+            batch.reports[device.device_id] = (device.device_id, report.digest, delivery.received_at, sections)
+
+    def _judge_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> tuple[Finding, ...] | None:
+        """Findings by the present policies where the stored report was judged by others."""
+        keeper = self._keeper
+        raw = stored.get(device.device_id)
+        if raw is None or device.judged_by == keeper.policies.version or beat.digest != device.digest:
+            return None
+        facts = gather(Sections.model_validate_json(raw), device.device_id, device.device_class, device.tags)
+        return judge(keeper.policies, keeper.language, facts)
+
+    def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
+        self.counts[f"refused:{why.reason.value}"] += 1
+        batch.dead.append(
+            DeadLetter(
+                now,
+                why.device_id,
+                message.topic[:256],
+                why.reason.value,
+                why.detail,
+                len(message.payload),
+                message.payload[:MAX_DEAD_PAYLOAD],
+            )
+        )
+        if why.device_id:
+            batch.receipts.append(SendReceipt(why.device_id, why.seq, Verdict.REJECTED, None, why.reason, why.detail))
+
+    def _answer(self, receipt: SendReceipt) -> None:
+        body = Receipt(
+            seq=receipt.seq,
+            verdict=receipt.verdict,
+            digest=receipt.digest,
+            reason=receipt.reason,
+            detail=receipt.detail,
+        )
+        payload = body.model_dump_json(exclude_none=receipt.verdict is not Verdict.REJECTED).encode()
+        topic = down(receipt.device_id, Down.RECEIPT)
+        if not self._messages.publish(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
+            self.counts["receipts_not_sent"] += 1
+
+
+def _sections_bytes(payload: bytes) -> bytes:
+    """The sections of a valid report, as sent."""
+    return json.dumps(json.loads(payload)["sections"], separators=(",", ":"), ensure_ascii=False).encode()

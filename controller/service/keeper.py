@@ -1,0 +1,169 @@
+"""Holds every device's state in memory, takes events through `step` in order, and keeps what follows durable."""
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from controller.domain.device import Device
+from controller.domain.draft import Outcome
+from controller.domain.effects import Effect
+from controller.domain.events import DeviceEvent, HeartbeatReceived
+from controller.domain.policy import PolicySet
+from controller.domain.respond import deadline
+from controller.domain.rules import Language
+from controller.domain.step import step
+from controller.ports.clock import Clock, Ids
+from controller.ports.store import Store, Writes
+from controller.service.batch import Batch
+
+DEFAULT_MAX_DEVICES: Final = 200_000
+
+
+class TooManyDevicesError(Exception):
+    """The fleet is as large as this controller was told to serve."""
+
+
+class Keeper:
+    """The one place where device state changes; every method is called on the event loop's thread.
+
+    Memory runs ahead of the store only while a commit is under way: nothing is acknowledged, sent or carried out
+    before the commit that holds it returned.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        policies: PolicySet,
+        language: Language,
+        clock: Clock,
+        ids: Ids,
+        max_devices: int = DEFAULT_MAX_DEVICES,
+    ) -> None:
+        self.store = store
+        self.policies = policies
+        self.language = language
+        self.clock = clock
+        self.devices: dict[str, Device] = {}
+        self._ids = ids
+        self._max_devices = max_devices
+        self._forward: Callable[[Effect], None] = _nowhere
+        # Oldest contact first: finding silent devices costs nothing for the others.
+        self._by_contact: OrderedDict[str, None] = OrderedDict()
+        self._deadlines: dict[str, float] = {}
+        self._heap: list[tuple[float, str]] = []
+
+    def forward_effects_to(self, take: Callable[[Effect], None]) -> None:
+        """Whom to hand effects after their commit: the outbox."""
+        self._forward = take
+
+    def load(self, devices: Iterable[Device]) -> None:
+        """Take up what the store holds, at the start."""
+        for device in sorted(devices, key=lambda one: one.last_seen):
+            self.devices[device.device_id] = device
+            if not device.stale:
+                self._by_contact[device.device_id] = None
+            self._schedule(device)
+
+    def new_id(self) -> str:
+        """For the next event."""
+        return self._ids.new(self.clock.now())
+
+    def get(self, device_id: str) -> Device | None:
+        """The device as it is now."""
+        return self.devices.get(device_id)
+
+    def get_or_new(self, device_id: str, now: float) -> Device:
+        """The device, or a new one that was first seen `now`.
+
+        Raises:
+            TooManyDevicesError: there is no room for another.
+        """
+        device = self.devices.get(device_id)
+        if device is None:
+            if len(self.devices) >= self._max_devices:
+                raise TooManyDevicesError(f"{self._max_devices} devices are known already")
+            device = Device(device_id, first_seen=now, last_seen=now)
+        return device
+
+    def apply(self, device: Device, event: DeviceEvent, now: float, batch: Batch) -> Outcome:
+        """Step `device` and note in `batch` what has to be kept; the caller commits the batch."""
+        outcome = step(device, event, now, self.policies)
+        after = outcome.device
+        batch.add(outcome, now)
+        device_id = after.device_id
+        if after is not device:
+            self.devices[device_id] = after
+            if type(event) is HeartbeatReceived and not outcome.audit and after.rules is device.rules:
+                batch.seen[device_id] = after.last_seen
+                if device_id in batch.devices:
+                    batch.devices[device_id] = after
+            else:
+                batch.devices[device_id] = after
+            if after.last_seen != device.last_seen or after.stale is not device.stale:
+                self._contact(after)
+            if after.rules or after.case or after.commands or device_id in self._deadlines:
+                self._schedule(after)
+        return outcome
+
+    async def commit(self, batch: Batch) -> None:
+        """Keep the batch, then hand its effects on."""
+        if not batch.is_empty:
+            await self.store.commit(batch.writes())
+        for effect in batch.effects:
+            self._forward(effect)
+
+    async def handle(self, device_id: str, event: DeviceEvent, *, done: tuple[str, ...] = ()) -> Outcome:
+        """One event, kept before this returns; `done` are effects that it ends.
+
+        Raises:
+            TooManyDevicesError: it would be one device too many.
+        """
+        now = self.clock.now()
+        batch = Batch(done=list(done))
+        outcome = self.apply(self.get_or_new(device_id, now), event, now, batch)
+        await self.commit(batch)
+        return outcome
+
+    async def drop_effects(self, effect_ids: tuple[str, ...]) -> None:
+        """These need nothing more: carried out without news, or overtaken."""
+        await self.store.commit(Writes(done=effect_ids))
+
+    def silent_since(self, moment: float, most: int) -> list[Device]:
+        """Devices not heard of since `moment` and not stale yet, longest silence first."""
+        found: list[Device] = []
+        for device_id in self._by_contact:
+            device = self.devices[device_id]
+            if device.last_seen >= moment or len(found) >= most:
+                break
+            found.append(device)
+        return found
+
+    def due(self, now: float, most: int) -> list[Device]:
+        """Devices whose deadline has come, at most `most`; each is given once until it is stepped again."""
+        found: list[Device] = []
+        while self._heap and self._heap[0][0] <= now and len(found) < most:
+            at, device_id = heapq.heappop(self._heap)
+            if self._deadlines.get(device_id) == at:
+                del self._deadlines[device_id]
+                found.append(self.devices[device_id])
+        return found
+
+    def _contact(self, device: Device) -> None:
+        if device.stale:
+            self._by_contact.pop(device.device_id, None)
+        else:
+            self._by_contact[device.device_id] = None
+            self._by_contact.move_to_end(device.device_id)
+
+    def _schedule(self, device: Device) -> None:
+        at = deadline(device, self.policies)
+        if at is None:
+            self._deadlines.pop(device.device_id, None)
+        elif self._deadlines.get(device.device_id) != at:
+            self._deadlines[device.device_id] = at
+            heapq.heappush(self._heap, (at, device.device_id))
+
+
+def _nowhere(_effect: Effect) -> None:
+    raise RuntimeError("effects have nowhere to go: the outbox is not connected")

@@ -1,0 +1,39 @@
+"""Notices what no message tells: silence, grace periods, the end of an isolation, commands that expired."""
+
+import asyncio
+from typing import Final
+
+from controller.domain.events import FellSilent, TimePassed
+from controller.service.batch import Batch
+from controller.service.keeper import Keeper
+
+TICK: Final = 0.25  # seconds
+MOST_AT_ONCE: Final = 1000  # devices; the rest follows with the next tick
+
+
+class Timers:
+    """Turns the passing of time into events. `stale_after`: seconds a device may be silent."""
+
+    def __init__(self, keeper: Keeper, stale_after: float) -> None:
+        self._keeper = keeper
+        self._stale_after = stale_after
+        # Silence counts from when this controller began to listen, or a restart would call every device silent.
+        self._listening_since = keeper.clock.now()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.tick()
+            await asyncio.sleep(TICK)
+
+    async def tick(self) -> None:
+        """Handle everything that is due now."""
+        keeper = self._keeper
+        now = keeper.clock.now()
+        batch = Batch()
+        for device in keeper.due(now, MOST_AT_ONCE):
+            keeper.apply(device, TimePassed(keeper.new_id()), now, batch)
+        if now - self._listening_since >= self._stale_after:
+            for device in keeper.silent_since(now - self._stale_after, MOST_AT_ONCE):
+                keeper.apply(device, FellSilent(keeper.new_id(), now - device.last_seen), now, batch)
+        await keeper.commit(batch)
