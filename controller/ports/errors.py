@@ -5,6 +5,10 @@ class ControllerError(Exception):
     """The root of every error that an operator may see; `str()` is the text they see."""
 
 
+class SettingsError(ControllerError):
+    """A configuration that cannot be used; the text names file and key."""
+
+
 class StoreError(ControllerError):
     """The store did not do what was asked; nothing of the batch was kept."""
 

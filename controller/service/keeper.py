@@ -65,6 +65,13 @@ class Keeper:
                 self._by_contact[device.device_id] = None
             self._schedule(device)
 
+    def use(self, policies: PolicySet) -> None:
+        """Judge by these from now on; a device is judged again with its next word."""
+        self.policies = policies
+        for device in self.devices.values():
+            if device.rules or device.case or device.commands:
+                self._schedule(device)
+
     def new_id(self) -> str:
         """For the next event."""
         return self._ids.new(self.clock.now())

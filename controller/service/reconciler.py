@@ -29,7 +29,7 @@ class Drift:
 
 
 class Reconciler:
-    """Compares every `every` seconds. Foreign rows are never touched; a device the store does not know is left alone."""
+    """Compares every `every` seconds. Foreign rows and unknown devices are left alone."""
 
     def __init__(self, keeper: Keeper, broker: BrokerControl, outbox: Outbox, every: float, log: Log) -> None:
         self._keeper = keeper

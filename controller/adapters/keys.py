@@ -1,0 +1,47 @@
+"""The controller's command-signing key on disk: Ed25519 in PEM, readable by its owner only."""
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from controller.adapters.secret_files import read_secret
+from controller.ports.errors import SettingsError
+
+
+def create_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Make a key and write it, mode 0600.
+
+    Raises:
+        FileExistsError: there is one already; it is never overwritten.
+    """
+    key = Ed25519PrivateKey.generate()
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    return key
+
+
+def load_signing_key(path: Path) -> Ed25519PrivateKey:
+    """Read a key written by `create_signing_key`.
+
+    Raises:
+        SettingsError: it is not there, too open, or not an Ed25519 key.
+    """
+    text = read_secret(path, "commands.signing_key")
+    try:
+        key = load_pem_private_key(text.encode(), None)
+    except (ValueError, TypeError) as e:
+        raise SettingsError(f"commands.signing_key: {path} is not a private key in PEM without a passphrase") from e
+    if not isinstance(key, Ed25519PrivateKey):
+        raise SettingsError(f"commands.signing_key: {path} is not an Ed25519 key")
+    return key

@@ -1,0 +1,50 @@
+"""Structured logs: JSON where a machine reads them, readable lines at a terminal."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import structlog
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> None:
+    """Send everything to standard error; the libraries' own logs (uvicorn, httpx) come through too."""
+    console = style == "console" or (style == "auto" and sys.stderr.isatty())
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # Every request to the broker would be a line; failures are logged where they matter.
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "stamina"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def logger_for(part: str) -> Log:
+    """A log function for one part of the controller: an event and its fields."""
+    logger = structlog.stdlib.get_logger(part)
+
+    def log(event: str, fields: Mapping[str, object]) -> None:
+        logger.info(event, part=part, **fields)
+
+    return log

@@ -1,0 +1,261 @@
+"""The composition root: the only place that names implementations. Builds everything, runs it, stops it in order."""
+
+import asyncio
+import contextlib
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.keys import load_signing_key
+from controller.adapters.logs import configure_logs, logger_for
+from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.mqtt.options import LinkOptions
+from controller.adapters.policies.loader import load_policies
+from controller.adapters.secret_files import read_secret
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.system import SystemClock, UlidIds
+from controller.api.context import Services
+from controller.api.server import create_api
+from controller.domain.facts import TYPES
+from controller.domain.policy import PolicySet
+from controller.domain.rules import Language
+from controller.ports.errors import ControllerError, SettingsError
+from controller.service.enforcer import Enforcer
+from controller.service.ingest import Ingest
+from controller.service.keeper import Keeper
+from controller.service.outbox import Outbox
+from controller.service.reconciler import Reconciler
+from controller.service.settings import Settings
+from controller.service.timers import Timers
+from schemas.commands import COMMAND_PAYLOAD_TYPE
+from schemas.signing import sign
+
+STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What runs, in the order in which it is stopped."""
+
+    link: PahoMessages
+    ingest: Ingest
+    timers: Timers
+    reconciler: Reconciler
+    outbox: Outbox
+    store: SqliteStore
+
+
+class _Server(uvicorn.Server):
+    """uvicorn as a guest: signals belong to the process, not to it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
+    """The broker's management API as configured.
+
+    Raises:
+        SettingsError: the key file cannot be used.
+    """
+    line = read_secret(settings.emqx.key_file, "emqx.key_file")
+    key, separator, secret = line.partition(":")
+    if not separator or not key or not secret:
+        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
+    async with open_emqx(settings.emqx.api, key, secret, ca=settings.emqx.ca) as broker:
+        yield broker
+
+
+def _link_options(settings: Settings) -> LinkOptions:
+    mqtt = settings.mqtt
+    password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    return LinkOptions(
+        servers=mqtt.servers,
+        client_id=mqtt.client_id,
+        protocol=mqtt.protocol,
+        username=mqtt.username,
+        password=password,
+        ca=mqtt.ca,
+        certificate=mqtt.certificate,
+        key=mqtt.key,
+        session_expiry_seconds=int(mqtt.session_expiry),
+        receive_maximum=mqtt.receive_maximum,
+    )
+
+
+def _signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
+    return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
+
+
+class _Policies:
+    """Loads and reloads what devices are judged by."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.language = Language(TYPES)
+        self._paths = settings.policy.paths
+
+    def load(self) -> PolicySet:
+        """Read all files.
+
+        Raises:
+            ControllerError: one of them has a mistake; nothing changes.
+        """
+        return load_policies(self._paths, self.language)
+
+
+async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None) -> None:
+    """Run the controller until SIGTERM or SIGINT; SIGHUP reads the policies again.
+
+    `ready` is called once with the API's URL when everything listens.
+
+    Raises:
+        ControllerError: it cannot start.
+    """
+    log = logger_for("app")
+    loader = _Policies(settings)
+    policies = loader.load()
+    signing_key = load_signing_key(settings.commands.signing_key)
+    link = PahoMessages(_link_options(settings), rand=random.random, log=logger_for("mqtt"))
+    clock = SystemClock()
+    store = await open_store(settings.store.path, now=clock.now, log=logger_for("store"))
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        broker = await stack.enter_async_context(open_broker(settings))
+        keeper = Keeper(store, policies, loader.language, clock, UlidIds(), settings.limits.max_devices)
+        keeper.load(await store.devices())
+        accept_claimed = settings.identity.unsafe_accept_claimed
+        enforcer = Enforcer(keeper, broker, link, _signer(signing_key), accept_claimed=accept_claimed)
+        outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
+        keeper.forward_effects_to(outbox.put)
+        parts = _Parts(
+            link,
+            Ingest(link, keeper, logger_for("ingest")),
+            Timers(keeper, settings.posture.stale_after),
+            Reconciler(keeper, broker, outbox, settings.reconcile.every, logger_for("reconciler")),
+            outbox,
+            store,
+        )
+        resumed = await outbox.resume()
+        log("started", {"devices": len(keeper.devices), "effects": resumed, "policies": policies.version})
+
+        def reload_policies() -> PolicySet:
+            fresh = loader.load()
+            keeper.use(fresh)
+            log("policies loaded", {"version": fresh.version})
+            return fresh
+
+        services = Services(
+            keeper=keeper,
+            store=store,
+            messages=link,
+            outbox=outbox,
+            reconciler=parts.reconciler,
+            ingest=parts.ingest,
+            broker=broker,
+            settings=settings,
+            started_at=clock.now(),
+            reload_policies=reload_policies,
+        )
+        await _run(parts, services, settings, ready)
+    log("stopped", {})
+
+
+async def _run(
+    parts: _Parts, services: Services, settings: Settings, ready: Callable[[dict[str, Any]], None] | None
+) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, services)
+    listener = _listen(settings)
+    server = _api_server(services, settings)
+    try:
+        async with asyncio.TaskGroup() as group:
+            serving = group.create_task(server.serve(sockets=[listener]), name="api")
+            tasks = [
+                group.create_task(parts.link.run(), name="link"),
+                group.create_task(parts.ingest.run(), name="ingest"),
+                group.create_task(parts.timers.run(), name="timers"),
+                group.create_task(parts.reconciler.run(), name="reconciler"),
+                group.create_task(parts.outbox.run(), name="outbox"),
+            ]
+            if ready is not None:
+                host, port = listener.getsockname()[:2]
+                ready({"api": f"{'https' if settings.api.certificate else 'http'}://{host}:{port}"})
+            await stop.wait()
+            server.should_exit = True
+            for task in tasks:  # no new messages first, what is decided last
+                task.cancel()
+                await asyncio.wait([task], timeout=STOP_TIMEOUT)
+            await asyncio.wait([serving], timeout=STOP_TIMEOUT)
+            serving.cancel()
+    finally:
+        for number in (*_SIGNALS, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+def _reload_quietly(services: Services) -> None:
+    try:
+        services.reload_policies()
+    except ControllerError as e:
+        logger_for("app")("policies not loaded, the old ones stay", {"error": str(e)})
+
+
+def _listen(settings: Settings) -> socket.socket:
+    host, port = settings.api.host, settings.api.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as e:
+        raise SettingsError(f"api.listen: cannot listen on {settings.api.listen}: {e.strerror}") from e
+
+
+def _api_server(services: Services, settings: Settings) -> _Server:
+    certificate, key = settings.api.certificate, settings.api.key
+    config = uvicorn.Config(
+        create_api(services),
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(STOP_TIMEOUT),
+        ssl_certfile=None if certificate is None else str(certificate),
+        ssl_keyfile=None if key is None else str(key),
+    )
+    return _Server(config)
+
+
+def run(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None) -> int:
+    """Serve until stopped; the process's exit code.
+
+    Raises:
+        ControllerError: it cannot start, or a part of it failed for good.
+    """
+    configure_logs(settings.log.level, settings.log.format)
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            runner.run(serve(settings, ready=ready))
+        except* ControllerError as group:
+            raise _first(group) from group
+    return 0
+
+
+def _first(group: BaseExceptionGroup[ControllerError]) -> ControllerError:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, ControllerError)
+    return error

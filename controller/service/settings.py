@@ -1,0 +1,192 @@
+"""Everything `cordon.toml` can say, checked when it is read: what cannot be names its file and key."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from controller.ports.errors import SettingsError
+from schemas.base import DEVICE_ID_PATTERN
+
+__all__ = ["Settings", "SettingsError", "load_settings", "parse_duration"]
+
+_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"^(\d{1,9})(s|m|h|d)$")
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of `90s`, `10m`, `2h` or `1d`.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(value, str) and (match := _DURATION.match(value)):
+        return int(match.group(1)) * _UNITS[match.group(2)]
+    raise ValueError("a duration is a number and a unit: 90s, 10m, 2h, 1d")
+
+
+def _mqtt_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise ValueError("a server is mqtt://host:port or mqtts://host:port")
+    return value
+
+
+def _api_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError("an API address is http(s)://host:port without a path")
+    return value.rstrip("/")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+MqttUrl = Annotated[str, BeforeValidator(_mqtt_url)]
+ApiUrl = Annotated[str, BeforeValidator(_api_url)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class MqttSettings(_Part):
+    """How the controller reaches the broker."""
+
+    servers: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=16)]
+    client_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)] = "cordon-controller"
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    session_expiry: Duration = 7200.0
+    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 1000
+
+    @model_validator(mode="after")
+    def _pair(self) -> "MqttSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        return self
+
+
+class EmqxSettings(_Part):
+    """The broker's management API; `key_file` holds one line `key:secret`."""
+
+    api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
+    key_file: Path
+    ca: Path | None = None
+
+
+class StoreSettings(_Part):
+    path: Path
+
+
+class PolicySettings(_Part):
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+
+
+class ApiSettings(_Part):
+    """`listen` is host:port; beyond loopback give a certificate and key, or put a proxy with TLS in front."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] = "127.0.0.1:8480"
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The host part, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port; 0 takes a free one."""
+        return int(self.listen.rpartition(":")[2])
+
+
+class CommandSettings(_Part):
+    """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
+
+    signing_key: Path
+
+
+class PostureSettings(_Part):
+    """A device that was not heard of for `stale_after` is stale."""
+
+    stale_after: Duration = 300.0
+
+
+class ReconcileSettings(_Part):
+    every: Annotated[Duration, Field(ge=1.0)] = 5.0
+
+
+class IdentitySettings(_Part):
+    """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker."""
+
+    unsafe_accept_claimed: bool = False
+
+
+class LimitSettings(_Part):
+    max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
+
+
+class LogSettings(_Part):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+class Settings(_Part):
+    """The whole of `cordon.toml`; relative paths are relative to the file."""
+
+    mqtt: MqttSettings
+    emqx: EmqxSettings
+    store: StoreSettings
+    policy: PolicySettings
+    commands: CommandSettings
+    api: ApiSettings = ApiSettings()
+    posture: PostureSettings = PostureSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
+    identity: IdentitySettings = IdentitySettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        SettingsError: it is not there, not TOML, or says something that cannot be.
+    """
+    try:
+        raw = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise SettingsError(f"{path}: cannot be read: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: not TOML: {e}") from e
+    try:
+        return Settings.model_validate(_absolute(raw, path.resolve().parent))
+    except ValidationError as e:
+        lines = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in e.errors()]
+        raise SettingsError("\n".join(lines)) from e
+
+
+_PATH_KEYS: Final = {
+    ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
+    ("emqx", "key_file"), ("emqx", "ca"), ("store", "path"), ("commands", "signing_key"),
+    ("api", "certificate"), ("api", "key"), ("policy", "paths"),
+}  # fmt: skip
+
+
+def _absolute(raw: dict[str, Any], base: Path) -> dict[str, Any]:
+    for section, key in _PATH_KEYS:
+        part = raw.get(section)
+        if not isinstance(part, dict) or key not in part:
+            continue
+        value = part[key]
+        if isinstance(value, str):
+            part[key] = str(base / value)
+        elif isinstance(value, list):
+            part[key] = [str(base / one) if isinstance(one, str) else one for one in value]
+    return raw
