@@ -90,7 +90,7 @@ class Device:
     reported_at: float = 0.0
     judged_by: str = ""
     satisfied: int = 0
-    rules: Mapping[str, RuleState] = field(default=_NO_RULES)
+    rules: Mapping[str, RuleState] = field(default_factory=lambda: _NO_RULES)
     case: Case | None = None
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
