@@ -1,0 +1,44 @@
+"""One stand-in of three nodes for the module, and a broker adapter for each test."""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.system import SystemClock
+from controller.ports.broker import Rules
+from tests.support.standin import StandInProcess
+
+USER = ("lab", "lab-password")
+
+
+@dataclass
+class Kept:
+    """Takes the place of the store: what `keep` was called with."""
+
+    calls: list[Rules] = field(default_factory=list)
+
+    async def __call__(self, rules: Rules) -> None:
+        """Keep them."""
+        self.calls.append(rules)
+
+
+@pytest.fixture(scope="module")
+def emqx() -> Iterator[StandInProcess]:
+    """Three nodes with a password user."""
+    with StandInProcess(nodes=3, users=[USER]) as process:
+        yield process
+
+
+@pytest.fixture
+async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
+    """The adapter over all three."""
+    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
+        yield opened
+
+
+@pytest.fixture
+def kept() -> Kept:
+    """An empty store of rules."""
+    return Kept()

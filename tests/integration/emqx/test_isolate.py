@@ -1,0 +1,158 @@
+"""Isolation and its end, seen from the device, over the stand-in's three nodes."""
+
+import asyncio
+import time
+from functools import partial
+from typing import Final
+
+from controller.adapters.emqx.broker import EmqxBroker
+from controller.adapters.emqx.restriction import restriction
+from schemas.topics import Down, Up, down, up
+from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.device import Device, wait_for
+from tests.support.standin import StandInProcess
+
+BANNED: Final = 138
+DENIED: Final = 135
+
+
+async def test_the_socket_is_closed_and_every_node_refuses(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    until = time.time() + 600.5
+    with Device("i-cut", [emqx.mqtt[2]], user=USER) as device:
+        await asyncio.to_thread(device.subscribe, "fleet/news")
+        before = time.time()
+        proof = await broker.isolate("i-cut", kept, case="case-1", reason="telnet is open", until=until)
+
+        assert proof.holds, proof.missing
+        assert before <= proof.cut_at <= time.time()
+        assert proof.ban_until is not None
+        assert until <= proof.ban_until < until + 1
+        wait_for("the disconnect", lambda: device.disconnects != [])
+    for address in emqx.mqtt:
+        with Device("i-cut", [address], user=USER) as again:
+            assert again.connacks == [BANNED]
+    ban = await broker.api.ban_of("i-cut")
+    assert ban is not None
+    assert (ban.by, ban.reason, ban.is_ours) == ("cordon/case-1", "telnet is open", True)
+    assert ban.until == proof.ban_until
+    assert await broker.api.rules("i-cut") == restriction("i-cut")
+    assert kept.calls == [()]
+
+    again_proof = await broker.isolate("i-cut", kept, case="case-1", reason="again", until=until + 50)
+    assert again_proof.holds
+    assert again_proof.ban_until == proof.ban_until, "there is no update: the row that holds is told"
+    assert await broker.api.rules("i-cut") == restriction("i-cut")
+
+    ended = await broker.end_isolation("i-cut")
+    assert ended.holds, ended.missing
+    with Device("i-cut", [emqx.mqtt[0]], user=USER) as back:
+        assert back.connacks == [0]
+        assert await asyncio.to_thread(back.publish, "fleet/telemetry") == DENIED
+        assert await asyncio.to_thread(back.publish, up("i-cut", Up.POSTURE)) != DENIED
+        assert (await broker.release("i-cut", ())).holds
+        assert await asyncio.to_thread(back.publish, "fleet/telemetry") != DENIED
+
+
+async def test_a_ban_for_ever_is_released_with_the_rules(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+    proof = await broker.isolate("i-ever", kept, case="case-2", reason="r", until=None)
+    assert proof.holds
+    assert proof.ban_until is None
+    assert [ban.until for ban in [b async for b in broker.bans()] if ban.who == "i-ever"] == [None]
+    assert (await broker.release("i-ever", ())).holds
+    with Device("i-ever", [emqx.mqtt[1]], user=USER) as device:
+        assert device.connacks == [0]
+
+
+async def test_a_foreign_ban_is_never_touched(broker: EmqxBroker, kept: Kept) -> None:
+    foreign, made = await broker.api.add_ban("i-foreign", by="somebody", reason="theirs", until=None)
+    assert made
+
+    proof = await broker.isolate("i-foreign", kept, case="case-3", reason="ours", until=time.time() + 60)
+    assert proof.holds, proof.missing
+    assert proof.ban_until is None
+    assert any(step.what == "ban there already" and "somebody" in step.answer for step in proof.steps)
+
+    assert (await broker.end_isolation("i-foreign")).holds
+    assert await broker.api.ban_of("i-foreign") == foreign
+    released = await broker.release("i-foreign", ())
+    assert released.holds
+    assert any(step.what == "foreign ban left" for step in released.steps)
+    assert await broker.api.ban_of("i-foreign") == foreign
+    await broker.api.lift_ban("i-foreign")
+
+
+def _more_connacks(device: Device, than: int) -> bool:
+    return len(device.connacks) > than
+
+
+async def test_a_client_that_comes_back_as_fast_as_it_can_ends_outside(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    device = Device("i-fast", emqx.mqtt, user=USER, reconnects=True).connect()
+    try:
+        for round_number in range(5):
+            wait_for("connected", lambda: device.is_connected)
+            proof = await broker.isolate("i-fast", kept, case=f"c{round_number}", reason="r", until=time.time() + 60)
+            assert proof.holds, proof.missing
+            seen = len(device.connacks)
+            wait_for("some more attempts", partial(_more_connacks, device, seen + 6))
+            assert set(device.connacks[seen + 1 :]) == {BANNED}
+            client = await broker.api.client("i-fast")
+            assert client is None or not client.connected
+            assert (await broker.release("i-fast", ())).holds
+    finally:
+        device.close()
+
+
+async def test_the_session_that_waited_is_gone_when_an_isolation_ends(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    device = Device("i-away", [emqx.mqtt[0]], user=USER, persistent=True).connect()
+    try:
+        await asyncio.to_thread(device.subscribe, "fleet/news")
+        device.close()
+        proof = await broker.isolate("i-away", kept, case="c", reason="r", until=time.time() + 60)
+        assert proof.holds, proof.missing
+        await broker.api.publish("fleet/news", b"while banned")
+        assert (await broker.end_isolation("i-away")).holds
+        device.connect()
+        await broker.api.publish("fleet/news", b"while restricted")
+        assert await asyncio.to_thread(device.subscribe, down("i-away", Down.COMMAND)) == 1
+        await broker.api.publish(down("i-away", Down.COMMAND), b"last")
+        wait_for("the command", lambda: device.got(down("i-away", Down.COMMAND)) == [b"last"])
+        assert device.got("fleet/news") == []
+    finally:
+        device.close()
+        await broker.release("i-away", ())
+
+
+async def test_end_of_isolation_restores_a_restriction_that_was_lost(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    await broker.isolate("i-lost", kept, case="c", reason="r", until=None)
+    await broker.api.delete_rules("i-lost")
+    proof = await broker.end_isolation("i-lost")
+    assert proof.holds, proof.missing
+    assert any(step.what == "restriction was gone" for step in proof.steps)
+    assert await broker.api.rules("i-lost") == restriction("i-lost")
+    await broker.release("i-lost", ())
+
+
+async def test_a_ban_that_ran_out_lets_the_device_into_its_restriction(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    await broker.isolate("i-short", kept, case="c", reason="r", until=time.time() + 1)
+    deadline = time.monotonic() + 10
+    while True:
+        with Device("i-short", [emqx.mqtt[1]], user=USER) as device:
+            if device.connacks == [0]:
+                assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
+                break
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    # The row is still listed, expired: a new isolation writes over it, a release takes it away.
+    proof = await broker.isolate("i-short", kept, case="c2", reason="r", until=time.time() + 60)
+    assert proof.holds, proof.missing
+    assert (await broker.release("i-short", ())).holds

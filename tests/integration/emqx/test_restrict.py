@@ -1,0 +1,161 @@
+"""Restriction and release, seen from the device, over the stand-in's three nodes."""
+
+import asyncio
+import time
+
+import pytest
+
+from controller.adapters.emqx.broker import EmqxBroker
+from controller.adapters.emqx.restriction import restriction
+from controller.ports.broker import AccessRule
+from controller.ports.errors import BrokerRefusedError
+from schemas.topics import Down, Up, down, up
+from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.device import Device, wait_for
+from tests.support.standin import StandInProcess
+
+DENIED = 135
+NOBODY = 16
+
+
+async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    with Device("r-own", [emqx.mqtt[2]], user=USER) as device, Device("r-other", [emqx.mqtt[0]], user=USER) as other:
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") in {0, NOBODY}
+        assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
+        assert await asyncio.to_thread(device.subscribe, "$share/g/fleet/work") == 1
+        assert await asyncio.to_thread(device.subscribe, down("r-own", Down.COMMAND)) == 1
+        assert await asyncio.to_thread(other.subscribe, up("r-own", Up.POSTURE)) == 1
+
+        before = time.time()
+        proof = await broker.restrict("r-own", kept)
+
+        assert proof.holds, proof.missing
+        assert before <= proof.cut_at <= time.time()
+        assert kept.calls == [()]
+        for url in emqx.api_urls:
+            assert await broker.api.at(url).rules("r-own") == restriction("r-own")
+        assert await broker.api.subscriptions("r-own") == (down("r-own", Down.COMMAND),)
+        # What was allowed and remembered before is denied, by the same connection.
+        assert device.disconnects == []
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
+        assert await asyncio.to_thread(device.subscribe, "fleet/news") == DENIED
+        assert await asyncio.to_thread(device.publish, up("r-other", Up.POSTURE)) == DENIED
+        assert await asyncio.to_thread(device.subscribe, down("r-other", Down.COMMAND)) == DENIED
+        await asyncio.to_thread(other.publish, "fleet/news", b"not for you")
+        assert await asyncio.to_thread(device.publish, up("r-own", Up.POSTURE), b"report") == 0
+        wait_for("the report", lambda: other.got(up("r-own", Up.POSTURE)) == [b"report"])
+        assert await broker.api.publish(down("r-own", Down.COMMAND), b"repair")
+        wait_for("the command", lambda: device.got(down("r-own", Down.COMMAND)) == [b"repair"])
+        assert device.got("fleet/news") == []
+
+
+async def test_earlier_rules_are_kept_and_given_back_at_release(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    had = (
+        AccessRule("fleet/telemetry", "allow", "publish", qos=(1,), retain="false"),
+        AccessRule("eq fleet/+", "allow", "subscribe"),
+        AccessRule("fleet/#", "deny", "all"),
+    )
+    await broker.api.write_rules("r-kept", had)
+    with Device("r-kept", [emqx.mqtt[1]], user=USER) as device:
+        assert (await broker.restrict("r-kept", kept)).holds
+        assert kept.calls == [had]
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
+
+        again = await broker.restrict("r-kept", kept)
+        assert again.holds
+        assert kept.calls == [had], "a repeated restriction keeps nothing: its own rules are not the device's"
+
+        proof = await broker.release("r-kept", had)
+        assert proof.holds, proof.missing
+        for url in emqx.api_urls:
+            assert await broker.api.at(url).rules("r-kept") == had
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
+        assert await asyncio.to_thread(device.publish, "fleet/else") == DENIED
+        assert device.disconnects == [], "a release kicks nobody"
+    await broker.api.delete_rules("r-kept")
+
+
+async def test_release_without_kept_rules_leaves_none_and_may_be_repeated(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    with Device("r-none", [emqx.mqtt[0]], user=USER) as device:
+        await broker.restrict("r-none", kept)
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
+        assert (await broker.release("r-none", ())).holds
+        assert (await broker.release("r-none", ())).holds
+        assert "r-none" not in [client async for client, _ in broker.client_rules()]
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
+
+
+async def test_rules_that_someone_else_changed_are_left(broker: EmqxBroker, kept: Kept) -> None:
+    foreign = (AccessRule("only/this", "allow", "all"),)
+    await broker.restrict("r-changed", kept)
+    await broker.api.write_rules("r-changed", foreign)
+
+    proof = await broker.release("r-changed", ())
+
+    assert proof.holds
+    assert await broker.api.rules("r-changed") == foreign
+    assert any(step.what == "rules left" for step in proof.steps)
+    await broker.api.delete_rules("r-changed")
+
+
+async def test_a_persistent_session_that_is_away_is_restricted_too(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    device = Device("r-away", [emqx.mqtt[0], emqx.mqtt[1]], user=USER, persistent=True).connect()
+    try:
+        assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
+        assert await asyncio.to_thread(device.subscribe, down("r-away", Down.COMMAND)) == 1
+        device.close()
+
+        proof = await broker.restrict("r-away", kept)
+        assert proof.holds, proof.missing
+        assert await broker.api.subscriptions("r-away") == (down("r-away", Down.COMMAND),)
+        await broker.api.publish("fleet/news", b"while away")
+        assert await broker.api.publish(down("r-away", Down.COMMAND), b"repair")
+
+        device.connect()
+        await broker.api.publish("fleet/news", b"after")
+        wait_for("the queued command", lambda: device.got(down("r-away", Down.COMMAND)) == [b"repair"])
+        assert device.got("fleet/news") == []
+    finally:
+        device.close()
+        await broker.release("r-away", ())
+
+
+async def test_a_device_that_was_never_seen_is_restricted_before_it_comes(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    assert (await broker.restrict("r-future", kept)).holds
+    assert not await broker.has_session("r-future")
+    with Device("r-future", [emqx.mqtt[1]], user=USER) as device:
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
+        assert await broker.has_session("r-future")
+    await broker.release("r-future", ())
+
+
+@pytest.mark.parametrize("client_id", ["", "+", "#", "a/b", "..", ".", "a b", "x" * 65, "${clientid}"])
+async def test_an_id_that_would_reach_others_is_refused(broker: EmqxBroker, kept: Kept, client_id: str) -> None:
+    with pytest.raises(BrokerRefusedError):
+        await broker.restrict(client_id, kept)
+    with pytest.raises(BrokerRefusedError):
+        await broker.isolate(client_id, kept, case="c", reason="r", until=None)
+    with pytest.raises(BrokerRefusedError):
+        await broker.release(client_id, ())
+    assert kept.calls == []
+
+
+async def test_every_step_is_in_the_proof(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+    proof = await broker.restrict("r-steps", kept)
+    calls = [step.call.split("?")[0] for step in proof.steps if step.call]
+    assert any(call.startswith("PUT ") for call in calls)
+    read_back = {step.node for step in proof.steps if step.what == "rules read back"}
+    assert read_back == set(emqx.api_urls)
+    assert all(step.answer for step in proof.steps)
+    assert all(step.seconds >= 0 for step in proof.steps)
+    await broker.release("r-steps", ())
