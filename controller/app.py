@@ -5,6 +5,7 @@ import contextlib
 import random
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,7 +73,8 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
     key, separator, secret = line.partition(":")
     if not separator or not key or not secret:
         raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
-    async with open_emqx(settings.emqx.api, key, secret, ca=settings.emqx.ca) as broker:
+    tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
+    async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
         yield broker
 
 
