@@ -1,0 +1,193 @@
+"""Reads policy files into the values that devices are judged by, or says everything that is wrong with them."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+from yaml.nodes import ScalarNode
+
+from controller.adapters.policies.complaints import compile_at, complain_of_shape
+from controller.adapters.policies.document import Document, Place, read_document
+from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel
+from controller.domain.durations import parse_duration
+from controller.domain.findings import Severity
+from controller.domain.policy import Level, Policy, PolicySet, Remedy, Response, Rule
+from controller.domain.rules import Expression, Language
+from controller.ports.policies import PolicyError, Problem
+
+MAX_FILE_BYTES: Final = 1024 * 1024
+MAX_FILES: Final = 100
+_EXPRESSIONS: Final = ("check", "applies_if")
+_SUFFIXES: Final = (".yaml", ".yml")
+_VERSION_DIGITS: Final = 12  # hex digits; enough to tell sets apart, short enough to read
+_DEFAULT_ISOLATION: Final = Response().isolate_for
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    document: Document
+    policy: Policy | None
+    digest: str
+
+
+def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
+    """All policies of `paths`: files, or folders of which every `*.yaml` and `*.yml` is read, in order of name.
+
+    Raises:
+        PolicyError: nothing to judge by, or anything wrong in any file; it tells all problems at once.
+    """
+    problems: list[Problem] = []
+    files = [_parse(text, str(path), language) for path, text in _read(_files(paths, problems), problems)]
+    problems.extend(problem for file in files for problem in file.document.problems)
+    problems.extend(_clashes(files))
+    policies = tuple(file.policy for file in files if file.policy is not None)
+    if not files and not problems:
+        problems.append(
+            Problem("policies", 0, 0, "no policy file is given: judging by nothing would pass every device")
+        )
+    if problems:
+        raise PolicyError(problems)
+    digests = sorted(f"{file.policy.name} {file.digest}" for file in files if file.policy is not None)
+    return PolicySet(policies, hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_VERSION_DIGITS])
+
+
+def parse_policy(text: str, source: str, language: Language) -> Policy:
+    """One policy from its text; `source` is what problems call it.
+
+    Raises:
+        PolicyError: anything wrong with it.
+    """
+    file = _parse(text, source, language)
+    if file.policy is None:
+        raise PolicyError(file.document.problems)
+    return file.policy
+
+
+def _files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES and one.is_file())
+        if not inside:
+            message = "no *.yaml in this folder: judging by nothing would pass every device"
+            problems.append(Problem(str(path), 0, 0, message))
+        found.extend(inside)
+    found = list(dict.fromkeys(found))
+    if len(found) > MAX_FILES:
+        problems.append(Problem(str(found[MAX_FILES]), 0, 0, f"too many policy files: {len(found)} > {MAX_FILES}"))
+    return found[:MAX_FILES]
+
+
+def _read(paths: Iterable[Path], problems: list[Problem]) -> Iterable[tuple[Path, str]]:
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_FILE_BYTES + 1)
+            if len(raw) > MAX_FILE_BYTES:
+                problems.append(Problem(str(path), 0, 0, f"larger than {MAX_FILE_BYTES} bytes"))
+                continue
+            yield path, raw.decode("utf-8-sig")
+        except OSError as e:
+            problems.append(Problem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
+        except UnicodeDecodeError as e:
+            problems.append(Problem(str(path), raw.count(b"\n", 0, e.start) + 1, 1, "not UTF-8 text"))
+
+
+def _clashes(files: Iterable[_File]) -> Iterable[Problem]:
+    seen: dict[str, str] = {}
+    count = 0
+    for file in files:
+        if file.policy is None:
+            continue
+        document = Document(file.document.source, file.document.text, values=file.document.values)
+        first = seen.setdefault(file.policy.name, file.policy.source)
+        if first != file.policy.source:
+            document.complain_of(("policy",), f"policy {file.policy.name!r} is in {first} already")
+        elif count <= MAX_RULES < count + len(file.policy.rules):
+            document.complain_of(("rules",), f"more than {MAX_RULES} rules in all files together")
+        count += len(file.policy.rules)
+        yield from document.problems
+
+
+def _parse(text: str, source: str, language: Language) -> _File:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if len(text.encode()) > MAX_FILE_BYTES:
+        document = Document(source, "", problems=[Problem(source, 0, 0, f"larger than {MAX_FILE_BYTES} bytes")])
+        return _File(document, None, "")
+    document = read_document(text, source)
+    policy = None if document.problems and document.data is None else _validate(document, language)
+    document.problems.sort(key=lambda problem: (problem.line, problem.column))
+    return _File(document, policy, hashlib.sha256(text.encode()).hexdigest())
+
+
+def _validate(document: Document, language: Language) -> Policy | None:
+    model: PolicyModel | None = None
+    try:
+        model = PolicyModel.model_validate(document.data)
+    except ValidationError as e:
+        # A value that could not be read is told already; what the models say of its place would only repeat it.
+        told = {(problem.line, problem.column) for problem in document.problems}
+        mark = len(document.problems)
+        for error in e.errors(include_url=False):
+            complain_of_shape(document, error)
+        fresh = [one for one in document.problems[mark:] if (one.line, one.column) not in told]
+        document.problems[mark:] = dict.fromkeys(fresh)
+    # In spite of other problems, so that an author hears of everything at once.
+    compiled = _compile(document, language)
+    _repeated_ids(document)
+    if model is None or document.problems:
+        return None
+    rules = tuple(_rule(model, number, rule, compiled) for number, rule in enumerate(model.rules))
+    return Policy(model.policy, model.version, model.title, rules, compiled.get(("applies_to",)), document.source)
+
+
+def _compile(document: Document, language: Language) -> dict[Place, Expression]:
+    compiled: dict[Place, Expression] = {}
+    for place in list(document.values):
+        if place == ("applies_to",) or (len(place) == 3 and place[0] == "rules" and place[2] in _EXPRESSIONS):
+            expression = compile_at(document, place, language)
+            if expression is not None:
+                compiled[place] = expression
+    return compiled
+
+
+def _repeated_ids(document: Document) -> None:
+    seen: dict[str, int] = {}
+    for place, node in document.values.items():
+        if len(place) == 3 and place[0] == "rules" and place[2] == "id" and isinstance(node, ScalarNode):
+            line = node.start_mark.line + 1
+            if seen.setdefault(node.value, line) != line:
+                message = f"rule {node.value!r} stands twice: first in line {seen[node.value]}"
+                document.complain(node.start_mark.index, message)
+
+
+def _rule(policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[Place, Expression]) -> Rule:
+    return Rule(
+        key=f"{policy.policy}/{rule.id}",
+        title=rule.title,
+        check=compiled["rules", number, "check"],
+        severity=Severity(rule.severity),
+        applies_if=compiled.get(("rules", number, "applies_if")),
+        response=_response(rule.on_fail),
+        why=rule.why,
+        fix=rule.fix,
+        references=tuple(rule.references),
+    )
+
+
+def _response(on_fail: OnFailModel) -> Response:
+    remedy = None
+    if on_fail.remediate is not None:
+        remedy = Remedy(on_fail.remediate.action, tuple(on_fail.remediate.params.items()))
+    return Response(
+        contain=Level(on_fail.contain),
+        remedy=remedy,
+        consecutive=on_fail.after.consecutive,
+        grace=parse_duration(on_fail.after.grace),
+        isolate_for=_DEFAULT_ISOLATION if on_fail.isolate_for is None else parse_duration(on_fail.isolate_for),
+    )

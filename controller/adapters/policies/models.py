@@ -1,0 +1,109 @@
+"""The shape of a policy file; what it says becomes domain values in the loader."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
+
+from controller.domain.durations import parse_duration
+from schemas.base import MAX_NAME, MAX_TEXT
+from schemas.commands import MAX_PARAMS, ActionName, ParamName, ParamValue
+
+MAX_RULES: Final = 500  # of one file, and of all together
+MAX_REFERENCES: Final = 32  # entries of one rule
+MAX_CONSECUTIVE: Final = 1000  # reports in a row
+MAX_VERSION: Final = 1_000_000_000
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Prose = Annotated[str, StringConstraints(max_length=MAX_TEXT, strip_whitespace=True)]
+Check = Annotated[str, StringConstraints(min_length=1)]
+Duration = Annotated[str, AfterValidator(_duration)]
+
+
+class Strict(BaseModel):
+    """What an author mistyped must not be dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class AfterModel(Strict):
+    """How often and how long a rule has to fail before anything follows."""
+
+    consecutive: Annotated[int, Field(ge=1, le=MAX_CONSECUTIVE)] = 1
+    grace: Duration = "0s"
+
+
+class RemediateModel(Strict):
+    """The command that repairs."""
+
+    action: ActionName
+    params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
+
+
+class OnFailModel(Strict):
+    """What follows when a rule fails."""
+
+    contain: Literal["none", "restricted", "isolated"] = "none"
+    isolate_for: Annotated[Duration | None, Field(alias="for")] = None
+    remediate: RemediateModel | None = None
+    after: AfterModel = AfterModel()
+
+    @model_validator(mode="after")
+    def _only_isolation_ends_by_time(self) -> "OnFailModel":
+        if self.isolate_for is None:
+            return self
+        if self.contain != "isolated":
+            raise PydanticCustomError(
+                "for_without_isolation",
+                "'for' belongs to 'contain: isolated': only an isolation ends by time, everything else ends when a "
+                "fresh report passes",
+            )
+        if parse_duration(self.isolate_for) == 0:
+            raise PydanticCustomError("for_nothing", "'for' has to be longer than nothing")
+        return self
+
+
+class RuleModel(Strict):
+    """One check."""
+
+    id: Id
+    title: Line
+    why: Prose = ""
+    check: Check
+    applies_if: Check | None = None
+    severity: Literal["info", "low", "medium", "high", "critical"]
+    on_fail: OnFailModel = OnFailModel()
+    fix: Prose = ""
+    references: Annotated[list[Line], Field(max_length=MAX_REFERENCES)] = []
+
+
+class PolicyModel(Strict):
+    """One file."""
+
+    policy: Id
+    version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
+    title: Line
+    applies_to: Check | None = None
+    rules: Annotated[list[RuleModel], Field(min_length=1, max_length=MAX_RULES)]
+
+
+_AT: Final[dict[str, type[Strict]]] = {
+    "rules": RuleModel,
+    "on_fail": OnFailModel,
+    "after": AfterModel,
+    "remediate": RemediateModel,
+}
+
+
+def keys_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys that an author may write in the mapping at `path`; for suggestions."""
+    names = [part for part in path if isinstance(part, str)]
+    model = _AT.get(names[-1], PolicyModel) if names else PolicyModel
+    return [info.alias or name for name, info in model.model_fields.items()]

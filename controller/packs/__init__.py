@@ -1,0 +1,27 @@
+"""The policy packs that ship with Cordon: files like those an operator writes."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+_SUFFIX: Final = ".yaml"
+
+
+def _folder() -> Path:
+    return Path(str(files(__name__)))
+
+
+def pack_names() -> tuple[str, ...]:
+    """The names of all packs, sorted."""
+    return tuple(sorted(path.stem for path in _folder().glob("*" + _SUFFIX)))
+
+
+def pack_path(name: str) -> Path:
+    """The file of the pack `name`.
+
+    Raises:
+        KeyError: no pack has that name; the text says which there are.
+    """
+    if name not in pack_names():
+        raise KeyError(f"no policy pack {name!r}: there are {', '.join(pack_names())}")
+    return _folder() / (name + _SUFFIX)
