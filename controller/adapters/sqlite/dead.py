@@ -1,0 +1,43 @@
+"""Which refused messages make room for new ones, known in memory so that no insert has to search the table."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+
+
+class DeadBook:
+    """The numbers and devices of the dead letters kept: the oldest of a device, then the oldest of all, go first."""
+
+    def __init__(self, kept: Iterable[tuple[int, str]], next_seq: int, *, most: int, most_per_device: int) -> None:
+        """Take what the table holds, oldest first, the number that comes next, and the bounds."""
+        self._most = most
+        self._most_per_device = most_per_device
+        self._all: OrderedDict[int, str] = OrderedDict()
+        self._by_device: dict[str, deque[int]] = {}
+        self._next = next_seq
+        self._left_over: list[int] = []
+        for seq, device_id in kept:
+            self._left_over += self._keep(seq, device_id)
+
+    def add(self, device_id: str) -> tuple[int, list[int]]:
+        """The number for a new one, and the numbers of those that go for it."""
+        seq = self._next
+        self._next += 1
+        gone = self._left_over + self._keep(seq, device_id)
+        self._left_over = []  # what a lower bound than before leaves over goes with the first insert
+        return seq, gone
+
+    def _keep(self, seq: int, device_id: str) -> list[int]:
+        gone: list[int] = []
+        mine = self._by_device.setdefault(device_id, deque())
+        mine.append(seq)
+        self._all[seq] = device_id
+        if len(mine) > self._most_per_device:
+            gone.append(mine.popleft())
+            del self._all[gone[-1]]
+        if len(self._all) > self._most:
+            oldest, whose = self._all.popitem(last=False)
+            self._by_device[whose].popleft()
+            if not self._by_device[whose]:
+                del self._by_device[whose]
+            gone.append(oldest)
+        return gone

@@ -1,0 +1,178 @@
+"""Queries, in threads of their own with connections that cannot write: a slow listing holds up no commit."""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from controller.adapters.sqlite import codec, schema, trouble
+from controller.adapters.sqlite.options import StoreOptions
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.ports.broker import Rules
+from controller.ports.errors import StoreError
+from controller.ports.store import Audited, DeadLetter, Token
+
+T = TypeVar("T")
+MAX_ROWS: Final = 10_000  # rows one listing may ask for
+
+_LISTED: Final = ("devices", "reports", "outbox", "commands", "dead_letters", "kept_rules", "tokens")
+
+
+class Readers:
+    """A few threads with a read-only connection each, opened when first used."""
+
+    def __init__(self, path: Path, options: StoreOptions) -> None:
+        self._path = path
+        self._options = options
+        self._pool = ThreadPoolExecutor(options.readers, thread_name_prefix="store-reader")
+        self._mine = threading.local()
+        self._lock = threading.Lock()
+        self._open: list[sqlite3.Connection] = []
+
+    async def run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """The query's result.
+
+        Raises:
+            StoreError: closed, or SQLite could not answer.
+        """
+        try:
+            waiting = asyncio.get_running_loop().run_in_executor(self._pool, self._query, query)
+        except RuntimeError as error:
+            raise StoreError("the store is closed") from error
+        return await waiting
+
+    def close(self) -> None:
+        """Wait for queries under way, then close the connections; blocks."""
+        self._pool.shutdown()
+        for connection in self._open:
+            with contextlib.suppress(sqlite3.Error):  # nothing was to be written
+                connection.close()
+        self._open.clear()
+
+    def _query(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return query(self._connection())
+        except sqlite3.Error as error:
+            raise trouble.as_store_error(error, f"cannot read the store {self._path}") from error
+
+    def _connection(self) -> sqlite3.Connection:
+        found: sqlite3.Connection | None = getattr(self._mine, "connection", None)
+        if found is None:
+            found = schema.connect(self._path, self._options, read_only=True)
+            self._mine.connection = found
+            with self._lock:
+                self._open.append(found)
+        return found
+
+
+def check_limit(limit: int) -> int:
+    """Every listing has an end.
+
+    Raises:
+        StoreError: more rows than one listing may ask for, or none.
+    """
+    if not 1 <= limit <= MAX_ROWS:
+        raise StoreError(f"a listing has between 1 and {MAX_ROWS} rows, not {limit}")
+    return limit
+
+
+def devices(connection: sqlite3.Connection) -> list[Device]:
+    """Every device."""
+    rows = connection.execute(f"SELECT {', '.join(codec.DEVICE_COLUMNS)} FROM devices")  # noqa: S608 - constants
+    return [codec.device_from(row) for row in rows]
+
+
+def sections(connection: sqlite3.Connection, device_id: str) -> bytes | None:
+    """The sections of a device's last full report."""
+    row = connection.execute("SELECT sections FROM reports WHERE device_id = ?", (device_id,)).fetchone()
+    return None if row is None else row[0]
+
+
+def effects(connection: sqlite3.Connection) -> list[Effect]:
+    """Effects not carried out, oldest first."""
+    return [
+        codec.effect_from(*row) for row in connection.execute("SELECT effect_id, kind, body FROM outbox ORDER BY seq")
+    ]
+
+
+def kept_rules(connection: sqlite3.Connection, device_id: str, case_id: str) -> Rules | None:
+    """The rules kept for a case."""
+    found = connection.execute(
+        "SELECT rules FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id)
+    ).fetchone()
+    return None if found is None else codec.load_rules(device_id, found[0])
+
+
+def audit(
+    connection: sqlite3.Connection,
+    wanted: dict[str, str | None],
+    *,
+    alerts_only: bool,
+    after: int,
+    limit: int,
+    newest_first: bool,
+) -> list[Audited]:
+    """Lines of the record; `wanted` has the columns that must be equal, `None` for any."""
+    where, values = _equal(wanted)
+    if wanted.get("case_id"):
+        where.append("case_id <> ''")  # says that the index without empty ones serves
+    if alerts_only:
+        where.append("alert = 1")
+    if after > 0:
+        where.append("seq < ?" if newest_first else "seq > ?")
+        values.append(after)
+    rows = connection.execute(
+        "SELECT seq, at, kind, device_id, actor, case_id, detail, alert FROM audit"  # noqa: S608 - values are bound
+        f" WHERE {' AND '.join(where)} ORDER BY seq {'DESC' if newest_first else 'ASC'} LIMIT ?",
+        (*values, limit),
+    )
+    return [
+        Audited(seq, at, AuditEntry(kind, device_id, actor, case_id, codec.load_detail(detail), bool(alert)))
+        for seq, at, kind, device_id, actor, case_id, detail, alert in rows
+    ]
+
+
+def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[CommandRecord]:
+    """Commands, newest first."""
+    where, values = _equal(wanted)
+    rows = connection.execute(
+        f"SELECT body FROM commands WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - bound
+        (*values, limit),
+    )
+    return [codec.command_from(body) for (body,) in rows]
+
+
+def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[DeadLetter]:
+    """Refused messages, newest first."""
+    where, values = _equal(wanted)
+    rows = connection.execute(
+        "SELECT at, device_id, topic, reason, detail, size, payload FROM dead_letters"  # noqa: S608 - values are bound
+        f" WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",
+        (*values, limit),
+    )
+    return [DeadLetter(*row) for row in rows]
+
+
+def tokens(connection: sqlite3.Connection) -> list[Token]:
+    """All tokens, by name."""
+    return [Token(*row) for row in connection.execute("SELECT name, digest, created_at FROM tokens ORDER BY name")]
+
+
+def counts(connection: sqlite3.Connection) -> dict[str, int]:
+    """Rows of each table; of the record without counting them, because it grows for ever and has no gaps."""
+    found = {
+        table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608 - constants
+        for table in _LISTED
+    }
+    (found["audit"],) = connection.execute("SELECT coalesce(max(seq) - min(seq) + 1, 0) FROM audit").fetchone()
+    return found
+
+
+def _equal(wanted: dict[str, str | None]) -> tuple[list[str], list[Any]]:
+    given = {column: value for column, value in wanted.items() if value is not None}
+    return ["1", *(f"{column} = ?" for column in given)], list(given.values())

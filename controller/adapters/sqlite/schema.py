@@ -1,0 +1,179 @@
+"""The tables, their versions, and how the file is opened: the only place that knows pragmas.
+
+Every change of a table or of the JSON in a column is a new migration, so that an older Cordon refuses a newer file
+instead of misreading it. Indexes are those the queries need and no more: each one is paid for at every write.
+"""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import sqlite_utils
+from sqlite_utils.migrations import Migrations
+
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.trouble import as_store_error
+from controller.ports.errors import StoreError
+
+APPLICATION_ID: Final = 0x43_4F_52_44  # "CORD" in the file's header: tells our file from any other SQLite database
+FILE_MODE: Final = 0o600  # SQLite gives the same mode to the files it makes beside it
+_WRITER_CACHE_KIB: Final = 64 * 1024
+_READER_CACHE_KIB: Final = 16 * 1024
+_STATEMENTS: Final = 128  # prepared statements a connection remembers
+
+migrations: Final = Migrations("cordon")
+
+_FIRST: Final = (
+    # What lists and timers look at stands in columns; the rest of a device is one JSON object.
+    """CREATE TABLE devices (
+        device_id TEXT PRIMARY KEY, first_seen REAL NOT NULL, last_seen REAL NOT NULL, online INTEGER,
+        stale INTEGER NOT NULL, level TEXT NOT NULL, report_seq INTEGER NOT NULL, digest TEXT NOT NULL,
+        state TEXT NOT NULL) STRICT""",
+    """CREATE TABLE reports (
+        device_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at REAL NOT NULL, sections BLOB NOT NULL) STRICT""",
+    """CREATE TABLE audit (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, device_id TEXT NOT NULL,
+        actor TEXT NOT NULL, case_id TEXT NOT NULL, alert INTEGER NOT NULL, detail TEXT) STRICT""",
+    "CREATE INDEX audit_device ON audit (device_id)",
+    "CREATE INDEX audit_case ON audit (case_id) WHERE case_id <> ''",
+    "CREATE INDEX audit_alert ON audit (seq) WHERE alert = 1",
+    """CREATE TABLE outbox (
+        seq INTEGER PRIMARY KEY, effect_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT""",
+    """CREATE TABLE commands (
+        seq INTEGER PRIMARY KEY, command_id TEXT NOT NULL UNIQUE, device_id TEXT NOT NULL, state TEXT NOT NULL,
+        updated_at REAL NOT NULL, body TEXT NOT NULL) STRICT""",
+    "CREATE INDEX commands_device ON commands (device_id)",
+    "CREATE INDEX commands_state ON commands (state)",
+    """CREATE TABLE dead_letters (
+        seq INTEGER PRIMARY KEY, at REAL NOT NULL, device_id TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
+        detail TEXT NOT NULL, size INTEGER NOT NULL, payload BLOB NOT NULL) STRICT""",
+    """CREATE TABLE kept_rules (
+        device_id TEXT NOT NULL, case_id TEXT NOT NULL, at REAL NOT NULL, rules TEXT NOT NULL,
+        PRIMARY KEY (device_id, case_id)) STRICT""",
+    "CREATE TABLE tokens (name TEXT PRIMARY KEY, digest TEXT NOT NULL, created_at REAL NOT NULL) STRICT",
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
+)
+
+
+@migrations()
+def m0001_first(db: sqlite_utils.Database) -> None:
+    """The tables of the first version."""
+    for statement in _FIRST:
+        db.execute(statement)
+
+
+_KNOWN: Final = frozenset({m0001_first.__name__})
+
+
+def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Connection:
+    """Open an existing file; a connection may be handed from thread to thread, never used by two at once.
+
+    Raises:
+        sqlite3.Error: as SQLite says it; a file that is not there is not made.
+    """
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={'ro' if read_only else 'rw'}",
+        uri=True,
+        timeout=options.lock_wait_seconds,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_STATEMENTS,
+    )
+    try:
+        connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB if read_only else _WRITER_CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        if not read_only:
+            _prepare_for_writing(connection, options)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _prepare_for_writing(connection: sqlite3.Connection, options: StoreOptions) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a commit that was confirmed survives power loss
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = FAST")  # some builds overwrite every freed page: twice the writing
+    connection.execute(f"PRAGMA wal_autocheckpoint = {options.checkpoint_pages}")
+    connection.execute(f"PRAGMA journal_size_limit = {options.max_log_bytes}")
+
+
+def prepare(path: Path, options: StoreOptions) -> sqlite3.Connection:
+    """Make the file if it is absent, bring it to this version, and return the connection to write with.
+
+    Raises:
+        StoreError: no such folder, not a file of Cordon's, made by a newer Cordon, not writable, locked.
+    """
+    try:
+        _make_file(path)
+        connection = connect(path, options, read_only=False)
+    except (OSError, sqlite3.Error) as error:
+        raise as_store_error(error, f"cannot open the store {path}") from error
+    try:
+        _bring_up_to_date(connection, path)
+    except sqlite3.Error as error:
+        connection.close()
+        raise as_store_error(error, f"cannot open the store {path}") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _make_file(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise StoreError(f"cannot open the store {path}: there is no folder {path.parent}")
+    try:
+        # Made before SQLite sees it, so that there is no moment in which others may read it.
+        made = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE)
+    except FileExistsError:
+        if not path.is_file():
+            raise StoreError(f"cannot open the store {path}: it is not a file") from None
+    else:
+        os.close(made)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the folder itself: only then is a new name in it certain to survive a power loss."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
+    check_origin(connection, path)
+    database = sqlite_utils.Database(connection, execute_plugins=False)
+    # Taken before anything is looked at, so that two starts at once do not both migrate.
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        migrations.apply(database)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def check_origin(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what this version of Cordon could only misread or harm.
+
+    Raises:
+        StoreError: another program's database, or a newer Cordon's.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables and application != APPLICATION_ID:
+        raise StoreError(f"{path} is a database of another program; Cordon leaves it alone")
+    found = migrations.applied(sqlite_utils.Database(connection, execute_plugins=False))
+    newer = [migration.name for migration in found if migration.name not in _KNOWN]
+    if newer:
+        raise StoreError(
+            f"{path} was written by a newer version of Cordon (it has {', '.join(newer)}): "
+            "start that version, or go back to a backup made before the update"
+        )

@@ -1,0 +1,222 @@
+"""The store on SQLite: one file, one thread that writes, a few that read."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from controller.adapters.sqlite import codec, reader, schema
+from controller.adapters.sqlite.backup import copy_to
+from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.rows import Work, work_of
+from controller.adapters.sqlite.writer import Log, Writer
+from controller.domain.device import Device
+from controller.domain.effects import CommandRecord, Effect
+from controller.ports.broker import Rules
+from controller.ports.errors import StoreError
+from controller.ports.store import Audited, DeadLetter, Store, StoreHealth, Token, Writes
+from schemas.commands import CommandState
+
+_DAY: Final = 86_400.0  # seconds
+_PRUNE_ROWS: Final = 1000  # rows taken away in one go, so that commits pass in between
+_ENDED: Final = ", ".join(f"'{state.value}'" for state in CommandState if state.is_end)
+_PRUNE_AUDIT: Final = (
+    f"DELETE FROM audit WHERE seq IN (SELECT seq FROM audit ORDER BY seq LIMIT {_PRUNE_ROWS}) AND at < ?"  # noqa: S608 - constants
+)
+_PRUNE_COMMANDS: Final = (
+    f"DELETE FROM commands WHERE seq IN (SELECT seq FROM commands WHERE state IN ({_ENDED})"  # noqa: S608 - constants
+    f" AND updated_at < ? LIMIT {_PRUNE_ROWS})"
+)
+DEFAULTS: Final = StoreOptions()
+
+
+async def open_store(
+    path: Path, *, now: Callable[[], float], log: Log, options: StoreOptions = DEFAULTS
+) -> "SqliteStore":
+    """Open the store at `path`, made with mode 0600 if it is absent, and bring it to this version.
+
+    `now` gives Unix seconds; `log` is called on the loop's thread when writing stops or goes on.
+
+    Raises:
+        StoreError: no such folder, another program's file, a newer Cordon's, not writable, locked.
+    """
+    found, connection, book = await asyncio.to_thread(_open, path, options)
+    return SqliteStore(found, connection, book, now=now, log=log, options=options)
+
+
+def _open(path: Path, options: StoreOptions) -> tuple[Path, sqlite3.Connection, DeadBook]:
+    path = path.absolute()  # later connections must not follow a change of the working directory
+    connection = schema.prepare(path, options)
+    try:
+        kept = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
+    except sqlite3.Error as error:
+        connection.close()
+        raise StoreError(f"cannot open the store {path}: {error}") from error
+    next_seq = kept[-1][0] + 1 if kept else 1
+    bounds = {"most": options.max_dead_letters, "most_per_device": options.max_dead_letters_per_device}
+    return path, connection, DeadBook(kept, next_seq, **bounds)
+
+
+class SqliteStore(Store):
+    """`controller.ports.store.Store`; made by `open_store`, used from one event loop."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        book: DeadBook,
+        *,
+        now: Callable[[], float],
+        log: Log,
+        options: StoreOptions,
+    ) -> None:
+        self._path = path
+        self._book = book
+        self._now = now
+        self._options = options
+        self._readers = reader.Readers(path, options)
+        self._writer = Writer(path, connection, options, now, log)
+
+    @property
+    def health(self) -> StoreHealth:
+        """Whether commits go through."""
+        return self._writer.health
+
+    async def commit(self, writes: Writes) -> None:
+        """See `Store.commit`. Queued when it is first awaited.
+
+        Raises:
+            StoreError: closed, too much waits already, or this caller's data cannot be kept.
+        """
+        await self._writer.submit(work_of(writes, self._book, self._options.dead_payload_bytes))
+
+    async def keep_rules(self, device_id: str, case_id: str, rules: Rules, at: float) -> None:
+        """Remember the rules a client had before the case; the first ones of a case stay."""
+        await self._execute(
+            "INSERT INTO kept_rules (device_id, case_id, at, rules) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT (device_id, case_id) DO NOTHING",
+            (device_id, case_id, at, codec.dump_rules(rules)),
+        )
+
+    async def forget_rules(self, device_id: str, case_id: str) -> None:
+        """The case is over and the rules are back."""
+        await self._execute("DELETE FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id))
+
+    async def put_token(self, token: Token) -> None:
+        """Add a token, or replace the one of the same name."""
+        await self._execute(
+            "INSERT INTO tokens (name, digest, created_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, created_at = excluded.created_at",
+            (token.name, token.digest, token.created_at),
+        )
+
+    async def drop_token(self, name: str) -> bool:
+        """Withdraw a token; whether there was one."""
+        return await self._execute("DELETE FROM tokens WHERE name = ?", (name,)) > 0
+
+    async def prune(self) -> int:
+        """Take away what is older than its time, a little at once; how many rows that were."""
+        now = self._now()
+        gone = await self._prune(_PRUNE_AUDIT, now - self._options.audit_days * _DAY)
+        return gone + await self._prune(_PRUNE_COMMANDS, now - self._options.command_days * _DAY)
+
+    async def _prune(self, statement: str, before: float) -> int:
+        gone = 0
+        while rows := await self._execute(statement, (before,)):
+            gone += rows
+        return gone
+
+    async def _execute(self, statement: str, values: tuple[Any, ...]) -> int:
+        """Rows changed by one statement, written like a commit."""
+        changed: int = await self._writer.submit(
+            Work(lambda connection: connection.execute(statement, values).rowcount)
+        )
+        return changed
+
+    async def devices(self) -> Sequence[Device]:
+        """Every device, for the start."""
+        return await self._readers.run(reader.devices)
+
+    async def sections(self, device_id: str) -> bytes | None:
+        """The sections of the last full report as JSON bytes."""
+        return await self._readers.run(partial(reader.sections, device_id=device_id))
+
+    async def effects(self) -> Sequence[Effect]:
+        """Every effect not carried out yet, oldest first."""
+        return await self._readers.run(reader.effects)
+
+    async def kept_rules(self, device_id: str, case_id: str) -> Rules | None:
+        """What `keep_rules` remembered; `None` if nothing was."""
+        return await self._readers.run(partial(reader.kept_rules, device_id=device_id, case_id=case_id))
+
+    async def audit(
+        self,
+        *,
+        device_id: str | None = None,
+        case_id: str | None = None,
+        kind: str | None = None,
+        alerts_only: bool = False,
+        after: int = 0,
+        limit: int = 200,
+        newest_first: bool = True,
+    ) -> Sequence[Audited]:
+        """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
+        query = partial(
+            reader.audit,
+            wanted={"device_id": device_id, "case_id": case_id, "kind": kind},
+            alerts_only=alerts_only,
+            after=after,
+            limit=reader.check_limit(limit),
+            newest_first=newest_first,
+        )
+        return await self._readers.run(query)
+
+    async def commands(
+        self, *, device_id: str | None = None, state: str | None = None, limit: int = 200
+    ) -> Sequence[CommandRecord]:
+        """Commands, newest first."""
+        wanted = {"device_id": device_id, "state": state}
+        return await self._readers.run(partial(reader.commands, wanted=wanted, limit=reader.check_limit(limit)))
+
+    async def command(self, command_id: str) -> CommandRecord | None:
+        """One command."""
+        found = await self._readers.run(partial(reader.commands, wanted={"command_id": command_id}, limit=1))
+        return found[0] if found else None
+
+    async def dead_letters(self, *, device_id: str | None = None, limit: int = 100) -> Sequence[DeadLetter]:
+        """Refused messages, newest first."""
+        wanted = {"device_id": device_id}
+        return await self._readers.run(partial(reader.dead_letters, wanted=wanted, limit=reader.check_limit(limit)))
+
+    async def tokens(self) -> Sequence[Token]:
+        """All tokens."""
+        return await self._readers.run(reader.tokens)
+
+    async def counts(self) -> dict[str, Any]:
+        """Rows of each table by its name, and `bytes` on disk, the write-ahead log included."""
+        rows = await self._readers.run(reader.counts)
+        return {**rows, "bytes": _size(self._path) + _size(self._path.with_name(f"{self._path.name}-wal"))}
+
+    async def backup(self, target: Path) -> None:
+        """Write a consistent copy of the store as it is now to `target` (mode 0600), while it goes on working.
+
+        Raises:
+            StoreError: `target` exists, or cannot be written.
+        """
+        await self._readers.run(lambda connection: copy_to(connection, target.absolute()))
+
+    async def close(self) -> None:
+        """Finish what is queued, then close; what cannot be written in `close_seconds` fails for those who wait."""
+        await self._writer.stop()
+        await asyncio.to_thread(self._readers.close)
+        await asyncio.to_thread(self._writer.disconnect)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,250 @@
+"""The one thread that writes: it takes all that waits, commits once, and tells everybody in one call to the loop.
+
+What cannot be written for now is tried again, in order, until it can be. What one caller's data makes impossible fails
+for that caller alone.
+"""
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from controller.adapters.sqlite import schema, trouble
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.rows import Work
+from controller.ports.errors import StoreError
+from controller.ports.store import StoreHealth
+
+Log = Callable[[str, Mapping[str, object]], None]
+_OVERSIZE_PAUSE: Final = 5.0  # seconds between two attempts to shrink a log that readers hold on to
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    work: Work
+    future: asyncio.Future[Any]
+
+
+class _GivenUpError(Exception):
+    """The store is closing and its time is up; the cause says why nothing could be written."""
+
+
+class Writer:
+    """Owns the connection that writes. `submit` and `close` are called on the loop's thread."""
+
+    def __init__(
+        self,
+        path: Path,
+        connection: sqlite3.Connection,
+        options: StoreOptions,
+        now: Callable[[], float],
+        log: Log,
+    ) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = connection
+        self._options = options
+        self._now = now
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._queue: deque[_Job] = deque()
+        self._waiting_bytes = 0
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._deadline = 0.0
+        self._unshrunk_since = 0.0
+        self._log_path = path.with_name(f"{path.name}-wal")
+        self.health = StoreHealth()
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Work) -> asyncio.Future[Any]:
+        """Queue `work`; the future has its result once it is on disk.
+
+        Raises:
+            StoreError: closed, or more waits already than memory should hold.
+        """
+        if self._closing.is_set():
+            raise StoreError("the store is closed")
+        future: asyncio.Future[Any] = self._loop.create_future()
+        with self._changed:
+            if self._waiting_bytes + work.size > self._options.max_waiting_bytes and self._queue:
+                raise StoreError(f"too much waits to be written ({self._waiting_bytes} bytes): {self.health.trouble}")
+            self._queue.append(_Job(work, future))
+            self._waiting_bytes += work.size
+            self._changed.notify()
+        return future
+
+    async def stop(self) -> None:
+        """Write what is queued, or give up after `close_seconds`; either way every future is told."""
+        self._deadline = time.monotonic() + self._options.close_seconds
+        self._closing.set()
+        with self._changed:
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
+
+    def disconnect(self) -> None:
+        """Close the connection; after `stop`, and after the readers, so that the log is folded into the database."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # the log is read again at the next start
+                self._connection.close()
+            self._connection = None
+
+    def _run(self) -> None:
+        cause: BaseException | None = None
+        while group := self._take():
+            try:
+                # Once something was given up nothing later may be kept: call order is a promise.
+                outcomes = self._write(group) if cause is None else _refused(group, cause)
+            except _GivenUpError as gave_up:
+                cause = gave_up.__cause__ or gave_up
+                outcomes = _refused(group, cause)
+            self._call_loop(_tell, group, outcomes)
+
+    def _take(self) -> list[_Job]:
+        """The next group; empty when the store closes and nothing waits."""
+        group: list[_Job] = []
+        rows = size = 0
+        if not self._wait_for_work(self._options.idle_seconds):
+            self._empty_log()
+            self._wait_for_work(None)
+        with self._changed:
+            while self._queue:
+                work = self._queue[0].work
+                rows += work.rows
+                size += work.size
+                if group and (rows > self._options.max_group_rows or size > self._options.max_group_bytes):
+                    break
+                group.append(self._queue.popleft())
+                self._waiting_bytes -= work.size
+        return group
+
+    def _wait_for_work(self, seconds: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: bool(self._queue) or self._closing.is_set(), seconds)
+
+    def _write(self, group: list[_Job]) -> list[object]:
+        wait = self._options.retry_floor_seconds
+        while True:
+            try:
+                outcomes = self._attempt(group)
+            except (sqlite3.Error, StoreError) as error:
+                self._step_back(error)
+                if not self._pause(wait):
+                    raise _GivenUpError from error
+                wait = min(wait * 2, self._options.retry_ceiling_seconds)
+            else:
+                self._step_forward()
+                return outcomes
+
+    def _attempt(self, group: list[_Job]) -> list[object]:
+        """Results, or errors in the place of results, after the commit.
+
+        Raises:
+            sqlite3.Error: nothing was kept; trying again may help.
+            StoreError: what lies at the path now is not the store.
+        """
+        connection = self._connect()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            outcomes = [job.work.run(connection) for job in group]
+        except Exception as error:
+            if trouble.passes_by_waiting(error):
+                raise
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [_alone(connection, job.work) for job in group]
+        connection.execute("COMMIT")
+        return outcomes
+
+    def _connect(self) -> sqlite3.Connection:
+        if self._connection is None:
+            connection = schema.connect(self._path, self._options, read_only=False)
+            self._connection = connection
+            schema.check_origin(connection, self._path)
+        return self._connection
+
+    def _step_back(self, error: sqlite3.Error | StoreError) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
+                self._connection.execute("ROLLBACK")
+            if trouble.needs_new_connection(error):
+                self.disconnect()
+        text = str(error) if isinstance(error, StoreError) else trouble.words(error)
+        if not self.health.trouble:
+            self._call_loop(self._log, "store cannot write", {"path": str(self._path), "trouble": text})
+            self.health = StoreHealth(text, self._now())
+        elif text != self.health.trouble:
+            self.health = StoreHealth(text, self.health.since)
+
+    def _step_forward(self) -> None:
+        if self.health.trouble:
+            seconds = round(self._now() - self.health.since, 3)
+            self._call_loop(self._log, "store writes again", {"path": str(self._path), "after_seconds": seconds})
+            self.health = StoreHealth()
+        self._shrink_log()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait before the next attempt; `False` when there is to be none."""
+        if not self._closing.wait(seconds):
+            return True
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(self._options.retry_floor_seconds, left))
+        return True
+
+    def _shrink_log(self) -> None:
+        """Readers that overlap without a gap keep SQLite from starting the log over: make one gap."""
+        try:
+            size = self._log_path.stat().st_size
+        except OSError:
+            return
+        now = time.monotonic()
+        if size > self._options.max_log_bytes and now >= self._unshrunk_since + _OVERSIZE_PAUSE:
+            self._unshrunk_since = now
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):  # everything is safe in the log; the next time will do
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+    def _call_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        with contextlib.suppress(RuntimeError):  # a loop that is gone has nobody left to tell
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+
+def _alone(connection: sqlite3.Connection, work: Work) -> object:
+    """One caller's part inside the transaction of all, undone by itself when it fails by itself."""
+    connection.execute("SAVEPOINT work")
+    try:
+        result = work.run(connection)
+    except Exception as error:
+        if trouble.passes_by_waiting(error):
+            raise
+        connection.execute("ROLLBACK TO work")
+        result = trouble.as_store_error(error, "cannot be kept")
+        result.__cause__ = error
+    connection.execute("RELEASE work")
+    return result
+
+
+def _refused(group: list[_Job], cause: BaseException) -> list[object]:
+    return [trouble.as_store_error(cause, "not written before the store was closed") for _ in group]
+
+
+def _tell(group: list[_Job], outcomes: list[object]) -> None:
+    for job, outcome in zip(group, outcomes, strict=True):
+        if job.future.done():
+            continue  # the caller stopped waiting
+        if isinstance(outcome, BaseException):
+            job.future.set_exception(outcome)
+        else:
+            job.future.set_result(outcome)
