@@ -73,16 +73,17 @@ def reported(
         _keep(draft, moved, state, reason, detail)
 
 
+def due(command: OpenCommand) -> float:
+    """When a command ends by itself, in Unix seconds; what a device began gets time to tell how it ended."""
+    return command.expires_at + (END_GRACE if command.state is CommandState.EXECUTING else 0.0)
+
+
 def expire(draft: Draft) -> None:
-    """End what was not begun in time; what a device began gets time to tell how it ended."""
+    """End what was not begun in time, and what was begun and never told of."""
     for command in draft.device.commands:
-        began = command.state is CommandState.EXECUTING
-        limit = command.expires_at + (END_GRACE if began else 0.0)
-        if draft.now >= limit:
-            reason = "no result came" if began else "not begun in time"
+        if draft.now >= due(command):
+            reason = "no result came" if command.state is CommandState.EXECUTING else "not begun in time"
             _end(draft, command, CommandState.EXPIRED, reason, ())
-        elif began and draft.now >= command.expires_at:
-            _replace(draft, command, replace(command, expires_at=limit))
 
 
 def _end(

@@ -8,7 +8,7 @@ from controller.domain.device import Case
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.policy import Level
-from controller.domain.respond import Wanted, releases, wanted
+from controller.domain.respond import Wanted, forget_runs, releases, wanted
 
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
@@ -50,24 +50,25 @@ def _open(draft: Draft, want: Wanted, evidence_at: float) -> None:
     )
     draft.update(case=case)
     draft.record("contained", level=want.level.value, causes=list(want.causes), reason=case.reason, until=until)
-    _enforce(draft, case)
+    _enforce(draft, case, by_policy=True)
 
 
 def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float) -> None:
+    # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
     case = draft.update_case(
         case,
         level=want.level,
+        by=POLICY,
         causes=tuple(dict.fromkeys(case.causes + want.causes)),
         evidence_at=evidence_at,
         isolate_until=draft.now + want.isolate_for,
         reason="fails " + ", ".join(want.causes),
     )
     draft.record("escalated", level=case.level.value, causes=list(want.causes), until=case.isolate_until)
-    _enforce(draft, case)
+    _enforce(draft, case, by_policy=True)
 
 
-def _enforce(draft: Draft, case: Case) -> None:
-    by_policy = case.by == POLICY
+def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
     effect_id, device_id = draft.next_effect_id(), draft.device.device_id
     if case.level is Level.ISOLATED:
         draft.effects.append(
@@ -83,13 +84,13 @@ def _close(draft: Draft, case: Case, actor: str, reason: str) -> None:
     draft.update(case=None)
 
 
-def step_down(draft: Draft, case: Case, actor: str, reason: str) -> None:
-    """End an isolation: the restriction below it holds, and a fresh report can free the device."""
+def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: float = 0.0) -> None:
+    """End an isolation: the restriction below it holds, and after `hold_until` a fresh report can free the device."""
     case = draft.update_case(
         case,
         level=Level.RESTRICTED,
         isolate_until=None,
-        hold_until=0.0,
+        hold_until=hold_until,
         probation_until=draft.now + PROBATION,
         reason=f"{case.reason}; isolation ended: {reason}",
     )
@@ -120,7 +121,7 @@ def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: fl
     draft.update(case=case)
     until = None if hold is None else hold_until
     draft.record("contained", by, level=level.value, causes=list(case.causes), reason=reason, until=until)
-    _enforce(draft, case)
+    _enforce(draft, case, by_policy=False)
 
 
 def operator_releases(draft: Draft, by: str, reason: str) -> None:
@@ -132,6 +133,18 @@ def operator_releases(draft: Draft, by: str, reason: str) -> None:
         step_down(draft, case, by, reason or "released by an operator")
     else:
         _close(draft, case, by, reason)
+
+
+def refused(draft: Draft, case: Case) -> None:
+    """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays."""
+    draft.update(rules=forget_runs(draft.device.rules))
+    if case.by != POLICY:
+        return  # an operator has taken the case over since, and needs nobody's word
+    held_before = case.proven_level is not Level.NONE or draft.now < case.hold_until
+    if not held_before:
+        draft.update(case=None)
+    elif case.level is Level.ISOLATED and case.proven_level is not Level.ISOLATED:
+        draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
 
 
 def _repair(draft: Draft, want: Wanted) -> None:

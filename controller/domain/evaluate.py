@@ -16,7 +16,7 @@ def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Findin
     findings: list[Finding] = []
     for policy in policies.policies:
         if policy.applies_to is not None:
-            scope = _ask(policy.applies_to, facts, activation)
+            scope = _ask(policy.applies_to, facts, activation, scope=True)
             if scope.result is not Result.PASS:
                 outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
                 findings.extend(Finding(rule.key, outside, scope.detail or "applies_to") for rule in policy.rules)
@@ -27,7 +27,7 @@ def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Findin
 
 def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:
     if rule.applies_if is not None:
-        scope = _ask(rule.applies_if, facts, activation)
+        scope = _ask(rule.applies_if, facts, activation, scope=True)
         if scope.result is not Result.PASS:
             outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
             return Finding(rule.key, outside, scope.detail or "applies_if")
@@ -35,21 +35,28 @@ def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:
     return Finding(rule.key, answer.result, answer.detail)
 
 
-def _ask(expression: Expression, facts: Facts, activation: Any) -> Finding:
+def _ask(expression: Expression, facts: Facts, activation: Any, *, scope: bool = False) -> Finding:
     """The answer as a finding without a rule: pass for yes, fail for no."""
     if facts.missing:
-        for name in expression.uses:
-            reason = facts.missing.get(name)
-            if reason is not None:
-                return Finding("", reason.result, reason.reason)
+        reasons = [facts.missing[name] for name in sorted(expression.uses) if name in facts.missing]
+        if reasons:
+            # What is unknown outweighs what does not apply, which would satisfy the rule.
+            reason = min(reasons, key=lambda one: one.result is Result.NOTAPPLICABLE)
+            return Finding("", reason.result, reason.reason)
+    partial = _partial(expression, facts)
+    if scope and partial:
+        # Either answer may be wrong, and "does not apply" would satisfy the rule.
+        return Finding("", Result.UNKNOWN, partial)
     try:
         answer = evaluate(expression, activation)
     except EvaluationError as e:
         return Finding("", Result.ERROR, str(e)[:_MAX_DETAIL])
     if not answer:
         return Finding("", Result.FAIL)
-    if facts.partial:
-        for name in expression.uses:
-            if name in facts.partial:
-                return Finding("", Result.UNKNOWN, facts.partial[name])
+    if partial:
+        return Finding("", Result.UNKNOWN, partial)
     return Finding("", Result.PASS)
+
+
+def _partial(expression: Expression, facts: Facts) -> str:
+    return next((facts.partial[name] for name in sorted(expression.uses) if name in facts.partial), "")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 from controller.domain.findings import Result
@@ -44,7 +45,6 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
 }
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
 _SECTION_OF: Final = {name: section for name, (_, section, _) in CATALOGUE.items()}
-_LOOPBACK: Final = ("127.", "::1", "[::1]", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,24 @@ def _openssl(section: OpensslSection) -> dict[str, Any]:
     }
 
 
+def _is_loopback(text: str) -> bool:
+    """Whether a socket there is out of the network's reach; what cannot be read as an address counts as exposed."""
+    bare = text.strip("[]").partition("%")[0]
+    if bare == "localhost":
+        return True
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
 def _sockets(section: SocketsSection) -> dict[str, Any]:
     listening = section.listening
     return {
         "listening_ports": sorted({s.port for s in listening}),
-        "exposed_ports": sorted({s.port for s in listening if not s.address.startswith(_LOOPBACK)}),
+        "exposed_ports": sorted({s.port for s in listening if not _is_loopback(s.address)}),
         "listening_processes": sorted({s.process for s in listening if s.process}),
     }
 
@@ -156,4 +169,8 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
             # The numbers of `updates` are counted before its list is cut.
             if cut and name != "updates":
                 partial.update(dict.fromkeys(_FACTS_OF[name], f"{name}: {cut} more entries were not sent"))
+            elif isinstance(section, SocketsSection):
+                hidden = sum(1 for socket in section.listening if not socket.process)
+                if hidden:
+                    partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
     return Facts(known, missing, partial)

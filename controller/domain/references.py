@@ -27,7 +27,7 @@ def references(checked: bytes) -> frozenset[str]:
     """
     if _TYPE not in checked:
         raise ValueError("not a checked CEL expression")
-    names = set()
+    names: set[str] = set()
     for expression in _fields(checked, _ANY_VALUE):
         for entry in _fields(expression, _REFERENCE_MAP):
             for reference in _fields(entry, _ENTRY_VALUE):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain.commands import due
 from controller.domain.device import Case, Device, RuleState
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import Level, PolicySet, Remedy, Response, Rule
@@ -39,6 +40,11 @@ def fold(rules: Mapping[str, RuleState], findings: tuple[Finding, ...], now: flo
 def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
     """The same findings once more: a heartbeat says that nothing changed."""
     return {key: replace(state, streak=state.streak + 1) for key, state in rules.items()}
+
+
+def forget_runs(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
+    """The same findings without their runs: they came from somebody the broker does not vouch for."""
+    return {key: replace(state, streak=0) for key, state in rules.items()}
 
 
 def is_due(state: RuleState, response: Response, now: float) -> bool:
@@ -80,14 +86,16 @@ def releases(case: Case, rules: Mapping[str, RuleState], want: Wanted, now: floa
 
 def deadline(device: Device, policies: PolicySet) -> float | None:
     """When `TimePassed` is due next for this device, in Unix seconds."""
-    times: list[float] = [command.expires_at for command in device.commands]
+    times: list[float] = [due(command) for command in device.commands]
     case = device.case
     if case is not None and case.level is Level.ISOLATED and case.isolate_until is not None:
         times.append(case.isolate_until)
     for key, state in device.rules.items():
         rule = policies.rules.get(key)
         if rule is not None and _waits_for_grace(device, rule, state):
-            times.append(state.since + rule.response.grace)
+            # Within a probation nothing is isolated, however long a rule has failed.
+            probation = case.probation_until if case is not None else 0.0
+            times.append(max(state.since + rule.response.grace, probation))
     return min(times, default=None)
 
 

@@ -121,11 +121,12 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
         rules = respond.fold(device.rules, event.findings, draft.now)
         _record_changes(draft, rules, device.report_seq, device.digest)
         draft.update(rules=rules, judged_by=event.judged_by, satisfied=len(event.findings) - len(rules))
-    elif device.rules:
+    elif device.rules or device.case is not None:
         draft.update(rules=respond.repeat(device.rules))
     else:
         return
-    contain.respond(draft, evidence_at=event.received_at, may_release=event.findings is not None)
+    # The digest says that the last report holds still: once an operator's hold is over, that is proof enough.
+    contain.respond(draft, evidence_at=event.received_at, may_release=True)
 
 
 def _seen(draft: Draft, at: float) -> None:
@@ -152,7 +153,8 @@ def _time(draft: Draft) -> None:
         and case.isolate_until is not None
         and draft.now >= case.isolate_until
     ):
-        contain.step_down(draft, case, "cordon", "its time is over")
+        # What an operator holds stays held when time alone ends the isolation above it.
+        contain.step_down(draft, case, "cordon", "its time is over", hold_until=case.hold_until)
     elif not draft.device.stale:
         # A grace period is over; what was reported before the device fell silent contains nobody.
         contain.respond(draft, evidence_at=draft.now, may_release=False)

@@ -17,6 +17,7 @@ _NEXT: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
 # A consequence of an error that is told already.
 _CONSEQUENCE: Final = "'*error*'"
 _SCHEME: Final = re.compile(r"\bolder\s*\([^()]*,\s*(['\"])([^'\"]*)\1\s*\)")
+_TOO_SHORT: Final = "Syntax error: mismatched input '<EOF>'"
 _OLDER: Final = "older() takes three texts: older(version, other version, scheme)"
 _HINTS: Final = {
     "string_type": "has to be text",
@@ -25,6 +26,13 @@ _HINTS: Final = {
     "dict_type": "has to be a mapping",
     "model_type": "has to be a mapping",
     "model_attributes_type": "has to be a mapping",
+}
+_NO_ID: Final = "no id: lower case letters, digits and . _ -, at most 64, beginning with a letter or digit"
+_PATTERNS: Final = {
+    "policy": _NO_ID,
+    "id": _NO_ID,
+    "title": "no title: one line, without control characters",
+    "action": "no action: lower case words with dots between, as in service.disable",
 }
 
 
@@ -52,9 +60,8 @@ def complain_of_shape(document: Document, error: ErrorDetails) -> None:
     if error["type"] not in ("missing", "extra_forbidden"):
         path = known
     prefix = rule_prefix(document, path)
-    name = (
-        ".".join(str(part) for part in path[2:] if isinstance(part, str)) if prefix else str(path[-1]) if path else ""
-    )
+    within = path[2:] if prefix else path
+    name = ".".join(str(part) for part in within if isinstance(part, str))
     context: Mapping[str, Any] = error.get("ctx", {})
     match error["type"]:
         case "missing":
@@ -71,6 +78,11 @@ def complain_of_shape(document: Document, error: ErrorDetails) -> None:
             document.complain_of(path, f"{prefix}{name}: {context['error']}")
         case "string_type" | "bool_type" | "int_type" if "params" in path:
             document.complain_of(path, f"{prefix}{name}: has to be text, a whole number, true or false")
+        case "too_short" if path == ("rules",):
+            document.complain_of(path, "a policy without rules would pass every device")
+        case "string_pattern_mismatch":
+            said = _PATTERNS.get(str(path[-1]), "not written as it has to be: " + context["pattern"])
+            document.complain_of(path, f"{prefix}{name}: {error['input']!r} is {said}")
         case kind:
             said = _HINTS.get(kind, error["msg"])
             document.complain_of(path, f"{prefix}{name}: {said}" if name else f"a policy {said}")
@@ -112,6 +124,8 @@ def _errors(error: ExpressionError) -> list[tuple[int, int, str]]:
 
 
 def _in_words(message: str, language: Language) -> str:
+    if message.startswith(_TOO_SHORT):
+        return "the expression ends too early"
     match = _UNDECLARED.match(message)
     if match is None:
         return f"{message}; {_OLDER}" if "'older'" in message else message

@@ -68,9 +68,8 @@ class _BoundedLoader(yaml.SafeLoader):
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         self.left -= 1
         if self.depth >= MAX_DEPTH or self.left < 0:
-            raise yaml.MarkedYAMLError(
-                problem=_TOO_DEEP if self.left >= 0 else _TOO_MANY, problem_mark=self.peek_event().start_mark
-            )
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call] # PyYAML's stubs leave it open
+            raise yaml.MarkedYAMLError(problem=_TOO_DEEP if self.left >= 0 else _TOO_MANY, problem_mark=mark)
         self.depth += 1
         try:
             return super().compose_node(parent, index)
@@ -90,7 +89,7 @@ def read_document(text: str, source: str) -> Document:
             else:
                 document.data = _Builder(document, loader).build(root, ())
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call] # PyYAML's stubs leave it open
+            loader.dispose()
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         message = ": ".join(part for part in (e.context, e.problem) if part)
@@ -150,7 +149,7 @@ class _Builder:
             self._document.complain(at, message)
             return None
         try:
-            return self._loader.construct_object(node)  # type: ignore[no-untyped-call] # PyYAML's stubs leave it open
+            return self._loader.construct_object(node)
         except (yaml.YAMLError, ValueError) as e:
             self._document.complain(at, f"cannot be read: {e}")
             return None

@@ -45,9 +45,7 @@ def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
     problems.extend(_clashes(files))
     policies = tuple(file.policy for file in files if file.policy is not None)
     if not files and not problems:
-        problems.append(
-            Problem("policies", 0, 0, "no policy file is given: judging by nothing would pass every device")
-        )
+        problems.append(Problem("policies", 0, 0, "no file is given: judging by nothing would pass every device"))
     if problems:
         raise PolicyError(problems)
     digests = sorted(f"{file.policy.name} {file.digest}" for file in files if file.policy is not None)
