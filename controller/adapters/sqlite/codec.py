@@ -236,6 +236,11 @@ def load_rules(device_id: str, found: str) -> Rules:
     return _read(f"the rules kept for {device_id}", lambda: tuple(map(_ACCESS_RULE.decode, json.loads(found))))
 
 
+def dump_detail(detail: dict[str, object] | None) -> str | None:
+    """The detail of a line of the record; no detail and an empty one are two things."""
+    return None if detail is None else dump(detail)
+
+
 def load_detail(found: str | None) -> dict[str, object] | None:
-    """The detail of a line of the record."""
+    """The detail again."""
     return None if found is None else _read("a line of the record", lambda: dict(json.loads(found)))

@@ -55,7 +55,7 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
         StoreError: a value that cannot be kept.
     """
     audit = [
-        (at, one.kind, one.device_id, one.actor, one.case_id, one.alert, one.detail and codec.dump(one.detail))
+        (at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
         for at, one in writes.audit
     ]
     batches: tuple[tuple[str, list[Row]], ...] = (

@@ -1,0 +1,124 @@
+import json
+import math
+import sqlite3
+from dataclasses import fields, replace
+from typing import get_args
+
+import pytest
+from hypothesis import given
+
+from controller.adapters.sqlite import codec, reader
+from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite.rows import work_of
+from controller.domain.device import Case, Device
+from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
+from controller.domain.policy import Level
+from controller.ports.broker import Rules
+from controller.ports.errors import StoreError
+from controller.ports.store import Writes
+from tests.unit.adapters.sqlite import values
+
+
+def _keep(connection: sqlite3.Connection, writes: Writes) -> None:
+    for table in ("devices", "outbox", "commands", "audit"):
+        connection.execute(f"DELETE FROM {table}")
+    work_of(writes, DeadBook((), 1, most=1, most_per_device=1), 0).run(connection)
+
+
+@given(device=values.DEVICES)
+def test_a_device_comes_back_as_it_was(memory: sqlite3.Connection, device: Device) -> None:
+    _keep(memory, Writes(devices=(device,)))
+    assert reader.devices(memory) == [device]
+
+
+@given(effect=values.EFFECTS)
+def test_an_effect_comes_back_as_it_was(memory: sqlite3.Connection, effect: Effect) -> None:
+    _keep(memory, Writes(effects=(effect,)))
+    assert reader.effects(memory) == [effect]
+
+
+@given(command=values.COMMANDS)
+def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: CommandRecord) -> None:
+    _keep(memory, Writes(commands=(command,)))
+    assert reader.commands(memory, {"command_id": command.command_id}, 1) == [command]
+
+
+@given(detail=values.DETAILS)
+def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
+    entry = AuditEntry("kind", "device", "actor", "case", detail, alert=True)
+    _keep(memory, Writes(audit=((1.5, entry),)))
+    (found,) = reader.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
+    assert (found.at, found.entry) == (1.5, entry)
+
+
+@pytest.mark.parametrize("detail", [None, {}])
+def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: dict[str, object] | None) -> None:
+    _keep(memory, Writes(audit=((1.0, AuditEntry("kind", "device", "actor", detail=detail)),)))
+    (found,) = reader.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
+    assert found.entry.detail == detail
+
+
+@given(rules=values.ACCESS_RULES)
+def test_access_rules_come_back_as_they_were(rules: Rules) -> None:
+    assert codec.load_rules("device", codec.dump_rules(rules)) == rules
+
+
+def test_every_durable_effect_can_be_kept() -> None:
+    assert set(codec._EFFECTS) == {kind.__name__ for kind in get_args(Effect)}
+
+
+def test_no_field_of_a_device_is_forgotten() -> None:
+    state = json.loads(codec.device_row(Device("d", 1.0, 2.0))[-1])
+    columns = set(codec.DEVICE_COLUMNS) - {"level", "state"}  # derived from the case, and the rest itself
+    assert set(state) | columns == {one.name for one in fields(Device)}
+    assert not set(state) & columns
+
+
+def test_the_state_is_json_for_other_tools_also_when_a_hold_never_ends() -> None:
+    case = Case("c", Level.RESTRICTED, (), "operator", "theft", 1.0, 1.0, hold_until=math.inf)
+    *_, state = codec.device_row(Device("d", 1.0, 2.0, case=case))
+    assert "Infinity" not in state
+    assert json.loads(state)["case"]["hold_until"] == "inf"
+
+
+@pytest.mark.parametrize("value", [math.nan, object(), {1: object()}])
+def test_what_is_not_json_is_refused(value: object) -> None:
+    with pytest.raises(StoreError, match="not JSON"):
+        codec.dump(value)
+
+
+def test_what_contains_itself_is_refused() -> None:
+    ring: list[object] = []
+    ring.append(ring)
+    with pytest.raises(StoreError, match="not JSON"):
+        codec.dump(ring)
+
+
+def test_an_effect_of_a_newer_version_is_not_passed_over() -> None:
+    with pytest.raises(StoreError, match=r"e1 .* unknown kind 'Vaporise'.*newer version"):
+        codec.effect_from("e1", "Vaporise", "{}")
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "[]", "7", '{"device_id":"d"}', '{"effect_id":"e","device_id":"d","case_id":"c","more":1}'],
+)
+def test_an_effect_that_makes_no_sense_says_so(body: str) -> None:
+    with pytest.raises(StoreError, match="cannot read effect e1: written by a newer version"):
+        codec.effect_from("e1", EndIsolation.__name__, body)
+
+
+def test_a_word_of_a_newer_version_in_a_device_says_so() -> None:
+    case = Case("c", Level.RESTRICTED, (), "cordon", "", 1.0, 1.0)
+    device = Device("d", 1.0, 2.0, case=case)
+    *columns, state = codec.device_row(device)
+    with pytest.raises(StoreError, match="cannot read device d: written by a newer version"):
+        codec.device_from((*columns, state.replace('"restricted"', '"exiled"')))
+
+
+def test_a_field_that_an_older_version_did_not_have_takes_its_default() -> None:
+    device = Device("d", 1.0, 2.0, agent="agent/1")
+    *columns, state = codec.device_row(device)
+    older = json.loads(state)
+    del older["agent"]
+    assert codec.device_from((*columns, json.dumps(older))) == replace(device, agent="")

@@ -1,0 +1,91 @@
+import sqlite3
+
+import pytest
+
+from controller.adapters.sqlite import reader
+from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite.rows import MAX_DEAD_TEXT, work_of
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
+from controller.ports.errors import StoreError
+from controller.ports.store import DeadLetter, Writes
+
+
+@pytest.fixture(autouse=True)
+def empty(memory: sqlite3.Connection) -> None:
+    for table in ("devices", "reports", "outbox", "commands", "audit", "dead_letters"):
+        memory.execute(f"DELETE FROM {table}")
+
+
+def _keep(connection: sqlite3.Connection, writes: Writes, book: DeadBook | None = None) -> None:
+    book = book or DeadBook((), 1, most=10, most_per_device=10)
+    work_of(writes, book, payload_bytes=4).run(connection)
+
+
+def _letter(device_id: str, number: int = 0) -> DeadLetter:
+    return DeadLetter(float(number), device_id, "t" * 5000, "schema", "d" * 5000, 6, b"abcdef")
+
+
+def _command(command_id: str, state: str) -> CommandRecord:
+    return CommandRecord(command_id, "d", "rescan", (), state, "", (), "op", "", False, 1.0, 2.0, 3.0)
+
+
+def test_contact_takes_a_device_out_of_staleness_and_changes_nothing_else(memory: sqlite3.Connection) -> None:
+    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True))))
+    _keep(memory, Writes(seen=(("a", 9.0), ("nobody", 9.0))))
+    assert reader.devices(memory) == [Device("a", 1.0, 9.0, agent="x"), Device("b", 1.0, 1.0, stale=True)]
+
+
+def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -> None:
+    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(("a", "x", 1.0, b"{}"),)))
+    _keep(memory, Writes(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(("a", "y", 2.0, b'{"b":1}'),)))
+    assert reader.devices(memory) == [Device("a", 1.0, 3.0, digest="y")]
+    assert reader.sections(memory, "a") == b'{"b":1}'
+    assert reader.sections(memory, "b") is None
+
+
+def test_an_effect_asked_for_twice_is_one_and_gone_when_done(memory: sqlite3.Connection) -> None:
+    first, second = EndIsolation("e1", "d", "c"), EndIsolation("e2", "d", "c")
+    _keep(memory, Writes(effects=(first, second)))
+    _keep(memory, Writes(effects=(first,)))
+    assert reader.effects(memory) == [first, second]
+    _keep(memory, Writes(effects=(EndIsolation("e3", "d", "c"),), done=("e1", "e3", "unknown")))
+    assert reader.effects(memory) == [second]
+
+
+def test_a_command_keeps_its_place_in_the_list_as_it_goes(memory: sqlite3.Connection) -> None:
+    _keep(memory, Writes(commands=(_command("c1", "scheduled"), _command("c2", "scheduled"))))
+    _keep(memory, Writes(commands=(_command("c1", "succeeded"),)))
+    assert reader.commands(memory, {}, 10) == [_command("c2", "scheduled"), _command("c1", "succeeded")]
+    assert reader.commands(memory, {"state": "succeeded"}, 10) == [_command("c1", "succeeded")]
+
+
+def test_a_dead_letter_is_cut_to_what_is_kept(memory: sqlite3.Connection) -> None:
+    _keep(memory, Writes(dead=(_letter("a"),)))
+    (found,) = reader.dead_letters(memory, {}, 10)
+    assert (found.payload, found.size) == (b"abcd", 6)
+    assert len(found.topic) == len(found.detail) == MAX_DEAD_TEXT
+
+
+def test_dead_letters_make_room_for_newer_ones(memory: sqlite3.Connection) -> None:
+    book = DeadBook((), 1, most=5, most_per_device=3)
+    for number in range(4):
+        _keep(memory, Writes(dead=(_letter("a", number),)), book)
+    assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [3.0, 2.0, 1.0]
+    _keep(memory, Writes(dead=tuple(_letter("b", number) for number in range(10, 13))), book)
+    assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [12.0, 11.0, 10.0, 3.0, 2.0]
+
+
+def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
+    book = DeadBook((), 1, most=1, most_per_device=1)
+    small = work_of(Writes(seen=(("a", 1.0),)), book, 0)
+    large = work_of(Writes(reports=(("a", "x", 1.0, b"x" * 100_000), ("b", "x", 1.0, b""))), book, 0)
+    assert (small.rows, large.rows) == (1, 2)
+    assert small.size < 200
+    assert large.size > 100_000
+
+
+def test_a_line_that_is_not_json_is_refused_before_anything_is_written() -> None:
+    line = AuditEntry("kind", "d", "actor", detail={"what": object()})
+    with pytest.raises(StoreError, match="not JSON"):
+        work_of(Writes(audit=((1.0, line),)), DeadBook((), 1, most=1, most_per_device=1), 0)
