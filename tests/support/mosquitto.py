@@ -144,7 +144,7 @@ class Mosquitto:
             return probe.connect_ex((self.host, port)) == 0
 
     def _configuration(self) -> str:
-        lines = ["log_dest stderr", "connection_messages true", "per_listener_settings true"]
+        lines = ["log_dest stderr", "connection_messages true", "per_listener_settings true", "set_tcp_nodelay true"]
         if self._persistence:
             lines += ["persistence true", f"persistence_location {self._folder}/"]
         # Run as root it would become the user `mosquitto`, who may be missing here and may not read the keys.

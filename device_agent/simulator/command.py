@@ -1,0 +1,165 @@
+"""Runs the simulator from the command line; see `device_agent.simulator.control` for the lines it reads and writes."""
+
+import argparse
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from device_agent.domain.backoff import Backoff
+from device_agent.errors import SettingsError
+from device_agent.settings import Server, load, parse_duration, parse_server, read_secret
+from device_agent.simulator.control import MAX_LINE, LineWriter, Order, Readiness, obey, play, read_script
+from device_agent.simulator.device import Habits
+from device_agent.simulator.fleet import ACTIONS, FleetSettings, SimulatedFleet
+from device_agent.simulator.observations import Observation, Seen
+
+_SUMMARY_SECONDS: Final = 10.0
+
+
+def simulate(arguments: argparse.Namespace) -> None:
+    """Run the fleet until it is stopped.
+
+    Raises:
+        AgentError: an argument or a file is wrong.
+    """
+    settings = fleet_settings(arguments)
+    script = read_script(arguments.script) if arguments.script else []
+    duration = _seconds("--for", arguments.duration) if arguments.duration else None
+    wanted = _wanted(arguments.observe) if arguments.observe or arguments.control else frozenset[Seen]()
+    stop, ready = threading.Event(), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    writer = LineWriter(sys.stdout, wanted, stop.set)
+    is_written = bool(wanted)
+
+    def on_ready() -> None:
+        ready.set()
+        if is_written:
+            writer.say({"seen": "ready", "devices": settings.devices})
+
+    readiness = Readiness(settings.device_ids(), on_ready)
+
+    def observe(observation: Observation) -> None:
+        writer(observation)
+        readiness(observation)
+
+    fleet = SimulatedFleet(settings, observe)
+    with fleet:
+        _begin_threads(arguments, fleet, writer, script, stop, ready)
+        _wait(fleet, stop, duration, is_written=is_written)
+    if is_written:
+        writer.say({"seen": "stopped"})
+
+
+def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
+    """The fleet that the command line describes.
+
+    Raises:
+        SettingsError: a value is wrong, or no server is named.
+    """
+    config = load(arguments.config) if arguments.config else None
+    mqtt = config.mqtt if config else None
+    servers = _servers(arguments.servers) if arguments.servers else (mqtt.addresses if mqtt else ())
+    if not servers:
+        raise SettingsError("simulate: --servers or --config has to name a broker")
+    keys = tuple(arguments.controller_key) or (config.commands.controller_keys if config else ())
+    password_file = arguments.password_file or (mqtt.password_file if mqtt else None)
+    return FleetSettings(
+        devices=arguments.devices,
+        servers=servers,
+        prefix=arguments.prefix,
+        protocol=arguments.protocol or (mqtt.protocol if mqtt else "auto"),
+        ca=arguments.ca or (mqtt.ca if mqtt else None),
+        certificate=arguments.cert or (mqtt.certificate if mqtt else None),
+        key=arguments.key or (mqtt.key if mqtt else None),
+        cert_dir=arguments.cert_dir,
+        username=arguments.username or (mqtt.username if mqtt else None),
+        password=read_secret(password_file) if password_file else None,
+        postures=arguments.postures,
+        controller_keys=keys,
+        allow=tuple(arguments.allow.split(",")) if arguments.allow else ACTIONS,
+        seed=arguments.seed,
+        habits=_habits(arguments),
+        connect_timeout=_seconds("--connect-timeout", arguments.connect_timeout),
+        backoff=Backoff(first=0.5, cap=_seconds("--reconnect-max", arguments.reconnect_max)),
+    )
+
+
+def _habits(arguments: argparse.Namespace) -> Habits:
+    every = arguments.telemetry_every
+    return Habits(
+        heartbeat_every=_seconds("--heartbeat-every", arguments.heartbeat_every),
+        receipt_timeout=_seconds("--receipt-timeout", arguments.receipt_timeout),
+        telemetry_every=_seconds("--telemetry-every", every) if every else 0.0,
+        telemetry_topic=arguments.telemetry_topic,
+        telemetry_bytes=arguments.telemetry_bytes,
+        subscribe=tuple(arguments.subscribe),
+        action_seconds=_seconds("--action-time", arguments.action_time),
+    )
+
+
+def _seconds(option: str, text: str) -> float:
+    try:
+        return float(parse_duration(text))
+    except ValueError as e:
+        raise SettingsError(f"{option}: {e}") from e
+
+
+def _servers(text: str) -> tuple[Server, ...]:
+    try:
+        return tuple(parse_server(part) for part in text.split(","))
+    except ValueError as e:
+        raise SettingsError(f"--servers: {e}") from e
+
+
+def _wanted(text: str | None) -> frozenset[Seen]:
+    try:
+        return frozenset(Seen(word) for word in text.split(",")) if text else frozenset(Seen)
+    except ValueError as e:
+        raise SettingsError(f"--observe: {e}; there are {', '.join(Seen)}") from e
+
+
+def _begin_threads(
+    arguments: argparse.Namespace,
+    fleet: SimulatedFleet,
+    writer: LineWriter,
+    script: list[Order],
+    stop: threading.Event,
+    ready: threading.Event,
+) -> None:
+    def control() -> None:
+        obey(_lines(sys.stdin), fleet, writer)
+        stop.set()
+
+    def follow_script() -> None:
+        ready.wait()
+        play(script, fleet, stop)
+
+    works: list[tuple[str, Callable[[], None]]] = []
+    if arguments.control:
+        works.append(("control", control))
+    if script:
+        works.append(("script", follow_script))
+    for name, work in works:
+        threading.Thread(target=work, name=name, daemon=True).start()
+
+
+def _lines(stream: Any) -> Iterator[str]:
+    # A line without end would be read whole; it is read in parts, of which the first is refused as no JSON.
+    with contextlib.suppress(ValueError):
+        while line := stream.readline(MAX_LINE + 1):
+            yield line
+
+
+def _wait(fleet: SimulatedFleet, stop: threading.Event, duration: float | None, *, is_written: bool) -> None:
+    if duration is not None:
+        timer = threading.Timer(duration, stop.set)
+        timer.daemon = True
+        timer.start()
+    while not stop.wait(_SUMMARY_SECONDS):
+        if not is_written:
+            sys.stdout.write(f"{fleet.connected} of {len(fleet.device_ids)} devices connected\n")
+            sys.stdout.flush()

@@ -1,0 +1,298 @@
+"""The body of a simulated device: one MQTT connection without a thread of its own, served by the fleet's selector."""
+
+import logging
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from device_agent.clock import Clock
+from device_agent.domain.backoff import Backoff
+from device_agent.domain.connecting import MQTT5, Attempt, Outcome
+from device_agent.link import send_at_once
+from device_agent.settings import Protocol as Mqtt
+from device_agent.settings import Server
+from device_agent.simulator.device import SimulatedDevice
+from device_agent.simulator.observations import Observation, Observer, Seen
+from schemas.topics import Up, up
+
+SESSION_EXPIRY_SECONDS: Final = 3600
+# Shorter than a real agent's: whoever watches wants to see a refused device try again.
+DEFAULT_BACKOFF: Final = Backoff(first=0.5, cap=5.0)
+_MAX_IN_FLIGHT: Final = 32
+_MAX_QUEUED: Final = 1000
+_UNSUPPORTED_CODES: Final = frozenset({1, 132})  # CONNACK of MQTT 3.1.1 and 5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a device reaches the broker; times in seconds."""
+
+    servers: tuple[Server, ...]
+    protocol: Mqtt = "auto"
+    tls: ssl.SSLContext | None = None
+    username: str | None = None
+    password: str | None = None
+    keepalive: int = 30
+    connect_timeout: float = 5.0
+    backoff: Backoff = DEFAULT_BACKOFF
+
+
+class Fleet(Protocol):
+    """What a connection needs of the loop that serves it; all but `mark` only from the loop's thread."""
+
+    clock: Clock
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do `act` after `seconds`."""
+        ...
+
+    def connect(self, connection: "Connection") -> None:
+        """Have `connection.dial` called in a thread that may block, then `dialled` in the loop."""
+        ...
+
+    def mark(self, connection: "Connection") -> None:
+        """There is something to write, or nothing any more."""
+        ...
+
+    def forget(self, connection: "Connection", sock: Any) -> None:
+        """The socket is about to be closed."""
+        ...
+
+    def chance(self) -> float:
+        """An even draw from [0, 1)."""
+        ...
+
+
+class Connection:
+    """Connects, stays connected, and carries messages for one device; it is the device's `World`."""
+
+    def __init__(self, device_id: str, access: Access, first_server: int, fleet: Fleet, observer: Observer) -> None:
+        self.device_id = device_id
+        self.clock = fleet.clock
+        self.device: SimulatedDevice | None = None  # given before the first dial
+        self._access = access
+        self._fleet = fleet
+        self._observer = observer
+        first = Attempt.first(access.protocol, len(access.servers))
+        self._attempt = Attempt(first.level, first.servers, first_server % first.servers, is_auto=first.is_auto)
+        self._client: mqtt.Client | None = None
+        self._notes: dict[int, tuple[str, Mapping[str, Any]]] = {}
+        self._asked: dict[int, list[str]] = {}
+        self._up_since: float | None = None
+        self._outcome = Outcome.MUTE
+        self._is_wanted = True
+        self._is_dialling = False
+
+    # What the device needs.
+
+    def send(self, topic: str, payload: bytes, note: Mapping[str, Any], *, retain: bool = False) -> bool:
+        """Publish with QoS 1 when connected."""
+        client = self._client
+        if client is None or self._up_since is None:
+            return False
+        info = client.publish(topic, payload, qos=1, retain=retain)
+        if info.rc != mqtt.MQTT_ERR_SUCCESS:
+            return False
+        self._notes[info.mid] = (topic, note)
+        return True
+
+    def observe(self, seen: Seen, data: Mapping[str, Any]) -> None:
+        """Tell whoever watches."""
+        clock = self.clock
+        self._observer(Observation(self.device_id, seen, clock.monotonic(), clock.now().timestamp(), data))
+
+    def later(self, seconds: float, act: Callable[[], None]) -> None:
+        """Do `act` after `seconds`."""
+        self._fleet.later(seconds, act)
+
+    # What the fleet does with it.
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the broker accepted it and it is still there."""
+        return self._up_since is not None
+
+    @property
+    def client(self) -> mqtt.Client | None:
+        """The connection under way, for the loop to serve."""
+        return self._client
+
+    def begin(self) -> None:
+        """Connect, unless it is connected or not wanted."""
+        if self._is_wanted and self._client is None and not self._is_dialling:
+            self._is_dialling = True
+            self._fleet.connect(self)
+
+    def dial(self) -> tuple[mqtt.Client | None, str]:
+        """Open the socket and begin the handshake; blocks. The client, or why there is none."""
+        server = self._access.servers[self._attempt.server]
+        try:
+            client = self._make_client(server)
+            extra: dict[str, Any] = {}
+            if self._attempt.level == MQTT5:
+                properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+                properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
+                extra = {"clean_start": False, "properties": properties}
+            client.connect(server.host, server.port, keepalive=self._access.keepalive, **extra)
+            send_at_once(client)
+        except (OSError, ValueError) as e:
+            return None, str(e)
+        return client, ""
+
+    def dialled(self, client: mqtt.Client | None, why: str) -> None:
+        """The result of `dial`, in the loop's thread."""
+        self._is_dialling = False
+        if client is None:
+            self.observe(Seen.UNREACHABLE, {"reason": why})
+            self._again(Outcome.UNREACHABLE, 0.0)
+            return
+        self._client, self._outcome = client, Outcome.MUTE
+        if not self._is_wanted:
+            self.leave()
+            return
+        self._fleet.mark(self)
+        self.later(self._access.connect_timeout, lambda: self._give_up(client))
+
+    def served(self, code: int, why: str = "") -> None:
+        """The loop served the socket, with paho's `code`; clears up when it ended."""
+        client = self._client
+        if client is None or (code == mqtt.MQTT_ERR_SUCCESS and client.socket() is not None):
+            return
+        self._end(why or mqtt.error_string(MQTTErrorCode(code)))
+
+    def cut(self) -> None:
+        """Close the socket without a word; it connects again after the usual wait."""
+        self._close_socket()
+        self.served(mqtt.MQTT_ERR_CONN_LOST, "cut")
+
+    def vanish(self) -> None:
+        """Close the socket without a word and stay away."""
+        self._is_wanted = False
+        self.cut()
+
+    def come_back(self) -> None:
+        """Connect again, at once."""
+        self._is_wanted = True
+        self.begin()
+
+    def leave(self) -> None:
+        """Say offline, disconnect politely and stay away."""
+        self._is_wanted = False
+        client = self._client
+        if client is None:
+            return
+        if self._up_since is not None and self.device is not None:
+            self.send(up(self.device_id, Up.STATUS), self.device.status(is_online=False), {}, retain=True)
+        client.disconnect()
+        self._fleet.mark(self)
+
+    def _give_up(self, client: mqtt.Client) -> None:
+        if self._client is client and self._up_since is None:
+            self._close_socket()
+            self.served(mqtt.MQTT_ERR_CONN_LOST, "no answer to CONNECT")
+
+    def _close_socket(self) -> None:
+        client = self._client
+        sock = client.socket() if client is not None else None
+        if sock is not None:
+            self._fleet.forget(self, sock)
+            sock.close()
+
+    def _end(self, why: str) -> None:
+        # Whatever paho still holds of this client goes with it; the device keeps what must not be lost.
+        self._client = None
+        self._notes.clear()
+        self._asked.clear()
+        since, self._up_since = self._up_since, None
+        if since is not None:
+            if self.device is not None:
+                self.device.disconnected()
+            if self._outcome is not Outcome.REFUSED:
+                self.observe(Seen.DISCONNECTED, {"code": None, "reason": why})
+            self._again(Outcome.LOST, self.clock.monotonic() - since)
+            return
+        if self._outcome is Outcome.MUTE:
+            self.observe(Seen.UNREACHABLE, {"reason": why})
+        self._again(self._outcome, 0.0)
+
+    def _again(self, outcome: Outcome, up_seconds: float) -> None:
+        self._attempt = self._attempt.after(outcome, up_seconds, self._access.backoff)
+        if self._is_wanted:
+            self.later(self._attempt.wait_ceiling * self._fleet.chance(), self.begin)
+
+    def _make_client(self, server: Server) -> mqtt.Client:
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=self.device_id,
+            protocol=MQTTProtocolVersion(self._attempt.level),
+            clean_session=None if self._attempt.level == MQTT5 else False,
+            reconnect_on_failure=False,
+        )
+        client.connect_timeout = self._access.connect_timeout
+        client.max_inflight_messages_set(_MAX_IN_FLIGHT)
+        client.max_queued_messages_set(_MAX_QUEUED)
+        client.on_socket_register_write = lambda _client, _data, _sock: self._fleet.mark(self)
+        client.on_socket_close = lambda _client, _data, sock: self._fleet.forget(self, sock)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_subscribe = self._on_subscribe
+        client.on_message = self._on_message
+        if server.tls:
+            client.tls_set_context(self._access.tls or ssl.create_default_context())
+        if self._access.username is not None:
+            client.username_pw_set(self._access.username.replace("{id}", self.device_id), self._access.password)
+        if self.device is not None:
+            will = self.device.status(is_online=False, is_will=True)
+            client.will_set(up(self.device_id, Up.STATUS), will, qos=1, retain=True)
+        return client
+
+    def _on_connect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
+        if reason.is_failure:
+            is_old = reason.value in _UNSUPPORTED_CODES or str(reason) == "Unsupported protocol version"
+            self._outcome = Outcome.UNSUPPORTED if is_old else Outcome.REFUSED
+            self.observe(Seen.REFUSED, {"code": reason.value, "reason": str(reason)})
+            return
+        self._client = client
+        self._attempt = self._attempt.worked()
+        self._up_since = self.clock.monotonic()
+        is_five = self._attempt.level == MQTT5
+        data = {"mqtt": "5" if is_five else "3.1.1", "session_present": bool(flags.session_present)}
+        self.observe(Seen.CONNECTED, {**data, "server": str(self._access.servers[self._attempt.server])})
+        assert self.device is not None
+        filters = self.device.filters
+        wanted = [(topic, SubscribeOptions(qos=1)) for topic in filters] if is_five else [(t, 1) for t in filters]
+        _, mid = client.subscribe(wanted)
+        if mid is not None:
+            self._asked[mid] = filters
+        self.device.connected()
+
+    def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
+        if flags.is_disconnect_packet_from_server:
+            self.observe(Seen.DISCONNECTED, {"code": reason.value, "reason": str(reason)})
+            self._outcome = Outcome.REFUSED
+
+    def _on_publish(self, _client: Any, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
+        topic, note = self._notes.pop(mid, ("", {}))
+        self.observe(Seen.PUBACK, {"topic": topic, "code": reason.value, **note})
+
+    def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _props: Any) -> None:
+        for topic, reason in zip(self._asked.pop(mid, []), reasons, strict=False):
+            self.observe(Seen.SUBACK, {"topic": topic, "code": reason.value})
+
+    def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        if self.device is not None:
+            self.device.received(topic, bytes(message.payload))
