@@ -87,7 +87,7 @@ class PahoMessages:
             NoSubscriberError: the broker took it and nobody is subscribed (MQTT 5 only).
             MessagesError: not connected, queue full, refused (MQTT 5 reason >= 128), or no PUBACK in time.
         """
-        if self._connection is None:
+        if not self._outbox.attached:
             raise MessagesError(f"not connected to the broker: {self._state.detail}")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if not self._offer(Letter(topic, payload, waiter=waiter), expiry_seconds):

@@ -52,8 +52,8 @@ class LinkOptions:
         protocol: `auto` prefers MQTT 5 and falls back to 3.1.1, also when nothing answers the MQTT 5 CONNECT.
         ca: authorities to trust, PEM; the system's when absent. Read again at each connection, as are the next two.
         session_expiry_seconds: how long the broker keeps the session while the link is away; 0 ends it with the link.
-        receive_maximum: messages the broker may have in flight to us, unacknowledged (MQTT 5), and the most that wait
-            here to be received before reading stops (any protocol).
+        receive_maximum: messages the broker may have in flight to us, unacknowledged (MQTT 5), and how many wait here
+            to be received before reading stops (any protocol; paho may still hand over `max_inflight` more).
         max_waiting_bytes: payload bytes that may wait here before reading stops.
         max_packet_bytes: the largest packet the broker may send (MQTT 5; it drops larger ones).
         max_queued: outgoing messages that wait for their turn or for their PUBACK.

@@ -45,6 +45,11 @@ class Outbox:
     def __len__(self) -> int:
         return len(self._queue) + len(self._under_way)
 
+    @property
+    def attached(self) -> bool:
+        """A connection is up to send on."""
+        return self._send is not None
+
     def offer(self, letter: Letter, now: float) -> bool:
         """Queue it and send what may be sent; False when the queue is full or nothing is connected."""
         if self._send is None or len(self) >= self._most:

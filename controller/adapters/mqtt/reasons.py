@@ -74,13 +74,18 @@ def disconnected(code: int, name: str) -> End:
     return End(kind, f"{words} (reason {code})", code)
 
 
+def _openssl_words(error: ssl.SSLError) -> str:
+    reason: str | None = getattr(error, "reason", None)  # only errors that OpenSSL itself raised have one
+    return (reason or error.strerror or str(error)).replace("_", " ").lower()
+
+
 def network_words(error: Exception) -> str:
     """Say what went wrong below MQTT: names, sockets, TLS, key files."""
     match error:
         case ssl.SSLCertVerificationError():
-            return f"the server's certificate is not trusted: {error.verify_message}"
+            return f"the server's certificate is not trusted: {getattr(error, 'verify_message', error)}"
         case ssl.SSLError():
-            return f"TLS failed: {(error.reason or str(error)).replace('_', ' ').lower()}"
+            return f"TLS failed: {_openssl_words(error)}"
         case socket.gaierror():
             return "the host name could not be resolved"
         case TimeoutError():
