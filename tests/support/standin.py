@@ -85,7 +85,9 @@ class StandInProcess:
         watchdog.join()
         if not line:
             self._stop()
-            raise RuntimeError(f"the stand-in did not start:\n{self.log[-_LOG_SHOWN:]}")
+            said = self.log[-_LOG_SHOWN:]
+            self._log.close()
+            raise RuntimeError(f"the stand-in did not start:\n{said}")
         for node in json.loads(line)["nodes"]:
             self.names.append(node["name"])
             self.api_urls.append(node["api"])

@@ -3,11 +3,12 @@
 The order inside each is the point; docs/adr/0005 says why.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 from controller.adapters.emqx.api import EmqxApi, segment
-from controller.adapters.emqx.readback import Nodes, Record, nothing, on_every_node, until_holds
+from controller.adapters.emqx.readback import HOLD_SECONDS, Nodes, Record, nothing, on_every_node, until_holds
 from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
 from controller.ports.broker import BAN_MARK, Ban, KeepRules, Proof
 from controller.ports.clock import Clock
@@ -26,6 +27,7 @@ class Scene:
     clock: Clock
     record: Record
     client_id: str
+    deadline: float  # monotonic seconds
 
     @classmethod
     def of(cls, api: EmqxApi, nodes: Nodes, clock: Clock, client_id: str) -> "Scene":
@@ -36,7 +38,13 @@ class Scene:
         """
         segment(client_id)
         record = Record()
-        return cls(api.noting(record.add), nodes, clock, record, client_id)
+        return cls(api.noting(record.add), nodes, clock, record, client_id, clock.monotonic() + HOLD_SECONDS)
+
+    async def until_holds(
+        self, look: Callable[[], Awaitable[list[str]]], repair: Callable[[], Awaitable[None]]
+    ) -> list[str]:
+        """Look and repair until nothing is missing or the sequence's time is up; what is missing in the end."""
+        return await until_holds(self.clock, self.deadline, look, repair)
 
 
 async def restrict(scene: Scene, keep: KeepRules) -> Proof:
@@ -45,9 +53,9 @@ async def restrict(scene: Scene, keep: KeepRules) -> Proof:
     try:
         await _cut(scene)
         missing = await _source_trouble(scene)
-        missing += await until_holds(scene.clock, lambda: _rules_everywhere(scene), nothing)
+        missing += await scene.until_holds(lambda: _rules_everywhere(scene), nothing)
         # Only now, with the rules on every node, can a cache or a new subscription no longer come from the old ones.
-        missing += await until_holds(scene.clock, lambda: _quiet_everywhere(scene), lambda: _cut(scene))
+        missing += await scene.until_holds(lambda: _quiet_everywhere(scene), lambda: _cut(scene))
     except BrokerError as e:
         missing = [str(e)]
     return scene.record.proof(missing)
@@ -58,15 +66,16 @@ async def isolate(scene: Scene, keep: KeepRules, *, case: str, reason: str, unti
     by = clean_text(f"{BAN_MARK}{case}", MAX_NAME)
     ban, made = await scene.api.add_ban(scene.client_id, by=by, reason=clean_text(reason, MAX_REASON), until=until)
     now = scene.clock.now()
-    scene.record.cut_at = now if made else min(ban.at, now)
+    # A row tells whole seconds, cut off: one more is never earlier than the cut was.
+    scene.record.cut_at = now if made else min(ban.at + 1, now)
     scene.record.ban_until = ban.until
     if not made:
         scene.record.say("ban there already", _whose(ban))
     try:
         await write_restriction(scene, keep)
         missing = await _source_trouble(scene)
-        missing += await until_holds(scene.clock, lambda: _rules_everywhere(scene), nothing)
-        missing += await until_holds(scene.clock, lambda: _gone_everywhere(scene), lambda: _throw_out(scene))
+        missing += await scene.until_holds(lambda: _rules_everywhere(scene), nothing)
+        missing += await scene.until_holds(lambda: _gone_everywhere(scene), lambda: _throw_out(scene))
     except BrokerError as e:
         missing = [str(e)]
     return scene.record.proof(missing)

@@ -2,7 +2,7 @@
 
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.containment import Scene, in_force, rules_missing
-from controller.adapters.emqx.readback import nothing, on_every_node, until_holds
+from controller.adapters.emqx.readback import nothing, on_every_node
 from controller.adapters.emqx.restriction import restriction
 from controller.ports.broker import Proof, Rules
 from controller.ports.errors import BrokerError
@@ -18,10 +18,10 @@ async def end_isolation(scene: Scene) -> Proof:
         scene.record.say("restriction was gone", f"{len(had)} rules of someone else replaced")
         await scene.api.write_rules(scene.client_id, wanted)
     try:
-        missing = await until_holds(scene.clock, lambda: _rules_are(scene, wanted), nothing)
+        missing = await scene.until_holds(lambda: _rules_are(scene, wanted), nothing)
         if not missing:
             await _lift_own_ban(scene)
-            missing = await until_holds(scene.clock, lambda: _no_own_ban(scene), nothing)
+            missing = await scene.until_holds(lambda: _no_own_ban(scene), nothing)
     except BrokerError as e:
         missing = [str(e)]
     return scene.record.proof(missing)
@@ -34,11 +34,11 @@ async def release(scene: Scene, kept: Rules) -> Proof:
     """
     wanted = await _give_back(scene, kept)
     try:
-        missing = await until_holds(scene.clock, lambda: _rules_are(scene, wanted), nothing)
+        missing = await scene.until_holds(lambda: _rules_are(scene, wanted), nothing)
         if not missing:
             await _lift_own_ban(scene)
             await scene.api.clear_cache(scene.client_id)
-            missing = await until_holds(scene.clock, lambda: _no_own_ban(scene), nothing)
+            missing = await scene.until_holds(lambda: _no_own_ban(scene), nothing)
     except BrokerError as e:
         missing = [str(e)]
     return scene.record.proof(missing)

@@ -13,7 +13,8 @@ from controller.ports.errors import BrokerError, BrokerNotFoundError
 
 # Seconds between two looks: EMQX's tables reach other nodes in milliseconds, a dead node is noticed in a second.
 WAITS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
-HOLD_SECONDS: Final = 8.0  # after which no further look begins: an address that swallows packets costs seconds each
+# Of one sequence, after which no further look begins: an address that swallows packets costs seconds each time.
+HOLD_SECONDS: Final = 5.0
 NAME_SECONDS: Final = 60.0  # how long the name behind an address is believed
 MAX_STEPS: Final = 500  # of one proof
 
@@ -105,13 +106,12 @@ async def on_every_node(api: EmqxApi, nodes: Nodes, record: Record, what: str, l
 
 
 async def until_holds(
-    clock: Clock, look: Callable[[], Awaitable[list[str]]], repair: Callable[[], Awaitable[None]]
+    clock: Clock, deadline: float, look: Callable[[], Awaitable[list[str]]], repair: Callable[[], Awaitable[None]]
 ) -> list[str]:
-    """Look, repair, look again, bounded in times and seconds; what is still missing in the end."""
-    begun = clock.monotonic()
+    """Look once; then repair and look again, bounded in times and by the deadline; what is missing in the end."""
     missing = await look()
     for wait in WAITS_SECONDS:
-        if not missing or clock.monotonic() - begun > HOLD_SECONDS:
+        if not missing or clock.monotonic() > deadline:
             break
         await repair()
         await asyncio.sleep(wait)

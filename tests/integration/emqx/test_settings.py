@@ -10,7 +10,7 @@ from controller.adapters.emqx.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup import rules_for_all, rules_for_controller
 from controller.adapters.system import SystemClock
 from controller.ports.broker import AccessRule, Grade
-from controller.ports.errors import BrokerRefusedError
+from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.integration.emqx.device import Device
@@ -133,3 +133,26 @@ async def test_ping_tells_the_version_of_each_node(emqx: StandInProcess, broker:
     seen = await broker.ping()
     assert [base for base, _, _ in seen] == emqx.api_urls
     assert all(up_now and version for _, up_now, version in seen)
+
+
+async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
+    open_broker: StandInProcess, kept: Kept
+) -> None:
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        await broker.api.delete_source("built_in_database")
+        before = await broker.snapshot(CONTROLLER)
+        assert before.sources == ()
+        with pytest.raises(BrokerNotFoundError):
+            await broker.restrict("s-bare", kept)
+
+        changes = await broker.apply_setup(CONTROLLER)
+        assert len(changes) == 3
+        assert await broker.plan_setup(CONTROLLER) == []
+        assert (await broker.restrict("s-bare", kept)).holds
+
+        left = await broker.restore(before)
+        assert left == ("the built-in database stays: s-bare has rules in it",)
+        assert (await broker.release("s-bare", ())).holds
+        assert await broker.restore(before) == ()
+        assert await broker.snapshot(CONTROLLER) == before
+        await broker.api.create_database()

@@ -1,0 +1,58 @@
+"""The order of several access sources, moved to the front and put back: the stand-in has only one source."""
+
+import json
+
+import httpx
+import pytest
+
+from controller.adapters.emqx.api import EmqxApi
+from controller.adapters.emqx.http import EmqxHttp
+from controller.adapters.emqx.rows import SourceRow
+from controller.adapters.emqx.setup import SetupSnapshot, apply, plan, restore, rules_for_all, rules_for_controller
+from controller.adapters.system import SystemClock
+
+_SOURCES = "/api/v5/authorization/sources"
+
+
+class Sources:
+    """The sources of one EMQX, with the moves it knows."""
+
+    def __init__(self, rows: list[SourceRow]) -> None:
+        self.rows = rows
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path, method = request.url.path, request.method
+        if path == _SOURCES:
+            return httpx.Response(200, json={"sources": [row.model_dump() for row in self.rows]})
+        if path.endswith("/move"):
+            self._move(path.split("/")[-2], json.loads(request.content)["position"])
+        elif method == "PUT" and path.startswith(_SOURCES) and "/rules/" not in path:
+            row = SourceRow.model_validate_json(request.content)
+            self.rows = [row if each.type == row.type else each for each in self.rows]
+        return httpx.Response(204)
+
+    def _move(self, kind: str, position: str) -> None:
+        row = next(each for each in self.rows if each.type == kind)
+        rest = [each for each in self.rows if each.type != kind]
+        where, _, other = position.partition(":")
+        index = 0 if where == "front" else [each.type for each in rest].index(other) + 1
+        self.rows = [*rest[:index], row, *rest[index:]]
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("place", [1, 2])
+async def test_moved_to_the_front_and_put_back_with_its_settings(enabled: bool, place: int) -> None:
+    others = [SourceRow(type="file", enable=True), SourceRow(type="http", enable=False)]
+    own = SourceRow.model_validate({"type": "built_in_database", "enable": enabled, "max_rules": 77})
+    before = [*others[:place], own, *others[place:]]
+    emqx = Sources(list(before))
+    http = EmqxHttp(["http://n1"], "k", "s", clock=SystemClock(), transport=httpx.MockTransport(emqx.answer))
+    api = EmqxApi(http)
+    snapshot = SetupSnapshot("boss", await api.sources(), rules_for_all(), rules_for_controller())
+
+    await apply(api, plan(snapshot))
+    assert [row.type for row in emqx.rows] == ["built_in_database", "file", "http"]
+    assert emqx.rows[0] == own.model_copy(update={"enable": True})
+
+    assert await restore(api, snapshot) == ()
+    assert emqx.rows == before
