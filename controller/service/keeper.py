@@ -7,7 +7,7 @@ from typing import Final
 
 from controller.domain.device import Device
 from controller.domain.draft import Outcome
-from controller.domain.effects import Effect
+from controller.domain.effects import AuditEntry, Effect
 from controller.domain.events import DeviceEvent, HeartbeatReceived
 from controller.domain.policy import PolicySet
 from controller.domain.respond import deadline
@@ -47,6 +47,8 @@ class Keeper:
         self.devices: dict[str, Device] = {}
         self._ids = ids
         self._max_devices = max_devices
+        # Called with each line of the record once it is kept, for counting.
+        self.on_audit: Callable[[float, AuditEntry], None] | None = None
         self._forward: Callable[[Effect], None] = _nowhere
         # Oldest contact first: finding silent devices costs nothing for the others.
         self._by_contact: OrderedDict[str, None] = OrderedDict()
@@ -119,6 +121,9 @@ class Keeper:
             await self.store.commit(batch.writes())
         for effect in batch.effects:
             self._forward(effect)
+        if self.on_audit is not None:
+            for at, entry in batch.audit:
+                self.on_audit(at, entry)
 
     async def handle(self, device_id: str, event: DeviceEvent, *, done: tuple[str, ...] = ()) -> Outcome:
         """One event, kept before this returns; `done` are effects that it ends.

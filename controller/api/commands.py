@@ -1,0 +1,81 @@
+"""Commands to devices: send one, and see how far each got."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AfterValidator, Field
+
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, View
+from controller.api.guard import CallerDep
+from controller.api.views import CommandView
+from controller.domain.commands import COMMAND_TTL, MAX_OPEN
+from controller.domain.durations import parse_duration
+from controller.domain.events import OperatorCommanded
+from schemas.base import DEVICE_ID_PATTERN
+from schemas.commands import MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
+
+MIN_TTL: Final = 5.0  # seconds; less is over before a device can have it
+MAX_TTL: Final = 86_400.0  # seconds
+CommandIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+router = APIRouter(prefix="/commands", tags=["commands"], responses=problems(401, 422, 429, 503))
+
+
+def _sensible(value: str) -> str:
+    if not MIN_TTL <= parse_duration(value) <= MAX_TTL:
+        raise ValueError(f"a command may wait between {MIN_TTL:.0f}s and {MAX_TTL / 3600:.0f}h")
+    return value
+
+
+class NewCommand(Body):
+    """What to do on which device; without `within` it has ten minutes to begin."""
+
+    device_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
+    action: ActionName
+    params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
+    dry_run: bool = False
+    within: Annotated[Duration | None, AfterValidator(lambda value: None if value is None else _sensible(value))] = None
+
+
+class CommandPage(View):
+    items: tuple[CommandView, ...]
+
+
+@router.get("")
+async def list_commands(
+    services: ServicesDep,
+    _caller: CallerDep,
+    device_id: DeviceIdFilter = None,
+    state: Annotated[CommandState | None, Query()] = None,
+    limit: Limit = 100,
+) -> CommandPage:
+    """Commands, newest first."""
+    wanted = None if state is None else state.value
+    records = await services.store.commands(device_id=device_id, state=wanted, limit=limit)
+    return CommandPage(items=tuple(CommandView.of(one) for one in records))
+
+
+@router.get("/{command_id}", responses=problems(404))
+async def show_command(services: ServicesDep, _caller: CallerDep, command_id: CommandIdPath) -> CommandView:
+    """One command."""
+    record = await services.store.command(command_id)
+    if record is None:
+        raise ApiError(404, "command_unknown", f"there is no command {command_id}")
+    return CommandView.of(record)
+
+
+@router.post("", status_code=201, dependencies=[Depends(writable)], responses=problems(404, 409))
+async def send_command(services: ServicesDep, caller: CallerDep, command: NewCommand) -> CommandView:
+    """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
+    services.device(command.device_id)
+    ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
+    event = OperatorCommanded(
+        services.keeper.new_id(), command.action, tuple(command.params.items()), caller, ttl, command.dry_run
+    )
+    outcome = await services.keeper.handle(command.device_id, event)
+    if not outcome.commands:
+        text = f"{command.device_id} has {MAX_OPEN} commands that have not ended: wait, or see `cordon command list`"
+        raise ApiError(409, "too_many_open", text)
+    return CommandView.of(outcome.commands[0])

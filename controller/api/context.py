@@ -1,0 +1,73 @@
+"""What every handler works with, put together once by the composition root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from fastapi import Depends, Request
+
+from controller.api.errors import ApiError
+from controller.domain.device import Device
+from controller.domain.policy import PolicySet
+from controller.ports.broker import BrokerControl
+from controller.ports.messages import Messages
+from controller.ports.store import Store
+from controller.service.ingest import Ingest
+from controller.service.keeper import Keeper
+from controller.service.outbox import Outbox
+from controller.service.reconciler import Reconciler
+from controller.service.settings import Settings
+
+RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The running controller as the API sees it.
+
+    `started_at` is in Unix seconds. `reload_policies` reads the policy files again and puts them in force, or raises
+    `ControllerError` and changes nothing.
+    """
+
+    keeper: Keeper
+    store: Store
+    messages: Messages
+    outbox: Outbox
+    reconciler: Reconciler
+    ingest: Ingest
+    broker: BrokerControl
+    settings: Settings
+    started_at: float
+    reload_policies: Callable[[], PolicySet]
+
+    def device(self, device_id: str) -> Device:
+        """The device as it is now.
+
+        Raises:
+            ApiError: 404, it never reported.
+        """
+        device = self.keeper.get(device_id)
+        if device is None:
+            raise ApiError(404, "device_unknown", f"no device {device_id} has ever reported")
+        return device
+
+
+def services_of(request: Request) -> Services:
+    """The services that the application was created with."""
+    services = request.app.state.services
+    assert isinstance(services, Services)
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(services_of)]
+
+
+def writable(services: ServicesDep) -> None:
+    """Refuse a decision that could not be kept: it has to be durable before it is acknowledged.
+
+    Raises:
+        ApiError: 503, the store cannot write.
+    """
+    health = services.store.health
+    if health.trouble:
+        raise ApiError(503, "store_not_writable", f"nothing can be decided now: {health.trouble}", RETRY_AFTER)

@@ -1,0 +1,49 @@
+"""Messages that were refused: what came, from whom, and what was wrong with it."""
+
+from fastapi import APIRouter
+
+from controller.api.context import ServicesDep
+from controller.api.errors import problems
+from controller.api.fields import DeviceIdFilter, Limit, Moment, View, at
+from controller.api.guard import CallerDep
+from controller.ports.store import DeadLetter
+
+router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=problems(401, 422, 429, 503))
+
+
+class DeadLetterView(View):
+    """`payload` is what was kept of `size` bytes; bytes that are no UTF-8 are written as escapes."""
+
+    at: Moment
+    device_id: str
+    topic: str
+    reason: str
+    detail: str
+    size: int
+    payload: str
+
+    @classmethod
+    def of(cls, letter: DeadLetter) -> "DeadLetterView":
+        """The letter as it is kept."""
+        return cls(
+            at=at(letter.at),
+            device_id=letter.device_id,
+            topic=letter.topic.encode("utf-8", "backslashreplace").decode(),
+            reason=letter.reason,
+            detail=letter.detail,
+            size=letter.size,
+            payload=letter.payload.decode("utf-8", "backslashreplace"),
+        )
+
+
+class DeadLetterPage(View):
+    items: tuple[DeadLetterView, ...]
+
+
+@router.get("")
+async def list_dead_letters(
+    services: ServicesDep, _caller: CallerDep, device_id: DeviceIdFilter = None, limit: Limit = 100
+) -> DeadLetterPage:
+    """Refused messages, newest first."""
+    letters = await services.store.dead_letters(device_id=device_id, limit=limit)
+    return DeadLetterPage(items=tuple(DeadLetterView.of(one) for one in letters))

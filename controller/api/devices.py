@@ -1,0 +1,177 @@
+"""Devices: find them, look at one with the record of why it is as it is, label it."""
+
+import asyncio
+import heapq
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field, StringConstraints
+
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, TextFilter, View, at
+from controller.api.guard import CallerDep
+from controller.api.views import (
+    AuditLine,
+    CommandView,
+    DeviceSummary,
+    FindingView,
+    OpenCommandView,
+    findings,
+    summary_fields,
+)
+from controller.domain.device import NO_SEQUENCE, Device
+from controller.domain.events import OperatorLabelled
+from controller.domain.findings import Result
+from controller.domain.policy import Level
+from schemas.posture import Sections
+
+MAX_TIMELINE: Final = 500  # lines
+MAX_TAGS: Final = 32
+RECENT_COMMANDS: Final = 20
+_AT_ONCE: Final = 5000  # devices looked at before others get their turn
+
+router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
+Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+
+
+class DevicePage(View):
+    """`total` counts all that match."""
+
+    items: tuple[DeviceSummary, ...]
+    total: int
+    limit: int
+    offset: int
+
+
+class ReportView(View):
+    """The last full report that was accepted."""
+
+    seq: int
+    digest: str
+    received_at: Moment
+    judged_by: str
+
+
+class DeviceDetail(DeviceSummary):
+    """Everything known of a device; `timeline` is the newest part of its record, oldest line first."""
+
+    first_seen: Moment
+    boot_id: str
+    agent: str
+    report: ReportView | None
+    findings: tuple[FindingView, ...]
+    commands: tuple[OpenCommandView, ...]
+    recent_commands: tuple[CommandView, ...]
+    timeline: tuple[AuditLine, ...]
+
+
+class Labels(Body):
+    """The class and tags that policies may refer to; what is left out stays as it is."""
+
+    device_class: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] | None = None
+    tags: Annotated[tuple[Label, ...], Field(max_length=MAX_TAGS)] | None = None
+
+
+def _matches(device: Device, level: Level | None, stale: bool | None, rule: str | None, search: str | None) -> bool:
+    if level is not None and device.level is not level:
+        return False
+    if stale is not None and device.stale is not stale:
+        return False
+    if rule and not _fails(device, rule):
+        return False
+    if search:
+        wanted = search.casefold()
+        return any(wanted in text.casefold() for text in (device.device_id, device.device_class, *device.tags))
+    return True
+
+
+def _fails(device: Device, rule: str) -> bool:
+    return any(
+        state.result is Result.FAIL and (key == rule or key.endswith(f"/{rule}")) for key, state in device.rules.items()
+    )
+
+
+@router.get("")
+async def list_devices(
+    services: ServicesDep,
+    _caller: CallerDep,
+    level: Level | None = None,
+    stale: bool | None = None,
+    rule: Annotated[TextFilter, Query(description="fails this rule: policy/rule or the rule alone")] = None,
+    search: Annotated[TextFilter, Query(description="part of the id, class or a tag")] = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> DevicePage:
+    """Devices in the order of their ids."""
+    found: list[str] = []
+    for number, device in enumerate(list(services.keeper.devices.values())):
+        if number % _AT_ONCE == _AT_ONCE - 1:
+            await asyncio.sleep(0)
+        if _matches(device, level, stale, rule, search):
+            found.append(device.device_id)
+    page = heapq.nsmallest(offset + limit, found)[offset:]
+    items = tuple(DeviceSummary.of(services.device(one)) for one in page)
+    return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
+
+
+@router.get("/{device_id}", responses=problems(404))
+async def show_device(
+    services: ServicesDep,
+    _caller: CallerDep,
+    device_id: DeviceIdPath,
+    timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
+) -> DeviceDetail:
+    """One device, and why it is as it is."""
+    device = services.device(device_id)
+    lines = await services.store.audit(device_id=device_id, limit=timeline) if timeline else ()
+    recent = await services.store.commands(device_id=device_id, limit=RECENT_COMMANDS)
+    return _detail(
+        device,
+        findings=findings(device, services.keeper.policies),
+        recent_commands=tuple(CommandView.of(one) for one in recent),
+        timeline=tuple(AuditLine.of(line) for line in reversed(lines)),
+    )
+
+
+def _detail(device: Device, **more: Any) -> DeviceDetail:
+    report = None
+    if device.report_seq != NO_SEQUENCE:
+        report = ReportView(
+            seq=device.report_seq,
+            digest=device.digest,
+            received_at=at(device.reported_at),
+            judged_by=device.judged_by,
+        )
+    return DeviceDetail(
+        **summary_fields(device),
+        first_seen=at(device.first_seen),
+        boot_id=device.boot_id,
+        agent=device.agent,
+        report=report,
+        commands=tuple(OpenCommandView.of(one) for one in device.commands),
+        **more,
+    )
+
+
+@router.get("/{device_id}/report", responses=problems(404))
+async def show_report(services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath) -> Sections:
+    """The sections of the last full report, as this version reads them."""
+    services.device(device_id)
+    raw = await services.store.sections(device_id)
+    if raw is None:
+        raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
+    return Sections.model_validate_json(raw)
+
+
+@router.put("/{device_id}/labels", dependencies=[Depends(writable)], responses=problems(404))
+async def label_device(
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, labels: Labels
+) -> DeviceSummary:
+    """Give a device its class and tags; it is judged by them with its next full report."""
+    device = services.device(device_id)
+    device_class = device.device_class if labels.device_class is None else labels.device_class
+    tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
+    event = OperatorLabelled(services.keeper.new_id(), device_class, tags, caller)
+    outcome = await services.keeper.handle(device_id, event)
+    return DeviceSummary.of(outcome.device)

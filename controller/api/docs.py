@@ -1,0 +1,87 @@
+"""The API's reference as one page made from its OpenAPI description: no script, nothing loaded from elsewhere."""
+
+from html import escape
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+router = APIRouter(include_in_schema=False)
+
+_STYLE: Final = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1a1a1a}"
+    "h2{margin-top:2.5rem;border-bottom:1px solid #ccc}code{font-family:ui-monospace,monospace}"
+    ".m{display:inline-block;min-width:4.5rem;font-weight:600}article{margin:1.2rem 0}"
+    "table{border-collapse:collapse;margin:.4rem 0}td,th{border:1px solid #ddd;padding:.2rem .6rem;text-align:left}"
+)
+
+
+@router.get("/api/docs", response_class=HTMLResponse)
+async def reference(request: Request) -> HTMLResponse:
+    """Every route with its parameters, body and answers."""
+    return HTMLResponse(page(request.app.openapi()))
+
+
+def page(openapi: dict[str, Any]) -> str:
+    """The reference of an OpenAPI description as HTML."""
+    groups: dict[str, list[str]] = {}
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            group = operation.get("tags", ["other"])[0]
+            groups.setdefault(group, []).append(_operation(method, path, operation))
+    body = "".join(f"<h2>{escape(group)}</h2>{''.join(parts)}" for group, parts in groups.items())
+    models = "".join(_model(name, schema) for name, schema in openapi["components"]["schemas"].items())
+    title = escape(openapi["info"]["title"])
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title} API</title><style>{_STYLE}</style>'
+        f"<h1>{title} API</h1><p>{escape(openapi['info']['description'])}</p>"
+        '<p>Send <code>Authorization: Bearer cordon_...</code>. <a href="/api/openapi.json">OpenAPI description</a></p>'
+        f"{body}<h2>Models</h2>{models}</html>"
+    )
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
+    parts = [f'<article><div><span class="m">{method.upper()}</span> <code>{escape(path)}</code></div>']
+    parts.append(f"<div>{escape(operation.get('description', ''))}</div>")
+    rows = [
+        _row(one["name"], one["in"], _kind(one["schema"]), one.get("description", ""))
+        for one in operation.get("parameters", ())
+    ]
+    if "requestBody" in operation:
+        content = operation["requestBody"]["content"]["application/json"]
+        rows.append(_row("body", "body", _kind(content["schema"]), ""))
+    for status, answer in operation["responses"].items():
+        schema = answer.get("content", {}).get("application/json", {}).get("schema", {})
+        rows.append(_row(status, "answer", _kind(schema), answer["description"]))
+    return "".join(parts) + f"<table>{''.join(rows)}</table></article>"
+
+
+def _model(name: str, schema: dict[str, Any]) -> str:
+    required = schema.get("required", ())
+    rows = [
+        _row(field, "" if field in required else "optional", _kind(kind), kind.get("description", ""))
+        for field, kind in schema.get("properties", {}).items()
+    ]
+    told = escape(schema.get("description", ""))
+    return f'<article id="{escape(name)}"><code>{escape(name)}</code> {told}<table>{"".join(rows)}</table></article>'
+
+
+def _row(*cells: str) -> str:
+    name, place, kind, told = cells
+    return (
+        f"<tr><td><code>{escape(name)}</code></td><td>{escape(place)}</td><td>{kind}</td><td>{escape(told)}</td></tr>"
+    )
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    """A type as HTML: links to models, alternatives with a bar."""
+    if "$ref" in schema:
+        name = escape(schema["$ref"].rpartition("/")[2])
+        return f'<a href="#{name}">{name}</a>'
+    if "anyOf" in schema or "oneOf" in schema:
+        return " | ".join(_kind(one) for one in schema.get("anyOf", schema.get("oneOf", ())))
+    if "items" in schema:
+        return f"list of {_kind(schema['items'])}"
+    if "enum" in schema:
+        return " | ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
+    return escape(" ".join(str(schema[key]) for key in ("type", "format", "pattern") if key in schema))

@@ -1,0 +1,109 @@
+"""One shape for everything that goes wrong: `{"error": {"code", "message"}}`."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from controller.ports.errors import BrokerError, BrokerUnreachableError, ControllerError, StoreError
+
+_MAX_PROBLEMS: Final = 10  # problems of one request that are told
+_CODES: Final = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+_WORDS: Final = {
+    400: "the request could not be read",
+    401: "a valid token is needed",
+    404: "there is no such thing",
+    409: "it does not fit what is there",
+    413: "the body is too large",
+    422: "the request says something that cannot be",
+    429: "too many failed attempts",
+    502: "the broker refused",
+    503: "not possible now",
+}
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: ErrorDetail
+
+
+class ApiError(Exception):
+    """An answer other than success; `code` is for programs, `message` for people."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.headers = dict(headers or {})
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The documented answers of a route besides success."""
+    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, *statuses)}
+
+
+def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """The error as a response; text that is no Unicode (lone surrogates of a request) is replaced."""
+    clean = message.encode("utf-8", "replace").decode()
+    return JSONResponse({"error": {"code": code, "message": clean}}, status, dict(headers or {}))
+
+
+async def _api_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)
+    return answer(error.status, error.code, error.message, error.headers)
+
+
+async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "refused")
+    return answer(error.status_code, code, str(error.detail), error.headers)
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    told = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:_MAX_PROBLEMS]]
+    return answer(422, "invalid", "; ".join(told))
+
+
+async def _controller_error(_request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case BrokerUnreachableError():
+            return answer(503, "broker_unreachable", str(error))
+        case BrokerError():
+            return answer(502, "broker_refused", str(error))
+        case StoreError():
+            return answer(503, "store_failed", str(error))
+        case _:
+            return answer(500, "failed", str(error))
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    logging.getLogger("controller.api").error("request failed: %s %s", request.method, request.url.path, exc_info=error)
+    return answer(500, "internal", "the controller failed at this; its log says why")
+
+
+def install(app: FastAPI) -> None:
+    """Give every failure the one shape."""
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(ControllerError, _controller_error)
+    app.add_exception_handler(Exception, _unexpected)

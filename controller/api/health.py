@@ -1,0 +1,56 @@
+"""Whether the process lives, and whether it can do its work: for supervisors and load balancers, without a token."""
+
+from typing import Final, Literal
+
+from fastapi import APIRouter, Response
+
+from controller.api.context import Services, ServicesDep
+from controller.api.fields import View
+
+MIN_RECENT: Final = 15.0  # seconds within which the broker has to have been read
+_PASSES: Final = 3  # comparisons that may be missed
+
+router = APIRouter(tags=["health"])
+
+
+class Alive(View):
+    status: Literal["ok"] = "ok"
+
+
+class Readiness(View):
+    """`reasons` say what is missing; empty when ready."""
+
+    ready: bool
+    reasons: tuple[str, ...]
+
+
+def reasons_against(services: Services, now: float) -> tuple[str, ...]:
+    """Why the controller cannot do its work at `now` (Unix seconds)."""
+    reasons = []
+    link, health, reconciler = services.messages.state, services.store.health, services.reconciler
+    if not link.connected:
+        reasons.append(f"MQTT link is down: {link.detail or 'not connected yet'}")
+    if health.trouble:
+        reasons.append(f"store cannot write: {health.trouble}")
+    recent = max(MIN_RECENT, _PASSES * services.settings.reconcile.every)
+    if reconciler.trouble:
+        reasons.append(f"broker API: {reconciler.trouble}")
+    elif now - (reconciler.last_pass or services.started_at) > recent or reconciler.last_pass is None:
+        reasons.append("broker API has not been read yet" if reconciler.last_pass is None else "broker API is slow")
+    if not services.keeper.policies.rules:
+        reasons.append("no policies are loaded")
+    return tuple(reasons)
+
+
+@router.get("/healthz")
+async def healthz() -> Alive:
+    """The process lives and answers."""
+    return Alive()
+
+
+@router.get("/readyz", responses={503: {"model": Readiness, "description": "not ready"}})
+async def readyz(services: ServicesDep, response: Response) -> Readiness:
+    """The MQTT link is up, the store can write, the broker was read lately, policies are loaded."""
+    reasons = reasons_against(services, services.keeper.clock.now())
+    response.status_code = 503 if reasons else 200
+    return Readiness(ready=not reasons, reasons=reasons)

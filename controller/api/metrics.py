@@ -1,0 +1,129 @@
+"""Prometheus metrics: counts of the whole, never a label by device."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from controller.api.context import Services, ServicesDep
+from controller.domain.effects import AuditEntry
+from controller.domain.policy import Level
+
+_AT_ONCE: Final = 5000  # devices counted before others get their turn
+_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
+_REFUSED: Final = "refused:"
+
+router = APIRouter(tags=["health"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """What has to be awaited, read before the registry is asked."""
+
+    rows: dict[str, Any]
+    devices: Counter[tuple[str, bool]]
+
+
+class Metrics(Collector):
+    """Reads the services when it is asked; only durations are counted as they happen."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._reading = _Reading({}, Counter())
+        self.registry = CollectorRegistry()
+        self._contain = Histogram(
+            "cordon_contain_seconds",
+            "From the arrival of the violating report to the call that cut the device off",
+            registry=self.registry,
+            buckets=_BUCKETS,
+        )
+        self.registry.register(self)
+        services.keeper.on_audit = self.observe
+
+    def observe(self, _at: float, entry: AuditEntry) -> None:
+        """Take the seconds of a containment that was proven."""
+        if entry.kind != "containment proven" or not entry.detail:
+            return
+        seconds = entry.detail.get("seconds")
+        if isinstance(seconds, int | float):
+            self._contain.observe(seconds)
+
+    async def text(self) -> bytes:
+        """The exposition."""
+        devices: Counter[tuple[str, bool]] = Counter()
+        for number, device in enumerate(list(self._services.keeper.devices.values())):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            devices[device.level.value, device.stale] += 1
+        self._reading = _Reading(await self._services.store.counts(), devices)
+        return generate_latest(self.registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """See prometheus-client."""
+        yield from self._messages()
+        yield from self._devices()
+        yield from self._work()
+        yield from self._store()
+
+    def _messages(self) -> Iterator[Metric]:
+        counts = self._services.ingest.counts
+        yield CounterMetricFamily("cordon_messages_received", "Messages from devices", counts["received"])
+        kinds = CounterMetricFamily("cordon_posture", "Posture messages accepted", labels=["kind"])
+        kinds.add_metric(["full"], counts["reports"])
+        kinds.add_metric(["heartbeat"], counts["heartbeats"])
+        yield kinds
+        refused = CounterMetricFamily("cordon_messages_refused", "Messages refused", labels=["reason"])
+        for name, count in sorted(counts.items()):
+            if name.startswith(_REFUSED):
+                refused.add_metric([name.removeprefix(_REFUSED)], count)
+        yield refused
+        yield CounterMetricFamily(
+            "cordon_receipts_not_sent", "Receipts that found no room or no link", counts["receipts_not_sent"]
+        )
+        connected = float(self._services.messages.state.connected)
+        yield GaugeMetricFamily("cordon_link_connected", "Whether the MQTT link is up", connected)
+
+    def _devices(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("cordon_devices", "Devices by containment and silence", labels=["level", "stale"])
+        for level in Level:
+            for stale in (False, True):
+                family.add_metric([level.value, str(stale).lower()], self._reading.devices[level.value, stale])
+        yield family
+
+    def _work(self) -> Iterator[Metric]:
+        outbox, reconciler = self._services.outbox, self._services.reconciler
+        yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.pending)
+        yield CounterMetricFamily("cordon_effects_done", "Effects carried out", outbox.counts["done"])
+        yield CounterMetricFamily("cordon_effects_retried", "Attempts to be repeated", outbox.counts["retried"])
+        yield CounterMetricFamily("cordon_drift_repaired", "Differences at the broker put right", reconciler.repaired)
+        yield GaugeMetricFamily(
+            "cordon_reconcile_last_pass_timestamp_seconds", "Last comparison", reconciler.last_pass or 0.0
+        )
+        trouble = float(bool(reconciler.trouble))
+        yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
+        started = self._services.started_at
+        yield GaugeMetricFamily("cordon_start_timestamp_seconds", "When the controller started", started)
+
+    def _store(self) -> Iterator[Metric]:
+        rows = GaugeMetricFamily("cordon_store_rows", "Rows of each table", labels=["table"])
+        for table, count in sorted(self._reading.rows.items()):
+            if table != "bytes":
+                rows.add_metric([table], count)
+        yield rows
+        yield GaugeMetricFamily("cordon_store_bytes", "Bytes of the store", self._reading.rows.get("bytes", 0))
+        trouble = float(bool(self._services.store.health.trouble))
+        yield GaugeMetricFamily("cordon_store_trouble", "Whether the store cannot write", trouble)
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request, _services: ServicesDep) -> Response:
+    """Metrics in Prometheus' text format."""
+    collector = request.app.state.metrics
+    assert isinstance(collector, Metrics)
+    return Response(await collector.text(), media_type=CONTENT_TYPE_LATEST)

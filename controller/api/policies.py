@@ -1,0 +1,172 @@
+"""Policies: what devices are judged by, and why a rule says what it says of one device."""
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+
+from controller.api.context import ServicesDep
+from controller.api.errors import ApiError, problems
+from controller.api.fields import DeviceIdPath, View
+from controller.api.guard import CallerDep
+from controller.domain.durations import duration_text
+from controller.domain.explain import Explanation, explain
+from controller.domain.facts import gather
+from controller.domain.findings import Result, Severity
+from controller.domain.policy import Level, Policy, PolicySet, Response, Rule
+from controller.ports.policies import PolicyError
+from schemas.commands import ParamValue
+from schemas.posture import Sections
+
+router = APIRouter(tags=["policies"], responses=problems(401, 422, 429, 503))
+
+
+class RemedyView(View):
+    action: str
+    params: dict[str, ParamValue]
+
+
+class ResponseView(View):
+    """What follows when a rule fails."""
+
+    contain: Level
+    isolate_for: str | None
+    remediate: RemedyView | None
+    consecutive: int
+    grace: str
+
+    @classmethod
+    def of(cls, response: Response) -> "ResponseView":
+        """From the policy."""
+        remedy = response.remedy
+        return cls(
+            contain=response.contain,
+            isolate_for=duration_text(response.isolate_for) if response.contain is Level.ISOLATED else None,
+            remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
+            consecutive=response.consecutive,
+            grace=duration_text(response.grace),
+        )
+
+
+class RuleView(View):
+    rule: str
+    title: str
+    why: str
+    fix: str
+    severity: Severity
+    check: str
+    applies_if: str
+    response: ResponseView
+    references: tuple[str, ...]
+
+
+class PolicyView(View):
+    name: str
+    version: int
+    title: str
+    applies_to: str
+    rules: tuple[RuleView, ...]
+
+
+class PolicyList(View):
+    """`version` names this exact set; a device's `judged_by` refers to it."""
+
+    version: str
+    items: tuple[PolicyView, ...]
+
+
+class FactView(View):
+    """A fact that a rule refers to; `missing` says why there is no value, or that it is only a part."""
+
+    name: str
+    value: str | None
+    missing: str
+
+
+class ExplanationView(View):
+    """One rule on one device."""
+
+    rule: str
+    title: str
+    result: Result
+    detail: str
+    severity: Severity
+    check: str
+    applies_if: str
+    applies_to: str
+    facts: tuple[FactView, ...]
+    why: str
+    fix: str
+    response: ResponseView
+    references: tuple[str, ...]
+
+    @classmethod
+    def of(cls, one: Explanation) -> "ExplanationView":
+        """The explanation with its response in words."""
+        fields: dict[str, Any] = {name: getattr(one, name) for name in cls.model_fields}
+        fields["facts"] = tuple(FactView(**asdict(fact)) for fact in one.facts)
+        fields["response"] = ResponseView.of(one.response)
+        return cls(**fields)
+
+
+class Explained(View):
+    device_id: str
+    policies: str
+    items: tuple[ExplanationView, ...]
+
+
+def _rule(rule: Rule) -> RuleView:
+    return RuleView(
+        rule=rule.key,
+        title=rule.title,
+        why=rule.why,
+        fix=rule.fix,
+        severity=rule.severity,
+        check=rule.check.text,
+        applies_if="" if rule.applies_if is None else rule.applies_if.text,
+        response=ResponseView.of(rule.response),
+        references=rule.references,
+    )
+
+
+def _policy(policy: Policy) -> PolicyView:
+    return PolicyView(
+        name=policy.name,
+        version=policy.version,
+        title=policy.title,
+        applies_to="" if policy.applies_to is None else policy.applies_to.text,
+        rules=tuple(_rule(rule) for rule in policy.rules),
+    )
+
+
+def _all(policies: PolicySet) -> PolicyList:
+    return PolicyList(version=policies.version, items=tuple(_policy(one) for one in policies.policies))
+
+
+@router.get("/policies")
+async def list_policies(services: ServicesDep, _caller: CallerDep) -> PolicyList:
+    """The policies in force."""
+    return _all(services.keeper.policies)
+
+
+@router.post("/policies/reload")
+async def reload_policies(services: ServicesDep, _caller: CallerDep) -> PolicyList:
+    """Read the policy files again; with a mistake in any of them, those in force stay."""
+    try:
+        return _all(services.reload_policies())
+    except PolicyError as e:
+        raise ApiError(422, "policy_mistake", str(e)) from e
+
+
+@router.get("/devices/{device_id}/explain", responses=problems(404))
+async def explain_device(services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath) -> Explained:
+    """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
+    device = services.device(device_id)
+    keeper = services.keeper
+    raw = await services.store.sections(device_id)
+    if raw is None:
+        raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
+    facts = gather(Sections.model_validate_json(raw), device_id, device.device_class, device.tags)
+    found = explain(keeper.policies, keeper.language, facts)
+    items = tuple(ExplanationView.of(one) for one in found)
+    return Explained(device_id=device_id, policies=keeper.policies.version, items=items)

@@ -1,0 +1,44 @@
+"""Builds the HTTP API over the running controller."""
+
+import asyncio
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+
+from controller.api import audit, broker, commands, dead_letters, devices, docs, health, metrics, policies, quarantine
+from controller.api import tokens as token_routes
+from controller.api.context import Services
+from controller.api.errors import install
+from controller.api.guard import Failures
+from controller.api.limits import Limits
+from controller.api.metrics import Metrics
+
+BASE: Final = "/api/v1"
+API_VERSION: Final = "1"
+_RESOURCES: Final = (devices, quarantine, commands, policies, audit, dead_letters, broker, token_routes)
+
+
+def create_api(services: Services) -> FastAPI:
+    """The API as an ASGI application; it holds no state of its own but failed logins and metrics."""
+    app = FastAPI(
+        title="Cordon",
+        version=API_VERSION,
+        description="Judges device posture, contains violations at the broker, repairs and releases.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # the ready-made pages load their scripts from elsewhere
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    app.state.failures = Failures(services.keeper.clock.monotonic)
+    app.state.reconciling = asyncio.Lock()
+    app.state.metrics = Metrics(services)
+    base = APIRouter(prefix=BASE)
+    for resource in _RESOURCES:
+        base.include_router(resource.router)
+    app.include_router(base)
+    for plain in (health, metrics, docs):
+        app.include_router(plain.router)
+    install(app)
+    app.add_middleware(Limits)
+    return app
