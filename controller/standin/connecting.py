@@ -72,7 +72,7 @@ def _check(state: State, packet: mqtt5.ConnectPacket, version: int) -> int:
     if packet.will is not None:
         if not valid_name(packet.will.topic):
             return TOPIC_NAME_INVALID
-        if packet.will.qos > state.settings.limits().max_qos:
+        if int(packet.will.qos) > state.settings.limits().max_qos:
             return QOS_NOT_SUPPORTED
     return 0
 

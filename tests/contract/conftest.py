@@ -1,0 +1,62 @@
+"""Chooses the broker: a stand-in of three nodes, or the EMQX cluster that the environment names."""
+
+import os
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.target import Broker, Lab
+from tests.support.mqtt_probe import Endpoint
+from tests.support.standin import StandInProcess
+
+_VARIABLES = ("API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD")
+
+
+def _real_broker() -> Broker | None:
+    """The cluster of the CORDON_TEST_EMQX_* variables; None when the first of them is absent."""
+    values = {name: os.environ.get(f"CORDON_TEST_EMQX_{name}", "") for name in _VARIABLES}
+    if not values["API"]:
+        return None
+    missing = [name for name in ("KEY", "SECRET", "MQTT") if not values[name]]
+    if missing:
+        raise pytest.UsageError(f"CORDON_TEST_EMQX_API is set, but not CORDON_TEST_EMQX_{missing[0]}")
+    endpoints = []
+    for address in values["MQTT"].split(","):
+        host, _, port = address.strip().rpartition(":")
+        endpoints.append(Endpoint(host, int(port), values["MQTT_USER"] or None, values["MQTT_PASSWORD"] or None))
+    urls = [url.strip().rstrip("/") for url in values["API"].split(",")]
+    return Broker(urls, endpoints, values["KEY"], values["SECRET"])
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """The broker of the whole run, set as the recorded one was: password chain, no_match allow, cache on."""
+    real = _real_broker()
+    if real is not None:
+        yield real
+        return
+    user, password = "lab", secrets.token_urlsafe(8)
+    with StandInProcess(nodes=3, users=[(user, password)]) as standin:
+        endpoints = [Endpoint(host, port, user, password) for host, port in standin.mqtt]
+        yield Broker(list(standin.api_urls), endpoints, standin.key, standin.secret)
+
+
+@pytest.fixture
+def lab(broker: Broker) -> Iterator[Lab]:
+    """A test's own names on the broker, removed afterwards."""
+    lab = Lab(broker, f"ct{secrets.token_hex(4)}", [broker.client(n) for n in range(len(broker.api_urls))])
+    try:
+        yield lab
+    finally:
+        lab.clean()
+        for api in lab.apis:
+            api.close()
+
+
+@pytest.fixture
+def cluster(lab: Lab) -> Lab:
+    """The same, for what needs more than one node."""
+    if len(lab.broker.endpoints) < 2:
+        pytest.skip("the broker under test has only one node")
+    return lab

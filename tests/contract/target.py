@@ -1,0 +1,252 @@
+"""The broker under test, the recording it is held against, and the traces a test leaves there."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import httpx
+
+from tests.support.mqtt_probe import Endpoint, Probe, eventually
+
+RECORDED = Path(__file__).parent / "recorded"
+RULES = "/authorization/sources/built_in_database/rules"
+USERS = "/authentication/password_based:built_in_database/users"
+FAR = "2036-01-01T00:00:00Z"
+TIMEOUT_SECONDS = 15.0
+
+Rule = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One recorded answer."""
+
+    status: int
+    content_type: str | None
+    body: Any
+
+
+def _load(name: str) -> dict[str, Recorded]:
+    rows = json.loads((RECORDED / f"{name}.json").read_text())[name]
+    return {key: Recorded(**row) for key, row in rows.items()}
+
+
+ANSWERS = _load("answers")
+ERRORS = _load("errors")
+
+
+def same_shape(recorded: Any, actual: Any, where: str = "body") -> None:
+    """Demand the recorded keys and types; values may differ."""
+    if isinstance(recorded, dict):
+        assert isinstance(actual, dict), f"{where}: {actual!r}"
+        assert set(actual) == set(recorded), f"{where}: keys differ: {set(actual) ^ set(recorded)}"
+        for key, value in recorded.items():
+            same_shape(value, actual[key], f"{where}.{key}")
+    elif isinstance(recorded, list):
+        assert isinstance(actual, list), f"{where}: {actual!r}"
+        if recorded:
+            assert actual, f"{where} is empty"
+            same_shape(recorded[0], actual[0], f"{where}[0]")
+    elif isinstance(recorded, bool) or recorded is None:
+        assert type(actual) is type(recorded), f"{where}: {actual!r}"
+    elif isinstance(recorded, int | float):
+        assert isinstance(actual, int | float), f"{where}: {actual!r}"
+        assert not isinstance(actual, bool), f"{where}: {actual!r}"
+    else:
+        assert isinstance(actual, str), f"{where}: {actual!r}"
+
+
+def answers_as(name: str, response: httpx.Response) -> Any:
+    """Demand the recorded status, type and shape; returns the body."""
+    recorded = ANSWERS[name]
+    assert response.status_code == recorded.status, f"{name}: {response.status_code} {response.text}"
+    if recorded.status == 204:
+        assert response.content == b"", name
+        return None
+    assert (response.headers.get("content-type") or "").startswith(recorded.content_type or ""), name
+    body = response.json()
+    same_shape(recorded.body, body, name)
+    return body
+
+
+def fails_as(name: str, response: httpx.Response, replace: Mapping[str, str] | None = None) -> None:
+    """Demand exactly the recorded error, with the recorded names replaced by those of this run."""
+    recorded = ERRORS[name]
+    assert response.status_code == recorded.status, f"{name}: {response.status_code} {response.text}"
+    assert (response.headers.get("content-type") or "").startswith(recorded.content_type or ""), name
+    if isinstance(recorded.body, str):
+        assert response.text == recorded.body
+        return
+    text = json.dumps(recorded.body)
+    for old, new in (replace or {}).items():
+        text = text.replace(old, new)
+    # key order inside a message that is JSON is the JSON library's, not the contract's
+    assert _unfolded(response.json()) == _unfolded(json.loads(text)), name
+
+
+def _unfolded(body: dict[str, Any]) -> dict[str, Any]:
+    message = body.get("message", "")
+    if re.match(r"\s*(\{|\[\{)", message):
+        return {**body, "message": json.loads(message)}
+    return body
+
+
+def allow(topic: str, action: Literal["publish", "subscribe", "all"] = "all") -> Rule:
+    """A rule that allows."""
+    return {"topic": topic, "permission": "allow", "action": action}
+
+
+def deny(topic: str, action: Literal["publish", "subscribe", "all"] = "all") -> Rule:
+    """A rule that denies."""
+    return {"topic": topic, "permission": "deny", "action": action}
+
+
+@dataclass(slots=True)
+class Broker:
+    """The cluster under test, the same for every test."""
+
+    api_urls: list[str]
+    endpoints: list[Endpoint]
+    key: str
+    secret: str
+
+    def client(self, node: int = 0, *, auth: tuple[str, str] | None = None) -> httpx.Client:
+        """An HTTP client for one node's API."""
+        return httpx.Client(
+            base_url=f"{self.api_urls[node]}/api/v5",
+            auth=auth or (self.key, self.secret),
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
+        )
+
+
+@dataclass(slots=True)
+class Lab:
+    """One test's hold on the broker: what it makes through here is removed afterwards."""
+
+    broker: Broker
+    prefix: str
+    apis: list[httpx.Client]
+    probes: list[Probe] = field(default_factory=list)
+    _bans: set[tuple[str, str]] = field(default_factory=set)
+    _rules: set[tuple[str, str]] = field(default_factory=set)
+    _users: set[str] = field(default_factory=set)
+    _retained: set[str] = field(default_factory=set)
+
+    @property
+    def api(self) -> httpx.Client:
+        """The API of the first node."""
+        return self.apis[0]
+
+    def name(self, suffix: str) -> str:
+        """A client id, user name or topic root that nobody else uses."""
+        return f"{self.prefix}-{suffix}"
+
+    def probe(self, suffix: str, *, node: int = 0, **options: Any) -> Probe:
+        """A client on one of the nodes."""
+        endpoint = options.pop("endpoint", None) or self.endpoint(node)
+        probe = Probe(endpoint, self.name(suffix), **options)
+        self.probes.append(probe)
+        return probe
+
+    def enter(self, suffix: str, *, node: int = 0, **options: Any) -> Probe:
+        """A client that is connected."""
+        return self.probe(suffix, node=node, **options).enter()
+
+    def endpoint(self, node: int = 0) -> Endpoint:
+        """The MQTT listener of a node; of the first one where there are fewer."""
+        return self.broker.endpoints[node % len(self.broker.endpoints)]
+
+    def api_of(self, node: int) -> httpx.Client:
+        """The API of a node; of the first one where there are fewer."""
+        return self.apis[node % len(self.apis)]
+
+    # what leaves traces -------------------------------------------------------------------------------------------
+
+    def ban(self, kind: str, who: str, *, node: int = 0, **fields: Any) -> httpx.Response:
+        """POST a ban."""
+        self._bans.add((kind, who))
+        body = {"as": kind, "who": who, "until": FAR, "by": "cordon", "reason": "posture", **fields}
+        body = {name: value for name, value in body.items() if value is not None}
+        return self.api_of(node).post("/banned", json=body)
+
+    def unban(self, kind: str, who: str) -> httpx.Response:
+        """DELETE a ban."""
+        return self.api.delete(f"/banned/{kind}/{quote(who, safe='')}")
+
+    def put_rules(self, clientid: str, *rules: Rule) -> httpx.Response:
+        """Replace a client's rules."""
+        self._rules.add(("clients", clientid))
+        body = {"clientid": clientid, "rules": list(rules)}
+        return self.api.put(f"{RULES}/clients/{clientid}", json=body)
+
+    def post_rules(self, clientid: str, *rules: Rule) -> httpx.Response:
+        """Add a client's rules."""
+        self._rules.add(("clients", clientid))
+        return self.api.post(f"{RULES}/clients", json=[{"clientid": clientid, "rules": list(rules)}])
+
+    def put_user_rules(self, username: str, *rules: Rule) -> httpx.Response:
+        """Replace a user's rules."""
+        self._rules.add(("users", username))
+        body = {"username": username, "rules": list(rules)}
+        return self.api.put(f"{RULES}/users/{username}", json=body)
+
+    def add_user(self, name: str, password: str) -> httpx.Response:
+        """Add an MQTT user."""
+        self._users.add(name)
+        return self.api.post(USERS, json={"user_id": name, "password": password, "is_superuser": False})
+
+    def retains(self, topic: str) -> str:
+        """Remember to clear a retained message."""
+        self._retained.add(topic)
+        return topic
+
+    def kick(self, clientid: str) -> httpx.Response:
+        """DELETE a client."""
+        return self.api.delete(f"/clients/{clientid}")
+
+    def clear_cache(self, clientid: str) -> httpx.Response:
+        """Forget the access decisions for a client."""
+        return self.api.delete(f"/clients/{clientid}/authorization/cache")
+
+    # waiting for a cluster ----------------------------------------------------------------------------------------
+
+    def until_known(self, clientid: str, *, connected: bool = True) -> None:
+        """Wait until the API knows the client in this state."""
+
+        def known() -> bool:
+            answer = self.api.get(f"/clients/{clientid}")
+            return answer.status_code == 200 and answer.json()["connected"] is connected
+
+        eventually(known, f"{clientid} connected={connected}")
+
+    def until_gone(self, clientid: str) -> None:
+        """Wait until the API does not know the client any more."""
+        eventually(lambda: self.api.get(f"/clients/{clientid}").status_code == 404, f"{clientid} gone")
+
+    def until_subscribed(self, clientid: str, topic: str) -> None:
+        """Wait until every node routes to the subscription."""
+
+        def listed() -> bool:
+            rows = self.api.get(f"/clients/{clientid}/subscriptions")
+            return rows.status_code == 200 and topic in [row["topic"] for row in rows.json()]
+
+        eventually(listed, f"{clientid} subscribed to {topic}")
+
+    def clean(self) -> None:
+        """Leave the broker as it was found."""
+        for topic in self._retained:
+            self.api.post("/publish", json={"topic": topic, "payload": "", "retain": True})
+        for probe in self.probes:
+            probe.close()
+        self.api.post("/clients/kickout/bulk", json=sorted({probe.clientid for probe in self.probes}))
+        for kind, who in self._bans:
+            self.unban(kind, who)
+        for kind, owner in self._rules:
+            self.api.delete(f"{RULES}/{kind}/{owner}")
+        for user in self._users:
+            self.api.delete(f"{USERS}/{user}")
