@@ -32,7 +32,8 @@ _AUDIT: Final = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, 
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"
 _DONE: Final = "DELETE FROM outbox WHERE effect_id = ?"
 _COMMAND: Final = _upsert("commands", ("command_id", "device_id", "state", "updated_at", "body"), "command_id")
-_DEAD: Final = "INSERT INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# Numbers are given by the book in memory; should another process have given the same, no commit may fail for that.
+_DEAD: Final = "INSERT OR REPLACE INTO dead_letters VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _DEAD_GONE: Final = "DELETE FROM dead_letters WHERE seq = ?"
 
 

@@ -72,6 +72,7 @@ def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Co
 
     Raises:
         sqlite3.Error: as SQLite says it; a file that is not there is not made.
+        StoreError: another program's database, or a newer Cordon's: nothing in it was changed.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={'ro' if read_only else 'rw'}",
@@ -82,6 +83,7 @@ def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Co
         cached_statements=_STATEMENTS,
     )
     try:
+        _check_origin(connection, path)
         connection.execute(f"PRAGMA cache_size = -{_READER_CACHE_KIB if read_only else _WRITER_CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
         if not read_only:
@@ -113,7 +115,7 @@ def prepare(path: Path, options: StoreOptions) -> sqlite3.Connection:
     except (OSError, sqlite3.Error) as error:
         raise as_store_error(error, f"cannot open the store {path}") from error
     try:
-        _bring_up_to_date(connection, path)
+        _bring_up_to_date(connection)
     except sqlite3.Error as error:
         connection.close()
         raise as_store_error(error, f"cannot open the store {path}") from error
@@ -146,8 +148,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
-    check_origin(connection, path)
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
     database = sqlite_utils.Database(connection, execute_plugins=False)
     # Taken before anything is looked at, so that two starts at once do not both migrate.
     connection.execute("BEGIN IMMEDIATE")
@@ -160,12 +161,8 @@ def _bring_up_to_date(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("COMMIT")
 
 
-def check_origin(connection: sqlite3.Connection, path: Path) -> None:
-    """Refuse what this version of Cordon could only misread or harm.
-
-    Raises:
-        StoreError: another program's database, or a newer Cordon's.
-    """
+def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse what this version of Cordon could only misread or harm."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     if tables and application != APPLICATION_ID:

@@ -165,9 +165,7 @@ class Writer:
 
     def _connect(self) -> sqlite3.Connection:
         if self._connection is None:
-            connection = schema.connect(self._path, self._options, read_only=False)
-            self._connection = connection
-            schema.check_origin(connection, self._path)
+            self._connection = schema.connect(self._path, self._options, read_only=False)
         return self._connection
 
     def _step_back(self, error: sqlite3.Error | StoreError) -> None:

@@ -1,0 +1,128 @@
+"""What the tests of the store share: opening it, waiting for a state, and another process that holds the lock."""
+
+import asyncio
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, EndIsolation
+from controller.ports.store import Writes
+
+NOW = 1_700_000_000.0
+# Short waits, so that trouble shows at once; no emptying of the log behind a test's back.
+QUICK = StoreOptions(
+    lock_wait_seconds=0.02, retry_floor_seconds=0.01, retry_ceiling_seconds=0.05, close_seconds=0.2, idle_seconds=600.0
+)
+_HOLD = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+connection.close()
+"""
+
+
+@dataclass
+class Logged:
+    """Takes what the store logs."""
+
+    lines: list[tuple[str, Mapping[str, object]]] = field(default_factory=list)
+
+    def __call__(self, event: str, values: Mapping[str, object]) -> None:
+        self.lines.append((event, values))
+
+    @property
+    def events(self) -> list[str]:
+        return [event for event, _ in self.lines]
+
+
+@asynccontextmanager
+async def opened(path: Path, options: StoreOptions = QUICK, log: Logged | None = None) -> AsyncIterator[SqliteStore]:
+    store = await open_store(path, now=lambda: NOW, log=log or Logged(), options=options)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread to get there; the bound is only there to end a broken test."""
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread and tells nobody
+            await asyncio.sleep(0.005)
+
+
+def names_in(folder: Path) -> list[str]:
+    """The files there, sorted."""
+    return sorted(found.name for found in folder.iterdir())
+
+
+def line(name: str) -> Writes:
+    """One line of the record with a device and an effect: what has to be kept together."""
+    return Writes(
+        devices=(Device(name, 1.0, 2.0),),
+        audit=((1.0, AuditEntry("seen", name, "test")),),
+        effects=(EndIsolation(f"effect-{name}", name, "case"),),
+    )
+
+
+def kept(path: Path) -> list[str]:
+    """Devices of the record's lines in order, read past the store; everything else of a `line` has to agree."""
+    connection = sqlite3.connect(path)
+    try:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        names = [name for (name,) in connection.execute("SELECT device_id FROM audit ORDER BY seq")]
+        devices = {name for (name,) in connection.execute("SELECT device_id FROM devices")}
+        effects = {name for (name,) in connection.execute("SELECT effect_id FROM outbox")}
+    finally:
+        connection.close()
+    assert devices == set(names)
+    assert effects == {f"effect-{name}" for name in names}
+    return names
+
+
+@asynccontextmanager
+async def lock_held(path: Path) -> AsyncIterator[None]:
+    """Another process is writing and does not finish until the block ends."""
+    async with child("-c", _HOLD, str(path)) as process:
+        assert await read_line(process) == "held"
+        yield
+        await tell(process, "")
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A Python process that is gone when the block ends."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def read_line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    return (await process.stdout.readline()).decode().rstrip("\n")
+
+
+async def tell(process: asyncio.subprocess.Process, text: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{text}\n".encode())
+    await process.stdin.drain()
+
+
+async def commit_all(store: SqliteStore, names: Sequence[str]) -> None:
+    """One commit for each name, all waiting at once, called in order."""
+    await asyncio.gather(*(store.commit(line(name)) for name in names))

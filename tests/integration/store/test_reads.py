@@ -1,0 +1,147 @@
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.sqlite.reader import MAX_ROWS
+from controller.domain.effects import AuditEntry, CommandRecord
+from controller.ports.broker import AccessRule
+from controller.ports.errors import StoreError
+from controller.ports.store import Audited, DeadLetter, Token, Writes
+from tests.integration.store.support import NOW, line, opened
+
+DAY = 86_400.0
+
+
+def _entry(number: int) -> AuditEntry:
+    odd = number % 2 == 1
+    return AuditEntry(
+        "restricted" if odd else "released",
+        f"device-{number % 3}",
+        "cordon",
+        f"case-{number % 4}" if odd else "",
+        {"number": number, "steps": [{"what": "ban", "seconds": 0.25}], "until": None},
+        alert=number == 5,
+    )
+
+
+def _seqs(found: object) -> list[int]:
+    assert isinstance(found, list)
+    return [one.seq for one in found]
+
+
+async def test_the_record_is_listed_by_what_is_asked_for(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        await store.commit(Writes(audit=tuple((float(number), _entry(number)) for number in range(1, 13))))
+        assert _seqs(await store.audit(limit=3)) == [12, 11, 10]
+        assert _seqs(await store.audit(limit=3, after=10)) == [9, 8, 7]
+        assert _seqs(await store.audit(limit=3, newest_first=False)) == [1, 2, 3]
+        assert _seqs(await store.audit(limit=3, after=3, newest_first=False)) == [4, 5, 6]
+        assert _seqs(await store.audit(device_id="device-0")) == [12, 9, 6, 3]
+        assert _seqs(await store.audit(case_id="case-1")) == [9, 5, 1]
+        assert _seqs(await store.audit(case_id="case-1", device_id="device-0")) == [9]
+        assert _seqs(await store.audit(kind="restricted", after=6)) == [5, 3, 1]
+        assert await store.audit(alerts_only=True) == [Audited(5, 5.0, _entry(5))]
+        assert await store.audit(device_id="nobody") == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, MAX_ROWS + 1])
+async def test_a_listing_without_an_end_is_refused(tmp_path: Path, limit: int) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        for listing in (store.audit, store.commands, store.dead_letters):
+            with pytest.raises(StoreError, match="between 1 and"):
+                await listing(limit=limit)
+
+
+async def test_the_first_rules_kept_for_a_case_stay_until_they_are_forgotten(tmp_path: Path) -> None:
+    first = (AccessRule("a/#", "allow", "all"), AccessRule("b", "deny", "publish", (1,), "true"))
+    async with opened(tmp_path / "store.db") as store:
+        assert await store.kept_rules("d", "c1") is None
+        await store.keep_rules("d", "c1", first, 1.0)
+        await store.keep_rules("d", "c1", (), 2.0)
+        await store.keep_rules("d", "c2", (), 2.0)
+        assert await store.kept_rules("d", "c1") == first
+        assert await store.kept_rules("d", "c2") == ()
+        await store.forget_rules("d", "c1")
+        assert await store.kept_rules("d", "c1") is None
+        assert await store.kept_rules("d", "c2") == ()
+
+
+async def test_tokens_are_replaced_by_name_and_withdrawn(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        await store.put_token(Token("ops", "a" * 64, 1.0))
+        await store.put_token(Token("ops", "b" * 64, 2.0))
+        await store.put_token(Token("api", "c" * 64, 3.0))
+        assert await store.tokens() == [Token("api", "c" * 64, 3.0), Token("ops", "b" * 64, 2.0)]
+        assert await store.drop_token("ops")
+        assert not await store.drop_token("ops")
+        assert await store.tokens() == [Token("api", "c" * 64, 3.0)]
+
+
+def _command(command_id: str, state: str, updated_at: float) -> CommandRecord:
+    return CommandRecord(
+        command_id, "d", "rescan", (("deep", True),), state, "", (), "op", "", False, 1.0, 2.0, updated_at
+    )
+
+
+async def test_what_is_older_than_its_time_is_pruned_and_what_is_open_stays(tmp_path: Path) -> None:
+    old, new = NOW - 401 * DAY, NOW - 399 * DAY
+    entry = AuditEntry("kind", "d", "actor")
+    commands = (
+        _command("old-open", "executing", old),
+        _command("old-ended", "failed", old),
+        _command("new-ended", "succeeded", new),
+    )
+    async with opened(tmp_path / "store.db") as store:
+        await store.commit(Writes(audit=((old, entry),) * 2500 + ((new, entry),) * 3, commands=commands))
+        assert await store.prune() == 2501
+        assert _seqs(await store.audit()) == [2503, 2502, 2501]
+        assert [one.command_id for one in await store.commands()] == ["new-ended", "old-open"]
+        assert await store.command("old-open") == commands[0]
+        assert await store.command("old-ended") is None
+        assert await store.prune() == 0
+        await store.commit(line("a"))
+        assert _seqs(await store.audit(limit=1)) == [2504]  # numbers are never given twice
+
+
+async def test_counts_are_the_rows_of_each_table_and_the_bytes_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        letter = DeadLetter(1.0, "", "t", "r", "", 1, b"x")
+        await store.commit(Writes(reports=(("a", "x", 1.0, b"{}"),), dead=(letter,)))
+        await store.commit(line("a"))
+        counts = await store.counts()
+        size = path.stat().st_size + path.with_name("store.db-wal").stat().st_size
+    assert counts == {
+        "devices": 1,
+        "reports": 1,
+        "audit": 1,
+        "outbox": 1,
+        "commands": 0,
+        "dead_letters": 1,
+        "kept_rules": 0,
+        "tokens": 0,
+        "bytes": size,
+    }
+
+
+async def test_dead_letters_are_bounded_also_across_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    letters = tuple(DeadLetter(float(number), "d", "t", "r", "", 5000, b"x" * 5000) for number in range(30))
+    async with opened(path) as store:
+        await store.commit(Writes(dead=letters[:25]))
+    async with opened(path) as store:
+        await store.commit(Writes(dead=letters[25:]))
+        found = await store.dead_letters(device_id="d")
+        assert [one.at for one in found] == [float(number) for number in range(29, 9, -1)]
+        assert {len(one.payload) for one in found} == {2048}
+        assert await store.dead_letters(device_id="other") == []
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        await store.commit(line("a"))
+    with pytest.raises(StoreError, match="closed"):
+        await store.commit(line("b"))
+    with pytest.raises(StoreError, match="closed"):
+        await store.devices()
+    await store.close()  # a second time is nothing
