@@ -5,7 +5,6 @@ never stored without its command or the other way round. `reports.json` holds th
 """
 
 import fcntl
-import os
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from device_agent.domain.outbox import Outbox, Owed
 from device_agent.errors import JournalError
+from device_agent.files import write_whole
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
 
@@ -205,31 +205,6 @@ class Journal:
             write_whole(path, fresh, content.model_dump_json().encode())
         except OSError as e:
             raise JournalError(f"{path}: {e.strerror}") from e
-
-
-def write_whole(path: Path, fresh: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `content` so that a reader, or a crash, sees the old or the new file and nothing else.
-
-    Args:
-        path: the file.
-        fresh: a path in the same folder for the new file until it takes the old one's place.
-        content: the new bytes.
-        mode: permissions of the new file.
-
-    Raises:
-        OSError: the disk refuses.
-    """
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _make_room(entries: list[Entry]) -> list[Entry]:

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.collectors import openssl, os_release
+from device_agent.collectors import firewall, openssl, os_release, services, sockets, updates
 from device_agent.collectors.base import Collector
 
-COLLECTORS: Final[Mapping[str, Collector]] = {"os": os_release.collect, "openssl": openssl.collect}
+COLLECTORS: Final[Mapping[str, Collector]] = {
+    "os": os_release.collect,
+    "updates": updates.collect,
+    "openssl": openssl.collect,
+    "sockets": sockets.collect,
+    "services": services.collect,
+    "firewall": firewall.collect,
+}

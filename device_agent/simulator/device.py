@@ -128,7 +128,7 @@ class SimulatedDevice:
         self._state.is_online = False
 
     def change(self, edit: postures.Edit) -> None:
-        """Become another device; what is new is reported at once, what would be no valid posture is observed as such."""
+        """Become another device: what is new is reported at once; an edit that makes no posture is only observed."""
         try:
             after = postures.edited(self._posture, edit)
         except (ValidationError, KeyError, TypeError) as e:

@@ -1,0 +1,55 @@
+"""Services that start by themselves or run: those of systemd, and the entries of inetd."""
+
+import re
+import shutil
+from typing import Final
+
+from device_agent import inetd
+from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.execute import ExecuteError, run
+
+_KINDS: Final = "--type=service,socket"
+_PLAIN: Final = ("--no-legend", "--plain", "--no-pager", "--full")
+# They come and go with logins and with the boot's own checks, and say nothing of what the device offers.
+_PASSING: Final = re.compile(r"^(user@\d+|user-runtime-dir@\d+|run-.*|systemd-fsck@.*|session-.*)\.(service|socket)$")
+_OPENED: Final = frozenset({"enabled", "enabled-runtime"})
+
+
+def is_booted(system: System) -> bool:
+    """Whether systemd runs this machine."""
+    return system.is_live and system.path("/run/systemd/system").is_dir()
+
+
+def collect(system: System) -> Section:
+    """The `services` section."""
+    units = _systemd(system)
+    is_inetd_up = bool(inetd.processes(system))
+    for entry in inetd.entries(system):
+        units[f"inetd:{entry.service}"] = (True, is_inetd_up)
+    return {
+        "state": "ok",
+        "units": [
+            {"name": name, "enabled": enabled, "active": active} for name, (enabled, active) in sorted(units.items())
+        ],
+    }
+
+
+def _systemd(system: System) -> dict[str, tuple[bool, bool]]:
+    """Enabled and active of each unit by name; where systemd does not run the machine, nothing of it is active."""
+    has_units = any(system.path(place).is_dir() for place in ("/usr/lib/systemd/system", "/lib/systemd/system"))
+    if not has_units or shutil.which("systemctl") is None:
+        raise CannotTellError("no systemd here; the services of other init systems cannot be read yet")
+    where = () if is_booted(system) else (f"--root={system.root}",)
+    try:
+        listed = run(["systemctl", *where, "list-unit-files", _KINDS, *_PLAIN]).out
+        running = run(["systemctl", "list-units", _KINDS, "--state=active", *_PLAIN]).out if is_booted(system) else ""
+    except ExecuteError as e:
+        raise CannotTellError(str(e)) from e
+    units: dict[str, tuple[bool, bool]] = {}
+    for fields in map(str.split, listed.splitlines()):
+        if len(fields) > 1 and fields[1] in _OPENED:
+            units[fields[0]] = (True, False)
+    for fields in map(str.split, running.splitlines()):
+        if fields and not _PASSING.match(fields[0]):
+            units[fields[0]] = (units.get(fields[0], (False, False))[0], True)
+    return units
