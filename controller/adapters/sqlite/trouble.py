@@ -14,7 +14,6 @@ _WORDS: Final = {
     sqlite3.SQLITE_READONLY: "not writable",
     sqlite3.SQLITE_CANTOPEN: "cannot be opened",
     sqlite3.SQLITE_PERM: "access denied",
-    sqlite3.SQLITE_NOMEM: "out of memory",
     sqlite3.SQLITE_PROTOCOL: "locked by another process",
     sqlite3.SQLITE_SCHEMA: "changed by another process",
     sqlite3.SQLITE_CORRUPT: "damaged",
@@ -32,6 +31,8 @@ def _code(error: BaseException) -> int:
 
 def passes_by_waiting(error: BaseException) -> bool:
     """Whether the state of the file or the machine is to blame, not what was written."""
+    if isinstance(error, MemoryError):  # what the module makes of SQLITE_NOMEM
+        return True
     return isinstance(error, sqlite3.Error) and _code(error) in _WORDS
 
 

@@ -133,7 +133,7 @@ class Writer:
         while True:
             try:
                 outcomes = self._attempt(group)
-            except (sqlite3.Error, StoreError) as error:
+            except Exception as error:
                 self._step_back(error)
                 if not self._pause(wait):
                     raise _GivenUpError from error
@@ -168,7 +168,7 @@ class Writer:
             self._connection = schema.connect(self._path, self._options, read_only=False)
         return self._connection
 
-    def _step_back(self, error: sqlite3.Error | StoreError) -> None:
+    def _step_back(self, error: Exception) -> None:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
                 self._connection.execute("ROLLBACK")

@@ -1,4 +1,5 @@
 import shutil
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,3 +98,22 @@ async def test_the_log_does_not_grow_with_what_is_written(tmp_path: Path) -> Non
             sizes.append(log.stat().st_size)
     assert max(sizes) < 200 * 4096
     assert len(kept(tmp_path / "store.db")) == 2000
+
+
+async def test_a_log_that_a_reader_holds_on_to_is_shrunk_once_it_lets_go(tmp_path: Path) -> None:
+    path, log = tmp_path / "store.db", tmp_path / "store.db-wal"
+    options = replace(QUICK, checkpoint_pages=50, max_log_bytes=400 * 4096)
+    async with opened(path, options) as store:
+        await store.commit(line("first"))
+        reader = sqlite3.connect(path, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM audit").fetchone() == (1,)
+        for step in range(10):
+            await commit_all(store, [f"name-{step}-{number}" for number in range(300)])
+        assert log.stat().st_size > options.max_log_bytes
+        assert reader.execute("SELECT count(*) FROM audit").fetchone() == (1,)
+        reader.close()
+        for step in range(2):  # the first may still have been begun at the end of the log
+            await store.commit(line(f"after-{step}"))
+        assert log.stat().st_size <= options.max_log_bytes
+    assert len(kept(path)) == 3003

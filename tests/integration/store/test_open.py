@@ -1,3 +1,4 @@
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.store import Token
@@ -50,6 +52,25 @@ async def test_nobody_else_may_read_any_of_its_files(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert found == dict.fromkeys(("store.db", "store.db-wal", "store.db-shm"), 0o600)
+
+
+async def test_a_confirmed_commit_is_on_disk_and_not_on_its_way(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        connection = store._writer._connection
+        assert connection is not None
+        found = {name: connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")}
+    assert found == {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL
+
+
+async def test_two_that_open_a_new_store_at_once_both_find_it_ready(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+
+    async def use(name: str) -> None:
+        async with opened(path, StoreOptions()) as store:
+            await store.commit(line(name))
+
+    await asyncio.gather(*(use(name) for name in "abcd"))
+    assert sorted(kept(path)) == ["a", "b", "c", "d"]
 
 
 async def test_a_name_with_signs_of_an_address_is_only_a_name(tmp_path: Path) -> None:

@@ -215,8 +215,11 @@ async def test_a_file_that_may_not_grow_is_waited_out(tmp_path: Path) -> None:
     async with child("-m", "tests.integration.store.child", "starve", str(path)) as process:
         assert "reading or writing the file failed (SQLITE_IOERR" in await read_line(process)
         await tell(process, "go on")
-        assert await read_line(process) == "store cannot write,store writes again"
+        events = (await read_line(process)).split(",")
         assert await process.wait() == 0
+    # A new connection folds the log in and so makes a little room, which may be used up again.
+    assert events == ["store cannot write", "store writes again"] * (len(events) // 2)
+    assert events
     assert kept(path) == ["before", *(f"name-{number}" for number in range(3000))]
 
 
