@@ -1,0 +1,66 @@
+"""The tree of commands: one noun each, and the options of `cordon` itself."""
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from controller.cli import init as init_command
+from controller.cli import serve as serve_command
+from controller.cli.output import say
+
+app = typer.Typer(
+    name="cordon",
+    help="Judges device posture, contains violations at the broker, repairs and releases.",
+    epilog="Exit status: 0 done, 1 the answer is no, 2 wrong usage or configuration, 3 nobody answered, 4 not allowed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # reads files: only when it is asked for
+
+        say(f"cordon {version('emqx-cordon')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Judges device posture, contains violations at the broker, repairs and releases."""
+
+
+app.command("serve")(serve_command.serve)
+app.command("init")(init_command.init)
+
+
+@app.command(
+    "standin",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def standin(context: typer.Context) -> None:
+    """Run an EMQX stand-in, to try Cordon without Docker; `cordon standin --help` tells its options."""
+    from controller.standin.__main__ import main  # a process of its own in all but name
+
+    raise typer.Exit(main(context.args))
+
+
+def _add_demo() -> None:
+    try:
+        demo = import_module("controller.demo.command").demo
+    except ModuleNotFoundError as e:
+        if e.name != "controller.demo.command":
+            raise
+        return
+    app.command("demo")(demo)
+
+
+_add_demo()

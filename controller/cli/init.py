@@ -1,0 +1,254 @@
+"""`cordon init`: all that a controller needs before its first start. A second run finds it and changes nothing."""
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from controller.cli.connect import TOKEN_FILE
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import safe, say
+
+if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
+    from controller.cli.new_config import Answers
+    from controller.ports.broker import Change
+    from controller.service.settings import Settings
+
+DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
+DEFAULT_STORE: Final = Path("/var/lib/cordon/cordon.db")
+FIRST_TOKEN: Final = "operator"  # noqa: S105 - its name
+_SECRET_VARIABLE: Final = "CORDON_EMQX_SECRET"  # noqa: S105 - the name of a variable
+_EMQX: Final = "EMQX's HTTP API"
+_MQTT: Final = "MQTT"
+
+
+@dataclass(frozen=True, slots=True)
+class EmqxKey:
+    """What is known of EMQX's API key before anybody is asked."""
+
+    key: str | None
+    secret_file: Path | None
+    wanted: bool
+
+
+def init(
+    directory: Annotated[Path, typer.Option("--dir", help="where the configuration goes")] = DEFAULT_DIRECTORY,
+    store: Annotated[
+        Path | None, typer.Option(help=f"database file  [{DEFAULT_STORE}, or cordon.db in --dir where that is another]")
+    ] = None,
+    listen: Annotated[str, typer.Option(help="host:port of Cordon's own API")] = "127.0.0.1:8480",
+    mqtt: Annotated[
+        list[str] | None,
+        typer.Option(help="mqtt(s)://host:port; repeat for each node  [mqtt://127.0.0.1:1883]", rich_help_panel=_MQTT),
+    ] = None,
+    client_id: Annotated[str, typer.Option(help="the controller's client id", rich_help_panel=_MQTT)] = (
+        "cordon-controller"
+    ),
+    mqtt_ca: Annotated[Path | None, typer.Option(help="CA of the broker's certificate", rich_help_panel=_MQTT)] = None,
+    mqtt_cert: Annotated[Path | None, typer.Option(help="the controller's certificate", rich_help_panel=_MQTT)] = None,
+    mqtt_key: Annotated[Path | None, typer.Option(help="key of that certificate", rich_help_panel=_MQTT)] = None,
+    mqtt_user: Annotated[str | None, typer.Option(help="user name", rich_help_panel=_MQTT)] = None,
+    mqtt_password_file: Annotated[
+        Path | None, typer.Option(help="file with the password", rich_help_panel=_MQTT)
+    ] = None,
+    emqx: Annotated[
+        list[str] | None,
+        typer.Option(help="http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", rich_help_panel=_EMQX),
+    ] = None,
+    emqx_ca: Annotated[Path | None, typer.Option(help="CA of that API's certificate", rich_help_panel=_EMQX)] = None,
+    emqx_key: Annotated[
+        str | None, typer.Option(help="API key; asked for when left out", rich_help_panel=_EMQX)
+    ] = None,
+    emqx_secret_file: Annotated[
+        Path | None, typer.Option(help=f"file with its secret; also ${_SECRET_VARIABLE}", rich_help_panel=_EMQX)
+    ] = None,
+    no_broker: Annotated[
+        bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="change the broker's rules without asking")] = False,
+) -> None:
+    """Make configuration, signing key, policies, store and first token, and set the broker up.
+
+    What is there already stays as it is. Changes to the broker are shown first, and made after you agreed.
+    """
+    from controller.cli.new_config import Answers  # pydantic takes a while to load
+
+    base = directory.absolute()
+    default_store = DEFAULT_STORE if base == DEFAULT_DIRECTORY else base / "cordon.db"
+    answers = Answers(
+        directory=base,
+        store=_absolute(store) or default_store,
+        mqtt=tuple(mqtt or ("mqtt://127.0.0.1:1883",)),
+        emqx=tuple(emqx or ("http://127.0.0.1:18083",)),
+        listen=listen,
+        client_id=client_id,
+        mqtt_ca=_absolute(mqtt_ca),
+        mqtt_certificate=_absolute(mqtt_cert),
+        mqtt_key=_absolute(mqtt_key),
+        mqtt_user=mqtt_user,
+        mqtt_password_file=_absolute(mqtt_password_file),
+        emqx_ca=_absolute(emqx_ca),
+    )
+    _init(answers, EmqxKey(emqx_key, emqx_secret_file, not no_broker), yes=yes)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.absolute()
+
+
+def _init(answers: "Answers", emqx_key: EmqxKey, *, yes: bool) -> None:
+    settings = _config(answers)
+    public_key = _signing_key(settings.commands.signing_key)
+    _policies(settings.policy.paths)
+    _emqx_key(settings.emqx.key_file, emqx_key, os.environ)
+    token = _first_token(settings.store.path, answers.directory / TOKEN_FILE)
+    if token is not None:
+        say("\nYour API token; the store keeps only its SHA-256, so this is the last time it is shown:")
+        say(f"  {token}\n")
+    if emqx_key.wanted:
+        asyncio.run(_set_broker_up(settings, yes=yes))
+    say("\nLet your devices trust this controller: in their agent.toml, under [commands],")
+    say(f'  controller_keys = ["{public_key}"]')
+    say(f"Start the controller: cordon serve --config {answers.directory / 'cordon.toml'}")
+
+
+def _config(answers: "Answers") -> "Settings":
+    from controller.cli.new_config import CONFIG, config_text, make_directory, write_config
+    from controller.service.settings import load_settings
+
+    make_directory(answers.directory)
+    path = answers.directory / CONFIG
+    if path.exists():
+        settings = load_settings(path)
+        _tell("there", path, "configuration: kept as it is, edit it to change something")
+        return settings
+    settings = write_config(path, config_text(answers))
+    _tell("made", path, "configuration")
+    return settings
+
+
+def _signing_key(path: Path) -> str:
+    from controller.adapters.keys import create_signing_key, load_signing_key
+    from schemas.signing import public_key_text
+
+    is_new = not path.exists()
+    key = create_signing_key(path) if is_new else load_signing_key(path)
+    _tell("made" if is_new else "there", path, "key that signs commands")
+    return public_key_text(key.public_key())
+
+
+def _policies(paths: Sequence[Path]) -> None:
+    from controller.cli.new_config import copy_starter
+
+    made = copy_starter(paths)
+    for path in paths:
+        is_new = any(path in (one, one.parent) for one in made)
+        _tell("made" if is_new else "there", path, "policies" + (": the starter pack" if is_new else ""))
+
+
+def _tell(state: str, path: Path, what: str) -> None:
+    say(f"{state:<6} {path}  ({what})")
+
+
+def _emqx_key(path: Path, given: EmqxKey, environment: Mapping[str, str]) -> None:
+    from controller.cli.new_config import write_new
+
+    if path.exists():
+        _tell("there", path, "key of EMQX's API")
+        return
+    if given.key is None and not given.wanted:
+        _tell("absent", path, "put EMQX's API key there before you start: one line, key:secret, mode 0600")
+        return
+    key = given.key or _ask("EMQX API key", "--emqx-key", hidden=False)
+    if given.secret_file is not None:
+        try:
+            secret = given.secret_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as e:
+            raise CliError(f"{given.secret_file}: the secret cannot be read: {e}", ExitCode.USAGE) from e
+    else:
+        wanted = f"--emqx-secret-file or ${_SECRET_VARIABLE}"
+        secret = environment.get(_SECRET_VARIABLE) or _ask("EMQX API secret", wanted, hidden=True)
+    if not key or not secret or ":" in key or not (key + secret).isprintable():
+        raise CliError("EMQX's API key and secret are one line each, and the key has no colon", ExitCode.USAGE)
+    write_new(path, f"{key}:{secret}\n")
+    _tell("made", path, "key of EMQX's API")
+
+
+def _ask(what: str, option: str, *, hidden: bool) -> str:
+    if not sys.stdin.isatty():
+        raise CliError(f"{what} is missing: give {option}, or --no-broker to do this later", ExitCode.USAGE)
+    return str(typer.prompt(what, hide_input=hidden)).strip()
+
+
+def _first_token(path: Path, token_file: Path) -> str | None:
+    """The first token straight into the store, because the API needs one; `None` when there are tokens."""
+    from controller.api.guard import new_token
+    from controller.cli.new_config import make_directory, write_new
+
+    make_directory(path.parent)
+    is_new = not path.exists()
+    token = new_token()
+    if not asyncio.run(_keep_first(path, token, may_make=not token_file.exists())):
+        _tell("there", path, "store, with API tokens")
+        return None
+    _tell("made" if is_new else "there", path, "store")
+    write_new(token_file, token + "\n")
+    _tell("made", token_file, f"API token {FIRST_TOKEN!r}, used by every command with --config")
+    return token
+
+
+async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
+    """Whether the store had no token and holds this one now."""
+    from controller.adapters.sqlite.store import open_store
+    from controller.api.guard import digest_of
+    from controller.ports.store import Token
+
+    store = await open_store(path, now=time.time, log=lambda _text, _more: None)
+    try:
+        if await store.tokens():
+            return False
+        if not may_make:
+            text = f"{TOKEN_FILE} is there, but the store {path} knows no token: move that file away, run this again"
+            raise CliError(text)
+        await store.put_token(Token(FIRST_TOKEN, digest_of(token), time.time()))
+    finally:
+        await store.close()
+    return True
+
+
+async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
+    from controller.app import open_broker
+    from controller.ports.errors import BrokerError
+
+    where = ", ".join(settings.emqx.api)
+    try:
+        async with open_broker(settings) as broker:
+            changes = await broker.plan_setup(settings.mqtt.client_id)
+            if not changes:
+                say(f"there  {where}  (the broker has the rules that devices and controller need)")
+                return
+            _show(changes, where)
+            if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?", default=False)):
+                text = "the broker was left as it is: run this again, with --yes to agree beforehand"
+                raise CliError(f"{text}, or with --no-broker to do it another way")
+            await broker.apply_setup(settings.mqtt.client_id)
+            say(f"made   {where}  (rules at the broker)")
+    except BrokerError as e:
+        text = f"the broker could not be set up: {e}\nEverything else is in place: run this again once it answers"
+        raise CliError(text, ExitCode.UNREACHABLE if e.transient else ExitCode.FAILED) from e
+
+
+def _show(changes: "Sequence[Change]", where: str) -> None:
+    say(f"\nAt the broker ({where}) this has to change:")
+    for change in changes:
+        say(f"\n  {change.what}")
+        for mark, text in (("-", change.before), ("+", change.after)):
+            for line in text.splitlines():
+                say(f"    {mark} {safe(line)}")
+    say()

@@ -1,0 +1,28 @@
+"""`cordon serve`: the controller itself."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from controller.cli.connect import DEFAULT_CONFIG
+
+
+def serve(
+    config: Annotated[Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml")] = DEFAULT_CONFIG,
+) -> None:
+    """Run the controller until SIGTERM or SIGINT; SIGHUP reads the policies again.
+
+    Logs go to standard error. When everything listens, one line of JSON with the API's address goes to standard output.
+    """
+    from controller.app import run  # everything is loaded here, and only here
+    from controller.service.settings import load_settings
+
+    raise typer.Exit(run(load_settings(config), ready=_ready))
+
+
+def _ready(addresses: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(addresses) + "\n")
+    sys.stdout.flush()
