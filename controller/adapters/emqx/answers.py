@@ -25,7 +25,7 @@ _SCOPES: Final = (
     ("/authorization", "access_control"),
     ("/authentication", "access_control"),
     ("/publish", "publish"),
-    ("/nodes", "monitoring"),
+    ("/nodes", "cluster_operations"),
     ("/cluster", "cluster_operations"),
     ("/configs", "system"),
     ("/listeners", "system"),

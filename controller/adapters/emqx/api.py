@@ -214,6 +214,14 @@ class EmqxApi:
         answer = await self._call("GET", "/authentication", "read authentication")
         return _read(tuple[rows.AuthenticatorRow, ...], answer)
 
+    async def is_superuser(self, authenticator_id: str, user_id: str) -> bool:
+        """Whether a built-in user passes every access rule; a user that is not there does not."""
+        if user_id in {"", ".", ".."}:
+            return False
+        path = f"/authentication/{quote(authenticator_id, safe='')}/users/{quote(user_id, safe='')}"
+        answer = await self._maybe("GET", path, "read user")
+        return answer is not None and _read(rows.UserRow, answer).is_superuser
+
     async def listeners(self) -> tuple[rows.ListenerRow, ...]:
         """Every listener, without its TLS settings."""
         return _read(tuple[rows.ListenerRow, ...], await self._call("GET", "/listeners", "read listeners"))

@@ -10,6 +10,7 @@ from typing import Final
 from controller.adapters.emqx.api import EmqxApi, segment
 from controller.adapters.emqx.readback import HOLD_SECONDS, Nodes, Record, nothing, on_every_node, until_holds
 from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
+from controller.adapters.emqx.rows import DATABASE
 from controller.ports.broker import BAN_MARK, Ban, KeepRules, Proof
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerError
@@ -52,7 +53,7 @@ async def restrict(scene: Scene, keep: KeepRules) -> Proof:
     await write_restriction(scene, keep)
     try:
         await _cut(scene)
-        missing = await _source_trouble(scene)
+        missing = await _source_trouble(scene) + await _superuser_trouble(scene)
         missing += await scene.until_holds(lambda: _rules_everywhere(scene), nothing)
         # Only now, with the rules on every node, can a cache or a new subscription no longer come from the old ones.
         missing += await scene.until_holds(lambda: _quiet_everywhere(scene), lambda: _cut(scene))
@@ -122,6 +123,18 @@ async def _throw_out(scene: Scene) -> None:
 async def _source_trouble(scene: Scene) -> list[str]:
     trouble = consulted(await scene.api.sources())
     return [trouble] if trouble else []
+
+
+async def _superuser_trouble(scene: Scene) -> list[str]:
+    """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
+    client = await scene.api.client(scene.client_id)
+    if client is None:
+        return []
+    for link in await scene.api.authenticators():
+        user = scene.client_id if link.user_id_type == "clientid" else client.username
+        if link.enable and link.backend == DATABASE and await scene.api.is_superuser(link.id, user or ""):
+            return ["the client's user is a superuser at EMQX: access rules do not bind it"]
+    return []
 
 
 async def _rules_everywhere(scene: Scene) -> list[str]:

@@ -7,6 +7,7 @@ from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.rows import ClientRow, ListenerRow
 from controller.ports.broker import Grade
 from controller.ports.clock import Clock
+from controller.ports.errors import BrokerRefusedError
 
 SETTINGS_SECONDS: Final = 30.0  # how long the broker's settings are believed
 _TLS_KINDS: Final = ("ssl:", "wss:")
@@ -18,20 +19,22 @@ class Settings:
 
     authenticates: bool  # an enabled authenticator is in the chain
     id_from_certificate: bool  # the global zone takes the client id from the certificate's common name
-    listeners: dict[str, ListenerRow]
+    listeners: dict[str, ListenerRow] | None  # `None`: the API key may not read them
 
     @property
     def floor(self) -> Grade:
         """What the least proved client of this broker is."""
+        if self.listeners is None or not self.authenticates:
+            return Grade.CLAIMED
         open_doors = any(row.enable and row.enable_authn is False for row in self.listeners.values())
-        return Grade.KNOWN if self.authenticates and not open_doors else Grade.CLAIMED
+        return Grade.CLAIMED if open_doors else Grade.KNOWN
 
 
 def grade_of(settings: Settings, client: ClientRow | None) -> Grade:
     """The grade of a session, or of none."""
     if client is None:
         return Grade.UNSEEN if settings.floor is Grade.CLAIMED else settings.floor
-    listener = settings.listeners.get(client.listener)
+    listener = (settings.listeners or {}).get(client.listener)
     if settings.id_from_certificate and listener is not None and _proves(listener):
         return Grade.PROVEN
     asked = settings.authenticates and client.enable_authn is not False
@@ -74,14 +77,11 @@ class Grading:
 
 
 async def read_settings(api: EmqxApi) -> Settings:
-    """Read what decides about identities."""
+    """Read what decides about identities; what the API key may not read proves nothing, so grades fall."""
     chain = await api.authenticators()
-    zone = await api.zone()
-    listeners = {}
-    for row in await api.listeners():
-        listeners[row.id] = await api.listener(row.id) or row
-    return Settings(
-        authenticates=any(link.enable for link in chain),
-        id_from_certificate=zone.mqtt.peer_cert_as_clientid == "cn",
-        listeners=listeners,
-    )
+    try:
+        from_certificate = (await api.zone()).mqtt.peer_cert_as_clientid == "cn"
+        listeners = {row.id: await api.listener(row.id) or row for row in await api.listeners()}
+    except BrokerRefusedError:
+        return Settings(any(link.enable for link in chain), id_from_certificate=False, listeners=None)
+    return Settings(any(link.enable for link in chain), from_certificate, listeners)

@@ -9,7 +9,7 @@ from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.rows import NodeRow
 from controller.ports.broker import Proof, Step
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerError, BrokerNotFoundError
+from controller.ports.errors import BrokerError, BrokerNotFoundError, BrokerRefusedError
 
 # Seconds between two looks: EMQX's tables reach other nodes in milliseconds, a dead node is noticed in a second.
 WAITS_SECONDS: Final = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0)
@@ -70,7 +70,8 @@ class Nodes:
             return
         try:
             self._names[base] = (await api.own_name(), now)
-        except BrokerNotFoundError:
+        except (BrokerNotFoundError, BrokerRefusedError):
+            # Names are needed only once a node is silent; a key without that right proves everything else.
             self._names[base] = ("", now)
 
 

@@ -135,6 +135,14 @@ class AuthenticatorRow(Row):
 
     id: str
     enable: bool = True
+    backend: str = ""
+    user_id_type: Literal["username", "clientid"] = "username"
+
+
+class UserRow(Row):
+    """A user of the built-in database."""
+
+    is_superuser: bool = False
 
 
 class TlsRow(Row):

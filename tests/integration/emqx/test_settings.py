@@ -4,6 +4,7 @@ import asyncio
 import ssl
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
@@ -13,7 +14,7 @@ from controller.ports.broker import AccessRule, Grade
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.integration.emqx.device import Device
+from tests.integration.emqx.device import Device, wait_for
 from tests.support.certs import Certs
 from tests.support.standin import StandInProcess
 
@@ -156,3 +157,29 @@ async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
         assert await broker.restore(before) == ()
         assert await broker.snapshot(CONTROLLER) == before
         await broker.api.create_database()
+
+
+async def test_a_superuser_passes_every_rule_and_is_no_proof(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    chain = (await broker.api.authenticators())[0].id
+    make_user(emqx, chain, {"user_id": "root", "password": "root-password", "is_superuser": True})
+    with Device("s-super", [emqx.mqtt[0]], user=("root", "root-password")) as device:
+        proof = await broker.restrict("s-super", kept)
+        assert not proof.holds
+        assert "superuser" in proof.missing
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") != DENIED, "it does pass"
+        proof = await broker.isolate("s-super", kept, case="c", reason="r", until=None)
+        assert proof.holds, proof.missing
+        wait_for("the disconnect", lambda: device.disconnects != [])
+    await broker.release("s-super", ())
+
+
+def make_user(emqx: StandInProcess, chain: str, user: dict[str, object]) -> None:
+    answer = httpx.post(
+        f"{emqx.api_urls[0]}/api/v5/authentication/{chain}/users",
+        json=user,
+        auth=(emqx.key, emqx.secret),
+        trust_env=False,
+    )
+    assert answer.status_code == 201, answer.text

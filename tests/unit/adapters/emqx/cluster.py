@@ -77,6 +77,8 @@ class Cluster:
         if path == "/nodes":
             rows = [(f"emqx@{b[-2:]}", "stopped" if b in self.stopped else "running") for b in BASES]
             return httpx.Response(200, json=[{"node": name, "node_status": state} for name, state in rows])
+        if path == "/authentication":
+            return httpx.Response(200, json=[])
         if path == "/authorization/sources":
             return httpx.Response(200, json={"sources": self.sources})
         return error(404, "NOT_FOUND")

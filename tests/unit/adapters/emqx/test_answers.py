@@ -21,7 +21,8 @@ def test_a_good_answer_is_its_data() -> None:
         ("/authorization/sources", "access_control"),
         ("/authentication", "access_control"),
         ("/publish", "publish"),
-        ("/nodes", "monitoring"),
+        ("/nodes", "cluster_operations"),
+        ("/listeners/ssl:default", "system"),
         ("/unheard", "role administrator"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from controller.adapters.emqx.answers import EmqxConflictError
 from controller.adapters.emqx.api import MAX_PAGES, PAGE_ROWS, EmqxApi, segment
+from controller.adapters.emqx.grading import Settings, read_settings
 from controller.adapters.emqx.http import EmqxHttp, HttpLimits
 from controller.adapters.emqx.rows import SourceRow
 from controller.adapters.system import SystemClock
@@ -62,6 +63,7 @@ CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
     "move_source": (lambda api: api.move_source("file", "front"), False),
     "delete_source": (lambda api: api.delete_source("file"), True),
     "authenticators": (lambda api: api.authenticators(), False),
+    "is_superuser": (lambda api: api.is_superuser("password_based:built_in_database", "u"), True),
     "listeners": (lambda api: api.listeners(), False),
     "listener": (lambda api: api.listener("ssl:default"), True),
     "zone": (lambda api: api.zone(), False),
@@ -216,6 +218,20 @@ async def test_nobody_listening_is_told_from_somebody() -> None:
     assert await api_over(lambda _: httpx.Response(200, json={"id": "x"})).publish("t", b"\x00\xff")
     nobody = {"reason_code": 16, "message": "no_matching_subscribers"}
     assert not await api_over(lambda _: httpx.Response(202, json=nobody)).publish("t", b"")
+
+
+@pytest.mark.parametrize("refused", ["/configs/global_zone", "/listeners"])
+async def test_settings_that_the_key_may_not_read_lower_the_grade(refused: str) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        path = request.url.path.removeprefix("/api/v5")
+        if path.startswith(refused):
+            return httpx.Response(403, json={"code": "UNAUTHORIZED_ROLE", "message": "x"})
+        if path == "/authentication":
+            return httpx.Response(200, json=[{"id": "password_based:built_in_database", "enable": True}])
+        return httpx.Response(200, json={"mqtt": {"peer_cert_as_clientid": "cn"}})
+
+    settings = await read_settings(api_over(answer))
+    assert settings == Settings(authenticates=True, id_from_certificate=False, listeners=None)
 
 
 @pytest.mark.parametrize("client_id", [".", "..", "", "a/b", "a%2fb", "+", "#", "é", "a\n"])

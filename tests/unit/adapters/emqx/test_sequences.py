@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.adapters.emqx.readback import WAITS_SECONDS
 from controller.adapters.emqx.restriction import restriction
 from controller.ports.broker import AccessRule, Rules
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
@@ -30,7 +31,9 @@ def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
 
 
 @pytest.fixture
-def cluster() -> Cluster:
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """As many looks as ever, with next to no time between them."""
+    monkeypatch.setattr("controller.adapters.emqx.readback.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS))
     return Cluster()
 
 
@@ -274,4 +277,47 @@ async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> No
     )
     with pytest.raises(BrokerError):
         await broker.release("dev", ())
+    assert "dev" in cluster.bans
+
+
+def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
+    """Every node falls silent once a call like this was made."""
+
+    def knob(_base: str, made: str, path: str) -> None:
+        if made == method and path.startswith(beginning):
+            cluster.silent.update(BASES)
+
+    cluster.before.append(knob)
+
+
+async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
+    _die_after(cluster, "PUT", "/authorization")
+    proof = await cluster.broker().restrict("dev", Store())
+    assert not proof.holds
+    assert all(base in proof.missing for base in BASES)
+    assert any(step.what == "write rules" and step.answer == "204" for step in proof.steps)
+    assert proof.cut_at == 0.0
+
+
+@pytest.mark.parametrize("way", ["end_isolation", "release"])
+async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    _die_after(cluster, "DELETE", "/banned")
+    proof = await (broker.end_isolation("dev") if way == "end_isolation" else broker.release("dev", ()))
+    assert not proof.holds
+    assert any(step.what == "lift ban" and step.answer == "204" for step in proof.steps)
+
+
+@pytest.mark.parametrize("way", ["end_isolation", "release"])
+async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster, way: str) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    kept = (AccessRule("a", "allow", "all"),)
+    cluster.before.append(
+        lambda base, method, path: error(404, "NOT_FOUND") if base == BASES[1] and "/rules/clients/" in path else None
+    )
+    proof = await (broker.end_isolation("dev") if way == "end_isolation" else broker.release("dev", kept))
+    assert not proof.holds
+    assert BASES[1] in proof.missing
     assert "dev" in cluster.bans

@@ -175,6 +175,9 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
         (settings(), None, Grade.KNOWN),
         (settings(chain=False), None, Grade.UNSEEN),
         (settings(enable_authn=False), None, Grade.UNSEEN),
+        (Settings(True, False, None), None, Grade.UNSEEN),
+        (Settings(True, False, None), client(), Grade.KNOWN),
+        (Settings(False, False, None), client(), Grade.CLAIMED),
     ],
 )
 def test_a_grade_is_judged_from_the_brokers_settings(facts: Settings, seen: ClientRow | None, grade: Grade) -> None:
