@@ -9,7 +9,6 @@ a persistent session; each side drains it, in turns, and the best round of each 
 
 import argparse
 import asyncio
-import resource
 import ssl
 import tempfile
 import time
@@ -78,7 +77,8 @@ def preload(port: int, messages: int, size: int) -> None:
     publisher.loop_stop()
 
 
-async def drain_bare(place: Place, messages: int) -> None:
+async def drain_bare(place: Place, messages: int) -> float:
+    """Gives the time of the last message."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     count = 0
@@ -116,15 +116,18 @@ async def drain_bare(place: Place, messages: int) -> None:
 
     loop.add_reader(fd, read)
     await done.wait()
+    last = time.perf_counter()
     loop.remove_reader(fd)
     client.on_socket_register_write = None
     client.disconnect()
     while client.socket() is not None:
         client.loop_write()
         client.loop_read()
+    return last
 
 
-async def drain_link(place: Place, messages: int) -> None:
+async def drain_link(place: Place, messages: int) -> float:
+    """Gives the time of the last message."""
     files = place.files()
     ca, certificate, key = files or (None, None, None)
     options = LinkOptions(
@@ -144,17 +147,19 @@ async def drain_link(place: Place, messages: int) -> None:
             batch = await link.receive(BATCH)
             link.acknowledge(batch)
             left -= len(batch)
+        last = time.perf_counter()
         await asyncio.sleep(0.05)  # the last PUBACKs leave
         running.cancel()
+    return last
 
 
 def measure(
-    what: Callable[[Place, int], Coroutine[None, None, None]], place: Place, messages: int
+    what: Callable[[Place, int], Coroutine[None, None, float]], place: Place, messages: int
 ) -> tuple[float, float]:
     """Messages a second, and CPU microseconds a message."""
     before, cpu = time.perf_counter(), time.process_time()
-    uvloop.run(what(place, messages))
-    return messages / (time.perf_counter() - before), (time.process_time() - cpu) / messages * 1e6
+    last = uvloop.run(what(place, messages))
+    return messages / (last - before), (time.process_time() - cpu) / messages * 1e6
 
 
 def main() -> None:
@@ -180,7 +185,6 @@ def main() -> None:
         print(f"{name}: {rate:,.0f} messages/s, {cpu:.1f} us of CPU each")
     if best["bare"][0]:
         print(f"link/bare: {best['link'][0] / best['bare'][0]:.2f}")
-    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
 
 
 if __name__ == "__main__":

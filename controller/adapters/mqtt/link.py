@@ -60,6 +60,11 @@ class PahoMessages:
             self._tell(connected=False, detail="stopped")
             executor.shutdown(wait=False, cancel_futures=True)
 
+    @property
+    def outgoing(self) -> int:
+        """Messages queued or not confirmed by the broker yet."""
+        return len(self._outbox)
+
     async def receive(self, most: int) -> Sequence[Incoming]:
         """Wait for at least one message, then take what has arrived, in order, at most `most`."""
         messages = await self._inbox.take(most)

@@ -8,7 +8,7 @@ from typing import Any
 
 from controller.adapters.mqtt.link import PahoMessages
 from controller.adapters.mqtt.options import LinkOptions
-from controller.ports.messages import Incoming
+from controller.ports.messages import Incoming, Messages
 from schemas.topics import Up, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 10.0
 class Running:
     """A link and what it logged."""
 
-    link: PahoMessages
+    link: Messages  # the port, and nothing beside it
     events: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def count(self, event: str) -> int:

@@ -1,6 +1,7 @@
 """Acknowledgements and bounds, seen on the wire between the link and a real broker."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.support.mosquitto import Mosquitto
 from tests.support.proxy import Proxy
 
 VERSIONS = ["5", "3.1.1"]
-DISCONNECT = 0xE0
+PINGREQ, DISCONNECT = 0xC0, 0xE0
 
 
 @pytest.fixture
@@ -120,9 +121,12 @@ async def test_reading_stops_when_nobody_takes_and_the_link_stays_alive(
         await here.connected()
         sending = asyncio.to_thread(say, broker, [str(n).encode().rjust(20_000) for n in range(count)], qos)
         await sending
-        # Twice what the broker waits before it gives a client up.
+        read = len(proxy.from_client[0])
         await asyncio.sleep(3.2)
+        # Longer than an unread answer may take, and the broker has heard from us all the while.
         assert here.count("mqtt_lost") == 0
+        pings = [first for first, _ in packets(proxy.from_client[0][read:]) if first == PINGREQ]
+        assert len(pings) >= 2
         got: list[bytes] = []
         while len(got) < count:
             messages = await here.link.receive(10_000)
@@ -152,9 +156,12 @@ async def test_outgoing_queue_is_bounded_and_survives_a_cut(broker: Mosquitto, p
     heard: list[bytes] = []
     device = paho.Client(CallbackAPIVersion.VERSION2, client_id="edge-1")
     device.on_message = lambda _c, _u, message: heard.append(bytes(message.payload))
+    subscribed = threading.Event()
+    device.on_subscribe = lambda *_: subscribed.set()
     device.connect(broker.host, broker.port)
     device.subscribe(topic, 1)
     device.loop_start()
+    assert await asyncio.to_thread(subscribed.wait, 5)
     options = plain(proxy.port, max_queued=50, max_inflight=7, confirm_timeout_seconds=0.2)
     async with running(options) as here:
         await here.connected()
