@@ -74,7 +74,7 @@ async def test_what_was_not_acknowledged_comes_again_after_a_cut(broker: Mosquit
         before = await here.take(6)  # two more wait inside the link
         here.link.acknowledge(before[:2])
         await eventually(lambda: len(pubacks(proxy.from_client[0])) == 2)
-        await asyncio.sleep(0.1)  # the broker has read them
+        await eventually(lambda: broker.log.count("Received PUBACK from cordon-controller") == 2)
         proxy.cut()
         await eventually(lambda: len(proxy.from_client) == 2 and here.link.state.connected)
         await asyncio.to_thread(say, broker, numbers(2, start=8))
@@ -172,6 +172,7 @@ async def test_outgoing_queue_is_bounded_and_survives_a_cut(broker: Mosquitto, p
         assert took == [True] * 49 + [False] * 11  # the unconfirmed one is still under way
         with pytest.raises(MessagesError, match="50 messages wait"):
             await here.link.publish_confirmed(topic, b"no room")
+        await eventually(lambda: proxy.from_client[0].count(topic.encode()) >= 7)
         await asyncio.sleep(0.1)
         sent = [first for first, _ in packets(proxy.from_client[0]) if first & 0xF0 == 0x30]
         assert len(sent) == 7

@@ -210,14 +210,17 @@ async def test_server_limits_are_kept() -> None:
         assert here.link.publish(TOPIC, bytes(500))  # refused later, in silence: it can never be sent
         for n in range(10):
             assert here.link.publish(TOPIC, bytes((n,)))
+        seen = server.peers[0].seen
+        await eventually(lambda: sum(first == 0x32 for first, _ in seen) >= 3)
         await asyncio.sleep(0.1)
-        sent = [body for first, body in server.peers[0].seen if first == 0x32]
+        sent = [body for first, body in seen if first == 0x32]
         assert [body[-1] for body in sent] == [0, 1, 2]
         for body in sent[:2]:
             at = 2 + len(TOPIC)
             server.peers[0].say(b"\x40\x02", body[at : at + 2])
+        await eventually(lambda: sum(first == 0x32 for first, _ in seen) >= 5)
         await asyncio.sleep(0.1)
-        sent = [body for first, body in server.peers[0].seen if first == 0x32]
+        sent = [body for first, body in seen if first == 0x32]
         assert [body[-1] for body in sent] == [0, 1, 2, 3, 4]
 
 
