@@ -1,5 +1,6 @@
 """How devices, cases, commands and lines of the record look from outside."""
 
+import math
 from collections import Counter
 from typing import Any, Final
 
@@ -17,7 +18,10 @@ _TIMES: Final = frozenset({"until"})
 
 
 class CaseView(View):
-    """A containment in force. `proven`: the broker was read back and holds it."""
+    """A containment in force. `proven`: the broker was read back and holds it.
+
+    `until_released`: no report ends it, only an operator does.
+    """
 
     case_id: str
     level: Level
@@ -31,6 +35,7 @@ class CaseView(View):
     opened_at: Moment
     evidence_at: Moment
     hold_until: Moment | None
+    until_released: bool
     isolate_until: Moment | None
 
     @classmethod
@@ -49,6 +54,7 @@ class CaseView(View):
             opened_at=at(case.opened_at),
             evidence_at=at(case.evidence_at),
             hold_until=moment(case.hold_until) if case.hold_until else None,
+            until_released=math.isinf(case.hold_until),
             isolate_until=moment(case.isolate_until),
         )
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from controller.cli import broker, commands, devices, policies, quarantine, records, tokens
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.output import say
@@ -39,6 +40,17 @@ def root(
 
 app.command("serve")(serve_command.serve)
 app.command("init")(init_command.init)
+for name, noun in (
+    ("devices", devices.app),
+    ("quarantine", quarantine.app),
+    ("command", commands.app),
+    ("policy", policies.app),
+    ("audit", records.audit),
+    ("dead-letters", records.letters),
+    ("broker", broker.app),
+    ("token", tokens.app),
+):
+    app.add_typer(noun, name=name)
 
 
 @app.command(

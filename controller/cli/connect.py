@@ -64,6 +64,16 @@ class Where:
 
 def connected(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options; its first parameter becomes the client made from them."""
+
+    @functools.wraps(function)
+    def command(client: Callable[[], Client], **given: Any) -> None:
+        function(client(), **given)
+
+    return connectable(command)
+
+
+def connectable(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that may do without: its first parameter makes the client when it is called."""
     own = list(inspect.signature(function).parameters.values())[1:]
     shared = [
         inspect.Parameter(
@@ -72,15 +82,14 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
         for name, kind in _OPTIONS.items()
     ]
 
-    @functools.wraps(function)
     def command(**given: Any) -> None:
         where = Where(**{name: given.pop(name) for name in _OPTIONS})
-        function(Client(endpoint_of(where, os.environ)), **given)
+        function(lambda: Client(endpoint_of(where, os.environ)), **given)
 
-    keyword_own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
-    del command.__wrapped__  # its signature is not the command's any more
-    command.__signature__ = inspect.Signature([*keyword_own, *shared])  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in (*keyword_own, *shared)}
+    parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
 
 

@@ -1,0 +1,121 @@
+"""`cordon command`: tell a device to do something, and see what came of it."""
+
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.cli.client import Client, segment
+from controller.cli.connect import connected
+from controller.cli.devices import Device
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+
+POLL: Final = 0.3  # seconds
+_COLUMNS: Final = ("command", "device", "action", "state", "reason", "by", "updated")
+_ENDS: Final = frozenset({"succeeded", "failed", "expired", "rejected"})
+app = typer.Typer(help="Signed commands to devices.", no_args_is_help=True)
+
+
+def parse_params(texts: list[str]) -> dict[str, str | int | bool]:
+    """`key=value` as parameters; whole numbers and true/false become what they say, quotes keep them text.
+
+    Raises:
+        CliError: another shape.
+    """
+    params: dict[str, str | int | bool] = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key:
+            raise CliError(f"{text}: a parameter is key=value", ExitCode.USAGE)
+        if key in params:
+            raise CliError(f"{key} is given twice", ExitCode.USAGE)
+        params[key] = _value(value)
+    return params
+
+
+def _value(text: str) -> str | int | bool:
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    if text in ("true", "false"):
+        return text == "true"
+    digits = text.removeprefix("-")
+    is_number = digits.isascii() and digits.isdigit() and (digits == "0" or not digits.startswith("0"))
+    return int(text) if is_number and len(digits) <= 15 else text
+
+
+@app.command("send")
+@connected
+def send(
+    client: Client,
+    device: Device,
+    action: Annotated[str, typer.Argument(help="service.disable, package.upgrade, rescan, ...", show_default=False)],
+    params: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="the device only says what it would do")] = False,
+    within: Annotated[str, typer.Option(help="how long it may take until it begins: 90s, 10m, 2h")] = "10m",
+    wait: Annotated[bool, typer.Option("--wait", help="until it ended; exit status 1 unless it succeeded")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Sign a command and send it; a device that is away gets it when it is back."""
+    body = {"device_id": device, "action": action, "params": parse_params(params or []), "dry_run": dry_run}
+    command = client.call("POST", "/commands", {**body, "within": within})
+    while wait and command["state"] not in _ENDS:  # it expires at the latest
+        time.sleep(POLL)
+        command = client.get(f"/commands/{segment(command['command_id'])}")
+    _print(command, output)
+    if wait and command["state"] != "succeeded":
+        raise CliError(f"the command {command['state']}: {safe(command['reason']) or 'no reason given'}")
+
+
+@app.command("list")
+@connected
+def list_commands(
+    client: Client,
+    device: Annotated[str | None, typer.Option(help="of this device only")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="scheduled, executing, succeeded, failed, expired, rejected")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    output: Output = Format.TABLE,
+) -> None:
+    """List commands, newest first."""
+    found = client.get("/commands", device_id=device, state=state, limit=limit)["items"]
+    rows = (
+        (
+            one["command_id"],
+            one["device_id"],
+            _action(one),
+            one["state"],
+            one["reason"] or "-",
+            one["rule"] or one["by"],
+            ago(one["updated_at"]),
+        )
+        for one in found
+    )
+    show(output, found, _COLUMNS, rows, empty="no command fits")
+
+
+@app.command("show")
+@connected
+def show_command(
+    client: Client,
+    command: Annotated[str, typer.Argument(metavar="COMMAND", help="its id", show_default=False)],
+    output: Output = Format.TABLE,
+) -> None:
+    """Show one command and its result."""
+    _print(client.get(f"/commands/{segment(command)}"), output)
+
+
+def _action(command: dict[str, Any]) -> str:
+    params = " ".join(f"{key}={value}" for key, value in command["params"].items())
+    return f"{command['action']} {params}".strip() + (" (dry run)" if command["dry_run"] else "")
+
+
+def _print(command: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print_json(command)
+        return
+    say(f"{command['command_id']}  {safe(command['device_id'])}  {safe(_action(command))}")
+    say(f"  {command['state']}{': ' + safe(command['reason']) if command['reason'] else ''}")
+    for key, value in command["detail"].items():
+        say(f"  {safe(key)}: {safe(value)}")

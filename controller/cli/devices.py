@@ -1,0 +1,86 @@
+"""`cordon devices`: the fleet, one device with the reasons for its state, and its labels."""
+
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.cli.client import Client, segment
+from controller.cli.connect import connected
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import Format, Output, ago, print_json, say, show
+from controller.cli.portrait import print_portrait
+
+MAX_TIMELINE: Final = 500  # lines; the API's bound
+app = typer.Typer(help="The fleet: list, show, label.", no_args_is_help=True)
+Device = Annotated[str, typer.Argument(metavar="DEVICE", help="id of the device", show_default=False)]
+COLUMNS: Final = ("device", "containment", "proven", "seen", "fails", "unknown", "class")
+
+
+def containment_row(device: dict[str, Any]) -> tuple[object, ...]:
+    """A line of the listing."""
+    case, counts = device["case"], device["not_satisfied"]
+    proven = "-" if case is None else "yes" if case["proven"] else case["trouble"] or "not yet"
+    seen = ("stale, " if device["stale"] else "") + ago(device["last_seen"])
+    failing = ", ".join(device["failing"]) or "-"
+    unknown = counts.get("unknown", 0) + counts.get("error", 0)
+    return device["device_id"], device["level"], proven, seen, failing, unknown or "-", device["device_class"] or "-"
+
+
+@app.command("list")
+@connected
+def list_devices(
+    client: Client,
+    level: Annotated[str | None, typer.Option(help="none, restricted or isolated")] = None,
+    stale: Annotated[bool | None, typer.Option("--stale/--fresh", help="silent ones only, or the others")] = None,
+    rule: Annotated[str | None, typer.Option(help="those that fail this rule")] = None,
+    search: Annotated[str | None, typer.Option(help="part of id, class or a tag")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many; all without it")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """List devices with their containment and what they fail."""
+    found = list(client.pages("/devices", limit, level=level, stale=stale, rule=rule, search=search))
+    show(output, found, COLUMNS, map(containment_row, found), empty="no device fits")
+
+
+@app.command("show")
+@connected
+def show_device(
+    client: Client,
+    device: Device,
+    lines: Annotated[int, typer.Option(min=0, max=MAX_TIMELINE, help="lines of the record")] = 100,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show a device, and why it is as it is: report, rule, decision, each call to the broker, what was read back."""
+    found = client.get(f"/devices/{segment(device)}", timeline=lines)
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        print_portrait(found)
+
+
+@app.command("label")
+@connected
+def label_device(
+    client: Client,
+    device: Device,
+    device_class: Annotated[str | None, typer.Option("--class", help="device.class of the policies")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="device.tags of the policies; repeat, replaces all")] = None,
+    no_tags: Annotated[bool, typer.Option("--no-tags", help="take all tags away")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Give a device a class and tags, which policies may refer to."""
+    if tag and no_tags:
+        raise CliError("--tag and --no-tags contradict each other", ExitCode.USAGE)
+    body: dict[str, Any] = {}
+    if device_class is not None:
+        body["device_class"] = device_class
+    if tag or no_tags:
+        body["tags"] = tag or []
+    if not body:
+        raise CliError("nothing to change: give --class, --tag or --no-tags", ExitCode.USAGE)
+    found = client.call("PUT", f"/devices/{segment(device)}/labels", body)
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        tags = ", ".join(found["tags"]) or "none"
+        say(f"{found['device_id']}: class {found['device_class'] or 'none'}, tags {tags}")

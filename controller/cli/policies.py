@@ -1,0 +1,101 @@
+"""`cordon policy`: check files before they are used, list what is in force, explain a result."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from controller.cli.client import Client, segment
+from controller.cli.connect import connectable, connected
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.explanation import explain_offline, print_explanations, response_text
+from controller.cli.output import Format, Output, note, print_json, say, show
+
+_COLUMNS: Final = ("rule", "severity", "on failure", "title")
+app = typer.Typer(help="What devices are judged by.", no_args_is_help=True)
+
+
+@app.command("check")
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
+    output: Output = Format.TABLE,
+) -> None:
+    """Check policy files without using them; every mistake is told with its place. Needs no controller."""
+    from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
+    from controller.domain.facts import TYPES
+    from controller.domain.rules import Language
+    from controller.ports.policies import PolicyError
+
+    try:
+        policies = load_policies(files, Language(TYPES))
+    except PolicyError as e:
+        if output is Format.JSON:
+            names = ("source", "line", "column", "message")
+            problems = [{name: getattr(one, name) for name in names} for one in e.problems]
+            print_json({"ok": False, "problems": problems})
+        else:
+            note(str(e))
+        raise typer.Exit(ExitCode.FAILED) from e
+    rules = len(policies.rules)
+    if output is Format.JSON:
+        print_json({"ok": True, "version": policies.version, "policies": len(policies.policies), "rules": rules})
+    else:
+        say(f"ok: {len(policies.policies)} policies, {rules} rules, version {policies.version}")
+
+
+@app.command("list")
+@connected
+def list_policies(client: Client, output: Output = Format.TABLE) -> None:
+    """List the rules in force."""
+    found = client.get("/policies")
+    rows = (
+        (rule["rule"], rule["severity"], response_text(rule["response"]), rule["title"])
+        for policy in found["items"]
+        for rule in policy["rules"]
+    )
+    show(output, found["items"], _COLUMNS, rows)
+
+
+@app.command("reload")
+@connected
+def reload_policies(client: Client, output: Output = Format.TABLE) -> None:
+    """Read the policy files again; with a mistake in any of them, those in force stay."""
+    found = client.call("POST", "/policies/reload")
+    if output is Format.JSON:
+        print_json(found["items"])
+    else:
+        rules = sum(len(policy["rules"]) for policy in found["items"])
+        say(f"in force: {len(found['items'])} policies, {rules} rules, version {found['version']}")
+
+
+@app.command("explain")
+@connectable
+def explain(
+    client: Callable[[], Client],
+    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", help="a device, by its last report")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="a report as `cordon-agent report` prints it; - for standard input")
+    ] = None,
+    policy: Annotated[
+        list[Path] | None, typer.Option(help="policy files for --report; the starter pack without it")
+    ] = None,
+    all_rules: Annotated[bool, typer.Option("--all", help="rules that pass in full too")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Say of every rule what it asked, of which facts, and what came out: of a device, or of a report in a file.
+
+    With --report no controller is needed: cordon-agent report | cordon policy explain --report -
+    """
+    if (device is None) == (report is None):
+        raise CliError("give a DEVICE or --report FILE", ExitCode.USAGE)
+    if report is not None:
+        found = explain_offline(report, policy or [])
+    else:
+        if policy:
+            raise CliError("--policy goes with --report: a device is judged by the policies in force", ExitCode.USAGE)
+        found = client().get(f"/devices/{segment(str(device))}/explain")
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        print_explanations(found, in_full=all_rules)

@@ -1,0 +1,115 @@
+"""The record of a device as a story: report, rule, decision, each call to the broker, what was read back, seconds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controller.cli.output import exact, parse_time, safe
+
+_STYLES: Final = {
+    "contained": "bold yellow",
+    "escalated": "bold red",
+    "stepped down": "yellow",
+    "containment proven": "bold green",
+    "release decided": "green",
+    "release proven": "bold green",
+    "fell silent": "yellow",
+    "command succeeded": "green",
+    "command failed": "red",
+    "command expired": "yellow",
+    "command rejected": "red",
+}
+_MAX_TEXT: Final = 300  # characters of a detail
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of the story; `indent` 1 is a call that belongs to the line above."""
+
+    text: str
+    more: str = ""
+    day: str = ""
+    clock: str = ""
+    indent: int = 0
+    alert: bool = False
+    style: str = ""
+
+
+def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
+    """The story of `record`, whose lines come oldest first."""
+    for entry in record:
+        when = parse_time(entry["at"])
+        text, more = _told(entry)
+        yield Line(
+            safe(text),
+            safe(more),
+            day=when.date().isoformat(),
+            clock=when.strftime("%H:%M:%S.%f")[:12],
+            alert=entry["alert"],
+            style=_STYLES.get(entry["kind"], ""),
+        )
+        for step in entry["detail"].get("steps") or ():
+            yield _step(step)
+
+
+def _step(step: dict[str, Any]) -> Line:
+    """A call to the broker and its answer."""
+    node = str(step.get("node", "")).removeprefix("http://").removeprefix("https://")
+    call = f"{step.get('what', '')}: {step.get('call', '')} -> {step.get('answer', '')}"
+    seconds = step.get("seconds")
+    more = ", ".join(part for part in (node, exact(seconds) if isinstance(seconds, int | float) else "") if part)
+    return Line(safe(call), safe(more), indent=1)
+
+
+def _told(entry: dict[str, Any]) -> tuple[str, str]:  # noqa: C901, PLR0912 - one flat table of sentences
+    """The line in words, and what stands beside it."""
+    detail, kind, actor = entry["detail"], entry["kind"], entry["actor"]
+    by = "" if actor in ("cordon", entry["device_id"]) else f"by {actor}"
+    match kind:
+        case "first report":
+            return "first report arrived", f"agent {detail.get('agent') or '?'}"
+        case "posture changed":
+            worse = ", ".join(f"{key} {result}" for key, result in (detail.get("worse") or {}).items())
+            better = ", ".join(detail.get("better") or ())
+            said = "; ".join(part for part in (worse, f"satisfied again: {better}" if better else "") if part)
+            return f"report {detail.get('seq')}: {said}", ""
+        case "contained":
+            until = detail.get("until")
+            return f"{detail.get('level')}: {detail.get('reason')}", _join(by, f"until {until}" if until else "")
+        case "escalated":
+            causes = ", ".join(detail.get("causes") or ())
+            return f"escalated to {detail.get('level')}: {causes}", f"until {detail.get('until')}"
+        case "containment proven":
+            seconds = detail.get("seconds")
+            took = f"{exact(seconds)} from the report to the cut" if isinstance(seconds, int | float) else ""
+            return f"{detail.get('level')}, read back at the broker", took
+        case "containment in trouble":
+            return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "goes on trying"
+        case "stepped down":
+            return f"stepped down to restricted: {detail.get('reason')}", by
+        case "release decided":
+            held = detail.get("contained_seconds")
+            return f"released: {detail.get('reason')}", _join(by, f"contained for {exact(held)}" if held else "")
+        case "release proven":
+            return "free again, read back at the broker", ""
+        case "drift found":
+            return f"the broker differed: {detail.get('what')}", "is being put right"
+        case "fell silent":
+            return f"silent for {exact(detail.get('after_seconds', 0.0))}: stale", ""
+        case "command issued":
+            params = " ".join(f"{key}={value}" for key, value in (detail.get("params") or {}).items())
+            rule = f"repairs {detail['rule']}" if detail.get("rule") else by
+            return f"command {detail.get('action')} {params}".rstrip(), _join(rule, str(detail.get("command_id")))
+        case "command succeeded" | "command failed" | "command expired" | "command rejected":
+            result = ", ".join(f"{key}: {value}" for key, value in (detail.get("result") or {}).items())
+            reason = f" ({detail['reason']})" if detail.get("reason") else ""
+            return f"{kind}: {detail.get('action')}{reason}", result[:_MAX_TEXT]
+        case _:
+            rest = ", ".join(
+                f"{key} {value}" for key, value in detail.items() if key != "steps" and value not in ("", None)
+            )
+            return kind, _join(by, rest[:_MAX_TEXT])
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
