@@ -24,7 +24,10 @@ MAX_TEXT: Final = 1024
 # Sequence numbers and counters stay exact in every JSON reader.
 MAX_COUNTER: Final = 2**53 - 1
 
-DEVICE_ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,64}$"
+# 1 to 64 characters, but neither "." nor "..", which are ways up in the path of an API call.
+DEVICE_ID_PATTERN: Final = (
+    r"^(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}|\.[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}|\.\.[A-Za-z0-9._-]{1,62})$"
+)
 # Control characters would reach operators' terminals and logs; a sender cleans them out (see `clean_text`).
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
