@@ -360,4 +360,8 @@ class Connection:
             ValueError: it can never be sent.
         """
         expiry = None if letter.deadline is None else letter.deadline - self._loop.time()
-        return self._client.post(letter.topic, letter.payload, expiry)
+        try:
+            return self._client.post(letter.topic, letter.payload, expiry)
+        except ValueError as error:
+            self._log("mqtt_publish_impossible", {"topic": letter.topic, "reason": str(error)})
+            raise

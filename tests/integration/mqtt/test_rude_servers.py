@@ -207,7 +207,8 @@ async def test_server_limits_are_kept() -> None:
 
     async with double(strict) as server, running(plain(server.port)) as here:
         await here.connected()
-        assert here.link.publish(TOPIC, bytes(500))  # refused later, in silence: it can never be sent
+        assert here.link.publish(TOPIC, bytes(500))
+        assert here.count("mqtt_publish_impossible") == 1
         for n in range(10):
             assert here.link.publish(TOPIC, bytes((n,)))
         seen = server.peers[0].seen
