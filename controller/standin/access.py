@@ -4,7 +4,7 @@ from controller.standin.authz import Action, Identity, Verdict
 from controller.standin.client import Client
 from controller.standin.settings import seconds
 from controller.standin.state import State
-from controller.standin.topics import DELAYED_PREFIX
+from controller.standin.topics import DELAYED_PREFIX, matches
 
 BANNED, NOT_AUTHORIZED, BAD_CREDENTIALS = 138, 135, 134
 
@@ -12,18 +12,21 @@ BANNED, NOT_AUTHORIZED, BAD_CREDENTIALS = 138, 135, 134
 def refuse_connect(state: State, who: Identity, password: bytes | None) -> tuple[int, bool]:
     """The CONNACK reason (0: may connect) and whether the user is a superuser.
 
-    A ban is asked about before the password. A user the chain does not know ends as "not authorized".
+    A ban is asked about before the password. No password at all is a wrong
+    one; a user the chain does not know ends as "not authorized".
     """
     if state.bans.refuses(who.clientid, who.username, who.peerhost, state.now()):
         return BANNED, False
     if state.authn is None:
         return 0, False
-    if not state.authn or who.username is None:
+    if not state.authn:
         return NOT_AUTHORIZED, False
-    user = state.users.get(who.username)
+    if password is None:
+        return BAD_CREDENTIALS, False
+    user = None if who.username is None else state.users.get(who.username)
     if user is None:
         return NOT_AUTHORIZED, False
-    if not user.accepts(password or b""):
+    if not user.accepts(password):
         return BAD_CREDENTIALS, False
     return 0, user.is_superuser
 
@@ -47,7 +50,7 @@ def authorize(state: State, client: Client, action: Action, topic: str) -> Verdi
 
 
 def _excluded(topic: str, excludes: list[str]) -> bool:
-    return topic in excludes
+    return any(matches(topic, pattern) for pattern in excludes)
 
 
 def _decide(state: State, client: Client, action: Action, topic: str) -> Verdict:

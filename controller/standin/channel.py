@@ -14,6 +14,7 @@ from controller.standin.messages import NO_PROPERTIES, Delivery, Message, Proper
 from controller.standin.registry import Registry
 from controller.standin.session import Outgoing, SubOptions
 from controller.standin.topics import (
+    EXCLUSIVE_PREFIX,
     ParsedFilter,
     level_count,
     parse_filter,
@@ -324,6 +325,8 @@ class Channel:
         )
 
     def _check_subscribe(self, client: Client, parsed: ParsedFilter, qos: int) -> int:
+        if parsed.filter.startswith(EXCLUSIVE_PREFIX):
+            return TOPIC_FILTER_INVALID  # EMQX: `exclusive_subscription` is off by default
         action = Action(ActionType.SUBSCRIBE, qos)
         if authorize(self._state, client, action, parsed.filter) is Verdict.DENY:
             return NOT_AUTHORIZED

@@ -14,7 +14,7 @@ from controller.standin.state import State
 from controller.standin.topics import valid_name
 
 PROTOCOL_ERROR, UNSUPPORTED_VERSION, BAD_CLIENT_ID, SERVER_BUSY = 130, 132, 133, 137
-BAD_AUTH_METHOD, TOPIC_NAME_INVALID, QOS_NOT_SUPPORTED = 140, 144, 155
+TOPIC_NAME_INVALID, QOS_NOT_SUPPORTED = 144, 155
 _V5, _V31 = 5, 3
 _ASSIGNED_ID_BYTES = 12
 _PROTO_NAMES = {3: "MQIsdp", 4: "MQTT", 5: "MQTT"}
@@ -42,6 +42,8 @@ def admit(
         clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
     who = Identity(clientid, packet.username, common_name, endpoint.peerhost)
     code, superuser = access.refuse_connect(state, who, packet.password)
+    if not code and packet.authentication_method is not None and state.authn is not None:
+        code = access.NOT_AUTHORIZED  # no authenticator of the chain knows the method
     if code:
         return Refusal(code)
     if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
@@ -67,8 +69,6 @@ def _check(state: State, packet: mqtt5.ConnectPacket, version: int) -> int:
         return BAD_CLIENT_ID
     if packet.receive_max == 0:
         return PROTOCOL_ERROR
-    if packet.authentication_method is not None:
-        return BAD_AUTH_METHOD
     if packet.will is not None:
         if not valid_name(packet.will.topic):
             return TOPIC_NAME_INVALID

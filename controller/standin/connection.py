@@ -10,7 +10,8 @@ import mqtt5
 from controller.standin import codec311
 from controller.standin.channel import Channel
 from controller.standin.client import Endpoint
-from controller.standin.frames import FrameBuffer, FrameError, FrameTooLargeError
+from controller.standin.decoding import decode
+from controller.standin.frames import FrameBuffer, FrameTooLargeError
 from controller.standin.limits import (
     IDLE_TIMEOUT_SECONDS,
     KEEPALIVE_MULTIPLIER,
@@ -157,36 +158,6 @@ class Connection(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def decode(frame: bytes) -> mqtt5.Packet:
-    """One MQTT 5 frame as packet.
-
-    Raises:
-        FrameError: when it is malformed.
-    """
-    try:
-        if frame[0] >> 4 == codec311.PUBLISH:
-            _check_topic_text(frame)
-        packet, size = mqtt5.read(memoryview(frame))
-    except (ValueError, IndexError) as error:
-        raise FrameError(str(error)) from error
-    except BaseException as error:
-        # the codec panics on text that is no UTF-8, and a panic is no Exception
-        if type(error).__name__ != "PanicException":
-            raise
-        raise FrameError("text is not UTF-8") from error
-    if size != len(frame):
-        raise FrameError("bytes behind the packet")
-    return packet
-
-
-def _check_topic_text(frame: bytes) -> None:
-    start = 2
-    while frame[start - 1] & 0x80:
-        start += 1
-    length = int.from_bytes(frame[start : start + 2])
-    frame[start + 2 : start + 2 + length].decode()
 
 
 def _common_name(transport: asyncio.BaseTransport) -> str | None:

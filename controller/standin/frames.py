@@ -1,5 +1,6 @@
 """Cuts the byte stream of a connection into MQTT frames and refuses those that are too large."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from controller.standin.limits import MAX_PACKET_BYTES
@@ -49,27 +50,23 @@ class FrameBuffer:
     max_packet: int = MAX_PACKET_BYTES
     _data: bytearray = field(default_factory=bytearray)
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """All frames that are complete now, each with its fixed header.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """All frames that are complete now, each with its fixed header, one after the other.
 
         Raises:
-            FrameError: when a length is malformed.
-            FrameTooLargeError: when a frame is larger than allowed; frames before it are lost with it.
+            FrameError: when a length is malformed, after the frames before it were given out.
+            FrameTooLargeError: when a frame is larger than allowed, likewise.
         """
         self._data += data
-        frames: list[bytes] = []
-        start = 0
-        while start + 1 < len(self._data):
-            decoded = decode_length(self._data, start + 1)
+        while len(self._data) > 1:
+            decoded = decode_length(self._data, 1)
             if decoded is None:
-                break
+                return
             length, body = decoded
-            if body - start + length > self.max_packet:
+            if body + length > self.max_packet:
                 raise FrameTooLargeError(f"{length} bytes")
             if body + length > len(self._data):
-                break
-            frames.append(bytes(self._data[start : body + length]))
-            start = body + length
-        if start:
-            del self._data[:start]
-        return frames
+                return
+            frame = bytes(self._data[: body + length])
+            del self._data[: body + length]
+            yield frame

@@ -136,7 +136,8 @@ class Registry:
         }
         if reason is None:
             payload["keepalive"] = client.keepalive
-            payload["expiry_interval"] = int(client.expiry)
+            # EMQX has seconds in the API and milliseconds here
+            payload["expiry_interval"] = int(client.expiry * 1000)
             payload["clean_start"] = client.clean_start
         else:
             payload["reason"] = reason

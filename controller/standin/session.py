@@ -144,12 +144,9 @@ class Session:
             keep: whether messages of this sender may still be delivered (EMQX drops those of banned clients).
         """
         out: list[Outgoing] = []
-        for packet_id, entry in list(self.inflight.items()):
+        for packet_id, entry in self.inflight.items():
             if entry.phase is Phase.COMP:
                 out.append(Outgoing(packet_id, entry.delivery, release=True))
-            elif entry.delivery.message.expired(now):
-                del self.inflight[packet_id]
-                self.expired += 1
             else:
                 out.append(Outgoing(packet_id, entry.delivery, dup=True))
         self.queue = deque(item for item in self.queue if keep(item.message.sender))

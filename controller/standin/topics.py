@@ -11,6 +11,7 @@ K = TypeVar("K", bound=Hashable)
 SHARE_PREFIX = "$share/"
 QUEUE_PREFIX = "$queue/"
 DELAYED_PREFIX = "$delayed/"
+EXCLUSIVE_PREFIX = "$exclusive/"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,81 @@
+from controller.standin.authz import (
+    Action,
+    ActionType,
+    AuthzCache,
+    Identity,
+    Rule,
+    RuleBook,
+    Verdict,
+    evaluate,
+    render,
+)
+
+ME = Identity("dev", "joe", "cn-1")
+ANONYMOUS = Identity("dev", None)
+PUB = Action(ActionType.PUBLISH, 1, False)
+SUB = Action(ActionType.SUBSCRIBE, 1)
+ALLOW, DENY = Verdict.ALLOW, Verdict.DENY
+
+
+def test_the_first_match_decides() -> None:
+    rules = [Rule(ALLOW, "publish", "a/#"), Rule(DENY, "all", "#")]
+    assert evaluate(rules, ME, PUB, "a/b") is ALLOW
+    assert evaluate(rules, ME, SUB, "a/b") is DENY
+    assert evaluate(rules[:1], ME, SUB, "a/b") is None
+
+
+def test_placeholders() -> None:
+    assert render("x/${clientid}/${username}/${cert_common_name}", ME) == "x/dev/joe/cn-1"
+    assert render("x/${username}", ANONYMOUS) is None
+    assert render("x/${other}", ME) == "x/${other}"
+    assert evaluate([Rule(DENY, "all", "x/${username}")], ANONYMOUS, PUB, "x/") is None
+
+
+def test_eq_takes_wildcards_as_text() -> None:
+    rule = [Rule(ALLOW, "subscribe", "eq a/#")]
+    assert evaluate(rule, ME, SUB, "a/#") is ALLOW
+    assert evaluate(rule, ME, SUB, "a/b") is None
+
+
+def test_a_denied_hash_does_not_cover_dollar_topics() -> None:
+    assert evaluate([Rule(DENY, "all", "#")], ME, SUB, "$SYS/brokers") is None
+
+
+def test_quality_and_retain_narrow_a_rule() -> None:
+    rules = [Rule(DENY, "publish", "t", qos=(2,)), Rule(DENY, "publish", "t", retain=True)]
+    assert evaluate(rules, ME, PUB, "t") is None
+    assert evaluate(rules, ME, Action(ActionType.PUBLISH, 2, False), "t") is DENY
+    assert evaluate(rules, ME, Action(ActionType.PUBLISH, 0, True), "t") is DENY
+
+
+def test_the_order_of_owners() -> None:
+    book = RuleBook(
+        clients={"dev": (Rule(ALLOW, "all", "c"),)},
+        users={"joe": (Rule(DENY, "all", "c"), Rule(ALLOW, "all", "u"))},
+        everybody=(Rule(DENY, "all", "u"), Rule(DENY, "all", "e")),
+    )
+    assert [book.decide(ME, PUB, topic) for topic in ("c", "u", "e", "x")] == [ALLOW, ALLOW, DENY, None]
+    assert book.decide(ANONYMOUS, PUB, "u") is DENY
+
+
+def test_the_cache_keeps_thirty_two_answers_for_a_minute() -> None:
+    cache = AuthzCache()
+    for number in range(33):
+        cache.put(PUB, f"t/{number}", DENY, now=float(number))
+    assert cache.get(PUB, "t/0", now=33.0) is None
+    assert cache.get(PUB, "t/1", now=33.0) is DENY
+    assert cache.get(SUB, "t/1", now=33.0) is None
+    assert cache.get(PUB, "t/1", now=61.0) is None
+    assert [topic for _, topic, _ in cache.rows(now=91.5)] == ["t/32"]
+    cache.clear()
+    assert cache.rows(now=33.0) == []
+
+
+def test_a_new_answer_replaces_the_older_one() -> None:
+    cache = AuthzCache(max_size=2)
+    cache.put(PUB, "a", DENY, 0.0)
+    cache.put(PUB, "b", DENY, 1.0)
+    cache.put(PUB, "a", ALLOW, 2.0)
+    cache.put(PUB, "c", DENY, 3.0)
+    assert cache.get(PUB, "a", 4.0) is ALLOW
+    assert cache.get(PUB, "b", 4.0) is None
