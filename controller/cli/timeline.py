@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final
 
 from controller.cli.output import exact, parse_time, safe
@@ -19,6 +20,8 @@ _STYLES: Final = {
     "command expired": "yellow",
     "command rejected": "red",
 }
+_DATABASE: Final = "/authorization/sources/built_in_database"  # long, and the same in every call
+_MEASURABLE: Final = 0.0001  # seconds; less was no call
 _MAX_TEXT: Final = 300  # characters of a detail
 
 
@@ -37,9 +40,12 @@ class Line:
 
 def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
     """The story of `record`, whose lines come oldest first."""
+    by_hand = False
     for entry in record:
+        if entry["kind"] in ("contained", "escalated"):
+            by_hand = entry["actor"].startswith("operator:")
         when = parse_time(entry["at"])
-        text, more = _told(entry)
+        text, more = _told(entry, "the decision" if by_hand else "the report")
         yield Line(
             safe(text),
             safe(more),
@@ -48,20 +54,32 @@ def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
             alert=entry["alert"],
             style=_STYLES.get(entry["kind"], ""),
         )
-        for step in entry["detail"].get("steps") or ():
-            yield _step(step)
+        yield from _calls(entry["detail"].get("steps") or ())
 
 
-def _step(step: dict[str, Any]) -> Line:
-    """A call to the broker and its answer."""
-    node = str(step.get("node", "")).removeprefix("http://").removeprefix("https://")
-    call = f"{step.get('what', '')}: {step.get('call', '')} -> {step.get('answer', '')}"
+def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[Line]:
+    """Each call to the broker and its answer; the same asked of several nodes is one line."""
+    for (what, call, answer), group in groupby(steps, _asked):
+        nodes = " ".join(_node(step) for step in group).strip()
+        yield Line(safe(f"{what:<16} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
+
+
+def _asked(step: dict[str, Any]) -> tuple[str, str, str]:
+    call = str(step.get("call", ""))
+    answer = str(step.get("answer", ""))
+    # The text of an error names node and call once more.
+    answer = answer.rpartition(f"{call}: ")[2] if call else answer
+    return str(step.get("what", "")), call.replace(_DATABASE, "..."), answer
+
+
+def _node(step: dict[str, Any]) -> str:
     seconds = step.get("seconds")
-    more = ", ".join(part for part in (node, exact(seconds) if isinstance(seconds, int | float) else "") if part)
-    return Line(safe(call), safe(more), indent=1)
+    name = str(step.get("node", "")).rpartition("://")[2]
+    took = f" {exact(seconds)}" if isinstance(seconds, int | float) and seconds >= _MEASURABLE else ""
+    return f"[{name}{took}]" if name else ""
 
 
-def _told(entry: dict[str, Any]) -> tuple[str, str]:  # noqa: C901, PLR0912 - one flat table of sentences
+def _told(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, PLR0912 - one flat table of sentences
     """The line in words, and what stands beside it."""
     detail, kind, actor = entry["detail"], entry["kind"], entry["actor"]
     by = "" if actor in ("cordon", entry["device_id"]) else f"by {actor}"
@@ -81,7 +99,7 @@ def _told(entry: dict[str, Any]) -> tuple[str, str]:  # noqa: C901, PLR0912 - on
             return f"escalated to {detail.get('level')}: {causes}", f"until {detail.get('until')}"
         case "containment proven":
             seconds = detail.get("seconds")
-            took = f"{exact(seconds)} from the report to the cut" if isinstance(seconds, int | float) else ""
+            took = f"{exact(seconds)} from {since} to the cut" if isinstance(seconds, int | float) else ""
             return f"{detail.get('level')}, read back at the broker", took
         case "containment in trouble":
             return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "goes on trying"
