@@ -1,0 +1,129 @@
+"""Leaves a broker as it was found: removes everything that a run put there, and looks whether it is gone."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from controller.adapters.emqx.broker import EmqxBroker
+from controller.adapters.emqx.setup import SetupSnapshot, rules_for_all
+from controller.demo.access import Access
+from controller.demo.visitor import Visitor
+from controller.ports.broker import AccessRule
+from controller.ports.errors import BrokerNotFoundError
+from schemas.topics import Up, parse_up, up
+
+LOOK_SECONDS: Final = 10.0  # until a cluster has agreed
+_POLL_SECONDS: Final = 0.2
+_RETAINED_SECONDS: Final = 0.5  # in which retained messages would come after subscribing
+_AT_ONCE: Final = 8  # devices
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What a run makes at the broker: its devices, its other clients, and what was there before."""
+
+    before: SetupSnapshot
+    device_ids: tuple[str, ...]
+    other_clients: tuple[str, ...]
+
+    @property
+    def controller_id(self) -> str:
+        """The client id of the run's controller."""
+        return self.before.controller_id
+
+
+async def open_fleet_topics(broker: EmqxBroker, fleet_filter: str) -> None:
+    """Let the run's own messages pass where other rules for all, or `no_match = deny`, would stop them."""
+    rules = await broker.api.all_rules()
+    ours = len(rules_for_all())
+    await broker.api.write_all_rules((*rules[:ours], AccessRule(fleet_filter, "allow", "all"), *rules[ours:]))
+
+
+async def remove(broker: EmqxBroker, traces: Traces, access: Access) -> list[str]:
+    """Remove bans, rules, sessions and retained messages of the run, and restore the settings; what is left, in words.
+
+    The run's processes have ended before.
+    """
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(device_id: str) -> None:
+        async with gate:
+            await _remove_device(broker, device_id)
+
+    async with asyncio.TaskGroup() as group:
+        for device_id in traces.device_ids:
+            group.create_task(one(device_id))
+    left = await _retained(traces, access)  # needs the controller's rules, which go next
+    for client_id in (traces.controller_id, *traces.other_clients):
+        await broker.api.kick(client_id)
+    left += await broker.restore(traces.before)
+    return left + await _settled(broker, traces)
+
+
+async def _remove_device(broker: EmqxBroker, device_id: str) -> None:
+    ban = await broker.api.ban_of(device_id)
+    if ban is not None and ban.is_ours:
+        await broker.api.lift_ban(device_id)
+    await broker.api.delete_rules(device_id)
+    await broker.api.kick(device_id)
+    # After the session: its last will is retained too.
+    await broker.api.publish(up(device_id, Up.STATUS), b"", retain=True)
+
+
+async def _retained(traces: Traces, access: Access) -> list[str]:
+    """The devices of the run that still have a retained status."""
+    found: set[str] = set()
+    mine = set(traces.device_ids)
+
+    def heard(topic: str, payload: bytes, _moment: float) -> None:
+        device_id = parse_up(topic).device_id
+        if payload and device_id in mine:
+            found.add(device_id)
+
+    async with Visitor(access, traces.controller_id, heard=heard) as visitor:
+        code = await visitor.subscribe(up("+", Up.STATUS))
+        if code >= 128:
+            return [f"retained messages could not be looked for: subscribing was refused with {code}"]
+        await asyncio.sleep(_RETAINED_SECONDS)
+    return [f"the retained status of {device_id} is still there" for device_id in sorted(found)]
+
+
+async def _settled(broker: EmqxBroker, traces: Traces) -> list[str]:
+    """What is not as it was found, looked at until nothing is or time is up."""
+    deadline = asyncio.get_running_loop().time() + LOOK_SECONDS
+    while left := await _differences(broker, traces):
+        if asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    return left
+
+
+async def _differences(broker: EmqxBroker, traces: Traces) -> list[str]:
+    clients = {*traces.device_ids, *traces.other_clients, traces.controller_id}
+    left = [f"a ban of {ban.who}" async for ban in broker.bans() if ban.who in clients]
+    now = await broker.snapshot(traces.controller_id)
+    if now != traces.before:
+        left.append(_changed(traces.before, now))
+    devices = set(traces.device_ids)
+    with contextlib.suppress(BrokerNotFoundError):  # without its database the broker holds no rules at all
+        left += [f"rules of {client_id}" async for client_id, _ in broker.client_rules() if client_id in devices]
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def session(client_id: str) -> str:
+        async with gate:
+            return f"a session of {client_id}" if await broker.has_session(client_id) else ""
+
+    async with asyncio.TaskGroup() as group:
+        looks = [group.create_task(session(client_id)) for client_id in sorted(clients)]
+    return left + [found for look in looks if (found := look.result())]
+
+
+def _changed(before: SetupSnapshot, now: SetupSnapshot) -> str:
+    parts: Sequence[tuple[str, object, object]] = (
+        ("authorization sources", before.sources, now.sources),
+        ("rules for all", before.all_rules, now.all_rules),
+        ("rules of the controller", before.controller_rules, now.controller_rules),
+    )
+    return "settings differ: " + ", ".join(name for name, was, is_now in parts if was != is_now)
