@@ -1,0 +1,54 @@
+# `make` says what there is. Everything is set up by itself on the first call: .venv for Python, .cache for tools.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+BIN := .venv/bin
+# The interpreter to make .venv with; by default the first Python 3.11 or later on the PATH.
+export PYTHON ?=
+# Options for `make demo`, such as ARGS="--devices 50 --output json".
+ARGS ?=
+# Options for `make test`, such as PYTEST_ARGS="tests/unit -k outbox".
+PYTEST_ARGS ?=
+
+.PHONY: help
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: ## play the whole story at the terminal: stand-in broker, controller and 20 devices, all real processes
+	@tools/setup-venv.sh controller
+	@$(BIN)/cordon demo $(ARGS)
+
+.PHONY: test
+test: setup-dev setup-mosquitto ## run all tests; the end says what was skipped and why
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: setup-dev ## ruff, formatting, mypy, import layers, generated schemas
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m schemas.export --check
+
+.PHONY: format
+format: setup-dev ## let ruff mend what it can and lay out the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: check
+check: lint test ## lint and test
+
+.PHONY: clean
+clean: ## remove everything that was made here: environments, caches, fetched tools
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: setup-dev setup-mosquitto
+setup-dev:
+	@tools/setup-venv.sh dev
+
+setup-mosquitto:
+	@command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || [ -x .cache/mosquitto/mosquitto ] || tools/get-mosquitto.sh
