@@ -13,8 +13,8 @@ trap 'rm -f "$new"' EXIT INT TERM
 cd "$here"
 {
     echo "# Exact versions of everything that is installed here; written by tools/lock-constraints.sh, used by tools/setup-venv.sh."
-    # hatchling builds the project; it is installed like the rest, so that its version is fixed too.
-    echo hatchling | uv pip compile --quiet --universal --python-version 3.11 --all-extras \
+    # hatchling and editables build the project; they are installed like the rest, so that their versions are fixed too.
+    printf "%s\n" hatchling editables | uv pip compile --quiet --universal --python-version 3.11 --all-extras \
         --no-annotate --no-header --no-emit-index-url --no-emit-package pip pyproject.toml -
 } >"$new"
 cat "$new" >constraints.txt

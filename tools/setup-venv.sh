@@ -113,6 +113,6 @@ fi
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
 
 rm -f "$venv"/.cordon-*
-pip_install "what builds it" hatchling
+pip_install "what builds it" hatchling editables
 pip_install "the project ($extra), this takes a minute or two" --no-build-isolation -e "$here[$extra]"
 fingerprint "$venv/bin/python" >"$venv/.cordon-$extra"
