@@ -18,7 +18,7 @@ _HOST: Final = "127.0.0.1"
 
 
 class Authority:
-    """Issues into `folder`: `ca.pem`, and `{name}.pem` with `{name}.key` for each name; its own key is never written."""
+    """Issues into `folder`: `ca.pem`, and `{name}.pem` with `{name}.key` for each name; its key stays in memory."""
 
     def __init__(self, folder: Path, now: datetime) -> None:
         """Make the authority; `now` is aware."""

@@ -41,10 +41,13 @@ async def healthy(scene: Scene) -> None:
     """Every device has reported, passes, and its messages reach the bystander."""
     devices, chronicle = scene.stage.device_ids, scene.chronicle
 
-    def all_saw(seen: str, **data: object) -> bool | None:
-        return all(chronicle.first(device, seen, **data) for device in devices) or None
+    def all_accepted() -> bool | None:
+        return all(chronicle.first(device, "receipt", verdict="accepted") for device in devices) or None
 
-    await scene.until(lambda: all_saw("receipt", verdict="accepted"), "an accepted report of every device")
+    def all_arrive() -> bool | None:
+        return all(chronicle.first(device, ARRIVED) for device in devices) or None
+
+    await scene.until(all_accepted, "an accepted report of every device")
     scene.say(f"{len(devices)} full reports sent, each receipt seen at its device")
 
     async def all_well() -> bool | None:
@@ -53,7 +56,7 @@ async def healthy(scene: Scene) -> None:
 
     await scene.answered(all_well, "every device passing at the controller's API")
     scene.say(f"controller: {len(devices)} devices, all pass, none contained")
-    await scene.until(lambda: all_saw(ARRIVED), "telemetry of every device at the bystander")
+    await scene.until(all_arrive, "telemetry of every device at the bystander")
     scene.say(f"bystander: telemetry of all {len(devices)} devices arrives")
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol, TextIO
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -111,6 +112,7 @@ class LiveView:
         """Finished steps scroll up; only the present one is redrawn."""
         step = self._steps.pop()
         step.result = result
+        self._live.refresh()
         self._console.print(self._of_step(step))
 
     def fleet(self, states: Mapping[str, str]) -> None:
@@ -144,11 +146,11 @@ class LiveView:
         result = step.result
         mark = "[cyan]...[/]" if result is None else ("[green]ok [/]" if result.ok else "[red]NO [/]")
         seconds = "" if result is None else f" [dim]{result.seconds:.1f} s[/]"
-        lines = [f"{mark} [bold]{escape(step.title)}[/]{seconds}"]
-        lines += [f"      {escape(line)}" for line in step.lines]
+        lines = [Text(line) for line in step.lines]
         if result is not None and not result.ok:
-            lines.append(f"      [red]{escape(result.missing)}[/]")
-        return Text.from_markup("\n".join(lines))
+            lines.append(Text(result.missing, style="red"))
+        head = Text.from_markup(f"{mark} [bold]{escape(step.title)}[/]{seconds}")
+        return Group(head, *(Padding(line, (0, 0, 0, 6)) for line in lines))
 
 
 def summary(outcome: Outcome) -> RenderableType:

@@ -108,7 +108,7 @@ class Visitor:
     # In paho's thread.
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
-        self._call(lambda: self._connected.done() or self._connected.set_result(reason.value))
+        self._call(lambda: _settle(self._connected, reason.value))
         for topic in self._topics:
             client.subscribe(topic, qos=1)
 
@@ -133,11 +133,17 @@ class Visitor:
             if future is None:
                 self._early[number] = code
                 return
-        self._call(lambda: future.done() or future.set_result(code))
+        self._call(lambda: _settle(future, code))
 
     def _call(self, act: Callable[[], object]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(act)
+
+
+def _settle(future: asyncio.Future[int], code: int) -> None:
+    # Done already after a second connection, or when whoever waited has left.
+    if not future.done():
+        future.set_result(code)
 
 
 def bystander(access: Access, client_id: str, chronicle: Chronicle) -> Visitor:
