@@ -109,7 +109,8 @@ class Keeper:
                     batch.devices[device_id] = after
             else:
                 batch.devices[device_id] = after
-            if after.last_seen != device.last_seen or after.stale is not device.stale:
+            moved = after.last_seen != device.last_seen or after.stale is not device.stale
+            if moved or device_id not in self._by_contact:
                 self._contact(after)
             if after.rules or after.case or after.commands or device_id in self._deadlines:
                 self._schedule(after)

@@ -10,7 +10,7 @@ from controller.domain.effects import Effect
 from controller.service.enforcer import Again, Done, Enforcer
 from controller.service.keeper import Keeper
 
-WORKERS: Final = 16  # devices worked on at once
+WORKERS: Final = 8  # devices worked on at once: more only queue at the broker's API
 FIRST_PAUSE: Final = 0.2  # seconds before the second attempt
 LONGEST_PAUSE: Final = 15.0  # seconds between later ones
 
@@ -73,20 +73,27 @@ class Outbox:
             for number in range(WORKERS):
                 group.create_task(self._work(), name=f"outbox-{number}")
 
+    async def drain(self) -> None:
+        """Carry out what is ready now and return; what failed rests until its next attempt."""
+        while not self._ready.empty():
+            await self._attempt(self._ready.get_nowait())
+
     async def _work(self) -> None:
         while True:
-            device_id = await self._ready.get()
-            lane = self._lanes[device_id]
-            effect = lane.waiting[0]
-            try:
-                result: Done | Again = await self._enforcer.carry_out(effect)
-            except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
-                self._log("effect failed", {"device": device_id, "effect": effect.effect_id, "error": repr(e)})
-                result = Again(repr(e), None)
-            if isinstance(result, Done):
-                await self._finish(lane, effect, result)
-            else:
-                await self._retry(lane, effect, result)
+            await self._attempt(await self._ready.get())
+
+    async def _attempt(self, device_id: str) -> None:
+        lane = self._lanes[device_id]
+        effect = lane.waiting[0]
+        try:
+            result: Done | Again = await self._enforcer.carry_out(effect)
+        except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
+            self._log("effect failed", {"device": device_id, "effect": effect.effect_id, "error": repr(e)})
+            result = Again(repr(e), None)
+        if isinstance(result, Done):
+            await self._finish(lane, effect, result)
+        else:
+            await self._retry(lane, effect, result)
 
     async def _finish(self, lane: _Lane, effect: Effect, result: Done) -> None:
         if result.event is not None:

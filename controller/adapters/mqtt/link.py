@@ -108,7 +108,8 @@ class PahoMessages:
         now = asyncio.get_running_loop().time()
         if expiry_seconds is not None:
             letter.deadline = now + expiry_seconds
-        return self._outbox.offer(letter, now)
+        # A kept session's messages come before the SUBACK: their receipts wait for the moment it is there.
+        return self._outbox.offer(letter, now, opening=self._connection is not None)
 
     async def _keep_connected(self, executor: Executor) -> NoReturn:
         at = 0

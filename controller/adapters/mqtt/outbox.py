@@ -50,9 +50,9 @@ class Outbox:
         """A connection is up to send on."""
         return self._send is not None
 
-    def offer(self, letter: Letter, now: float) -> bool:
-        """Queue it and send what may be sent; False when the queue is full or nothing is connected."""
-        if self._send is None or len(self) >= self._most:
+    def offer(self, letter: Letter, now: float, *, opening: bool = False) -> bool:
+        """Queue it and send what may be sent; False when the queue is full, or nothing is connected or `opening`."""
+        if (self._send is None and not opening) or len(self) >= self._most:
             return False
         self._queue.append(letter)
         self.pump(now)

@@ -1,0 +1,152 @@
+"""The measured side of the ingest benchmark: a child that drains, counts and tells. Commands come by standard input."""
+
+import asyncio
+import random
+import resource
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import uvloop
+
+from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.mqtt.options import LinkOptions
+from controller.adapters.policies.loader import load_policies
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.system import SystemClock, UlidIds
+from controller.domain.effects import Effect
+from controller.domain.facts import TYPES
+from controller.domain.rules import Language
+from controller.ports.messages import Incoming
+from controller.service.ingest import Ingest
+from controller.service.keeper import Keeper
+from schemas.topics import Up, up
+from tests.bench.fleet import Reports, device_id
+from tests.bench.link_rate import Place, drain_bare
+
+RECEIVE_MAXIMUM: Final = 1000
+BATCH: Final = 500
+GROWTH_REPORTS: Final = 20_000
+
+
+def _quiet(_event: str, _fields: Mapping[str, object]) -> None:
+    pass
+
+
+def _unexpected(effect: Effect) -> None:
+    raise AssertionError(f"a healthy fleet asks for nothing, and yet: {effect}")
+
+
+async def _keeper(path: Path) -> tuple[SqliteStore, Keeper]:
+    clock = SystemClock()
+    language = Language(TYPES)
+    policies = load_policies([Path(str(files("controller.packs"))) / "starter.yaml"], language)
+    store = await open_store(path, now=clock.now, log=_quiet)
+    keeper = Keeper(store, policies, language, clock, UlidIds())
+    keeper.load(await store.devices())
+    keeper.forward_effects_to(_unexpected)
+    return store, keeper
+
+
+async def _drain(port: int, keeper: Keeper, messages: int) -> float:
+    """Messages a second from the first message to the last acknowledgement, receipts confirmed."""
+    options = LinkOptions(
+        servers=(f"mqtt://127.0.0.1:{port}",),
+        client_id="bench-controller",
+        protocol="5",
+        receive_maximum=RECEIVE_MAXIMUM,
+        max_queued=100_000,
+    )
+    link = PahoMessages(options, rand=random.random, log=_quiet)
+    ingest = Ingest(link, keeper, _quiet)
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(link.run())
+        first = await link.receive(512)
+        start = time.perf_counter()
+        await ingest.take(first)
+        while ingest.counts["received"] < messages:
+            await ingest.take(await link.receive(512))
+        while link.outgoing:
+            await asyncio.sleep(0.001)
+        seconds = time.perf_counter() - start
+        running.cancel()
+    refused = {key: count for key, count in ingest.counts.items() if key not in {"received", "reports", "heartbeats"}}
+    assert not refused, refused
+    return messages / seconds
+
+
+class _Nobody:
+    """The link's place where no broker is measured."""
+
+    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+        pass
+
+    def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        return bool(topic and payload and expiry_seconds)
+
+
+async def _growth(keeper: Keeper, devices: int) -> float:
+    """Microseconds of CPU for a changed report; the fleet is there after the first pass."""
+    nobody: Any = _Nobody()
+    ingest = Ingest(nobody, keeper, _quiet)
+    kernels = (Reports(41), Reports(42))
+    if not keeper.devices:
+        for start in range(0, devices, BATCH):
+            numbers = range(start, min(devices, start + BATCH))
+            await ingest.take([_message(kernels[0].full(number, 1), number) for number in numbers])
+    sequence = 1 + max(device.report_seq for device in keeper.devices.values())
+    batches = []
+    for start in range(0, GROWTH_REPORTS, BATCH):
+        batch = []
+        for number in range(start, start + BATCH):
+            seq = sequence + number // devices
+            batch.append(_message(kernels[seq % 2].full(number * 7919 % devices, seq), number * 7919 % devices))
+        batches.append(batch)
+    before = time.process_time()
+    for batch in batches:
+        await ingest.take(batch)
+    return (time.process_time() - before) / GROWTH_REPORTS * 1e6
+
+
+def _message(payload: bytes, device: int) -> Incoming:
+    return Incoming(up(device_id(device), Up.POSTURE), payload, 1, False, False, device, time.monotonic())
+
+
+async def _lines(handle: Any) -> None:
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        word, _, rest = line.strip().partition(" ")
+        print(await handle(word, rest), flush=True)
+
+
+async def _serve(argv: list[str]) -> None:
+    kind = argv[0]
+    if kind == "bare":
+        port = int(argv[1])
+
+        async def bare(_word: str, rest: str) -> str:
+            messages = int(rest)
+            start = time.perf_counter()
+            await drain_bare(Place(port, None), messages)
+            return f"{messages / (time.perf_counter() - start):.1f}"
+
+        await _lines(bare)
+        return
+    store, keeper = await _keeper(Path(argv[2]))
+
+    async def cordon(word: str, rest: str) -> str:
+        if word == "rss":
+            return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f}"
+        if word == "run":
+            return f"{await _growth(keeper, int(argv[1])):.2f}"
+        return f"{await _drain(int(argv[1]), keeper, int(rest)):.1f}"
+
+    await _lines(cordon)
+    await store.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(sys.argv[1:]))

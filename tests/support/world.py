@@ -1,0 +1,223 @@
+"""The controller's service on a real store, with a broker and a link in memory whose knobs a test turns."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.system import UlidIds
+from controller.domain.policy import Level, PolicySet, Remedy, Response
+from controller.ports.broker import Ban, Change, Grade, KeepRules, Proof, Rules, Step, restriction
+from controller.ports.errors import BrokerError, MessagesError
+from controller.ports.messages import Incoming, LinkState
+from controller.service.enforcer import Enforcer
+from controller.service.ingest import Ingest
+from controller.service.keeper import Keeper
+from controller.service.outbox import Outbox
+from controller.service.reconciler import Reconciler
+from controller.service.timers import Timers
+from tests.support.playbook import language, policies, rule
+
+START = 1_800_000_000.0
+TELNET = Response(contain=Level.RESTRICTED, remedy=Remedy("service.disable", (("name", "telnetd"),)))
+DOCKER = Response(contain=Level.ISOLATED, isolate_for=600.0)
+
+
+def starter() -> PolicySet:
+    """Telnet restricts and is repaired; an open Docker API isolates for ten minutes."""
+    return policies(
+        rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"),
+        rule("docker", DOCKER, check="!exposed_ports.exists(p, p == 2375)"),
+    )
+
+
+@dataclass(slots=True)
+class TestClock:
+    """Stands still until a test moves it."""
+
+    __test__ = False
+    at: float = START
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at - START
+
+
+@dataclass(slots=True)
+class MemoryBroker:
+    """A broker's tables; `fails` are raised one for each call, `grades` say who proved what."""
+
+    clock: TestClock
+    bans_held: dict[str, Ban] = field(default_factory=dict)
+    rules_held: dict[str, Rules] = field(default_factory=dict)
+    grades: dict[str, Grade] = field(default_factory=dict)
+    fails: list[BrokerError] = field(default_factory=list)
+    misses: int = 0  # proofs that will not hold
+    calls: list[str] = field(default_factory=list)
+
+    def _call(self, what: str) -> None:
+        self.calls.append(what)
+        if self.fails:
+            raise self.fails.pop(0)
+
+    def _proof(self, what: str) -> Proof:
+        step = Step(what, what.upper(), "memory", "200", 0.001)
+        if self.misses:
+            self.misses -= 1
+            return Proof(False, "read back and not there", (step,))
+        return Proof(True, "", (step,), cut_at=self.clock.at)
+
+    async def restrict(self, client_id: str, keep: KeepRules) -> Proof:
+        self._call(f"restrict {client_id}")
+        if self.rules_held.get(client_id) != restriction(client_id):
+            await keep(self.rules_held.get(client_id, ()))
+        self.rules_held[client_id] = restriction(client_id)
+        return self._proof("restrict")
+
+    async def isolate(self, client_id: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+        self._call(f"isolate {client_id}")
+        ban = Ban("clientid", client_id, f"cordon/{case}", reason, self.clock.at, until)
+        self.bans_held.setdefault(client_id, ban)
+        if self.rules_held.get(client_id) != restriction(client_id):
+            await keep(self.rules_held.get(client_id, ()))
+        self.rules_held[client_id] = restriction(client_id)
+        return self._proof("isolate")
+
+    async def end_isolation(self, client_id: str) -> Proof:
+        self._call(f"end_isolation {client_id}")
+        self._lift(client_id)
+        return self._proof("end_isolation")
+
+    async def release(self, client_id: str, kept: Rules) -> Proof:
+        self._call(f"release {client_id}")
+        self._lift(client_id)
+        if self.rules_held.get(client_id) == restriction(client_id):
+            del self.rules_held[client_id]
+            if kept:
+                self.rules_held[client_id] = kept
+        return self._proof("release")
+
+    def _lift(self, client_id: str) -> None:
+        ban = self.bans_held.get(client_id)
+        if ban is not None and ban.is_ours:
+            del self.bans_held[client_id]
+
+    async def grade(self, client_id: str) -> Grade:
+        self._call(f"grade {client_id}")
+        return self.grades.get(client_id, Grade.PROVEN)
+
+    async def has_session(self, client_id: str) -> bool:
+        return client_id not in self.bans_held
+
+    async def bans(self) -> AsyncIterator[Ban]:
+        self._call("bans")
+        for ban in list(self.bans_held.values()):
+            yield ban
+
+    async def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+        for client_id, rules in list(self.rules_held.items()):
+            yield client_id, rules
+
+    async def ping(self) -> Sequence[tuple[str, bool, str]]:
+        return [("memory", True, "5.8.9")]
+
+    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+        del controller_id
+        return []
+
+    async def apply_setup(self, controller_id: str) -> Sequence[Change]:
+        del controller_id
+        return []
+
+
+@dataclass(slots=True)
+class MemoryLink:
+    """What was sent and acknowledged; `confirm` is raised by the next confirmed publish."""
+
+    sent: list[tuple[str, bytes]] = field(default_factory=list)
+    acknowledged: list[Incoming] = field(default_factory=list)
+    confirm: MessagesError | None = None
+    takes: bool = True
+
+    async def run(self) -> None:
+        raise NotImplementedError
+
+    async def receive(self, most: int) -> Sequence[Incoming]:
+        raise NotImplementedError
+
+    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+        self.acknowledged.extend(messages)
+
+    def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        del expiry_seconds
+        if self.takes:
+            self.sent.append((topic, payload))
+        return self.takes
+
+    async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
+        del expiry_seconds
+        if self.confirm is not None:
+            raise self.confirm
+        self.sent.append((topic, payload))
+
+    @property
+    def state(self) -> LinkState:
+        return LinkState(True, "memory", "5", START, "connected")
+
+
+@dataclass(slots=True)
+class World:
+    """Everything of one controller."""
+
+    clock: TestClock
+    broker: MemoryBroker
+    link: MemoryLink
+    store: SqliteStore
+    keeper: Keeper
+    enforcer: Enforcer
+    outbox: Outbox
+    ingest: Ingest
+    timers: Timers
+    reconciler: Reconciler
+    logged: list[tuple[str, dict[str, object]]]
+
+    async def drain(self) -> None:
+        """Carry out what is ready, one after the other, without waiting for retries."""
+        await self.outbox.drain()
+
+    def level(self, device_id: str) -> Level:
+        """How far the device is cut off, as decided."""
+        return self.keeper.devices[device_id].level
+
+    async def audited(self, device_id: str) -> list[str]:
+        """Kinds of the device's record, oldest first."""
+        return [one.entry.kind for one in await self.store.audit(device_id=device_id, newest_first=False)]
+
+
+@contextlib.asynccontextmanager
+async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bool) -> AsyncIterator[World]:
+    """A controller on the store at `path`; opening the same path again is a restart."""
+    clock = TestClock()
+    logged: list[tuple[str, dict[str, object]]] = []
+
+    def log(event: str, fields: object) -> None:
+        logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
+
+    store = await open_store(path, now=clock.now, log=log)
+    try:
+        broker, link = MemoryBroker(clock), MemoryLink()
+        keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds())
+        keeper.load(await store.devices())
+        enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
+        outbox = Outbox(keeper, enforcer, log, lambda: 0.0)
+        keeper.forward_effects_to(outbox.put)
+        await outbox.resume()
+        yield World(
+            clock, broker, link, store, keeper, enforcer, outbox,
+            Ingest(link, keeper, log), Timers(keeper, 300.0), Reconciler(keeper, broker, outbox, 5.0, log), logged,
+        )  # fmt: skip
+    finally:
+        await store.close()

@@ -1,0 +1,114 @@
+"""Effects are carried out at least once, in order, and never for a decision that was overtaken."""
+
+import asyncio
+from pathlib import Path
+
+from controller.domain.events import OperatorContained, OperatorReleased, StatusChanged
+from controller.domain.policy import Level
+from controller.ports.broker import AccessRule, Grade, restriction
+from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
+from tests.support.reports import full, incoming
+from tests.support.world import world
+
+ANYONE = AccessRule("fleet/#", "allow", "all")
+
+
+async def test_what_was_decided_before_a_crash_is_carried_out_after_it(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        assert place.broker.calls == []
+    async with world(tmp_path / "c.db") as place:
+        assert place.outbox.pending == 2
+        await place.drain()
+        assert place.broker.rules_held["edge-1"] == restriction("edge-1")
+        assert place.outbox.pending == 0
+    async with world(tmp_path / "c.db") as place:
+        assert place.outbox.pending == 0
+
+
+async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.fails = [BrokerUnreachableError("no node answered")] * 3
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(place.outbox.run())
+            while place.outbox.pending:
+                await asyncio.sleep(0.01)
+            running.cancel()
+        kinds = await place.audited("edge-1")
+        assert kinds.count("containment in trouble") == 1
+        assert kinds.count("containment proven") == 1
+        assert place.outbox.counts["retried"] == 3
+
+
+async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.misses = 1
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.drain()
+        case = place.keeper.devices["edge-1"].case
+        assert case is not None
+        assert (case.proven_level, case.trouble) == (Level.NONE, "read back and not there")
+        assert place.outbox.pending == 2
+
+
+async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.fails = [BrokerUnreachableError("away")]
+        new = place.keeper.new_id
+        await place.keeper.handle("edge-1", OperatorContained(new(), Level.ISOLATED, "op", "why", None))
+        await place.drain()
+        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", "never mind"))
+        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", "really"))
+        await place.drain()
+        assert place.broker.calls == ["isolate edge-1", "release edge-1"]
+        assert place.outbox.pending == 0
+
+
+async def test_rules_of_before_survive_a_case_that_follows_at_once(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.rules_held["edge-1"] = (ANYONE,)
+        new = place.keeper.new_id
+        await place.keeper.handle("edge-1", OperatorContained(new(), Level.RESTRICTED, "op", "one", None))
+        await place.drain()
+        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", ""))
+        await place.keeper.handle("edge-1", OperatorContained(new(), Level.RESTRICTED, "op", "two", None))
+        await place.drain()
+        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", ""))
+        await place.drain()
+        assert place.broker.rules_held["edge-1"] == (ANYONE,)
+
+
+async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.grades["edge-1"] = Grade.CLAIMED
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.drain()
+        device = place.keeper.devices["edge-1"]
+        assert device.case is None
+        assert place.broker.rules_held == {}
+        assert "containment refused" in await place.audited("edge-1")
+        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 23, 24))])
+        assert place.keeper.devices["edge-1"].case is None
+
+
+async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.grades["edge-1"] = Grade.CLAIMED
+        event = OperatorContained(place.keeper.new_id(), Level.ISOLATED, "op", "stolen", None)
+        await place.keeper.handle("edge-1", event)
+        await place.drain()
+        assert place.broker.bans_held["edge-1"].by == f"cordon/{event.event_id}"
+
+
+async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.link.confirm = NoSubscriberError("nobody there")
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        await place.drain()
+        assert place.outbox.pending == 0
+        place.link.confirm = None
+        before = len(place.link.sent)
+        await place.keeper.handle("edge-1", StatusChanged(place.keeper.new_id(), True, "boot"))
+        await place.drain()
+        assert len(place.link.sent) == before + 1
