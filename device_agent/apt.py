@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import System
+from device_agent.system import System
 
 UNATTENDED: Final = {"DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none", "NEEDRESTART_MODE": "l"}
 _LINE: Final = re.compile(r"^Inst (?P<name>\S+) \[(?P<old>[^]]*)\] \((?P<new>\S+) (?P<origins>[^[)]*)")

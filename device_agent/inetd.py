@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import System
 from device_agent.files import write_whole
+from device_agent.system import System
 
 OFF: Final = "#<cordon># "
 """What is put before an entry that we switched off, so that only ours is ever switched on again."""

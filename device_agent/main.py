@@ -69,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 def _report(arguments: argparse.Namespace) -> None:
     from datetime import UTC, datetime
 
-    from device_agent.collectors import COLLECTORS
-    from device_agent.collectors.base import System
+    from device_agent.collectors.registry import COLLECTORS
     from device_agent.collectors.scan import Scanner
     from device_agent.domain.report import findings_of, full_report
     from device_agent.runtime import sender_of
     from device_agent.settings import default_device_id, load
+    from device_agent.system import System
 
     device_id = load(arguments.config).device_id if arguments.config else default_device_id()
     findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), COLLECTORS).scan())
@@ -83,9 +83,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from device_agent.collectors.base import System
     from device_agent.runtime import run
     from device_agent.settings import load
+    from device_agent.system import System
 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -3,15 +3,17 @@
 import gc
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from device_agent import __version__
-from device_agent.actions import actions
+from device_agent.actions.base import Action
+from device_agent.actions.registry import actions as all_actions
 from device_agent.clock import Clock
-from device_agent.collectors import COLLECTORS
-from device_agent.collectors.base import System
+from device_agent.collectors.base import Collector
+from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.commands import Commands
 from device_agent.domain.guard import Guard
@@ -21,6 +23,7 @@ from device_agent.journal import Journal
 from device_agent.link import Goodbye, Link
 from device_agent.reporter import Reporter
 from device_agent.settings import Settings, read_secret
+from device_agent.system import System
 from schemas.events import Status
 from schemas.signing import parse_public_key
 from schemas.topics import Down
@@ -46,7 +49,14 @@ def sender_of(device_id: str) -> Sender:
 class Agent:
     """The running agent; `with` starts and stops it."""
 
-    def __init__(self, settings: Settings, system: System, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        system: System,
+        collectors: Mapping[str, Collector],
+        actions: Mapping[str, Action],
+    ) -> None:
         """Put it together.
 
         Raises:
@@ -61,7 +71,7 @@ class Agent:
         self._sender = sender
         # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
-        self._scanner = Scanner(system, COLLECTORS)
+        self._scanner = Scanner(system, collectors)
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
         try:
@@ -73,7 +83,7 @@ class Agent:
         keys = [parse_public_key(text) for text in settings.commands.controller_keys]
         self._commands = Commands(
             Guard.of(settings.device_id, keys, settings.commands.allow),
-            actions(system),
+            actions,
             self._journal,
             self._link.publish,
             clock=clock,
@@ -162,8 +172,15 @@ class Agent:
         return status.model_dump_json(exclude_none=True).encode()
 
 
-def run(settings: Settings, system: System, stop: threading.Event) -> None:
-    """Run the agent until `stop` is set.
+def run(
+    settings: Settings,
+    system: System,
+    stop: threading.Event,
+    *,
+    collectors: Mapping[str, Collector] = COLLECTORS,
+    actions: Mapping[str, Action] | None = None,
+) -> None:
+    """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
 
     Raises:
         AgentError: it cannot start, or one of its threads broke.
@@ -177,7 +194,7 @@ def run(settings: Settings, system: System, stop: threading.Event) -> None:
 
     before, threading.excepthook = threading.excepthook, hook
     try:
-        with Agent(settings, system, Clock()):
+        with Agent(settings, Clock(), system, collectors, all_actions(system) if actions is None else actions):
             _log.info("agent %s runs as %s", __version__, settings.device_id)
             stop.wait()
     finally:

@@ -6,9 +6,9 @@ from typing import Final
 
 from device_agent.actions.base import ActionError, Params, Plan, Verified, package_name
 from device_agent.apt import UNATTENDED, apt_get
-from device_agent.collectors.base import System
 from device_agent.collectors.packages import installed, manager_of, scheme_of
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 _UPDATE_SECONDS: Final = 300.0
 _INSTALL_SECONDS: Final = 1800.0

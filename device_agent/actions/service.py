@@ -5,9 +5,9 @@ from typing import Final
 
 from device_agent import inetd
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, service_name
-from device_agent.collectors.base import System
 from device_agent.collectors.services import is_booted
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 _SECONDS: Final = 120.0  # a unit may take its time to stop
 _KINDS: Final = (".service", ".socket")

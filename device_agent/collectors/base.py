@@ -1,9 +1,9 @@
 """What a collector is: one source of facts, which returns its section or says why it cannot."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
+
+from device_agent.system import System
 
 UNKNOWN: Final = "unknown"
 NOT_APPLICABLE: Final = "notapplicable"
@@ -17,23 +17,6 @@ class CannotTellError(Exception):
 
 class NoMeaningError(Exception):
     """The section has no meaning on this device; the text is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class System:
-    """The machine to look at: everything is read below `root`, programs run only when it is the machine itself."""
-
-    root: Path = Path("/")
-    is_root_user: bool = False
-
-    @property
-    def is_live(self) -> bool:
-        """Whether `root` is the running machine and not a prepared folder or a mounted image."""
-        return self.root == Path("/")
-
-    def path(self, absolute: str) -> Path:
-        """The place of an absolute path below `root`."""
-        return self.root / absolute.lstrip("/")
 
 
 class Collector(Protocol):

@@ -4,8 +4,9 @@ import json
 import shutil
 from typing import Any, Final
 
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 _TARGETS: Final = {"default": "reject", "%%REJECT%%": "reject", "DROP": "drop", "ACCEPT": "accept"}
 _UFW: Final = {"deny": "drop", "reject": "reject", "allow": "accept"}

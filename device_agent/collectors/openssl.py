@@ -3,9 +3,10 @@
 import re
 from typing import Final
 
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
 from device_agent.collectors.packages import Installed, installed
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 # The command-line package first, then the libraries, by the names of Debian, Fedora, Alpine and OpenWrt.
 _PACKAGES: Final = ("openssl", "libssl3t64", "libssl3", "libssl1.1", "openssl-libs", "libopenssl3", "libopenssl1.1")

@@ -2,7 +2,8 @@
 
 import platform
 
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
+from device_agent.system import System
 
 _PLACES = ("/etc/os-release", "/usr/lib/os-release")
 

@@ -4,8 +4,8 @@ import shutil
 from dataclasses import dataclass
 from typing import Final
 
-from device_agent.collectors.base import System
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 # A database that only its own manager has; the program alone may be installed as a mere tool.
 _DATABASES: Final = (

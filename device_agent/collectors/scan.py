@@ -13,9 +13,9 @@ from device_agent.collectors.base import (
     Collector,
     NoMeaningError,
     Section,
-    System,
     unavailable,
 )
+from device_agent.system import System
 
 COLLECTOR_SECONDS: Final = 60.0  # for one collector, its programs included
 _log = logging.getLogger(__name__)

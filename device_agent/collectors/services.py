@@ -5,8 +5,9 @@ import shutil
 from typing import Final
 
 from device_agent import inetd
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 _KINDS: Final = "--type=service,socket"
 _PLAIN: Final = ("--no-legend", "--plain", "--no-pager", "--full")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
+from device_agent.system import System
 
 _TABLES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
 _WAITING: Final = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; UDP sockets that are bound and not connected

@@ -4,9 +4,10 @@ import time
 from typing import Any, Final
 
 from device_agent.apt import apt_get, lists_refreshed_at, upgrades
-from device_agent.collectors.base import CannotTellError, Section, System
+from device_agent.collectors.base import CannotTellError, Section
 from device_agent.collectors.packages import manager_of, scheme_of
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 # Older lists do not know of newer updates, so that "nothing pending" would mean nothing.
 MAX_LISTS_AGE_DAYS: Final = 7

@@ -1,0 +1,16 @@
+"""The collectors of this agent, by the section that each of them finds."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from device_agent.collectors import firewall, openssl, os_release, services, sockets, updates
+from device_agent.collectors.base import Collector
+
+COLLECTORS: Final[Mapping[str, Collector]] = {
+    "os": os_release.collect,
+    "updates": updates.collect,
+    "openssl": openssl.collect,
+    "sockets": sockets.collect,
+    "services": services.collect,
+    "firewall": firewall.collect,
+}

@@ -1,0 +1,98 @@
+"""The agent with quick collectors and harmless actions, as a process of its own: everything else of it is the real one.
+
+`python -m tests.integration.agent.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` beside CONFIG as the
+kernel, and its actions `test.append` and `test.once` append a line to `done.txt` there. With STEP it kills itself as
+kill -9 does: `begin` (the command is written down), `plan` (what was there is written down), `apply` (done, and nobody
+knows), `finish` (written down, not told).
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from device_agent import journal
+from device_agent.actions.base import Action, Params, Plan, Verified
+from device_agent.actions.rescan import Rescan
+from device_agent.collectors.base import Section
+from device_agent.runtime import run
+from device_agent.settings import load
+from device_agent.system import System
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Append:
+    """Appends one line each time it is applied, so that a second time shows."""
+
+    def __init__(self, file: Path, die_at: str, *, is_repeatable: bool) -> None:
+        self._file = file
+        self._die_at = die_at
+        self.is_repeatable = is_repeatable
+
+    def check(self, params: Params) -> None:
+        del params
+
+    def plan(self, params: Params) -> Plan:
+        del params
+        return Plan(was={"was": str(self._lines())}, would="append a line")
+
+    def apply(self, params: Params, was: Mapping[str, str]) -> None:
+        del params, was
+        with self._file.open("a") as file:
+            file.write("done\n")
+        if self._die_at == "apply":
+            _die()
+
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+        del params
+        return Verified(str(self._lines()) != was["was"], {"is": str(self._lines())})
+
+    def undo(self, params: Params, was: Mapping[str, str]) -> str:
+        del params, was
+        return "not undone"
+
+    def _lines(self) -> int:
+        return len(self._file.read_text().splitlines()) if self._file.exists() else 0
+
+
+def _dying(method: Any) -> Any:
+    def then_die(*arguments: Any) -> Any:
+        method(*arguments)
+        _die()
+
+    return then_die
+
+
+def main(config: Path, die_at: str) -> None:
+    folder = config.parent
+
+    def posture(system: System) -> Section:
+        del system
+        file = folder / "posture.txt"
+        kernel = file.read_text().strip() if file.exists() else "first"
+        return {"state": "ok", "id": "test", "version": "1", "kernel": kernel, "machine": "none"}
+
+    method = {"begin": "begin", "plan": "planned", "finish": "finish"}.get(die_at)
+    if method is not None:
+        setattr(journal.Journal, method, _dying(getattr(journal.Journal, method)))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    done = folder / "done.txt"
+    actions: dict[str, Action] = {
+        "rescan": Rescan(),
+        "test.append": _Append(done, die_at, is_repeatable=True),
+        "test.once": _Append(done, die_at, is_repeatable=False),
+    }
+    run(load(config), System(), stop, collectors={"os": posture}, actions=actions)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")
