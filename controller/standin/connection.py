@@ -15,6 +15,7 @@ from controller.standin.frames import FrameBuffer, FrameTooLargeError
 from controller.standin.limits import (
     IDLE_TIMEOUT_SECONDS,
     KEEPALIVE_MULTIPLIER,
+    MAX_CONNECTIONS_PER_NODE,
     MAX_OUTBOUND_BYTES,
 )
 from controller.standin.registry import Registry
@@ -45,11 +46,13 @@ class Connection(asyncio.Protocol):
     # asyncio.Protocol ---------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit
         peer: tuple[Any, ...] = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 -- placeholder for a socket that is already gone
         endpoint = Endpoint(self._node, self._listener, self._sockport, str(peer[0]), int(peer[1]))
         self.channel = Channel(self._registry, self, endpoint, _common_name(transport))
+        if len(self._live) >= MAX_CONNECTIONS_PER_NODE:
+            self.abort()
+            return
         self._live.add(self)
         self._timer = self._loop.call_later(IDLE_TIMEOUT_SECONDS, self._idle)
 

@@ -225,7 +225,8 @@ def _port(ports: tuple[int, ...], number: int) -> int:
 def _listen(host: str, port: int) -> socket.socket:
     """Bind now, so that a free port is known; a restarted node gets its port back while old sockets linger."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sets TCP_NODELAY only where the protocol is named; without it answers wait 40 ms for an ACK
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))

@@ -48,6 +48,7 @@ _AUTHZ_DEFAULTS: dict[str, Any] = {
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION_PART = re.compile(r"(\d{1,9})(ms|s|m|h|d|w)")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+_MAX_CACHE_ENTRIES = 1_048_576  # EMQX `authorization.cache.max_size`
 _MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 
 
@@ -170,6 +171,12 @@ class Settings:
             seconds(cache["ttl"])
         except ValueError as error:
             raise BadSettingError("authorization.cache.ttl", cache["ttl"], str(error)) from error
+        size = cache["max_size"]
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MAX_CACHE_ENTRIES:
+            raise BadSettingError("authorization.cache.max_size", size, "out_of_range")
+        excludes = cache["excludes"]
+        if not isinstance(excludes, list) or not all(isinstance(topic, str) for topic in excludes):
+            raise BadSettingError("authorization.cache.excludes", excludes, "bad_array_value")
         merged["cache"] = cache
         self.authz = merged
         return copy.deepcopy(merged)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.contract.target import Lab
-from tests.support.mqtt_probe import Probe
+from tests.support.mqtt_probe import Probe, eventually
 
 WINDOW, QUEUE = 32, 1000
 
@@ -65,8 +65,12 @@ def test_the_queue_of_an_absent_session_drops_the_oldest_in_silence(lab: Lab) ->
     controller.leave()
     lab.until_known(controller.clientid, connected=False)
     _publish_many(lab.enter("dev"), topic, QUEUE + 500)
-    row = lab.api.get(f"/clients/{controller.clientid}").json()
-    assert (row["mqueue_len"], row["mqueue_dropped"]) == (QUEUE, 500)
+
+    def counted() -> bool:
+        row = lab.api.get(f"/clients/{controller.clientid}").json()
+        return (row["mqueue_len"], row["mqueue_dropped"]) == (QUEUE, 500)
+
+    eventually(counted, "the row counts what was dropped")
     again = lab.probe("controller", clean=False, expiry=3600)
     assert again.connect().session_present
     assert _numbers(again, QUEUE) == list(range(500, QUEUE + 500))

@@ -124,6 +124,8 @@ def _watch_presence(lab: Lab, *names: str) -> Probe:
     watcher = lab.enter("watcher", node=1)
     topics = [f"$SYS/brokers/+/clients/{lab.name(name)}/+" for name in names]
     assert watcher.subscribe(*topics) == [1] * len(topics)
+    for topic in topics:
+        lab.until_subscribed(watcher.clientid, topic)
     return watcher
 
 

@@ -19,6 +19,7 @@ from controller.standin.api.web import ApiError, Context, Request, Response, Rou
 from controller.standin.bans import BAN_KINDS, BadBanError, Ban, BanKind, normalise
 from controller.standin.limits import MAX_BANS
 
+_MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999, as far as RFC 3339 writes
 _ERLANG_LINE = 76  # columns after which the recorded message goes to the next line
 _EXACT: tuple[BanKind, ...] = ("clientid", "username", "peerhost")
 _LIKE: dict[str, tuple[BanKind, ...]] = {
@@ -47,7 +48,7 @@ def row(ban: Ban) -> dict[str, Any]:
 
 
 def _epoch(path: str, value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_EPOCH_SECONDS:
         return value
     if isinstance(value, str):
         try:

@@ -95,10 +95,10 @@ class HttpConnection(asyncio.Protocol):
             headers.append(("content-length", str(len(response.body))))
         if response.content_type is not None:
             headers.append(("content-type", response.content_type))
-        self._write(h11.Response(status_code=response.status, headers=headers))
+        events: list[h11.Event] = [h11.Response(status_code=response.status, headers=headers)]
         if response.body:
-            self._write(h11.Data(data=response.body))
-        self._write(h11.EndOfMessage())
+            events.append(h11.Data(data=response.body))
+        self._write(*events, h11.EndOfMessage())
 
     def _refuse(self, response: Response) -> None:
         if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -106,7 +106,7 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    def _write(self, event: h11.Event) -> None:
-        data = self._http.send(event)
+    def _write(self, *events: h11.Event) -> None:
+        data = b"".join(self._http.send(event) or b"" for event in events)
         if data and self._transport is not None:
             self._transport.write(data)

@@ -4,6 +4,7 @@ import base64
 import binascii
 import hmac
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from urllib.parse import parse_qsl, unquote
 
 from controller.standin.registry import Registry
 from controller.standin.state import NodeState
+
+_LOG = logging.getLogger(__name__)
 
 NOT_FOUND_PAGE = b"<html><head><title>404 - NOT FOUND</title></head><body><h1>404 - NOT FOUND</h1></body></html>"
 
@@ -142,6 +145,10 @@ class Api:
                 return handler(self.context, request)
             except ApiError as error:
                 return error.response
+            except Exception as error:  # noqa: BLE001 -- the outermost edge of a request
+                # as EMQX: a handler that fails answers 500 and harms no other request
+                _LOG.exception("%s %s failed", method, path)
+                return ApiError(500, "INTERNAL_ERROR", f"error, {type(error).__name__}, {error}").response
         return Response(404, NOT_FOUND_PAGE, "text/html")
 
     def _authorize(self, header: str | None, path: str) -> None:

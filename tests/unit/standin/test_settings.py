@@ -46,7 +46,13 @@ def test_a_bad_change_changes_nothing(change: dict[str, object]) -> None:
 def test_authorization_settings() -> None:
     settings = Settings()
     assert settings.put_authz({"no_match": "deny"})["cache"]["ttl"] == "1m"
-    for bad in ({"no_match": "maybe"}, {"cache": {"ttl": "x"}}, {"cache": {"nosuch": 1}}):
+    for bad in (
+        {"no_match": "maybe"},
+        {"cache": {"ttl": "x"}},
+        {"cache": {"nosuch": 1}},
+        {"cache": {"max_size": "x"}},
+        {"cache": {"excludes": 5}},
+    ):
         with pytest.raises(BadSettingError):
             settings.put_authz(bad)
     assert settings.authz["no_match"] == "deny"
