@@ -47,7 +47,7 @@ def _asyncapi() -> dict[str, Any]:
         }
         # Written from the controller's side, which is the application this document describes.
         operations[name] = {
-            "action": "receive" if "/up/" in address else "send",
+            "action": "receive" if name in set(topics.Up) else "send",
             "channel": {"$ref": f"#/channels/{name}"},
             "bindings": {"mqtt": {"qos": 1, "retain": name == "status"}},
         }
