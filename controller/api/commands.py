@@ -34,7 +34,10 @@ class NewCommand(Body):
 
     device_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
     action: ActionName
-    params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
+    params: Annotated[
+        dict[ParamName, ParamValue],
+        Field(max_length=MAX_PARAMS, default_factory=dict, json_schema_extra={"additionalProperties": False}),
+    ]
     dry_run: bool = False
     within: Annotated[Duration | None, AfterValidator(lambda value: None if value is None else _sensible(value))] = None
 

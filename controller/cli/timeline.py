@@ -61,7 +61,7 @@ def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[Line]:
     """Each call to the broker and its answer; the same asked of several nodes is one line."""
     for (what, call, answer), group in groupby(steps, _asked):
         nodes = " ".join(_node(step) for step in group).strip()
-        yield Line(safe(f"{what:<16} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
+        yield Line(safe(f"{what:<19} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
 
 
 def _asked(step: dict[str, Any]) -> tuple[str, str, str]:

@@ -1,0 +1,110 @@
+"""The API in process over a real store: `async with api(path) as it: await it.client.get(...)`."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from controller.api.context import Services
+from controller.api.guard import digest_of
+from controller.api.server import create_api
+from controller.domain.policy import PolicySet
+from controller.ports.errors import ControllerError
+from controller.ports.messages import Incoming
+from controller.ports.store import Token
+from controller.service.settings import Settings
+from schemas.posture import digest_of as posture_digest
+from schemas.topics import up_branch
+from tests.support.world import World, world
+
+TOKEN = "cordon_for-tests"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+SETTINGS: dict[str, Any] = {
+    "mqtt": {"servers": ["mqtt://127.0.0.1:1"]},
+    "emqx": {"api": ["http://127.0.0.1:1"], "key_file": "/nowhere"},
+    "store": {"path": "/nowhere"},
+    "policy": {"paths": ["/nowhere"]},
+    "commands": {"signing_key": "/nowhere"},
+}
+
+
+@dataclass(slots=True)
+class Api:
+    """One API with what is behind it; `reload`: what reading the policies again yields or raises."""
+
+    world: World
+    app: FastAPI
+    client: httpx.AsyncClient
+    services: Services
+    reload: list[PolicySet | ControllerError]
+
+    async def report(self, device_id: str, *, ports: tuple[int, ...] = (), seq: int = 1) -> None:
+        """A full report of the device with these listening ports comes in."""
+        message = report_message(device_id, ports, seq)
+        await self.world.ingest.take([replace(message, received_at=self.world.clock.monotonic())])
+
+    async def json(self, method: str, path: str, status: int = 200, body: Any = None) -> Any:
+        """The answer to a request of the operator `tests`, whose status has to be `status`."""
+        response = await self.client.request(method, path, json=body)
+        assert response.status_code == status, response.text
+        return response.json() if response.content else None
+
+
+def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: str = "b1") -> Incoming:
+    """A full report as it comes off the link."""
+    sections = {
+        "sockets": {
+            "state": "ok",
+            "listening": [{"proto": "tcp", "address": "0.0.0.0", "port": port} for port in ports],
+        }
+    }
+    report = {
+        "v": 1,
+        "kind": "full",
+        "device_id": device_id,
+        "seq": seq,
+        "sent_at": "2026-11-23T10:00:00Z",
+        "boot_id": boot_id,
+        "agent": "1.0",
+        "digest": posture_digest(sections),
+        "sections": sections,
+    }
+    topic = up_branch(device_id).replace("#", "posture")
+    return Incoming(topic, json.dumps(report).encode(), 1, retain=False, dup=False, ticket=seq, received_at=0.0)
+
+
+@contextlib.asynccontextmanager
+async def api(path: Path, policy_set: PolicySet | None = None) -> AsyncIterator[Api]:
+    """An API whose one token is `TOKEN`, named `tests`."""
+    async with world(path, policy_set) as one:
+        await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at))
+        reload: list[PolicySet | ControllerError] = []
+
+        def reload_policies() -> PolicySet:
+            fresh = reload.pop(0) if reload else one.keeper.policies
+            if isinstance(fresh, ControllerError):
+                raise fresh
+            one.keeper.use(fresh)
+            return fresh
+
+        services = Services(
+            keeper=one.keeper,
+            store=one.store,
+            messages=one.link,
+            outbox=one.outbox,
+            reconciler=one.reconciler,
+            ingest=one.ingest,
+            broker=one.broker,
+            settings=Settings.model_validate(SETTINGS),
+            started_at=one.clock.at,
+            reload_policies=reload_policies,
+        )
+        app = create_api(services)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://cordon", headers=HEADERS) as client:
+            yield Api(one, app, client, services, reload)

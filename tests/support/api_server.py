@@ -1,0 +1,78 @@
+"""The API on a real socket: `with ApiServer(path) as server: server.url`."""
+
+import asyncio
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import uvicorn
+
+from tests.support.api import api
+
+_START_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 10.0
+
+
+class ApiServer:
+    """One API over a real store, served by uvicorn on a thread with its own loop; `devices` have reported once.
+
+    `certificate` and `key` make it speak TLS.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        devices: dict[str, tuple[int, ...]],
+        *,
+        certificate: Path | None = None,
+        key: Path | None = None,
+    ) -> None:
+        self._path = path
+        self._devices = devices
+        self._tls = {} if certificate is None else {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        scheme = "https" if self._tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._ready = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="api-server")
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(_START_SECONDS), "the API did not start"
+        if self._failure is not None:
+            self._thread.join()
+            self._socket.close()
+            raise self._failure
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(_STOP_SECONDS)
+        self._socket.close()
+        assert not self._thread.is_alive(), "the API did not stop"
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as e:  # noqa: BLE001 - handed to the thread that started this one
+            self._failure = e
+            self._ready.set()
+
+    async def _serve(self) -> None:
+        async with api(self._path) as one, asyncio.TaskGroup() as group:
+            for device_id, ports in self._devices.items():
+                await one.report(device_id, ports=ports)
+            await one.world.drain()
+            working = group.create_task(one.world.outbox.run())
+            config = uvicorn.Config(one.app, log_config=None, lifespan="off", **self._tls)  # type: ignore[arg-type]  # paths
+            self._server = uvicorn.Server(config)
+            self._ready.set()
+            await self._server.serve(sockets=[self._socket])
+            working.cancel()

@@ -1,0 +1,85 @@
+"""Finding devices, looking at one, labelling it."""
+
+import pytest
+
+from tests.support.api import Api
+
+BASE = "/api/v1/devices"
+
+
+async def _ids(api: Api, query: str) -> list[str]:
+    page = await api.json("GET", f"{BASE}?{query}")
+    return [one["device_id"] for one in page["items"]]
+
+
+async def test_list_filters_and_pages(api: Api) -> None:
+    for number in range(5):
+        await api.report(f"edge-{number}", ports=(23,) if number == 3 else ())
+    await api.world.timers.tick()
+    api.world.clock.at += 301
+    await api.report("edge-0", seq=2)
+    await api.world.timers.tick()
+    assert await _ids(api, "") == [f"edge-{number}" for number in range(5)]
+    assert await _ids(api, "level=restricted") == ["edge-3"]
+    assert await _ids(api, "rule=telnet") == ["edge-3"]
+    assert await _ids(api, "rule=p/telnet") == ["edge-3"]
+    assert await _ids(api, "rule=p/docker") == []
+    assert await _ids(api, "stale=false") == ["edge-0"]
+    assert await _ids(api, "stale=true&limit=2&offset=1") == ["edge-2", "edge-3"]
+    assert await _ids(api, "search=EDGE-4") == ["edge-4"]
+    page = await api.json("GET", f"{BASE}?limit=2")
+    assert (page["total"], page["limit"], page["offset"], len(page["items"])) == (5, 2, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "offset=-1", "level=banned", "search=%00", f"search={'x' * 201}"]
+)
+async def test_bounds_are_held(api: Api, query: str) -> None:
+    answer = await api.json("GET", f"{BASE}?{query}", 422)
+    assert answer["error"]["code"] == "invalid"
+    assert query.partition("=")[0] in answer["error"]["message"]
+
+
+async def test_show_tells_why(api: Api) -> None:
+    await api.report("edge-1", ports=(23,))
+    await api.world.drain()
+    found = await api.json("GET", f"{BASE}/edge-1")
+    assert found["level"] == "restricted"
+    assert found["case"]["causes"] == ["p/telnet"]
+    assert found["case"]["proven"] is True
+    assert found["case"]["opened_at"] == "2027-01-15T08:00:00.000Z"
+    assert found["case"]["until_released"] is False
+    assert found["not_satisfied"] == {"fail": 1}
+    assert [(one["rule"], one["result"], one["severity"]) for one in found["findings"]] == [
+        ("p/telnet", "fail", "high")
+    ]
+    kinds = [line["kind"] for line in found["timeline"]]
+    assert kinds.index("first report") < kinds.index("contained") < kinds.index("containment proven")
+    assert found["commands"][0]["action"] == "service.disable"
+    assert found["recent_commands"][0]["params"] == {"name": "telnetd"}
+    assert found["report"]["seq"] == 1
+
+
+async def test_show_of_a_device_that_never_reported(api: Api) -> None:
+    answer = await api.json("GET", f"{BASE}/nobody", 404)
+    assert answer == {"error": {"code": "device_unknown", "message": "no device nobody has ever reported"}}
+
+
+async def test_report_as_it_was_accepted(api: Api) -> None:
+    await api.report("edge-1", ports=(22,))
+    found = await api.json("GET", f"{BASE}/edge-1/report")
+    assert found["sockets"]["listening"][0]["port"] == 22
+    assert found["firewall"] is None
+
+
+async def test_labels(api: Api) -> None:
+    await api.report("edge-1")
+    found = await api.json("PUT", f"{BASE}/edge-1/labels", body={"device_class": "lab", "tags": ["a/b", "a/b", "c"]})
+    assert (found["device_class"], found["tags"]) == ("lab", ["a/b", "c"])
+    found = await api.json("PUT", f"{BASE}/edge-1/labels", body={"tags": []})
+    assert (found["device_class"], found["tags"]) == ("lab", [])
+    (line,) = await api.world.store.audit(device_id="edge-1", kind="labelled", limit=1)
+    assert line.entry.actor == "operator:tests"
+    await api.json("PUT", f"{BASE}/edge-1/labels", 422, body={"tags": ["with blank"]})
+    await api.json("PUT", f"{BASE}/edge-1/labels", 422, body={"klass": "typo"})
+    await api.json("PUT", f"{BASE}/nobody/labels", 404, body={"tags": []})

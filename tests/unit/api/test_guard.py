@@ -1,0 +1,96 @@
+"""Who gets in."""
+
+import hashlib
+
+import pytest
+
+from controller.api.guard import MAX_FAILURES, MAX_PEERS, WINDOW, Failures, digest_of, match, new_token
+from controller.ports.store import Token
+from tests.support.api import TOKEN, Api
+
+PATHS = ["devices", "quarantine", "commands", "policies", "audit", "dead-letters", "broker", "tokens"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer " + "x" * 5000]
+)
+async def test_nobody_without_a_token(api: Api, path: str, header: str) -> None:
+    response = await api.client.get(f"/api/v1/{path}", headers={"Authorization": header})
+    assert response.status_code == 401
+    assert response.headers["www-authenticate"] == 'Bearer realm="cordon"'
+    assert set(response.json()["error"]) == {"code", "message"}
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/api/docs", "/api/openapi.json"])
+async def test_open_to_all(api: Api, path: str) -> None:
+    response = await api.client.get(path, headers={"Authorization": ""})
+    assert response.status_code == 200
+
+
+async def test_every_other_route_asks_for_a_token(api: Api) -> None:
+    openapi = api.app.openapi()
+    for path, methods in openapi["paths"].items():
+        for method in methods:
+            if path.startswith("/api/"):
+                filled = path.replace("{device_id}", "d").replace("{command_id}", "c").replace("{name}", "n")
+                response = await api.client.request(method, filled, headers={"Authorization": "Bearer no"}, json={})
+                assert response.status_code in (401, 429), f"{method} {path}"
+
+
+async def test_guessing_is_slowed_and_a_good_token_is_still_let_in(api: Api) -> None:
+    bad = {"Authorization": "Bearer guess"}
+    for _ in range(MAX_FAILURES):
+        assert (await api.client.get("/api/v1/tokens", headers=bad)).status_code == 401
+    refused = await api.client.get("/api/v1/tokens", headers=bad)
+    assert refused.status_code == 429
+    assert 0 < int(refused.headers["retry-after"]) <= WINDOW + 1
+    assert (await api.client.get("/api/v1/tokens")).status_code == 200
+    api.world.clock.at += WINDOW
+    assert (await api.client.get("/api/v1/tokens", headers=bad)).status_code == 401
+
+
+def test_failures_are_counted_for_each_peer_and_bounded() -> None:
+    failures = Failures(lambda: 0.0)
+    for _ in range(MAX_FAILURES):
+        assert failures.note("a") == 0.0
+    assert failures.note("a") == WINDOW
+    assert failures.note("b") == 0.0
+    for number in range(MAX_PEERS):
+        failures.note(f"peer-{number}")
+    assert failures.note("a") == 0.0  # forgotten: memory is bounded, and guessing 256 bits stays hopeless
+
+
+def test_tokens_are_long_random_and_kept_as_digests_only() -> None:
+    one, other = new_token(), new_token()
+    assert one != other
+    assert one.startswith("cordon_")
+    assert len(one) >= 50
+    assert digest_of(one) == hashlib.sha256(one.encode()).hexdigest()
+    tokens = [Token("a", digest_of(one), 0.0), Token("b", digest_of(other), 0.0)]
+    assert match(one, tokens) == "a"
+    assert match(other, tokens) == "b"
+    assert match(one[:-1], tokens) is None
+    assert match("\ud800", tokens) is None
+
+
+async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
+    made = await api.json("POST", "/api/v1/tokens", 201, {"name": "bob"})
+    as_bob = {"Authorization": f"Bearer {made['token']}"}
+    assert (await api.client.get("/api/v1/tokens", headers=as_bob)).status_code == 200
+    listed = await api.client.get("/api/v1/tokens")
+    assert [one["name"] for one in listed.json()["items"]] == ["bob", "tests"]
+    assert made["token"] not in listed.text
+    assert digest_of(made["token"]) not in listed.text
+    await api.json("POST", "/api/v1/tokens", 409, {"name": "bob"})
+    await api.json("DELETE", "/api/v1/tokens/bob", 204)
+    assert (await api.client.get("/api/v1/tokens", headers=as_bob)).status_code == 401
+    await api.json("DELETE", "/api/v1/tokens/bob", 404)
+    last = await api.json("DELETE", "/api/v1/tokens/tests", 409)
+    assert last["error"]["code"] == "last_token"
+    lines = await api.world.store.audit(newest_first=False)
+    told = [(line.entry.kind, line.entry.actor, line.entry.detail) for line in lines]
+    assert told == [
+        ("token created", "operator:tests", {"name": "bob"}),
+        ("token revoked", "operator:tests", {"name": "bob"}),
+    ]

@@ -1,0 +1,81 @@
+"""Alive, ready, measured."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from controller.api.health import reasons_against
+from controller.ports.errors import BrokerUnreachableError
+from controller.ports.messages import Incoming, LinkState
+from controller.ports.store import StoreHealth
+from tests.support.api import Api
+
+
+async def _metrics(api: Api) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    text = (await api.client.get("/metrics")).text
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
+    return found
+
+
+async def test_ready_once_the_broker_was_read(api: Api) -> None:
+    assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API has not been read yet"]
+    await api.world.reconciler.reconcile()
+    assert await api.json("GET", "/readyz") == {"ready": True, "reasons": []}
+    api.world.clock.at += 60
+    assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API is slow"]
+    api.world.reconciler.trouble = "no answer"
+    assert (await api.json("GET", "/readyz", 503))["reasons"] == ["broker API: no answer"]
+    assert await api.json("GET", "/healthz") == {"status": "ok"}
+
+
+async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.world.reconciler.reconcile()
+    down = LinkState(False, "", "", 0.0, "refused")
+    monkeypatch.setattr(type(api.world.link), "state", property(lambda _self: down))
+    monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: StoreHealth("disk full", 1.0)))
+    reasons = reasons_against(api.services, api.world.clock.at)
+    assert reasons == ("MQTT link is down: refused", "store cannot write: disk full")
+    metrics = await _metrics(api)
+    assert metrics["cordon_link_connected"][()] == 0
+    assert metrics["cordon_store_trouble"][()] == 1
+
+
+async def test_metrics_count_and_never_name_a_device(api: Api) -> None:
+    await api.report("edge-1", ports=(23,))
+    await api.report("edge-2")
+    await api.world.ingest.take([Incoming("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
+    await api.world.drain()
+    metrics = await _metrics(api)
+    assert metrics["cordon_messages_received_total"][()] == 3
+    assert metrics["cordon_posture_total"][(("kind", "full"),)] == 2
+    assert metrics["cordon_messages_refused_total"][(("reason", "malformed"),)] == 1
+    assert metrics["cordon_devices"][(("level", "restricted"), ("stale", "false"))] == 1
+    assert metrics["cordon_devices"][(("level", "none"), ("stale", "false"))] == 1
+    assert metrics["cordon_effects_pending"][()] == 0
+    assert metrics["cordon_effects_done_total"][()] == 2
+    assert metrics["cordon_contain_seconds_count"][()] == 1
+    assert metrics["cordon_store_rows"][(("table", "devices"),)] == 2
+    assert metrics["cordon_store_bytes"][()] > 0
+    assert "edge-" not in (await api.client.get("/metrics")).text
+
+
+async def test_broker_ping_and_comparison(api: Api) -> None:
+    await api.report("edge-1", ports=(23,))
+    await api.world.drain()
+    api.world.broker.rules_held.clear()
+    found = await api.json("POST", "/api/v1/broker/reconcile")
+    assert found["items"] == [{"device_id": "edge-1", "what": "the rules of the restriction are missing"}]
+    await api.world.drain()
+    assert (await api.json("POST", "/api/v1/broker/reconcile"))["items"] == []
+    status = await api.json("GET", "/api/v1/broker")
+    assert status["nodes"] == [{"url": "memory", "answers": True, "detail": "5.8.9"}]
+    assert status["comparison"] == {"last_pass": "2027-01-15T08:00:00.000Z", "trouble": "", "repaired": 1}
+    assert status["link"]["connected"] is True
+
+
+async def test_a_broker_that_does_not_answer_is_told(api: Api) -> None:
+    api.world.broker.fails.append(BrokerUnreachableError("no node answered"))
+    answer = await api.json("POST", "/api/v1/broker/reconcile", 503)
+    assert answer["error"] == {"code": "broker_unreachable", "message": "no node answered"}

@@ -1,0 +1,97 @@
+"""Containing and releasing by hand."""
+
+from typing import Any
+
+import pytest
+
+from controller.ports.broker import restriction
+from controller.ports.store import StoreHealth
+from tests.support.api import Api
+
+BASE = "/api/v1/quarantine"
+
+
+async def _contain(api: Api, body: dict[str, Any], status: int = 200) -> Any:
+    return await api.json("PUT", f"{BASE}/edge-1", status, body)
+
+
+async def test_restrict_is_kept_and_then_proven_at_the_broker(api: Api) -> None:
+    await api.report("edge-1")
+    decision = await _contain(api, {"level": "restricted", "reason": "looks odd", "for": "2h"})
+    assert (decision["decision"], decision["level"]) == ("contained", "restricted")
+    assert decision["case"]["proven"] is False
+    assert decision["case"]["by"] == "operator:tests"
+    assert decision["case"]["hold_until"] == "2027-01-15T10:00:00.000Z"
+    await api.world.drain()
+    assert api.world.broker.rules_held["edge-1"] == restriction("edge-1")
+    page = await api.json("GET", BASE)
+    assert [(one["device_id"], one["case"]["proven"]) for one in page["items"]] == [("edge-1", True)]
+    assert (await api.json("GET", f"{BASE}?level=isolated"))["total"] == 0
+
+
+async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
+    await api.report("edge-1")
+    decision = await _contain(api, {"level": "isolated", "reason": "now"})
+    assert decision["case"]["until_released"] is True
+    assert decision["case"]["isolate_until"] is None
+    await api.world.drain()
+    assert "edge-1" in api.world.broker.bans_held
+    weaker = await _contain(api, {"level": "restricted", "reason": "weaker"})
+    assert (weaker["decision"], weaker["level"]) == ("containment kept", "isolated")
+    for decided, level in (("stepped down", "restricted"), ("release decided", "none"), ("nothing to release", "none")):
+        decision = await api.json("POST", f"{BASE}/edge-1/release", body={"reason": "fine"})
+        assert (decision["decision"], decision["level"]) == (decided, level)
+        await api.world.drain()
+    assert api.world.broker.bans_held == {}
+    assert api.world.broker.rules_held == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"level": "restricted"},
+        {"level": "restricted", "reason": ""},
+        {"level": "restricted", "reason": "  "},
+        {"level": "restricted", "reason": "bell\x07"},
+        {"level": "restricted", "reason": "x" * 501},
+        {"level": "none", "reason": "no"},
+        {"level": "restricted", "reason": "no", "for": "soon"},
+        {"level": "restricted", "reason": "no", "for": "99999999d"},
+        {"level": "restricted", "reason": "no", "untill": "2h"},
+    ],
+)
+async def test_what_is_no_decision_changes_nothing(api: Api, body: dict[str, Any]) -> None:
+    await api.report("edge-1")
+    before = api.world.keeper.get("edge-1")
+    answer = await _contain(api, body, 422)
+    assert answer["error"]["code"] == "invalid"
+    assert api.world.keeper.get("edge-1") is before
+
+
+async def test_a_device_that_never_reported_is_not_made_up(api: Api) -> None:
+    await _contain(api, {"level": "restricted", "reason": "who"}, 404)
+    await api.json("POST", f"{BASE}/edge-1/release", 404, {"reason": "who"})
+    assert api.world.keeper.devices == {}
+
+
+async def test_nothing_is_decided_while_the_store_cannot_write(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    await api.report("edge-1")
+    sick = StoreHealth("no room left", 1.0)
+    monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: sick))
+    for method, path, body in (
+        ("PUT", f"{BASE}/edge-1", {"level": "isolated", "reason": "now"}),
+        ("POST", f"{BASE}/edge-1/release", {"reason": "now"}),
+        ("POST", "/api/v1/commands", {"device_id": "edge-1", "action": "rescan"}),
+        ("PUT", "/api/v1/devices/edge-1/labels", {"tags": ["x"]}),
+        ("POST", "/api/v1/tokens", {"name": "x"}),
+    ):
+        response = await api.client.request(method, path, json=body)
+        assert response.status_code == 503, path
+        assert response.headers["retry-after"] == "5"
+        assert response.json()["error"] == {
+            "code": "store_not_writable",
+            "message": "nothing can be decided now: no room left",
+        }
+    device = api.world.keeper.get("edge-1")
+    assert device is not None
+    assert device.case is None

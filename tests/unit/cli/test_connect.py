@@ -1,0 +1,78 @@
+"""Where the API is and how to get in: command line, environment, configuration, in this order."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.cli.client import Client, Endpoint
+from controller.cli.connect import DEFAULT_URL, Where, endpoint_of
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.new_config import Answers, config_text
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration whose API listens everywhere, with a token beside it."""
+    answers = Answers(tmp_path, tmp_path / "db", ("mqtt://a:1",), ("http://a:2",), "0.0.0.0:9999", "cordon-controller")
+    path = tmp_path / "cordon.toml"
+    path.write_text(config_text(answers))
+    (tmp_path / "operator.token").write_text("from-config\n")
+    return path
+
+
+def test_defaults() -> None:
+    assert endpoint_of(Where(), {"CORDON_URL": "http://x:1", "CORDON_TOKEN": "t"}) == Endpoint("http://x:1", "t")
+    assert endpoint_of(Where(token="t", url=None), {"CORDON_TOKEN": "u", "CORDON_URL": ""}).token == "t"
+
+
+def test_command_line_before_environment_before_configuration(config: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine"
+    file.write_text(" from-file \n")
+    here = Where(config=config)
+    assert endpoint_of(here, {}) == Endpoint("http://127.0.0.1:9999", "from-config")
+    assert endpoint_of(Where(), {"CORDON_CONFIG": str(config)}) == Endpoint("http://127.0.0.1:9999", "from-config")
+    assert endpoint_of(here, {"CORDON_TOKEN": "from-env"}).token == "from-env"
+    assert endpoint_of(here, {"CORDON_TOKEN_FILE": str(file)}).token == "from-file"
+    assert endpoint_of(Where(token_file=file), {"CORDON_TOKEN": "from-env"}).token == "from-file"
+    assert endpoint_of(Where(url="http://h:1", config=config), {}).url == "http://h:1"
+
+
+def test_the_token_of_a_configuration_goes_to_its_own_api_only(config: Path) -> None:
+    assert endpoint_of(Where(url="http://elsewhere:1", config=config), {}).token is None
+    assert endpoint_of(Where(url="http://127.0.0.1:9999", config=config), {}).token == "from-config"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_token_file_without_a_token(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "token"
+    file.write_bytes(content)
+    with pytest.raises(CliError, match="token") as caught:
+        endpoint_of(Where(token_file=file, url=DEFAULT_URL), {})
+    assert caught.value.code is ExitCode.USAGE
+
+
+def test_files_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="cannot be read"):
+        endpoint_of(Where(token_file=tmp_path / "none", url=DEFAULT_URL), {})
+    with pytest.raises(CliError, match="cannot be read"):
+        endpoint_of(Where(config=tmp_path / "none"), {})
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "a:1", "http://", "http://a/path"])
+def test_addresses_that_are_none(url: str) -> None:
+    with pytest.raises(CliError, match="address") as caught:
+        Client(Endpoint(url, None))
+    assert caught.value.code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:1", "http://controller.example:1", "http://localhost.example:1"])
+def test_a_token_leaves_this_machine_encrypted_or_not_at_all(url: str) -> None:
+    with pytest.raises(CliError, match="clear text"):
+        Client(Endpoint(url, "t"))
+    Client(Endpoint(url, "t", unsafe_http=True))
+    Client(Endpoint(url.replace("http:", "https:"), "t"))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
+def test_on_this_machine_plain_http_is_fine(url: str) -> None:
+    Client(Endpoint(url, "t"))

@@ -1,0 +1,66 @@
+"""How answers reach people and programs."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.cli.output import Format, ago, exact, print_json, safe, show, span
+
+NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("edge-1", "edge-1"),
+        ("grüße 日本", "grüße 日本"),
+        ("\x1b[2Jgone", "\\x1b[2Jgone"),
+        ("a\nb\tc", "a\\x0ab\\x09c"),
+        ("\u202eevil", "\\u202eevil"),
+        ("\U000e0041", "\\U000e0041"),
+        ("[red]no markup[/red]", "[red]no markup[/red]"),
+        (None, "None"),
+    ],
+)
+def test_safe_leaves_nothing_for_a_terminal_to_act_on(text: object, shown: str) -> None:
+    assert safe(text) == shown
+
+
+@given(st.text())
+def test_safe_text_is_printable_and_keeps_printable_text(text: str) -> None:
+    shown = safe(text)
+    assert all(c.isprintable() or c.isspace() for c in shown)
+    assert not set(shown) & {"\n", "\r", "\x1b", "\x9b"}
+    if text.isprintable():
+        assert shown == text
+
+
+def test_json_is_ascii_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"device_id": "a", "text": "\x1b\u202e"}])
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert "\x1b" not in out
+    assert json.loads(out) == [{"device_id": "a", "text": "\x1b\u202e"}]
+
+
+def test_a_table_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Format.TABLE, [], ("device", "level"), [("edge-1", "none"), ("e\x1b", "isolated")])
+    assert capsys.readouterr().out == "device  level\nedge-1  none\ne\\x1b   isolated\n"
+
+
+def test_nothing_is_said_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Format.TABLE, [], ("device",), [], empty="no device fits")
+    assert capsys.readouterr() == ("", "no device fits\n")
+    show(Format.JSON, [], ("device",), [], empty="no device fits")
+    assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_times_as_people_say_them() -> None:
+    assert ago("2026-11-23T09:59:48.000Z", NOW) == "12s ago"
+    assert ago("2026-11-23T10:05:00.000Z", NOW) == "in 5m"
+    assert ago(None, NOW) == "-"
+    assert [span(seconds) for seconds in (0, 59, 90, 7200, 86_400 * 3)] == ["0s", "59s", "2m", "2h", "3d"]
+    assert [exact(seconds) for seconds in (0.0123, 1.5)] == ["12.3 ms", "1.50 s"]

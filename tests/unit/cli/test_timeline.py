@@ -1,0 +1,158 @@
+"""The record as a story."""
+
+from typing import Any
+
+import pytest
+
+from controller.cli.portrait import print_portrait
+from controller.cli.timeline import Line, lines_of
+
+
+def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: Any) -> dict[str, Any]:
+    return {
+        "seq": 1,
+        "at": "2026-11-23T10:00:00.123Z",
+        "kind": kind,
+        "device_id": "edge-1",
+        "actor": actor,
+        "case_id": "c1",
+        "alert": alert,
+        "detail": detail,
+    }
+
+
+def _one(entry: dict[str, Any]) -> Line:
+    (line,) = lines_of([entry])
+    return line
+
+
+@pytest.mark.parametrize(
+    ("entry", "text", "more"),
+    [
+        (_entry("first report", "edge-1", agent="1.0"), "first report arrived", "agent 1.0"),
+        (
+            _entry("posture changed", "edge-1", seq=4, worse={"p/telnet": "fail"}, better=["p/x"]),
+            "report 4: p/telnet fail; satisfied again: p/x",
+            "",
+        ),
+        (_entry("contained", level="restricted", reason="fails p/telnet", until=None), "restricted: fails p/telnet", ""),
+        (
+            _entry("contained", "operator:bob", level="isolated", reason="odd", until="2026-11-23T12:00:00.000Z"),
+            "isolated: odd",
+            "by operator:bob, until 2026-11-23T12:00:00.000Z",
+        ),
+        (_entry("escalated", level="isolated", causes=["p/d"], until="T"), "escalated to isolated: p/d", "until T"),
+        (
+            _entry("containment proven", level="restricted", seconds=0.0607, steps=[]),
+            "restricted, read back at the broker",
+            "60.7 ms from the report to the cut",
+        ),
+        (_entry("containment in trouble", what="RestrictClient", trouble="no answer"),
+         "not proven yet (RestrictClient): no answer", "goes on trying"),
+        (_entry("stepped down", "operator:bob", reason="ok"), "stepped down to restricted: ok", "by operator:bob"),
+        (_entry("release decided", "policy", reason="a fresh report passes", contained_seconds=2.5),
+         "released: a fresh report passes", "by policy, contained for 2.50 s"),
+        (_entry("release proven", steps=[]), "free again, read back at the broker", ""),
+        (_entry("drift found", what="the ban is missing"), "the broker differed: the ban is missing",
+         "is being put right"),
+        (_entry("fell silent", after_seconds=300.0), "silent for 300.00 s: stale", ""),
+        (_entry("command issued", "policy", action="service.disable", params={"name": "telnetd"}, rule="p/t",
+                command_id="c"), "command service.disable name=telnetd", "repairs p/t, c"),
+        (_entry("command succeeded", "edge-1", action="rescan", reason="", result={"was": "a", "is": "b"}),
+         "command succeeded: rescan", "was: a, is: b"),
+        (_entry("command failed", "edge-1", action="rescan", reason="no", result={}), "command failed: rescan (no)", ""),
+        (_entry("something newer", depth=3, nothing=None), "something newer", "depth 3"),
+    ],
+)  # fmt: skip
+def test_each_kind_in_words(entry: dict[str, Any], text: str, more: str) -> None:
+    line = _one(entry)
+    assert (line.text, line.more) == (text, more)
+    assert (line.day, line.clock) == ("2026-11-23", "10:00:00.123")
+
+
+def test_text_of_a_device_is_escaped() -> None:
+    line = _one(_entry("device event: x\x1b", "edge-1", summary="\x1b[2J"))
+    assert "\x1b" not in line.text + line.more
+
+
+def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
+    path = "/authorization/sources/built_in_database/rules/clients/edge-1"
+    steps = [
+        {"what": "read rules", "call": f"GET {path}", "node": "http://n1:1", "seconds": 0.0016,
+         "answer": f"http://n1:1: GET {path}: not there (404)"},
+        {"what": "read rules", "call": f"GET {path}", "node": "http://n2:1", "seconds": 0.002,
+         "answer": f"http://n2:1: GET {path}: not there (404)"},
+        {"what": "rules read back", "call": "", "node": "http://n1:1", "answer": "as wanted", "seconds": 0.0},
+    ]  # fmt: skip
+    _, read, back = lines_of([_entry("release proven", steps=steps)])
+    assert read.text.split() == ["read", "rules", "GET", ".../rules/clients/edge-1", "->", "not", "there", "(404)"]
+    assert read.more == "[n1:1 1.6 ms] [n2:1 2.0 ms]"
+    assert (back.text.split(), back.more, back.indent) == (["rules", "read", "back", "as", "wanted"], "[n1:1]", 1)
+
+
+def test_seconds_of_an_operators_containment_count_from_the_decision() -> None:
+    lines = list(
+        lines_of(
+            [
+                _entry("contained", "operator:bob", level="isolated", reason="odd"),
+                _entry("containment proven", level="isolated", seconds=0.01, steps=[]),
+            ]
+        )
+    )
+    assert lines[1].more == "10.0 ms from the decision to the cut"
+
+
+def _device(**changes: Any) -> dict[str, Any]:
+    case = {
+        "case_id": "c1", "level": "restricted", "proven": False, "proven_level": "none", "proven_at": None,
+        "trouble": "no node answered", "causes": ["p/telnet"], "by": "policy", "reason": "fails p/telnet",
+        "opened_at": "2026-11-23T10:00:00.000Z", "evidence_at": "2026-11-23T10:00:00.000Z", "hold_until": None,
+        "until_released": False, "isolate_until": None,
+    }  # fmt: skip
+    return {
+        "device_id": "edge-1", "device_class": "lab", "tags": ["a"], "online": True, "stale": True,
+        "last_seen": "2026-11-23T10:00:00.000Z", "level": "restricted", "case": {**case, **changes}, "satisfied": 3,
+        "not_satisfied": {"fail": 1}, "failing": ["p/telnet"], "open_commands": 1,
+        "first_seen": "2026-11-20T10:00:00.000Z", "boot_id": "b", "agent": "1.0", "report": None,
+        "findings": [{"rule": "p/telnet", "result": "fail", "since": "2026-11-23T10:00:00.000Z", "streak": 2,
+                      "detail": "d\x1b", "title": "No telnet", "severity": "high", "why": "w", "fix": "Stop it.",
+                      "remedies": 1}],
+        "commands": [{"command_id": "c", "action": "service.disable", "params": {"name": "t"}, "state": "scheduled",
+                      "by": "policy", "rule": "p/telnet", "dry_run": False, "issued_at": "", "expires_at": ""}],
+        "recent_commands": [], "timeline": [_entry("contained", level="restricted", reason="fails p/telnet")],
+    }  # fmt: skip
+
+
+def test_portrait_answers_why(capsys: pytest.CaptureFixture[str]) -> None:
+    print_portrait(_device())
+    page = capsys.readouterr().out
+    for part in (
+        "edge-1  restricted",
+        "why        fails p/telnet",
+        "proven     not yet: no node answered",
+        "ends       with a fresh report that passes",
+        "seen       stale: ",
+        "report     none yet",
+        "rules      3 satisfied, 1 fail",
+        "labels     class lab, a",
+        "fail    high     p/telnet  No telnet",
+        "2 in a row: d\\x1b",
+        "Stop it.",
+        "scheduled service.disable name=t  by policy, c",
+        "10:00:00.123 • restricted: fails p/telnet",
+    ):
+        assert part in page
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"isolate_until": "2026-11-23T12:00:00.000Z"}, "steps down to restricted"),
+        ({"until_released": True}, "when an operator releases it"),
+        ({"hold_until": "2026-11-23T12:00:00.000Z"}, "not before 2026-11-23T12:00:00.000Z"),
+    ],
+)
+def test_portrait_says_when_it_ends(capsys: pytest.CaptureFixture[str], changes: dict[str, Any], end: str) -> None:
+    print_portrait(_device(**changes))
+    (line,) = [one for one in capsys.readouterr().out.splitlines() if one.startswith("  ends")]
+    assert end in line
