@@ -110,8 +110,14 @@ async def _until_signalled(options: DemoOptions, view: FleetView) -> tuple[Outco
     """Play; a signal ends the story early, and the stage is still taken down."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
+
+    def end_early() -> None:
+        # Once: a second signal must not cut short what leaves the broker as it was found.
+        if not me.cancelling():
+            me.cancel()
+
     for number in _SIGNALS:
-        loop.add_signal_handler(number, me.cancel)
+        loop.add_signal_handler(number, end_early)
     try:
         return await perform(options, view)
     finally:

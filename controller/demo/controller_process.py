@@ -18,7 +18,6 @@ from schemas.signing import public_key_text
 
 MODULE: Final = "controller.main"
 START_SECONDS: Final = 30.0
-_PACK: Final = "demo"
 _POLL_SECONDS: Final = 0.1
 _LISTEN: Final = "127.0.0.1:0"
 
@@ -42,15 +41,22 @@ class Prepared:
 
 
 async def prepare(
-    folder: Path, client_id: str, management: Management, access: Access, pace: Pace, *, accept_claimed: bool
+    folder: Path,
+    client_id: str,
+    management: Management,
+    access: Access,
+    pace: Pace,
+    *,
+    accept_claimed: bool,
+    pack: str = "demo",
 ) -> Prepared:
-    """Run `cordon init` in `folder`, with the demonstration's policies and its shorter times.
+    """Run `cordon init` in `folder`, with the policies of `pack` and the times of `pace`.
 
     Raises:
         DemoError: it failed; its log says why.
     """
     (folder / "policies").mkdir()
-    shutil.copyfile(pack_path(_PACK), folder / "policies" / f"{_PACK}.yaml")
+    shutil.copyfile(pack_path(pack), folder / "policies" / f"{pack}.yaml")
     arguments = ["init", "--dir", str(folder), "--yes", "--listen", _LISTEN, "--client-id", client_id]
     for url in management.urls:
         arguments += ["--emqx", url]

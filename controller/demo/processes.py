@@ -118,6 +118,11 @@ class Child:
         except (BrokenPipeError, ConnectionResetError) as e:
             raise DemoError(f"{self.name} has ended") from e
 
+    def kill(self) -> None:
+        """End it at once, with SIGKILL."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
     async def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL when it does not listen."""
         if self._process.returncode is None:
@@ -127,8 +132,7 @@ class Child:
                 async with asyncio.timeout(STOP_SECONDS):
                     await self._drained()
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.kill()
+                self.kill()
                 await self._drained()
         if self._process.stdin is not None:
             self._process.stdin.close()

@@ -149,6 +149,7 @@ async def isolated(scene: Scene) -> None:
     nodes = await scene.on_every_node(lambda api: has_ban(api.ban_of(device)), f"the ban of {device}")
     scene.say(f"broker: Cordon's ban is on all {nodes} nodes")
     await scene.recorded(device, "containment proven", level="isolated")
+    await asyncio.sleep(max(0.0, cut.moment + _ON_ITS_WAY + scene.pace.quiet - time.monotonic()))
     came_in = scene.chronicle.first(device, "connected", since=cut.moment)
     leaked = scene.chronicle.first(device, ARRIVED, since=cut.moment + _ON_ITS_WAY)
     if came_in or leaked:
