@@ -117,7 +117,7 @@ class MqttSettings(_Part):
 class ReportSettings(_Part):
     """How often the agent looks and tells; seconds."""
 
-    scan_every: Annotated[_Duration, Field(ge=1, le=86400)] = 300.0
+    scan_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 300.0
     heartbeat_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 60.0
     receipt_timeout: Annotated[_Duration, Field(ge=0.1, le=3600)] = 30.0
 

@@ -1,0 +1,101 @@
+"""Every reason for which a command does not run."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from device_agent.domain.guard import Accepted, Forged, Guard, Judgement, Known, Refused
+from schemas.base import MAX_COMMAND_BYTES
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
+from schemas.signing import sign
+
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+KEY = Ed25519PrivateKey.generate()
+GUARD = Guard.of("edge-1", [KEY.public_key()], ["rescan", "service.disable"])
+
+
+def _command(**changes: Any) -> Command:
+    fields = {
+        "command_id": "c1",
+        "device_id": "edge-1",
+        "action": "rescan",
+        "params": {},
+        "issued_at": NOW,
+        "expires_at": NOW + timedelta(minutes=10),
+        "counter": 5,
+    }
+    return Command.model_validate({**fields, **changes})
+
+
+def _judge(raw: bytes, *, last: int = 4, known: frozenset[str] = frozenset(), guard: Guard = GUARD) -> Judgement:
+    return guard.judge(raw, last_counter=last, known=known, now=NOW)
+
+
+def _signed(command: Command, key: Ed25519PrivateKey = KEY, kind: str = COMMAND_PAYLOAD_TYPE) -> bytes:
+    return sign(command.model_dump_json().encode(), kind, key)
+
+
+def test_a_good_command_is_accepted() -> None:
+    command = _command()
+    assert _judge(_signed(command)) == Accepted(command)
+
+
+@dataclass(frozen=True)
+class Forgery:
+    raw: bytes
+    reason: str
+
+
+FORGERIES = {
+    "unsigned": Forgery(_command().model_dump_json().encode(), "not a signed envelope"),
+    "empty": Forgery(b"", "not a signed envelope"),
+    "another key": Forgery(_signed(_command(), Ed25519PrivateKey.generate()), "no valid signature"),
+    "another purpose": Forgery(_signed(_command(), kind="application/vnd.other"), "another purpose"),
+    "another device": Forgery(_signed(_command(device_id="edge-2")), "another device"),
+    "too large": Forgery(b" " * (MAX_COMMAND_BYTES + 1), "too large"),
+    "not a command": Forgery(sign(b'{"v":1}', COMMAND_PAYLOAD_TYPE, KEY), "not a command"),
+    "a field too many": Forgery(
+        sign(_command().model_dump_json().encode()[:-1] + b',"shell":"x"}', COMMAND_PAYLOAD_TYPE, KEY), "not a command"
+    ),
+    "changed after signing": Forgery(_signed(_command()).replace(b'"sig":"', b'"sig":"AAAA'), "no valid signature"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_told_apart(name: str) -> None:
+    judged = _judge(FORGERIES[name].raw)
+    assert isinstance(judged, Forged)
+    assert FORGERIES[name].reason in judged.reason
+
+
+def test_an_expired_command() -> None:
+    judged = _judge(_signed(_command(expires_at=NOW)))
+    assert isinstance(judged, Refused)
+    assert judged.state is CommandState.EXPIRED
+
+
+@pytest.mark.parametrize("counter", [0, 4])
+def test_an_old_counter(counter: int) -> None:
+    judged = _judge(_signed(_command(counter=counter)))
+    assert isinstance(judged, Refused)
+    assert judged.state is CommandState.REJECTED
+    assert "counter" in judged.reason
+
+
+def test_a_known_command_is_known_even_when_expired_and_old() -> None:
+    raw = _signed(_command(counter=1, expires_at=NOW - timedelta(hours=1)))
+    assert _judge(raw, known=frozenset({"c1"})) == Known("c1")
+
+
+def test_an_action_that_is_not_allowed() -> None:
+    judged = _judge(_signed(_command(action="package.upgrade", params={"name": "openssl"})))
+    assert isinstance(judged, Refused)
+    assert "allow-list" in judged.reason
+
+
+def test_by_default_nothing_is_allowed_and_nobody_is_trusted() -> None:
+    assert isinstance(_judge(_signed(_command()), guard=Guard.of("edge-1", [KEY.public_key()], [])), Refused)
+    assert isinstance(_judge(_signed(_command()), guard=Guard.of("edge-1", [], ["rescan"])), Forged)

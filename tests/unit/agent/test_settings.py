@@ -1,0 +1,103 @@
+"""The agent's configuration: what is read, and how an error names its place."""
+
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from device_agent.errors import SettingsError
+from device_agent.settings import DEFAULT_STATE_DIR, Server, default_device_id, load, parse_server
+from schemas.signing import public_key_text
+from tests.support.certs import Certs
+
+MINIMAL = 'device_id = "edge-1"\n[mqtt]\nservers = ["mqtts://broker"]\n'
+
+
+def _load(folder: Path, text: str) -> str:
+    path = folder / "agent.toml"
+    path.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_least_that_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(MINIMAL)
+    settings = load(path)
+    assert settings.mqtt.addresses == (Server("broker", 8883, tls=True),)
+    assert (settings.report.scan_every, settings.report.heartbeat_every) == (300.0, 60.0)
+    assert settings.commands.allow == ()
+    assert settings.agent.state_dir == DEFAULT_STATE_DIR
+
+
+def test_everything(tmp_path: Path) -> None:
+    certs = Certs(tmp_path / "certs")
+    cert, key = certs.client("edge-1")
+    signer = public_key_text(Ed25519PrivateKey.generate().public_key())
+    path = tmp_path / "agent.toml"
+    path.write_text(
+        f'device_id = "edge-1"\n[mqtt]\nservers = ["mqtts://a:8883", "mqtt://[::1]"]\nprotocol = "3.1.1"\n'
+        f'ca = "{certs.ca}"\ncertificate = "{cert}"\nkey = "{key}"\n'
+        f'[report]\nscan_every = "10m"\nheartbeat_every = "90s"\nreceipt_timeout = "500ms"\n'
+        f'[commands]\ncontroller_keys = ["{signer}"]\nallow = ["rescan"]\n[agent]\nstate_dir = "/tmp/x"\n'
+    )
+    settings = load(path)
+    assert settings.report.scan_every == 600
+    assert settings.report.receipt_timeout == 0.5
+    assert settings.mqtt.addresses[1] == Server("::1", 1883, tls=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("device_id = ", "not TOML"),
+        ('[mqtt]\nservers = ["mqtt://b"]\n', "device_id"),
+        (MINIMAL.replace("edge-1", "edge 1"), "device_id"),
+        (MINIMAL.replace("mqtts://broker", "http://broker"), "mqtt.servers.0"),
+        (MINIMAL.replace("mqtts://broker", "mqtts://u:p@broker"), "mqtt.servers.0"),
+        (MINIMAL.replace('["mqtts://broker"]', "[]"), "mqtt.servers"),
+        (MINIMAL + 'protcol = "5"\n', "mqtt.protcol: no such key"),
+        (MINIMAL + 'certificate = "/c"\n', "certificate and key belong together"),
+        (MINIMAL + 'password_file = "/p"\n', "password_file needs username"),
+        (MINIMAL + 'ca = "/nowhere/ca.pem"\n', "mqtt.ca: /nowhere/ca.pem"),
+        (MINIMAL + '[report]\nscan_every = "soon"\n', "report.scan_every"),
+        (MINIMAL + "[report]\nscan_every = 90\n", "report.scan_every"),
+        (MINIMAL + '[commands]\ncontroller_keys = ["ed25519:AAAA"]\n', "commands.controller_keys.0"),
+        (MINIMAL + '[commands]\nallow = ["Rm -rf"]\n', "commands.allow.0"),
+    ],
+)
+def test_errors_name_their_place(tmp_path: Path, text: str, key: str) -> None:
+    assert key in _load(tmp_path, text)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(SettingsError, match=r"/nowhere/agent\.toml: No such file"):
+        load(Path("/nowhere/agent.toml"))
+
+
+def test_a_key_that_others_may_read_is_refused_with_what_mends_it(tmp_path: Path) -> None:
+    cert, key = Certs(tmp_path / "certs").client("edge-1")
+    key.chmod(0o640)
+    said = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
+    assert f"chmod 600 {key}" in said
+    assert "0640" in said
+
+
+def test_a_certificate_of_another_device_is_refused(tmp_path: Path) -> None:
+    cert, key = Certs(tmp_path / "certs").client("edge-2")
+    said = _load(tmp_path, MINIMAL + f'certificate = "{cert}"\nkey = "{key}"\n')
+    assert "edge-2" in said
+    assert "edge-1" in said
+
+
+def test_a_server_is_only_an_address() -> None:
+    assert str(parse_server("mqtt://h:1")) == "mqtt://h:1"
+    for text in ("h:1", "mqtt://", "mqtt://h/path", "mqtt://h?x=1"):
+        with pytest.raises(ValueError, match="server"):
+            parse_server(text)
+
+
+def test_the_host_name_makes_a_device_id() -> None:
+    assert default_device_id()
