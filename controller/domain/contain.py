@@ -8,7 +8,7 @@ from controller.domain.device import Case
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.policy import Level
-from controller.domain.respond import Wanted, forget_runs, releases, wanted
+from controller.domain.respond import Wanted, releases, wanted
 
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
@@ -23,12 +23,13 @@ def respond(draft: Draft, *, evidence_at: float, may_release: bool) -> None:
     """
     want = wanted(draft.device.rules, draft.policies, draft.now)
     case = draft.device.case
+    vouched = draft.now >= draft.device.refused_until
     if case is None:
-        if want.level is not Level.NONE and draft.now >= draft.device.refused_until:
+        if want.level is not Level.NONE and vouched:
             _open(draft, want, evidence_at)
     elif may_release and releases(case, draft.device.rules, want, draft.now):
         _close(draft, case, POLICY, "a fresh report passes")
-    elif want.level.rank > case.level.rank and draft.now >= case.probation_until:
+    elif want.level.rank > case.level.rank and vouched and draft.now >= case.probation_until:
         _escalate(draft, case, want, evidence_at)
     elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
         # A new cause under the same level has to pass too before the device is free.
@@ -137,7 +138,7 @@ def operator_releases(draft: Draft, by: str, reason: str) -> None:
 
 def refused(draft: Draft, case: Case) -> None:
     """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays."""
-    draft.update(rules=forget_runs(draft.device.rules))
+    draft.update(refused_until=draft.now + REFUSAL_PAUSE)
     if case.by != POLICY:
         return  # an operator has taken the case over since, and needs nobody's word
     held_before = case.proven_level is not Level.NONE or draft.now < case.hold_until

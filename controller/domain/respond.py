@@ -42,11 +42,6 @@ def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
     return {key: replace(state, streak=state.streak + 1) for key, state in rules.items()}
 
 
-def forget_runs(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
-    """The same findings without their runs: they came from somebody the broker does not vouch for."""
-    return {key: replace(state, streak=0) for key, state in rules.items()}
-
-
 def is_due(state: RuleState, response: Response, now: float) -> bool:
     """Whether a rule has failed often and long enough; unknown and error never ask for anything."""
     return state.result is Result.FAIL and state.streak >= response.consecutive and now - state.since >= response.grace
@@ -93,9 +88,9 @@ def deadline(device: Device, policies: PolicySet) -> float | None:
     for key, state in device.rules.items():
         rule = policies.rules.get(key)
         if rule is not None and _waits_for_grace(device, rule, state):
-            # Within a probation nothing is isolated, however long a rule has failed.
+            # Within a probation, or after a refusal, nothing follows however long a rule has failed.
             probation = case.probation_until if case is not None else 0.0
-            times.append(max(state.since + rule.response.grace, probation))
+            times.append(max(state.since + rule.response.grace, probation, device.refused_until))
     return min(times, default=None)
 
 

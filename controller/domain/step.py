@@ -190,8 +190,8 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
             )
         case ev.ContainmentRefused():
             draft.record("containment refused", case_id=event.case_id, alert=True, reason=event.reason)
-            if mine:
-                draft.update(case=None, refused_until=draft.now + contain.REFUSAL_PAUSE)
+            if case is not None and mine:
+                contain.refused(draft, case)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
         case ev.DriftFound():

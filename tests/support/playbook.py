@@ -1,0 +1,129 @@
+"""Plays events at a device and compares the effects: `given(device).when(event).then(effect)`."""
+
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import count
+from typing import Any
+
+from controller.domain import events as ev
+from controller.domain.device import Device
+from controller.domain.draft import Outcome
+from controller.domain.effects import Effect
+from controller.domain.facts import TYPES
+from controller.domain.findings import Finding, Result, Severity
+from controller.domain.policy import Policy, PolicySet, Response, Rule
+from controller.domain.rules import Language
+from controller.domain.step import step
+
+START = 1_000_000.0
+DIGEST = "sha256:" + "a" * 64
+_IDS = ("effect_id", "case_id", "command_id")
+
+
+@cache
+def language() -> Language:
+    """The language with all facts declared; compiled once for all tests."""
+    return Language(TYPES)
+
+
+def rule(name: str, response: Response | None = None, check: str = "firewall_active", **changes: Any) -> Rule:
+    """A rule `p/name`; what it checks matters only where a test judges."""
+    made = Rule(
+        f"p/{name}", f"Title of {name}", language().compile(check), Severity.HIGH, response=response or Response()
+    )
+    return replace(made, **changes)
+
+
+def policies(*rules: Rule) -> PolicySet:
+    """One policy `p` with these rules."""
+    return PolicySet((Policy("p", 1, "Tests", rules),), "v1")
+
+
+def device(**changes: Any) -> Device:
+    """A device that was seen and has not reported."""
+    return Device(device_id="d1", first_seen=START, last_seen=START, **changes)
+
+
+def reported(
+    *failing: str,
+    passing: tuple[str, ...] = (),
+    others: tuple[Finding, ...] = (),
+    at: float = START,
+    seq: int = 1,
+    digest: str = DIGEST,
+    boot_id: str = "boot",
+    event_id: str = "r",
+) -> ev.PostureReported:
+    """A full report in which the rules named (without `p/`) fail or pass."""
+    findings = (
+        *(Finding(f"p/{name}", Result.FAIL, "it does") for name in failing),
+        *(Finding(f"p/{name}", Result.PASS) for name in passing),
+        *others,
+    )
+    return ev.PostureReported(event_id, seq, digest, boot_id, "1.0", at, findings, "v1")
+
+
+def beat(at: float = START, digest: str = DIGEST, event_id: str = "h", **changes: Any) -> ev.HeartbeatReceived:
+    """A heartbeat that says nothing changed."""
+    return ev.HeartbeatReceived(event_id, 2, digest, at, **changes)
+
+
+@dataclass(frozen=True)
+class Play:
+    """The device as it stands, and what the last events asked for."""
+
+    state: Device
+    policies: PolicySet
+    now: float
+    outcome: Outcome | None = None
+    effects: tuple[Effect, ...] = ()
+
+    def when(self, *events: ev.DeviceEvent, at: float | None = None) -> "Play":
+        """Step `events` in order at `at` (Unix seconds; unchanged if absent)."""
+        now = self.now if at is None else at
+        state, outcome = self.state, None
+        effects: list[Effect] = []
+        for event in events:
+            outcome = step(state, event, now, self.policies)
+            state = outcome.device
+            effects.extend(outcome.effects)
+        return Play(state, self.policies, now, outcome, tuple(effects))
+
+    def then(self, *expected: Effect) -> "Play":
+        """Exactly these effects, in this order; an id left empty in what is expected may be any."""
+        seen = (
+            tuple(_without(effect, wanted) for effect, wanted in zip(self.effects, expected, strict=False))
+            + self.effects[len(expected) :]
+        )
+        assert seen == expected
+        return self
+
+    def then_nothing(self) -> "Play":
+        """No effects at all."""
+        return self.then()
+
+    def recorded(self, *kinds: str) -> "Play":
+        """The last event left exactly these lines in the record."""
+        assert self.outcome is not None
+        assert tuple(entry.kind for entry in self.outcome.audit) == kinds
+        return self
+
+
+def given(state: Device, rules: PolicySet | None = None, *, now: float = START) -> Play:
+    """Begin with a device, judged by `rules` (one harmless rule if absent)."""
+    return Play(state, rules or policies(rule("harmless")), now)
+
+
+def _without(effect: Effect, expected: Effect) -> Effect:
+    if type(effect) is not type(expected):
+        return effect
+    blank: dict[str, Any] = {
+        field.name: "" for field in fields(effect) if field.name in _IDS and getattr(expected, field.name) == ""
+    }
+    return replace(effect, **blank)
+
+
+def numbered(prefix: str = "e") -> Any:
+    """Fresh event ids."""
+    numbers = count()
+    return lambda: f"{prefix}{next(numbers)}"

@@ -1,0 +1,194 @@
+"""How cases open, grow, step down and end."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from controller.domain import events as ev
+from controller.domain.contain import PROBATION, REFUSAL_PAUSE
+from controller.domain.device import Case
+from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
+from controller.domain.policy import Level, Remedy, Response
+from controller.domain.respond import MAX_REMEDIES, REMEDY_PAUSE
+from tests.support.playbook import START, Play, beat, device, given, policies, reported, rule
+
+REPAIR = Remedy("service.disable", (("name", "telnetd"),))
+RULES = policies(
+    rule("telnet", Response(contain=Level.RESTRICTED)),
+    rule("old", Response(contain=Level.RESTRICTED)),
+    rule("docker", Response(contain=Level.ISOLATED, isolate_for=600.0)),
+    rule("repairable", Response(contain=Level.RESTRICTED, remedy=REPAIR)),
+    rule("note"),
+)
+
+
+def case_of(play: Play) -> Case:
+    assert play.state.case is not None
+    return play.state.case
+
+
+def restrict(by_policy: bool = True) -> RestrictClient:
+    return RestrictClient("", "d1", "", by_policy)
+
+
+def isolate(until: float | None, reason: str, by_policy: bool = True) -> IsolateClient:
+    return IsolateClient("", "d1", "", by_policy, until, reason)
+
+
+def by_hand(level: Level, hold: float | None = None, event_id: str = "o") -> ev.OperatorContained:
+    return ev.OperatorContained(event_id, level, "ada", "looks odd", hold)
+
+
+def test_a_failing_rule_restricts_and_a_fresh_report_releases() -> None:
+    play = given(device(), RULES).when(reported("telnet")).then(RestrictClient("r-0", "d1", "r", True))
+    assert case_of(play).causes == ("p/telnet",)
+    play = play.when(reported(passing=("telnet",), seq=2), at=START + 9).then(ReleaseClient("", "d1", "r"))
+    assert play.state.case is None
+    assert play.outcome is not None
+    assert play.outcome.audit[-1].detail == {"reason": "a fresh report passes", "contained_seconds": 9.0}
+
+
+def test_a_finding_without_a_response_contains_nobody() -> None:
+    given(device(), RULES).when(reported("note")).then_nothing()
+
+
+def test_the_same_failure_again_asks_for_nothing_new() -> None:
+    given(device(), RULES).when(reported("telnet")).when(reported("telnet", seq=2)).then_nothing()
+
+
+def test_a_new_cause_has_to_pass_too() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(reported("telnet", "old", seq=2)).then_nothing()
+    assert case_of(play).causes == ("p/telnet", "p/old")
+    play = play.when(reported("old", passing=("telnet",), seq=3)).then_nothing()
+    play.when(reported(passing=("telnet", "old"), seq=4)).then(ReleaseClient("", "d1", ""))
+
+
+def test_a_critical_rule_isolates_for_its_time_and_then_steps_down() -> None:
+    play = given(device(), RULES).when(reported("docker")).then(isolate(START + 600, "fails p/docker"))
+    play.when(ev.TimePassed("t"), at=START + 599).then_nothing()
+    play = play.when(ev.TimePassed("t"), at=START + 600).then(EndIsolation("", "d1", "r"))
+    assert play.state.level is Level.RESTRICTED
+    assert case_of(play).probation_until == START + 600 + PROBATION
+
+
+def test_within_its_probation_a_device_is_not_isolated_again() -> None:
+    play = given(device(), RULES).when(reported("docker")).when(ev.TimePassed("t"), at=START + 600)
+    play = play.when(reported("docker", seq=2), at=START + 610).then_nothing()
+    later = START + 600 + PROBATION
+    play.when(beat(), at=later).then(isolate(later + 600, "fails p/docker"))
+
+
+def test_a_restriction_escalates() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    play = play.when(reported("telnet", "docker", seq=2)).then(isolate(START + 600, "fails p/telnet, p/docker"))
+    assert case_of(play).causes == ("p/telnet", "p/docker")
+
+
+def test_an_isolated_device_is_never_freed_by_a_report() -> None:
+    given(device(), RULES).when(reported("docker")).when(reported(passing=("docker",), seq=2)).then_nothing()
+
+
+def test_an_operator_restricts_until_released() -> None:
+    play = given(device(), RULES).when(by_hand(Level.RESTRICTED)).then(restrict(by_policy=False))
+    assert case_of(play).hold_until == inf
+    play = play.when(reported(passing=("telnet",)), at=START + 10**9).then_nothing()
+    play = play.when(ev.OperatorReleased("x", "ada", "fine")).then(ReleaseClient("", "d1", "o"))
+    play.when(ev.OperatorReleased("y", "ada", "")).then_nothing().recorded("nothing to release")
+
+
+def test_a_hold_that_is_over_lets_a_heartbeat_release() -> None:
+    play = given(device(), RULES).when(reported(passing=("telnet",))).when(by_hand(Level.RESTRICTED, 100.0))
+    play.when(beat(), at=START + 99).then_nothing()
+    play.when(beat(), at=START + 100).then(ReleaseClient("", "d1", "o"))
+
+
+@pytest.mark.parametrize("hold", [None, 60.0])
+def test_an_operator_isolates_and_release_steps_down(hold: float | None) -> None:
+    until = None if hold is None else START + hold
+    play = given(device(), RULES).when(by_hand(Level.ISOLATED, hold)).then(isolate(until, "looks odd", by_policy=False))
+    play = play.when(ev.OperatorReleased("x", "ada", "")).then(EndIsolation("", "d1", "o"))
+    assert (play.state.level, case_of(play).hold_until) == (Level.RESTRICTED, 0.0)
+
+
+def test_an_operator_takes_a_case_over_and_keeps_its_causes() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(by_hand(Level.ISOLATED, 60.0))
+    assert (case_of(play).case_id, case_of(play).by, case_of(play).causes) == ("r", "ada", ("p/telnet",))
+
+
+def test_an_operator_does_not_weaken_an_isolation() -> None:
+    play = given(device(), RULES).when(reported("docker")).when(by_hand(Level.RESTRICTED)).then_nothing()
+    play.recorded("containment kept")
+    assert play.state.level is Level.ISOLATED
+
+
+def test_a_policy_takes_an_operators_case_further_only_for_a_vouched_identity() -> None:
+    play = given(device(), RULES).when(by_hand(Level.RESTRICTED))
+    play = play.when(reported("docker")).then(isolate(START + 600, "fails p/docker", by_policy=True))
+    play = play.when(ev.ContainmentRefused("n", "o", "claimed"))
+    assert (play.state.level, case_of(play).isolate_until) == (Level.RESTRICTED, None)
+
+
+def test_what_an_operator_holds_outlasts_an_isolation_by_policy() -> None:
+    play = given(device(), RULES).when(by_hand(Level.RESTRICTED)).when(reported("docker"))
+    play = play.when(ev.TimePassed("t"), at=START + 600)
+    assert case_of(play).hold_until == inf
+    play.when(reported(passing=("docker",), seq=2), at=START + 601).then_nothing()
+
+
+def test_a_repair_is_sent_with_the_containment_and_a_bounded_number_of_times() -> None:
+    play = given(device(), RULES).when(reported("repairable"))
+    assert [type(effect) for effect in play.effects] == [RestrictClient, SendCommand]
+    sent = 1
+    for number in range(1, 10):
+        now = START + number * (REMEDY_PAUSE + 3600)
+        play = play.when(ev.TimePassed(f"t{number}"), at=now)
+        sent += sum(isinstance(effect, SendCommand) for effect in play.effects)
+        play = play.when(beat(at=now, event_id=f"h{number}"))
+        sent += sum(isinstance(effect, SendCommand) for effect in play.effects)
+    assert sent == MAX_REMEDIES
+
+
+def test_a_repair_under_way_is_not_asked_for_twice() -> None:
+    play = given(device(), RULES).when(reported("repairable"))
+    play.when(beat(at=START + REMEDY_PAUSE), at=START + REMEDY_PAUSE).then_nothing()
+
+
+def test_no_repair_is_sent_to_an_isolated_device_but_when_it_steps_down() -> None:
+    play = given(device(), RULES).when(reported("docker", "repairable"))
+    assert [type(effect) for effect in play.effects] == [IsolateClient]
+    play = play.when(ev.TimePassed("t"), at=START + 600)
+    assert [type(effect) for effect in play.effects] == [EndIsolation, SendCommand]
+
+
+def test_a_refused_containment_ends_the_case_and_is_not_tried_again_at_once() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentRefused("n", "r", "claimed"))
+    assert play.state.case is None
+    play.when(ev.TimePassed("t"), beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
+    play.when(beat(), at=START + REFUSAL_PAUSE).then(restrict())
+
+
+def test_a_refused_escalation_keeps_the_proven_restriction() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    play = play.when(ev.ContainmentProven("p", "r", Level.RESTRICTED, START + 1, ()))
+    play = play.when(reported("docker", seq=2)).when(ev.ContainmentRefused("n", "r", "claimed"))
+    assert play.state.level is Level.RESTRICTED
+    play.when(beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
+    later = START + REFUSAL_PAUSE
+    play.when(beat(), at=later).then(isolate(later + 600, "fails p/docker"))
+
+
+def test_a_proven_containment_survives_a_late_refusal() -> None:
+    play = given(device(), RULES).when(reported("docker"))
+    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START + 1, ()))
+    assert play.when(ev.ContainmentRefused("n", "r", "late")).state.case == case_of(play)
+
+
+def test_an_operators_case_is_not_refused() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(by_hand(Level.ISOLATED))
+    assert play.when(ev.ContainmentRefused("n", "r", "late")).state.case == case_of(play)
+
+
+def test_a_refusal_of_another_case_changes_nothing() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    assert play.when(ev.ContainmentRefused("n", "other", "late")).state == replace(play.state)

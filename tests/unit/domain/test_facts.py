@@ -1,0 +1,126 @@
+"""From sections to facts: what is known, what is not and why, what is only a part."""
+
+import pytest
+
+from controller.domain.facts import CATALOGUE, Facts, gather
+from controller.domain.findings import Result
+from schemas.posture import Sections
+
+FULL = {
+    "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0", "machine": "x86_64"},
+    "updates": {
+        "state": "ok",
+        "manager": "apt",
+        "security_pending": 3,
+        "oldest_security_days": 9,
+        "reboot_required": False,
+        "truncated": 2,
+    },
+    "openssl": {
+        "state": "ok",
+        "version": "3.0.17",
+        "package": {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"},
+    },
+    "sockets": {
+        "state": "ok",
+        "listening": [
+            {"proto": "tcp", "address": "0.0.0.0", "port": 22, "process": "sshd"},
+            {"proto": "udp", "address": "127.0.0.1", "port": 53, "process": "dnsmasq"},
+            {"proto": "tcp", "address": "::", "port": 22, "process": "sshd"},
+        ],
+    },
+    "services": {
+        "state": "ok",
+        "units": [
+            {"name": "ssh.service", "enabled": True, "active": True},
+            {"name": "inetd:telnet", "enabled": True, "active": False},
+            {"name": "now.service", "enabled": False, "active": True},
+        ],
+    },
+    "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 4},
+}
+
+
+def facts(**sections: object) -> Facts:
+    return gather(Sections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
+
+
+def test_every_declared_fact_is_known_from_a_full_report() -> None:
+    found = facts()
+    assert set(found.known) == set(CATALOGUE)
+    assert (found.missing, found.partial) == ({}, {})
+    assert found.known["listening_ports"] == [22, 53]
+    assert found.known["exposed_ports"] == [22]
+    assert found.known["listening_processes"] == ["dnsmasq", "sshd"]
+    assert found.known["enabled_services"] == ["ssh.service", "inetd:telnet"]
+    assert found.known["active_services"] == ["ssh.service", "now.service"]
+    assert found.known["device.tags"] == ["x"]
+
+
+@pytest.mark.parametrize("section", list(FULL))
+def test_a_section_that_is_not_there_leaves_no_fact_without_a_reason(section: str) -> None:
+    owned = {name for name, (_, owner, _) in CATALOGUE.items() if owner == section}
+    for value, result, reason in (
+        (None, Result.UNKNOWN, f"{section}: not reported"),
+        ({"state": "unknown", "reason": "needs root"}, Result.UNKNOWN, f"{section}: needs root"),
+        ({"state": "notapplicable", "reason": "no such thing"}, Result.NOTAPPLICABLE, f"{section}: no such thing"),
+    ):
+        found = facts(**{section: value})
+        assert set(found.missing) == owned
+        assert {(one.result, one.reason) for one in found.missing.values()} == {(result, reason)}
+        assert owned.isdisjoint(found.known)
+
+
+def test_single_values_that_were_not_found_out() -> None:
+    found = facts(
+        updates={"state": "ok", "manager": "apt", "security_pending": 0},
+        openssl={"state": "ok", "version": "3.0.17"},
+        firewall={"state": "ok", "backend": "none", "active": False},
+    )
+    assert set(found.missing) == {
+        "oldest_security_days",
+        "reboot_required",
+        "openssl_package_name",
+        "openssl_package_version",
+        "openssl_package_scheme",
+        "firewall_default_input",
+    }
+
+
+def test_a_list_that_was_cut_is_only_a_part() -> None:
+    found = facts(sockets={"state": "ok", "listening": [], "truncated": 7}, services={"state": "ok", "truncated": 1})
+    assert found.partial["listening_ports"] == "sockets: 7 more entries were not sent"
+    assert set(found.partial) == {
+        name for name, (_, section, _) in CATALOGUE.items() if section in ("sockets", "services")
+    }
+
+
+def test_processes_out_of_sight_make_their_list_a_part() -> None:
+    socket = {"proto": "tcp", "address": "0.0.0.0", "port": 514}
+    found = facts(sockets={"state": "ok", "listening": [socket]})
+    assert found.partial == {"listening_processes": "sockets: the process behind 1 of them is not visible"}
+
+
+@pytest.mark.parametrize(
+    ("address", "exposed"),
+    [
+        ("127.0.0.1", False),
+        ("127.9.9.9", False),
+        ("::1", False),
+        ("[::1]", False),
+        ("::1%lo", False),
+        ("::ffff:127.0.0.1", False),
+        ("localhost", False),
+        ("0.0.0.0", True),
+        ("::", True),
+        ("*", True),
+        ("::1f", True),
+        ("127.evil", True),
+        ("fe80::1%eth0", True),
+        ("::ffff:10.0.0.1", True),
+    ],
+)
+def test_only_loopback_is_out_of_reach(address: str, exposed: bool) -> None:
+    socket = {"proto": "tcp", "address": address, "port": 9, "process": "p"}
+    found = facts(sockets={"state": "ok", "listening": [socket]})
+    assert found.known["exposed_ports"] == ([9] if exposed else [])

@@ -1,0 +1,31 @@
+"""Policies as values: never empty, ranks in order."""
+
+import pytest
+
+from controller.domain.findings import Result
+from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet
+from tests.support.playbook import policies, rule
+
+
+def test_no_policy_and_a_policy_without_rules_are_errors() -> None:
+    with pytest.raises(EmptyPolicyError, match="no policy is loaded"):
+        PolicySet((), "v")
+    with pytest.raises(EmptyPolicyError, match="'p' has no rules"):
+        PolicySet((Policy("p", 1, "t", ()),), "v")
+
+
+def test_rules_are_found_by_their_key() -> None:
+    assert list(policies(rule("a"), rule("b")).rules) == ["p/a", "p/b"]
+
+
+def test_a_higher_level_includes_the_lower() -> None:
+    assert sorted(Level, key=lambda one: one.rank) == [Level.NONE, Level.RESTRICTED, Level.ISOLATED]
+
+
+def test_what_satisfies_a_rule() -> None:
+    assert {one for one in Result if one.satisfies} == {
+        Result.PASS,
+        Result.NOTAPPLICABLE,
+        Result.INFORMATIONAL,
+        Result.FIXED,
+    }

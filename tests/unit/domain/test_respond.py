@@ -1,0 +1,100 @@
+"""What findings ask for, and when to look again."""
+
+from dataclasses import replace
+
+import pytest
+
+from controller.domain.device import Case, RuleState
+from controller.domain.findings import Finding, Result
+from controller.domain.policy import Level, Remedy, Response
+from controller.domain.respond import REMEDY_PAUSE, deadline, fold, is_due, releases, repeat, wanted
+from tests.support.playbook import START, device, policies, rule
+
+FAILED = RuleState(Result.FAIL, START, 1)
+RULES = policies(
+    rule("a", Response(contain=Level.RESTRICTED)),
+    rule("b", Response(contain=Level.ISOLATED, isolate_for=10.0)),
+    rule("c", Response(contain=Level.ISOLATED, isolate_for=20.0)),
+    rule("fix", Response(remedy=Remedy("rescan"))),
+    rule("slow", Response(contain=Level.ISOLATED, grace=60.0)),
+)
+CASE = Case("c", Level.RESTRICTED, ("p/a",), "policy", "", START, START)
+
+
+def test_fold_keeps_what_is_not_satisfied_and_counts_its_run() -> None:
+    old = {"p/a": FAILED, "p/b": FAILED, "p/c": RuleState(Result.UNKNOWN, START, 4)}
+    findings = (
+        Finding("p/a", Result.FAIL, "still"),
+        Finding("p/b", Result.PASS),
+        Finding("p/c", Result.FAIL),
+        Finding("p/d", Result.NOTAPPLICABLE),
+        Finding("p/e", Result.ERROR, "no"),
+    )
+    assert fold(old, findings, START + 5) == {
+        "p/a": RuleState(Result.FAIL, START, 2, "still"),
+        "p/c": RuleState(Result.FAIL, START + 5, 1),
+        "p/e": RuleState(Result.ERROR, START + 5, 1, "no"),
+    }
+
+
+def test_repeat_counts_on() -> None:
+    assert repeat({"p/a": FAILED})["p/a"].streak == 2
+
+
+@pytest.mark.parametrize("result", [one for one in Result if one is not Result.FAIL])
+def test_only_a_failure_is_ever_due(result: Result) -> None:
+    assert not is_due(replace(FAILED, result=result, streak=99), Response(), START + 1e9)
+    assert is_due(FAILED, Response(), START)
+
+
+def test_wanted_takes_the_highest_level_and_the_longest_isolation() -> None:
+    want = wanted({"p/a": FAILED, "p/b": FAILED, "p/c": FAILED, "p/gone": FAILED}, RULES, START)
+    assert (want.level, want.isolate_for, want.causes) == (Level.ISOLATED, 20.0, ("p/a", "p/b", "p/c"))
+
+
+def test_wanted_repairs_with_pauses_and_not_for_ever() -> None:
+    assert wanted({"p/fix": FAILED}, RULES, START).remedies == (("p/fix", Remedy("rescan")),)
+    recent = replace(FAILED, remedies=1, last_remedy=START)
+    assert wanted({"p/fix": recent}, RULES, START + REMEDY_PAUSE - 1).remedies == ()
+    assert wanted({"p/fix": replace(recent, remedies=3)}, RULES, START + 1e6).remedies == ()
+
+
+def test_releases_needs_every_cause_satisfied() -> None:
+    nothing = wanted({}, RULES, START)
+    assert releases(CASE, {}, nothing, START)
+    assert not releases(replace(CASE, level=Level.ISOLATED), {}, nothing, START)
+    assert not releases(replace(CASE, hold_until=START + 1), {}, nothing, START)
+    assert not releases(CASE, {}, wanted({"p/a": FAILED}, RULES, START), START)
+    assert not releases(CASE, {"p/a": RuleState(Result.UNKNOWN, START, 1)}, nothing, START)
+
+
+def test_deadline_of_an_isolation_and_of_a_grace() -> None:
+    assert deadline(device(), RULES) is None
+    isolated = replace(CASE, level=Level.ISOLATED, isolate_until=START + 5)
+    assert deadline(device(case=isolated), RULES) == START + 5
+    assert deadline(device(case=replace(isolated, isolate_until=None)), RULES) is None
+    assert deadline(device(rules={"p/slow": FAILED}), RULES) == START + 60
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rules": {"p/gone": FAILED}},
+        {"rules": {"p/a": FAILED}},
+        {"rules": {"p/slow": replace(FAILED, streak=0)}},
+        {"rules": {"p/slow": replace(FAILED, result=Result.ERROR)}},
+        {"rules": {"p/slow": FAILED}, "stale": True},
+        {"rules": {"p/slow": FAILED}, "case": replace(CASE, level=Level.ISOLATED)},
+    ],
+)
+def test_no_deadline_where_time_alone_changes_nothing(changes: dict[str, object]) -> None:
+    assert deadline(device(**changes), RULES) is None
+
+
+def test_a_grace_that_is_over_waits_for_the_end_of_a_probation() -> None:
+    on_probation = replace(CASE, probation_until=START + 200)
+    assert deadline(device(rules={"p/slow": FAILED}, case=on_probation), RULES) == START + 200
+
+
+def test_a_grace_that_is_over_waits_after_a_refusal() -> None:
+    assert deadline(device(rules={"p/slow": FAILED}, refused_until=START + 300), RULES) == START + 300

@@ -1,0 +1,189 @@
+"""Every event's way through the one entry."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from controller.domain import events as ev
+from controller.domain.effects import RestrictClient, SendReceipt
+from controller.domain.findings import Finding, Result
+from controller.domain.policy import Level, Response
+from controller.domain.step import step
+from schemas.commands import CommandState
+from schemas.events import RejectReason, Verdict
+from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
+
+OTHER = "sha256:" + "b" * 64
+RULES = policies(
+    rule("telnet", Response(contain=Level.RESTRICTED)),
+    rule("slow", Response(contain=Level.RESTRICTED, consecutive=2, grace=60.0)),
+)
+
+
+def receipts(play: Play) -> list[SendReceipt]:
+    assert play.outcome is not None
+    return list(play.outcome.receipts)
+
+
+def test_the_first_report_is_accepted_and_remembered() -> None:
+    play = given(device(), RULES).when(reported(passing=("telnet", "slow"), at=START + 1)).then_nothing()
+    play.recorded("first report")
+    assert receipts(play) == [SendReceipt("d1", 1, Verdict.ACCEPTED, DIGEST)]
+    state = play.state
+    assert (state.report_seq, state.digest, state.reported_at, state.satisfied) == (1, DIGEST, START + 1, 2)
+    assert (state.judged_by, state.agent, state.boot_id) == ("v1", "1.0", "boot")
+
+
+def test_an_older_sequence_of_the_same_boot_is_rejected() -> None:
+    play = given(device(), RULES).when(reported(seq=5)).when(reported("telnet", seq=4)).then_nothing()
+    assert receipts(play) == [
+        SendReceipt("d1", 4, Verdict.REJECTED, None, RejectReason.STALE_SEQUENCE, "report 5 was accepted already")
+    ]
+
+
+def test_a_redelivered_report_is_accepted_again_and_changes_only_when_it_was_seen() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    again = play.when(reported("telnet", at=START + 3, event_id="again")).then_nothing().recorded()
+    assert receipts(again) == [SendReceipt("d1", 1, Verdict.ACCEPTED, DIGEST)]
+    assert again.state.rules == play.state.rules
+    assert again.state.last_seen == START + 3
+
+
+def test_the_same_sequence_with_another_content_is_judged() -> None:
+    given(device(), RULES).when(reported()).when(reported("telnet", digest=OTHER)).then(
+        RestrictClient("", "d1", "", True)
+    )
+
+
+def test_a_new_boot_may_count_from_the_start() -> None:
+    play = given(device(), RULES).when(reported(seq=9)).when(reported(seq=1, boot_id="next"))
+    play.recorded("sequence went back")
+    assert play.state.report_seq == 1
+
+
+def test_a_change_of_posture_is_recorded_once() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(reported("telnet", seq=2)).recorded()
+    play = play.when(reported(passing=("telnet",), seq=3))
+    assert play.outcome is not None
+    assert play.outcome.audit[0].kind == "posture changed"
+    assert play.outcome.audit[0].detail == {"seq": 3, "digest": DIGEST, "worse": {}, "better": ["p/telnet"]}
+
+
+def test_a_heartbeat_of_unknown_content_asks_for_the_full_report() -> None:
+    play = given(device(), RULES).when(beat()).then_nothing()
+    assert receipts(play) == [SendReceipt("d1", 2, Verdict.RESEND_FULL)]
+    play = given(device(), RULES).when(reported()).when(beat(digest=OTHER)).then_nothing()
+    assert receipts(play) == [SendReceipt("d1", 2, Verdict.RESEND_FULL)]
+
+
+def test_a_heartbeat_of_a_healthy_device_only_shows_that_it_is_there() -> None:
+    play = given(device(), RULES).when(reported()).when(beat(at=START + 60)).then_nothing().recorded()
+    assert receipts(play) == []
+    assert play.state.last_seen == START + 60
+
+
+def test_heartbeats_count_as_reports_in_a_row() -> None:
+    play = given(device(), RULES).when(reported("slow")).then_nothing()
+    play = play.when(beat(), at=START + 59).then_nothing()
+    play.when(beat(), at=START + 60).then(RestrictClient("", "d1", "", True))
+
+
+def test_a_heartbeat_judged_again_by_other_policies_contains_and_releases() -> None:
+    fails, passes = (Finding("p/telnet", Result.FAIL),), (Finding("p/telnet", Result.PASS),)
+    play = given(device(), RULES).when(reported(passing=("telnet",)))
+    play = play.when(beat(findings=fails, judged_by="v2")).then(RestrictClient("", "d1", "h", True))
+    assert play.state.judged_by == "v2"
+    play = play.when(beat(findings=passes, judged_by="v3", event_id="h2"))
+    assert play.state.case is None
+
+
+def test_time_contains_when_the_grace_is_over_unless_the_device_is_silent() -> None:
+    play = given(device(), RULES).when(reported("slow"), beat())
+    play.when(ev.TimePassed("t"), at=START + 59).then_nothing()
+    play.when(ev.TimePassed("t"), at=START + 60).then(RestrictClient("", "d1", "t", True))
+    play.when(ev.FellSilent("s", 300.0), ev.TimePassed("t"), at=START + 60).then_nothing()
+
+
+def test_silence_is_recorded_and_ends_with_the_next_word() -> None:
+    play = given(device(), RULES).when(reported()).when(ev.FellSilent("s", 300.0)).recorded("fell silent")
+    assert play.state.stale
+    play = play.when(beat(at=START + 400)).recorded("heard again")
+    assert not play.state.stale
+
+
+def test_coming_and_going_is_recorded_once() -> None:
+    play = given(device()).when(ev.StatusChanged("a", True, "boot")).recorded("online")
+    play = play.when(ev.StatusChanged("b", True, "boot")).recorded()
+    play = play.when(ev.StatusChanged("c", False, "")).recorded("offline")
+    assert play.state.online is False
+
+
+def test_what_a_device_tells_is_recorded() -> None:
+    given(device()).when(ev.DeviceTold("a", "ids.alert", "high", 3, "scan")).recorded("device event: ids.alert")
+
+
+def test_labels() -> None:
+    play = given(device()).when(ev.OperatorLabelled("a", "lab", ("x", "y"), "ada")).recorded("labelled")
+    assert (play.state.device_class, play.state.tags) == ("lab", ("x", "y"))
+
+
+def test_proof_keeps_the_first_measure() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    play = play.when(ev.ContainmentTroubled("w", "r", "restrict", "no answer", ())).recorded("containment in trouble")
+    assert play.state.case is not None
+    assert play.state.case.trouble == "no answer"
+    play = play.when(ev.ContainmentProven("p", "r", Level.RESTRICTED, START + 2, ({"step": "rules"},)), at=START + 3)
+    assert play.outcome is not None
+    assert play.outcome.audit[0].detail is not None
+    assert play.outcome.audit[0].detail["seconds"] == 2.0
+    case = play.state.case
+    assert case is not None
+    assert (case.proven_level, case.proven_at, case.trouble) == (Level.RESTRICTED, START + 3, "")
+    play = play.when(ev.ContainmentProven("q", "r", Level.RESTRICTED, START + 9, ()))
+    assert play.outcome is not None
+    assert play.outcome.audit[0].detail is not None
+    assert play.outcome.audit[0].detail["seconds"] is None
+
+
+@pytest.mark.parametrize(("case_id", "level"), [("other", Level.RESTRICTED), ("r", Level.ISOLATED)])
+def test_proof_of_something_else_proves_nothing(case_id: str, level: Level) -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentProven("p", case_id, level, START, ()))
+    assert play.state.case is not None
+    assert play.state.case.proven_level is Level.NONE
+
+
+def test_trouble_of_another_case_stays_off_this_one() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentTroubled("w", "other", "x", "y", ()))
+    assert play.state.case is not None
+    assert play.state.case.trouble == ""
+
+
+@pytest.mark.parametrize(
+    ("event", "kind"),
+    [
+        (ev.ReleaseProven("a", "c", ()), "release proven"),
+        (ev.DriftFound("a", "c", "rules"), "drift found"),
+        (ev.CommandDelivered("a", "k"), "command sent"),
+        (ev.ContainmentRefused("a", "c", "claimed"), "containment refused"),
+    ],
+)
+def test_what_happened_at_the_broker_is_recorded(event: ev.DeviceEvent, kind: str) -> None:
+    play = given(device()).when(event).then_nothing().recorded(kind)
+    assert play.state == device()
+
+
+def test_commands_go_through() -> None:
+    ordered = ev.OperatorCommanded("a", "rescan", (), "ada", 60.0, False)
+    play = given(device()).when(ordered).recorded("command issued")
+    told = ev.CommandReported("b", "a-c0", CommandState.SUCCEEDED, "", ())
+    assert play.when(told).recorded("command succeeded").state.commands == ()
+
+
+@dataclass(frozen=True)
+class Stranger:
+    event_id: str = "x"
+
+
+def test_something_that_is_no_event_is_refused() -> None:
+    with pytest.raises(TypeError, match="no step for Stranger"):
+        step(device(), Stranger(), START, RULES)  # type: ignore[arg-type] # the point of the test
