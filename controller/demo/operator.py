@@ -53,6 +53,14 @@ class Operator:
         """
         return await self._good("GET", f"/api/v1/devices/{quote(device_id, safe='')}")
 
+    async def report(self, device_id: str) -> dict[str, Any]:
+        """The sections of a device's last full report.
+
+        Raises:
+            DemoError: the controller did not answer as it should.
+        """
+        return await self._good("GET", f"/api/v1/devices/{quote(device_id, safe='')}/report")
+
     async def release(self, device_id: str, reason: str) -> dict[str, Any]:
         """End a containment by hand; the decision.
 

@@ -94,6 +94,8 @@ class Stage:
         before = await self.broker.snapshot(self.controller_id)
         left = Traces(before, self.device_ids, (self.bystander_id, self.forger_id))
         stack.push_async_callback(self._clean, left, say)
+        # First of all the cheapest look at whether anybody gets in with what was given.
+        watcher = await stack.enter_async_context(bystander(self.access, self.bystander_id, self.chronicle))
         accept_claimed = await self._has_to_accept_claimed(say)
         home = self.folder / "cordon"
         home.mkdir()
@@ -108,7 +110,6 @@ class Stage:
         self._operator = Operator(url, prepared.token)
         await controller_process.until_ready(self._operator, self._controller)
         say(f"controller serves {url}")
-        watcher = await stack.enter_async_context(bystander(self.access, self.bystander_id, self.chronicle))
         code = await watcher.subscribe(f"{self.fleet_root}/+/telemetry")
         if code >= 128:
             raise DemoError(f"the bystander's subscription was refused by the broker: reason {code}")

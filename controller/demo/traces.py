@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,7 +11,7 @@ from controller.adapters.emqx.setup import SetupSnapshot, rules_for_all
 from controller.demo.access import Access
 from controller.demo.visitor import Visitor
 from controller.ports.broker import AccessRule
-from controller.ports.errors import BrokerNotFoundError
+from controller.ports.errors import BrokerNotFoundError, ControllerError
 from schemas.topics import Up, parse_up, up
 
 LOOK_SECONDS: Final = 10.0  # until a cluster has agreed
@@ -44,25 +44,35 @@ async def open_fleet_topics(broker: EmqxBroker, fleet_filter: str) -> None:
 async def remove(broker: EmqxBroker, traces: Traces, access: Access) -> list[str]:
     """Remove bans, rules, sessions and retained messages of the run, and restore the settings; what is left, in words.
 
-    The run's processes have ended before.
+    The run's processes have ended before. What fails is told, and keeps nothing else from being removed.
     """
+    left: list[str] = []
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(device_id: str) -> None:
-        async with gate:
-            await _remove_device(broker, device_id)
+    async def each(work: Awaitable[Sequence[str]]) -> None:
+        try:
+            async with gate:
+                left.extend(await work)
+        except ControllerError as e:
+            left.append(str(e))
 
     async with asyncio.TaskGroup() as group:
         for device_id in traces.device_ids:
-            group.create_task(one(device_id))
-    left = await _retained(traces, access)  # needs the controller's rules, which go next
+            group.create_task(each(_remove_device(broker, device_id)))
+    await each(_retained(traces, access))  # needs the controller's rules, which go below
     for client_id in (traces.controller_id, *traces.other_clients):
-        await broker.api.kick(client_id)
-    left += await broker.restore(traces.before)
-    return left + await _settled(broker, traces)
+        await each(_kick(broker, client_id))
+    await each(broker.restore(traces.before))
+    await each(_settled(broker, traces))
+    return left
 
 
-async def _remove_device(broker: EmqxBroker, device_id: str) -> None:
+async def _kick(broker: EmqxBroker, client_id: str) -> Sequence[str]:
+    await broker.api.kick(client_id)
+    return ()
+
+
+async def _remove_device(broker: EmqxBroker, device_id: str) -> Sequence[str]:
     ban = await broker.api.ban_of(device_id)
     if ban is not None and ban.is_ours:
         await broker.api.lift_ban(device_id)
@@ -70,6 +80,7 @@ async def _remove_device(broker: EmqxBroker, device_id: str) -> None:
     await broker.api.kick(device_id)
     # After the session: its last will is retained too.
     await broker.api.publish(up(device_id, Up.STATUS), b"", retain=True)
+    return ()
 
 
 async def _retained(traces: Traces, access: Access) -> list[str]:

@@ -1,0 +1,166 @@
+"""`cordon demo` as a process: what it says at the end, and what it leaves behind."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.standin import StandInProcess
+
+WAIT = 90.0  # seconds
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "controller.main", "demo", "--fast", "--devices", "6", "--output", "json"]
+STORY = ["healthy", "restricted", "isolated", "stale", "forged", "stepped_down", "ending"]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Where temporary folders of the demonstration go."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def plain() -> Iterator[StandInProcess]:
+    """A broker that was there before, with one user and no TLS."""
+    with StandInProcess(nodes=3, users=[("fleet", "secret")]) as process:
+        yield process
+
+
+def _environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(home)}
+
+
+def _at(emqx: StandInProcess, user: str = "fleet", password: str = "secret") -> list[str]:
+    addresses = ",".join(f"{host}:{port}" for host, port in emqx.mqtt)
+    arguments = ["--emqx", ",".join(emqx.api_urls), "--key", emqx.key, "--secret", emqx.secret, "--mqtt", addresses]
+    return [*arguments, "--mqtt-user", user, "--mqtt-password", password]
+
+
+def _run(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments, check=False, capture_output=True, text=True, timeout=WAIT, env=_environment(home), cwd=ROOT
+    )
+
+
+def _processes_of(home: Path) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(home) in line:
+                found.append(line)
+    return found
+
+
+def _state(emqx: StandInProcess) -> dict[str, Any]:
+    """Everything at the broker that a run could leave behind."""
+    rules = "authorization/sources/built_in_database/rules"
+    paths = ("banned", f"{rules}/clients", f"{rules}/users", f"{rules}/all", "authorization/sources", "clients")
+    found = {}
+    with httpx.Client(base_url=emqx.api_urls[0], auth=(emqx.key, emqx.secret), trust_env=False) as client:
+        for path in paths:
+            found[path] = client.get(f"/api/v5/{path}").json()
+    return found
+
+
+def _foreign_rows(emqx: StandInProcess) -> None:
+    base = "/api/v5/authorization/sources/built_in_database/rules"
+    rule = {"topic": "theirs/#", "permission": "deny", "action": "all"}
+    with httpx.Client(base_url=emqx.api_urls[0], auth=(emqx.key, emqx.secret), trust_env=False) as client:
+        for path, body in (
+            ("/api/v5/banned", {"as": "clientid", "who": "theirs", "by": "someone", "until": "infinity"}),
+            (f"{base}/clients", [{"clientid": "theirs", "rules": [rule]}]),
+            (f"{base}/all", {"rules": [rule]}),
+        ):
+            client.post(path, json=body).raise_for_status()
+
+
+def test_the_whole_story_is_observed(home: Path) -> None:
+    """With the stand-in: every step seen, figures complete, nothing left on the machine."""
+    done = _run([*COMMAND, "--seed", "7"], home)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["ok"] is True
+    assert (result["devices"], result["contained"], result["released"]) == (6, 2, 2)
+    assert result["reports"] >= 6 + 4  # all once; two that fail, and each of these again when it passes
+    assert len(result["seconds_to_contain"]) == len(result["seconds_to_release"]) == 2
+    assert all(seconds > 0 for seconds in result["seconds_to_contain"] + result["seconds_to_release"])
+    assert [step["name"] for step in result["steps"]] == ["broker", "setup", *STORY, "as_found"]
+    assert all(step["ok"] and step["observed"] for step in result["steps"])
+    assert list(home.iterdir()) == []
+    assert _processes_of(home) == []
+
+
+def test_a_broker_with_a_life_of_its_own_is_left_as_found(home: Path, plain: StandInProcess) -> None:
+    """The story over passwords at a broker that holds rows of others: all of them are there afterwards, and no more."""
+    _foreign_rows(plain)
+    before = _state(plain)
+    done = _run([*COMMAND, *_at(plain)], home)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["ok"] is True
+    assert _state(plain) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_cleans_up(home: Path, plain: StandInProcess, number: signal.Signals) -> None:
+    """Interrupted while a device is isolated: its ban, its rules, sessions and processes go all the same."""
+    _foreign_rows(plain)
+    before = _state(plain)
+    process = subprocess.Popen(
+        [*COMMAND, *_at(plain)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(home), cwd=ROOT,
+    )  # fmt: skip
+    with process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "DISCONNECT 152" in line:
+                break
+        assert len(_state(plain)["banned"]["data"]) == 2, lines
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=WAIT)
+    assert process.returncode == 130, rest
+    assert _state(plain) == before, rest
+    assert list(home.iterdir()) == []
+    assert _processes_of(home) == []
+
+
+def test_what_was_not_observed_is_told(home: Path, plain: StandInProcess) -> None:
+    """A password that the broker does not take: exit 1, the step and the reason named, the broker as found."""
+    before = _state(plain)
+    done = _run([*COMMAND, *_at(plain, password="wrong")], home)
+    assert done.returncode == 1, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    failed = [step for step in result["steps"] if not step["ok"]]
+    assert result["ok"] is False
+    assert failed[0]["name"] == "setup"
+    assert "was refused by the broker" in failed[0]["missing"]
+    assert "NOT observed" in done.stderr
+    assert _state(plain) == before
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--emqx", "http://127.0.0.1:1"], "--key"),
+        (["--mqtt", "127.0.0.1:1"], "--emqx"),
+        (["--devices", "3"], "devices"),
+    ],
+)
+def test_options_that_do_not_fit(home: Path, arguments: list[str], what: str) -> None:
+    """Said before anything is started."""
+    done = _run([*COMMAND, *arguments], home)
+    assert done.returncode == 2
+    assert what in done.stderr
