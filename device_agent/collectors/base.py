@@ -27,7 +27,7 @@ class Collector(Protocol):
         NoMeaningError: reported as `notapplicable` with the reason.
     """
 
-    def __call__(self, system: System) -> Section:
+    def __call__(self, system: System, /) -> Section:
         """JSON-ready section with its lists uncut and in a stable order; nothing that changes by itself."""
         ...
 

@@ -95,6 +95,8 @@ class SimulatedFleet:
         self._observer = observer
         # Only to make a run repeatable; nothing secret comes from it.
         self._random = random.Random(settings.seed)  # noqa: S311 - see above
+        self._connections: dict[str, Connection] = {}
+        self._make_devices(load(settings.postures))
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
@@ -109,8 +111,6 @@ class SimulatedFleet:
         self._diallers = [
             threading.Thread(target=self._dial, name=f"dial-{number}", daemon=True) for number in range(_DIALLERS)
         ]
-        self._connections: dict[str, Connection] = {}
-        self._make_devices(load(settings.postures))
 
     def __enter__(self) -> Self:
         self.start()
@@ -141,8 +141,12 @@ class SimulatedFleet:
 
     def stop(self) -> None:
         """Say offline, disconnect all, end the threads."""
-        if not self._thread.is_alive():
-            return
+        if self._thread.is_alive():
+            self._stop_threads()
+        for resource in (self._selector, self._wake_out, self._wake_in):
+            resource.close()
+
+    def _stop_threads(self) -> None:
         for connection in self._connections.values():
             self._call(connection.leave)
         self._call(lambda: self.later(0.0, self._finish_when_empty))
@@ -152,6 +156,8 @@ class SimulatedFleet:
         self._thread.join(_STOP_SECONDS)
         for _ in self._diallers:
             self._dials.put(None)
+        for thread in self._diallers:
+            thread.join(self.settings.connect_timeout + 1)
 
     def change(self, device_id: str, edit: Edit) -> None:
         """Change a device's posture, which it reports at once.
@@ -262,8 +268,8 @@ class SimulatedFleet:
 
     def _call(self, act: Callable[[], None]) -> None:
         self._calls.append(act)
-        # A full pipe means that it wakes anyway.
-        with contextlib.suppress(BlockingIOError):
+        # A full pipe means that it wakes anyway, a closed one that it is over.
+        with contextlib.suppress(OSError):
             self._wake_in.send(b"x")
 
     def _dial(self) -> None:

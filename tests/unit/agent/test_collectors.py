@@ -1,0 +1,230 @@
+"""Collectors: against this machine and against prepared folders."""
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from device_agent.apt import upgrades
+from device_agent.collectors import firewall, openssl, os_release, services, sockets, updates
+from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError, Section
+from device_agent.collectors.packages import Installed, installed
+from device_agent.collectors.registry import COLLECTORS
+from device_agent.collectors.scan import Scanner
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+
+LIVE = System(is_root_user=os.geteuid() == 0)
+
+
+def _put(root: Path, place: str, text: str) -> None:
+    path = root / place.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
+    sections = findings_of(Scanner(LIVE, COLLECTORS).scan()).sections
+    assert set(sections) == {"os", "updates", "openssl", "sockets", "services", "firewall"}
+    assert sections["os"]["state"] == "ok"
+    for section in sections.values():
+        assert section["state"] == "ok" or section["reason"]
+
+
+def test_os_of_a_prepared_root(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError):
+        os_release.collect(System(tmp_path))
+    _put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
+    section = os_release.collect(System(tmp_path))
+    assert (section["id"], section["version"], section["kernel"]) == ("openwrt", "23.05", os.uname().release)
+
+
+def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
+    release = threading.Event()
+
+    def slow(_system: System) -> Section:
+        release.wait(30)
+        return {"state": "ok"}
+
+    def broken(_system: System) -> Section:
+        raise ZeroDivisionError("oops")
+
+    def shut(_system: System) -> Section:
+        raise PermissionError(13, "Permission denied", "/x")
+
+    def meaningless(_system: System) -> Section:
+        raise NoMeaningError("no such thing here")
+
+    def good(_system: System) -> Section:
+        return {"state": "ok"}
+
+    collectors: dict[str, Collector] = {
+        "slow": slow, "broken": broken, "shut": shut, "meaningless": meaningless, "good": good
+    }  # fmt: skip
+    scanner = Scanner(LIVE, collectors, seconds=0.3)
+    found = scanner.scan()
+    assert found["good"] == {"state": "ok"}
+    assert found["slow"] == {"state": "unknown", "reason": "not done within 0.3 s"}
+    assert found["broken"] == {"state": "unknown", "reason": "collector failed: ZeroDivisionError: oops"}
+    assert found["shut"] == {"state": "unknown", "reason": "/x: Permission denied"}
+    assert found["meaningless"]["state"] == "notapplicable"
+    for _ in range(2):
+        assert scanner.scan()["slow"]["reason"] == "still not done since an earlier scan"
+    assert sum(thread.name == "collect-slow" for thread in threading.enumerate()) == 1
+    release.set()
+    deadline = time.monotonic() + 10
+    while any(thread.name == "collect-slow" for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert scanner.scan()["slow"] == {"state": "ok"}
+
+
+def test_sockets_of_this_process_are_seen_with_its_name() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
+        udp.bind(("::1", 0))
+        entries = sockets.collect(LIVE)["listening"]
+        name = Path("/proc/self/comm").read_text().strip()
+        expected = {"proto": "tcp", "address": "127.0.0.1", "port": tcp.getsockname()[1], "process": name}
+        assert expected in entries
+        assert {"proto": "udp", "address": "::1", "port": udp.getsockname()[1], "process": name} in entries
+        assert entries == sorted(entries, key=lambda e: (e["proto"], e["port"], e["address"], e["process"]))
+
+
+def test_sockets_that_do_not_listen_are_not_reported() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        ports = [entry["port"] for entry in sockets.collect(LIVE)["listening"]]
+        assert client.getsockname()[1] not in ports
+
+
+def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError):
+        sockets.collect(System(tmp_path))
+    header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    row = "   {}: {} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 {} 1 0\n"
+    listening = row.format(0, "00000000:0017", "0A", 77) + row.format(1, "0100007F:0016", "01", 78)
+    _put(tmp_path, "/proc/net/tcp", header + listening)
+    (tmp_path / "proc/9/fd").mkdir(parents=True)
+    (tmp_path / "proc/9/fd/3").symlink_to("socket:[77]")
+    _put(tmp_path, "/proc/9/comm", "telnetd\n")
+    assert sockets.collect(System(tmp_path))["listening"] == [
+        {"proto": "tcp", "address": "0.0.0.0", "port": 23, "process": "telnetd"}
+    ]
+
+
+STATUS = "Package: openssl\nStatus: install ok installed\nVersion: 3.0.17-1~deb12u2\nArchitecture: amd64\n\n"
+
+
+def test_packages_of_prepared_roots(tmp_path: Path) -> None:
+    assert installed(System(tmp_path), "openssl") is None
+    _put(tmp_path / "apk", "/lib/apk/db/installed", "P:openssl\nV:3.1.4-r5\n\nP:zlib\nV:1.3-r2\n")
+    assert installed(System(tmp_path / "apk"), "zlib") == Installed("zlib", "1.3-r2", "apk")
+    _put(tmp_path / "opkg", "/usr/lib/opkg/status", "Package: libopenssl3\nVersion: 3.0.12-1\n\n")
+    assert installed(System(tmp_path / "opkg"), "libopenssl3") == Installed("libopenssl3", "3.0.12-1", "opkg")
+    _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
+    assert installed(System(tmp_path / "deb"), "openssl") == Installed("openssl", "3.0.17-1~deb12u2", "deb")
+    assert installed(System(tmp_path / "deb"), "other") is None
+
+
+def test_openssl_of_a_prepared_root_is_the_packages(tmp_path: Path) -> None:
+    _put(tmp_path, "/var/lib/dpkg/status", STATUS)
+    section = openssl.collect(System(tmp_path))
+    assert section["version"] == "3.0.17"
+    assert section["package"] == {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"}
+    with pytest.raises(CannotTellError):
+        openssl.collect(System(tmp_path / "nothing"))
+
+
+def test_what_apt_would_upgrade() -> None:
+    text = (
+        "Inst base-files [12.4] (12.5 Debian:12.15/oldstable [amd64])\n"
+        "Inst openssl [3.0.11-1] (3.0.17-1 Debian:12.15/stable, Debian-Security:12/stable-security [amd64]) []\n"
+        "Inst libssl3 [3.0.2-0ubuntu1] (3.0.2-0ubuntu1.15 Ubuntu:22.04/jammy-updates, "
+        "Ubuntu:22.04/jammy-security [amd64])\n"
+        "Inst brand-new (1.0 Debian-Security:12/stable-security [amd64])\nConf openssl (3.0.17-1 Debian:12 [amd64])\n"
+    )
+    assert [(u.name, u.old, u.new, u.is_security) for u in upgrades(text)] == [
+        ("base-files", "12.4", "12.5", False),
+        ("openssl", "3.0.11-1", "3.0.17-1", True),
+        ("libssl3", "3.0.2-0ubuntu1", "3.0.2-0ubuntu1.15", True),
+    ]
+
+
+def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError, match="no known package manager"):
+        updates.collect(System(tmp_path))
+    _put(tmp_path / "apk", "/lib/apk/db/installed", "")
+    with pytest.raises(CannotTellError, match="apk cannot be read"):
+        updates.collect(System(tmp_path / "apk"))
+    _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
+    with pytest.raises(CannotTellError, match="never fetched"):
+        updates.collect(System(tmp_path / "deb"))
+    index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
+    _put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
+    os.utime(index.parent, (0, 1_700_000_000))
+    with pytest.raises(CannotTellError, match="of 2023-11-14"):
+        updates.collect(System(tmp_path / "deb"))
+
+
+def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError, match="no systemd"):
+        services.collect(System(tmp_path))
+    _put(
+        tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n"
+    )
+    wants = tmp_path / "etc/systemd/system/b.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "a.service").symlink_to("/usr/lib/systemd/system/a.service")
+    _put(
+        tmp_path,
+        "/etc/inetd.conf",
+        "#off stream tcp nowait root /x off\ntelnet stream tcp nowait root /usr/sbin/in.telnetd\n",
+    )
+    units = services.collect(System(tmp_path))["units"]
+    assert units == [
+        {"name": "a.service", "enabled": True, "active": False},
+        {"name": "inetd:telnet", "enabled": True, "active": False},
+    ]
+
+
+def test_firewall_without_root_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nft"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotTellError, match="needs root"):
+        firewall.collect(System(is_root_user=False))
+    tool.unlink()
+    section = firewall.collect(System(is_root_user=False))
+    assert (section["backend"], section["active"], section["default_input"]) == ("none", False, "accept")
+    with pytest.raises(CannotTellError):
+        firewall.collect(System(tmp_path))
+
+
+def _ruleset(policy: str, *, with_rule: bool) -> str:
+    chain = {"family": "inet", "table": "filter", "name": "input", "type": "filter", "hook": "input", "policy": policy}
+    rule = {"family": "inet", "table": "filter", "chain": "input", "expr": []}
+    return json.dumps({"nftables": [{"metainfo": {}}, {"chain": chain}, *([{"rule": rule}] if with_rule else [])]})
+
+
+@pytest.mark.parametrize(
+    ("section", "active", "default", "rules"),
+    [
+        (firewall.parse_nft(""), False, "accept", 0),
+        (firewall.parse_nft(_ruleset("drop", with_rule=False)), True, "drop", 0),
+        (firewall.parse_nft(_ruleset("accept", with_rule=True)), True, "accept", 1),
+        (firewall.parse_nft(_ruleset("accept", with_rule=False)), False, "accept", 0),
+        (firewall.parse_iptables("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"), False, "accept", 0),
+        (firewall.parse_iptables("*filter\n:INPUT DROP [1:2]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"), True, "drop", 1),
+        (firewall.parse_ufw("Status: inactive\n"), False, "unknown", 0),
+        (
+            firewall.parse_ufw("Status: active\nDefault: deny (incoming), allow (outgoing)\n22/tcp ALLOW IN any\n"),
+            True, "drop", 1,
+        ),
+        (firewall.parse_zone("public\n  target: default\n  services: ssh x\n  ports: \n"), True, "reject", 2),
+    ],
+)  # fmt: skip
+def test_firewall_outputs(section: dict[str, object], active: bool, default: str, rules: int) -> None:
+    assert (section["active"], section["default_input"], section["rules"]) == (active, default, rules)
