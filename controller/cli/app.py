@@ -1,7 +1,6 @@
 """The tree of commands: one noun each, and the options of `cordon` itself."""
 
-from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -10,6 +9,8 @@ from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.output import say
 
+_CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
 app = typer.Typer(
     name="cordon",
     help="Judges device posture, contains violations at the broker, repairs and releases.",
@@ -17,7 +18,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    context_settings=_CONTEXT,
 )
 
 
@@ -53,26 +54,23 @@ for name, noun in (
     app.add_typer(noun, name=name)
 
 
-@app.command(
-    "standin",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    add_help_option=False,
-)
+# Their options are their own: loading what they need would make every other command wait.
+_PASSES_ON: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+@app.command("demo", context_settings=_PASSES_ON, add_help_option=False)
+def demo(context: typer.Context) -> None:
+    """Play the whole story with simulated devices; `cordon demo --help` tells its options."""
+    from controller.demo.command import demo as play
+
+    alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+    alone.command(context_settings=_CONTEXT)(play)
+    alone(context.args, prog_name="cordon demo")
+
+
+@app.command("standin", context_settings=_PASSES_ON, add_help_option=False)
 def standin(context: typer.Context) -> None:
     """Run an EMQX stand-in, to try Cordon without Docker; `cordon standin --help` tells its options."""
-    from controller.standin.__main__ import main  # a process of its own in all but name
+    from controller.standin.__main__ import main
 
     raise typer.Exit(main(context.args))
-
-
-def _add_demo() -> None:
-    try:
-        demo = import_module("controller.demo.command").demo
-    except ModuleNotFoundError as e:
-        if e.name != "controller.demo.command":
-            raise
-        return
-    app.command("demo")(demo)
-
-
-_add_demo()

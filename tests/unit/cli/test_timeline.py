@@ -35,7 +35,7 @@ def _one(entry: dict[str, Any]) -> Line:
             "report 4: p/telnet fail; satisfied again: p/x",
             "",
         ),
-        (_entry("contained", level="restricted", reason="fails p/telnet", until=None), "restricted: fails p/telnet", ""),
+        (_entry("contained", level="restricted", reason="fails p/t", until=None), "restricted: fails p/t", ""),
         (
             _entry("contained", "operator:bob", level="isolated", reason="odd", until="2026-11-23T12:00:00.000Z"),
             "isolated: odd",
@@ -60,7 +60,7 @@ def _one(entry: dict[str, Any]) -> Line:
                 command_id="c"), "command service.disable name=telnetd", "repairs p/t, c"),
         (_entry("command succeeded", "edge-1", action="rescan", reason="", result={"was": "a", "is": "b"}),
          "command succeeded: rescan", "was: a, is: b"),
-        (_entry("command failed", "edge-1", action="rescan", reason="no", result={}), "command failed: rescan (no)", ""),
+        (_entry("command failed", "edge-1", action="rescan", reason="no"), "command failed: rescan (no)", ""),
         (_entry("something newer", depth=3, nothing=None), "something newer", "depth 3"),
     ],
 )  # fmt: skip

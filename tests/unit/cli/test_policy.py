@@ -1,0 +1,122 @@
+"""Policies checked and explained without a controller."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.cli.explanation import response_text
+from controller.cli.running import run_safely
+from tests.support.api import report_message
+
+POLICY = """\
+policy: tests
+version: 1
+title: For tests
+rules:
+  - id: no-telnet
+    title: Telnet is not offered
+    why: It carries passwords in clear text.
+    fix: Stop it.
+    check: '!listening_ports.exists(p, p == 23)'
+    severity: high
+    on_fail: {contain: restricted, remediate: {action: service.disable, params: {name: telnetd}}}
+  - id: firewall
+    title: A firewall filters
+    check: firewall_active
+    severity: medium
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    """A policy of two rules."""
+    path = tmp_path / "tests.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """A report of a device that offers telnet and says nothing of its firewall."""
+    path = tmp_path / "report.json"
+    path.write_bytes(report_message("edge-1", (22, 23), 1).payload)
+    return path
+
+
+def test_check_of_good_ones(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_safely(["policy", "check", str(policy)]) == 0
+    assert capsys.readouterr().out.startswith("ok: 1 policies, 2 rules, version ")
+    assert run_safely(["policy", "check", str(policy.parent), "-o", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+
+
+def test_check_tells_every_mistake_with_its_place(policy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text(POLICY.replace("listening_ports", "listening_prots").replace("medium", "mild"))
+    assert run_safely(["policy", "check", str(policy)]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"{policy}:9:" in told.err
+    assert "listening_ports" in told.err
+    assert f"{policy}:15:" in told.err
+    assert run_safely(["policy", "check", str(policy), "-o", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["line"] for one in found["problems"]] == [9, 15]
+
+
+def test_explain_a_report_in_a_file(policy: Path, report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_safely(["policy", "explain", "--report", str(report), "--policy", str(policy)]) == 0
+    page = capsys.readouterr().out
+    for part in (
+        "edge-1: 2 rules by policies",
+        "1 fail, 1 unknown",
+        "fail          tests/no-telnet  Telnet is not offered  [high]",
+        "listening_ports = 22, 23",
+        "to mend it: Stop it.",
+        "what follows: restricted + service.disable name=telnetd",
+        "firewall_active = ?  (firewall: not reported)",
+    ):
+        assert part in page
+
+
+def test_explain_from_standard_input_by_the_starter_pack(
+    report: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(report.read_bytes())))
+    assert run_safely(["policy", "explain", "--report", "-", "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    results = {one["rule"]: one["result"] for one in found["items"]}
+    assert results["starter/no-telnet"] == "fail"
+    assert results["starter/firewall-active"] == "unknown"
+    assert found["device_id"] == "edge-1"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"kind": "full"}', b"\xff" * 10, b" " * (1024 * 1024 + 1)])
+def test_what_is_no_report(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    assert run_safely(["policy", "explain", "--report", str(path)]) == 2
+    assert str(path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("argv", [[], ["edge-1", "--report", "x"], ["edge-1", "--policy", "x"]])
+def test_what_cannot_be_explained(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_safely(["policy", "explain", *argv]) == 2
+    assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "finding"),
+        ({"contain": "isolated", "isolate_for": "1h"}, "isolated for 1h"),
+        ({"contain": "restricted", "consecutive": 2, "grace": "10m"}, "restricted after 2 reports in a row and 10m"),
+        ({"remediate": {"action": "rescan", "params": {}}}, "rescan"),
+    ],
+)
+def test_responses_in_words(changes: dict[str, Any], text: str) -> None:
+    base = {"contain": "none", "isolate_for": None, "remediate": None, "consecutive": 1, "grace": "0s"}
+    assert response_text({**base, **changes}) == text
