@@ -45,11 +45,8 @@ class Document:
         self.problems.append(Problem(self.source, number, offset + 1, message, shown, offset - cut + 1))
 
     def complain_of(self, path: Place, message: str, *, key: bool = False) -> None:
-        """Note a problem with the value (or the key) at `path`, or with what holds it when it is not there."""
-        nodes = self.keys if key else self.values
-        while path not in nodes and path:
-            path, nodes = path[:-1], self.values
-        node = nodes.get(path)
+        """Note a problem with the value (or the key) at `path`; at the start of the file when nothing stands there."""
+        node = (self.keys if key else self.values).get(path)
         self.complain(node.start_mark.index if node is not None else 0, message)
 
 
