@@ -1,0 +1,211 @@
+"""Whatever happens, in whatever order: what a device may and may not suffer."""
+
+from dataclasses import replace
+from typing import Any, Final
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from controller.domain import events as ev
+from controller.domain.contain import POLICY, PROBATION
+from controller.domain.device import Device
+from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
+from controller.domain.findings import Finding, Result
+from controller.domain.policy import Level, Remedy, Response
+from controller.domain.respond import deadline, is_due
+from controller.domain.step import step
+from schemas.commands import CommandState
+from tests.support.playbook import START, device, policies
+from tests.support.playbook import rule as policy_rule
+
+REPAIR: Final = Remedy("service.disable", (("name", "telnetd"),))
+POLICIES: Final = policies(
+    policy_rule("restrict", Response(contain=Level.RESTRICTED, remedy=REPAIR)),
+    policy_rule("slow", Response(contain=Level.RESTRICTED, consecutive=2, grace=120.0)),
+    policy_rule("isolate", Response(contain=Level.ISOLATED, isolate_for=300.0)),
+    policy_rule("patient", Response(contain=Level.ISOLATED, consecutive=3, grace=600.0, isolate_for=60.0)),
+    policy_rule("note", Response(remedy=REPAIR)),
+)
+DIGESTS: Final = tuple(f"sha256:{c * 64}" for c in "ab")
+results = st.sampled_from([Result.PASS, Result.PASS, Result.FAIL, Result.UNKNOWN, Result.ERROR, Result.NOTAPPLICABLE])
+findings = st.fixed_dictionaries(dict.fromkeys(POLICIES.rules, results)).map(
+    lambda found: tuple(Finding(key, result) for key, result in found.items())
+)
+holds = st.one_of(st.none(), st.sampled_from([1.0, 60.0, 3600.0]))
+FRESH: Final = (ev.PostureReported, ev.HeartbeatReceived)
+OPERATOR: Final = (ev.OperatorContained, ev.OperatorReleased)
+
+
+class Containment(RuleBasedStateMachine):
+    """Steps a device through events and checks each transition against the promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device = device()
+        self.now = START
+        self.events = 0
+        self.effect_ids: set[str] = set()
+        self.counters: dict[str, int] = {}
+
+    def happens(self, kind: Any, **values: Any) -> None:
+        self.events += 1
+        event = kind(event_id=f"e{self.events}", **values)
+        before = self.device
+        outcome = step(before, event, self.now, POLICIES)
+        assert step(before, event, self.now, POLICIES) == outcome, "the same event stepped twice differs"
+        self.device = outcome.device
+        self._check_containment(before, event)
+        self._check_effects(outcome.effects)
+        self._check_levels_have_their_effects(before, event, outcome.effects)
+
+    def _check_containment(self, before: Device, event: ev.DeviceEvent) -> None:
+        was, now = before.level, self.device.level
+        if now.rank > was.rank and not isinstance(event, ev.OperatorContained):
+            causes = self.device.case.causes if self.device.case is not None else ()
+            due = [
+                key
+                for key in causes
+                if key in self.device.rules and is_due(self.device.rules[key], POLICIES.rules[key].response, self.now)
+            ]
+            assert any(POLICIES.rules[key].response.contain.rank >= now.rank for key in due), "contained for nothing"
+            assert self.now >= before.refused_until, "contained again at once after a refusal"
+        if was is not Level.NONE and now is Level.NONE:
+            assert was is Level.RESTRICTED or isinstance(event, ev.ContainmentRefused), (
+                "isolation went straight to none"
+            )
+            if isinstance(event, ev.ContainmentRefused):
+                assert before.case is not None
+                assert before.case.by == POLICY
+                assert before.case.proven_level is Level.NONE
+            else:
+                assert isinstance(event, (*FRESH, ev.OperatorReleased)), "released without evidence"
+                if isinstance(event, FRESH):
+                    assert before.case is not None
+                    assert self.now >= before.case.hold_until
+                    assert not set(before.case.causes) & set(self.device.rules), "released while a cause is open"
+        if was is Level.ISOLATED and now is Level.RESTRICTED:
+            assert isinstance(event, (ev.TimePassed, ev.OperatorReleased, ev.ContainmentRefused))
+
+    def _check_effects(self, effects: Any) -> None:
+        ids = [effect.effect_id for effect in effects]
+        assert len(set(ids)) == len(ids)
+        assert not self.effect_ids & set(ids), "an effect's id was used before"
+        self.effect_ids.update(ids)
+        for effect in effects:
+            if isinstance(effect, SendCommand) and effect.command_id not in self.counters:
+                assert effect.counter > max(self.counters.values(), default=-1), "a counter did not grow"
+                self.counters[effect.command_id] = effect.counter
+            elif isinstance(effect, SendCommand):
+                assert effect.counter == self.counters[effect.command_id]
+
+    def _check_levels_have_their_effects(self, before: Device, event: ev.DeviceEvent, effects: Any) -> None:
+        kinds = {type(effect) for effect in effects}
+        was, now = before.level, self.device.level
+        if isinstance(event, ev.ContainmentRefused):
+            assert kinds == set()
+        elif now.rank > was.rank:
+            assert (IsolateClient if now is Level.ISOLATED else RestrictClient) in kinds
+        elif now.rank < was.rank:
+            assert (ReleaseClient if now is Level.NONE else EndIsolation) in kinds
+
+    @rule(
+        found=findings,
+        seq=st.integers(0, 6),
+        digest=st.sampled_from(DIGESTS),
+        boot_id=st.sampled_from(["", "x", "y"]),
+    )
+    def report(self, found: tuple[Finding, ...], seq: int, digest: str, boot_id: str) -> None:
+        self.happens(
+            ev.PostureReported,
+            seq=seq,
+            digest=digest,
+            boot_id=boot_id,
+            agent="1",
+            received_at=self.now,
+            findings=found,
+            judged_by="v1",
+        )
+
+    @rule(found=findings)
+    def report_in_order(self, found: tuple[Finding, ...]) -> None:
+        self.report(found, self.device.report_seq + 1, DIGESTS[0], "x")
+
+    @rule(digest=st.sampled_from(DIGESTS), found=st.none() | findings)
+    def heartbeat(self, digest: str, found: tuple[Finding, ...] | None) -> None:
+        self.happens(ev.HeartbeatReceived, seq=1, digest=digest, received_at=self.now, findings=found, judged_by="v1")
+
+    @rule(seconds=st.sampled_from([0.0, 1.0, 60.0, PROBATION, 300.0, 700.0, 5000.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.happens(ev.TimePassed)
+
+    @rule()
+    def the_deadline_comes(self) -> None:
+        due = deadline(self.device, POLICIES)
+        if due is not None:
+            self.now = max(self.now, due)
+            self.happens(ev.TimePassed)
+
+    @rule()
+    def falls_silent(self) -> None:
+        self.happens(ev.FellSilent, after=300.0)
+
+    @rule(online=st.booleans())
+    def status(self, online: bool) -> None:
+        self.happens(ev.StatusChanged, online=online, boot_id="x")
+
+    @rule(level=st.sampled_from([Level.RESTRICTED, Level.ISOLATED]), hold=holds)
+    def operator_contains(self, level: Level, hold: float | None) -> None:
+        self.happens(ev.OperatorContained, level=level, by="ada", reason="r", hold=hold)
+
+    @rule()
+    def operator_releases(self) -> None:
+        self.happens(ev.OperatorReleased, by="ada", reason="r")
+
+    @rule(ttl=st.sampled_from([1.0, 600.0]))
+    def operator_commands(self, ttl: float) -> None:
+        self.happens(ev.OperatorCommanded, action="rescan", params=(), by="ada", ttl=ttl, dry_run=False)
+
+    @precondition(lambda self: self.device.commands)
+    @rule(state=st.sampled_from(list(CommandState)), pick=st.integers(0, 99))
+    def device_answers(self, state: CommandState, pick: int) -> None:
+        command = self.device.commands[pick % len(self.device.commands)]
+        self.happens(ev.CommandReported, command_id=command.command_id, state=state, reason="", detail=())
+
+    @precondition(lambda self: self.device.case is not None)
+    @rule(level=st.sampled_from([Level.RESTRICTED, Level.ISOLATED]))
+    def proven(self, level: Level) -> None:
+        assert self.device.case is not None
+        self.happens(ev.ContainmentProven, case_id=self.device.case.case_id, level=level, cut_at=self.now, steps=())
+
+    @precondition(lambda self: self.device.case is not None)
+    @rule()
+    def refused(self) -> None:
+        assert self.device.case is not None
+        self.happens(ev.ContainmentRefused, case_id=self.device.case.case_id, reason="claimed")
+
+    @invariant()
+    def a_deadline_that_has_come_leads_on(self) -> None:
+        """A deadline in the past that changes nothing would be asked for again and again."""
+        due = deadline(self.device, POLICIES)
+        if due is None:
+            return
+        now = max(self.now, due)
+        after = step(self.device, ev.TimePassed("probe"), now, POLICIES).device
+        later = deadline(after, POLICIES)
+        assert later is None or later > now or replace(after) != self.device, "a deadline that never ends"
+
+    @invariant()
+    def unknown_and_error_are_never_satisfied(self) -> None:
+        assert all(not state.result.satisfies for state in self.device.rules.values())
+
+    @invariant()
+    def an_isolation_has_an_end_unless_an_operator_wants_none(self) -> None:
+        case = self.device.case
+        if case is not None and case.level is Level.ISOLATED and case.by == POLICY:
+            assert case.isolate_until is not None
+
+
+TestContainment = Containment.TestCase
+TestContainment.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
