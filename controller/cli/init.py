@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -37,40 +37,47 @@ class EmqxKey:
     wanted: bool
 
 
+def _option(text: str, panel: str | None = None) -> Any:
+    return typer.Option(help=text, rich_help_panel=panel)
+
+
+StorePath = Annotated[
+    Path | None, _option(f"database file  [{DEFAULT_STORE}, or cordon.db in --dir where that is another]")
+]
+MqttUrls = Annotated[
+    list[str] | None, _option("mqtt(s)://host:port; repeat for each node  [mqtt://127.0.0.1:1883]", _MQTT)
+]
+ClientId = Annotated[str, _option("the controller's client id", _MQTT)]
+MqttCa = Annotated[Path | None, _option("CA of the broker's certificate", _MQTT)]
+MqttCert = Annotated[Path | None, _option("the controller's certificate", _MQTT)]
+MqttKey = Annotated[Path | None, _option("key of that certificate", _MQTT)]
+MqttUser = Annotated[str | None, _option("user name", _MQTT)]
+MqttPassword = Annotated[Path | None, _option("file with the password", _MQTT)]
+EmqxUrls = Annotated[
+    list[str] | None, _option("http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", _EMQX)
+]
+EmqxCa = Annotated[Path | None, _option("CA of that API's certificate", _EMQX)]
+EmqxName = Annotated[str | None, _option("API key; asked for when left out", _EMQX)]
+EmqxSecret = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
+NoBroker = Annotated[bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)]
+
+
 def init(
     directory: Annotated[Path, typer.Option("--dir", help="where the configuration goes")] = DEFAULT_DIRECTORY,
-    store: Annotated[
-        Path | None, typer.Option(help=f"database file  [{DEFAULT_STORE}, or cordon.db in --dir where that is another]")
-    ] = None,
-    listen: Annotated[str, typer.Option(help="host:port of Cordon's own API")] = "127.0.0.1:8480",
-    mqtt: Annotated[
-        list[str] | None,
-        typer.Option(help="mqtt(s)://host:port; repeat for each node  [mqtt://127.0.0.1:1883]", rich_help_panel=_MQTT),
-    ] = None,
-    client_id: Annotated[str, typer.Option(help="the controller's client id", rich_help_panel=_MQTT)] = (
-        "cordon-controller"
-    ),
-    mqtt_ca: Annotated[Path | None, typer.Option(help="CA of the broker's certificate", rich_help_panel=_MQTT)] = None,
-    mqtt_cert: Annotated[Path | None, typer.Option(help="the controller's certificate", rich_help_panel=_MQTT)] = None,
-    mqtt_key: Annotated[Path | None, typer.Option(help="key of that certificate", rich_help_panel=_MQTT)] = None,
-    mqtt_user: Annotated[str | None, typer.Option(help="user name", rich_help_panel=_MQTT)] = None,
-    mqtt_password_file: Annotated[
-        Path | None, typer.Option(help="file with the password", rich_help_panel=_MQTT)
-    ] = None,
-    emqx: Annotated[
-        list[str] | None,
-        typer.Option(help="http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", rich_help_panel=_EMQX),
-    ] = None,
-    emqx_ca: Annotated[Path | None, typer.Option(help="CA of that API's certificate", rich_help_panel=_EMQX)] = None,
-    emqx_key: Annotated[
-        str | None, typer.Option(help="API key; asked for when left out", rich_help_panel=_EMQX)
-    ] = None,
-    emqx_secret_file: Annotated[
-        Path | None, typer.Option(help=f"file with its secret; also ${_SECRET_VARIABLE}", rich_help_panel=_EMQX)
-    ] = None,
-    no_broker: Annotated[
-        bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)
-    ] = False,
+    store: StorePath = None,
+    listen: Annotated[str, _option("host:port of Cordon's own API")] = "127.0.0.1:8480",
+    mqtt: MqttUrls = None,
+    client_id: ClientId = "cordon-controller",
+    mqtt_ca: MqttCa = None,
+    mqtt_cert: MqttCert = None,
+    mqtt_key: MqttKey = None,
+    mqtt_user: MqttUser = None,
+    mqtt_password_file: MqttPassword = None,
+    emqx: EmqxUrls = None,
+    emqx_ca: EmqxCa = None,
+    emqx_key: EmqxName = None,
+    emqx_secret_file: EmqxSecret = None,
+    no_broker: NoBroker = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="change the broker's rules without asking")] = False,
 ) -> None:
     """Make configuration, signing key, policies, store and first token, and set the broker up.

@@ -94,27 +94,34 @@ def _commands(commands: list[dict[str, Any]]) -> None:
 
 def _timeline(line: Line) -> None:
     mark = _MARKS["alert"] if line.alert else _MARKS["step"] if line.indent else _MARKS["line"]
-    clock = f"{line.clock:<12}" if line.clock else " " * 12
     style = "red" if line.alert else line.style
-    parts = [(f"  {clock}", "dim"), (f" {'  ' * line.indent}{mark} ", style), (line.text, style)]
+    parts = [(f"  {line.clock:<12} {'  ' * line.indent}{mark} ", style or "dim"), (line.text, style)]
     if line.more:
         parts.append((f"  {line.more}", "dim"))
-    _paint(parts)
+    _paint(parts, hang=True)
 
 
 def _field(name: str, text: object) -> None:
-    _paint([(f"  {name:<11}", "dim"), (safe(text), "")])
+    _paint([(f"  {name:<11}", "dim"), (safe(text), "")], hang=True)
 
 
 def _title(text: str) -> None:
     _paint([(text, "bold underline")])
 
 
-def _paint(parts: list[tuple[str, str]]) -> None:
+def _paint(parts: list[tuple[str, str]], *, hang: bool = False) -> None:
+    """A line; with `hang` what does not fit goes on under the second part."""
     if not sys.stdout.isatty():
         say("".join(text for text, _ in parts).rstrip())
         return
     from rich.console import Console  # a terminal only
+    from rich.table import Table
     from rich.text import Text
 
-    Console(highlight=False).print(Text.assemble(*parts))
+    line: Table | Text = Text.assemble(*parts)
+    if hang:
+        line = Table.grid()
+        line.add_column(no_wrap=True)
+        line.add_column()
+        line.add_row(Text.assemble(parts[0]), Text.assemble(*parts[1:]))
+    Console(highlight=False).print(line)

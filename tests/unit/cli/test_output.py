@@ -1,6 +1,9 @@
 """How answers reach people and programs."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -64,3 +67,20 @@ def test_times_as_people_say_them() -> None:
     assert ago(None, NOW) == "-"
     assert [span(seconds) for seconds in (0, 59, 90, 7200, 86_400 * 3)] == ["0s", "59s", "2m", "2h", "3d"]
     assert [exact(seconds) for seconds in (0.0123, 1.5)] == ["12.3 ms", "1.50 s"]
+
+
+def test_at_a_terminal_there_are_colours_and_still_no_text_of_a_device_acts() -> None:
+    code = (
+        "from controller.cli.output import Format, show;"
+        "show(Format.TABLE, [], ('device', 'level'), [('e\\x1b[2J[red]', 'isolated')])"
+    )
+    master, slave = os.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=slave, env=environment) as process:
+        assert process.wait(60) == 0
+    os.close(slave)
+    shown = os.read(master, 65536).decode()
+    os.close(master)
+    assert "e\\x1b[2J[red]" in shown
+    assert "\x1b[2J" not in shown
+    assert "\x1b[1;31misolated" in shown
