@@ -31,14 +31,13 @@ def collect(system: System) -> Section:
 
 def _without_tools(system: System) -> Section:
     loaded = system.path("/proc/net/ip_tables_names")
-    if loaded.exists() and _is_filled(loaded.open()):
+    try:
+        is_loaded = loaded.exists() and bool(loaded.read_bytes())
+    except PermissionError as e:
+        raise CannotTellError("needs root") from e
+    if is_loaded:
         raise CannotTellError("rules are loaded, and no program to read them is installed")
     return _section("none", is_active=False, default_input="accept", rules=0)
-
-
-def _is_filled(file: Any) -> bool:
-    with file:
-        return bool(file.read(1))
 
 
 def _section(backend: str, *, is_active: bool, default_input: str, rules: int) -> dict[str, Any]:
