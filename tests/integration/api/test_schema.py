@@ -18,7 +18,7 @@ from controller.domain.durations import parse_duration
 from tests.support.api import HEADERS
 from tests.support.api_server import ApiServer
 
-EXAMPLES = 30  # for each route
+EXAMPLES = 15  # for each route
 # Wrong tokens in such numbers are answered 429, and a parameter given twice counts once, as the last: both are told
 # in docs/api.md and have tests of their own.
 NOT_HERE = [ignored_auth, negative_data_rejection]
