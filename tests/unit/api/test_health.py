@@ -4,7 +4,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from controller.api.health import reasons_against
-from controller.ports.errors import BrokerUnreachableError
+from controller.ports.errors import (
+    BrokerRefusedError,
+    BrokerUnreachableError,
+    ControllerError,
+    MessagesError,
+    StoreError,
+)
 from controller.ports.messages import Incoming, LinkState
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
@@ -79,3 +85,22 @@ async def test_a_broker_that_does_not_answer_is_told(api: Api) -> None:
     api.world.broker.fails.append(BrokerUnreachableError("no node answered"))
     answer = await api.json("POST", "/api/v1/broker/reconcile", 503)
     assert answer["error"] == {"code": "broker_unreachable", "message": "no node answered"}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BrokerRefusedError("wrong key"), 502, "broker_refused"),
+        (StoreError("cannot read"), 503, "store_failed"),
+        (MessagesError("something else"), 500, "failed"),
+    ],
+)
+async def test_errors_of_the_ports_are_told_as_they_are(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: ControllerError, status: int, code: str
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    monkeypatch.setattr(api.world.reconciler, "reconcile", fail)
+    answer = await api.json("POST", "/api/v1/broker/reconcile", status)
+    assert answer["error"] == {"code": code, "message": str(error)}

@@ -24,6 +24,8 @@ async def test_restrict_is_kept_and_then_proven_at_the_broker(api: Api) -> None:
     assert decision["case"]["hold_until"] == "2027-01-15T10:00:00.000Z"
     await api.world.drain()
     assert api.world.broker.rules_held["edge-1"] == restriction("edge-1")
+    (line,) = (await api.json("GET", "/api/v1/audit?kind=contained"))["items"]
+    assert line["detail"]["until"] == "2027-01-15T10:00:00.000Z"
     page = await api.json("GET", BASE)
     assert [(one["device_id"], one["case"]["proven"]) for one in page["items"]] == [("edge-1", True)]
     assert (await api.json("GET", f"{BASE}?level=isolated"))["total"] == 0
