@@ -162,6 +162,15 @@ Report = Annotated[FullReport | Heartbeat, Field(discriminator="kind")]
 REPORT: Final[TypeAdapter[FullReport | Heartbeat]] = TypeAdapter(Report)
 
 
+def sections_of(report: bytes) -> Sections:
+    """The sections of a full report that was accepted before.
+
+    Raises:
+        ValidationError: it is not a full report, or not one that this version reads.
+    """
+    return FullReport.model_validate_json(report).sections
+
+
 def digest_of(sections: Mapping[str, Any]) -> str:
     """The digest of a full set of sections: SHA-256 over JSON with sorted keys and no spaces.
 

@@ -24,7 +24,7 @@ from controller.domain.device import NO_SEQUENCE, Device
 from controller.domain.events import OperatorLabelled
 from controller.domain.findings import Result
 from controller.domain.policy import Level
-from schemas.posture import Sections
+from schemas.posture import Sections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines
 MAX_TAGS: Final = 32
@@ -158,10 +158,10 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
 async def show_report(services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath) -> Sections:
     """The sections of the last full report, as this version reads them."""
     services.device(device_id)
-    raw = await services.store.sections(device_id)
+    raw = await services.store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
-    return Sections.model_validate_json(raw)
+    return sections_of(raw)
 
 
 @router.put("/{device_id}/labels", dependencies=[Depends(writable)], responses=problems(404))

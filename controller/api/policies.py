@@ -16,7 +16,7 @@ from controller.domain.findings import Result, Severity
 from controller.domain.policy import Level, Policy, PolicySet, Response, Rule
 from controller.ports.policies import PolicyError
 from schemas.commands import ParamValue
-from schemas.posture import Sections
+from schemas.posture import sections_of
 
 router = APIRouter(tags=["policies"], responses=problems(401, 422, 429, 503))
 
@@ -163,10 +163,10 @@ async def explain_device(services: ServicesDep, _caller: CallerDep, device_id: D
     """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
     device = services.device(device_id)
     keeper = services.keeper
-    raw = await services.store.sections(device_id)
+    raw = await services.store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
-    facts = gather(Sections.model_validate_json(raw), device_id, device.device_class, device.tags)
+    facts = gather(sections_of(raw), device_id, device.device_class, device.tags)
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
     return Explained(device_id=device_id, policies=keeper.policies.version, items=items)

@@ -1,13 +1,14 @@
 """Judges one device by all policies: every rule gets a result, and none passes for want of facts."""
 
-from typing import Any
+from typing import Any, Final
 
 from controller.domain.facts import Facts
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import PolicySet, Rule
 from controller.domain.rules import EvaluationError, Expression, Language, evaluate
 
-_MAX_DETAIL = 200  # characters
+MAX_REMEMBERED: Final = 4096  # different sets of facts
+_MAX_DETAIL: Final = 200  # characters
 
 
 def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Finding, ...]:
@@ -23,6 +24,47 @@ def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Findin
                 continue
         findings.extend(_judge_rule(rule, facts, activation) for rule in policy.rules)
     return tuple(findings)
+
+
+class Judge:
+    """`judge` that remembers: devices of a fleet are much alike, and equal facts are judged equally.
+
+    It compares what the rules use of the facts themselves, never a digest that a device claims.
+    """
+
+    def __init__(self, policies: PolicySet, language: Language) -> None:
+        self.policies = policies
+        self._language = language
+        self._uses = _facts_used(policies)
+        self._known: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
+
+    def __call__(self, facts: Facts) -> tuple[Finding, ...]:
+        """One finding for each rule of each policy that applies to the device."""
+        key = self._key(facts)
+        findings = self._known.get(key)
+        if findings is None:
+            findings = judge(self.policies, self._language, facts)
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            self._known[key] = findings
+        return findings
+
+    def _key(self, facts: Facts) -> tuple[Any, ...]:
+        known, missing = facts.known, facts.missing
+        values = [known.get(name) if name in known else missing.get(name) for name in self._uses]
+        if facts.partial:
+            values.append(tuple(sorted(facts.partial.items())))
+        return tuple([tuple(value) if type(value) is list else value for value in values])
+
+
+def _facts_used(policies: PolicySet) -> tuple[str, ...]:
+    used: set[str] = set()
+    for policy in policies.policies:
+        scopes = [policy.applies_to, *(rule.applies_if for rule in policy.rules)]
+        for expression in (*scopes, *(rule.check for rule in policy.rules)):
+            if expression is not None:
+                used |= expression.uses
+    return tuple(sorted(used))
 
 
 def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:

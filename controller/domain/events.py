@@ -9,7 +9,10 @@ from schemas.commands import CommandState, ParamValue
 
 @dataclass(frozen=True, slots=True)
 class PostureReported:
-    """A full report arrived and was judged. `received_at`: when it came off the socket, Unix seconds."""
+    """A full report arrived and was judged. `received_at`: when it came off the socket, Unix seconds.
+
+    `findings` is `None` where the device reported, byte for byte, what it had reported before.
+    """
 
     event_id: str
     seq: int
@@ -17,7 +20,7 @@ class PostureReported:
     boot_id: str
     agent: str
     received_at: float
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] | None
     judged_by: str
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
@@ -39,11 +40,18 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "listening_processes": ("list(string)", "sockets", "names of the processes behind listening sockets"),
     "enabled_services": ("list(string)", "services", "services that start by themselves"),
     "active_services": ("list(string)", "services", "services that run now"),
+    "service_names": (
+        "list(string)",
+        "services",
+        "plain names of services that start or run: `telnetd` for `telnetd.service` and `inetd:in.telnetd`",
+    ),
     "firewall_backend": ("string", "firewall", "nftables, iptables, ufw, firewalld or none"),
     "firewall_active": ("bool", "firewall", "whether a firewall filters anything"),
     "firewall_default_input": ("string", "firewall", "what happens to a packet no rule speaks of"),
 }
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
+# A fleet repeats few addresses and service names, and each would be taken apart in every report.
+_TEXTS_KEPT: Final = 4096  # entries
 _SECTION_OF: Final = {name: section for name, (_, section, _) in CATALOGUE.items()}
 
 
@@ -95,6 +103,7 @@ def _openssl(section: OpensslSection) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
 def _is_loopback(text: str) -> bool:
     """Whether a socket there is out of the network's reach; what cannot be read as an address counts as exposed."""
     bare = text.strip("[]").partition("%")[0]
@@ -117,8 +126,16 @@ def _sockets(section: SocketsSection) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=_TEXTS_KEPT)
+def plain_name(unit: str) -> str:
+    """What a service is called by people: without inetd's mark, `in.`, instance and kind of unit; lower case."""
+    name = unit.lower().removeprefix("xinetd:").removeprefix("inetd:").removeprefix("in.")
+    return name.partition("@")[0].partition(".")[0]
+
+
 def _services(section: ServicesSection) -> dict[str, Any]:
     return {
+        "service_names": sorted({plain_name(u.name) for u in section.units if u.enabled or u.active}),
         "enabled_services": [u.name for u in section.units if u.enabled],
         "active_services": [u.name for u in section.units if u.active],
     }

@@ -76,12 +76,18 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     if same_boot and event.seq == device.report_seq and event.digest == device.digest:
         _seen(draft, event.received_at)
         return
-    rules = respond.fold(device.rules, event.findings, draft.now)
+    if event.findings is None:
+        rules, satisfied = respond.repeat(device.rules), device.satisfied
+    else:
+        rules = respond.fold(device.rules, event.findings, draft.now)
+        satisfied = len(event.findings) - len(rules)
     if device.report_seq < 0:
         draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
     elif event.seq < device.report_seq:
         draft.record("sequence went back", device.device_id, was=device.report_seq, now=event.seq)
     _record_changes(draft, rules, event.seq, event.digest)
+    if device.stale:
+        draft.record("heard again", device.device_id)
     draft.update(
         boot_id=event.boot_id,
         agent=event.agent,
@@ -89,7 +95,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         digest=event.digest,
         reported_at=event.received_at,
         judged_by=event.judged_by,
-        satisfied=len(event.findings) - len(rules),
+        satisfied=satisfied,
         rules=rules,
         last_seen=event.received_at,
         stale=False,

@@ -36,7 +36,7 @@ class Writes:
     """Everything one decision changes: kept together or not at all.
 
     `devices`: whole new states. `seen`: device id and time of last contact where nothing else changed.
-    `reports`: device id, digest, when it came, and the sections as JSON bytes. `audit`: when, and the line.
+    `reports`: device id, digest, when it came, and the full report as the device sent it. `audit`: when, and the line.
     `done`: ids of effects that were carried out or are void.
     """
 
@@ -87,8 +87,8 @@ class Store(Protocol):
         """Every device, for the start."""
         ...
 
-    async def sections(self, device_id: str) -> bytes | None:
-        """The sections of the last full report as JSON bytes."""
+    async def report(self, device_id: str) -> bytes | None:
+        """The last full report, as the device sent it."""
         ...
 
     async def effects(self) -> Sequence[Effect]:

@@ -1,6 +1,7 @@
 """Takes a message from a device apart: bounded, validated, or refused with a reason that the device can read."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,12 +31,16 @@ _MODELS: Final[dict[Up, type[BaseModel]]] = {Up.STATUS: Status, Up.EVENT: Device
 _MAX_DETAIL: Final = 300  # characters of an explanation
 
 
+Shorten = Callable[[str, bytes], bytes | None]
+
+
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A valid message of `device_id`."""
+    """A valid message of `device_id`; `same`: a full report whose sections are those of the last one, left out here."""
 
     device_id: str
     body: FullReport | Heartbeat | Status | DeviceEvent | CommandResult
+    same: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,15 @@ class Refused:
     seq: int | None = None
 
 
-def decode(message: Incoming) -> Accepted | Refused:
-    """Read one message. Never raises for anything a device can send."""
+def _never(_device_id: str, _payload: bytes) -> None:
+    return None
+
+
+def decode(message: Incoming, shorten: Shorten = _never) -> Accepted | Refused:
+    """Read one message. Never raises for anything a device can send.
+
+    `shorten` gives a report without its sections where those are known already.
+    """
     try:
         topic = parse_up(message.topic)
     except TopicError as e:
@@ -60,15 +72,16 @@ def decode(message: Incoming) -> Accepted | Refused:
         return Refused(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")
     if message.retain and topic.channel is not Up.STATUS:
         return Refused(topic.device_id, RejectReason.INVALID, "a retained message is not news: publish without retain")
+    short = shorten(topic.device_id, message.payload) if topic.channel is Up.POSTURE else None
     try:
-        body = _read(topic, message.payload)
+        body = _read(topic, message.payload if short is None else short)
     except ValidationError as e:
         return _explain(topic.device_id, message.payload, e)
     claimed = getattr(body, "device_id", topic.device_id)
     if claimed != topic.device_id:
         seq = getattr(body, "seq", None)
         return Refused(topic.device_id, RejectReason.WRONG_DEVICE, "payload and topic name different devices", seq)
-    return Accepted(topic.device_id, body)
+    return Accepted(topic.device_id, body, same=short is not None)
 
 
 def _read(topic: UpTopic, payload: bytes) -> Any:

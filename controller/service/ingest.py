@@ -1,6 +1,5 @@
 """The hot path: a batch of messages in, one commit, then the acknowledgements in order and the receipts."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +8,17 @@ from typing import Final
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
-from controller.domain.evaluate import judge
-from controller.domain.facts import gather
+from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter
 from controller.service.batch import Batch
 from controller.service.decoding import Accepted, Refused, decode
 from controller.service.keeper import Keeper, TooManyDevicesError
+from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict
-from schemas.posture import FullReport, Heartbeat, Sections
+from schemas.posture import FullReport, Heartbeat, Sections, sections_of
 from schemas.topics import Down, down
 
 MAX_BATCH: Final = 512  # messages
@@ -47,6 +46,7 @@ class Ingest:
         self._messages = messages
         self._keeper = keeper
         self._log = log
+        self._sameness = Sameness()
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -56,8 +56,8 @@ class Ingest:
 
     async def take(self, messages: Sequence[Incoming]) -> None:
         """One batch: decided, kept, acknowledged, answered, in this order."""
-        decoded = [decode(message) for message in messages]
-        stored = await self._stored_sections(decoded)
+        decoded = self._decode(messages)
+        stored = await self._stored_reports(decoded)
         # No await from here to the commit: nothing else may change a device in between.
         batch = Batch()
         clock = self._keeper.clock
@@ -70,7 +70,19 @@ class Ingest:
         for receipt in batch.receipts:
             self._answer(receipt)
 
-    async def _stored_sections(self, decoded: Sequence[Accepted | Refused]) -> dict[str, bytes]:
+    def _decode(self, messages: Sequence[Incoming]) -> list[Accepted | Refused]:
+        keeper = self._keeper
+        reported: set[str] = set()
+
+        def shorten(device_id: str, payload: bytes) -> bytes | None:
+            # Only a device's first report of a batch can be compared: what it has by the second is not decided yet.
+            device = None if device_id in reported else keeper.get(device_id)
+            reported.add(device_id)
+            return None if device is None else self._sameness.shortened(device, keeper.policies.version, payload)
+
+        return [decode(message, shorten) for message in messages]
+
+    async def _stored_reports(self, decoded: Sequence[Accepted | Refused]) -> dict[str, bytes]:
         """Stored reports to judge again, of devices whose heartbeat comes after the policies changed."""
         keeper = self._keeper
         found: dict[str, bytes] = {}
@@ -80,9 +92,9 @@ class Ingest:
             device = keeper.get(content.device_id)
             if device is None or device.judged_by == keeper.policies.version or content.device_id in found:
                 continue
-            sections = await keeper.store.sections(content.device_id)
-            if sections is not None:
-                found[content.device_id] = sections
+            report = await keeper.store.report(content.device_id)
+            if report is not None:
+                found[content.device_id] = report
         return found
 
     def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:
@@ -107,7 +119,7 @@ class Ingest:
         event: ev.DeviceEvent
         match content.body:
             case FullReport() as report:
-                self._full(device, report, delivery, now, batch)
+                self._full(device, report, content.same, delivery, now, batch)
                 return
             case Heartbeat() as beat:
                 event = ev.HeartbeatReceived(
@@ -129,9 +141,12 @@ class Ingest:
                 )
         keeper.apply(device, event, now, batch)
 
-    def _full(self, device: Device, report: FullReport, delivery: _Delivery, now: float, batch: Batch) -> None:
+    def _full(
+        self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: Batch
+    ) -> None:
         keeper = self._keeper
-        facts = gather(report.sections, device.device_id, device.device_class, device.tags)
+        payload = delivery.message.payload
+        findings = None if same else keeper.judge(_facts(report.sections, device))
         event = ev.PostureReported(
             keeper.new_id(),
             report.seq,
@@ -139,15 +154,16 @@ class Ingest:
             report.boot_id,
             report.agent,
             delivery.received_at,
-            judge(keeper.policies, keeper.language, facts),
+            findings,
             keeper.policies.version,
         )
         outcome = keeper.apply(device, event, now, batch)
         self.counts["reports"] += 1
         accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
+        if accepted and not same:
+            self._sameness.accepted(device, keeper.policies.version, payload)
         if accepted and outcome.device.digest != device.digest:
-            sections = _sections_bytes(delivery.message.payload)
-            batch.reports[device.device_id] = (device.device_id, report.digest, delivery.received_at, sections)
+            batch.reports[device.device_id] = (device.device_id, report.digest, delivery.received_at, payload)
 
     def _judge_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> tuple[Finding, ...] | None:
         """Findings by the present policies where the stored report was judged by others."""
@@ -155,8 +171,7 @@ class Ingest:
         raw = stored.get(device.device_id)
         if raw is None or device.judged_by == keeper.policies.version or beat.digest != device.digest:
             return None
-        facts = gather(Sections.model_validate_json(raw), device.device_id, device.device_class, device.tags)
-        return judge(keeper.policies, keeper.language, facts)
+        return keeper.judge(_facts(sections_of(raw), device))
 
     def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
@@ -188,6 +203,5 @@ class Ingest:
             self.counts["receipts_not_sent"] += 1
 
 
-def _sections_bytes(payload: bytes) -> bytes:
-    """The sections of a valid report, as sent."""
-    return json.dumps(json.loads(payload)["sections"], separators=(",", ":"), ensure_ascii=False).encode()
+def _facts(sections: Sections, device: Device) -> Facts:
+    return gather(sections, device.device_id, device.device_class, device.tags)

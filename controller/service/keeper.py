@@ -8,6 +8,7 @@ from typing import Final
 from controller.domain.device import Device
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, Effect
+from controller.domain.evaluate import Judge
 from controller.domain.events import DeviceEvent, HeartbeatReceived
 from controller.domain.policy import PolicySet
 from controller.domain.respond import deadline
@@ -43,6 +44,7 @@ class Keeper:
         self.store = store
         self.policies = policies
         self.language = language
+        self.judge = Judge(policies, language)
         self.clock = clock
         self.devices: dict[str, Device] = {}
         self._ids = ids
@@ -70,6 +72,7 @@ class Keeper:
     def use(self, policies: PolicySet) -> None:
         """Judge by these from now on; a device is judged again with its next word."""
         self.policies = policies
+        self.judge = Judge(policies, self.language)
         for device in self.devices.values():
             if device.rules or device.case or device.commands:
                 self._schedule(device)

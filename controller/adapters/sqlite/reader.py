@@ -87,9 +87,9 @@ def devices(connection: sqlite3.Connection) -> list[Device]:
     return [codec.device_from(row) for row in rows]
 
 
-def sections(connection: sqlite3.Connection, device_id: str) -> bytes | None:
-    """The sections of a device's last full report."""
-    row = connection.execute("SELECT sections FROM reports WHERE device_id = ?", (device_id,)).fetchone()
+def report(connection: sqlite3.Connection, device_id: str) -> bytes | None:
+    """A device's last full report, as it was sent."""
+    row = connection.execute("SELECT body FROM reports WHERE device_id = ?", (device_id,)).fetchone()
     return None if row is None else row[0]
 
 

@@ -26,7 +26,7 @@ def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 
 _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
 _SEEN: Final = "UPDATE devices SET last_seen = ?, stale = 0 WHERE device_id = ?"
-_REPORT: Final = _upsert("reports", ("device_id", "digest", "at", "sections"), "device_id")
+_REPORT: Final = _upsert("reports", ("device_id", "digest", "at", "body"), "device_id")
 _AUDIT: Final = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # An effect that is asked for twice is the same effect.
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"

@@ -32,7 +32,7 @@ _FIRST: Final = (
         stale INTEGER NOT NULL, level TEXT NOT NULL, report_seq INTEGER NOT NULL, digest TEXT NOT NULL,
         state TEXT NOT NULL) STRICT""",
     """CREATE TABLE reports (
-        device_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at REAL NOT NULL, sections BLOB NOT NULL) STRICT""",
+        device_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL) STRICT""",
     """CREATE TABLE audit (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, device_id TEXT NOT NULL,
         actor TEXT NOT NULL, case_id TEXT NOT NULL, alert INTEGER NOT NULL, detail TEXT) STRICT""",

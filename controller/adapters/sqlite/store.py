@@ -140,9 +140,9 @@ class SqliteStore(Store):
         """Every device, for the start."""
         return await self._readers.run(reader.devices)
 
-    async def sections(self, device_id: str) -> bytes | None:
-        """The sections of the last full report as JSON bytes."""
-        return await self._readers.run(partial(reader.sections, device_id=device_id))
+    async def report(self, device_id: str) -> bytes | None:
+        """The last full report, as the device sent it."""
+        return await self._readers.run(partial(reader.report, device_id=device_id))
 
     async def effects(self) -> Sequence[Effect]:
         """Every effect not carried out yet, oldest first."""

@@ -30,7 +30,7 @@ async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) 
         device = place.keeper.get("edge-1")
         assert device is not None
         assert (device.report_seq, device.digest) == (7, digest)
-        assert await place.store.sections("edge-1") == json.dumps(reports.sections(22), separators=(",", ":")).encode()
+        assert await place.store.report("edge-1") == message.payload
 
 
 async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) -> None:
@@ -145,3 +145,36 @@ async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
         place.link.takes = False
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
         assert place.ingest.counts["receipts_not_sent"] == 1
+
+
+async def test_the_same_report_again_counts_again_without_being_read_again(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        for seq in (1, 2, 3):
+            await place.ingest.take([incoming("edge-1", full("edge-1", seq, 23))])
+        device = place.keeper.devices["edge-1"]
+        assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
+        assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2, 3]
+
+
+async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.take(
+            [incoming("edge-1", full("edge-1", 2, 22, 23)), incoming("edge-1", full("edge-1", 3, 22))]
+        )
+        await place.ingest.take([incoming("edge-1", full("edge-1", 4, 22, 23))])
+        assert place.level("edge-1") is Level.RESTRICTED
+        assert "p/telnet" in place.keeper.devices["edge-1"].rules
+
+
+async def test_labels_are_facts_too(tmp_path: Path) -> None:
+    from controller.domain.events import OperatorLabelled
+    from controller.domain.policy import Response
+    from tests.support.playbook import policies, rule
+
+    lab = rule("no-lab", Response(contain=Level.RESTRICTED), check='device.class != "lab"')
+    async with world(tmp_path / "c.db", policies(lab)) as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.keeper.handle("edge-1", OperatorLabelled(place.keeper.new_id(), "lab", (), "op"))
+        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        assert place.level("edge-1") is Level.RESTRICTED

@@ -22,7 +22,7 @@ def _audit(connection: sqlite3.Connection, *, alerts_only: bool = False, **wante
         (lambda it: reader.commands(it, {"device_id": "d"}, 5), "commands USING INDEX commands_device"),
         (lambda it: reader.commands(it, {"state": "failed"}, 5), "commands USING INDEX commands_state"),
         (lambda it: reader.commands(it, {"command_id": "c"}, 5), "commands USING INDEX sqlite_autoindex_commands_1"),
-        (lambda it: reader.sections(it, "d"), "reports USING INDEX sqlite_autoindex_reports_1"),
+        (lambda it: reader.report(it, "d"), "reports USING INDEX sqlite_autoindex_reports_1"),
         (reader.effects, "SCAN outbox"),
     ],
 )

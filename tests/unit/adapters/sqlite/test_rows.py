@@ -40,8 +40,8 @@ def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -
     _keep(memory, Writes(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(("a", "x", 1.0, b"{}"),)))
     _keep(memory, Writes(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(("a", "y", 2.0, b'{"b":1}'),)))
     assert reader.devices(memory) == [Device("a", 1.0, 3.0, digest="y")]
-    assert reader.sections(memory, "a") == b'{"b":1}'
-    assert reader.sections(memory, "b") is None
+    assert reader.report(memory, "a") == b'{"b":1}'
+    assert reader.report(memory, "b") is None
 
 
 def test_an_effect_asked_for_twice_is_one_and_gone_when_done(memory: sqlite3.Connection) -> None:
