@@ -20,6 +20,8 @@ from controller.adapters.mqtt.link import PahoMessages
 from controller.adapters.mqtt.options import LinkOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
+from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidIds
 from controller.api.context import Services
@@ -29,6 +31,7 @@ from controller.domain.policy import PolicySet
 from controller.domain.rules import Language
 from controller.ports.errors import ControllerError, SettingsError
 from controller.service.enforcer import Enforcer
+from controller.service.housekeeping import Housekeeping
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
@@ -51,6 +54,7 @@ class _Parts:
     timers: Timers
     reconciler: Reconciler
     outbox: Outbox
+    housekeeping: Housekeeping
     store: SqliteStore
 
 
@@ -95,6 +99,16 @@ def _link_options(settings: Settings) -> LinkOptions:
     )
 
 
+async def _own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqliteStore:
+    """The store, for this process alone until `stack` ends."""
+    path, days = settings.store.path, float(settings.store.audit_days)
+    stack.enter_context(hold_store(path))
+    options = StoreOptions(audit_days=days, command_days=days)
+    store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
+    stack.push_async_callback(store.close)
+    return store
+
+
 def _signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
     return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
 
@@ -129,9 +143,8 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
     signing_key = load_signing_key(settings.commands.signing_key)
     link = PahoMessages(_link_options(settings), rand=random.random, log=logger_for("mqtt"))
     clock = SystemClock()
-    store = await open_store(settings.store.path, now=clock.now, log=logger_for("store"))
     async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(store.close)
+        store = await _own_store(stack, settings, clock)
         broker = await stack.enter_async_context(open_broker(settings))
         keeper = Keeper(store, policies, loader.language, clock, UlidIds(), settings.limits.max_devices)
         keeper.load(await store.devices())
@@ -145,6 +158,7 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
             Timers(keeper, settings.posture.stale_after),
             Reconciler(keeper, broker, outbox, settings.reconcile.every, logger_for("reconciler")),
             outbox,
+            Housekeeping(store, clock, logger_for("housekeeping")),
             store,
         )
         resumed = await outbox.resume()
@@ -156,20 +170,25 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
             log("policies loaded", {"version": fresh.version})
             return fresh
 
-        services = Services(
-            keeper=keeper,
-            store=store,
-            messages=link,
-            outbox=outbox,
-            reconciler=parts.reconciler,
-            ingest=parts.ingest,
-            broker=broker,
-            settings=settings,
-            started_at=clock.now(),
-            reload_policies=reload_policies,
-        )
-        await _run(parts, services, settings, ready)
+        await _run(parts, _services(parts, keeper, broker, settings, reload_policies), settings, ready)
     log("stopped", {})
+
+
+def _services(
+    parts: _Parts, keeper: Keeper, broker: EmqxBroker, settings: Settings, reload_policies: Callable[[], PolicySet]
+) -> Services:
+    return Services(
+        keeper=keeper,
+        store=parts.store,
+        messages=parts.link,
+        outbox=parts.outbox,
+        reconciler=parts.reconciler,
+        ingest=parts.ingest,
+        broker=broker,
+        settings=settings,
+        started_at=keeper.clock.now(),
+        reload_policies=reload_policies,
+    )
 
 
 async def _run(
@@ -191,6 +210,7 @@ async def _run(
                 group.create_task(parts.timers.run(), name="timers"),
                 group.create_task(parts.reconciler.run(), name="reconciler"),
                 group.create_task(parts.outbox.run(), name="outbox"),
+                group.create_task(parts.housekeeping.run(), name="housekeeping"),
             ]
             if ready is not None:
                 host, port = listener.getsockname()[:2]

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from controller.cli import backup as backup_commands
 from controller.cli import broker, commands, devices, policies, quarantine, records, tokens
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
@@ -41,6 +42,8 @@ def root(
 
 app.command("serve")(serve_command.serve)
 app.command("init")(init_command.init)
+app.command("backup")(backup_commands.backup)
+app.command("restore")(backup_commands.restore)
 for name, noun in (
     ("devices", devices.app),
     ("quarantine", quarantine.app),

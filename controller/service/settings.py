@@ -81,7 +81,10 @@ class EmqxSettings(_Part):
 
 
 class StoreSettings(_Part):
+    """The file, and how many days the record and commands that ended are kept in it."""
+
     path: Path
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
 
 
 class PolicySettings(_Part):

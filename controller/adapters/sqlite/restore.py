@@ -1,0 +1,116 @@
+"""Backups made and put back without a running controller: from the file, never from a process."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from controller.adapters.sqlite.backup import copy_to
+from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.schema import APPLICATION_ID, connect, sync_folder
+from controller.adapters.sqlite.trouble import as_store_error
+from controller.ports.errors import StoreError
+
+_PATIENT: Final = StoreOptions(lock_wait_seconds=30.0)  # nobody waits for these: better late than refused
+_SHOWN_PROBLEMS: Final = 3
+
+
+def back_up_file(path: Path, target: Path) -> int:
+    """Copy the store at `path` to `target` (mode 0600), also while a controller writes to it; the copy's bytes.
+
+    The copy is verified before this returns; one that fails is removed.
+
+    Raises:
+        StoreError: no store there, `target` exists or cannot be written, the store is damaged.
+    """
+    target = target.absolute()
+    with _opened(path) as connection:
+        copy_to(connection, target)
+    try:
+        verify(target)
+    except StoreError:
+        target.unlink()
+        raise
+    return target.stat().st_size
+
+
+def verify(path: Path) -> None:
+    """Refuse what is not a whole store that this version can work with.
+
+    Raises:
+        StoreError: it cannot be read, is damaged, another program's, or a newer Cordon's.
+    """
+    with _opened(path) as connection:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION_ID:
+            raise StoreError(f"{path} is no store of Cordon's")
+        problems = [str(row[0]) for row in connection.execute("PRAGMA integrity_check").fetchmany(_SHOWN_PROBLEMS)]
+    if problems != ["ok"]:
+        raise StoreError(f"{path} is damaged: {'; '.join(' '.join(one.split()) for one in problems)}")
+
+
+def restore_file(source: Path, path: Path, now: float) -> Path | None:
+    """Put the verified backup `source` in the place of the store at `path`; returns where the old store was put.
+
+    `now` (Unix seconds) goes into the old store's new name; `None`: there was none. At every moment one whole store
+    lies at `path`, or none if none did before.
+
+    Raises:
+        StoreError: a controller runs on it, the backup does not pass, a file cannot be written; nothing was replaced.
+    """
+    path = path.resolve()
+    verify(source)
+    with hold_store(path):
+        fresh = path.with_name(f"{path.name}.restored")
+        try:
+            fresh.unlink(missing_ok=True)  # left by an attempt that was cut short
+        except OSError as e:
+            raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
+        with _opened(source) as connection:
+            copy_to(connection, fresh)
+        try:
+            verify(fresh)
+            return _replace(fresh, path, now)
+        except OSError as e:
+            raise StoreError(f"cannot restore to {path}: {e.strerror}") from e
+        finally:
+            fresh.unlink(missing_ok=True)
+
+
+def _replace(fresh: Path, path: Path, now: float) -> Path | None:
+    aside = None
+    log = path.with_name(f"{path.name}-wal")
+    if path.exists():
+        moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+        aside = path.with_name(f"{path.name}.before-{moment}")
+        os.link(path, aside)
+        if log.exists():
+            # What the old store had not copied into itself yet goes with it; under the old name SQLite would play it
+            # into the new one.
+            log.rename(aside.with_name(f"{aside.name}-wal"))
+    else:
+        log.unlink(missing_ok=True)
+    path.with_name(f"{path.name}-shm").unlink(missing_ok=True)
+    fresh.replace(path)
+    sync_folder(path.parent)
+    return aside
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    if not path.is_file():
+        raise StoreError(f"there is no store at {path}")
+    try:
+        connection = connect(path.absolute(), _PATIENT, read_only=True)
+    except sqlite3.Error as e:
+        raise as_store_error(e, f"cannot read {path}") from e
+    try:
+        yield connection
+    except sqlite3.Error as e:
+        raise as_store_error(e, f"cannot read {path}") from e
+    finally:
+        connection.close()
