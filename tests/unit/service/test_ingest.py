@@ -114,7 +114,7 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22, 23))])
         await place.drain()
-        assert place.keeper.devices["edge-1"].case is not None
+        assert place.level("edge-1") == Level.RESTRICTED
         assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
         topic, envelope = place.link.sent[-1]
         assert topic == down("edge-1", Down.COMMAND)
@@ -124,7 +124,7 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
         await place.ingest.take([incoming("edge-1", json.dumps(done).encode(), Up.RESULT)])
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
         await place.drain()
-        assert place.keeper.devices["edge-1"].case is None
+        assert place.level("edge-1") == Level.NONE
         assert place.broker.calls[-1] == "release edge-1"
         assert await place.audited("edge-1") == [
             "first report", "posture changed", "contained", "command issued", "containment proven", "command sent",
