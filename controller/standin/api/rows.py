@@ -1,7 +1,7 @@
 """Rows about clients and subscriptions, with the keys of EMQX 5.8.9."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from controller.standin.client import Client
 from controller.standin.limits import MAX_AWAITING_REL
@@ -13,11 +13,30 @@ def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
+# What only an Erlang process has, and what the stand-in never does.
+_CONSTANT: Final[dict[str, Any]] = {
+    "is_expired": False,
+    "is_bridge": False,
+    "durable": False,
+    "enable_authn": True,
+    "auth_expire_at": None,
+    "mountpoint": None,
+    "peersni": None,
+    "subscriptions_max": "infinity",
+    "awaiting_rel_max": MAX_AWAITING_REL,
+    "heap_size": 0,
+    "mailbox_len": 0,
+    "reductions": 0,
+    "recv_msg.dropped.await_pubrel_timeout": 0,
+}
+
+
 def client_row(client: Client) -> dict[str, Any]:
     """A client as EMQX shows it; what only an Erlang process has (heap, reductions, mailbox) is 0."""
-    session, counters, endpoint = client.session, client.counters, client.endpoint
+    session, endpoint = client.session, client.endpoint
     connected = client.link is not None
     row: dict[str, Any] = {
+        **_CONSTANT,
         "clientid": client.clientid,
         "username": client.identity.username,
         "node": endpoint.node,
@@ -30,35 +49,33 @@ def client_row(client: Client) -> dict[str, Any]:
         "clean_start": client.clean_start,
         "connected": connected,
         "is_persistent": client.expiry > 0,
-        "is_expired": False,
         "expiry_interval": int(client.expiry),
         "created_at": _time(session.created_at),
         "connected_at": _time(client.connected_at),
-        "is_bridge": False,
-        "durable": False,
-        "enable_authn": True,
-        "auth_expire_at": None,
-        "mountpoint": None,
-        "peersni": None,
         "client_attrs": {},
         "subscriptions_cnt": len(session.subscriptions),
-        "subscriptions_max": "infinity",
         "inflight_cnt": len(session.inflight),
         "inflight_max": session.window,
         "mqueue_len": len(session.queue),
         "mqueue_max": session.max_queue or "infinity",
         "mqueue_dropped": session.dropped,
         "awaiting_rel_cnt": len(session.awaiting_rel),
-        "awaiting_rel_max": MAX_AWAITING_REL,
-        "heap_size": 0,
-        "mailbox_len": 0,
-        "reductions": 0,
+        **_traffic(client),
+    }
+    if not connected and client.disconnected_at is not None:
+        row["disconnected_at"] = _time(client.disconnected_at)
+        row["disconn_props"] = {}
+    return row
+
+
+def _traffic(client: Client) -> dict[str, int]:
+    session, counters = client.session, client.counters
+    row = {
         "recv_oct": counters.recv_oct,
         "recv_cnt": counters.recv_pkt,
         "recv_pkt": counters.recv_pkt,
         "recv_msg": sum(counters.recv_msg),
         "recv_msg.dropped": counters.recv_dropped,
-        "recv_msg.dropped.await_pubrel_timeout": 0,
         "send_oct": counters.send_oct,
         "send_cnt": counters.send_pkt,
         "send_pkt": counters.send_pkt,
@@ -71,9 +88,6 @@ def client_row(client: Client) -> dict[str, Any]:
     for qos in range(3):
         row[f"recv_msg.qos{qos}"] = counters.recv_msg[qos]
         row[f"send_msg.qos{qos}"] = counters.send_msg[qos]
-    if not connected and client.disconnected_at is not None:
-        row["disconnected_at"] = _time(client.disconnected_at)
-        row["disconn_props"] = {}
     return row
 
 
