@@ -67,6 +67,7 @@ async def prepare(
         await init.finished(START_SECONDS)
     finally:
         await init.stop()
+    init.log.unlink()  # it did its work, and told the token
     config = folder / "cordon.toml"
     with config.open("a") as file:
         file.write(_shorter_times(pace, accept_claimed=accept_claimed))

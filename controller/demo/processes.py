@@ -118,6 +118,10 @@ class Child:
         except (BrokenPipeError, ConnectionResetError) as e:
             raise DemoError(f"{self.name} has ended") from e
 
+    async def ended(self) -> int:
+        """Wait for its end, whoever brings it about; its exit code."""
+        return await self._process.wait()
+
     def kill(self) -> None:
         """End it at once, with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):

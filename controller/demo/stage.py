@@ -114,6 +114,8 @@ class Stage:
         if code >= 128:
             raise DemoError(f"the bystander's subscription was refused by the broker: reason {code}")
         await self._start_fleet(stack, group, prepared.public_key)
+        for child in self.children:
+            stack.push_async_callback(_ended, group.create_task(self._watch(child), name=child.name))
         say(f"{len(self.device_ids)} devices {self.options.prefix}* connected over {', '.join(self.access.servers)}")
 
     async def _has_to_accept_claimed(self, say: Say) -> bool:
@@ -161,6 +163,10 @@ class Stage:
             write_secret(password, (self.access.password or "").encode())
             found += ["--username", self.access.user, "--password-file", str(password)]
         return found
+
+    async def _watch(self, child: Child) -> None:
+        code = await child.ended()
+        self.chronicle.broken(f"{child.name} ended with exit code {code}")
 
     async def _clean(self, left: Traces, say: Say) -> None:
         try:

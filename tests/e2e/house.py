@@ -15,7 +15,7 @@ from controller.demo.chronicle import Chronicle
 from controller.demo.controller_process import Management, Prepared
 from controller.demo.fleet import Fleet
 from controller.demo.operator import Operator
-from controller.demo.options import FAST
+from controller.demo.options import FAST, DemoError
 from controller.demo.processes import Child
 from tests.support.certs import Certs
 from tests.support.standin import StandInProcess
@@ -113,7 +113,11 @@ async def open_house(
 async def seen(chronicle: Chronicle, device: str, what: str, *, since: float = 0.0, **data: Any) -> float:
     """Wait until a device saw something; its moment."""
     look = chronicle.first
-    found = await chronicle.until(
-        lambda: look(device, what, since=since, **data), f"{what} {data} at {device}", WAIT_SECONDS
-    )
+    try:
+        found = await chronicle.until(
+            lambda: look(device, what, since=since, **data), f"{what} {data} at {device}", WAIT_SECONDS
+        )
+    except DemoError as e:
+        e.add_note(f"seen there: {chronicle.last_words(device, most=30)}")
+        raise
     return found.moment

@@ -52,13 +52,13 @@ def _run(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _processes_of(home: Path) -> list[str]:
+def _processes_of(home: Path) -> list[tuple[int, str]]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             if str(home) in line:
-                found.append(line)
+                found.append((int(folder.name), line))
     return found
 
 
@@ -148,6 +148,33 @@ def test_what_was_not_observed_is_told(home: Path, plain: StandInProcess) -> Non
     assert "was refused by the broker" in failed[0]["missing"]
     assert "NOT observed" in done.stderr
     assert _state(plain) == before
+    assert list(home.iterdir()) == []
+
+
+def test_a_controller_that_dies_is_told(home: Path) -> None:
+    """Killed while a device is restricted: the run says what ended and what was not seen, and ends everything else."""
+    process = subprocess.Popen(
+        COMMAND, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment(home), cwd=ROOT
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "PUBACK 135 for its telemetry" in line:
+                break
+        assert "PUBACK 135 for its telemetry" in lines[-1], "".join(lines)
+        (controller,) = [number for number, words in _processes_of(home) if " serve " in words]
+        os.kill(controller, signal.SIGKILL)
+        rest = process.stderr.read()
+        result = json.loads(process.stdout.read().splitlines()[-1])
+        process.wait(WAIT)
+    assert process.returncode == 1, rest
+    failed = [step for step in result["steps"] if not step["ok"]]
+    assert [step["name"] for step in failed] == ["restricted"]
+    assert "cordon-serve ended with exit code -9" in failed[0]["missing"]
+    assert _processes_of(home) == []
     assert list(home.iterdir()) == []
 
 
