@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Final
 
 from controller.domain.commands import issue
-from controller.domain.device import Case
+from controller.domain.device import Case, OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
-from controller.domain.policy import Level
+from controller.domain.policy import Level, Remedy
 from controller.domain.respond import Wanted, releases, wanted
 
 POLICY: Final = "policy"
@@ -148,12 +148,17 @@ def refused(draft: Draft, case: Case) -> None:
         draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
 
 
+def _repairs(command: OpenCommand, key: str, remedy: Remedy) -> bool:
+    same = (command.action, command.params, command.dry_run) == (remedy.action, remedy.params, False)
+    return same or command.rule == key
+
+
 def _repair(draft: Draft, want: Wanted) -> None:
     if draft.device.level is Level.ISOLATED:
         return  # it could not hear a command
-    busy = {command.rule for command in draft.device.commands}
     for key, remedy in want.remedies:
-        if key in busy:
+        # Several rules may ask for the same repair; once is enough, whoever asked.
+        if any(_repairs(command, key, remedy) for command in draft.device.commands):
             continue
         rules = dict(draft.device.rules)
         rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=draft.now)

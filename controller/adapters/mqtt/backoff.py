@@ -26,6 +26,11 @@ class Backoff:
         if seconds >= STABLE_SECONDS:
             self._troubles = 0
 
+    @property
+    def in_trouble(self) -> bool:
+        """Whether there was trouble since a connection last lived long."""
+        return self._troubles > 0
+
     def next(self, kind: Kind) -> float:
         """Seconds to wait after this trouble."""
         if kind in {Kind.REFUSED, Kind.TAKEN_OVER}:

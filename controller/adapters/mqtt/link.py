@@ -119,6 +119,8 @@ class PahoMessages:
             end = await self._serve(server, executor)
             if end.kind in _WORKED_ONCE:
                 failed_in_a_row = 0
+                if self._backoff.in_trouble:
+                    at += 1  # a node that drops us again and again is left for another
             else:
                 at += 1
                 failed_in_a_row += 1

@@ -16,6 +16,7 @@ from schemas.topics import Down, Up, down, up
 from tests.integration.mqtt.harness import CLIENT_ID, TOPIC, eventually, fast, plain, running, secure
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
+from tests.support.proxy import Proxy
 
 VERSIONS = ["5", "3.1.1"]
 
@@ -240,3 +241,19 @@ async def test_next_server_of_the_list_is_taken_without_waiting(broker: Mosquitt
         assert here.link.state.server == alive
         assert here.count("mqtt_failed") == 2
         assert here.count("mqtt_waiting") == 0
+
+
+async def test_a_node_that_drops_the_link_again_and_again_is_left_for_another(broker: Mosquitto, certs: Certs) -> None:
+    certificate, key = certs.client(CLIENT_ID)
+    alive = f"mqtts://127.0.0.1:{broker.tls_port}"
+    async with Proxy(broker.host, broker.tls_port) as flaky:
+        first = f"mqtts://127.0.0.1:{flaky.port}"
+        options = fast(servers=(first, alive), ca=certs.ca, certificate=certificate, key=key)
+        async with running(options) as here:
+            for _ in range(5):
+                await here.connected()
+                if here.link.state.server == alive:
+                    break
+                flaky.cut()
+                await here.down()
+            assert here.link.state.server == alive

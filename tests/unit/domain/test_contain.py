@@ -192,3 +192,9 @@ def test_an_operators_case_is_not_refused() -> None:
 def test_a_refusal_of_another_case_changes_nothing() -> None:
     play = given(device(), RULES).when(reported("telnet"))
     assert play.when(ev.ContainmentRefused("n", "other", "late")).state == replace(play.state)
+
+
+def test_two_rules_that_ask_for_the_same_repair_get_one_command() -> None:
+    twice = policies(rule("port", Response(remedy=REPAIR)), rule("unit", Response(remedy=REPAIR)))
+    play = given(device(), twice).when(reported("port", "unit"))
+    assert [command.rule for command in play.state.commands] == ["p/port"]
