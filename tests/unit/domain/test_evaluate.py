@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.domain.evaluate import judge
+from controller.domain.evaluate import MAX_REMEMBERED, Judge, judge
 from controller.domain.explain import MAX_VALUE, Explanation, explain
 from controller.domain.facts import Facts, Missing
 from controller.domain.findings import Finding, Result
@@ -154,3 +154,40 @@ def test_the_scope_of_a_policy_is_explained_too() -> None:
     (told,) = explain(PolicySet((scoped,), "v"), language(), facts())
     assert (told.applies_to, told.result) == ("os_id == 'alpine'", Result.NOTAPPLICABLE)
     assert [fact.name for fact in told.facts] == ["firewall_active", "os_id"]
+
+
+def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
+    scoped = Policy(
+        "p",
+        1,
+        "t",
+        (
+            rule("a", check="firewall_active && 22 in listening_ports"),
+            rule("b", check="!older(os_id, '1', 'semver')", applies_if=language().compile("os_id != 'debian'")),
+        ),
+        language().compile("exposed_ports.size() < 9"),
+    )
+    made = PolicySet((scoped,), "v")
+    remembering = Judge(made, language())
+    variants = [
+        facts(),
+        facts({"listening_ports": [23]}),
+        facts({"firewall_active": False}),
+        facts({"os_id": "1.0.0"}),
+        facts({"os_id": "0.9.0"}),
+        facts(missing={"firewall_active": UNSEEN}),
+        facts(missing={"firewall_active": Missing(Result.NOTAPPLICABLE, UNSEEN.reason)}),
+        facts(missing={"exposed_ports": ABSENT}),
+        facts(partial={"listening_ports": "3 more"}),
+        facts(partial={"exposed_ports": "3 more"}),
+    ]
+    expected = [judge(made, language(), one) for one in variants]
+    assert [remembering(one) for one in variants] == expected
+    assert [remembering(one) for one in variants] == expected
+
+
+def test_a_judge_forgets_rather_than_grow() -> None:
+    remembering = Judge(policies(rule("a", check="security_pending > 5")), language())
+    for number in range(MAX_REMEMBERED + 2):
+        (finding,) = remembering(facts({"security_pending": number}))
+        assert (finding.result is Result.PASS) == (number > 5)

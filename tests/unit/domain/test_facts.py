@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.facts import CATALOGUE, Facts, gather
+from controller.domain.facts import CATALOGUE, Facts, gather, plain_name
 from controller.domain.findings import Result
 from schemas.posture import Sections
 
@@ -54,6 +54,7 @@ def test_every_declared_fact_is_known_from_a_full_report() -> None:
     assert found.known["listening_processes"] == ["dnsmasq", "sshd"]
     assert found.known["enabled_services"] == ["ssh.service", "inetd:telnet"]
     assert found.known["active_services"] == ["ssh.service", "now.service"]
+    assert sorted(found.known["service_names"]) == ["now", "ssh", "telnet"]
     assert found.known["device.tags"] == ["x"]
 
 
@@ -124,3 +125,10 @@ def test_only_loopback_is_out_of_reach(address: str, exposed: bool) -> None:
     socket = {"proto": "tcp", "address": address, "port": 9, "process": "p"}
     found = facts(sockets={"state": "ok", "listening": [socket]})
     assert found.known["exposed_ports"] == ([9] if exposed else [])
+
+
+@pytest.mark.parametrize(
+    "unit", ["telnetd", "telnetd.service", "telnetd.socket", "Telnetd@3.service", "inetd:in.telnetd", "xinetd:telnetd"]
+)
+def test_a_service_by_the_name_people_use(unit: str) -> None:
+    assert plain_name(unit) == "telnetd"

@@ -1,6 +1,6 @@
 """Every event's way through the one entry."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -55,6 +55,14 @@ def test_the_same_sequence_with_another_content_is_judged() -> None:
     )
 
 
+def test_what_was_reported_before_is_not_judged_again_but_counts() -> None:
+    play = given(device(), RULES).when(reported("slow"))
+    same = replace(reported(seq=2, at=START + 60, event_id="r2"), findings=None)
+    play = play.when(same, at=START + 60).then(RestrictClient("", "d1", "", True))
+    assert (play.state.report_seq, play.state.rules["p/slow"].streak) == (2, 2)
+    assert (play.state.satisfied, play.state.judged_by) == (0, "v1")
+
+
 def test_a_new_boot_may_count_from_the_start() -> None:
     play = given(device(), RULES).when(reported(seq=9)).when(reported(seq=1, boot_id="next"))
     play.recorded("sequence went back")
@@ -107,8 +115,9 @@ def test_time_contains_when_the_grace_is_over_unless_the_device_is_silent() -> N
 def test_silence_is_recorded_and_ends_with_the_next_word() -> None:
     play = given(device(), RULES).when(reported()).when(ev.FellSilent("s", 300.0)).recorded("fell silent")
     assert play.state.stale
-    play = play.when(beat(at=START + 400)).recorded("heard again")
-    assert not play.state.stale
+    for back in (beat(at=START + 400), reported(seq=2, at=START + 400)):
+        heard = play.when(back).recorded("heard again")
+        assert not heard.state.stale
 
 
 def test_coming_and_going_is_recorded_once() -> None:
