@@ -11,6 +11,8 @@ export PYTHON ?=
 ARGS ?=
 # Options for `make test`, such as PYTEST_ARGS="tests/unit -k outbox".
 PYTEST_ARGS ?=
+# Test processes side by side; most tests wait for brokers, not for the processor. 0 runs them one after the other.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## say what there is
@@ -23,7 +25,7 @@ demo: ## play the whole story at the terminal: stand-in broker, controller and 2
 
 .PHONY: test
 test: setup-dev setup-mosquitto ## run all tests; the end says what was skipped and why
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: setup-dev ## ruff, formatting, mypy, import layers, generated schemas
