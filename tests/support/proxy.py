@@ -41,7 +41,7 @@ class Proxy:
         self.release()
         self.cut()
         await self._server.wait_closed()
-        while self._open:  # noqa: ASYNC110 - the handlers end by themselves now, nobody signals it
+        while self._open:
             await asyncio.sleep(0.005)
 
     def cut(self) -> None:

@@ -78,7 +78,7 @@ async def eventually(
     """Wait until it holds."""
     try:
         async with asyncio.timeout(seconds):
-            while not true():  # noqa: ASYNC110 - what is waited for is seen from outside, nobody signals it
+            while not true():
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"did not come true: {why()}") from None

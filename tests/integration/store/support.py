@@ -56,7 +56,7 @@ async def opened(path: Path, options: StoreOptions = QUICK, log: Logged | None =
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for another thread to get there; the bound is only there to end a broken test."""
     async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread and tells nobody
+        while not condition():
             await asyncio.sleep(0.005)
 
 
