@@ -6,7 +6,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[3]
 PRODUCT: Final = ("schemas", "controller", "device_agent")
-_FOLDERS: Final = (*PRODUCT, "tests", "tools", "docs", ".ci")
+_MAY_BE_ABSENT: Final = frozenset({"tools", "deploy"})  # folders without Python, or not there
+_FOLDERS: Final = (*PRODUCT, "tests", "tools", "deploy", "docs", ".ci")
 _TEXT: Final = frozenset(
     {"", ".py", ".md", ".toml", ".yaml", ".yml", ".json", ".sh", ".txt", ".cfg", ".ini", ".service"}
 )
@@ -16,7 +17,7 @@ def python_files(*folders: str) -> Iterator[Path]:
     """Every Python file below these folders of the project."""
     for folder in folders:
         found = sorted((ROOT / folder).rglob("*.py"))
-        assert found or folder == "tools", f"no Python below {folder}: the rule would hold for nothing"
+        assert found or folder in _MAY_BE_ABSENT, f"no Python below {folder}: the rule would hold for nothing"
         yield from found
 
 
