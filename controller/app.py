@@ -31,6 +31,7 @@ from controller.domain.policy import PolicySet
 from controller.domain.rules import Language
 from controller.ports.errors import ControllerError, SettingsError
 from controller.service.enforcer import Enforcer
+from controller.service.fairness import Fairness, Share
 from controller.service.housekeeping import Housekeeping
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
@@ -154,7 +155,7 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
         keeper.forward_effects_to(outbox.put)
         parts = _Parts(
             link,
-            Ingest(link, keeper, logger_for("ingest")),
+            Ingest(link, keeper, logger_for("ingest"), _fairness(settings)),
             Timers(keeper, settings.posture.stale_after),
             Reconciler(keeper, broker, outbox, settings.reconcile.every, logger_for("reconciler")),
             outbox,
@@ -189,6 +190,10 @@ def _services(
         started_at=keeper.clock.now(),
         reload_policies=reload_policies,
     )
+
+
+def _fairness(settings: Settings) -> Fairness:
+    return Fairness(Share(settings.limits.messages_per_second, settings.limits.message_burst))
 
 
 async def _run(

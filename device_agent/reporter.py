@@ -88,6 +88,8 @@ class Reporter:
             if settled.rejected is not None:
                 _log.warning("the controller rejected report %s: %s", receipt.seq, settled.rejected)
                 self._rejected(receipt.reason)
+            if settled.deferred is not None:
+                _log.warning("the controller did not take report %s yet: %s", receipt.seq, settled.deferred)
             if settled.resend:
                 self._want_full()
         self.wake.set()

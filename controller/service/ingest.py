@@ -1,5 +1,6 @@
 """The hot path: a batch of messages in, one commit, then the acknowledgements in order and the receipts."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter
 from controller.service.batch import Batch
 from controller.service.decoding import Accepted, Refused, decode
+from controller.service.fairness import Fairness, devices_of
 from controller.service.keeper import Keeper, TooManyDevicesError
 from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
@@ -24,6 +26,7 @@ from schemas.topics import Down, down
 MAX_BATCH: Final = 512  # messages
 MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
+HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held status is looked at again
 
 Log = Callable[[str, Mapping[str, object]], None]
 
@@ -39,36 +42,55 @@ class _Delivery:
 class Ingest:
     """Takes messages from the link to the store.
 
-    `counts` has received, reports, heartbeats, refused:<reason>, receipts_not_sent.
+    `counts` has received, reports, heartbeats, refused:<reason>, unanswered (refusals of which nobody was told),
+    receipts_not_sent.
     """
 
-    def __init__(self, messages: Messages, keeper: Keeper, log: Log) -> None:
+    def __init__(self, messages: Messages, keeper: Keeper, log: Log, fairness: Fairness | None = None) -> None:
         self._messages = messages
         self._keeper = keeper
         self._log = log
+        self._fairness = fairness or Fairness()
         self._sameness = Sameness()
         self.counts: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.take(await self._messages.receive(MAX_BATCH))
+            await self.take(await self._receive())
+
+    async def _receive(self) -> Sequence[Incoming]:
+        if not self._fairness.is_holding:
+            return await self._messages.receive(MAX_BATCH)
+        try:
+            async with asyncio.timeout(HELD_PAUSE):
+                return await self._messages.receive(MAX_BATCH)
+        except TimeoutError:
+            return ()
 
     async def take(self, messages: Sequence[Incoming]) -> None:
         """One batch: decided, kept, acknowledged, answered, in this order."""
-        decoded = self._decode(messages)
+        clock = self._keeper.clock
+        read, over = self._fairness.choose(messages, clock.monotonic(), self._is_awaited)
+        decoded = self._decode(read)
         stored = await self._stored_reports(decoded)
         # No await from here to the commit: nothing else may change a device in between.
         batch = Batch()
-        clock = self._keeper.clock
         now = clock.now()
         offset = now - clock.monotonic()
-        for message, content in zip(messages, decoded, strict=True):
+        for message, content in zip(read, decoded, strict=True):
             self._one(_Delivery(message, content, message.received_at + offset, stored), now, batch)
+        for message, device_id in devices_of(over):
+            self.counts["received"] += 1
+            self._refuse(message, Refused(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
         await self._keeper.commit(batch)
         self._messages.acknowledge(messages)
         for receipt in batch.receipts:
             self._answer(receipt)
+
+    def _is_awaited(self, device_id: str) -> bool:
+        device = self._keeper.get(device_id)
+        return device is not None and bool(device.commands)
 
     def _decode(self, messages: Sequence[Incoming]) -> list[Accepted | Refused]:
         keeper = self._keeper
@@ -175,17 +197,22 @@ class Ingest:
 
     def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
-        batch.dead.append(
-            DeadLetter(
-                now,
-                why.device_id,
-                message.topic[:256],
-                why.reason.value,
-                why.detail,
-                len(message.payload),
-                message.payload[:MAX_DEAD_PAYLOAD],
+        fairness, moment = self._fairness, self._keeper.clock.monotonic()
+        if not fairness.may_answer(why.device_id, moment):
+            self.counts["unanswered"] += 1
+            return
+        if fairness.may_keep(moment):
+            batch.dead.append(
+                DeadLetter(
+                    now,
+                    why.device_id,
+                    message.topic[:256],
+                    why.reason.value,
+                    why.detail,
+                    len(message.payload),
+                    message.payload[:MAX_DEAD_PAYLOAD],
+                )
             )
-        )
         if why.device_id:
             batch.receipts.append(SendReceipt(why.device_id, why.seq, Verdict.REJECTED, None, why.reason, why.detail))
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from controller.ports.errors import SettingsError
+from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
 from schemas.base import DEVICE_ID_PATTERN
 
 __all__ = ["Settings", "SettingsError", "load_settings", "parse_duration"]
@@ -132,7 +133,11 @@ class IdentitySettings(_Part):
 
 
 class LimitSettings(_Part):
+    """`messages_per_second` and `message_burst` are for one device on one channel."""
+
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
+    messages_per_second: Annotated[float, Field(ge=1.0, le=100_000.0)] = MESSAGES_PER_SECOND
+    message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
 
 
 class LogSettings(_Part):

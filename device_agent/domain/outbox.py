@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Self
 
 from device_agent.domain.backoff import Backoff
-from schemas.events import Receipt, Verdict
+from schemas.events import Receipt, RejectReason, Verdict
 
 MAX_OWED: Final = 16  # full reports kept through an outage, so at most 1 MiB
 _MAX_RESEND_FACTOR: Final = 10  # times the receipt time-out, between two sendings of one report
@@ -24,10 +24,14 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a receipt changed: an `accepted` digest, why one was `rejected`, or that a full report is asked for."""
+    """What a receipt changed: an `accepted` digest, why one was `rejected`, or that a full report is asked for.
+
+    `deferred`: why the controller did not read a report; it is still owed.
+    """
 
     accepted: str | None = None
     rejected: str | None = None
+    deferred: str | None = None
     resend: bool = False
 
 
@@ -78,6 +82,8 @@ class Outbox:
         if receipt.verdict is Verdict.ACCEPTED:
             return replace(self, owed=tuple(r for r in self.owed if r.seq > found.seq)), Settled(accepted=found.digest)
         reason = f"{receipt.reason or 'no reason'}{': ' + receipt.detail if receipt.detail else ''}"
+        if receipt.reason is RejectReason.TOO_MANY:
+            return self, Settled(deferred=reason)  # nothing is wrong with the report: it goes out again, ever later
         return replace(self, owed=tuple(r for r in self.owed if r.seq != found.seq)), Settled(rejected=reason)
 
     def without(self, digest: str) -> Self:

@@ -75,6 +75,13 @@ def test_a_rejection_of_nothing_in_particular_means_the_oldest_under_way() -> No
     assert settled.rejected == "malformed"
 
 
+def test_a_controller_that_has_no_room_now_is_asked_again_later() -> None:
+    outbox = _with(1, 2).sent(1, 0.0)
+    for seq in (1, None):
+        after, settled = outbox.settle(_receipt(seq=seq, verdict="rejected", reason="too_many", detail="later"))
+        assert (after, settled.deferred, settled.rejected) == (outbox, "too_many: later", None)
+
+
 def test_resend_full_is_asked_for_without_settling_anything() -> None:
     outbox, settled = _with(1).settle(_receipt(seq=7, verdict="resend_full"))
     assert settled.resend
