@@ -99,6 +99,8 @@ class Metrics(Collector):
     def _work(self) -> Iterator[Metric]:
         outbox, reconciler = self._services.outbox, self._services.reconciler
         yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.pending)
+        troubled = "Devices whose next effect failed and is tried again"
+        yield GaugeMetricFamily("cordon_effects_troubled_devices", troubled, outbox.troubled)
         yield CounterMetricFamily("cordon_effects_done", "Effects carried out", outbox.counts["done"])
         yield CounterMetricFamily("cordon_effects_retried", "Attempts to be repeated", outbox.counts["retried"])
         yield CounterMetricFamily("cordon_drift_repaired", "Differences at the broker put right", reconciler.repaired)

@@ -43,6 +43,11 @@ class Outbox:
         """Effects not carried out yet."""
         return sum(len(lane.waiting) for lane in self._lanes.values())
 
+    @property
+    def troubled(self) -> int:
+        """Devices whose next effect failed at least once and is tried again."""
+        return sum(lane.attempts > 0 for lane in self._lanes.values())
+
     def is_busy(self, device_id: str) -> bool:
         """Whether something for this device is still to be carried out."""
         return device_id in self._lanes
