@@ -6,6 +6,7 @@ instead of misreading it. Indexes are those the queries need and no more: each o
 
 import os
 import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -22,6 +23,8 @@ FILE_MODE: Final = 0o600  # SQLite gives the same mode to the files it makes bes
 _WRITER_CACHE_KIB: Final = 64 * 1024
 _READER_CACHE_KIB: Final = 16 * 1024
 _STATEMENTS: Final = 128  # prepared statements a connection remembers
+_LOG_ATTEMPTS: Final = 100
+_LOG_PAUSE: Final = 0.02  # seconds
 
 migrations: Final = Migrations("cordon")
 
@@ -95,12 +98,26 @@ def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Co
 
 
 def _prepare_for_writing(connection: sqlite3.Connection, options: StoreOptions) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_log(connection)
     connection.execute("PRAGMA synchronous = FULL")  # a commit that was confirmed survives power loss
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = FAST")  # some builds overwrite every freed page: twice the writing
     connection.execute(f"PRAGMA wal_autocheckpoint = {options.checkpoint_pages}")
     connection.execute(f"PRAGMA journal_size_limit = {options.max_log_bytes}")
+
+
+def _use_log(connection: sqlite3.Connection) -> None:
+    """Switch to a write-ahead log; for this one statement SQLite does not wait while another does the same."""
+    for _ in range(_LOG_ATTEMPTS - 1):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as e:
+            if e.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(_LOG_PAUSE)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode = WAL")
 
 
 def prepare(path: Path, options: StoreOptions) -> sqlite3.Connection:

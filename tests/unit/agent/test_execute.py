@@ -24,7 +24,9 @@ def test_arguments_are_no_shell_text() -> None:
     assert run(["echo", "$(id); `id` | id"]).out == "$(id); `id` | id\n"
 
 
-def test_a_missing_program() -> None:
+def test_a_missing_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A folder on the real PATH that this user may not enter would be another error.
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ExecuteError, match="no-such-program is not installed"):
         run(["no-such-program"])
 
