@@ -37,6 +37,7 @@ from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
+from controller.service.record_log import log_record
 from controller.service.settings import Settings
 from controller.service.timers import Timers
 from schemas.commands import COMMAND_PAYLOAD_TYPE
@@ -206,6 +207,7 @@ async def _run(
     loop.add_signal_handler(signal.SIGHUP, _reload_quietly, services)
     listener = _listen(settings)
     server = _api_server(services, settings)
+    log_record(services.keeper, logger_for("record"))
     try:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[listener]), name="api")

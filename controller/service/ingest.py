@@ -130,7 +130,8 @@ class Ingest:
         except TooManyDevicesError as e:
             self._refuse(delivery.message, Refused(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch)
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
-            self._log("message failed", {"topic": delivery.message.topic, "error": repr(e)})
+            failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)}
+            self._log("message failed", failure)
             why = Refused(content.device_id, RejectReason.OTHER, "the controller could not work with it")
             self._refuse(delivery.message, why, now, batch)
 

@@ -9,6 +9,7 @@ from typing import Final
 from controller.domain.effects import Effect
 from controller.service.enforcer import Again, Done, Enforcer
 from controller.service.keeper import Keeper
+from controller.service.record_log import about
 
 WORKERS: Final = 8  # devices worked on at once: more only queue at the broker's API
 FIRST_PAUSE: Final = 0.2  # seconds before the second attempt
@@ -93,7 +94,7 @@ class Outbox:
         try:
             result: Done | Again = await self._enforcer.carry_out(effect)
         except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
-            self._log("effect failed", {"device": device_id, "effect": effect.effect_id, "error": repr(e)})
+            self._log("effect failed", {**about(effect), "error": repr(e)})
             result = Again(repr(e), None)
         if isinstance(result, Done):
             await self._finish(lane, effect, result)
@@ -117,7 +118,7 @@ class Outbox:
         self.counts["retried"] += 1
         lane.attempts += 1
         if lane.attempts == 1:
-            self._log("effect will be retried", {"device": effect.device_id, "trouble": result.trouble})
+            self._log("effect will be retried", {**about(effect), "trouble": result.trouble})
             if result.event is not None:
                 await self._keeper.handle(effect.device_id, result.event)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(lane.attempts - 1, 10)) * (0.5 + self._rand() / 2)

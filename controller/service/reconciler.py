@@ -9,7 +9,7 @@ from controller.domain.device import Device
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.events import DriftFound
 from controller.domain.policy import Level
-from controller.ports.broker import Ban, BrokerControl, Rules, restriction
+from controller.ports.broker import BAN_MARK, Ban, BrokerControl, Rules, restriction
 from controller.ports.errors import BrokerError
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
@@ -111,4 +111,5 @@ class Reconciler:
     def _warn_of_strangers(self, bans: Mapping[str, Ban]) -> None:
         for who, ban in bans.items():
             if ban.is_ours and self._keeper.get(who) is None:
-                self._log("a ban of ours for a device we do not know: left alone", {"device": who, "by": ban.by})
+                case = ban.by.removeprefix(BAN_MARK)
+                self._log("a ban of ours for a device we do not know: left alone", {"device": who, "case": case})
