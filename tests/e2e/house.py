@@ -15,7 +15,7 @@ from controller.demo.chronicle import Chronicle
 from controller.demo.controller_process import Management, Prepared
 from controller.demo.fleet import Fleet
 from controller.demo.operator import Operator
-from controller.demo.options import FAST, DemoError
+from controller.demo.options import FAST, DemoError, Pace
 from controller.demo.processes import Child
 from tests.support.certs import Certs
 from tests.support.standin import StandInProcess
@@ -52,8 +52,10 @@ class House:
         self.operator = Operator(url, self.prepared.token)
         await controller_process.until_ready(self.operator, self.controller)
 
-    async def start_fleet(self, devices: int, chronicle: Chronicle) -> Fleet:
-        """Simulated devices with certificates of their own, all connected."""
+    async def start_fleet(
+        self, devices: int, chronicle: Chronicle, *, pace: Pace = FAST, more: Sequence[str] = ()
+    ) -> Fleet:
+        """Simulated devices with certificates of their own, all connected; `more` are options of the simulator."""
         ids = [f"{PREFIX}{number:03d}" for number in range(1, devices + 1)]
         assert self.access.certificate_for is not None
         folder = next(iter({self.access.certificate_for(device)[0].parent for device in ids}))
@@ -66,8 +68,8 @@ class House:
             "--cert-dir",
             str(folder),
         ]
-        arguments += ["--controller-key", self.prepared.public_key, "--heartbeat-every", FAST.heartbeat_every]
-        arguments += ["--reconnect-max", FAST.reconnect_max]
+        arguments += ["--controller-key", self.prepared.public_key, "--heartbeat-every", pace.heartbeat_every]
+        arguments += ["--reconnect-max", pace.reconnect_max, *more]
         child = await Child.start("simulate", "device_agent.main", arguments, self.folder)
         fleet = Fleet(child, chronicle, ids)
         reading = asyncio.get_running_loop().create_task(fleet.read())
@@ -86,7 +88,13 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    folder: Path, *, pack: str = "demo", api: Sequence[str] = (), emqx: StandInProcess, certs: Certs
+    folder: Path,
+    *,
+    pack: str = "demo",
+    api: Sequence[str] = (),
+    pace: Pace = FAST,
+    emqx: StandInProcess,
+    certs: Certs,
 ) -> AsyncIterator[House]:
     """A ready controller over `emqx`; `api` are other addresses by which it reaches the broker's API."""
     home = folder / "cordon"
@@ -101,7 +109,7 @@ async def open_house(
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         prepared = await controller_process.prepare(
-            home, CONTROLLER_ID, management, access, FAST, accept_claimed=False, pack=pack
+            home, CONTROLLER_ID, management, access, pace, accept_claimed=False, pack=pack
         )
         controller, url = await controller_process.serve(prepared.config, folder)
         stack.push_async_callback(controller.stop)
