@@ -1,4 +1,4 @@
-"""The posture report: what a device knows of its own security, one model for each section.
+"""The posture report: what a device knows of its own security, one model for each section (`schemas.sections`).
 
 A section is either found out (`state: ok`), not to be found out (`unknown`, with the reason), or has no meaning on this
 device (`notapplicable`, with the reason). Nothing else exists, so nothing can pretend to be a pass.
@@ -11,110 +11,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from schemas.base import Counter, DeviceId, Digest, Name, Text, Timestamp, Wire, Word
-
-MAX_SOCKETS: Final = 256  # entries of a report; what is cut is counted in `truncated`
-MAX_UNITS: Final = 384
-MAX_PACKAGES: Final = 128
-
-PackageScheme = Literal["deb", "rpm", "apk", "opkg", "unknown"]
-
-
-class Unavailable(Wire):
-    """A section the device has no facts for, and why."""
-
-    state: Literal["unknown", "notapplicable"]
-    reason: Annotated[Text, Field(min_length=1)]
-
-
-class OsSection(Wire):
-    """Which system this is; from os-release and uname."""
-
-    state: Literal["ok"] = "ok"
-    id: Word
-    version: Text = ""
-    kernel: Text
-    machine: Text = ""
-
-
-class PendingPackage(Wire):
-    """A package with a security update waiting."""
-
-    name: Name
-    installed: Text = ""
-    candidate: Text
-
-
-class UpdatesSection(Wire):
-    """What the package manager would still install; ages in days."""
-
-    state: Literal["ok"] = "ok"
-    manager: Word
-    security_pending: Annotated[int, Field(ge=0, le=100_000)]
-    oldest_security_days: Annotated[int, Field(ge=0, le=36_500)] | None = None
-    reboot_required: bool | None = None
-    packages: Annotated[tuple[PendingPackage, ...], Field(max_length=MAX_PACKAGES)] = ()
-    truncated: Counter = 0
-
-
-class PackageVersion(Wire):
-    """An installed package; `scheme` says by whose rules its version is ordered."""
-
-    name: Name
-    version: Text
-    scheme: PackageScheme
-
-
-class OpensslSection(Wire):
-    """The OpenSSL in use: upstream version and the distribution's package, which is what decides."""
-
-    state: Literal["ok"] = "ok"
-    version: Text
-    package: PackageVersion | None = None
-
-
-class ListeningSocket(Wire):
-    """A socket that waits for others; `process` is empty where the device may not see it."""
-
-    proto: Literal["tcp", "udp"]
-    address: Text
-    port: Annotated[int, Field(ge=1, le=65535)]
-    process: Text = ""
-
-
-class SocketsSection(Wire):
-    """Every listening TCP and bound UDP socket."""
-
-    state: Literal["ok"] = "ok"
-    listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS)] = ()
-    truncated: Counter = 0
-
-
-class ServiceUnit(Wire):
-    """A service of the init system, or an entry of inetd (`inetd:` before its name)."""
-
-    name: Name
-    enabled: bool
-    active: bool
-
-
-class ServicesSection(Wire):
-    """Every service that is enabled or running."""
-
-    state: Literal["ok"] = "ok"
-    units: Annotated[tuple[ServiceUnit, ...], Field(max_length=MAX_UNITS)] = ()
-    truncated: Counter = 0
-
-
-class FirewallSection(Wire):
-    """Whether something filters traffic; `default_input` is what happens to a packet no rule speaks of."""
-
-    state: Literal["ok"] = "ok"
-    backend: Word
-    active: bool
-    default_input: Literal["accept", "drop", "reject", "unknown"] = "unknown"
-    rules: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-
+from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
+from schemas.sections.base import Unavailable
+from schemas.sections.software import OpensslSection, OsSection, UpdatesSection
+from schemas.sections.system import FirewallSection, ServicesSection, SocketsSection
 
 _Os = Annotated[OsSection | Unavailable, Field(discriminator="state")]
 _Updates = Annotated[UpdatesSection | Unavailable, Field(discriminator="state")]

@@ -8,7 +8,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from schemas.base import MAX_NAME, MAX_POSTURE_BYTES, MAX_TEXT, clean_text
-from schemas.posture import MAX_PACKAGES, MAX_SOCKETS, MAX_UNITS, FullReport, Heartbeat, Sections, digest_of
+from schemas.posture import FullReport, Heartbeat, Sections, digest_of
+from schemas.sections.software import MAX_PACKAGES
+from schemas.sections.system import MAX_SOCKETS, MAX_UNITS
 
 # The list of each section that can grow without limit, and how many of its entries a report may carry.
 _LISTS: Final[Mapping[str, tuple[str, int]]] = {

@@ -8,7 +8,8 @@ import pytest
 
 from device_agent.domain.report import Sender, findings_of, full_report, heartbeat
 from schemas.base import MAX_POSTURE_BYTES
-from schemas.posture import MAX_SOCKETS, REPORT
+from schemas.posture import REPORT
+from schemas.sections.system import MAX_SOCKETS
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 SENDER = Sender("edge-1", "boot", "1.0")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from controller.domain.facts import CATALOGUE, Facts, gather, plain_name
+from controller.domain.facts import CATALOGUE, Facts, gather
+from controller.domain.facts_system import plain_name
 from controller.domain.findings import Result
 from schemas.posture import Sections
 

@@ -10,7 +10,9 @@ from pydantic import TypeAdapter, ValidationError
 from schemas.base import MAX_COUNTER, MAX_NAME, MAX_TEXT, MAX_WORD, clean_text
 from schemas.commands import MAX_DETAILS, MAX_PARAMS, Command, CommandResult, CommandState
 from schemas.events import MAX_FIELDS, DeviceEvent, Receipt, RejectReason, Status
-from schemas.posture import MAX_PACKAGES, MAX_SOCKETS, MAX_UNITS, REPORT, FullReport, digest_of
+from schemas.posture import REPORT, FullReport, digest_of
+from schemas.sections.software import MAX_PACKAGES
+from schemas.sections.system import MAX_SOCKETS, MAX_UNITS
 from tests.unit.schemas import examples
 
 MODELS: dict[str, tuple[TypeAdapter[Any], dict[str, Any]]] = {
