@@ -1,10 +1,11 @@
 """The working copy that one step fills in: the state to come, its effects, and the record of why."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from controller.domain.device import Case, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
+from controller.domain.evolve import evolve
 from controller.domain.policy import PolicySet
 
 
@@ -34,12 +35,12 @@ class Draft:
 
     def update(self, **changes: Any) -> None:
         """Replace fields of the device."""
-        self.device = replace(self.device, **changes)
+        self.device = evolve(self.device, **changes)
 
     def update_case(self, case: Case, **changes: Any) -> Case:
         """Replace fields of the device's case; returns the new one."""
-        changed = replace(case, **changes)
-        self.device = replace(self.device, case=changed)
+        changed = evolve(case, **changes)
+        self.device = evolve(self.device, case=changed)
         return changed
 
     def next_effect_id(self) -> str:

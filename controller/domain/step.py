@@ -117,6 +117,18 @@ def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest:
         draft.record("posture changed", draft.device.device_id, seq=seq, digest=digest, worse=worse, better=better)
 
 
+def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
+    """Whether a heartbeat with `digest` changes nothing but the time of contact: the usual case, by far."""
+    return (
+        digest == device.digest
+        and bool(digest)
+        and not device.rules
+        and device.case is None
+        and not device.stale
+        and device.judged_by == policies.version
+    )
+
+
 def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     device = draft.device
     _seen(draft, event.received_at)

@@ -151,6 +151,10 @@ class Store(Protocol):
         """Rows of each table and bytes of the file, for metrics."""
         ...
 
+    async def prune(self) -> int:
+        """Drop what is older than its retention; how many rows."""
+        ...
+
     async def close(self) -> None:
         """Finish what is queued, then close."""
         ...

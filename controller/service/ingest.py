@@ -11,6 +11,7 @@ from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
 from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding
+from controller.domain.step import is_quiet
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter
 from controller.service.batch import Batch
@@ -138,6 +139,11 @@ class Ingest:
     def _accept(self, content: Accepted, delivery: _Delivery, now: float, batch: Batch) -> None:
         keeper = self._keeper
         device = keeper.get_or_new(content.device_id, now)
+        if isinstance(content.body, Heartbeat):
+            self.counts["heartbeats"] += 1
+            if is_quiet(device, content.body.digest, keeper.policies):
+                keeper.touch(device, delivery.received_at, batch)
+                return
         event_id = keeper.new_id()
         event: ev.DeviceEvent
         match content.body:
@@ -153,7 +159,6 @@ class Ingest:
                     self._judge_again(device, beat, delivery.stored),
                     keeper.policies.version,
                 )
-                self.counts["heartbeats"] += 1
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
             case DeviceEvent() as told:

@@ -10,6 +10,7 @@ from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, Effect
 from controller.domain.evaluate import Judge
 from controller.domain.events import DeviceEvent, HeartbeatReceived
+from controller.domain.evolve import evolve
 from controller.domain.policy import PolicySet
 from controller.domain.respond import deadline
 from controller.domain.rules import Language
@@ -118,6 +119,16 @@ class Keeper:
             if after.rules or after.case or after.commands or device_id in self._deadlines:
                 self._schedule(after)
         return outcome
+
+    def touch(self, device: Device, at: float, batch: Batch) -> None:
+        """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it."""
+        after = evolve(device, last_seen=max(at, device.last_seen))
+        device_id = device.device_id
+        self.devices[device_id] = after
+        batch.seen[device_id] = after.last_seen
+        if device_id in batch.devices:
+            batch.devices[device_id] = after
+        self._contact(after)
 
     async def commit(self, batch: Batch) -> None:
         """Keep the batch, then hand its effects on."""

@@ -1,14 +1,18 @@
 """Every event's way through the one entry."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.device import Case, RuleState
+from controller.domain.draft import Outcome
 from controller.domain.effects import RestrictClient, SendReceipt
+from controller.domain.evolve import evolve
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import Level, Response
-from controller.domain.step import step
+from controller.domain.step import is_quiet, step
 from schemas.commands import CommandState
 from schemas.events import RejectReason, Verdict
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
@@ -196,3 +200,24 @@ class Stranger:
 def test_something_that_is_no_event_is_refused() -> None:
     with pytest.raises(TypeError, match="no step for Stranger"):
         step(device(), Stranger(), START, RULES)  # type: ignore[arg-type] # the point of the test
+
+
+def test_a_quiet_heartbeat_changes_nothing_but_the_time_of_contact() -> None:
+    quiet = device(digest=DIGEST, judged_by="v1")
+    assert is_quiet(quiet, DIGEST, policies(rule("a")))
+    outcome = step(quiet, beat(at=START + 5), START + 5, policies(rule("a")))
+    assert outcome == Outcome(evolve(quiet, last_seen=START + 5))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"digest": ""},
+        {"stale": True},
+        {"judged_by": "v0"},
+        {"rules": {"p/a": RuleState(Result.FAIL, START, 1)}},
+        {"case": Case("c", Level.RESTRICTED, (), "ada", "", START, START)},
+    ],
+)
+def test_other_heartbeats_are_stepped(changes: dict[str, Any]) -> None:
+    assert not is_quiet(device(**{"digest": DIGEST, "judged_by": "v1", **changes}), DIGEST, policies(rule("a")))
