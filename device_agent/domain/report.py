@@ -12,11 +12,11 @@ from schemas.posture import FullReport, Heartbeat, Sections, digest_of
 from schemas.sections.software import MAX_PACKAGES
 from schemas.sections.system import MAX_SOCKETS, MAX_UNITS
 
-# The list of each section that can grow without limit, and how many of its entries a report may carry.
-_LISTS: Final[Mapping[str, tuple[str, int]]] = {
-    "updates": ("packages", MAX_PACKAGES),
-    "sockets": ("listening", MAX_SOCKETS),
-    "services": ("units", MAX_UNITS),
+# The lists of each section that can grow without limit, and how many of their entries a report may carry.
+_LISTS: Final[Mapping[str, Mapping[str, int]]] = {
+    "updates": {"packages": MAX_PACKAGES},
+    "sockets": {"listening": MAX_SOCKETS},
+    "services": {"units": MAX_UNITS},
 }
 _SHRINK: Final = 0.8  # of each list, when a report is still too large
 _NAME_KEYS: Final = frozenset({"name", "process"})
@@ -92,19 +92,20 @@ def _clean(value: Any, limit: int) -> Any:
     return value
 
 
-def _cut_to(section: Mapping[str, Any], key: str, keep: int) -> dict[str, Any]:
-    entries = section[key]
-    return {**section, key: entries[:keep], "truncated": section.get("truncated", 0) + max(0, len(entries) - keep)}
+def _cut_to(section: Mapping[str, Any], keep: Mapping[str, int]) -> dict[str, Any]:
+    lost = sum(max(0, len(section[key]) - count) for key, count in keep.items())
+    short = {key: section[key][:count] for key, count in keep.items()}
+    return {**section, **short, "truncated": section.get("truncated", 0) + lost}
 
 
 def _cut(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    key, limit = _LISTS.get(name, ("", 0))
-    return _cut_to(section, key, limit) if key in section else dict(section)
+    limits = {key: limit for key, limit in _LISTS.get(name, {}).items() if key in section}
+    return _cut_to(section, limits) if limits else dict(section)
 
 
 def _shrink(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
-    key, _ = _LISTS.get(name, ("", 0))
-    return _cut_to(section, key, int(len(section[key]) * _SHRINK)) if section.get(key) else section
+    shorter = {key: int(len(section[key]) * _SHRINK) for key in _LISTS.get(name, {}) if section.get(key)}
+    return _cut_to(section, shorter) if shorter else section
 
 
 def _valid(name: str, section: dict[str, Any]) -> dict[str, Any]:

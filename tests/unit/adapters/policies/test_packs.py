@@ -58,8 +58,8 @@ def openssl(package: str, version: str = "3.0.17") -> dict[str, Any]:
 
 
 def test_which_packs_there_are() -> None:
-    assert pack_names() == ("demo", "starter")
-    with pytest.raises(KeyError, match="there are demo, starter"):
+    assert {"demo", "starter"} <= set(pack_names())
+    with pytest.raises(KeyError, match=f"there are {', '.join(pack_names())}"):
         pack_path("other")
 
 
