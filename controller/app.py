@@ -35,6 +35,7 @@ from controller.service.fairness import Fairness, Share
 from controller.service.housekeeping import Housekeeping
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
+from controller.service.memory import settle
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
@@ -150,6 +151,7 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
         broker = await stack.enter_async_context(open_broker(settings))
         keeper = Keeper(store, policies, loader.language, clock, UlidIds(), settings.limits.max_devices)
         keeper.load(await store.devices())
+        settle()
         accept_claimed = settings.identity.unsafe_accept_claimed
         enforcer = Enforcer(keeper, broker, link, _signer(signing_key), accept_claimed=accept_claimed)
         outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)

@@ -26,6 +26,7 @@ from schemas.topics import Down, down
 
 MAX_BATCH: Final = 512  # messages
 MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
+MAX_HEARTBEAT: Final = 1024  # bytes; what is longer is a report, which needs no stored one
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
 HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held status is looked at again
 
@@ -73,13 +74,13 @@ class Ingest:
         """One batch: decided, kept, acknowledged, answered, in this order."""
         clock = self._keeper.clock
         read, over = self._fairness.choose(messages, clock.monotonic(), self._is_awaited)
-        decoded = self._decode(read)
-        stored = await self._stored_reports(decoded)
+        stored = await self._stored_reports(read)
         # No await from here to the commit: nothing else may change a device in between.
         batch = Batch()
         now = clock.now()
         offset = now - clock.monotonic()
-        for message, content in zip(read, decoded, strict=True):
+        for message in read:
+            content = decode(message, self._shorten)
             self._one(_Delivery(message, content, message.received_at + offset, stored), now, batch)
         for message, device_id in devices_of(over):
             self.counts["received"] += 1
@@ -93,31 +94,22 @@ class Ingest:
         device = self._keeper.get(device_id)
         return device is not None and bool(device.commands)
 
-    def _decode(self, messages: Sequence[Incoming]) -> list[Accepted | Refused]:
-        keeper = self._keeper
-        reported: set[str] = set()
+    def _shorten(self, device_id: str, payload: bytes) -> bytes | None:
+        device = self._keeper.get(device_id)
+        return None if device is None else self._sameness.shortened(device, self._keeper.policies.version, payload)
 
-        def shorten(device_id: str, payload: bytes) -> bytes | None:
-            # Only a device's first report of a batch can be compared: what it has by the second is not decided yet.
-            device = None if device_id in reported else keeper.get(device_id)
-            reported.add(device_id)
-            return None if device is None else self._sameness.shortened(device, keeper.policies.version, payload)
-
-        return [decode(message, shorten) for message in messages]
-
-    async def _stored_reports(self, decoded: Sequence[Accepted | Refused]) -> dict[str, bytes]:
+    async def _stored_reports(self, messages: Sequence[Incoming]) -> dict[str, bytes]:
         """Stored reports to judge again, of devices whose heartbeat comes after the policies changed."""
         keeper = self._keeper
+        version = keeper.policies.version
         found: dict[str, bytes] = {}
-        for content in decoded:
-            if not isinstance(content, Accepted) or not isinstance(content.body, Heartbeat):
+        for _, device_id in devices_of(one for one in messages if len(one.payload) <= MAX_HEARTBEAT):
+            device = keeper.get(device_id)
+            if device is None or device.judged_by == version or device_id in found:
                 continue
-            device = keeper.get(content.device_id)
-            if device is None or device.judged_by == keeper.policies.version or content.device_id in found:
-                continue
-            report = await keeper.store.report(content.device_id)
+            report = await keeper.store.report(device_id)
             if report is not None:
-                found[content.device_id] = report
+                found[device_id] = report
         return found
 
     def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:

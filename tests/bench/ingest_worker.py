@@ -23,6 +23,7 @@ from controller.domain.rules import Language
 from controller.ports.messages import Incoming
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
+from controller.service.memory import settle
 from schemas.topics import Up, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Place, drain_bare
@@ -47,6 +48,7 @@ async def _keeper(path: Path) -> tuple[SqliteStore, Keeper]:
     store = await open_store(path, now=clock.now, log=_quiet)
     keeper = Keeper(store, policies, language, clock, UlidIds())
     keeper.load(await store.devices())
+    settle()
     keeper.forward_effects_to(_unexpected)
     return store, keeper
 
