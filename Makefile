@@ -35,6 +35,12 @@ lint: setup-dev ## ruff, formatting, mypy, import layers, generated schemas
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m schemas.export --check
 
+# Options for `make bench`, such as BENCH_ARGS="--rounds 5 --store-in /var/tmp".
+BENCH_ARGS ?=
+.PHONY: bench
+bench: setup-dev setup-mosquitto ## how fast reports are taken, as ratios to a bare client (minutes, on a quiet machine)
+	@$(BIN)/python -m tests.bench.ingest $(BENCH_ARGS)
+
 .PHONY: format
 format: setup-dev ## let ruff mend what it can and lay out the code
 	@$(BIN)/ruff check --fix .

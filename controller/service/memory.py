@@ -3,7 +3,7 @@
 import gc
 from typing import Final
 
-# Collections after this many new objects (default 700, 10, 10). A batch makes and drops tens of thousands, in no cycles.
+# Collections after so many new objects (by default 700, 10, 10): a batch makes tens of thousands, and no cycles.
 _YOUNG: Final = 50_000
 _MIDDLE: Final = 20
 _OLD: Final = 50
