@@ -12,9 +12,18 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, TypeAdapter
 
 from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
+from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
 from schemas.sections.software import OpensslSection, OsSection, UpdatesSection
-from schemas.sections.system import FirewallSection, ServicesSection, SocketsSection
+from schemas.sections.system import (
+    DiskSection,
+    FirewallSection,
+    LoggingSection,
+    MacSection,
+    ServicesSection,
+    SocketsSection,
+)
+from schemas.sections.tools import IntegritySection, IntrusionSection, LynisSection, OpenscapSection
 
 _Os = Annotated[OsSection | Unavailable, Field(discriminator="state")]
 _Updates = Annotated[UpdatesSection | Unavailable, Field(discriminator="state")]
@@ -22,6 +31,15 @@ _Openssl = Annotated[OpensslSection | Unavailable, Field(discriminator="state")]
 _Sockets = Annotated[SocketsSection | Unavailable, Field(discriminator="state")]
 _Services = Annotated[ServicesSection | Unavailable, Field(discriminator="state")]
 _Firewall = Annotated[FirewallSection | Unavailable, Field(discriminator="state")]
+_Access = Annotated[AccessSection | Unavailable, Field(discriminator="state")]
+_Ssh = Annotated[SshSection | Unavailable, Field(discriminator="state")]
+_Disk = Annotated[DiskSection | Unavailable, Field(discriminator="state")]
+_Mac = Annotated[MacSection | Unavailable, Field(discriminator="state")]
+_Logging = Annotated[LoggingSection | Unavailable, Field(discriminator="state")]
+_Lynis = Annotated[LynisSection | Unavailable, Field(discriminator="state")]
+_Openscap = Annotated[OpenscapSection | Unavailable, Field(discriminator="state")]
+_Intrusion = Annotated[IntrusionSection | Unavailable, Field(discriminator="state")]
+_Integrity = Annotated[IntegritySection | Unavailable, Field(discriminator="state")]
 
 
 class Sections(Wire):
@@ -33,6 +51,15 @@ class Sections(Wire):
     sockets: _Sockets | None = None
     services: _Services | None = None
     firewall: _Firewall | None = None
+    access: _Access | None = None
+    ssh: _Ssh | None = None
+    disk: _Disk | None = None
+    mac: _Mac | None = None
+    logging: _Logging | None = None
+    lynis: _Lynis | None = None
+    openscap: _Openscap | None = None
+    intrusion: _Intrusion | None = None
+    integrity: _Integrity | None = None
 
 
 class _Report(Wire):

@@ -9,14 +9,44 @@ from pydantic import ValidationError
 
 from schemas.base import MAX_NAME, MAX_POSTURE_BYTES, MAX_TEXT, clean_text
 from schemas.posture import FullReport, Heartbeat, Sections, digest_of
+from schemas.sections.access import (
+    ACCOUNT_LISTS,
+    MAX_ACCOUNTS,
+    MAX_ALGORITHMS,
+    MAX_OVERRIDES,
+    MAX_PORTS,
+    MAX_SOURCES,
+)
 from schemas.sections.software import MAX_PACKAGES
-from schemas.sections.system import MAX_SOCKETS, MAX_UNITS
+from schemas.sections.system import (
+    MAX_CHAINS,
+    MAX_CHANGES,
+    MAX_GAPS,
+    MAX_MOUNTS,
+    MAX_SOCKETS,
+    MAX_SWAPS,
+    MAX_TARGETS,
+    MAX_UNCOVERED,
+    MAX_UNITS,
+)
 
 # The lists of each section that can grow without limit, and how many of their entries a report may carry.
 _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "updates": {"packages": MAX_PACKAGES},
-    "sockets": {"listening": MAX_SOCKETS},
-    "services": {"units": MAX_UNITS},
+    "sockets": {"listening": MAX_SOCKETS, "opened": MAX_CHANGES, "closed": MAX_CHANGES},
+    "services": {"units": MAX_UNITS, "appeared": MAX_CHANGES, "vanished": MAX_CHANGES},
+    "firewall": {"chains": MAX_CHAINS, "uncovered": MAX_UNCOVERED, "gaps": MAX_GAPS},
+    "access": {
+        **dict.fromkeys(ACCOUNT_LISTS, MAX_ACCOUNTS),
+        "hash_algorithms": MAX_ALGORITHMS,
+        "lockout": MAX_ALGORITHMS,
+        "failed_logins": MAX_SOURCES,
+        "gaps": MAX_GAPS,
+    },
+    "ssh": {"ports": MAX_PORTS, "weak_algorithms": MAX_ALGORITHMS, "overrides": MAX_OVERRIDES, "gaps": MAX_GAPS},
+    "disk": {"mounts": MAX_MOUNTS, "swaps": MAX_SWAPS, "fscrypt": MAX_MOUNTS, "gaps": MAX_GAPS},
+    "mac": {"gaps": MAX_GAPS},
+    "logging": {"remote_targets": MAX_TARGETS, "gaps": MAX_GAPS},
 }
 _SHRINK: Final = 0.8  # of each list, when a report is still too large
 _NAME_KEYS: Final = frozenset({"name", "process"})
@@ -99,7 +129,7 @@ def _cut_to(section: Mapping[str, Any], keep: Mapping[str, int]) -> dict[str, An
 
 
 def _cut(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
-    limits = {key: limit for key, limit in _LISTS.get(name, {}).items() if key in section}
+    limits = {key: limit for key, limit in _LISTS.get(name, {}).items() if section.get(key) is not None}
     return _cut_to(section, limits) if limits else dict(section)
 
 
