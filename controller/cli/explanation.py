@@ -15,8 +15,12 @@ _MAX_REPORT: Final = 1024 * 1024  # bytes of a report file, which may be indente
 _REASONS_SHOWN: Final = 100  # characters beside a rule in the short list
 
 
-def explain_offline(report: Path, policies: list[Path]) -> dict[str, Any]:
+def explain_offline(
+    report: Path, policies: list[Path], device_class: str = "", tags: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The same as the API's answer, without a controller; `-` reads standard input.
+
+    `device_class` and `tags` are what an operator would have given the device.
 
     Raises:
         CliError: the report cannot be read or is none.
@@ -33,7 +37,7 @@ def explain_offline(report: Path, policies: list[Path]) -> dict[str, Any]:
     language = Language(TYPES)
     loaded = load_policies(policies or [pack_path(STARTER)], language)
     items = []
-    for one in explain(loaded, language, gather(sections, device_id, "", ())):
+    for one in explain(loaded, language, gather(sections, device_id, device_class, tags)):
         response = one.response
         remedy = response.remedy
         items.append(
@@ -71,7 +75,7 @@ def _read_report(path: Path) -> tuple[str, Any]:
         text = f"{where}: not a report: {place + ': ' if place else ''}{first['msg']}"
         raise CliError(safe(text), ExitCode.USAGE) from e
     if not isinstance(report, FullReport):
-        raise CliError(f"{where}: a heartbeat has nothing to judge; give a full report", ExitCode.USAGE)
+        raise CliError(f"{where}: only a full report can be judged, this one is none", ExitCode.USAGE)
     return report.device_id, report.sections
 
 

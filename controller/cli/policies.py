@@ -1,5 +1,6 @@
 """`cordon policy`: check files before they are used, list what is in force, explain a result."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
@@ -99,3 +100,42 @@ def explain(
         print_json(found)
     else:
         print_explanations(found, in_full=all_rules)
+
+
+@app.command("test")
+def judge_report(
+    pack: Annotated[
+        str, typer.Argument(metavar="PACK", help="a policy file, a folder, or a pack that ships with Cordon")
+    ],
+    report: Annotated[
+        Path, typer.Argument(metavar="REPORT.json", help="a report as `cordon-agent report` prints it; - reads it")
+    ],
+    device_class: Annotated[str, typer.Option("--class", help="judge as a device of this class")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="judge as a device with this tag; may be repeated")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Judge a report in a file by a policy; exit status 1 when a rule fails. Needs no controller and no broker."""
+    found = explain_offline(report, [_pack(pack)], device_class, tuple(tag or ()))
+    counts = Counter(str(one["result"]) for one in found["items"])
+    # A rule that cannot be evaluated has not been kept either.
+    bad = {"fail", "error", "unknown"} if strict else {"fail", "error"}
+    passed = not any(counts[word] for word in bad)
+    if output is Format.JSON:
+        print_json({"ok": passed, "counts": dict(counts), **found})
+    else:
+        print_explanations(found, in_full=False)
+    if not passed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _pack(name: str) -> Path:
+    path = Path(name)
+    if path.exists() or path.suffix or "/" in name:
+        return path
+    from controller.packs import pack_path
+
+    try:
+        return pack_path(name)
+    except KeyError as e:
+        raise CliError(f"{name}: no file, and {e.args[0]}", ExitCode.USAGE) from e

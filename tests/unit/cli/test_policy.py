@@ -120,3 +120,39 @@ def test_what_cannot_be_explained(argv: list[str], capsys: pytest.CaptureFixture
 def test_responses_in_words(changes: dict[str, Any], text: str) -> None:
     base = {"contain": "none", "isolate_for": None, "remediate": None, "consecutive": 1, "grace": "0s"}
     assert response_text({**base, **changes}) == text
+
+
+def test_a_report_in_a_file_is_tested_by_a_file(
+    policy: Path, report: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_safely(["policy", "test", str(policy), str(report)]) == 1
+    assert "fail          tests/no-telnet" in capsys.readouterr().out
+    good = tmp_path / "good.json"
+    good.write_bytes(report_message("edge-1", (22,), 1).payload)
+    assert run_safely(["policy", "test", str(policy), str(good)]) == 0
+    assert run_safely(["policy", "test", str(policy), str(good), "--strict"]) == 1
+    capsys.readouterr()
+    assert run_safely(["policy", "test", str(policy.parent), str(report), "-o", "json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], found["counts"]) == (False, {"fail": 1, "unknown": 1})
+
+
+def test_a_rule_that_cannot_be_evaluated_has_not_passed(policy: Path, report: Path) -> None:
+    policy.write_text(POLICY.replace("'!listening_ports.exists(p, p == 23)'", "listening_ports[40] == 1"))
+    assert run_safely(["policy", "test", str(policy), str(report)]) == 1
+
+
+def test_class_and_tags_decide_what_applies(policy: Path, report: Path) -> None:
+    policy.write_text(POLICY.replace("rules:", """applies_to: 'device.class == "lab" && "b" in device.tags'\nrules:"""))
+    lab = ["--class", "lab", "--tag", "a", "--tag", "b"]
+    assert run_safely(["policy", "test", str(policy), str(report)]) == 0
+    assert run_safely(["policy", "test", str(policy), str(report), *lab]) == 1
+
+
+def test_a_shipped_pack_is_found_by_its_name(report: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_safely(["policy", "test", "starter", str(report)]) == 1
+    assert "starter/no-telnet" in capsys.readouterr().out
+    assert run_safely(["policy", "test", "nothing", str(report)]) == 2
+    assert "there are" in capsys.readouterr().err
+    assert run_safely(["policy", "test", "no-such.yaml", str(report)]) == 1
+    assert "no-such.yaml" in capsys.readouterr().err
