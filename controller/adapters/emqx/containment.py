@@ -17,6 +17,7 @@ from controller.ports.errors import BrokerError
 from schemas.base import MAX_NAME, clean_text
 
 MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
+END_SLACK: Final = 1.0  # seconds by which a row's end may differ from what was asked: it tells whole ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,8 @@ async def isolate(scene: Scene, keep: KeepRules, *, case: str, reason: str, unti
         await write_restriction(scene, keep)
         missing = await _source_trouble(scene)
         missing += await scene.until_holds(lambda: _rules_everywhere(scene), nothing)
+        if not missing and not made and _is_outdated(ban, by, until):
+            await _renew_ban(scene, by=by, reason=reason, until=until)
         missing += await scene.until_holds(lambda: _gone_everywhere(scene), lambda: _throw_out(scene))
     except BrokerError as e:
         missing = [str(e)]
@@ -110,6 +113,26 @@ async def _cut(scene: Scene) -> None:
     if held:
         await scene.api.unsubscribe(scene.client_id, held)
     scene.record.cut_at = scene.clock.now()
+
+
+def _is_outdated(ban: Ban, by: str, until: float | None) -> bool:
+    """Whether a ban of Cordon's is left from an earlier decision: it would end at that one's time."""
+    if not ban.is_ours:
+        return False
+    if ban.by != by or ban.until is None or until is None:
+        return ban.by != by or ban.until != until
+    return abs(ban.until - until) > END_SLACK
+
+
+async def _renew_ban(scene: Scene, *, by: str, reason: str, until: float | None) -> None:
+    """Put this decision's ban in the place of an older one; EMQX has no update.
+
+    Only with the rules on every node: whoever slips in between the two calls is restricted, and thrown out after them.
+    """
+    scene.record.say("ban is of an earlier decision", "replaced by this one's")
+    await scene.api.lift_ban(scene.client_id)
+    ban, _ = await scene.api.add_ban(scene.client_id, by=by, reason=clean_text(reason, MAX_REASON), until=until)
+    scene.record.ban_until = ban.until
 
 
 async def _throw_out(scene: Scene) -> None:

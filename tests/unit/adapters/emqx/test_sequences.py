@@ -170,6 +170,29 @@ async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Clust
     assert cluster.session == "away"
 
 
+@pytest.mark.parametrize(("case", "until"), [("new", 4e9), ("old", 4e9 + 600), ("old", None)])
+async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
+    cluster: Cluster, case: str, until: float | None
+) -> None:
+    await cluster.broker().isolate("dev", Store(), case="old", reason="r", until=4e9)
+    before = len(cluster.calls)
+    proof = await cluster.broker().isolate("dev", Store(), case=case, reason="r", until=until)
+    assert proof.holds, proof.missing
+    ban = await cluster.broker().api.ban_of("dev")
+    assert ban is not None
+    assert (ban.by, ban.until, proof.ban_until) == (f"cordon/{case}", until, until)
+    lifted = cluster.calls.index(("DELETE", "/banned/clientid/dev"), before)
+    read_back = [call for call in cluster.calls[before:lifted] if "/rules/clients/dev" in call[1]]
+    assert len(read_back) > len(BASES)
+
+
+async def test_the_same_ban_again_is_left_as_it_is(cluster: Cluster) -> None:
+    for until in (4e9, 4e9 + 0.4):
+        proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=until)
+        assert proof.holds, proof.missing
+    assert cluster.made("DELETE /banned") == 0
+
+
 async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
     def vanish(_base: str, method: str, path: str) -> None:
         if method == "GET" and path == "/banned":
