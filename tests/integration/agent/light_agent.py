@@ -2,8 +2,9 @@
 
 `python -m tests.integration.agent.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` beside CONFIG as the
 kernel, and its actions `test.append` and `test.once` append a line to `done.txt` there. With STEP it kills itself as
-kill -9 does: `begin` (the command is written down), `plan` (what was there is written down), `apply` (done, and nobody
-knows), `finish` (written down, not told).
+kill -9 does: `received` (the command arrived, nothing is written down), `begin` (it is written down), `plan` (what was
+there is written down), `apply` (done, and nobody knows), `finish` (written down, not told), `tell` (the broker has the
+end, which is not written down), `told` (all is written down).
 """
 
 import logging
@@ -13,7 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from device_agent import journal
 from device_agent.actions.base import Action, Params, Plan, Verified
@@ -22,6 +23,10 @@ from device_agent.collectors.base import Section
 from device_agent.runtime import run
 from device_agent.settings import load
 from device_agent.system import System
+
+STEPS: Final = ("received", "begin", "plan", "apply", "finish", "tell", "told")
+_DIES_BEFORE: Final = {"received": "begin", "tell": "told"}  # the journal's method that is never called
+_DIES_AFTER: Final = {"begin": "begin", "plan": "planned", "finish": "finish", "told": "told"}
 
 
 def _die() -> None:
@@ -70,6 +75,10 @@ def _dying(method: Any) -> Any:
     return then_die
 
 
+def _dead(*_arguments: Any) -> Any:
+    _die()
+
+
 def main(config: Path, die_at: str) -> None:
     folder = config.parent
 
@@ -79,8 +88,10 @@ def main(config: Path, die_at: str) -> None:
         kernel = file.read_text().strip() if file.exists() else "first"
         return {"state": "ok", "id": "test", "version": "1", "kernel": kernel, "machine": "none"}
 
-    method = {"begin": "begin", "plan": "planned", "finish": "finish"}.get(die_at)
-    if method is not None:
+    if die_at in _DIES_BEFORE:
+        setattr(journal.Journal, _DIES_BEFORE[die_at], _dead)
+    if die_at in _DIES_AFTER:
+        method = _DIES_AFTER[die_at]
         setattr(journal.Journal, method, _dying(getattr(journal.Journal, method)))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())

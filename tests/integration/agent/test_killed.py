@@ -10,6 +10,8 @@ from tests.integration.agent.helpers import AgentProcess, broker_with_controller
 @pytest.mark.parametrize(
     ("step", "action", "state", "reason", "lines"),
     [
+        ("received", "test.append", "succeeded", "", 1),
+        ("received", "test.once", "succeeded", "", 1),
         ("begin", "test.append", "succeeded", "", 1),
         ("begin", "test.once", "failed", "interrupted", 0),
         ("plan", "test.append", "succeeded", "", 1),
