@@ -10,6 +10,17 @@ from controller.adapters.sqlite.schema import FILE_MODE
 from controller.ports.errors import StoreError
 
 
+def give_to_owner(path: Path) -> None:
+    """As root, give the file to whom its folder belongs: a service of another user has to work with it afterwards.
+
+    Raises:
+        OSError: not possible.
+    """
+    if os.geteuid() == 0:
+        folder = path.parent.stat()
+        os.chown(path, folder.st_uid, folder.st_gid)
+
+
 def lock_path(path: Path) -> Path:
     """Where the lock of the store at `path` lies: beside it, whatever way the path is written."""
     store = path.resolve()
@@ -32,6 +43,7 @@ def hold_store(path: Path) -> Iterator[None]:
         raise StoreError(f"cannot lock the store {path}: {beside}: {e.strerror}") from e
     try:
         try:
+            give_to_owner(beside)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise StoreError(

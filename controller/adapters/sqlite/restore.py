@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.adapters.sqlite.backup import copy_to
-from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.lock import give_to_owner, hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.schema import APPLICATION_ID, connect, sync_folder
 from controller.adapters.sqlite.trouble import as_store_error
@@ -74,6 +74,7 @@ def restore_file(source: Path, path: Path, now: float) -> Path | None:
             copy_to(connection, fresh)
         try:
             verify(fresh)
+            give_to_owner(fresh)
             return _replace(fresh, path, now)
         except OSError as e:
             raise StoreError(f"cannot restore to {path}: {e.strerror}") from e

@@ -1,6 +1,7 @@
 """Backup, restore, lock and retention: on real files, with `cordon` as a process where a process is meant."""
 
 import asyncio
+import os
 import sqlite3
 import stat
 import sys
@@ -125,6 +126,19 @@ async def test_a_link_to_the_store_is_the_same_store(tmp_path: Path) -> None:
     (tmp_path / "other.db").symlink_to("cordon.db")
     with hold_store(tmp_path / "cordon.db"), pytest.raises(StoreError, match="in use"):
         hold_store(tmp_path / "other.db").__enter__()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+async def test_what_root_restores_belongs_to_the_service(tmp_path: Path) -> None:
+    async with opened(tmp_path / "cordon.db") as store:
+        await store.commit(line("x"))
+    back_up_file(tmp_path / "cordon.db", tmp_path / "copy.db")
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 12345, 12346)
+    restore_file(tmp_path / "copy.db", home / "cordon.db", NOW)
+    owners = {path.name: (path.stat().st_uid, path.stat().st_gid) for path in home.iterdir()}
+    assert owners == dict.fromkeys(("cordon.db", "cordon.db.lock"), (12345, 12346))
 
 
 def _cut(path: Path) -> None:
