@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.domain import facts_software, facts_system
+from controller.domain import facts_software, facts_system, facts_tools
 from controller.domain.findings import Result
 from schemas.posture import Sections
 from schemas.sections.base import Unavailable
@@ -17,9 +17,10 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "device.tags": ("list(string)", "", "the tags an operator gave the device"),
     **facts_software.CATALOGUE,
     **facts_system.CATALOGUE,
+    **facts_tools.CATALOGUE,
 }
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
-_READERS: Final = (*facts_software.READERS, *facts_system.READERS)
+_READERS: Final = (*facts_software.READERS, *facts_system.READERS, *facts_tools.READERS)
 _FACTS_OF: Final = {
     section: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == section) for section, _ in _READERS
 }
@@ -67,7 +68,8 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
             cut = getattr(section, "truncated", 0)
             # The numbers of `updates` are counted before its list is cut.
             if cut and name != "updates":
-                partial.update(dict.fromkeys(_FACTS_OF[name], f"{name}: {cut} more entries were not sent"))
+                cut_short = [fact for fact in _FACTS_OF[name] if fact not in facts_tools.WHOLE]
+                partial.update(dict.fromkeys(cut_short, f"{name}: {cut} more entries were not sent"))
             elif isinstance(section, SocketsSection):
                 hidden = sum(1 for socket in section.listening if not socket.process)
                 if hidden:

@@ -6,6 +6,7 @@ from controller.domain.facts import CATALOGUE, Facts, gather
 from controller.domain.facts_system import plain_name
 from controller.domain.findings import Result
 from schemas.posture import Sections
+from tests.support.good_tools import GOOD_TOOLS
 
 FULL = {
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0", "machine": "x86_64"},
@@ -39,6 +40,7 @@ FULL = {
         ],
     },
     "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 4},
+    **GOOD_TOOLS,
 }
 
 

@@ -12,6 +12,7 @@ from controller.domain.findings import Result
 from controller.domain.policy import Level, PolicySet
 from controller.packs import pack_names, pack_path
 from schemas.posture import Sections
+from tests.support.good_tools import GOOD_TOOLS
 from tests.support.playbook import language
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -31,6 +32,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "sockets": {"state": "ok", "listening": [{"proto": "tcp", "address": "0.0.0.0", "port": 22, "process": "sshd"}]},
     "services": {"state": "ok", "units": [{"name": "ssh.service", "enabled": True, "active": True}]},
     "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 9},
+    **GOOD_TOOLS,
 }
 
 
