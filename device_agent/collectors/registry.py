@@ -10,7 +10,7 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
     "updates": updates.collect,
     "openssl": openssl.collect,
-    "sockets": sockets.collect,
-    "services": services.collect,
+    "sockets": sockets.WatchedSockets(),
+    "services": services.WatchedServices(),
     "firewall": firewall.collect,
 }

@@ -1,11 +1,13 @@
-"""Services that start by themselves or run: those of systemd, and the entries of inetd."""
+"""Services that start by themselves or run: those of the init system, and the entries of inetd and xinetd."""
 
 import re
 import shutil
 from typing import Final
 
-from device_agent import inetd
+from device_agent import inetd, xinetd
 from device_agent.collectors.base import CannotTellError, Section
+from device_agent.collectors.inits import Units, units_of
+from device_agent.collectors.looking import Changes
 from device_agent.execute import ExecuteError, run
 from device_agent.system import System
 
@@ -23,30 +25,55 @@ def is_booted(system: System) -> bool:
 
 def collect(system: System) -> Section:
     """The `services` section."""
-    units = _systemd(system)
+    init, units = _of_init(system)
     is_inetd_up = bool(inetd.processes(system))
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)
+    further = xinetd.entries(system)
+    is_xinetd_up = bool(further) and xinetd.is_running(system)
+    for one in further:
+        units[f"xinetd:{one.service}"] = (True, is_xinetd_up)
     return {
         "state": "ok",
+        "init": init,
         "units": [
             {"name": name, "enabled": enabled, "active": active} for name, (enabled, active) in sorted(units.items())
         ],
     }
 
 
-def _systemd(system: System) -> dict[str, tuple[bool, bool]]:
-    """Enabled and active of each unit by name; where systemd does not run the machine, nothing of it is active."""
+class WatchedServices:
+    """The `services` section with what appeared and what vanished since the scan before."""
+
+    def __init__(self) -> None:
+        self._changes = Changes()
+
+    def __call__(self, system: System) -> Section:
+        """As `collect`."""
+        section = collect(system)
+        appeared, vanished = self._changes.seen([unit["name"] for unit in section["units"]])
+        return {**section, "appeared": appeared, "vanished": vanished}
+
+
+def _of_init(system: System) -> tuple[str, Units]:
     has_units = any(system.path(place).is_dir() for place in ("/usr/lib/systemd/system", "/lib/systemd/system"))
-    if not has_units or shutil.which("systemctl") is None:
-        raise CannotTellError("no systemd here; the services of other init systems cannot be read yet")
+    if has_units and shutil.which("systemctl"):
+        return "systemd", _systemd(system)
+    found = units_of(system)
+    if found is None:
+        raise CannotTellError("no systemd here that could be asked, nor OpenRC, procd or SysV scripts")
+    return found
+
+
+def _systemd(system: System) -> Units:
+    """Where systemd does not run the machine, nothing of it is active."""
     where = () if is_booted(system) else (f"--root={system.root}",)
     try:
         listed = run(["systemctl", *where, "list-unit-files", _KINDS, *_PLAIN]).out
         running = run(["systemctl", "list-units", _KINDS, "--state=active", *_PLAIN]).out if is_booted(system) else ""
     except ExecuteError as e:
         raise CannotTellError(str(e)) from e
-    units: dict[str, tuple[bool, bool]] = {}
+    units: Units = {}
     for fields in map(str.split, listed.splitlines()):
         if len(fields) > 1 and fields[1] in _OPENED:
             units[fields[0]] = (True, False)

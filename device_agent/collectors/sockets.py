@@ -6,11 +6,15 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from device_agent.collectors.base import CannotTellError, Section
+from device_agent.collectors.interfaces import addresses, interface_of
+from device_agent.collectors.looking import Changes
 from device_agent.system import System
 
 _TABLES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
@@ -20,6 +24,7 @@ _SOCKET: Final = re.compile(r"^socket:\[(\d+)\]$")
 _LINGER_SECONDS: Final = 0.5
 _DEFAULT_EPHEMERAL: Final = (32768, 60999)
 _PROCESS_LETTERS: Final = 64
+_MAX_LINES: Final = 100_000  # of a table; connections are in it as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +45,52 @@ def collect(system: System) -> Section:
         found -= passing - _read(system)
     owners = _owners(system, {socket.inode for socket in found})
     entries = sorted({(s.proto, s.port, s.address, owners.get(s.inode, "")) for s in found})
+    known = addresses(system)
     return {
         "state": "ok",
         "listening": [
-            {"proto": proto, "address": address, "port": port, "process": process}
+            {
+                "proto": proto,
+                "address": address,
+                "port": port,
+                "process": process,
+                "interface": interface_of(address, known),
+            }
             for proto, port, address, process in entries
         ],
     }
+
+
+def exposed(system: System) -> set[tuple[str, int]]:
+    """Protocol and port of every socket that waits on more than loopback, without lingering on passing ones.
+
+    Raises:
+        CannotTellError: the kernel's tables are not there.
+    """
+    low, high = _ephemeral(system)
+    return {
+        (s.proto, s.port)
+        for s in _read(system)
+        if interface_of(s.address, {}) != "lo" and not (s.proto == "udp" and low <= s.port <= high)
+    }
+
+
+class WatchedSockets:
+    """The `sockets` section with what opened and what closed since the scan before."""
+
+    def __init__(self) -> None:
+        self._changes = Changes()
+
+    def __call__(self, system: System) -> Section:
+        """As `collect`."""
+        section = collect(system)
+        opened, closed = self._changes.seen([_line(entry) for entry in section["listening"]])
+        return {**section, "opened": opened, "closed": closed}
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    address = f"[{entry['address']}]" if ":" in entry["address"] else entry["address"]
+    return f"{entry['proto']} {address}:{entry['port']} {entry['process']}".rstrip()
 
 
 def _read(system: System) -> set[_Waiting]:
@@ -56,20 +100,23 @@ def _read(system: System) -> set[_Waiting]:
         path = system.path(f"/proc/net/{table}")
         if path.exists():
             is_any_read = True
-            found |= _parse(proto, path.read_text())
+            with path.open(errors="replace") as lines:
+                found |= _parse(proto, lines)
     if not is_any_read:
         raise CannotTellError("/proc/net is not there")
     return found
 
 
-def _parse(proto: str, text: str) -> set[_Waiting]:
+def _parse(proto: str, lines: Iterable[str]) -> set[_Waiting]:
     found = set()
-    for line in text.splitlines()[1:]:
+    for line in islice(lines, 1, _MAX_LINES):
         fields = line.split()
         if len(fields) > 9 and fields[3] == _WAITING[proto]:
-            address, _, port = fields[1].partition(":")
-            found.add(_Waiting(proto, _address(address), int(port, 16), int(fields[9])))
-    return {socket for socket in found if socket.port}
+            # A damaged line is no socket.
+            with contextlib.suppress(ValueError, OverflowError):
+                address, _, port = fields[1].partition(":")
+                found.add(_Waiting(proto, _address(address), int(port, 16), int(fields[9])))
+    return {socket for socket in found if 0 < socket.port <= 0xFFFF}
 
 
 def _address(text: str) -> str:

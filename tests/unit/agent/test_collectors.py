@@ -88,9 +88,21 @@ def test_sockets_of_this_process_are_seen_with_its_name() -> None:
         udp.bind(("::1", 0))
         entries = sockets.collect(LIVE)["listening"]
         name = Path("/proc/self/comm").read_text().strip()
-        expected = {"proto": "tcp", "address": "127.0.0.1", "port": tcp.getsockname()[1], "process": name}
+        expected = {
+            "proto": "tcp",
+            "address": "127.0.0.1",
+            "port": tcp.getsockname()[1],
+            "process": name,
+            "interface": "lo",
+        }
         assert expected in entries
-        assert {"proto": "udp", "address": "::1", "port": udp.getsockname()[1], "process": name} in entries
+        assert {
+            "proto": "udp",
+            "address": "::1",
+            "port": udp.getsockname()[1],
+            "process": name,
+            "interface": "lo",
+        } in entries
         assert entries == sorted(entries, key=lambda e: (e["proto"], e["port"], e["address"], e["process"]))
 
 
@@ -111,7 +123,7 @@ def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
     (tmp_path / "proc/9/fd/3").symlink_to("socket:[77]")
     _put(tmp_path, "/proc/9/comm", "telnetd\n")
     assert sockets.collect(System(tmp_path))["listening"] == [
-        {"proto": "tcp", "address": "0.0.0.0", "port": 23, "process": "telnetd"}
+        {"proto": "tcp", "address": "0.0.0.0", "port": 23, "process": "telnetd", "interface": "*"}
     ]
 
 
