@@ -7,14 +7,15 @@ device (`notapplicable`, with the reason). Nothing else exists, so nothing can p
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, model_validator
 
 from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
 from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
-from schemas.sections.software import OpensslSection, OsSection, UpdatesSection
+from schemas.sections.crypto import CertificatesSection, KeysSection
+from schemas.sections.software import OpensslSection, OsSection, SourcesSection, UpdatesSection
 from schemas.sections.system import (
     DiskSection,
     FirewallSection,
@@ -27,7 +28,10 @@ from schemas.sections.tools import IntegritySection, IntrusionSection, LynisSect
 
 _Os = Annotated[OsSection | Unavailable, Field(discriminator="state")]
 _Updates = Annotated[UpdatesSection | Unavailable, Field(discriminator="state")]
+_Sources = Annotated[SourcesSection | Unavailable, Field(discriminator="state")]
 _Openssl = Annotated[OpensslSection | Unavailable, Field(discriminator="state")]
+_Keys = Annotated[KeysSection | Unavailable, Field(discriminator="state")]
+_Certificates = Annotated[CertificatesSection | Unavailable, Field(discriminator="state")]
 _Sockets = Annotated[SocketsSection | Unavailable, Field(discriminator="state")]
 _Services = Annotated[ServicesSection | Unavailable, Field(discriminator="state")]
 _Firewall = Annotated[FirewallSection | Unavailable, Field(discriminator="state")]
@@ -47,7 +51,10 @@ class Sections(Wire):
 
     os: _Os | None = None
     updates: _Updates | None = None
+    sources: _Sources | None = None
     openssl: _Openssl | None = None
+    keys: _Keys | None = None
+    certificates: _Certificates | None = None
     sockets: _Sockets | None = None
     services: _Services | None = None
     firewall: _Firewall | None = None
@@ -79,14 +86,30 @@ class FullReport(_Report):
     sections: Sections
 
 
+class DeltaReport(_Report):
+    """What changed since the report whose digest is `base`: these sections are now so, all others as they were."""
+
+    kind: Literal["delta"]
+    base: Digest
+    boot_id: Annotated[Text, Field(max_length=64)] = ""
+    agent: Annotated[Text, Field(max_length=64)] = ""
+    sections: Sections
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Self:
+        if self.digest == self.base:
+            raise ValueError("a delta has another digest than its base")
+        return self
+
+
 class Heartbeat(_Report):
     """Still here, and nothing changed since the report whose digest this is."""
 
     kind: Literal["heartbeat"]
 
 
-Report = Annotated[FullReport | Heartbeat, Field(discriminator="kind")]
-REPORT: Final[TypeAdapter[FullReport | Heartbeat]] = TypeAdapter(Report)
+Report = Annotated[FullReport | DeltaReport | Heartbeat, Field(discriminator="kind")]
+REPORT: Final[TypeAdapter[FullReport | DeltaReport | Heartbeat]] = TypeAdapter(Report)
 
 
 def sections_of(report: bytes) -> Sections:

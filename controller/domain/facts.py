@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.domain import facts_software, facts_system, facts_tools
+from controller.domain import facts_crypto, facts_software, facts_system, facts_tools
 from controller.domain.findings import Result
 from schemas.posture import Sections
 from schemas.sections.base import Unavailable
@@ -16,11 +16,14 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "device.class": ("string", "", "the class an operator gave the device, or empty"),
     "device.tags": ("list(string)", "", "the tags an operator gave the device"),
     **facts_software.CATALOGUE,
+    **facts_crypto.CATALOGUE,
     **facts_system.CATALOGUE,
     **facts_tools.CATALOGUE,
 }
+_PROBLEMS_TOLD: Final = 3  # in the reason of a fact that is missing
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
-_READERS: Final = (*facts_software.READERS, *facts_system.READERS, *facts_tools.READERS)
+_READERS: Final = (*facts_software.READERS, *facts_crypto.READERS, *facts_system.READERS, *facts_tools.READERS)
+_PARTIAL: Final = {**facts_software.PARTIAL, **facts_crypto.PARTIAL}
 _FACTS_OF: Final = {
     section: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == section) for section, _ in _READERS
 }
@@ -62,12 +65,15 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
         else:
             for fact, value in read(section).items():
                 if value is None:
-                    missing[fact] = Missing(Result.UNKNOWN, f"{fact}: not found out by the device")
+                    why = "; ".join(getattr(section, "problems", ())[:_PROBLEMS_TOLD])
+                    missing[fact] = Missing(Result.UNKNOWN, f"{fact}: {why or 'not found out by the device'}")
                 else:
                     known[fact] = value
             cut = getattr(section, "truncated", 0)
-            # The numbers of `updates` are counted before its list is cut.
-            if cut and name != "updates":
+            if name in _PARTIAL:
+                partial.update(_PARTIAL[name](section))
+            # What these two say of their lists is above; everything else of theirs is counted before a list is cut.
+            if cut and name not in ("updates", "openssl"):
                 cut_short = [fact for fact in _FACTS_OF[name] if fact not in facts_tools.WHOLE]
                 partial.update(dict.fromkeys(cut_short, f"{name}: {cut} more entries were not sent"))
             elif isinstance(section, SocketsSection):

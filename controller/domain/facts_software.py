@@ -1,8 +1,11 @@
-"""Facts about what is installed: system, updates, OpenSSL."""
+"""Facts about what is installed and where it comes from: system, updates, package sources, OpenSSL."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from schemas.sections.software import OpensslSection, OsSection, UpdatesSection
+from schemas.sections.software import OpensslSection, OsSection, SourcesSection, UpdatesSection
+
+_CLEAR_TEXT: Final = frozenset({"http", "ftp"})
 
 # Fact: its type, the section it comes from, its meaning.
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
@@ -14,10 +17,37 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "security_pending": ("int", "updates", "number of packages with a security update waiting"),
     "oldest_security_days": ("int", "updates", "age in days of the oldest waiting security update"),
     "reboot_required": ("bool", "updates", "whether an installed update waits for a reboot"),
+    "updates_pending": ("int", "updates", "number of packages with any update waiting"),
+    "seen_security_days": ("int", "updates", "days since the device first saw the oldest waiting security update"),
+    "unattended_upgrades": ("bool", "updates", "whether updates are installed without a person"),
+    "kernel_current": ("bool", "updates", "whether the running kernel is the newest that is installed"),
+    "installed_packages": ("list(string)", "updates", "names of all installed packages"),
+    "source_urls": ("list(string)", "sources", "addresses of the package sources that are switched on"),
+    "unsigned_sources": ("list(string)", "sources", "sources that are believed without a signature"),
+    "clear_text_sources": ("list(string)", "sources", "sources reached without encryption: http, ftp"),
+    "weakened_sources": (
+        "list(string)",
+        "sources",
+        "sources with a setting that weakens a check: trusted=yes, sslverify=0",
+    ),
+    "unpinned_sources": ("list(string)", "sources", "signed sources for which any key of the system will do"),
     "openssl_version": ("string", "openssl", "upstream version of OpenSSL"),
     "openssl_package_name": ("string", "openssl", "package that OpenSSL comes from"),
     "openssl_package_version": ("string", "openssl", "version of that package; compare with older()"),
     "openssl_package_scheme": ("string", "openssl", "how that version is ordered: deb, rpm, apk"),
+    "openssl_library_version": ("string", "openssl", "version of the library that the openssl program runs with"),
+    "stale_openssl_processes": (
+        "list(string)",
+        "openssl",
+        "programs that still run with a replaced libssl or libcrypto",
+    ),
+    "openssl_min_protocol": ("string", "openssl", "MinProtocol of openssl.cnf, or empty"),
+    "openssl_cipher_string": ("string", "openssl", "CipherString of openssl.cnf, or empty"),
+    "openssl_security_level": ("int", "openssl", "security level that openssl.cnf asks for"),
+    "openssl_legacy_provider": ("bool", "openssl", "whether openssl.cnf loads the provider of outdated algorithms"),
+    "openssl_fips": ("bool", "openssl", "whether openssl.cnf asks for the FIPS provider"),
+    "openssl_unsafe_options": ("list(string)", "openssl", "options of openssl.cnf that weaken TLS"),
+    "tls_errors": ("string", "openssl", "TLS errors in the journal of the last day: none, few, some or many"),
 }
 
 
@@ -36,17 +66,77 @@ def _updates(section: UpdatesSection) -> dict[str, Any]:
         "security_pending": section.security_pending,
         "oldest_security_days": section.oldest_security_days,
         "reboot_required": section.reboot_required,
+        "updates_pending": section.pending,
+        "seen_security_days": section.seen_security_days,
+        "unattended_upgrades": section.unattended,
+        "kernel_current": section.kernel_current,
+        "installed_packages": (
+            None if section.installed_count is None else [line.partition(" ")[0] for line in section.installed]
+        ),
+    }
+
+
+def _sources(section: SourcesSection) -> dict[str, Any]:
+    used = [entry for entry in section.entries if entry.enabled]
+    return {
+        "source_urls": sorted({entry.url for entry in used}),
+        "unsigned_sources": sorted({entry.name for entry in used if entry.signed is False}),
+        "clear_text_sources": sorted({entry.name for entry in used if entry.transport in _CLEAR_TEXT}),
+        "weakened_sources": sorted({entry.name for entry in used if entry.flags}),
+        "unpinned_sources": sorted({entry.name for entry in used if entry.signed is not False and not entry.key}),
     }
 
 
 def _openssl(section: OpensslSection) -> dict[str, Any]:
-    package = section.package
+    package, config = section.package, section.config
     return {
         "openssl_version": section.version,
         "openssl_package_name": package.name if package else None,
         "openssl_package_version": package.version if package else None,
         "openssl_package_scheme": package.scheme if package else None,
+        "openssl_library_version": section.library or None,
+        "stale_openssl_processes": None if section.stale_processes is None else list(section.stale_processes),
+        "openssl_min_protocol": config.min_protocol if config else None,
+        "openssl_cipher_string": config.cipher_string if config else None,
+        "openssl_security_level": config.security_level if config else None,
+        "openssl_legacy_provider": config.legacy_provider if config else None,
+        "openssl_fips": config.fips if config else None,
+        "openssl_unsafe_options": list(config.unsafe_options) if config else None,
+        "tls_errors": section.tls_errors,
     }
 
 
-READERS: Final[tuple[tuple[str, Any], ...]] = (("os", _os), ("updates", _updates), ("openssl", _openssl))
+READERS: Final[tuple[tuple[str, Any], ...]] = (
+    ("os", _os),
+    ("updates", _updates),
+    ("sources", _sources),
+    ("openssl", _openssl),
+)
+
+
+def _updates_partial(section: UpdatesSection) -> dict[str, str]:
+    left = (section.installed_count or 0) - len(section.installed)
+    return {"installed_packages": f"updates: {left} more packages were not sent"} if left > 0 else {}
+
+
+def _sources_partial(section: SourcesSection) -> dict[str, str]:
+    lists = [name for name, (_, owner, _) in CATALOGUE.items() if owner == "sources"]
+    if section.problems:
+        return dict.fromkeys(lists, f"sources: {section.problems[0]}")
+    untold = sum(entry.enabled and entry.signed is None for entry in section.entries)
+    return {"unsigned_sources": f"sources: of {untold} it is not known whether they are signed"} if untold else {}
+
+
+def _openssl_partial(section: OpensslSection) -> dict[str, str]:
+    if section.truncated or section.stale_hidden:
+        why = "the processes of other users need root" if section.stale_hidden else f"{section.truncated} were not sent"
+        return {"stale_openssl_processes": f"openssl: {why}"}
+    return {}
+
+
+# Where a section tells only a part of a list, for reasons of its own: fact and reason.
+PARTIAL: Final[Mapping[str, Callable[[Any], Mapping[str, str]]]] = {
+    "updates": _updates_partial,
+    "sources": _sources_partial,
+    "openssl": _openssl_partial,
+}

@@ -6,23 +6,11 @@ from controller.domain.facts import CATALOGUE, Facts, gather
 from controller.domain.facts_system import plain_name
 from controller.domain.findings import Result
 from schemas.posture import Sections
+from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_tools import GOOD_TOOLS
 
 FULL = {
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0", "machine": "x86_64"},
-    "updates": {
-        "state": "ok",
-        "manager": "apt",
-        "security_pending": 3,
-        "oldest_security_days": 9,
-        "reboot_required": False,
-        "truncated": 2,
-    },
-    "openssl": {
-        "state": "ok",
-        "version": "3.0.17",
-        "package": {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"},
-    },
     "sockets": {
         "state": "ok",
         "listening": [
@@ -40,6 +28,7 @@ FULL = {
         ],
     },
     "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 4},
+    **GOOD_SOFTWARE,
     **GOOD_TOOLS,
 }
 
@@ -87,6 +76,20 @@ def test_single_values_that_were_not_found_out() -> None:
         "openssl_package_name",
         "openssl_package_version",
         "openssl_package_scheme",
+        "updates_pending",
+        "seen_security_days",
+        "unattended_upgrades",
+        "kernel_current",
+        "installed_packages",
+        "openssl_library_version",
+        "stale_openssl_processes",
+        "openssl_min_protocol",
+        "openssl_cipher_string",
+        "openssl_security_level",
+        "openssl_legacy_provider",
+        "openssl_fips",
+        "openssl_unsafe_options",
+        "tls_errors",
         "firewall_default_input",
     }
 

@@ -12,26 +12,16 @@ from controller.domain.findings import Result
 from controller.domain.policy import Level, PolicySet
 from controller.packs import pack_names, pack_path
 from schemas.posture import Sections
+from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_tools import GOOD_TOOLS
 from tests.support.playbook import language
 
 GOOD: dict[str, dict[str, Any]] = {
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0-41-amd64", "machine": "x86_64"},
-    "updates": {
-        "state": "ok",
-        "manager": "apt",
-        "security_pending": 3,
-        "oldest_security_days": 9,
-        "reboot_required": False,
-    },
-    "openssl": {
-        "state": "ok",
-        "version": "3.0.17",
-        "package": {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"},
-    },
     "sockets": {"state": "ok", "listening": [{"proto": "tcp", "address": "0.0.0.0", "port": 22, "process": "sshd"}]},
     "services": {"state": "ok", "units": [{"name": "ssh.service", "enabled": True, "active": True}]},
     "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 9},
+    **GOOD_SOFTWARE,
     **GOOD_TOOLS,
 }
 

@@ -1,0 +1,88 @@
+"""Sections about private keys and certificates in the folders that the device was told to look at."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field
+
+from schemas.base import Counter, Name, Text, Wire, Word
+from schemas.sections.software import Days, Problems
+
+# Entries of a report; what is cut is counted in `truncated`.
+MAX_KEY_FILES: Final = 128
+MAX_CERTIFICATES: Final = 128
+MAX_FOLDERS: Final = 32
+
+_Mode = Annotated[str, Field(pattern=r"^[0-7]{4}$")]
+_Bits = Annotated[int, Field(ge=0, le=65_536)]
+
+
+class KeyFile(Wire):
+    """A private key, never its content; its age is since it was last written.
+
+    `bits` is 0 where only the passphrase would tell. `protected` is None where the format does not say.
+    `readable_by` are those beside its owner who may read the file, `replaceable_by` those who may write to it or to its
+    folder.
+    """
+
+    path: Text
+    format: Word
+    kind: Word
+    bits: _Bits = 0
+    protected: bool | None = None
+    age_days: Days
+    owner: Name
+    group: Name
+    mode: _Mode
+    folder_owner: Name
+    folder_group: Name
+    folder_mode: _Mode
+    readable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
+    replaceable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
+
+
+class KeysSection(Wire):
+    """Every private key below `folders`."""
+
+    state: Literal["ok"] = "ok"
+    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
+    entries: Annotated[tuple[KeyFile, ...], Field(max_length=MAX_KEY_FILES)] = ()
+    truncated: Counter = 0
+    problems: Problems = ()
+
+
+class CertificateFile(Wire):
+    """A certificate and what was found out about it.
+
+    `days_left` is negative when it has expired. `chain` is judged at a time when the certificate was valid, so that an
+    expired one is not called untrusted as well. `name` is whether it names this device. `revoked` is what a fresh list
+    with a good signature of its issuer says. `notchecked` everywhere has its reason in `reason`.
+    """
+
+    path: Text
+    subject: Text
+    issuer: Text
+    serial: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
+    kind: Word
+    bits: _Bits = 0
+    is_ca: bool
+    is_own: bool = False
+    self_signed: bool = False
+    days_left: Annotated[int, Field(ge=-36_500, le=4_000_000)]
+    not_yet_valid: bool = False
+    chain: Literal["trusted", "untrusted", "notchecked"]
+    name: Literal["matches", "differs", "notchecked"]
+    crl: Literal["fresh", "stale", "badsignature", "notchecked"]
+    revoked: Literal["no", "yes", "notchecked"]
+    ocsp: Literal["good", "revoked", "unknown", "notchecked"]
+    reason: Text = ""
+
+
+class CertificatesSection(Wire):
+    """Every certificate below `folders`, and the device's own."""
+
+    state: Literal["ok"] = "ok"
+    folders: Annotated[tuple[Text, ...], Field(max_length=MAX_FOLDERS)] = ()
+    trust_store: Text = ""
+    entries: Annotated[tuple[CertificateFile, ...], Field(max_length=MAX_CERTIFICATES)] = ()
+    truncated: Counter = 0
+    problems: Problems = ()
