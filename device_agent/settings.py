@@ -23,11 +23,15 @@ _MAX_SECRET_BYTES: Final = 4 * 1024
 _MAX_SERVERS: Final = 16
 _MAX_KEYS: Final = 16
 _MAX_ALLOW: Final = 64
+_MAX_PATHS: Final = 64
+_MAX_WATCHED: Final = 16
+_WATCH: Final = r"^(wazuh|ossec|suricata|snort):/.+$"
 _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"^(\d{1,9})(ms|s|m|h|d)$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 Protocol = Literal["auto", "5", "3.1.1"]
+Severity = Literal["info", "low", "medium", "high", "critical"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,42 @@ class AgentPart(_Part):
     state_dir: Path = DEFAULT_STATE_DIR
 
 
+class ToolSettings(_Part):
+    """Hardening tools: where their results lie, and which of them the agent runs by itself."""
+
+    lynis_report: Path | None = None
+    openscap_results: Annotated[tuple[str, ...], Field(max_length=_MAX_PATHS)] = ()
+    run: Annotated[tuple[Literal["lynis", "openscap"], ...], Field(max_length=2)] = ()
+    run_every: Annotated[_Duration, Field(ge=3600, le=90 * 86400)] = 86400.0
+    openscap_content: Path | None = None
+    openscap_profile: Annotated[str, Field(max_length=256)] | None = None
+
+    @model_validator(mode="after")
+    def _runnable(self) -> Self:
+        if "openscap" in self.run and self.openscap_content is None:
+            raise ValueError("running openscap needs openscap_content")
+        return self
+
+
+class IntrusionSettings(_Part):
+    """Intrusion monitors whose alerts are followed, and how much of them is told."""
+
+    watch: Annotated[tuple[Annotated[str, Field(pattern=_WATCH)], ...], Field(max_length=_MAX_WATCHED)] = ()
+    min_severity: Severity = "low"
+    poll: Annotated[_Duration, Field(ge=0.1, le=3600)] = 5.0
+    repeat_after: Annotated[_Duration, Field(ge=0.1, le=86400)] = 300.0
+    events_per_minute: Annotated[int, Field(ge=1, le=60)] = 6
+
+
+class IntegritySettings(_Part):
+    """Files that are compared with how they were."""
+
+    paths: Annotated[tuple[Annotated[str, Field(pattern=r"^/")], ...], Field(max_length=_MAX_PATHS)] = ()
+    every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 3600.0
+    max_files: Annotated[int, Field(ge=1, le=20_000)] = 5000
+    max_mib: Annotated[int, Field(ge=1, le=16_384)] = 256
+
+
 class Settings(_Part):
     """The whole file."""
 
@@ -143,6 +183,9 @@ class Settings(_Part):
     report: ReportSettings = ReportSettings()
     commands: CommandSettings = CommandSettings()
     agent: AgentPart = AgentPart()
+    tools: ToolSettings = ToolSettings()
+    intrusion: IntrusionSettings = IntrusionSettings()
+    integrity: IntegritySettings = IntegritySettings()
 
 
 def load(path: Path) -> Settings:
