@@ -16,7 +16,7 @@ WORKERS ?= 2
 
 .PHONY: help
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: demo
 demo: ## play the whole story at the terminal: stand-in broker, controller and 20 devices, all real processes
@@ -40,6 +40,10 @@ BENCH_ARGS ?=
 .PHONY: bench
 bench: setup-dev setup-mosquitto ## how fast reports are taken, as ratios to a bare client (minutes, on a quiet machine)
 	@$(BIN)/python -m tests.bench.ingest $(BENCH_ARGS)
+
+.PHONY: bench-agent
+bench-agent: setup-dev setup-mosquitto ## what the agent costs a device: memory, processor, bytes (five minutes)
+	@$(BIN)/python -m tests.bench.agent $(BENCH_ARGS)
 
 .PHONY: format
 format: setup-dev ## let ruff mend what it can and lay out the code
