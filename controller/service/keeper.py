@@ -9,7 +9,7 @@ from controller.domain.device import Device
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, Effect
 from controller.domain.evaluate import Judge
-from controller.domain.events import DeviceEvent, HeartbeatReceived
+from controller.domain.events import DeviceEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
 from controller.domain.policy import PolicySet
 from controller.domain.respond import deadline
@@ -20,6 +20,7 @@ from controller.ports.store import Store, Writes
 from controller.service.batch import Batch
 
 DEFAULT_MAX_DEVICES: Final = 200_000
+_CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 
 
 class TooManyDevicesError(Exception):
@@ -53,8 +54,9 @@ class Keeper:
         # Called with each line of the record once it is kept, for counting.
         self.on_audit: Callable[[float, AuditEntry], None] | None = None
         self._forward: Callable[[Effect], None] = _nowhere
-        # Oldest contact first: finding silent devices costs nothing for the others.
-        self._by_contact: OrderedDict[str, None] = OrderedDict()
+        # Monotonic seconds of the last contact, oldest first: finding silent devices costs nothing for the others, and
+        # a wall clock that is set makes nobody silent and hides nobody who is.
+        self._by_contact: OrderedDict[str, float] = OrderedDict()
         self._deadlines: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
@@ -63,11 +65,12 @@ class Keeper:
         self._forward = take
 
     def load(self, devices: Iterable[Device]) -> None:
-        """Take up what the store holds, at the start."""
+        """Take up what the store holds, at the start; silence counts from now, since nobody listened before."""
+        now = self.clock.monotonic()
         for device in sorted(devices, key=lambda one: one.last_seen):
             self.devices[device.device_id] = device
             if not device.stale:
-                self._by_contact[device.device_id] = None
+                self._by_contact[device.device_id] = now
             self._schedule(device)
 
     def use(self, policies: PolicySet) -> None:
@@ -113,7 +116,7 @@ class Keeper:
                     batch.devices[device_id] = after
             else:
                 batch.devices[device_id] = after
-            moved = after.last_seen != device.last_seen or after.stale is not device.stale
+            moved = type(event) in _CONTACTS or after.stale is not device.stale
             if moved or device_id not in self._by_contact:
                 self._contact(after)
             if after.rules or after.case or after.commands or device_id in self._deadlines:
@@ -156,14 +159,14 @@ class Keeper:
         """These need nothing more: carried out without news, or overtaken."""
         await self.store.commit(Writes(done=effect_ids))
 
-    def silent_since(self, moment: float, most: int) -> list[Device]:
-        """Devices not heard of since `moment` and not stale yet, longest silence first."""
-        found: list[Device] = []
-        for device_id in self._by_contact:
-            device = self.devices[device_id]
-            if device.last_seen >= moment or len(found) >= most:
+    def silent_for(self, seconds: float, most: int) -> list[tuple[Device, float]]:
+        """Devices not heard of for more than `seconds` and not stale yet, and for how long; longest silence first."""
+        now = self.clock.monotonic()
+        found: list[tuple[Device, float]] = []
+        for device_id, at in self._by_contact.items():
+            if now - at <= seconds or len(found) >= most:
                 break
-            found.append(device)
+            found.append((self.devices[device_id], now - at))
         return found
 
     def due(self, now: float, most: int) -> list[Device]:
@@ -180,7 +183,7 @@ class Keeper:
         if device.stale:
             self._by_contact.pop(device.device_id, None)
         else:
-            self._by_contact[device.device_id] = None
+            self._by_contact[device.device_id] = self.clock.monotonic()
             self._by_contact.move_to_end(device.device_id)
 
     def _schedule(self, device: Device) -> None:

@@ -17,8 +17,6 @@ class Timers:
     def __init__(self, keeper: Keeper, stale_after: float) -> None:
         self._keeper = keeper
         self._stale_after = stale_after
-        # Silence counts from when this controller began to listen, or a restart would call every device silent.
-        self._listening_since = keeper.clock.now()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -33,7 +31,6 @@ class Timers:
         batch = Batch()
         for device in keeper.due(now, MOST_AT_ONCE):
             keeper.apply(device, TimePassed(keeper.new_id()), now, batch)
-        if now - self._listening_since >= self._stale_after:
-            for device in keeper.silent_since(now - self._stale_after, MOST_AT_ONCE):
-                keeper.apply(device, FellSilent(keeper.new_id(), now - device.last_seen), now, batch)
+        for device, seconds in keeper.silent_for(self._stale_after, MOST_AT_ONCE):
+            keeper.apply(device, FellSilent(keeper.new_id(), seconds), now, batch)
         await keeper.commit(batch)

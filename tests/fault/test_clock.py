@@ -1,0 +1,139 @@
+"""The machine's clock is set, forward and back, while the controller runs: `now` jumps, monotonic time does not."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controller.domain.events import OperatorCommanded, OperatorReleased
+from controller.domain.policy import Level
+from schemas.topics import Down, down
+from tests.support.reports import full, heartbeat, incoming
+from tests.support.world import TestClock, World, world
+
+DAY = 86_400.0
+STALE_AFTER = 300.0  # as `world` sets it
+ISOLATED_FOR = 600.0
+DEVICES = [f"edge-{number}" for number in range(50)]
+
+
+class JumpingClock(TestClock):
+    """`at` is time that passes; `offset` is what somebody added to the wall clock."""
+
+    offset = 0.0
+
+    def now(self) -> float:
+        return self.at + self.offset
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[World]:
+    """A controller with fifty healthy devices, whose clock can be set."""
+    async with world(tmp_path / "c.db") as made:
+        clock = JumpingClock()
+        made.keeper.clock = clock
+        made.clock = clock
+        await made.ingest.take([incoming(name, full(name, 1, 22)) for name in DEVICES])
+        yield made
+
+
+def set_clock(place: World, by: float) -> None:
+    assert isinstance(place.clock, JumpingClock)
+    place.clock.offset += by
+
+
+async def beat(place: World, seq: int) -> None:
+    digest = place.keeper.devices[DEVICES[0]].digest
+    at = place.clock.monotonic()
+    await place.ingest.take([incoming(name, heartbeat(name, seq, digest), at=at) for name in DEVICES])
+
+
+def stale(place: World) -> int:
+    return sum(device.stale for device in place.keeper.devices.values())
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY, 400 * DAY])
+async def test_no_device_is_stale_because_the_clock_was_set(place: World, jump: float) -> None:
+    set_clock(place, jump)
+    for seq in range(2, 12):
+        await place.timers.tick()
+        place.clock.at += 60.0
+        await beat(place, seq)
+    await place.timers.tick()
+    assert stale(place) == 0
+    set_clock(place, -jump)
+    for seq in range(12, 22):
+        await place.timers.tick()
+        place.clock.at += 60.0
+        await beat(place, seq)
+    await place.timers.tick()
+    assert stale(place) == 0
+
+
+@pytest.mark.parametrize("jump", [DAY, -DAY])
+async def test_who_is_silent_is_found_in_time_however_the_clock_was_set(place: World, jump: float) -> None:
+    await beat(place, 2)
+    set_clock(place, jump)
+    await beat(place, 3)
+    set_clock(place, -jump)
+    place.clock.at += STALE_AFTER - 1
+    await place.timers.tick()
+    assert stale(place) == 0
+    place.clock.at += 2
+    await place.timers.tick()
+    assert stale(place) == len(DEVICES)
+    silence = (await place.store.audit(kind="fell silent"))[0].entry.detail
+    assert silence is not None
+    assert STALE_AFTER < float(str(silence["after_seconds"])) < STALE_AFTER + 5
+
+
+async def test_an_isolation_ends_earlier_by_no_more_than_the_jump(place: World) -> None:
+    await place.ingest.take([incoming("edge-0", full("edge-0", 2, 2375))])
+    await place.drain()
+    set_clock(place, ISOLATED_FOR / 2)
+    place.clock.at += ISOLATED_FOR / 2 - 1
+    await place.timers.tick()
+    assert place.level("edge-0") is Level.ISOLATED
+    place.clock.at += 2
+    await place.timers.tick()
+    await place.drain()
+    assert place.level("edge-0") is Level.RESTRICTED  # and never free by time alone
+
+
+async def test_after_a_jump_back_an_isolation_lasts_longer_and_an_operator_can_end_it(place: World) -> None:
+    await place.ingest.take([incoming("edge-0", full("edge-0", 2, 2375))])
+    await place.drain()
+    set_clock(place, -DAY)
+    place.clock.at += ISOLATED_FOR + 1
+    await place.timers.tick()
+    assert place.level("edge-0") is Level.ISOLATED
+    assert await place.reconciler.reconcile() == []
+    await place.keeper.handle("edge-0", OperatorReleased(place.keeper.new_id(), "op", "clock was wrong"))
+    await place.drain()
+    assert place.level("edge-0") is Level.RESTRICTED
+
+
+async def test_command_counters_and_ids_grow_through_jumps_in_both_directions(place: World) -> None:
+    counters, ids = [], []
+    for jump in (0.0, DAY, -2 * DAY, DAY):
+        set_clock(place, jump)
+        place.clock.at += 1.0
+        keeper = place.keeper
+        await keeper.handle("edge-0", OperatorCommanded(keeper.new_id(), "rescan", (), "op", 600.0, dry_run=False))
+        await place.drain()
+        sent = [raw for topic, raw in place.link.sent if topic == down("edge-0", Down.COMMAND)]
+        counters.append(json.loads(sent[-1].removeprefix(b"signed:"))["counter"])
+        ids.append(keeper.new_id())
+    assert counters == sorted(set(counters))
+    assert ids == sorted(set(ids))
+
+
+async def test_reports_are_accepted_and_judged_through_jumps(place: World) -> None:
+    for seq, (jump, port, level) in enumerate(
+        ((DAY, 23, Level.RESTRICTED), (-2 * DAY, 22, Level.NONE), (DAY, 23, Level.RESTRICTED), (DAY, 22, Level.NONE)), 2
+    ):
+        set_clock(place, jump)
+        await place.ingest.take([incoming("edge-1", full("edge-1", seq, port))])
+        await place.drain()
+        assert place.level("edge-1") is level
