@@ -61,15 +61,15 @@ def collect(system: System) -> Section:
     }
 
 
-def exposed(system: System) -> set[tuple[str, int]]:
-    """Protocol and port of every socket that waits on more than loopback, without lingering on passing ones.
+def exposed(system: System) -> set[tuple[str, int, str]]:
+    """Protocol, port and address of every socket that waits on more than loopback, without lingering on passing ones.
 
     Raises:
         CannotTellError: the kernel's tables are not there.
     """
     low, high = _ephemeral(system)
     return {
-        (s.proto, s.port)
+        (s.proto, s.port, s.address)
         for s in _read(system)
         if interface_of(s.address, {}) != "lo" and not (s.proto == "udp" and low <= s.port <= high)
     }
