@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from device_agent.clock import Clock
 from device_agent.commands import Publish
+from device_agent.domain.delta import Base, base_of, delta_of
 from device_agent.domain.outbox import Outbox, Owed
 from device_agent.domain.report import Findings, Sender, full_report, heartbeat
 from device_agent.journal import Journal
@@ -42,6 +43,10 @@ class Reporter:
         self._findings: Findings | None = None
         self._told_digest: str | None = None  # of the newest full report that was not rejected
         self._accepted_digest: str | None = None
+        # What a delta may refer to: the last report with a receipt, and those that wait for theirs, by number.
+        self._base: Base | None = None
+        self._bases: dict[int, Base] = {}
+        self._may_send_deltas = True
         self._full_wanted_at: float | None = None
         self._last_full_at = float("-inf")
         self._last_sent_at = float("-inf")
@@ -56,7 +61,7 @@ class Reporter:
         with self._mutex:
             self._findings = findings
             if force or findings.digest != self._told_digest:
-                self._owe()
+                self._owe(whole=force)
         self.wake.set()
 
     def online(self) -> None:
@@ -82,8 +87,10 @@ class Reporter:
         with self._mutex:
             outbox, settled = self._outbox.settle(receipt)
             self._keep(outbox)
-            if settled.accepted is not None:
+            if settled.accepted is not None and receipt.seq is not None:
                 self._accepted_digest = settled.accepted
+                self._base = self._bases.get(receipt.seq)
+                self._bases = {seq: base for seq, base in self._bases.items() if seq > receipt.seq}
                 self._has_leapt = False
             if settled.rejected is not None:
                 _log.warning("the controller rejected report %s: %s", receipt.seq, settled.rejected)
@@ -91,6 +98,7 @@ class Reporter:
             if settled.deferred is not None:
                 _log.warning("the controller did not take report %s yet: %s", receipt.seq, settled.deferred)
             if settled.resend:
+                self._base = None
                 self._want_full()
         self.wake.set()
 
@@ -107,7 +115,7 @@ class Reporter:
                 return _IDLE_SECONDS
             now = self._clock.monotonic()
             if self._full_wanted_at is not None and now >= self._full_wanted_at:
-                self._owe()
+                self._owe(whole=True)
             is_stuck = not (self._send_owed(now) and self._send_events(now) and self._send_heartbeat(now))
             return _AGAIN_SECONDS if is_stuck else max(0.0, self._next(now) - now)
 
@@ -117,7 +125,7 @@ class Reporter:
                 return False
             self._outbox = self._outbox.sent(report.seq, now)
             self._last_full_at = self._last_sent_at = now
-            _log.info("full report %d sent (attempt %d)", report.seq, report.attempts + 1)
+            _log.info("report %d sent (attempt %d)", report.seq, report.attempts + 1)
         return True
 
     def _send_heartbeat(self, now: float) -> bool:
@@ -160,15 +168,21 @@ class Reporter:
             times.append(self._refused_told_at + REFUSED_EVENT_SECONDS)
         return min(times)
 
-    def _owe(self) -> None:
+    def _owe(self, *, whole: bool) -> None:
         if self._findings is None:
             return
         self._full_wanted_at = None
         seq = self._journal.take_seq()
         payload = full_report(self._sender, seq, self._clock.now(), self._findings)
-        report = Owed(seq=seq, digest=self._findings.digest, payload=payload.decode())
+        before = self._outbox.without(self._findings.digest)
+        # While an earlier report waits for its receipt nobody knows what the controller will hold.
+        is_delta = self._may_send_deltas and not whole and self._base is not None and not before.owed
+        sent = delta_of(payload, self._base) if is_delta and self._base is not None else None
+        self._bases = {owed.seq: self._bases[owed.seq] for owed in before.owed if owed.seq in self._bases}
+        self._bases[seq] = base_of(payload)
+        report = Owed(seq=seq, digest=self._findings.digest, payload=(sent or payload).decode())
         self._told_digest = report.digest
-        self._keep(self._outbox.without(report.digest).owe(report))
+        self._keep(before.owe(report))
 
     def _keep(self, outbox: Outbox) -> None:
         before, self._outbox = self._outbox, outbox
@@ -181,7 +195,11 @@ class Reporter:
 
     def _rejected(self, reason: RejectReason | None) -> None:
         # The same report would be rejected again: the next scan sends a new one, changed or not.
-        self._told_digest = None
+        self._told_digest = self._base = None
+        if reason is RejectReason.UNKNOWN_KIND:
+            _log.info("the controller does not know deltas: full reports from here on")
+            self._may_send_deltas = False
+            self._want_full()
         if reason is RejectReason.STALE_SEQUENCE and not self._has_leapt:
             self._has_leapt = True
             self._journal.leap_seq()

@@ -76,6 +76,7 @@ class Metrics(Collector):
         yield CounterMetricFamily("cordon_messages_received", "Messages from devices", counts["received"])
         kinds = CounterMetricFamily("cordon_posture", "Posture messages accepted", labels=["kind"])
         kinds.add_metric(["full"], counts["reports"])
+        kinds.add_metric(["delta"], counts["deltas"])
         kinds.add_metric(["heartbeat"], counts["heartbeats"])
         yield kinds
         refused = CounterMetricFamily("cordon_messages_refused", "Messages refused", labels=["reason"])

@@ -18,7 +18,7 @@ from schemas.base import (
 )
 from schemas.commands import CommandResult
 from schemas.events import DeviceEvent, RejectReason, Status
-from schemas.posture import REPORT, FullReport, Heartbeat
+from schemas.posture import REPORT, DeltaReport, FullReport, Heartbeat
 from schemas.topics import TopicError, Up, UpTopic, parse_up
 
 _LIMITS: Final = {
@@ -39,7 +39,7 @@ class Accepted:
     """A valid message of `device_id`; `same`: a full report whose sections are those of the last one, left out here."""
 
     device_id: str
-    body: FullReport | Heartbeat | Status | DeviceEvent | CommandResult
+    body: FullReport | DeltaReport | Heartbeat | Status | DeviceEvent | CommandResult
     same: bool = False
 
 
@@ -108,6 +108,6 @@ def _explain(device_id: str, payload: bytes, error: ValidationError) -> Refused:
             device_id, RejectReason.UNSUPPORTED_VERSION, f"this controller speaks version {WIRE_VERSION}", seq
         )
     if first["type"] in ("union_tag_invalid", "union_tag_not_found") and not first["loc"]:
-        return Refused(device_id, RejectReason.UNKNOWN_KIND, "kind is full or heartbeat", seq)
+        return Refused(device_id, RejectReason.UNKNOWN_KIND, "kind is full, delta or heartbeat", seq)
     place = ".".join(str(part) for part in first["loc"])
     return Refused(device_id, RejectReason.INVALID, clean_text(f"{place}: {first['msg']}", _MAX_DETAIL), seq)

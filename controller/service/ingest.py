@@ -3,8 +3,10 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+
+from pydantic import ValidationError
 
 from controller.domain import events as ev
 from controller.domain.device import Device
@@ -18,10 +20,11 @@ from controller.service.batch import Batch
 from controller.service.decoding import Accepted, Refused, decode
 from controller.service.fairness import Fairness, devices_of
 from controller.service.keeper import Keeper, TooManyDevicesError
+from controller.service.merging import merge
 from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict
-from schemas.posture import FullReport, Heartbeat, Sections, sections_of
+from schemas.posture import DeltaReport, FullReport, Heartbeat, Sections, sections_of
 from schemas.topics import Down, down
 
 MAX_BATCH: Final = 512  # messages
@@ -30,6 +33,7 @@ MAX_HEARTBEAT: Final = 1024  # bytes; what is longer is a report, which needs no
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
 HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held status is looked at again
 
+_DELTA: Final = b'"delta"'
 Log = Callable[[str, Mapping[str, object]], None]
 
 
@@ -44,8 +48,8 @@ class _Delivery:
 class Ingest:
     """Takes messages from the link to the store.
 
-    `counts` has received, reports, heartbeats, refused:<reason>, unanswered (refusals of which nobody was told),
-    receipts_not_sent.
+    `counts` has received, reports (full ones), deltas, heartbeats, refused:<reason>, unanswered (refusals of which
+    nobody was told), receipts_not_sent.
     """
 
     def __init__(self, messages: Messages, keeper: Keeper, log: Log, fairness: Fairness | None = None) -> None:
@@ -99,13 +103,17 @@ class Ingest:
         return None if device is None else self._sameness.shortened(device, self._keeper.policies.version, payload)
 
     async def _stored_reports(self, messages: Sequence[Incoming]) -> dict[str, bytes]:
-        """Stored reports to judge again, of devices whose heartbeat comes after the policies changed."""
+        """Stored reports, to judge again where the policies changed before a heartbeat, or to change by a delta."""
         keeper = self._keeper
         version = keeper.policies.version
         found: dict[str, bytes] = {}
-        for _, device_id in devices_of(one for one in messages if len(one.payload) <= MAX_HEARTBEAT):
+        for message, device_id in devices_of(messages):
+            # Not read yet: a report that merely has the word in it costs a needless look into the store.
+            is_delta = _DELTA in message.payload
+            if not is_delta and len(message.payload) > MAX_HEARTBEAT:
+                continue
             device = keeper.get(device_id)
-            if device is None or device.judged_by == version or device_id in found:
+            if device is None or device_id in found or (not is_delta and device.judged_by == version):
                 continue
             report = await keeper.store.report(device_id)
             if report is not None:
@@ -140,7 +148,11 @@ class Ingest:
         event: ev.DeviceEvent
         match content.body:
             case FullReport() as report:
+                self.counts["reports"] += 1
                 self._full(device, report, content.same, delivery, now, batch)
+                return
+            case DeltaReport() as delta:
+                self._delta(device, delta, delivery, now, batch)
                 return
             case Heartbeat() as beat:
                 event = ev.HeartbeatReceived(
@@ -161,6 +173,31 @@ class Ingest:
                 )
         keeper.apply(device, event, now, batch)
 
+    def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: Batch) -> None:
+        """Judge and keep the whole that a delta makes of the stored report, or ask for a full one."""
+        keeper = self._keeper
+        self.counts["deltas"] += 1
+        is_known = bool(delta.boot_id) and delta.boot_id == device.boot_id
+        is_again = delta.seq == device.report_seq and delta.digest == device.digest
+        if is_known and (delta.seq < device.report_seq or is_again):
+            again = ev.PostureReported(
+                keeper.new_id(), delta.seq, delta.digest, delta.boot_id, delta.agent, delivery.received_at, None, ""
+            )
+            keeper.apply(device, again, now, batch)
+            return
+        fresh = batch.reports.get(device.device_id)
+        stored = delivery.stored.get(device.device_id) if fresh is None else fresh[3]
+        merged = None
+        if stored is not None and device.digest == delta.base:
+            merged = merge(stored, delivery.message.payload, delta)
+        report = None if merged is None else _read_whole(merged)
+        if merged is None or report is None:
+            # As for a heartbeat of another posture: it was heard, and all of it is asked for.
+            keeper.apply(device, ev.HeartbeatReceived(keeper.new_id(), delta.seq, "", delivery.received_at), now, batch)
+            return
+        whole = replace(delivery, message=replace(delivery.message, payload=merged))
+        self._full(device, report, False, whole, now, batch)
+
     def _full(
         self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: Batch
     ) -> None:
@@ -178,7 +215,6 @@ class Ingest:
             keeper.policies.version,
         )
         outcome = keeper.apply(device, event, now, batch)
-        self.counts["reports"] += 1
         accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
         if accepted and not same:
             self._sameness.accepted(device, keeper.policies.version, payload)
@@ -226,6 +262,14 @@ class Ingest:
         topic = down(receipt.device_id, Down.RECEIPT)
         if not self._messages.publish(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
+
+
+def _read_whole(merged: bytes) -> FullReport | None:
+    """The report, unless the stored part of it is one that this version does not read any more."""
+    try:
+        return FullReport.model_validate_json(merged)
+    except ValidationError:
+        return None
 
 
 def _facts(sections: Sections, device: Device) -> Facts:

@@ -8,18 +8,27 @@ from device_agent.domain.backoff import Backoff
 from schemas.events import Receipt, RejectReason, Verdict
 
 MAX_OWED: Final = 16  # full reports kept through an outage, so at most 1 MiB
+_HEAD: Final = 400  # characters of a payload among which its kind is: id, number, time and digest come first
 _MAX_RESEND_FACTOR: Final = 10  # times the receipt time-out, between two sendings of one report
 
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A full report without its receipt; `sent_at` is a monotonic time in seconds, None when it is due at once."""
+    """A full report, or a delta, without its receipt.
+
+    `sent_at` is a monotonic time in seconds, None when it is due at once.
+    """
 
     seq: int
     digest: str
     payload: str
     attempts: int = 0
     sent_at: float | None = None
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether it says only what changed."""
+        return '"kind":"delta"' in self.payload[:_HEAD]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,9 @@ class Outbox:
         A rejection that names no report means the oldest that is under way. Others change nothing.
         """
         if receipt.verdict is Verdict.RESEND_FULL:
-            return self, Settled(resend=True)
+            # A delta whose base the controller does not hold would be answered so again and again.
+            kept = tuple(report for report in self.owed if report.seq != receipt.seq or not report.is_delta)
+            return replace(self, owed=kept), Settled(resend=True)
         found = next((report for report in self.owed if self._meant(report, receipt)), None)
         if found is None:
             return self, Settled()

@@ -43,6 +43,7 @@ class FakeController:
 
     def __init__(self, host: str, port: int, verdict: str | None = "accepted") -> None:
         self.verdict = verdict
+        self.reads_deltas = False  # as a controller of before there were any
         self.key = Ed25519PrivateKey.generate()
         self.public_key = public_key_text(self.key.public_key())
         self.messages: list[tuple[str, dict[str, Any], bool]] = []
@@ -72,7 +73,10 @@ class FakeController:
         payload = json.loads(message.payload)
         self.messages.append((message.topic, payload, message.retain))
         is_full = message.topic.endswith("/posture") and payload["kind"] == "full"
-        if is_full and self.verdict is not None:
+        is_delta = message.topic.endswith("/posture") and payload["kind"] == "delta"
+        if is_delta and not self.reads_deltas:
+            self.receipt(payload["device_id"], payload["seq"], "rejected", reason="unknown_kind")
+        elif (is_full or is_delta) and self.verdict is not None:
             self.receipt(payload["device_id"], payload["seq"], self.verdict)
 
     def receipt(self, device_id: str, seq: int | None, verdict: str, **more: Any) -> None:
@@ -111,6 +115,10 @@ class FakeController:
     def full(self) -> list[dict[str, Any]]:
         """The full reports heard."""
         return [report for report in self.of("posture") if report["kind"] == "full"]
+
+    def deltas(self) -> list[dict[str, Any]]:
+        """The deltas heard."""
+        return [report for report in self.of("posture") if report["kind"] == "delta"]
 
     def heartbeats(self) -> list[dict[str, Any]]:
         """The heartbeats heard."""

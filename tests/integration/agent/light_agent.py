@@ -1,7 +1,8 @@
 """The agent with quick collectors and harmless actions, as a process of its own: everything else of it is the real one.
 
 `python -m tests.integration.agent.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` beside CONFIG as the
-kernel, and its actions `test.append` and `test.once` append a line to `done.txt` there. With STEP it kills itself as
+kernel, with 49 sockets beside it where there is a `more.txt`, and its actions `test.append` and `test.once` append a
+line to `done.txt` there. With STEP it kills itself as
 kill -9 does: `received` (the command arrived, nothing is written down), `begin` (it is written down), `plan` (what was
 there is written down), `apply` (done, and nobody knows), `finish` (written down, not told), `tell` (the broker has the
 end, which is not written down), `told` (all is written down).
@@ -88,6 +89,12 @@ def main(config: Path, die_at: str) -> None:
         kernel = file.read_text().strip() if file.exists() else "first"
         return {"state": "ok", "id": "test", "version": "1", "kernel": kernel, "machine": "none"}
 
+    def sockets(system: System) -> Section:
+        del system
+        listening = [{"proto": "tcp", "address": "::", "port": port, "process": "p"} for port in range(1, 50)]
+        return {"state": "ok", "listening": listening}
+
+    collectors = {"os": posture, "sockets": sockets} if (folder / "more.txt").exists() else {"os": posture}
     if die_at in _DIES_BEFORE:
         setattr(journal.Journal, _DIES_BEFORE[die_at], _dead)
     if die_at in _DIES_AFTER:
@@ -101,7 +108,7 @@ def main(config: Path, die_at: str) -> None:
         "test.append": _Append(done, die_at, is_repeatable=True),
         "test.once": _Append(done, die_at, is_repeatable=False),
     }
-    run(load(config), System(), stop, collectors={"os": posture}, actions=actions)
+    run(load(config), System(), stop, collectors=collectors, actions=actions)
 
 
 if __name__ == "__main__":

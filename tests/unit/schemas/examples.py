@@ -41,6 +41,18 @@ FULL: Final[dict[str, Any]] = {
         "firewall": {"state": "unknown", "reason": "needs root"},
     },
 }
+DELTA: Final[dict[str, Any]] = {
+    "v": 1,
+    "kind": "delta",
+    "device_id": "edge-17",
+    "seq": 414,
+    "sent_at": "2026-11-23T10:02:00Z",
+    "boot_id": "7f3c",
+    "agent": "1.0.0",
+    "digest": "sha256:" + "4c2e" * 16,
+    "base": DIGEST,
+    "sections": {"firewall": {"state": "unknown", "reason": "nft did not end within 20 s"}},
+}
 HEARTBEAT: Final[dict[str, Any]] = {
     "v": 1,
     "kind": "heartbeat",

@@ -25,6 +25,7 @@ ENVELOPE = {
 }
 CASES: list[tuple[str, TypeAdapter[Any], dict[str, Any]]] = [
     ("posture", REPORT, examples.FULL),
+    ("posture", REPORT, examples.DELTA),
     ("posture", REPORT, examples.HEARTBEAT),
     *(("receipt", TypeAdapter(Receipt), one) for one in examples.RECEIPTS),
     ("command", TypeAdapter(Command), examples.COMMAND),
