@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from controller.domain.effects import Effect
+from controller.domain.effects import Effect, SendCommand
 from controller.service.enforcer import Again, Done, Enforcer
 from controller.service.keeper import Keeper
 from controller.service.record_log import about
 
-WORKERS: Final = 8  # devices worked on at once: more only queue at the broker's API
+# Devices worked on at once. Many, although the broker's API takes fewer calls: there the cuts go before the read-backs
+# of those that are cut already, so that of a fleet that fails together all are cut before the first one is proven so.
+CONTAINING: Final = 256
+SENDING: Final = 32  # devices sent commands at once; apart, so that a link that hangs holds no containment up
 FIRST_PAUSE: Final = 0.2  # seconds before the second attempt
 LONGEST_PAUSE: Final = 15.0  # seconds between later ones
 
@@ -36,7 +39,9 @@ class Outbox:
         self._log = log
         self._rand = rand
         self._lanes: dict[str, _Lane] = {}
-        self._ready: asyncio.Queue[str] = asyncio.Queue()  # bounded by the number of devices
+        # Devices by the kind of their first effect; bounded by the number of devices.
+        self._to_contain: asyncio.Queue[str] = asyncio.Queue()
+        self._to_send: asyncio.Queue[str] = asyncio.Queue()
         self.counts: Counter[str] = Counter()
 
     @property
@@ -59,7 +64,7 @@ class Outbox:
         if lane is None:
             lane = self._lanes[effect.device_id] = _Lane()
             lane.waiting.append(effect)
-            self._ready.put_nowait(effect.device_id)
+            self._offer(effect.device_id)
             return
         lane.waiting.append(effect)
         if lane.resting is not None:
@@ -76,17 +81,24 @@ class Outbox:
     async def run(self) -> None:
         """Until cancelled; an effect that was begun is begun again at the next start."""
         async with asyncio.TaskGroup() as group:
-            for number in range(WORKERS):
-                group.create_task(self._work(), name=f"outbox-{number}")
+            for number in range(CONTAINING):
+                group.create_task(self._work(self._to_contain), name=f"outbox-contain-{number}")
+            for number in range(SENDING):
+                group.create_task(self._work(self._to_send), name=f"outbox-send-{number}")
 
     async def drain(self) -> None:
         """Carry out what is ready now and return; what failed rests until its next attempt."""
-        while not self._ready.empty():
-            await self._attempt(self._ready.get_nowait())
+        while ready := [queue for queue in (self._to_contain, self._to_send) if not queue.empty()]:
+            await self._attempt(ready[0].get_nowait())
 
-    async def _work(self) -> None:
+    async def _work(self, ready: asyncio.Queue[str]) -> None:
         while True:
-            await self._attempt(await self._ready.get())
+            await self._attempt(await ready.get())
+
+    def _offer(self, device_id: str) -> None:
+        first = self._lanes[device_id].waiting[0]
+        queue = self._to_send if isinstance(first, SendCommand) else self._to_contain
+        queue.put_nowait(device_id)
 
     async def _attempt(self, device_id: str) -> None:
         lane = self._lanes[device_id]
@@ -110,7 +122,7 @@ class Outbox:
         lane.waiting.popleft()
         lane.attempts = 0
         if lane.waiting:
-            self._ready.put_nowait(effect.device_id)
+            self._offer(effect.device_id)
         else:
             del self._lanes[effect.device_id]
 
@@ -131,4 +143,4 @@ class Outbox:
             return
         lane.resting.cancel()
         lane.resting = None
-        self._ready.put_nowait(device_id)
+        self._offer(device_id)

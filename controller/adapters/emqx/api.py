@@ -39,16 +39,17 @@ def segment(client_id: str) -> str:
 
 
 class EmqxApi:
-    """The calls, over one HTTP client; `noting` and `at` give views of the same client.
+    """The calls, over one HTTP client; `noting`, `at` and `urgently` give views of the same client.
 
     Every method raises `BrokerError` and its kinds.
     """
 
-    def __init__(self, http: EmqxHttp, *, note: Note | None = None, node: str = "") -> None:
+    def __init__(self, http: EmqxHttp, *, note: Note | None = None, node: str = "", urgent: bool = False) -> None:
         """Use the given client; `note` gets a step for each exchange, `node` binds to one address."""
         self._http = http
         self._note = note
         self._node = node
+        self._urgent = urgent
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -57,11 +58,15 @@ class EmqxApi:
 
     def noting(self, note: Note) -> "EmqxApi":
         """The same calls, each exchange told to `note`."""
-        return EmqxApi(self._http, note=note, node=self._node)
+        return EmqxApi(self._http, note=note, node=self._node, urgent=self._urgent)
 
     def at(self, node: str) -> "EmqxApi":
         """The same calls, to one address only, each tried once."""
-        return EmqxApi(self._http, note=self._note, node=node)
+        return EmqxApi(self._http, note=self._note, node=node, urgent=self._urgent)
+
+    def urgently(self) -> "EmqxApi":
+        """The same calls, before all that are not urgent."""
+        return EmqxApi(self._http, note=self._note, node=self._node, urgent=True)
 
     # The cluster
 
@@ -256,7 +261,16 @@ class EmqxApi:
         body: object = None,
         repeat: bool = True,
     ) -> Answer:
-        call = Call(method=method, path=path, what=what, query=query, body=body, repeat=repeat, node=self._node)
+        call = Call(
+            method=method,
+            path=path,
+            what=what,
+            query=query,
+            body=body,
+            repeat=repeat,
+            node=self._node,
+            urgent=self._urgent,
+        )
         return await self._http.call(call, self._note)
 
     async def _maybe(self, method: Method, path: str, what: str, *, body: object = None) -> Answer | None:

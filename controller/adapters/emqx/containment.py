@@ -4,7 +4,7 @@ The order inside each is the point; docs/adr/0005 says why.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.adapters.emqx.api import EmqxApi, segment
@@ -51,9 +51,10 @@ class Scene:
 
 async def restrict(scene: Scene, keep: KeepRules) -> Proof:
     """Write the three rules, cut what they no longer allow, read back."""
-    await write_restriction(scene, keep)
+    urgent = replace(scene, api=scene.api.urgently())
+    await write_restriction(urgent, keep)
     try:
-        await _cut(scene)
+        await _cut(urgent)
         missing = await _source_trouble(scene) + await _superuser_trouble(scene)
         missing += await scene.until_holds(lambda: _rules_everywhere(scene), nothing)
         # Only now, with the rules on every node, can a cache or a new subscription no longer come from the old ones.
@@ -66,7 +67,8 @@ async def restrict(scene: Scene, keep: KeepRules) -> Proof:
 async def isolate(scene: Scene, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
     """Ban first, so that the socket is cut at once, then the restriction below it, then read back."""
     by = clean_text(f"{BAN_MARK}{case}", MAX_NAME)
-    ban, made = await scene.api.add_ban(scene.client_id, by=by, reason=clean_text(reason, MAX_REASON), until=until)
+    text = clean_text(reason, MAX_REASON)
+    ban, made = await scene.api.urgently().add_ban(scene.client_id, by=by, reason=text, until=until)
     now = scene.clock.now()
     # A row tells whole seconds, cut off: one more is never earlier than the cut was.
     scene.record.cut_at = now if made else min(ban.at + 1, now)

@@ -2,7 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -55,7 +57,8 @@ class Call:
     """One request as the API layer wants it.
 
     `repeat` says that doing it twice is as good as once. `node` binds it to one address, tried once: who asks a
-    certain node wants that node's word, and decides what its silence means.
+    certain node wants that node's word, and decides what its silence means. `urgent` goes before what is not: a client
+    is cut off before others are looked at.
     """
 
     method: Method
@@ -65,6 +68,7 @@ class Call:
     body: object = None
     repeat: bool = True
     node: str = ""
+    urgent: bool = False
 
     @property
     def text(self) -> str:
@@ -79,6 +83,47 @@ class Answer:
     node: str
     status: int
     data: object
+
+
+class Turns:
+    """At most so many at a time; of those who wait, the urgent ones first, each kind in the order of its coming."""
+
+    def __init__(self, at_once: int) -> None:
+        """All are free."""
+        self._free = at_once
+        self._urgent: deque[asyncio.Future[None]] = deque()
+        self._others: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Wait for a turn and have it until the end of the block."""
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(self._urgent if urgent else self._others)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        queue.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self._pass_on()  # it came in the same moment
+            raise
+
+    def _pass_on(self) -> None:
+        for queue in (self._urgent, self._others):
+            while queue:
+                following = queue.popleft()
+                if not following.done():
+                    following.set_result(None)
+                    return
+        self._free += 1
 
 
 class _NotSentError(BrokerUnreachableError):
@@ -143,7 +188,7 @@ class EmqxHttp:
         self._secret = secret
         self._favourite = self.addresses[0]
         self._resting: dict[str, float] = {}
-        self._turn = asyncio.Semaphore(self._limits.at_once)
+        self._turns = Turns(self._limits.at_once)
         self._client = httpx.AsyncClient(
             auth=httpx.BasicAuth(key, secret),
             timeout=httpx.Timeout(self._limits.read_seconds, connect=self._limits.connect_seconds),
@@ -171,7 +216,7 @@ class EmqxHttp:
         Raises:
             BrokerError: and its kinds, see `controller.adapters.emqx.answers.meaning`.
         """
-        async with self._turn:
+        async with self._turns.turn(urgent=call.urgent):
             try:
                 async with asyncio.timeout(self._limits.call_seconds):
                     return await self._rounds(call, note)

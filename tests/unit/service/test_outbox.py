@@ -3,12 +3,15 @@
 import asyncio
 from pathlib import Path
 
-from controller.domain.events import OperatorContained, OperatorReleased, StatusChanged
+import pytest
+
+from controller.domain.events import OperatorCommanded, OperatorContained, OperatorReleased, StatusChanged
 from controller.domain.policy import Level
 from controller.ports.broker import AccessRule, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
+from controller.service.outbox import CONTAINING, SENDING
 from tests.support.reports import full, incoming
-from tests.support.world import world
+from tests.support.world import MemoryLink, world
 
 ANYONE = AccessRule("fleet/#", "allow", "all")
 
@@ -39,6 +42,26 @@ async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
         assert kinds.count("containment in trouble") == 1
         assert kinds.count("containment proven") == 1
         assert place.outbox.counts["retried"] == 3
+
+
+async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More devices wait for the broker's word on a command than there are workers; another is contained meanwhile."""
+
+    async def never(*_arguments: object, **_options: object) -> None:
+        await asyncio.Event().wait()
+
+    async with world(tmp_path / "c.db") as place:
+        monkeypatch.setattr(MemoryLink, "publish_confirmed", never)
+        new = place.keeper.new_id
+        for number in range(SENDING + CONTAINING + 1):
+            await place.keeper.handle(f"busy-{number}", OperatorCommanded(new(), "rescan", (), "op", 60.0, False))
+        await place.keeper.handle("edge-1", OperatorContained(new(), Level.ISOLATED, "op", "why", None))
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(place.outbox.run())
+            while place.outbox.is_busy("edge-1"):
+                await asyncio.sleep(0.01)
+            running.cancel()
+        assert place.broker.rules_held["edge-1"] == restriction("edge-1")
 
 
 async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> None:

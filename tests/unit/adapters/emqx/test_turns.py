@@ -1,0 +1,69 @@
+"""Who goes first when more calls are wanted than EMQX should get at once."""
+
+import asyncio
+
+from controller.adapters.emqx.http import Turns
+
+
+class Line:
+    """Callers of one kind or the other, and the order in which they got their turn."""
+
+    def __init__(self, at_once: int) -> None:
+        self.turns = Turns(at_once)
+        self.order: list[str] = []
+        self.may_end = asyncio.Event()
+
+    async def call(self, name: str, *, urgent: bool) -> None:
+        async with self.turns.turn(urgent=urgent):
+            self.order.append(name)
+            await self.may_end.wait()
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_urgent_ones_first_each_kind_in_order() -> None:
+    line = Line(2)
+    async with asyncio.TaskGroup() as group:
+        for name in ("a", "b", "c", "D", "e", "F"):
+            group.create_task(line.call(name, urgent=name.isupper()))
+        await _settle()
+        assert line.order == ["a", "b"]
+        line.may_end.set()
+    assert line.order == ["a", "b", "D", "F", "c", "e"]
+
+
+async def test_whoever_gives_up_waiting_takes_no_turn_away() -> None:
+    line = Line(1)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(line.call("first", urgent=False))
+        await _settle()
+        gone = [group.create_task(line.call("gone", urgent=urgent)) for urgent in (True, False)]
+        await _settle()
+        for task in gone:
+            task.cancel()
+        group.create_task(line.call("last", urgent=False))
+        await _settle()
+        line.may_end.set()
+    assert line.order == ["first", "last"]
+
+
+async def test_one_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
+    turns = Turns(1)
+    entered: list[str] = []
+
+    async def call(name: str) -> None:
+        async with turns.turn(urgent=False):
+            entered.append(name)
+
+    async with asyncio.TaskGroup() as group:
+        async with turns.turn(urgent=False):
+            unlucky = group.create_task(call("unlucky"))
+            await _settle()
+        unlucky.cancel()  # its turn was given, it has not run yet
+        group.create_task(call("next"))
+    assert entered == ["next"]
+    async with asyncio.timeout(1), turns.turn(urgent=False):
+        pass
