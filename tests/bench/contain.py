@@ -1,0 +1,169 @@
+"""How long it takes from publishing a violating report until the broker closes the device's socket.
+
+`make bench-contain`, or `python -m tests.bench.contain [--devices 100] [--samples 100] [--load REPORTS_A_SECOND]
+[--store-in FOLDER]`.
+
+A stand-in of three nodes, `cordon serve` with the starter pack and a store with FULL sync, and devices connected over
+TLS with certificates of their own. One device after the other opens a port that isolates; the time is taken at the
+device, from handing the report to the socket until the broker's DISCONNECT has come. First while nothing else happens,
+then while healthy reports flow at half of the rate that was measured before with the same processes, in the end with
+all devices at once. Between the rounds operators let the devices out again.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from controller.demo.chronicle import Chronicle
+from controller.demo.fleet import Fleet
+from controller.demo.options import Pace
+from controller.demo.processes import Child
+from controller.ports.broker import AccessRule
+from schemas.topics import ALL_UP, Down, down
+from tests.bench.contain_worker import CONNECTIONS
+from tests.e2e.house import House, open_house
+from tests.support.certs import Certs
+from tests.support.standin import StandInProcess
+
+NODES: Final = 3
+# As a real installation has them: reports every now and then, the broker compared every five seconds.
+PACE: Final = Pace("1h", "30s", "300s", "200ms", "1s", "5s", 0.0, 0, 0.0, 30.0)
+PORT: Final = 2375
+CUT: Final = 152  # the reason code of a client that an administrator's ban ends
+LONGEST_PAUSE: Final = 0.15  # seconds between one device's end and the next one's violation
+MEASURE_SECONDS: Final = 8.0
+WAIT_SECONDS: Final = 60.0
+CROWD_RULES: Final = (AccessRule(ALL_UP, "allow", "publish"), AccessRule(down("+", Down.RECEIPT), "allow", "subscribe"))
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What runs."""
+
+    house: House
+    fleet: Fleet
+    chronicle: Chronicle
+    rand: random.Random
+
+    async def one(self, device: str) -> float:
+        """Seconds from a device's violating report to its cut."""
+        begun = time.monotonic()
+        await self.fleet.change(device, {"open_port": PORT})
+        return await self.cut(device, begun)
+
+    async def cut(self, device: str, begun: float) -> float:
+        """Wait for the cut of a device that violates since `begun`."""
+        look = self.chronicle.first
+        end = await self.chronicle.until(
+            lambda: look(device, "disconnected", since=begun, code=CUT), f"the cut of {device}", WAIT_SECONDS
+        )
+        sent = look(device, "report_sent", since=begun, report="full")
+        assert sent is not None
+        return end.moment - sent.moment
+
+    async def in_turn(self, samples: int) -> list[float]:
+        """One device after the other, let out again after each round of the fleet."""
+        found: list[float] = []
+        while len(found) < samples:
+            devices = list(self.fleet.device_ids)[: samples - len(found)]
+            self.rand.shuffle(devices)
+            for device in devices:
+                found.append(await self.one(device))
+                await asyncio.sleep(self.rand.random() * LONGEST_PAUSE)
+            await self.let_out()
+        return found
+
+    async def at_once(self) -> list[float]:
+        """Every device in the same moment."""
+        begun = time.monotonic()
+        await self.fleet.change("*", {"open_port": PORT})
+        found = [await self.cut(device, begun) for device in self.fleet.device_ids]
+        await self.let_out()
+        return found
+
+    async def let_out(self) -> None:
+        """Every device passes again, reports so, and is free."""
+        await self.fleet.change("*", {"close_port": PORT})
+        deadline = time.monotonic() + WAIT_SECONDS
+        while contained := await self._contained():
+            assert time.monotonic() < deadline, f"still contained: {contained}"
+            for device, level in contained.items():
+                if level == "isolated":
+                    await self.house.operator.release(device, "the next round")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def _contained(self) -> dict[str, str]:
+        rows = await self.house.operator.devices("dev-")
+        return {name: row["level"] for name, row in rows.items() if row["case"] is not None or not row["online"]}
+
+
+def _tell(what: str, found: list[float]) -> tuple[float, float]:
+    """Print and give p50 and p99 in milliseconds."""
+    cuts = statistics.quantiles(found, n=100, method="inclusive")
+    p50, p99 = cuts[49] * 1000, cuts[98] * 1000
+    print(
+        f"{what}: {len(found)} cuts, p50 {p50:.1f} ms, p90 {cuts[89] * 1000:.1f} ms, p99 {p99:.1f} ms, "
+        f"worst {max(found) * 1000:.1f} ms (load average {os.getloadavg()[0]:.1f})",
+        flush=True,
+    )
+    return p50, p99
+
+
+async def _ask(crowd: Child, **order: Any) -> dict[str, Any]:
+    await crowd.tell(order)
+    return await crowd.first_line(WAIT_SECONDS)
+
+
+async def measure(folder: Path, devices: int, samples: int, load: float | None) -> str:
+    """Run all of it; the last line."""
+    certs, chronicle = Certs(folder / "certs"), Chronicle()
+    with StandInProcess(nodes=NODES, certs=certs) as emqx:
+        async with open_house(folder, emqx=emqx, certs=certs, pack="starter", pace=PACE) as house:
+            fleet = await house.start_fleet(devices, chronicle, pace=PACE)
+            addresses = ",".join(f"{host}:{port}" for host, port in emqx.mqtt)
+            # Each of its connections speaks for many devices, which no device may.
+            for number in range(CONNECTIONS):
+                await house.broker.api.write_rules(f"bench-load-{number}", CROWD_RULES)
+            crowd = await Child.start("crowd", "tests.bench.contain_worker", [addresses], folder)
+            house.stack.push_async_callback(crowd.stop)
+            await crowd.first_line(WAIT_SECONDS)
+            bench = Bench(house, fleet, chronicle, random.Random(1))
+            idle = _tell("idle", await bench.in_turn(samples))
+            if load is None:
+                await _ask(crowd, do="max", seconds=MEASURE_SECONDS / 4)  # the devices get known
+                rate = (await _ask(crowd, do="max", seconds=MEASURE_SECONDS))["receipted"]
+                print(f"measured: {rate:.0f} reports a second, each judged, kept and receipted", flush=True)
+                load = rate / 2
+            await _ask(crowd, do="rate", rate=load)
+            loaded = _tell(f"at {load:.0f} reports a second", await bench.in_turn(samples))
+            flow = await _ask(crowd, do="stop")
+            print(f"meanwhile {flow['sent']:.0f} reports a second were sent, {flow['receipted']:.0f} receipted")
+            _tell("all at once", await bench.at_once())
+    return (
+        f"contain_idle_p50_ms={idle[0]:.1f} contain_idle_p99_ms={idle[1]:.1f} contain_loaded_p50_ms={loaded[0]:.1f} "
+        f"contain_loaded_p99_ms={loaded[1]:.1f} load_per_s={flow['sent']:.0f}"
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--devices", type=int, default=100)
+    parser.add_argument("--samples", type=int, default=100, help="of each kind")
+    parser.add_argument("--load", type=float, default=None, help="reports a second (default: half of what is measured)")
+    parser.add_argument("--store-in", type=Path, default=Path("/var/tmp"), help="folder of the store: a real disk")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.store_in) as folder:
+        print(asyncio.run(measure(Path(folder), chosen.devices, chosen.samples, chosen.load)))
+
+
+if __name__ == "__main__":
+    main()
