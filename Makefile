@@ -41,6 +41,10 @@ BENCH_ARGS ?=
 bench: setup-dev setup-mosquitto ## how fast reports are taken, as ratios to a bare client (minutes, on a quiet machine)
 	@$(BIN)/python -m tests.bench.ingest $(BENCH_ARGS)
 
+.PHONY: bench-contain
+bench-contain: setup-dev ## time from a violating report to the cut, idle and under load (minutes, on a quiet machine)
+	@$(BIN)/python -m tests.bench.contain $(BENCH_ARGS)
+
 .PHONY: bench-agent
 bench-agent: setup-dev setup-mosquitto ## what the agent costs a device: memory, processor, bytes (five minutes)
 	@$(BIN)/python -m tests.bench.agent $(BENCH_ARGS)
