@@ -69,15 +69,17 @@ def _parser() -> argparse.ArgumentParser:
 def _report(arguments: argparse.Namespace) -> None:
     from datetime import UTC, datetime
 
-    from device_agent.collectors.registry import COLLECTORS
+    from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.collectors.scan import Scanner
     from device_agent.domain.report import findings_of, full_report
     from device_agent.runtime import sender_of
     from device_agent.settings import default_device_id, load
     from device_agent.system import System
 
-    device_id = load(arguments.config).device_id if arguments.config else default_device_id()
-    findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), COLLECTORS).scan())
+    settings = load(arguments.config) if arguments.config else None
+    device_id = settings.device_id if settings else default_device_id()
+    collectors = collectors_for(settings) if settings else COLLECTORS
+    findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
     payload = full_report(sender_of(device_id), 0, datetime.now(UTC), findings)
     sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
 

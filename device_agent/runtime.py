@@ -13,7 +13,7 @@ from device_agent.actions.base import Action
 from device_agent.actions.registry import actions as all_actions
 from device_agent.clock import Clock
 from device_agent.collectors.base import Collector
-from device_agent.collectors.registry import COLLECTORS
+from device_agent.collectors.registry import collectors_for
 from device_agent.collectors.scan import Scanner
 from device_agent.commands import Commands
 from device_agent.domain.guard import Guard
@@ -177,7 +177,7 @@ def run(
     system: System,
     stop: threading.Event,
     *,
-    collectors: Mapping[str, Collector] = COLLECTORS,
+    collectors: Mapping[str, Collector] | None = None,
     actions: Mapping[str, Action] | None = None,
 ) -> None:
     """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
@@ -194,7 +194,13 @@ def run(
 
     before, threading.excepthook = threading.excepthook, hook
     try:
-        with Agent(settings, Clock(), system, collectors, all_actions(system) if actions is None else actions):
+        with Agent(
+            settings,
+            Clock(),
+            system,
+            collectors or collectors_for(settings),
+            all_actions(system) if actions is None else actions,
+        ):
             _log.info("agent %s runs as %s", __version__, settings.device_id)
             stop.wait()
     finally:

@@ -23,6 +23,8 @@ _MAX_SECRET_BYTES: Final = 4 * 1024
 _MAX_SERVERS: Final = 16
 _MAX_KEYS: Final = 16
 _MAX_ALLOW: Final = 64
+_MAX_FOLDERS: Final = 24
+_MAX_CRL_URLS: Final = 8
 _MAX_PATHS: Final = 64
 _MAX_WATCHED: Final = 16
 _WATCH: Final = r"^(wazuh|ossec|suricata|snort):/.+$"
@@ -133,6 +135,30 @@ class CommandSettings(_Part):
     allow: Annotated[tuple[ActionName, ...], Field(max_length=_MAX_ALLOW)] = ()
 
 
+def _is_web_address(text: str) -> str:
+    if urlsplit(text).scheme not in ("http", "https"):
+        raise ValueError(f"an address is written http://... or https://..., not {text!r}")
+    return text
+
+
+class KeySettings(_Part):
+    """Where private keys lie."""
+
+    paths: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
+
+
+class CertificateSettings(_Part):
+    """Where certificates lie, and by what they are judged."""
+
+    paths: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
+    trust_store: Path | None = None
+    crl: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
+    crl_urls: Annotated[
+        tuple[Annotated[str, AfterValidator(_is_web_address)], ...], Field(max_length=_MAX_CRL_URLS)
+    ] = ()
+    ocsp: bool = False
+
+
 class AgentPart(_Part):
     """Where the agent keeps what must survive."""
 
@@ -183,6 +209,8 @@ class Settings(_Part):
     report: ReportSettings = ReportSettings()
     commands: CommandSettings = CommandSettings()
     agent: AgentPart = AgentPart()
+    keys: KeySettings = KeySettings()
+    certificates: CertificateSettings = CertificateSettings()
     tools: ToolSettings = ToolSettings()
     intrusion: IntrusionSettings = IntrusionSettings()
     integrity: IntegritySettings = IntegritySettings()

@@ -17,7 +17,8 @@ from schemas.sections.access import (
     MAX_PORTS,
     MAX_SOURCES,
 )
-from schemas.sections.software import MAX_PACKAGES
+from schemas.sections.crypto import MAX_CERTIFICATES, MAX_KEY_FILES
+from schemas.sections.software import MAX_INSTALLED, MAX_PACKAGE_SOURCES, MAX_PACKAGES, MAX_STALE_PROCESSES
 from schemas.sections.system import (
     MAX_CHAINS,
     MAX_CHANGES,
@@ -32,7 +33,11 @@ from schemas.sections.system import (
 
 # The lists of each section that can grow without limit, and how many of their entries a report may carry.
 _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
-    "updates": {"packages": MAX_PACKAGES},
+    "updates": {"packages": MAX_PACKAGES, "installed": MAX_INSTALLED},
+    "sources": {"entries": MAX_PACKAGE_SOURCES, "keyrings": MAX_PACKAGE_SOURCES},
+    "openssl": {"stale_processes": MAX_STALE_PROCESSES},
+    "keys": {"entries": MAX_KEY_FILES},
+    "certificates": {"entries": MAX_CERTIFICATES},
     "sockets": {"listening": MAX_SOCKETS, "opened": MAX_CHANGES, "closed": MAX_CHANGES},
     "services": {"units": MAX_UNITS, "appeared": MAX_CHANGES, "vanished": MAX_CHANGES},
     "firewall": {"chains": MAX_CHAINS, "uncovered": MAX_UNCOVERED, "gaps": MAX_GAPS},

@@ -9,7 +9,7 @@ from schemas.base import Counter, Digest, Name, Text, Wire, Word
 # Entries of a report; what is cut is counted in `truncated`.
 MAX_PACKAGES: Final = 128
 MAX_INSTALLED: Final = 512
-MAX_SOURCES: Final = 64
+MAX_PACKAGE_SOURCES: Final = 64
 MAX_STALE_PROCESSES: Final = 64
 MAX_PROBLEMS: Final = 16
 
@@ -89,8 +89,8 @@ class SourcesSection(Wire):
 
     state: Literal["ok"] = "ok"
     manager: Word
-    entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_SOURCES)] = ()
-    keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_SOURCES)] = ()
+    entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
+    keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
     truncated: Counter = 0
     problems: Problems = ()
 
