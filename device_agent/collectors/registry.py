@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.collectors import firewall, openssl, os_release, services, sockets, updates
+from device_agent.collectors import (
+    access,
+    disk,
+    firewall,
+    logging_,
+    mac,
+    openssl,
+    os_release,
+    services,
+    sockets,
+    ssh,
+    updates,
+)
 from device_agent.collectors.base import Collector
 from device_agent.collectors.certificates import CertificateCollector, Wanted
 from device_agent.collectors.keys import KeyCollector
@@ -18,6 +30,11 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "sockets": sockets.WatchedSockets(),
     "services": services.WatchedServices(),
     "firewall": firewall.collect,
+    "access": access.collect,
+    "ssh": ssh.collect,
+    "disk": disk.collect,
+    "mac": mac.collect,
+    "logging": logging_.collect,
 }
 
 
