@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
         if not self._out or self._transport is None:
             return
         data, self._out = b"".join(self._out), []
+        if self._transport.is_closing():
+            return  # cut off within this turn of the loop: uvloop refuses what comes after
         self._transport.write(data)
         if self._transport.get_write_buffer_size() > MAX_OUTBOUND_BYTES:
             self._transport.abort()
