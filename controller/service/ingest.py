@@ -113,7 +113,9 @@ class Ingest:
             if not is_delta and len(message.payload) > MAX_HEARTBEAT:
                 continue
             device = keeper.get(device_id)
-            if device is None or device_id in found or (not is_delta and device.judged_by == version):
+            if device is None or not device.digest or device_id in found:
+                continue
+            if not is_delta and device.judged_by == version:
                 continue
             report = await keeper.store.report(device_id)
             if report is not None:
