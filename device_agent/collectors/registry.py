@@ -13,6 +13,7 @@ from device_agent.collectors import (
     os_release,
     services,
     sockets,
+    sources,
     ssh,
     updates,
 )
@@ -24,6 +25,7 @@ from device_agent.settings import Settings
 COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
     "updates": updates.collect,
+    "sources": sources.collect,
     "openssl": openssl.collect,
     "keys": KeyCollector(),
     "certificates": CertificateCollector(),

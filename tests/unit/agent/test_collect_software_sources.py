@@ -1,0 +1,174 @@
+"""Package sources of prepared Debian, Fedora, Alpine and OpenWrt roots, sound and weakened, and of this machine."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.collectors import apt_conf, sources, sources_apt
+from device_agent.collectors.base import CannotTellError
+from device_agent.collectors.packages import scheme_of
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+
+
+def put(root: Path, **files: str) -> None:
+    """Files of a prepared root, by their path in it."""
+    for place, text in files.items():
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def collect(root: Path) -> dict[str, Any]:
+    section = dict(sources.collect(System(root)))
+    sent = findings_of({"sources": section}).sections["sources"]
+    assert sent["state"] == "ok", sent
+    return section
+
+
+def brief(section: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [(e["name"], e["transport"], e["enabled"], e["signed"], e["key"], e["flags"]) for e in section["entries"]]
+
+
+DEBIAN = {
+    "var/lib/dpkg/status": "",
+    "etc/apt/sources.list": (
+        "# deb http://off.example/debian stable main\n"
+        "deb http://deb.debian.org/debian bookworm main\n"
+        "deb [arch=amd64 trusted=yes] https://me:secret@repo.example/apt ./\n"
+        "deb-src [signed-by=/usr/share/keyrings/a.gpg] https://deb.debian.org/debian bookworm main\n"
+        "nonsense\n"
+    ),
+    "etc/apt/sources.list.d/vendor.sources": (
+        "# a comment\nTypes: deb\nURIs: https://one.example/x\n https://two.example/y\nSuites: stable\n"
+        "Components: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .\n abc\n\n"
+        "Types: deb\nURIs: http://off.example/z\nSuites: stable\nEnabled: no\nCheck-Valid-Until: no\n"
+    ),
+    "etc/apt/sources.list.d/old.list.save": "deb http://saved.example/ stable main\n",
+    "etc/apt/trusted.gpg.d/vendor.asc": "x",
+}
+
+
+def test_debian(tmp_path: Path) -> None:
+    put(tmp_path, **DEBIAN)
+    section = collect(tmp_path)
+    assert brief(section) == [
+        ("sources.list:2", "http", True, True, "", []),
+        ("sources.list:3", "https", True, False, "", ["trusted=yes"]),
+        ("sources.list:4", "https", True, True, "/usr/share/keyrings/a.gpg", []),
+        ("vendor.sources:12", "http", False, True, "", ["check-valid-until=no"]),
+        ("vendor.sources:2", "https", True, True, "a key written beside it", []),
+        ("vendor.sources:2", "https", True, True, "a key written beside it", []),
+    ]
+    assert section["keyrings"] == ["/etc/apt/trusted.gpg.d/vendor.asc"]
+    assert "secret" not in repr(section)
+    assert section["problems"] == []
+
+
+def test_a_setting_of_apt_that_weakens_every_source(tmp_path: Path) -> None:
+    put(tmp_path, **DEBIAN)
+    conf = 'APT { Get { AllowUnauthenticated "true"; }; };\n// AllowWeak\nAcquire::AllowWeakRepositories "no";\n'
+    put(tmp_path, **{"etc/apt/apt.conf.d/99weak": conf, "etc/apt/apt.conf.d/99weak.dpkg-old": 'APT::X "1";'})
+    section = collect(tmp_path)
+    assert {entry["signed"] for entry in section["entries"]} == {False}
+    assert section["entries"][0]["flags"] == ["apt::get::allowunauthenticated=true"]
+
+
+def test_fedora(tmp_path: Path) -> None:
+    (tmp_path / "usr/lib/sysimage/rpm").mkdir(parents=True)
+    repo = (
+        "[fedora]\nname=Fedora\nmetalink=https://mirrors.example/metalink?repo=$releasever\nenabled=1\ngpgcheck=1\n"
+        "gpgkey=file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora\n\n"
+        "[vendor]\nbaseurl=http://vendor.example/rpm\n  http://other.example/rpm\ngpgcheck=0\nsslverify=False\n"
+        "[off]\nbaseurl=https://off.example\nenabled=0\n# end\n"
+    )
+    put(tmp_path, **{"etc/yum.repos.d/all.repo": repo, "etc/pki/rpm-gpg/RPM-GPG-KEY-fedora": "k"})
+    key = "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora"
+    assert brief(collect(tmp_path)) == [
+        ("fedora", "https", True, True, key, []),
+        ("off", "https", False, False, "", ["gpgcheck is not set"]),
+        ("vendor", "http", True, False, "", ["gpgcheck=0", "sslverify=0"]),
+    ]
+    put(tmp_path, **{"etc/dnf/dnf.conf": "[main]\ngpgcheck=True\n"})
+    assert brief(collect(tmp_path))[1] == ("off", "https", False, True, "", [])
+
+
+def test_alpine(tmp_path: Path) -> None:
+    text = (
+        "https://dl-cdn.example/v3.20/main\n#http://off.example\n@edge http://dl-cdn.example/edge/main\n/media/apks\n"
+    )
+    put(tmp_path, **{"lib/apk/db/installed": "", "etc/apk/repositories": text, "etc/apk/keys/a.rsa.pub": "k"})
+    section = collect(tmp_path)
+    assert [(entry[0], entry[1], entry[3]) for entry in brief(section)] == [
+        ("repositories:1", "https", True),
+        ("repositories:3", "http", True),
+        ("repositories:4", "file", True),
+    ]
+    assert section["keyrings"] == ["/etc/apk/keys/a.rsa.pub"]
+    put(tmp_path, **{"etc/apk/config": "allow-untrusted\n"})
+    assert {entry["signed"] for entry in collect(tmp_path)["entries"]} == {False}
+
+
+def test_openwrt(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        **{
+            "usr/lib/opkg/status": "",
+            "etc/opkg.conf": "dest root /\noption check_signature\n",
+            "etc/opkg/distfeeds.conf": "src/gz base https://downloads.example/base\n# src/gz off http://off.example\n",
+            "etc/opkg/customfeeds.conf": "src/gz mine http://mine.example/x\n",
+        },
+    )
+    assert [(entry[0], entry[1], entry[3]) for entry in brief(collect(tmp_path))] == [
+        ("mine", "http", True),
+        ("base", "https", True),
+    ]
+    put(tmp_path, **{"etc/opkg.conf": "dest root /\n"})
+    section = collect(tmp_path)
+    assert {(entry["signed"], entry["flags"][0]) for entry in section["entries"]} == {
+        (False, "check_signature is not set")
+    }
+
+
+def test_no_manager_and_no_source(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError, match="no known package manager"):
+        sources.collect(System(tmp_path))
+    put(tmp_path, **{"var/lib/dpkg/status": ""})
+    assert collect(tmp_path)["problems"] == ["sources: none is configured"]
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None or scheme_of(System()) != "deb", reason="this machine has no apt")
+def test_this_machine_as_apt_itself_sees_it() -> None:
+    out = subprocess.run(["apt-get", "indextargets"], capture_output=True, text=True, check=True, timeout=60).stdout
+    told = {line.partition(": ")[2].rstrip("/") for line in out.splitlines() if line.startswith("Repo-URI: ")}
+    told |= {line.partition(": ")[2].rstrip("/") for line in out.splitlines() if line.startswith("Site: ")}
+    entries = sources.collect(System())["entries"]
+    used = {re.sub(r"//[^/@]*@", "//", entry["url"]).rstrip("/") for entry in entries if entry["enabled"]}
+    assert used <= told, "apt knows of a source that was made up"
+    found = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=60).stdout
+    for name in ("APT::Periodic::Unattended-Upgrade", "APT::Install-Recommends", "APT::Get::AllowUnauthenticated"):
+        match = re.search(rf'^{name} "(.*)";$', found, re.MULTILINE | re.IGNORECASE)
+        ours = apt_conf.settings(System()).get(name.lower())
+        assert ours is None or (match is not None and match[1] == ours)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(alphabet='deb -src[]=:/.#\n\t"{};*aUIRsTy\x00é', max_size=300))
+def test_any_text_is_read_without_complaint(text: str) -> None:
+    for _, _, url, options in (*sources_apt.lines(text), *sources_apt.stanzas(text)):
+        assert url
+        assert isinstance(options, dict)
+    list(apt_conf.parse(text))
+    sources.parse_repos(text)
+    assert sources.transport_of(text)
+
+
+@pytest.mark.parametrize("text", ["/*" * 100_000, '"' * 200_001, "{" * 200_000, "a " * 100_000])
+def test_long_nonsense_takes_linear_time(text: str) -> None:
+    assert list(apt_conf.parse(text)) == []
