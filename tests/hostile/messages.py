@@ -43,6 +43,15 @@ def beat(device_id: str, seq: int) -> dict[str, Any]:
     return {"v": 1, "kind": "heartbeat", "device_id": device_id, "seq": seq, "sent_at": SENT_AT, "digest": digest}
 
 
+def delta(device_id: str, seq: int) -> dict[str, Any]:
+    """A valid delta against the full report above."""
+    now = sections(22)
+    return {
+        "v": 1, "kind": "delta", "device_id": device_id, "seq": seq, "sent_at": SENT_AT, "digest": digest_of(now),
+        "base": report(device_id, seq)["digest"], "sections": {"sockets": now["sockets"]},
+    }  # fmt: skip
+
+
 def status(_device_id: str, seq: int) -> dict[str, Any]:
     """A valid status."""
     return {"v": 1, "state": ("online", "offline")[seq % 2], "boot_id": "b", "at": SENT_AT}
@@ -63,10 +72,11 @@ def result(_device_id: str, _seq: int) -> dict[str, Any]:
 
 
 _BODIES: Final[tuple[tuple[Up, Callable[[str, int], dict[str, Any]]], ...]] = (
-    (Up.POSTURE, report), (Up.POSTURE, report), (Up.POSTURE, beat), (Up.STATUS, status), (Up.EVENT, event),
+    (Up.POSTURE, report), (Up.POSTURE, report), (Up.POSTURE, beat), (Up.POSTURE, delta), (Up.STATUS, status),
+    (Up.EVENT, event),
     (Up.RESULT, result),
 )  # fmt: skip
-_SHAPES: Final[tuple[Callable[[str, int], dict[str, Any]], ...]] = (report, beat, status, event, result)
+_SHAPES: Final[tuple[Callable[[str, int], dict[str, Any]], ...]] = (report, beat, delta, status, event, result)
 
 
 def _damaged(rand: random.Random, device_id: str) -> Hostile:
