@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.domain import facts_crypto, facts_software, facts_system, facts_tools
+from controller.domain import facts_access, facts_crypto, facts_software, facts_system, facts_tools
 from controller.domain.findings import Result
 from schemas.posture import Sections
 from schemas.sections.base import Unavailable
@@ -18,11 +18,20 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     **facts_software.CATALOGUE,
     **facts_crypto.CATALOGUE,
     **facts_system.CATALOGUE,
+    **facts_access.CATALOGUE,
     **facts_tools.CATALOGUE,
 }
 _PROBLEMS_TOLD: Final = 3  # in the reason of a fact that is missing
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
-_READERS: Final = (*facts_software.READERS, *facts_crypto.READERS, *facts_system.READERS, *facts_tools.READERS)
+_READERS: Final = (
+    *facts_software.READERS,
+    *facts_crypto.READERS,
+    *facts_system.READERS,
+    *facts_access.READERS,
+    *facts_tools.READERS,
+)
+_WHOLE: Final = facts_tools.WHOLE | facts_system.WHOLE | facts_access.WHOLE
+_FIELDS: Final = {**facts_system.FIELDS, **facts_access.FIELDS}
 _PARTIAL: Final = {**facts_software.PARTIAL, **facts_crypto.PARTIAL}
 _FACTS_OF: Final = {
     section: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == section) for section, _ in _READERS
@@ -65,8 +74,7 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
         else:
             for fact, value in read(section).items():
                 if value is None:
-                    why = "; ".join(getattr(section, "problems", ())[:_PROBLEMS_TOLD])
-                    missing[fact] = Missing(Result.UNKNOWN, f"{fact}: {why or 'not found out by the device'}")
+                    missing[fact] = Missing(Result.UNKNOWN, f"{fact}: {_why(section, fact)}")
                 else:
                     known[fact] = value
             cut = getattr(section, "truncated", 0)
@@ -74,10 +82,18 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
                 partial.update(_PARTIAL[name](section))
             # What these two say of their lists is above; everything else of theirs is counted before a list is cut.
             if cut and name not in ("updates", "openssl"):
-                cut_short = [fact for fact in _FACTS_OF[name] if fact not in facts_tools.WHOLE]
+                cut_short = [fact for fact in _FACTS_OF[name] if fact not in _WHOLE]
                 partial.update(dict.fromkeys(cut_short, f"{name}: {cut} more entries were not sent"))
             elif isinstance(section, SocketsSection):
                 hidden = sum(1 for socket in section.listening if not socket.process)
                 if hidden:
                     partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
     return Facts(known, missing, partial)
+
+
+def _why(section: Any, fact: str) -> str:
+    """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
+    told: tuple[str, ...] = getattr(section, "problems", ()) or getattr(section, "gaps", ())
+    field = f"{_FIELDS.get(fact, fact)}: "
+    own = tuple(one.removeprefix(field) for one in told if one.startswith(field))
+    return "; ".join((own or told)[:_PROBLEMS_TOLD]) or "not found out by the device"

@@ -7,9 +7,11 @@ from controller.domain.facts_system import plain_name
 from controller.domain.findings import Result
 from schemas.posture import Sections
 from tests.support.good_software import GOOD_SOFTWARE
+from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
 
 FULL = {
+    **GOOD_SYSTEM,
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0", "machine": "x86_64"},
     "sockets": {
         "state": "ok",
@@ -27,7 +29,6 @@ FULL = {
             {"name": "now.service", "enabled": False, "active": True},
         ],
     },
-    "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 4},
     **GOOD_SOFTWARE,
     **GOOD_TOOLS,
 }
@@ -69,7 +70,9 @@ def test_single_values_that_were_not_found_out() -> None:
         updates={"state": "ok", "manager": "apt", "security_pending": 0},
         openssl={"state": "ok", "version": "3.0.17"},
         firewall={"state": "ok", "backend": "none", "active": False},
+        access={**FULL["access"], "empty_passwords": None, "max_days": None, "gaps": ["empty_passwords: needs root"]},
     )
+    assert found.missing["empty_password_accounts"].reason == "empty_password_accounts: needs root"
     assert set(found.missing) == {
         "oldest_security_days",
         "reboot_required",
@@ -91,6 +94,11 @@ def test_single_values_that_were_not_found_out() -> None:
         "openssl_unsafe_options",
         "tls_errors",
         "firewall_default_input",
+        "firewall_default_forward",
+        "firewall_default_output",
+        "firewall_uncovered",
+        "empty_password_accounts",
+        "password_max_days",
     }
 
 
@@ -98,7 +106,9 @@ def test_a_list_that_was_cut_is_only_a_part() -> None:
     found = facts(sockets={"state": "ok", "listening": [], "truncated": 7}, services={"state": "ok", "truncated": 1})
     assert found.partial["listening_ports"] == "sockets: 7 more entries were not sent"
     assert set(found.partial) == {
-        name for name, (_, section, _) in CATALOGUE.items() if section in ("sockets", "services")
+        name
+        for name, (kind, section, _) in CATALOGUE.items()
+        if section in ("sockets", "services") and kind.startswith("list")
     }
 
 

@@ -13,14 +13,13 @@ from controller.domain.policy import Level, PolicySet
 from controller.packs import pack_names, pack_path
 from schemas.posture import Sections
 from tests.support.good_software import GOOD_SOFTWARE
+from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
 from tests.support.playbook import language
 
 GOOD: dict[str, dict[str, Any]] = {
     "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0-41-amd64", "machine": "x86_64"},
-    "sockets": {"state": "ok", "listening": [{"proto": "tcp", "address": "0.0.0.0", "port": 22, "process": "sshd"}]},
-    "services": {"state": "ok", "units": [{"name": "ssh.service", "enabled": True, "active": True}]},
-    "firewall": {"state": "ok", "backend": "nftables", "active": True, "default_input": "drop", "rules": 9},
+    **GOOD_SYSTEM,
     **GOOD_SOFTWARE,
     **GOOD_TOOLS,
 }
