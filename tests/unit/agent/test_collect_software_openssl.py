@@ -1,0 +1,235 @@
+"""OpenSSL: settings of prepared roots, programs with replaced libraries, TLS errors of a journal, this machine."""
+
+import json
+import mmap
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.collectors import openssl, openssl_config, tls_errors
+from device_agent.collectors.base import CannotTellError
+from device_agent.collectors.stale_libraries import stale_processes
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+
+DEBIAN = """
+HOME = .
+openssl_conf = openssl_init   # a comment
+[openssl_init]
+ssl_conf = ssl_sect
+providers = provider_sect
+[provider_sect]
+default = default_sect
+legacy = legacy_sect
+[default_sect]
+activate = 1
+[legacy_sect]
+activate = %(legacy)s
+[ssl_sect]
+system_default = system_default_sect
+[system_default_sect]
+MinProtocol = %(protocol)s
+CipherString = DEFAULT:\\
+@SECLEVEL=%(level)s
+Options = ServerPreference,UnsafeLegacyRenegotiation
+[req]
+default_bits = 1024
+MinProtocol = SSLv3
+"""
+FEDORA = """
+openssl_conf = openssl_init
+[openssl_init]
+alg_section = evp_properties
+ssl_conf = ssl_module
+[evp_properties]
+default_properties = fips = yes
+[ssl_module]
+system_default = crypto_policy
+[crypto_policy]
+.include = /etc/crypto-policies/back-ends/opensslcnf.config
+"""
+POLICY = "CipherString = @SECLEVEL=2:kEECDH\nTLS.MinProtocol = TLSv1.2\nTLS.MaxProtocol = TLSv1.3\nDTLS.Min = x\n"
+
+
+def put(root: Path, **files: str) -> None:
+    for place, text in files.items():
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def config(root: Path, place: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
+    return openssl_config.read(System(root), place)
+
+
+def test_debian(tmp_path: Path) -> None:
+    text = DEBIAN % {"protocol": "TLSv1.2", "level": 2, "legacy": 0}
+    put(tmp_path, **{"etc/ssl/openssl.cnf": text.replace(",UnsafeLegacyRenegotiation", "")})
+    assert config(tmp_path) == {
+        "file": "/etc/ssl/openssl.cnf",
+        "min_protocol": "TLSv1.2",
+        "max_protocol": "",
+        "cipher_string": "DEFAULT:@SECLEVEL=2",
+        "security_level": 2,
+        "legacy_provider": False,
+        "fips": False,
+        "unsafe_options": [],
+    }
+    put(tmp_path, **{"etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1", "level": 0, "legacy": 1}})
+    bad = config(tmp_path)
+    assert (bad["min_protocol"], bad["security_level"], bad["legacy_provider"]) == ("TLSv1", 0, True)
+    assert bad["unsafe_options"] == ["UnsafeLegacyRenegotiation"]
+
+
+def test_fedora_with_its_policy_included(tmp_path: Path) -> None:
+    put(tmp_path, **{"etc/pki/tls/openssl.cnf": FEDORA, "etc/crypto-policies/back-ends/opensslcnf.config": POLICY})
+    assert openssl_config.file_of(System(tmp_path), "") == "/etc/pki/tls/openssl.cnf"
+    found = config(tmp_path, "/etc/pki/tls/openssl.cnf")
+    assert (found["min_protocol"], found["max_protocol"], found["security_level"]) == ("TLSv1.2", "TLSv1.3", 2)
+    assert found["fips"] is True
+
+
+def test_alpine_says_nothing_and_is_left_open(tmp_path: Path) -> None:
+    put(tmp_path, **{"etc/ssl/openssl.cnf": "[ca]\ndefault_ca = CA_default\n"})
+    found = config(tmp_path)
+    assert (found["min_protocol"], found["security_level"], found["cipher_string"]) == ("", None, "")
+
+
+def test_variables_folders_and_circles(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        **{
+            "etc/ssl/openssl.cnf": "name = init\nopenssl_conf = $name\n.include conf.d\n.include openssl.cnf\n",
+            "etc/ssl/conf.d/a.cnf": "[init]\nssl_conf = s\n[s]\nsystem_default = ${ENV::missing}d\n",
+            "etc/ssl/conf.d/b.conf": "[d]\nleast = TLSv1.3\nMinProtocol = $d::least\n",
+            "etc/ssl/conf.d/c.txt": "[d]\nMinProtocol = SSLv3\n",
+        },
+    )
+    sections = openssl_config.sections_of(System(tmp_path), "/etc/ssl/openssl.cnf")
+    assert sections["d"]["MinProtocol"] == "TLSv1.3"
+    assert sections["default"]["openssl_conf"] == "init"
+
+
+def test_a_prepared_root(tmp_path: Path) -> None:
+    put(tmp_path, **{
+        "lib/apk/db/installed": "P:openssl\nV:3.3.2-r0\n",
+        "etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1.2", "level": 1, "legacy": 0},
+        "proc/7/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libssl.so.3 (deleted)\n", "proc/7/comm": "mosquitto\n",
+        "proc/8/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libcrypto.so.3\n", "proc/8/comm": "sshd\n",
+        "proc/9/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libz.so.1 (deleted)\n", "proc/9/comm": "other\n",
+    })  # fmt: skip
+    section = findings_of({"openssl": openssl.collect(System(tmp_path))}).sections["openssl"]
+    assert section["state"] == "ok"
+    assert section["version"] == "3.3.2"
+    assert section["stale_processes"] == ["mosquitto"]
+    assert section["config"]["security_level"] == 1
+    assert section["problems"] == ["tls_errors: only the running system has a journal"]
+
+
+def test_a_process_with_a_library_that_is_gone_is_seen(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError, match="no list of processes"):
+        stale_processes(System(tmp_path))
+    library = tmp_path / "libcrypto.so.99"
+    library.write_bytes(b"\0" * mmap.PAGESIZE)
+    own = Path("/proc/self/comm").read_text().strip()
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
+        before, _ = stale_processes(System())
+        library.unlink()
+        after, _ = stale_processes(System())
+    assert set(after) - set(before) <= {own}
+    assert own in after
+
+
+def test_processes_of_others_are_said_to_be_hidden(tmp_path: Path) -> None:
+    if Path("/proc/1/maps").exists() and shutil.which("setpriv") is None:
+        pytest.skip("no setpriv here to run as somebody else")
+    code = (
+        "from pathlib import Path\nfrom device_agent.collectors.stale_libraries import stale_processes\n"
+        "from device_agent.system import System\nprint(stale_processes(System())[1])"
+    )
+    argv = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", code]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=Path.cwd())
+    if done.returncode != 0:
+        pytest.skip(f"cannot run as somebody else here: {done.stderr.splitlines()[-1] if done.stderr else ''}")
+    assert done.stdout.strip() == "True"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program here")
+def test_this_machine_as_openssl_itself_sees_it() -> None:
+    section = openssl.collect(System())
+    told = subprocess.run(["openssl", "version", "-v"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert told.startswith(f"OpenSSL {section['version']} ")
+    assert section["library"] in told
+    folder = subprocess.run(["openssl", "version", "-d"], capture_output=True, text=True, check=True, timeout=60).stdout
+    expected = Path(folder.partition('"')[2].rstrip('"\n')) / "openssl.cnf"
+    assert expected.is_file() == ("config" in section)
+    assert "config" not in section or section["config"]["file"] == str(expected)
+    tls = section.get("tls_errors")
+    assert (tls is None) == any(problem.startswith("tls_errors: ") for problem in section["problems"])
+
+
+@pytest.mark.parametrize(
+    ("message", "counts"),
+    [
+        ("error:0A000086:SSL routines::certificate verify failed", True),
+        ("SSL_do_handshake() failed (SSL: error:1408F10B:SSL routines:ssl3_get_record:wrong version number)", True),
+        ("TLS handshake failure from 10.0.0.1", True),
+        ("OpenSSL Error[0]: error:0A000126:SSL routines::unexpected eof while reading", True),
+        ("x509: certificate has expired or is not yet valid", True),
+        ("TLS connection established", False),
+        ("certificate renewed", False),
+        ("disk error: 5", False),
+        ([84, 76, 83, 32, 104, 97, 110, 100, 115, 104, 97, 107, 101, 32, 102, 97, 105, 108, 101, 100], True),
+        (None, False),
+        (7, False),
+        ([-1, 300, "x"], False),
+    ],
+)
+def test_what_counts_as_a_tls_error(message: Any, counts: bool) -> None:
+    assert tls_errors.is_tls_error(json.dumps({"MESSAGE": message})) is counts
+    assert tls_errors.is_tls_error(json.dumps({"MESSAGE": message, "SYSLOG_IDENTIFIER": "cordon-agent"})) is False
+
+
+def test_counts_become_words() -> None:
+    assert [tls_errors.steps(n) for n in (0, 1, 9, 10, 99, 100)] == ["none", "few", "few", "some", "some", "many"]
+
+
+@pytest.mark.parametrize(
+    ("err", "out", "status", "expected"),
+    [
+        ("", '{"MESSAGE": "TLS handshake failed"}\n{"MESS', 0, "few"),
+        ("", "", 0, "none"),
+        ("No journal files were found.\n", "", 0, "no journal"),
+        ("Hint: You are currently not seeing messages from other users and the system.\n", "{}", 0, "needs root"),
+        ("Failed\n", "", 1, "no journal"),
+    ],
+)
+def test_a_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, err: str, out: str, status: int, expected: str
+) -> None:
+    program = tmp_path / "journalctl"
+    (tmp_path / "out").write_text(out)
+    (tmp_path / "err").write_text(err)
+    program.write_text(f"#!/bin/sh\ncat {tmp_path}/out\ncat {tmp_path}/err >&2\nexit {status}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if expected in ("few", "none"):
+        assert tls_errors.told_by_journalctl() == expected
+        return
+    with pytest.raises(CannotTellError, match=expected):
+        tls_errors.told_by_journalctl()
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="[]=$:{}()#\\\n \"'.includeopsl_conf@SECLV9\x00é", max_size=300))
+def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    root = tmp_path_factory.mktemp("fuzz")
+    put(root, **{"etc/ssl/openssl.cnf": "openssl_conf = i\n[i]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n" + text})
+    config(root)
+    tls_errors.is_tls_error(text)
