@@ -69,7 +69,8 @@ def two_wrong_values(rand: random.Random, body: dict[str, Any]) -> bytes:
 
 def missing(rand: random.Random, body: dict[str, Any]) -> bytes:
     """A field is not there."""
-    return dump({key: value for key, value in body.items() if key != rand.choice(list(body))})
+    gone = rand.choice(list(body))
+    return dump({key: value for key, value in body.items() if key != gone})
 
 
 def added(rand: random.Random, body: dict[str, Any]) -> bytes:
@@ -79,7 +80,7 @@ def added(rand: random.Random, body: dict[str, Any]) -> bytes:
 
 def huge_list(rand: random.Random, body: dict[str, Any]) -> bytes:
     """Some value became a list or an object of thousands."""
-    size = rand.choice((257, 2000, 9000))
+    size = rand.choice((257, 400, 400, 3000))
     value: Any = rand.choice(([0] * size, [{}] * size, {str(n): n for n in range(size)}))
     return dump(_change(body, rand.choice(places(body)), value))
 
