@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from device_agent.actions.base import Action, ActionError, BadParamsError
+from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError, Guarded, Verified
 from device_agent.clock import Clock
 from device_agent.domain.guard import Accepted, Forged, Guard, Known, Refused
 from device_agent.journal import Entry, Journal
@@ -15,6 +15,7 @@ from schemas.commands import CommandResult, CommandState
 from schemas.topics import Up
 
 MAX_WAITING: Final = 32  # commands taken and not begun
+PROOF_AGAIN_SECONDS: Final = 2.0  # until the broker is asked again, on what may be another connection
 _log = logging.getLogger(__name__)
 
 
@@ -112,6 +113,9 @@ class Commands:
             return self._result(entry, CommandState.REJECTED, f"this agent has no action {command.action}")
         try:
             action.check(command.params)
+            if entry.was:
+                # Begun before: what is there now may be half of it, so what was there at first is what undoing means.
+                return self._apply(entry, action, entry.was)
             plan = action.plan(command.params)
             if command.dry_run:
                 return self._result(entry, CommandState.SUCCEEDED, "", {**plan.was, "would": plan.would})
@@ -137,7 +141,34 @@ class Commands:
         if not verified.is_reached:
             reason = f"done, but the goal is not reached; {self._undo(action, entry, was)}"
             return self._result(entry, CommandState.FAILED, reason, {**was, **verified.now})
-        return self._result(entry, CommandState.SUCCEEDED, "", {**was, **verified.now})
+        return self._prove(entry, action, was, verified, "")
+
+    def _prove(
+        self, entry: Entry, action: Action, was: Mapping[str, str], verified: Verified, reason: str
+    ) -> CommandResult:
+        """The end of a command that reached its goal; one that may have cut the device off is put back if it did."""
+        params = entry.command.params
+        detail = {**was, **verified.now}
+        seconds = action.proof_seconds(params, was) if isinstance(action, Guarded) else 0.0
+        if seconds and not self._reaches_broker(entry, seconds):
+            why = f"the broker was not reached within {seconds:g} s; {self._undo(action, entry, was)}"
+            return self._result(entry, CommandState.FAILED, why, was)
+        if seconds and isinstance(action, Guarded):
+            try:
+                action.keep(params, was)
+            except ActionError as e:
+                return self._result(entry, CommandState.FAILED, str(e), was)
+        return self._result(entry, CommandState.SUCCEEDED, reason, detail)
+
+    def _reaches_broker(self, entry: Entry, seconds: float) -> bool:
+        """Whether the broker confirms a message that is sent from now on."""
+        reached = threading.Event()
+        deadline = self._clock.monotonic() + seconds
+        while (left := deadline - self._clock.monotonic()) > 0:
+            self._publish(Up.RESULT, entry.result.model_dump_json().encode(), lambda _taken: reached.set())
+            if reached.wait(min(PROOF_AGAIN_SECONDS, left)):
+                return True
+        return False
 
     @staticmethod
     def _undo(action: Action, entry: Entry, was: Mapping[str, str]) -> str:
@@ -159,7 +190,7 @@ class Commands:
                 verified = action.verify(command.params, entry.was)
                 if verified.is_reached:
                     reason = "reached before the agent was interrupted"
-                    return self._result(entry, CommandState.SUCCEEDED, reason, {**entry.was, **verified.now})
+                    return self._prove(entry, action, entry.was, verified, reason)
         except ActionError as e:
             _log.warning("command %s after an interruption: %s", command.command_id, e)
             return interrupted
@@ -174,7 +205,7 @@ class Commands:
             command_id=entry.command.command_id,
             state=state,
             reason=clean_text(reason),
-            detail={key: clean_text(value, MAX_TEXT) for key, value in (detail or {}).items()},
+            detail={k: clean_text(v, MAX_TEXT) for k, v in (detail or {}).items() if not k.startswith(KEPT)},
             at=self._clock.now(),
         )
 

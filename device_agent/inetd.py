@@ -12,7 +12,7 @@ from device_agent.system import System
 
 OFF: Final = "#<cordon># "
 """What is put before an entry that we switched off, so that only ours is ever switched on again."""
-_PROGRAMS: Final = frozenset({"inetd", "openbsd-inetd", "inetutils-inetd", "rlinetd"})
+PROGRAMS: Final = frozenset({"inetd", "openbsd-inetd", "inetutils-inetd", "rlinetd"})
 _FIELDS: Final = 6  # service, type, protocol, wait, user, program
 _MAX_FILE_BYTES: Final = 256 * 1024
 
@@ -62,7 +62,7 @@ def processes(system: System) -> list[int]:
     found = []
     for folder in system.path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "comm").read_text().strip() in _PROGRAMS:
+            if (folder / "comm").read_text().strip() in PROGRAMS:
                 found.append(int(folder.name))
     return found
 

@@ -26,6 +26,8 @@ _SEQ_BLOCK: Final = 64
 # How far ahead to go when the controller knows of higher numbers than we do.
 _SEQ_LEAP: Final = 1_000_000
 
+_KEPT: Final = "_"  # see `actions.base.KEPT`
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -135,8 +137,10 @@ class Journal:
         self._change(command_id, {"was": was})
 
     def finish(self, result: CommandResult) -> None:
-        """Write down how a command ended."""
-        self._change(result.command_id, {"result": result})
+        """Write down how a command ended; what only undoing it needed is forgotten."""
+        entry = self.entry(result.command_id)
+        was = {} if entry is None else {key: text for key, text in entry.was.items() if not key.startswith(_KEPT)}
+        self._change(result.command_id, {"result": result, "was": was})
 
     def told(self, command_id: str) -> None:
         """The broker holds the end of this command."""

@@ -1,9 +1,9 @@
 """What an action is: one kind of remediation, which plans, applies, verifies, and undoes what it could not finish."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from schemas.commands import ParamValue
 
@@ -39,6 +39,23 @@ class Verified:
     now: Mapping[str, str] = field(default_factory=dict)
 
 
+KEPT: Final = "_"
+"""What a key of `was` begins with when only `undo` needs it: it stays in the journal and never travels."""
+
+
+@runtime_checkable
+class Guarded(Protocol):
+    """What an action has beside when it may cut the device off: it counts only once the broker was reached after it."""
+
+    def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
+        """How long reaching the broker may take; 0: nothing can have been cut off."""
+        ...
+
+    def keep(self, params: Params, was: Mapping[str, str]) -> None:
+        """The broker was reached: it stays (ActionError: it was put back meanwhile)."""
+        ...
+
+
 class Action(Protocol):
     """One kind of remediation; `plan` changes nothing, so a dry run is a plan."""
 
@@ -68,6 +85,45 @@ class Action(Protocol):
         ...
 
 
+def only(params: Params, *names: str) -> None:
+    """Refuse every parameter but these (BadParamsError)."""
+    others = sorted(set(params) - set(names))
+    if others:
+        raise BadParamsError(f"{others[0]}: no such parameter")
+
+
+def text(params: Params, name: str, pattern: re.Pattern[str], what: str) -> str:
+    """The text parameter `name`, or BadParamsError: `what` says what it should be."""
+    value = params.get(name)
+    if not isinstance(value, str) or pattern.fullmatch(value) is None:
+        raise BadParamsError(f"{name}: not {what}")
+    return value
+
+
+def number(params: Params, name: str, low: int, high: int, default: int | None = None) -> int:
+    """The whole number `name` from `low` to `high`, or BadParamsError."""
+    value = params.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise BadParamsError(f"{name}: a whole number from {low} to {high}")
+    return value
+
+
+def choice(params: Params, name: str, words: Collection[str], default: str | None = None) -> str:
+    """The word `name` out of `words`, or BadParamsError."""
+    value = params.get(name, default)
+    if not isinstance(value, str) or value not in words:
+        raise BadParamsError(f"{name}: one of {', '.join(sorted(words))}")
+    return value
+
+
+def flag(params: Params, name: str) -> bool:
+    """The yes-or-no parameter `name`, no without it, or BadParamsError."""
+    value = params.get(name, False)
+    if not isinstance(value, bool):
+        raise BadParamsError(f"{name}: true or false")
+    return value
+
+
 def only_name(params: Params, pattern: re.Pattern[str], what: str) -> str:
     """The `name` parameter, when it is the only one and safe to pass on.
 
@@ -77,9 +133,7 @@ def only_name(params: Params, pattern: re.Pattern[str], what: str) -> str:
     name = params.get("name")
     if not isinstance(name, str) or pattern.fullmatch(name) is None:
         raise BadParamsError(f"name: not the name of a {what}")
-    others = sorted(set(params) - {"name"})
-    if others:
-        raise BadParamsError(f"{others[0]}: no such parameter")
+    only(params, "name")
     return name
 
 

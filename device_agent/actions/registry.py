@@ -2,10 +2,20 @@
 
 from collections.abc import Mapping
 
+from device_agent.actions.account import LockAccount
 from device_agent.actions.base import Action
+from device_agent.actions.firewall import Firewall
+from device_agent.actions.key import RestrictKey
+from device_agent.actions.logs import EnableAudit, PersistLogs
+from device_agent.actions.mac import EnforceMac
 from device_agent.actions.package import UpgradePackage
+from device_agent.actions.password import SetPasswordPolicy
+from device_agent.actions.port import ClosePort
 from device_agent.actions.rescan import Rescan
+from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
+from device_agent.actions.source import DisableSource
+from device_agent.actions.ssh import SetSsh
 from device_agent.system import System
 
 
@@ -15,4 +25,17 @@ def actions(system: System) -> Mapping[str, Action]:
         "rescan": Rescan(),
         "service.disable": DisableService(system),
         "package.upgrade": UpgradePackage(system),
+        "port.close": ClosePort(system),
+        "key.restrict": RestrictKey(system),
+        "source.disable": DisableSource(system),
+        "firewall.enable": Firewall(system, "enable"),
+        "firewall.allow": Firewall(system, "allow"),
+        "firewall.deny": Firewall(system, "deny"),
+        "password.policy": SetPasswordPolicy(system),
+        "account.lock": LockAccount(system),
+        "ssh.set": SetSsh(system),
+        "logging.persist": PersistLogs(system),
+        "audit.enable": EnableAudit(system),
+        "mac.enforce": EnforceMac(system),
+        "scan.run": RunScan(system),
     }

@@ -1,19 +1,17 @@
-"""Switches a service off: a unit of systemd, or an entry of inetd."""
+"""Switches a service off: a unit of systemd, an entry of inetd or of xinetd."""
 
 from collections.abc import Mapping
 from typing import Final
 
 from device_agent import inetd
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, service_name
-from device_agent.collectors.services import is_booted
-from device_agent.execute import ExecuteError, run
+from device_agent.execute import ExecuteError
 from device_agent.system import System
+from device_agent.systemd import OPENED, STOPPED, Units, needed_by, units_of
 
-_SECONDS: Final = 120.0  # a unit may take its time to stop
 _KINDS: Final = (".service", ".socket")
 _OWN: Final = "cordon-agent"
-_STOPPED: Final = frozenset({"inactive", "failed"})
-_OPENED: Final = frozenset({"enabled", "enabled-runtime"})
+_SHOWN: Final = ("LoadState", "ActiveState", "UnitFileState", "TriggeredBy")
 
 
 class DisableService:
@@ -21,8 +19,10 @@ class DisableService:
 
     is_repeatable = True
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, units: Units | None = None) -> None:
+        """`units`: the service manager, when it is not the system's own."""
         self._system = system
+        self._given = units
 
     def check(self, params: Params) -> None:
         """One parameter, `name`: of a unit with or without its suffix, or of an inetd entry."""
@@ -30,7 +30,7 @@ class DisableService:
             raise BadParamsError("name: this agent does not switch itself off")
 
     def plan(self, params: Params) -> Plan:
-        """Find what the name means, and refuse what something that runs still needs."""
+        """Find what the name means, and refuse when something that runs would stop with it."""
         name = service_name(params)
         units = self._units(name)
         entries = [entry for entry in inetd.entries(self._system) if entry.is_called(name)]
@@ -38,14 +38,13 @@ class DisableService:
             if self._is_switched_off_entry(name):
                 return Plan(was={"is": "disabled, inactive"}, would="nothing", is_needed=False)
             raise ActionError(f"there is no service {name}")
-        for unit, shown in units.items():
-            needed_by = sorted(other for other in shown["RequiredBy"].split() if self._is_active(other))
-            if needed_by:
-                raise ActionError(f"{unit} is needed by {', '.join(needed_by)}")
+        self._refuse_what_is_needed(units)
         was = {"was": _word(units, has_entries=bool(entries))}
         steps = []
         if units:
             was["units"] = " ".join(units)
+            was["enabled"] = " ".join(unit for unit, shown in units.items() if shown["UnitFileState"] in OPENED)
+            was["active"] = " ".join(unit for unit, shown in units.items() if shown["ActiveState"] not in STOPPED)
             steps.append(f"systemctl disable --now {was['units']}")
         if entries:
             was["inetd"] = " ".join(sorted({entry.service for entry in entries}))
@@ -55,8 +54,11 @@ class DisableService:
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Stop and disable the units, comment out the entries."""
-        if "units" in was:
-            self._systemctl("disable", "--now", "--", *was["units"].split())
+        if was.get("units"):
+            # What triggers a service goes first, or it would be started again in between.
+            names = sorted(was["units"].split(), key=lambda unit: unit.endswith(".service"))
+            self._do("disable", *names)
+            self._do("stop", *names)
         if "inetd" in was:
             try:
                 inetd.switch_off(self._system, service_name(params))
@@ -75,16 +77,27 @@ class DisableService:
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Enable and start again what was enabled and ran."""
-        if "units" in was:
-            word = was.get("was", "")
-            if "enabled" in word:
-                self._systemctl("enable", "--", *was["units"].split())
-            if word.endswith(", active"):
-                self._systemctl("start", "--", *was["units"].split())
+        if was.get("enabled"):
+            self._do("enable", *was["enabled"].split())
+        if was.get("active"):
+            self._do("start", *was["active"].split())
         if "inetd" in was:
             inetd.switch_on_again(self._system, service_name(params))
             inetd.reload(self._system)
         return "put back as it was"
+
+    def _refuse_what_is_needed(self, units: Mapping[str, Mapping[str, str]]) -> None:
+        manager = self._manager()
+        for unit, shown in units.items():
+            if manager is None or shown["ActiveState"] in STOPPED:
+                continue
+            try:
+                found = {other: by for other, by in needed_by(manager, unit).items() if other not in units}
+            except ExecuteError as e:
+                raise ActionError(str(e)) from e
+            if found:
+                told = ", ".join(other if by == unit else f"{other} (through {by})" for other, by in found.items())
+                raise ActionError(f"{unit} is needed by {told}: stopping it would stop that too")
 
     def _is_switched_off_entry(self, name: str) -> bool:
         return any(
@@ -93,38 +106,40 @@ class DisableService:
             for line in file.read_text(errors="replace").splitlines()
         )
 
-    def _units(self, name: str) -> dict[str, dict[str, str]]:
-        """Known units of that name, each with what systemd says of it; none where systemd does not run."""
-        if name.startswith("inetd:") or not is_booted(self._system):
+    def _units(self, name: str) -> dict[str, Mapping[str, str]]:
+        """Known units of that name, and what would start them again, each with what systemd says of it."""
+        manager = self._manager()
+        if name.startswith("inetd:") or manager is None:
             return {}
         names = [name] if name.endswith(_KINDS) else [name + kind for kind in _KINDS]
-        shown = {unit: self._show(unit) for unit in names}
-        return {unit: fields for unit, fields in shown.items() if fields.get("LoadState") == "loaded"}
-
-    def _show(self, unit: str) -> dict[str, str]:
-        wanted = "--property=LoadState,ActiveState,UnitFileState,RequiredBy"
-        fields = {"RequiredBy": ""}
-        for line in self._systemctl("show", wanted, "--", unit).splitlines():
-            key, _, value = line.partition("=")
-            fields[key] = value
-        return fields
-
-    def _is_active(self, unit: str) -> bool:
-        return self._show(unit).get("ActiveState") == "active"
-
-    @staticmethod
-    def _systemctl(*arguments: str) -> str:
+        found: dict[str, Mapping[str, str]] = {}
         try:
-            return run(["systemctl", "--no-pager", "--no-ask-password", *arguments], seconds=_SECONDS).out
+            for unit in names:
+                shown = manager.show(unit, *_SHOWN)
+                if shown["LoadState"] == "loaded":
+                    found[unit] = shown
+                    found |= {other: manager.show(other, *_SHOWN) for other in shown["TriggeredBy"].split()}
+        except ExecuteError as e:
+            raise ActionError(str(e)) from e
+        return found
+
+    def _manager(self) -> Units | None:
+        return self._given if self._given is not None else units_of(self._system)
+
+    def _do(self, verb: str, *units: str) -> None:
+        manager = self._manager()
+        assert manager is not None  # it named the units
+        try:
+            manager.do(verb, *units)
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 
 
 def _is_off(shown: Mapping[str, str]) -> bool:
-    return shown.get("ActiveState") in _STOPPED and shown.get("UnitFileState") not in _OPENED
+    return shown["ActiveState"] in STOPPED and shown["UnitFileState"] not in OPENED
 
 
 def _word(units: Mapping[str, Mapping[str, str]], *, has_entries: bool) -> str:
-    is_enabled = has_entries or any(shown.get("UnitFileState") in _OPENED for shown in units.values())
-    is_active = has_entries or any(shown.get("ActiveState") not in _STOPPED for shown in units.values())
+    is_enabled = has_entries or any(shown["UnitFileState"] in OPENED for shown in units.values())
+    is_active = has_entries or any(shown["ActiveState"] not in STOPPED for shown in units.values())
     return f"{'enabled' if is_enabled else 'disabled'}, {'active' if is_active else 'inactive'}"

@@ -81,7 +81,11 @@ def test_a_service_that_is_not_there(root: Path) -> None:
 
 
 def test_every_shipped_action_is_there() -> None:
-    assert set(actions(System())) == {"rescan", "service.disable", "package.upgrade"}
+    assert {
+        "rescan", "service.disable", "port.close", "key.restrict", "package.upgrade", "source.disable",
+        "firewall.enable", "firewall.allow", "firewall.deny", "password.policy", "account.lock", "ssh.set",
+        "logging.persist", "audit.enable", "mac.enforce", "scan.run",
+    } <= set(actions(System()))  # fmt: skip
 
 
 def test_package_upgrade_says_where_it_cannot(tmp_path: Path) -> None:
@@ -156,6 +160,25 @@ def test_a_package_is_upgraded_by_the_real_apt(tmp_path: Path) -> None:
     assert not action.verify(params, again.was).is_reached
     with pytest.raises(ActionError, match="package other is not installed"):
         action.plan({"name": "other"})
+
+
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get and dpkg: a Debian system")
+@pytest.mark.skipif(os.geteuid() != 0, reason="dpkg changes roots only as root")
+def test_security_updates_alone_are_installed_by_the_real_apt(tmp_path: Path) -> None:
+    system = System(_debian_root(tmp_path))
+    action, params = UpgradePackage(system), {"security": True}
+    plan = action.plan(params)
+    assert "for security" in plan.would
+    action.apply(params, plan.was)
+    verified = action.verify(params, plan.was)
+    assert (verified.is_reached, verified.now) == (True, {"is": "0 security updates wait"})
+    assert (system.root / "usr/share/cordon-test/version").read_text() == "2.0"
+
+
+@pytest.mark.parametrize("params", [{}, {"security": False}, {"security": 1}, {"security": True, "name": "x"}])
+def test_an_upgrade_is_of_one_package_or_of_what_is_for_security(params: dict[str, Any]) -> None:
+    with pytest.raises(BadParamsError):
+        UpgradePackage(System()).check(params)
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="needs apt-get and dpkg: a Debian system")

@@ -1,0 +1,269 @@
+"""Actions that change files: planned, applied, verified, undone, below prepared roots of several distributions."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from device_agent.actions.account import LockAccount
+from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError
+from device_agent.actions.edit import MAX_FILE_BYTES, option, read, set_option, write
+from device_agent.actions.key import RestrictKey
+from device_agent.actions.logs import PersistLogs
+from device_agent.actions.mac import EnforceMac
+from device_agent.actions.password import SetPasswordPolicy
+from device_agent.actions.source import DisableSource
+from device_agent.system import System
+
+SHADOW = """root:$y$j9T$abc:19000:0:99999:7:::
+pi:$6$salt$hash:19000:0:99999:7:::
+locked:!$6$salt$hash:19000:0:99999:7::20000:
+daemon:*:19000:0:99999:7:::
+"""
+
+
+def put(root: Path, place: str, text: str, mode: int = 0o644) -> Path:
+    """A file below a prepared root."""
+    path = root / place.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def tree(root: Path) -> dict[str, tuple[str, int]]:
+    """Everything below a root."""
+    return {
+        str(path.relative_to(root)): (path.read_text(), stat.S_IMODE(path.stat().st_mode))
+        for path in root.rglob("*")
+        if path.is_file() and path.name != ".pwd.lock"
+    }
+
+
+def there_and_back(action: Action, params: dict[str, Any], root: Path) -> tuple[str, str]:
+    """Plan, apply, verify, once more, undo; what it was and what it became."""
+    action.check(params)
+    before = tree(root)
+    plan = action.plan(params)
+    assert plan.is_needed
+    assert plan.would
+    assert tree(root) == before, "a plan changes nothing"
+    was = json.loads(json.dumps(dict(plan.was)))  # as it comes back from the journal
+    action.apply(params, was)
+    verified = action.verify(params, was)
+    assert verified.is_reached
+    after = tree(root)
+    assert after != before
+    assert not [name for name in after if ".cordon" in name], "nothing is left beside"
+    action.apply(params, was)
+    assert tree(root) == after, "applying it again, as after a kill in the middle, changes nothing more"
+    again = action.plan(params)
+    assert (again.is_needed, again.would) == (False, "nothing")
+    action.undo(params, was)
+    assert tree(root) == before
+    assert not action.verify(params, was).is_reached
+    return plan.was["was"], verified.now["is"]
+
+
+def test_limits_of_passwords(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/login.defs", "# PASS_MAX_DAYS 1\nPASS_MAX_DAYS\t99999\nUMASK 022\nPASS_MAX_DAYS 9\n")
+    put(tmp_path, "/etc/security/pwquality.conf", "# minlen = 8\nminclass=1\n", 0o600)
+    params = {"max_days": 90, "min_length": 14, "min_classes": 3}
+    was, now = there_and_back(SetPasswordPolicy(System(tmp_path)), params, tmp_path)
+    assert was == "PASS_MAX_DAYS 99999, minclass 1, PASS_MIN_LEN not set, minlen not set"
+    assert now == "PASS_MAX_DAYS 90, minclass 3, PASS_MIN_LEN 14, minlen 14"
+
+
+def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/login.defs", "PASS_MIN_LEN 5\n")
+    there_and_back(SetPasswordPolicy(System(tmp_path)), {"min_length": 14}, tmp_path)
+    with pytest.raises(BadParamsError, match="pwquality is not installed"):
+        SetPasswordPolicy(System(tmp_path)).check({"min_classes": 3})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"max_days": 0}, {"max_days": "90"}, {"max_days": True}, {"min_length": 5}, {"other": 1}, {"min_classes": 5}],
+)
+def test_limits_out_of_bounds_are_refused(tmp_path: Path, params: dict[str, Any]) -> None:
+    with pytest.raises(BadParamsError):
+        SetPasswordPolicy(System(tmp_path)).check(params)
+
+
+@pytest.mark.parametrize(("name", "was"), [("pi", "open"), ("locked", "password locked"), ("daemon", "open")])
+def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, name: str, was: str) -> None:
+    put(tmp_path, "/etc/shadow", SHADOW, 0o640)
+    action = LockAccount(System(tmp_path))
+    plan = action.plan({"name": name})
+    assert "hash" not in json.dumps(dict(plan.was))
+    assert there_and_back(action, {"name": name}, tmp_path) == (was, "locked")
+
+
+def test_accounts_that_are_not_locked(tmp_path: Path) -> None:
+    action = LockAccount(System(tmp_path))
+    for name in ("root", "a b", "-x", "../x", "A:b", ""):
+        with pytest.raises(BadParamsError):
+            action.check({"name": name})
+    with pytest.raises(ActionError, match="no /etc/shadow"):
+        action.plan({"name": "pi"})
+    put(tmp_path, "/etc/shadow", SHADOW)
+    with pytest.raises(ActionError, match="no account nobody"):
+        action.plan({"name": "nobody"})
+
+
+def _key(root: Path, mode: int, folder: int) -> Path:
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    path = put(root, "/etc/ssl/private/device.key", pem.decode(), mode)
+    path.parent.chmod(folder)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("mode", "params", "after"),
+    [(0o644, {}, 0o600), (0o777, {}, 0o600), (0o644, {"keep_group": True}, 0o640), (0o444, {}, 0o400)],
+)
+def test_a_key_is_for_its_owner(tmp_path: Path, mode: int, params: dict[str, Any], after: int) -> None:
+    path = _key(tmp_path, mode, 0o775)
+    params = {"path": "/etc/ssl/private/device.key", **params}
+    was, now = there_and_back(RestrictKey(System(tmp_path)), params, tmp_path)
+    assert f"mode {mode:04o}" in was
+    assert f"mode {after:04o}" in now
+    assert "folder 0755" in now
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o775
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_a_key_is_given_to_root(tmp_path: Path) -> None:
+    path = _key(tmp_path, 0o600, 0o700)
+    os.chown(path, 1234, 1234)
+    action = RestrictKey(System(tmp_path))
+    params: dict[str, Any] = {"path": "/etc/ssl/private/device.key", "own": True}
+    plan = action.plan(params)
+    assert "chown root" in plan.would
+    action.apply(params, plan.was)
+    assert action.verify(params, plan.was).is_reached
+    assert (path.stat().st_uid, path.stat().st_gid) == (0, 1234)
+    action.undo(params, plan.was)
+    assert path.stat().st_uid == 1234
+
+
+def test_only_keys_are_tightened(tmp_path: Path) -> None:
+    action = RestrictKey(System(tmp_path))
+    put(tmp_path, "/etc/motd", "welcome")
+    (tmp_path / "etc/link.key").symlink_to(_key(tmp_path, 0o644, 0o755))
+    for place, why in (("/etc/motd", "not a private key"), ("/etc/link.key", "symbolic"), ("/etc/none", "No such")):
+        with pytest.raises(ActionError, match=why):
+            action.plan({"path": place})
+    with pytest.raises(ActionError, match="not a private key"):
+        action.plan({"path": "/etc"})
+    for bad in ("etc/x", "/etc/../x", "/etc/x\n", "", 7):
+        with pytest.raises(BadParamsError):
+            action.check({"path": bad})
+
+
+SOURCES = {
+    "debian": {
+        "/etc/apt/sources.list": "# main\ndeb http://deb.example/debian bookworm main\n"
+        "deb [trusted=yes] http://x.example/d ./\n",
+        "/etc/apt/sources.list.d/x.sources": "Types: deb\nURIs: http://x.example/d/\nSuites: ./\n\n"
+        "# other\nTypes: deb\nURIs: http://deb.example/debian\nSuites: bookworm\n",
+    },
+    "fedora": {
+        "/etc/yum.repos.d/x.repo": "[main]\nname=Main\nbaseurl=https://f.example/\nenabled=1\n"
+        "[x]\nname=X\nbaseurl=http://x.example/d\nenabled=1\ngpgcheck=0\n",
+    },
+    "alpine": {"/etc/apk/repositories": "https://a.example/main\n@edge http://x.example/d\n"},
+    "openwrt": {"/etc/opkg/customfeeds.conf": "# src/gz off http://x.example/d\nsrc/gz x http://x.example/d\n"},
+}
+
+
+@pytest.mark.parametrize("shape", SOURCES)
+def test_a_package_source_is_switched_off_wherever_it_is_named(tmp_path: Path, shape: str) -> None:
+    for place, text in SOURCES[shape].items():
+        put(tmp_path, place, text)
+    action, params = DisableSource(System(tmp_path)), {"source": "http://x.example/d/"}
+    assert there_and_back(action, params, tmp_path) == ("enabled", "disabled")
+    plan = action.plan(params)
+    action.apply(params, plan.was)
+    for place, text in SOURCES[shape].items():
+        after = (tmp_path / place.lstrip("/")).read_text()
+        kept = [line for line in text.splitlines() if "x.example" not in line and not line.startswith("enabled=")]
+        assert [line for line in kept if line not in after.splitlines()] == [], "others stay as they are"
+
+
+def test_one_stanza_and_one_section_of_several(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/apt/sources.list.d/x.sources", SOURCES["debian"]["/etc/apt/sources.list.d/x.sources"])
+    put(tmp_path, "/etc/yum.repos.d/x.repo", SOURCES["fedora"]["/etc/yum.repos.d/x.repo"])
+    action = DisableSource(System(tmp_path))
+    action.apply({"source": "http://x.example/d"}, {})
+    stanzas = (tmp_path / "etc/apt/sources.list.d/x.sources").read_text().split("\n\n")
+    assert ["Enabled: no" in stanza for stanza in stanzas] == [True, False]
+    sections = (tmp_path / "etc/yum.repos.d/x.repo").read_text().split("[x]")
+    assert ["enabled=0" in section for section in sections] == [False, True]
+    assert action.plan({"source": "main"}).would == "switch main off in /etc/yum.repos.d/x.repo"
+
+
+def test_a_source_that_is_not_there(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/apk/repositories", "https://a.example/main\n")
+    with pytest.raises(ActionError, match="no package source"):
+        DisableSource(System(tmp_path)).plan({"source": "http://x.example/d"})
+    for bad in ("", "a b", "a'b", "-x", 7):
+        with pytest.raises(BadParamsError):
+            DisableSource(System(tmp_path)).check({"source": bad})
+
+
+def test_the_journal_is_kept_on_the_disk(tmp_path: Path) -> None:
+    action = PersistLogs(System(tmp_path))
+    with pytest.raises(ActionError, match="no journald"):
+        action.plan({})
+    put(tmp_path, "/usr/lib/systemd/systemd-journald", "")
+    assert there_and_back(action, {}, tmp_path) == ("as the distribution has it", "persistent")
+
+
+def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
+    action = EnforceMac(System(tmp_path))
+    with pytest.raises(ActionError, match="neither SELinux nor AppArmor"):
+        action.plan({})
+    put(tmp_path, "/etc/selinux/config", "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=targeted\n")
+    was, now = there_and_back(action, {}, tmp_path)
+    assert was == "selinux: permissive, kernel not loaded"
+    assert now == "selinux: enforcing, kernel not loaded"
+    put(tmp_path, "/etc/selinux/config", "SELINUX=disabled\n")
+    with pytest.raises(ActionError, match="disabled: it needs every file labelled"):
+        action.plan({})
+
+
+def test_what_is_too_large_or_no_text_is_not_changed(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/login.defs", "x" * (MAX_FILE_BYTES + 1))
+    with pytest.raises(ActionError, match="larger than"):
+        SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90})
+    (tmp_path / "etc/login.defs").write_bytes(b"\xff\xfe")
+    with pytest.raises(ActionError, match="not text"):
+        SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90})
+
+
+def test_a_link_is_not_followed_out_of_a_prepared_root(tmp_path: Path) -> None:
+    outside = put(tmp_path, "outside", "as it was")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/file").symlink_to(outside)
+    with pytest.raises(ActionError, match="a link"):
+        write(System(tmp_path / "root"), "/file", "changed")
+    assert outside.read_text() == "as it was"
+
+
+def test_options_in_files() -> None:
+    assert set_option("A 1\n#B 2\nA 3\n", "A", "9", " ") == "A 9\n#B 2\n"
+    assert set_option("", "A", "9", "=") == "A=9\n"
+    assert (option("x\nA = 5\n", "A"), option(None, "A"), option("#A 1", "A")) == ("5", "not set", "not set")
+
+
+def test_what_is_kept_for_undoing_is_named_so_that_it_never_travels(tmp_path: Path) -> None:
+    put(tmp_path, "/etc/login.defs", "PASS_MAX_DAYS 1\n")
+    was = SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90}).was
+    assert [key for key, text in was.items() if "PASS_MAX_DAYS 1\\n" in text] == [KEPT + "files"]
+    assert read(System(tmp_path), "/etc/none") is None
