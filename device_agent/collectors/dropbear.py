@@ -32,6 +32,8 @@ def collect(system: System) -> dict[str, Any] | None:
         "state": "ok",
         "server": "dropbear",
         "resolved": False,
+        "empty_passwords": None,
+        "weak_algorithms": None,
         "x11_forwarding": False,
         "interactive_login": False,
         **section,
