@@ -3,6 +3,7 @@
 import os
 import selectors
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ DEFAULT_SECONDS: Final = 20.0
 MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024  # of standard output; a program that says more is stopped
 _MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error that are kept
 _CHUNK: Final = 64 * 1024
+_CANCEL_SECONDS: Final = 0.5  # between two looks whether to stop
 _ERROR_TEXT: Final = 200  # characters of a program's last words that go into a reason
 _KEPT_VARIABLES: Final = ("PATH", "HOME")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -39,6 +41,7 @@ def run(
     environment: Mapping[str, str] | None = None,
     ok: frozenset[int] = frozenset({0}),
     max_bytes: int = MAX_OUTPUT_BYTES,
+    cancelled: threading.Event | None = None,
 ) -> Done:
     """Run `argv` without a shell, with an empty standard input and the C locale.
 
@@ -48,6 +51,7 @@ def run(
         environment: variables beside PATH, HOME and LC_ALL.
         ok: exit statuses that are no error.
         max_bytes: it is killed when it writes more to standard output.
+        cancelled: it is killed within a second when this is set.
 
     Raises:
         ExecuteError: it is missing, too slow, too talkative, or ended with another status.
@@ -62,7 +66,7 @@ def run(
             env=_environment(environment),
             start_new_session=True,
         ) as process:
-            out, err = _read(process, name, time.monotonic() + seconds, seconds, max_bytes)
+            out, err = _read(process, name, seconds, max_bytes, cancelled)
             status = process.wait()
     except FileNotFoundError as e:
         raise ExecuteError(f"{name} is not installed") from e
@@ -83,11 +87,12 @@ def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
 
 
 def _read(
-    process: subprocess.Popen[bytes], name: str, deadline: float, seconds: float, max_bytes: int
+    process: subprocess.Popen[bytes], name: str, seconds: float, max_bytes: int, cancelled: threading.Event | None
 ) -> tuple[bytes, bytes]:
     assert process.stdout is not None
     assert process.stderr is not None
     out, err = bytearray(), bytearray()
+    deadline = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ, out)
         selector.register(process.stderr, selectors.EVENT_READ, err)
@@ -96,7 +101,10 @@ def _read(
             if left <= 0:
                 _kill(process)
                 raise ExecuteError(f"{name} did not end within {seconds:g} s")
-            for key, _ in selector.select(left):
+            if cancelled is not None and cancelled.is_set():
+                _kill(process)
+                raise ExecuteError(f"{name} was ended because the agent stops")
+            for key, _ in selector.select(left if cancelled is None else min(left, _CANCEL_SECONDS)):
                 chunk = os.read(key.fd, _CHUNK)
                 if not chunk:
                     selector.unregister(key.fileobj)

@@ -85,14 +85,16 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from device_agent.runtime import run
+    from device_agent.runtime import Reload, run
     from device_agent.settings import load
     from device_agent.system import System
 
     stop = threading.Event()
+    reload = Reload(threading.Event(), lambda: load(arguments.config))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    run(load(arguments.config), System(is_root_user=os.geteuid() == 0), stop)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.wanted.set())
+    run(load(arguments.config), System(is_root_user=os.geteuid() == 0), stop, reload=reload)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:

@@ -2,34 +2,43 @@
 
 import gc
 import logging
+import os
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from device_agent import __version__
 from device_agent.actions.base import Action
+from device_agent.actions.integrity import Rebaseline
 from device_agent.actions.registry import actions as all_actions
 from device_agent.clock import Clock
 from device_agent.collectors.base import Collector
+from device_agent.collectors.integrity import Integrity
 from device_agent.collectors.registry import collectors_for
 from device_agent.collectors.scan import Scanner
 from device_agent.commands import Commands
 from device_agent.domain.guard import Guard
 from device_agent.domain.report import Sender, findings_of
 from device_agent.errors import AgentError, SettingsError
+from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
 from device_agent.link import Goodbye, Link
+from device_agent.notify import Notifier
 from device_agent.reporter import Reporter
 from device_agent.settings import Settings, read_secret
 from device_agent.system import System
+from device_agent.tool_runs import ToolRuns
 from schemas.events import Status
 from schemas.signing import parse_public_key
 from schemas.topics import Down
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-_STOP_SECONDS: Final = 5.0  # for the command that runs
+_STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
+_TICK_SECONDS: Final = 1.0  # between two looks whether to reload, and signs of life
 _log = logging.getLogger(__name__)
 
 
@@ -46,6 +55,14 @@ def sender_of(device_id: str) -> Sender:
     return Sender(device_id=device_id, boot_id=boot_id(), agent=__version__)
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """How a running agent gets a new configuration: `wanted` is set by whoever wants it, `load` reads it."""
+
+    wanted: threading.Event
+    load: Callable[[], Settings]
+
+
 class Agent:
     """The running agent; `with` starts and stops it."""
 
@@ -56,8 +73,11 @@ class Agent:
         system: System,
         collectors: Mapping[str, Collector],
         actions: Mapping[str, Action],
+        *,
+        watch: IntrusionWatch | None = None,
+        runs: ToolRuns | None = None,
     ) -> None:
-        """Put it together.
+        """Put it together; `watch` follows intrusion monitors, `runs` are the tools that the agent runs by itself.
 
         Raises:
             AgentError: the state folder or a file of the connection cannot be used.
@@ -67,8 +87,7 @@ class Agent:
         self._stopping = threading.Event()
         self._scan_wanted = threading.Event()
         self._force = False
-        sender = sender_of(settings.device_id)
-        self._sender = sender
+        self._sender = sender = sender_of(settings.device_id)
         # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
         self._scanner = Scanner(system, collectors)
@@ -94,6 +113,9 @@ class Agent:
             threading.Thread(target=self._scan_loop, name="scan", daemon=True),
             threading.Thread(target=self._report_loop, name="report", daemon=True),
         ]
+        self._watch, self._runs = watch, runs
+        if watch is not None:
+            self._threads.append(threading.Thread(target=self._watch_loop, name="watch", daemon=True))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -108,8 +130,14 @@ class Agent:
         self._stopping.set()
         self._scan_wanted.set()
         self._reporter.wake.set()
+        if self._runs is not None:
+            self._runs.stop()
         self._commands.stop(_STOP_SECONDS)
         self._link.stop()
+        deadline = time.monotonic() + _STOP_SECONDS
+        # A scan may take long; it looks itself whether it still counts.
+        for thread in self._threads[1:]:
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._journal.close()
 
     def rescan(self) -> None:
@@ -138,7 +166,10 @@ class Agent:
         while not self._stopping.is_set():
             self._scan_wanted.clear()
             force, self._force = self._force, False
-            self._reporter.found(findings_of(self._scanner.scan()), force=force)
+            findings = findings_of(self._scanner.scan())
+            if self._stopping.is_set():
+                return  # the journal may belong to another by now
+            self._reporter.found(findings, force=force)
             if is_first:
                 self._give_back_memory()
                 is_first = False
@@ -160,6 +191,27 @@ class Agent:
             if not self._reporter.wake.wait(min(wait, self._settings.report.heartbeat_every)):
                 self._commands.tell()
 
+    def _watch_loop(self) -> None:
+        assert self._watch is not None
+        while not self._stopping.wait(self._settings.intrusion.poll):
+            self._watch.step(self._link.publish, is_online=self._link.is_connected)
+        self._watch.close()
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every thread lives."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no command is under way, so that the agent may be put together anew."""
+        return not self._journal.unfinished()
+
+    @property
+    def status(self) -> str:
+        """In a few words, for whoever supervises it."""
+        return "connected to the broker" if self._link.is_connected else "not connected to a broker"
+
     def _online(self) -> bytes:
         return self._status("online", with_time=True)
 
@@ -179,8 +231,11 @@ def run(
     *,
     collectors: Mapping[str, Collector] | None = None,
     actions: Mapping[str, Action] | None = None,
+    reload: Reload | None = None,
 ) -> None:
     """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
+
+    With `reload` a new configuration is taken when that is asked for; a wrong one changes nothing.
 
     Raises:
         AgentError: it cannot start, or one of its threads broke.
@@ -192,18 +247,73 @@ def run(
         broken.append(f"{args.exc_type.__name__}: {args.exc_value}")
         stop.set()
 
+    notifier = Notifier.of(os.environ)
     before, threading.excepthook = threading.excepthook, hook
     try:
-        with Agent(
-            settings,
-            Clock(),
-            system,
-            collectors or collectors_for(settings),
-            all_actions(system) if actions is None else actions,
-        ):
-            _log.info("agent %s runs as %s", __version__, settings.device_id)
-            stop.wait()
+        fresh: Settings | None = settings
+        agent = _assemble(settings, system, collectors, actions)
+        while fresh is not None:
+            settings = fresh
+            with agent:
+                _log.info("agent %s runs as %s", __version__, settings.device_id)
+                notifier.ready(f"reports as {settings.device_id}")
+                fresh = _serve(agent, stop, reload, notifier)
+                if fresh is None:
+                    notifier.stopping()
+            if fresh is not None:
+                agent, fresh = _renewed(fresh, settings, system, collectors, actions)
     finally:
         threading.excepthook = before
     if broken:
         raise AgentError(broken[0])
+
+
+def _assemble(
+    settings: Settings,
+    system: System,
+    collectors: Mapping[str, Collector] | None,
+    actions: Mapping[str, Action] | None,
+) -> Agent:
+    clock = Clock()
+    state_dir = settings.agent.state_dir
+    integrity = Integrity(settings.integrity, state_dir, is_keeper=True)
+    if actions is None:
+        actions = {**all_actions(system), "integrity.rebaseline": Rebaseline(integrity, system)}
+    if collectors is not None:
+        return Agent(settings, clock, system, collectors, actions)
+    runs = ToolRuns(settings.tools, state_dir)
+    collectors = collectors_for(settings, runs=runs, integrity=integrity)
+    watch = IntrusionWatch(settings.intrusion, state_dir, system, settings.device_id, clock)
+    return Agent(settings, clock, system, collectors, actions, watch=watch, runs=runs)
+
+
+def _serve(agent: Agent, stop: threading.Event, reload: Reload | None, notifier: Notifier) -> Settings | None:
+    """Wait for the end (None), or for a new configuration."""
+    while not stop.wait(_TICK_SECONDS):
+        if agent.is_well:
+            notifier.alive(time.monotonic(), agent.status)
+        # What a command has begun belongs to the agent that took it.
+        if reload is None or not reload.wanted.is_set() or not agent.is_idle:
+            continue
+        reload.wanted.clear()
+        notifier.reloading()
+        try:
+            return reload.load()
+        except AgentError as e:
+            _log.error("the configuration stays as it was: %s", e)
+            notifier.ready("the new configuration is wrong, the old one stays")
+    return None
+
+
+def _renewed(
+    fresh: Settings,
+    old: Settings,
+    system: System,
+    collectors: Mapping[str, Collector] | None,
+    actions: Mapping[str, Action] | None,
+) -> tuple[Agent, Settings]:
+    try:
+        return _assemble(fresh, system, collectors, actions), fresh
+    except AgentError as e:
+        _log.error("the configuration stays as it was: %s", e)
+        return _assemble(old, system, collectors, actions), old

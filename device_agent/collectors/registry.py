@@ -19,8 +19,13 @@ from device_agent.collectors import (
 )
 from device_agent.collectors.base import Collector
 from device_agent.collectors.certificates import CertificateCollector, Wanted
+from device_agent.collectors.integrity import Integrity
+from device_agent.collectors.intrusion import Intrusion
 from device_agent.collectors.keys import KeyCollector
-from device_agent.settings import Settings
+from device_agent.collectors.lynis import Lynis
+from device_agent.collectors.openscap import Openscap
+from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
+from device_agent.tool_runs import ToolRuns
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
@@ -37,11 +42,20 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "disk": disk.collect,
     "mac": mac.collect,
     "logging": logging_.collect,
+    "lynis": Lynis(ToolSettings()),
+    "openscap": Openscap(ToolSettings()),
+    "intrusion": Intrusion(IntrusionSettings()),
+    "integrity": Integrity(IntegritySettings(), DEFAULT_STATE_DIR, is_keeper=False),
 }
 
 
-def collectors_for(settings: Settings) -> Mapping[str, Collector]:
-    """The collectors, those that the configuration speaks of with what it says."""
+def collectors_for(
+    settings: Settings, *, runs: ToolRuns | None = None, integrity: Integrity | None = None
+) -> Mapping[str, Collector]:
+    """The collectors, those that the configuration speaks of with what it says.
+
+    The running agent gives the tools that it may run and the keeper of the baseline; without them both are only read.
+    """
     mqtt, certificates = settings.mqtt, settings.certificates
     wanted = Wanted(
         paths=certificates.paths,
@@ -56,4 +70,8 @@ def collectors_for(settings: Settings) -> Mapping[str, Collector]:
         **COLLECTORS,
         "keys": KeyCollector(settings.keys.paths, mqtt.key),
         "certificates": CertificateCollector(wanted),
+        "lynis": Lynis(settings.tools, runs),
+        "openscap": Openscap(settings.tools, runs),
+        "intrusion": Intrusion(settings.intrusion),
+        "integrity": integrity or Integrity(settings.integrity, settings.agent.state_dir, is_keeper=False),
     }

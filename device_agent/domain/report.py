@@ -30,6 +30,8 @@ from schemas.sections.system import (
     MAX_UNCOVERED,
     MAX_UNITS,
 )
+from schemas.sections.tools import MAX_CHANGES as MAX_FILE_CHANGES
+from schemas.sections.tools import MAX_LYNIS_FINDINGS, MAX_XCCDF_RULES
 
 # The lists of each section that can grow without limit, and how many of their entries a report may carry.
 _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
@@ -51,6 +53,9 @@ _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "ssh": {"ports": MAX_PORTS, "weak_algorithms": MAX_ALGORITHMS, "overrides": MAX_OVERRIDES, "gaps": MAX_GAPS},
     "disk": {"mounts": MAX_MOUNTS, "swaps": MAX_SWAPS, "fscrypt": MAX_MOUNTS, "gaps": MAX_GAPS},
     "mac": {"gaps": MAX_GAPS},
+    "lynis": {"findings": MAX_LYNIS_FINDINGS},
+    "openscap": {"rules": MAX_XCCDF_RULES},
+    "integrity": {"changes": MAX_FILE_CHANGES},
     "logging": {"remote_targets": MAX_TARGETS, "gaps": MAX_GAPS},
 }
 _SHRINK: Final = 0.8  # of each list, when a report is still too large

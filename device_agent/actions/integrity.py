@@ -1,0 +1,60 @@
+"""Takes the watched files as they are now for good: what an operator orders after an update of theirs."""
+
+from collections.abc import Mapping
+
+from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified
+from device_agent.collectors.base import CannotTellError, Section
+from device_agent.collectors.integrity import Integrity
+from device_agent.system import System
+
+
+class Rebaseline:
+    """`integrity.rebaseline`: the changes that were found become the new baseline."""
+
+    is_repeatable = True
+
+    def __init__(self, integrity: Integrity, system: System) -> None:
+        self._integrity = integrity
+        self._system = system
+
+    def check(self, params: Params) -> None:
+        """Takes no parameters: what is accepted is everything, or nothing."""
+        if params:
+            raise BadParamsError(f"{min(params)}: no such parameter")
+
+    def plan(self, params: Params) -> Plan:
+        """Count what would be accepted; a damaged baseline is replaced too."""
+        del params
+        try:
+            section = self._look()
+        except CannotTellError as e:
+            return Plan({"was": str(e)}, would="take a new baseline")
+        count = int(section["changed"])
+        was = {"was": f"{count} changes", "baseline_at": str(section["baseline_at"])}
+        return Plan(was, would=f"accept {count} changes", is_needed=count > 0)
+
+    def apply(self, params: Params, was: Mapping[str, str]) -> None:
+        """Take the new baseline, and keep the old one beside it."""
+        del params, was
+        try:
+            self._integrity.rebaseline(self._system)
+        except OSError as e:
+            raise ActionError(f"the baseline cannot be written: {e.strerror}") from e
+
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+        """Nothing differs from the baseline."""
+        del params, was
+        try:
+            section = self._look()
+        except CannotTellError as e:
+            raise ActionError(str(e)) from e
+        now = {"is": f"{section['changed']} changes", "baseline_at": str(section["baseline_at"])}
+        return Verified(section["changed"] == 0, now)
+
+    def undo(self, params: Params, was: Mapping[str, str]) -> str:
+        """Put the old baseline back."""
+        del params, was
+        return "the old baseline is back" if self._integrity.restore() else "there was no baseline before"
+
+    def _look(self) -> Section:
+        return self._integrity.changes(self._system)

@@ -1,0 +1,1 @@
+"""Follows what intrusion monitors write, and turns it into few, bounded events."""

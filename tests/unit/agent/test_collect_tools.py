@@ -1,0 +1,296 @@
+"""Lynis and OpenSCAP: real reports, prepared ones, damaged ones."""
+
+import os
+import shutil
+import subprocess
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent import lynis_report, xccdf
+from device_agent.collectors.base import CannotTellError, NoMeaningError
+from device_agent.collectors.lynis import Lynis
+from device_agent.collectors.openscap import Openscap
+from device_agent.domain.report import findings_of
+from device_agent.execute import ExecuteError, run
+from device_agent.settings import ToolSettings
+from device_agent.system import System
+from device_agent.tool_runs import ToolRuns
+
+HERE: Final = Path(__file__).parent
+BENCHMARK: Final = HERE / "openscap" / "benchmark.xml"
+PROFILE: Final = "xccdf_org.example.cordon_profile_all"
+FAILS: Final = "xccdf_org.example.cordon_rule_fails"
+# As Lynis 3.0.8 wrote them on Debian 12.
+REPORT: Final = """\
+# Lynis Report
+report_version_major=1
+report_version_minor=0
+report_datetime_start={start}
+lynis_version=3.0.8
+os=Linux
+suggestion[]=LYNIS|This release is more than 4 months old. Check the website or GitHub.|-|-|
+suggestion[]=BOOT-5264|Consider hardening system services|Run '/usr/bin/systemd-analyze security SERVICE'|-|
+suggestion[]=AUTH-9286|Configure minimum password age in /etc/login.defs|-|-|
+suggestion[]=AUTH-9286|Configure maximum password age in /etc/login.defs|-|-|
+exception_event[]=BOOT-5104:001|Unknown service manager|
+manual_event[]=AUTH-9328:03
+vulnerable_package[]=openssl
+vulnerable_package[]=libssl3
+warning[]=PKGS-7392|Found one or more vulnerable packages.|-|-|
+lynis_tests_done=238
+report_datetime_end={start}
+hardening_index=56
+tests_executed=HRDN-7231|HRDN-7230|
+finish=true
+"""
+
+
+def report_text(days_ago: int = 0) -> str:
+    then = datetime.now(UTC).astimezone() - timedelta(days=days_ago, minutes=5)
+    return REPORT.format(start=then.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def _put(root: Path, place: str, content: str | bytes) -> Path:
+    path = root / place.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def _lynis(root: Path, **settings: Any) -> dict[str, Any]:
+    return dict(Lynis(ToolSettings.model_validate(settings))(System(root)))
+
+
+def _sent(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """The section as a report would carry it."""
+    sent: dict[str, Any] = findings_of({name: section}).sections[name]
+    return sent
+
+
+def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
+    _put(tmp_path, "/var/log/lynis-report.dat", report_text(days_ago=9))
+    section = _sent("lynis", _lynis(tmp_path))
+    assert section["state"] == "ok"
+    assert (section["version"], section["hardening_index"], section["tests"]) == ("3.0.8", 56, 238)
+    assert (section["age_days"], section["complete"], section["damaged_lines"]) == (9, True, 0)
+    assert (section["warnings"], section["suggestions"], section["vulnerable_packages"]) == (1, 4, 2)
+    assert [(one["test"], one["kind"]) for one in section["findings"]] == [
+        ("PKGS-7392", "warning"),
+        ("AUTH-9286", "suggestion"),
+        ("AUTH-9286", "suggestion"),
+        ("BOOT-5264", "suggestion"),
+        ("LYNIS", "suggestion"),
+    ]
+    assert section["findings"][3]["message"].endswith("; Run '/usr/bin/systemd-analyze security SERVICE'")
+
+
+def test_without_lynis_the_section_has_no_meaning_and_without_a_report_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError, match="not installed"):
+        _lynis(tmp_path)
+    _put(tmp_path, "/usr/sbin/lynis", "")
+    with pytest.raises(CannotTellError, match="never run"):
+        _lynis(tmp_path)
+    _put(tmp_path, "/srv/own.dat", report_text())
+    assert _lynis(tmp_path, lynis_report="/srv/own.dat")["warnings"] == 1
+
+
+def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None:
+    path = _put(
+        tmp_path, "/var/log/lynis-report.dat", report_text()[:-40] + "\nhardening_index=999\n\x00\xff garbage\n"
+    )
+    section = _sent("lynis", _lynis(tmp_path))
+    assert (section["complete"], section["damaged_lines"], section["warnings"]) == (False, 3, 1)
+    path.write_bytes(b"GIF89a\x00\x01" * 50)
+    with pytest.raises(CannotTellError, match="not a report of Lynis"):
+        _lynis(tmp_path)
+
+
+def test_a_very_long_line_costs_itself(tmp_path: Path) -> None:
+    _put(tmp_path, "/var/log/lynis-report.dat", report_text() + "warning[]=X-1|" + "y" * 200_000 + "\n")
+    section = _lynis(tmp_path)
+    assert (section["warnings"], section["damaged_lines"]) == (1, 4)
+
+
+def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path) -> None:
+    many = "".join(f"suggestion[]=T-{number:05}|s|-|-|\n" for number in range(500))
+    _put(tmp_path, "/var/log/lynis-report.dat", report_text() + many)
+    section = _sent("lynis", _lynis(tmp_path))
+    assert (section["suggestions"], section["findings"][0]["kind"]) == (504, "warning")
+    assert len(section["findings"]) + section["truncated"] == 505
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_report_of_root_needs_root(tmp_path: Path) -> None:
+    _put(tmp_path, "/var/log/lynis-report.dat", report_text()).chmod(0)
+    with pytest.raises(CannotTellError, match="needs root"):
+        _lynis(tmp_path)
+
+
+@given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(REPORT.encode().splitlines(keepends=True)))))
+def test_whatever_a_report_contains_it_is_read(lines: list[bytes]) -> None:
+    report = lynis_report.parse(lines)
+    assert 0 <= report.damaged <= report.lines <= len(lines)
+
+
+# As OpenSCAP 1.3.7 wrote it for benchmark.xml, shortened.
+RESULT: Final = f"""<?xml version="1.0" encoding="UTF-8"?>
+<Benchmark xmlns="http://checklists.nist.gov/xccdf/1.2" id="xccdf_org.example.cordon_benchmark_small" resolved="1">
+  <title>A small benchmark</title>
+  <Group id="g"><title>Files</title>
+    <Rule selected="true" id="{FAILS}" severity="high"><title>A file that nobody
+      has is there, &lt;certainly&gt;</title></Rule>
+  </Group>
+  <TestResult id="t" start-time="2026-11-23T14:07:38+00:00" end-time="2026-11-23T14:07:39+00:00">
+    <benchmark href="benchmark.xml" id="xccdf_org.example.cordon_benchmark_small"/>
+    <title>OSCAP Scan Result</title>
+    <profile idref="{PROFILE}"/>
+    <rule-result idref="passes" severity="medium"><result>pass</result></rule-result>
+    <rule-result idref="{FAILS}" time="2026-11-23T14:07:38+00:00" severity="high" weight="1.0">
+      <result>fail</result><check system="x"><check-content-ref name="n" href="oval.xml"/></check>
+    </rule-result>
+    <rule-result idref="odd" severity="severe"><result>exploded</result></rule-result>
+    <score system="urn:xccdf:scoring:flat" maximum="7.000000">3</score>
+    <score system="urn:xccdf:scoring:default" maximum="100.000000">49.600</score>
+  </TestResult>
+</Benchmark>
+"""
+SETTINGS: Final = {"openscap_results": ["/r/*.xml"]}
+
+
+def _openscap(root: Path, **settings: Any) -> dict[str, Any]:
+    return dict(Openscap(ToolSettings.model_validate({**SETTINGS, **settings}))(System(root)))
+
+
+def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
+    _put(tmp_path, "/r/one.xml", RESULT)
+    section = _sent("openscap", _openscap(tmp_path))
+    (scan,) = section["scans"]
+    assert (scan["benchmark"], scan["profile"]) == ("xccdf_org.example.cordon_benchmark_small", PROFILE)
+    assert (scan["score"], scan["complete"]) == (50, True)
+    assert scan["results"] == {"pass": 1, "fail": 1, "unknown": 1}
+    assert section["rules"] == [
+        {"rule": FAILS, "result": "fail", "severity": "high", "title": "A file that nobody has is there, <certainly>"},
+        {"rule": "odd", "result": "unknown", "severity": "unknown", "title": ""},
+    ]
+    assert section["unreadable"] == []
+
+
+def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
+    _put(tmp_path, "/r/one.xml", RESULT[: RESULT.index('<rule-result idref="odd"')])
+    section = _sent("openscap", _openscap(tmp_path))
+    assert (section["scans"][0]["complete"], section["scans"][0]["results"]) == (False, {"pass": 1, "fail": 1})
+    assert "not XML to its end" in section["unreadable"][0]
+
+
+def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
+    collector = Openscap(ToolSettings.model_validate(SETTINGS))
+    _put(tmp_path, "/r/old.xml", RESULT)
+    first = collector(System(tmp_path))
+    newer = RESULT.replace('end-time="2026-11-23', 'end-time="2026-11-24').replace("<result>fail", "<result>fixed")
+    _put(tmp_path, "/r/new.xml", newer)
+    _put(tmp_path, "/r/other.xml", "<html/>")
+    section = _sent("openscap", dict(collector(System(tmp_path))))
+    assert first["scans"][0]["results"]["fail"] == 1
+    assert section["scans"][0]["results"] == {"pass": 1, "fixed": 1, "unknown": 1}
+    assert section["unreadable"] == [f"{tmp_path}/r/other.xml: no XCCDF result in it"]
+
+
+def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
+    bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
+    _put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
+    with pytest.raises(CannotTellError, match="document type declaration"):
+        _openscap(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("<a>" * 1000, "nested deeper"),
+        ('<a b="' + "x" * 3_000_000, "a tag longer than"),
+        ('<?xml version="1.0" encoding="klingon"?><a/>', "not XML"),
+        ("", "not XML"),
+    ],
+)
+def test_what_would_cost_too_much_is_refused(text: str, why: str) -> None:
+    data = text.encode()
+    found = xccdf.parse(data[at : at + 65536] for at in range(0, max(1, len(data)), 65536))
+    assert (found.scans, why in found.trouble) == ([], True), found.trouble
+
+
+@given(st.integers(0, len(RESULT)), st.integers(0, 40), st.binary(max_size=40), st.integers(1, 4096))
+def test_whatever_a_result_contains_it_is_read(at: int, gone: int, put: bytes, size: int) -> None:
+    data = RESULT.encode()[:at] + put + RESULT.encode()[at + gone :]
+    found = xccdf.parse(data[start : start + size] for start in range(0, len(data), size))
+    assert len(found.trouble) < 200
+    for scan in found.scans:
+        assert set(scan.results) <= set(xccdf.RESULTS)
+
+
+def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError):
+        _openscap(tmp_path)
+    _put(tmp_path, "/usr/bin/oscap", "")
+    with pytest.raises(CannotTellError, match="never run"):
+        _openscap(tmp_path)
+
+
+@pytest.mark.skipif(shutil.which("oscap") is None, reason="oscap is not installed (Debian: openscap-scanner)")
+@pytest.mark.parametrize("option", ["--results", "--results-arf"])
+def test_what_the_real_openscap_writes(option: str, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    argv = ["oscap", "xccdf", "eval", "--profile", PROFILE, option, str(tmp_path / "r" / "x.xml"), BENCHMARK.name]
+    done = subprocess.run(argv, cwd=BENCHMARK.parent, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    section = _sent("openscap", _openscap(tmp_path))
+    (scan,) = section["scans"]
+    assert (scan["complete"], scan["age_days"], scan["score"]) == (True, 0, 50)
+    assert scan["results"] == {"pass": 1, "fail": 1, "notchecked": 1, "notselected": 1}
+    assert [(one["rule"], one["severity"]) for one in section["rules"]] == [(FAILS, "high")]
+
+
+def _until_done(runs: ToolRuns, tool: str) -> None:
+    deadline = time.monotonic() + 60
+    while runs.told(tool) == "its first run is under way":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(shutil.which("oscap") is None, reason="oscap is not installed (Debian: openscap-scanner)")
+def test_the_agent_runs_openscap_itself_where_it_is_allowed(tmp_path: Path) -> None:
+    settings = ToolSettings(run=("openscap",), openscap_content=BENCHMARK, openscap_profile=PROFILE)
+    system = System(is_root_user=True)
+    runs = ToolRuns(settings, tmp_path)
+    runs.consider("lynis", system)
+    assert runs.told("lynis") == ""
+    runs.consider("openscap", system)
+    _until_done(runs, "openscap")
+    assert runs.told("openscap") == ""
+    section = Openscap(settings, runs)(system)
+    assert FAILS in [one["rule"] for one in section["rules"]]
+    assert runs.places.openscap.stat().st_mode & 0o077 == 0
+
+
+def test_a_tool_that_is_missing_or_needs_root_says_so(tmp_path: Path) -> None:
+    settings = ToolSettings(run=("openscap",), openscap_content=tmp_path / "none.xml")
+    runs = ToolRuns(settings, tmp_path)
+    runs.consider("openscap", System(is_root_user=False))
+    assert runs.told("openscap") == "running it needs root"
+    runs.consider("openscap", System(is_root_user=True))
+    _until_done(runs, "openscap")
+    assert runs.told("openscap").startswith("running it failed: nice ended with status")
+
+
+def test_a_program_ends_when_the_agent_stops() -> None:
+    stop = threading.Event()
+    threading.Timer(0.2, stop.set).start()
+    started = time.monotonic()
+    with pytest.raises(ExecuteError, match="because the agent stops"):
+        run(["sleep", "60"], cancelled=stop)
+    assert time.monotonic() - started < 30

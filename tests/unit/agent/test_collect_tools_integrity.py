@@ -1,0 +1,228 @@
+"""Watched files: what changed is noticed, with when; bounds, damage, and taking a new baseline."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.actions.base import BadParamsError
+from device_agent.actions.integrity import Rebaseline
+from device_agent.collectors.base import CannotTellError
+from device_agent.collectors.integrity import Integrity
+from device_agent.domain.report import findings_of
+from device_agent.integrity_state import DamagedError, load
+from device_agent.settings import IntegritySettings
+from device_agent.system import System
+
+START: Final = 1_790_000_000.0  # 2026-09-21
+
+
+class Device:
+    """A prepared root, its state folder, and a clock that is turned by hand."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        self.root = folder / "root"
+        self.state = folder / "state"
+        self.now = START
+        self.options = {"paths": ["/etc", "/opt/app"], "every": "10m", **options}
+        self.put("/etc/passwd", "root:x:0:0\n")
+        self.put("/etc/app.conf", "a=1\n")
+        self.put("/opt/app/run", "#!/bin/sh\n")
+        self.keeper = self.made()
+
+    def made(self, *, is_keeper: bool = True) -> Integrity:
+        wanted = IntegritySettings.model_validate(self.options)
+        return Integrity(wanted, self.state, is_keeper=is_keeper, now=lambda: self.now)
+
+    def put(self, place: str, text: str) -> Path:
+        path = self.root / place.lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def look(self, keeper: Integrity | None = None, *, later: float = 600.0) -> dict[str, Any]:
+        self.now += later
+        section: dict[str, Any] = findings_of({"integrity": dict((keeper or self.keeper)(System(self.root)))}).sections[
+            "integrity"
+        ]
+        return section
+
+    def changes(self, **options: Any) -> dict[str, str]:
+        return {one["path"]: one["change"] for one in self.look(**options)["changes"]}
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    device = Device(tmp_path)
+    first = device.look()
+    assert (first["state"], first["changed"], first["complete"], first["files"]) == ("ok", 0, True, 5)
+    return device
+
+
+def test_every_kind_of_change_is_noticed(device: Device) -> None:
+    device.put("/etc/passwd", "root:x:0:0\nevil:x:0:0\n")
+    device.put("/etc/new", "")
+    (device.root / "etc/app.conf").unlink()
+    (device.root / "opt/app/run").chmod(0o777)
+    assert device.changes() == {
+        "/etc/app.conf": "removed",
+        "/etc/new": "added",
+        "/etc/passwd": "content",
+        "/opt/app/run": "mode",
+    }
+    (device.root / "opt/app/run").unlink()
+    (device.root / "opt/app/run").symlink_to("/bin/sh")
+    assert device.changes()["/opt/app/run"] == "kind"
+
+
+def test_when_it_was_noticed_is_remembered_and_gone_when_it_is_put_back(device: Device) -> None:
+    path = device.put("/etc/passwd", "changed\n")
+    os.utime(path, (0, START))
+    (noticed,) = device.look()["changes"]
+    assert noticed["seen_at"].startswith("2026-09-21T")
+    assert noticed["modified_at"].startswith("2026-09-21T")
+    (again,) = device.look(device.made(), later=7200)["changes"]
+    assert again == noticed
+    device.put("/etc/passwd", "root:x:0:0\n")
+    assert device.changes() == {}
+
+
+def test_an_unchanged_device_has_an_unchanged_section(device: Device) -> None:
+    device.put("/etc/passwd", "changed\n")
+    first = device.look()
+    assert device.look(later=5000.0) == first
+    assert device.look(device.made(), later=200_000.0) == first
+
+
+def test_the_files_are_looked_at_when_it_is_time(device: Device) -> None:
+    device.put("/etc/passwd", "changed\n")
+    assert device.changes(later=60.0) == {}
+    assert device.changes(later=540.0) == {"/etc/passwd": "content"}
+
+
+def test_content_is_read_again_once_a_day_whatever_the_metadata_says(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.look()
+    # As if the stamp had been forged: the baseline claims today's stamp for another content.
+    state = device.state / "integrity.json"
+    raw = json.loads(state.read_text())
+    raw["files"]["/etc/passwd"][1] = "0" * 64
+    state.write_text(json.dumps(raw))
+    device.keeper = device.made()
+    assert device.changes() == {}
+    assert device.changes(later=90_000.0) == {"/etc/passwd": "content"}
+
+
+def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device) -> None:
+    device.put("/etc/passwd", "changed\n")
+    assert device.changes() == {"/etc/passwd": "content"}
+    action = Rebaseline(device.keeper, System(device.root))
+    with pytest.raises(BadParamsError):
+        action.check({"path": "/etc"})
+    action.check({})
+    plan = action.plan({})
+    assert (plan.was["was"], plan.would, plan.is_needed) == ("1 changes", "accept 1 changes", True)
+    device.now += 1
+    action.apply({}, plan.was)
+    verified = action.verify({}, plan.was)
+    assert (verified.is_reached, verified.now["is"]) == (True, "0 changes")
+    assert device.changes() == {}
+    assert not action.plan({}).is_needed
+    assert action.undo({}, plan.was) == "the old baseline is back"
+    assert device.changes() == {"/etc/passwd": "content"}
+    assert action.undo({}, plan.was) == "there was no baseline before"
+
+
+def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device) -> None:
+    (device.state / "integrity.json").write_text("{}")
+    with pytest.raises(CannotTellError, match=r"damaged.*integrity\.rebaseline"):
+        device.look()
+    action = Rebaseline(device.keeper, System(device.root))
+    assert action.plan({}).is_needed
+    action.apply({}, {})
+    assert action.verify({}, {}).is_reached
+
+
+def test_only_the_running_agent_takes_a_baseline(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    with pytest.raises(CannotTellError, match="no baseline yet"):
+        device.look(device.made(is_keeper=False))
+    assert not device.state.exists()
+    device.look()
+    device.put("/etc/passwd", "changed\n")
+    assert device.look(device.made(is_keeper=False))["changed"] == 1
+
+
+def test_what_the_configuration_newly_watches_is_no_change(device: Device) -> None:
+    device.put("/srv/data", "x")
+    device.options["paths"] = ["/etc", "/srv"]
+    device.keeper = device.made()
+    section = device.look()
+    assert (section["changed"], section["roots"]) == (0, ["/etc", "/srv"])
+    device.put("/srv/data", "y")
+    assert device.changes() == {"/srv/data": "content"}
+
+
+def test_bounds_are_told(tmp_path: Path) -> None:
+    device = Device(tmp_path / "few", max_files=3)
+    section = device.look()
+    assert (section["complete"], section["files"], section["changed"]) == (False, 3, 0)
+    device = Device(tmp_path / "small", max_mib=1)
+    (device.root / "etc/huge").write_bytes(bytes(2 * 1024 * 1024))
+    section = device.look()
+    assert (section["complete"], section["changed"]) == (False, 0)
+
+
+def test_more_changes_than_a_report_carries_are_cut_and_counted(device: Device) -> None:
+    for number in range(300):
+        device.put(f"/etc/extra/{number:03}", "")
+    section = device.look()
+    assert (section["changed"], len(section["changes"]) + section["truncated"]) == (301, 301)
+
+
+def test_links_are_not_followed_and_pipes_not_waited_for(device: Device, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("s")
+    (device.root / "etc/link").symlink_to(tmp_path / "outside")
+    os.mkfifo(device.root / "etc/pipe")
+    assert device.changes() == {"/etc/link": "added", "/etc/pipe": "added"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
+    (device.root / "etc/passwd").chmod(0)
+    section = device.look()
+    assert (section["unread"], section["changed"]) == (1, 0)
+
+
+def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
+    keeper = Integrity(IntegritySettings(), tmp_path, is_keeper=True)
+    section = findings_of({"integrity": dict(keeper(System()))}).sections["integrity"]
+    assert (section["state"], section["changed"]) == ("ok", 0)
+    assert section["files"] > 5
+    assert load(tmp_path / "integrity.json") is not None
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whatever_the_baseline_contains_it_is_read_or_called_damaged(data: st.DataObject) -> None:
+    import tempfile
+
+    good = (
+        '{"v":1,"taken_at":"2026-11-23T10:00:00+00:00","roots":["/etc"],"unread":0,"read_all_at":1.5,'
+        '"noticed":{"/etc/a":["content","2026-11-23T10:00:00+00:00"]},"files":{"/etc/a":["file","ab",1,2,3,4,5,6,7]}}'
+    )
+    at = data.draw(st.integers(0, len(good)))
+    text = good[:at] + data.draw(st.text(max_size=5)) + good[at + data.draw(st.integers(0, 9)) :]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "integrity.json"
+        path.write_text(text)
+        try:
+            baseline = load(path)
+        except DamagedError:
+            return
+        assert baseline is not None
