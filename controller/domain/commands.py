@@ -6,11 +6,13 @@ from typing import Final
 from controller.domain.device import OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import CommandRecord, SendCommand
+from controller.domain.evolve import evolve
 from schemas.commands import CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
 # An end reported this much after expiry is still believed: the device may have begun in time and worked for long.
 END_GRACE: Final = 3600.0
+RESEND_AFTER: Final = 30.0  # seconds
 MAX_OPEN: Final = 16  # commands of one device that have not ended
 _MILLISECONDS: Final = 1000
 
@@ -55,6 +57,14 @@ def send_again(draft: Draft) -> None:
     """The device is back: whatever has not ended may have been lost with its session."""
     for command in draft.device.commands:
         if draft.now < command.expires_at:
+            _send(draft, command)
+
+
+def send_lost(draft: Draft) -> None:
+    """The device is there and has begun nothing of what it was sent a while ago: that may have been lost on the way."""
+    for command in draft.device.commands:
+        waits = command.state is CommandState.SCHEDULED and draft.now < command.expires_at
+        if waits and draft.now - command.sent_at >= RESEND_AFTER:
             _send(draft, command)
 
 
@@ -107,6 +117,7 @@ def _replace(draft: Draft, old: OpenCommand, new: OpenCommand) -> None:
 
 
 def _send(draft: Draft, command: OpenCommand) -> None:
+    _replace(draft, command, evolve(command, sent_at=draft.now))
     draft.effects.append(
         SendCommand(
             effect_id=draft.next_effect_id(),

@@ -66,6 +66,7 @@ class OpenCommand:
     by: str
     rule: str = ""
     dry_run: bool = False
+    sent_at: float = 0.0  # when it was last asked to be sent, Unix seconds
 
 
 @dataclass(frozen=True, slots=True)

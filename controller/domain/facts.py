@@ -46,6 +46,14 @@ class Missing:
     reason: str
 
 
+# Made once: most reports leave out the same.
+_NOT_REPORTED: Final = {
+    section: dict.fromkeys(facts, Missing(Result.UNKNOWN, f"{section}: not reported"))
+    for section, facts in _FACTS_OF.items()
+}
+_NOT_FOUND_OUT: Final = {fact: Missing(Result.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE}
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of one device.
@@ -66,15 +74,14 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
     for name, read in _READERS:
         section = getattr(sections, name)
         if section is None:
-            reason = Missing(Result.UNKNOWN, f"{name}: not reported")
-            missing.update(dict.fromkeys(_FACTS_OF[name], reason))
+            missing.update(_NOT_REPORTED[name])
         elif isinstance(section, Unavailable):
             reason = Missing(Result(section.state), f"{name}: {section.reason}")
             missing.update(dict.fromkeys(_FACTS_OF[name], reason))
         else:
             for fact, value in read(section).items():
                 if value is None:
-                    missing[fact] = Missing(Result.UNKNOWN, f"{fact}: {_why(section, fact)}")
+                    missing[fact] = _why(section, fact)
                 else:
                     known[fact] = value
             cut = getattr(section, "truncated", 0)
@@ -91,9 +98,11 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
     return Facts(known, missing, partial)
 
 
-def _why(section: Any, fact: str) -> str:
+def _why(section: Any, fact: str) -> Missing:
     """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
     told: tuple[str, ...] = getattr(section, "problems", ()) or getattr(section, "gaps", ())
+    if not told:
+        return _NOT_FOUND_OUT[fact]
     field = f"{_FIELDS.get(fact, fact)}: "
     own = tuple(one.removeprefix(field) for one in told if one.startswith(field))
-    return "; ".join((own or told)[:_PROBLEMS_TOLD]) or "not found out by the device"
+    return Missing(Result.UNKNOWN, f"{fact}: {'; '.join((own or told)[:_PROBLEMS_TOLD])}")

@@ -123,6 +123,7 @@ def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
         digest == device.digest
         and bool(digest)
         and not device.rules
+        and not device.commands
         and device.case is None
         and not device.stale
         and device.judged_by == policies.version
@@ -132,6 +133,7 @@ def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
 def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     device = draft.device
     _seen(draft, event.received_at)
+    commands.send_lost(draft)
     if not device.digest or event.digest != device.digest:
         draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
         return

@@ -17,7 +17,7 @@ from controller.domain.effects import (
     SendCommand,
 )
 from controller.domain.policy import Level
-from controller.ports.broker import BAN_MARK, BrokerControl, Grade, KeepRules, Proof, Rules
+from controller.ports.broker import BrokerControl, Grade, KeepRules, Proof, Rules
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
 from controller.ports.messages import Messages
 from controller.service.keeper import Keeper
@@ -116,17 +116,20 @@ class Enforcer:
         if grade in (Grade.PROVEN, Grade.KNOWN):
             return None
         if grade is Grade.UNSEEN:
-            if await self._is_banned_for(effect):
+            if await self._is_out_by_our_hand(effect):
                 return None
             return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
         reason = "the broker lets this client in without any proof of who it is"
         return Done(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
 
-    async def _is_banned_for(self, effect: Containing) -> bool:
-        """Whether an earlier attempt for the same case has ended the session itself, after it was vouched for."""
-        mark = f"{BAN_MARK}{effect.case_id}"
+    async def _is_out_by_our_hand(self, effect: Containing) -> bool:
+        """Whether a ban of ours is why the device has no session.
+
+        An earlier attempt, or an earlier case, was vouched for and ended it. Nobody is shut out by going on who is not
+        shut out already.
+        """
         async for ban in self._broker.bans():
-            if ban.kind == "clientid" and ban.who == effect.device_id and ban.by == mark:
+            if ban.kind == "clientid" and ban.who == effect.device_id and ban.is_ours:
                 return True
         return False
 

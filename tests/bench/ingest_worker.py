@@ -53,7 +53,19 @@ async def _keeper(path: Path) -> tuple[SqliteStore, Keeper]:
     return store, keeper
 
 
-async def _drain(port: int, keeper: Keeper, messages: int) -> float:
+class _Bridge:
+    """One ingest over the connections of all phases, as one controller has it over its reconnects."""
+
+    link: PahoMessages
+
+    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+        self.link.acknowledge(messages)
+
+    def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        return self.link.publish(topic, payload, expiry_seconds=expiry_seconds)
+
+
+async def _drain(port: int, bridge: _Bridge, ingest: Ingest, messages: int) -> float:
     """Messages a second from the first message to the last acknowledgement, receipts confirmed."""
     options = LinkOptions(
         servers=(f"mqtt://127.0.0.1:{port}",),
@@ -62,8 +74,8 @@ async def _drain(port: int, keeper: Keeper, messages: int) -> float:
         receive_maximum=RECEIVE_MAXIMUM,
         max_queued=100_000,
     )
-    link = PahoMessages(options, rand=random.random, log=_quiet)
-    ingest = Ingest(link, keeper, _quiet)
+    link = bridge.link = PahoMessages(options, rand=random.random, log=_quiet)
+    ingest.counts.clear()
     async with asyncio.TaskGroup() as group:
         running = group.create_task(link.run())
         first = await link.receive(512)
@@ -138,13 +150,15 @@ async def _serve(argv: list[str]) -> None:
         await _lines(bare)
         return
     store, keeper = await _keeper(Path(argv[2]))
+    bridge: Any = _Bridge()
+    ingest = Ingest(bridge, keeper, _quiet)
 
     async def cordon(word: str, rest: str) -> str:
         if word == "rss":
             return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f}"
         if word == "run":
             return f"{await _growth(keeper, int(argv[1])):.2f}"
-        return f"{await _drain(int(argv[1]), keeper, int(rest)):.1f}"
+        return f"{await _drain(int(argv[1]), bridge, ingest, int(rest)):.1f}"
 
     await _lines(cordon)
     await store.close()

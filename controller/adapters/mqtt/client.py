@@ -1,6 +1,7 @@
 """paho with our socket under it, and the MQTT 5 properties we send: what differs between the versions is here."""
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal
 
 from paho.mqtt import client as paho
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Version = Literal["5", "3.1.1"]
 
+_EXPIRIES_KEPT: Final = 256  # different seconds
 _PUBLISH_OVERHEAD: Final = 32  # bytes: fixed header, lengths, packet id, message expiry
 
 
@@ -87,10 +89,30 @@ class PahoClient(paho.Client):
             raise ValueError(f"{size} bytes, the broker takes {self.max_packet}")
         properties = None
         if expiry_seconds is not None and self._five:
-            properties = _properties(PacketTypes.PUBLISH)
-            properties.MessageExpiryInterval = max(1, round(expiry_seconds))
+            properties = _expiring(max(1, round(expiry_seconds)))
         info = self.publish(topic, payload, qos=1, properties=properties)
         return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+
+class _Packed(Properties):
+    """Properties of a PUBLISH that are encoded once: a receipt goes out for every report, all with much the same."""
+
+    _encoded: bytes
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # its constructor carries no annotations
+        self.MessageExpiryInterval = seconds
+        # Its own `__setattr__` knows only the names of MQTT.
+        object.__setattr__(self, "_encoded", super().pack())  # type: ignore[no-untyped-call]
+
+    def pack(self) -> bytes:
+        """What the properties are on the wire."""
+        return self._encoded
+
+
+@lru_cache(maxsize=_EXPIRIES_KEPT)
+def _expiring(seconds: int) -> Properties:
+    return _Packed(seconds)
 
 
 def _properties(packet: int) -> Properties:

@@ -6,6 +6,7 @@ from math import inf
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.commands import RESEND_AFTER
 from controller.domain.contain import PROBATION, REFUSAL_PAUSE
 from controller.domain.device import Case
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
@@ -149,9 +150,15 @@ def test_a_repair_is_sent_with_the_containment_and_a_bounded_number_of_times() -
     assert sent == MAX_REMEDIES
 
 
-def test_a_repair_under_way_is_not_asked_for_twice() -> None:
+def test_a_repair_under_way_is_not_asked_for_twice_but_may_be_sent_again() -> None:
     play = given(device(), RULES).when(reported("repairable"))
-    play.when(beat(at=START + REMEDY_PAUSE), at=START + REMEDY_PAUSE).then_nothing()
+    (sent,) = play.state.commands
+    play.when(beat(at=START + RESEND_AFTER - 1), at=START + RESEND_AFTER - 1).then_nothing()
+    play = play.when(beat(at=START + RESEND_AFTER), at=START + RESEND_AFTER)
+    (again,) = play.effects
+    assert isinstance(again, SendCommand)
+    assert (again.command_id, again.counter) == (sent.command_id, sent.counter)
+    play.when(beat(at=START + REMEDY_PAUSE - 1), at=START + REMEDY_PAUSE - 1).then_nothing()
 
 
 def test_no_repair_is_sent_to_an_isolated_device_but_when_it_steps_down() -> None:

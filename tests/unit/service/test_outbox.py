@@ -7,7 +7,7 @@ import pytest
 
 from controller.domain.events import OperatorCommanded, OperatorContained, OperatorReleased, StatusChanged
 from controller.domain.policy import Level
-from controller.ports.broker import AccessRule, Grade, restriction
+from controller.ports.broker import AccessRule, Ban, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
 from controller.service.outbox import CONTAINING, SENDING
 from tests.support.reports import full, incoming
@@ -113,6 +113,25 @@ async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
         assert "containment refused" in await place.audited("edge-1")
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 23, 24))])
         assert place.keeper.devices["edge-1"].case is None
+
+
+async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
+        place.broker.grades["edge-1"] = Grade.UNSEEN
+        place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/earlier", "", 0.0, None)
+        await place.drain()
+        assert place.outbox.pending == 0
+        assert "containment proven" in await place.audited("edge-1")
+
+
+async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
+        place.broker.grades["edge-1"] = Grade.UNSEEN
+        place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "somebody", "", 0.0, None)
+        await place.drain()
+        assert "containment in trouble" in await place.audited("edge-1")
 
 
 async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
