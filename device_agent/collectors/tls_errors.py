@@ -17,9 +17,10 @@ _SECONDS: Final = 20.0
 _PLACES: Final = ("/var/log/journal", "/run/log/journal")
 _SUBJECT: Final = re.compile(r"\b(?:ssl|tls|x509)|certificate|openssl", re.IGNORECASE)
 _COMPLAINT: Final = re.compile(
-    r"error:[0-9A-F]{8}:|handshake (?:fail|error)|(?:verif(?:y|ication)|validation) fail|alert (?:bad|unknown|"
-    r"certificate|handshake|protocol)|wrong version number|no shared cipher|unsupported protocol|certificate (?:has )?expired|"
-    r"unknown ca\b|bad certificate|self[- ]signed certificate|(?:ssl|tls)\w* error|ssl_error",
+    r"error:[0-9A-F]{8}:|handshake (?:fail|error)|(?:verif(?:y|ication)|validation) fail"
+    r"|alert (?:bad|unknown|certificate|handshake|protocol)|wrong version number|no shared cipher|unsupported protocol"
+    r"|certificate (?:has )?expired|unknown ca\b|bad certificate|self[- ]signed certificate"
+    r"|(?:ssl|tls)\w* error|ssl_error",
     re.IGNORECASE,
 )
 # What the agent's own link says must not count as a finding about the device again and again.
