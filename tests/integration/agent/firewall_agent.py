@@ -1,0 +1,51 @@
+"""The agent with the real firewall actions, as a process for a network namespace; everything else is the real one.
+
+`python -m tests.integration.agent.firewall_agent CONFIG [apply]`. Its table's copies are kept beside CONFIG. With
+`apply` it kills itself as kill -9 does, right after the rules were loaded.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from device_agent.actions.base import Action, Params
+from device_agent.actions.firewall import Firewall, Table
+from device_agent.actions.port import ClosePort
+from device_agent.collectors.base import Section
+from device_agent.runtime import run
+from device_agent.settings import load
+from device_agent.system import System
+
+
+class _DiesAfter(Firewall):
+    def apply(self, params: Params, was: Mapping[str, str]) -> None:
+        super().apply(params, was)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(config: Path, die_at: str) -> None:
+    def quick(system: System) -> Section:
+        del system
+        return {"state": "ok", "id": "test", "version": "1", "kernel": "1", "machine": "none"}
+
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    system = System(is_root_user=True)
+    table = Table(config.parent / "run", config.parent / "firewall.nft")
+    kind = _DiesAfter if die_at else Firewall
+    actions: dict[str, Action] = {
+        "firewall.enable": kind(system, "enable", table),
+        "firewall.allow": kind(system, "allow", table),
+        "firewall.deny": kind(system, "deny", table),
+        "port.close": ClosePort(system, None, table),
+    }
+    run(load(config), system, stop, collectors={"os": quick}, actions=actions)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

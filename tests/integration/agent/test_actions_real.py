@@ -1,0 +1,328 @@
+"""Actions on real parts of a system: a running sshd, unit files by the real systemctl, sockets of the kernel."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from device_agent.actions.base import ActionError, BadParamsError
+from device_agent.actions.logs import EnableAudit
+from device_agent.actions.port import ClosePort
+from device_agent.actions.scan_run import RunScan
+from device_agent.actions.service import DisableService
+from device_agent.actions.ssh import SetSsh
+from device_agent.execute import ExecuteError
+from device_agent.system import System
+from device_agent.systemd import UnitFiles
+from tests.integration.agent.helpers import wait_for
+from tests.support.mosquitto import free_port
+
+SSHD: Final = shutil.which("sshd")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+needs_sshd = pytest.mark.skipif(SSHD is None, reason="needs sshd (Debian: openssh-server)")
+needs_systemctl = pytest.mark.skipif(shutil.which("systemctl") is None, reason="needs systemctl")
+
+
+@pytest.fixture
+def ssh_root(tmp_path: Path) -> Path:
+    """A root with the configuration of an SSH server of its own."""
+    folder = tmp_path / "etc/ssh"
+    folder.mkdir(parents=True)
+    key = folder / "host_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    Path("/run/sshd").mkdir(exist_ok=True)
+    (folder / "sshd_config").write_text(
+        f"# ours\nPort {free_port()}\nListenAddress 127.0.0.1\nHostKey {key}\nPidFile {tmp_path}/sshd.pid\n"
+        "PasswordAuthentication yes\nMaxAuthTries 6\n"
+    )
+    return tmp_path
+
+
+@contextlib.contextmanager
+def running_sshd(root: Path) -> Iterator[int]:
+    """A real sshd on that configuration; yields its port."""
+    config = root / "etc/ssh/sshd_config"
+    port = int(config.read_text().split("Port ")[1].split()[0])
+    assert SSHD is not None
+    with subprocess.Popen([SSHD, "-D", "-e", "-f", str(config)], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: (root / "sshd.pid").exists() and _banner(port), "sshd to answer")
+            yield port
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def _banner(port: int) -> bytes:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+            return connection.recv(64)
+    except OSError:
+        return b""
+
+
+def _methods(port: int) -> str:
+    """How the running server would let somebody in, as it says to a client."""
+    argv = ["ssh", "-v", "-p", str(port), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]
+    argv += ["-o", "UserKnownHostsFile=/dev/null", "-o", "PreferredAuthentications=none", "nobody@127.0.0.1", "true"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=30).stderr
+    lines = [line for line in said.splitlines() if "Authentications that can continue" in line]
+    return lines[0].rpartition(": ")[2] if lines else ""
+
+
+@needs_root
+@needs_sshd
+def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) -> None:
+    config = ssh_root / "etc/ssh/sshd_config"
+    before = config.read_text()
+    action, params = SetSsh(System(ssh_root)), {"option": "PasswordAuthentication", "value": "no"}
+    with running_sshd(ssh_root) as port:
+        assert "password" in _methods(port)
+        action.check(params)
+        plan = action.plan(params)
+        assert "sshd -t" in plan.would
+        assert config.read_text() == before, "a plan changes nothing"
+        action.apply(params, plan.was)
+        verified = action.verify(params, plan.was)
+        assert (verified.is_reached, verified.now) == (True, {"is": "passwordauthentication no"})
+        wait_for(lambda: "password" not in (_methods(port) or "password"), "sshd to have read it again")
+        assert action.undo(params, plan.was) == "put back as it was"
+        assert config.read_text() == before
+        wait_for(lambda: "password" in _methods(port), "sshd to have read the old one again")
+
+
+@needs_root
+@needs_sshd
+def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: Path) -> None:
+    action = SetSsh(System(ssh_root))
+    for option, value in (
+        ("MaxAuthTries", 3),
+        ("PermitRootLogin", "no"),
+        ("MaxAuthTries", 4),
+        ("X11Forwarding", False),
+    ):
+        params: dict[str, Any] = {"option": option, "value": value}
+        action.check(params)
+        action.apply(params, action.plan(params).was)
+        assert action.verify(params, {}).is_reached
+    text = (ssh_root / "etc/ssh/sshd_config").read_text()
+    assert text.startswith(
+        "# cordon: begin\nMaxAuthTries 4\nPermitRootLogin no\nX11Forwarding no\n# cordon: end\n# ours\n"
+    )
+
+
+@needs_root
+@needs_sshd
+def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> None:
+    config = ssh_root / "etc/ssh/sshd_config"
+    action, params = SetSsh(System(ssh_root)), {"option": "MaxAuthTries", "value": "3"}
+    plan = action.plan(params)
+    config.write_text(config.read_text() + "NoSuchWord yes\n")
+    broken = config.read_text()
+    with pytest.raises(ActionError, match="sshd refuses it"):
+        action.apply(params, plan.was)
+    assert config.read_text() == broken
+    assert [path.name for path in config.parent.iterdir() if "cordon" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("PermitRootLogin", "yes"),
+        ("AuthorizedKeysCommand", "/bin/sh"),
+        ("MaxAuthTries", 99),
+        ("MaxAuthTries", "3\nPermitRootLogin yes"),
+        ("PasswordAuthentication", None),
+        ("", "yes"),
+    ],
+)
+def test_ssh_options_that_are_not_set(option: str, value: Any) -> None:
+    with pytest.raises(BadParamsError):
+        SetSsh(System()).check({"option": option, **({} if value is None else {"value": value})})
+
+
+class RecordedSystemd:
+    """systemd as one was recorded: enabling is done by the real `systemctl --root`, what runs is remembered here."""
+
+    def __init__(self, root: Path, recorded: Mapping[str, Mapping[str, str]]) -> None:
+        self._files = UnitFiles(System(root))
+        self._recorded = recorded
+        self.active = {unit for unit, fields in recorded.items() if fields.get("ActiveState", "active") == "active"}
+        self.done: list[tuple[str, ...]] = []
+        self.refuses = ""
+
+    def show(self, unit: str, *properties: str) -> Mapping[str, str]:
+        known = dict(self._files.show(unit, *properties))
+        known |= {key: value for key, value in self._recorded.get(unit, {}).items() if key in properties}
+        if "ActiveState" in properties:
+            known["ActiveState"] = "active" if unit in self.active else "inactive"
+        return known
+
+    def do(self, verb: str, *units: str) -> None:
+        self.done.append((verb, *units))
+        if verb == self.refuses:
+            raise ExecuteError(f"systemctl {verb} ended with status 1: recorded")
+        self._files.do(verb, *units)
+        if verb == "stop":
+            self.active -= set(units)
+        if verb == "start":
+            self.active |= set(units)
+
+
+@pytest.fixture
+def unit_root(tmp_path: Path) -> Path:
+    """A root with unit files of a telnet server, of what needs it, and of auditd."""
+    folder = tmp_path / "usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    for name in ("telnetd", "gateway", "auditd"):
+        (folder / f"{name}.service").write_text(
+            f"[Service]\nExecStart=/usr/sbin/{name}\n[Install]\nWantedBy=multi-user.target\n"
+        )
+    (folder / "telnetd.socket").write_text("[Socket]\nListenStream=23\n[Install]\nWantedBy=sockets.target\n")
+    for unit in ("telnetd.service", "telnetd.socket", "gateway.service"):
+        subprocess.run(["systemctl", f"--root={tmp_path}", "-q", "enable", unit], check=True, capture_output=True)
+    return tmp_path
+
+
+def _enabled(root: Path) -> set[str]:
+    return {path.name for path in (root / "etc/systemd/system").rglob("*.*") if path.is_symlink()}
+
+
+@needs_systemctl
+def test_units_below_a_root_are_disabled_by_the_real_systemctl(unit_root: Path) -> None:
+    action, params = DisableService(System(unit_root)), {"name": "telnetd"}
+    plan = action.plan(params)
+    assert plan.would == "systemctl disable --now telnetd.service telnetd.socket"
+    assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
+    action.apply(params, plan.was)
+    assert _enabled(unit_root) == {"gateway.service"}
+    assert action.verify(params, plan.was).now == {"is": "disabled, inactive"}
+    assert not action.plan(params).is_needed
+    action.undo(params, plan.was)
+    assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
+
+
+@needs_systemctl
+@pytest.mark.recorded_fake
+def test_what_would_stop_with_a_service_is_named_and_nothing_is_done(unit_root: Path) -> None:
+    systemd = RecordedSystemd(
+        unit_root,
+        {
+            "telnetd.service": {"RequiredBy": "gateway.service idle.service", "TriggeredBy": "telnetd.socket"},
+            "gateway.service": {"BoundBy": "cordon-agent.service"},
+            "cordon-agent.service": {},
+            "idle.service": {"ActiveState": "inactive"},
+        },
+    )
+    action = DisableService(System(unit_root), systemd)
+    with pytest.raises(ActionError) as caught:
+        action.plan({"name": "telnetd"})
+    assert str(caught.value) == (
+        "telnetd.service is needed by gateway.service, cordon-agent.service (through gateway.service): "
+        "stopping it would stop that too"
+    )
+    assert systemd.done == []
+
+
+@needs_systemctl
+@pytest.mark.recorded_fake
+def test_a_service_is_stopped_after_what_triggers_it_and_put_back_when_that_fails(unit_root: Path) -> None:
+    systemd = RecordedSystemd(unit_root, {"telnetd.service": {"TriggeredBy": "telnetd.socket"}, "telnetd.socket": {}})
+    action, params = DisableService(System(unit_root), systemd), {"name": "telnetd.service"}
+    plan = action.plan(params)
+    action.apply(params, plan.was)
+    assert systemd.done[1] == ("stop", "telnetd.socket", "telnetd.service")
+    assert action.verify(params, plan.was).is_reached
+    assert _enabled(unit_root) == {"gateway.service"}
+    action.undo(params, plan.was)
+    systemd.refuses = "stop"
+    with pytest.raises(ActionError, match="recorded"):
+        action.apply(params, plan.was)
+    action.undo(params, plan.was)
+    assert systemd.active == {"telnetd.service", "telnetd.socket"}
+    assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
+
+
+@needs_systemctl
+def test_auditd_starts_by_itself(unit_root: Path) -> None:
+    action = EnableAudit(System(unit_root))
+    plan = action.plan({})
+    action.apply({}, plan.was)
+    assert action.verify({}, plan.was).is_reached
+    assert "auditd.service" in _enabled(unit_root)
+    assert not action.plan({}).is_needed
+    action.undo({}, plan.was)
+    assert "auditd.service" not in _enabled(unit_root)
+    (unit_root / "usr/lib/systemd/system/auditd.service").unlink()
+    with pytest.raises(ActionError, match="auditd is not installed"):
+        action.plan({})
+
+
+@needs_systemctl
+@pytest.mark.recorded_fake
+def test_a_port_is_closed_by_the_service_behind_it(unit_root: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    net, process = unit_root / "proc/net", unit_root / "proc/77"
+    net.mkdir(parents=True)
+    (process / "fd").mkdir(parents=True)
+    (process / "comm").write_text("telnetd\n")
+    (process / "cgroup").write_text("0::/system.slice/telnetd.service\n")
+    (process / "fd/3").symlink_to(f"socket:[{os.fstat(listener.fileno()).st_ino}]")
+    table = Path("/proc/self/net/tcp").read_text()
+    (net / "tcp").write_text(table)
+    listener.close()
+    systemd = RecordedSystemd(unit_root, {"telnetd.service": {}, "telnetd.socket": {}})
+    action, params = ClosePort(System(unit_root), systemd), {"port": port}
+    action.check(params)
+    plan = action.plan(params)
+    assert (plan.was["by"], plan.would) == ("service telnetd.service", "systemctl disable --now telnetd.service")
+    assert action.proof_seconds(params, plan.was) == 0.0
+    action.apply(params, plan.was)
+    (net / "tcp").write_text(table.splitlines()[0] + "\n")
+    assert action.verify(params, plan.was).now == {"is": "closed"}
+    assert systemd.active == {"telnetd.socket"}
+    assert not action.plan(params).is_needed
+    action.undo(params, plan.was)
+    assert systemd.active == {"telnetd.service", "telnetd.socket"}
+
+
+@needs_root
+def test_a_tool_that_is_not_installed_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    action = RunScan(System(is_root_user=True))
+    action.check({"tool": "lynis"})
+    with pytest.raises(ActionError, match="lynis is not installed"):
+        action.plan({"tool": "lynis"})
+    with pytest.raises(BadParamsError):
+        action.check({"tool": "rm"})
+
+
+@needs_root
+@pytest.mark.recorded_fake
+def test_a_scan_counts_when_its_report_is_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "lynis"
+    program.write_text(f"#!{sys.executable}\nimport sys\nopen(sys.argv[-1], 'w').write('report_version_major=1')\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    report = tmp_path / "log/lynis-report.dat"
+    action, params = RunScan(System(is_root_user=True), {"lynis": report}), {"tool": "lynis"}
+    plan = action.plan(params)
+    assert plan.would.startswith("lynis audit system")
+    assert not report.exists()
+    action.apply(params, plan.was)
+    assert action.verify(params, plan.was).is_reached
+    again = action.plan(params)
+    assert not action.verify(params, again.was).is_reached
+    time.sleep(0.01)
+    action.apply(params, again.was)
+    assert action.verify(params, again.was).is_reached

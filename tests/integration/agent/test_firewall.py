@@ -1,0 +1,286 @@
+"""The firewall of a device in a network namespace of its own, with a real broker outside of it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from device_agent import nft
+from device_agent.actions.base import ActionError, BadParamsError
+from device_agent.actions.firewall import Firewall, Table
+from device_agent.nft import Rules
+from device_agent.system import System
+from tests.integration.agent.helpers import AgentProcess, FakeController, wait_for, write_config
+from tests.support.mosquitto import Mosquitto, free_port
+
+_TOOLS: Final = ("ip", "nft")
+_MISSING: Final = [name for name in _TOOLS if shutil.which(name) is None]
+
+
+def _why_not() -> str:
+    if os.geteuid() != 0:
+        return "needs root: network namespaces"
+    if _MISSING:
+        return f"needs {' and '.join(_MISSING)} (Debian: iproute2, nftables)"
+    made = subprocess.run(["ip", "netns", "add", "cordon-probe"], capture_output=True, text=True, check=False)
+    subprocess.run(["ip", "netns", "del", "cordon-probe"], capture_output=True, check=False)
+    return "" if made.returncode == 0 else f"no network namespaces here: {made.stderr.strip()}"
+
+
+_WHY_NOT: Final = _why_not()
+needs_namespaces = pytest.mark.skipif(bool(_WHY_NOT), reason=_WHY_NOT or "they are here")
+# Every packet past the connection table: what is established is not known, so that closing the firewall cuts it.
+_NO_TRACKING: Final = """table inet raw {
+ chain in { type filter hook prerouting priority raw; notrack
+ }
+ chain out { type filter hook output priority raw; notrack
+ }
+}
+"""
+
+
+class _Agent(AgentProcess):
+    def __init__(self, config: Path, namespace: str) -> None:
+        super().__init__(config)
+        self._namespace = namespace
+
+    def start(self) -> None:
+        argv = ["ip", "netns", "exec", self._namespace, sys.executable, "-m", "tests.integration.agent.firewall_agent"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([*argv, str(self._config), *self.die_at.split()], stdout=log, stderr=log)
+
+
+@dataclass
+class Place:
+    """A device in its namespace, the broker outside, and a controller that hears it."""
+
+    namespace: str
+    address: str
+    folder: Path
+    agent: _Agent
+    controller: FakeController
+
+    def inside(self, *argv: str, given: str = "") -> str:
+        """Run a program where the device is."""
+        full = ["ip", "netns", "exec", self.namespace, *argv]
+        return subprocess.run(full, input=given, capture_output=True, text=True, check=False, timeout=30).stdout
+
+    def table(self) -> str:
+        """Our table as the kernel has it; empty when it has none."""
+        return self.inside("nft", "list", "table", "inet", "cordon")
+
+    def order(self, action: str, command_id: str, **params: Any) -> None:
+        """Send a command."""
+        self.controller.command(self.controller.envelope(action, command_id=command_id, **params))
+
+    def end(self, command_id: str) -> dict[str, Any]:
+        """How it ended."""
+        found: dict[str, Any] = wait_for(
+            lambda: next((one for one in self.controller.ends() if one["command_id"] == command_id), None), command_id
+        )
+        return found
+
+    def answers(self, port: int) -> bool:
+        """Whether the device answers on a port, seen from outside."""
+        with socket.socket() as probe:
+            probe.settimeout(1.0)
+            return probe.connect_ex((self.address, port)) == 0
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@contextlib.contextmanager
+def _namespace(number: int) -> Iterator[tuple[str, str, str]]:
+    """A namespace with a cable to ours: its name, our address, its address."""
+    name, ours, theirs = f"cordon-{number}", f"10.213.{number % 250}.1", f"10.213.{number % 250}.2"
+    _ip("netns", "add", name)
+    try:
+        _ip("link", "add", f"co{number}a", "type", "veth", "peer", "name", f"co{number}b", "netns", name)
+        _ip("addr", "add", f"{ours}/24", "dev", f"co{number}a")
+        _ip("link", "set", f"co{number}a", "up")
+        for words in (("link", "set", "lo", "up"), ("addr", "add", f"{theirs}/24", "dev", f"co{number}b"),
+                      ("link", "set", f"co{number}b", "up")):  # fmt: skip
+            _ip("-n", name, *words)
+        yield name, ours, theirs
+    finally:
+        _ip("netns", "del", name)
+        subprocess.run(["ip", "link", "del", f"co{number}a"], capture_output=True, check=False)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """All of it, with the agent online."""
+    with contextlib.ExitStack() as stack:
+        name, ours, theirs = stack.enter_context(_namespace(os.getpid() % 10_000))
+        port = free_port()
+        broker = stack.enter_context(Mosquitto(extra_conf=f"listener {port} {ours}\nallow_anonymous true"))
+        controller = stack.enter_context(FakeController(broker.host, broker.port))
+        config = write_config(
+            tmp_path, [f"mqtt://{ours}:{port}"], keys=controller.public_key, mqtt_more='keepalive="5s"'
+        )
+        text = config.read_text().replace(
+            '"rescan"', '"firewall.enable", "firewall.allow", "firewall.deny", "port.close"'
+        )
+        config.write_text(text)
+        agent = stack.enter_context(_Agent(config, name))
+        wait_for(controller.heartbeats, "the agent to be online")
+        yield Place(name, theirs, tmp_path, agent, controller)
+
+
+@contextlib.contextmanager
+def _listener(place: Place, *ports: int) -> Iterator[None]:
+    code = (
+        "import socket, sys, time; all = [socket.create_server(('0.0.0.0', int(port))) for port in sys.argv[1:]];"
+        "print('here', flush=True); time.sleep(99)"
+    )
+    argv = ["ip", "netns", "exec", place.namespace, sys.executable, "-c", code, *map(str, ports)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline()
+            yield
+        finally:
+            process.kill()
+
+
+@needs_namespaces
+def test_the_firewall_filters_and_stays_once_the_broker_was_reached(place: Place) -> None:
+    with _listener(place, 2200, 2300):
+        assert place.answers(2200)
+        assert place.answers(2300)
+        place.order("firewall.enable", "on", allow="2200/tcp 53/udp", within=15)
+        end = place.end("on")
+        assert (end["state"], end["reason"]) == ("succeeded", "")
+        assert end["detail"] == {
+            "was": "off",
+            "is": "closed, allow 2200/tcp 53/udp, deny none",
+        }
+        assert "policy drop" in place.table()
+        assert place.answers(2200)
+        assert not place.answers(2300)
+        assert list((place.folder / "run").iterdir()) == []
+        place.order("firewall.allow", "more", port=2300)
+        assert place.end("more")["state"] == "succeeded"
+        assert place.answers(2300)
+        place.order("port.close", "close", port=2200)
+        end = place.end("close")
+        assert (end["state"], end["detail"]["by"]) == ("succeeded", "firewall")
+        assert "no service" in end["detail"]["why"]
+        assert not place.answers(2200)
+        place.order("firewall.deny", "again", port=2200)
+        assert place.end("again")["reason"] == "nothing to do"
+    # After a start of the machine the kernel is empty: the agent brings back what was kept.
+    place.inside("nft", "flush", "ruleset")
+    code = (
+        "import sys; from pathlib import Path; from device_agent.actions.firewall import Table;"
+        "folder = Path(sys.argv[1]); t = Table(folder / 'run', folder / 'firewall.nft');"
+        "print(t.load_saved(), t.load_saved())"
+    )
+    assert place.inside(sys.executable, "-c", code, str(place.folder)) == "True False\n"
+    assert "tcp dport 2200 drop" in place.table()
+    assert "Traceback" not in place.agent.log
+
+
+@needs_namespaces
+def test_what_cuts_the_device_off_is_undone_by_itself(place: Place) -> None:
+    place.inside("nft", "-f", "-", given=_NO_TRACKING)
+    place.order("firewall.enable", "cut", within=6)
+    wait_for(lambda: "policy drop" in place.table(), "the rules in the kernel")
+    end = place.end("cut")
+    assert end["state"] == "failed"
+    assert end["reason"] == "the broker was not reached within 6 s; put back as it was"
+    assert place.table() == ""
+    assert not (place.folder / "firewall.nft").exists()
+    seen = len(place.controller.heartbeats())
+    wait_for(lambda: len(place.controller.heartbeats()) > seen, "the device to go on reporting")
+
+
+@needs_namespaces
+def test_the_agent_killed_with_the_device_cut_off_is_helped_by_the_dead_mans_hand(place: Place) -> None:
+    place.agent.end(signal.SIGTERM)
+    place.agent.die_at = "apply"
+    place.agent.start()
+    online = len(place.controller.heartbeats())
+    wait_for(lambda: len(place.controller.heartbeats()) > online, "the agent that will die")
+    place.inside("nft", "-f", "-", given=_NO_TRACKING)
+    place.order("firewall.enable", "cut", within=5)
+    wait_for(lambda: place.agent.status is not None, "the agent to be killed")
+    assert "policy drop" in place.table()
+    wait_for(lambda: place.table() == "", "the rules to go although no agent runs")
+    place.agent.die_at = ""
+    place.agent.start()
+    end = place.end("cut")
+    assert (end["state"], end["reason"]) == ("failed", "interrupted")
+    assert not (place.folder / "firewall.nft").exists()
+
+
+@needs_namespaces
+def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(place: Place) -> None:
+    place.agent.end(signal.SIGTERM)
+    place.agent.die_at = "apply"
+    place.agent.start()
+    online = len(place.controller.heartbeats())
+    wait_for(lambda: len(place.controller.heartbeats()) > online, "the agent that will die")
+    place.order("firewall.deny", "stay", port=2200, within=60)
+    wait_for(lambda: place.agent.status is not None, "the agent to be killed")
+    place.agent.die_at = ""
+    place.agent.start()
+    end = place.end("stay")
+    assert (end["state"], end["reason"]) == ("succeeded", "reached before the agent was interrupted")
+    assert "tcp dport 2200 drop" in place.table()
+    assert not (place.folder / "run/firewall.pending").exists()
+
+
+@pytest.mark.parametrize(
+    ("verb", "params"),
+    [
+        ("enable", {"allow": "22"}),
+        ("enable", {"allow": "22/tcp;flush ruleset"}),
+        ("enable", {"allow": "99999/tcp"}),
+        ("enable", {"port": 22}),
+        ("enable", {"within": 1}),
+        ("deny", {}),
+        ("deny", {"port": 0}),
+        ("deny", {"port": "22"}),
+        ("allow", {"port": 22, "proto": "icmp"}),
+        ("allow", {"port": 22, "allow": "22/tcp"}),
+    ],
+)
+def test_what_is_no_rule_is_refused(verb: str, params: dict[str, Any]) -> None:
+    with pytest.raises(BadParamsError):
+        Firewall(System(), verb).check(params)
+
+
+def test_only_the_running_system_has_a_firewall(tmp_path: Path) -> None:
+    action = Firewall(System(tmp_path), "deny", Table(tmp_path / "run", tmp_path / "rules"))
+    with pytest.raises(ActionError, match="only the running system"):
+        action.plan({"port": 23})
+    with pytest.raises(ActionError, match="needs root"):
+        Firewall(System(), "deny").plan({"port": 23})
+
+
+@pytest.mark.parametrize(
+    "out", ["", "{", "[]", '{"nftables": 7}', '{"nftables": [{"rule": {"expr": []}}]}', '{"nftables": []}']
+)
+def test_a_table_that_is_not_ours_is_not_taken_for_one(out: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        nft.parse(out)
+
+
+def test_rules_in_words() -> None:
+    rules = Rules().with_denied(frozenset({("tcp", 23)})).with_allowed(frozenset({("tcp", 22), ("udp", 53)}))
+    assert str(rules) == "open, allow 22/tcp 53/udp, deny 23/tcp"
+    assert str(rules.with_denied(frozenset({("tcp", 22)}))) == "open, allow 53/udp, deny 22/tcp 23/tcp"
+    assert "tcp dport 23 drop" in nft.script(rules)
+    assert nft.script(None).splitlines() == ["table inet cordon {}", "delete table inet cordon"]
