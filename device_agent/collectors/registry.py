@@ -68,6 +68,7 @@ def collectors_for(
     )
     return {
         **COLLECTORS,
+        "updates": updates.UpdatesCollector(settings.agent.state_dir),
         "keys": KeyCollector(settings.keys.paths, mqtt.key),
         "certificates": CertificateCollector(wanted),
         "lynis": Lynis(settings.tools, runs),

@@ -1,17 +1,24 @@
-"""Security updates that are waiting, as the package manager itself would install them."""
+"""What is installed, which updates wait as the package manager would install them, and whether somebody cares."""
 
+import hashlib
+import json
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, Final
 
-from device_agent.apt import apt_get, lists_refreshed_at, upgrades
+from device_agent.collectors import inventory, kernels, unattended
 from device_agent.collectors.base import CannotTellError, Section
+from device_agent.collectors.keys import days_between
+from device_agent.collectors.looking import Gaps
 from device_agent.collectors.packages import manager_of, scheme_of
-from device_agent.execute import ExecuteError, run
+from device_agent.collectors.pending import Pending, Waiting, pending
+from device_agent.files import write_whole
 from device_agent.system import System
 
-# Older lists do not know of newer updates, so that "nothing pending" would mean nothing.
-MAX_LISTS_AGE_DAYS: Final = 7
-_APT_SECONDS: Final = 50.0
+_SEEN_FILE: Final = "pending-updates.json"
+_MAX_SEEN_BYTES: Final = 4 * 1024 * 1024
+_MAX_DAYS: Final = 36_500
 _DAY: Final = 86_400
 # Whoever marks a needed reboot on Debian and Ubuntu; without either, a missing mark says nothing.
 _REBOOT_MARKERS: Final = (
@@ -20,44 +27,102 @@ _REBOOT_MARKERS: Final = (
 )
 
 
-def collect(system: System) -> Section:
-    """The `updates` section; apt only, any other manager is `unknown`.
+class UpdatesCollector:
+    """Finds the `updates` section.
 
-    Since when an update was waiting apt does not keep, so `oldest_security_days` stays unknown.
+    Args:
+        state_dir: where it is kept since when an update was seen; without it that is not told.
+        clock: seconds since the epoch.
     """
-    scheme = scheme_of(system)
-    if scheme is None:
-        raise CannotTellError("no known package manager")
-    if scheme != "deb":
-        raise CannotTellError(f"pending updates of {manager_of(scheme)} cannot be read yet")
-    _check_lists(system)
-    try:
-        argv = apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade")
-        pending = [upgrade for upgrade in upgrades(run(argv, seconds=_APT_SECONDS).out) if upgrade.is_security]
-    except ExecuteError as e:
-        raise CannotTellError(str(e)) from e
-    packages = sorted({(upgrade.name, upgrade.old, upgrade.new) for upgrade in pending})
-    section: dict[str, Any] = {
-        "state": "ok",
-        "manager": "apt",
-        "security_pending": len(packages),
-        "oldest_security_days": None,
-        "reboot_required": _reboot_required(system),
-        "packages": [{"name": name, "installed": old, "candidate": new} for name, old, new in packages],
-    }
-    return section
+
+    def __init__(self, state_dir: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._state_dir = state_dir
+        self._clock = clock
+
+    def __call__(self, system: System) -> Section:
+        """The `updates` section; what the manager does not tell is named in `problems`."""
+        scheme = scheme_of(system)
+        if scheme is None:
+            raise CannotTellError("no known package manager")
+        gaps = Gaps()
+        now = self._clock()
+        section: dict[str, Any] = {"state": "ok", "manager": manager_of(scheme)}
+        versions: dict[str, str] = {}
+        with gaps.told("installed"):
+            found = inventory.packages(system, scheme)
+            versions = {package.name: package.version for package in found}
+            _add_installed(section, found)
+        with gaps.told("unattended"):
+            section["unattended"] = unattended.is_unattended(system, scheme)
+        with gaps.told("kernel"):
+            section["kernel_newest"], section["kernel_current"] = kernels.newest_and_current(system)
+        section["reboot_required"] = _reboot_required(system, section.get("kernel_current"))
+        with gaps.told("security_pending"):
+            self._add_pending(section, pending(system, scheme, versions, now), now, gaps)
+        section["problems"] = gaps.listed()
+        return section
+
+    def _add_pending(self, section: dict[str, Any], found: Pending, now: float, gaps: Gaps) -> None:
+        section["pending"] = len(found.every)
+        if found.security is None:
+            gaps.add("security_pending", found.reason)
+            return
+        section["security_pending"] = len(found.security)
+        section["packages"] = [{"name": one.name, "installed": one.old, "candidate": one.new} for one in found.security]
+        if not found.security:
+            return
+        if found.oldest is not None:
+            section["oldest_security_days"] = _days(found.oldest.timestamp(), now)
+        else:
+            gaps.add("oldest_security_days", found.reason or "no update has a date")
+        if self._state_dir is not None and self._state_dir.is_dir():
+            with gaps.told("seen_security_days"):
+                first = _first_seen(self._state_dir / _SEEN_FILE, found.security, int(now // _DAY))
+                section["seen_security_days"] = _days(first * _DAY, now)
 
 
-def _check_lists(system: System) -> None:
-    refreshed = lists_refreshed_at(system)
-    if refreshed is None:
-        raise CannotTellError("the package lists were never fetched: run apt-get update")
-    if time.time() - refreshed > MAX_LISTS_AGE_DAYS * _DAY:
-        day = time.strftime("%Y-%m-%d", time.gmtime(refreshed))
-        raise CannotTellError(f"the package lists are of {day}: run apt-get update")
+def collect(system: System) -> Section:
+    """The `updates` section without a memory."""
+    return UpdatesCollector()(system)
 
 
-def _reboot_required(system: System) -> bool | None:
+def _days(earlier: float, now: float) -> int:
+    return min(max(0, days_between(earlier, now)), _MAX_DAYS)
+
+
+def _add_installed(section: dict[str, Any], found: list[inventory.Package]) -> None:
+    lines = [str(package) for package in found]
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode() + b"\n")
+    section["installed_count"] = len(lines)
+    section["installed_digest"] = f"sha256:{digest.hexdigest()}"
+    section["installed"] = lines
+
+
+def _reboot_required(system: System, is_kernel_current: bool | None) -> bool | None:
     if system.path("/run/reboot-required").exists() or system.path("/var/run/reboot-required").exists():
         return True
+    if is_kernel_current is False:
+        return True
     return False if any(system.path(place).exists() for place in _REBOOT_MARKERS) else None
+
+
+def _first_seen(path: Path, waiting: Iterable[Waiting], today: int) -> int:
+    """The day on which the oldest of these was first seen; what waits no longer is forgotten."""
+    known = _read_seen(path)
+    now = {f"{one.name} {one.new}": min(known.get(f"{one.name} {one.new}", today), today) for one in waiting}
+    if now != known:
+        write_whole(path, path.with_name(f".{path.name}.new"), json.dumps(now, sort_keys=True).encode(), 0o600)
+    return min(now.values())
+
+
+def _read_seen(path: Path) -> dict[str, int]:
+    try:
+        with path.open("rb") as file:
+            known = json.loads(file.read(_MAX_SEEN_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return {}  # damaged: counting starts again, and the age is told too low, never too high
+    if not isinstance(known, dict):
+        return {}
+    return {name: day for name, day in known.items() if isinstance(day, int) and day >= 0}

@@ -168,17 +168,14 @@ def test_what_apt_would_upgrade() -> None:
 def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(CannotTellError, match="no known package manager"):
         updates.collect(System(tmp_path))
-    _put(tmp_path / "apk", "/lib/apk/db/installed", "")
-    with pytest.raises(CannotTellError, match="apk cannot be read"):
-        updates.collect(System(tmp_path / "apk"))
     _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
-    with pytest.raises(CannotTellError, match="never fetched"):
-        updates.collect(System(tmp_path / "deb"))
+    assert "never fetched" in updates.collect(System(tmp_path / "deb"))["problems"][-1]
     index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
     _put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
     os.utime(index.parent, (0, 1_700_000_000))
-    with pytest.raises(CannotTellError, match="of 2023-11-14"):
-        updates.collect(System(tmp_path / "deb"))
+    section = updates.collect(System(tmp_path / "deb"))
+    assert "of 2023-11-14" in section["problems"][-1]
+    assert "security_pending" not in section
 
 
 def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:

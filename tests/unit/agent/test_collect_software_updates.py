@@ -1,0 +1,296 @@
+"""Updates: prepared Debian, Fedora, Alpine and OpenWrt roots, what each manager says, and this machine."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.collectors import inventory, kernels, pending, unattended, updates
+from device_agent.collectors.base import CannotTellError
+from device_agent.collectors.looking import Gaps
+from device_agent.collectors.packages import scheme_of
+from device_agent.collectors.pending import Pending, Waiting
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+from tests.support.pki import NOW
+
+DAY = 86_400.0
+STATUS = """Package: libssl3
+Status: install ok installed
+Source: openssl (3.0.17-1)
+Version: 3.0.17-1~deb12u2
+
+Package: openssl
+Status: install ok installed
+Description: long
+ Version: not this one
+Version: 3.0.17-1~deb12u2
+
+Package: removed
+Status: deinstall ok config-files
+Version: 1
+
+Package: libc6
+Status: hold ok installed
+Source: glibc
+Version: 2.36-9
+"""
+
+
+def put(root: Path, **files: str) -> Path:
+    for place, text in files.items():
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def collect(root: Path, **options: Any) -> dict[str, Any]:
+    section = dict(updates.UpdatesCollector(clock=NOW.timestamp, **options)(System(root)))
+    sent = findings_of({"updates": section}).sections["updates"]
+    assert sent["state"] == "ok", sent
+    return section
+
+
+def test_what_is_installed_on_debian(tmp_path: Path) -> None:
+    section = collect(put(tmp_path, **{"var/lib/dpkg/status": STATUS}))
+    assert section["installed"] == [
+        "libc6 2.36-9 glibc",
+        "libssl3 3.0.17-1~deb12u2 openssl 3.0.17-1",
+        "openssl 3.0.17-1~deb12u2",
+    ]
+    assert section["installed_count"] == 3
+    other = collect(put(tmp_path / "b", **{"var/lib/dpkg/status": STATUS.replace("2.36-9", "2.36-10")}))
+    assert section["installed_digest"] != other["installed_digest"]
+    assert section["problems"] == [
+        "kernel: no installed kernel was found",
+        "security_pending: the package lists were never fetched: run apt-get update",
+    ]
+
+
+def test_what_is_installed_on_alpine_and_openwrt(tmp_path: Path) -> None:
+    apk = "C:Q1\nP:libssl3\nV:3.3.2-r0\no:openssl\n\nP:musl\nV:1.2.5-r0\no:musl\nF:lib\n"
+    section = collect(put(tmp_path / "apk", **{"lib/apk/db/installed": apk}))
+    assert (section["manager"], section["installed"]) == ("apk", ["libssl3 3.3.2-r0 openssl", "musl 1.2.5-r0"])
+    opkg = (
+        "Package: dnsmasq\nVersion: 2.90-1\nStatus: install user installed\n\nPackage: x\nVersion: 1\nStatus: a b c\n"
+    )
+    section = collect(put(tmp_path / "opkg", **{"usr/lib/opkg/status": opkg}))
+    assert (section["manager"], section["installed"]) == ("opkg", ["dnsmasq 2.90-1"])
+
+
+def test_what_is_installed_on_fedora() -> None:
+    text = (
+        "openssl-libs\t1:3.2.1-2.fc40\topenssl-3.2.1-2.fc40.src.rpm\nbash\t0:5.2.26-3.fc40\tbash-5.2.26-3.fc40.src.rpm\n"
+        "gpg-pubkey\t0:a-b\t(none)\nodd\t0:1-1\t(none)\nperl-x\t4:1.0-5.fc40\tperl-5.38-5.fc40.src.rpm\nbroken\n"
+    )
+    assert [str(package) for package in inventory.rpm_lines(text)] == [
+        "openssl-libs 1:3.2.1-2.fc40 openssl",
+        "bash 0:5.2.26-3.fc40",
+        "odd 0:1-1",
+        "perl-x 4:1.0-5.fc40 perl 5.38-5.fc40",
+    ]
+
+
+@pytest.mark.skipif(
+    shutil.which("dpkg-query") is None or scheme_of(System()) != "deb", reason="this machine has no dpkg"
+)
+def test_what_is_installed_here_as_dpkg_itself_sees_it() -> None:
+    argv = ["dpkg-query", "-W", "-f", "${db:Status-Status}\t${Package}\t${Version}\t${source:Package}\n"]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    rows = [line.split("\t") for line in out.splitlines()]
+    told = {(row[1], row[2], row[3]) for row in rows if row[0] == "installed"}
+    assert {(one.name, one.version, one.source or one.name) for one in inventory.packages(System(), "deb")} == told
+
+
+@pytest.mark.parametrize(
+    ("conf", "program", "masked", "expected"),
+    [
+        ('APT::Periodic::Unattended-Upgrade "1";', True, False, True),
+        ('APT { Periodic { Unattended-Upgrade "7"; }; };', True, False, True),
+        ('APT::Periodic::Unattended-Upgrade "0";', True, False, False),
+        ('// APT::Periodic::Unattended-Upgrade "1";', True, False, False),
+        ('APT::Periodic::Unattended-Upgrade "1"; APT::Periodic::Enable "0";', True, False, False),
+        ('APT::Periodic::Unattended-Upgrade "1";', False, False, False),
+        ('APT::Periodic::Unattended-Upgrade "1";', True, True, False),
+        ("", True, False, False),
+    ],
+)
+def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, masked: bool, expected: bool) -> None:
+    put(tmp_path, **{"var/lib/dpkg/status": "", "etc/apt/apt.conf.d/20auto-upgrades": conf})
+    if program:
+        put(tmp_path, **{"usr/bin/unattended-upgrade": ""})
+    if masked:
+        (tmp_path / "etc/systemd/system").mkdir(parents=True)
+        (tmp_path / "etc/systemd/system/apt-daily-upgrade.timer").symlink_to("/dev/null")
+    assert collect(tmp_path)["unattended"] is expected
+
+
+def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
+    system = System(tmp_path)
+    assert unattended.is_unattended(system, "rpm") is False
+    put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
+    assert unattended.is_unattended(system, "rpm") is False, "nothing starts it"
+    wants = tmp_path / "etc/systemd/system/timers.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "dnf-automatic.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic.timer")
+    assert unattended.is_unattended(system, "rpm") is True
+    put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"})
+    assert unattended.is_unattended(system, "rpm") is False
+    (wants / "dnf-automatic-install.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic-install.timer")
+    assert unattended.is_unattended(system, "rpm") is True
+    assert unattended.is_unattended(system, "apk") is False
+    put(tmp_path, **{"etc/crontabs/root": "# 0 3 * * * apk upgrade\n"})
+    assert unattended.is_unattended(system, "apk") is False
+    put(tmp_path, **{"etc/crontabs/root": "0 3 * * * apk -U upgrade\n"})
+    assert unattended.is_unattended(system, "apk") is True
+
+
+def test_kernels(tmp_path: Path) -> None:
+    with pytest.raises(CannotTellError, match="no installed kernel"):
+        kernels.newest_and_current(System(tmp_path))
+    put(tmp_path, **{f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-41-amd64", "0-rescue-abc")})
+    assert kernels.releases(System(tmp_path)) == ["6.1.0-9-amd64", "6.1.0-41-amd64"]
+    assert kernels.newest_and_current(System(tmp_path)) == ("6.1.0-41-amd64", None)
+    alpine = tmp_path / "alpine"
+    (alpine / "lib/modules/6.6.32-0-lts").mkdir(parents=True)
+    assert kernels.releases(System(alpine)) == ["6.6.32-0-lts"]
+    assert [kernels.flavour(name) for name in ("6.1.0-41-amd64", "6.5.6-300.fc39.x86_64", "5.15.137")] == [
+        "amd64", "x86_64", ""
+    ]  # fmt: skip
+    assert kernels.order("6.10.0") > kernels.order("6.9.99")
+    assert kernels.order("6.1.0") > kernels.order("6.1.0-rc1") or kernels.order("6.1.0-1") > kernels.order("6.1.0")
+
+
+def test_the_running_kernel_here() -> None:
+    found = kernels.releases(System())
+    if not found:
+        with pytest.raises(CannotTellError):
+            kernels.newest_and_current(System())
+        return
+    newest, is_current = kernels.newest_and_current(System())
+    assert newest in found
+    assert is_current in (True, False)
+    assert is_current is False or newest == platform.release()
+
+
+DNF4 = """FEDORA-2023-4b8b7a2e8d Important/Sec. openssl-libs-1:3.0.9-2.fc38.x86_64
+FEDORA-2023-4b8b7a2e8d Important/Sec. openssl-1:3.0.9-2.fc38.x86_64
+FEDORA-2023-0123456789 Low/Sec.       python3-pip-22.3.1-3.fc38.noarch
+"""
+DNF5 = """Name                   Type     Severity                          Package              Issued
+FEDORA-2024-7c2b1e0d9a security Important openssl-libs-1:3.2.1-3.fc40.x86_64 2024-07-02 01:20:30
+FEDORA-2024-90a1b2c3d4 security Moderate  vim-data-2:9.1.571-1.fc40.noarch   2024-06-30 02:00:00
+"""
+
+
+def test_what_dnf_says() -> None:
+    installed = {"openssl": "1:3.0.8-1.fc38"}
+    found, oldest = pending.dnf_security(DNF4, installed)
+    assert found == (
+        Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
+        Waiting("openssl-libs", "", "1:3.0.9-2.fc38"),
+        Waiting("python3-pip", "", "22.3.1-3.fc38"),
+    )
+    assert oldest is None
+    found, oldest = pending.dnf_security(DNF5, {})
+    assert [one.name for one in found] == ["openssl-libs", "vim-data"]
+    assert oldest == datetime(2024, 6, 30, tzinfo=UTC)
+    text = "\nopenssl.x86_64   1:3.0.9-2.fc38   updates\nObsoleting Packages\nold.x86_64  1-1  updates\n"
+    assert pending.dnf_updates(text, installed) == (Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),)
+
+
+def test_what_apk_and_opkg_say() -> None:
+    text = "libssl3-3.3.2-r1 x86_64 {openssl} (Apache-2.0) [upgradable from: libssl3-3.3.2-r0]\nWARNING: x\n"
+    assert pending.apk_upgrades(text) == (Waiting("libssl3", "3.3.2-r0", "3.3.2-r1"),)
+    assert pending.opkg_upgrades("dnsmasq - 2.89-1 - 2.90-1\nnoise\n") == (Waiting("dnsmasq", "2.89-1", "2.90-1"),)
+
+
+def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
+    for scheme, database, index in (
+        ("apk", "lib/apk/db/installed", "var/cache/apk/APKINDEX.0.tar.gz"),
+        ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base"),
+    ):
+        root = put(tmp_path / scheme, **{database: ""})
+        assert "never fetched" in collect(root)["problems"][-1]
+        put(root, **{index: ""})
+        os.utime(root / index, (0, NOW.timestamp() - 8 * DAY))
+        assert "the package lists are of 2026-11-15" in collect(root)["problems"][-1]
+        os.utime(root / index, (0, NOW.timestamp() - DAY))
+        section = collect(root)
+        assert "only the running system" in section["problems"][-1]
+        assert "security_pending" not in section
+
+
+class Told(updates.UpdatesCollector):
+    """The collector with a manager's answer given to it."""
+
+    def section(self, found: Pending, now: float) -> tuple[dict[str, Any], list[str]]:
+        section: dict[str, Any] = {}
+        gaps = Gaps()
+        self._add_pending(section, found, now, gaps)
+        return section, gaps.listed()
+
+
+def test_since_when_an_update_waits(tmp_path: Path) -> None:
+    a, b = Waiting("a", "1", "2"), Waiting("b", "1", "2")
+    told = Told(tmp_path)
+    section, gaps = told.section(Pending((a, b), (a,), reason="apt does not keep the age of an update"), 10 * DAY)
+    assert (section["pending"], section["security_pending"], section["seen_security_days"]) == (2, 1, 0)
+    assert gaps == ["oldest_security_days: apt does not keep the age of an update"]
+    assert told.section(Pending((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
+    assert Told(tmp_path).section(Pending((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
+    assert told.section(Pending((a,), (a,)), 20 * DAY)[0]["seen_security_days"] == 0, "it was gone in between"
+    newer = Waiting("a", "1", "3")
+    assert told.section(Pending((newer,), (newer,)), 25 * DAY)[0]["seen_security_days"] == 0
+    (tmp_path / "pending-updates.json").write_text('{"a 3": "x", ')
+    assert told.section(Pending((newer,), (newer,)), 26 * DAY)[0]["seen_security_days"] == 0
+    (tmp_path / "pending-updates.json").write_text(json.dumps({"a 3": "x"}))
+    assert told.section(Pending((newer,), (newer,)), 27 * DAY)[0]["seen_security_days"] == 0
+    issued = datetime.fromtimestamp(5 * DAY, UTC)
+    assert told.section(Pending((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
+    section, gaps = told.section(Pending((a,), None, reason="apk does not tell"), DAY)
+    assert "security_pending" not in section
+    assert gaps == ["security_pending: apk does not tell"]
+
+
+def test_what_waits_here_as_apt_itself_sees_it() -> None:
+    if scheme_of(System()) != "deb" or shutil.which("apt-get") is None:
+        pytest.skip("this machine has no apt")
+    section = updates.collect(System())
+    sent = findings_of({"updates": section}).sections["updates"]
+    assert sent["state"] == "ok"
+    if section.get("pending") is None:
+        assert any(problem.startswith("security_pending: the package lists") for problem in section["problems"])
+        return
+    argv = ["apt-get", "-q", "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout
+    told = sum(line.startswith("Inst ") and " [" in line.partition("(")[0] for line in out.splitlines())
+    assert section["pending"] == told
+    assert section["security_pending"] <= told
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text(alphabet="PackgeVrsionSttu: \n\t-.[]()0123456789~oinld/\x00é", max_size=400))
+def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    root = tmp_path_factory.mktemp("fuzz")
+    path = root / "status"
+    path.write_text("Package: a\n" + text)
+    for read in (inventory._deb, inventory._apk, inventory._opkg):
+        for package in read(path):
+            assert package.name
+            assert "\n" not in str(package)
+    list(inventory.rpm_lines(text))
+    pending.dnf_security(text, {})
+    pending.dnf_updates(text, {})
+    pending.apk_upgrades(text)
+    pending.opkg_upgrades(text)
+    kernels.order(text)
