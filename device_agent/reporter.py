@@ -85,6 +85,8 @@ class Reporter:
             _log.warning("a receipt that cannot be read was ignored")
             return
         with self._mutex:
+            if receipt.about is not Up.POSTURE:
+                _log.warning("the controller refused a message about %s: %s", receipt.about, receipt.detail)
             outbox, settled = self._outbox.settle(receipt)
             self._keep(outbox)
             if settled.accepted is not None and receipt.seq is not None:

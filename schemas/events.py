@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from schemas.base import MAX_COUNTER, Counter, DeviceId, Digest, StrictWire, Text, Timestamp, Wire, Word
+from schemas.topics import Up
 
 MAX_FIELDS: Final = 16  # entries of an event's detail
 
@@ -66,7 +67,10 @@ def _known_reason(value: Any) -> Any:
 
 
 class Receipt(StrictWire):
-    """The controller's own word on a report: only `accepted` lets the device forget it."""
+    """The controller's own word on a report: only `accepted` lets the device forget it.
+
+    What is `about` another channel than `posture` is a rejection, and says nothing of any report.
+    """
 
     v: Literal[1] = 1
     seq: Counter | None
@@ -74,3 +78,4 @@ class Receipt(StrictWire):
     digest: Digest | None = None
     reason: Annotated[RejectReason, BeforeValidator(_known_reason)] | None = None
     detail: Text | None = None
+    about: Up = Up.POSTURE

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from schemas.commands import ParamValue
 from schemas.events import RejectReason, Verdict
+from schemas.topics import Up
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class SendReceipt:
     digest: str | None = None
     reason: RejectReason | None = None
     detail: str | None = None
+    about: Up = Up.POSTURE
 
 
 Containing = RestrictClient | IsolateClient | EndIsolation | ReleaseClient

@@ -25,7 +25,7 @@ from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict
 from schemas.posture import DeltaReport, FullReport, Heartbeat, Sections, sections_of
-from schemas.topics import Down, down
+from schemas.topics import Down, Up, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
 MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
@@ -250,7 +250,9 @@ class Ingest:
                 )
             )
         if why.device_id:
-            batch.receipts.append(SendReceipt(why.device_id, why.seq, Verdict.REJECTED, None, why.reason, why.detail))
+            about = parse_up(message.topic).channel
+            receipt = SendReceipt(why.device_id, why.seq, Verdict.REJECTED, None, why.reason, why.detail, about)
+            batch.receipts.append(receipt)
 
     def _answer(self, receipt: SendReceipt) -> None:
         body = Receipt(
@@ -259,8 +261,10 @@ class Ingest:
             digest=receipt.digest,
             reason=receipt.reason,
             detail=receipt.detail,
+            about=receipt.about,
         )
-        payload = body.model_dump_json(exclude_none=receipt.verdict is not Verdict.REJECTED).encode()
+        common = {"about"} if receipt.about is Up.POSTURE else None
+        payload = body.model_dump_json(exclude=common, exclude_none=receipt.verdict is not Verdict.REJECTED).encode()
         topic = down(receipt.device_id, Down.RECEIPT)
         if not self._messages.publish(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1

@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from device_agent.domain.backoff import Backoff
 from schemas.events import Receipt, RejectReason, Verdict
+from schemas.topics import Up
 
 MAX_OWED: Final = 16  # full reports kept through an outage, so at most 1 MiB
 _HEAD: Final = 400  # characters of a payload among which its kind is: id, number, time and digest come first
@@ -83,6 +84,8 @@ class Outbox:
         An accepted report settles the older ones too: the controller would refuse them as stale.
         A rejection that names no report means the oldest that is under way. Others change nothing.
         """
+        if receipt.about is not Up.POSTURE:
+            return self, Settled()
         if receipt.verdict is Verdict.RESEND_FULL:
             # A delta whose base the controller does not hold would be answered so again and again.
             kept = tuple(report for report in self.owed if report.seq != receipt.seq or not report.is_delta)

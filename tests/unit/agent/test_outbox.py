@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from device_agent.domain.outbox import MAX_OWED, Outbox, Owed
+from device_agent.domain.outbox import MAX_OWED, Outbox, Owed, Settled
 from schemas.events import Receipt
 
 
@@ -92,3 +92,9 @@ def test_a_newer_report_that_says_the_same_replaces_the_newest_only() -> None:
     outbox = Outbox().owe(_owed(1, "a")).owe(_owed(2, "b"))
     assert [report.seq for report in outbox.without("b").owed] == [1]
     assert [report.seq for report in outbox.without("a").owed] == [1, 2]
+
+
+def test_what_is_said_of_another_message_changes_nothing() -> None:
+    box = Outbox().owe(_owed(1)).sent(1, 0.0)
+    receipt = _receipt(seq=None, verdict="rejected", reason="malformed", about="event")
+    assert box.settle(receipt) == (box, Settled())

@@ -178,3 +178,11 @@ async def test_labels_are_facts_too(tmp_path: Path) -> None:
         await place.keeper.handle("edge-1", OperatorLabelled(place.keeper.new_id(), "lab", (), "op"))
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
         assert place.level("edge-1") is Level.RESTRICTED
+
+
+async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", b"{}", Up.EVENT), incoming("edge-1", b"{}")])
+        event, report = answers(place, "edge-1")
+        assert (event["about"], event["reason"]) == ("event", "unsupported_version")
+        assert "about" not in report
