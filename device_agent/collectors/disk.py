@@ -144,7 +144,7 @@ def _answer(system: System, mounted: Mounted) -> Answer:
 def _block(system: System, numbers: str, source: str) -> str | None:
     """The kernel's name of a block device: by its numbers, or by its path where the file system has made-up numbers."""
     link = system.path(f"/sys/dev/block/{numbers}")
-    if link.exists() or link.is_symlink():
+    if numbers and (link.exists() or link.is_symlink()):
         return Path(os.path.realpath(link)).name
     name = source.rpartition("/")[2]
     if name and system.path(f"/sys/class/block/{name}").exists():

@@ -1,0 +1,183 @@
+"""The packet filter: chains, defaults, covered ports; by recorded rules, and by the real nft in a namespace."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from device_agent.collectors import firewall
+from device_agent.collectors.firewall import uncovered
+from device_agent.collectors.ruleset import Chain, default_of, read_iptables, read_nft
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+
+BOTH: Final = frozenset({"ip", "ip6"})
+RULES: Final = """
+table inet filter {
+  set ports { type inet_service; flags interval; elements = { 8000-8010, 9000 } }
+  chain extra { tcp dport 443 accept; }
+  chain some { tcp dport 444 accept; tcp dport 445 drop; }
+  chain input { type filter hook input priority 0; policy accept;
+    ct state established,related accept
+    iif lo accept
+    tcp dport { 22, 80, 1000-1010 } accept
+    tcp dport @ports drop
+    udp dport 53 reject
+    ip saddr 10.0.0.0/8 tcp dport 25 accept
+    ip saddr != 10.0.0.0/8 tcp dport 26 drop
+    jump extra
+    iifname "eth9" jump some
+    ip saddr 10.0.0.0/8 counter drop
+  }
+  chain forwarded { type filter hook forward priority 0; policy drop; }
+  chain out { type filter hook output priority 0; }
+}
+"""
+# What nft 1.0.6 says of those rules, so that the reading is checked where nft is not installed.
+_M = '{"match": {"op": "==", "left": {"payload": {"protocol": "%s", "field": "dport"}}, "right": %s}}'
+
+
+def _recorded() -> list[dict[str, Any]]:
+    def rule(chain: str, *expr: str) -> dict[str, Any]:
+        return {"rule": {**home, "chain": chain, "expr": [json.loads(one) for one in expr]}}
+
+    def chain(name: str, hook: str = "", policy: str = "accept") -> dict[str, Any]:
+        base = {"type": "filter", "hook": hook, "prio": 0, "policy": policy} if hook else {}
+        return {"chain": {"family": "inet", "table": "filter", "name": name, **base}}
+
+    home = {"family": "inet", "table": "filter"}
+    source = '{"match": {"op": "%s", "left": {"payload": {"protocol": "ip", "field": "saddr"}}, "right": "10.0.0.0"}}'
+    state = '{"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": ["established", "related"]}}'
+    return [
+        {"metainfo": {"version": "1.0.6"}},
+        {"set": {**home, "name": "ports", "type": "inet_service", "elem": [{"range": [8000, 8010]}, 9000]}},
+        chain("extra"), chain("some"), chain("input", "input"), chain("forwarded", "forward", "drop"),
+        chain("out", "output"),
+        rule("extra", _M % ("tcp", "443"), '{"accept": null}'),
+        rule("some", _M % ("tcp", "444"), '{"accept": null}'), rule("some", _M % ("tcp", "445"), '{"drop": null}'),
+        rule("input", state, '{"accept": null}'),
+        rule("input", '{"match": {"op": "==", "left": {"meta": {"key": "iif"}}, "right": "lo"}}', '{"accept": null}'),
+        rule("input", _M % ("tcp", '{"set": [22, 80, {"range": [1000, 1010]}]}'), '{"accept": null}'),
+        rule("input", _M % ("tcp", '"@ports"'), '{"drop": null}'),
+        rule("input", _M % ("udp", "53"), '{"reject": {"type": "icmpx", "expr": "port-unreachable"}}'),
+        rule("input", source % "==", _M % ("tcp", "25"), '{"accept": null}'),
+        rule("input", source % "!=", _M % ("tcp", "26"), '{"drop": null}'),
+        rule("input", '{"jump": {"target": "extra"}}'),
+        rule("input", '{"match": {"op": "==", "left": {"meta": {"key": "iifname"}}, "right": "eth9"}}',
+             '{"jump": {"target": "some"}}'),
+        rule("input", source % "==", '{"counter": {"packets": 0, "bytes": 0}}', '{"drop": null}'),
+    ]  # fmt: skip
+
+
+def _real(rules: str) -> list[dict[str, Any]]:
+    if os.geteuid() != 0 or not shutil.which("nft") or not shutil.which("unshare"):
+        pytest.skip("nft in a network namespace needs root, nft and unshare")
+    script = 'printf %s "$1" | nft -f - && nft -j list ruleset'
+    done = subprocess.run(
+        ["unshare", "-n", "sh", "-c", script, "x", rules], capture_output=True, text=True, check=False
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("no network namespaces here")
+    assert done.returncode == 0, done.stderr
+    objects: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    return objects
+
+
+@pytest.mark.parametrize("source", ["recorded", "real"])
+def test_chains_and_covered_ports_of_nftables(source: str) -> None:
+    chains, count = read_nft(_recorded() if source == "recorded" else _real(RULES))
+    assert count == 13
+    assert [(chain.name, chain.hook, chain.end) for chain in chains] == [
+        ("input", "input", "accept"), ("forwarded", "forward", "drop"), ("out", "output", "accept"),
+    ]  # fmt: skip
+    covered = {(p, n) for p in ("tcp", "udp") for n in (22, 25, 26, 53, 80, 443, 444, 445, 1005, 8005, 8011, 9000)
+               if chains[0].covers(p, n)}  # fmt: skip
+    # 25 and 444 are only permitted to some, which decides nothing for the rest.
+    tcp = {22, 26, 80, 443, 445, 1005, 8005, 9000}
+    assert covered == {("udp", 53), *(("tcp", port) for port in tcp)}
+    assert [default_of(chains, hook, BOTH) for hook in ("input", "forward", "output")] == ["accept", "drop", "accept"]
+
+
+ENDS: Final = {
+    "drop at the end": ("tcp dport 22 accept; counter drop", "drop"),
+    "reject of what is new": ("tcp dport 22 accept; ct state new reject", "reject"),
+    "accept before it": ("accept; drop", "accept"),
+    "some only": ("ip saddr 10.0.0.1 drop", "accept"),
+    "in a chain of its own": ("jump last", "drop"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_where_a_chain_ends_by_the_real_nft(name: str) -> None:
+    rules, end = ENDS[name]
+    chain_i = f"chain i {{ type filter hook input priority 0; {rules}; }}"
+    text = f"table inet t {{\nchain last {{ drop; }}\n{chain_i}\n}}\n"
+    (chain,), _ = read_nft(_real(text))
+    assert chain.end == end
+
+
+IPTABLES: Final = """# Generated by iptables-save v1.8.9
+*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:own - [0:0]
+-A INPUT -i lo -j ACCEPT
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p tcp -m tcp --dport 22 -m comment --comment ssh -j ACCEPT
+-A INPUT -p tcp -m multiport --dports 80,443,1000:1010 -j ACCEPT
+-A INPUT -s 10.0.0.0/8 -p tcp -m tcp --dport 25 -j ACCEPT
+-A INPUT -p udp -j own
+-A own -p udp -m udp --dport 53 -j DROP
+-A own -j RETURN
+-A INPUT -j LOG --log-prefix "x -j DROP"
+COMMIT
+"""
+
+
+def test_chains_of_iptables() -> None:
+    chains, count = read_iptables(IPTABLES, "ip")
+    assert count == 9
+    told = {chain.hook: chain.end for chain in chains}
+    assert told == {"input": "accept", "forward": "drop", "output": "accept"}
+    assert [port for port in (22, 25, 80, 443, 1010, 1011) if chains[0].covers("tcp", port)] == [22, 80, 443, 1010]
+    assert chains[0].covers("udp", 53)
+    closed, _ = read_iptables(
+        IPTABLES.replace("COMMIT", "-A INPUT -j REJECT --reject-with icmp-port-unreachable"), "ip"
+    )
+    assert closed[0].end == "reject"
+    assert read_iptables(IPTABLES.replace("-A INPUT -i lo", "-A INPUT"), "ip")[0][0].end == "accept"
+
+
+def test_ipv6_that_was_forgotten_is_open() -> None:
+    closed, _ = read_iptables(IPTABLES.replace(":INPUT ACCEPT", ":INPUT DROP"), "ip")
+    assert default_of(closed, "input", frozenset({"ip"})) == "drop"
+    assert default_of(closed, "input", BOTH) == "accept"
+    sockets = {("tcp", 22, "0.0.0.0"), ("tcp", 99, "::"), ("tcp", 98, "fd00::1"), ("udp", 97, "192.0.2.1")}
+    assert uncovered(sockets, closed, BOTH) == ["tcp/98", "tcp/99"]
+    assert uncovered(sockets, closed, frozenset({"ip"})) == []
+    assert uncovered(sockets, [], frozenset({"ip"})) == ["tcp/22", "tcp/99", "udp/97"]
+
+
+def test_chains_that_call_themselves_end() -> None:
+    text = ":INPUT ACCEPT [0:0]\n" + "-A INPUT -j a\n" + "-A a -j b\n-A a -j b\n-A b -j a\n-A b -j a\n" * 50
+    chains, _ = read_iptables(text, "ip")
+    assert isinstance(chains[0], Chain)
+    assert chains[0].end == "accept"
+
+
+def test_the_section_of_this_machine_is_what_nft_says(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or not shutil.which("nft"):
+        pytest.skip("needs root and nft")
+    section = firewall.collect(System(is_root_user=True))
+    told = findings_of({"firewall": section}).sections["firewall"]
+    assert told["state"] == "ok"
+    said = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    chains, _ = read_nft(json.loads(said)["nftables"])
+    assert {(one.table, one.name) for one in chains} <= {(one["table"], one["name"]) for one in told["chains"]}
+    if not chains and not shutil.which("iptables-save"):
+        assert (told["active"], told["default_input"], told["default_forward"]) == (False, "accept", "accept")
