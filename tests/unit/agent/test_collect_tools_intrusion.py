@@ -1,0 +1,383 @@
+"""Intrusion monitors: real line formats, rotation, restarts, floods; the section that says who is followed."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent.clock import Clock
+from device_agent.collectors.base import NoMeaningError
+from device_agent.collectors.intrusion import Intrusion
+from device_agent.domain.report import findings_of
+from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
+from device_agent.intrusion.follow import MAX_LINE_BYTES, Follower, Place
+from device_agent.intrusion.watch import IntrusionWatch
+from device_agent.settings import IntrusionSettings
+from device_agent.system import System
+from schemas.base import MAX_EVENT_BYTES
+from schemas.events import DeviceEvent
+from schemas.topics import Up
+
+EVE: Final = (
+    '{"timestamp":"2026-11-23T10:00:00.123456+0000","flow_id":1,"in_iface":"eth0","event_type":"alert",'
+    '"src_ip":"192.0.2.7","src_port":4711,"dest_ip":"198.51.100.1","dest_port":23,"proto":"TCP","alert":{"action":'
+    '"allowed","gid":1,"signature_id":2001219,"rev":20,"signature":"ET SCAN Potential SSH Scan","category":'
+    '"Attempted Information Leak","severity":2}}'
+)
+EVE_FLOW: Final = (
+    '{"timestamp":"2026-11-23T10:00:00.1+0000","event_type":"flow","src_ip":"192.0.2.7","flow":{"pkts":1}}'
+)
+FAST: Final = (
+    "08/28-12:55:38.765402  [**] [1:1000001:1] ICMP test [**] [Classification: Misc activity] [Priority: 1] "
+    "{TCP} 192.0.2.7:4711 -> 198.51.100.1:80"
+)
+FAST_PLAIN: Final = (
+    "08/28-12:55:38.765402  [**] [1:1000001:1] ICMP test [**] [Priority: 0] {ICMP} 192.0.2.7 -> 198.51.100.1"
+)
+SNORT3: Final = (
+    '{"timestamp":"08/28-12:55:38.765402","pkt_num":3,"proto":"TCP","dir":"C2S","src_ap":"192.0.2.7:4711",'
+    '"dst_ap":"198.51.100.1:80","rule":"1:1000001:1","action":"allow","msg":"test rule","priority":2}'
+)
+WAZUH: Final = (
+    '{"timestamp":"2026-11-23T10:00:00.000+0000","rule":{"level":10,"description":"sshd: brute force trying to get '
+    'access to the system.","id":"5712","groups":["syslog","sshd"]},"agent":{"id":"000","name":"gate"},"full_log":'
+    '"Failed password for root from 192.0.2.7 secret-looking-thing","data":{"srcip":"192.0.2.7"},"location":"auth"}'
+)
+OSSEC: Final = (
+    '{"rule":{"level":12,"comment":"Multiple authentication failures.","sidid":40111,"group":"auth_failures"},'
+    '"srcip":"192.0.2.7","full_log":"...","location":"gate->/var/log/auth.log","TimeStamp":1763892000000}'
+)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "line", "expected"),
+    [
+        ("suricata", EVE, ("1:2001219", "medium", "ET SCAN Potential SSH Scan", "192.0.2.7", "198.51.100.1:23")),
+        ("suricata", FAST, ("1:1000001", "high", "ICMP test", "192.0.2.7", "198.51.100.1:80")),
+        ("snort", FAST_PLAIN, ("1:1000001", "info", "ICMP test", "192.0.2.7", "198.51.100.1")),
+        ("snort", SNORT3, ("1:1000001", "medium", "test rule", "192.0.2.7:4711", "198.51.100.1:80")),
+        (
+            "wazuh",
+            WAZUH,
+            ("5712", "medium", "sshd: brute force trying to get access to the system.", "192.0.2.7", "gate"),
+        ),
+        ("ossec", OSSEC, ("40111", "high", "Multiple authentication failures.", "192.0.2.7", "")),
+    ],
+)
+def test_an_alert_is_read(monitor: str, line: str, expected: tuple[str, ...]) -> None:
+    assert parse_line(monitor, line.encode()) == Alert(monitor, *expected)
+
+
+def test_what_is_no_alert_is_none_and_what_is_torn_is_damaged() -> None:
+    for line in (EVE_FLOW, "", "   "):
+        with pytest.raises(NoAlert):
+            parse_line("suricata", line.encode())
+    for monitor, line in (("suricata", EVE[:90]), ("snort", "hello"), ("wazuh", '{"rule":7}'), ("ossec", "[" * 99999)):
+        with pytest.raises(DamagedLineError):
+            parse_line(monitor, line.encode())
+    with pytest.raises(DamagedLineError):
+        parse_line("wazuh", b'{"rule":' + b'{"a":' * 50_000)
+
+
+@given(
+    st.sampled_from(["wazuh", "ossec", "suricata", "snort"]),
+    st.sampled_from([EVE, EVE_FLOW, FAST, FAST_PLAIN, SNORT3, WAZUH, OSSEC]),
+    st.integers(0, 400),
+    st.integers(0, 20),
+    st.binary(max_size=20),
+)
+def test_whatever_a_line_contains_it_is_an_alert_none_or_damaged(
+    monitor: str, line: str, at: int, gone: int, put: bytes
+) -> None:
+    raw = line.encode()
+    try:
+        alert = parse_line(monitor, raw[:at] + put + raw[at + gone :])
+    except (NoAlert, DamagedLineError):
+        return
+    assert alert.severity in SEVERITIES
+    DeviceEvent(device_id="d", kind="k", summary=alert.summary, detail={"s": alert.source}, at=datetime.now(UTC))
+
+
+def _append(path: Path, *lines: str) -> None:
+    with path.open("a") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+
+
+def _read(follower: Follower) -> list[str]:
+    return [line.decode() for line in follower.read().lines]
+
+
+def test_a_file_is_followed_from_its_end_through_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    _append(path, "old")
+    follower = Follower(path, None)
+    assert _read(follower) == []
+    _append(path, "a", "b")
+    assert _read(follower) == ["a", "b"]
+    _append(path, "last of the old")
+    path.rename(tmp_path / "log.1")
+    assert _read(follower) == ["last of the old"]
+    assert _read(follower) == []
+    _append(path, "first of the new")
+    assert _read(follower) == ["first of the new"]
+    follower.close()
+
+
+def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    follower = Follower(path, None)
+    assert _read(follower) == []
+    path.write_text("whole\nhal")
+    assert _read(follower) == ["whole"]
+    _append(path, "f")
+    assert _read(follower) == ["half"]
+    follower.close()
+
+
+def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhile(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("")
+    first = Follower(path, None)
+    first.read()
+    _append(path, "a")
+    assert _read(first) == ["a"]
+    first.close()
+    _append(path, "while away")
+    path.rename(tmp_path / "log.1")
+    _append(path, "new")
+    second = Follower(path, first.place)
+    assert _read(second) == ["while away"]
+    assert _read(second) == ["new"]
+    second.close()
+    lost = Follower(path, Place(path.stat().st_ino + 10_000_000, 5))
+    piece = lost.read()
+    assert (piece.has_gap, piece.lines) == (True, [b"new"])
+    lost.close()
+
+
+def test_a_file_emptied_in_place_is_read_anew_and_a_very_long_line_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("")
+    follower = Follower(path, None)
+    follower.read()
+    _append(path, "aaaaaaaa")
+    assert _read(follower) == ["aaaaaaaa"]
+    path.write_text("b\n")
+    piece = follower.read()
+    assert (piece.has_gap, piece.lines) == (True, [b"b"])
+    _append(path, "x" * (MAX_LINE_BYTES * 6), "after")
+    lines, skipped = [], 0
+    for _ in range(6):
+        piece = follower.read()
+        lines += piece.lines
+        skipped += piece.skipped
+    assert (lines, skipped) == ([b"after"], 1)
+    follower.close()
+
+
+class _Clock(Clock):
+    """Turned by hand."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 11, 23, 10, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class _Device:
+    """A prepared root with Suricata's log, a watch, and a broker that takes what it is told to."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.folder = folder
+        self.log = folder / "root/var/log/suricata/eve.json"
+        self.log.parent.mkdir(parents=True)
+        self.log.write_text("")
+        (folder / "state").mkdir()
+        self.clock = _Clock()
+        self.settings = IntrusionSettings.model_validate(settings)
+        self.taken: bool | None = True
+        self.sent: list[DeviceEvent] = []
+        self.watch = self.started()
+        self.step()
+
+    def started(self) -> IntrusionWatch:
+        return IntrusionWatch(self.settings, self.folder / "state", System(self.folder / "root"), "edge-1", self.clock)
+
+    def publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is Up.EVENT
+        assert len(payload) <= MAX_EVENT_BYTES
+        self.sent.append(DeviceEvent.model_validate_json(payload))
+        if confirmed is not None and self.taken is not None:
+            confirmed(self.taken)
+        return True
+
+    def step(self, *, later: float = 5.0, is_online: bool = True) -> list[DeviceEvent]:
+        self.clock.seconds += later
+        self.sent.clear()
+        self.watch.step(self.publish, is_online=is_online)
+        return list(self.sent)
+
+    def alerts(self, count: int, signature: int = 2001219, severity: int = 2) -> None:
+        line = EVE.replace("2001219", str(signature)).replace('"severity":2', f'"severity":{severity}')
+        _append(self.log, *[line] * count)
+
+
+Made = Callable[..., _Device]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Made]:
+    devices: list[_Device] = []
+
+    def make(**settings: Any) -> _Device:
+        devices.append(_Device(tmp_path, **settings))
+        return devices[-1]
+
+    yield make
+    for device in devices:
+        device.watch.close()
+
+
+def test_an_alert_becomes_an_event_at_once_and_its_repeats_one_event_later(made: Made) -> None:
+    device = made()
+    device.alerts(1)
+    (event,) = device.step()
+    assert (event.kind, event.severity, event.count) == ("intrusion.suricata", "medium", 1)
+    assert event.summary == "ET SCAN Potential SSH Scan"
+    assert (event.detail["signature"], event.detail["source"]) == ("1:2001219", "192.0.2.7")
+    for _ in range(3):
+        device.alerts(4)
+        assert device.step() == []
+    (event,) = device.step(later=300.0)
+    assert event.count == 12
+
+
+def test_a_flood_becomes_one_event_with_a_count(made: Made) -> None:
+    device = made()
+    for signature in range(600):
+        device.alerts(2, signature=signature)
+    device.alerts(1, signature=9999, severity=1)
+    events = device.step()
+    assert len(events) == device.settings.events_per_minute
+    flood = events[-1]
+    # Of 601 different ones 256 wait, the last was only counted.
+    assert (flood.kind, flood.severity, flood.detail["signatures"]) == ("intrusion.flood", "medium", "251")
+    assert sum(event.count for event in events) == 1201
+    # However long it lasts, the rate holds.
+    total = 0
+    for _ in range(24):
+        device.alerts(50, signature=7)
+        device.alerts(50, signature=8)
+        total += len(device.step())
+    assert total <= 2 * (device.settings.events_per_minute + 1)
+
+
+def test_nothing_is_lost_while_the_broker_is_away_or_the_agent_restarts(made: Made) -> None:
+    device = made()
+    device.alerts(3)
+    assert device.step(is_online=False) == []
+    device.watch.close()
+    device.alerts(2)
+    device.watch = device.started()
+    (event,) = device.step()
+    assert event.count == 5
+    device.watch.close()
+    device.watch = device.started()
+    assert device.step() == []
+
+
+def test_an_event_that_the_broker_did_not_take_is_sent_again(made: Made, tmp_path: Path) -> None:
+    device = made()
+    device.taken = None
+    device.alerts(1)
+    assert len(device.step()) == 1
+    device.watch.save()
+    kept = json.loads((tmp_path / "state/intrusion.json").read_text())
+    assert [one[0] for one in kept["waiting"]] == [1]
+    assert device.step() == []
+    device.taken = True
+    (again,) = device.step(later=200.0)
+    assert again.count == 1
+    assert device.step(later=1000.0) == []
+
+
+def test_what_is_below_the_wanted_severity_is_not_told(made: Made) -> None:
+    device = made(min_severity="high")
+    device.alerts(5)
+    _append(device.log, EVE_FLOW, "garbage", EVE[:50])
+    assert device.step() == []
+    device.alerts(1, severity=1)
+    assert [event.severity for event in device.step()] == ["high"]
+
+
+def test_a_damaged_memory_is_dropped_and_alerts_count_from_now(made: Made, tmp_path: Path) -> None:
+    device = made()
+    device.watch.close()
+    for text in ("{", "[]", '{"v":1,"places":{"a":[1e999,0]},"waiting":[],"beyond":0}', "[" * 100_000):
+        (tmp_path / "state/intrusion.json").write_text(text)
+        device.alerts(1)
+        device.watch = device.started()
+        assert device.step() == []
+        device.watch.close()
+
+
+def _section(root: Path, **settings: Any) -> dict[str, Any]:
+    collect = Intrusion(IntrusionSettings.model_validate(settings))
+    found: dict[str, Any] = findings_of({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
+    return found
+
+
+def _put(root: Path, place: str, text: str = "") -> Path:
+    path = root / place.lstrip("/")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_monitors_of_prepared_roots(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError):
+        _section(tmp_path)
+    path = _put(tmp_path, "/var/log/suricata/eve.json")
+    then = datetime.now(UTC).timestamp() - 3.5 * 86400
+    os.utime(path, (then, then))
+    _put(tmp_path, "/var/log/suricata/fast.log")
+    _put(tmp_path, "/proc/12/comm", "Suricata-Main\n")
+    _put(tmp_path, "/var/ossec/bin/wazuh-control")
+    monitors = _section(tmp_path)["monitors"]
+    assert monitors == [
+        {
+            "monitor": "wazuh",
+            "path": "/var/ossec/logs/alerts/alerts.json",
+            "readable": False,
+            "running": False,
+            "age_days": None,
+            "reason": "there is no such file",
+        },
+        {
+            "monitor": "suricata",
+            "path": "/var/log/suricata/eve.json",
+            "readable": True,
+            "running": True,
+            "age_days": 3,
+            "reason": "",
+        },
+    ]
+    assert [one["path"] for one in _section(tmp_path, watch=["snort:/x"])["monitors"]] == ["/x"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_alerts_of_root_need_root(tmp_path: Path) -> None:
+    _put(tmp_path, "/var/log/suricata/eve.json").chmod(0)
+    (tmp_path / "proc").mkdir()
+    (monitor,) = _section(tmp_path)["monitors"]
+    assert (monitor["readable"], monitor["reason"]) == (False, "needs root")
