@@ -1,4 +1,4 @@
-"""The command line of the agent: `cordon-agent run | report | simulate`.
+"""The command line of the agent: `cordon-agent run | report | do | simulate`.
 
 Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
 3 the state folder cannot be used. What went wrong is one line on standard error.
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cordon-agent {__version__}")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    nouns = parser.add_subparsers(dest="noun", required=True, metavar="run | report | simulate")
+    nouns = parser.add_subparsers(dest="noun", required=True, metavar="run | report | do | simulate")
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     report = nouns.add_parser(
@@ -54,6 +54,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Look once, print one full report as JSON, and exit; needs no broker and no configuration.",
     )
     report.add_argument("--config", type=Path, help="take the device id from there; default: the host name")
+    from device_agent import doing
+
+    doing.add_arguments(
+        nouns.add_parser(
+            "do",
+            help="one action by hand",
+            description="Run one action on this device and verify it; put back when it failed. Prints what was and is.",
+        )
+    )
     from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
 
     add_arguments(
@@ -85,6 +94,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    from device_agent.actions.firewall import bring_back
     from device_agent.runtime import Reload, run
     from device_agent.settings import load
     from device_agent.system import System
@@ -94,7 +104,15 @@ def _run(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: reload.wanted.set())
-    run(load(arguments.config), System(is_root_user=os.geteuid() == 0), stop, reload=reload)
+    settings, system = load(arguments.config), System(is_root_user=os.geteuid() == 0)
+    bring_back(system)
+    run(settings, system, stop, reload=reload)
+
+
+def _do(arguments: argparse.Namespace) -> None:
+    from device_agent.doing import do
+
+    do(arguments)
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
@@ -110,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
     handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     try:
-        {"run": _run, "report": _report, "simulate": _simulate}[arguments.noun](arguments)
+        {"run": _run, "report": _report, "do": _do, "simulate": _simulate}[arguments.noun](arguments)
     except AgentError as e:
         return _complain(str(e), e.exit_code)
     except BrokenPipeError:

@@ -1,6 +1,7 @@
 """Changes the agent's own firewall table; whatever cuts the device off from its broker is put back by itself."""
 
 import contextlib
+import logging
 import re
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from device_agent.files import write_whole
 from device_agent.nft import Port, Rules
 from device_agent.system import System
 
+_log = logging.getLogger(__name__)
 RUN_FOLDER: Final = Path("/run/cordon-agent")  # gone after a restart of the machine, as the rules in the kernel are
 RULES_FILE: Final = Path("/etc/cordon/firewall.nft")
 DEFAULT_SECONDS: Final = 30
@@ -134,6 +136,17 @@ class Table:
         if self._deadman is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._deadman.wait(_DISMISS_SECONDS)
+
+
+def bring_back(system: System, table: Table | None = None) -> None:
+    """Load the rules that were kept, after a start of the machine; what goes wrong is logged and stops nothing."""
+    if not system.is_live or not system.is_root_user or shutil.which("nft") is None:
+        return
+    try:
+        if (table if table is not None else Table()).load_saved():
+            _log.info("the firewall's rules are loaded again")
+    except ActionError as e:
+        _log.error("the firewall's rules could not be loaded: %s", e)
 
 
 class Firewall:

@@ -16,7 +16,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_part_has_help(capsys: pytest.CaptureFixture[str]) -> None:
-    for noun in ([], ["run"], ["report"], ["simulate"]):
+    for noun in ([], ["run"], ["report"], ["do"], ["simulate"]):
         with pytest.raises(SystemExit) as ended:
             main([*noun, "--help"])
         assert ended.value.code == 0
