@@ -129,7 +129,7 @@ def _sources_partial(section: SourcesSection) -> dict[str, str]:
 
 def _openssl_partial(section: OpensslSection) -> dict[str, str]:
     if section.truncated or section.stale_hidden:
-        why = "the processes of other users need root" if section.stale_hidden else f"{section.truncated} were not sent"
+        why = "some processes could not be looked at" if section.stale_hidden else f"{section.truncated} were not sent"
         return {"stale_openssl_processes": f"openssl: {why}"}
     return {}
 

@@ -45,7 +45,8 @@ def _add_rest(section: dict[str, Any], system: System, folder: str, gaps: Gaps) 
     with gaps.told("stale_processes"):
         section["stale_processes"], section["stale_hidden"] = stale_processes(system)
         if section["stale_hidden"]:
-            gaps.add("stale_processes", "the processes of other users need root")
+            why = "some processes cannot be looked at" if system.is_root_user else "needs root for those of other users"
+            gaps.add("stale_processes", why)
     with gaps.told("config"):
         file = openssl_config.file_of(system, folder)
         if file is None:
