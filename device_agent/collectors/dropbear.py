@@ -12,8 +12,8 @@ _UCI: Final = "/etc/config/dropbear"
 # Debian, Alpine: a file of shell variables, and the one that holds the arguments.
 _ARGUMENTS: Final = (("/etc/default/dropbear", "DROPBEAR_EXTRA_ARGS"), ("/etc/conf.d/dropbear", "DROPBEAR_OPTS"))
 _DEFAULT_TRIES: Final = 10
-_OPTION: Final = re.compile(r"^\s*option\s+(\S+)\s+['\"]?([^'\"]*)['\"]?\s*$", re.MULTILINE)
-_SECTION: Final = re.compile(r"^\s*config\s+dropbear\b.*$", re.MULTILINE)
+_OPTION: Final = re.compile(r"^[ \t]*option[ \t]+(\S+)[ \t]+['\"]?([^'\"\n]*)['\"]?[ \t]*$", re.MULTILINE)
+_SECTION: Final = re.compile(r"^[ \t]*config[ \t]+dropbear\b.*$", re.MULTILINE)
 _OFF: Final = frozenset({"off", "0", "no", "false", "disabled"})
 
 

@@ -17,7 +17,7 @@ Units = dict[str, tuple[bool, bool]]
 
 _MAX_LINKS: Final = 1024  # of one folder
 _START_LINK: Final = re.compile(r"^S\d\d?(.+)$")
-_DEFAULT_LEVEL: Final = re.compile(r"^[^#:]*:([0-6]):initdefault:", re.MULTILINE)
+_DEFAULT_LEVEL: Final = re.compile(r"^[^#:\n]*:([0-6]):initdefault:", re.MULTILINE)
 _DEBIAN_LEVEL: Final = "2"
 _MAX_PID_BYTES: Final = 64
 

@@ -23,13 +23,17 @@ _SYSLOGS: Final = (
     ("busybox", ("/etc/conf.d/syslog", "/etc/syslog.conf"), ("/sbin/syslogd",), "syslogd"),
 )
 _RSYSLOG_OLD: Final = re.compile(r"^\s*[^#$\s]\S*\s+-?(@@?)(?:\([^)]*\))?(\[[^\]]+\]|[^\s:;#]+)(?::(\d+))?")
-_RSYSLOG_NEW: Final = re.compile(r"action\s*\(([^)]*type\s*=\s*\"(?:omfwd|omrelp|imrelp)\"[^)]*)\)", re.IGNORECASE)
-_PARAMETER: Final = re.compile(r"(\w+)\s*=\s*\"([^\"]*)\"")
+# Bounded, so that a damaged file costs no more than a sound one.
+_RSYSLOG_NEW: Final = re.compile(r"\baction[ \t]{0,8}\(([^()]{0,2000})\)")
+_RSYSLOG_SENDS: Final = frozenset({"omfwd", "omrelp"})
+_PARAMETER: Final = re.compile(r"\b(\w{1,64})\s{0,8}=\s{0,8}\"([^\"]{0,1000})\"")
 _SYSLOG_NG: Final = re.compile(
     r"\b(tcp6?|udp6?|network|syslog)\s*\(\s*(?:ip\()?\s*\"?([A-Za-z0-9_.:-]+)\"?([^;]{0,400})", re.IGNORECASE
 )
 _DESTINATION: Final = re.compile(r"\bdestination\s+\S+\s*\{([^}]{0,4000})\}")
-_UCI: Final = re.compile(r"^\s*option\s+(log_ip|log_port|log_proto|log_remote)\s+['\"]?([^'\"\s]+)", re.MULTILINE)
+_UCI: Final = re.compile(
+    r"^[ \t]*option[ \t]+(log_ip|log_port|log_proto|log_remote)[ \t]+['\"]?([^'\"\s]+)", re.MULTILINE
+)
 _BUSYBOX: Final = re.compile(r"-R\s*([^\s\"']+)")
 _AUDIT_PROGRAMS: Final = ("/usr/sbin/auditd", "/sbin/auditd")
 _AUDIT_RULE: Final = re.compile(r"^-[aAw]\b")
@@ -120,8 +124,9 @@ def targets_of_rsyslog(text: str) -> set[str]:
             found.add(f"{'tcp' if match[1] == '@@' else 'udp'} {match[2]}:{match[3] or 514}")
     for action in _RSYSLOG_NEW.findall("\n".join(lines)):
         given = {key.lower(): value for key, value in _PARAMETER.findall(action)}
-        if target := given.get("target"):
-            relp = given.get("type", "").lower() == "omrelp"
+        kind = given.get("type", "").lower()
+        if kind in _RSYSLOG_SENDS and (target := given.get("target")):
+            relp = kind == "omrelp"
             protocol = "relp" if relp else given.get("protocol", "udp").lower()
             is_tls = given.get("streamdrivermode") == "1" or given.get("tls", "").lower() == "on"
             found.add(f"{'tls' if is_tls else protocol} {target}:{given.get('port', '514')}")

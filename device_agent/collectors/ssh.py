@@ -41,7 +41,7 @@ _WEAK: Final = re.compile(
 )
 _TIME: Final = re.compile(r"(\d{1,9})([smhdw]?)", re.IGNORECASE)
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DIRECTIVE: Final = re.compile(r"^\s*([A-Za-z0-9]+)[\s=]+(.*?)\s*$")
+_DIRECTIVE: Final = re.compile(r"^([A-Za-z0-9]+)[\s=]+(.*)$")
 
 
 @dataclass(slots=True)
@@ -137,7 +137,7 @@ def read_config(system: System, file: Path, said: Settings, depth: int = 0) -> N
     """
     match = ""  # a Match block ends with its file
     for line in text_of(file).splitlines():
-        directive = _DIRECTIVE.match(line) if not line.lstrip().startswith("#") else None
+        directive = _DIRECTIVE.match(line.strip())  # a comment is none
         if directive is None:
             continue
         keyword, value = directive[1].lower(), directive[2]

@@ -1,0 +1,226 @@
+"""Damaged input: a partial section with reasons or an honest unknown, never an exception, never for long."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from device_agent import inetd, xinetd
+from device_agent.collectors import access, disk, firewall, inits, logging_, mac, services, sockets, ssh
+from device_agent.collectors.accounts import account_of, algorithm_of, secret_of
+from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError
+from device_agent.collectors.denials import count_lines as count_denials
+from device_agent.collectors.failed_logins import _RECORD, _WIDE_RECORD, count_lines, count_records, time_of
+from device_agent.collectors.interfaces import _version6, interface_of
+from device_agent.collectors.ruleset import read_iptables, read_nft
+from device_agent.domain.report import findings_of
+from device_agent.system import System
+
+CALM: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+NOW: Final = 1_700_000_000.0
+# Pieces of every format, so that damage comes after a beginning that was understood.
+WORDS: Final = (
+    "root:x:0:0::/root:/bin/sh", "ada:$6$x$y:1:0:99999:7:::", "::::::::", "service telnet", "{", "}", "disable = yes",
+    "includedir /etc/xinetd.d", "include /etc/xinetd.conf", "Include *",
+    "Match User x", "PermitRootLogin yes", "Port 22",
+    "Port 99999999999", "MaxAuthTries -1", "LoginGraceTime 9999999999w", "PASS_MAX_DAYS 1", "PASS_MAX_DAYS x",
+    "minlen = 9",
+    "deny = ", "@include common-auth", "auth include system-auth", "auth required pam_faillock.so deny=5",
+    "password requisite pam_pwquality.so minlen=x enforcing", "%wheel ALL=(ALL) NOPASSWD: ALL", "@includedir /etc",
+    "@include /etc/sudoers", "permit nopass", "22 1 8:1 / / rw - ext4 /dev/sda1 rw",
+    "22 1 0:1 / /x\\999 rw - overlay o rw",
+    "/dev/sda2 partition 1 1 1", "/swap file 1 1 1", "SELINUX=enforcing", "a (enforce)", "*.* @@h:514", "*.* @[::",
+    'action(type="omfwd" target="x"', "destination d { tcp(", "config dropbear", "option Port '99999'", "-w /x",
+    "[sshd]",
+    "enabled = true", "bantime = 99999999999", "[Journal]", "Storage=persistent", "id:9:initdefault:",
+    "0: 00000000:0016 00000000:0000 0A 0:0 0:0 0 0 0 7 1", "0: zz:0016 0 0A 0 0 0 0 0 -1 1",
+    "telnet stream tcp nowait root /usr/sbin/tcpd in.telnetd", 'DROPBEAR_OPTS="-s -p', "log_ip",
+)  # fmt: skip
+LINES: Final = st.one_of(st.sampled_from(WORDS), st.text(max_size=60), st.sampled_from(WORDS).map(lambda w: w[::-1]))
+TEXT: Final = st.lists(LINES, max_size=12).map("\n".join)
+BYTES: Final = st.one_of(TEXT.map(lambda text: text.encode(errors="replace")), st.binary(max_size=200))
+
+PLACES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
+    "access": (
+        access.collect,
+        (
+            "/etc/passwd", "/etc/shadow", "/etc/login.defs", "/etc/pam.d/common-auth", "/etc/pam.d/common-password",
+            "/etc/pam.d/system-auth", "/etc/security/pwquality.conf", "/etc/security/faillock.conf", "/etc/sudoers",
+            "/etc/sudoers.d/x", "/etc/doas.conf", "/etc/fail2ban/jail.local", "/var/log/btmp", "/var/log/auth.log",
+        ),
+    ),
+    "ssh": (
+        ssh.collect,
+        (
+            "/etc/ssh/sshd_config", "/etc/ssh/x", "/etc/config/dropbear", "/etc/conf.d/dropbear",
+            "/etc/default/dropbear", "/usr/sbin/dropbear",
+        ),
+    ),
+    "disk": (
+        disk.collect,
+        ("/proc/self/mountinfo", "/proc/swaps", "/sys/class/block/sda1/dm/uuid", "/sys/class/block/dm-0/dm/name"),
+    ),
+    "mac": (
+        mac.collect,
+        (
+            "/sys/fs/selinux/enforce", "/etc/selinux/config", "/sys/module/apparmor/parameters/enabled",
+            "/sys/kernel/security/apparmor/profiles", "/sys/kernel/security/lsm", "/var/log/audit/audit.log",
+        ),
+    ),
+    "logging": (
+        logging_.collect,
+        (
+            "/usr/lib/systemd/systemd-journald", "/etc/systemd/journald.conf", "/usr/sbin/rsyslogd",
+            "/etc/rsyslog.conf",
+            "/usr/sbin/syslog-ng", "/etc/syslog-ng/syslog-ng.conf", "/sbin/logd", "/etc/config/system", "/sbin/auditd",
+            "/etc/audit/rules.d/x.rules", "/etc/conf.d/syslog",
+        ),
+    ),
+    "services": (
+        services.collect,
+        (
+            "/etc/runlevels/default/x", "/etc/inittab", "/etc/init.d/x", "/etc/rc2.d/S01x", "/run/x.pid",
+            "/etc/xinetd.conf", "/etc/xinetd.d/x", "/etc/inetd.conf",
+        ),
+    ),
+    "sockets": (sockets.collect, ("/proc/net/tcp", "/proc/net/tcp6", "/proc/net/udp", "/proc/net/if_inet6")),
+}  # fmt: skip
+
+
+def look(collect: Collector, root: Path) -> Mapping[str, Any]:
+    """The section, or why there is none; anything else that is raised is a mistake."""
+    try:
+        return collect(System(root, is_root_user=True))
+    except CannotTellError as e:
+        return {"state": "unknown", "reason": str(e)}
+    except NoMeaningError as e:
+        return {"state": "notapplicable", "reason": str(e)}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@CALM
+@given(data=st.data())
+def test_a_root_full_of_damage_gives_a_section_or_a_reason(name: str, data: st.DataObject) -> None:
+    collect, places = PLACES[name]
+    chosen = data.draw(st.dictionaries(st.sampled_from(places), BYTES, max_size=len(places)))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for place, content in chosen.items():
+            path = root / place.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        section = look(collect, root)
+        assert findings_of({name: section}).sections[name]["state"] == section["state"], section
+
+
+KEYS: Final = (
+    "chain", "rule", "set", "expr", "match", "left", "right", "payload", "meta", "ct", "key", "field", "op",
+    "range", "elem", "jump", "target", "family", "table", "name", "hook", "type", "policy", "protocol",
+    "drop",
+)  # fmt: skip
+JSON: Final = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.text(max_size=8),
+        st.sampled_from(["inet", "input", "filter", "tcp", "dport", "accept", "drop", "@ports", "new", "state"]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(
+                KEYS
+            ),
+            inner,
+            max_size=5,
+        ),
+    ),
+    max_leaves=40,
+)  # fmt: skip
+
+
+@CALM
+@given(st.lists(JSON, max_size=8))
+def test_objects_of_nft(objects: list[Any]) -> None:
+    chains, count = read_nft(objects)
+    assert count >= 0
+    assert all(isinstance(chain.covers("tcp", 22), bool) for chain in chains)
+    firewall.parse_nft(json.dumps({"nftables": objects}))
+
+
+@CALM
+@given(st.one_of(JSON.map(json.dumps), st.text(max_size=200)))
+def test_what_nft_and_ubus_never_wrote(text: str) -> None:
+    for read in (firewall.parse_nft, inits.running_of_ubus):
+        with contextlib.suppress(ValueError, KeyError):  # what its caller turns into an unknown
+            read(text)
+
+
+PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "passwd": account_of,
+    "shadow": secret_of,
+    "hash": algorithm_of,
+    "iptables": lambda text: read_iptables(text, "ip"),
+    "ufw": firewall.parse_ufw,
+    "zone": firewall.parse_zone,
+    "sshd -T": lambda text: ssh.section_of(ssh.parse_resolved(text)),
+    "rsyslog": logging_.targets_of_rsyslog,
+    "syslog-ng": logging_.targets_of_syslog_ng,
+    "uci": logging_.targets_of_uci,
+    "audit": logging_.count_rules,
+    "profiles": mac.count_profiles,
+    "mounts": disk.parse_mounts,
+    "failed": lambda text: count_lines(text.splitlines()),
+    "denied": lambda text: count_denials(text.splitlines(), NOW),
+    "time": lambda text: time_of(text, NOW),
+    "if_inet6": _version6,
+    "address": lambda text: interface_of(text, {}),
+}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+@CALM
+@given(text=st.one_of(TEXT, st.text(max_size=300)))
+def test_any_text(name: str, text: str) -> None:
+    PARSERS[name](text)
+
+
+@CALM
+@given(st.binary(max_size=2000), st.sampled_from([_RECORD, _WIDE_RECORD]))
+def test_any_bytes_as_btmp(content: bytes, packing: Any) -> None:
+    assert sum(count_records(content, packing, NOW).values()) <= len(content) // packing.size
+
+
+LONG: Final = {
+    "one line": "a" * 3_000_000,
+    "spaces": " " * 3_000_000,
+    "many lines": "root:x:0:0::/:/\n" * 200_000,
+    "from": "Failed password for " + "from x " * 400_000,
+    "open brackets": 'destination d { tcp("' * 100_000,
+    "actions": 'action(type="omfwd" ' * 100_000,
+    "empty lines": "\n" * 3_000_000,
+    "inner spaces": "Port x" + " " * 3_000_000 + "y",
+    "digits": "1" * 1_000_000,
+    "times": "1m" * 1_000_000,
+}
+
+
+@pytest.mark.timeout(60)  # all of them together; a quadratic parser would need hours
+@pytest.mark.parametrize("kind", LONG)
+def test_large_texts_do_not_take_long(kind: str, tmp_path: Path) -> None:
+    text = LONG[kind]
+    for name, parse in PARSERS.items():
+        if name not in {"rsyslog", "syslog-ng", "uci"}:  # they get a bounded part of a file, as below
+            parse(text)
+    for collect, places in PLACES.values():
+        for place in places:
+            path = tmp_path / place.lstrip("/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        assert look(collect, tmp_path)["state"] in {"ok", "unknown", "notapplicable"}
+    inetd.entries(System(tmp_path))
+    xinetd.entries(System(tmp_path))
