@@ -84,8 +84,8 @@ class CertificateCollector:
         if not seen and problems_of_files and all(text.endswith(": needs root") for text in problems_of_files):
             raise CannotTellError("needs root")
         now = datetime.fromtimestamp(self._clock(), UTC)
-        store_name, store = _trust_store(system, wanted.trust_store, gaps)
-        entries = self._entries(system, seen, store, now, gaps)
+        store_name, store = _trust_store(system, wanted.trust_store, gaps) if seen else ("", [])
+        entries = self._entries(system, seen, store, now, gaps) if seen else []
         return {
             "state": "ok",
             "folders": sorted(places),
@@ -193,7 +193,7 @@ def _trust_store(system: System, configured: Path | None, gaps: Gaps) -> "tuple[
         with system.path(name).open("rb") as file:
             data = file.read(MAX_STORE_BYTES)
     except OSError as e:
-        gaps.add(name, reason_of(e))
+        gaps.add("trust_store", f"{name}: {reason_of(e)}")
         return name, []
     authorities = [load_pem(content) for label, content, whole in pem_blocks(data) if whole and "CERT" in label]
     return name, [one for one in authorities if one is not None]

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -9,8 +10,11 @@ from typing import Any, Final
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 
+# What it will no longer read one day is no news for whoever reads the agent's log.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, message="Parsed a ")
 # Everything that cryptography may raise over bytes from elsewhere; its classes for them have no common one of its own.
 DAMAGED: Final = (
     ValueError,
@@ -35,7 +39,7 @@ def load_der(data: bytes) -> x509.Certificate | None:
         certificate.public_key()
     except DAMAGED:
         return None
-    return certificate if certificate.serial_number > 0 else None
+    return certificate if certificate.serial_number >= 0 else None
 
 
 def load_pem(content: bytes) -> x509.Certificate | None:

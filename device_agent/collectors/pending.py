@@ -48,20 +48,18 @@ class Pending:
     reason: str = field(default="")
 
 
-def pending(system: System, scheme: str, installed: Mapping[str, str], now: float) -> Pending:
+def pending(system: System, scheme: str, installed: Mapping[str, str]) -> Pending:
     """What waits now.
 
     Args:
         system: the machine.
         scheme: of its packages.
         installed: version by name, for managers that tell only the new one.
-        now: seconds since the epoch.
 
     Raises:
-        CannotTellError: the lists are missing or too old, or the machine is not the running one.
+        CannotTellError: the machine is not the running one.
         ExecuteError: the manager failed.
     """
-    _check_lists(_refreshed_at(system, scheme), _REFRESH[scheme], now)
     if scheme == "deb":
         found = upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).out)
         every = {Waiting(one.name, one.old, one.new) for one in found}
@@ -91,7 +89,13 @@ def _refreshed_at(system: System, scheme: str) -> float | None:
     return max(times, default=None)
 
 
-def _check_lists(refreshed: float | None, program: str, now: float) -> None:
+def check_lists(system: System, scheme: str, now: float) -> None:
+    """See that the lists tell the present.
+
+    Raises:
+        CannotTellError: they are missing or too old.
+    """
+    refreshed, program = _refreshed_at(system, scheme), _REFRESH[scheme]
     if refreshed is None:
         raise CannotTellError(f"the package lists were never fetched: run {program}")
     if now - refreshed > MAX_LISTS_AGE_DAYS * _DAY:

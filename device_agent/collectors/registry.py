@@ -29,7 +29,7 @@ from device_agent.tool_runs import ToolRuns
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
-    "updates": updates.collect,
+    "updates": updates.UpdatesCollector(),
     "sources": sources.collect,
     "openssl": openssl.collect,
     "keys": KeyCollector(),

@@ -66,14 +66,17 @@ class Lists:
 
     def load(self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: Gaps) -> Checked:
         """Every list, judged; what cannot be read or fetched goes to `gaps`."""
-        blobs = [(found.name, found.data) for found in files_below(system, self._paths, gaps, MAX_LIST_BYTES)]
-        blobs += self._from_addresses(now, gaps)
+        own = Gaps()
+        blobs = [(found.name, found.data) for found in files_below(system, self._paths, own, MAX_LIST_BYTES)]
+        blobs += self._from_addresses(now, own)
         lists = []
         for name, data in blobs:
             crls = _lists_in(data)
             if not crls:
-                gaps.add(name, "no revocation list that can be read")
+                own.add(name, "no revocation list that can be read")
             lists += [(crl, _state(crl, issuers, now)) for crl in crls]
+        for text in own.listed():
+            gaps.add("crl", text)
         return Checked(lists)
 
     def _from_addresses(self, now: datetime, gaps: Gaps) -> list[tuple[str, bytes]]:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from device_agent.collectors.base import CannotTellError, Section
 from device_agent.collectors.keys import days_between
 from device_agent.collectors.looking import Gaps
 from device_agent.collectors.packages import manager_of, scheme_of
-from device_agent.collectors.pending import Pending, Waiting, pending
+from device_agent.collectors.pending import Pending, Waiting, check_lists, pending
 from device_agent.files import write_whole
 from device_agent.system import System
 
@@ -20,6 +20,15 @@ _SEEN_FILE: Final = "pending-updates.json"
 _MAX_SEEN_BYTES: Final = 4 * 1024 * 1024
 _MAX_DAYS: Final = 36_500
 _DAY: Final = 86_400
+_ASK_AGAIN_SECONDS: Final = 6 * 3600.0  # even when nothing changed: a hold may end, a phased update begin
+_DEPENDS_ON: Final = (
+    *("/var/lib/dpkg/status", "/var/lib/apt/lists", "/var/lib/apt/lists/partial", "/var/lib/apt/extended_states"),
+    *("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/preferences", "/etc/apt/preferences.d"),
+    *("/etc/apt/apt.conf", "/etc/apt/apt.conf.d", "/var/lib/rpm", "/usr/lib/sysimage/rpm", "/etc/yum.repos.d"),
+    *("/usr/lib/sysimage/rpm/rpmdb.sqlite", "/var/lib/rpm/rpmdb.sqlite", "/var/cache/dnf", "/var/cache/libdnf5"),
+    *("/lib/apk/db/installed", "/etc/apk/world", "/etc/apk/repositories", "/var/cache/apk"),
+    *("/usr/lib/opkg/status", "/etc/opkg", "/var/opkg-lists"),
+)
 # Whoever marks a needed reboot on Debian and Ubuntu; without either, a missing mark says nothing.
 _REBOOT_MARKERS: Final = (
     "/usr/share/update-notifier/notify-reboot-required",
@@ -38,6 +47,7 @@ class UpdatesCollector:
     def __init__(self, state_dir: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._state_dir = state_dir
         self._clock = clock
+        self._asked: tuple[tuple[object, ...], float, Pending] | None = None
 
     def __call__(self, system: System) -> Section:
         """The `updates` section; what the manager does not tell is named in `problems`."""
@@ -58,9 +68,19 @@ class UpdatesCollector:
             section["kernel_newest"], section["kernel_current"] = kernels.newest_and_current(system)
         section["reboot_required"] = _reboot_required(system, section.get("kernel_current"))
         with gaps.told("security_pending"):
-            self._add_pending(section, pending(system, scheme, versions, now), now, gaps)
+            self._add_pending(section, self._ask(system, scheme, versions, now), now, gaps)
         section["problems"] = gaps.listed()
         return section
+
+    def _ask(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> Pending:
+        """What waits; the manager itself is asked when its lists, its settings or what is installed changed."""
+        shape = (system.root, scheme, *_shape(system))
+        check_lists(system, scheme, now)
+        if self._asked is not None and self._asked[0] == shape and 0 <= now - self._asked[1] < _ASK_AGAIN_SECONDS:
+            return self._asked[2]
+        found = pending(system, scheme, versions)
+        self._asked = (shape, now, found)
+        return found
 
     def _add_pending(self, section: dict[str, Any], found: Pending, now: float, gaps: Gaps) -> None:
         section["pending"] = len(found.every)
@@ -84,6 +104,19 @@ class UpdatesCollector:
 def collect(system: System) -> Section:
     """The `updates` section without a memory."""
     return UpdatesCollector()(system)
+
+
+def _shape(system: System) -> list[tuple[int, int] | None]:
+    """Times and sizes of everything that the answer to "what waits" depends on."""
+    found: list[tuple[int, int] | None] = []
+    for place in _DEPENDS_ON:
+        try:
+            state = system.path(place).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((state.st_mtime_ns, state.st_size))
+    return found
 
 
 def _days(earlier: float, now: float) -> int:

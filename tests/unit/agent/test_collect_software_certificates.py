@@ -117,9 +117,9 @@ def test_a_chain_that_the_verifier_does_not_take_is_not_called_untrusted(tmp_pat
 
 
 def test_without_a_store_nothing_is_trusted_and_nothing_called_untrusted(tmp_path: Path) -> None:
+    assert one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
     section = collect(tmp_path, trust_store=Path("/none.pem"))
     assert section["problems"] == ["trust_store: /none.pem is not a file"]
-    assert one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
 
 
 DEVICE = ROOT.issue("edge-1")
@@ -224,7 +224,7 @@ def test_an_answer_that_is_none(tmp_path: Path, status: int) -> None:
         (tmp_path / "certs").mkdir()
         (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
         section = collect(tmp_path, crl_urls=[url])
-    assert section["problems"] == [f"{url}: the server answered {status}"]
+    assert section["problems"] == [f"crl: {url}: the server answered {status}"]
     assert section["entries"][0]["revoked"] == "notchecked"
 
 

@@ -278,6 +278,32 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     assert section["security_pending"] <= told
 
 
+@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get here")
+def test_apt_is_asked_again_only_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = put(tmp_path / "root", **{"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
+    calls = tmp_path / "calls"
+    program = tmp_path / "bin/apt-get"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho . >> {calls}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    now = [(root / "var/lib/apt/lists").stat().st_mtime]
+    collector = updates.UpdatesCollector(clock=lambda: now[0])
+
+    def asked_again() -> bool:
+        before = len(calls.read_text()) if calls.exists() else 0
+        assert collector(System(root))["security_pending"] == 0
+        return len(calls.read_text()) > before
+
+    assert asked_again()
+    assert not asked_again()
+    (root / "var/lib/dpkg/status").write_text(STATUS + "\n")
+    assert asked_again()
+    now[0] += 7 * 3600
+    assert asked_again()
+    assert not asked_again()
+
+
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(alphabet="PackgeVrsionSttu: \n\t-.[]()0123456789~oinld/\x00é", max_size=400))
 def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

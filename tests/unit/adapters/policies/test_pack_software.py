@@ -91,6 +91,11 @@ def test_the_pack_finds(sections: dict[str, Any], rules: set[str]) -> None:
         (certificate(revoked="notchecked", ocsp="good"), set()),
         (certificate(revoked="notchecked", ocsp="unknown"), {"own-certificate-not-revoked", "no-revoked-certificates"}),
         (certificate(revoked="notchecked", is_ca=True, self_signed=True, is_own=False), set()),
+        ({"certificates": {"problems": ["crl: /x: No such file"]}}, set()),
+        ({"certificates": {"problems": ["/etc/x: needs root"]}}, {
+            "own-certificate-not-revoked", "no-revoked-certificates", "certificates-trusted", "no-expired-certificates",
+            "certificates-renewed-in-time", "own-certificate-names-device", "revocation-lists-fresh",
+            "certificates-strong"}),
     ],
 )  # fmt: skip
 def test_what_is_not_known_passes_nothing(sections: dict[str, Any], rules: set[str]) -> None:
