@@ -27,6 +27,10 @@ demo: ## play the whole story at the terminal: stand-in broker, controller and 2
 test: setup-dev setup-mosquitto ## run all tests; the end says what was skipped and why
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
+.PHONY: agent
+agent: setup-dev ## the device agent as one file, build/cordon-agent.pyz, for this Python and processor
+	@$(BIN)/python tools/build_agent.py build/cordon-agent.pyz
+
 .PHONY: lint
 lint: setup-dev ## ruff, formatting, mypy, import layers, generated schemas
 	@$(BIN)/ruff check .

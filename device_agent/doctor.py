@@ -60,11 +60,8 @@ def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[Diagn
 def as_text(system: System, found: tuple[Diagnosis, ...]) -> str:
     """For people."""
     width = max(len(one.section) for one in found)
-    lines = [
-        f"cordon-agent {__version__} on {platform.system()} {platform.release()}, "
-        f"{'as root' if system.is_root_user else 'not as root'}",
-        "",
-    ]
+    who = "as root" if system.is_root_user else "not as root"
+    lines = [f"cordon-agent {__version__} on {platform.system()} {platform.release()}, {who}", ""]
     for one in found:
         lines.append(f"{one.section:<{width}}  {one.state:<13}  {one.seconds:5.2f} s  {one.reason}".rstrip())
         lines += [f"{'':<{width}}  {'':<13}           {doubt}" for doubt in one.partly]

@@ -1,4 +1,4 @@
-"""The command line of the agent: `cordon-agent run | report | do | simulate`.
+"""The command line of the agent: `cordon-agent run | report | do | doctor | install | passphrase | simulate`.
 
 Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
 3 the state folder cannot be used. What went wrong is one line on standard error.
@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from device_agent import __version__
 from device_agent.errors import AgentError, ExitCode
+from device_agent.shipping import HANDLERS as SHIPPING
+from device_agent.shipping import add_arguments as add_shipping
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cordon-agent {__version__}")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    nouns = parser.add_subparsers(dest="noun", required=True, metavar="run | report | do | simulate")
+    nouns = parser.add_subparsers(
+        dest="noun", required=True, metavar="run | report | do | doctor | install | passphrase | simulate"
+    )
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     report = nouns.add_parser(
@@ -63,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
             description="Run one action on this device and verify it; put back when it failed. Prints what was and is.",
         )
     )
+    add_shipping(nouns)
     from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
 
     add_arguments(
@@ -128,7 +133,8 @@ def main(argv: list[str] | None = None) -> int:
     handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     try:
-        {"run": _run, "report": _report, "do": _do, "simulate": _simulate}[arguments.noun](arguments)
+        handlers = {"run": _run, "report": _report, "do": _do, "simulate": _simulate, **SHIPPING}
+        handlers[arguments.noun](arguments)
     except AgentError as e:
         return _complain(str(e), e.exit_code)
     except BrokenPipeError:

@@ -88,7 +88,7 @@ def test_secrets_come_as_credentials_and_no_unit_names_one() -> None:
     assert controller["ExecStart"] == ["/opt/cordon/bin/cordon serve --config %d/cordon.toml"]
     for unit in SERVICES:
         assert not {"Environment", "EnvironmentFile"} & set(_settings(unit))
-        assert _settings(unit)["Type"] == ["simple"]
+        assert _settings(unit)["Type"] == [{"cordon-agent.service": "notify"}.get(unit, "simple")]
 
 
 def test_the_drop_in_only_loosens_what_the_unit_sets() -> None:
