@@ -133,9 +133,9 @@ def test_the_real_sshd_agrees_with_what_the_files_were_read_as(tmp_path: Path) -
         "KbdInteractiveAuthentication no\nMaxAuthTries 2\nLoginGraceTime 1m30s\nX11Forwarding no\n"
         "PermitEmptyPasswords no\nMACs hmac-sha1,hmac-sha2-256\nMatch User bob\n  PasswordAuthentication yes\n"
     )
-    config = put(tmp_path, "/root/etc/ssh/sshd_config", text)
+    config = put(tmp_path, "/prepared/etc/ssh/sshd_config", text)
     resolved = parse_resolved(_sshd(config))
-    read = look(tmp_path / "root")
+    read = look(tmp_path / "prepared")
     assert {key: read[key] for key in section_of(resolved)} == section_of(resolved)
     assert [int(port) for port in resolved["port"].split()] == read["ports"]
     assert ssh._weak(resolved) == ["hmac-sha1"]
