@@ -64,14 +64,20 @@ class _Names:
     """Owners by the account files of the system that is looked at; a number where it has no name."""
 
     def __init__(self, system: System) -> None:
-        self._users = _ids(text_of(system.path("/etc/passwd")))
-        self._groups = _ids(text_of(system.path("/etc/group")))
+        self._users, self._groups = (_ids(_readable(system, place)) for place in ("/etc/passwd", "/etc/group"))
 
     def user(self, number: int) -> str:
         return self._users.get(number, str(number))
 
     def group(self, number: int) -> str:
         return self._groups.get(number, str(number))
+
+
+def _readable(system: System, place: str) -> str:
+    try:
+        return text_of(system.path(place))
+    except OSError:
+        return ""  # numbers will have to do
 
 
 def _ids(text: str) -> dict[int, str]:

@@ -76,7 +76,8 @@ class Lists:
                 own.add(name, "no revocation list that can be read")
             lists += [(crl, _state(crl, issuers, now)) for crl in crls]
         for text in own.listed():
-            gaps.add("crl", text)
+            field, _, reason = text.partition(": ")
+            gaps.add(f"crl: {field}", reason)
         return Checked(lists)
 
     def _from_addresses(self, now: datetime, gaps: Gaps) -> list[tuple[str, bytes]]:
