@@ -49,7 +49,7 @@ def _asyncapi() -> dict[str, Any]:
         operations[name] = {
             "action": "receive" if name in set(topics.Up) else "send",
             "channel": {"$ref": f"#/channels/{name}"},
-            "bindings": {"mqtt": {"qos": 1, "retain": name == "status"}},
+            "bindings": {"mqtt": {"qos": 0 if name == "receipt" else 1, "retain": name == "status"}},
         }
     return {
         "asyncapi": "3.0.0",

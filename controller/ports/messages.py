@@ -52,6 +52,10 @@ class Messages(Protocol):
         """Queue a QoS 1 message, `False` when the bounded queue is full or the link is down: nothing was queued."""
         ...
 
+    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        """Send a QoS 0 message, which may be lost; `False` when the link is down or clogged: nothing was sent."""
+        ...
+
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
         """Publish at QoS 1 and wait for the broker's PUBACK.
 

@@ -266,7 +266,7 @@ class Ingest:
         common = {"about"} if receipt.about is Up.POSTURE else None
         payload = body.model_dump_json(exclude=common, exclude_none=receipt.verdict is not Verdict.REJECTED).encode()
         topic = down(receipt.device_id, Down.RECEIPT)
-        if not self._messages.publish(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
+        if not self._messages.tell(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
 
 

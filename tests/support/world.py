@@ -157,6 +157,9 @@ class MemoryLink:
             self.sent.append((topic, payload))
         return self.takes
 
+    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        return self.publish(topic, payload, expiry_seconds=expiry_seconds)
+
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
         del expiry_seconds
         if self.confirm is not None:

@@ -19,6 +19,7 @@ from controller.adapters.mqtt.client import PahoClient, Version
 from controller.adapters.mqtt.inbox import Inbox
 from controller.adapters.mqtt.options import LinkOptions, Server
 from controller.adapters.mqtt.outbox import Letter, Outbox
+from controller.adapters.mqtt.packets import publish_packet
 from controller.adapters.mqtt.reasons import End, Kind, disconnected, network_words, refused
 from controller.adapters.mqtt.wire import Wire, open_wire
 
@@ -29,6 +30,7 @@ MISC_SECONDS: Final = 1.0
 # Packets handled in one turn of the loop before others get theirs; about 5 ms.
 READ_BUDGET: Final = 200
 CLOSE_SECONDS: Final = 2.0
+MAX_UNSENT: Final = 4 * 1024 * 1024  # bytes that wait for a broker that is slow to read, before more is refused
 _PINGREQ: Final = b"\xc0\x00"
 _KEEPALIVE_TIMEOUT: Final = 141
 _FIRST_FAILURE: Final = 128
@@ -60,6 +62,7 @@ class Connection:
         self._abandoned = False
         self._wire: Wire | None = None
         self._client = PahoClient(self._open_wire, options, version)
+        self._five = version == "5"
         self.ended: asyncio.Future[End] = self._loop.create_future()
         self.window = options.max_inflight
         self._connack: asyncio.Future[bool] = self._loop.create_future()
@@ -126,6 +129,15 @@ class Connection:
         if packets and self._established and self._wire is not None:
             self._wire.send(packets)
             self._want_flush()
+
+    def tell(self, topic: str, payload: bytes, expiry_seconds: int | None) -> bool:
+        """Send at QoS 0 from the CONNACK on; False when that is not there yet, or the broker is slow to read."""
+        wire = self._wire
+        if not self._established or wire is None or wire.unsent > MAX_UNSENT:
+            return False
+        wire.send(publish_packet(topic, payload, expiry_seconds, five=self._five))
+        self._want_flush()
+        return True
 
     def resume(self) -> None:
         """Something was taken from the inbox: read on if reading had stopped."""

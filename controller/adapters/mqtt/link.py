@@ -60,11 +60,6 @@ class PahoMessages:
             self._tell(connected=False, detail="stopped")
             executor.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def outgoing(self) -> int:
-        """Messages queued or not confirmed by the broker yet."""
-        return len(self._outbox)
-
     async def receive(self, most: int) -> Sequence[Incoming]:
         """Wait for at least one message, then take what has arrived, in order, at most `most`."""
         messages = await self._inbox.take(most)
@@ -84,6 +79,10 @@ class PahoMessages:
         What was queued outlives a reconnect, and may then be delivered twice.
         """
         return self._offer(Letter(topic, payload), expiry_seconds)
+
+    def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
+        """Send at QoS 0, at most once; `False` when the link is down or clogged: nothing was sent."""
+        return self._connection is not None and self._connection.tell(topic, payload, expiry_seconds)
 
     async def publish_confirmed(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> None:
         """Publish at QoS 1 and wait for the broker's PUBACK.

@@ -61,6 +61,11 @@ class Wire:
         self._out += buffer
         return len(buffer)
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that are gathered and not sent."""
+        return len(self._out)
+
     def flush(self) -> bool:
         """Send what is gathered; False when the socket takes no more for now.
 
