@@ -230,6 +230,11 @@ class AgentProcess:
                 argv = [sys.executable, "-m", "tests.integration.agent.light_agent", str(self._config), self.die_at]
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def end(self, number: signal.Signals) -> int:
         """Send a signal and wait; the exit status."""
         assert self._process is not None
