@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from device_agent import inetd
+from device_agent.actions import xinetd_off
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, service_name
+from device_agent.actions.edit import FILES, keep, read, restore, write
 from device_agent.execute import ExecuteError
 from device_agent.system import System
 from device_agent.systemd import OPENED, STOPPED, Units, needed_by, units_of
@@ -33,13 +35,14 @@ class DisableService:
         """Find what the name means, and refuse when something that runs would stop with it."""
         name = service_name(params)
         units = self._units(name)
-        entries = [entry for entry in inetd.entries(self._system) if entry.is_called(name)]
-        if not units and not entries:
+        entries = self._entries(name)
+        further = xinetd_off.named(self._system, name)
+        if not units and not entries and not further:
             if self._is_switched_off_entry(name):
                 return Plan(was={"is": "disabled, inactive"}, would="nothing", is_needed=False)
             raise ActionError(f"there is no service {name}")
         self._refuse_what_is_needed(units)
-        was = {"was": _word(units, has_entries=bool(entries))}
+        was = {"was": _word(units, has_entries=bool(entries or further))}
         steps = []
         if units:
             was["units"] = " ".join(units)
@@ -49,7 +52,12 @@ class DisableService:
         if entries:
             was["inetd"] = " ".join(sorted({entry.service for entry in entries}))
             steps.append(f"comment out {was['inetd']} in {', '.join(sorted({str(e.file) for e in entries}))}")
-        is_off = not entries and all(_is_off(shown) for shown in units.values())
+        if further:
+            was["xinetd"] = " ".join(sorted(further))
+            places = sorted(set(further.values()))
+            was[FILES] = keep({place: read(self._system, place) for place in places})
+            steps.append(f"disable = yes for {was['xinetd']} in {', '.join(places)}")
+        is_off = not entries and not further and all(_is_off(shown) for shown in units.values())
         return Plan(was={**was, "is": was["was"]} if is_off else was, would="; ".join(steps), is_needed=not is_off)
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
@@ -65,15 +73,20 @@ class DisableService:
             except OSError as e:
                 raise ActionError(f"{e.filename}: {e.strerror}") from e
             inetd.reload(self._system)
+        if "xinetd" in was:
+            for place, text in xinetd_off.texts(self._system, self._further(params)).items():
+                write(self._system, place, text)
+            xinetd_off.reload(self._system)
 
     def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
         """Nothing of that name is enabled or runs."""
         del was
         name = service_name(params)
         units = self._units(name)
-        entries = [entry for entry in inetd.entries(self._system) if entry.is_called(name)]
-        is_off = not entries and all(_is_off(shown) for shown in units.values())
-        return Verified(is_off, {"is": _word(units, has_entries=bool(entries))})
+        entries = self._entries(name)
+        is_offered = bool(entries or self._further(params))
+        is_off = not is_offered and all(_is_off(shown) for shown in units.values())
+        return Verified(is_off, {"is": _word(units, has_entries=is_offered)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Enable and start again what was enabled and ran."""
@@ -84,7 +97,18 @@ class DisableService:
         if "inetd" in was:
             inetd.switch_on_again(self._system, service_name(params))
             inetd.reload(self._system)
+        if "xinetd" in was:
+            restore(self._system, was)
+            xinetd_off.reload(self._system)
         return "put back as it was"
+
+    def _entries(self, name: str) -> list[inetd.InetdEntry]:
+        if name.startswith("xinetd:"):
+            return []
+        return [entry for entry in inetd.entries(self._system) if entry.is_called(name)]
+
+    def _further(self, params: Params) -> dict[str, str]:
+        return xinetd_off.named(self._system, service_name(params))
 
     def _refuse_what_is_needed(self, units: Mapping[str, Mapping[str, str]]) -> None:
         manager = self._manager()
@@ -109,7 +133,7 @@ class DisableService:
     def _units(self, name: str) -> dict[str, Mapping[str, str]]:
         """Known units of that name, and what would start them again, each with what systemd says of it."""
         manager = self._manager()
-        if name.startswith("inetd:") or manager is None:
+        if name.startswith(("inetd:", "xinetd:")) or manager is None:
             return {}
         names = [name] if name.endswith(_KINDS) else [name + kind for kind in _KINDS]
         found: dict[str, Mapping[str, str]] = {}

@@ -17,6 +17,7 @@ from device_agent.actions.key import RestrictKey
 from device_agent.actions.logs import PersistLogs
 from device_agent.actions.mac import EnforceMac
 from device_agent.actions.password import SetPasswordPolicy
+from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
 from device_agent.system import System
 
@@ -267,3 +268,33 @@ def test_what_is_kept_for_undoing_is_named_so_that_it_never_travels(tmp_path: Pa
     was = SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90}).was
     assert [key for key, text in was.items() if "PASS_MAX_DAYS 1\\n" in text] == [KEPT + "files"]
     assert read(System(tmp_path), "/etc/none") is None
+
+
+XINETD = {
+    "/etc/xinetd.conf": "defaults\n{\n  instances = 60\n}\nincludedir /etc/xinetd.d\n",
+    "/etc/xinetd.d/telnet": "# on\nservice telnet\n{\n\tdisable\t= no\n\tserver\t= /usr/sbin/in.telnetd\n}\n"
+    "service other {\n}\n",
+    "/etc/xinetd.d/time": "service time\n{\n id = time-stream\n}\n",
+}
+
+
+@pytest.mark.parametrize("name", ["telnet", "xinetd:telnet", "telnetd", "in.telnetd"])
+def test_a_service_of_xinetd_is_switched_off(tmp_path: Path, name: str) -> None:
+    for place, text in XINETD.items():
+        put(tmp_path, place, text)
+    action, params = DisableService(System(tmp_path)), {"name": name}
+    plan = action.plan(params)
+    assert plan.would == "disable = yes for telnet in /etc/xinetd.d/telnet"
+    before = tree(tmp_path)
+    action.apply(params, plan.was)
+    assert action.verify(params, plan.was).now == {"is": "disabled, inactive"}
+    text = (tmp_path / "etc/xinetd.d/telnet").read_text()
+    assert text.startswith("# on\nservice telnet\n{\n\tdisable = yes\n\tserver")
+    assert text.endswith("service other {\n}\n")
+    after = tree(tmp_path)
+    action.apply(params, plan.was)
+    assert tree(tmp_path) == after
+    action.undo(params, plan.was)
+    assert tree(tmp_path) == before
+    with pytest.raises(ActionError, match="no service"):
+        action.plan({"name": "inetd:telnet"})
