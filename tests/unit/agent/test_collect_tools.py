@@ -241,6 +241,21 @@ def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
         _openscap(tmp_path)
 
 
+@pytest.mark.skipif(
+    shutil.which("lynis") is None or os.geteuid() != 0, reason="lynis is not installed (Debian: lynis), or not root"
+)
+def test_what_the_real_lynis_writes(tmp_path: Path) -> None:
+    # As the agent runs it, but for four of its tests only: all of them take minutes.
+    path = tmp_path / "report.dat"
+    argv = [*ToolRuns._lynis(path), "--tests", "AUTH-9204 AUTH-9283 AUTH-9286 KRNL-5820"]
+    run(argv, seconds=90)
+    section = _sent("lynis", dict(Lynis(ToolSettings(lynis_report=path))(System())))
+    assert (section["complete"], section["tests"], section["age_days"], section["damaged_lines"]) == (True, 4, 0, 0)
+    assert section["version"][0].isdigit()
+    assert {one["test"] for one in section["findings"]} <= {"LYNIS", "AUTH-9204", "AUTH-9283", "AUTH-9286", "KRNL-5820"}
+    assert section["warnings"] + section["suggestions"] == len(section["findings"])
+
+
 @pytest.mark.skipif(shutil.which("oscap") is None, reason="oscap is not installed (Debian: openscap-scanner)")
 @pytest.mark.parametrize("option", ["--results", "--results-arf"])
 def test_what_the_real_openscap_writes(option: str, tmp_path: Path) -> None:
