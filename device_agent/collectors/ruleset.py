@@ -5,6 +5,7 @@ protocol, port and a new connection only makes it conditional: a conditional ref
 conditional permission decides nothing for everybody else.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,7 @@ _FAMILIES: Final[Mapping[str, frozenset[str]]] = {
 }  # fmt: skip
 _MAX_DEPTH: Final = 16  # chains that call each other; the kernel's own limit is as low
 _MAX_STEPS: Final = 100_000  # rules looked at for one chain
+_WORD: Final = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')  # a comment in quotes is one
 _LAST_PORT: Final = 65535
 _HARMLESS: Final = frozenset({"counter", "log", "comment", "reject", "accept", "drop", "return", "jump", "goto"})
 
@@ -83,7 +85,8 @@ class _Walk:
         return ""
 
     def _speak(self, rule: Rule) -> None:
-        if rule.protocols is None and rule.ports is None:
+        # Without ports a condition that is not understood may narrow it down to any of them.
+        if rule.ports is None and (rule.protocols is None or rule.is_conditional):
             return
         for protocol in (rule.protocols or _PROTOCOLS) & _PROTOCOLS:
             self.spoken.update((protocol, low, high) for low, high in rule.ports or ((1, _LAST_PORT),))
@@ -166,9 +169,16 @@ def _nft_rule(expressions: Any, sets: Mapping[str, Ports]) -> Rule:
             target = str(value.get("target", ""))
         elif kind in _DECIDING or kind == "return":
             verdict = kind
-        elif kind not in _HARMLESS:
+        elif kind == "xt" and isinstance(value, dict) and value.get("type") == "target":
+            verdict = "reject" if value.get("name") == "REJECT" else verdict
+        elif kind not in _HARMLESS and not _is_remark(value):
             is_conditional = True
     return Rule(verdict, target, protocols, ports, is_conditional)
+
+
+def _is_remark(value: Any) -> bool:
+    """Whether it is a comment of iptables, which nft tells as a match."""
+    return isinstance(value, dict) and value.get("name") == "comment"
 
 
 def _match(match: Mapping[str, Any], sets: Mapping[str, Ports]) -> tuple[frozenset[str] | None, Ports | None] | None:
@@ -218,7 +228,7 @@ def read_iptables(text: str, family: str) -> tuple[list[Chain], int]:
     rules: dict[str, list[Rule]] = {}
     count = 0
     for line in text.splitlines():
-        words = line.split()
+        words = _WORD.findall(line)
         if line.startswith(":") and len(words) > 1:
             policies[words[0][1:]] = words[1].lower()
         elif line.startswith("-A ") and len(words) > 1:
@@ -239,6 +249,10 @@ def _iptables_rule(words: list[str]) -> Rule:
     is_conditional = False
     waiting = iter(words)
     for word in waiting:
+        if word == "!":  # everything but what follows
+            next(waiting, "")
+            is_conditional = True
+            continue
         value = next(waiting, "") if word.startswith("-") else ""
         if word in {"-j", "-g"}:
             plain = value.lower()

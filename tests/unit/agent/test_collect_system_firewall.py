@@ -153,6 +153,37 @@ def test_chains_of_iptables() -> None:
     assert read_iptables(IPTABLES.replace("-A INPUT -i lo", "-A INPUT"), "ip")[0][0].end == "accept"
 
 
+def test_what_iptables_said_of_itself() -> None:
+    """Recorded from iptables 1.8.9 and, for the same rules, nft 1.0.6."""
+    text = (
+        "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j ACCEPT\n"
+        '-A INPUT -p tcp -m tcp --dport 22 -m comment --comment "my ssh -j DROP" -j ACCEPT\n'
+        "-A INPUT -p udp -m udp ! --dport 53 -j DROP\n-A INPUT ! -p tcp -j DROP\n"
+        "-A INPUT -p tcp -m tcp --dport 99 --tcp-flags FIN,SYN,RST,ACK SYN -m limit --limit 5/min -j ACCEPT\n"
+    )
+    (chain,), _ = read_iptables(text, "ip")
+    assert chain.end == "accept"
+    assert [one for one in (("tcp", 22), ("tcp", 99), ("udp", 53), ("udp", 54)) if chain.covers(*one)] == [("tcp", 22)]
+    last = "-A INPUT -j REJECT --reject-with icmp-port-unreachable\nCOMMIT\n"
+    assert read_iptables(text + last, "ip")[0][0].end == "reject"
+
+    home = {"family": "ip", "table": "filter"}
+    port = {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 22}}
+    tcp = {"match": {"op": "==", "left": {"meta": {"key": "l4proto"}}, "right": "tcp"}}
+    rules: list[list[dict[str, Any]]] = [
+        [{"xt": {"type": "match", "name": "conntrack"}}, {"counter": {}}, {"accept": None}],
+        [port, {"xt": {"type": "match", "name": "comment"}}, {"counter": {}}, {"accept": None}],
+        [tcp, {"xt": {"type": "match", "name": "multiport"}}, {"drop": None}],
+        [{"counter": {}}, {"xt": {"type": "target", "name": "REJECT"}}],
+    ]
+    base = {"chain": {**home, "name": "INPUT", "type": "filter", "hook": "input", "policy": "accept"}}
+    for count, end in ((3, "accept"), (4, "reject")):
+        objects = [base, *({"rule": {**home, "chain": "INPUT", "expr": rule}} for rule in rules[:count])]
+        (chain,), _ = read_nft(objects)
+        assert chain.end == end
+        assert sorted(chain.spoken) == [("tcp", 22, 22)]
+
+
 def test_ipv6_that_was_forgotten_is_open() -> None:
     closed, _ = read_iptables(IPTABLES.replace(":INPUT ACCEPT", ":INPUT DROP"), "ip")
     assert default_of(closed, "input", frozenset({"ip"})) == "drop"
