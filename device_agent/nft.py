@@ -92,11 +92,12 @@ def parse(out: str) -> Rules:
         rules = [item["rule"]["expr"] for item in items if "rule" in item]
         (chain,) = chains
         verdicts = [_verdict(expressions) for expressions in rules]
-    except (KeyError, TypeError, IndexError) as e:
+        is_closed = chain.get("policy") == "drop"
+    except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as e:
         raise ValueError("the table cordon is not one that this agent wrote") from e
     known = [verdict for verdict in verdicts if verdict is not None]
     return Rules(
-        closed=chain.get("policy") == "drop",
+        closed=is_closed,
         allow=frozenset(port for port, word in known if word == "accept"),
         deny=frozenset(port for port, word in known if word == "drop"),
     )

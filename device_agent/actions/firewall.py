@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -125,6 +124,8 @@ class Table:
             file.unlink(missing_ok=True)
 
     def _start_deadman(self, seconds: float, program: str) -> None:
+        from importlib.resources import files  # costs memory, and is seldom needed
+
         source = files("device_agent.actions").joinpath("deadman.py").read_text()
         argv = [sys.executable, "-I", "-S", "-c", source, str(seconds), str(self._pending), program]
         quiet = subprocess.DEVNULL

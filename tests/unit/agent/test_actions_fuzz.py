@@ -1,0 +1,71 @@
+"""Whatever stands in the files that actions change: no exception, nothing lost, and a second time changes nothing."""
+
+import json
+from typing import Final
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from device_agent import nft
+from device_agent.actions.edit import option, set_option
+from device_agent.actions.source import _lines, _sections, _stanzas
+from device_agent.actions.xinetd_off import switched_off
+
+_WORDS: Final = (
+    "deb", "http://x.example/d", "[x]", "[", "]", "enabled=1", "enabled = 0", "baseurl=http://x.example/d", "URIs:",
+    "URIs: http://x.example/d", "Enabled: yes", "Enabled: no", "#", " ", "\t", "\n", "\n\n", "\n \n", ":", "=",
+    "service", "service telnet", "{", "}", "disable = no", "disable=yes", "PASS_MAX_DAYS", "PASS_MAX_DAYS 5", "\x00",
+    "\u2028", "é",
+)  # fmt: skip
+_TEXT: Final = st.lists(st.sampled_from(_WORDS) | st.text(max_size=5), max_size=40).map("".join)
+_JSON: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["dport", "accept", "tcp"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["nftables", "chain", "rule", "expr", "match", "left", "right", "payload"]), inner
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(_TEXT)
+@settings(deadline=None)
+def test_sources(text: str) -> None:
+    for change in (_lines, _stanzas, _sections):
+        once = change(text, "http://x.example/d")
+        assert change(once, "http://x.example/d") == once
+        assert change(text, "http://not.there/") == text
+
+
+@given(_TEXT)
+@settings(deadline=None)
+def test_blocks_of_xinetd(text: str) -> None:
+    once = switched_off(text, "telnet")
+    assert switched_off(once, "telnet") == once
+    assert switched_off(text, "not-there") == text
+
+
+@given(_TEXT)
+@settings(deadline=None)
+def test_options(text: str) -> None:
+    once = set_option(text, "PASS_MAX_DAYS", "90", "\t")
+    assert option(once, "PASS_MAX_DAYS") == "90"
+    assert set_option(once, "PASS_MAX_DAYS", "90", "\t") == once
+
+
+_MATCH: Final = {"match": {"left": {"payload": {"field": "dport", "protocol": "tcp"}}, "right": 5}}
+
+
+@given(st.builds(lambda chain, expr: {"nftables": [{"chain": chain}, {"rule": {"expr": expr}}]}, _JSON, _JSON) | _JSON)
+@example({"nftables": [{"chain": 5}]})
+@example({"nftables": [{"chain": {}}, {"rule": {"expr": [_MATCH, {}]}}]})
+@example({"nftables": [{"chain": {}}, {"rule": {"expr": [7]}}]})
+@settings(deadline=None)
+def test_tables(value: object) -> None:
+    try:
+        rules = nft.parse(json.dumps(value))
+    except ValueError:
+        return
+    assert isinstance(rules, nft.Rules)
