@@ -18,7 +18,7 @@ from device_agent.actions.registry import actions as all_actions
 from device_agent.clock import Clock
 from device_agent.collectors.base import Collector
 from device_agent.collectors.integrity import Integrity
-from device_agent.collectors.registry import collectors_for
+from device_agent.collectors.registry import EVERY, collectors_for
 from device_agent.collectors.scan import Scanner
 from device_agent.commands import Commands
 from device_agent.domain.guard import Guard
@@ -90,7 +90,7 @@ class Agent:
         self._sender = sender = sender_of(settings.device_id)
         # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
-        self._scanner = Scanner(system, collectors)
+        self._scanner = Scanner(system, collectors, every=EVERY)
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
         try:
@@ -166,7 +166,7 @@ class Agent:
         while not self._stopping.is_set():
             self._scan_wanted.clear()
             force, self._force = self._force, False
-            findings = findings_of(self._scanner.scan())
+            findings = findings_of(self._scanner.scan(is_fresh=force))
             if self._stopping.is_set():
                 return  # the journal may belong to another by now
             self._reporter.found(findings, force=force)

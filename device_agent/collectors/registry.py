@@ -48,6 +48,10 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "integrity": Integrity(IntegritySettings(), DEFAULT_STATE_DIR, is_keeper=False),
 }
 
+# Seconds for which these are not looked at again: they read much and seldom change, except by commands, and after a
+# command everything is looked at.
+EVERY: Final[Mapping[str, float]] = {"sources": 900.0, "keys": 900.0, "certificates": 900.0}
+
 
 def collectors_for(
     settings: Settings, *, runs: ToolRuns | None = None, integrity: Integrity | None = None

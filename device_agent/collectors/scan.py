@@ -1,4 +1,4 @@
-"""Runs every collector, each in its own bounded thread: a slow or broken one costs its own section and nothing else."""
+"""Runs every collector when it is due, each in its own bounded thread: a slow or broken one costs only its section."""
 
 import logging
 import threading
@@ -25,19 +25,41 @@ class Scanner:
     """Keeps track of collectors that still hang from an earlier scan, so that they do not pile up."""
 
     def __init__(
-        self, system: System, collectors: Mapping[str, Collector], *, seconds: float = COLLECTOR_SECONDS
+        self,
+        system: System,
+        collectors: Mapping[str, Collector],
+        *,
+        seconds: float = COLLECTOR_SECONDS,
+        every: Mapping[str, float] | None = None,
     ) -> None:
+        """Put it together.
+
+        Args:
+            system: what to look at.
+            collectors: by section.
+            seconds: for one collector.
+            every: seconds for which what a collector found holds, by section; without them it looks at each scan.
+        """
         self._system = system
         self._collectors = dict(collectors)
         self._seconds = seconds
+        self._every = dict(every or {})
+        self._held: dict[str, tuple[float, Section]] = {}
         self._hanging: dict[str, threading.Thread] = {}
 
-    def scan(self) -> dict[str, Section]:
-        """Every section, found or not; takes at most a little more than one collector may take."""
+    def scan(self, *, is_fresh: bool = False) -> dict[str, Section]:
+        """Every section, found or not; takes at most a little more than one collector may take.
+
+        With `is_fresh` all of them are looked at anew, whatever their schedule: something was changed.
+        """
         results: dict[str, Section] = {}
         started: dict[str, threading.Thread] = {}
-        deadline = time.monotonic() + self._seconds
+        now = time.monotonic()
+        deadline = now + self._seconds
         for name, collector in self._collectors.items():
+            if not is_fresh and name in self._held and now - self._held[name][0] < self._every.get(name, 0.0):
+                results[name] = self._held[name][1]
+                continue
             hanging = self._hanging.get(name)
             if hanging is not None and hanging.is_alive():
                 results[name] = unavailable(UNKNOWN, "still not done since an earlier scan")
@@ -55,6 +77,9 @@ class Scanner:
         self._hanging = {name: thread for name, thread in running.items() if thread.is_alive()}
         for name in self._collectors:
             found.setdefault(name, unavailable(UNKNOWN, f"not done within {self._seconds:g} s"))
+        # What could not be found out is tried again at the next scan.
+        good = {name: found[name] for name in started if name in self._every and found[name].get("state") == "ok"}
+        self._held.update({name: (now, section) for name, section in good.items()})
         return found
 
     def _collect(self, name: str, collector: Collector, results: dict[str, Section]) -> None:

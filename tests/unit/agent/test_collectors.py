@@ -83,6 +83,27 @@ def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
     assert scanner.scan()["slow"] == {"state": "ok"}
 
 
+def test_what_a_collector_found_holds_for_its_time_unless_something_was_changed() -> None:
+    looks: list[str] = []
+
+    def look(name: str) -> Collector:
+        def collect(_system: System) -> Section:
+            looks.append(name)
+            if name == "closed":
+                raise CannotTellError("needs root")
+            return {"state": "ok", "looks": len(looks)}
+
+        return collect
+
+    collectors = {name: look(name) for name in ("often", "seldom", "closed")}
+    scanner = Scanner(LIVE, collectors, every={"seldom": 3600.0, "closed": 3600.0})
+    first, second = scanner.scan(), scanner.scan()
+    assert sorted(looks) == ["closed", "closed", "often", "often", "seldom"]
+    assert first["seldom"] == second["seldom"]
+    assert scanner.scan(is_fresh=True)["seldom"] != first["seldom"]
+    assert looks.count("seldom") == 2
+
+
 def test_sockets_of_this_process_are_seen_with_its_name() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as udp:
         udp.bind(("::1", 0))
