@@ -39,11 +39,12 @@ from controller.service.memory import settle
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
-from controller.service.settings import Settings
+from controller.service.settings import MqttSettings, Settings
 from controller.service.timers import Timers
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import sign
 
+_MAX_KEY: Final = 64 * 1024  # bytes
 STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -88,6 +89,10 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
 def _link_options(settings: Settings) -> LinkOptions:
     mqtt = settings.mqtt
     password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    for url in mqtt.servers:
+        if url.startswith("mqtts:"):
+            _check_tls_files(mqtt)
+            break
     return LinkOptions(
         servers=mqtt.servers,
         client_id=mqtt.client_id,
@@ -110,6 +115,23 @@ async def _own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock
     store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
     stack.push_async_callback(store.close)
     return store
+
+
+def _check_tls_files(mqtt: MqttSettings) -> None:
+    """Show a mistake at the start and not in a log at night.
+
+    Raises:
+        SettingsError: a file is missing, no certificate or key, not a pair, or a key that others can read.
+    """
+    if mqtt.key is not None:
+        read_secret(mqtt.key, "mqtt.key", most=_MAX_KEY)
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca)
+        if mqtt.certificate is not None:
+            context.load_cert_chain(mqtt.certificate, mqtt.key, password=lambda: b"")
+    except OSError as e:
+        files = ", ".join(str(path) for path in (mqtt.ca, mqtt.certificate, mqtt.key) if path is not None)
+        raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
 
 
 def _signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
@@ -152,7 +174,7 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
         keeper = Keeper(store, policies, loader.language, clock, UlidIds(), settings.limits.max_devices)
         keeper.load(await store.devices())
         settle()
-        accept_claimed = settings.identity.unsafe_accept_claimed
+        accept_claimed, every = settings.identity.unsafe_accept_claimed, settings.reconcile.every
         enforcer = Enforcer(keeper, broker, link, _signer(signing_key), accept_claimed=accept_claimed)
         outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
         keeper.forward_effects_to(outbox.put)
@@ -160,7 +182,7 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
             link,
             Ingest(link, keeper, logger_for("ingest"), _fairness(settings)),
             Timers(keeper, settings.posture.stale_after),
-            Reconciler(keeper, broker, outbox, settings.reconcile.every, logger_for("reconciler")),
+            Reconciler(keeper, broker, outbox, every, logger_for("reconciler"), settings.mqtt.client_id),
             outbox,
             Housekeeping(store, clock, logger_for("housekeeping")),
             store,

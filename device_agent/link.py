@@ -257,7 +257,9 @@ class Link:
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
         for reason in reasons:
             if reason.is_failure:
-                _log.error("the broker refused a subscription: %s; commands and receipts will not arrive", reason)
+                # Staying would mean to report and never hear; later the broker may have the rules that are missing now.
+                _log.error("the broker refused a subscription: %s; commands and receipts would not arrive", reason)
+                self._refusal = f"a subscription was refused: {reason} ({reason.value})"
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
         if flags.is_disconnect_packet_from_server:

@@ -3,9 +3,27 @@
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import structlog
+
+# Everything else is told as information; a line of the record that is an alert is a warning too.
+_ERRORS: Final = frozenset(
+    {"message failed", "effect failed", "store cannot write", "policies not loaded, the old ones stay"}
+)
+_WARNINGS: Final = frozenset(
+    {
+        "mqtt_failed",
+        "mqtt_lost",
+        "mqtt_publish_refused",
+        "mqtt_publish_impossible",
+        "effect will be retried",
+        "cannot compare with the broker",
+        "cannot prune the store",
+        "a ban of ours for a device we do not know: left alone",
+        "the broker lacks what Cordon needs",
+    }
+)
 
 Log = Callable[[str, Mapping[str, object]], None]
 
@@ -36,7 +54,7 @@ def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> Non
     root.handlers = [handler]
     root.setLevel(level.upper())
     # Every request to the broker would be a line; failures are logged where they matter.
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "stamina"):
+    for noisy in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
@@ -45,6 +63,11 @@ def logger_for(part: str) -> Log:
     logger = structlog.stdlib.get_logger(part)
 
     def log(event: str, fields: Mapping[str, object]) -> None:
-        logger.info(event, part=part, **fields)
+        if event in _ERRORS:
+            logger.error(event, part=part, **fields)
+        elif event in _WARNINGS or fields.get("alert"):
+            logger.warning(event, part=part, **fields)
+        else:
+            logger.info(event, part=part, **fields)
 
     return log

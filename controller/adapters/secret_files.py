@@ -9,7 +9,7 @@ from controller.ports.errors import SettingsError
 _MAX_SECRET: Final = 4096  # bytes
 
 
-def read_secret(path: Path, what: str) -> str:
+def read_secret(path: Path, what: str, *, most: int = _MAX_SECRET) -> str:
     """The content of a secret file, without its last newline.
 
     Raises:
@@ -22,6 +22,6 @@ def read_secret(path: Path, what: str) -> str:
         raise SettingsError(f"{what}: {path} cannot be read: {e.strerror}") from e
     if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
         raise SettingsError(f"{what}: others can read {path}; mend it with: chmod 600 {path}")
-    if not content.strip() or len(content) > _MAX_SECRET:
-        raise SettingsError(f"{what}: {path} is empty or larger than {_MAX_SECRET} bytes")
+    if not content.strip() or len(content) > most:
+        raise SettingsError(f"{what}: {path} is empty or larger than {most} bytes")
     return content.decode(errors="strict").rstrip("\n")

@@ -30,10 +30,11 @@ class LinkView(View):
 
 
 class ComparisonView(View):
-    """The comparison of the broker with the store; `repaired` counts since the start."""
+    """The comparison of the broker with the store; `repaired` counts since the start, `lacks` is for `cordon init`."""
 
     last_pass: Moment | None
     trouble: str
+    lacks: str
     repaired: int
 
 
@@ -57,7 +58,10 @@ class DriftList(View):
 def _comparison(services: Services) -> ComparisonView:
     reconciler = services.reconciler
     return ComparisonView(
-        last_pass=moment(reconciler.last_pass), trouble=reconciler.trouble, repaired=reconciler.repaired
+        last_pass=moment(reconciler.last_pass),
+        trouble=reconciler.trouble,
+        lacks=reconciler.lacks,
+        repaired=reconciler.repaired,
     )
 
 

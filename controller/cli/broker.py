@@ -37,5 +37,5 @@ def ping(client: Client, output: Output = Format.TABLE) -> None:
 def drift(client: Client, output: Output = Format.TABLE) -> None:
     """Compare the broker with the store now, and put right what differs."""
     found = client.call("POST", "/broker/reconcile")["items"]
-    rows = ((one["device_id"], one["what"]) for one in found)
+    rows = ((one["device_id"] or "(broker)", one["what"]) for one in found)
     show(output, found, _DRIFT, rows, empty="the broker holds what it should")

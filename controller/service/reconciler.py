@@ -31,12 +31,23 @@ class Drift:
 class Reconciler:
     """Compares every `every` seconds. Foreign rows and unknown devices are left alone."""
 
-    def __init__(self, keeper: Keeper, broker: BrokerControl, outbox: Outbox, every: float, log: Log) -> None:
+    def __init__(
+        self,
+        keeper: Keeper,
+        broker: BrokerControl,
+        outbox: Outbox,
+        every: float,
+        log: Log,
+        controller_id: str = "",
+    ) -> None:
         self._keeper = keeper
         self._broker = broker
         self._outbox = outbox
         self._every = every
         self._log = log
+        self._controller_id = controller_id
+        self._was_set_up = False
+        self.lacks = ""  # what the broker never had for Cordon to work
         self.last_pass: float | None = None  # Unix seconds
         self.trouble = ""
         self.repaired = 0
@@ -56,7 +67,8 @@ class Reconciler:
             await asyncio.sleep(pause)
 
     async def reconcile(self) -> list[Drift]:
-        """One pass: what differed and was put right."""
+        """One pass: what differed and was put right, or for the broker itself, what an operator has to do."""
+        settings = await self._compare_setup()
         bans = {ban.who: ban async for ban in self._broker.bans() if ban.kind == "clientid"}
         rules = {client: rows async for client, rows in self._broker.client_rules()}
         found = [
@@ -76,7 +88,27 @@ class Reconciler:
             repaired.append(Drift(device.device_id, what))
         self.last_pass = self._keeper.clock.now()
         self.repaired += len(repaired)
-        return repaired
+        return settings + repaired
+
+    async def _compare_setup(self) -> list[Drift]:
+        """The rules that all devices and the controller need: put back when they were there, else only told."""
+        if not self._controller_id:
+            return []
+        missing = await self._broker.plan_setup(self._controller_id)
+        if not missing:
+            self._was_set_up, self.lacks = True, ""
+            return []
+        if self._was_set_up:
+            made = await self._broker.apply_setup(self._controller_id)
+            self.repaired += len(made)
+            for change in made:
+                self._log("settings put back", {"alert": True, "what": change.what, "before": change.before})
+            return [Drift("", f"{change.what}: was altered, put back") for change in made]
+        lacks = ", ".join(change.what for change in missing)
+        if lacks != self.lacks:
+            self._log("the broker lacks what Cordon needs", {"what": lacks, "mend": "cordon init"})
+        self.lacks = lacks
+        return [Drift("", f"{change.what}: missing, run `cordon init`") for change in missing]
 
     def _drift(self, device: Device, ban: Ban | None, rules: Rules | None) -> str:
         """What is wrong for this device; empty if nothing is."""

@@ -57,6 +57,7 @@ class MemoryBroker:
     fails: list[BrokerError] = field(default_factory=list)
     misses: int = 0  # proofs that will not hold
     calls: list[str] = field(default_factory=list)
+    lacks: list[Change] = field(default_factory=list)  # what a setup would change
 
     def _call(self, what: str) -> None:
         self.calls.append(what)
@@ -126,11 +127,12 @@ class MemoryBroker:
 
     async def plan_setup(self, controller_id: str) -> Sequence[Change]:
         del controller_id
-        return []
+        return self.lacks
 
     async def apply_setup(self, controller_id: str) -> Sequence[Change]:
         del controller_id
-        return []
+        made, self.lacks = self.lacks, []
+        return made
 
 
 @dataclass(slots=True)
@@ -220,7 +222,8 @@ async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bo
         await outbox.resume()
         yield World(
             clock, broker, link, store, keeper, enforcer, outbox,
-            Ingest(link, keeper, log), Timers(keeper, 300.0), Reconciler(keeper, broker, outbox, 5.0, log), logged,
+            Ingest(link, keeper, log), Timers(keeper, 300.0),
+            Reconciler(keeper, broker, outbox, 5.0, log, controller_id="cordon-controller"), logged,
         )  # fmt: skip
     finally:
         await store.close()

@@ -17,6 +17,9 @@ from controller.ports.broker import Step
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError
 
+# What failed in the end is told where it matters; each repeat by itself says nothing to an operator.
+stamina.instrumentation.set_on_retry_hooks(())
+
 API: Final = "/api/v5"
 CONNECT_SECONDS: Final = 2.0
 READ_SECONDS: Final = 5.0  # between two pieces of an answer

@@ -77,7 +77,7 @@ async def test_broker_ping_and_comparison(api: Api) -> None:
     assert (await api.json("POST", "/api/v1/broker/reconcile"))["items"] == []
     status = await api.json("GET", "/api/v1/broker")
     assert status["nodes"] == [{"url": "memory", "answers": True, "detail": "5.8.9"}]
-    assert status["comparison"] == {"last_pass": "2027-01-15T08:00:00.000Z", "trouble": "", "repaired": 1}
+    assert status["comparison"] == {"last_pass": "2027-01-15T08:00:00.000Z", "trouble": "", "lacks": "", "repaired": 1}
     assert status["link"]["connected"] is True
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.ports.broker import AccessRule, Ban, restriction
+from controller.ports.broker import AccessRule, Ban, Change, restriction
 from tests.support.reports import full, incoming
 from tests.support.world import START, World, world
 
@@ -74,3 +74,22 @@ async def test_what_is_under_way_is_no_drift(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         assert await place.reconciler.reconcile() == []
+
+
+async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        assert await place.reconciler.reconcile() == []
+        place.broker.lacks = [Change("rules for all", "none", "three")]
+        (drift,) = await place.reconciler.reconcile()
+        assert (drift.device_id, drift.what) == ("", "rules for all: was altered, put back")
+        assert await place.reconciler.reconcile() == []
+
+
+async def test_settings_that_never_were_there_are_an_operators_business(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.lacks = [Change("rules for all", "none", "three")]
+        for _ in range(2):
+            (drift,) = await place.reconciler.reconcile()
+            assert drift.what == "rules for all: missing, run `cordon init`"
+        assert place.reconciler.lacks == "rules for all"
+        assert [event for event, _ in place.logged].count("the broker lacks what Cordon needs") == 1

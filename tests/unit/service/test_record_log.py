@@ -83,5 +83,5 @@ def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
     del found["timestamp"]
     assert found == {
         "event": "contained", "event_": "x", "reason": "two\nlines", "device": "edge-1", "case": "case-9",
-        "actor": "policy", "alert": True, "part": "record", "level": "info",
+        "actor": "policy", "alert": True, "part": "record", "level": "warning",
     }  # fmt: skip
