@@ -100,7 +100,6 @@ def test_events_baseline_reload_and_stop(tmp_path: Path, systemd: Systemd) -> No
             with other.open("a") as file:
                 file.write(ALERT)
             wait_for(lambda: controller.of("event")[1:], "an event from the other file")
-
             assert agent.end(signal.SIGTERM) == 0
             systemd.until("STOPPING=1")
             wait_for(lambda: controller.of("status")[-1]["state"] == "offline", "the last status")
