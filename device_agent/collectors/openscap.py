@@ -24,6 +24,7 @@ _USUAL: Final = (
     "/var/lib/openscap/*.xml",
     "/var/lib/openscap/results/*.xml",
     "/var/lib/oscapd/results/*/*/results.xml",
+    "/var/lib/cordon-agent/openscap.xml",  # of the command scan.run
 )
 _PROGRAMS: Final = ("/usr/bin/oscap", "/usr/local/bin/oscap")
 _CHUNK: Final = 64 * 1024

@@ -56,6 +56,14 @@ def _integrity(controller: Any) -> dict[str, Any]:
     return found
 
 
+def _reloaded(agent: AgentProcess, systemd: Systemd, config: Path, text: str) -> str:
+    """What systemd hears after the agent was told to take this configuration."""
+    config.write_text(text)
+    agent.send(signal.SIGHUP)
+    assert "MONOTONIC_USEC=" in systemd.until("RELOADING=1")
+    return systemd.until("READY=1")
+
+
 def test_events_baseline_reload_and_stop(tmp_path: Path, systemd: Systemd) -> None:
     eve, files = tmp_path / "eve.json", tmp_path / "files"
     files.mkdir()
@@ -85,17 +93,11 @@ def test_events_baseline_reload_and_stop(tmp_path: Path, systemd: Systemd) -> No
             wait_for(lambda: _integrity(controller)["changed"] == 0, "a report without the change")
 
             good = config.read_text()
-            config.write_text("nonsense [")
-            agent.send(signal.SIGHUP)
-            assert "MONOTONIC_USEC=" in systemd.until("RELOADING=1")
-            assert "the old one stays" in systemd.until("READY=1")
+            assert "the old one stays" in _reloaded(agent, systemd, config, "nonsense [")
             assert "the configuration stays as it was" in agent.log
             other = tmp_path / "other.json"
             other.write_text("")
-            config.write_text(good.replace(str(eve), str(other)))
-            agent.send(signal.SIGHUP)
-            systemd.until("RELOADING=1")
-            systemd.until("READY=1")
+            _reloaded(agent, systemd, config, good.replace(str(eve), str(other)))
             wait_for(lambda: f"following {other}" in agent.log, "the new configuration")
             with other.open("a") as file:
                 file.write(ALERT)
