@@ -16,7 +16,7 @@ BASE: Final = "/api/v1"
 TIMEOUT: Final = 30.0  # seconds without a byte
 MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes
 PAGE: Final = 500  # rows asked for at a time
-_CODES: Final = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED, 429: ExitCode.NOT_ALLOWED}
+_CODES: Final = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED, 422: ExitCode.USAGE, 429: ExitCode.NOT_ALLOWED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,15 @@ Device = Annotated[str, typer.Argument(metavar="DEVICE", help="id of the device"
 COLUMNS: Final = ("device", "containment", "proven", "seen", "fails", "unknown", "class")
 
 
+def proven_word(case: dict[str, Any]) -> str:
+    """Whether the broker holds the case, in a word; what troubles it is told by `devices show`."""
+    return "yes" if case["proven"] else "no, in trouble" if case["trouble"] else "not yet"
+
+
 def containment_row(device: dict[str, Any]) -> tuple[object, ...]:
     """A line of the listing."""
     case, counts = device["case"], device["not_satisfied"]
-    proven = "-" if case is None else "yes" if case["proven"] else case["trouble"] or "not yet"
+    proven = "-" if case is None else proven_word(case)
     seen = ("stale, " if device["stale"] else "") + ago(device["last_seen"])
     failing = ", ".join(device["failing"]) or "-"
     unknown = counts.get("unknown", 0) + counts.get("error", 0)

@@ -7,12 +7,13 @@ import typer
 
 from controller.cli.client import Client, segment
 from controller.cli.connect import connected
-from controller.cli.devices import COLUMNS, Device, containment_row
+from controller.cli.devices import Device, proven_word
 from controller.cli.errors import CliError
-from controller.cli.output import Format, Output, note, print_json, safe, say, show
+from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
+_COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "reason")
 NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
@@ -31,7 +32,22 @@ def list_contained(
 ) -> None:
     """List the devices that are contained."""
     found = list(client.pages("/quarantine", level=level))
-    show(output, found, COLUMNS, map(containment_row, found), empty="nothing is contained")
+    show(output, found, _COLUMNS, map(_row, found), empty="nothing is contained")
+
+
+def _row(device: dict[str, Any]) -> tuple[object, ...]:
+    case = device["case"]
+    since = ago(case["opened_at"])
+    return device["device_id"], case["level"], proven_word(case), case["by"], since, until(case), case["reason"]
+
+
+def until(case: dict[str, Any]) -> str:
+    """What ends the containment as it stands."""
+    if case["isolate_until"]:
+        return f"{case['isolate_until']}, then restricted"
+    if case["level"] == "isolated" or case["until_released"]:
+        return "released by an operator"
+    return f"a report passes{' after ' + case['hold_until'] if case['hold_until'] else ''}"
 
 
 @app.command("restrict")
@@ -86,6 +102,8 @@ def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: For
         print_json({**decision, "case": lines["case"] if lines else case, "proven": bool(lines and lines["proven"])})
     else:
         say(f"{safe(device)}: {safe(decision['decision'])}, now {decision['level']}")
+        if case is not None:
+            say(f"until: {until(case)}")
         if lines and lines["proven"]:
             say("the broker was read back and holds it" if case else "the broker was read back and holds nothing of it")
     if lines and not lines["proven"]:
