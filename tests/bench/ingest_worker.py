@@ -113,7 +113,7 @@ async def _growth(keeper: Keeper, devices: int) -> float:
     if not keeper.devices:
         for start in range(0, devices, BATCH):
             numbers = range(start, min(devices, start + BATCH))
-            await ingest.take([_message(kernels[0].full(number, 1), number) for number in numbers])
+            await ingest.take([_message(kernels[1].full(number, 1), number) for number in numbers])
     sequence = 1 + max(device.report_seq for device in keeper.devices.values())
     batches = []
     for start in range(0, GROWTH_REPORTS, BATCH):
