@@ -247,7 +247,13 @@ async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
             await broker.apply_setup(settings.mqtt.client_id)
             say(f"made   {where}  (rules at the broker)")
     except BrokerError as e:
-        text = f"the broker could not be set up: {e}\nEverything else is in place: run this again once it answers"
+        key = settings.emqx.key_file
+        mend = (
+            "once it answers"
+            if e.transient
+            else f"when that is mended; the key and secret in {key} are kept as they are"
+        )
+        text = f"the broker could not be set up: {e}\nEverything else is in place: run this again {mend}"
         raise CliError(text, ExitCode.UNREACHABLE if e.transient else ExitCode.FAILED) from e
 
 
