@@ -230,7 +230,7 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
-    from controller.app import open_broker
+    from controller.assembly import open_broker
     from controller.ports.errors import BrokerError
 
     where = ", ".join(settings.emqx.api)

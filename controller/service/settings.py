@@ -1,32 +1,18 @@
 """Everything `cordon.toml` can say, checked when it is read: what cannot be names its file and key."""
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from controller.ports.errors import SettingsError
 from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
+from controller.service.settings_base import Duration, Part
 from schemas.base import DEVICE_ID_PATTERN
 
-__all__ = ["Settings", "SettingsError", "load_settings", "parse_duration"]
-
-_UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"^(\d{1,9})(s|m|h|d)$")
-
-
-def parse_duration(value: Any) -> float:
-    """Seconds of `90s`, `10m`, `2h` or `1d`.
-
-    Raises:
-        ValueError: something else.
-    """
-    if isinstance(value, str) and (match := _DURATION.match(value)):
-        return int(match.group(1)) * _UNITS[match.group(2)]
-    raise ValueError("a duration is a number and a unit: 90s, 10m, 2h, 1d")
+__all__ = ["Settings", "SettingsError", "load_settings"]
 
 
 def _mqtt_url(value: str) -> str:
@@ -43,16 +29,11 @@ def _api_url(value: str) -> str:
     return value.rstrip("/")
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration)]
 MqttUrl = Annotated[str, BeforeValidator(_mqtt_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class MqttSettings(_Part):
+class MqttSettings(Part):
     """How the controller reaches the broker."""
 
     servers: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=16)]
@@ -73,7 +54,7 @@ class MqttSettings(_Part):
         return self
 
 
-class EmqxSettings(_Part):
+class EmqxSettings(Part):
     """The broker's management API; `key_file` holds one line `key:secret`."""
 
     api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
@@ -81,18 +62,18 @@ class EmqxSettings(_Part):
     ca: Path | None = None
 
 
-class StoreSettings(_Part):
+class StoreSettings(Part):
     """The file, and how many days the record and commands that ended are kept in it."""
 
     path: Path
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
 
 
-class PolicySettings(_Part):
+class PolicySettings(Part):
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
 
 
-class ApiSettings(_Part):
+class ApiSettings(Part):
     """`listen` is host:port; beyond loopback give a certificate and key, or put a proxy with TLS in front."""
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] = "127.0.0.1:8480"
@@ -110,29 +91,29 @@ class ApiSettings(_Part):
         return int(self.listen.rpartition(":")[2])
 
 
-class CommandSettings(_Part):
+class CommandSettings(Part):
     """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
 
     signing_key: Path
 
 
-class PostureSettings(_Part):
+class PostureSettings(Part):
     """A device that was not heard of for `stale_after` is stale."""
 
     stale_after: Duration = 300.0
 
 
-class ReconcileSettings(_Part):
+class ReconcileSettings(Part):
     every: Annotated[Duration, Field(ge=1.0)] = 5.0
 
 
-class IdentitySettings(_Part):
+class IdentitySettings(Part):
     """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker."""
 
     unsafe_accept_claimed: bool = False
 
 
-class LimitSettings(_Part):
+class LimitSettings(Part):
     """`messages_per_second` and `message_burst` are for one device on one channel."""
 
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
@@ -140,12 +121,12 @@ class LimitSettings(_Part):
     message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
 
 
-class LogSettings(_Part):
+class LogSettings(Part):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
 
 
-class Settings(_Part):
+class Settings(Part):
     """The whole of `cordon.toml`; relative paths are relative to the file."""
 
     mqtt: MqttSettings

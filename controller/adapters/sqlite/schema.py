@@ -1,4 +1,4 @@
-"""The tables, their versions, and how the file is opened: the only place that knows pragmas.
+"""How the file is opened and brought to this version: the only place that knows pragmas.
 
 Every change of a table or of the JSON in a column is a new migration, so that an older Cordon refuses a newer file
 instead of misreading it. Indexes are those the queries need and no more: each one is paid for at every write.
@@ -12,8 +12,8 @@ from typing import Final
 from urllib.parse import quote
 
 import sqlite_utils
-from sqlite_utils.migrations import Migrations
 
+from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.trouble import as_store_error
 from controller.ports.errors import StoreError
@@ -25,49 +25,6 @@ _READER_CACHE_KIB: Final = 16 * 1024
 _STATEMENTS: Final = 128  # prepared statements a connection remembers
 _LOG_ATTEMPTS: Final = 100
 _LOG_PAUSE: Final = 0.02  # seconds
-
-migrations: Final = Migrations("cordon")
-
-_FIRST: Final = (
-    # What lists and timers look at stands in columns; the rest of a device is one JSON object.
-    """CREATE TABLE devices (
-        device_id TEXT PRIMARY KEY, first_seen REAL NOT NULL, last_seen REAL NOT NULL, online INTEGER,
-        stale INTEGER NOT NULL, level TEXT NOT NULL, report_seq INTEGER NOT NULL, digest TEXT NOT NULL,
-        state TEXT NOT NULL) STRICT""",
-    """CREATE TABLE reports (
-        device_id TEXT PRIMARY KEY, digest TEXT NOT NULL, at REAL NOT NULL, body BLOB NOT NULL) STRICT""",
-    """CREATE TABLE audit (
-        seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, device_id TEXT NOT NULL,
-        actor TEXT NOT NULL, case_id TEXT NOT NULL, alert INTEGER NOT NULL, detail TEXT) STRICT""",
-    "CREATE INDEX audit_device ON audit (device_id)",
-    "CREATE INDEX audit_case ON audit (case_id) WHERE case_id <> ''",
-    "CREATE INDEX audit_alert ON audit (seq) WHERE alert = 1",
-    """CREATE TABLE outbox (
-        seq INTEGER PRIMARY KEY, effect_id TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, body TEXT NOT NULL) STRICT""",
-    """CREATE TABLE commands (
-        seq INTEGER PRIMARY KEY, command_id TEXT NOT NULL UNIQUE, device_id TEXT NOT NULL, state TEXT NOT NULL,
-        updated_at REAL NOT NULL, body TEXT NOT NULL) STRICT""",
-    "CREATE INDEX commands_device ON commands (device_id)",
-    "CREATE INDEX commands_state ON commands (state)",
-    """CREATE TABLE dead_letters (
-        seq INTEGER PRIMARY KEY, at REAL NOT NULL, device_id TEXT NOT NULL, topic TEXT NOT NULL, reason TEXT NOT NULL,
-        detail TEXT NOT NULL, size INTEGER NOT NULL, payload BLOB NOT NULL) STRICT""",
-    """CREATE TABLE kept_rules (
-        device_id TEXT NOT NULL, case_id TEXT NOT NULL, at REAL NOT NULL, rules TEXT NOT NULL,
-        PRIMARY KEY (device_id, case_id)) STRICT""",
-    "CREATE TABLE tokens (name TEXT PRIMARY KEY, digest TEXT NOT NULL, created_at REAL NOT NULL) STRICT",
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-)
-
-
-@migrations()
-def m0001_first(db: sqlite_utils.Database) -> None:
-    """The tables of the first version."""
-    for statement in _FIRST:
-        db.execute(statement)
-
-
-_KNOWN: Final = frozenset({m0001_first.__name__})
 
 
 def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Connection:
@@ -185,7 +142,7 @@ def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
     if tables and application != APPLICATION_ID:
         raise StoreError(f"{path} is a database of another program; Cordon leaves it alone")
     found = migrations.applied(sqlite_utils.Database(connection, execute_plugins=False))
-    newer = [migration.name for migration in found if migration.name not in _KNOWN]
+    newer = [migration.name for migration in found if migration.name not in KNOWN]
     if newer:
         raise StoreError(
             f"{path} was written by a newer version of Cordon (it has {', '.join(newer)}): "

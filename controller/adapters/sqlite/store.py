@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from controller.adapters.sqlite import codec, reader, schema
 from controller.adapters.sqlite.backup import copy_to
@@ -20,6 +20,7 @@ from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, Store, StoreHealth, Token, Writes
 from schemas.commands import CommandState
 
+T = TypeVar("T")
 _DAY: Final = 86_400.0  # seconds
 _PRUNE_ROWS: Final = 1000  # rows taken away in one go, so that commits pass in between
 _ENDED: Final = ", ".join(f"'{state.value}'" for state in CommandState if state.is_end)
@@ -129,12 +130,26 @@ class SqliteStore(Store):
             gone += rows
         return gone
 
+    async def write(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `change`, made in a transaction and on disk when this returns; for the stores beside this one.
+
+        Raises:
+            StoreError: closed, too much waits already, or this caller's data cannot be kept.
+        """
+        result: T = await self._writer.submit(Work(change))
+        return result
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """The result of `query`, on a connection that cannot write.
+
+        Raises:
+            StoreError: closed, or SQLite could not answer.
+        """
+        return await self._readers.run(query)
+
     async def _execute(self, statement: str, values: tuple[Any, ...]) -> int:
         """Rows changed by one statement, written like a commit."""
-        changed: int = await self._writer.submit(
-            Work(lambda connection: connection.execute(statement, values).rowcount)
-        )
-        return changed
+        return await self.write(lambda connection: connection.execute(statement, values).rowcount)
 
     async def devices(self) -> Sequence[Device]:
         """Every device, for the start."""

@@ -23,7 +23,8 @@ def python_files(*folders: str) -> Iterator[Path]:
 
 def text_files() -> Iterator[Path]:
     """Every file of the project that people read or write."""
-    at_the_top = (path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".coverage"))
+    # `.git` is a file in a second work tree.
+    at_the_top = (path for path in ROOT.iterdir() if path.is_file() and not path.name.startswith((".coverage", ".git")))
     below = (path for folder in _FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file())
     for path in (*at_the_top, *below):
         if path.suffix in _TEXT and "__pycache__" not in path.parts:

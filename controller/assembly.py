@@ -1,0 +1,153 @@
+"""Makes each part of the controller from the settings; beside `app.py`, the only place that names implementations."""
+
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final
+
+import uvicorn
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.logs import logger_for
+from controller.adapters.mqtt.options import LinkOptions
+from controller.adapters.policies.loader import load_policies
+from controller.adapters.secret_files import read_secret
+from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.system import SystemClock
+from controller.api.context import Services
+from controller.api.server import create_api
+from controller.domain.facts import TYPES
+from controller.domain.policy import PolicySet
+from controller.domain.rules import Language
+from controller.ports.errors import SettingsError
+from controller.service.fairness import Fairness, Share
+from controller.service.settings import MqttSettings, Settings
+from schemas.commands import COMMAND_PAYLOAD_TYPE
+from schemas.signing import sign
+
+_MAX_KEY: Final = 64 * 1024  # bytes
+STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
+
+
+class Server(uvicorn.Server):
+    """uvicorn as a guest: signals belong to the process, not to it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
+    """The broker's management API as configured.
+
+    Raises:
+        SettingsError: the key file cannot be used.
+    """
+    line = read_secret(settings.emqx.key_file, "emqx.key_file")
+    key, separator, secret = line.partition(":")
+    if not separator or not key or not secret:
+        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
+    tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
+    async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
+        yield broker
+
+
+def link_options(settings: Settings) -> LinkOptions:
+    mqtt = settings.mqtt
+    password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    for url in mqtt.servers:
+        if url.startswith("mqtts:"):
+            _check_tls_files(mqtt)
+            break
+    return LinkOptions(
+        servers=mqtt.servers,
+        client_id=mqtt.client_id,
+        protocol=mqtt.protocol,
+        username=mqtt.username,
+        password=password,
+        ca=mqtt.ca,
+        certificate=mqtt.certificate,
+        key=mqtt.key,
+        session_expiry_seconds=int(mqtt.session_expiry),
+        receive_maximum=mqtt.receive_maximum,
+    )
+
+
+async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqliteStore:
+    """The store, for this process alone until `stack` ends."""
+    path, days = settings.store.path, float(settings.store.audit_days)
+    stack.enter_context(hold_store(path))
+    options = StoreOptions(audit_days=days, command_days=days)
+    store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
+    stack.push_async_callback(store.close)
+    return store
+
+
+def _check_tls_files(mqtt: MqttSettings) -> None:
+    """Show a mistake at the start and not in a log at night.
+
+    Raises:
+        SettingsError: a file is missing, no certificate or key, not a pair, or a key that others can read.
+    """
+    if mqtt.key is not None:
+        read_secret(mqtt.key, "mqtt.key", most=_MAX_KEY)
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca)
+        if mqtt.certificate is not None:
+            context.load_cert_chain(mqtt.certificate, mqtt.key, password=lambda: b"")
+    except OSError as e:
+        files = ", ".join(str(path) for path in (mqtt.ca, mqtt.certificate, mqtt.key) if path is not None)
+        raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
+
+
+def signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
+    return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
+
+
+class Policies:
+    """Loads and reloads what devices are judged by."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.language = Language(TYPES)
+        self._paths = settings.policy.paths
+
+    def load(self) -> PolicySet:
+        """Read all files.
+
+        Raises:
+            ControllerError: one of them has a mistake; nothing changes.
+        """
+        return load_policies(self._paths, self.language)
+
+
+def fairness(settings: Settings) -> Fairness:
+    return Fairness(Share(settings.limits.messages_per_second, settings.limits.message_burst))
+
+
+def listen(settings: Settings) -> socket.socket:
+    host, port = settings.api.host, settings.api.port
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
+    except OSError as e:
+        raise SettingsError(f"api.listen: cannot listen on {settings.api.listen}: {e.strerror}") from e
+
+
+def api_server(services: Services, settings: Settings) -> Server:
+    certificate, key = settings.api.certificate, settings.api.key
+    config = uvicorn.Config(
+        create_api(services),
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(STOP_TIMEOUT),
+        ssl_certfile=None if certificate is None else str(certificate),
+        ssl_keyfile=None if key is None else str(key),
+    )
+    return Server(config)
