@@ -16,6 +16,7 @@ from schemas.commands import Command, CommandResult
 from schemas.events import DeviceEvent, Receipt, Status
 from schemas.posture import REPORT
 from schemas.signing import Envelope
+from schemas.updates import GoBack, Install, Progress, UpdateTarget
 
 _HERE: Final = Path(__file__).parent
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -27,6 +28,16 @@ _ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], .
     ("result", CommandResult, topics.up("{device_id}", topics.Up.RESULT)),
     ("command-envelope", Envelope, topics.down("{device_id}", topics.Down.COMMAND)),
     ("receipt", Receipt, topics.down("{device_id}", topics.Down.RECEIPT)),
+)
+
+
+# What travels inside others: a command in its envelope, an update's parts in a command, a result and TUF metadata.
+_INSIDE: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+    ("command", Command),
+    ("update-target", UpdateTarget),
+    ("update-install", Install),
+    ("update-rollback", GoBack),
+    ("update-progress", Progress),
 )
 
 
@@ -69,9 +80,9 @@ def documents() -> dict[str, str]:
     """Every generated file: its path below `schemas/` and its text."""
     import yaml  # only whoever changes the models needs it
 
+    models = (*((name, model) for name, model, _ in _ON_THE_WIRE), *_INSIDE)
     files = {
-        f"json/{name}.schema.json": json.dumps(_json_schema(name, model), indent=2) + "\n"
-        for name, model, _ in (*_ON_THE_WIRE, ("command", Command, ""))
+        f"json/{name}.schema.json": json.dumps(_json_schema(name, model), indent=2) + "\n" for name, model in models
     }
     files["asyncapi.yaml"] = yaml.safe_dump(_asyncapi(), sort_keys=False, width=120)
     return files

@@ -15,6 +15,7 @@ from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
 from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
 from schemas.sections.crypto import CertificatesSection, KeysSection
+from schemas.sections.installed import SoftwareSection
 from schemas.sections.software import OpensslSection, OsSection, SourcesSection, UpdatesSection
 from schemas.sections.system import (
     DiskSection,
@@ -44,6 +45,7 @@ _Lynis = Annotated[LynisSection | Unavailable, Field(discriminator="state")]
 _Openscap = Annotated[OpenscapSection | Unavailable, Field(discriminator="state")]
 _Intrusion = Annotated[IntrusionSection | Unavailable, Field(discriminator="state")]
 _Integrity = Annotated[IntegritySection | Unavailable, Field(discriminator="state")]
+_Software = Annotated[SoftwareSection | Unavailable, Field(discriminator="state")]
 
 
 class Sections(Wire):
@@ -67,6 +69,7 @@ class Sections(Wire):
     openscap: _Openscap | None = None
     intrusion: _Intrusion | None = None
     integrity: _Integrity | None = None
+    software: _Software | None = None
 
 
 class _Report(Wire):

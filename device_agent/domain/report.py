@@ -18,6 +18,7 @@ from schemas.sections.access import (
     MAX_SOURCES,
 )
 from schemas.sections.crypto import MAX_CERTIFICATES, MAX_KEY_FILES
+from schemas.sections.installed import MAX_UPDATED
 from schemas.sections.software import MAX_INSTALLED, MAX_PACKAGE_SOURCES, MAX_PACKAGES, MAX_STALE_PROCESSES
 from schemas.sections.system import (
     MAX_CHAINS,
@@ -56,6 +57,7 @@ _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "lynis": {"findings": MAX_LYNIS_FINDINGS},
     "openscap": {"rules": MAX_XCCDF_RULES},
     "integrity": {"changes": MAX_FILE_CHANGES},
+    "software": {"entries": MAX_UPDATED},
     "logging": {"remote_targets": MAX_TARGETS, "gaps": MAX_GAPS},
 }
 _SHRINK: Final = 0.8  # of each list, when a report is still too large

@@ -1,0 +1,171 @@
+"""The wire contract of updates: what is signed about a target, the orders, progress, and what a report tells."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.commands import Command
+from schemas.posture import Sections
+from schemas.sections.installed import SoftwareSection
+from schemas.updates import (
+    INSTALL,
+    GoBack,
+    Install,
+    Kind,
+    Progress,
+    UpdatePhase,
+    UpdateTarget,
+    parse_requirement,
+    target_path,
+)
+
+TARGET: dict[str, Any] = {
+    "name": "edge-app",
+    "version": "1.4.0",
+    "kind": "file",
+    "installer": "fileset",
+    "classes": ["gateway"],
+    "requires": [{"what": "free_mib", "op": ">=", "value": "200"}],
+    "health": {"command": ["bin/check"], "seconds": 30},
+}
+ORDER: dict[str, Any] = {
+    "target": "edge-app/1.4.0/edge-app.tar.gz",
+    "version": "1.4.0",
+    "sha256": "5f" * 32,
+    "length": 48_213,
+    "deadline": "2026-11-23T12:00:00Z",
+}
+
+
+def test_a_target_survives_the_way_through_the_metadata() -> None:
+    target = UpdateTarget.model_validate(TARGET)
+    assert UpdateTarget.model_validate(target.model_dump(mode="json")) == target
+    assert target.is_for("gateway", ())
+    assert not target.is_for("", ())
+
+
+@pytest.mark.parametrize(
+    ("classes", "hardware", "device", "fits"),
+    [
+        (["*"], [], ("", ()), True),
+        (["*"], ["rpi4"], ("gateway", ("rpi3", "rpi4")), True),
+        (["*"], ["rpi4"], ("gateway", ("rpi3",)), False),
+        (["*"], ["rpi4"], ("gateway", ()), False),
+        (["lab"], [], ("gateway", ()), False),
+    ],
+)
+def test_whom_a_target_is_for(
+    classes: list[str], hardware: list[str], device: tuple[str, tuple[str, ...]], fits: bool
+) -> None:
+    target = UpdateTarget.model_validate({**TARGET, "classes": classes, "hardware": hardware})
+    assert target.is_for(*device) is fits
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"classes": []}, "at least 1"),
+        ({"installer": "apt"}, "not by apt"),
+        ({"restart": "service"}, "belong together"),
+        ({"name": "../x"}, "pattern"),
+        ({"surprise": 1}, "Extra inputs"),
+        ({"health": {"http": "http://elsewhere/"}}, "pattern"),
+        ({"requires": [{"what": "moon", "op": ">=", "value": "1"}]}, "pattern"),
+    ],
+)
+def test_a_target_that_says_something_else_is_refused(change: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        UpdateTarget.model_validate({**TARGET, **change})
+
+
+def test_an_order_fits_into_a_command_and_back() -> None:
+    order = Install.model_validate(ORDER)
+    command = Command.model_validate(
+        {
+            "command_id": "c1",
+            "device_id": "edge-17",
+            "action": INSTALL,
+            "params": order.params(),
+            "issued_at": "2026-11-23T10:00:00Z",
+            "expires_at": "2026-11-23T12:00:00Z",
+            "counter": 1,
+        }
+    )
+    again = Command.model_validate_json(command.model_dump_json())
+    assert Install.model_validate(again.params) == order
+    assert order.name == "edge-app"
+    back = GoBack(name="edge-app", version="1.4.0")
+    assert GoBack.model_validate(back.params()) == back
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "1.5.0"},
+        {"target": "edge-app/../x"},
+        {"target": "edge-app/1.4.0"},
+        {"target": "/edge-app/1.4.0/x"},
+        {"sha256": "sha256:00"},
+        {"length": -1},
+        {"deadline": "2026-11-23T12:00:00"},
+    ],
+)
+def test_an_order_that_is_not_exact_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Install.model_validate({**ORDER, **change})
+
+
+def test_progress_travels_as_text() -> None:
+    progress = Progress(phase=UpdatePhase.DOWNLOADING, name="edge-app", version="1.4.0", percent=40)
+    detail = progress.detail()
+    assert detail == {
+        "phase": "downloading",
+        "name": "edge-app",
+        "version": "1.4.0",
+        "percent": "40",
+    }
+    assert Progress.of(detail) == progress
+    assert Progress.of({"was": "enabled"}) is None
+    newer = Progress.of({"phase": "teleported"})
+    assert newer is not None
+    assert newer.phase is UpdatePhase.UNKNOWN
+    assert not newer.phase.is_end
+    assert UpdatePhase.ROLLED_BACK.is_end
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "op", "value"),
+    [
+        ("free_mib>=200", "free_mib", ">=", "200"),
+        ("os=debian", "os", "==", "debian"),
+        ("installed:edge-app < 2.0", "installed:edge-app", "<", "2.0"),
+    ],
+)
+def test_requirements_are_read(text: str, what: str, op: str, value: str) -> None:
+    requirement = parse_requirement(text)
+    assert (requirement.what, requirement.op, requirement.value) == (what, op, value)
+    assert parse_requirement(str(requirement)) == requirement
+
+
+@pytest.mark.parametrize("text", ["", "free_mib", "free_mib>>2", "moon==full", "os==$(x)"])
+def test_other_requirements_are_not(text: str) -> None:
+    with pytest.raises(ValueError, match=r"requirement|pattern"):
+        parse_requirement(text)
+
+
+def test_paths_of_targets() -> None:
+    assert target_path("edge-app", "1.4.0", "a.tar.gz") == "edge-app/1.4.0/a.tar.gz"
+    for name, version, file in (("edge-app", "1.4.0", ".."), ("Edge", "1", "a"), ("a", "../1", "a")):
+        with pytest.raises(ValueError, match=r"letters|pattern"):
+            target_path(name, version, file)
+
+
+def test_a_report_tells_what_is_there() -> None:
+    entry = {"name": "edge-app", "version": "1.4.0", "kind": Kind.FILE, "health": "ok", "outcome": "confirmed"}
+    found = Sections.model_validate({"software": {"state": "ok", "entries": [{**entry, "outcome": "improved"}]}})
+    assert isinstance(found.software, SoftwareSection)
+    assert found.software.entries[0].outcome is UpdatePhase.UNKNOWN
+    missing = Sections.model_validate({"software": {"state": "notapplicable", "reason": "updates are not set up"}})
+    assert missing.software is not None
+    assert missing.software.state == "notapplicable"
