@@ -1,19 +1,21 @@
 """Policies: what devices are judged by, and why a rule says what it says of one device."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
+from pydantic import Field
 
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, View
+from controller.api.fields import DeviceIdPath, Moment, View, at
 from controller.api.guard import CallerDep
 from controller.domain.durations import duration_text
 from controller.domain.explain import Explanation, explain
+from controller.domain.explain_events import EventExplanation, explain_standing
 from controller.domain.facts import gather
 from controller.domain.findings import Result, Severity
-from controller.domain.policy import Level, Policy, PolicySet, Response, Rule
+from controller.domain.policy import EventTerms, Level, Policy, PolicySet, Response, Rule
 from controller.ports.policies import PolicyError
 from schemas.commands import ParamValue
 from schemas.posture import sections_of
@@ -60,12 +62,65 @@ class RuleView(View):
     references: tuple[str, ...]
 
 
+class EventResponseView(View):
+    """What follows when events break a rule: after `count` of them within `within`, and for how long."""
+
+    contain: Level
+    remediate: RemedyView | None
+    count: int
+    within: str
+    hold: Annotated[str, Field(serialization_alias="for")]
+
+    @classmethod
+    def of(cls, response: Response, terms: EventTerms) -> "EventResponseView":
+        """From the policy."""
+        remedy = response.remedy
+        return cls(
+            contain=response.contain,
+            remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
+            count=response.consecutive,
+            within=duration_text(terms.within),
+            hold=duration_text(terms.hold),
+        )
+
+
+class EventRuleView(View):
+    """A rule about events; on a device with how it stands there (`until`: when that ends)."""
+
+    rule: str
+    title: str
+    why: str
+    fix: str
+    severity: Severity
+    when: str
+    applies_to: str
+    response: EventResponseView
+    references: tuple[str, ...]
+
+
+class EventStandingView(EventRuleView):
+    """A rule about events on one device: `fail` asks for something, `informational` still counts."""
+
+    result: Result
+    detail: str
+    until: Moment | None
+
+    @classmethod
+    def of(cls, one: EventExplanation) -> "EventStandingView":
+        """The explanation with its response in words."""
+        fields: dict[str, Any] = {name: getattr(one, name) for name in cls.model_fields}
+        fields["response"] = EventResponseView.of(one.response, one.terms)
+        fields["until"] = at(one.until) if one.until else None
+        return cls(**fields)
+
+
 class PolicyView(View):
     name: str
     version: int
     title: str
     applies_to: str
     rules: tuple[RuleView, ...]
+    events: tuple[EventRuleView, ...]
 
 
 class PolicyList(View):
@@ -113,6 +168,7 @@ class Explained(View):
     device_id: str
     policies: str
     items: tuple[ExplanationView, ...]
+    events: tuple[EventStandingView, ...]
 
 
 def _rule(rule: Rule) -> RuleView:
@@ -129,6 +185,20 @@ def _rule(rule: Rule) -> RuleView:
     )
 
 
+def _event_rule(rule: Rule) -> EventRuleView:
+    return EventRuleView(
+        rule=rule.key,
+        title=rule.title,
+        why=rule.why,
+        fix=rule.fix,
+        severity=rule.severity,
+        when=rule.check.text,
+        applies_to="" if rule.applies_if is None else rule.applies_if.text,
+        response=EventResponseView.of(rule.response, rule.event or EventTerms()),
+        references=rule.references,
+    )
+
+
 def _policy(policy: Policy) -> PolicyView:
     return PolicyView(
         name=policy.name,
@@ -136,6 +206,7 @@ def _policy(policy: Policy) -> PolicyView:
         title=policy.title,
         applies_to="" if policy.applies_to is None else policy.applies_to.text,
         rules=tuple(_rule(rule) for rule in policy.rules),
+        events=tuple(_event_rule(rule) for rule in policy.events),
     )
 
 
@@ -169,4 +240,5 @@ async def explain_device(services: ServicesDep, _caller: CallerDep, device_id: D
     facts = gather(sections_of(raw), device_id, device.device_class, device.tags)
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
-    return Explained(device_id=device_id, policies=keeper.policies.version, items=items)
+    events = tuple(EventStandingView.of(one) for one in explain_standing(keeper.policies, device))
+    return Explained(device_id=device_id, policies=keeper.policies.version, items=items, events=events)

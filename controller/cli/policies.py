@@ -3,13 +3,19 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from controller.cli.client import Client, segment
 from controller.cli.connect import connectable, connected
 from controller.cli.errors import CliError, ExitCode
+from controller.cli.event_explanation import (
+    event_response_text,
+    explain_event_offline,
+    print_event_explanations,
+    print_standing,
+)
 from controller.cli.explanation import explain_offline, print_explanations, response_text
 from controller.cli.output import Format, Output, note, print_json, say, show
 
@@ -23,13 +29,13 @@ def check(
     output: Output = Format.TABLE,
 ) -> None:
     """Check policy files without using them; every mistake is told with its place. Needs no controller."""
-    from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
+    from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
     from controller.domain.facts import TYPES
     from controller.domain.rules import Language
     from controller.ports.policies import PolicyError
 
     try:
-        policies = load_policies(files, Language(TYPES))
+        policies, version = read_policies(files, Language(TYPES))
     except PolicyError as e:
         if output is Format.JSON:
             names = ("source", "line", "column", "message")
@@ -38,11 +44,13 @@ def check(
         else:
             note(str(e))
         raise typer.Exit(ExitCode.FAILED) from e
-    rules = len(policies.rules)
+    rules = sum(len(policy.rules) + len(policy.events) for policy in policies)
     if output is Format.JSON:
-        print_json({"ok": True, "version": policies.version, "policies": len(policies.policies), "rules": rules})
+        print_json({"ok": True, "version": version, "policies": len(policies), "rules": rules})
     else:
-        say(f"ok: {len(policies.policies)} policies, {rules} rules, version {policies.version}")
+        say(f"ok: {len(policies)} policies, {rules} rules, version {version}")
+        if not any(policy.rules for policy in policies):
+            note("only rules about events: use them beside policies that judge reports")
 
 
 @app.command("list")
@@ -55,7 +63,12 @@ def list_policies(client: Client, output: Output = Format.TABLE) -> None:
         for policy in found["items"]
         for rule in policy["rules"]
     )
-    show(output, found["items"], _COLUMNS, rows)
+    events = (
+        (rule["rule"], rule["severity"], event_response_text(rule["response"]), f"event: {rule['title']}")
+        for policy in found["items"]
+        for rule in policy["events"]
+    )
+    show(output, found["items"], _COLUMNS, (*rows, *events))
 
 
 @app.command("reload")
@@ -66,7 +79,7 @@ def reload_policies(client: Client, output: Output = Format.TABLE) -> None:
     if output is Format.JSON:
         print_json(found["items"])
     else:
-        rules = sum(len(policy["rules"]) for policy in found["items"])
+        rules = sum(len(policy["rules"]) + len(policy["events"]) for policy in found["items"])
         say(f"in force: {len(found['items'])} policies, {rules} rules, version {found['version']}")
 
 
@@ -100,6 +113,7 @@ def explain(
         print_json(found)
     else:
         print_explanations(found, in_full=all_rules)
+        print_standing(found.get("events", []))
 
 
 @app.command("test")
@@ -108,14 +122,24 @@ def judge_report(
         str, typer.Argument(metavar="PACK", help="a policy file, a folder, or a pack that ships with Cordon")
     ],
     report: Annotated[
-        Path, typer.Argument(metavar="REPORT.json", help="a report as `cordon-agent report` prints it; - reads it")
-    ],
+        Path | None,
+        typer.Argument(metavar="[REPORT.json]", help="a report as `cordon-agent report` prints it; - reads it"),
+    ] = None,
+    event: Annotated[
+        Path | None, typer.Option(help="an event as devices send it, in place of a report; - reads it")
+    ] = None,
     device_class: Annotated[str, typer.Option("--class", help="judge as a device of this class")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="judge as a device with this tag; may be repeated")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Judge a report in a file by a policy; exit status 1 when a rule fails. Needs no controller and no broker."""
+    """Judge a report or an event in a file by a policy; exit status 1 when a rule fails. Needs no controller."""
+    if (report is None) == (event is None):
+        raise CliError("give a REPORT.json or --event EVENT.json", ExitCode.USAGE)
+    if event is not None:
+        _judge_event(explain_event_offline(event, [_pack(pack)], device_class, tuple(tag or ())), output)
+        return
+    assert report is not None
     found = explain_offline(report, [_pack(pack)], device_class, tuple(tag or ()))
     counts = Counter(str(one["result"]) for one in found["items"])
     # A rule that cannot be evaluated has not been kept either.
@@ -126,6 +150,16 @@ def judge_report(
     else:
         print_explanations(found, in_full=False)
     if not passed:
+        raise typer.Exit(ExitCode.FAILED)
+
+
+def _judge_event(found: dict[str, Any], output: Format) -> None:
+    broken = any(one["result"] == "fail" for one in found["items"])
+    if output is Format.JSON:
+        print_json({"ok": not broken, **found})
+    else:
+        print_event_explanations(found)
+    if broken:
         raise typer.Exit(ExitCode.FAILED)
 
 

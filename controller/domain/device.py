@@ -18,7 +18,10 @@ _NO_RULES: Final[Mapping[str, "RuleState"]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """A rule that is not satisfied: since when, in how many reports in a row, and what was tried."""
+    """A rule that is not satisfied: since when, in how many reports in a row, and what was tried.
+
+    `until`: a rule about events (how many is in `streak`), which ends by time; 0 for what reports are asked.
+    """
 
     result: Result
     since: float
@@ -26,6 +29,7 @@ class RuleState:
     detail: str = ""
     remedies: int = 0
     last_remedy: float = 0.0
+    until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,13 +50,16 @@ class StatusChanged:
 
 @dataclass(frozen=True, slots=True)
 class DeviceTold:
-    """Something happened on the device between reports; kept, judged by nothing yet."""
+    """Something happened on the device between reports, and was judged: `findings` as `told.judge_event` gives them."""
 
     event_id: str
     kind: str
     severity: str
     count: int
     summary: str
+    detail: tuple[tuple[str, str], ...] = ()
+    received_at: float = 0.0
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,23 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class EventTerms:
+    """How events of one kind are counted, in seconds.
+
+    `within`: counting starts with the first event and starts anew when this is over. `hold`: how long what follows
+    stands after the last event; a device cannot show by a report that an event did not happen.
+    """
+
+    within: float = 600.0
+    hold: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One check; `key` is `policy/rule-id` and unique over all policies."""
+    """One check; `key` is `policy/rule-id` and unique over all policies.
+
+    With `event` it is asked of what a device tells between reports, and its `check` is true of what must not happen.
+    """
 
     key: str
     title: str
@@ -63,11 +78,15 @@ class Rule:
     why: str = ""
     fix: str = ""
     references: tuple[str, ...] = ()
+    event: EventTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named set of rules for the devices that `applies_to` selects (all, if it is absent)."""
+    """A named set of rules for the devices that `applies_to` selects (all, if it is absent).
+
+    `rules` are asked of reports, `events` of single events.
+    """
 
     name: str
     version: int
@@ -75,6 +94,7 @@ class Policy:
     rules: tuple[Rule, ...]
     applies_to: Expression | None = None
     source: str = ""
+    events: tuple[Rule, ...] = ()
 
 
 class EmptyPolicyError(ValueError):
@@ -83,7 +103,7 @@ class EmptyPolicyError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Everything that devices are judged by; `version` names this exact set.
+    """Everything that devices are judged by; `version` names this exact set, `rules` has those for events too.
 
     Raises:
         EmptyPolicyError: nothing to judge by.
@@ -97,6 +117,9 @@ class PolicySet:
         if not self.policies:
             raise EmptyPolicyError("no policy is loaded: an empty policy would pass every device")
         for policy in self.policies:
-            if not policy.rules:
+            if not policy.rules and not policy.events:
                 raise EmptyPolicyError(f"policy {policy.name!r} has no rules: it would pass every device")
-        object.__setattr__(self, "rules", {rule.key: rule for policy in self.policies for rule in policy.rules})
+        if not any(policy.rules for policy in self.policies):
+            raise EmptyPolicyError("there are rules for events only: they would pass every report")
+        every = {rule.key: rule for policy in self.policies for rule in (*policy.rules, *policy.events)}
+        object.__setattr__(self, "rules", every)

@@ -25,7 +25,8 @@ class Wanted:
 
 def fold(rules: Mapping[str, RuleState], findings: tuple[Finding, ...], now: float) -> dict[str, RuleState]:
     """The rules that are not satisfied after `findings`, with the length of their run."""
-    folded: dict[str, RuleState] = {}
+    # A report cannot undo an event; that ends by its time.
+    folded = {key: state for key, state in rules.items() if state.until}
     for finding in findings:
         if finding.result.satisfies:
             continue
@@ -39,7 +40,12 @@ def fold(rules: Mapping[str, RuleState], findings: tuple[Finding, ...], now: flo
 
 def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
     """The same findings once more: a heartbeat says that nothing changed."""
-    return {key: replace(state, streak=state.streak + 1) for key, state in rules.items()}
+    return {key: state if state.until else replace(state, streak=state.streak + 1) for key, state in rules.items()}
+
+
+def satisfied(findings: tuple[Finding, ...]) -> int:
+    """How many rules a report satisfies."""
+    return sum(1 for finding in findings if finding.result.satisfies)
 
 
 def is_due(state: RuleState, response: Response, now: float) -> bool:
@@ -86,6 +92,8 @@ def deadline(device: Device, policies: PolicySet) -> float | None:
     if case is not None and case.level is Level.ISOLATED and case.isolate_until is not None:
         times.append(case.isolate_until)
     for key, state in device.rules.items():
+        if state.until:
+            times.append(state.until)
         rule = policies.rules.get(key)
         if rule is not None and _waits_for_grace(device, rule, state):
             # Within a probation, or after a refusal, nothing follows however long a rule has failed.

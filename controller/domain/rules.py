@@ -20,6 +20,7 @@ _TYPES: Final[dict[str, cel.Type]] = {
     "bool": cel.Type.BOOL,
     "list(string)": cel.Type.List(cel.Type.STRING),
     "list(int)": cel.Type.List(cel.Type.INT),
+    "map(string,string)": cel.Type.Map(cel.Type.STRING, cel.Type.STRING),
 }
 SCHEMES: Final[dict[str, type[Version]]] = {
     "deb": DebianVersion,
@@ -82,7 +83,7 @@ class Language:
     """CEL with one set of declared facts.
 
     Args:
-        facts: type of each fact by its name: string, int, bool, list(string) or list(int).
+        facts: type of each fact by its name: string, int, bool, list(string), list(int) or map(string,string).
 
     Attributes:
         names: the declared facts.

@@ -1,6 +1,6 @@
 """The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure."""
 
-from controller.domain import commands, contain, respond
+from controller.domain import commands, contain, respond, told
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.draft import Draft, Outcome
@@ -20,13 +20,7 @@ def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet)
         case ev.StatusChanged():
             _status(draft, event)
         case ev.DeviceTold():
-            draft.record(
-                f"device event: {event.kind}",
-                device.device_id,
-                severity=event.severity,
-                count=event.count,
-                summary=event.summary,
-            )
+            told.happened(draft, event)
         case ev.CommandReported():
             commands.reported(draft, event.command_id, event.state, event.reason, event.detail)
         case ev.FellSilent():
@@ -44,6 +38,7 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.OperatorContained():
             contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
         case ev.OperatorReleased():
+            told.dismiss(draft, event.by)
             contain.operator_releases(draft, event.by, event.reason)
         case ev.OperatorCommanded():
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
@@ -80,7 +75,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         rules, satisfied = respond.repeat(device.rules), device.satisfied
     else:
         rules = respond.fold(device.rules, event.findings, draft.now)
-        satisfied = len(event.findings) - len(rules)
+        satisfied = respond.satisfied(event.findings)
     if device.report_seq < 0:
         draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
     elif event.seq < device.report_seq:
@@ -140,7 +135,7 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     if event.findings is not None:
         rules = respond.fold(device.rules, event.findings, draft.now)
         _record_changes(draft, rules, device.report_seq, device.digest)
-        draft.update(rules=rules, judged_by=event.judged_by, satisfied=len(event.findings) - len(rules))
+        draft.update(rules=rules, judged_by=event.judged_by, satisfied=respond.satisfied(event.findings))
     elif device.rules or device.case is not None:
         draft.update(rules=respond.repeat(device.rules))
     else:
@@ -166,6 +161,7 @@ def _status(draft: Draft, event: ev.StatusChanged) -> None:
 
 def _time(draft: Draft) -> None:
     commands.expire(draft)
+    told.expire(draft)
     case = draft.device.case
     if (
         case is not None

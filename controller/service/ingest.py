@@ -13,7 +13,9 @@ from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
 from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding
+from controller.domain.policy import PolicySet
 from controller.domain.step import is_quiet
+from controller.domain.told import event_facts, judge_event
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter
 from controller.service.batch import Batch
@@ -168,7 +170,7 @@ class Ingest:
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
             case DeviceEvent() as told:
-                event = ev.DeviceTold(event_id, told.kind, told.severity, told.count, told.summary)
+                event = _told(event_id, told, device, delivery.received_at, keeper.policies)
             case CommandResult() as result:
                 event = ev.CommandReported(
                     event_id, result.command_id, result.state, result.reason, tuple(result.detail.items())
@@ -276,6 +278,20 @@ def _read_whole(merged: bytes) -> FullReport | None:
         return FullReport.model_validate_json(merged)
     except ValidationError:
         return None
+
+
+def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies: PolicySet) -> ev.DeviceTold:
+    facts = event_facts(told, device.device_id, device.device_class, device.tags)
+    return ev.DeviceTold(
+        event_id,
+        told.kind,
+        told.severity,
+        told.count,
+        told.summary,
+        tuple(told.detail.items()),
+        at,
+        judge_event(policies.policies, facts),
+    )
 
 
 def _facts(sections: Sections, device: Device) -> Facts:

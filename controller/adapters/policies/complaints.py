@@ -44,7 +44,7 @@ def similar(word: str, words: list[str]) -> str:
 
 def rule_prefix(document: Document, path: Place) -> str:
     """`rule x: ` when `path` lies within a rule that has an id."""
-    if len(path) < 2 or path[0] != "rules":
+    if len(path) < 2 or path[0] not in ("rules", "events"):
         return ""
     node = document.values.get((*path[:2], "id"))
     return f"rule {node.value}: " if isinstance(node, ScalarNode) else ""
@@ -72,14 +72,17 @@ def complain_of_shape(document: Document, error: ErrorDetails) -> None:
         case "literal_error":
             hint = similar(str(error["input"]), re.findall(r"'([^']+)'", context["expected"]))
             document.complain_of(path, f"{prefix}{name}: {error['input']!r} is not {context['expected']}{hint}")
+        case "no_rules":
+            missing = "" if ("rules",) in document.values else "'rules' is missing: "
+            document.complain_of(("rules",), missing + error["msg"])
+        case "within_nothing":
+            document.complain_of((*path, "after", "within"), prefix + error["msg"])
         case "for_without_isolation" | "for_nothing":
             document.complain_of((*path, "for"), prefix + error["msg"], key=True)
         case "value_error":
             document.complain_of(path, f"{prefix}{name}: {context['error']}")
         case "string_type" | "bool_type" | "int_type" if "params" in path:
             document.complain_of(path, f"{prefix}{name}: has to be text, a whole number, true or false")
-        case "too_short" if path == ("rules",):
-            document.complain_of(path, "a policy without rules would pass every device")
         case "string_pattern_mismatch":
             said = _PATTERNS.get(str(path[-1]), "not written as it has to be: " + context["pattern"])
             document.complain_of(path, f"{prefix}{name}: {error['input']!r} is {said}")

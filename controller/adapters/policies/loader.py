@@ -11,10 +11,11 @@ from yaml.nodes import ScalarNode
 
 from controller.adapters.policies.complaints import compile_at, complain_of_shape
 from controller.adapters.policies.document import Document, Place, read_document
+from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel
 from controller.domain.durations import parse_duration
 from controller.domain.findings import Severity
-from controller.domain.policy import Level, Policy, PolicySet, Remedy, Response, Rule
+from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet, Response, Rule
 from controller.domain.rules import Expression, Language
 from controller.ports.policies import PolicyError, Problem
 
@@ -39,6 +40,19 @@ def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
     Raises:
         PolicyError: nothing to judge by, or anything wrong in any file; it tells all problems at once.
     """
+    policies, version = read_policies(paths, language)
+    try:
+        return PolicySet(policies, version)
+    except EmptyPolicyError as e:
+        raise PolicyError([Problem(policies[0].source, 0, 0, str(e))]) from e
+
+
+def read_policies(paths: Sequence[Path], language: Language) -> tuple[tuple[Policy, ...], str]:
+    """The same as single policies, and the name of their set; rules about events alone are enough here.
+
+    Raises:
+        PolicyError: as `load_policies`.
+    """
     problems: list[Problem] = []
     files = [_parse(text, str(path), language) for path, text in _read(_files(paths, problems), problems)]
     problems.extend(problem for file in files for problem in file.document.problems)
@@ -49,7 +63,7 @@ def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
     if problems:
         raise PolicyError(problems)
     digests = sorted(f"{file.policy.name} {file.digest}" for file in files if file.policy is not None)
-    return PolicySet(policies, hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_VERSION_DIGITS])
+    return policies, hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_VERSION_DIGITS]
 
 
 def parse_policy(text: str, source: str, language: Language) -> Policy:
@@ -106,9 +120,9 @@ def _clashes(files: Iterable[_File]) -> Iterable[Problem]:
         first = seen.setdefault(file.policy.name, file.policy.source)
         if first != file.policy.source:
             document.complain_of(("policy",), f"policy {file.policy.name!r} is in {first} already")
-        elif count <= MAX_RULES < count + len(file.policy.rules):
+        elif count <= MAX_RULES < count + len(file.policy.rules) + len(file.policy.events):
             document.complain_of(("rules",), f"more than {MAX_RULES} rules in all files together")
-        count += len(file.policy.rules)
+        count += len(file.policy.rules) + len(file.policy.events)
         yield from document.problems
 
 
@@ -141,7 +155,9 @@ def _validate(document: Document, language: Language) -> Policy | None:
     if model is None or document.problems:
         return None
     rules = tuple(_rule(model, number, rule, compiled) for number, rule in enumerate(model.rules))
-    return Policy(model.policy, model.version, model.title, rules, compiled.get(("applies_to",)), document.source)
+    events = tuple(event_rule(model, number, one, compiled) for number, one in enumerate(model.events))
+    scope = compiled.get(("applies_to",))
+    return Policy(model.policy, model.version, model.title, rules, scope, document.source, events)
 
 
 def _compile(document: Document, language: Language) -> dict[Place, Expression]:
@@ -151,13 +167,13 @@ def _compile(document: Document, language: Language) -> dict[Place, Expression]:
             expression = compile_at(document, place, language)
             if expression is not None:
                 compiled[place] = expression
-    return compiled
+    return {**compiled, **compile_events(document, compiled.get(("applies_to",)))}
 
 
 def _repeated_ids(document: Document) -> None:
     seen: dict[str, int] = {}
     for place, node in document.values.items():
-        if len(place) == 3 and place[0] == "rules" and place[2] == "id" and isinstance(node, ScalarNode):
+        if len(place) == 3 and place[0] in ("rules", "events") and place[2] == "id" and isinstance(node, ScalarNode):
             line = node.start_mark.line + 1
             if seen.setdefault(node.value, line) != line:
                 message = f"rule {node.value!r} stands twice: first in line {seen[node.value]}"
@@ -179,12 +195,9 @@ def _rule(policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[P
 
 
 def _response(on_fail: OnFailModel) -> Response:
-    remedy = None
-    if on_fail.remediate is not None:
-        remedy = Remedy(on_fail.remediate.action, tuple(on_fail.remediate.params.items()))
     return Response(
         contain=Level(on_fail.contain),
-        remedy=remedy,
+        remedy=remedy_of(on_fail.remediate),
         consecutive=on_fail.after.consecutive,
         grace=parse_duration(on_fail.after.grace),
         isolate_for=_DEFAULT_ISOLATION if on_fail.isolate_for is None else parse_duration(on_fail.isolate_for),

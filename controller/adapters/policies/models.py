@@ -12,6 +12,7 @@ from schemas.commands import MAX_PARAMS, ActionName, ParamName, ParamValue
 MAX_RULES: Final = 500  # of one file, and of all together
 MAX_REFERENCES: Final = 32  # entries of one rule
 MAX_CONSECUTIVE: Final = 1000  # reports in a row
+MAX_EVENT_COUNT: Final = 1_000_000  # events
 MAX_VERSION: Final = 1_000_000_000
 
 
@@ -84,6 +85,43 @@ class RuleModel(Strict):
     references: Annotated[list[Line], Field(max_length=MAX_REFERENCES)] = []
 
 
+class AfterEventsModel(Strict):
+    """How often it has to happen, and within what time, before anything follows."""
+
+    count: Annotated[int, Field(ge=1, le=MAX_EVENT_COUNT)] = 1
+    within: Duration = "10m"
+
+
+class OnEventModel(Strict):
+    """What follows when events break a rule, and how long that stands."""
+
+    contain: Literal["none", "restricted", "isolated"] = "none"
+    hold: Annotated[Duration, Field(alias="for")] = "1h"
+    remediate: RemediateModel | None = None
+    after: AfterEventsModel = AfterEventsModel()
+
+    @model_validator(mode="after")
+    def _times_are_some(self) -> "OnEventModel":
+        if parse_duration(self.hold) == 0:
+            raise PydanticCustomError("for_nothing", "'for' has to be longer than nothing")
+        if parse_duration(self.after.within) == 0:
+            raise PydanticCustomError("within_nothing", "'within' has to be longer than nothing")
+        return self
+
+
+class EventRuleModel(Strict):
+    """One rule about events."""
+
+    id: Id
+    title: Line
+    why: Prose = ""
+    when: Check
+    severity: Literal["info", "low", "medium", "high", "critical"]
+    on_event: OnEventModel = OnEventModel()
+    fix: Prose = ""
+    references: Annotated[list[Line], Field(max_length=MAX_REFERENCES)] = []
+
+
 class PolicyModel(Strict):
     """One file."""
 
@@ -91,13 +129,22 @@ class PolicyModel(Strict):
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     title: Line
     applies_to: Check | None = None
-    rules: Annotated[list[RuleModel], Field(min_length=1, max_length=MAX_RULES)]
+    rules: Annotated[list[RuleModel], Field(max_length=MAX_RULES)] = []
+    events: Annotated[list[EventRuleModel], Field(max_length=MAX_RULES)] = []
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> "PolicyModel":
+        if not self.rules and not self.events:
+            raise PydanticCustomError("no_rules", "a policy without rules would pass every device")
+        return self
 
 
 _AT: Final[dict[str, type[Strict]]] = {
     "rules": RuleModel,
     "on_fail": OnFailModel,
     "after": AfterModel,
+    "events": EventRuleModel,
+    "on_event": OnEventModel,
     "remediate": RemediateModel,
 }
 
@@ -106,4 +153,6 @@ def keys_at(path: tuple[Any, ...]) -> list[str]:
     """The keys that an author may write in the mapping at `path`; for suggestions."""
     names = [part for part in path if isinstance(part, str)]
     model = _AT.get(names[-1], PolicyModel) if names else PolicyModel
+    if names[-2:] == ["on_event", "after"]:
+        model = AfterEventsModel
     return [info.alias or name for name, info in model.model_fields.items()]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controller.cli.event_explanation import print_standing
 from controller.cli.explanation import response_text
 from controller.cli.running import run_safely
 from tests.support.api import report_message
@@ -156,3 +157,69 @@ def test_a_shipped_pack_is_found_by_its_name(report: Path, capsys: pytest.Captur
     assert "there are" in capsys.readouterr().err
     assert run_safely(["policy", "test", "no-such.yaml", str(report)]) == 1
     assert "no-such.yaml" in capsys.readouterr().err
+
+
+EVENTS = """\
+events:
+  - id: attack
+    title: No attack
+    why: It hurts.
+    fix: Look.
+    when: 'event.rank >= 4'
+    severity: critical
+    on_event: {contain: restricted, after: {count: 2}, remediate: {action: rescan}}
+  - {id: worm, title: No worm, when: 'event.signature == "worm"', severity: low}
+"""
+
+
+@pytest.fixture
+def event(tmp_path: Path) -> Path:
+    """A critical event without a signature."""
+    path = tmp_path / "event.json"
+    path.write_text(json.dumps({"device_id": "d", "kind": "x", "severity": "critical", "at": "2026-01-01T00:00:00Z"}))
+    return path
+
+
+def test_an_event_in_a_file_is_tested(policy: Path, event: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy.write_text(POLICY + EVENTS)
+    assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 1
+    text = capsys.readouterr().out
+    assert "breaks 1 of 2 rules about events" in text
+    assert "what follows: restricted for 1h + rescan after 2 within 10m" in text
+    assert "because: the event has no event.signature" in text
+    event.write_text(event.read_text().replace("critical", "low"))
+    assert run_safely(["policy", "test", str(policy), "--event", str(event), "-o", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["ok"], [one["result"] for one in found["items"]]) == (True, ["pass", "unknown"])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [("{", "not an event"), ('{"kind": "x"}', "not an event: device_id"), ("x" * 70_000, "larger")]
+)
+def test_what_is_no_event(
+    policy: Path, event: Path, content: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy.write_text(POLICY + EVENTS)
+    event.write_text(content)
+    assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_testing_an_event_needs_rules_about_events(
+    policy: Path, event: Path, report: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_safely(["policy", "test", str(policy), "--event", str(event)]) == 2
+    assert "about events" in capsys.readouterr().err
+    assert run_safely(["policy", "test", str(policy)]) == 2
+    assert run_safely(["policy", "test", str(policy), str(report), "--event", str(event)]) == 2
+
+
+def test_how_events_stand_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    follows = {"contain": "none", "remediate": None, "count": 1, "within": "10m", "for": "1h"}
+    one = {"rule": "p/a", "title": "A", "severity": "low", "when": "true", "response": follows, "until": "12:00"}
+    print_standing([{**one, "result": "fail", "detail": "1 of x"}, {**one, "result": "pass", "detail": ""}])
+    text = capsys.readouterr().out
+    assert "2 rules about events, nothing seen for 1 of them" in text
+    assert "until 12:00: finding for 1h" in text
+    print_standing([])
+    assert capsys.readouterr().out == ""

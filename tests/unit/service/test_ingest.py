@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy import Level
+from controller.domain.findings import Severity
+from controller.domain.policy import EventTerms, Level, Policy, PolicySet, Response, Rule
+from controller.domain.told import event_language
 from schemas.posture import digest_of
 from schemas.topics import Down, Up, down
 from tests.support import reports
@@ -186,3 +188,24 @@ async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
         event, report = answers(place, "edge-1")
         assert (event["about"], event["reason"]) == ("event", "unsupported_version")
         assert "about" not in report
+
+
+async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) -> None:
+    attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
+    async with world(tmp_path / "c.db") as place:
+        place.keeper.use(with_events(place.keeper.policies))
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), Up.EVENT)])
+        await place.drain()
+        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.broker.calls[-1].startswith("restrict edge-1")
+    async with world(tmp_path / "c.db") as place:
+        device = place.keeper.devices["edge-1"]
+        assert device.rules["p/attack"].until == device.rules["p/attack"].since + 3600
+
+
+def with_events(policies: PolicySet) -> PolicySet:
+    """These and a rule about attacks."""
+    when = event_language().compile('event.monitor != "" && event.rank >= 4')
+    rule = Rule("p/attack", "t", when, Severity.HIGH, response=Response(Level.RESTRICTED), event=EventTerms())
+    return PolicySet((*policies.policies, Policy("e", 1, "t", (), events=(rule,))), "v2")

@@ -5,10 +5,19 @@ import re
 import pytest
 
 from controller.adapters.policies.loader import parse_policy
-from controller.adapters.policies.models import AfterModel, OnFailModel, PolicyModel, RuleModel
+from controller.adapters.policies.models import (
+    AfterEventsModel,
+    AfterModel,
+    EventRuleModel,
+    OnEventModel,
+    OnFailModel,
+    PolicyModel,
+    RuleModel,
+)
 from controller.domain.facts import CATALOGUE
 from controller.domain.findings import Result, Severity
-from controller.domain.policy import Level
+from controller.domain.policy import EventTerms, Level
+from controller.domain.told import EVENT_CATALOGUE
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 from tests.unit.house.tree import ROOT
@@ -24,13 +33,21 @@ def test_the_table_of_facts_is_the_catalogue() -> None:
     assert told == expected
 
 
-def test_the_example_of_the_page_loads() -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+def test_the_facts_of_an_event_are_its_catalogue() -> None:
+    section = PAGE[PAGE.index("| fact of an event |") : PAGE.index("## Durations")]
+    rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| (.+) \|$", section, re.MULTILINE)
+    assert {name: (kind, meaning) for name, kind, meaning in rows} == EVENT_CATALOGUE
+
+
+def test_the_examples_of_the_page_load() -> None:
+    text, events = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     assert len(parse_policy(text, "docs/policies.md", language()).rules) == 3
+    (attack,) = parse_policy(events, "docs/policies.md", language()).events
+    assert (attack.response.consecutive, attack.event) == (3, EventTerms(600.0, 7200.0))
 
 
 def test_the_mistake_on_the_page_reads_as_it_is_told() -> None:
-    (text,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    text, _ = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     mistyped = text.replace("listening_ports", "listening_prots")
     with pytest.raises(PolicyError) as caught:
         parse_policy(mistyped, "policies/baseline.yaml", language())
@@ -40,11 +57,12 @@ def test_the_mistake_on_the_page_reads_as_it_is_told() -> None:
 def test_every_key_and_word_is_on_the_page() -> None:
     keys = [
         info.alias or name
-        for model in (PolicyModel, RuleModel, OnFailModel)
+        for model in (PolicyModel, RuleModel, OnFailModel, EventRuleModel, OnEventModel)
         for name, info in model.model_fields.items()
     ]
     assert [key for key in keys if f"`{key}`" not in PAGE] == []
-    assert [name for name in AfterModel.model_fields if f"{name}:" not in PAGE] == []
+    names = (*AfterModel.model_fields, *AfterEventsModel.model_fields)
+    assert [name for name in names if f"{name}:" not in PAGE] == []
     assert [word for word in (*Severity, *Level) if f"`{word}`" not in PAGE] == []
     for result in (Result.PASS, Result.FAIL, Result.UNKNOWN, Result.ERROR, Result.NOTAPPLICABLE):
         assert f"| `{result}` |" in PAGE

@@ -102,6 +102,9 @@ def test_a_device_without_these_tools_is_not_judged_by_them() -> None:
     assert {one.result for one in judge(pack(), language(), facts)} == {Result.NOTAPPLICABLE}
 
 
-def test_only_a_forced_library_contains() -> None:
+def test_only_a_forced_library_and_critical_alerts_contain() -> None:
     levels = {key: one.response.contain for key, one in pack().rules.items() if one.response.contain is not Level.NONE}
-    assert levels == {"baseline-tools/no-forced-library": Level.RESTRICTED}
+    assert levels == {
+        "baseline-tools/no-forced-library": Level.RESTRICTED,
+        "baseline-tools/no-critical-alerts": Level.RESTRICTED,
+    }
