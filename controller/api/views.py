@@ -7,6 +7,7 @@ from typing import Any, Final
 from controller.api.fields import Moment, View, at, moment
 from controller.domain.device import Case, Device, OpenCommand
 from controller.domain.effects import CommandRecord
+from controller.domain.evidence import Evidence
 from controller.domain.findings import Result, Severity
 from controller.domain.policy import Level, PolicySet
 from controller.ports.store import Audited
@@ -20,7 +21,7 @@ _TIMES: Final = frozenset({"until"})
 class CaseView(View):
     """A containment in force. `proven`: the broker was read back and holds it.
 
-    `until_released`: no report ends it, only an operator does.
+    `until_released`: no report ends it, only an operator does. `evidence`: how the identity behind it was proved.
     """
 
     case_id: str
@@ -37,6 +38,7 @@ class CaseView(View):
     hold_until: Moment | None
     until_released: bool
     isolate_until: Moment | None
+    evidence: Evidence
 
     @classmethod
     def of(cls, case: Case) -> "CaseView":
@@ -56,6 +58,7 @@ class CaseView(View):
             hold_until=moment(case.hold_until) if case.hold_until else None,
             until_released=math.isinf(case.hold_until),
             isolate_until=moment(case.isolate_until),
+            evidence=case.evidence,
         )
 
 

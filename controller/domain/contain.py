@@ -7,6 +7,7 @@ from controller.domain.commands import issue
 from controller.domain.device import Case, OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
+from controller.domain.evidence import Evidence
 from controller.domain.policy import Level, Remedy
 from controller.domain.respond import Wanted, releases, wanted
 
@@ -16,28 +17,29 @@ REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a
 FOREVER: Final = float("inf")
 
 
-def respond(draft: Draft, *, evidence_at: float, may_release: bool) -> None:
+def respond(draft: Draft, *, evidence_at: float, may_release: bool, evidence: Evidence = Evidence.UNASKED) -> None:
     """Bring case and commands to what the device's rules ask for.
 
     `evidence_at`: when the report behind it arrived, Unix seconds. `may_release`: it was a fresh report.
+    `evidence`: what that report proved of who sent it; what is merely claimed contains nobody.
     """
     want = wanted(draft.device.rules, draft.policies, draft.now)
     case = draft.device.case
-    vouched = draft.now >= draft.device.refused_until
+    vouched = draft.now >= draft.device.refused_until and evidence is not Evidence.CLAIMED
     if case is None:
         if want.level is not Level.NONE and vouched:
-            _open(draft, want, evidence_at)
+            _open(draft, want, evidence_at, evidence)
     elif may_release and releases(case, draft.device.rules, want, draft.now):
         _close(draft, case, POLICY, "a fresh report passes")
     elif want.level.rank > case.level.rank and vouched and draft.now >= case.probation_until:
-        _escalate(draft, case, want, evidence_at)
+        _escalate(draft, case, want, evidence_at, evidence)
     elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
         # A new cause under the same level has to pass too before the device is free.
         draft.update_case(case, causes=tuple(dict.fromkeys(case.causes + want.causes)))
     _repair(draft, want)
 
 
-def _open(draft: Draft, want: Wanted, evidence_at: float) -> None:
+def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence) -> None:
     until = draft.now + want.isolate_for if want.level is Level.ISOLATED else None
     case = Case(
         case_id=draft.event_id,
@@ -48,13 +50,21 @@ def _open(draft: Draft, want: Wanted, evidence_at: float) -> None:
         opened_at=draft.now,
         evidence_at=evidence_at,
         isolate_until=until,
+        evidence=evidence,
     )
     draft.update(case=case)
-    draft.record("contained", level=want.level.value, causes=list(want.causes), reason=case.reason, until=until)
+    draft.record(
+        "contained",
+        level=want.level.value,
+        causes=list(want.causes),
+        reason=case.reason,
+        until=until,
+        evidence=evidence.value,
+    )
     _enforce(draft, case, by_policy=True)
 
 
-def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float) -> None:
+def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float, evidence: Evidence) -> None:
     # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
     case = draft.update_case(
         case,
@@ -62,10 +72,13 @@ def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float) -> Non
         by=POLICY,
         causes=tuple(dict.fromkeys(case.causes + want.causes)),
         evidence_at=evidence_at,
+        evidence=evidence,
         isolate_until=draft.now + want.isolate_for,
         reason="fails " + ", ".join(want.causes),
     )
-    draft.record("escalated", level=case.level.value, causes=list(want.causes), until=case.isolate_until)
+    draft.record(
+        "escalated", level=case.level.value, causes=list(want.causes), until=case.isolate_until, evidence=evidence.value
+    )
     _enforce(draft, case, by_policy=True)
 
 
@@ -73,10 +86,10 @@ def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
     effect_id, device_id = draft.next_effect_id(), draft.device.device_id
     if case.level is Level.ISOLATED:
         draft.effects.append(
-            IsolateClient(effect_id, device_id, case.case_id, by_policy, case.isolate_until, case.reason)
+            IsolateClient(effect_id, device_id, case.case_id, by_policy, case.isolate_until, case.reason, case.evidence)
         )
     else:
-        draft.effects.append(RestrictClient(effect_id, device_id, case.case_id, by_policy))
+        draft.effects.append(RestrictClient(effect_id, device_id, case.case_id, by_policy, case.evidence))
 
 
 def _close(draft: Draft, case: Case, actor: str, reason: str) -> None:

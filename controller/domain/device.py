@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
+from controller.domain.evidence import Evidence
 from controller.domain.findings import Result
 from controller.domain.policy import Level
 from schemas.commands import CommandState, ParamValue
@@ -39,6 +40,7 @@ class Case:
     `causes` are rule keys (none for an operator's). `hold_until`: before it, no report releases (infinite: only an
     operator does). `isolate_until`: when an isolation steps down. `probation_until`: until then a device that has
     stepped down is not isolated again, so that it can be repaired. `proven_level`: what was read back at the broker.
+    `evidence`: how the identity was proved of whose signals led to it.
     """
 
     case_id: str
@@ -54,6 +56,7 @@ class Case:
     proven_level: Level = Level.NONE
     proven_at: float | None = None
     trouble: str = ""
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ it is not durable, because a device that misses one asks again.
 
 from dataclasses import dataclass
 
+from controller.domain.evidence import Evidence
 from schemas.commands import ParamValue
 from schemas.events import RejectReason, Verdict
 from schemas.topics import Up
@@ -13,12 +14,16 @@ from schemas.topics import Up
 
 @dataclass(frozen=True, slots=True)
 class RestrictClient:
-    """Leave the device its own branch and nothing else. `by_policy`: the reporter's identity must be vouched for."""
+    """Leave the device its own branch and nothing else. `by_policy`: the reporter's identity must be vouched for.
+
+    `evidence`: what the signal behind it proved already; where that is not enough, the broker has to vouch.
+    """
 
     effect_id: str
     device_id: str
     case_id: str
     by_policy: bool
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class IsolateClient:
     by_policy: bool
     until: float | None
     reason: str
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)

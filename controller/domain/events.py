@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from controller.domain.evidence import Evidence
 from controller.domain.findings import Finding
 from controller.domain.policy import Level
 from schemas.commands import CommandState, ParamValue
@@ -12,6 +13,7 @@ class PostureReported:
     """A full report arrived and was judged. `received_at`: when it came off the socket, Unix seconds.
 
     `findings` is `None` where the device reported, byte for byte, what it had reported before.
+    `evidence`: what the message itself proves of who sent it; `unasked` leaves it to the broker to vouch for.
     """
 
     event_id: str
@@ -22,6 +24,7 @@ class PostureReported:
     received_at: float
     findings: tuple[Finding, ...] | None
     judged_by: str
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ class HeartbeatReceived:
     received_at: float
     findings: tuple[Finding, ...] | None = None
     judged_by: str = ""
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class DeviceTold:
     detail: tuple[tuple[str, str], ...] = ()
     received_at: float = 0.0
     findings: tuple[Finding, ...] = ()
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +137,17 @@ class OperatorLabelled:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentProven:
-    """The broker was read back and holds what the case says. `cut_at`: when the traffic was cut, Unix seconds."""
+    """The broker was read back and holds what the case says. `cut_at`: when the traffic was cut, Unix seconds.
+
+    `evidence`: how the identity was proved that was contained by policy; `unasked` where nobody had to prove any.
+    """
 
     event_id: str
     case_id: str
     level: Level
     cut_at: float
     steps: tuple[dict[str, object], ...]
+    evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,7 @@ class ContainmentRefused:
     event_id: str
     case_id: str
     reason: str
+    evidence: Evidence = Evidence.CLAIMED
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         last_seen=event.received_at,
         stale=False,
     )
-    contain.respond(draft, evidence_at=event.received_at, may_release=True)
+    contain.respond(draft, evidence_at=event.received_at, may_release=True, evidence=event.evidence)
 
 
 def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest: str) -> None:
@@ -141,7 +141,7 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     else:
         return
     # The digest says that the last report holds still: once an operator's hold is over, that is proof enough.
-    contain.respond(draft, evidence_at=event.received_at, may_release=True)
+    contain.respond(draft, evidence_at=event.received_at, may_release=True, evidence=event.evidence)
 
 
 def _seen(draft: Draft, at: float) -> None:
@@ -185,12 +185,14 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
             if case is not None and mine and event.level is case.level:
                 if event.cut_at and case.proven_level is not event.level:
                     seconds = max(0.0, event.cut_at - case.evidence_at)
-                draft.update_case(case, proven_level=event.level, proven_at=draft.now, trouble="")
+                evidence = max(case.evidence, event.evidence, key=lambda one: one.rank)
+                draft.update_case(case, proven_level=event.level, proven_at=draft.now, trouble="", evidence=evidence)
             draft.record(
                 "containment proven",
                 case_id=event.case_id,
                 level=event.level.value,
                 seconds=seconds,
+                evidence=event.evidence.value,
                 steps=list(event.steps),
             )
         case ev.ContainmentTroubled():
@@ -205,7 +207,13 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 steps=list(event.steps),
             )
         case ev.ContainmentRefused():
-            draft.record("containment refused", case_id=event.case_id, alert=True, reason=event.reason)
+            draft.record(
+                "containment refused",
+                case_id=event.case_id,
+                alert=True,
+                reason=event.reason,
+                evidence=event.evidence.value,
+            )
             if case is not None and mine:
                 contain.refused(draft, case)
         case ev.ReleaseProven():

@@ -119,6 +119,7 @@ def happened(draft: Draft, event: DeviceTold) -> None:
         severity=event.severity,
         count=event.count,
         summary=event.summary,
+        evidence=event.evidence.value,
         **more,
     )
     rules = dict(draft.device.rules)
@@ -129,7 +130,7 @@ def happened(draft: Draft, event: DeviceTold) -> None:
     if not broken:
         return
     draft.update(rules=rules)
-    contain.respond(draft, evidence_at=event.received_at or draft.now, may_release=False)
+    contain.respond(draft, evidence_at=event.received_at or draft.now, may_release=False, evidence=event.evidence)
 
 
 def _counted(old: RuleState | None, event: DeviceTold, enough: int, terms: EventTerms, now: float) -> RuleState:

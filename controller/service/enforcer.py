@@ -16,6 +16,7 @@ from controller.domain.effects import (
     RestrictClient,
     SendCommand,
 )
+from controller.domain.evidence import Evidence
 from controller.domain.policy import Level
 from controller.ports.broker import BrokerControl, Grade, KeepRules, Proof, Rules
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
@@ -26,6 +27,8 @@ from schemas.topics import Down, down
 
 MIN_EXPIRY: Final = 1  # second
 
+# What the broker's word on a live session is worth.
+_EVIDENCE: Final = {Grade.PROVEN: Evidence.MUTUAL_TLS, Grade.KNOWN: Evidence.PASSWORD}
 SignCommand = Callable[[bytes], bytes]
 
 
@@ -76,9 +79,9 @@ class Enforcer:
             return self._troubled(effect, str(e), ())
 
     async def _contain(self, effect: Containing) -> Done | Again:
-        refusal = await self._vouch(effect)
-        if refusal is not None:
-            return refusal
+        evidence = await self._vouch(effect)
+        if not isinstance(evidence, Evidence):
+            return evidence
         keeper = self._keeper
         proof: Proof
         level = Level.RESTRICTED
@@ -105,19 +108,23 @@ class Enforcer:
         if isinstance(effect, ReleaseClient):
             await keeper.store.forget_rules(effect.device_id, effect.case_id)
             return Done(ev.ReleaseProven(keeper.new_id(), effect.case_id, steps))
-        return Done(ev.ContainmentProven(keeper.new_id(), effect.case_id, level, proof.cut_at, steps))
+        return Done(ev.ContainmentProven(keeper.new_id(), effect.case_id, level, proof.cut_at, steps, evidence))
 
-    async def _vouch(self, effect: Containing) -> Done | Again | None:
-        """Refuse to let a policy contain a device on the word of somebody who may not be that device."""
-        by_policy = isinstance(effect, (RestrictClient, IsolateClient)) and effect.by_policy
-        if not by_policy or self._accept_claimed:
-            return None
+    async def _vouch(self, effect: Containing) -> Done | Again | Evidence:
+        """Refuse to let a policy contain a device on the word of somebody who may not be that device.
+
+        What the signal itself proved needs no word of the broker's.
+        """
+        if not isinstance(effect, (RestrictClient, IsolateClient)) or not effect.by_policy:
+            return Evidence.UNASKED
+        if effect.evidence.may_contain or self._accept_claimed:
+            return effect.evidence
         grade = await self._broker.grade(effect.device_id)
-        if grade in (Grade.PROVEN, Grade.KNOWN):
-            return None
+        if grade in _EVIDENCE:
+            return _EVIDENCE[grade]
         if grade is Grade.UNSEEN:
             if await self._is_out_by_our_hand(effect):
-                return None
+                return Evidence.UNASKED
             return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
         reason = "the broker lets this client in without any proof of who it is"
         return Done(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))

@@ -21,6 +21,7 @@ from controller.domain.effects import (
     RestrictClient,
     SendCommand,
 )
+from controller.domain.evidence import Evidence
 from controller.domain.findings import Result
 from controller.domain.policy import Level
 from controller.ports.broker import AccessRule, Rules
@@ -33,6 +34,7 @@ Change = Callable[[Any], Any]
 _INFINITE: Final = "inf"  # JSON has no word for it, and a file that other tools read should hold nothing but JSON
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _LEVELS: Final = {level.value: level for level in Level}
+_EVIDENCE: Final = {one.value: one for one in Evidence}
 _RESULTS: Final = {result.value: result for result in Result}
 _COMMAND_STATES: Final = {state.value: state for state in CommandState}
 _NO_RULES: Final[Mapping[str, RuleState]] = MappingProxyType({})
@@ -108,6 +110,7 @@ _CASE: Final = Record(
         "level": _LEVELS.__getitem__,
         "proven_level": _LEVELS.__getitem__,
         "causes": tuple,
+        "evidence": _EVIDENCE.__getitem__,
     },
 )
 _OPEN: Final = Record(OpenCommand, from_json={"params": _pairs, "state": _COMMAND_STATES.__getitem__})
@@ -133,8 +136,14 @@ _COMMAND: Final = Record(CommandRecord, from_json={"params": _pairs, "detail": _
 _EFFECTS: Final[dict[str, Record[Any]]] = {
     kind.__name__: Record(kind, **changes)
     for kind, changes in (
-        (RestrictClient, {}),
-        (IsolateClient, {"to_json": {"until": _wide}, "from_json": {"until": _narrow}}),
+        (RestrictClient, {"from_json": {"evidence": _EVIDENCE.__getitem__}}),
+        (
+            IsolateClient,
+            {
+                "to_json": {"until": _wide},
+                "from_json": {"until": _narrow, "evidence": _EVIDENCE.__getitem__},
+            },
+        ),
         (EndIsolation, {}),
         (ReleaseClient, {}),
         (SendCommand, {"from_json": {"params": _pairs}}),

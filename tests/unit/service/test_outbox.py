@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.events import OperatorCommanded, OperatorContained, OperatorReleased, StatusChanged
+from controller.domain.evidence import Evidence
 from controller.domain.policy import Level
 from controller.ports.broker import AccessRule, Ban, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
@@ -154,3 +155,16 @@ async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_pa
         await place.keeper.handle("edge-1", StatusChanged(place.keeper.new_id(), True, "boot"))
         await place.drain()
         assert len(place.link.sent) == before + 1
+
+
+async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path) -> None:
+    for grade, evidence in ((Grade.PROVEN, Evidence.MUTUAL_TLS), (Grade.KNOWN, Evidence.PASSWORD)):
+        async with world(tmp_path / f"{grade.value}.db") as place:
+            place.broker.grades["edge-1"] = grade
+            await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+            await place.drain()
+            case = place.keeper.devices["edge-1"].case
+            assert case is not None
+            assert case.evidence is evidence
+            (line,) = await place.store.audit(kind="containment proven")
+            assert (line.entry.detail or {})["evidence"] == evidence.value

@@ -1,6 +1,6 @@
 """Every version of the tables, one file each, in the order in which they are applied."""
 
-from controller.adapters.sqlite.migrations import m0001_first
+from controller.adapters.sqlite.migrations import m0001_first, m0002_guards
 from controller.adapters.sqlite.migrations.registry import KNOWN, migrations
 
-__all__ = ["KNOWN", "m0001_first", "migrations"]
+__all__ = ["KNOWN", "m0001_first", "m0002_guards", "migrations"]
