@@ -129,7 +129,7 @@ def test_the_record_says_which_rules_and_what_could_not_be_decided() -> None:
     play = given(device(), RULES).when(event)
     assert play.outcome is not None
     assert play.outcome.audit[0].detail == {
-        "severity": "high", "count": 1, "summary": "it did", "source": "10.0.0.9",
+        "severity": "high", "count": 1, "summary": "it did", "evidence": "unasked", "source": "10.0.0.9",
         "rules": ["p/guess"], "undecided": {"p/worm": "the event has no event.signature"},
     }  # fmt: skip
 
