@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from controller.api.context import ServicesDep
 from controller.api.errors import problems
 from controller.api.fields import DeviceIdFilter, Limit, Sequence, TextFilter, View
-from controller.api.guard import CallerDep
+from controller.api.guard import scope
 from controller.api.views import AuditLine
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
@@ -20,10 +20,9 @@ class AuditPage(View):
     next: int | None
 
 
-@router.get("")
+@router.get("", dependencies=[scope("read")])
 async def list_audit(
     services: ServicesDep,
-    _caller: CallerDep,
     device_id: DeviceIdFilter = None,
     case_id: TextFilter = None,
     kind: TextFilter = None,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import Moment, View, moment
-from controller.api.guard import CallerDep
+from controller.api.guard import scope
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
 
@@ -65,8 +65,8 @@ def _comparison(services: Services) -> ComparisonView:
     )
 
 
-@router.get("")
-async def show_broker(services: ServicesDep, _caller: CallerDep) -> BrokerView:
+@router.get("", dependencies=[scope("read")])
+async def show_broker(services: ServicesDep) -> BrokerView:
     """Ask every node of the broker now."""
     nodes = await services.broker.ping()
     state = services.messages.state
@@ -77,8 +77,8 @@ async def show_broker(services: ServicesDep, _caller: CallerDep) -> BrokerView:
     )
 
 
-@router.post("/reconcile", dependencies=[Depends(writable)])
-async def reconcile(request: Request, services: ServicesDep, _caller: CallerDep) -> DriftList:
+@router.post("/reconcile", dependencies=[scope("contain"), Depends(writable)])
+async def reconcile(request: Request, services: ServicesDep) -> DriftList:
     """Compare the broker with the store now, and put right what differs."""
     lock = request.app.state.reconciling
     assert isinstance(lock, asyncio.Lock)

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, View
-from controller.api.guard import CallerDep
+from controller.api.guard import CallerDep, scope
 from controller.api.views import CommandView
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.durations import parse_duration
@@ -46,10 +46,9 @@ class CommandPage(View):
     items: tuple[CommandView, ...]
 
 
-@router.get("")
+@router.get("", dependencies=[scope("read")])
 async def list_commands(
     services: ServicesDep,
-    _caller: CallerDep,
     device_id: DeviceIdFilter = None,
     state: Annotated[CommandState | None, Query()] = None,
     limit: Limit = 100,
@@ -60,8 +59,8 @@ async def list_commands(
     return CommandPage(items=tuple(CommandView.of(one) for one in records))
 
 
-@router.get("/{command_id}", responses=problems(404))
-async def show_command(services: ServicesDep, _caller: CallerDep, command_id: CommandIdPath) -> CommandView:
+@router.get("/{command_id}", dependencies=[scope("read")], responses=problems(404))
+async def show_command(services: ServicesDep, command_id: CommandIdPath) -> CommandView:
     """One command."""
     record = await services.store.command(command_id)
     if record is None:
@@ -69,7 +68,7 @@ async def show_command(services: ServicesDep, _caller: CallerDep, command_id: Co
     return CommandView.of(record)
 
 
-@router.post("", status_code=201, dependencies=[Depends(writable)], responses=problems(404, 409))
+@router.post("", status_code=201, dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))
 async def send_command(services: ServicesDep, caller: CallerDep, command: NewCommand) -> CommandView:
     """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
     services.device(command.device_id)

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from controller.api.context import ServicesDep
 from controller.api.errors import problems
 from controller.api.fields import DeviceIdFilter, Limit, Moment, View, at
-from controller.api.guard import CallerDep
+from controller.api.guard import scope
 from controller.ports.store import DeadLetter
 
 router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=problems(401, 422, 429, 503))
@@ -40,9 +40,9 @@ class DeadLetterPage(View):
     items: tuple[DeadLetterView, ...]
 
 
-@router.get("")
+@router.get("", dependencies=[scope("read")])
 async def list_dead_letters(
-    services: ServicesDep, _caller: CallerDep, device_id: DeviceIdFilter = None, limit: Limit = 100
+    services: ServicesDep, device_id: DeviceIdFilter = None, limit: Limit = 100
 ) -> DeadLetterPage:
     """Refused messages, newest first."""
     letters = await services.store.dead_letters(device_id=device_id, limit=limit)

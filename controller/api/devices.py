@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, TextFilter, View, at
-from controller.api.guard import CallerDep
+from controller.api.guard import CallerDep, scope
 from controller.api.views import (
     AuditLine,
     CommandView,
@@ -92,10 +92,9 @@ def _fails(device: Device, rule: str) -> bool:
     )
 
 
-@router.get("")
+@router.get("", dependencies=[scope("read")])
 async def list_devices(
     services: ServicesDep,
-    _caller: CallerDep,
     level: Level | None = None,
     stale: bool | None = None,
     rule: Annotated[TextFilter, Query(description="fails this rule: policy/rule or the rule alone")] = None,
@@ -115,10 +114,9 @@ async def list_devices(
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
-@router.get("/{device_id}", responses=problems(404))
+@router.get("/{device_id}", dependencies=[scope("read")], responses=problems(404))
 async def show_device(
     services: ServicesDep,
-    _caller: CallerDep,
     device_id: DeviceIdPath,
     timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
 ) -> DeviceDetail:
@@ -154,8 +152,8 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
     )
 
 
-@router.get("/{device_id}/report", responses=problems(404))
-async def show_report(services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath) -> Sections:
+@router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))
+async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> Sections:
     """The sections of the last full report, as this version reads them."""
     services.device(device_id)
     raw = await services.store.report(device_id)
@@ -164,7 +162,7 @@ async def show_report(services: ServicesDep, _caller: CallerDep, device_id: Devi
     return sections_of(raw)
 
 
-@router.put("/{device_id}/labels", dependencies=[Depends(writable)], responses=problems(404))
+@router.put("/{device_id}/labels", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
 async def label_device(
     services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, labels: Labels
 ) -> DeviceSummary:

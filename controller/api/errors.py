@@ -23,6 +23,7 @@ _CODES: Final = {
 _WORDS: Final = {
     400: "the request could not be read",
     401: "a valid token is needed",
+    403: "the token is for other work: it lacks the scope",
     404: "there is no such thing",
     409: "it does not fit what is there",
     413: "the body is too large",
@@ -56,8 +57,9 @@ class ApiError(Exception):
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The documented answers of a route besides success."""
-    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, *statuses)}
+    """The documented answers of a route besides success; one that asks for a token may find it too weak."""
+    scoped = (403,) if 401 in statuses else ()
+    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, *statuses, *scoped)}
 
 
 def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

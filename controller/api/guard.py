@@ -1,17 +1,22 @@
-"""Who may call: bearer tokens of which only the SHA-256 is kept, and a limit on guessing."""
+"""Who may call, and for what: bearer tokens of which only the SHA-256 is kept, each with scopes and an end.
+
+Every route says what it needs, with `scope` or, where nobody is asked for a token, with `public`; a test looks at all.
+"""
 
 import hashlib
 import hmac
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError
+from controller.api.refusals import Refusals
+from controller.domain.scopes import Scope
 from controller.ports.store import Token
 
 TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - lets scanners of repositories find one that leaked
@@ -53,22 +58,22 @@ class Failures:
         return began + WINDOW - now if count + 1 > MAX_FAILURES else 0.0
 
 
-def match(presented: str, tokens: "list[Token]") -> str | None:
-    """The name of the token that was presented; every stored one is compared, in constant time."""
+def match(presented: str, tokens: "list[Token]") -> Token | None:
+    """The token that was presented; every stored one is compared, in constant time."""
     digest = digest_of(presented)
     found = None
     for token in tokens:
         if hmac.compare_digest(token.digest, digest):
-            found = token.name
+            found = token
     return found
 
 
-async def caller(
+async def bearer(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
-) -> str:
-    """The actor for the record, `operator:<token name>`.
+) -> Token:
+    """The token that was presented, known here and in force.
 
     A valid token is let in whatever others behind the same address did: 256 random bits cannot be guessed, so the
     limit only has to keep guessing cheap for us.
@@ -76,20 +81,95 @@ async def caller(
     Raises:
         ApiError: 401 without a valid token, 429 after too many attempts.
     """
+    checked = getattr(request.state, "token", None)
+    if isinstance(checked, Token):
+        return checked
+    found = None
     if credentials is not None and len(credentials.credentials) <= MAX_TOKEN:
-        name = match(credentials.credentials, list(await services.store.tokens()))
-        if name is not None:
-            return f"operator:{name}"
+        found = match(credentials.credentials, list(await services.store.tokens()))
+        if found is not None and not found.is_over(services.keeper.clock.now()):
+            request.state.token = found
+            return found
+    raise await _refusal(request, found, presented=credentials is not None)
+
+
+async def _refusal(request: Request, expired: Token | None, *, presented: bool) -> ApiError:
     failures = request.app.state.failures
     assert isinstance(failures, Failures)
-    wait = failures.note(request.client.host if request.client else "")
+    peer = request.client.host if request.client else ""
+    wait = failures.note(peer)
+    refusals = _refusals(request)
     if wait:
+        await refusals.note("api token guessing", peer, f"over {MAX_FAILURES} attempts within a minute", alert=True)
         headers = {"Retry-After": str(int(wait) + 1)}
-        raise ApiError(429, "too_many_attempts", "too many requests without a valid token: wait a minute", headers)
-    if credentials is None:
+        text = "too many requests without a valid token: wait a minute"
+        return ApiError(429, "too_many_attempts", text, headers)
+    if expired is not None:
+        await refusals.note("api access refused", peer, "expired token", actor=f"operator:{expired.name}")
+        text = f"the token {expired.name} has expired: have another made with `cordon token create`"
+        return ApiError(401, "token_expired", text, _CHALLENGE)
+    await refusals.note("api access refused", peer, "unknown token" if presented else "no token")
+    if not presented:
         text = "this needs a token: send the header 'Authorization: Bearer cordon_...'"
-        raise ApiError(401, "token_missing", text, _CHALLENGE)
-    raise ApiError(401, "token_invalid", "this token is not known here, or was revoked", _CHALLENGE)
+        return ApiError(401, "token_missing", text, _CHALLENGE)
+    return ApiError(401, "token_invalid", "this token is not known here, or was revoked", _CHALLENGE)
+
+
+def _refusals(request: Request) -> Refusals:
+    refusals = request.app.state.refusals
+    assert isinstance(refusals, Refusals)
+    return refusals
+
+
+TokenDep = Annotated[Token, Depends(bearer)]
+
+
+def caller(token: TokenDep) -> str:
+    """The actor for the record, `operator:<token name>`."""
+    return f"operator:{token.name}"
 
 
 CallerDep = Annotated[str, Depends(caller)]
+
+
+class Needs:
+    """The check that a token has one scope."""
+
+    def __init__(self, wanted: Scope) -> None:
+        self.scope = wanted
+
+    async def __call__(self, request: Request, token: TokenDep) -> None:
+        """Let pass, or not.
+
+        Raises:
+            ApiError: 403, the token is for other work.
+        """
+        if self.scope in token.scopes:
+            return
+        reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
+        peer = request.client.host if request.client else ""
+        await _refusals(request).note("api access refused", peer, reason, actor=f"operator:{token.name}")
+        held = ", ".join(token.scopes) or "nothing"
+        text = f"this needs a token with the scope {self.scope.value}; {token.name} has {held}"
+        raise ApiError(403, "scope_missing", text)
+
+
+class Public:
+    """Marks a route that asks for no token, with the reason why that is right."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __call__(self) -> None:
+        """Nothing to check."""
+
+
+def scope(wanted: str) -> Any:
+    """For `dependencies=[scope("contain")]` of a route: who calls needs this scope."""
+    needed = Scope(wanted)
+    return Security(Needs(needed), scopes=[needed.value])
+
+
+def public(why: str) -> Any:
+    """For `dependencies=[public("...")]` of a route that asks for no token."""
+    return Depends(Public(why))

@@ -6,11 +6,12 @@ from fastapi import APIRouter, Response
 
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
+from controller.api.guard import public
 
 MIN_RECENT: Final = 15.0  # seconds within which the broker has to have been read
 _PASSES: Final = 3  # comparisons that may be missed
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[public("supervisors: whether it lives, no device is named")])
 
 
 class Alive(View):

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from controller.api.context import Services, ServicesDep
+from controller.api.guard import public
 from controller.domain.effects import AuditEntry
 from controller.domain.policy import Level
 
@@ -19,7 +20,7 @@ _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
 _REFUSED: Final = "refused:"
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], dependencies=[public("scrapers: counts of the whole, no device is named")])
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import Field
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, Moment, View, at
-from controller.api.guard import CallerDep
+from controller.api.guard import scope
 from controller.domain.durations import duration_text
 from controller.domain.explain import Explanation, explain
 from controller.domain.explain_events import EventExplanation, explain_standing
@@ -214,14 +214,14 @@ def _all(policies: PolicySet) -> PolicyList:
     return PolicyList(version=policies.version, items=tuple(_policy(one) for one in policies.policies))
 
 
-@router.get("/policies")
-async def list_policies(services: ServicesDep, _caller: CallerDep) -> PolicyList:
+@router.get("/policies", dependencies=[scope("read")])
+async def list_policies(services: ServicesDep) -> PolicyList:
     """The policies in force."""
     return _all(services.keeper.policies)
 
 
-@router.post("/policies/reload")
-async def reload_policies(services: ServicesDep, _caller: CallerDep) -> PolicyList:
+@router.post("/policies/reload", dependencies=[scope("policy")])
+async def reload_policies(services: ServicesDep) -> PolicyList:
     """Read the policy files again; with a mistake in any of them, those in force stay."""
     try:
         return _all(services.reload_policies())
@@ -229,8 +229,8 @@ async def reload_policies(services: ServicesDep, _caller: CallerDep) -> PolicyLi
         raise ApiError(422, "policy_mistake", str(e)) from e
 
 
-@router.get("/devices/{device_id}/explain", responses=problems(404))
-async def explain_device(services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath) -> Explained:
+@router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
+async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Explained:
     """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
     device = services.device(device_id)
     keeper = services.keeper

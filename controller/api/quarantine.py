@@ -11,7 +11,7 @@ from controller.api.context import ServicesDep, writable
 from controller.api.devices import DevicePage
 from controller.api.errors import problems
 from controller.api.fields import Body, DeviceIdPath, Duration, Limit, Offset, Reason, View
-from controller.api.guard import CallerDep
+from controller.api.guard import CallerDep, scope
 from controller.api.views import CaseView, DeviceSummary
 from controller.domain.draft import Outcome
 from controller.domain.durations import parse_duration
@@ -52,9 +52,9 @@ class Decision(View):
         return cls(device_id=device.device_id, decision=decision, level=device.level, case=case)
 
 
-@router.get("")
+@router.get("", dependencies=[scope("read")])
 async def list_contained(
-    services: ServicesDep, _caller: CallerDep, level: Level | None = None, limit: Limit = 100, offset: Offset = 0
+    services: ServicesDep, level: Level | None = None, limit: Limit = 100, offset: Offset = 0
 ) -> DevicePage:
     """Devices that are restricted or isolated."""
     found: list[str] = []
@@ -68,7 +68,7 @@ async def list_contained(
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
-@router.put("/{device_id}", dependencies=[Depends(writable)], responses=problems(404))
+@router.put("/{device_id}", dependencies=[scope("contain"), Depends(writable)], responses=problems(404))
 async def contain(
     services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, containment: Containment
 ) -> Decision:
@@ -80,7 +80,7 @@ async def contain(
     return Decision.of(await services.keeper.handle(device_id, event))
 
 
-@router.post("/{device_id}/release", dependencies=[Depends(writable)], responses=problems(404))
+@router.post("/{device_id}/release", dependencies=[scope("contain"), Depends(writable)], responses=problems(404))
 async def release(services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: Release) -> Decision:
     """End a containment: an isolation steps down to restricted, a restriction ends."""
     services.device(device_id)

@@ -12,6 +12,7 @@ from controller.api.errors import install
 from controller.api.guard import Failures
 from controller.api.limits import Limits
 from controller.api.metrics import Metrics
+from controller.api.refusals import Refusals
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
@@ -31,6 +32,7 @@ def create_api(services: Services) -> FastAPI:
     )
     app.state.services = services
     app.state.failures = Failures(services.keeper.clock.monotonic)
+    app.state.refusals = Refusals(services.store, services.keeper.clock)
     app.state.reconciling = asyncio.Lock()
     app.state.metrics = Metrics(services)
     base = APIRouter(prefix=BASE)

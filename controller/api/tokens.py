@@ -1,29 +1,39 @@
-"""API tokens: made here, shown once, withdrawn at once."""
+"""API tokens: made here, shown once, each for some work and some time, withdrawn at once."""
 
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path
+from pydantic import Field
 
-from controller.api.context import ServicesDep, writable
+from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Moment, TokenName, View, at
-from controller.api.guard import CallerDep, digest_of, new_token
+from controller.api.fields import Body, Duration, Moment, TokenName, View, at, moment
+from controller.api.guard import CallerDep, TokenDep, digest_of, new_token, scope
+from controller.domain.durations import parse_duration
 from controller.domain.effects import AuditEntry
+from controller.domain.scopes import ALL, Scope, beyond, ordered
 from controller.ports.store import Token, Writes
 
 MAX_TOKENS: Final = 100
 
-router = APIRouter(prefix="/tokens", tags=["tokens"], responses=problems(401, 422, 429, 503))
+router = APIRouter(prefix="/tokens", tags=["tokens"], responses=problems(401, 403, 422, 429, 503))
 TokenPath = Annotated[TokenName, Path(description="name of the token")]
 
 
 class NewToken(Body):
+    """What it may be used for and how long; without `for` until it is revoked."""
+
     name: TokenName
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(ALL))] = (Scope.READ,)
+    duration: Annotated[Duration | None, Field(alias="for", description="90s, 10m, 2h, 90d")] = None
 
 
 class TokenView(View):
     name: str
     created_at: Moment
+    scopes: tuple[Scope, ...]
+    expires_at: Moment | None
+    expired: bool
 
 
 class TokenList(View):
@@ -36,37 +46,65 @@ class CreatedToken(TokenView):
     token: str
 
 
-@router.get("")
-async def list_tokens(services: ServicesDep, _caller: CallerDep) -> TokenList:
+def _fields(token: Token, now: float) -> dict[str, object]:
+    return {
+        "name": token.name,
+        "created_at": at(token.created_at),
+        "scopes": token.scopes,
+        "expires_at": moment(token.expires_at),
+        "expired": token.is_over(now),
+    }
+
+
+def _told(token: Token) -> dict[str, object]:
+    return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
+
+
+async def _record(services: Services, kind: str, actor: str, detail: dict[str, object]) -> None:
+    line = (services.keeper.clock.now(), AuditEntry(kind, "", actor, "", detail))
+    await services.store.commit(Writes(audit=(line,)))
+
+
+@router.get("", dependencies=[scope("admin")])
+async def list_tokens(services: ServicesDep) -> TokenList:
     """All tokens by name; never what they are."""
+    now = services.keeper.clock.now()
     tokens = sorted(await services.store.tokens(), key=lambda one: one.name)
-    return TokenList(items=tuple(TokenView(name=one.name, created_at=at(one.created_at)) for one in tokens))
+    return TokenList(items=tuple(TokenView.model_validate(_fields(one, now)) for one in tokens))
 
 
-@router.post("", status_code=201, dependencies=[Depends(writable)], responses=problems(409))
-async def create_token(services: ServicesDep, caller: CallerDep, body: NewToken) -> CreatedToken:
-    """Make a token for somebody."""
+@router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
+async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep, body: NewToken) -> CreatedToken:
+    """Make a token for somebody; it opens nothing that the caller's own does not."""
+    excess = beyond(body.scopes, held.scopes)
+    if excess:
+        text = f"{held.name} has not the scope {', '.join(excess)} itself, and gives away no more than it has"
+        raise ApiError(403, "scope_missing", text)
     tokens = await services.store.tokens()
     if any(one.name == body.name for one in tokens):
         raise ApiError(409, "token_exists", f"there is a token {body.name} already: revoke it first")
     if len(tokens) >= MAX_TOKENS:
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
     secret, now = new_token(), services.keeper.clock.now()
-    await services.store.put_token(Token(body.name, digest_of(secret), now))
-    await services.store.commit(
-        Writes(audit=((now, AuditEntry("token created", "", caller, "", {"name": body.name})),))
-    )
-    return CreatedToken(name=body.name, created_at=at(now), token=secret)
+    end = None if body.duration is None else now + parse_duration(body.duration)
+    token = Token(body.name, digest_of(secret), now, ordered(body.scopes), end)
+    await services.store.put_token(token)
+    await _record(services, "token created", caller, _told(token))
+    return CreatedToken.model_validate({**_fields(token, now), "token": secret})
 
 
-@router.delete("/{name}", status_code=204, dependencies=[Depends(writable)], responses=problems(404, 409))
+@router.delete(
+    "/{name}", status_code=204, dependencies=[scope("admin"), Depends(writable)], responses=problems(404, 409)
+)
 async def revoke_token(services: ServicesDep, caller: CallerDep, name: TokenPath) -> None:
-    """Withdraw a token: it opens nothing from now on. The last one stays, or nobody could get in."""
-    names = {one.name for one in await services.store.tokens()}
-    if name not in names:
+    """Withdraw a token: it opens nothing from now on. The last one that makes tokens stays, or nobody could get in."""
+    tokens = {one.name: one for one in await services.store.tokens()}
+    gone = tokens.get(name)
+    if gone is None:
         raise ApiError(404, "token_unknown", f"there is no token {name}")
-    if len(names) == 1:
-        raise ApiError(409, "last_token", f"{name} is the last token: create another first")
+    others = (one for one in tokens.values() if one is not gone and one.expires_at is None)
+    if Scope.ADMIN in gone.scopes and not any(Scope.ADMIN in one.scopes for one in others):
+        text = f"{name} is the last token with the scope admin and no end: create another first"
+        raise ApiError(409, "last_token", text)
     await services.store.drop_token(name)
-    now = services.keeper.clock.now()
-    await services.store.commit(Writes(audit=((now, AuditEntry("token revoked", "", caller, "", {"name": name})),)))
+    await _record(services, "token revoked", caller, _told(gone))

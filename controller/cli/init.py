@@ -214,6 +214,7 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
     """Whether the store had no token and holds this one now."""
     from controller.adapters.sqlite.store import open_store
     from controller.api.guard import digest_of
+    from controller.domain.scopes import ALL
     from controller.ports.store import Token
 
     store = await open_store(path, now=time.time, log=lambda _text, _more: None)
@@ -223,7 +224,7 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
         if not may_make:
             text = f"{TOKEN_FILE} is there, but the store {path} knows no token: move that file away, run this again"
             raise CliError(text)
-        await store.put_token(Token(FIRST_TOKEN, digest_of(token), time.time()))
+        await store.put_token(Token(FIRST_TOKEN, digest_of(token), time.time(), ALL))
     finally:
         await store.close()
     return True

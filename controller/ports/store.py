@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.domain.scopes import Scope
 from controller.ports.broker import Rules
 
 
@@ -57,6 +58,12 @@ class Token:
     name: str
     digest: str  # SHA-256 in hex
     created_at: float
+    scopes: tuple[Scope, ...] = ()
+    expires_at: float | None = None  # Unix seconds; `None`: at no time
+
+    def is_over(self, now: float) -> bool:
+        """Whether it opens nothing any more at `now` (Unix seconds)."""
+        return self.expires_at is not None and now >= self.expires_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from controller.api.context import Services
 from controller.api.guard import digest_of
 from controller.api.server import create_api
 from controller.domain.policy import PolicySet
+from controller.domain.scopes import ALL
 from controller.ports.errors import ControllerError
 from controller.ports.messages import Incoming
 from controller.ports.store import Token
@@ -82,7 +83,7 @@ def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: st
 async def api(path: Path, policy_set: PolicySet | None = None) -> AsyncIterator[Api]:
     """An API whose one token is `TOKEN`, named `tests`."""
     async with world(path, policy_set) as one:
-        await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at))
+        await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at, ALL))
         reload: list[PolicySet | ControllerError] = []
 
         def reload_policies() -> PolicySet:

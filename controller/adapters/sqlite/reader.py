@@ -13,6 +13,7 @@ from controller.adapters.sqlite import codec, schema, trouble
 from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.domain.scopes import Scope, ordered
 from controller.ports.broker import Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, Token
@@ -20,6 +21,7 @@ from controller.ports.store import Audited, DeadLetter, Token
 T = TypeVar("T")
 MAX_ROWS: Final = 10_000  # rows one listing may ask for
 
+_SCOPES: Final = frozenset(Scope)
 _LISTED: Final = ("devices", "reports", "outbox", "commands", "dead_letters", "kept_rules", "tokens")
 
 
@@ -160,7 +162,12 @@ def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], 
 
 def tokens(connection: sqlite3.Connection) -> list[Token]:
     """All tokens, by name."""
-    return [Token(*row) for row in connection.execute("SELECT name, digest, created_at FROM tokens ORDER BY name")]
+    rows = connection.execute("SELECT name, digest, created_at, scopes, expires_at FROM tokens ORDER BY name")
+    # A scope that a newer Cordon knows opens nothing here.
+    return [
+        Token(name, digest, created_at, ordered(Scope(word) for word in scopes.split() if word in _SCOPES), expires_at)
+        for name, digest, created_at, scopes, expires_at in rows
+    ]
 
 
 def counts(connection: sqlite3.Connection) -> dict[str, int]:

@@ -109,9 +109,8 @@ class SqliteStore(Store):
     async def put_token(self, token: Token) -> None:
         """Add a token, or replace the one of the same name."""
         await self._execute(
-            "INSERT INTO tokens (name, digest, created_at) VALUES (?, ?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET digest = excluded.digest, created_at = excluded.created_at",
-            (token.name, token.digest, token.created_at),
+            "INSERT OR REPLACE INTO tokens (name, digest, created_at, scopes, expires_at) VALUES (?, ?, ?, ?, ?)",
+            (token.name, token.digest, token.created_at, " ".join(token.scopes), token.expires_at),
         )
 
     async def drop_token(self, name: str) -> bool:

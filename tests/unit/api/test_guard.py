@@ -68,14 +68,14 @@ def test_tokens_are_long_random_and_kept_as_digests_only() -> None:
     assert len(one) >= 50
     assert digest_of(one) == hashlib.sha256(one.encode()).hexdigest()
     tokens = [Token("a", digest_of(one), 0.0), Token("b", digest_of(other), 0.0)]
-    assert match(one, tokens) == "a"
-    assert match(other, tokens) == "b"
+    assert match(one, tokens) == tokens[0]
+    assert match(other, tokens) == tokens[1]
     assert match(one[:-1], tokens) is None
     assert match("\ud800", tokens) is None
 
 
 async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
-    made = await api.json("POST", "/api/v1/tokens", 201, {"name": "bob"})
+    made = await api.json("POST", "/api/v1/tokens", 201, {"name": "bob", "scopes": ["admin"]})
     as_bob = {"Authorization": f"Bearer {made['token']}"}
     assert (await api.client.get("/api/v1/tokens", headers=as_bob)).status_code == 200
     listed = await api.client.get("/api/v1/tokens")
@@ -90,7 +90,10 @@ async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
     assert last["error"]["code"] == "last_token"
     lines = await api.world.store.audit(newest_first=False)
     told = [(line.entry.kind, line.entry.actor, line.entry.detail) for line in lines]
+    bob = {"name": "bob", "scopes": ["admin"], "expires_at": None}
+    refused = {"peer": "192.0.2.7", "reason": "unknown token"}
     assert told == [
-        ("token created", "operator:tests", {"name": "bob"}),
-        ("token revoked", "operator:tests", {"name": "bob"}),
+        ("token created", "operator:tests", bob),
+        ("token revoked", "operator:tests", bob),
+        ("api access refused", "unknown", refused),
     ]

@@ -1,6 +1,16 @@
 """Every version of the tables, one file each, in the order in which they are applied."""
 
-from controller.adapters.sqlite.migrations import m0001_first, m0002_guards
+from controller.adapters.sqlite.migrations import (
+    m0001_first,
+    m0002_guards,
+    m0006_token_scopes,
+)
 from controller.adapters.sqlite.migrations.registry import KNOWN, migrations
 
-__all__ = ["KNOWN", "m0001_first", "m0002_guards", "migrations"]
+__all__ = [
+    "KNOWN",
+    "m0001_first",
+    "m0002_guards",
+    "m0006_token_scopes",
+    "migrations",
+]

@@ -1,0 +1,162 @@
+"""Every route says what it needs, and a token opens that and nothing else."""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute, iter_route_contexts
+
+from controller.api.guard import Needs, Public, digest_of
+from controller.api.refusals import MAX_ROWS, WINDOW
+from controller.domain.scopes import ALL, Scope, beyond, ordered
+from controller.ports.store import Token
+from tests.support.api import Api
+
+SECRETS = {one: f"cordon_only-{one.value}" for one in Scope}
+NOWHERE = {"device_id": "absent", "command_id": "absent", "name": "absent"}
+
+
+def routes(api: Api) -> Iterator[tuple[str, frozenset[str], Dependant]]:
+    """Path, methods and dependencies of every route of ours; FastAPI's own description is none."""
+    for one in iter_route_contexts(api.app.routes):
+        if isinstance(one.original_route, APIRoute):
+            dependant = one.dependant
+            assert isinstance(dependant, Dependant)
+            yield one.path or "", frozenset(one.methods or ()), dependant
+
+
+def checks(dependant: Dependant) -> list[Needs | Public]:
+    """What the route says of who may call it."""
+    mine = [dependant.call] if isinstance(dependant.call, Needs | Public) else []
+    return [*mine, *(found for one in dependant.dependencies for found in checks(one))]
+
+
+def described(api: Api) -> list[tuple[str, str, list[str]]]:
+    """Method, path and scopes of each operation of the description under /api/v1."""
+    return [
+        (method.upper(), path, [scope for one in operation.get("security", ()) for scope in one["HTTPBearer"]])
+        for path, methods in api.app.openapi()["paths"].items()
+        for method, operation in methods.items()
+        if path.startswith("/api/v1/")
+    ]
+
+
+async def holder(api: Api, scope: Scope, expires_at: float | None = None) -> dict[str, str]:
+    """The header of a token with this scope alone."""
+    token = Token(f"only-{scope.value}", digest_of(SECRETS[scope]), 0.0, (scope,), expires_at)
+    await api.world.store.put_token(token)
+    return {"Authorization": f"Bearer {SECRETS[scope]}"}
+
+
+async def test_each_route_needs_one_scope_or_says_why_it_is_public(api: Api) -> None:
+    found = list(routes(api))
+    assert len(found) > 15
+    for path, methods, dependant in found:
+        told = checks(dependant)
+        where = f"{sorted(methods)} {path}"
+        assert len(told) == 1, f"{where}: give it `dependencies=[scope(...)]` or `public(...)` (controller.api.guard)"
+        if isinstance(told[0], Public):
+            assert len(told[0].why) > 10, f"{where}: say why no token is asked for"
+
+
+async def test_the_description_tells_the_scope(api: Api) -> None:
+    told = {(method, path): scopes for method, path, scopes in described(api)}
+    for path, methods, dependant in routes(api):
+        wanted = [one.scope.value for one in checks(dependant) if isinstance(one, Needs)]
+        for method in methods:
+            if wanted:
+                assert told[method, path] == wanted
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+async def test_each_route_with_each_scope(api: Api, scope: Scope) -> None:
+    headers = await holder(api, scope)
+    for method, path, wanted in described(api):
+        if not wanted:
+            continue
+        response = await api.client.request(method, _filled(path), headers=headers, json={})
+        if wanted == [scope.value]:
+            assert response.status_code not in (401, 403), f"{method} {path}: {response.text}"
+        else:
+            assert response.status_code == 403, f"{method} {path}: {response.text}"
+            error = response.json()["error"]
+            assert error["code"] == "scope_missing"
+            assert wanted[0] in error["message"]
+
+
+def _filled(path: str) -> str:
+    parts = path.split("/")
+    return "/".join(NOWHERE.get(part[1:-1], "absent") if part.startswith("{") else part for part in parts)
+
+
+async def test_a_refusal_for_want_of_a_scope_is_recorded_once(api: Api) -> None:
+    headers = await holder(api, Scope.READ)
+    for _ in range(3):
+        assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
+    (line,) = await api.world.store.audit(kind="api access refused")
+    assert line.entry.actor == "operator:only-read"
+    assert line.entry.detail == {"peer": "192.0.2.7", "reason": "GET /tokens needs admin"}
+    api.world.clock.at += WINDOW
+    assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
+    newest, _ = await api.world.store.audit(kind="api access refused")
+    assert cast("dict[str, Any]", newest.entry.detail)["more_refused_since_the_last_row"] == 2
+
+
+async def test_a_guesser_cannot_fill_the_record(api: Api) -> None:
+    refusals = api.app.state.refusals
+    for number in range(MAX_ROWS * 2):
+        await refusals.note("api access refused", f"192.0.2.{number}", "unknown token")
+    assert len(await api.world.store.audit(kind="api access refused", limit=1000)) == MAX_ROWS
+
+
+async def test_guessing_is_an_alert(api: Api) -> None:
+    for _ in range(25):
+        await api.client.get("/api/v1/devices", headers={"Authorization": "Bearer cordon_guess"})
+    (line,) = await api.world.store.audit(alerts_only=True)
+    assert line.entry.kind == "api token guessing"
+
+
+async def test_an_expired_token_says_so(api: Api) -> None:
+    now = api.world.clock.at
+    headers = await holder(api, Scope.READ, expires_at=now + 10)
+    assert (await api.client.get("/api/v1/devices", headers=headers)).status_code == 200
+    api.world.clock.at = now + 10
+    response = await api.client.get("/api/v1/devices", headers=headers)
+    assert response.status_code == 401
+    assert response.json()["error"]["code"] == "token_expired"
+    (line,) = await api.world.store.audit(kind="api access refused")
+    assert (line.entry.actor, cast("dict[str, Any]", line.entry.detail)["reason"]) == (
+        "operator:only-read", "expired token")  # fmt: skip
+
+
+async def test_nobody_gives_away_more_than_they_have(api: Api) -> None:
+    headers = await holder(api, Scope.ADMIN)
+    body = {"name": "bob", "scopes": ["read", "admin"]}
+    response = await api.client.post("/api/v1/tokens", headers=headers, json=body)
+    assert response.status_code == 403
+    assert "read" in response.json()["error"]["message"]
+    made = await api.json("POST", "/api/v1/tokens", 201, {**body, "for": "90d"})
+    assert made["scopes"] == ["read", "admin"]
+    assert made["expires_at"] is not None
+    listed = (await api.json("GET", "/api/v1/tokens"))["items"]
+    assert {one["name"]: one["scopes"] for one in listed}["bob"] == ["read", "admin"]
+
+
+async def test_without_a_word_a_token_only_reads(api: Api) -> None:
+    made = await api.json("POST", "/api/v1/tokens", 201, {"name": "eve"})
+    assert made["scopes"] == ["read"]
+
+
+async def test_the_last_way_in_stays(api: Api) -> None:
+    await api.json("POST", "/api/v1/tokens", 201, {"name": "soon", "scopes": ["admin"], "for": "1h"})
+    told = await api.json("DELETE", "/api/v1/tokens/tests", 409)  # one that will end is no way in for long
+    assert told["error"]["code"] == "last_token"
+    await api.json("POST", "/api/v1/tokens", 201, {"name": "stays", "scopes": ["admin"]})
+    await api.json("DELETE", "/api/v1/tokens/tests", 204)
+
+
+def test_scopes_as_values() -> None:
+    assert ordered([Scope.ADMIN, Scope.READ, Scope.READ]) == (Scope.READ, Scope.ADMIN)
+    assert beyond([Scope.READ, Scope.POLICY], [Scope.READ]) == (Scope.POLICY,)
+    assert beyond(ALL, ALL) == ()
