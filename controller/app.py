@@ -23,6 +23,7 @@ from controller.assembly import (
     open_broker,
     own_store,
     signer,
+    update_parts,
 )
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
@@ -86,6 +87,7 @@ async def _build(
     keeper.forward_effects_to(outbox.put)
     ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings))
     reconciler = Reconciler(keeper, broker, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
+    updates, refresher, update_server = update_parts(settings, clock)
     services = Services(
         keeper=keeper,
         store=store,
@@ -97,6 +99,8 @@ async def _build(
         settings=settings,
         started_at=clock.now(),
         reload_policies=partial(_reload, loader, keeper),
+        updates=updates,
+        update_refresher=refresher,
     )
     running: _Running = (
         ("link", link),
@@ -105,6 +109,8 @@ async def _build(
         ("reconciler", reconciler),
         ("outbox", outbox),
         ("housekeeping", Housekeeping(store, clock, logger_for("housekeeping"))),
+        *((("update metadata", refresher),) if refresher is not None else ()),
+        *((("update downloads", update_server),) if update_server is not None else ()),
     )
     return services, running
 

@@ -1,5 +1,6 @@
 """Makes each part of the controller from the settings; beside `app.py`, the only place that names implementations."""
 
+import asyncio
 import contextlib
 import socket
 import ssl
@@ -18,7 +19,9 @@ from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock
+from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.context import Services
+from controller.api.downloads import create_downloads
 from controller.api.server import create_api
 from controller.domain.facts import TYPES
 from controller.domain.policy import PolicySet
@@ -26,6 +29,7 @@ from controller.domain.rules import Language
 from controller.ports.errors import SettingsError
 from controller.service.fairness import Fairness, Share
 from controller.service.settings import MqttSettings, Settings
+from controller.service.update_refresh import UpdateRefresher
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import sign
 
@@ -130,12 +134,61 @@ def fairness(settings: Settings) -> Fairness:
 
 
 def listen(settings: Settings) -> socket.socket:
-    host, port = settings.api.host, settings.api.port
+    return _bind(settings.api.host, settings.api.port, f"api.listen: cannot listen on {settings.api.listen}")
+
+
+def _bind(host: str, port: int, trouble: str) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except OSError as e:
-        raise SettingsError(f"api.listen: cannot listen on {settings.api.listen}: {e.strerror}") from e
+        raise SettingsError(f"{trouble}: {e.strerror}") from e
+
+
+class UpdateServer:
+    """Serves the repository of updates to devices, beside the API and on a port of its own."""
+
+    def __init__(self, settings: Settings) -> None:
+        updates = settings.updates
+        assert updates.folder is not None
+        served = updates.folder / "repository"
+        config = uvicorn.Config(
+            create_downloads(served, mib_per_second=updates.mib_per_second, most=updates.max_downloads),
+            log_config=None,
+            lifespan="off",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,  # a device that downloads goes on where it was
+            ssl_certfile=None if updates.certificate is None else str(updates.certificate),
+            ssl_keyfile=None if updates.key is None else str(updates.key),
+            ssl_ca_certs=None if updates.client_ca is None else str(updates.client_ca),
+            ssl_cert_reqs=ssl.CERT_NONE if updates.client_ca is None else ssl.CERT_REQUIRED,
+        )
+        self._server = Server(config)
+        self._listener = _bind(updates.host, updates.port, f"updates.listen: cannot listen on {updates.listen}")
+        host, port = self._listener.getsockname()[:2]
+        self.url = f"{'http' if updates.certificate is None else 'https'}://{host}:{port}"
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]))
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            self._server.should_exit = True
+            await serving
+            raise
+
+
+def update_parts(
+    settings: Settings, clock: SystemClock
+) -> tuple[TufUpdateRepository | None, UpdateRefresher | None, UpdateServer | None]:
+    """The repository of updates, what keeps it valid and what serves it, as far as they are configured."""
+    if settings.updates.folder is None:
+        return None, None, None
+    repository = TufUpdateRepository(settings.updates.folder)
+    refresher = UpdateRefresher(repository, clock, settings.updates.refresh_every, logger_for("updates"))
+    return repository, refresher, None if settings.updates.listen is None else UpdateServer(settings)
 
 
 def api_server(services: Services, settings: Settings) -> Server:

@@ -9,7 +9,7 @@ import re
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
 from schemas.base import MAX_NAME, StrictWire, Timestamp, Wire
 from schemas.commands import ParamValue
@@ -153,9 +153,12 @@ def parse_requirement(text: str) -> Requirement:
     match = _REQUIREMENT.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"a requirement is written WHAT>=VALUE (or ==, !=, <), such as free_mib>=200, not {text!r}")
-    return Requirement.model_validate(
-        {"what": match[1], "op": "==" if match[2] == "=" else match[2], "value": match[3]}
-    )
+    try:
+        return Requirement.model_validate(
+            {"what": match[1], "op": "==" if match[2] == "=" else match[2], "value": match[3]}
+        )
+    except ValidationError as e:
+        raise ValueError(f"{text!r} requires nothing that a device can look at: see docs/updates.md") from e
 
 
 class HealthCheck(StrictWire):
@@ -169,7 +172,9 @@ class HealthCheck(StrictWire):
     command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME)], ...], Field(max_length=32)] = ()
     service: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127})?$")] = ""
     tcp: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    http: Annotated[str, StringConstraints(pattern=r"^(http://(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/\S*)?)?$")] = ""
+    http: Annotated[str, StringConstraints(pattern=r"^(http:\/\/(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/\S*)?)?$")] = (
+        ""
+    )
     broker: bool = True
     seconds: Annotated[int, Field(ge=1, le=3600)] = 60
 

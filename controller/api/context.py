@@ -12,11 +12,13 @@ from controller.domain.policy import PolicySet
 from controller.ports.broker import BrokerControl
 from controller.ports.messages import Messages
 from controller.ports.store import Store
+from controller.ports.updates import UpdateRepository
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
 from controller.service.settings import Settings
+from controller.service.update_refresh import UpdateRefresher
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
@@ -39,6 +41,8 @@ class Services:
     settings: Settings
     started_at: float
     reload_policies: Callable[[], PolicySet]
+    updates: UpdateRepository | None = None
+    update_refresher: UpdateRefresher | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

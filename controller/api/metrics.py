@@ -71,6 +71,7 @@ class Metrics(Collector):
         yield from self._devices()
         yield from self._work()
         yield from self._store()
+        yield from self._updates()
 
     def _messages(self) -> Iterator[Metric]:
         counts = self._services.ingest.counts
@@ -123,6 +124,15 @@ class Metrics(Collector):
         yield GaugeMetricFamily("cordon_store_bytes", "Bytes of the store", self._reading.rows.get("bytes", 0))
         trouble = float(bool(self._services.store.health.trouble))
         yield GaugeMetricFamily("cordon_store_trouble", "Whether the store cannot write", trouble)
+
+    def _updates(self) -> Iterator[Metric]:
+        refresher = self._services.update_refresher
+        if refresher is None:
+            return
+        trouble = "Whether the metadata of updates cannot be renewed"
+        yield GaugeMetricFamily("cordon_update_metadata_trouble", trouble, float(bool(refresher.trouble)))
+        warnings = "Roles that offline keys have to sign soon"
+        yield GaugeMetricFamily("cordon_update_metadata_warnings", warnings, float(len(refresher.warnings)))
 
 
 @router.get("/metrics", response_class=Response)

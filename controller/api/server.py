@@ -5,7 +5,19 @@ from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
-from controller.api import audit, broker, commands, dead_letters, devices, docs, health, metrics, policies, quarantine
+from controller.api import (
+    audit,
+    broker,
+    commands,
+    dead_letters,
+    devices,
+    docs,
+    health,
+    metrics,
+    policies,
+    quarantine,
+    updates,
+)
 from controller.api import tokens as token_routes
 from controller.api.context import Services
 from controller.api.errors import install
@@ -16,7 +28,7 @@ from controller.api.refusals import Refusals
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
-_RESOURCES: Final = (devices, quarantine, commands, policies, audit, dead_letters, broker, token_routes)
+_RESOURCES: Final = (devices, quarantine, commands, policies, audit, dead_letters, broker, updates, token_routes)
 
 
 def create_api(services: Services) -> FastAPI:

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from controller.ports.errors import SettingsError
 from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
 from controller.service.settings_base import Duration, Part
+from controller.service.update_settings import UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -140,6 +141,7 @@ class Settings(Part):
     identity: IdentitySettings = IdentitySettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    updates: UpdateSettings = UpdateSettings()
 
 
 def load_settings(path: Path) -> Settings:
@@ -165,6 +167,7 @@ _PATH_KEYS: Final = {
     ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
     ("emqx", "key_file"), ("emqx", "ca"), ("store", "path"), ("commands", "signing_key"),
     ("api", "certificate"), ("api", "key"), ("policy", "paths"),
+    ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
 }  # fmt: skip
 
 

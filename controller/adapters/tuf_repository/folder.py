@@ -1,0 +1,162 @@
+"""Where a repository lies on disk, read and written so that devices always find a whole one.
+
+`metadata/` and `targets/` below `repository/` are what any web server can serve; `online/` beside it holds the keys of
+the roles that the running controller signs, and is never served.
+"""
+
+import contextlib
+import fcntl
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+
+from controller.ports.updates import NoRepositoryError, UpdatesError
+
+_VERSIONED: Final = re.compile(r"^(\d{1,9})\.(root|snapshot|targets)\.json$")
+_KEPT_SNAPSHOTS: Final = 16  # older ones are taken away: no device that is being served needs them
+_MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
+_Signed = TypeVar("_Signed", Root, Snapshot, Targets, Timestamp)
+
+
+class Folder:
+    """The files of one repository.
+
+    Raises:
+        UpdatesError: from every method, when a file cannot be read or written.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.served = base / "repository"
+        self.metadata = self.served / "metadata"
+        self.targets = self.served / "targets"
+        self.online = base / "online"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody made a repository here."""
+        return (self.metadata / "1.root.json").is_file()
+
+    def make(self) -> None:
+        """The empty folders."""
+        try:
+            for path, mode in ((self.metadata, 0o755), (self.targets, 0o755), (self.online, 0o700)):
+                path.mkdir(parents=True, exist_ok=True)
+                path.chmod(mode)
+        except OSError as e:
+            raise UpdatesError(f"{self.base}: cannot be made: {e.strerror}") from e
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """One writer at a time, of whatever process."""
+        try:
+            file = (self.base / "lock").open("w")
+        except OSError as e:
+            raise UpdatesError(f"{self.base}: cannot be written: {e.strerror}") from e
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def versions(self, role: str) -> list[int]:
+        """The versions of a role that are there, in order."""
+        try:
+            names = [_VERSIONED.fullmatch(path.name) for path in self.metadata.iterdir()]
+        except OSError as e:
+            raise NoRepositoryError(
+                f"{self.base} holds no repository of updates: make one with cordon update init"
+            ) from e
+        return sorted(int(name[1]) for name in names if name is not None and name[2] == role)
+
+    def root(self) -> Metadata[Root]:
+        """The newest root."""
+        return self._newest(Root)
+
+    def snapshot(self) -> Metadata[Snapshot] | None:
+        """The newest snapshot, where there is one."""
+        return self._newest(Snapshot) if self.versions("snapshot") else None
+
+    def newest_targets(self) -> Metadata[Targets]:
+        """The newest targets role, signed well or not: whoever uses it verifies it."""
+        return self._newest(Targets)
+
+    def timestamp(self) -> Metadata[Timestamp] | None:
+        """The timestamp, where there is one."""
+        path = self.metadata / "timestamp.json"
+        return self._load(path, Timestamp) if path.exists() else None
+
+    def read_root(self, version: int) -> bytes:
+        """A root as it is handed to devices."""
+        try:
+            return (self.metadata / f"{version}.root.json").read_bytes()
+        except OSError as e:
+            raise UpdatesError(f"there is no root {version}: {e.strerror}") from e
+
+    def write(self, metadata: Metadata[Any]) -> None:
+        """Put a signed role where devices find it; the timestamp takes the place of the one before."""
+        role, version = metadata.signed.type, metadata.signed.version
+        name = "timestamp.json" if role == Timestamp.type else f"{version}.{role}.json"
+        write_whole(self.metadata / name, metadata.to_bytes())
+
+    def forget_old_snapshots(self) -> None:
+        """Keep the newest only."""
+        for version in self.versions("snapshot")[:-_KEPT_SNAPSHOTS]:
+            (self.metadata / f"{version}.snapshot.json").unlink(missing_ok=True)
+
+    def _newest(self, role: type[_Signed]) -> Metadata[_Signed]:
+        versions = self.versions(role.type)
+        if not versions:
+            raise NoRepositoryError(f"{self.base} holds no repository of updates: make one with cordon update init")
+        return self._load(self.metadata / f"{versions[-1]}.{role.type}.json", role)
+
+    @staticmethod
+    def _load(path: Path, role: type[_Signed]) -> Metadata[_Signed]:
+        try:
+            if path.stat().st_size > _MAX_METADATA_BYTES:
+                raise UpdatesError(f"{path}: larger than {_MAX_METADATA_BYTES} bytes")
+            found: Metadata[_Signed] = Metadata.from_bytes(path.read_bytes())
+        except OSError as e:
+            raise UpdatesError(f"{path}: cannot be read: {e.strerror}") from e
+        except RepositoryError as e:
+            raise UpdatesError(f"{path}: not TUF metadata: {e}") from e
+        if found.signed.type != role.type:
+            raise UpdatesError(f"{path}: holds the role {found.signed.type}")
+        return found
+
+
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Replace a file so that a reader, or a crash, sees the old or the new one.
+
+    Raises:
+        UpdatesError: the disk refuses.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(path)
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise
+        sync_folder(path.parent)
+    except OSError as e:
+        raise UpdatesError(f"{path}: cannot be written: {e.strerror}") from e
+
+
+def sync_folder(path: Path) -> None:
+    """Make what was renamed in a folder survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

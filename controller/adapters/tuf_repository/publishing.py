@@ -1,0 +1,103 @@
+"""Puts files into the repository and takes them out again."""
+
+import os
+import shutil
+import tarfile
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from tuf.api.metadata import TargetFile
+
+from controller.adapters.tuf_repository.ceremony import change_targets
+from controller.adapters.tuf_repository.folder import Folder, sync_folder
+from controller.adapters.tuf_repository.keys import Passphrase
+from controller.adapters.tuf_repository.signing import verified_targets
+from controller.ports.updates import Published, UpdatesError
+from schemas.updates import MAX_TARGET_BYTES, UpdateTarget, target_path
+
+ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+MAX_MEMBERS: Final = 20_000  # of an archive
+_CUSTOM: Final = "custom"
+
+
+def publish(folder: Folder, file: Path, target: UpdateTarget, keys: Path, ask: Passphrase, now: datetime) -> Published:
+    """Copy a file into the repository, and sign it with what it is.
+
+    Raises:
+        UpdatesError: this version is published already, the file is not usable, or too few keys.
+    """
+    try:
+        path = target_path(target.name, target.version, file.name)
+    except ValueError as e:
+        raise UpdatesError(f"{file.name}: cannot be published under this name: {e}") from e
+    with folder.locked():
+        targets = verified_targets(folder, folder.root().signed).signed
+        prefix = f"{target.name}/{target.version}/"
+        if any(one.startswith(prefix) for one in targets.targets):
+            text = f"{target.name} {target.version} is published already; a version never changes, take another"
+            raise UpdatesError(text)
+        try:
+            size = file.stat().st_size
+            if not 0 < size <= MAX_TARGET_BYTES:
+                raise UpdatesError(f"{file}: {size} bytes; a target has between 1 and {MAX_TARGET_BYTES}")
+            info = TargetFile.from_file(path, str(file), ["sha256"])
+            info.unrecognized_fields[_CUSTOM] = target.model_dump(mode="json")
+            _copy(file, folder.targets / target.name / target.version / f"{info.hashes['sha256']}.{file.name}")
+        except OSError as e:
+            raise UpdatesError(f"{file}: cannot be published: {e.strerror}") from e
+        targets.targets[path] = info
+        change_targets(folder, targets, keys, ask, now)
+        return Published(path, info.hashes["sha256"], info.length, target)
+
+
+def withdraw(folder: Folder, name: str, version: str, keys: Path, ask: Passphrase, now: datetime) -> str:
+    """Take a version out: no device installs it any more. The path that it had.
+
+    Raises:
+        UpdatesError: it is not published, or too few keys.
+    """
+    with folder.locked():
+        targets = verified_targets(folder, folder.root().signed).signed
+        prefix = f"{name}/{version}/"
+        found = next((path for path in targets.targets if path.startswith(prefix)), None)
+        if found is None:
+            raise UpdatesError(f"{name} {version} is not published")
+        del targets.targets[found]
+        change_targets(folder, targets, keys, ask, now)
+        # After the metadata: a device that still reads the old one finds the file until then.
+        shutil.rmtree(folder.targets / name / version, ignore_errors=True)
+        return found
+
+
+def unpacked_bytes(file: Path) -> int:
+    """How much room an archive needs when it is unpacked; of another file its own size.
+
+    Raises:
+        UpdatesError: an archive that devices would refuse.
+    """
+    if not file.name.endswith(ARCHIVES):
+        return file.stat().st_size if file.is_file() else 0
+    total = 0
+    try:
+        with tarfile.open(file) as archive:
+            for number, member in enumerate(archive):
+                tarfile.data_filter(member, "/nowhere")
+                if number >= MAX_MEMBERS:
+                    raise UpdatesError(f"{file}: more than {MAX_MEMBERS} files")
+                total += member.size
+    except (tarfile.TarError, OSError) as e:
+        raise UpdatesError(f"{file}: not an archive that devices would unpack: {e}") from e
+    return total
+
+
+def _copy(source: Path, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    fresh = to.parent / ".new"
+    with source.open("rb") as read, fresh.open("wb") as write:
+        shutil.copyfileobj(read, write, 1024 * 1024)
+        write.flush()
+        os.fchmod(write.fileno(), 0o644)
+        os.fsync(write.fileno())
+    fresh.replace(to)
+    sync_folder(to.parent)

@@ -1,0 +1,52 @@
+"""The repository as the running controller uses it."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.signing import at, sign_online, verified_targets, warnings
+from controller.ports.updates import Published, Refreshed, RoleState
+from schemas.updates import UpdateTarget
+
+
+class TufUpdateRepository:
+    """A folder of TUF metadata and targets; see `ports.updates.UpdateRepository`."""
+
+    def __init__(self, base: Path) -> None:
+        self.folder = Folder(base)
+
+    def published(self) -> tuple[Published, ...]:
+        """What the newest targets role lists; entries that are not ours are left out."""
+        found = []
+        targets = verified_targets(self.folder, self.folder.root().signed)
+        for path, info in targets.signed.targets.items():
+            try:
+                target = UpdateTarget.model_validate(info.custom)
+            except ValidationError:
+                continue
+            found.append(Published(path, info.hashes.get("sha256", ""), info.length, target))
+        return tuple(sorted(found, key=lambda one: (one.target.name, one.path)))
+
+    def roles(self) -> tuple[RoleState, ...]:
+        """Version, end, keys and threshold of each role that is there."""
+        root, folder = self.folder.root().signed, self.folder
+        held = (("root", folder.root()), ("targets", folder.newest_targets()))
+        online = (("snapshot", folder.snapshot()), ("timestamp", folder.timestamp()))
+        return tuple(
+            RoleState(
+                role,
+                metadata.signed.version,
+                metadata.signed.expires.timestamp(),
+                len(root.roles[role].keyids),
+                root.roles[role].threshold,
+            )
+            for role, metadata in (*held, *online)
+            if metadata is not None
+        )
+
+    def refresh(self, now: float) -> Refreshed:
+        """Sign what the online keys have to sign."""
+        with self.folder.locked():
+            done = sign_online(self.folder, at(now))
+        return Refreshed(done, warnings(self.folder, at(now)))

@@ -1,0 +1,117 @@
+"""Published updates, and whether the metadata that signs them stays valid."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.concurrency import run_in_threadpool
+
+from controller.api.context import Services, ServicesDep
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Moment, View, at
+from controller.api.guard import CallerDep
+from controller.ports.updates import NoRepositoryError, Published, UpdateRepository, UpdatesError
+from schemas.updates import UpdateTarget
+
+router = APIRouter(prefix="/updates", tags=["updates"], responses=problems(401, 404, 422, 429, 503))
+
+_Name = Annotated[str, Path(max_length=64)]
+
+
+class UpdateView(View):
+    """One published version; `path`, `sha256` and `length` are what an order to install it names."""
+
+    path: str
+    sha256: str
+    length: int
+    target: UpdateTarget
+
+    @classmethod
+    def of(cls, found: Published) -> "UpdateView":
+        """As it is published."""
+        return cls(path=found.path, sha256=found.sha256, length=found.length, target=found.target)
+
+
+class UpdatePage(View):
+    items: tuple[UpdateView, ...]
+
+
+class RoleView(View):
+    role: str
+    version: int
+    expires: Moment
+    keys: int
+    threshold: int
+
+
+class RepositoryView(View):
+    """`trouble`: why the online roles cannot be signed; `warnings`: what offline keys have to do soon."""
+
+    roles: tuple[RoleView, ...]
+    trouble: str
+    warnings: tuple[str, ...]
+
+
+def repository_of(services: Services) -> UpdateRepository:
+    """The repository of this controller.
+
+    Raises:
+        ApiError: 404, none is configured.
+    """
+    if services.updates is None:
+        raise ApiError(404, "updates_not_set_up", "no repository of updates: set updates.folder in cordon.toml")
+    return services.updates
+
+
+async def published(services: Services) -> tuple[Published, ...]:
+    """What is published.
+
+    Raises:
+        ApiError: 404 or 503, there is no repository that can be read.
+    """
+    repository = repository_of(services)
+    try:
+        return await run_in_threadpool(repository.published)
+    except NoRepositoryError as e:
+        raise ApiError(404, "updates_not_set_up", str(e)) from e
+    except UpdatesError as e:
+        raise ApiError(503, "updates_not_readable", str(e)) from e
+
+
+@router.get("")
+async def list_updates(services: ServicesDep, _caller: CallerDep) -> UpdatePage:
+    """Every version that devices may install."""
+    return UpdatePage(items=tuple(UpdateView.of(one) for one in await published(services)))
+
+
+@router.get("/status")
+async def status(services: ServicesDep, _caller: CallerDep) -> RepositoryView:
+    """How long the signed metadata holds, and what stands in the way of renewing it."""
+    repository = repository_of(services)
+    try:
+        roles = await run_in_threadpool(repository.roles)
+    except UpdatesError as e:
+        raise ApiError(503, "updates_not_readable", str(e)) from e
+    refresher = services.update_refresher
+    return RepositoryView(
+        roles=tuple(
+            RoleView(
+                role=one.role,
+                version=one.version,
+                expires=at(one.expires),
+                keys=one.keys,
+                threshold=one.threshold,
+            )
+            for one in roles
+        ),
+        trouble="" if refresher is None else refresher.trouble,
+        warnings=() if refresher is None else refresher.warnings,
+    )
+
+
+@router.get("/{name}/{version}")
+async def get_update(name: _Name, version: _Name, services: ServicesDep, _caller: CallerDep) -> UpdateView:
+    """One version."""
+    for one in await published(services):
+        if (one.target.name, one.target.version) == (name, version):
+            return UpdateView.of(one)
+    raise ApiError(404, "update_unknown", f"{name} {version} is not published")

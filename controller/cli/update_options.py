@@ -1,0 +1,94 @@
+"""What the commands about updates share: where the repository lies, where offline keys lie, whom to ask."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from controller.cli.connect import DEFAULT_CONFIG
+from controller.cli.errors import CliError, ExitCode
+
+if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
+    from controller.adapters.tuf_repository.folder import Folder
+
+Config = Annotated[
+    Path | None, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml whose updates.folder is meant")
+]
+Repository = Annotated[
+    Path | None, typer.Option("--repository", help="folder of the repository  [updates.folder of cordon.toml]")
+]
+Keys = Annotated[Path, typer.Option("--keys", help="folder with the offline keys: keep it offline  [here]")]
+RootPassphrase = Annotated[
+    Path | None, typer.Option("--root-passphrase-file", help="passphrase of the root keys; asked for without it")
+]
+TargetsPassphrase = Annotated[
+    Path | None, typer.Option("--targets-passphrase-file", help="passphrase of the targets keys; asked for without it")
+]
+
+File = Annotated[Path, typer.Argument(help="what devices get: a package, a script, an archive, an image")]
+KindWord = Annotated[str, typer.Option("--kind", help="package, script, file or image")]
+Version = Annotated[str, typer.Option("--version", help="of what is in the file")]
+Classes = Annotated[list[str], typer.Option("--for", help="device class; repeat it; '*' is every class")]
+Name = Annotated[str | None, typer.Option("--name", help="what is updated  [the file's name up to the version]")]
+InstallerWord = Annotated[
+    str | None,
+    typer.Option("--installer", help="apt, dnf, apk, opkg; fileset or agent; script; hook  [by kind and file]"),
+]
+Hardware = Annotated[list[str] | None, typer.Option("--hardware", help="hardware id; repeat it  [any]")]
+Requires = Annotated[
+    list[str] | None, typer.Option("--requires", help="such as free_mib>=200 or installed:base>=2; repeat it")
+]
+Health = Annotated[
+    list[str] | None,
+    typer.Option("--health", help="command:PROGRAM ARGS, service:UNIT, tcp:PORT, http:URL or no-broker; repeat it"),
+]
+HealthTimeout = Annotated[int, typer.Option("--health-timeout", min=1, max=3600, help="seconds until it counts")]
+RollbackWord = Annotated[str, typer.Option("--rollback", help="previous: go back when unhealthy; never: stay")]
+RestartWord = Annotated[str, typer.Option("--restart", help="none, reboot, or service:UNIT")]
+Arguments = Annotated[list[str] | None, typer.Option("--argument", help="of a script; repeat it")]
+Timeout = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to put it in place")]
+
+
+def folder_of(repository: Path | None, config: Path | None) -> "Folder":
+    """The repository that is meant.
+
+    Raises:
+        CliError: nothing says where it is.
+    """
+    from controller.adapters.tuf_repository.folder import Folder
+
+    if repository is not None:
+        return Folder(repository.absolute())
+    path = config or (DEFAULT_CONFIG if os.access(DEFAULT_CONFIG, os.R_OK) else None)
+    if path is None:
+        raise CliError("say where the repository is: --repository DIR, or --config cordon.toml", ExitCode.USAGE)
+    from controller.service.settings import load_settings  # pydantic takes a while to load
+
+    found = load_settings(path).updates.folder
+    if found is None:
+        raise CliError(f"{path} has no updates.folder: set it, or give --repository DIR", ExitCode.USAGE)
+    return Folder(found)
+
+
+def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:
+    """Answers for a key file's passphrase: from the role's file, or from whoever sits at the terminal."""
+
+    def ask(path: Path, is_new: bool) -> str:
+        file = root if path.name.startswith("root-") else targets
+        if file is not None:
+            return _first_line(file)
+        if not sys.stdin.isatty():
+            role = path.name.partition("-")[0]
+            raise CliError(f"{path.name} needs its passphrase: give --{role}-passphrase-file", ExitCode.USAGE)
+        return str(typer.prompt(f"Passphrase of {path.name}", hide_input=True, confirmation_prompt=is_new))
+
+    return ask
+
+
+def _first_line(path: Path) -> str:
+    from controller.adapters.secret_files import read_secret
+
+    return read_secret(path, "passphrase").splitlines()[0]

@@ -1,0 +1,82 @@
+"""The API about updates, and the server that hands them to devices."""
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import pytest
+
+from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.api.downloads import Bandwidth, Throttle, create_downloads
+from controller.service.update_refresh import UpdateRefresher
+from tests.support.api import api
+from tests.support.updates import Repository, repository
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Repository:
+    fresh = repository(tmp_path / "repository")
+    fresh.publish("edge-app", "1.0", bytes(range(256)) * 20, file="content.bin")
+    return fresh
+
+
+async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repository) -> None:
+    async with api(tmp_path / "cordon.db") as it:
+        assert (await it.json("GET", "/api/v1/updates", 404))["error"]["code"] == "updates_not_set_up"
+        product = TufUpdateRepository(made.folder.base)
+        refresher = UpdateRefresher(product, it.world.clock, 600.0, lambda *_: None)
+        refresher.trouble = "the key is gone"
+        it.app.state.services = replace(it.services, updates=product, update_refresher=refresher)
+        (one,) = (await it.json("GET", "/api/v1/updates"))["items"]
+        assert (one["path"], one["target"]["version"]) == ("edge-app/1.0/content.bin", "1.0")
+        assert await it.json("GET", "/api/v1/updates/edge-app/1.0") == one
+        assert (await it.json("GET", "/api/v1/updates/edge-app/2.0", 404))["error"]["code"] == "update_unknown"
+        status = await it.json("GET", "/api/v1/updates/status")
+        assert [role["role"] for role in status["roles"]] == ["root", "targets", "snapshot", "timestamp"]
+        assert status["trouble"] == "the key is gone"
+
+
+async def test_a_folder_without_a_repository_is_said_to_be_so(tmp_path: Path) -> None:
+    async with api(tmp_path / "cordon.db") as it:
+        it.app.state.services = replace(it.services, updates=TufUpdateRepository(tmp_path / "none"))
+        assert "cordon update init" in (await it.json("GET", "/api/v1/updates", 404))["error"]["message"]
+        assert (await it.json("GET", "/api/v1/updates/status", 503))["error"]["code"] == "updates_not_readable"
+
+
+async def test_downloads_have_ranges_and_content_hashes_and_nothing_else_is_served(made: Repository) -> None:
+    (found,) = TufUpdateRepository(made.folder.base).published()
+    app = create_downloads(made.served, mib_per_second=0, most=4)
+    path = f"/targets/edge-app/1.0/{found.sha256}.content.bin"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://updates") as client:
+        whole = await client.get(path)
+        assert (whole.status_code, len(whole.content)) == (200, found.length)
+        assert whole.headers["etag"] == f'"{found.sha256}"'
+        digest = base64.b64encode(bytes.fromhex(found.sha256)).decode()
+        assert whole.headers["repr-digest"] == f"sha-256=:{digest}:"
+        rest = await client.get(path, headers={"Range": "bytes=100-", "If-Range": whole.headers["etag"]})
+        assert (rest.status_code, rest.content) == (206, whole.content[100:])
+        other = await client.get(path, headers={"Range": "bytes=100-", "If-Range": '"other"'})
+        assert (other.status_code, other.content) == (200, whole.content)
+        assert (await client.get(path, headers={"If-None-Match": whole.headers["etag"]})).status_code == 304
+        timestamp = await client.get("/metadata/timestamp.json")
+        assert timestamp.headers["cache-control"] == "no-cache"
+        for hidden in ("/online/timestamp.pem", "/metadata/../../online/timestamp.pem", "/targets/%2e%2e/%2e%2e/lock"):
+            assert (await client.get(hidden)).status_code == 404
+
+
+async def test_too_many_downloads_are_told_to_come_again(made: Repository) -> None:
+    app = Throttle(create_downloads(made.served, mib_per_second=0, most=4), bandwidth=Bandwidth(0), most=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://updates") as client:
+        busy = await client.get("/metadata/timestamp.json")
+    assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
+
+
+async def test_bandwidth_is_shared() -> None:
+    bandwidth = Bandwidth(1_000_000.0)
+    for _ in range(3):
+        await bandwidth.take(10_000)
+    assert bandwidth._free > 0  # the third one waited for its share
+    free = Bandwidth(0)
+    await free.take(10**12)
+    assert free._free == 0

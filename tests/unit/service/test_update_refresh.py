@@ -1,0 +1,40 @@
+"""The timer that keeps updates valid: what it signs, and that its failure can be seen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.service.update_refresh import UpdateRefresher
+from tests.support.updates import repository
+
+
+class _Clock:
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+async def test_trouble_is_told_once_and_goes_away(tmp_path: Path) -> None:
+    made = repository(tmp_path)
+    clock = _Clock(made.at.timestamp() + 20 * 3600)
+    told: list[tuple[str, Mapping[str, object]]] = []
+    timer = UpdateRefresher(TufUpdateRepository(made.folder.base), clock, 600.0, lambda *one: told.append(one))
+    key = made.folder.online / "timestamp.pem"
+    key.rename(tmp_path / "away")
+    await timer.round()
+    await timer.round()
+    assert "timestamp.pem" in timer.trouble
+    assert timer.last_look is None
+    assert [text for text, _ in told] == ["metadata of updates cannot be renewed"]
+    (tmp_path / "away").rename(key)
+    await timer.round()
+    assert (timer.trouble, timer.last_look) == ("", clock.at)
+    assert [text for text, _ in told][1:] == ["metadata of updates is renewed again", "metadata of updates signed"]
+    clock.at += 160 * 86_400
+    await timer.round()
+    assert any("targets ends" in text for text in timer.warnings)
