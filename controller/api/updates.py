@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Moment, View, at
-from controller.api.guard import CallerDep
+from controller.api.guard import scope
 from controller.ports.updates import NoRepositoryError, Published, UpdateRepository, UpdatesError
 from schemas.updates import UpdateTarget
 
@@ -77,14 +77,14 @@ async def published(services: Services) -> tuple[Published, ...]:
         raise ApiError(503, "updates_not_readable", str(e)) from e
 
 
-@router.get("")
-async def list_updates(services: ServicesDep, _caller: CallerDep) -> UpdatePage:
+@router.get("", dependencies=[scope("read")])
+async def list_updates(services: ServicesDep) -> UpdatePage:
     """Every version that devices may install."""
     return UpdatePage(items=tuple(UpdateView.of(one) for one in await published(services)))
 
 
-@router.get("/status")
-async def status(services: ServicesDep, _caller: CallerDep) -> RepositoryView:
+@router.get("/status", dependencies=[scope("read")])
+async def status(services: ServicesDep) -> RepositoryView:
     """How long the signed metadata holds, and what stands in the way of renewing it."""
     repository = repository_of(services)
     try:
@@ -108,8 +108,8 @@ async def status(services: ServicesDep, _caller: CallerDep) -> RepositoryView:
     )
 
 
-@router.get("/{name}/{version}")
-async def get_update(name: _Name, version: _Name, services: ServicesDep, _caller: CallerDep) -> UpdateView:
+@router.get("/{name}/{version}", dependencies=[scope("read")])
+async def get_update(name: _Name, version: _Name, services: ServicesDep) -> UpdateView:
     """One version."""
     for one in await published(services):
         if (one.target.name, one.target.version) == (name, version):
