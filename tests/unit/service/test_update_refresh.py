@@ -29,11 +29,13 @@ async def test_trouble_is_told_once_and_goes_away(tmp_path: Path) -> None:
     await timer.round()
     await timer.round()
     assert "timestamp.pem" in timer.trouble
-    assert timer.last_look is None
+    assert not timer.last_look
     assert [text for text, _ in told] == ["metadata of updates cannot be renewed"]
     (tmp_path / "away").rename(key)
     await timer.round()
-    assert (timer.trouble, timer.last_look) == ("", clock.at)
+    assert timer.trouble == ""
+    looked: float | None = timer.last_look
+    assert looked == clock.at
     assert [text for text, _ in told][1:] == ["metadata of updates is renewed again", "metadata of updates signed"]
     clock.at += 160 * 86_400
     await timer.round()
