@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 from paho.mqtt import client as paho
@@ -19,7 +20,7 @@ from controller.adapters.mqtt.client import PahoClient, Version
 from controller.adapters.mqtt.inbox import Inbox
 from controller.adapters.mqtt.options import LinkOptions, Server
 from controller.adapters.mqtt.outbox import Letter, Outbox
-from controller.adapters.mqtt.packets import publish_packet
+from controller.adapters.mqtt.packets import Published, as_publish, publish_packet
 from controller.adapters.mqtt.reasons import End, Kind, disconnected, network_words, refused
 from controller.adapters.mqtt.wire import Wire, open_wire
 
@@ -28,7 +29,7 @@ Log = Callable[[str, Mapping[str, object]], None]
 
 MISC_SECONDS: Final = 1.0
 # Packets handled in one turn of the loop before others get theirs; about 5 ms.
-READ_BUDGET: Final = 200
+READ_BUDGET: Final = 500
 CLOSE_SECONDS: Final = 2.0
 MAX_UNSENT: Final = 4 * 1024 * 1024  # bytes that wait for a broker that is slow to read, before more is refused
 _PINGREQ: Final = b"\xc0\x00"
@@ -189,34 +190,55 @@ class Connection:
     # -- the loop's side -------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
-        wire, inbox, ended = self._wire, self._inbox, self.ended
-        if wire is None or not self._reading or ended.done():
+        self._more_scheduled = False
+        wire = self._wire
+        if wire is None or not self._reading or self.ended.done():
             return
         wire.starved = False
-        read = self._client.loop_read
+        now = monotonic()
         try:
             for _ in range(READ_BUDGET):
-                read()
-                if wire.starved or ended.done():
+                if not self._read_packet(wire, now):
                     return
-                if inbox.full:
-                    self._reading = False
-                    self._loop.remove_reader(wire.fileno())
-                    return
-        except Exception as error:  # noqa: BLE001 - whatever paho cannot read ends the connection, never the loop
+        except Exception as error:  # noqa: BLE001 - whatever cannot be read ends the connection, never the loop
             self._fail(f"the server sent something unreadable: {type(error).__name__}: {error}")
             return
         self._read_more()
+
+    def _read_packet(self, wire: Wire, now: float) -> bool:
+        """One packet, by us if it is a plain message, else by paho; whether there may be another."""
+        found = wire.packet()
+        if found is None:
+            if not wire.starved:
+                self._client.loop_read()  # paho finds out that it is over
+            return False
+        message = as_publish(*found, five=self._five) if self._established else None
+        if message is None:  # also one at QoS 2, which is ours when its broker released it
+            wire.grant(found[2])
+            self._client.loop_read()
+            if self.ended.done():
+                return False
+        else:
+            wire.took(found[2])
+            self._deliver(message, now)
+        if not self._inbox.full:
+            return True
+        self._reading = False
+        self._loop.remove_reader(wire.fileno())
+        return False
+
+    def _deliver(self, message: Published, now: float) -> None:
+        try:
+            topic = message.topic.decode()
+        except UnicodeDecodeError:
+            topic = ""  # nobody's topic: rejected above, and acknowledged, so that it does not come again for ever
+        self._inbox.put(topic, message, now)
 
     def _read_more(self) -> None:
         """Look again in the next turn: what the wire has buffered the loop's reader does not know of."""
         if not self._more_scheduled:
             self._more_scheduled = True
-            self._loop.call_soon(self._on_more)
-
-    def _on_more(self) -> None:
-        self._more_scheduled = False
-        self._on_readable()
+            self._loop.call_soon(self._on_readable)
 
     def _want_flush(self) -> None:
         if not self._flushing:
@@ -345,11 +367,9 @@ class Connection:
             self._suback.set_result(None)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""  # nobody's topic: rejected above, and acknowledged, so that it does not come again for ever
-        self._inbox.put(topic, message)
+        raw = getattr(message, "_topic", b"")  # its property raises for what is no text
+        arrived = Published(raw, bytes(message.payload), message.qos, message.retain, message.dup, message.mid)
+        self._deliver(arrived, monotonic())
 
     def _on_publish(
         self,

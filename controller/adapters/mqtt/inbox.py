@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from paho.mqtt.client import MQTTMessage
-
+from controller.adapters.mqtt.packets import Published
 from controller.ports.messages import Incoming
 
 NO_TICKET: Final = -1
@@ -53,16 +52,15 @@ class Inbox:
             self._waiting = deque(message for message in self._waiting if message.qos == 0)
             self._waiting_bytes = sum(len(message.payload) for message in self._waiting)
 
-    def put(self, topic: str, message: MQTTMessage) -> None:
-        """Add one delivery; `topic` is given apart because reading paho's may fail."""
+    def put(self, topic: str, message: Published, now: float) -> None:
+        """Add one delivery that arrived `now` (monotonic seconds); `topic` is given apart because decoding may fail."""
         ticket = NO_TICKET
-        qos = message.qos
+        _, payload, qos, retain, dup, packet_id = message
         if qos:
             ticket = self._next
             self._next = ticket + 1
-            self._owed.append(_ACK[qos] + message.mid.to_bytes(2))
-        payload = bytes(message.payload)
-        self._waiting.append(Incoming(topic, payload, qos, message.retain, message.dup, ticket, message.timestamp))
+            self._owed.append(_ACK[qos] + packet_id.to_bytes(2))
+        self._waiting.append(Incoming(topic, payload, qos, retain, dup, ticket, now))
         self._waiting_bytes += len(payload)
         if len(self._waiting) == 1:
             self._arrived.set()

@@ -1,11 +1,13 @@
-"""The one packet we encode ourselves: a PUBLISH at QoS 0, sent for every report that is taken.
+"""The one packet we read and write ourselves: the PUBLISH, one in for every report and one out for its receipt.
 
 paho makes an object with a lock for each message and one for its properties; here nothing has to be remembered.
+Whatever is not a plain PUBLISH is paho's.
 """
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
+_PUBLISH: Final = 3  # the type, in the upper half of the first byte [MQTT-2.1.2]
 _PUBLISH_QOS_0: Final = 0x30  # [MQTT-3.3.1]
 _MESSAGE_EXPIRY: Final = (
     b"\x05\x02"  # five bytes of properties: the expiry's identifier and four bytes [MQTT-3.3.2.3.3]
@@ -43,3 +45,69 @@ def _header(remaining: int) -> bytes:
         header.append(digit | (0x80 if remaining else 0))
         if not remaining:
             return bytes(header)
+
+
+class Published(NamedTuple):
+    """A PUBLISH at QoS 0 or 1 as it came; `topic` is not decoded yet."""
+
+    topic: bytes
+    payload: bytes
+    qos: int
+    retain: bool
+    dup: bool
+    packet_id: int
+
+
+def packet_end(data: bytes, at: int) -> int | None:
+    """Where the packet that begins at `at` ends, which may be behind what is there; None while that is not told yet.
+
+    Raises:
+        ValueError: its length has more than four bytes [MQTT-1.5.5-1].
+    """
+    length = shift = 0
+    for place in range(at + 1, min(at + 5, len(data))):
+        digit = data[place]
+        length |= (digit & 0x7F) << shift
+        if digit < 0x80:
+            return place + 1 + length
+        shift += 7
+    if len(data) > at + 4:
+        raise ValueError("the length of a packet has more than four bytes")
+    return None
+
+
+def as_publish(data: bytes, at: int, end: int, *, five: bool) -> Published | None:
+    """The whole packet `data[at:end]`, or None: another packet, at QoS 2, or malformed, which paho says better."""
+    first = data[at]
+    qos = first >> 1 & 3
+    if first >> 4 != _PUBLISH or qos > 1:
+        return None
+    at += 2
+    while data[at - 1] & 0x80:
+        at += 1
+    body = at + 2
+    at = body + (data[at] << 8 | data[at + 1]) if body <= end else end + 1
+    packet_id = 0
+    topic_end = at
+    if qos and at + 2 <= end:
+        packet_id = data[at] << 8 | data[at + 1]
+        at += 2
+    if five and at < end:
+        at = _behind_properties(data, at, end)
+    # A packet id is never zero; without properties MQTT 5 still has their length [MQTT-2.2.1-3] [MQTT-2.2.2-1].
+    if at > end or (qos and not packet_id) or (five and at == topic_end + 2 * qos):
+        return None
+    return Published(data[body:topic_end], data[at:end], qos, bool(first & 1), bool(first & 8), packet_id)
+
+
+def _behind_properties(data: bytes, at: int, end: int) -> int:
+    """Nothing in them matters to us: no topic alias was offered."""
+    if data[at] < 0x80:
+        return at + 1 + data[at]
+    length = shift = 0
+    for place in range(at, min(at + 4, end)):
+        length |= (data[place] & 0x7F) << shift
+        if data[place] < 0x80:
+            return place + 1 + length
+        shift += 7
+    return end + 1

@@ -2,6 +2,7 @@
 
 paho asks for one byte, then one or two, then the rest of a packet, and sends each packet by itself. This stands between
 it and the socket: one large read serves many packets, and what is sent in one turn of the loop leaves in one write.
+It knows where packets end, so that paho is given whole ones only, and only those that nobody took before it.
 """
 
 import contextlib
@@ -10,15 +11,17 @@ import ssl
 from typing import Final
 
 from controller.adapters.mqtt.options import LinkOptions, Server
+from controller.adapters.mqtt.packets import packet_end
 
 READ_BYTES: Final = 64 * 1024
+MAX_READ_BYTES: Final = 1024 * 1024  # asked for at once, of a packet that is larger
 
 
 class Wire:
     """A connected socket with buffers on both sides; paho's `SocketLike`.
 
     Attributes:
-        starved: the last read found nothing; the loop's reader will tell when there is more.
+        starved: there is no whole packet; the loop's reader will tell when there is more.
         trouble: why reading or writing failed, in the words of the system; None after an orderly end.
         ended: the other side closed.
     """
@@ -27,34 +30,69 @@ class Wire:
         self._sock = sock
         self._in = b""
         self._at = 0
+        self._granted = 0  # up to where paho may read
         self._out = bytearray()
         self.starved = False
         self.ended = False
         self.trouble: OSError | None = None
 
+    def packet(self) -> tuple[bytes, int, int] | None:
+        """The buffer, where the next whole packet begins in it, and where it ends; None when there is none.
+
+        Its caller says `took`, or has paho read it after `grant`.
+
+        Raises:
+            ValueError: what comes is not MQTT.
+        """
+        while True:
+            end = packet_end(self._in, self._at)
+            if end is not None and end <= len(self._in):
+                return self._in, self._at, end
+            missing = 1 if end is None else end - len(self._in)
+            if not self._fill(missing):
+                return None
+
+    def took(self, end: int) -> None:
+        """The packet up to `end` was read."""
+        self._at = end
+
+    def grant(self, end: int) -> None:
+        """The packet up to `end` is for paho."""
+        self._granted = end
+
+    def _fill(self, missing: int) -> bool:
+        """Read once, behind what is left; False when nothing came."""
+        try:
+            more = self._sock.recv(max(READ_BYTES, min(missing, MAX_READ_BYTES)))
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self.starved = True
+            return False
+        except OSError as error:
+            self.trouble = error
+            return False
+        if not more:
+            self.ended = True
+            return False
+        self._in = self._in[self._at :] + more
+        self._at = self._granted = 0
+        return True
+
     def recv(self, buffer_size: int) -> bytes:
-        """Up to that many bytes from the buffer, which is filled from the socket when it is empty.
+        """Up to that many bytes of a packet that was granted; for paho.
 
         Raises:
             BlockingIOError: nothing there now.
             OSError: the connection is broken.
         """
         at = self._at
-        if at >= len(self._in):
-            try:
-                self._in = self._sock.recv(READ_BYTES)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self.starved = True
-                self._in, self._at = b"", 0
-                raise BlockingIOError from None
-            except OSError as error:
-                self.trouble = error
-                self._in, self._at = b"", 0
-                raise
-            self.ended = not self._in
-            at = 0
-        self._at = at + buffer_size
-        return self._in[at : self._at]
+        if at < self._granted:
+            self._at = min(at + buffer_size, self._granted)
+            return self._in[at : self._at]
+        if self.trouble is not None:
+            raise self.trouble
+        if self.ended:
+            return b""
+        raise BlockingIOError
 
     def send(self, buffer: bytes | bytearray) -> int:
         """Take all of it; `flush` sends it."""

@@ -6,21 +6,19 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from paho.mqtt.client import MQTTMessage
 
 from controller.adapters.mqtt.inbox import NO_TICKET, Inbox
+from controller.adapters.mqtt.packets import Published
 
 
-def message(packet_id: int, payload: bytes = b"", qos: int = 1) -> MQTTMessage:
-    made = MQTTMessage(packet_id, b"t")
-    made.payload, made.qos = payload, qos
-    return made
+def message(packet_id: int, payload: bytes = b"", qos: int = 1) -> Published:
+    return Published(b"t", payload, qos, retain=False, dup=False, packet_id=packet_id)
 
 
 def filled(count: int, most: int = 1000) -> Inbox:
     inbox = Inbox(most, 1 << 20)
     for n in range(count):
-        inbox.put("t", message(n + 1))
+        inbox.put("t", message(n + 1), 0.0)
     return inbox
 
 
@@ -41,7 +39,7 @@ async def test_taking_waits_for_the_first() -> None:
         taking = group.create_task(inbox.take(5))
         await asyncio.sleep(0)
         assert not taking.done()
-        inbox.put("t", message(1))
+        inbox.put("t", message(1), 0.0)
     assert len(taking.result()) == 1
 
 
@@ -61,10 +59,10 @@ def test_whatever_the_order_told_the_order_sent_is_that_received(order: list[int
 
 async def test_packet_ids_used_again_are_not_confused() -> None:
     inbox = Inbox(10, 100)
-    inbox.put("t", message(1))
+    inbox.put("t", message(1), 0.0)
     first = await inbox.take(1)
     assert ids(inbox.settle(first)) == [1]
-    inbox.put("t", message(1))
+    inbox.put("t", message(1), 0.0)
     assert inbox.settle(first) == b""
     assert ids(inbox.settle(await inbox.take(1))) == [1]
 
@@ -75,7 +73,7 @@ async def test_tickets_are_void_after_a_new_connection() -> None:
     inbox.begin(session_present=True)
     assert inbox.settle(taken) == b""
     for n in range(4):
-        inbox.put("t", message(n + 1))
+        inbox.put("t", message(n + 1), 0.0)
     again = await inbox.take(9)
     assert len(again) == 4  # the two that waited come again from the broker
     assert ids(inbox.settle([*taken, *again])) == [1, 2, 3, 4]
@@ -89,7 +87,7 @@ async def test_what_a_lost_session_will_not_deliver_again_is_kept() -> None:
 
 async def test_qos_0_has_no_ticket_and_outlives_a_reconnect() -> None:
     inbox = filled(1)
-    inbox.put("t", message(0, b"x", qos=0))
+    inbox.put("t", message(0, b"x", qos=0), 0.0)
     inbox.begin(session_present=True)
     (kept,) = await inbox.take(9)
     assert (kept.ticket, kept.payload) == (NO_TICKET, b"x")
@@ -98,7 +96,7 @@ async def test_qos_0_has_no_ticket_and_outlives_a_reconnect() -> None:
 
 async def test_qos_2_is_completed() -> None:
     inbox = Inbox(10, 100)
-    inbox.put("t", message(258, qos=2))
+    inbox.put("t", message(258, qos=2), 0.0)
     assert inbox.settle(await inbox.take(1)) == b"\x70\x02\x01\x02"
 
 
@@ -107,7 +105,7 @@ async def test_is_full_at_either_bound_and_roomy_at_half(most: int, most_bytes: 
     inbox = Inbox(most, most_bytes)
     for n in range(4):
         assert not inbox.full
-        inbox.put("t", message(n + 1, bytes(10)))
+        inbox.put("t", message(n + 1, bytes(10)), 0.0)
     seen = [(inbox.full, inbox.roomy)]
     for _ in range(4):
         await inbox.take(1)

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
 from controller.adapters.mqtt.backoff import STABLE_SECONDS, Backoff
 from controller.adapters.mqtt.options import LinkOptions, Server
+from controller.adapters.mqtt.packets import publish_packet
 from controller.adapters.mqtt.reasons import Kind, disconnected, network_words, refused
 from controller.adapters.mqtt.wire import Wire, open_wire, tls_context
 
@@ -131,17 +134,52 @@ def pair() -> Iterator[tuple[Wire, socket.socket]]:
 
 def test_one_read_serves_many(pair: tuple[Wire, socket.socket]) -> None:
     wire, there = pair
-    there.sendall(b"abcdef")
-    assert [wire.recv(1), wire.recv(2), wire.recv(9)] == [b"a", b"bc", b"def"]
-    before = wire.starved
+    there.sendall(b"\xd0\x00\x40\x02\x00\x07\xd0")
+    data, start, end = wire.packet() or (b"", 0, 0)
+    assert data[start:end] == b"\xd0\x00"
     with pytest.raises(BlockingIOError):
-        wire.recv(1)
+        wire.recv(1)  # not granted
+    wire.grant(end)
+    assert [wire.recv(1), wire.recv(9)] == [b"\xd0", b"\x00"]
+    data, start, end = wire.packet() or (b"", 0, 0)
+    assert data[start:end] == b"\x40\x02\x00\x07"
+    wire.took(end)
+    before = wire.starved
+    assert wire.packet() is None
     assert (before, wire.starved) == (False, True)
-    there.sendall(b"g")
-    assert wire.recv(1) == b"g"
+    there.sendall(b"\x00")
+    data, start, end = wire.packet() or (b"", 0, 0)
+    assert data[start:end] == b"\xd0\x00"
+    wire.took(end)
     there.close()
+    assert wire.packet() is None
     assert wire.recv(1) == b""
     assert wire.ended
+
+
+@given(st.lists(st.binary(max_size=300), max_size=8), st.integers(1, 50))
+def test_packets_are_found_however_they_are_cut(bodies: list[bytes], piece: int) -> None:
+    here, there = socket.socketpair()
+    here.setblocking(False)
+    with here, there:
+        wire = Wire(here)
+        packets = [publish_packet("t", body, None, five=True) for body in bodies]
+        stream = b"".join(packets)
+        found = []
+        for at in range(0, len(stream), piece):
+            there.sendall(stream[at : at + piece])
+            while (one := wire.packet()) is not None:
+                data, start, end = one
+                found.append(data[start:end])
+                wire.took(end)
+        assert found == packets
+
+
+def test_what_is_no_mqtt_is_said(pair: tuple[Wire, socket.socket]) -> None:
+    wire, there = pair
+    there.sendall(b"\x30\xff\xff\xff\xff\xff")
+    with pytest.raises(ValueError, match="four bytes"):
+        wire.packet()
 
 
 def test_many_sends_leave_in_one_write_and_wait_where_they_must(pair: tuple[Wire, socket.socket]) -> None:
