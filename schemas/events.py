@@ -79,3 +79,13 @@ class Receipt(StrictWire):
     reason: Annotated[RejectReason, BeforeValidator(_known_reason)] | None = None
     detail: Text | None = None
     about: Up = Up.POSTURE
+
+    def to_json(self) -> bytes:
+        """What is sent: without what is not said, and without `about` where it is a report."""
+        common = {"about"} if self.about is Up.POSTURE else None
+        return self.model_dump_json(exclude=common, exclude_none=self.verdict is not Verdict.REJECTED).encode()
+
+
+def accepted_json(seq: int, digest: str) -> bytes:
+    """`Receipt.to_json` of an accepted report, as one is sent for every report: both values were validated."""
+    return b'{"v":1,"seq":%d,"verdict":"accepted","digest":"%b"}' % (seq, digest.encode())

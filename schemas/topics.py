@@ -6,12 +6,14 @@ Positions are fixed (`cordon/v1/{device_id}/{direction}/{channel}`): one wildcar
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from schemas.base import DEVICE_ID_PATTERN
 
 _ROOT: Final = "cordon/v1"
 _SEGMENTS: Final = 5
+MAX_REMEMBERED: Final = 16_384  # topics; a device says the same one again and again
 _DEVICE_ID: Final = re.compile(DEVICE_ID_PATTERN)
 
 
@@ -86,6 +88,7 @@ def down_any(channel: Down) -> str:
     return f"{_ROOT}/+/down/{channel}"
 
 
+@lru_cache(maxsize=MAX_REMEMBERED)
 def parse_up(topic: str) -> UpTopic:
     """Take a device's topic apart.
 

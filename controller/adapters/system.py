@@ -1,18 +1,16 @@
 """The real clock and the real source of ids."""
 
-import base64
 import secrets
 import time
 from typing import Final
 
-# Crockford's base 32, reached from the standard alphabet by a table: an id is made for every message.
-_CROCKFORD: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ")
+_CROCKFORD: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+# Two digits at a time: an id is made for every message.
+_PAIRS: Final = tuple(first + second for first in _CROCKFORD for second in _CROCKFORD)
+_PAIR_BITS: Final = 10
+_SHIFTS: Final = tuple(range(120, -1, -_PAIR_BITS))  # of the 13 pairs of an id
 _RANDOM_BITS: Final = 80
-_LENGTH: Final = 26
 _MILLISECONDS: Final = 1000
-# 26 digits are 130 bits, two more than an id has; base 32 encodes whole groups of 20 bytes without padding.
-_ENCODED_BYTES: Final = 20
-_SHIFT: Final = _ENCODED_BYTES * 8 - 130
 
 
 class SystemClock:
@@ -38,5 +36,4 @@ class UlidIds:
         else:
             value = (milliseconds << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
         self._last = value
-        encoded = base64.b32encode((value << _SHIFT).to_bytes(_ENCODED_BYTES, "big"))
-        return encoded[:_LENGTH].translate(_CROCKFORD).decode()
+        return "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])

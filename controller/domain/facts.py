@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 from controller.domain import facts_access, facts_crypto, facts_software, facts_system, facts_tools
 from controller.domain.findings import Result
@@ -98,9 +101,18 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
     return Facts(known, missing, partial)
 
 
+@cache
+def _tells(section: type[BaseModel]) -> tuple[str, ...]:
+    # Asked for each fact that has no value; a model is slow to say that it lacks an attribute.
+    return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
+
+
 def _why(section: Any, fact: str) -> Missing:
     """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
-    told: tuple[str, ...] = getattr(section, "problems", ()) or getattr(section, "gaps", ())
+    told: tuple[str, ...] = ()
+    kind: type[BaseModel] = type(section)
+    for name in _tells(kind):
+        told = told or getattr(section, name)
     if not told:
         return _NOT_FOUND_OUT[fact]
     field = f"{_FIELDS.get(fact, fact)}: "

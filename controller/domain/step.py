@@ -112,6 +112,11 @@ def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest:
         draft.record("posture changed", draft.device.device_id, seq=seq, digest=digest, worse=worse, better=better)
 
 
+def repeats(device: Device, seq: int, boot_id: str, agent: str) -> bool:
+    """Whether a report of the same sections is the next one of the same agent's same run."""
+    return bool(boot_id) and seq > device.report_seq and boot_id == device.boot_id and agent == device.agent
+
+
 def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
     """Whether a heartbeat with `digest` changes nothing but the time of contact: the usual case, by far."""
     return (

@@ -1,6 +1,6 @@
 """What has to survive: devices, reports, the record, effects not carried out yet; and how operators read it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,16 +33,26 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
+class Contact:
+    """That a device said nothing new: its state is as it was but for these. Times are Unix seconds."""
+
+    device_id: str
+    last_seen: float
+    report_seq: int
+    reported_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Writes:
     """Everything one decision changes: kept together or not at all.
 
-    `devices`: whole new states. `seen`: device id and time of last contact where nothing else changed.
+    `devices`: whole new states. `seen`: devices about which nothing else changed.
     `reports`: device id, digest, when it came, and the full report as the device sent it. `audit`: when, and the line.
     `done`: ids of effects that were carried out or are void.
     """
 
     devices: tuple[Device, ...] = ()
-    seen: tuple[tuple[str, float], ...] = ()
+    seen: tuple[Contact, ...] = ()
     reports: tuple[tuple[str, str, float, bytes], ...] = ()
     audit: tuple[tuple[float, AuditEntry], ...] = ()
     effects: tuple[Effect, ...] = ()
@@ -77,9 +87,10 @@ class StoreHealth:
 class Store(Protocol):
     """Durable state. A commit that returned survives power loss; one that raised left nothing behind."""
 
-    async def commit(self, writes: Writes) -> None:
+    def commit(self, writes: Writes) -> Awaitable[None]:
         """Keep all of `writes` in one transaction, together with whatever else waits (group commit), in call order.
 
+        Queued by the call itself: what is decided and committed later may be decided before this is awaited.
         While the store cannot write (full, locked, read-only) this waits and tries again; `health` says why.
         Cancelling the wait does not take the writes back.
         """

@@ -1,12 +1,14 @@
 """What one pass of decisions changes, gathered so that it is committed together."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from controller.domain.device import Device
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
-from controller.ports.store import DeadLetter, Writes
+from controller.ports.store import Contact, DeadLetter, Writes
+
+# Device id, digest, when it came (Unix seconds), and the full report as the device sent it.
+StoredReport = tuple[str, str, float, bytes]
 
 
 @dataclass(slots=True)
@@ -14,8 +16,8 @@ class Batch:
     """Filled by steps, turned into `Writes` once; a device that changed twice is written once, as it is last."""
 
     devices: dict[str, Device] = field(default_factory=dict)
-    seen: dict[str, float] = field(default_factory=dict)
-    reports: dict[str, tuple[str, str, float, bytes]] = field(default_factory=dict)
+    seen: dict[str, Device] = field(default_factory=dict)  # of which only the contact is written
+    reports: dict[str, StoredReport] = field(default_factory=dict)
     audit: list[tuple[float, AuditEntry]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
@@ -36,7 +38,11 @@ class Batch:
 
     def writes(self) -> Writes:
         """The same as one value for the store."""
-        seen: Sequence[tuple[str, float]] = [pair for pair in self.seen.items() if pair[0] not in self.devices]
+        seen = [
+            Contact(device_id, device.last_seen, device.report_seq, device.reported_at)
+            for device_id, device in self.seen.items()
+            if device_id not in self.devices
+        ]
         return Writes(
             tuple(self.devices.values()),
             tuple(seen),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,22 +14,23 @@ from controller.domain.effects import SendReceipt
 from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding
 from controller.domain.policy import PolicySet
-from controller.domain.step import is_quiet
+from controller.domain.step import is_quiet, repeats
 from controller.domain.told import event_facts, judge_event
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter
-from controller.service.batch import Batch
+from controller.service.batch import Batch, StoredReport
 from controller.service.decoding import Accepted, Refused, decode
 from controller.service.fairness import Fairness, devices_of
 from controller.service.keeper import Keeper, TooManyDevicesError
 from controller.service.merging import merge
 from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
-from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict
+from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict, accepted_json
 from schemas.posture import DeltaReport, FullReport, Heartbeat, Sections, sections_of
-from schemas.topics import Down, Up, down, parse_up
+from schemas.topics import Down, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
+BATCHES_AHEAD: Final = 1  # decided and waiting for the disk, beside the one being written and the one being decided
 MAX_DEAD_PAYLOAD: Final = 2048  # bytes of a refused message that are kept
 MAX_HEARTBEAT: Final = 1024  # bytes; what is longer is a report, which needs no stored one
 RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
@@ -47,11 +48,20 @@ class _Delivery:
     stored: Mapping[str, bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class _Decided:
+    """A batch that is on its way to the disk; `kept` is awaited before anybody hears of it."""
+
+    messages: Sequence[Incoming]
+    batch: Batch
+    kept: Awaitable[None] | None
+
+
 class Ingest:
     """Takes messages from the link to the store.
 
-    `counts` has received, reports (full ones), deltas, heartbeats, refused:<reason>, unanswered (refusals of which
-    nobody was told), receipts_not_sent.
+    `counts` has received, confirmed (kept and acknowledged), reports (full ones), deltas, heartbeats, refused:<reason>,
+    unanswered (refusals of which nobody was told), receipts_not_sent.
     """
 
     def __init__(self, messages: Messages, keeper: Keeper, log: Log, fairness: Fairness | None = None) -> None:
@@ -61,11 +71,22 @@ class Ingest:
         self._fairness = fairness or Fairness()
         self._sameness = Sameness()
         self.counts: Counter[str] = Counter()
+        self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled: while one batch is written to disk, the next one is decided already."""
+        decided: asyncio.Queue[_Decided] = asyncio.Queue(BATCHES_AHEAD)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._decide_all(decided), name="ingest-decide")
+            group.create_task(self._confirm_all(decided), name="ingest-confirm")
+
+    async def _decide_all(self, decided: asyncio.Queue[_Decided]) -> None:
         while True:
-            await self.take(await self._receive())
+            await decided.put(await self._decide(await self._receive()))
+
+    async def _confirm_all(self, decided: asyncio.Queue[_Decided]) -> None:
+        while True:
+            await self._confirm(await decided.get())
 
     async def _receive(self) -> Sequence[Incoming]:
         if not self._fairness.is_holding:
@@ -78,10 +99,13 @@ class Ingest:
 
     async def take(self, messages: Sequence[Incoming]) -> None:
         """One batch: decided, kept, acknowledged, answered, in this order."""
+        await self._confirm(await self._decide(messages))
+
+    async def _decide(self, messages: Sequence[Incoming]) -> _Decided:
         clock = self._keeper.clock
         read, over = self._fairness.choose(messages, clock.monotonic(), self._is_awaited)
         stored = await self._stored_reports(read)
-        # No await from here to the commit: nothing else may change a device in between.
+        # No await from here to `submit`: nothing else may change a device in between.
         batch = Batch()
         now = clock.now()
         offset = now - clock.monotonic()
@@ -91,10 +115,21 @@ class Ingest:
         for message, device_id in devices_of(over):
             self.counts["received"] += 1
             self._refuse(message, Refused(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
-        await self._keeper.commit(batch)
-        self._messages.acknowledge(messages)
+        if batch.reports:
+            self._unkept.append(batch.reports)
+        return _Decided(messages, batch, self._keeper.submit(batch))
+
+    async def _confirm(self, decided: _Decided) -> None:
+        batch = decided.batch
+        if decided.kept is not None:
+            await decided.kept
+        if batch.reports:
+            self._unkept.remove(batch.reports)
+        self._keeper.hand_on(batch)
+        self._messages.acknowledge(decided.messages)
         for receipt in batch.receipts:
             self._answer(receipt)
+        self.counts["confirmed"] += len(decided.messages)
 
     def _is_awaited(self, device_id: str) -> bool:
         device = self._keeper.get(device_id)
@@ -119,10 +154,14 @@ class Ingest:
                 continue
             if not is_delta and device.judged_by == version:
                 continue
-            report = await keeper.store.report(device_id)
+            report = self._under_way(device_id) or await keeper.store.report(device_id)
             if report is not None:
                 found[device_id] = report
         return found
+
+    def _under_way(self, device_id: str) -> bytes | None:
+        """A report that is later than the stored one, and on its way there."""
+        return next((reports[device_id][3] for reports in reversed(self._unkept) if device_id in reports), None)
 
     def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:
         self.counts["received"] += 1
@@ -143,16 +182,12 @@ class Ingest:
     def _accept(self, content: Accepted, delivery: _Delivery, now: float, batch: Batch) -> None:
         keeper = self._keeper
         device = keeper.get_or_new(content.device_id, now)
-        if isinstance(content.body, Heartbeat):
-            self.counts["heartbeats"] += 1
-            if is_quiet(device, content.body.digest, keeper.policies):
-                keeper.touch(device, delivery.received_at, batch)
-                return
+        if self._takes_quietly(device, content, delivery, batch):
+            return
         event_id = keeper.new_id()
         event: ev.DeviceEvent
         match content.body:
             case FullReport() as report:
-                self.counts["reports"] += 1
                 self._full(device, report, content.same, delivery, now, batch)
                 return
             case DeltaReport() as delta:
@@ -176,6 +211,26 @@ class Ingest:
                     event_id, result.command_id, result.state, result.reason, tuple(result.detail.items())
                 )
         keeper.apply(device, event, now, batch)
+
+    def _takes_quietly(self, device: Device, content: Accepted, delivery: _Delivery, batch: Batch) -> bool:
+        """The usual case, by far: nothing is new but that the device was heard, so nothing has to be decided."""
+        body = content.body
+        if isinstance(body, FullReport):
+            self.counts["reports"] += 1
+            if not content.same or not repeats(device, body.seq, body.boot_id, body.agent):
+                return False
+        elif isinstance(body, Heartbeat):
+            self.counts["heartbeats"] += 1
+        else:
+            return False
+        if not is_quiet(device, body.digest, self._keeper.policies):
+            return False
+        if isinstance(body, FullReport):
+            self._keeper.touch(device, delivery.received_at, batch, body.seq)
+            batch.receipts.append(SendReceipt(device.device_id, body.seq, Verdict.ACCEPTED, body.digest))
+        else:
+            self._keeper.touch(device, delivery.received_at, batch)
+        return True
 
     def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: Batch) -> None:
         """Judge and keep the whole that a delta makes of the stored report, or ask for a full one."""
@@ -257,16 +312,17 @@ class Ingest:
             batch.receipts.append(receipt)
 
     def _answer(self, receipt: SendReceipt) -> None:
-        body = Receipt(
-            seq=receipt.seq,
-            verdict=receipt.verdict,
-            digest=receipt.digest,
-            reason=receipt.reason,
-            detail=receipt.detail,
-            about=receipt.about,
-        )
-        common = {"about"} if receipt.about is Up.POSTURE else None
-        payload = body.model_dump_json(exclude=common, exclude_none=receipt.verdict is not Verdict.REJECTED).encode()
+        if receipt.verdict is Verdict.ACCEPTED and receipt.seq is not None and receipt.digest is not None:
+            payload = accepted_json(receipt.seq, receipt.digest)
+        else:
+            payload = Receipt(
+                seq=receipt.seq,
+                verdict=receipt.verdict,
+                digest=receipt.digest,
+                reason=receipt.reason,
+                detail=receipt.detail,
+                about=receipt.about,
+            ).to_json()
         topic = down(receipt.device_id, Down.RECEIPT)
         if not self._messages.tell(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1

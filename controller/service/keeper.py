@@ -2,7 +2,7 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from controller.domain.device import Device
@@ -111,7 +111,7 @@ class Keeper:
         if after is not device:
             self.devices[device_id] = after
             if type(event) is HeartbeatReceived and not outcome.audit and after.rules is device.rules:
-                batch.seen[device_id] = after.last_seen
+                batch.seen[device_id] = after
                 if device_id in batch.devices:
                     batch.devices[device_id] = after
             else:
@@ -123,20 +123,36 @@ class Keeper:
                 self._schedule(after)
         return outcome
 
-    def touch(self, device: Device, at: float, batch: Batch) -> None:
-        """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it."""
-        after = evolve(device, last_seen=max(at, device.last_seen))
+    def touch(self, device: Device, at: float, batch: Batch, seq: int | None = None) -> None:
+        """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it.
+
+        `seq`: of the report it came with.
+        """
+        last_seen = max(at, device.last_seen)
+        if seq is None:
+            after = evolve(device, last_seen=last_seen)
+        else:
+            after = evolve(device, last_seen=last_seen, report_seq=seq, reported_at=at)
         device_id = device.device_id
         self.devices[device_id] = after
-        batch.seen[device_id] = after.last_seen
+        batch.seen[device_id] = after
         if device_id in batch.devices:
             batch.devices[device_id] = after
         self._contact(after)
 
     async def commit(self, batch: Batch) -> None:
         """Keep the batch, then hand its effects on."""
-        if not batch.is_empty:
-            await self.store.commit(batch.writes())
+        kept = self.submit(batch)
+        if kept is not None:
+            await kept
+        self.hand_on(batch)
+
+    def submit(self, batch: Batch) -> Awaitable[None] | None:
+        """Queue the batch, in the order of the decisions; what is returned is awaited before `hand_on`."""
+        return None if batch.is_empty else self.store.commit(batch.writes())
+
+    def hand_on(self, batch: Batch) -> None:
+        """The batch is on disk: its effects may be carried out, and its record counted."""
         for effect in batch.effects:
             self._forward(effect)
         if self.on_audit is not None:

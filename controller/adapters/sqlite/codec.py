@@ -49,6 +49,7 @@ DEVICE_COLUMNS: Final = (
     "level",
     "report_seq",
     "digest",
+    "reported_at",
     "state",
 )
 _IN_COLUMNS: Final = frozenset(DEVICE_COLUMNS)
@@ -183,13 +184,14 @@ def device_row(device: Device) -> tuple[Any, ...]:
         device.level.value,
         device.report_seq,
         device.digest,
+        device.reported_at,
         dump(_DEVICE.encode(device)),
     )
 
 
 def device_from(row: tuple[Any, ...]) -> Device:
     """The device of a row in the order of `DEVICE_COLUMNS`."""
-    device_id, first_seen, last_seen, online, stale, _, report_seq, digest, state = row
+    device_id, first_seen, last_seen, online, stale, _, report_seq, digest, reported_at, state = row
     return _read(
         f"device {device_id}",
         lambda: _DEVICE.decode(
@@ -201,6 +203,7 @@ def device_from(row: tuple[Any, ...]) -> Device:
             stale=bool(stale),
             report_seq=report_seq,
             digest=digest,
+            reported_at=reported_at,
         ),
     )
 

@@ -25,7 +25,7 @@ def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 
 
 _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
-_SEEN: Final = "UPDATE devices SET last_seen = ?, stale = 0 WHERE device_id = ?"
+_SEEN: Final = "UPDATE devices SET last_seen = ?, stale = 0, report_seq = ?, reported_at = ? WHERE device_id = ?"
 _REPORT: Final = _upsert("reports", ("device_id", "digest", "at", "body"), "device_id")
 _AUDIT: Final = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # An effect that is asked for twice is the same effect.
@@ -61,7 +61,7 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
     ]
     batches: tuple[tuple[str, list[Row]], ...] = (
         (_DEVICE, [codec.device_row(device) for device in writes.devices]),
-        (_SEEN, [(at, device_id) for device_id, at in writes.seen]),
+        (_SEEN, [(one.last_seen, one.report_seq, one.reported_at, one.device_id) for one in writes.seen]),
         (_REPORT, list(writes.reports)),
         (_AUDIT, audit),
         (_EFFECT, [codec.effect_row(effect) for effect in writes.effects]),

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -86,13 +86,13 @@ class SqliteStore(Store):
         """Whether commits go through."""
         return self._writer.health
 
-    async def commit(self, writes: Writes) -> None:
-        """See `Store.commit`. Queued when it is first awaited.
+    def commit(self, writes: Writes) -> Awaitable[None]:
+        """See `Store.commit`.
 
         Raises:
-            StoreError: closed, too much waits already, or this caller's data cannot be kept.
+            StoreError: closed, too much waits already, or (when awaited) this caller's data cannot be kept.
         """
-        await self._writer.submit(work_of(writes, self._book, self._options.dead_payload_bytes))
+        return self._writer.submit(work_of(writes, self._book, self._options.dead_payload_bytes))
 
     async def keep_rules(self, device_id: str, case_id: str, rules: Rules, at: float) -> None:
         """Remember the rules a client had before the case; the first ones of a case stay."""

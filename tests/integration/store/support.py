@@ -123,6 +123,11 @@ async def tell(process: asyncio.subprocess.Process, text: str) -> None:
     await process.stdin.drain()
 
 
+async def commit(store: SqliteStore, writes: Writes) -> None:
+    """For a task of its own: the store queues at the call, so this does when the task begins."""
+    await store.commit(writes)
+
+
 async def commit_all(store: SqliteStore, names: Sequence[str]) -> None:
     """One commit for each name, all waiting at once, called in order."""
     await asyncio.gather(*(store.commit(line(name)) for name in names))

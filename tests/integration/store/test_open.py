@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlite_utils
 
+from controller.adapters.sqlite import schema
+from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
@@ -110,6 +113,19 @@ async def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
         async with opened(path):
             pass
     assert path.read_bytes() == before
+
+
+async def test_the_first_versions_devices_are_read_after_the_update(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    old = sqlite_utils.Database(sqlite3.connect(path, isolation_level=None))
+    old.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+    migrations.apply(old, stop_before=KNOWN - {"m0001_first"})
+    state = '{"device_class":"","tags":[],"boot_id":"b","agent":"1","reported_at":5.5,"judged_by":"v","satisfied":3}'
+    old.execute("INSERT INTO devices VALUES ('a', 1.0, 6.0, 1, 0, 'none', 7, 'x', ?)", [state])
+    old.close()
+    async with opened(path) as store:
+        (device,) = await store.devices()
+    assert (device.reported_at, device.report_seq, device.satisfied, device.boot_id) == (5.5, 7, 3, "b")
 
 
 async def test_a_newer_versions_store_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.integration.store.support import (
     QUICK,
     Logged,
     child,
+    commit,
     commit_all,
     kept,
     line,
@@ -86,7 +87,7 @@ async def test_a_caller_who_stops_waiting_takes_nothing_back(tmp_path: Path) -> 
     path = tmp_path / "store.db"
     async with opened(path) as store, asyncio.TaskGroup() as group:
         async with lock_held(path):
-            waiting = [group.create_task(store.commit(line(name))) for name in NAMES[:3]]
+            waiting = [group.create_task(commit(store, line(name))) for name in NAMES[:3]]
             await until(lambda: store.health.trouble != "")
             waiting[1].cancel()
         await asyncio.gather(waiting[0], waiting[2])
@@ -152,9 +153,9 @@ async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path) ->
     large = Writes(reports=(("a", "x", 1.0, b"x" * 60_000),))
     options = replace(QUICK, max_waiting_bytes=100_000)
     async with opened(path, options) as store, asyncio.TaskGroup() as group, lock_held(path):
-        group.create_task(store.commit(large))
+        group.create_task(commit(store, large))
         await until(lambda: store.health.trouble != "")  # it is under way, and counts no more
-        group.create_task(store.commit(large))
+        group.create_task(commit(store, large))
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match=r"too much waits to be written .*locked by another process"):
             await store.commit(large)

@@ -12,7 +12,7 @@ from controller.domain.effects import RestrictClient, SendReceipt
 from controller.domain.evolve import evolve
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import Level, Response
-from controller.domain.step import is_quiet, step
+from controller.domain.step import is_quiet, repeats, step
 from schemas.commands import CommandState
 from schemas.events import RejectReason, Verdict
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
@@ -207,6 +207,14 @@ def test_a_quiet_heartbeat_changes_nothing_but_the_time_of_contact() -> None:
     assert is_quiet(quiet, DIGEST, policies(rule("a")))
     outcome = step(quiet, beat(at=START + 5), START + 5, policies(rule("a")))
     assert outcome == Outcome(evolve(quiet, last_seen=START + 5))
+
+
+@pytest.mark.parametrize("after", [(7, "boot", "1.0"), (9, "", "1.0"), (9, "other", "1.0"), (9, "boot", "1.1")])
+def test_a_report_repeats_only_as_the_next_of_the_same_run(after: tuple[int, str, str]) -> None:
+    before = device(report_seq=7, boot_id="boot", agent="1.0")
+    assert repeats(before, 9, "boot", "1.0")
+    assert not repeats(before, *after)
+    assert not repeats(device(report_seq=7, agent="1.0"), 9, "", "1.0")
 
 
 @pytest.mark.parametrize(

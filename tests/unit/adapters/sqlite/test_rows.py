@@ -8,7 +8,7 @@ from controller.adapters.sqlite.rows import MAX_DEAD_TEXT, work_of
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
 from controller.ports.errors import StoreError
-from controller.ports.store import DeadLetter, Writes
+from controller.ports.store import Contact, DeadLetter, Writes
 
 
 @pytest.fixture(autouse=True)
@@ -32,8 +32,11 @@ def _command(command_id: str, state: str) -> CommandRecord:
 
 def test_contact_takes_a_device_out_of_staleness_and_changes_nothing_else(memory: sqlite3.Connection) -> None:
     _keep(memory, Writes(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True))))
-    _keep(memory, Writes(seen=(("a", 9.0), ("nobody", 9.0))))
-    assert reader.devices(memory) == [Device("a", 1.0, 9.0, agent="x"), Device("b", 1.0, 1.0, stale=True)]
+    _keep(memory, Writes(seen=(Contact("a", 9.0, 7, 8.0), Contact("nobody", 9.0, 7, 8.0))))
+    assert reader.devices(memory) == [
+        Device("a", 1.0, 9.0, agent="x", report_seq=7, reported_at=8.0),
+        Device("b", 1.0, 1.0, stale=True),
+    ]
 
 
 def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -> None:
@@ -78,7 +81,7 @@ def test_dead_letters_make_room_for_newer_ones(memory: sqlite3.Connection) -> No
 
 def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
     book = DeadBook((), 1, most=1, most_per_device=1)
-    small = work_of(Writes(seen=(("a", 1.0),)), book, 0)
+    small = work_of(Writes(seen=(Contact("a", 1.0, 1, 1.0),)), book, 0)
     large = work_of(Writes(reports=(("a", "x", 1.0, b"x" * 100_000), ("b", "x", 1.0, b""))), book, 0)
     assert (small.rows, large.rows) == (1, 2)
     assert small.size < 200
