@@ -5,10 +5,11 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Query
 
 from controller.api.context import ServicesDep
-from controller.api.errors import problems
+from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdFilter, Limit, Sequence, TextFilter, View
 from controller.api.guard import scope
 from controller.api.views import AuditLine
+from controller.domain.chain import Checked, Head
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 
@@ -43,3 +44,59 @@ async def list_audit(
     )
     following = lines[-1].seq if len(lines) == limit else None
     return AuditPage(items=tuple(AuditLine.of(line) for line in lines), next=following)
+
+
+class HeadView(View):
+    """The end of the chain: note it where nobody can change it who can change the store."""
+
+    seq: int
+    digest: str
+    head: str
+
+    @classmethod
+    def of(cls, head: Head) -> "HeadView":
+        """With the one text that `verify` takes."""
+        return cls(seq=head.seq, digest=head.digest.hex(), head=str(head))
+
+
+class FlawView(View):
+    """What was done to the rows from `first` to `last`."""
+
+    what: str
+    first: int
+    last: int
+    text: str
+
+
+class Verified(View):
+    """`ok` when every row is as it was written; at most 100 flaws are told."""
+
+    ok: bool
+    rows: int
+    head: HeadView
+    flaws: tuple[FlawView, ...]
+
+    @classmethod
+    def of(cls, checked: Checked) -> "Verified":
+        """What the check found."""
+        told = tuple(FlawView(what=one.what, first=one.first, last=one.last, text=one.text) for one in checked.flaws)
+        return cls(ok=not told, rows=checked.rows, head=HeadView.of(checked.head), flaws=told)
+
+
+@router.get("/head", dependencies=[scope("read")])
+async def audit_head(services: ServicesDep) -> HeadView:
+    """The end of the record's chain."""
+    return HeadView.of(await services.store.audit_head())
+
+
+@router.get("/verify", dependencies=[scope("admin")])
+async def verify_audit(
+    services: ServicesDep,
+    head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,
+) -> Verified:
+    """Look at every row of the record, in one snapshot; it reads them all, so it takes a while."""
+    try:
+        noted = None if head is None else Head.parse(head)
+    except ValueError as e:
+        raise ApiError(422, "invalid", str(e)) from e
+    return Verified.of(await services.store.check_audit(noted))

@@ -9,14 +9,16 @@ from pydantic import Field
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, Moment, View, at
-from controller.api.guard import scope
+from controller.api.guard import CallerDep, scope
 from controller.domain.durations import duration_text
+from controller.domain.effects import AuditEntry
 from controller.domain.explain import Explanation, explain
 from controller.domain.explain_events import EventExplanation, explain_standing
 from controller.domain.facts import gather
 from controller.domain.findings import Result, Severity
 from controller.domain.policy import EventTerms, Level, Policy, PolicySet, Response, Rule
 from controller.ports.policies import PolicyError
+from controller.ports.store import Writes
 from schemas.commands import ParamValue
 from schemas.posture import sections_of
 
@@ -221,12 +223,16 @@ async def list_policies(services: ServicesDep) -> PolicyList:
 
 
 @router.post("/policies/reload", dependencies=[scope("policy")])
-async def reload_policies(services: ServicesDep) -> PolicyList:
+async def reload_policies(services: ServicesDep, caller: CallerDep) -> PolicyList:
     """Read the policy files again; with a mistake in any of them, those in force stay."""
+    before = services.keeper.policies.version
     try:
-        return _all(services.reload_policies())
+        fresh = services.reload_policies()
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
+    entry = AuditEntry("policies reloaded", "", caller, "", {"before": before, "after": fresh.version})
+    await services.store.commit(Writes(audit=((services.keeper.clock.now(), entry),)))
+    return _all(fresh)
 
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))

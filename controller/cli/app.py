@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from controller.cli import backup as backup_commands
-from controller.cli import broker, commands, devices, policies, quarantine, records, tokens, updates
+from controller.cli import broker, commands, devices, policies, quarantine, records, records_chain, tokens, updates
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.output import say
@@ -49,7 +49,7 @@ for name, noun in (
     ("quarantine", quarantine.app),
     ("command", commands.app),
     ("policy", policies.app),
-    ("audit", records.audit),
+    ("audit", records_chain.audit),
     ("dead-letters", records.letters),
     ("broker", broker.app),
     ("update", updates.app),

@@ -1,5 +1,7 @@
 """The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure."""
 
+from typing import Any
+
 from controller.domain import commands, contain, respond, told
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
@@ -43,8 +45,10 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.OperatorCommanded():
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
         case ev.OperatorLabelled():
+            before = {"device_class": draft.device.device_class, "tags": list(draft.device.tags)}
             draft.update(device_class=event.device_class, tags=event.tags)
-            draft.record("labelled", event.by, device_class=event.device_class, tags=list(event.tags))
+            after: dict[str, Any] = {"device_class": event.device_class, "tags": list(event.tags)}
+            draft.record("labelled", event.by, **after, before=before)
         case ev.CommandDelivered():
             draft.record("command sent", command_id=event.command_id)
         case _:

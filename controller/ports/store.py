@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope
@@ -137,6 +138,14 @@ class Store(Protocol):
         newest_first: bool = True,
     ) -> Sequence[Audited]:
         """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
+        ...
+
+    async def audit_head(self) -> Head:
+        """The end of the record's chain, to be noted elsewhere."""
+        ...
+
+    async def check_audit(self, noted: Head | None = None) -> Checked:
+        """Look at every row of the record; `noted` is a head that has to be in it."""
         ...
 
     async def commands(

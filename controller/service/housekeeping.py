@@ -36,10 +36,13 @@ class Housekeeping:
         """One look; whether the store took it."""
         try:
             rows = await self._store.prune()
+            head = await self._store.audit_head()
         except StoreError as e:
             self._log("cannot prune the store", {"error": str(e)})
             return False
         self.pruned += rows
         self.last_round = self._clock.now()
         self._log("store pruned", {"rows": rows})
+        # In the log of another machine it shows an end that was cut off, or a record that was written anew.
+        self._log("head of the record", {"head": str(head)})
         return True

@@ -1,12 +1,13 @@
 """What a commit writes, worked out before the writer's turn comes: statements with their rows, and how much it is."""
 
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
 from controller.adapters.sqlite import codec
+from controller.adapters.sqlite.chain import Line, append
 from controller.adapters.sqlite.dead import DeadBook
 from controller.ports.store import DeadLetter, Writes
 
@@ -27,7 +28,6 @@ def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
 _SEEN: Final = "UPDATE devices SET last_seen = ?, stale = 0, report_seq = ?, reported_at = ? WHERE device_id = ?"
 _REPORT: Final = _upsert("reports", ("device_id", "digest", "at", "body"), "device_id")
-_AUDIT: Final = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 # An effect that is asked for twice is the same effect.
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"
 _DONE: Final = "DELETE FROM outbox WHERE effect_id = ?"
@@ -56,14 +56,14 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
         StoreError: a value that cannot be kept.
     """
     audit = [
-        (at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
+        Line(at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
         for at, one in writes.audit
     ]
+    chained = [(line, line.body) for line in audit]
     batches: tuple[tuple[str, list[Row]], ...] = (
         (_DEVICE, [codec.device_row(device) for device in writes.devices]),
         (_SEEN, [(one.last_seen, one.report_seq, one.reported_at, one.device_id) for one in writes.seen]),
         (_REPORT, list(writes.reports)),
-        (_AUDIT, audit),
         (_EFFECT, [codec.effect_row(effect) for effect in writes.effects]),
         (_DONE, [(effect_id,) for effect_id in writes.done]),
         (_COMMAND, [codec.command_row(command) for command in writes.commands]),
@@ -74,8 +74,10 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
     def run(connection: sqlite3.Connection) -> None:
         for statement, rows in wanted:
             connection.executemany(statement, rows)
+        if chained:
+            append(connection, chained)
 
-    everything = [rows for _, rows in wanted]
+    everything: list[Sequence[Row]] = [audit, *(rows for _, rows in wanted)]
     return Work(run, sum(map(len, everything)), _size(chain.from_iterable(everything)))
 
 

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from controller.adapters.sqlite import codec, reader, schema
+from controller.adapters.sqlite import chain, codec, reader, schema
 from controller.adapters.sqlite.backup import copy_to
 from controller.adapters.sqlite.dead import DeadBook
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.rows import Work, work_of
 from controller.adapters.sqlite.writer import Log, Writer
+from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
 from controller.ports.broker import Rules
@@ -24,9 +25,6 @@ T = TypeVar("T")
 _DAY: Final = 86_400.0  # seconds
 _PRUNE_ROWS: Final = 1000  # rows taken away in one go, so that commits pass in between
 _ENDED: Final = ", ".join(f"'{state.value}'" for state in CommandState if state.is_end)
-_PRUNE_AUDIT: Final = (
-    f"DELETE FROM audit WHERE seq IN (SELECT seq FROM audit ORDER BY seq LIMIT {_PRUNE_ROWS}) AND at < ?"  # noqa: S608 - constants
-)
 _PRUNE_COMMANDS: Final = (
     f"DELETE FROM commands WHERE seq IN (SELECT seq FROM commands WHERE state IN ({_ENDED})"  # noqa: S608 - constants
     f" AND updated_at < ? LIMIT {_PRUNE_ROWS})"
@@ -120,7 +118,10 @@ class SqliteStore(Store):
     async def prune(self) -> int:
         """Take away what is older than its time, a little at once; how many rows that were."""
         now = self._now()
-        gone = await self._prune(_PRUNE_AUDIT, now - self._options.audit_days * _DAY)
+        before = now - self._options.audit_days * _DAY
+        gone = 0
+        while rows := await self.write(lambda connection: chain.prune(connection, before, now, _PRUNE_ROWS)):
+            gone += rows
         return gone + await self._prune(_PRUNE_COMMANDS, now - self._options.command_days * _DAY)
 
     async def _prune(self, statement: str, before: float) -> int:
@@ -187,6 +188,14 @@ class SqliteStore(Store):
             newest_first=newest_first,
         )
         return await self._readers.run(query)
+
+    async def audit_head(self) -> Head:
+        """The end of the record's chain."""
+        return await self.read(chain.head)
+
+    async def check_audit(self, noted: Head | None = None) -> Checked:
+        """Look at every row of the record; takes some seconds for a million rows, and holds up no commit."""
+        return await self.read(partial(chain.check, noted=noted))
 
     async def commands(
         self, *, device_id: str | None = None, state: str | None = None, limit: int = 200

@@ -80,6 +80,8 @@ async def test_labels(api: Api) -> None:
     assert (found["device_class"], found["tags"]) == ("lab", [])
     (line,) = await api.world.store.audit(device_id="edge-1", kind="labelled", limit=1)
     assert line.entry.actor == "operator:tests"
+    assert line.entry.detail == {
+        "device_class": "lab", "tags": [], "before": {"device_class": "lab", "tags": ["a/b", "c"]}}  # fmt: skip
     await api.json("PUT", f"{BASE}/edge-1/labels", 422, body={"tags": ["with blank"]})
     await api.json("PUT", f"{BASE}/edge-1/labels", 422, body={"klass": "typo"})
     await api.json("PUT", f"{BASE}/nobody/labels", 404, body={"tags": []})

@@ -1,0 +1,167 @@
+"""The record as a chain: each row carries the digest of the row before it, so that nothing is changed in silence.
+
+A digest is SHA-256 over the digest before it, the row's number and everything the row says. Anybody who can write the
+file can also compute a whole new chain: against that only a digest
+helps that was noted elsewhere (`cordon audit head`).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+DIGEST_BYTES: Final = 32
+GENESIS: Final = bytes(DIGEST_BYTES)  # what the first row of all follows
+PRUNED: Final = "record pruned"  # the kind of the row that says how far the record was taken away
+_SEQ_BYTES: Final = 8
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def body_of(
+    at: float, kind: str, device_id: str, actor: str, case_id: str, *, alert: bool, detail: str | None
+) -> bytes:
+    """What a row says, as bytes that no other row can have; `detail` is the JSON text as it is kept."""
+    return _encode([float(at), kind, device_id, actor, case_id, int(alert), detail]).encode()
+
+
+def digest_after(before: bytes, seq: int, body: bytes) -> bytes:
+    """The digest of row `seq`, which follows a row with the digest `before`."""
+    return hashlib.sha256(before + seq.to_bytes(_SEQ_BYTES, "big", signed=True) + body).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the chain, to be noted where nobody can reach it who can write the store."""
+
+    seq: int
+    digest: bytes
+
+    def __str__(self) -> str:
+        """As it is shown and read back: `SEQ:DIGEST` in hex."""
+        return f"{self.seq}:{self.digest.hex()}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Head":
+        """Read it back.
+
+        Raises:
+            ValueError: another shape.
+        """
+        seq, _, digest = text.strip().partition(":")
+        try:
+            head = cls(int(seq), bytes.fromhex(digest))
+        except ValueError as e:
+            raise ValueError(f"{text!r} is not a head: SEQ:DIGEST, as `cordon audit head` shows it") from e
+        if head.seq < 0 or len(head.digest) != DIGEST_BYTES:
+            raise ValueError(f"{text!r} is not a head: a digest has {2 * DIGEST_BYTES} hex digits")
+        return head
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A row as it is found: its number, what it says, what it claims to follow, and its digest."""
+
+    seq: int
+    body: bytes
+    before: bytes
+    digest: bytes
+    pruned_through: int | None = None  # of a row of the kind `PRUNED`: the last row that was taken away
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What is known of the chain besides its rows.
+
+    Attributes:
+        anchor: the last row that pruning took away.
+        chained_through: rows up to this one are older than the chain; gaps among them mean nothing.
+        counted: the highest number ever given, kept by the database beside the rows.
+        noted: a head that was noted elsewhere.
+    """
+
+    anchor: Head = Head(0, GENESIS)
+    chained_through: int = 0
+    counted: int | None = None
+    noted: Head | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Something that was done to the record; `first` to `last` are the rows concerned."""
+
+    what: str  # changed, removed, inserted, replaced
+    first: int
+    last: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check of the whole chain found; `flaws` may be cut short."""
+
+    rows: int
+    head: Head
+    flaws: tuple[Flaw, ...]
+
+
+def flaws(links: Iterable[Link], bounds: Bounds) -> Iterator[Flaw]:
+    """Everything that is wrong with the rows, which come in the order of their numbers.
+
+    Yields as it goes, so a caller may stop; the rows after a flaw are still checked.
+    """
+    last, sound = bounds.anchor, True
+    pruned_through: int | None = None
+    noted_seen = bounds.noted is None or bounds.noted.seq <= bounds.anchor.seq
+    for link in links:
+        found = _flaw(link, last, bounds, sound_before=sound)
+        if found is not None:
+            yield found
+        sound = digest_after(link.before, link.seq, link.body) == link.digest
+        if bounds.noted is not None and link.seq == bounds.noted.seq:
+            noted_seen = True
+            if link.digest != bounds.noted.digest:
+                yield Flaw("replaced", link.seq, link.seq, f"row {link.seq} is not the one of the head that was noted")
+        if link.pruned_through is not None:
+            pruned_through = link.pruned_through
+        last = Head(link.seq, link.digest)
+    yield from _ends(last, pruned_through, bounds, noted_seen=noted_seen)
+
+
+def _flaw(link: Link, last: Head, bounds: Bounds, *, sound_before: bool) -> Flaw | None:
+    seq = link.seq
+    if len(link.digest) != DIGEST_BYTES or len(link.before) != DIGEST_BYTES:
+        return Flaw("inserted", seq, seq, f"row {seq} was inserted by something else than Cordon: it has no digest")
+    if digest_after(link.before, seq, link.body) != link.digest:
+        return Flaw("changed", seq, seq, f"row {seq} was changed after it was written")
+    gap = seq - last.seq - 1
+    if gap < 0:
+        return Flaw("inserted", seq, seq, f"row {seq} was inserted: its number was given before")
+    if link.before == last.digest:
+        if gap == 0 or seq <= bounds.chained_through:
+            return None
+        return _removed(last.seq + 1, seq - 1)
+    if gap > 0:
+        return _removed(last.seq + 1, seq - 1)
+    if not sound_before:
+        return None  # told already, of the row before
+    if last.seq == bounds.anchor.seq:
+        return Flaw("replaced", seq, seq, f"row {seq}, the first, does not follow what was pruned before it")
+    return Flaw("replaced", last.seq, last.seq, f"row {last.seq} was replaced: row {seq} was written after another one")
+
+
+def _removed(first: int, last: int) -> Flaw:
+    which = f"row {first} was" if first == last else f"rows {first} to {last} were"
+    return Flaw("removed", first, last, f"{which} removed")
+
+
+def _ends(last: Head, pruned_through: int | None, bounds: Bounds, *, noted_seen: bool) -> Iterator[Flaw]:
+    end = max(bounds.counted or 0, 0 if bounds.noted is None or noted_seen else bounds.noted.seq)
+    if end > last.seq:
+        yield _removed(last.seq + 1, end)
+    elif not noted_seen and bounds.noted is not None:
+        yield _removed(bounds.noted.seq, bounds.noted.seq)
+    before_chain = bounds.anchor.seq <= bounds.chained_through and pruned_through is None
+    if bounds.anchor.seq and not before_chain and pruned_through != bounds.anchor.seq:
+        text = f"rows 1 to {bounds.anchor.seq} are gone, and no row says that they were pruned"
+        yield Flaw("removed", 1, bounds.anchor.seq, text)
