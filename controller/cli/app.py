@@ -49,7 +49,7 @@ for name, noun in (
     ("quarantine", quarantine.app),
     ("command", commands.app),
     ("policy", policies.app),
-    ("audit", records_chain.audit),
+    ("audit", records_chain.app),
     ("dead-letters", records.letters),
     ("broker", broker.app),
     ("update", updates.app),

@@ -10,7 +10,7 @@ from controller.cli.client import Client
 from controller.cli.connect import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, note, print_json, say
-from controller.cli.records import audit
+from controller.cli.records import audit as app
 from controller.domain.chain import Checked, Head
 from controller.ports.errors import StoreError
 
@@ -22,7 +22,7 @@ Noted = Annotated[
 ]
 
 
-@audit.command("head")
+@app.command("head")
 @connectable
 def head(client: Callable[[], Client], file: File = None, output: Output = Format.TABLE) -> None:
     """Show the end of the chain, SEQ:DIGEST; note it where the controller cannot reach."""
@@ -36,7 +36,7 @@ def head(client: Callable[[], Client], file: File = None, output: Output = Forma
         say(found["head"])
 
 
-@audit.command("verify")
+@app.command("verify")
 @connectable
 def verify(client: Callable[[], Client], file: File = None, noted: Noted = None, output: Output = Format.TABLE) -> None:
     """Look at every line of the record: exit status 1, with the lines, when something was done to it.
