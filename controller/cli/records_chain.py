@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -10,10 +10,11 @@ from controller.cli.client import Client
 from controller.cli.connect import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, note, print_json, say
-from controller.cli.records import audit as app
+from controller.cli.records import audit
 from controller.domain.chain import Checked, Head
 from controller.ports.errors import StoreError
 
+app: Final = audit  # the whole group, with these two
 File = Annotated[
     Path | None, typer.Option("--file", help="look into this store or backup; needs no controller and trusts none")
 ]
@@ -22,7 +23,7 @@ Noted = Annotated[
 ]
 
 
-@app.command("head")
+@audit.command("head")
 @connectable
 def head(client: Callable[[], Client], file: File = None, output: Output = Format.TABLE) -> None:
     """Show the end of the chain, SEQ:DIGEST; note it where the controller cannot reach."""
@@ -36,7 +37,7 @@ def head(client: Callable[[], Client], file: File = None, output: Output = Forma
         say(found["head"])
 
 
-@app.command("verify")
+@audit.command("verify")
 @connectable
 def verify(client: Callable[[], Client], file: File = None, noted: Noted = None, output: Output = Format.TABLE) -> None:
     """Look at every line of the record: exit status 1, with the lines, when something was done to it.
