@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
+from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import configure_logs, logger_for
 from controller.adapters.mqtt.link import PahoMessages
@@ -86,7 +87,8 @@ async def _build(
     outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
     keeper.forward_effects_to(outbox.put)
     ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings))
-    reconciler = Reconciler(keeper, broker, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
+    tables = EmqxTables(broker.api)
+    reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
     updates, refresher, update_server = update_parts(settings, clock)
     services = Services(
         keeper=keeper,

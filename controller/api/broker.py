@@ -1,13 +1,12 @@
 """The broker: whether its nodes answer, and whether it holds what it should."""
 
-import asyncio
-
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends
 
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import Moment, View, moment
 from controller.api.guard import scope
+from controller.service.drift import Difference, DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
 
@@ -30,7 +29,7 @@ class LinkView(View):
 
 
 class ComparisonView(View):
-    """The comparison of the broker with the store; `repaired` counts since the start, `lacks` is for `cordon init`."""
+    """The comparison with the store; `repaired` counts since the start, `lacks` is for `cordon broker setup`."""
 
     last_pass: Moment | None
     trouble: str
@@ -45,14 +44,28 @@ class BrokerView(View):
 
 
 class DriftView(View):
+    """One difference; without a `device_id` it is one of the broker itself. `node` is where it was seen."""
+
     device_id: str
     what: str
+    node: str
+    state: DriftState
+    detail: str
+    since: Moment | None
+    until: Moment | None
+
+    @classmethod
+    def of(cls, one: Difference) -> "DriftView":
+        """From the book."""
+        fields = {name: getattr(one, name) for name in ("device_id", "what", "node", "state", "detail")}
+        return cls(**fields, since=moment(one.since), until=moment(one.until))
 
 
 class DriftList(View):
-    """What differed and is being put right."""
+    """What differs now, oldest first, and what differed since the start and does not any more, newest first."""
 
     items: tuple[DriftView, ...]
+    closed: tuple[DriftView, ...]
 
 
 def _comparison(services: Services) -> ComparisonView:
@@ -77,11 +90,15 @@ async def show_broker(services: ServicesDep) -> BrokerView:
     )
 
 
+@router.get("/drift", dependencies=[scope("read")])
+async def drift(services: ServicesDep) -> DriftList:
+    """What the last comparisons found, without a new one."""
+    book = services.reconciler.book
+    return DriftList(items=tuple(map(DriftView.of, book.open)), closed=tuple(map(DriftView.of, book.closed)))
+
+
 @router.post("/reconcile", dependencies=[scope("contain"), Depends(writable)])
-async def reconcile(request: Request, services: ServicesDep) -> DriftList:
-    """Compare the broker with the store now, and put right what differs."""
-    lock = request.app.state.reconciling
-    assert isinstance(lock, asyncio.Lock)
-    async with lock:  # two at a time would ask for the same repairs twice
-        found = await services.reconciler.reconcile()
-    return DriftList(items=tuple(DriftView(device_id=one.device_id, what=one.what) for one in found))
+async def reconcile(services: ServicesDep) -> DriftList:
+    """Compare every node of the broker with the store now, and put right what differs where that is safe."""
+    await services.reconciler.reconcile(everywhere=True)
+    return await drift(services)

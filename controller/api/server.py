@@ -1,6 +1,5 @@
 """Builds the HTTP API over the running controller."""
 
-import asyncio
 from typing import Final
 
 from fastapi import APIRouter, FastAPI
@@ -45,7 +44,6 @@ def create_api(services: Services) -> FastAPI:
     app.state.services = services
     app.state.failures = Failures(services.keeper.clock.monotonic)
     app.state.refusals = Refusals(services.store, services.keeper.clock)
-    app.state.reconciling = asyncio.Lock()
     app.state.metrics = Metrics(services)
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:

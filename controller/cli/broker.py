@@ -1,6 +1,6 @@
 """`cordon broker`: whether its nodes answer, and whether it holds what it should."""
 
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -10,7 +10,8 @@ from controller.cli.errors import ExitCode
 from controller.cli.output import Format, Output, ago, note, safe, show
 
 _NODES: Final = ("node", "answers", "detail")
-_DRIFT: Final = ("device", "what differed")
+_DRIFT: Final = ("device", "what differs", "since", "state", "how, or why not", "node")
+_STATES: Final = {"alerted": "not repaired"}
 app = typer.Typer(help="The broker's nodes and what they hold.", no_args_is_help=True)
 
 
@@ -34,8 +35,31 @@ def ping(client: Client, output: Output = Format.TABLE) -> None:
 
 @app.command("drift")
 @connected
-def drift(client: Client, output: Output = Format.TABLE) -> None:
-    """Compare the broker with the store now, and put right what differs."""
-    found = client.call("POST", "/broker/reconcile")["items"]
-    rows = ((one["device_id"] or "(broker)", one["what"]) for one in found)
-    show(output, found, _DRIFT, rows, empty="the broker holds what it should")
+def drift(
+    client: Client,
+    look_only: Annotated[
+        bool, typer.Option("--no-compare", help="show what the running comparisons found, without a new one")
+    ] = False,
+    closed: Annotated[bool, typer.Option("--all", help="also what differed and does not any more")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Compare every node with the store now, put right what differs where that is safe, and show it.
+
+    Exit status 1 while something differs that is left to you: `not repaired`.
+    """
+    found = client.get("/broker/drift") if look_only else client.call("POST", "/broker/reconcile")
+    shown = found["items"] + (found["closed"] if closed else [])
+    rows = (
+        (
+            one["device_id"] or "(broker)",
+            one["what"],
+            ago(one["since"]),
+            _STATES.get(one["state"], one["state"]),
+            one["detail"],
+            one["node"],
+        )
+        for one in shown
+    )
+    show(output, shown if closed else found["items"], _DRIFT, rows, empty="the broker holds what it should")
+    if any(one["state"] == "alerted" for one in found["items"]):
+        raise typer.Exit(ExitCode.FAILED)

@@ -95,6 +95,8 @@ class Change:
     what: str
     before: str
     after: str
+    # Why making it without being asked could do harm; empty where it cannot.
+    danger: str = ""
 
 
 # Called with the rules a client had, before Cordon's are written over them; the store has them once it returns.
@@ -154,6 +156,6 @@ class BrokerControl(Protocol):
         """What the broker lacks for Cordon to work: nothing is written."""
         ...
 
-    async def apply_setup(self, controller_id: str) -> Sequence[Change]:
-        """Make the changes of `plan_setup`; returns those that were made."""
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
+        """Make the changes of `plan_setup`, or only those without danger; returns those that were made."""
         ...

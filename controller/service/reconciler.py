@@ -1,31 +1,33 @@
-"""Makes the broker hold what the store says: mends rows that went missing or were altered."""
+"""Makes the broker hold what the store says: finds rows and settings that went missing or were altered, and mends them.
+
+Each node is read in turn, every one at least once in twice `every`; how many rows each holds is asked in every pass.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.device import Device
-from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
+from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.events import DriftFound
 from controller.domain.policy import Level
-from controller.ports.broker import BAN_MARK, Ban, BrokerControl, Rules, restriction
+from controller.ports.broker import BAN_MARK, Ban, BrokerControl, restriction
+from controller.ports.broker_tables import BrokerTables, TableCounts
 from controller.ports.errors import BrokerError
+from controller.ports.store import Writes
+from controller.service import comparison
+from controller.service.comparison import Compared, ManagedRules, NoManagedRules, Suspect
+from controller.service.drift import Difference, DriftBook, DriftState
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 
-_LEFT_OVER_BAN: Final = "a ban is left over"
 RETRY: Final = 2.0  # seconds after a pass that could not read the broker
+SETTLE: Final = 0.3  # seconds in which tables that were just written reach every node
+_ACTOR: Final = "reconciler"
+_RULES_GONE: Final = frozenset({comparison.RULES_MISSING, comparison.RULES_ALTERED})
+_BY_HAND: Final = "somebody's work would be overwritten: `cordon access apply` writes the template again"
 
 Log = Callable[[str, Mapping[str, object]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """One difference between what should be and what is."""
-
-    device_id: str
-    what: str
 
 
 class Reconciler:
@@ -35,18 +37,30 @@ class Reconciler:
         self,
         keeper: Keeper,
         broker: BrokerControl,
+        tables: BrokerTables,
         outbox: Outbox,
         every: float,
         log: Log,
         controller_id: str = "",
+        *,
+        managed: ManagedRules | None = None,
+        was_set_up: bool = False,
     ) -> None:
+        """`was_set_up`: the broker had all that Cordon needs, so what is missing now was taken away."""
         self._keeper = keeper
         self._broker = broker
+        self._tables = tables
         self._outbox = outbox
         self._every = every
         self._log = log
         self._controller_id = controller_id
-        self._was_set_up = False
+        self._managed = managed or NoManagedRules()
+        self._was_set_up = was_set_up
+        self._turn = 0
+        self._passing = asyncio.Lock()  # two at a time would ask for the same repairs twice
+        # Writes the rules of a device's template again; set by who keeps the templates.
+        self.rewrite: Callable[[str], None] | None = None
+        self.book = DriftBook()
         self.lacks = ""  # what the broker never had for Cordon to work
         self.last_pass: float | None = None  # Unix seconds
         self.trouble = ""
@@ -55,7 +69,7 @@ class Reconciler:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            pause = self._every
+            pause = self._every * min(1.0, 2 / len(self._tables.addresses))
             try:
                 await self.reconcile()
                 self.trouble = ""
@@ -66,82 +80,188 @@ class Reconciler:
                 pause = min(RETRY, self._every)
             await asyncio.sleep(pause)
 
-    async def reconcile(self) -> list[Drift]:
-        """One pass: what differed and was put right, or for the broker itself, what an operator has to do."""
-        settings = await self._compare_setup()
-        bans = {ban.who: ban async for ban in self._broker.bans() if ban.kind == "clientid"}
-        rules = {client: rows async for client, rows in self._broker.client_rules()}
-        found = [
-            (device, drift)
-            for device in list(self._keeper.devices.values())
-            if not self._outbox.is_busy(device.device_id)
-            and (drift := self._drift(device, bans.get(device.device_id), rules.get(device.device_id)))
-        ]
-        self._warn_of_strangers(bans)
-        repaired = []
-        for device, what in found:
-            # Decisions go on while we compare: only what still differs for the present case is mended.
-            present = self._keeper.get(device.device_id)
-            if present is None or present.case != device.case or self._outbox.is_busy(device.device_id):
-                continue
-            await self._repair(present, what)
-            repaired.append(Drift(device.device_id, what))
-        self.last_pass = self._keeper.clock.now()
-        self.repaired += len(repaired)
-        return settings + repaired
+    async def reconcile(self, *, everywhere: bool = False) -> list[Difference]:
+        """One pass over one node, or over all of them: what differs, and what is done about it.
 
-    async def _compare_setup(self) -> list[Drift]:
-        """The rules that all devices and the controller need: put back when they were there, else only told."""
+        Raises:
+            BrokerError: no node could be read.
+        """
+        async with self._passing:
+            settings = await self._compare_setup()
+            unequal = await self._unequal_nodes()
+            read: dict[str, Compared] = await self._read(every_node=everywhere or bool(unequal))
+            found = [*settings, *unequal]
+            repairs: list[tuple[Device, Suspect]] = []
+            seen: set[str] = set()
+            for compared in read.values():
+                found += [self._stranger(ban) for ban in compared.strangers]
+                for suspect in await self._confirmed(compared):
+                    found.append(self._difference(suspect))
+                    if suspect.device.device_id not in seen:
+                        seen.add(suspect.device.device_id)
+                        repairs.append((suspect.device, suspect))
+            now = self._keeper.clock.now()
+            fresh = self.book.note(found, frozenset(read), now)
+            await self._tell(fresh, now)
+            for device, suspect in repairs:
+                await self._repair(device, suspect)
+            self.last_pass = now
+            return found
+
+    async def _read(self, *, every_node: bool) -> dict[str, Compared]:
+        """The tables of the node whose turn it is, or of all; a silent node is passed over while others answer."""
+        bases = self._tables.addresses
+        order = [bases[(self._turn + number) % len(bases)] for number in range(len(bases))]
+        self._turn += 1
+        read: dict[str, Compared] = {}
+        silence: BrokerError | None = None
+        for base in order:
+            try:
+                read[base] = await comparison.compare(
+                    base, self._tables, self._keeper, self._managed.managed(), self._outbox.is_busy
+                )
+            except BrokerError as e:
+                silence = e
+            if read and not every_node:
+                break
+        if not read:
+            assert silence is not None
+            raise silence
+        return read
+
+    async def _confirmed(self, compared: Compared) -> list[Suspect]:
+        suspects = compared.suspects
+        if len(suspects) > comparison.CERTAIN:
+            return list(suspects)
+        confirmed: list[Suspect] = []
+        for one in suspects:
+            what = await comparison.still_differs(
+                one, self._tables, self._keeper, self._managed.managed(), self._outbox.is_busy
+            )
+            if what:
+                confirmed.append(Suspect(one.device, what, one.node))
+        return confirmed
+
+    # Settings of the broker
+
+    async def _compare_setup(self) -> list[Difference]:
+        """What all devices and the controller need: put back when it was there and that is safe, else only told."""
         if not self._controller_id:
             return []
         missing = await self._broker.plan_setup(self._controller_id)
         if not missing:
             self._was_set_up, self.lacks = True, ""
             return []
-        if self._was_set_up:
-            made = await self._broker.apply_setup(self._controller_id)
+        if not self._was_set_up:
+            self.lacks = ", ".join(change.what for change in missing)
+            detail = "it was never set up: run `cordon broker setup --apply`"
+            return [Difference("", f"{change.what}: missing", "", DriftState.ALERTED, detail) for change in missing]
+        told = [
+            Difference("", f"{change.what}: altered", "", DriftState.ALERTED, change.danger)
+            for change in missing
+            if change.danger
+        ]
+        if len(told) < len(missing):
+            made = await self._broker.apply_setup(self._controller_id, safe_only=True)
             self.repaired += len(made)
-            for change in made:
-                self._log("settings put back", {"alert": True, "what": change.what, "before": change.before})
-            return [Drift("", f"{change.what}: was altered, put back") for change in made]
-        lacks = ", ".join(change.what for change in missing)
-        if lacks != self.lacks:
-            self._log("the broker lacks what Cordon needs", {"what": lacks, "mend": "cordon init"})
-        self.lacks = lacks
-        return [Drift("", f"{change.what}: missing, run `cordon init`") for change in missing]
+            detail = "put back as it was set up"
+            told += [Difference("", f"{one.what}: altered", "", DriftState.REPAIRING, detail) for one in made]
+        return told
 
-    def _drift(self, device: Device, ban: Ban | None, rules: Rules | None) -> str:
-        """What is wrong for this device; empty if nothing is."""
-        case = device.case
-        if case is None:
-            if ban is not None and ban.is_ours:
-                return _LEFT_OVER_BAN
-            return "the restriction is left over" if rules == restriction(device.device_id) else ""
-        if rules != restriction(device.device_id):
-            return "the rules of the restriction are missing" if rules is None else "the rules were altered"
-        if case.level is Level.ISOLATED and ban is None:
-            return "the ban is missing"
-        if case.level is Level.RESTRICTED and ban is not None and ban.is_ours:
-            return _LEFT_OVER_BAN
-        return ""
+    async def _unequal_nodes(self) -> list[Difference]:
+        """Nodes whose tables hold other numbers of rows than the rest, asked twice: tables travel for a moment."""
+        bases = self._tables.addresses
+        if len(bases) == 1 or not _differ(await self._counts()):
+            return []
+        await asyncio.sleep(SETTLE)
+        counts = await self._counts()
+        if not _differ(counts):
+            return []
+        texts = [f"{base}: {one.bans} bans, {one.rules} rows of rules" for base, one in counts.items()]
+        detail = "Cordon's own rows are written again; the rest is for whoever made it: " + "; ".join(texts)
+        return [Difference("", "nodes hold different bans or rules", "", DriftState.ALERTED, detail)]
 
-    async def _repair(self, device: Device, what: str) -> None:
+    async def _counts(self) -> dict[str, TableCounts]:
+        bases = self._tables.addresses
+        answers = await asyncio.gather(*(self._tables.counts(base) for base in bases), return_exceptions=True)
+        counts: dict[str, TableCounts] = {}
+        for base, answer in zip(bases, answers, strict=True):
+            if isinstance(answer, TableCounts):
+                counts[base] = answer
+            elif not isinstance(answer, BrokerError):
+                raise answer
+        return counts
+
+    # Rows
+
+    def _difference(self, suspect: Suspect) -> Difference:
+        device_id, what, node = suspect.device.device_id, suspect.what, suspect.node
+        if what == comparison.ACCESS_ALTERED:
+            return Difference(device_id, what, node, DriftState.ALERTED, _BY_HAND)
+        return Difference(device_id, what, node, DriftState.REPAIRING, "asked for again, and read back")
+
+    def _stranger(self, ban: Ban) -> Difference:
+        case = ban.by.removeprefix(BAN_MARK)
+        detail = (
+            f"its mark is Cordon's (case {case}), the store knows no such device: lift it by hand if it is not needed"
+        )
+        return Difference(ban.who, "a ban for a device that is not known here", "", DriftState.ALERTED, detail)
+
+    async def _repair(self, device: Device, suspect: Suspect) -> None:
         """Ask the outbox for the same effect again: it reads back, repeats and records like the first time."""
-        keeper, device_id, case = self._keeper, device.device_id, device.case
+        keeper, device_id, case, what = self._keeper, device.device_id, device.case, suspect.what
+        present = keeper.get(device_id)
+        if present is None or present.case != case or self._outbox.is_busy(device_id):
+            return  # decisions go on while we compare
+        if what == comparison.ACCESS_ALTERED:
+            return
         case_id = "" if case is None else case.case_id
         await keeper.handle(device_id, DriftFound(keeper.new_id(), case_id, what))
+        self.repaired += 1
         effect_id = f"drift-{keeper.new_id()}"
+        if what == comparison.ACCESS_MISSING:
+            if self.rewrite is not None:
+                self.rewrite(device_id)
+            return
+        await self._mend_at_node(suspect)
         if case is None:
             self._outbox.put(ReleaseClient(effect_id, device_id, case_id))
         elif case.level is Level.ISOLATED:
             self._outbox.put(IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason))
-        elif what == _LEFT_OVER_BAN:
+        elif what == comparison.BAN_LEFT:
             self._outbox.put(EndIsolation(effect_id, device_id, case_id))
         else:
             self._outbox.put(RestrictClient(effect_id, device_id, case_id, False))
 
-    def _warn_of_strangers(self, bans: Mapping[str, Ban]) -> None:
-        for who, ban in bans.items():
-            if ban.is_ours and self._keeper.get(who) is None:
-                case = ban.by.removeprefix(BAN_MARK)
-                self._log("a ban of ours for a device we do not know: left alone", {"device": who, "case": case})
+    async def _mend_at_node(self, suspect: Suspect) -> None:
+        """Where only this node lacks the rules, an effect that asks another one finds nothing to write."""
+        device_id = suspect.device.device_id
+        if suspect.what not in _RULES_GONE or len(self._tables.addresses) == 1:
+            return
+        wanted = restriction(device_id)
+        for base in self._tables.addresses:
+            try:
+                if base != suspect.node and await self._tables.rules_of(base, device_id) == wanted:
+                    await self._tables.write_rules(suspect.node, device_id, wanted)
+                    return
+            except BrokerError as e:
+                self._log("a node could not be mended by itself", {"node": base, "error": str(e)})
+
+    async def _tell(self, fresh: list[Difference], now: float) -> None:
+        """What the record of no device has: differences of the broker itself, and those that are only alerted."""
+        told = [one for one in fresh if not one.device_id or one.state is DriftState.ALERTED]
+        if not told:
+            return
+        entries: list[tuple[float, AuditEntry]] = []
+        for one in told:
+            detail: dict[str, object] = {"what": one.what, "state": one.state.value, "detail": one.detail}
+            self._log("drift found", {"alert": True, "device": one.device_id, **detail})
+            known = one.device_id if self._keeper.get(one.device_id) is not None else ""
+            if not known and one.device_id:
+                detail["device"] = one.device_id
+            entries.append((now, AuditEntry("drift found", known, _ACTOR, detail=detail, alert=True)))
+        await self._keeper.store.commit(Writes(audit=tuple(entries)))
+
+
+def _differ(counts: Mapping[str, TableCounts]) -> bool:
+    return len({(one.bans, one.rules) for one in counts.values()}) > 1

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Self
 
 from controller.standin.api import authn, banned, clients, cluster, publish, rules
+from controller.standin.api.own import own_routes
 from controller.standin.api.serving import HttpConnection
-from controller.standin.api.web import Api, Context, Request, Response, Route, as_json
+from controller.standin.api.web import Api, Context, Route
 from controller.standin.connection import Connection
 from controller.standin.limits import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS
 from controller.standin.options import StandInOptions
@@ -206,16 +207,8 @@ class StandIn:
         self._sweeper = asyncio.get_running_loop().call_later(BAN_SWEEP_SECONDS, self._sweep)
 
     def _own_routes(self) -> tuple[Route, ...]:
-        """Paths outside `/api/v5` that EMQX does not have, to kill nodes of a stand-in process."""
-        return (Route("/standin/kill/:node", {"POST": self._kill_over_http}),)
-
-    def _kill_over_http(self, _context: Context, request: Request) -> Response:
-        name = request.bindings["node"]
-        if name not in self._nodes:
-            return as_json(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
-        # after the answer is written, for the node may be the one that answers
-        asyncio.get_running_loop().call_later(0.01, self.kill_node, name)
-        return Response(202)
+        """Paths outside `/api/v5` that EMQX does not have: what only befalls real nodes is brought about by them."""
+        return own_routes(self.kill_node, self._nodes.__contains__)
 
 
 def _port(ports: tuple[int, ...], number: int) -> int:

@@ -40,6 +40,8 @@ class NodeState:
     mqtt: tuple[str, int] | None = None
     tls: tuple[str, int] | None = None
     api: tuple[str, int] | None = None
+    # Rows of the shared tables that this node does not show, as one that missed them: (table, owner).
+    hidden: set[tuple[str, str]] = field(default_factory=set)
 
 
 @dataclass(slots=True)

@@ -8,8 +8,10 @@ from typing import Final
 
 import httpx
 
+from controller.adapters.emqx.broker import EmqxBroker
 from controller.adapters.emqx.rows import RuleRow
-from controller.ports.broker import BrokerControl, restriction
+from controller.adapters.emqx.tables import EmqxTables
+from controller.ports.broker import restriction
 from controller.service.enforcer import Enforcer
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
@@ -120,7 +122,7 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def site(path: Path, broker: BrokerControl) -> AsyncIterator[Site]:
+async def site(path: Path, broker: EmqxBroker) -> AsyncIterator[Site]:
     """A controller on the store at `path` with this broker; the same path again is a restart."""
     async with world(path) as place:
 
@@ -131,4 +133,4 @@ async def site(path: Path, broker: BrokerControl) -> AsyncIterator[Site]:
         outbox = Outbox(place.keeper, enforcer, log, lambda: 0.0)
         place.keeper.forward_effects_to(outbox.put)
         await outbox.resume()
-        yield Site(place, outbox, Reconciler(place.keeper, broker, outbox, 0.2, log))
+        yield Site(place, outbox, Reconciler(place.keeper, broker, EmqxTables(broker.api), outbox, 0.2, log))

@@ -73,6 +73,12 @@ class StandInProcess:
         )
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
+    def hide(self, node: int, **rows: Sequence[str]) -> None:
+        """Let a node's API show none of these rows (`bans`, `clients`, `users`), as if it had missed them."""
+        url = f"{self.api_urls[node]}/standin/hide/{quote(self.names[node], safe='')}"
+        answer = httpx.post(url, json=rows, auth=(self.key, self.secret), timeout=5, trust_env=False)
+        assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
+
     def __enter__(self) -> Self:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=root)

@@ -9,6 +9,7 @@ from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
 from controller.domain.policy import Level, PolicySet, Remedy, Response
 from controller.ports.broker import Ban, Change, Grade, KeepRules, Proof, Rules, Step, restriction
+from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.messages import Incoming, LinkState
 from controller.service.enforcer import Enforcer
@@ -129,10 +130,59 @@ class MemoryBroker:
         del controller_id
         return self.lacks
 
-    async def apply_setup(self, controller_id: str) -> Sequence[Change]:
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
         del controller_id
-        made, self.lacks = self.lacks, []
+        made = [change for change in self.lacks if not (safe_only and change.danger)]
+        self.lacks = [change for change in self.lacks if change not in made]
         return made
+
+
+@dataclass(slots=True)
+class MemoryTables:
+    """The tables of a `MemoryBroker` as its nodes list them; `missing` and `skipped` name rows a node lacks.
+
+    `skipped` rows are only left out of listings, as by a page that moved while it was read.
+    """
+
+    broker: MemoryBroker
+    addresses: tuple[str, ...] = ("memory",)
+    missing: dict[str, set[str]] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+
+    def _lacks(self, node: str, client_id: str) -> bool:
+        return client_id in self.missing.get(node, set())
+
+    async def bans(self, node: str, wanted: Wanted) -> AsyncIterator[Ban]:
+        async for ban in self.broker.bans():
+            if ban.kind != "clientid" or self._lacks(node, ban.who) or ban.who in self.skipped:
+                continue
+            if ban.is_ours or wanted(ban.who):
+                yield ban
+
+    async def rules(self, node: str, wanted: Wanted) -> AsyncIterator[tuple[str, Rules]]:
+        async for client_id, rules in self.broker.client_rules():
+            if wanted(client_id) and not self._lacks(node, client_id) and client_id not in self.skipped:
+                yield client_id, rules
+
+    async def counts(self, node: str) -> TableCounts:
+        held = (self.broker.bans_held, self.broker.rules_held)
+        bans, rules = (sum(not self._lacks(node, one) for one in table) for table in held)
+        return TableCounts(bans, rules)
+
+    async def ban_of(self, node: str, client_id: str) -> Ban | None:
+        return None if self._lacks(node, client_id) else self.broker.bans_held.get(client_id)
+
+    async def rules_of(self, node: str, client_id: str) -> Rules | None:
+        return None if self._lacks(node, client_id) else self.broker.rules_held.get(client_id)
+
+    async def write_rules(self, node: str, client_id: str, rules: Rules) -> None:
+        self.broker.calls.append(f"write rules {client_id} at {node}")
+        self.missing.get(node, set()).discard(client_id)
+        self.broker.rules_held[client_id] = rules
+
+    async def write_ban(self, node: str, ban: Ban) -> None:
+        self.missing.get(node, set()).discard(ban.who)
+        self.broker.bans_held.setdefault(ban.who, ban)
 
 
 @dataclass(slots=True)
@@ -179,6 +229,7 @@ class World:
 
     clock: TestClock
     broker: MemoryBroker
+    tables: MemoryTables
     link: MemoryLink
     store: SqliteStore
     keeper: Keeper
@@ -214,6 +265,7 @@ async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bo
     store = await open_store(path, now=clock.now, log=log)
     try:
         broker, link = MemoryBroker(clock), MemoryLink()
+        tables = MemoryTables(broker)
         keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds())
         keeper.load(await store.devices())
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
@@ -221,9 +273,9 @@ async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bo
         keeper.forward_effects_to(outbox.put)
         await outbox.resume()
         yield World(
-            clock, broker, link, store, keeper, enforcer, outbox,
+            clock, broker, tables, link, store, keeper, enforcer, outbox,
             Ingest(link, keeper, log), Timers(keeper, 300.0),
-            Reconciler(keeper, broker, outbox, 5.0, log, controller_id="cordon-controller"), logged,
+            Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged,
         )  # fmt: skip
     finally:
         await store.close()

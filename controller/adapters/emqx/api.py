@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence, Sized
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import quote
@@ -20,7 +20,8 @@ PAGE_ROWS: Final = 1000
 MAX_PAGES: Final = 10_000
 UNSUBSCRIBE_AT_ONCE: Final = 500  # topics in one request
 _SOURCES: Final = "/authorization/sources"
-_RULES: Final = f"{_SOURCES}/{rows.DATABASE}/rules"
+RULES_PATH: Final = f"{_SOURCES}/{rows.DATABASE}/rules"
+_RULES: Final = RULES_PATH
 _CLIENT_ID: Final = re.compile(DEVICE_ID_PATTERN)
 
 T = TypeVar("T")
@@ -153,8 +154,12 @@ class EmqxApi:
 
     async def rules(self, client_id: str) -> Rules:
         """The client's own rules; none if it has none."""
+        return await self.rules_or_none(client_id) or ()
+
+    async def rules_or_none(self, client_id: str) -> Rules | None:
+        """The client's own rules; `None` if there is no row, which an empty one is not."""
         answer = await self._maybe("GET", f"{_RULES}/clients/{segment(client_id)}", "read rules")
-        return () if answer is None else rows.rules_of(_read(rows.ClientRulesRow, answer))
+        return None if answer is None else rows.rules_of(_read(rows.ClientRulesRow, answer))
 
     async def write_rules(self, client_id: str, rules: Rules) -> None:
         """Make these the client's own rules, whatever it had."""
@@ -251,6 +256,34 @@ class EmqxApi:
 
     # How a call is made
 
+    async def ask(
+        self,
+        method: Method,
+        path: str,
+        what: str,
+        *,
+        query: dict[str, str | int] | None = None,
+        body: object = None,
+        repeat: bool = True,
+    ) -> Answer:
+        """Any call, for the parts of the API that only one module needs."""
+        return await self._call(method, path, what, query=query, body=body, repeat=repeat)
+
+    async def pages(self, path: str, what: str, size: int) -> AsyncIterator[list[Any]]:
+        """The pages of a listing as plain JSON, for those who take only some rows apart."""
+        for page in range(1, MAX_PAGES + 1):
+            answer = await self._call("GET", path, what, query={"page": page, "limit": size})
+            content = _read(rows.Page[Any], answer)
+            yield list(content.data)
+            if _is_last(content.data, content.meta, page, size):
+                return
+        raise BrokerAnswerError(f"{path}: more than {MAX_PAGES} pages")
+
+    async def count(self, path: str) -> int | None:
+        """How many rows a listing has, where it tells."""
+        answer = await self._call("GET", path, "count rows", query={"page": 1, "limit": 1})
+        return _read(rows.Page[Any], answer).meta.count
+
     async def _call(
         self,
         method: Method,
@@ -287,17 +320,17 @@ class EmqxApi:
             content = _read(rows.Page[model], answer)  # type: ignore[valid-type]  # a model chosen at run time
             for row in content.data:
                 yield row
-            if _is_last(content.data, content.meta, page):
+            if _is_last(content.data, content.meta, page, PAGE_ROWS):
                 return
         raise BrokerAnswerError(f"{path}: more than {MAX_PAGES} pages")
 
 
-def _is_last(data: Iterable[object], meta: rows.Meta, page: int) -> bool:
-    if not tuple(data):
+def _is_last(data: Sized, meta: rows.Meta, page: int, size: int) -> bool:
+    if not data:
         return True
     if meta.hasnext is not None:
         return not meta.hasnext
-    return meta.count is not None and page * PAGE_ROWS >= meta.count
+    return meta.count is not None and page * size >= meta.count
 
 
 @cache

@@ -70,9 +70,10 @@ class EmqxBroker(BrokerControl):
         """See the port."""
         return [todo.change for todo in wiring.plan(await self.snapshot(controller_id))]
 
-    async def apply_setup(self, controller_id: str) -> Sequence[Change]:
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
         """See the port."""
-        return await wiring.apply(self.api, wiring.plan(await self.snapshot(controller_id)))
+        todos = wiring.plan(await self.snapshot(controller_id))
+        return await wiring.apply(self.api, tuple(one for one in todos if not (safe_only and one.change.danger)))
 
     async def snapshot(self, controller_id: str) -> SetupSnapshot:
         """The settings that setup may change, as they are now."""

@@ -102,6 +102,7 @@ def create(context: Context, request: Request) -> Response:
         raise bad_request(str(error)) from error
     at = int(now) if given["at"] is None else given["at"]
     until = given["until"]
+    context.node.hidden.discard(("bans", who))
     if until is not None and until <= int(now):
         raise bad_request(_expired_text(at, until))
     if len(state.bans) >= MAX_BANS:
@@ -149,14 +150,15 @@ def listing(context: Context, request: Request) -> Response:
             found = bans.look_up(kind, normalise(kind, who))
         except BadBanError as error:
             raise bad_request(str(error)) from error
-        rows = [] if found is None else [found]
+        rows = [] if found is None or ("bans", found.who) in context.node.hidden else [found]
         meta = {**page.meta(len(rows)), "hasnext": False}
         return as_json(200, {"data": [row(b) for b in rows], "meta": meta})
     if like:
         rows = _search(bans.rows(), *like[0])
         meta = page.meta(len(rows), counted=False)
         return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": meta})
-    rows = bans.rows()
+    hidden = context.node.hidden
+    rows = [b for b in bans.rows() if not hidden or ("bans", b.who) not in hidden]
     return as_json(200, {"data": [row(b) for b in page.cut(rows)], "meta": page.meta(len(rows), hasnext=False)})
 
 

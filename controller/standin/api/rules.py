@@ -99,7 +99,10 @@ class _Owners:
         page = page_of(request)
         like = request.first(f"like_{self.key}")
         table = self.table(context.registry.state.rules)
-        found = [(o, r) for o, r in table.items() if like is None or like in o]
+        hidden = context.node.hidden
+        found = list(table.items())
+        if like is not None or hidden:
+            found = [(o, r) for o, r in found if (like is None or like in o) and (self.key, o) not in hidden]
         rows = [self.row(o, r) for o, r in page.cut(found)]
         return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
 
@@ -122,7 +125,7 @@ class _Owners:
         _source_present(context)
         owner = request.bindings[self.key]
         rules = self.table(context.registry.state.rules).get(owner)
-        if rules is None:
+        if rules is None or (self.key, owner) in context.node.hidden:
             raise ApiError(404, "NOT_FOUND", "Not Found")
         return as_json(200, self.row(owner, rules))
 
@@ -135,6 +138,7 @@ class _Owners:
         if len(given["rules"]) > MAX_RULES_PER_OWNER:
             raise bad_request("The rules length exceeds the maximum limit.")
         table = self.table(context.registry.state.rules)
+        context.node.hidden.discard((self.key, owner))
         if owner not in table:
             _room(table, 1)
         table[owner] = given["rules"]

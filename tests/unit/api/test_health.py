@@ -72,9 +72,13 @@ async def test_broker_ping_and_comparison(api: Api) -> None:
     await api.world.drain()
     api.world.broker.rules_held.clear()
     found = await api.json("POST", "/api/v1/broker/reconcile")
-    assert found["items"] == [{"device_id": "edge-1", "what": "the rules of the restriction are missing"}]
+    (item,) = found["items"]
+    assert (item["device_id"], item["state"]) == ("edge-1", "repairing")
+    assert item["what"] == "the rules of the restriction are missing"
     await api.world.drain()
     assert (await api.json("POST", "/api/v1/broker/reconcile"))["items"] == []
+    known = await api.json("GET", "/api/v1/broker/drift")
+    assert [one["state"] for one in known["closed"]] == ["repaired"]
     status = await api.json("GET", "/api/v1/broker")
     assert status["nodes"] == [{"url": "memory", "answers": True, "detail": "5.8.9"}]
     assert status["comparison"] == {"last_pass": "2027-01-15T08:00:00.000Z", "trouble": "", "lacks": "", "repaired": 1}
@@ -98,7 +102,8 @@ async def test_a_broker_that_does_not_answer_is_told(api: Api) -> None:
 async def test_errors_of_the_ports_are_told_as_they_are(
     api: Api, monkeypatch: pytest.MonkeyPatch, error: ControllerError, status: int, code: str
 ) -> None:
-    async def fail() -> None:
+    async def fail(*, everywhere: bool) -> None:
+        assert everywhere
         raise error
 
     monkeypatch.setattr(api.world.reconciler, "reconcile", fail)

@@ -1,8 +1,11 @@
 """The broker is made to hold what the store says; what is not ours is left alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from controller.ports.broker import AccessRule, Ban, Change, restriction
+from controller.service.comparison import CERTAIN
+from controller.service.drift import DriftState
 from tests.support.reports import full, incoming
 from tests.support.world import START, World, world
 
@@ -65,9 +68,14 @@ async def test_strangers_are_left_alone(tmp_path: Path) -> None:
         }
         place.broker.bans_held = dict(foreign)
         place.broker.rules_held["edge-1"] = (AccessRule("a/#", "deny", "all"),)
-        assert await place.reconciler.reconcile() == []
+        (stranger,) = await place.reconciler.reconcile()
+        assert (stranger.device_id, stranger.state) == ("edge-9", DriftState.ALERTED)
         assert place.broker.bans_held == foreign
-        assert any("do not know" in event for event, _ in place.logged)
+        assert place.broker.rules_held["edge-1"] == (AccessRule("a/#", "deny", "all"),)
+        await place.reconciler.reconcile()
+        (line,) = await place.store.audit(kind="drift found")
+        assert line.entry.detail is not None
+        assert line.entry.detail["device"] == "edge-9", "told once, not in every pass"
 
 
 async def test_what_is_under_way_is_no_drift(tmp_path: Path) -> None:
@@ -81,8 +89,20 @@ async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
         assert await place.reconciler.reconcile() == []
         place.broker.lacks = [Change("rules for all", "none", "three")]
         (drift,) = await place.reconciler.reconcile()
-        assert (drift.device_id, drift.what) == ("", "rules for all: was altered, put back")
+        assert (drift.device_id, drift.what, drift.state) == ("", "rules for all: altered", DriftState.REPAIRING)
         assert await place.reconciler.reconcile() == []
+        assert [one.state for one in place.reconciler.book.closed] == [DriftState.REPAIRED]
+
+
+async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.reconciler.reconcile()
+        place.broker.lacks = [Change("no_match", "allow", "deny", danger="cuts off who has no rules")]
+        for _ in range(2):
+            (drift,) = await place.reconciler.reconcile()
+            assert (drift.state, drift.detail) == (DriftState.ALERTED, "cuts off who has no rules")
+        assert len(await place.store.audit(kind="drift found", alerts_only=True)) == 1
+        assert place.reconciler.book.alerted == 1
 
 
 async def test_settings_that_never_were_there_are_an_operators_business(tmp_path: Path) -> None:
@@ -90,6 +110,67 @@ async def test_settings_that_never_were_there_are_an_operators_business(tmp_path
         place.broker.lacks = [Change("rules for all", "none", "three")]
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
-            assert drift.what == "rules for all: missing, run `cordon init`"
+            assert (drift.what, drift.state) == ("rules for all: missing", DriftState.ALERTED)
+            assert "cordon broker setup --apply" in drift.detail
         assert place.reconciler.lacks == "rules for all"
-        assert [event for event, _ in place.logged].count("the broker lacks what Cordon needs") == 1
+        assert [event for event, _ in place.logged].count("drift found") == 1
+
+
+async def test_a_ban_whose_end_was_changed_is_replaced(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await contained(place, 2375)
+        place.broker.bans_held["edge-1"] = replace(place.broker.bans_held["edge-1"], until=START + 5)
+        (drift,) = await place.reconciler.reconcile()
+        assert drift.what == "the ban ends at another time"
+        place.clock.at += 6
+        (drift,) = [one for one in await place.reconciler.reconcile() if one.device_id] or [drift]
+        await place.drain()
+        assert "isolate edge-1" in place.broker.calls[-3:] or place.broker.calls.count("isolate edge-1") == 2
+
+
+async def test_a_row_that_a_page_skipped_is_no_drift(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await contained(place, 2375)
+        place.tables.skipped = {"edge-1"}
+        assert await place.reconciler.reconcile() == []
+        assert "drift found" not in await place.audited("edge-1")
+
+
+async def test_a_node_that_joined_empty_is_told_and_mended_through_itself(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await contained(place, 23)
+        place.tables.addresses = ("one", "two", "three")
+        place.tables.missing = {"three": {"edge-1"}}
+        found = await place.reconciler.reconcile()
+        assert [(one.device_id, one.what, one.node) for one in found] == [
+            ("", "nodes hold different bans or rules", ""),
+            ("edge-1", "the rules of the restriction are missing", "three"),
+        ]
+        assert "three: 0 bans, 0 rows of rules" in found[0].detail
+        assert "write rules edge-1 at three" in place.broker.calls
+        await place.drain()
+        assert await place.reconciler.reconcile(everywhere=True) == []
+        assert {one.state for one in place.reconciler.book.closed} == {DriftState.GONE, DriftState.REPAIRED}
+
+
+async def test_every_node_has_its_turn(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await contained(place, 23)
+        place.tables.addresses = ("one", "two", "three")
+        place.broker.rules_held["edge-2"] = ()  # so that the counts are equal and only the contents differ
+        place.tables.missing = {"one": {"edge-2"}, "two": {"edge-2"}, "three": {"edge-1"}}
+        seen = [await place.reconciler.reconcile() for _ in range(3)]
+        assert [[one.node for one in found] for found in seen] == [[], [], ["three"]]
+
+
+async def test_many_rows_lost_at_once_are_asked_for_without_reading_each_again(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        many = CERTAIN + 50
+        reports = [incoming(f"edge-{n}", full(f"edge-{n}", 1, 23)) for n in range(many)]
+        await place.ingest.take(reports)
+        await place.drain()
+        place.broker.rules_held.clear()
+        assert len(await place.reconciler.reconcile()) == many
+        await place.drain()
+        assert len(place.broker.rules_held) == many
+        assert await place.reconciler.reconcile() == []
