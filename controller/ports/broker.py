@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
+from controller.domain.containment_plan import Goal
 from schemas.topics import down_branch, up_branch
 
 # How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
@@ -99,8 +100,64 @@ class Change:
     danger: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSubscription:
+    """A subscription that a restriction cut, as the broker listed it; `session` names the session it belonged to."""
+
+    topic: str
+    qos: int = 0
+    nl: int = 0
+    rap: int = 0
+    rh: int = 0
+    session: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCall:
+    """A call as it will be made; what is not known beforehand stands in `<angle brackets>`."""
+
+    method: str
+    path: str
+    body: object = None
+    where: str = ""  # "one node", "each node"
+    only: str = ""  # in which case it is made, empty: always
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """A stage of a plan for an operator's eyes: acts, then reads that prove them, then what is repeated until they do.
+
+    `gated`: nothing of it is done while something before it is missing.
+    """
+
+    acts: tuple[tuple[str, tuple[PlannedCall, ...]], ...]
+    looks: tuple[tuple[str, tuple[PlannedCall, ...]], ...]
+    repeated: tuple[str, ...]
+    gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a plan is asked for: the goal and all that shapes its calls."""
+
+    goal: Goal
+    case: str = "<case>"
+    reason: str = ""
+    until: float | None = None
+    kick: bool = False
+    clear_retained: bool = False
+    kept: Rules = ()
+    subscriptions: tuple[KeptSubscription, ...] = ()
+
+
 # Called with the rules a client had, before Cordon's are written over them; the store has them once it returns.
 KeepRules = Callable[[Rules], Awaitable[None]]
+# The same for the subscriptions that are about to be cut.
+KeepSubscriptions = Callable[[tuple[KeptSubscription, ...]], Awaitable[None]]
+
+
+async def keep_no_subscriptions(_subscriptions: tuple[KeptSubscription, ...]) -> None:
+    """For who does not give subscriptions back."""
 
 
 class BrokerControl(Protocol):
@@ -109,26 +166,55 @@ class BrokerControl(Protocol):
     Every method is safe to repeat. Errors are `BrokerError` and its kinds from `controller.ports.errors`.
     """
 
-    async def restrict(self, client_id: str, keep: KeepRules) -> Proof:
-        """Leave the client its own Cordon branch and nothing else, and read that back on every node.
+    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+        """The plan that the methods below carry out for this intent, as calls; nothing is asked of the broker.
 
-        `keep` is called with the rules the client has, unless those already are the ones of a restriction.
-        The session survives (queued commands stay); all other subscriptions are cut, also those of an absent session.
+        Raises:
+            BrokerRefusedError: not a client id that Cordon acts on.
         """
         ...
 
-    async def isolate(self, client_id: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
-        """Ban and disconnect the client, with the restriction below it, and read that back on every node."""
+    async def restrict(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        kick: bool = False,
+    ) -> Proof:
+        """Leave the client its own Cordon branch and nothing else, and read that back on every node.
+
+        `keep` is called with the rules the client has, unless those already are the ones of a restriction,
+        `keep_subscriptions` with those that are about to be cut, also of an absent session. The session survives
+        (queued commands stay) unless `kick` destroys it.
+        """
+        ...
+
+    async def isolate(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
+        """Ban and disconnect the client, with the restriction below it, and read that back on every node.
+
+        `clear_retained` also deletes the retained messages it published, where the broker can list them.
+        """
         ...
 
     async def end_isolation(self, client_id: str) -> Proof:
         """Lift Cordon's ban (never another's); the restriction below it stays and is read back."""
         ...
 
-    async def release(self, client_id: str, kept: Rules) -> Proof:
+    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
         """Lift Cordon's ban and restore `kept` (none: delete the client's rules), and read that back.
 
         Rules that are not the restriction's any more were changed by someone else, and are left as they are.
+        `subscriptions` go back to the session they were cut from, if it still is there.
         """
         ...
 

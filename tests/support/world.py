@@ -5,10 +5,25 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.adapters.emqx.planned import described
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
 from controller.domain.policy import Level, PolicySet, Remedy, Response
-from controller.ports.broker import Ban, Change, Grade, KeepRules, Proof, Rules, Step, restriction
+from controller.ports.broker import (
+    Ban,
+    Change,
+    Grade,
+    Intent,
+    KeepRules,
+    KeepSubscriptions,
+    KeptSubscription,
+    PlannedStage,
+    Proof,
+    Rules,
+    Step,
+    keep_no_subscriptions,
+    restriction,
+)
 from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.messages import Incoming, LinkState
@@ -59,6 +74,7 @@ class MemoryBroker:
     misses: int = 0  # proofs that will not hold
     calls: list[str] = field(default_factory=list)
     lacks: list[Change] = field(default_factory=list)  # what a setup would change
+    options: list[tuple[str, bool]] = field(default_factory=list)  # of each containment
 
     def _call(self, what: str) -> None:
         self.calls.append(what)
@@ -72,14 +88,36 @@ class MemoryBroker:
             return Proof(False, "read back and not there", (step,))
         return Proof(True, "", (step,), cut_at=self.clock.at)
 
-    async def restrict(self, client_id: str, keep: KeepRules) -> Proof:
+    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+        return described(client_id, intent)
+
+    async def restrict(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        kick: bool = False,
+    ) -> Proof:
+        del keep_subscriptions
+        self.options.append(("kick", kick))
         self._call(f"restrict {client_id}")
         if self.rules_held.get(client_id) != restriction(client_id):
             await keep(self.rules_held.get(client_id, ()))
         self.rules_held[client_id] = restriction(client_id)
         return self._proof("restrict")
 
-    async def isolate(self, client_id: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+    async def isolate(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
+        self.options.append(("clear_retained", clear_retained))
         self._call(f"isolate {client_id}")
         ban = Ban("clientid", client_id, f"cordon/{case}", reason, self.clock.at, until)
         self.bans_held.setdefault(client_id, ban)
@@ -93,7 +131,8 @@ class MemoryBroker:
         self._lift(client_id)
         return self._proof("end_isolation")
 
-    async def release(self, client_id: str, kept: Rules) -> Proof:
+    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+        del subscriptions
         self._call(f"release {client_id}")
         self._lift(client_id)
         if self.rules_held.get(client_id) == restriction(client_id):

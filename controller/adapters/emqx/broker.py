@@ -4,16 +4,38 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import controller.adapters.emqx.setup as wiring
-from controller.adapters.emqx import containment, letting_out
 from controller.adapters.emqx.api import EmqxApi
-from controller.adapters.emqx.containment import Scene
+from controller.adapters.emqx.containment import carry_out
 from controller.adapters.emqx.grading import Grading
 from controller.adapters.emqx.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.planned import ban_wish, described
 from controller.adapters.emqx.readback import Nodes
+from controller.adapters.emqx.scene import Scene, Wish
 from controller.adapters.emqx.setup import SetupSnapshot
-from controller.ports.broker import Ban, BrokerControl, Change, Grade, KeepRules, Proof, Rules
+from controller.domain.containment_plan import (
+    Plan,
+    end_of_isolation_plan,
+    isolation_plan,
+    release_plan,
+    restriction_plan,
+)
+from controller.ports.broker import (
+    Ban,
+    BrokerControl,
+    Change,
+    Grade,
+    Intent,
+    KeepRules,
+    KeepSubscriptions,
+    KeptSubscription,
+    PlannedStage,
+    Proof,
+    Rules,
+    keep_no_subscriptions,
+)
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerError
 
@@ -28,21 +50,43 @@ class EmqxBroker(BrokerControl):
         self._nodes = Nodes(clock)
         self._grading = Grading(api, clock)
 
-    async def restrict(self, client_id: str, keep: KeepRules) -> Proof:
+    async def restrict(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        kick: bool = False,
+    ) -> Proof:
         """See the port."""
-        return await containment.restrict(self._scene(client_id), keep)
+        wish = Wish(keep_rules=keep, keep_subscriptions=keep_subscriptions)
+        return await self._carry_out(client_id, restriction_plan(kick=kick), wish)
 
-    async def isolate(self, client_id: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+    async def isolate(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
         """See the port."""
-        return await containment.isolate(self._scene(client_id), keep, case=case, reason=reason, until=until)
+        wish = replace(ban_wish(case, reason, until), keep_rules=keep)
+        return await self._carry_out(client_id, isolation_plan(clear_retained=clear_retained), wish)
 
     async def end_isolation(self, client_id: str) -> Proof:
         """See the port."""
-        return await letting_out.end_isolation(self._scene(client_id))
+        return await self._carry_out(client_id, end_of_isolation_plan(), Wish())
 
-    async def release(self, client_id: str, kept: Rules) -> Proof:
+    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
         """See the port."""
-        return await letting_out.release(self._scene(client_id), kept)
+        return await self._carry_out(client_id, release_plan(), Wish(kept_rules=kept, kept_subscriptions=subscriptions))
+
+    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+        """See the port."""
+        return described(client_id, intent)
 
     async def grade(self, client_id: str) -> Grade:
         """See the port."""
@@ -94,8 +138,8 @@ class EmqxBroker(BrokerControl):
         mine = next((row for row in rows if row.node == name), None)
         return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
 
-    def _scene(self, client_id: str) -> Scene:
-        return Scene.of(self.api, self._nodes, self._clock, client_id)
+    async def _carry_out(self, client_id: str, plan: Plan, wish: Wish) -> Proof:
+        return await carry_out(Scene.of(self.api, self._nodes, self._clock, client_id, wish), plan)
 
 
 @asynccontextmanager

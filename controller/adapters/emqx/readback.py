@@ -120,10 +120,6 @@ async def until_holds(
     return missing
 
 
-async def nothing() -> None:
-    """The repair that only waits."""
-
-
 async def _look(api: EmqxApi, nodes: Nodes, base: str, look: Look) -> _Seen:
     here = api.at(base)
     try:

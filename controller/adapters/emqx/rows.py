@@ -69,6 +69,12 @@ class ClientRulesRow(RulesRow):
     clientid: str
 
 
+class UserRulesRow(RulesRow):
+    """The rules of one user."""
+
+    username: str
+
+
 class BanRow(Row):
     """One ban."""
 
@@ -95,12 +101,24 @@ class ClientRow(Row):
     node: str = ""
     username: str | None = None
     enable_authn: bool | str = True
+    created_at: str = ""  # of the session: tells it from a later one of the same client id
 
 
 class SubscriptionRow(Row):
     """What a session listens to."""
 
     topic: str
+    qos: int = 0
+    nl: int = 0
+    rap: int = 0
+    rh: int = 0
+
+
+class RetainedRow(Row):
+    """A retained message, without its payload."""
+
+    topic: str
+    from_clientid: str = ""
 
 
 class CacheRow(Row):

@@ -7,12 +7,14 @@ import httpx
 import pytest
 
 from controller.adapters.emqx.answers import EmqxConflictError
-from controller.adapters.emqx.api import MAX_PAGES, PAGE_ROWS, EmqxApi, segment
+from controller.adapters.emqx.api import EmqxApi
+from controller.adapters.emqx.calls import segment
 from controller.adapters.emqx.grading import Settings, read_settings
 from controller.adapters.emqx.http import EmqxHttp, HttpLimits
 from controller.adapters.emqx.rows import SourceRow
+from controller.adapters.emqx.sending import MAX_PAGES, PAGE_ROWS
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Ban
+from controller.ports.broker import Ban, KeptSubscription
 from controller.ports.errors import (
     BrokerAnswerError,
     BrokerError,
@@ -63,6 +65,15 @@ CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
     "move_source": (lambda api: api.move_source("file", "front"), False),
     "delete_source": (lambda api: api.delete_source("file"), True),
     "authenticators": (lambda api: api.authenticators(), False),
+    "sessions_of": (lambda api: api.sessions_of("u"), False),
+    "subscribe": (lambda api: api.subscribe("dev", [KeptSubscription("a")]), True),
+    "kick_many": (lambda api: api.kick_many(["dev"]), False),
+    "ban_of_user": (lambda api: api.ban_of("u", "username"), False),
+    "user_rules": (lambda api: api.user_rules("u"), True),
+    "write_user_rules": (lambda api: api.write_user_rules("u", ()), False),
+    "delete_user_rules": (lambda api: api.delete_user_rules("u"), True),
+    "retained_of": (lambda api: api.retained_of("dev"), False),
+    "delete_retained": (lambda api: api.delete_retained("a/b"), True),
     "is_superuser": (lambda api: api.is_superuser("password_based:built_in_database", "u"), True),
     "listeners": (lambda api: api.listeners(), False),
     "listener": (lambda api: api.listener("ssl:default"), True),
@@ -74,6 +85,7 @@ READS = [
     for name in CALLS
     if name
     in {"nodes", "client", "subscriptions", "cache", "bans", "ban_of", "add_ban", "rules", "client_rules"}
+    | {"sessions_of", "ban_of_user", "user_rules", "retained_of"}
     | {"has_user_rules", "sources", "authenticators", "listeners", "listener", "own_name"}
 ]
 ONCE = {"create_database", "publish"}
@@ -175,7 +187,7 @@ async def test_every_page_is_read_and_none_too_many(count: int, pages: int) -> N
 
 
 async def test_a_listing_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.adapters.emqx.api.MAX_PAGES", 3)
+    monkeypatch.setattr("controller.adapters.emqx.sending.MAX_PAGES", 3)
     row = {"clientid": "c", "rules": []}
     api = api_over(lambda _: httpx.Response(200, json={"data": [row], "meta": {"hasnext": True}}))
     with pytest.raises(BrokerAnswerError, match="pages"):

@@ -1,0 +1,104 @@
+"""Each look of a plan: what is read at a node, and what is missing there."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from controller.adapters.emqx.api import EmqxApi
+from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
+from controller.adapters.emqx.rows import DATABASE
+from controller.adapters.emqx.scene import Scene
+from controller.domain.containment_plan import Look
+from controller.ports.broker import Ban
+from controller.ports.errors import BrokerNotFoundError
+
+# Under what the read-back stands in the proof.
+LABELS: Final[Mapping[Look, str]] = {
+    Look.SOURCE: "order of sources read",
+    Look.SUPERUSER: "superuser read",
+    Look.RESTRICTED: "rules read back",
+    Look.RESTORED: "rules read back",
+    Look.QUIET: "subscriptions and cache read back",
+    Look.OUT: "ban and client read back",
+    Look.UNBANNED: "ban read back",
+    Look.NO_RETAINED: "retained messages read back",
+}
+
+
+def in_force(ban: Ban | None, now: float) -> bool:
+    """Whether a row still bans: EMQX lists expired rows for up to a minute."""
+    return ban is not None and (ban.until is None or ban.until > now)
+
+
+async def _source(_scene: Scene, api: EmqxApi) -> list[str]:
+    trouble = consulted(await api.sources())
+    return [trouble] if trouble else []
+
+
+async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
+    """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
+    client = await api.client(scene.client_id)
+    if client is None:
+        return []
+    for link in await api.authenticators():
+        user = scene.client_id if link.user_id_type == "clientid" else client.username
+        if link.enable and link.backend == DATABASE and await api.is_superuser(link.id, user or ""):
+            return ["the client's user is a superuser at EMQX: access rules do not bind it"]
+    return []
+
+
+async def _restricted(scene: Scene, api: EmqxApi) -> list[str]:
+    wanted = restriction(scene.client_id)
+    return [] if await api.rules(scene.client_id) == wanted else ["the rules are not the restriction's"]
+
+
+async def _restored(scene: Scene, api: EmqxApi) -> list[str]:
+    wanted = scene.found.restored
+    return [] if await api.rules(scene.client_id) == wanted else ["the rules are not those that were restored"]
+
+
+async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
+    missing = []
+    if outside(scene.client_id, await api.subscriptions(scene.client_id)):
+        missing.append("subscriptions outside its branch")
+    if wrongly_allowed(scene.client_id, await api.cache(scene.client_id)):
+        missing.append("its cache allows topics outside its branch")
+    return missing
+
+
+async def _out(scene: Scene, api: EmqxApi) -> list[str]:
+    """A node refuses whom its own table bans, before it looks at a password: with nobody in, that is the cut."""
+    missing = []
+    if not in_force(await api.ban_of(scene.client_id), scene.clock.now()):
+        missing.append("no ban in force")
+    client = await api.client(scene.client_id)
+    if client is not None and client.connected:
+        missing.append("the client is connected")
+    elif client is not None and outside(scene.client_id, await api.subscriptions(scene.client_id)):
+        missing.append("its session waits with subscriptions outside its branch")
+    return missing
+
+
+async def _unbanned(scene: Scene, api: EmqxApi) -> list[str]:
+    ban = await api.ban_of(scene.client_id)
+    ours = ban is not None and ban.is_ours and in_force(ban, scene.clock.now())
+    return ["Cordon's ban is still there"] if ours else []
+
+
+async def _no_retained(scene: Scene, api: EmqxApi) -> list[str]:
+    try:
+        left = await api.retained_of(scene.client_id)
+    except BrokerNotFoundError:
+        return []  # said by the act; asking for ever would not make this EMQX able to
+    return [f"{len(left)} retained messages of it are left"] if left else []
+
+
+LOOKS: Final[Mapping[Look, Callable[[Scene, EmqxApi], Awaitable[list[str]]]]] = {
+    Look.SOURCE: _source,
+    Look.SUPERUSER: _superuser,
+    Look.RESTRICTED: _restricted,
+    Look.RESTORED: _restored,
+    Look.QUIET: _quiet,
+    Look.OUT: _out,
+    Look.UNBANNED: _unbanned,
+    Look.NO_RETAINED: _no_retained,
+}
