@@ -24,6 +24,7 @@ class RestrictClient:
     case_id: str
     by_policy: bool
     evidence: Evidence = Evidence.UNASKED
+    kick: bool = False  # destroy the session too, and with it what is queued for the device
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class IsolateClient:
     until: float | None
     reason: str
     evidence: Evidence = Evidence.UNASKED
+    clear_retained: bool = False  # also delete what the device left retained at the broker
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from controller.domain.containment_options import NO_OPTIONS, Options
 from controller.domain.evidence import Evidence
 from controller.domain.findings import Finding
 from controller.domain.policy import Level
@@ -102,6 +103,7 @@ class OperatorContained:
     by: str
     reason: str
     hold: float | None
+    options: Options = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from controller.domain import commands, contain, respond, told
+from controller.domain import commands, contain, containment_options, respond, told
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.draft import Draft, Outcome
@@ -39,6 +39,7 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
     match event:
         case ev.OperatorContained():
             contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
+            containment_options.apply(draft, event.options)
         case ev.OperatorReleased():
             told.dismiss(draft, event.by)
             contain.operator_releases(draft, event.by, event.reason)
@@ -201,6 +202,8 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 case_id=event.case_id,
                 level=event.level.value,
                 seconds=seconds,
+                cut_at=event.cut_at or None,
+                evidence_at=case.evidence_at if case is not None and mine else None,
                 evidence=event.evidence.value,
                 steps=list(event.steps),
             )

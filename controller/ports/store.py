@@ -8,7 +8,7 @@ from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope
-from controller.ports.broker import Rules
+from controller.ports.broker import KeptSubscription, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,18 @@ class Store(Protocol):
         """What `keep_rules` remembered; `None` if nothing was."""
         ...
 
+    async def keep_subscriptions(
+        self, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+    ) -> None:
+        """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
+        ...
+
+    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+        """What `keep_subscriptions` remembered."""
+        ...
+
     async def forget_rules(self, device_id: str, case_id: str) -> None:
-        """The case is over and the rules are back."""
+        """The case is over, and the rules and subscriptions are back."""
         ...
 
     async def audit(

@@ -18,9 +18,10 @@ from controller.domain.effects import (
 )
 from controller.domain.evidence import Evidence
 from controller.domain.policy import Level
-from controller.ports.broker import BrokerControl, Grade, KeepRules, Proof, Rules
+from controller.ports.broker import BrokerControl, Grade, Proof
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
 from controller.ports.messages import Messages
+from controller.service.containing import Containment, level_of
 from controller.service.keeper import Keeper
 from schemas.commands import Command
 from schemas.topics import Down, down
@@ -61,6 +62,7 @@ class Enforcer:
     ) -> None:
         self._keeper = keeper
         self._broker = broker
+        self._containment = Containment(keeper, broker)
         self._messages = messages
         self._sign = sign
         self._accept_claimed = accept_claimed
@@ -69,7 +71,7 @@ class Enforcer:
         """Do what `effect` says, unless a later decision has overtaken it."""
         device = self._keeper.get(effect.device_id)
         if device is None or not is_current(effect, device):
-            await self._overtaken(effect, device)
+            await self._containment.overtaken(effect, device)
             return Done(None)
         if isinstance(effect, SendCommand):
             return await self._send(effect)
@@ -82,33 +84,14 @@ class Enforcer:
         evidence = await self._vouch(effect)
         if not isinstance(evidence, Evidence):
             return evidence
-        keeper = self._keeper
-        proof: Proof
-        level = Level.RESTRICTED
-        match effect:
-            case RestrictClient():
-                proof = await self._broker.restrict(effect.device_id, self._keep(effect))
-            case IsolateClient():
-                level = Level.ISOLATED
-                proof = await self._broker.isolate(
-                    effect.device_id,
-                    self._keep(effect),
-                    case=effect.case_id,
-                    reason=effect.reason,
-                    until=effect.until,
-                )
-            case EndIsolation():
-                proof = await self._broker.end_isolation(effect.device_id)
-            case ReleaseClient():
-                kept = await keeper.store.kept_rules(effect.device_id, effect.case_id)
-                proof = await self._broker.release(effect.device_id, kept or ())
+        proof = await self._containment.carry_out(effect)
         steps = steps_of(proof)
         if not proof.holds:
             return self._troubled(effect, proof.missing, steps)
-        if isinstance(effect, ReleaseClient):
-            await keeper.store.forget_rules(effect.device_id, effect.case_id)
-            return Done(ev.ReleaseProven(keeper.new_id(), effect.case_id, steps))
-        return Done(ev.ContainmentProven(keeper.new_id(), effect.case_id, level, proof.cut_at, steps, evidence))
+        event_id, level = self._keeper.new_id(), level_of(effect)
+        if level is Level.NONE:
+            return Done(ev.ReleaseProven(event_id, effect.case_id, steps))
+        return Done(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
 
     async def _vouch(self, effect: Containing) -> Done | Again | Evidence:
         """Refuse to let a policy contain a device on the word of somebody who may not be that device.
@@ -139,23 +122,6 @@ class Enforcer:
             if ban.kind == "clientid" and ban.who == effect.device_id and ban.is_ours:
                 return True
         return False
-
-    def _keep(self, effect: RestrictClient | IsolateClient) -> KeepRules:
-        async def keep(rules: Rules) -> None:
-            store, now = self._keeper.store, self._keeper.clock.now()
-            await store.keep_rules(effect.device_id, effect.case_id, rules, now)
-
-        return keep
-
-    async def _overtaken(self, effect: Effect, device: Device | None) -> None:
-        """A release that a newer case overtook: the rules kept for the old case belong to the newer one."""
-        if not isinstance(effect, ReleaseClient) or device is None or device.case is None:
-            return
-        store = self._keeper.store
-        kept = await store.kept_rules(effect.device_id, effect.case_id)
-        if kept is not None and device.case.case_id != effect.case_id:
-            await store.keep_rules(effect.device_id, device.case.case_id, kept, self._keeper.clock.now())
-            await store.forget_rules(effect.device_id, effect.case_id)
 
     async def _send(self, effect: SendCommand) -> Done | Again:
         now = self._keeper.clock.now()

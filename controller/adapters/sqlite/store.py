@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from controller.adapters.sqlite import chain, codec, reader, schema
+from controller.adapters.sqlite import chain, codec, kept, reader, schema
 from controller.adapters.sqlite.backup import copy_to
 from controller.adapters.sqlite.dead import DeadBook
 from controller.adapters.sqlite.options import StoreOptions
@@ -16,7 +16,7 @@ from controller.adapters.sqlite.writer import Log, Writer
 from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
-from controller.ports.broker import Rules
+from controller.ports.broker import KeptSubscription, Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, Store, StoreHealth, Token, Writes
 from schemas.commands import CommandState
@@ -101,8 +101,18 @@ class SqliteStore(Store):
         )
 
     async def forget_rules(self, device_id: str, case_id: str) -> None:
-        """The case is over and the rules are back."""
-        await self._execute("DELETE FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id))
+        """The case is over, and the rules and subscriptions are back."""
+        await self.write(partial(kept.forget, device_id=device_id, case_id=case_id))
+
+    async def keep_subscriptions(
+        self, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+    ) -> None:
+        """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
+        await self.write(partial(kept.keep_subscriptions, device_id=device_id, case_id=case_id, cut=cut, at=at))
+
+    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+        """What `keep_subscriptions` remembered."""
+        return await self._readers.run(partial(kept.subscriptions, device_id=device_id, case_id=case_id))
 
     async def put_token(self, token: Token) -> None:
         """Add a token, or replace the one of the same name."""
