@@ -7,12 +7,14 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
+from controller.api.containment import check_options
 from controller.api.context import ServicesDep, writable
 from controller.api.devices import DevicePage
 from controller.api.errors import problems
 from controller.api.fields import Body, DeviceIdPath, Duration, Limit, Offset, Reason, View
 from controller.api.guard import CallerDep, scope
 from controller.api.views import CaseView, DeviceSummary
+from controller.domain.containment_options import Options
 from controller.domain.draft import Outcome
 from controller.domain.durations import parse_duration
 from controller.domain.events import OperatorContained, OperatorReleased
@@ -29,6 +31,8 @@ class Containment(Body):
     level: Literal[Level.RESTRICTED, Level.ISOLATED]
     reason: Reason
     duration: Annotated[Duration | None, Field(alias="for", description="90s, 10m, 2h, 1d")] = None
+    kick: Annotated[bool, Field(description="a restriction also destroys the session")] = False
+    clear_retained: Annotated[bool, Field(description="an isolation also deletes what it left retained")] = False
 
 
 class Release(Body):
@@ -76,7 +80,9 @@ async def contain(
     services.device(device_id)
     hold = None if containment.duration is None else parse_duration(containment.duration)
     event_id = services.keeper.new_id()
-    event = OperatorContained(event_id, containment.level, caller, containment.reason, hold)
+    options = Options(kick=containment.kick, clear_retained=containment.clear_retained)
+    await check_options(services, containment.level, options)
+    event = OperatorContained(event_id, containment.level, caller, containment.reason, hold, options)
     return Decision.of(await services.keeper.handle(device_id, event))
 
 

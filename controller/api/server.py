@@ -8,6 +8,7 @@ from controller.api import (
     audit,
     broker,
     commands,
+    containment,
     dead_letters,
     devices,
     docs,
@@ -27,7 +28,18 @@ from controller.api.refusals import Refusals
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
-_RESOURCES: Final = (devices, quarantine, commands, policies, audit, dead_letters, broker, updates, token_routes)
+_RESOURCES: Final = (
+    devices,
+    quarantine,
+    containment,
+    commands,
+    policies,
+    audit,
+    dead_letters,
+    broker,
+    updates,
+    token_routes,
+)
 
 
 def create_api(services: Services) -> FastAPI:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from controller.cli import containments
 from controller.cli.client import Client, segment
 from controller.cli.connect import connected
 from controller.cli.devices import Device, proven_word
@@ -17,6 +18,8 @@ _COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "r
 NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
+app.command("plan")(containments.plan)
+app.command("receipt")(containments.receipt)
 For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help=f"until the broker was read back, {PATIENCE:.0f}s at most")
@@ -57,11 +60,13 @@ def restrict(
     device: Device,
     reason: Reason,
     duration: For = None,
+    kick: Annotated[bool, typer.Option("--kick", help="destroy its session too: queued commands are lost")] = False,
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
     """Leave a device its own Cordon branch and nothing else, so that it can still be repaired."""
-    _contain(client, device, "restricted", reason, duration, wait=wait, output=output)
+    options = {"kick": True} if kick else {}
+    _contain(client, device, "restricted", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("isolate")
@@ -71,11 +76,15 @@ def isolate(
     device: Device,
     reason: Reason,
     duration: For = None,
+    clear_retained: Annotated[
+        bool, typer.Option("--clear-retained", help="delete the retained messages it published too")
+    ] = False,
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
     """Ban and disconnect a device; when the time is over it steps down to restricted."""
-    _contain(client, device, "isolated", reason, duration, wait=wait, output=output)
+    options = {"clear_retained": True} if clear_retained else {}
+    _contain(client, device, "isolated", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("release")
@@ -87,9 +96,17 @@ def release(client: Client, device: Device, reason: Reason, wait: Wait = True, o
 
 
 def _contain(
-    client: Client, device: str, level: str, reason: str, duration: str | None, *, wait: bool, output: Format
+    client: Client,
+    device: str,
+    level: str,
+    reason: str,
+    duration: str | None,
+    *,
+    wait: bool,
+    output: Format,
+    **options: bool,
 ) -> None:
-    body = {"level": level, "reason": reason, **({} if duration is None else {"for": duration})}
+    body = {"level": level, "reason": reason, **({} if duration is None else {"for": duration}), **options}
     _finish(client, client.call("PUT", f"/quarantine/{segment(device)}", body), wait=wait, output=output)
 
 

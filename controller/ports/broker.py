@@ -226,6 +226,10 @@ class BrokerControl(Protocol):
         """Whether the broker knows a session of this client, connected or not."""
         ...
 
+    async def lists_retained(self) -> bool:
+        """Whether this broker can list retained messages, and so have those of one client deleted."""
+        ...
+
     def bans(self) -> AsyncIterator[Ban]:
         """Every ban, page by page."""
         ...

@@ -74,6 +74,7 @@ class MemoryBroker:
     misses: int = 0  # proofs that will not hold
     calls: list[str] = field(default_factory=list)
     lacks: list[Change] = field(default_factory=list)  # what a setup would change
+    can_list_retained: bool = True
     options: list[tuple[str, bool]] = field(default_factory=list)  # of each containment
 
     def _call(self, what: str) -> None:
@@ -152,6 +153,9 @@ class MemoryBroker:
 
     async def has_session(self, client_id: str) -> bool:
         return client_id not in self.bans_held
+
+    async def lists_retained(self) -> bool:
+        return self.can_list_retained
 
     async def bans(self) -> AsyncIterator[Ban]:
         self._call("bans")

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import controller.adapters.emqx.setup as wiring
+from controller.adapters.emqx import calls
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.containment import carry_out
 from controller.adapters.emqx.grading import Grading
@@ -95,6 +96,10 @@ class EmqxBroker(BrokerControl):
     async def has_session(self, client_id: str) -> bool:
         """See the port."""
         return await self.api.client(client_id) is not None
+
+    async def lists_retained(self) -> bool:
+        """See the port."""
+        return await self.api.maybe(calls.list_retained(limit=1)) is not None
 
     def bans(self) -> AsyncIterator[Ban]:
         """See the port."""

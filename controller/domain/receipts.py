@@ -1,0 +1,137 @@
+"""The receipt of a containment: each call, what was observed on which node, the seconds to the cut. Pure.
+
+It is read off the record, not kept beside it: there is one truth about what was done, and whoever can prove that the
+record was not altered has proved the receipt.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from controller.domain.effects import AuditEntry
+
+OPENED: Final = "contained"
+DECISIONS: Final = frozenset({OPENED, "escalated", "stepped down", "release decided"})
+PROVEN: Final = frozenset({"containment proven", "release proven"})
+TROUBLED: Final = "containment in trouble"
+REFUSED: Final = "containment refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A call and its answer, or, without a call, what was observed at a node."""
+
+    what: str
+    call: str
+    node: str
+    answer: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """A decision and what became of it; times in Unix seconds.
+
+    `seconds`: from the arrival of the report (or from the operator's word) to the cut. `troubles`: what was missing in
+    attempts before, of which the first one's lines are kept. It is closed once the broker was read back.
+    """
+
+    decision: str
+    decided_at: float
+    by: str
+    reason: str
+    level: str = ""
+    evidence_at: float | None = None
+    cut_at: float | None = None
+    proven_at: float | None = None
+    seconds: float | None = None
+    troubles: tuple[str, ...] = ()
+    refused: str = ""
+    lines: tuple[Line, ...] = ()
+    attempted: tuple[Line, ...] = ()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the broker was read back and held what was decided."""
+        return self.proven_at is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """All deeds of one case, oldest first."""
+
+    device_id: str
+    case_id: str
+    deeds: tuple[Deed, ...]
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the last decision was proven: what was decided before it is past."""
+        return bool(self.deeds) and self.deeds[-1].is_closed
+
+
+def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> Receipt:
+    """The receipt of a case from its lines in the record, oldest first, each with its Unix seconds."""
+    deeds: list[Deed] = []
+    for at, entry in lines:
+        if entry.case_id != case_id:
+            continue
+        if entry.kind in DECISIONS:
+            deeds.append(_decided(at, entry))
+        elif deeds:
+            deeds[-1] = _after(deeds[-1], at, entry)
+    return Receipt(device_id, case_id, tuple(deeds))
+
+
+def _decided(at: float, entry: AuditEntry) -> Deed:
+    detail = entry.detail or {}
+    level = {"stepped down": "restricted", "release decided": "none"}.get(entry.kind, _text(detail, "level"))
+    return Deed(entry.kind, at, entry.actor, _text(detail, "reason"), level)
+
+
+def _after(deed: Deed, at: float, entry: AuditEntry) -> Deed:
+    detail = entry.detail or {}
+    if entry.kind in PROVEN:
+        if entry.kind == "containment proven" and _text(detail, "level") != deed.level:
+            return deed  # of the decision before, which was still being carried out
+        lines = _lines(detail)
+        return replace(
+            deed,
+            evidence_at=deed.evidence_at or _number(detail, "evidence_at"),
+            cut_at=deed.cut_at or _number(detail, "cut_at"),
+            seconds=deed.seconds if deed.seconds is not None else _number(detail, "seconds"),
+            proven_at=deed.proven_at if deed.is_closed else at,
+            lines=deed.lines or lines,
+        )
+    if entry.kind == TROUBLED:
+        return replace(
+            deed, troubles=(*deed.troubles, _text(detail, "trouble")), attempted=deed.attempted or _lines(detail)
+        )
+    if entry.kind == REFUSED:
+        return replace(deed, refused=_text(detail, "reason"))
+    return deed
+
+
+def _lines(detail: Mapping[str, Any]) -> tuple[Line, ...]:
+    steps = detail.get("steps") or ()
+    return tuple(
+        Line(
+            _text(one, "what"),
+            _text(one, "call"),
+            _text(one, "node"),
+            _text(one, "answer"),
+            _number(one, "seconds") or 0.0,
+        )
+        for one in steps
+        if isinstance(one, Mapping)
+    )
+
+
+def _text(detail: Mapping[str, Any], name: str) -> str:
+    found = detail.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def _number(detail: Mapping[str, Any], name: str) -> float | None:
+    found = detail.get(name)
+    return float(found) if isinstance(found, int | float) else None
