@@ -26,6 +26,7 @@ from controller.assembly import (
     signer,
     update_parts,
 )
+from controller.assembly_identity import identity_loops, identity_parts
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
 from controller.service.enforcer import Enforcer
@@ -38,6 +39,7 @@ from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
 from controller.service.settings import Settings
 from controller.service.timers import Timers
+from schemas.signing import public_key_text
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -90,6 +92,8 @@ async def _build(
     tables = EmqxTables(broker.api)
     reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
     updates, refresher, update_server = update_parts(settings, clock)
+    keys = (public_key_text(signing_key.public_key()),)
+    identity = await identity_parts(settings, store, keeper, lambda: keys)
     services = Services(
         keeper=keeper,
         store=store,
@@ -103,6 +107,7 @@ async def _build(
         reload_policies=partial(_reload, loader, keeper),
         updates=updates,
         update_refresher=refresher,
+        identity=identity,
     )
     running: _Running = (
         ("link", link),
@@ -113,6 +118,7 @@ async def _build(
         ("housekeeping", Housekeeping(store, clock, logger_for("housekeeping"))),
         *((("update metadata", refresher),) if refresher is not None else ()),
         *((("update downloads", update_server),) if update_server is not None else ()),
+        *identity_loops(services),
     )
     return services, running
 

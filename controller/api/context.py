@@ -13,6 +13,7 @@ from controller.ports.broker import BrokerControl
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.identity import Identity
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
@@ -28,7 +29,7 @@ class Services:
     """The running controller as the API sees it.
 
     `started_at` is in Unix seconds. `reload_policies` reads the policy files again and puts them in force, or raises
-    `ControllerError` and changes nothing.
+    `ControllerError` and changes nothing. `identity` is absent where no authority is configured.
     """
 
     keeper: Keeper
@@ -43,6 +44,7 @@ class Services:
     reload_policies: Callable[[], PolicySet]
     updates: UpdateRepository | None = None
     update_refresher: UpdateRefresher | None = None
+    identity: Identity | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

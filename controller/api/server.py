@@ -7,11 +7,14 @@ from fastapi import APIRouter, FastAPI
 from controller.api import (
     audit,
     broker,
+    certificates,
     commands,
     containment,
+    crl,
     dead_letters,
     devices,
     docs,
+    enrolment,
     health,
     metrics,
     policies,
@@ -39,6 +42,8 @@ _RESOURCES: Final = (
     broker,
     updates,
     token_routes,
+    certificates,
+    enrolment,
 )
 
 
@@ -56,13 +61,24 @@ def create_api(services: Services) -> FastAPI:
     app.state.services = services
     app.state.failures = Failures(services.keeper.clock.monotonic)
     app.state.refusals = Refusals(services.store, services.keeper.clock)
+    app.state.enrolment_failures = Failures(services.keeper.clock.monotonic)
     app.state.metrics = Metrics(services)
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:
         base.include_router(resource.router)
     app.include_router(base)
-    for plain in (health, metrics, docs):
+    for plain in (health, metrics, docs, crl):
         app.include_router(plain.router)
+    install(app)
+    app.add_middleware(Limits)
+    return app
+
+
+def create_list_server(services: Services) -> FastAPI:
+    """Revocation lists alone, for a listener without TLS."""
+    app = FastAPI(title="Cordon revocation lists", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.include_router(crl.router)
     install(app)
     app.add_middleware(Limits)
     return app

@@ -5,7 +5,20 @@ from typing import Annotated, Final
 import typer
 
 from controller.cli import backup as backup_commands
-from controller.cli import broker, commands, devices, policies, quarantine, records, records_chain, tokens, updates
+from controller.cli import (
+    broker,
+    ca,
+    certificates,
+    commands,
+    devices,
+    enrol,
+    policies,
+    quarantine,
+    records,
+    records_chain,
+    tokens,
+    updates,
+)
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.output import say
@@ -44,6 +57,7 @@ app.command("serve")(serve_command.serve)
 app.command("init")(init_command.init)
 app.command("backup")(backup_commands.backup)
 app.command("restore")(backup_commands.restore)
+app.command("revoke")(certificates.revoke)
 for name, noun in (
     ("devices", devices.app),
     ("quarantine", quarantine.app),
@@ -54,6 +68,9 @@ for name, noun in (
     ("broker", broker.app),
     ("update", updates.app),
     ("token", tokens.app),
+    ("ca", ca.app),
+    ("certificates", certificates.app),
+    ("enrol", enrol.app),
 ):
     app.add_typer(noun, name=name)
 

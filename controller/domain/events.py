@@ -199,6 +199,24 @@ class CommandDelivered:
     command_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateRevoked:
+    """A certificate of the device is not to be trusted any more; `serials` in hex."""
+
+    event_id: str
+    serials: tuple[str, ...]
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateRenewed:
+    """A device that is out by revocation has a certificate that was issued afterwards, at `issued_at`."""
+
+    event_id: str
+    issued_at: float
+
+
 DeviceEvent = (
     PostureReported
     | HeartbeatReceived
@@ -217,4 +235,6 @@ DeviceEvent = (
     | ReleaseProven
     | DriftFound
     | CommandDelivered
+    | CertificateRevoked
+    | CertificateRenewed
 )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from controller.domain import commands, contain, containment_options, respond, told
+from controller.domain import commands, contain, containment_options, respond, revocation, told
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.draft import Draft, Outcome
@@ -37,6 +37,12 @@ def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet)
 
 def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
     match event:
+        case ev.OperatorContained() | ev.OperatorReleased() if revocation.holds(draft.device):
+            revocation.kept(draft, event)
+        case ev.CertificateRevoked():
+            revocation.revoked(draft, event)
+        case ev.CertificateRenewed():
+            revocation.renewed(draft, event)
         case ev.OperatorContained():
             contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
             containment_options.apply(draft, event.options)

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from controller.ports.errors import SettingsError
 from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
+from controller.service.settings_authority import AuthoritySettings
 from controller.service.settings_base import Duration, Part
 from controller.service.update_settings import UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
@@ -142,6 +143,7 @@ class Settings(Part):
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
     updates: UpdateSettings = UpdateSettings()
+    authority: AuthoritySettings = AuthoritySettings()
 
 
 def load_settings(path: Path) -> Settings:
@@ -168,6 +170,7 @@ _PATH_KEYS: Final = {
     ("emqx", "key_file"), ("emqx", "ca"), ("store", "path"), ("commands", "signing_key"),
     ("api", "certificate"), ("api", "key"), ("policy", "paths"),
     ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
+    ("authority", "folder"), ("authority", "passphrase_file"), ("authority", "watch_issuers"),
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from controller.ports.store import Token
 from controller.service.settings import Settings
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
+from tests.support.identity import identity_of
 from tests.support.world import World, world
 
 TOKEN = "cordon_for-tests"
@@ -80,8 +81,8 @@ def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: st
 
 
 @contextlib.asynccontextmanager
-async def api(path: Path, policy_set: PolicySet | None = None) -> AsyncIterator[Api]:
-    """An API whose one token is `TOKEN`, named `tests`."""
+async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Path | None = None) -> AsyncIterator[Api]:
+    """An API whose one token is `TOKEN`, named `tests`; `authority` is the folder of one that it shall have."""
     async with world(path, policy_set) as one:
         await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at, ALL))
         reload: list[PolicySet | ControllerError] = []
@@ -104,6 +105,7 @@ async def api(path: Path, policy_set: PolicySet | None = None) -> AsyncIterator[
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,
+            identity=None if authority is None else await identity_of(one, authority),
         )
         app = create_api(services)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))

@@ -1,0 +1,1 @@
+"""Certificates, requests and revocation lists: the only place that knows X.509."""

@@ -1,0 +1,177 @@
+"""Builds certificates and revocation lists from profiles: what each kind may say is decided here and nowhere else."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from controller.domain.certificates import Certificate, Kind, PublicKey, Validity
+from controller.ports.certificates import AuthorityError
+
+SERIAL_BITS: Final = 128  # random; RFC 5280 asks for at most 20 bytes, positive
+MAX_HOSTS: Final = 32
+PEM: Final = serialization.Encoding.PEM
+DER: Final = serialization.Encoding.DER
+SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+_USAGES: Final = {Kind.SERVER: ExtendedKeyUsageOID.SERVER_AUTH, Kind.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH}
+_REASONS: Final = {
+    "unspecified": x509.ReasonFlags.unspecified,
+    "key_compromise": x509.ReasonFlags.key_compromise,
+    "affiliation_changed": x509.ReasonFlags.affiliation_changed,
+    "superseded": x509.ReasonFlags.superseded,
+    "cessation_of_operation": x509.ReasonFlags.cessation_of_operation,
+    "privilege_withdrawn": x509.ReasonFlags.privilege_withdrawn,
+}
+
+
+def named(text: str) -> x509.Name:
+    """A name with nothing but a common name."""
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def moment(seconds: float) -> datetime:
+    """Unix seconds as X.509 tells times: whole seconds."""
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def hash_for(key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | None:
+    """The hash that goes with a signing key; Ed25519 brings its own."""
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return None
+    is_long = isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256
+    return hashes.SHA384() if is_long else hashes.SHA256()
+
+
+def key_identifier(public: Any) -> str:
+    """The identifier that certificates carry of a key, in hex."""
+    return x509.SubjectKeyIdentifier.from_public_key(public).digest.hex()
+
+
+def key_digest(public: Any) -> str:
+    """SHA-256 of a public key as it stands in certificates, in hex."""
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(public.public_bytes(DER, serialization.PublicFormat.SubjectPublicKeyInfo))
+    return digest.finalize().hex()
+
+
+def describe_key(public: Any) -> PublicKey:
+    """What the domain decides by."""
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return PublicKey("ec", public.curve.key_size, public.curve.name)
+    if isinstance(public, rsa.RSAPublicKey):
+        return PublicKey("rsa", public.key_size)
+    if isinstance(public, ed25519.Ed25519PublicKey):
+        return PublicKey("ed25519", 256)
+    return PublicKey(type(public).__name__, getattr(public, "key_size", 0))
+
+
+def serial_of(certificate: x509.Certificate) -> str:
+    """The serial number as it is written everywhere: hex, small letters, without leading zeros."""
+    return f"{certificate.serial_number:x}"
+
+
+def leaf(
+    kind: Kind, name: str, public: Any, when: Validity, hosts: Sequence[str], crl_url: str
+) -> x509.CertificateBuilder:
+    """A certificate of a server or client, without an issuer yet.
+
+    Raises:
+        AuthorityError: a host that is none, or too many.
+    """
+    names: list[x509.GeneralName] = [_host(one) for one in hosts]
+    if len(names) > MAX_HOSTS:
+        raise AuthorityError(f"a certificate has at most {MAX_HOSTS} hosts")
+    builder = (
+        _builder(named(name), public, when)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(is_authority=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([_USAGES[kind]]), critical=False)
+        .add_extension(_distribution(crl_url), critical=False)
+    )
+    return builder.add_extension(x509.SubjectAlternativeName(names), critical=False) if names else builder
+
+
+def authority(name: str, public: Any, when: Validity, *, path_length: int, crl_url: str) -> x509.CertificateBuilder:
+    """A certificate of an authority, without an issuer yet; without `crl_url` it is a root."""
+    builder = (
+        _builder(named(name), public, when)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_usage(is_authority=True), critical=True)
+    )
+    return builder.add_extension(_distribution(crl_url), critical=False) if crl_url else builder
+
+
+def signed(
+    builder: x509.CertificateBuilder, issuer: x509.Name, key: SigningKey, *, is_own: bool = False
+) -> x509.Certificate:
+    """The certificate; `is_own` is a root that signs itself."""
+    builder = builder.issuer_name(issuer)
+    if not is_own:
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+    return builder.sign(key, hash_for(key))
+
+
+def revocation_list(
+    issuer: x509.Name, key: SigningKey, revoked: Sequence[Certificate], number: int, now: float, until: float
+) -> x509.CertificateRevocationList:
+    """A list with these certificates."""
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer)
+        .last_update(moment(now))
+        .next_update(moment(until))
+        .add_extension(x509.CRLNumber(number), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+    for one in revoked:
+        assert one.revoked_at is not None
+        entry = x509.RevokedCertificateBuilder().serial_number(int(one.serial, 16))
+        entry = entry.revocation_date(moment(one.revoked_at))
+        flag = _REASONS.get(one.reason)
+        if flag is not None and flag is not x509.ReasonFlags.unspecified:
+            entry = entry.add_extension(x509.CRLReason(flag), critical=False)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key, hash_for(key))
+
+
+def _builder(subject: x509.Name, public: Any, when: Validity) -> x509.CertificateBuilder:
+    serial = x509.random_serial_number() >> (159 - SERIAL_BITS)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(public)
+        .serial_number(serial or 1)
+        .not_valid_before(moment(when.start))
+        .not_valid_after(moment(when.end))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+    )
+
+
+def _usage(*, is_authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_authority, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, key_cert_sign=is_authority, crl_sign=is_authority, encipher_only=False,
+        decipher_only=False,
+    )  # fmt: skip
+
+
+def _distribution(url: str) -> x509.CRLDistributionPoints:
+    point = x509.DistributionPoint([x509.UniformResourceIdentifier(url)], None, None, None)
+    return x509.CRLDistributionPoints([point])
+
+
+def _host(text: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(text))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(text)
+    except ValueError as e:
+        raise AuthorityError(f"{text!r} is neither a host name nor an address") from e

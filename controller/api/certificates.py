@@ -1,0 +1,160 @@
+"""Certificates: the authority, the registry, and revocation."""
+
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import Field
+
+from controller.api.context import Services, ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, DeviceIdFilter, DeviceIdPath, Limit, Moment, Offset, Reason, View, at, moment
+from controller.api.guard import CallerDep, scope
+from controller.domain.certificates import Certificate, Kind
+from controller.service.identity import Identity
+
+router = APIRouter(prefix="/certificates", tags=["certificates"], responses=problems(401, 403, 404, 422, 429, 503))
+Serial = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]
+Word = Literal["unspecified", "key_compromise", "affiliation_changed", "superseded", "cessation_of_operation",
+               "privilege_withdrawn"]  # fmt: skip
+_UNKNOWN: Final = "there is no such certificate in the registry"
+
+
+class CertificateView(View):
+    serial: str
+    issuer: str
+    kind: Kind
+    name: str
+    not_before: Moment
+    not_after: Moment
+    issued_at: Moment
+    origin: str
+    holds: bool
+    revoked_at: Moment | None
+    reason: str
+
+    @classmethod
+    def of(cls, one: Certificate, now: float) -> "CertificateView":
+        """From a line of the registry."""
+        return cls(
+            serial=one.serial,
+            issuer=one.issuer,
+            kind=one.kind,
+            name=one.name,
+            not_before=at(one.start),
+            not_after=at(one.end),
+            issued_at=at(one.issued_at),
+            origin=one.origin,
+            holds=one.holds(now),
+            revoked_at=moment(one.revoked_at),
+            reason=one.reason,
+        )
+
+
+class CertificatePage(View):
+    items: tuple[CertificateView, ...]
+    total: int
+    limit: int
+    offset: int
+
+
+class AuthorityView(View):
+    """`fingerprint` is what `cordon-agent enrol --ca-fingerprint` is given."""
+
+    fingerprint: str
+    subject: str
+    issuing_subject: str
+    issuing_until: Moment
+    root_until: Moment
+    crl_url: str
+    lists: tuple["ListView", ...]
+
+
+class ListView(View):
+    issuer: str
+    next_update: Moment
+
+
+class Revoked(View):
+    """What was withdrawn; each device among them is out until it has a new certificate."""
+
+    items: tuple[CertificateView, ...]
+
+
+class Revocation(Body):
+    """`word` stands in the revocation list, `reason` in the record."""
+
+    reason: Reason
+    word: Annotated[Word, Field(description="RFC 5280's reason")] = "unspecified"
+
+
+def identity_of(services: Services) -> Identity:
+    """The authority's services.
+
+    Raises:
+        ApiError: 404, this controller has no authority.
+    """
+    if services.identity is None:
+        text = "this controller has no certificate authority: make one with `cordon ca init`, and set authority.folder"
+        raise ApiError(404, "no_authority", text)
+    return services.identity
+
+
+@router.get("", dependencies=[scope("read")])
+async def list_certificates(
+    services: ServicesDep,
+    name: DeviceIdFilter = None,
+    *,
+    good: Annotated[bool, Query(description="leave out what is expired or revoked")] = False,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> CertificatePage:
+    """The registry, newest first."""
+    now, registry = services.keeper.clock.now(), identity_of(services).certificates.registry
+    found, total = await registry.certificates(name=name, good_at=now if good else None, limit=limit, offset=offset)
+    items = tuple(CertificateView.of(one, now) for one in found)
+    return CertificatePage(items=items, total=total, limit=limit, offset=offset)
+
+
+@router.get("/authority", dependencies=[scope("read")])
+async def show_authority(services: ServicesDep) -> AuthorityView:
+    """The authority that issues, and its revocation lists."""
+    certificates = identity_of(services).certificates
+    info = certificates.authority.info
+    lists = tuple(ListView(issuer=one.name, next_update=at(one.next_update)) for one in certificates.lists)
+    return AuthorityView(
+        fingerprint=info.fingerprint,
+        subject=info.subject,
+        issuing_subject=info.issuing_subject,
+        issuing_until=at(info.issuing_end),
+        root_until=at(info.root_end),
+        crl_url=info.crl_url,
+        lists=lists,
+    )
+
+
+@router.post("/publish", dependencies=[scope("identity"), Depends(writable)])
+async def publish(services: ServicesDep) -> ListView:
+    """Make the revocation list anew if something changed; its issuer and when the next one is due."""
+    made = await identity_of(services).certificates.publish()
+    return ListView(issuer=made.name, next_update=at(made.next_update))
+
+
+@router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
+async def revoke_serial(services: ServicesDep, caller: CallerDep, serial: Serial, body: Revocation) -> Revoked:
+    """Withdraw one certificate, end its holder's session, and keep the holder out until it has a new one."""
+    revocation = identity_of(services).revocation
+    if await identity_of(services).certificates.registry.find(serial) is None:
+        raise ApiError(404, "certificate_unknown", _UNKNOWN)
+    done = await revocation.revoke([serial], caller, body.word, body.reason)
+    now = services.keeper.clock.now()
+    return Revoked(items=tuple(CertificateView.of(one, now) for one in done))
+
+
+@router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)])
+async def revoke_device(services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: Revocation) -> Revoked:
+    """Withdraw every certificate of a device, end its session, and keep it out until it has a new one."""
+    identity, now = identity_of(services), services.keeper.clock.now()
+    if not await identity.certificates.registry.of(device_id):
+        raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
+    done = await identity.revocation.revoke_device(device_id, caller, body.word, body.reason)
+    return Revoked(items=tuple(CertificateView.of(one, now) for one in done))

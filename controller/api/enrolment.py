@@ -1,0 +1,174 @@
+"""Enrolment: tokens for devices, made by operators; and the two calls of a device that has nothing but one."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import Field, StringConstraints
+
+from controller.api.certificates import identity_of
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Duration, Moment, View, at
+from controller.api.guard import CallerDep, Failures, public, scope
+from controller.domain.certificates import RENEW_AT
+from controller.domain.durations import parse_duration
+from controller.domain.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
+from controller.service.enrolling import EnrolmentRefusedError, NewToken
+from schemas.base import DeviceId
+from schemas.enrolment import EnrolAnswer, EnrolRequest
+
+MAX_TOKENS: Final = 1000  # enrolment tokens at once
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
+_STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wrong_device": 403}
+
+router = APIRouter(prefix="/enrolment", tags=["enrolment"])
+_OPERATOR: Final = problems(401, 403, 404, 422, 429, 503)
+ClassName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")]
+
+
+class NewEnrolmentToken(Body):
+    """`for` is how long it opens; `replace` approves that a device which has, or had, a certificate gets another."""
+
+    duration: Annotated[Duration, Field(alias="for", description="90s, 10m, 2h, 7d; at most 30d")] = "24h"
+    uses: Annotated[int, Field(ge=1, le=MAX_USES)] = 1
+    device_class: Annotated[ClassName, Field(alias="class")] = ""
+    device_id: DeviceId | None = None
+    replace: bool = False
+
+
+class EnrolmentTokenView(View):
+    token_id: str
+    uses_left: int
+    created_at: Moment
+    expires_at: Moment
+    by: str
+    device_class: str
+    device_id: str
+    replaces: bool
+    over: bool
+
+    @classmethod
+    def of(cls, one: EnrolmentToken, now: float) -> "EnrolmentTokenView":
+        """From what is kept."""
+        return cls(
+            token_id=one.token_id,
+            uses_left=one.uses_left,
+            created_at=at(one.created_at),
+            expires_at=at(one.expires_at),
+            by=one.by,
+            device_class=one.device_class,
+            device_id=one.device_id,
+            replaces=one.replaces,
+            over=one.uses_left <= 0 or now >= one.expires_at,
+        )
+
+
+class CreatedEnrolmentToken(View):
+    """`token` is shown here and never again; the device also needs `ca_fingerprint`."""
+
+    token: str
+    ca_fingerprint: str
+    kept: EnrolmentTokenView
+
+
+class EnrolmentTokenList(View):
+    items: tuple[EnrolmentTokenView, ...]
+
+
+@router.get("/tokens", dependencies=[scope("identity")], responses=_OPERATOR)
+async def list_enrolment_tokens(services: ServicesDep) -> EnrolmentTokenList:
+    """All enrolment tokens, newest first; never what they are."""
+    now = services.keeper.clock.now()
+    found = await identity_of(services).certificates.registry.tokens()
+    return EnrolmentTokenList(items=tuple(EnrolmentTokenView.of(one, now) for one in found))
+
+
+@router.post(
+    "/tokens",
+    status_code=201,
+    dependencies=[scope("identity"), Depends(writable)],
+    responses={**_OPERATOR, **problems(409)},
+)
+async def create_enrolment_token(
+    services: ServicesDep, caller: CallerDep, body: NewEnrolmentToken
+) -> CreatedEnrolmentToken:
+    """Make a token that devices enrol with."""
+    identity, lifetime = identity_of(services), parse_duration(body.duration)
+    if lifetime > MAX_LIFE:
+        raise ApiError(422, "invalid", "for: an enrolment token opens for at most 30d")
+    if body.replace and body.device_id is None:
+        raise ApiError(422, "invalid", "replace: approve one device by its id, with device_id")
+    if body.device_id is not None and body.uses != 1:
+        raise ApiError(422, "invalid", "uses: a token for one device is used once")
+    if len(await identity.certificates.registry.tokens()) >= MAX_TOKENS:
+        raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: withdraw some first")
+    wanted = NewToken(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
+    secret, kept = await identity.enrolment.make_token(wanted)
+    view = EnrolmentTokenView.of(kept, services.keeper.clock.now())
+    fingerprint = identity.certificates.authority.info.fingerprint
+    return CreatedEnrolmentToken(token=secret, ca_fingerprint=fingerprint, kept=view)
+
+
+@router.delete(
+    "/tokens/{token_id}", status_code=204, dependencies=[scope("identity"), Depends(writable)], responses=_OPERATOR
+)
+async def withdraw_enrolment_token(
+    services: ServicesDep, caller: CallerDep, token_id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+) -> None:
+    """Withdraw a token: it opens nothing from now on."""
+    if not await identity_of(services).enrolment.withdraw(token_id, caller):
+        raise ApiError(404, "token_unknown", f"there is no enrolment token {token_id}")
+
+
+@router.get(
+    "/root",
+    dependencies=[public("devices that enrol: they compare its fingerprint with the one they were given")],
+    response_class=Response,
+    responses={**problems(404), 200: {"content": {"application/x-pem-file": {}}, "description": "the root"}},
+)
+async def root_certificate(services: ServicesDep) -> Response:
+    """The root certificate that everything of this installation is trusted by (PEM)."""
+    trust = identity_of(services).certificates.authority.trust
+    return Response(trust, media_type="application/x-pem-file")
+
+
+@router.post(
+    "/enrol",
+    dependencies=[public("devices that enrol: they bring an enrolment token in the body"), Depends(writable)],
+    responses=problems(401, 403, 404, 409, 422, 429, 503),
+)
+async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> EnrolAnswer:
+    """A certificate for a device that made its key itself."""
+    identity, peer = identity_of(services), request.client.host if request.client else ""
+    if request.url.scheme != "https" and peer not in _LOOPBACK:
+        raise ApiError(403, "https_only", "enrolment needs https: give the API a certificate, or a proxy on its host")
+    try:
+        got = await identity.enrolment.enrol(body.token, body.device_id, body.csr, peer)
+    except EnrolmentRefusedError as e:
+        raise await _refusal(request, peer, e) from e
+    renew_at = got.certificate.start + (got.certificate.end - got.certificate.start) * RENEW_AT
+    return EnrolAnswer(
+        certificate=got.certificate.pem,
+        chain=got.chain,
+        trust=got.trust,
+        controller_keys=got.controller_keys,
+        servers=got.servers,
+        not_after=at(got.certificate.end),
+        renew_at=at(renew_at),
+    )
+
+
+async def _refusal(request: Request, peer: str, error: EnrolmentRefusedError) -> ApiError:
+    """The answer; a guesser is told to wait, and is on record."""
+    if error.code != "token_refused":
+        return ApiError(_STATUS.get(error.code, 422), error.code, str(error))
+    failures = request.app.state.enrolment_failures
+    assert isinstance(failures, Failures)
+    wait = failures.note(peer)
+    refusals = request.app.state.refusals
+    if wait:
+        await refusals.note("enrolment token guessing", peer, "too many unknown tokens within a minute", alert=True)
+        headers = {"Retry-After": str(int(wait) + 1)}
+        return ApiError(429, "too_many_attempts", "too many requests without a valid token: wait a minute", headers)
+    await refusals.note("enrolment refused", peer, "unknown, used or expired token")
+    return ApiError(401, error.code, str(error))

@@ -1,0 +1,113 @@
+"""Makes the certificate authority's parts from the settings; like `assembly.py`, it names implementations."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import uvicorn
+
+from controller.adapters.logs import logger_for
+from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.x509.authority import X509Authority
+from controller.adapters.x509.folder import load
+from controller.api.context import Services
+from controller.api.server import create_list_server
+from controller.assembly import Server
+from controller.ports.errors import SettingsError
+from controller.service.certificates import Certificates
+from controller.service.enrolling import Enrolment
+from controller.service.identity import Identity
+from controller.service.keeper import Keeper
+from controller.service.revoking import Revocation
+from controller.service.settings import Settings
+from controller.service.settings_authority import AuthoritySettings
+
+_LIST_CONNECTIONS: Final = 64  # of brokers and devices that fetch revocation lists at once
+
+
+class Runs(Protocol):
+    """A loop of its own."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        ...
+
+
+def open_authority(settings: AuthoritySettings) -> X509Authority:
+    """The authority in the configured folder.
+
+    Raises:
+        ControllerError: there is none, or it cannot be used.
+    """
+    if settings.folder is None:
+        raise SettingsError("authority.folder is not set: make an authority with `cordon ca init`")
+    return X509Authority(load(settings.folder, settings.passphrase_file), settings.crl_url or "")
+
+
+async def identity_parts(
+    settings: Settings, store: SqliteStore, keeper: Keeper, keys: Callable[[], tuple[str, ...]]
+) -> Identity | None:
+    """What serves devices' certificates; `None` where no authority is configured.
+
+    Raises:
+        ControllerError: it is configured and cannot be used.
+    """
+    wanted = settings.authority
+    if wanted.folder is None:
+        return None
+    authority, registry, log = open_authority(wanted), SqliteRegistry(store), logger_for("identity")
+    await registry.add(authority.own(keeper.clock.now()))
+    certificates = Certificates(authority, registry, store, keeper.clock, wanted, log)
+    await certificates.publish()
+    servers = wanted.device_servers or settings.mqtt.servers
+    enrolment = Enrolment(certificates, keeper, servers, keys, frozenset({settings.mqtt.client_id}))
+    return Identity(certificates, enrolment, Revocation(certificates, keeper, log))
+
+
+class ListListener:
+    """Hands out revocation lists over plain HTTP and nothing else; they are signed, and EMQX fetches by http only."""
+
+    def __init__(self, services: Services, listen: str) -> None:
+        """Take the port.
+
+        Raises:
+            SettingsError: it is not to be had.
+        """
+        host, _, port = listen.rpartition(":")
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family)
+        except OSError as e:
+            raise SettingsError(f"authority.crl_listen: cannot listen on {listen}: {e.strerror}") from e
+        self._server = Server(
+            uvicorn.Config(
+                create_list_server(services),
+                log_config=None,
+                lifespan="off",
+                access_log=False,
+                server_header=False,
+                limit_concurrency=_LIST_CONNECTIONS,
+            )
+        )
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        try:
+            await self._server.serve(sockets=[self._socket])
+        except asyncio.CancelledError:
+            await self._server.shutdown(sockets=[self._socket])
+            raise
+
+
+def identity_loops(services: Services) -> tuple[tuple[str, Runs], ...]:
+    """What runs for certificates, by name; nothing where no authority is configured."""
+    identity, listen = services.identity, services.settings.authority.crl_listen
+    if identity is None:
+        return ()
+    loops: tuple[tuple[str, Runs], ...] = (
+        ("certificates", identity.certificates),
+        ("revocation", identity.revocation),
+    )
+    return loops if listen is None else (*loops, ("revocation lists", ListListener(services, listen)))

@@ -1,0 +1,244 @@
+"""`cordon ca`: the certificate authority. What makes files works on this machine, the rest asks the controller."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from controller.cli.client import Client
+from controller.cli.connect import DEFAULT_CONFIG, connected
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+
+if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
+    from controller.domain.certificates import Kind
+    from controller.service.settings import Settings
+
+DEFAULT_FOLDER: Final = Path("/etc/cordon/ca")
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # 5 bits each, nothing that looks alike
+_LETTERS: Final = 30
+_GROUP: Final = 5
+_MAX_FILE: Final = 64 * 1024  # bytes
+_COLUMNS: Final = ("issuer", "next list")
+app = typer.Typer(help="The certificate authority.", no_args_is_help=True)
+Folder = Annotated[Path, typer.Option("--dir", help="the authority's folder; goes into authority.folder")]
+Config = Annotated[Path, typer.Option("--config", help="cordon.toml of the controller on this machine")]
+Out = Annotated[Path, typer.Option("--out", help="folder for NAME.pem, NAME.key and ca.pem")]
+RootKey = Annotated[Path, typer.Option("--root-key", help="file of the root's encrypted key", show_default=False)]
+Words = Annotated[Path | None, typer.Option("--passphrase-file", help="file with the passphrase of that key")]
+
+
+@app.command("init")
+def init(
+    crl_url: Annotated[
+        str,
+        typer.Option("--crl-url", help="http://host:port where brokers fetch revocation lists", show_default=False),
+    ],
+    root_key: RootKey,
+    folder: Folder = DEFAULT_FOLDER,
+    passphrase_file: Words = None,
+    name: Annotated[str, typer.Option("--name", help="stands in front of the authorities' names")] = "Cordon",
+) -> None:
+    """Make a root and an issuing authority. The root's key is written encrypted: take it off this machine."""
+    from controller.adapters.x509.authority import X509Authority
+    from controller.adapters.x509.folder import NewAuthority, create
+
+    if not crl_url.startswith("http://") or "/" in crl_url[len("http://") :].rstrip("/"):
+        raise CliError(
+            "--crl-url is http://host:port: EMQX fetches lists by plain http, and they are signed", ExitCode.USAGE
+        )
+    made_words = passphrase_file is None
+    passphrase = _passphrase() if passphrase_file is None else _words(passphrase_file)
+    wish = NewAuthority(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
+    info = X509Authority(create(wish, time.time())).info
+    say(f"made   {folder}  (root.pem, issuing.pem, issuing.key, root.crl)")
+    say(f"made   {root_key}  (the root's key, encrypted)")
+    if made_words:
+        say("\nThe passphrase of the root's key; it is kept nowhere, so this is the last time it is shown:")
+        say(f"  {passphrase}")
+    say("\nMove the root's key and its passphrase off this machine, to two places. They are needed once a year")
+    say("(cordon ca crl --root-key ...), and never by the controller.")
+    say("\nIn cordon.toml:")
+    say(f'  [authority]\n  folder = "{folder.absolute()}"\n  crl_listen = "0.0.0.0:{_port(crl_url)}"')
+    say(f"\nFingerprint, for devices that enrol (--ca-fingerprint):\n  {info.fingerprint}")
+
+
+@app.command("show")
+@connected
+def show_authority(client: Client, output: Output = Format.TABLE) -> None:
+    """The authority of the running controller: fingerprint, ends, revocation lists."""
+    found = client.get("/certificates/authority")
+    if output is Format.JSON:
+        print_json(found)
+        return
+    say(f"fingerprint  {found['fingerprint']}")
+    say(f"root         {safe(found['subject'])}, until {found['root_until']}")
+    say(f"issuing      {safe(found['issuing_subject'])}, until {found['issuing_until']}")
+    say(f"lists at     {safe(found['crl_url'])}")
+    show(output, found, _COLUMNS, ((one["issuer"], ago(one["next_update"])) for one in found["lists"]))
+
+
+@app.command("issue-server")
+def issue_server(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="common name, also the first host", show_default=False)],
+    host: Annotated[list[str] | None, typer.Option("--host", help="further host name or address; repeat")] = None,
+    out: Out = Path(),
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Make key and certificate of a server: a broker, or this controller's API."""
+    from controller.domain.certificates import Kind
+
+    _issue(config, Kind.SERVER, name, tuple(dict.fromkeys([name, *(host or ())])), out)
+
+
+@app.command("issue-client")
+def issue_client(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="client id, the common name", show_default=False)],
+    out: Out = Path(),
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Make key and certificate of a client by hand: the controller itself, or a device that cannot enrol."""
+    from controller.domain.certificates import Kind
+
+    _issue(config, Kind.CLIENT, name, (), out)
+
+
+@app.command("crl")
+def crl(
+    root_key: Annotated[
+        Path | None, typer.Option("--root-key", help="sign the root's own list anew with this key")
+    ] = None,
+    passphrase_file: Words = None,
+    folder: Folder = DEFAULT_FOLDER,
+    url: Annotated[str | None, typer.Option("--url", help="address of the API; also CORDON_URL")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="cordon.toml to take address and token from")] = None,
+) -> None:
+    """Publish the revocation list now; with --root-key renew the root's, which holds for a year."""
+    if root_key is None:
+        import os
+
+        from controller.cli.connect import Where, endpoint_of
+
+        made = Client(endpoint_of(Where(url=url, config=config), os.environ)).call("POST", "/certificates/publish")
+        say(f"list of {made['issuer']}: the next one by {made['next_update']}")
+        return
+    from controller.adapters.x509.folder import renew_root_list
+
+    passphrase = (
+        str(typer.prompt("Passphrase", hide_input=True)) if passphrase_file is None else _words(passphrase_file)
+    )
+    until = renew_root_list(folder, root_key, passphrase, time.time())
+    days = (until - time.time()) / 86_400
+    say(f"signed {folder / 'root.crl'}: holds for {days:.0f} days. Restart the controller so that it hands it out.")
+
+
+@app.command("import")
+def import_authority(
+    root: Annotated[Path, typer.Option("--root", help="certificate that peers trust (PEM)", show_default=False)],
+    issuing: Annotated[Path, typer.Option("--issuing", help="certificate that issues (PEM)", show_default=False)],
+    key: Annotated[Path, typer.Option("--key", help="its key (PEM, mode 0600)", show_default=False)],
+    passphrase_file: Words = None,
+    root_crl: Annotated[Path | None, typer.Option("--root-crl", help="the root's own list (PEM)")] = None,
+    folder: Folder = DEFAULT_FOLDER,
+) -> None:
+    """Use an authority that you have: Cordon issues with its key. Set authority.crl_url to where lists are fetched."""
+    from controller.adapters.x509.folder import take_in
+
+    passphrase = None if passphrase_file is None else _words(passphrase_file)
+    take_in(folder.absolute(), root, issuing, key, passphrase, root_crl)
+    say(
+        f'taken into {folder}; in cordon.toml:\n  [authority]\n  folder = "{folder.absolute()}"\n  crl_url = "http://..."'
+    )
+
+
+@app.command("register")
+def register(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="certificates (PEM)", show_default=False)],
+    config: Config = DEFAULT_CONFIG,
+) -> None:
+    """Make certificates known that another authority issued, so that they can be revoked by their serial number."""
+    from controller.adapters.x509.authority import registered
+
+    found = [registered(_read(path), time.time()) for path in files]
+
+    async def enter() -> None:
+        from controller.adapters.sqlite.registry import SqliteRegistry
+        from controller.adapters.sqlite.store import open_store
+
+        store = await open_store(_settings(config).store.path, now=time.time, log=lambda _text, _more: None)
+        try:
+            for one in found:
+                await SqliteRegistry(store).add(one)
+        finally:
+            await store.close()
+
+    asyncio.run(enter())
+    for one in found:
+        say(f"{safe(one.name)}  {one.serial}")
+
+
+def _issue(config: Path, kind: "Kind", name: str, hosts: tuple[str, ...], out: Path) -> None:
+    from controller.adapters.x509.folder import write
+    from controller.adapters.x509.keys import new_request
+
+    settings = _settings(config)
+    key, pem = new_request(name)
+    certificate, chain, trust = asyncio.run(_issued(settings, kind, pem, hosts))
+    out.mkdir(mode=0o750, parents=True, exist_ok=True)
+    write(out / f"{name}.key", key, 0o600)
+    write(out / f"{name}.pem", (certificate + chain).encode(), 0o644)
+    write(out / "ca.pem", trust.encode(), 0o644, may_replace=True)
+    say(f"made   {out / name}.pem, {out / name}.key, {out / 'ca.pem'}")
+
+
+async def _issued(settings: "Settings", kind: "Kind", pem: str, hosts: tuple[str, ...]) -> tuple[str, str, str]:
+    from controller.adapters.sqlite.registry import SqliteRegistry
+    from controller.adapters.sqlite.store import open_store
+    from controller.assembly_identity import open_authority
+    from controller.domain.certificates import Kind
+    from controller.service.certificates import issue
+
+    authority = open_authority(settings.authority)
+    wanted = settings.authority
+    lifetime = wanted.server_lifetime if kind is Kind.SERVER else wanted.device_lifetime
+    store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
+    try:
+        made = await issue(authority, SqliteRegistry(store), time.time(), lifetime, pem, kind, hosts)
+    finally:
+        await store.close()
+    return made.pem, authority.chain, authority.trust
+
+
+def _settings(config: Path) -> "Settings":
+    from controller.service.settings import load_settings
+
+    return load_settings(config)
+
+
+def _passphrase() -> str:
+    import secrets
+
+    letters = "".join(secrets.choice(_ALPHABET) for _ in range(_LETTERS))
+    return "-".join(letters[at : at + _GROUP] for at in range(0, _LETTERS, _GROUP))
+
+
+def _words(path: Path) -> str:
+    from controller.adapters.secret_files import read_secret
+
+    return read_secret(path, "--passphrase-file")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as e:
+        raise CliError(f"{path}: cannot be read: {e.strerror}", ExitCode.USAGE) from e
+    if len(content) > _MAX_FILE:
+        raise CliError(f"{path}: larger than {_MAX_FILE} bytes", ExitCode.USAGE)
+    return content
+
+
+def _port(url: str) -> str:
+    return url.rstrip("/").rpartition(":")[2] if url.count(":") > 1 else "80"

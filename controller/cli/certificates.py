@@ -1,0 +1,80 @@
+"""`cordon certificates` and `cordon revoke`: what was issued, and taking it back."""
+
+import time
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.cli.client import Client, segment
+from controller.cli.connect import connected
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+
+POLL: Final = 0.2  # seconds
+PATIENCE: Final = 30.0  # seconds
+_COLUMNS: Final = ("serial", "name", "kind", "issued", "until", "from", "state")
+app = typer.Typer(help="The certificates that were issued.", no_args_is_help=True)
+
+
+@app.command("list")
+@connected
+def list_certificates(
+    client: Client,
+    name: Annotated[str | None, typer.Option("--name", help="device or server")] = None,
+    *,
+    good: Annotated[bool, typer.Option("--good", help="leave out what is expired or revoked")] = False,
+    limit: Annotated[int, typer.Option(help="at most so many", min=1)] = 200,
+    output: Output = Format.TABLE,
+) -> None:
+    """List the registry, newest first."""
+    found = list(client.pages("/certificates", limit, name=name, good=good))
+    show(output, found, _COLUMNS, map(_row, found), empty="no certificates")
+
+
+def _row(one: dict[str, Any]) -> tuple[object, ...]:
+    state = "revoked" if one["revoked_at"] else "good" if one["holds"] else "expired"
+    return one["serial"], one["name"], one["kind"], ago(one["issued_at"]), ago(one["not_after"]), one["origin"], state
+
+
+@connected
+def revoke(
+    client: Client,
+    device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", show_default=False)] = None,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record")] = "revoked by hand",
+    serial: Annotated[str | None, typer.Option("--serial", help="one certificate instead of all of a device")] = None,
+    word: Annotated[str, typer.Option("--word", help="reason in the revocation list")] = "unspecified",
+    *,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="until the broker was read back")] = True,
+    output: Output = Format.TABLE,
+) -> None:
+    """Withdraw a device's certificates, end its session, and keep it out until it has a new one."""
+    if (device is None) == (serial is None):
+        raise CliError("name a device, or one certificate with --serial", ExitCode.USAGE)
+    path = f"/certificates/devices/{segment(device)}/revoke" if device else f"/certificates/serials/{serial}/revoke"
+    done = client.call("POST", path, {"reason": reason, "word": word})["items"]
+    names = sorted({one["name"] for one in done if one["kind"] == "client"})
+    cases = {name: _wait(client, name) if wait else None for name in names}
+    if output is Format.JSON:
+        print_json({"items": done, "proven": {name: bool(case and case["proven"]) for name, case in cases.items()}})
+    else:
+        for one in done:
+            say(f"{safe(one['name'])}: {one['serial']} is revoked")
+        if not done:
+            say("nothing to revoke: it was revoked before, or has expired")
+    for name, case in cases.items():
+        if case is None:
+            continue
+        if not case["proven"]:
+            trouble = case.get("trouble") or "it is being carried out"
+            raise CliError(f"{name}: revoked and kept, but not proven at the broker yet: {trouble}")
+        if output is Format.TABLE:
+            say(f"{safe(name)}: the broker was read back, its session is gone; it stays out until it has a new one")
+
+
+def _wait(client: Client, device: str) -> dict[str, Any]:
+    end = time.monotonic() + PATIENCE
+    while True:
+        case: dict[str, Any] = client.get(f"/devices/{segment(device)}", timeline=1)["case"] or {"proven": False}
+        if case["proven"] or time.monotonic() >= end:
+            return case
+        time.sleep(POLL)

@@ -1,0 +1,196 @@
+"""What issues certificates, and the register of all that were issued."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.domain.certificates import Certificate, Kind, Standing, Validity
+from controller.domain.enrolment import EnrolmentToken
+from controller.ports.errors import ControllerError
+
+
+class AuthorityError(ControllerError):
+    """The authority cannot do what was asked; the text says what to do."""
+
+
+class RequestRefusedError(AuthorityError):
+    """No certificate for this request; `code` is for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A certificate request that was read, whose signature is good: `name` is its common name, `key` as in the
+    registry.
+    """
+
+    name: str
+    key: str
+    pem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A revocation list to hand out: `name` is its issuer's key identifier."""
+
+    name: str
+    der: bytes
+    pem: bytes
+    next_update: float
+
+
+@dataclass(frozen=True, slots=True)
+class AuthorityInfo:
+    """The authority in words: `fingerprint` is what a device pins (SHA-256 of the root, in hex)."""
+
+    fingerprint: str
+    subject: str
+    issuing_subject: str
+    issuing_end: float
+    root_end: float
+    crl_url: str
+    is_imported: bool
+
+
+class Authority(Protocol):
+    """Signs with the issuing key. Every method is quick: microseconds to a few milliseconds."""
+
+    @property
+    def issuer(self) -> str:
+        """Key identifier of the issuing certificate, in hex."""
+        ...
+
+    @property
+    def info(self) -> AuthorityInfo:
+        """For operators."""
+        ...
+
+    @property
+    def chain(self) -> str:
+        """What follows a leaf in a chain: the issuing certificate, PEM."""
+        ...
+
+    @property
+    def trust(self) -> str:
+        """What a peer trusts: the root, PEM."""
+        ...
+
+    def read(self, pem: str) -> Request:
+        """Read a request.
+
+        Raises:
+            RequestRefusedError: not a request, not signed by its own key, a weak key, no name or several.
+        """
+        ...
+
+    def issue(
+        self, request: Request, kind: Kind, when: Validity, now: float, origin: str, hosts: Sequence[str] = ()
+    ) -> Certificate:
+        """A certificate for the request; `hosts` are the names of a server.
+
+        Raises:
+            AuthorityError: it cannot be signed.
+        """
+        ...
+
+    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> Serving:
+        """The list of what this authority revoked."""
+        ...
+
+    def root_revocations(self) -> Serving | None:
+        """The root's own list, signed offline; none where the authority was imported without one."""
+        ...
+
+    def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
+        """Whether the key of a certificate of the registry signed the message."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What became of an enrolment: the certificate, or the code and words of a refusal."""
+
+    certificate: Certificate | None
+    code: str = ""
+    message: str = ""
+    token: EnrolmentToken | None = None
+
+
+class Registry(Protocol):
+    """Every certificate and every enrolment token. What returned survives power loss."""
+
+    async def add(self, certificate: Certificate) -> None:
+        """One more certificate."""
+        ...
+
+    async def find(self, serial: str) -> Certificate | None:
+        """By serial number, in hex."""
+        ...
+
+    async def of(self, name: str) -> tuple[Certificate, ...]:
+        """All of one name, oldest first."""
+        ...
+
+    async def certificates(
+        self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
+    ) -> tuple[Sequence[Certificate], int]:
+        """A page, newest first, and how many there are; `good_at` leaves out what is expired or revoked then."""
+        ...
+
+    async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
+        """Mark them revoked; those that were not yet."""
+        ...
+
+    async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
+        """Revoked and not expired, of one issuer."""
+        ...
+
+    async def standings(self, now: float) -> Sequence[Standing]:
+        """Every client of which a certificate was revoked, and what it holds at `now`."""
+        ...
+
+    async def next_crl_number(self, issuer: str) -> int:
+        """Grows by one."""
+        ...
+
+    async def put_token(self, token: EnrolmentToken) -> None:
+        """Keep an enrolment token."""
+        ...
+
+    async def tokens(self) -> Sequence[EnrolmentToken]:
+        """All enrolment tokens, newest first."""
+        ...
+
+    async def drop_token(self, token_id: str) -> bool:
+        """Withdraw a token; whether there was one."""
+        ...
+
+    async def token(self, digest: str) -> EnrolmentToken | None:
+        """By the SHA-256 of the token."""
+        ...
+
+    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> Admission:
+        """Use the token and enter the certificate, both or neither; of two at once one wins.
+
+        `is_known`: the controller has heard of a device of this name.
+        """
+        ...
+
+    async def renew(self, certificate: Certificate, of: str) -> Certificate:
+        """Enter a renewal of the certificate with the serial `of`, unless this key was given one already: then that."""
+        ...
+
+    async def unrecorded(self, limit: int) -> Sequence[Certificate]:
+        """Certificates that the audit does not tell of yet."""
+        ...
+
+    async def recorded(self, serials: Sequence[str]) -> None:
+        """The audit tells of these."""
+        ...
+
+    async def prune(self, before: float) -> int:
+        """Forget certificates that expired, and tokens that ended, before that time."""
+        ...

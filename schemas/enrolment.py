@@ -1,0 +1,69 @@
+"""What a new device and the controller say to each other over HTTPS, and later over MQTT to renew a certificate."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from schemas.base import DeviceId, StrictWire, Text, Timestamp, Wire, Word
+
+MAX_CSR: Final = 8 * 1024  # characters of a certificate request in PEM
+MAX_CERTIFICATE: Final = 16 * 1024  # characters of a certificate, or of a chain, in PEM
+MAX_SIGNATURE: Final = 1024  # characters of a signature in base64
+MAX_ENROL_TOKEN: Final = 256  # characters
+
+_PEM: Final = r"^-----BEGIN [A-Z0-9 ]{3,40}-----[A-Za-z0-9+/=\r\n -]+-----END [A-Z0-9 ]{3,40}-----\s*$"
+RequestText = Annotated[str, StringConstraints(max_length=MAX_CSR, pattern=_PEM)]
+CertificateText = Annotated[str, StringConstraints(max_length=MAX_CERTIFICATE, pattern=_PEM)]
+ChainText = Annotated[str, StringConstraints(max_length=MAX_CERTIFICATE)]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class EnrolRequest(StrictWire):
+    """A device's first word: the token it was given, who it wants to be, and a request signed by its own key."""
+
+    v: Literal[1] = 1
+    token: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ENROL_TOKEN, pattern=r"^[\x21-\x7e]+$")]
+    device_id: DeviceId
+    csr: RequestText
+
+
+class EnrolAnswer(Wire):
+    """Everything that a device needs from then on; `trust` is the root that brokers are checked against."""
+
+    v: Literal[1] = 1
+    certificate: CertificateText
+    chain: ChainText = ""
+    trust: CertificateText
+    controller_keys: Annotated[tuple[Annotated[str, StringConstraints(max_length=128)], ...], Field(max_length=16)]
+    servers: Annotated[tuple[Annotated[str, StringConstraints(max_length=300)], ...], Field(max_length=16)] = ()
+    not_after: Timestamp
+    renew_at: Timestamp
+
+
+class RenewRequest(StrictWire):
+    """`up/renew`: a request by a new key; `proof` is the present key's signature over `renewal_bytes`, in base64.
+
+    `serial` names the present certificate, in hex.
+    """
+
+    v: Literal[1] = 1
+    device_id: DeviceId
+    serial: Annotated[str, StringConstraints(pattern=r"^[1-9a-f][0-9a-f]{0,39}$")]
+    csr: RequestText
+    proof: Annotated[str, StringConstraints(max_length=MAX_SIGNATURE, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
+
+
+class Renewed(StrictWire):
+    """`down/certificate`: the answer to the request whose SHA-256 is `request`: a certificate, or why there is none."""
+
+    v: Literal[1] = 1
+    request: Fingerprint
+    certificate: CertificateText | None = None
+    chain: ChainText = ""
+    refused: Word | None = None
+    detail: Text | None = None
+
+
+def renewal_bytes(device_id: str, serial: str, csr: str) -> bytes:
+    """What the present key signs: nothing that it signs elsewhere looks like this."""
+    return b"cordon renewal v1\n" + f"{device_id}\n{serial}\n{csr}".encode()

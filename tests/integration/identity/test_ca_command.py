@@ -1,0 +1,87 @@
+"""`cordon ca` as an operator uses it before the first start."""
+
+import json
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+
+from controller.cli.running import run_safely
+
+WORDS = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
+
+
+def config(folder: Path) -> Path:
+    path = folder / "cordon.toml"
+    path.write_text(
+        f'[mqtt]\nservers = ["mqtts://127.0.0.1:1"]\n[emqx]\napi = ["http://127.0.0.1:1"]\nkey_file = "emqx.key"\n'
+        f'[store]\npath = "cordon.db"\n[policy]\npaths = ["policies"]\n[commands]\nsigning_key = "signing.key"\n'
+        f"[authority]\nfolder = {json.dumps(str(folder / 'ca'))}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    argv = ["ca", "init", "--dir", str(tmp_path / "ca"), "--root-key", str(tmp_path / "root.key")]
+    assert run_safely([*argv, "--crl-url", "http://127.0.0.1:8481"]) == 0
+    said = capsys.readouterr().out
+    assert "passphrase" in said
+    assert "--ca-fingerprint" in said
+    config(tmp_path)
+    return tmp_path
+
+
+def test_what_is_issued_works_for_tls(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--out", str(made / "out"), "--config", str(made / "cordon.toml")]
+    assert run_safely(["ca", "issue-server", "broker.example", "--host", "192.0.2.7", *common]) == 0
+    assert run_safely(["ca", "issue-client", "cordon-controller", *common]) == 0
+    assert stat.S_IMODE((made / "out" / "broker.example.key").stat().st_mode) == 0o600
+    context = ssl.create_default_context(cafile=str(made / "out" / "ca.pem"))
+    context.load_cert_chain(made / "out" / "cordon-controller.pem", made / "out" / "cordon-controller.key")
+    server = x509.load_pem_x509_certificates((made / "out" / "broker.example.pem").read_bytes())
+    assert len(server) == 2
+    names = server[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["broker.example"]
+    assert run_safely(["ca", "issue-client", "cordon-controller", *common]) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_a_second_init_changes_nothing(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (made / "ca" / "root.pem").read_bytes()
+    argv = ["ca", "init", "--dir", str(made / "ca"), "--root-key", str(made / "root2.key")]
+    assert run_safely([*argv, "--crl-url", "http://127.0.0.1:8481"]) == 1
+    assert "never overwritten" in capsys.readouterr().err
+    assert (made / "ca" / "root.pem").read_bytes() == before
+
+
+@pytest.mark.parametrize("url", ["https://lists.example", "http://lists.example/path", "lists.example"])
+def test_lists_are_fetched_by_plain_http(tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["ca", "init", "--dir", str(tmp_path / "ca"), "--root-key", str(tmp_path / "root.key"), "--crl-url", url]
+    assert run_safely(argv) == 2
+    assert "EMQX fetches lists by plain http" in capsys.readouterr().err
+
+
+def test_the_roots_list_is_signed_again_with_a_passphrase_from_a_file(tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    words.touch(mode=0o600)
+    words.write_text(WORDS + "\n")
+    common = ["--dir", str(tmp_path / "ca"), "--root-key", str(tmp_path / "root.key"), "--passphrase-file", str(words)]
+    assert run_safely(["ca", "init", "--crl-url", "http://127.0.0.1:8481", *common]) == 0
+    before = (tmp_path / "ca" / "root.crl").read_bytes()
+    assert run_safely(["ca", "crl", *common]) == 0
+    assert (tmp_path / "ca" / "root.crl").read_bytes() != before
+
+
+def test_anothers_authority_and_its_certificates(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ca = made / "ca"
+    argv = ["ca", "import", "--root", str(ca / "root.pem"), "--issuing", str(ca / "issuing.pem")]
+    assert run_safely([*argv, "--key", str(ca / "issuing.key"), "--dir", str(made / "taken")]) == 0
+    common = ["--out", str(made / "out"), "--config", str(made / "cordon.toml")]
+    assert run_safely(["ca", "issue-client", "edge-9", *common]) == 0
+    capsys.readouterr()
+    argv = ["ca", "register", str(made / "out" / "edge-9.pem"), "--config", str(made / "cordon.toml")]
+    assert run_safely(argv) == 0
+    assert capsys.readouterr().out.startswith("edge-9  ")

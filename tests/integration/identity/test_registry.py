@@ -1,0 +1,143 @@
+"""The registry on a real store: tokens used once, also by two at once; renewals given once; what survives a restart."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.domain.certificates import Certificate, Kind
+from controller.domain.enrolment import EnrolmentToken
+
+NOW = 1_800_000_000.0
+TOKEN = EnrolmentToken("t1", "aa", 1, NOW, NOW + 10, "operator:ada", device_class="sensor")
+
+
+def certificate(number: int, name: str = "d1", origin: str = "token:t1") -> Certificate:
+    text = f"{number:x}"
+    return Certificate(
+        text, "b2", Kind.CLIENT, name, NOW, NOW + 100, NOW + number, origin, f"key{number}", f"pem{number}"
+    )
+
+
+async def opened(path: Path) -> SqliteStore:
+    return await open_store(path, now=lambda: NOW, log=lambda _text, _more: None)
+
+
+@pytest.fixture
+async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
+    store = await opened(tmp_path / "cordon.db")
+    yield SqliteRegistry(store)
+    await store.close()
+
+
+async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "cordon.db")
+    one = certificate(1)
+    await SqliteRegistry(store).add(one)
+    await SqliteRegistry(store).put_token(TOKEN)
+    await store.close()
+    store = await opened(tmp_path / "cordon.db")
+    again = SqliteRegistry(store)
+    assert await again.find("1") == one
+    assert await again.of("d1") == (one,)
+    assert await again.tokens() == [TOKEN]
+    assert await again.token("aa") == TOKEN
+    assert await again.token("bb") is None
+    await store.close()
+
+
+async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteRegistry) -> None:
+    await registry.put_token(TOKEN)
+    asked = [registry.admit("aa", certificate(n, f"d{n}"), NOW, is_known=False) for n in range(1, 21)]
+    answers = await asyncio.gather(*asked)
+    won = [one for one in answers if one.certificate is not None]
+    assert len(won) == 1
+    assert {one.code for one in answers if one.certificate is None} == {"token_refused"}
+    _, total = await registry.certificates()
+    assert total == 1
+
+
+async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqliteRegistry) -> None:
+    await registry.put_token(replace(TOKEN, uses_left=5))
+    answers = await asyncio.gather(*[registry.admit("aa", certificate(n), NOW, is_known=False) for n in (1, 2)])
+    assert sorted(one.code for one in answers) == ["", "id_taken"]
+    left = await registry.token("aa")
+    assert left is not None
+    assert left.uses_left == 4
+
+
+async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqliteRegistry) -> None:
+    await registry.put_token(TOKEN)
+    first = await registry.admit("aa", certificate(1), NOW, is_known=False)
+    again = await registry.admit("aa", replace(certificate(2), key="key1"), NOW, is_known=True)
+    assert again.certificate == first.certificate == certificate(1)
+    other = await registry.admit("aa", certificate(3), NOW, is_known=True)
+    assert (other.certificate, other.code) == (None, "token_refused")
+
+
+async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteRegistry) -> None:
+    await registry.put_token(TOKEN)
+    await registry.put_token(replace(TOKEN, token_id="t2", digest="bb", device_id="d1", replaces=True))
+    await registry.admit("aa", certificate(1), NOW, is_known=False)
+    answer = await registry.admit("bb", replace(certificate(2, origin="token:t2"), key="key1"), NOW, is_known=True)
+    assert (answer.certificate, answer.code) == (None, "key_used")
+
+
+async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: SqliteRegistry) -> None:
+    await registry.add(certificate(1))
+    fresh = certificate(2, origin="renewal:1")
+    assert await registry.renew(fresh, "1") == fresh
+    assert await registry.renew(replace(certificate(3, origin="renewal:1"), key="key2"), "1") == fresh
+    assert len(await registry.of("d1")) == 2
+
+
+async def test_revocation_is_marked_once(registry: SqliteRegistry) -> None:
+    await registry.add(certificate(1))
+    await registry.add(certificate(2))
+    done = await registry.revoke(["1", "ff"], NOW + 5, "key_compromise")
+    assert [(one.serial, one.revoked_at, one.reason) for one in done] == [("1", NOW + 5, "key_compromise")]
+    assert await registry.revoke(["1"], NOW + 9, "unspecified") == []
+    assert [one.serial for one in await registry.revoked("b2", NOW)] == ["1"]
+    assert await registry.revoked("b2", NOW + 1000) == []
+    (standing,) = await registry.standings(NOW)
+    assert (standing.name, standing.revoked_at, standing.newest, standing.is_out) == ("d1", NOW + 5, NOW + 2, True)
+    await registry.add(certificate(6))
+    (standing,) = await registry.standings(NOW)
+    assert not standing.is_out
+
+
+async def test_pages_and_what_holds(registry: SqliteRegistry) -> None:
+    for number in range(1, 6):
+        await registry.add(certificate(number, f"d{number}"))
+    await registry.revoke(["5"], NOW, "unspecified")
+    found, total = await registry.certificates(limit=2, offset=1)
+    assert ([one.serial for one in found], total) == (["4", "3"], 5)
+    _, good = await registry.certificates(good_at=NOW)
+    assert good == 4
+    named, _ = await registry.certificates(name="d2")
+    assert [one.serial for one in named] == ["2"]
+
+
+async def test_the_record_is_told_once(registry: SqliteRegistry) -> None:
+    await registry.add(certificate(1))
+    assert [one.serial for one in await registry.unrecorded(10)] == ["1"]
+    await registry.recorded(["1"])
+    assert await registry.unrecorded(10) == []
+
+
+async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqliteRegistry) -> None:
+    for number in (1, 2):
+        await registry.add(certificate(number))
+    await registry.put_token(TOKEN)
+    assert await registry.prune(NOW + 1000) == 2
+    assert [one.serial for one in await registry.of("d1")] == ["2"]
+    assert await registry.tokens() == []
+
+
+async def test_list_numbers_grow(registry: SqliteRegistry) -> None:
+    assert [await registry.next_crl_number("b2") for _ in range(3)] == [1, 2, 3]
+    assert await registry.next_crl_number("c3") == 1

@@ -1,0 +1,113 @@
+"""Certificates from Cordon's own authority, for tests: in memory beside a `World`, and as files for brokers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.x509 import folder
+from controller.adapters.x509.authority import X509Authority
+from controller.adapters.x509.building import named
+from controller.adapters.x509.keys import new_request
+from controller.domain.certificates import Certificate, Kind, validity
+from controller.domain.evolve import evolve
+from controller.service.certificates import Certificates
+from controller.service.enrolling import Enrolment
+from controller.service.identity import Identity
+from controller.service.revoking import Revocation
+from controller.service.settings_authority import AuthoritySettings
+from tests.support.world import World
+
+PASSPHRASE = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
+LISTS = "http://127.0.0.1:8481"
+KEYS = ("ed25519:" + "A" * 43 + "=",)
+DAY = 86_400.0
+
+
+def make_authority(where: Path, now: float) -> X509Authority:
+    """A fresh authority in `where`/ca, the root's key beside it in root.key."""
+    wish = folder.NewAuthority(where / "ca", where / "root.key", PASSPHRASE, "Test", LISTS)
+    return X509Authority(folder.create(wish, now))
+
+
+async def identity_of(world: World, where: Path, **settings: Any) -> Identity:
+    """The services of a controller with an authority in `where`, made if absent."""
+    if not (where / "ca" / folder.ISSUING).exists():
+        make_authority(where, world.clock.at)
+    wanted = AuthoritySettings.model_validate({"folder": where / "ca", "readmit_after": "0s", **settings})
+    authority, registry = X509Authority(folder.load(where / "ca")), SqliteRegistry(world.store)
+
+    def log(event: str, fields: object) -> None:
+        world.logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
+
+    certificates = Certificates(authority, registry, world.store, world.clock, wanted, log)
+    await certificates.publish()
+    enrolment = Enrolment(
+        certificates, world.keeper, ("mqtts://b:8883",), lambda: KEYS, frozenset({"cordon-controller"})
+    )
+    return Identity(certificates, enrolment, Revocation(certificates, world.keeper, log))
+
+
+def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier, str]) -> str:
+    """A request in PEM; `extra` are further parts of its subject."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([*named(name), *(x509.NameAttribute(oid, text) for oid, text in extra)])
+    algorithm = hashes.SHA256() if hasattr(key, "curve") or hasattr(key, "key_size") else None
+    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, algorithm)
+    return made.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate with its files: `chain` for TLS peers, `key` mode 0600."""
+
+    certificate: Certificate
+    chain: Path
+    key: Path
+
+
+class Files:
+    """Issues into a folder, as `cordon ca` does: `ca.pem`, and `lists.pem` with the lists of both authorities."""
+
+    def __init__(self, where: Path, now: float) -> None:
+        self.authority = make_authority(where, now)
+        self._where = where
+        self._now = now
+        self._number = 0
+        self.ca = where / "ca.pem"
+        self.ca.write_text(self.authority.trust)
+        self.lists = where / "lists.pem"
+        self.publish()
+
+    def issue(self, name: str, kind: Kind = Kind.CLIENT, hosts: Sequence[str] = (), life: float = DAY) -> Issued:
+        """One more key with its certificate."""
+        secret, pem = new_request(name)
+        made = self.authority.issue(
+            self.authority.read(pem), kind, validity(self._now, life, None), self._now, "test", hosts
+        )
+        return self.keep(made, secret)
+
+    def keep(self, made: Certificate, secret: bytes) -> Issued:
+        """Write a certificate with its key."""
+        chain, key = (
+            self._where / f"{made.name}-{made.serial[:8]}.pem",
+            self._where / f"{made.name}-{made.serial[:8]}.key",
+        )
+        chain.write_text(made.pem + self.authority.chain)
+        key.touch(mode=0o600)
+        key.write_bytes(secret)
+        return Issued(made, chain, key)
+
+    def publish(self, *revoked: Certificate) -> None:
+        """Write the lists anew, with these revoked."""
+        self._number += 1
+        root = self.authority.root_revocations()
+        assert root is not None
+        gone = [evolve(one, revoked_at=self._now) for one in revoked]
+        mine = self.authority.revocations(gone, self._number, self._now, self._now + DAY)
+        self.lists.write_bytes(mine.pem + root.pem)

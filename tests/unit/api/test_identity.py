@@ -1,0 +1,250 @@
+"""Enrolment tokens, enrolment, revocation and lists over the API."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from controller.domain.policy import Level
+from controller.service.identity import Identity
+from tests.support.api import Api
+from tests.support.api import api as open_api
+from tests.support.identity import KEYS, request_for
+
+BASE = "/api/v1"
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """An API with an authority."""
+    async with open_api(tmp_path / "cordon.db", authority=tmp_path) as one:
+        yield one
+
+
+def identity(api: Api) -> Identity:
+    assert api.services.identity is not None
+    return api.services.identity
+
+
+async def token(api: Api, **wanted: Any) -> str:
+    return str((await api.json("POST", f"{BASE}/enrolment/tokens", 201, wanted))["token"])
+
+
+async def enrol(api: Api, secret: str, device: str = "edge-1", csr: str = "", status: int = 200) -> Any:
+    body = {"token": secret, "device_id": device, "csr": csr or request_for(device)}
+    # The test's peer is no loopback address, so it has to come by https.
+    response = await api.client.post(f"https://cordon{BASE}/enrolment/enrol", json=body, headers={"Authorization": ""})
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def kinds(api: Api, device: str = "edge-1") -> list[str]:
+    await identity(api).certificates.record()
+    return await api.world.audited(device)
+
+
+async def test_a_device_enrols_with_a_token(api: Api) -> None:
+    made = await api.json("POST", f"{BASE}/enrolment/tokens", 201, {"for": "2h", "class": "sensor"})
+    got = await enrol(api, made["token"])
+    leaf = x509.load_pem_x509_certificate(got["certificate"].encode())
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(got["chain"].encode()))
+    assert got["controller_keys"] == list(KEYS)
+    assert got["servers"] == ["mqtts://b:8883"]
+    assert api.world.keeper.devices["edge-1"].device_class == "sensor"
+    assert await kinds(api) == ["device enrolled", "labelled", "certificate issued"]
+    page = await api.json("GET", f"{BASE}/certificates?name=edge-1&good=true")
+    assert [one["serial"] for one in page["items"]] == [f"{leaf.serial_number:x}"]
+    root = await api.client.get(f"{BASE}/enrolment/root", headers={"Authorization": ""})
+    assert root.text == got["trust"]
+    assert made["ca_fingerprint"] == (await api.json("GET", f"{BASE}/certificates/authority"))["fingerprint"]
+
+
+async def test_a_token_is_used_once(api: Api) -> None:
+    secret = await token(api)
+    await enrol(api, secret)
+    refused = await enrol(api, secret, "edge-2", status=401)
+    assert refused["error"]["code"] == "token_refused"
+    (alert,) = await api.world.store.audit(alerts_only=True)
+    assert (alert.entry.kind, alert.entry.device_id) == ("enrolment token reused", "edge-2")
+
+
+async def test_the_same_request_again_gets_the_same_answer(api: Api) -> None:
+    secret, csr = await token(api), request_for("edge-1")
+    assert (await enrol(api, secret, csr=csr))["certificate"] == (await enrol(api, secret, csr=csr))["certificate"]
+
+
+async def test_an_expired_and_a_withdrawn_token_open_nothing(api: Api) -> None:
+    old = await token(api, **{"for": "1m"})
+    api.world.clock.at += 61
+    await enrol(api, old, status=401)
+    secret = await token(api)
+    listed = await api.json("GET", f"{BASE}/enrolment/tokens")
+    assert [one["over"] for one in listed["items"]] == [False, True]
+    assert all("token" not in one and "digest" not in one for one in listed["items"])
+    await api.json("DELETE", f"{BASE}/enrolment/tokens/{listed['items'][0]['token_id']}", 204)
+    await api.json("DELETE", f"{BASE}/enrolment/tokens/{listed['items'][0]['token_id']}", 404)
+    await enrol(api, secret, status=401)
+
+
+async def test_guessing_is_slowed_and_on_record(api: Api) -> None:
+    answers = [await enrol(api, f"guess-{n}", status=401) for n in range(20)]
+    assert {one["error"]["code"] for one in answers} == {"token_refused"}
+    assert (await enrol(api, "guess-21", status=429))["error"]["code"] == "too_many_attempts"
+    alerts = await api.world.store.audit(alerts_only=True)
+    assert [one.entry.kind for one in alerts] == ["enrolment token guessing"]
+    # Somebody behind the same address who has a token still gets in.
+    await enrol(api, await token(api))
+
+
+async def test_a_taken_id_is_refused_and_alerted_until_an_operator_approves(api: Api) -> None:
+    await enrol(api, await token(api))
+    refused = await enrol(api, await token(api, uses=5), status=409)
+    assert refused["error"]["code"] == "id_taken"
+    (alert,) = await api.world.store.audit(alerts_only=True)
+    assert (alert.entry.kind, alert.entry.device_id) == ("enrolment refused", "edge-1")
+    await enrol(api, await token(api, device_id="edge-1"), status=409)
+    await enrol(api, await token(api, device_id="edge-1", replace=True))
+
+
+async def test_an_id_that_reported_before_is_taken_too(api: Api) -> None:
+    await api.report("edge-1")
+    assert (await enrol(api, await token(api), status=409))["error"]["code"] == "id_taken"
+
+
+@pytest.mark.parametrize(
+    ("device", "csr", "status", "code"),
+    [
+        ("edge-1", request_for("edge-2"), 422, "wrong_name"),
+        ("edge-1", request_for("edge-1", rsa.generate_private_key(65537, 1024)), 422, "key_weak"),
+        (
+            "edge-1",
+            "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n",
+            422,
+            "request_malformed",
+        ),
+        ("cordon-controller", "", 409, "id_reserved"),
+        ("edge-1", "no PEM", 422, "invalid"),
+        ("../etc", "", 422, "invalid"),
+    ],
+)
+async def test_requests_that_get_nothing(api: Api, device: str, csr: str, status: int, code: str) -> None:
+    secret = await token(api)
+    assert (await enrol(api, secret, device, csr, status))["error"]["code"] == code
+    if code != "invalid":
+        (alert,) = await api.world.store.audit(alerts_only=True)
+        assert alert.entry.detail is not None
+        assert alert.entry.detail["code"] == code
+    await enrol(api, secret)  # and the token was not used up
+
+
+async def test_a_token_for_one_device_is_for_no_other(api: Api) -> None:
+    secret = await token(api, device_id="edge-2")
+    assert (await enrol(api, secret, status=403))["error"]["code"] == "wrong_device"
+
+
+async def test_enrolment_in_clear_text_is_refused(api: Api) -> None:
+    body = {"token": await token(api), "device_id": "edge-1", "csr": request_for("edge-1")}
+    response = await api.client.post(f"{BASE}/enrolment/enrol", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "https_only")
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [{"for": "31d"}, {"replace": True}, {"device_id": "a", "uses": 2}, {"uses": 0}, {"class": "a b"}, {"more": 1}],
+)
+async def test_tokens_that_cannot_be(api: Api, wanted: dict[str, Any]) -> None:
+    await api.json("POST", f"{BASE}/enrolment/tokens", 422, wanted)
+
+
+async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
+    await enrol(api, await token(api))
+    await api.report("edge-1")
+    world, parts = api.world, identity(api)
+    done = await api.json("POST", f"{BASE}/certificates/devices/edge-1/revoke", 200, {"reason": "stolen"})
+    assert [one["name"] for one in done["items"]] == ["edge-1"]
+    await world.drain()
+    assert world.broker.bans_held["edge-1"].until is None
+    found = await api.client.get(f"/crl/{parts.certificates.authority.issuer}.crl", headers={"Authorization": ""})
+    listed = x509.load_der_x509_crl(found.content)
+    assert [f"{one.serial_number:x}" for one in listed] == [done["items"][0]["serial"]]
+    pem = await api.client.get(f"/crl/{parts.certificates.authority.issuer}.pem", headers={"Authorization": ""})
+    assert x509.load_pem_x509_crl(pem.content) == listed
+    # Nobody lets it in, and it does not get a new certificate unasked.
+    await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
+    await parts.revocation.round()
+    assert world.level("edge-1") is Level.ISOLATED
+    world.clock.at += 5
+    await enrol(api, await token(api), status=409)
+    await enrol(api, await token(api, device_id="edge-1", replace=True))
+    await parts.revocation.round()
+    await world.drain()
+    assert world.level("edge-1") is Level.RESTRICTED
+    assert "edge-1" not in world.broker.bans_held
+    await api.report("edge-1", seq=2)
+    assert world.level("edge-1") is Level.NONE
+
+
+async def test_one_serial_is_revoked(api: Api) -> None:
+    got = await enrol(api, await token(api))
+    serial = f"{x509.load_pem_x509_certificate(got['certificate'].encode()).serial_number:x}"
+    path = f"{BASE}/certificates/serials/{serial}/revoke"
+    assert len((await api.json("POST", path, 200, {"reason": "lost", "word": "key_compromise"}))["items"]) == 1
+    assert (await api.json("POST", path, 200, {"reason": "lost"}))["items"] == []
+    await api.json("POST", f"{BASE}/certificates/serials/abcdef/revoke", 404, {"reason": "lost"})
+    await api.json("POST", f"{BASE}/certificates/devices/nobody/revoke", 404, {"reason": "lost"})
+    await api.json("POST", path, 422, {"reason": "lost", "word": "whim"})
+    assert (await api.client.get("/crl/" + "0" * 40 + ".pem")).status_code == 404
+
+
+async def test_a_revocation_that_a_crash_cut_short_is_made_good(api: Api) -> None:
+    await enrol(api, await token(api))
+    parts = identity(api)
+    (one,) = await parts.certificates.registry.of("edge-1")
+    await parts.certificates.registry.revoke([one.serial], api.world.clock.at, "unspecified")
+    await parts.revocation.round()
+    assert api.world.level("edge-1") is Level.ISOLATED
+    await parts.revocation.round()
+    assert (await kinds(api)).count("certificate revoked") == 1
+
+
+async def test_it_comes_back_only_after_the_broker_had_time_for_the_list(tmp_path: Path) -> None:
+    async with open_api(tmp_path / "cordon.db", authority=tmp_path) as api:
+        parts = identity(api)
+        object.__setattr__(
+            parts.certificates, "settings", parts.certificates.settings.model_copy(update={"readmit_after": 60.0})
+        )
+        await enrol(api, await token(api))
+        await parts.revocation.revoke_device("edge-1", "operator:ada", "unspecified", "stolen")
+        api.world.clock.at += 1
+        await enrol(api, await token(api, device_id="edge-1", replace=True))
+        await parts.revocation.round()
+        await api.world.drain()
+        await parts.revocation.round()
+        assert api.world.level("edge-1") is Level.ISOLATED
+        api.world.clock.at += 60
+        await parts.revocation.round()
+        assert api.world.level("edge-1") is Level.RESTRICTED
+
+
+async def test_without_an_authority_there_is_nothing(tmp_path: Path) -> None:
+    async with open_api(tmp_path / "cordon.db") as plain:
+        for method, path in (
+            ("GET", "/certificates"),
+            ("GET", "/certificates/authority"),
+            ("GET", "/enrolment/tokens"),
+        ):
+            answer = await plain.json(method, BASE + path, 404)
+            assert answer["error"]["code"] == "no_authority"
+
+
+async def test_a_list_is_made_anew_before_it_ends(api: Api) -> None:
+    certificates = identity(api).certificates
+    first = await certificates.publish()
+    assert await certificates.publish() is first
+    api.world.clock.at += 43_201
+    assert (await certificates.publish()).next_update > first.next_update
+    made = await api.json("POST", f"{BASE}/certificates/publish")
+    assert made["issuer"] == certificates.authority.issuer

@@ -1,0 +1,92 @@
+"""What certificates may say and how long they hold."""
+
+import pytest
+
+from controller.domain.certificates import (
+    MIN_LIFETIME,
+    SKEW,
+    Certificate,
+    CertificateTimeError,
+    Kind,
+    PublicKey,
+    Standing,
+    passphrase_trouble,
+    validity,
+    weakness,
+)
+
+NOW = 1_800_000_000.0
+
+
+def certificate(**changes: float | None) -> Certificate:
+    times = {"start": NOW, "end": NOW + 100, "issued_at": NOW, **changes}
+    revoked_at = times.pop("revoked_at", None)
+    return Certificate(
+        "a1",
+        "b2",
+        Kind.CLIENT,
+        "d1",
+        origin="operator",
+        key="00",
+        pem="",
+        revoked_at=revoked_at,
+        **times,  # type: ignore[arg-type]  # only numbers are changed
+    )
+
+
+def test_a_certificate_holds_from_a_little_before_now() -> None:
+    when = validity(NOW, 3000.0, None)
+    assert (when.start, when.end) == (NOW - SKEW, NOW + 3000.0)
+    assert when.renew_at == NOW - SKEW + (3000.0 + SKEW) * 2 / 3
+
+
+def test_none_outlives_its_issuer() -> None:
+    assert validity(NOW, 3000.0, NOW + 1000.0).end == NOW + 1000.0
+
+
+@pytest.mark.parametrize("left", [-1.0, 0.0, MIN_LIFETIME - 1])
+def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
+    with pytest.raises(CertificateTimeError, match="make a new one"):
+        validity(NOW, 3000.0, NOW + left)
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        (PublicKey("ec", 256, "secp256r1"), True),
+        (PublicKey("ec", 521, "secp521r1"), True),
+        (PublicKey("ec", 192, "secp192r1"), False),
+        (PublicKey("ec", 256, "secp256k1"), False),
+        (PublicKey("rsa", 2048), True),
+        (PublicKey("rsa", 1024), False),
+        (PublicKey("ed25519", 256), True),
+        (PublicKey("dsa", 2048), False),
+    ],
+)
+def test_weak_keys(key: PublicKey, *, good: bool) -> None:
+    assert (weakness(key) == "") is good
+
+
+@pytest.mark.parametrize("text", ["short", "aaaaaaaaaaaaaaaaaaaaaaaaaaa", ""])
+def test_a_passphrase_that_protects_nothing(text: str) -> None:
+    assert passphrase_trouble(text)
+
+
+def test_a_strong_passphrase() -> None:
+    assert passphrase_trouble("k4c2-9d3f-7m1q-x8tz-5h6n-w2vb") == ""
+
+
+def test_a_certificate_holds_until_its_end_or_revocation() -> None:
+    assert certificate().holds(NOW)
+    assert not certificate().holds(NOW + 100)
+    assert not certificate(revoked_at=NOW).holds(NOW)
+
+
+@pytest.mark.parametrize(("newest", "out"), [(None, True), (NOW - 1, True), (NOW, True), (NOW + 0.001, False)])
+def test_only_a_certificate_issued_after_the_revocation_answers_it(newest: float | None, *, out: bool) -> None:
+    assert Standing("d1", NOW, newest).is_out is out
+
+
+@pytest.mark.parametrize(("kind", "is_authority"), [(Kind.ROOT, True), (Kind.ISSUING, True), (Kind.CLIENT, False)])
+def test_kinds(kind: Kind, *, is_authority: bool) -> None:
+    assert kind.is_authority is is_authority

@@ -1,0 +1,78 @@
+"""A device whose certificate was revoked stays out until it has a new one."""
+
+from dataclasses import replace
+
+import pytest
+
+from controller.domain import events as ev
+from controller.domain.contain import FOREVER
+from controller.domain.effects import EndIsolation, IsolateClient
+from controller.domain.policy import Level
+from controller.domain.revocation import REVOKED, holds
+from tests.support.playbook import START, Play, device, given, reported
+
+REVOKE = ev.CertificateRevoked("x", ("a1",), "operator:ada", "stolen")
+RENEW = ev.CertificateRenewed("y", START + 5)
+
+
+def revoked() -> Play:
+    return given(device()).when(REVOKE)
+
+
+def proven(play: Play) -> Play:
+    return play.when(ev.ContainmentProven("p", "x", Level.ISOLATED, START, ()))
+
+
+def test_it_is_isolated_without_end() -> None:
+    play = revoked().then(IsolateClient("x-0", "d1", "x", False, None, "stolen")).recorded("certificate revoked")
+    case = play.state.case
+    assert case is not None
+    assert (case.level, case.causes, case.hold_until, case.isolate_until) == (Level.ISOLATED, (REVOKED,), FOREVER, None)
+    assert play.outcome is not None
+    assert play.outcome.audit[0].alert
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        ev.OperatorReleased("o", "operator:bob", "please"),
+        ev.OperatorContained("o", Level.RESTRICTED, "operator:bob", "softer", 1.0),
+        ev.OperatorContained("o", Level.ISOLATED, "operator:bob", "shorter", 1.0),
+    ],
+)
+def test_no_operator_lets_it_in(event: ev.DeviceEvent) -> None:
+    play = proven(revoked()).when(event).then_nothing().recorded("revocation kept")
+    assert holds(play.state)
+    play.when(ev.TimePassed("t"), at=START + 1e9).then_nothing()
+
+
+def test_no_report_lets_it_in() -> None:
+    play = proven(revoked()).when(reported(passing=("telnet",))).then_nothing()
+    assert play.state.level is Level.ISOLATED
+
+
+def test_a_new_certificate_lets_it_prove_itself() -> None:
+    play = proven(revoked()).when(RENEW).then(EndIsolation("y-0", "d1", "x"))
+    play.recorded("revocation answered", "stepped down")
+    assert play.state.level is Level.RESTRICTED
+    assert not holds(play.state)
+    assert play.when(reported(passing=("telnet",))).state.level is Level.NONE
+
+
+def test_renewal_of_a_device_that_is_not_out_changes_nothing() -> None:
+    given(device()).when(RENEW).then_nothing().recorded()
+
+
+def test_a_restricted_device_keeps_its_case_and_has_to_be_seen_gone_again() -> None:
+    operator = ev.OperatorContained("o", Level.ISOLATED, "operator:bob", "odd", None)
+    play = given(device()).when(operator).when(ev.ContainmentProven("p", "o", Level.ISOLATED, START, ())).when(REVOKE)
+    case = play.state.case
+    assert case is not None
+    assert (case.case_id, case.proven_level) == ("o", Level.NONE)
+    play.then(IsolateClient("x-0", "d1", "o", False, None, "stolen"))
+
+
+def test_twice_revoked_is_once_out() -> None:
+    play = revoked().when(replace(REVOKE, event_id="z"))
+    assert play.state.case is not None
+    assert play.state.case.causes == (REVOKED,)
