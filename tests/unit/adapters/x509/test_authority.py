@@ -14,6 +14,7 @@ from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import MAX_REQUEST, X509Authority, fingerprint, registered
 from controller.adapters.x509.building import serial_of
 from controller.domain.certificates import Certificate, Kind, validity
+from controller.domain.evolve import evolve
 from controller.ports.certificates import AuthorityError, RequestRefusedError
 from controller.ports.errors import SettingsError
 from tests.support.identity import DAY, LISTS, PASSPHRASE, make_authority, request_for
@@ -134,7 +135,7 @@ def test_requests_that_get_nothing(authority: X509Authority, pem: str, codes: se
 
 def test_a_list_names_what_was_revoked(authority: X509Authority) -> None:
     one = issue(authority, request_for("edge-1"))
-    gone = Certificate(*[getattr(one, name) for name in one.__slots__[:10]], revoked_at=NOW, reason="key_compromise")
+    gone = evolve(one, revoked_at=NOW, reason="key_compromise")
     made = authority.revocations([gone], 7, NOW, NOW + DAY)
     found = x509.load_der_x509_crl(made.der)
     issuing = x509.load_pem_x509_certificate(authority.chain.encode())
