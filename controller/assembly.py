@@ -11,6 +11,7 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.options import LinkOptions
 from controller.adapters.policies.loader import load_policies
@@ -19,6 +20,7 @@ from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock
+from controller.adapters.tls_probe import probe_context
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
@@ -59,6 +61,17 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
     tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
     async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
         yield broker
+
+
+def inspector(broker: EmqxBroker, settings: Settings) -> EmqxInspector:
+    """What looks at the broker to judge it; it shakes hands with the controller's own certificate."""
+    mqtt = settings.mqtt
+    return EmqxInspector(
+        broker.api,
+        SystemClock(),
+        receive_maximum=mqtt.receive_maximum,
+        context=lambda: probe_context(mqtt.certificate, mqtt.key),
+    )
 
 
 def link_options(settings: Settings) -> LinkOptions:

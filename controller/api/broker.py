@@ -1,11 +1,16 @@
 """The broker: whether its nodes answer, and whether it holds what it should."""
 
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
 from fastapi import APIRouter, Depends
 
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.errors import problems
+from controller.api.errors import ApiError, problems
 from controller.api.fields import Moment, View, moment
 from controller.api.guard import scope
+from controller.domain.broker_inspection import LISTENERS, NODES, listening_of
+from controller.domain.broker_ports import Use
 from controller.service.drift import Difference, DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
@@ -68,6 +73,26 @@ class DriftList(View):
     closed: tuple[DriftView, ...]
 
 
+class ListeningView(View):
+    """One port that is listened on; `address` is `*` for all."""
+
+    use: Use
+    address: str
+    port: int
+
+
+class NodeEndpoints(View):
+    node: str
+    listening: tuple[ListeningView, ...] | None
+
+
+class Endpoints(View):
+    """The nodes of the broker; `unknown` says why their listeners are not."""
+
+    nodes: tuple[NodeEndpoints, ...]
+    unknown: str
+
+
 def _comparison(services: Services) -> ComparisonView:
     reconciler = services.reconciler
     return ComparisonView(
@@ -88,6 +113,31 @@ async def show_broker(services: ServicesDep) -> BrokerView:
         link=LinkView(connected=state.connected, server=state.server, protocol=state.protocol, detail=state.detail),
         comparison=_comparison(services),
     )
+
+
+@router.get("/ports", dependencies=[scope("read")])
+async def list_endpoints(services: ServicesDep) -> Endpoints:
+    """Nodes and listeners as the broker tells them now: what `cordon broker ports` reckons from."""
+    seen = await services.inspector.endpoints()
+    rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
+    listening = None
+    if listeners is not None:
+        found = listening_of(listeners)
+        listening = tuple(ListeningView(use=one.use, address=one.address, port=one.port) for one in found)
+        listening += tuple(_dashboards(seen.api))
+    names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]
+    if not names:
+        raise ApiError(502, "broker_refused", seen.silence.get(NODES, "the broker names none of its nodes"))
+    nodes = tuple(NodeEndpoints(node=name, listening=listening) for name in names)
+    return Endpoints(nodes=nodes, unknown=seen.silence.get(LISTENERS, ""))
+
+
+def _dashboards(addresses: tuple[str, ...]) -> Iterator[ListeningView]:
+    """The ports of EMQX's API that Cordon itself uses; every node is taken to have the same."""
+    ports = {(urlsplit(base).scheme, urlsplit(base).port) for base in addresses}
+    for scheme, port in sorted((scheme, port) for scheme, port in ports if port):
+        use = Use.DASHBOARD_TLS if scheme == "https" else Use.DASHBOARD
+        yield ListeningView(use=use, address="*", port=port)
 
 
 @router.get("/drift", dependencies=[scope("read")])

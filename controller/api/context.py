@@ -10,6 +10,7 @@ from controller.api.errors import ApiError
 from controller.domain.device import Device
 from controller.domain.policy import PolicySet
 from controller.ports.broker import BrokerControl
+from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
@@ -39,6 +40,7 @@ class Services:
     reconciler: Reconciler
     ingest: Ingest
     broker: BrokerControl
+    inspector: BrokerInspector
     settings: Settings
     started_at: float
     reload_policies: Callable[[], PolicySet]

@@ -102,6 +102,7 @@ async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Pat
             reconciler=one.reconciler,
             ingest=one.ingest,
             broker=one.broker,
+            inspector=one.inspector,
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,

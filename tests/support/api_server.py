@@ -5,7 +5,7 @@ import socket
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import uvicorn
 
@@ -35,6 +35,7 @@ class ApiServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         scheme = "https" if self._tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.answers: dict[str, Any] = {}  # what the broker says when it is inspected
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None
         self._failure: BaseException | None = None
@@ -67,6 +68,7 @@ class ApiServer:
 
     async def _serve(self) -> None:
         async with api(self._path) as one, asyncio.TaskGroup() as group:
+            one.world.inspector.answers = self.answers
             for device_id, ports in self._devices.items():
                 await one.report(device_id, ports=ports)
             await one.world.drain()

@@ -4,10 +4,12 @@ import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from controller.adapters.emqx.planned import described
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
+from controller.domain.broker_inspection import Inspection
 from controller.domain.policy import Level, PolicySet, Remedy, Response
 from controller.ports.broker import (
     Ban,
@@ -26,6 +28,7 @@ from controller.ports.broker import (
 )
 from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
+from controller.ports.inspection import DashboardLogin
 from controller.ports.messages import Incoming, LinkState
 from controller.service.enforcer import Enforcer
 from controller.service.ingest import Ingest
@@ -229,6 +232,24 @@ class MemoryTables:
 
 
 @dataclass(slots=True)
+class MemoryInspector:
+    """Answers what it was given, by name; what is not there is silent."""
+
+    answers: dict[str, Any] = field(default_factory=dict)
+    logins: list[DashboardLogin | None] = field(default_factory=list)
+
+    async def endpoints(self) -> Inspection:
+        return self._inspection()
+
+    async def inspect(self, login: DashboardLogin | None) -> Inspection:
+        self.logins.append(login)
+        return self._inspection()
+
+    def _inspection(self) -> Inspection:
+        return Inspection(dict(self.answers), {}, START, 1000, ("http://10.0.0.1:18083",))
+
+
+@dataclass(slots=True)
 class MemoryLink:
     """What was sent and acknowledged; `confirm` is raised by the next confirmed publish."""
 
@@ -273,6 +294,7 @@ class World:
     clock: TestClock
     broker: MemoryBroker
     tables: MemoryTables
+    inspector: MemoryInspector
     link: MemoryLink
     store: SqliteStore
     keeper: Keeper
@@ -316,7 +338,7 @@ async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bo
         keeper.forward_effects_to(outbox.put)
         await outbox.resume()
         yield World(
-            clock, broker, tables, link, store, keeper, enforcer, outbox,
+            clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
             Ingest(link, keeper, log), Timers(keeper, 300.0),
             Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged,
         )  # fmt: skip

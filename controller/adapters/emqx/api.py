@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from controller.adapters.emqx import rows
 from controller.adapters.emqx.calls import RULES as _RULES
-from controller.adapters.emqx.http import Answer, Method
+from controller.adapters.emqx.http import Answer, Call, Method
 from controller.adapters.emqx.sending import MAX_PAGES, is_last, read
 from controller.adapters.emqx.subjects import SubjectCalls
 from controller.ports.broker import Ban, Rules
@@ -132,17 +132,13 @@ class EmqxApi(SubjectCalls):
     # Any call
 
     async def ask(
-        self,
-        method: Method,
-        path: str,
-        what: str,
-        *,
-        query: dict[str, str | int] | None = None,
-        body: object = None,
-        repeat: bool = True,
+        self, method: Method, path: str, what: str, *, body: object = None, repeat: bool = True, bearer: str = ""
     ) -> Answer:
-        """Any call, for the parts of the API that only one module needs."""
-        return await self._call(method, path, what, query=query, body=body, repeat=repeat)
+        """Any call, for the parts of the API that only one module needs.
+
+        `bearer` is a dashboard login's token in the place of the API key.
+        """
+        return await self.send(Call(method, path, what, body=body, repeat=repeat, bearer=bearer))
 
     async def pages(self, path: str, what: str, size: int) -> AsyncIterator[list[Any]]:
         """The pages of a listing as plain JSON, for those who take only some rows apart."""

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -72,6 +72,7 @@ class Call:
     repeat: bool = True
     node: str = ""
     urgent: bool = False
+    bearer: str = ""  # a dashboard login's token in the place of the API key
 
     @property
     def text(self) -> str:
@@ -86,6 +87,17 @@ class Answer:
     node: str
     status: int
     data: object
+
+
+class _Bearer(httpx.Auth):
+    """A token in the place of the client's own credentials."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        yield request
 
 
 class Turns:
@@ -307,6 +319,7 @@ class EmqxHttp:
             f"{base}{API}{call.path}",
             params=call.query,
             json=call.body,
+            auth=_Bearer(call.bearer) if call.bearer else httpx.USE_CLIENT_DEFAULT,
         ) as response:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise BrokerAnswerError(f"{base}: {call.text}: an encoded answer that was not asked for")

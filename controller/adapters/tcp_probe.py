@@ -1,0 +1,36 @@
+"""Whether a TCP port can be reached from here: a connection that is closed again without a byte."""
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from typing import Final
+
+SECONDS: Final = 2.0  # for one connection; a dropped packet is answered by nobody
+AT_ONCE: Final = 64
+MAX_PROBES: Final = 4096
+
+
+async def reachable(targets: Sequence[tuple[str, int]], seconds: float = SECONDS) -> dict[tuple[str, int], bool]:
+    """For each host and port whether a connection was made."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def probe(host: str, port: int) -> bool:
+        async with turns:
+            try:
+                async with asyncio.timeout(seconds):
+                    _, writer = await asyncio.open_connection(host, port)
+            except (OSError, TimeoutError):
+                return False
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return True
+
+    wanted = list(dict.fromkeys(targets))[:MAX_PROBES]
+    answers = await asyncio.gather(*(probe(host, port) for host, port in wanted))
+    return dict(zip(wanted, answers, strict=True))
+
+
+def is_local(host: str) -> bool:
+    """Whether the host is this machine by its loopback address: reaching it says nothing about others."""
+    return host in {"localhost", "::1"} or host.startswith("127.")

@@ -1,0 +1,61 @@
+"""What a TLS listener shows of itself in a handshake: its certificate's end, and which protocol it settles for."""
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+SECONDS: Final = 5.0  # for one handshake
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What was seen; `trouble` says why nothing was. `ends_at` in Unix seconds."""
+
+    host: str
+    port: int
+    ends_at: float | None = None
+    subject: str = ""
+    protocol: str = ""
+    trouble: str = ""
+
+
+def probe_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
+    """A context that shows the given certificate and verifies nothing: it is the peer that is looked at.
+
+    Nothing is sent over such a connection after the handshake.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if certificate is not None:
+        context.load_cert_chain(certificate, key, password=lambda: b"")
+    return context
+
+
+async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = SECONDS) -> Handshake:
+    """Shake hands once and close."""
+    try:
+        async with asyncio.timeout(seconds):
+            _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
+    except (OSError, TimeoutError) as e:
+        return Handshake(host, port, trouble=f"no TLS handshake with {host}:{port} from here: {e or type(e).__name__}")
+    try:
+        tls = writer.get_extra_info("ssl_object")
+        shown = tls.getpeercert(binary_form=True)
+        if not shown:
+            return Handshake(host, port, trouble=f"{host}:{port} shows no certificate")
+        certificate = x509.load_der_x509_certificate(shown)
+        ends = certificate.not_valid_after_utc.timestamp()
+        return Handshake(host, port, ends, certificate.subject.rfc4514_string(), str(tls.version()))
+    except ValueError as e:
+        return Handshake(host, port, trouble=f"{host}:{port}: its certificate cannot be read: {e}")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await writer.wait_closed()

@@ -1,0 +1,128 @@
+"""Ports of nodes from their names, and firewall rules that the real nft takes."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from controller.domain.broker_inspection import bind_of, listening_of
+from controller.domain.broker_ports import (
+    Allowed,
+    Listening,
+    NodePort,
+    Peers,
+    PortsError,
+    Use,
+    collisions,
+    nftables,
+    node_ports,
+    parse_node,
+)
+
+_NFT = shutil.which("nft") or ""
+
+
+@pytest.mark.parametrize(
+    ("name", "host", "number"),
+    [
+        ("emqx1@10.0.0.1", "10.0.0.1", 1),
+        ("emqx@node1.emqx.io", "node1.emqx.io", 0),  # digits after the @ do not count
+        ("node12abc@h", "h", 0),
+        ("emqx-core-12@emqx-headless.default.svc", "emqx-headless.default.svc", 12),
+        ("e007@::1", "::1", 7),
+    ],
+)
+def test_the_number_is_what_ends_the_name_before_the_at(name: str, host: str, number: int) -> None:
+    assert parse_node(name) == (host, number)
+    ports = {(one.use, one.port) for one in node_ports(name, docker=False)}
+    assert {(Use.DISCOVERY, 4370 + number), (Use.RPC, 5370 + number)} <= ports
+
+
+@pytest.mark.parametrize("name", ["", "emqx", "@h", "a@", "a b@h", "a@h;x", "x" * 300 + "@h", "emqx99999@h"])
+def test_no_node_names(name: str) -> None:
+    with pytest.raises(PortsError):
+        parse_node(name)
+
+
+def rpc(docker: bool | None) -> list[int]:
+    return [one.port for one in node_ports("emqx2@h", docker=docker) if one.use is Use.RPC]
+
+
+def test_the_docker_image_has_its_own_rpc_port() -> None:
+    assert rpc(docker=True) == [5369]
+    assert rpc(docker=False) == [5372]
+    assert rpc(docker=None) == [5372, 5369]
+
+
+def test_listeners_of_the_live_broker_take_the_place_of_the_defaults() -> None:
+    rows = [
+        {"type": "ssl", "bind": "0.0.0.0:8884", "enable": True},
+        {"type": "tcp", "bind": "127.0.0.1:1883", "enable": True},
+        {"type": "ws", "bind": "[::]:8083", "enable": False},
+        {"type": "quic", "bind": ":14567", "enable": True},
+        "nonsense",
+    ]
+    listening = listening_of(rows)
+    assert listening == (Listening(Use.MQTTS, "*", 8884), Listening(Use.MQTT, "127.0.0.1", 1883))
+    ports = node_ports("emqx1@h", docker=False, listening=listening)
+    assert [(one.use, one.port, one.peers) for one in ports[2:]] == [
+        (Use.MQTTS, 8884, Peers.DEVICES),
+        (Use.MQTT, 1883, Peers.OPERATORS),
+    ]
+    assert ports[-1].note == "bound to 127.0.0.1"
+
+
+def test_binds_in_every_spelling() -> None:
+    assert [bind_of(text) for text in ("1883", ":1883", "[::1]:8883", "10.0.0.1:1883", "x", None)] == [
+        ("*", 1883), ("*", 1883), ("::1", 8883), ("10.0.0.1", 1883), ("*", 0), ("*", 0),
+    ]  # fmt: skip
+
+
+def test_two_nodes_of_one_host_with_the_same_number_collide() -> None:
+    ports = [*node_ports("emqx@h"), *node_ports("broker@h"), *node_ports("emqx@other")]
+    (discovery, rpc) = collisions(ports)
+    assert discovery == (
+        "emqx@h and broker@h on h both want discovery port 4370: end their names with different numbers"
+    )
+    assert "rpc port 5370" in rpc
+    assert collisions([*node_ports("a1@h"), *node_ports("a2@h")]) == ()
+
+
+def cluster() -> list[NodePort]:
+    names = ("emqx1@10.0.0.1", "emqx2@10.0.0.2", "emqx3@fd00::3", "emqx@four.example")
+    return [port for name in names for port in node_ports(name)]
+
+
+CASES = [
+    Allowed(),
+    Allowed(operators=("10.9.0.0/24", "10.9.0.7", "fd00:9::/64"), devices=("10.20.0.0/16",)),
+]
+
+
+@pytest.mark.parametrize("allowed", CASES)
+def test_rules_close_cluster_ports_to_everybody_else(allowed: Allowed) -> None:
+    text = nftables(cluster(), {"four.example": "10.0.0.4"}, allowed)
+    accept = text.index("@cluster4 accept")
+    drop = text.index("drop", accept)
+    line = text[text.rindex("\n", 0, accept) : accept]
+    for port in (4370, 4371, 4372, 4373, 5369, 5370, 5371, 5373):
+        assert f" {port}" in line
+    assert accept < drop
+    assert "policy accept" in text, "ports that are not EMQX's are nobody's business here"
+    assert ("8883 } accept" in text) is (not allowed.devices)
+
+
+def test_a_host_without_an_address_is_said() -> None:
+    with pytest.raises(PortsError, match=r"--address four\.example=ADDRESS"):
+        nftables(cluster(), {}, Allowed())
+    with pytest.raises(PortsError, match="no network"):
+        nftables(cluster(), {"four.example": "10.0.0.4"}, Allowed(operators=("everyone",)))
+
+
+@pytest.mark.skipif(not _NFT or os.geteuid() != 0, reason="needs root and nft (Debian: nftables)")
+@pytest.mark.parametrize("allowed", CASES)
+def test_the_real_nft_takes_the_rules(allowed: Allowed) -> None:
+    text = nftables(cluster(), {"four.example": "10.0.0.4"}, allowed)
+    done = subprocess.run([_NFT, "-c", "-f", "-"], input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + text
