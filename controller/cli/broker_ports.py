@@ -26,6 +26,7 @@ from controller.domain.broker_ports import (
     node_ports,
 )
 
+_TOO_OPEN: Final = "reachable, should not be"
 _COLUMNS: Final = ("node", "host", "port", "for", "who may reach it", "note")
 
 
@@ -74,29 +75,34 @@ def ports(
     Without --node-name they are those of the live cluster, as its API tells them. Exit status 1 when --probe reaches
     a port that should be closed to this machine, or two nodes of one host want the same port.
     """
+    allowed = Allowed(tuple(operators or ()), tuple(devices or ()))
     try:
         found = _by_name(node_name, docker) if node_name else _live(client(), docker)
         reached = _probe(found) if probe else {}
-        match output:
-            case PortsFormat.NFTABLES:
-                allowed = Allowed(tuple(operators or ()), tuple(devices or ()))
-                say(nftables(found, _addresses(found, address or []), allowed).rstrip())
-                if not operators:
-                    note("no --operators given: dashboard, API and plain listeners are closed to all other machines")
-            case PortsFormat.JSON:
-                print_json([_row(one, reached) for one in found])
-            case PortsFormat.TABLE:
-                _table(found, reached)
-            case _:
-                assert_never(output)
+        _print(found, reached, allowed, address or (), output)
     except PortsError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
-    bad = [one for one in found if _verdict(one, reached) == "reachable, should not be"]
     clashes = collisions(found)
     for text in clashes:
         note(text)
-    if bad or clashes:
+    if clashes or any(_verdict(one, reached) == _TOO_OPEN for one in found):
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _print(
+    found: Sequence[NodePort], reached: "Reached", allowed: Allowed, address: Sequence[str], output: PortsFormat
+) -> None:
+    match output:
+        case PortsFormat.NFTABLES:
+            say(nftables(found, _addresses(found, address), allowed).rstrip())
+            if not allowed.operators:
+                note("no --operators given: dashboard, API and plain listeners are closed to all other machines")
+        case PortsFormat.JSON:
+            print_json([_row(one, reached) for one in found])
+        case PortsFormat.TABLE:
+            _table(found, reached)
+        case _:
+            assert_never(output)
 
 
 def _by_name(names: Sequence[str], docker: bool | None) -> list[NodePort]:
@@ -152,7 +158,7 @@ def _verdict(one: NodePort, reached: Reached) -> str:
         return "not reachable"
     if one.peers is not Peers.CLUSTER:
         return "reachable"
-    return "reachable, by loopback" if is_local(one.host) else "reachable, should not be"
+    return "reachable, by loopback" if is_local(one.host) else _TOO_OPEN
 
 
 def _row(one: NodePort, reached: Reached) -> dict[str, Any]:
