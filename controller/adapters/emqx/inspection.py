@@ -156,8 +156,8 @@ class EmqxInspector(BrokerInspector):
 
 def _tls_targets(listeners: Any, nodes: Any, api: Sequence[str]) -> list[tuple[str, int]]:
     """Where to look: each TLS listener at each node, at the node's own host where the listener is bound to all."""
-    hosts = [host for row in nodes or () if isinstance(row, dict) and (host := _host(row.get("node")))]
-    hosts = hosts or [host for base in api if (host := urlsplit(base).hostname)]
+    hosts = [_host(row.get("node")) for row in nodes or () if isinstance(row, dict)]
+    hosts = [host for host in hosts if host] or [urlsplit(base).hostname or "" for base in api]
     targets: list[tuple[str, int]] = []
     for row in listeners or ():
         if not isinstance(row, dict) or row.get("type") not in ("ssl", "wss") or row.get("enable", True) is False:
