@@ -23,6 +23,7 @@ from schemas.commands import CommandState
 
 T = TypeVar("T")
 _DAY: Final = 86_400.0  # seconds
+_ROW_BYTES: Final = 512  # about what a row of a store beside this one takes
 _PRUNE_ROWS: Final = 1000  # rows taken away in one go, so that commits pass in between
 _ENDED: Final = ", ".join(f"'{state.value}'" for state in CommandState if state.is_end)
 _PRUNE_COMMANDS: Final = (
@@ -148,6 +149,20 @@ class SqliteStore(Store):
         """
         result: T = await self._writer.submit(Work(change))
         return result
+
+    async def commit_with(self, writes: Writes, change: Callable[[sqlite3.Connection], object], rows: int) -> None:
+        """`commit`, and `change` of about `rows` rows in the same transaction; for the stores beside this one.
+
+        Raises:
+            StoreError: as `commit`; then nothing of both was kept.
+        """
+        work = work_of(writes, self._book, self._options.dead_payload_bytes)
+
+        def both(connection: sqlite3.Connection) -> None:
+            work.run(connection)
+            change(connection)
+
+        await self._writer.submit(Work(both, work.rows + rows, work.size + rows * _ROW_BYTES))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `query`, on a connection that cannot write.

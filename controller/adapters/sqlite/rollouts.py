@@ -1,0 +1,163 @@
+"""Rollouts on SQLite: a row for each and one for each of its devices, in the transaction of what follows from them."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+from controller.adapters.sqlite import codec
+from controller.adapters.sqlite.codec import Record
+from controller.adapters.sqlite.store import SqliteStore
+from controller.domain.rollout_values import Back, Member, MemberState, RingTally, Rollout, RolloutState, Target, Terms
+from controller.domain.rollout_window import Window
+from controller.ports.errors import StoreError
+from controller.ports.rollouts import RolloutStore
+from controller.ports.store import Writes
+
+_ENDS: Final = ", ".join(f"'{state.value}'" for state in RolloutState if state.is_end)
+_TARGET: Final = Record(Target, from_json={"classes": tuple, "hardware": tuple})
+_WINDOW: Final = Record(Window)
+_TERMS: Final = Record(
+    Terms,
+    to_json={"window": lambda window: None if window is None else _WINDOW.encode(window)},
+    from_json={
+        "window": lambda found: None if found is None else _WINDOW.decode(found),
+        "confirm_classes": tuple,
+    },
+)
+_TALLY: Final = Record(RingTally)
+_ROLLOUT: Final = Record(
+    Rollout,
+    to_json={
+        "target": _TARGET.encode,
+        "terms": _TERMS.encode,
+        "rings": lambda rings: [_TALLY.encode(one) for one in rings],
+    },
+    from_json={
+        "target": _TARGET.decode,
+        "terms": _TERMS.decode,
+        "rings": lambda found: tuple(map(_TALLY.decode, found)),
+        "state": RolloutState,
+        "ends_as": lambda found: None if found is None else RolloutState(found),
+    },
+)
+_MEMBER: Final = Record(
+    Member, leave_out=frozenset({"device_id", "ring", "state"}), from_json={"state": MemberState, "back": Back}
+)
+_PUT_ROLLOUT: Final = (
+    "INSERT INTO rollouts (number, rollout_id, name, state, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"
+)
+_CHANGE_ROLLOUT: Final = "UPDATE rollouts SET state = ?, body = ? WHERE rollout_id = ?"
+_PUT_MEMBER: Final = (
+    "INSERT INTO rollout_members (rollout_id, device_id, ring, state, body) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (rollout_id, device_id) DO UPDATE SET state = excluded.state, body = excluded.body"
+)
+_PREFIX: Final = "r-"
+
+
+def rollout_id_of(number: int) -> str:
+    """The id of the rollout with this number."""
+    return f"{_PREFIX}{number:04d}"
+
+
+class SqliteRollouts(RolloutStore):
+    """`controller.ports.rollouts.RolloutStore` beside a `SqliteStore`."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self._store = store
+
+    async def create(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+        """See `RolloutStore.create`."""
+        number = int(rollout.rollout_id.removeprefix(_PREFIX))
+        row = (number, rollout.rollout_id, rollout.target.name, rollout.state.value, rollout.created_at, _body(rollout))
+        rows = _member_rows(rollout, members)
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(_PUT_ROLLOUT, row)
+            connection.executemany(_PUT_MEMBER, rows)
+
+        await self._store.commit_with(writes, change, len(rows) + 1)
+
+    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+        """See `RolloutStore.keep`."""
+        row = (rollout.state.value, _body(rollout), rollout.rollout_id)
+        rows = _member_rows(rollout, members)
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(_CHANGE_ROLLOUT, row)
+            connection.executemany(_PUT_MEMBER, rows)
+
+        await self._store.commit_with(writes, change, len(rows) + 1)
+
+    async def next_number(self) -> int:
+        """See `RolloutStore.next_number`."""
+        return await self._store.read(_next_number)
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """See `RolloutStore.rollout`."""
+        found = await self._store.read(partial(_rollouts, where="rollout_id = ?", values=(rollout_id,), limit=1))
+        return found[0] if found else None
+
+    async def rollouts(self, *, limit: int, is_open: bool = False) -> Sequence[Rollout]:
+        """See `RolloutStore.rollouts`."""
+        where = f"state NOT IN ({_ENDS})" if is_open else "1"
+        return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
+
+    async def members(
+        self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Member]:
+        """See `RolloutStore.members`."""
+        return await self._store.read(
+            partial(_members, rollout_id=rollout_id, state=state, limit=-1 if limit is None else limit, offset=offset)
+        )
+
+
+def _body(rollout: Rollout) -> str:
+    return codec.dump(_ROLLOUT.encode(rollout))
+
+
+def _member_rows(rollout: Rollout, members: Sequence[Member]) -> list[tuple[Any, ...]]:
+    return [
+        (rollout.rollout_id, one.device_id, one.ring, one.state.value, codec.dump(_MEMBER.encode(one)))
+        for one in members
+    ]
+
+
+def _next_number(connection: sqlite3.Connection) -> int:
+    (last,) = connection.execute("SELECT coalesce(max(number), 0) FROM rollouts").fetchone()
+    return int(last) + 1
+
+
+def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, ...], limit: int) -> list[Rollout]:
+    rows = connection.execute(
+        f"SELECT body FROM rollouts WHERE {where} ORDER BY number DESC LIMIT ?",  # noqa: S608 - values are bound
+        (*values, limit),
+    )
+    return [_decode_rollout(body) for (body,) in rows]
+
+
+def _members(
+    connection: sqlite3.Connection, *, rollout_id: str, state: str | None, limit: int, offset: int
+) -> list[Member]:
+    chosen = "" if state is None else " AND state = ?"
+    rows = connection.execute(
+        "SELECT device_id, ring, state, body FROM rollout_members WHERE rollout_id = ?"  # noqa: S608 - values are bound
+        f"{chosen} ORDER BY ring, device_id LIMIT ? OFFSET ?",
+        (rollout_id, *([] if state is None else [state]), limit, offset),
+    )
+    return [_decode_member(*row) for row in rows]
+
+
+def _decode_rollout(body: str) -> Rollout:
+    try:
+        return _ROLLOUT.decode(json.loads(body))
+    except (ValueError, TypeError, KeyError) as e:
+        raise StoreError(f"a rollout in the store cannot be read: {e}") from e
+
+
+def _decode_member(device_id: str, ring: int, state: str, body: str) -> Member:
+    try:
+        return _MEMBER.decode(json.loads(body), device_id=device_id, ring=ring, state=state)
+    except (ValueError, TypeError, KeyError) as e:
+        raise StoreError(f"a device of a rollout in the store cannot be read: {e}") from e

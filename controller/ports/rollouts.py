@@ -1,0 +1,58 @@
+"""What rollouts need to survive, and where what they roll out is looked up."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from controller.domain.rollout_values import Member, Rollout, Target
+from controller.ports.errors import ControllerError
+from controller.ports.store import Writes
+
+
+class TargetError(ControllerError):
+    """There is no such target, or the repository cannot be read; the text says which and what to do."""
+
+
+class RolloutStore(Protocol):
+    """Rollouts and their devices, kept in one transaction with what follows from them."""
+
+    async def create(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+        """Keep a new rollout with all its devices, and `writes`.
+
+        Raises:
+            StoreError: it cannot be kept, or there is one of that id.
+        """
+        ...
+
+    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+        """Keep the rollout, those of its devices that changed, and `writes`: together or not at all."""
+        ...
+
+    async def next_number(self) -> int:
+        """The number of the next rollout; they grow."""
+        ...
+
+    async def rollout(self, rollout_id: str) -> Rollout | None:
+        """One rollout."""
+        ...
+
+    async def rollouts(self, *, limit: int, is_open: bool = False) -> Sequence[Rollout]:
+        """The newest ones, newest first; with `is_open` those that have not ended."""
+        ...
+
+    async def members(
+        self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
+    ) -> Sequence[Member]:
+        """Devices of a rollout, ring by ring; all of them without `limit`."""
+        ...
+
+
+class Targets(Protocol):
+    """The signed repository as far as rollouts look at it."""
+
+    async def find(self, text: str) -> Target:
+        """The one target that `text` means: `NAME/VERSION/FILE`, `NAME/VERSION`, or `NAME` for its newest version.
+
+        Raises:
+            TargetError: there is none, there are several, or it was withdrawn.
+        """
+        ...
