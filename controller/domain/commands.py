@@ -81,6 +81,16 @@ def reported(
         moved = replace(command, state=CommandState.EXECUTING if state is CommandState.EXECUTING else command.state)
         _replace(draft, command, moved)
         _keep(draft, moved, state, reason, detail)
+    elif state is CommandState.EXECUTING and detail:
+        _keep(draft, command, state, reason, detail)  # how far it got, for whoever watches
+
+
+def withdraw(draft: Draft, command_id: str, by: str, reason: str) -> None:
+    """End a command that is wanted no more; a device that has it already may still carry it out."""
+    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
+    if command is not None:
+        draft.record("command withdrawn", by, command_id=command_id, reason=reason)
+        _end(draft, command, CommandState.EXPIRED, reason, ())
 
 
 def due(command: OpenCommand) -> float:

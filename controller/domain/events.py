@@ -128,6 +128,16 @@ class OperatorCommanded:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandWithdrawn:
+    """Whoever asked for a command wants it no more: it is not sent again."""
+
+    event_id: str
+    command_id: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OperatorLabelled:
     """An operator gave the device a class and tags."""
 
@@ -228,6 +238,7 @@ DeviceEvent = (
     | OperatorContained
     | OperatorReleased
     | OperatorCommanded
+    | CommandWithdrawn
     | OperatorLabelled
     | ContainmentProven
     | ContainmentTroubled

@@ -51,6 +51,8 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             contain.operator_releases(draft, event.by, event.reason)
         case ev.OperatorCommanded():
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
+        case ev.CommandWithdrawn():
+            commands.withdraw(draft, event.command_id, event.by, event.reason)
         case ev.OperatorLabelled():
             before = {"device_class": draft.device.device_class, "tags": list(draft.device.tags)}
             draft.update(device_class=event.device_class, tags=event.tags)

@@ -27,6 +27,10 @@ class RolloutStore(Protocol):
         """Keep the rollout, those of its devices that changed, and `writes`: together or not at all."""
         ...
 
+    def id_of(self, number: int) -> str:
+        """The id of the rollout with this number."""
+        ...
+
     async def next_number(self) -> int:
         """The number of the next rollout; they grow."""
         ...

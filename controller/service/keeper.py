@@ -53,6 +53,8 @@ class Keeper:
         self._max_devices = max_devices
         # Called with each line of the record once it is kept, for counting.
         self.on_audit: Callable[[float, AuditEntry], None] | None = None
+        # Called with each batch once it is kept, for whoever follows what devices report and commands become.
+        self.on_kept: Callable[[Batch], None] | None = None
         self._forward: Callable[[Effect], None] = _nowhere
         # Monotonic seconds of the last contact, oldest first: finding silent devices costs nothing for the others, and
         # a wall clock that is set makes nobody silent and hides nobody who is.
@@ -140,9 +142,9 @@ class Keeper:
             batch.devices[device_id] = after
         self._contact(after)
 
-    async def commit(self, batch: Batch) -> None:
-        """Keep the batch, then hand its effects on."""
-        kept = self.submit(batch)
+    async def commit(self, batch: Batch, beside: Callable[[Writes], Awaitable[None]] | None = None) -> None:
+        """Keep the batch, then hand its effects on; `beside` keeps it together with something else."""
+        kept = self.submit(batch) if beside is None else beside(batch.writes())
         if kept is not None:
             await kept
         self.hand_on(batch)
@@ -158,6 +160,8 @@ class Keeper:
         if self.on_audit is not None:
             for at, entry in batch.audit:
                 self.on_audit(at, entry)
+        if self.on_kept is not None:
+            self.on_kept(batch)
 
     async def handle(self, device_id: str, event: DeviceEvent, *, done: tuple[str, ...] = ()) -> Outcome:
         """One event, kept before this returns; `done` are effects that it ends.

@@ -20,7 +20,9 @@ from controller.domain.rollout_values import (
     Note,
     Rollout,
     RolloutState,
+    command_of,
 )
+from schemas.commands import CommandState
 
 
 @dataclass(slots=True)
@@ -120,10 +122,9 @@ class Run:
         if device_id in self.members:
             self._took(one.fell_silent(self.rollout, self.members[device_id], now))
 
-    def refused(self, device_id: str, reason: str, now: float) -> None:
-        """The order that `turn` asked for was not issued."""
-        news = News(self.members[device_id].command_id, "rejected", reason)
-        self.told(device_id, news, now)
+    def refused(self, device_id: str, order_id: str, reason: str, now: float) -> None:
+        """The order that `turn` or `sent_back` asked for was not issued."""
+        self.told(device_id, News(command_of(order_id), CommandState.REJECTED.value, reason), now)
 
     def tick(self, now: float) -> None:
         """Let time pass: what is due now, and what follows for the whole."""

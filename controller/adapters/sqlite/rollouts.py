@@ -56,11 +56,6 @@ _PUT_MEMBER: Final = (
 _PREFIX: Final = "r-"
 
 
-def rollout_id_of(number: int) -> str:
-    """The id of the rollout with this number."""
-    return f"{_PREFIX}{number:04d}"
-
-
 class SqliteRollouts(RolloutStore):
     """`controller.ports.rollouts.RolloutStore` beside a `SqliteStore`."""
 
@@ -89,6 +84,10 @@ class SqliteRollouts(RolloutStore):
             connection.executemany(_PUT_MEMBER, rows)
 
         await self._store.commit_with(writes, change, len(rows) + 1)
+
+    def id_of(self, number: int) -> str:
+        """See `RolloutStore.id_of`."""
+        return f"{_PREFIX}{number:04d}"
 
     async def next_number(self) -> int:
         """See `RolloutStore.next_number`."""

@@ -1,18 +1,12 @@
-"""Every version of the tables, one file each, in the order in which they are applied."""
+"""Every version of the tables, one file each, in the order of their numbers, in which they are applied."""
 
-from controller.adapters.sqlite.migrations import (
-    m0001_first,
-    m0002_guards,
-    m0006_token_scopes,
-    m0007_rollouts,
-)
+import pkgutil
+from importlib import import_module
+
 from controller.adapters.sqlite.migrations.registry import KNOWN, migrations
 
-__all__ = [
-    "KNOWN",
-    "m0001_first",
-    "m0002_guards",
-    "m0006_token_scopes",
-    "m0007_rollouts",
-    "migrations",
-]
+for _name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    if _name.startswith("m0"):
+        import_module(f"{__name__}.{_name}")
+
+__all__ = ["KNOWN", "migrations"]

@@ -1,0 +1,76 @@
+"""What the last report and the commands of a device say of a rolled-out name, in the words of the rollout."""
+
+import json
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from controller.domain.commands import MAX_OPEN
+from controller.domain.device import Device
+from controller.domain.effects import CommandRecord
+from controller.domain.policy import Level
+from controller.domain.rollout_values import DeviceView, Installed, News
+from controller.domain.rollout_window import zone_of
+from schemas.sections.installed import SoftwareSection
+from schemas.updates import Progress
+
+_NOTHING: Final = Installed()
+
+
+def installed_of(report: bytes | None, name: str) -> Installed:
+    """What a full report, accepted before, shows of `name`; without a section about updates nothing is known."""
+    section = _software(report)
+    if section is None:
+        return _NOTHING
+    entry = next((one for one in section.entries if one.name == name), None)
+    common: dict[str, Any] = {"device_class": section.device_class, "hardware": section.hardware}
+    if entry is None:
+        # What was cut off may have been this one.
+        return _NOTHING if section.truncated else Installed(is_known=True, **common)
+    return Installed(
+        is_known=True,
+        version=entry.version,
+        health=entry.health,
+        outcome=entry.outcome.value,
+        attempted=entry.attempted,
+        reason=entry.reason or entry.health_reason,
+        command_id=entry.command_id,
+        **common,
+    )
+
+
+def _software(report: bytes | None) -> SoftwareSection | None:
+    if report is None:
+        return None
+    try:
+        found = json.loads(report)["sections"].get("software")
+        if found is None or found.get("state") != "ok":
+            return None
+        return SoftwareSection.model_validate(found)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None
+
+
+def news_of(record: CommandRecord) -> News:
+    """What a command's record says of an update."""
+    progress = Progress.of(dict(record.detail))
+    if progress is None:
+        return News(record.command_id, record.state, record.reason)
+    return News(record.command_id, record.state, record.reason, progress.phase.value, progress.percent, progress.before)
+
+
+def is_there(device: Device) -> bool:
+    """Whether an order would reach it now, as far as is known."""
+    return device.online is not False and not device.stale
+
+
+def view_of(device: Device, default_zone: str) -> DeviceView:
+    """The device as its turn sees it."""
+    return DeviceView(
+        device_id=device.device_id,
+        device_class=device.device_class,
+        is_there=is_there(device),
+        is_isolated=device.level is Level.ISOLATED,
+        is_busy=len(device.commands) >= MAX_OPEN,
+        zone=zone_of(device.tags, default_zone),
+    )

@@ -1,0 +1,56 @@
+"""What `cordon.toml` says of rollouts: the rings, and the terms where an operator names none."""
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from controller.domain.rollout_rings import DEFAULT_RINGS, MAX_RINGS, parse_ring
+from controller.domain.rollout_window import zone_named
+from controller.service.settings_base import Duration, Part
+
+MAX_CLASSES: Final = 64
+
+
+class RingSettings(Part):
+    """One ring: `name`, and which devices it takes of those that no ring before it took."""
+
+    name: Annotated[str, Field(max_length=32)]
+    select: Annotated[str, Field(max_length=500)]
+
+
+def _usable(rings: tuple[RingSettings, ...]) -> tuple[RingSettings, ...]:
+    for ring in rings:
+        parse_ring(ring.name, ring.select)
+    if len({ring.name for ring in rings}) != len(rings):
+        raise ValueError("two rings have the same name")
+    return rings
+
+
+def _zone(name: str) -> str:
+    zone_named(name)
+    return name
+
+
+_DEFAULT: Final = tuple(RingSettings(name=name, select=select) for name, select in DEFAULT_RINGS)
+
+
+class RolloutSettings(Part):
+    """Rings in their order, and what holds where a rollout says nothing else.
+
+    `approval`: a second operator approves before the last ring. `time_zone`: of devices without a tag `tz:...`.
+    `confirm_classes`: devices where a person agrees first. `threshold` is a share, 0.05 for 5%.
+    """
+
+    rings: Annotated[tuple[RingSettings, ...], Field(min_length=1, max_length=MAX_RINGS), AfterValidator(_usable)] = (
+        _DEFAULT
+    )
+    soak: Duration = 3600.0
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
+    min_sample: Annotated[int, Field(ge=1, le=100_000)] = 10
+    timeout: Annotated[Duration, Field(ge=1.0, le=604_800.0)] = 1800.0
+    approval: bool = True
+    rollback_on_error: bool = False
+    time_zone: Annotated[str, Field(max_length=64), AfterValidator(_zone)] = "UTC"
+    confirm_classes: Annotated[
+        tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MAX_CLASSES)
+    ] = ()
