@@ -24,6 +24,7 @@ from controller.assembly import (
     listen,
     open_broker,
     own_store,
+    rollout_parts,
     signer,
     update_parts,
 )
@@ -95,6 +96,7 @@ async def _build(
     updates, refresher, update_server = update_parts(settings, clock)
     keys = (public_key_text(signing_key.public_key()),)
     identity = await identity_parts(settings, store, keeper, lambda: keys)
+    rollouts, desk = await rollout_parts(keeper, store, updates, settings)
     services = Services(
         keeper=keeper,
         store=store,
@@ -108,6 +110,7 @@ async def _build(
         started_at=clock.now(),
         reload_policies=partial(_reload, loader, keeper),
         updates=updates,
+        rollouts=desk,
         update_refresher=refresher,
         identity=identity,
     )
@@ -116,6 +119,7 @@ async def _build(
         ("ingest", ingest),
         ("timers", Timers(keeper, settings.posture.stale_after)),
         ("reconciler", reconciler),
+        ("rollouts", rollouts),
         ("outbox", outbox),
         ("housekeeping", Housekeeping(store, clock, logger_for("housekeeping"))),
         *((("update metadata", refresher),) if refresher is not None else ()),

@@ -18,6 +18,7 @@ from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.rollouts import SqliteRollouts
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock
 from controller.adapters.tls_probe import probe_context
@@ -29,7 +30,12 @@ from controller.domain.facts import TYPES
 from controller.domain.policy import PolicySet
 from controller.domain.rules import Language
 from controller.ports.errors import SettingsError
+from controller.ports.updates import UpdateRepository
 from controller.service.fairness import Fairness, Share
+from controller.service.keeper import Keeper
+from controller.service.rollout_desk import RolloutDesk
+from controller.service.rollout_targets import PublishedTargets
+from controller.service.rollouts import Rollouts
 from controller.service.settings import MqttSettings, Settings
 from controller.service.update_refresh import UpdateRefresher
 from schemas.commands import COMMAND_PAYLOAD_TYPE
@@ -191,6 +197,16 @@ class UpdateServer:
             self._server.should_exit = True
             await serving
             raise
+
+
+async def rollout_parts(
+    keeper: Keeper, store: SqliteStore, updates: UpdateRepository | None, settings: Settings
+) -> tuple[Rollouts, RolloutDesk]:
+    """What carries rollouts on, and the desk where they are asked for; those that had begun are taken up."""
+    targets = PublishedTargets(updates)
+    rollouts = Rollouts(keeper, SqliteRollouts(store), targets, settings.rollouts, logger_for("rollouts"))
+    await rollouts.load()
+    return rollouts, RolloutDesk(keeper, rollouts)
 
 
 def update_parts(

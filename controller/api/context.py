@@ -19,6 +19,7 @@ from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
+from controller.service.rollout_desk import RolloutDesk
 from controller.service.settings import Settings
 from controller.service.update_refresh import UpdateRefresher
 
@@ -45,6 +46,7 @@ class Services:
     started_at: float
     reload_policies: Callable[[], PolicySet]
     updates: UpdateRepository | None = None
+    rollouts: RolloutDesk | None = None
     update_refresher: UpdateRefresher | None = None
     identity: Identity | None = None
 

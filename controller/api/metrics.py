@@ -15,6 +15,7 @@ from controller.api.context import Services, ServicesDep
 from controller.api.guard import public
 from controller.domain.effects import AuditEntry
 from controller.domain.policy import Level
+from controller.domain.rollout_values import RolloutState
 
 _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -114,6 +115,29 @@ class Metrics(Collector):
         yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
         started = self._services.started_at
         yield GaugeMetricFamily("cordon_start_timestamp_seconds", "When the controller started", started)
+
+    def _rollouts(self) -> Iterator[Metric]:
+        desk = self._services.rollouts
+        if desk is None:
+            return
+        devices = GaugeMetricFamily(
+            "cordon_rollout_devices", "Devices of rollouts that have not ended", labels=["rollout", "ring", "state"]
+        )
+        trouble = GaugeMetricFamily(
+            "cordon_rollout_stopping", "Whether a rollout has stopped itself and is not over", labels=["rollout"]
+        )
+        for rollout in desk.open():
+            stops = float(rollout.ends_as is RolloutState.STOPPED)
+            trouble.add_metric([rollout.rollout_id], stops)
+            for ring in rollout.rings:
+                for state in ("waiting", "under_way", "confirmed", "errors"):
+                    devices.add_metric([rollout.rollout_id, ring.name, state], getattr(ring, state))
+        yield devices
+        yield trouble
+        orders = CounterMetricFamily("cordon_rollout_orders", "Updates ordered, and ordered back", labels=["what"])
+        for what in ("orders", "returns"):
+            orders.add_metric([what], desk.counts[what])
+        yield orders
 
     def _store(self) -> Iterator[Metric]:
         rows = GaugeMetricFamily("cordon_store_rows", "Rows of each table", labels=["table"])

@@ -19,6 +19,7 @@ from controller.api import (
     metrics,
     policies,
     quarantine,
+    rollouts,
     updates,
 )
 from controller.api import tokens as token_routes
@@ -41,6 +42,7 @@ _RESOURCES: Final = (
     dead_letters,
     broker,
     updates,
+    rollouts,
     token_routes,
     certificates,
     enrolment,

@@ -16,6 +16,7 @@ from controller.cli import (
     quarantine,
     records,
     records_chain,
+    rollouts,
     tokens,
     updates,
 )
@@ -71,6 +72,7 @@ for name, noun in (
     ("ca", ca.app),
     ("certificates", certificates.app),
     ("enrol", enrol.app),
+    ("rollout", rollouts.app),
 ):
     app.add_typer(noun, name=name)
 

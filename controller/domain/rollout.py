@@ -107,8 +107,9 @@ def settle(rollout: Rollout, now: float, *, left: bool = False) -> Decided:
     while True:
         after, said = _once(rollout, now, left)
         notes += said
-        if after is rollout:
-            return rollout, tuple(notes)
+        # Who has to go back is found out first: until then `left` does not count them.
+        if after is rollout or after.is_reverting is not rollout.is_reverting:
+            return after, tuple(notes)
         rollout = after
 
 

@@ -1,6 +1,6 @@
 """What operators and policies ask of rollouts: start one, hold it, let it go on, end it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from controller.domain.device import Device
@@ -44,6 +44,15 @@ class RolloutDesk:
     def store(self) -> RolloutStore:
         """Where rollouts are looked up."""
         return self._rollouts.store
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many `orders` and `returns` went out since the start."""
+        return self._rollouts.counts
+
+    def open(self) -> tuple[Rollout, ...]:
+        """Those that have not ended, as they are now."""
+        return tuple(run.rollout for run in self._rollouts.runs.values())
 
     async def start(self, asked: Asked) -> Rollout:
         """Begin a rollout.

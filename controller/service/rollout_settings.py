@@ -32,6 +32,7 @@ def _zone(name: str) -> str:
 
 
 _DEFAULT: Final = tuple(RingSettings(name=name, select=select) for name, select in DEFAULT_RINGS)
+_Rings = Annotated[tuple[RingSettings, ...], Field(max_length=MAX_RINGS), AfterValidator(_usable)]
 
 
 class RolloutSettings(Part):
@@ -41,9 +42,7 @@ class RolloutSettings(Part):
     `confirm_classes`: devices where a person agrees first. `threshold` is a share, 0.05 for 5%.
     """
 
-    rings: Annotated[tuple[RingSettings, ...], Field(min_length=1, max_length=MAX_RINGS), AfterValidator(_usable)] = (
-        _DEFAULT
-    )
+    rings: _Rings = ()
     soak: Duration = 3600.0
     threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.05
     min_sample: Annotated[int, Field(ge=1, le=100_000)] = 10
@@ -54,3 +53,8 @@ class RolloutSettings(Part):
     confirm_classes: Annotated[
         tuple[Annotated[str, StringConstraints(max_length=64)], ...], Field(max_length=MAX_CLASSES)
     ] = ()
+
+    @property
+    def in_order(self) -> tuple[RingSettings, ...]:
+        """The rings, where none is configured those that Cordon comes with."""
+        return self.rings or _DEFAULT

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from controller.ports.errors import SettingsError
 from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
+from controller.service.rollout_settings import RolloutSettings
 from controller.service.settings_authority import AuthoritySettings
 from controller.service.settings_base import Duration, Part
 from controller.service.update_settings import UpdateSettings
@@ -144,6 +145,7 @@ class Settings(Part):
     log: LogSettings = LogSettings()
     updates: UpdateSettings = UpdateSettings()
     authority: AuthoritySettings = AuthoritySettings()
+    rollouts: RolloutSettings = RolloutSettings()
 
 
 def load_settings(path: Path) -> Settings:

@@ -1,0 +1,236 @@
+"""Rollouts: start one, see how far it is, hold it, approve it, end it."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AfterValidator, Field, StringConstraints
+
+from controller.api.context import Services, ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Duration, Limit, Offset, Reason, View
+from controller.api.guard import CallerDep, scope
+from controller.api.rollout_views import MemberView, RolloutView
+from controller.domain.durations import parse_duration
+from controller.domain.rollout_rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
+from controller.domain.rollout_values import MemberState, Rollout, RolloutError, Terms
+from controller.domain.rollout_window import parse_window
+from controller.ports.rollouts import TargetError
+from controller.service.rollout_desk import Asked, RolloutDesk, RolloutUnknownError
+from controller.service.rollout_settings import RolloutSettings
+from schemas.base import MAX_NAME
+
+MIN_TIMEOUT: Final = 1.0  # seconds
+MAX_TIMEOUT: Final = 604_800.0  # seconds
+MAX_SOAK: Final = 90 * 86_400.0  # seconds
+MAX_RATE: Final = 100_000.0  # orders a minute
+
+router = APIRouter(prefix="/rollouts", tags=["rollouts"], responses=problems(401, 422, 429, 503))
+RolloutPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the rollout")]
+
+
+def _between(least: float, most: float) -> AfterValidator:
+    def check(value: str | None) -> str | None:
+        if value is not None and not least <= parse_duration(value) <= most:
+            raise ValueError(f"between {least:.0f}s and {most / 86_400:.0f}d")
+        return value
+
+    return AfterValidator(check)
+
+
+def _window(value: str | None) -> str | None:
+    if value is not None:
+        parse_window(value)
+    return value
+
+
+class NewRing(Body):
+    """A ring by name as it is configured, or with `select` one made for this rollout."""
+
+    name: Annotated[str, StringConstraints(max_length=32)]
+    select: Annotated[str | None, Field(max_length=MAX_SELECT)] = None
+
+
+class NewRollout(Body):
+    """What goes out and on which terms; what is left out is as `[rollouts]` in the configuration says.
+
+    `target`: NAME/VERSION. `only`: for which devices at all. `window`: 02:00-05:00 in each device's time zone.
+    """
+
+    target: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
+    rings: Annotated[tuple[NewRing, ...], Field(max_length=MAX_RINGS)] = ()
+    only: Annotated[str | None, Field(max_length=MAX_SELECT)] = None
+    soak: Annotated[Duration | None, _between(0.0, MAX_SOAK)] = None
+    error_threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
+    min_sample: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    timeout: Annotated[Duration | None, _between(MIN_TIMEOUT, MAX_TIMEOUT)] = None
+    window: Annotated[str | None, AfterValidator(_window)] = None
+    per_minute: Annotated[float, Field(ge=0.0, le=MAX_RATE)] = 0.0
+    rollback_on_error: bool | None = None
+    reason: Reason | None = None
+
+
+class Abort(Body):
+    """With `rollback` the devices that have it go back to the version before."""
+
+    rollback: bool = False
+    reason: Reason | None = None
+
+
+class RolloutPage(View):
+    items: tuple[RolloutView, ...]
+
+
+class MemberPage(View):
+    items: tuple[MemberView, ...]
+    total: int
+    limit: int
+    offset: int
+
+
+def desk_of(services: Services) -> RolloutDesk:
+    """Where rollouts are asked for.
+
+    Raises:
+        ApiError: 404, this controller runs without.
+    """
+    if services.rollouts is None:
+        raise ApiError(404, "rollouts_not_here", "this controller runs without rollouts")
+    return services.rollouts
+
+
+def _refused(error: RolloutError | TargetError) -> ApiError:
+    if isinstance(error, RolloutUnknownError):
+        return ApiError(404, "rollout_unknown", str(error))
+    if isinstance(error, TargetError):
+        return ApiError(404, "target_unknown", str(error))
+    return ApiError(409, "rollout_refused", str(error))
+
+
+def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[Ring, ...]:
+    """The rings that were asked for, all configured ones if none was.
+
+    Raises:
+        RolloutError: a name that is not configured, or a selection that makes no sense.
+    """
+    known = {ring.name: ring.select for ring in settings.in_order}
+    wanted = asked or tuple(NewRing(name=name) for name in known)
+    rings = []
+    for ring in wanted:
+        select = ring.select or known.get(ring.name)
+        if select is None:
+            names = ", ".join(known)
+            raise RolloutError(f"ring {ring.name!r} is not configured ({names}): say whom it takes, NAME=SELECTION")
+        rings.append(parse_ring(ring.name, select))
+    return tuple(rings)
+
+
+def terms_of(asked: NewRollout, settings: RolloutSettings) -> Terms:
+    """The terms that were asked for, the configured ones where nothing was said."""
+    revert = asked.rollback_on_error
+    return Terms(
+        soak=settings.soak if asked.soak is None else parse_duration(asked.soak),
+        error_threshold=settings.threshold if asked.error_threshold is None else asked.error_threshold,
+        min_sample=settings.min_sample if asked.min_sample is None else asked.min_sample,
+        timeout=settings.timeout if asked.timeout is None else parse_duration(asked.timeout),
+        window=None if asked.window is None else parse_window(asked.window),
+        per_minute=asked.per_minute,
+        rollback_on_error=settings.rollback_on_error if revert is None else revert,
+        approval=settings.approval,
+        confirm_classes=settings.confirm_classes,
+    )
+
+
+@router.post("", status_code=201, dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> RolloutView:
+    """Begin a rollout: its first ring is open when this returns."""
+    settings = services.settings.rollouts
+    try:
+        asked = Asked(
+            target=body.target,
+            rings=rings_of(body.rings, settings),
+            terms=terms_of(body, settings),
+            by=caller,
+            reason=body.reason or "",
+            only=None if body.only is None else parse_select(body.only),
+        )
+        return RolloutView.of(await desk_of(services).start(asked))
+    except (RolloutError, TargetError) as e:
+        raise _refused(e) from e
+
+
+@router.get("", dependencies=[scope("read")])
+async def list_rollouts(
+    services: ServicesDep, limit: Limit = 100, open_only: Annotated[bool, Query()] = False
+) -> RolloutPage:
+    """Rollouts, newest first; with `open_only` those that have not ended."""
+    found = await desk_of(services).store.rollouts(limit=limit, is_open=open_only)
+    return RolloutPage(items=tuple(map(RolloutView.of, found)))
+
+
+@router.get("/{rollout_id}", dependencies=[scope("read")], responses=problems(404))
+async def show(services: ServicesDep, rollout_id: RolloutPath) -> RolloutView:
+    """One rollout."""
+    return RolloutView.of(await _known(services, rollout_id))
+
+
+@router.get("/{rollout_id}/devices", dependencies=[scope("read")], responses=problems(404))
+async def devices(
+    services: ServicesDep,
+    rollout_id: RolloutPath,
+    state: MemberState | None = None,
+    limit: Limit = 100,
+    offset: Offset = 0,
+) -> MemberPage:
+    """Its devices, ring by ring."""
+    rollout = await _known(services, rollout_id)
+    word = None if state is None else state.value
+    members = await desk_of(services).store.members(rollout_id, state=word, limit=limit, offset=offset)
+    # A tally has no sum for "unknown" or "skipped" alone: each is in two places.
+    names = {"unknown": ("unknown", "lost"), "skipped": ("skipped", "had_it")}.get(word or "", (word or "total",))
+    total = sum(getattr(ring, name) for ring in rollout.rings for name in names)
+    items = tuple(MemberView.of(one, rollout) for one in members)
+    return MemberPage(items=items, total=total, limit=limit, offset=offset)
+
+
+async def _known(services: Services, rollout_id: str) -> Rollout:
+    rollout = await desk_of(services).store.rollout(rollout_id)
+    if rollout is None:
+        raise ApiError(404, "rollout_unknown", f"there is no rollout {rollout_id}")
+    return rollout
+
+
+@router.post("/{rollout_id}/pause", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+async def pause(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+    """Order nothing more until it is resumed; what is under way goes on."""
+    try:
+        return RolloutView.of(await desk_of(services).pause(rollout_id, caller))
+    except RolloutError as e:
+        raise _refused(e) from e
+
+
+@router.post("/{rollout_id}/resume", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+async def resume(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+    """End a pause."""
+    try:
+        return RolloutView.of(await desk_of(services).resume(rollout_id, caller))
+    except RolloutError as e:
+        raise _refused(e) from e
+
+
+@router.post("/{rollout_id}/approve", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+async def approve(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
+    """Let the last ring begin: with another token than the one that started the rollout."""
+    try:
+        return RolloutView.of(await desk_of(services).approve(rollout_id, caller))
+    except RolloutError as e:
+        raise _refused(e) from e
+
+
+@router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
+async def abort(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath, body: Abort) -> RolloutView:
+    """End it before its time. One that is over already can still be rolled back."""
+    try:
+        desk = desk_of(services)
+        return RolloutView.of(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
+    except RolloutError as e:
+        raise _refused(e) from e

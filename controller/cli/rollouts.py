@@ -1,0 +1,307 @@
+"""`cordon rollout`: send an update through the rings, watch it, hold it, approve it, end it."""
+
+import re
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.cli.client import Client, segment
+from controller.cli.connect import connected
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+
+POLL: Final = 1.0  # seconds
+_ENDS: Final = frozenset({"completed", "stopped", "aborted"})
+_COLUMNS: Final = ("rollout", "target", "state", "ring", "confirmed", "errors", "devices", "by", "started")
+_RINGS: Final = (
+    "ring", "devices", "waiting", "under way", "confirmed", "had it", "failed", "lost", "declined", "unknown",
+    "skipped", "errors", "back",
+)  # fmt: skip
+_DEVICES: Final = ("device", "ring", "state", "phase", "before", "back", "reason")
+_RATE: Final = re.compile(r"^(\d{1,6}(?:\.\d+)?)/(s|sec|min|h)$")
+_PER_MINUTE: Final = {"s": 60.0, "sec": 60.0, "min": 1.0, "h": 1 / 60}
+_MAX_FILE: Final = 65_536  # bytes
+
+app = typer.Typer(help="Updates through rings: tested before production, stopped when they fail.", no_args_is_help=True)
+Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="its id, such as r-0007", show_default=False)]
+
+
+def parse_rings(text: str) -> list[dict[str, str]]:
+    """`test,canary=10%,fleet=rest` as rings: a name alone is a configured ring.
+
+    Raises:
+        CliError: a ring without a name.
+    """
+    rings = []
+    for part in text.split(","):
+        name, separator, select = part.strip().partition("=")
+        if not name or (separator and not select):
+            raise CliError(f"{part!r}: a ring is NAME or NAME=SELECTION, such as canary=10%", ExitCode.USAGE)
+        rings.append({"name": name, "select": select} if separator else {"name": name})
+    return rings
+
+
+def read_rings(path: Path) -> list[dict[str, str]]:
+    """The rings of a TOML file with `[[rings]]` tables of `name` and `select`.
+
+    Raises:
+        CliError: it cannot be read, or says something else.
+    """
+    try:
+        with path.open("rb") as file:
+            found = tomllib.loads(file.read(_MAX_FILE).decode())
+        return [{"name": str(one["name"]), "select": str(one["select"])} for one in found["rings"]]
+    except OSError as e:
+        raise CliError(f"{path}: cannot be read: {e.strerror}", ExitCode.USAGE) from e
+    except (ValueError, KeyError, TypeError) as e:
+        text = f'{path}: rings are written [[rings]] name = "canary" select = "10%" ({e})'
+        raise CliError(text, ExitCode.USAGE) from e
+
+
+def parse_share(text: str) -> float:
+    """`5%` as 0.05.
+
+    Raises:
+        CliError: another shape.
+    """
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not text.endswith("%") or not 0 <= share <= 1:
+        raise CliError(f"{text!r}: a threshold is a share such as 5%", ExitCode.USAGE)
+    return share
+
+
+def parse_rate(text: str) -> float:
+    """`100/min` as orders a minute.
+
+    Raises:
+        CliError: another shape.
+    """
+    match = _RATE.fullmatch(text)
+    if match is None or not float(match[1]):
+        raise CliError(f"{text!r}: a rate is written 100/min (or /s, /h)", ExitCode.USAGE)
+    return float(match[1]) * _PER_MINUTE[match[2]]
+
+
+@app.command("start")
+@connected
+def start(
+    client: Client,
+    target: Annotated[str, typer.Argument(help="NAME/VERSION, as `cordon update list` tells", show_default=False)],
+    rings: Annotated[
+        str | None,
+        typer.Option(help="rings in order: NAME as configured, or NAME=tag:X, =class:X, =10%, =rest  [all configured]"),
+    ] = None,
+    rings_file: Annotated[Path | None, typer.Option(help="TOML with [[rings]] of name and select, instead")] = None,
+    only: Annotated[str | None, typer.Option(help="of these devices only: tag:X, class:X, id:PATTERN")] = None,
+    soak: Annotated[str | None, typer.Option(help="how long a ring has to stay good: 30m, 1h, 2d  [1h]")] = None,
+    error_threshold: Annotated[
+        str | None, typer.Option(help="stop above this share of those that received it  [5%]")
+    ] = None,
+    min_sample: Annotated[int | None, typer.Option(min=1, help="devices that make a share meaningful  [10]")] = None,
+    timeout: Annotated[str | None, typer.Option(help="for one device, from its order on  [30m]")] = None,
+    window: Annotated[str | None, typer.Option(help="hours of the device's own day: 02:00-05:00  [any]")] = None,
+    rate: Annotated[str | None, typer.Option(help="orders at most: 100/min  [no limit]")] = None,
+    rollback_on_error: Annotated[
+        bool | None, typer.Option("--rollback-on-error/--no-rollback-on-error", help="go back when it stops itself")
+    ] = None,
+    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Begin a rollout. Exit status 1 with --watch unless it completed."""
+    if rings is not None and rings_file is not None:
+        raise CliError("--rings and --rings-file exclude each other", ExitCode.USAGE)
+    wanted = parse_rings(rings) if rings is not None else read_rings(rings_file) if rings_file is not None else None
+    body: dict[str, Any] = {
+        "target": target,
+        "rings": wanted,
+        "only": only,
+        "soak": soak,
+        "error_threshold": None if error_threshold is None else parse_share(error_threshold),
+        "min_sample": min_sample,
+        "timeout": timeout,
+        "window": window,
+        "per_minute": None if rate is None else parse_rate(rate),
+        "rollback_on_error": rollback_on_error,
+        "reason": reason,
+    }
+    rollout = client.call("POST", "/rollouts", {key: value for key, value in body.items() if value is not None})
+    if watch:
+        _watch(client, rollout["rollout_id"], output)
+    else:
+        _print(rollout, output)
+
+
+@app.command("list")
+@connected
+def list_rollouts(
+    client: Client,
+    open_only: Annotated[bool, typer.Option("--open", help="only those that have not ended")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
+    output: Output = Format.TABLE,
+) -> None:
+    """List rollouts, newest first."""
+    found = client.get("/rollouts", limit=limit, open_only=open_only)["items"]
+    show(output, found, _COLUMNS, map(_row, found), empty="there is no rollout")
+
+
+@app.command("status")
+@connected
+def status(
+    client: Client,
+    rollout: Rollout,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="until it ends; exit status 1 unless completed")] = False,
+    devices: Annotated[bool, typer.Option("--devices", help="list its devices too")] = False,
+    state: Annotated[str | None, typer.Option(help="only devices in this state, such as failed")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """Show how far a rollout is."""
+    if watch:
+        _watch(client, rollout, output)
+        return
+    found = client.get(f"/rollouts/{segment(rollout)}")
+    if not devices and state is None:
+        _print(found, output)
+        return
+    members = list(client.pages(f"/rollouts/{segment(rollout)}/devices", state=state))
+    if output is Format.JSON:
+        print_json({**found, "members": members})
+        return
+    _print(found, output)
+    say()
+    show(output, members, _DEVICES, map(_member, members), empty="no device is in that state")
+
+
+@app.command("pause")
+@connected
+def pause(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+    """Order nothing more until it is resumed; what is under way goes on."""
+    _print(client.call("POST", f"/rollouts/{segment(rollout)}/pause", {}), output)
+
+
+@app.command("resume")
+@connected
+def resume(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+    """Let a paused rollout go on."""
+    _print(client.call("POST", f"/rollouts/{segment(rollout)}/resume", {}), output)
+
+
+@app.command("approve")
+@connected
+def approve(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+    """Let the last ring begin; with another token than the one that started the rollout."""
+    _print(client.call("POST", f"/rollouts/{segment(rollout)}/approve", {}), output)
+
+
+@app.command("abort")
+@connected
+def abort(
+    client: Client,
+    rollout: Rollout,
+    rollback: Annotated[bool, typer.Option("--rollback", help="devices that have it go back")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
+    output: Output = Format.TABLE,
+) -> None:
+    """End a rollout before its time; one that is over can still be rolled back."""
+    body = {"rollback": rollback, **({} if reason is None else {"reason": reason})}
+    _print(client.call("POST", f"/rollouts/{segment(rollout)}/abort", body), output)
+
+
+def _row(rollout: dict[str, Any]) -> tuple[object, ...]:
+    rings = rollout["rings"]
+    return (
+        rollout["rollout_id"],
+        f"{rollout['name']}/{rollout['version']}",
+        state_of(rollout),
+        rollout["ring"],
+        sum(ring["confirmed"] + ring["had_it"] for ring in rings),
+        sum(ring["errors"] for ring in rings),
+        sum(ring["devices"] for ring in rings),
+        rollout["rule"] or rollout["by"],
+        ago(rollout["created_at"]),
+    )
+
+
+def state_of(rollout: dict[str, Any]) -> str:
+    """The state in a word."""
+    return f"{rollout['state']} (paused)" if rollout["paused"] else str(rollout["state"])
+
+
+def _ring_row(ring: dict[str, Any]) -> tuple[object, ...]:
+    errors = f"{ring['error_rate']:.0%} of {ring['sample']}" if ring["sample"] else "-"
+    back = ring["reverting"] + ring["reverted"] + ring["not_reverted"]
+    return (
+        ring["name"],
+        ring["devices"],
+        ring["pending"] + ring["away"],
+        ring["ordered"] + ring["received"] + ring["claimed"],
+        ring["confirmed"],
+        ring["had_it"],
+        ring["failed"],
+        ring["lost"],
+        ring["declined"],
+        ring["unknown"],
+        ring["skipped"],
+        errors,
+        f"{ring['reverted']} of {back}" if back else "-",
+    )
+
+
+def _member(member: dict[str, Any]) -> tuple[object, ...]:
+    phase = member["phase"] + (f" {member['percent']}%" if member["phase"] == "downloading" else "")
+    back = "-" if member["back"] == "none" else member["back"]
+    columns = (member["device_id"], member["ring"], member["state"], phase or "-", member["before"] or "-", back)
+    return (*columns, member["reason"] or "-")
+
+
+def _print(rollout: dict[str, Any], output: Format) -> None:
+    if output is Format.JSON:
+        print_json(rollout)
+        return
+    target = safe(f"{rollout['name']} {rollout['version']}")
+    say(f"{rollout['rollout_id']}  {target}  {state_of(rollout)}  started {ago(rollout['created_at'])}")
+    if rollout["soak_until"]:
+        say(f"  ring {rollout['ring']} has to stay good until {rollout['soak_until']}")
+    if rollout["why"]:
+        say(f"  {safe(rollout['why'])}")
+    if rollout["approved_by"]:
+        say(f"  approved by {safe(rollout['approved_by'])}")
+    show(output, rollout["rings"], _RINGS, map(_ring_row, rollout["rings"]))
+
+
+def _watch(client: Client, rollout_id: str, output: Format) -> None:
+    """Show every change until the end: lines beside the answer, which is the last state."""
+    last = ""
+    while True:
+        found = client.get(f"/rollouts/{segment(rollout_id)}")
+        line = progress_line(found)
+        if line != last:
+            note(line)
+            last = line
+        if found["state"] in _ENDS:
+            break
+        time.sleep(POLL)
+    sys.stderr.flush()
+    _print(found, output)
+    if found["state"] != "completed":
+        raise CliError(f"{rollout_id} {found['state']}: {safe(found['why'])}")
+
+
+def progress_line(rollout: dict[str, Any]) -> str:
+    """Where a rollout is, in one line."""
+    rings = []
+    for ring in rollout["rings"]:
+        text = f"{ring['name']} {ring['confirmed'] + ring['had_it']}/{ring['devices']}"
+        if ring["errors"]:
+            text += f", {ring['errors']} errors"
+        if ring["reverted"]:
+            text += f", {ring['reverted']} back"
+        rings.append(text)
+    return f"{rollout['rollout_id']} {state_of(rollout)}: {'; '.join(rings)}"

@@ -1,0 +1,150 @@
+"""Rollouts over a controller in memory, and devices that answer its orders by hand."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from controller.adapters.sqlite.rollouts import SqliteRollouts
+from controller.domain.events import OperatorLabelled
+from controller.domain.policy import PolicySet
+from controller.domain.rollout_rings import parse_ring
+from controller.domain.rollout_values import Member, Rollout, Target, Terms
+from controller.ports.rollouts import TargetError
+from controller.service.rollout_desk import Asked, RolloutDesk
+from controller.service.rollout_settings import RolloutSettings
+from controller.service.rollouts import Rollouts
+from schemas.topics import Up
+from tests.support.reports import full, incoming
+from tests.support.world import World, world
+
+APP = Target("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
+RINGS = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", "rest"))
+BY, SECOND = "operator:first", "operator:second"
+
+
+class FakeTargets:
+    """A repository with these targets."""
+
+    def __init__(self, *targets: Target) -> None:
+        self.targets = targets or (APP,)
+
+    async def find(self, text: str) -> Target:
+        """By NAME/VERSION."""
+        for one in self.targets:
+            if f"{one.name}/{one.version}" == text:
+                return one
+        raise TargetError(f"{text} is not published")
+
+
+def software(version: str = "1.0", **changes: Any) -> dict[str, Any]:
+    """What a report says of updates; the app at `version` unless that is empty."""
+    entry = {"name": "app", "kind": "file", "version": version, "health": "ok", "outcome": "confirmed", **changes}
+    return {"state": "ok", "device_class": "", "hardware": [], "entries": [entry] if version else [], "truncated": 0}
+
+
+@dataclass(slots=True)
+class Fleet:
+    """A controller with rollouts, and the devices' side of it."""
+
+    world: World
+    rollouts: Rollouts
+    desk: RolloutDesk
+    seq: int = 0
+
+    async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
+        """Devices report the app at a version."""
+        messages = []
+        for device_id in device_ids:
+            self.seq += 1
+            body = full(device_id, self.seq, software=software(version, **changes))
+            messages.append(incoming(device_id, body))
+        await self.world.ingest.take(messages)
+
+    async def status(self, device_id: str, state: str) -> None:
+        """A device says whether it is there."""
+        body = json.dumps({"v": 1, "state": state, "boot_id": "boot"}).encode()
+        await self.world.ingest.take([incoming(device_id, body, Up.STATUS)])
+
+    async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
+        """An operator gives a device tags."""
+        keeper = self.world.keeper
+        await keeper.handle(device_id, OperatorLabelled(keeper.new_id(), device_class, tags, "operator:test"))
+
+    async def go(self, seconds: float = 0.0) -> None:
+        """Time passes, and everything that can be done is done."""
+        self.world.clock.at += seconds
+        for _ in range(20):
+            more = await self.rollouts.once()
+            await self.world.drain()
+            if not more:
+                break
+
+    def orders(self) -> dict[str, dict[str, Any]]:
+        """The commands sent so far, by device: the last one of each."""
+        found = {}
+        for _, payload in self.world.link.sent:
+            if payload.startswith(b"signed:"):
+                command = json.loads(payload.removeprefix(b"signed:"))
+                found[command["device_id"]] = command
+        return found
+
+    async def tell(self, device_id: str, state: str, phase: str = "", reason: str = "") -> None:
+        """A device says how far its last order is."""
+        command = self.orders()[device_id]
+        result = {
+            "v": 1, "command_id": command["command_id"], "state": state, "reason": reason,
+            "detail": {"phase": phase, "name": "app", "version": "2.0"} if phase else {}, "at": "2026-11-23T10:00:00Z",
+        }  # fmt: skip
+        await self.world.ingest.take([incoming(device_id, json.dumps(result).encode(), Up.RESULT)])
+
+    async def install(self, *device_ids: str) -> None:
+        """Devices do what they were ordered, and report it."""
+        for device_id in device_ids:
+            await self.tell(device_id, "executing", "downloading")
+            await self.tell(device_id, "succeeded", "confirmed")
+            command_id = self.orders()[device_id]["command_id"]
+            await self.report(device_id, version="2.0", attempted="2.0", command_id=command_id)
+        await self.go()
+
+    async def fail(self, *device_ids: str) -> None:
+        """Devices go back by themselves."""
+        for device_id in device_ids:
+            await self.tell(device_id, "executing", "downloading")
+            await self.tell(device_id, "failed", "rolled_back", "its health check failed")
+        await self.go()
+
+    async def start(self, **terms: Any) -> Rollout:
+        """The app to everybody, through the rings of the devices' tags."""
+        given = {"soak": 60.0, "min_sample": 2, "timeout": 600.0, **terms}
+        rings = given.pop("rings", RINGS)
+        asked = Asked("app/2.0", tuple(parse_ring(*ring) for ring in rings), Terms(**given), BY, "because")
+        rollout = await self.desk.start(asked)
+        await self.go()
+        return rollout
+
+    async def now(self, rollout_id: str = "r-0001") -> Rollout:
+        """The rollout as it is kept."""
+        found = await self.desk.store.rollout(rollout_id)
+        assert found is not None
+        return found
+
+    async def members(self, rollout_id: str = "r-0001") -> dict[str, Member]:
+        """Its devices as they are kept."""
+        return {one.device_id: one for one in await self.desk.store.members(rollout_id)}
+
+
+@contextlib.asynccontextmanager
+async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any) -> AsyncIterator[Fleet]:
+    """A controller with rollouts on the store at `path`; opening it again is a restart."""
+    async with world(path, policy_set) as made:
+        options = RolloutSettings(**settings)
+        rollouts = Rollouts(made.keeper, SqliteRollouts(made.store), FakeTargets(), options, _quiet)
+        await rollouts.load()
+        yield Fleet(made, rollouts, RolloutDesk(made.keeper, rollouts))
+
+
+def _quiet(_event: str, _fields: object) -> None:
+    """Nobody reads it."""
