@@ -81,8 +81,8 @@ def reported(
         moved = replace(command, state=CommandState.EXECUTING if state is CommandState.EXECUTING else command.state)
         _replace(draft, command, moved)
         _keep(draft, moved, state, reason, detail)
-    elif state is CommandState.EXECUTING and detail:
-        _keep(draft, command, state, reason, detail)  # how far it got, for whoever watches
+    elif state is CommandState.EXECUTING and any(name == "phase" for name, _ in detail):
+        _keep(draft, command, state, reason, detail)  # an update got further
 
 
 def withdraw(draft: Draft, command_id: str, by: str, reason: str) -> None:
