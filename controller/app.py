@@ -17,6 +17,7 @@ from controller.api.context import Services
 from controller.assembly import (
     STOP_TIMEOUT,
     Policies,
+    UpdateServer,
     api_server,
     fairness,
     inspector,
@@ -39,6 +40,7 @@ from controller.service.memory import settle
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
+from controller.service.rollouts import Rollouts
 from controller.service.settings import Settings
 from controller.service.timers import Timers
 from schemas.signing import public_key_text
@@ -114,19 +116,24 @@ async def _build(
         update_refresher=refresher,
         identity=identity,
     )
-    running: _Running = (
-        ("link", link),
-        ("ingest", ingest),
-        ("timers", Timers(keeper, settings.posture.stale_after)),
-        ("reconciler", reconciler),
+    return services, _loops(services, rollouts, update_server)
+
+
+def _loops(services: Services, rollouts: Rollouts, update_server: UpdateServer | None) -> _Running:
+    """What runs as long as the controller does."""
+    keeper, clock, refresher = services.keeper, services.keeper.clock, services.update_refresher
+    return (
+        ("link", services.messages),
+        ("ingest", services.ingest),
+        ("timers", Timers(keeper, services.settings.posture.stale_after)),
+        ("reconciler", services.reconciler),
         ("rollouts", rollouts),
-        ("outbox", outbox),
-        ("housekeeping", Housekeeping(store, clock, logger_for("housekeeping"))),
+        ("outbox", services.outbox),
+        ("housekeeping", Housekeeping(services.store, clock, logger_for("housekeeping"))),
         *((("update metadata", refresher),) if refresher is not None else ()),
         *((("update downloads", update_server),) if update_server is not None else ()),
         *identity_loops(services),
     )
-    return services, running
 
 
 async def _run(running: _Running, services: Services, ready: Callable[[dict[str, Any]], None] | None) -> None:
