@@ -4,12 +4,14 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Protocol
 
-from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError, Guarded, Verified
+from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError, Guarded, LongRunning, Verified
 from device_agent.clock import Clock
 from device_agent.domain.guard import Accepted, Forged, Guard, Known, Refused
 from device_agent.journal import Entry, Journal
+from device_agent.updates.failure import StoppedError
 from schemas.base import MAX_TEXT, clean_text
 from schemas.commands import CommandResult, CommandState
 from schemas.topics import Up
@@ -49,21 +51,34 @@ class Commands:
         self._clock = clock
         self._refused = refused
         self._succeeded = succeeded
-        self._waiting: queue.Queue[Entry | None] = queue.Queue(MAX_WAITING + 1)
-        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+        # What takes long has a lane of its own, so that a download holds nothing else up.
+        self._waiting: dict[bool, queue.Queue[Entry | None]] = {
+            is_long: queue.Queue(MAX_WAITING + 1) for is_long in (False, True)
+        }
+        has_long = any(isinstance(action, LongRunning) for action in actions.values())
+        self._threads = {
+            is_long: threading.Thread(target=self._run, args=(is_long,), name=name, daemon=True)
+            for is_long, name in ((False, "commands"), (True, "updates"))
+            if has_long or not is_long
+        }
 
     def start(self) -> None:
         """First finish, or report, what an earlier run left unfinished; then take new ones."""
-        self._thread.start()
+        for thread in self._threads.values():
+            thread.start()
 
     def stop(self, seconds: float) -> None:
         """Take no more; waits up to `seconds` for the one that runs; the next start finishes or reports it."""
-        if self._thread.is_alive():
-            try:
-                self._waiting.put_nowait(None)
-            except queue.Full:
-                return
-            self._thread.join(seconds)
+        deadline = self._clock.monotonic() + seconds
+        for is_long, thread in self._threads.items():
+            if thread.is_alive():
+                try:
+                    self._waiting[is_long].put_nowait(None)
+                except queue.Full:
+                    continue
+        for thread in self._threads.values():
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - self._clock.monotonic()))
 
     def received(self, raw: bytes) -> None:
         """Judge an envelope; when this returns, an accepted command is on the disk."""
@@ -71,10 +86,10 @@ class Commands:
             raw, last_counter=self._journal.counter, known=self._journal.known(), now=self._clock.now()
         )
         match judged:
-            case Accepted(command) if self._waiting.qsize() >= MAX_WAITING:
+            case Accepted(command) if self._lane(command.action).qsize() >= MAX_WAITING:
                 self._answer(command.command_id, CommandState.REJECTED, "too many commands are waiting on the device")
             case Accepted(command):
-                self._waiting.put_nowait(self._journal.begin(command, self._clock.now()))
+                self._lane(command.action).put_nowait(self._journal.begin(command, self._clock.now()))
                 _log.info("command %s taken: %s", command.command_id, command.action)
             case Known(command_id):
                 entry = self._journal.entry(command_id)
@@ -92,14 +107,28 @@ class Commands:
         for entry in self._journal.untold():
             self._tell(entry.result)
 
-    def _run(self) -> None:
-        for entry in self._journal.unfinished():
-            self._finish(entry, self._resume(entry))
-        while (taken := self._waiting.get()) is not None:
-            self._tell(taken.result)
-            self._finish(taken, self._execute(taken))
+    def _is_long(self, action: str) -> bool:
+        return isinstance(self._actions.get(action), LongRunning)
+
+    def _lane(self, action: str) -> queue.Queue[Entry | None]:
+        return self._waiting[self._is_long(action)]
+
+    def _run(self, is_long: bool) -> None:
+        try:
+            unfinished = [e for e in self._journal.unfinished() if self._is_long(e.command.action) is is_long]
+            for action in self._actions.values() if is_long else ():
+                if isinstance(action, LongRunning):
+                    action.settle(frozenset(entry.command.command_id for entry in unfinished))
+            for entry in unfinished:
+                self._finish(entry, self._resume(entry))
+            while (taken := self._waiting[is_long].get()) is not None:
+                self._tell(taken.result)
+                self._finish(taken, self._execute(taken))
+        except StoppedError:
+            _log.info("what is under way goes on at the next start")
 
     def _finish(self, entry: Entry, result: CommandResult) -> None:
+        result = self._with_outcome(entry, result)
         self._journal.finish(result)
         _log.info("command %s %s %s", result.command_id, result.state, result.reason)
         self._tell(result)
@@ -111,6 +140,8 @@ class Commands:
         action = self._actions.get(command.action)
         if action is None:
             return self._result(entry, CommandState.REJECTED, f"this agent has no action {command.action}")
+        if isinstance(action, LongRunning):
+            action.attend(command.command_id, partial(self._tell_progress, entry))
         try:
             action.check(command.params)
             if entry.was:
@@ -127,6 +158,8 @@ class Commands:
             return self._result(entry, CommandState.REJECTED, str(e))
         except ActionError as e:
             return self._result(entry, CommandState.FAILED, str(e))
+        except StoppedError:
+            raise
         except Exception as e:  # noqa: BLE001 - a broken action is a failed command, not the end of the agent
             _log.exception("action %s is broken", command.action)
             return self._result(entry, CommandState.FAILED, f"{type(e).__name__}: {e}")
@@ -184,6 +217,8 @@ class Commands:
         interrupted = self._result(entry, CommandState.FAILED, "interrupted", entry.was)
         if action is None or command.dry_run:
             return interrupted
+        if isinstance(action, LongRunning):
+            return self._execute(entry)
         try:
             action.check(command.params)
             if entry.was:
@@ -208,6 +243,23 @@ class Commands:
             detail={k: clean_text(v, MAX_TEXT) for k, v in (detail or {}).items() if not k.startswith(KEPT)},
             at=self._clock.now(),
         )
+
+    def _with_outcome(self, entry: Entry, result: CommandResult) -> CommandResult:
+        """The result with what a long action says of its end, which no exception carries."""
+        command = entry.command
+        action = self._actions.get(command.action)
+        if action is None or command.dry_run or result.state is CommandState.REJECTED:
+            return result
+        if not isinstance(action, LongRunning):
+            return result
+        try:
+            detail = {**result.detail, **action.outcome(command.params)}
+        except ActionError:
+            return result
+        return result.model_copy(update={"detail": {key: clean_text(text) for key, text in detail.items()}})
+
+    def _tell_progress(self, entry: Entry, detail: Mapping[str, str]) -> None:
+        self._tell(self._result(entry, CommandState.EXECUTING, "", detail))
 
     def _answer(self, command_id: str, state: CommandState, reason: str) -> None:
         self._tell(

@@ -1,4 +1,4 @@
-"""The command line of the agent: `cordon-agent run | report | do | doctor | install | passphrase | simulate`.
+"""The command line of the agent: `cordon-agent run | report | do | updates | doctor | install | passphrase | simulate`.
 
 Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
 3 the state folder cannot be used. What went wrong is one line on standard error.
@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     nouns = parser.add_subparsers(
-        dest="noun", required=True, metavar="run | report | do | doctor | install | passphrase | simulate"
+        dest="noun", required=True, metavar="run | report | do | updates | doctor | install | passphrase | simulate"
     )
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
@@ -66,6 +66,16 @@ def _parser() -> argparse.ArgumentParser:
             help="one action by hand",
             description="Run one action on this device and verify it; put back when it failed. Prints what was and is.",
         )
+    )
+    from device_agent.updates import command
+
+    command.add_arguments(
+        nouns.add_parser(
+            "updates",
+            help="what updates have installed, and what waits for an answer",
+            description="List what updates have installed and what waits for you; accept or decline what waits.",
+        ),
+        DEFAULT_CONFIG,
     )
     add_shipping(nouns)
     from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
@@ -120,6 +130,12 @@ def _do(arguments: argparse.Namespace) -> None:
     do(arguments)
 
 
+def _updates(arguments: argparse.Namespace) -> None:
+    from device_agent.updates.command import updates
+
+    updates(arguments)
+
+
 def _simulate(arguments: argparse.Namespace) -> None:
     from device_agent.simulator.command import simulate
 
@@ -133,7 +149,7 @@ def main(argv: list[str] | None = None) -> int:
     handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     try:
-        handlers = {"run": _run, "report": _report, "do": _do, "simulate": _simulate, **SHIPPING}
+        handlers = {"run": _run, "report": _report, "do": _do, "updates": _updates, "simulate": _simulate, **SHIPPING}
         handlers[arguments.noun](arguments)
     except AgentError as e:
         return _complain(str(e), e.exit_code)

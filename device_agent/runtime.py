@@ -15,6 +15,7 @@ from device_agent import __version__
 from device_agent.actions.base import Action
 from device_agent.actions.integrity import Rebaseline
 from device_agent.actions.registry import actions as all_actions
+from device_agent.actions.update import GoBackUpdate, InstallUpdate
 from device_agent.clock import Clock
 from device_agent.collectors.base import Collector
 from device_agent.collectors.integrity import Integrity
@@ -32,9 +33,12 @@ from device_agent.reporter import Reporter
 from device_agent.settings import Settings, read_secret
 from device_agent.system import System
 from device_agent.tool_runs import ToolRuns
+from device_agent.updater import Updater
+from device_agent.updates.assembly import updater_of
 from schemas.events import Status
 from schemas.signing import parse_public_key
 from schemas.topics import Down
+from schemas.updates import GO_BACK, INSTALL
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
@@ -76,16 +80,16 @@ class Agent:
         *,
         watch: IntrusionWatch | None = None,
         runs: ToolRuns | None = None,
+        stopping: threading.Event | None = None,
     ) -> None:
-        """Put it together; `watch` follows intrusion monitors, `runs` are the tools that the agent runs by itself.
+        """Put it together; `watch` follows intrusion monitors, `runs` are its own tools, `stopping` tells whoever works long.
 
         Raises:
             AgentError: the state folder or a file of the connection cannot be used.
         """
         self._settings = settings
         self._clock = clock
-        self._stopping = threading.Event()
-        self._scan_wanted = threading.Event()
+        self._stopping, self._scan_wanted = stopping or threading.Event(), threading.Event()
         self._force = False
         self._sender = sender = sender_of(settings.device_id)
         # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
@@ -277,14 +281,22 @@ def _assemble(
     clock = Clock()
     state_dir = settings.agent.state_dir
     integrity = Integrity(settings.integrity, state_dir, is_keeper=True)
+    stopping = threading.Event()
+    updater = updater_of(settings, system, clock, boot_id(), stopping)
     if actions is None:
-        actions = {**all_actions(system), "integrity.rebaseline": Rebaseline(integrity, system)}
+        rebaseline = Rebaseline(integrity, system)
+        actions = {**all_actions(system), "integrity.rebaseline": rebaseline, **update_actions(updater)}
     if collectors is not None:
-        return Agent(settings, clock, system, collectors, actions)
+        return Agent(settings, clock, system, collectors, actions, stopping=stopping)
     runs = ToolRuns(settings.tools, state_dir)
-    collectors = collectors_for(settings, runs=runs, integrity=integrity)
+    collectors = collectors_for(settings, runs=runs, integrity=integrity, updater=updater)
     watch = IntrusionWatch(settings.intrusion, state_dir, system, settings.device_id, clock)
-    return Agent(settings, clock, system, collectors, actions, watch=watch, runs=runs)
+    return Agent(settings, clock, system, collectors, actions, watch=watch, runs=runs, stopping=stopping)
+
+
+def update_actions(updater: Updater | None) -> dict[str, Action]:
+    """What an updater can be ordered to do."""
+    return {} if updater is None else {INSTALL: InstallUpdate(updater), GO_BACK: GoBackUpdate(updater)}
 
 
 def _serve(agent: Agent, stop: threading.Event, reload: Reload | None, notifier: Notifier) -> Settings | None:

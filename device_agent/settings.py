@@ -201,6 +201,29 @@ class IntegritySettings(_Part):
     max_mib: Annotated[int, Field(ge=1, le=16_384)] = 256
 
 
+class UpdateSettings(_Part):
+    """Where signed updates come from, and what this device is to them; without `url` and `root` there are none."""
+
+    url: Annotated[str, AfterValidator(_is_web_address)] | None = None
+    root: Path | None = None
+    ca: Path | None = None
+    use_certificate: bool = False
+    folder: Path | None = None
+    device_class: Annotated[str, Field(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] = ""
+    hardware: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9._:,/-]{1,64}$")], ...], Field(max_length=64)
+    ] = ()
+    ask_user: bool = False
+    image_hook: Path | None = None
+    min_bytes_per_second: Annotated[int, Field(ge=0, le=1_000_000_000)] = 512
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        if (self.url is None) != (self.root is None):
+            raise ValueError("url and root belong together")
+        return self
+
+
 class Settings(_Part):
     """The whole file."""
 
@@ -214,6 +237,7 @@ class Settings(_Part):
     tools: ToolSettings = ToolSettings()
     intrusion: IntrusionSettings = IntrusionSettings()
     integrity: IntegritySettings = IntegritySettings()
+    updates: UpdateSettings = UpdateSettings()
 
 
 def load(path: Path) -> Settings:

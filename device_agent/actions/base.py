@@ -1,7 +1,7 @@
 """What an action is: one kind of remediation, which plans, applies, verifies, and undoes what it could not finish."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
@@ -53,6 +53,27 @@ class Guarded(Protocol):
 
     def keep(self, params: Params, was: Mapping[str, str]) -> None:
         """The broker was reached: it stays (ActionError: it was put back meanwhile)."""
+        ...
+
+
+@runtime_checkable
+class LongRunning(Protocol):
+    """What an action has beside when it takes long: it has a thread of its own, tells how far it is, and goes on.
+
+    After a restart it is applied again, whatever its command's expiry: it knows itself what that means. `apply` and
+    `undo` may raise StoppedError of `device_agent.updates.failure`: the command stays unfinished until the next start.
+    """
+
+    def attend(self, command_id: str, told: Callable[[Mapping[str, str]], None]) -> None:
+        """Work for this command from here on; `told` sends how far it is."""
+        ...
+
+    def settle(self, unfinished: frozenset[str]) -> None:
+        """At the start: put back what none of these commands will go on with."""
+        ...
+
+    def outcome(self, params: Params) -> Mapping[str, str]:
+        """What the result tells of how it ended."""
         ...
 
 

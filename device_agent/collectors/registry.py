@@ -24,8 +24,10 @@ from device_agent.collectors.intrusion import Intrusion
 from device_agent.collectors.keys import KeyCollector
 from device_agent.collectors.lynis import Lynis
 from device_agent.collectors.openscap import Openscap
+from device_agent.collectors.software import Software
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
 from device_agent.tool_runs import ToolRuns
+from device_agent.updater import Updater
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
@@ -46,6 +48,7 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "openscap": Openscap(ToolSettings()),
     "intrusion": Intrusion(IntrusionSettings()),
     "integrity": Integrity(IntegritySettings(), DEFAULT_STATE_DIR, is_keeper=False),
+    "software": Software(),
 }
 
 # Seconds for which these are not looked at again: they read much and seldom change, except by commands, and after a
@@ -54,7 +57,11 @@ EVERY: Final[Mapping[str, float]] = {"sources": 900.0, "keys": 900.0, "certifica
 
 
 def collectors_for(
-    settings: Settings, *, runs: ToolRuns | None = None, integrity: Integrity | None = None
+    settings: Settings,
+    *,
+    runs: ToolRuns | None = None,
+    integrity: Integrity | None = None,
+    updater: Updater | None = None,
 ) -> Mapping[str, Collector]:
     """The collectors, those that the configuration speaks of with what it says.
 
@@ -79,4 +86,5 @@ def collectors_for(
         "openscap": Openscap(settings.tools, runs),
         "intrusion": Intrusion(settings.intrusion),
         "integrity": integrity or Integrity(settings.integrity, settings.agent.state_dir, is_keeper=False),
+        "software": Software(updater),
     }

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from controller.adapters.tuf_repository.ceremony import KeyPlan, init
 from controller.adapters.tuf_repository.folder import Folder
-from controller.adapters.tuf_repository.publishing import publish
+from controller.adapters.tuf_repository.publishing import publish, unpacked_bytes
 from controller.ports.updates import Published
 from schemas.updates import Install, UpdateTarget
 
@@ -73,7 +73,8 @@ class Repository:
         path = self.base / "incoming" / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        target = UpdateTarget.model_validate({**FILE_SET, **parts, "name": name, "version": version})
+        known = {**FILE_SET, "installed_bytes": unpacked_bytes(path), **parts}
+        target = UpdateTarget.model_validate({**known, "name": name, "version": version})
         return publish(self.folder, path, target, self.keys, ask, self.at)
 
 

@@ -1,0 +1,62 @@
+"""Puts the updater of this device together from its configuration."""
+
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from device_agent.clock import Clock
+from device_agent.settings import Settings
+from device_agent.system import System
+from device_agent.updater import Device, Updater
+from device_agent.updates.installers.base import Installer, Machine
+from device_agent.updates.installers.fileset import FileSetInstaller
+from device_agent.updates.trust import Source, Trust
+from schemas.updates import Installer as Word
+
+
+def updater_of(
+    settings: Settings,
+    system: System,
+    clock: Clock,
+    boot_id: str,
+    stopping: threading.Event,
+    *,
+    step: Callable[[str], None] = lambda _name: None,
+) -> Updater | None:
+    """The updater; None where no repository is configured."""
+    updates = settings.updates
+    if updates.url is None or updates.root is None:
+        return None
+    folder = folder_of(settings)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    device = Device(updates.device_class, updates.hardware, updates.ask_user, folder, system)
+    source = Source(
+        url=updates.url,
+        root=updates.root,
+        cache=folder / "tuf",
+        tls=lambda: _tls(settings),
+        min_bytes_per_second=float(updates.min_bytes_per_second),
+    )
+    trust = Trust(source, clock, stopping)
+    return Updater(device, trust, installers_of(settings, Machine(boot_id), step), clock, stopping, step=step)
+
+
+def installers_of(settings: Settings, machine: Machine, step: Callable[[str], None]) -> dict[Word, Installer]:
+    """What this device can put in place."""
+    return {Word.FILESET: FileSetInstaller(folder_of(settings) / "sets", machine, step)}
+
+
+def folder_of(settings: Settings) -> Path:
+    """Where everything about updates is kept."""
+    return settings.updates.folder or settings.agent.state_dir / "updates"
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    if settings.updates.url is None or not settings.updates.url.startswith("https:"):
+        return None
+    ca = settings.updates.ca or settings.mqtt.ca
+    context = ssl.create_default_context(cafile=None if ca is None else str(ca))
+    if settings.updates.use_certificate and settings.mqtt.certificate is not None:
+        context.load_cert_chain(settings.mqtt.certificate, settings.mqtt.key, password=lambda: b"")
+    return context

@@ -1,0 +1,74 @@
+"""Why an update did not come about: one word for machines, a sentence for people, and what that makes of it."""
+
+import re
+from typing import Final
+
+from device_agent.actions.base import ActionError
+from schemas.updates import RefusalCode, UpdatePhase
+
+# Nothing was wrong with who signed it, and trying again may help: that is no refusal.
+_FAILED: Final = frozenset(
+    {
+        RefusalCode.UNREACHABLE,
+        RefusalCode.DEADLINE,
+        RefusalCode.INSTALL,
+        RefusalCode.HEALTH,
+        RefusalCode.BROKER,
+        RefusalCode.INTERRUPTED,
+        RefusalCode.OTHER,
+    }
+)
+# Of python-tuf's own words: a version that does not fit its place beside others, rather than one that went back.
+_MIXED: Final = re.compile(r"^Expected (snapshot version|[\w-]+ v\d)")
+
+
+class UpdateError(ActionError):
+    """The update ends here."""
+
+    def __init__(self, code: RefusalCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class StoppedError(Exception):
+    """The agent stops: what was begun stays in the journal, and goes on at the next start."""
+
+
+def end_of(code: RefusalCode) -> UpdatePhase:
+    """How an update ends that nothing was changed for."""
+    if code is RefusalCode.DECLINED:
+        return UpdatePhase.DECLINED
+    return UpdatePhase.FAILED if code in _FAILED else UpdatePhase.REFUSED
+
+
+def of_metadata(error: Exception) -> UpdateError:
+    """What an error of python-tuf says about the repository."""
+    from tuf.api import exceptions as tuf  # only with an update: it is as large as the rest of the agent
+
+    text = f"{error}" or type(error).__name__
+    code = RefusalCode.BAD_METADATA
+    match error:
+        case tuf.ExpiredMetadataError():
+            code = RefusalCode.FREEZE
+            text += ": somebody keeps the newer one back, nobody renewed it, or this device's clock is ahead"
+        case tuf.BadVersionNumberError():
+            code = RefusalCode.MIX_AND_MATCH if _MIXED.match(text) else RefusalCode.ROLLBACK
+        case tuf.LengthOrHashMismatchError():
+            code = RefusalCode.MIX_AND_MATCH
+        case tuf.UnsignedMetadataError():
+            code = RefusalCode.BAD_SIGNATURE
+        case tuf.DownloadLengthMismatchError():
+            code = RefusalCode.ENDLESS_DATA
+        case tuf.SlowRetrievalError():
+            code, text = RefusalCode.SLOW_RETRIEVAL, text or "the server is too slow"
+        case tuf.DownloadHTTPError() if error.status_code in {403, 404, 410}:
+            code = RefusalCode.MISSING_METADATA
+        case tuf.DownloadError():
+            code = RefusalCode.UNREACHABLE
+            cause = error.__cause__
+            text += f": {cause}" if cause is not None else ""
+        case tuf.RepositoryError() if "missing info" in text or "does not contain information" in text:
+            code = RefusalCode.MIX_AND_MATCH
+        case _:
+            pass
+    return UpdateError(code, text)

@@ -1,0 +1,1 @@
+"""How each kind of update is put in place, and back."""

@@ -1,0 +1,127 @@
+"""What the agent knows of each name that was updated: written as a whole before and after each step."""
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from device_agent.errors import JournalError
+from device_agent.files import write_whole
+from schemas.updates import Install, Installer, RefusalCode, UpdatePhase, UpdateTarget
+
+_MAX_RECORD_BYTES: Final = 256 * 1024
+MAX_NAMES: Final = 48
+_NAME: Final = re.compile(r"^[a-z0-9][a-z0-9+._-]{0,63}$")
+
+
+class Release(BaseModel):
+    """A version that is, or was, in place; `tree` is the digest of a file set as it was unpacked."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    version: str
+    by: Installer
+    sha256: str = ""
+    file: str = ""
+    target: UpdateTarget | None = None
+    """None: it was there before any update, so that only its version is known."""
+    tree: str = ""
+
+
+class Transaction(BaseModel):
+    """An update under way. `changing`: something may have been changed; `going_back`: the old version comes again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    command_id: str
+    order: Install | None = None
+    """None: going back was ordered."""
+    phase: UpdatePhase = UpdatePhase.OFFERED
+    target: UpdateTarget | None = None
+    tree: str = ""
+    changing: bool = False
+    going_back: bool = False
+    code: RefusalCode | None = None
+    reason: str = ""
+    run_id: str = ""
+    """Of the run in which a restart was asked for."""
+    tries: int = 0
+
+    @property
+    def wanted(self) -> str:
+        """The version that it is about."""
+        if self.order is not None:
+            return self.order.version
+        return "" if self.target is None else self.target.version
+
+    @property
+    def release(self) -> Release | None:
+        """What it puts in place, once that is known."""
+        if self.target is None:
+            return None
+        order, target = self.order, self.target
+        return Release(
+            version=target.version,
+            by=target.installer,
+            sha256="" if order is None else order.sha256,
+            file="" if order is None else order.target.rsplit("/", 1)[-1],
+            target=target,
+            tree=self.tree,
+        )
+
+
+class Record(BaseModel):
+    """One name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    v: Literal[1] = 1
+    name: str
+    current: Release | None = None
+    previous: Release | None = None
+    transaction: Transaction | None = None
+    outcome: UpdatePhase = UpdatePhase.UNKNOWN
+    attempted: str = ""
+    code: RefusalCode | None = None
+    reason: str = ""
+    command_id: str = ""
+    at: datetime | None = None
+
+
+class Records:
+    """The folder of records, one file for each name.
+
+    Raises:
+        JournalError: from every method, when a file cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def names(self) -> list[str]:
+        """Every name with a record, in order."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(path.stem for path in self._folder.glob("*.json") if _NAME.fullmatch(path.stem))[:MAX_NAMES]
+
+    def load(self, name: str) -> Record:
+        """The record of a name; an empty one where there is none."""
+        path = self._folder / f"{name}.json"
+        try:
+            if path.stat().st_size > _MAX_RECORD_BYTES:
+                raise JournalError(f"{path} is larger than {_MAX_RECORD_BYTES} bytes: not written by this agent")
+            return Record.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Record(name=name)
+        except OSError as e:
+            raise JournalError(f"{path}: {e.strerror}") from e
+        except ValidationError as e:
+            raise JournalError(f"{path} is damaged: look at it, then move it away") from e
+
+    def save(self, record: Record) -> None:
+        """Write it; on the disk when this returns."""
+        path = self._folder / f"{record.name}.json"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(path, self._folder / f".{record.name}.new", record.model_dump_json().encode())
+        except OSError as e:
+            raise JournalError(f"{path}: {e.strerror}") from e

@@ -1,0 +1,155 @@
+"""One device that takes updates: the agent's own command guard, journal and updater, without a broker in between."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from device_agent.actions.update import GoBackUpdate, InstallUpdate
+from device_agent.clock import Clock
+from device_agent.collectors.software import Software
+from device_agent.commands import Commands
+from device_agent.domain.guard import Guard
+from device_agent.journal import Journal
+from device_agent.settings import Settings
+from device_agent.system import System
+from device_agent.updates.assembly import updater_of
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, ParamValue
+from schemas.sections.installed import SoftwareSection, UpdatedSoftware
+from schemas.signing import sign
+from schemas.topics import Up
+from schemas.updates import GO_BACK, INSTALL, GoBack, Install
+
+WAIT: Final = 60.0  # seconds until a test gives up; nothing is measured with it
+DEVICE: Final = "edge-1"
+
+
+class ShiftedClock(Clock):
+    """The real clock, set forward or back."""
+
+    def __init__(self) -> None:
+        self.shift = timedelta()
+
+    def now(self) -> datetime:
+        """The time that this device believes."""
+        return datetime.now(UTC) + self.shift
+
+
+def settings_for(base: Path, url: str, root: Path, **updates: Any) -> Settings:
+    """The agent's configuration with updates from there."""
+    return Settings.model_validate(
+        {
+            "device_id": DEVICE,
+            "mqtt": {"servers": ["mqtt://127.0.0.1:1"]},
+            "agent": {"state_dir": str(base)},
+            "updates": {"url": url, "root": str(root), "min_bytes_per_second": 0, **updates},
+        }
+    )
+
+
+class UpdateDevice:
+    """Starts and stops as the agent does; `results` are what it told, `broker`: whether messages reach it."""
+
+    def __init__(self, base: Path, url: str, root: bytes, **updates: Any) -> None:
+        base.mkdir(parents=True, exist_ok=True)
+        (base / "root.json").write_bytes(root)
+        self.base = base
+        self.settings = settings_for(base / "state", url, base / "root.json", **updates)
+        self.clock = ShiftedClock()
+        self.key = Ed25519PrivateKey.generate()
+        self.results: list[CommandResult] = []
+        self.broker = True
+        self.step: Callable[[str], None] = lambda _name: None
+        self._ended: queue.Queue[CommandResult] = queue.Queue()
+        self._counter = 0
+        self.start()
+
+    def start(self, boot_id: str = "boot-1") -> None:
+        """As after a start of the agent."""
+        self.stopping = threading.Event()
+        system = System(is_root_user=False)
+        updater = updater_of(self.settings, system, self.clock, boot_id, self.stopping, step=self._step)
+        assert updater is not None
+        self.updater = updater
+        self.journal = Journal(self.settings.agent.state_dir, first_seq=1)
+        self.commands = Commands(
+            Guard.of(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
+            {INSTALL: InstallUpdate(updater), GO_BACK: GoBackUpdate(updater)},
+            self.journal,
+            self._publish,
+            clock=self.clock,
+            refused=lambda reason: None,
+            succeeded=lambda: None,
+        )
+        self.commands.start()
+
+    def stop(self) -> None:
+        """As at an orderly end."""
+        self.stopping.set()
+        self.commands.stop(WAIT)
+        self.journal.close()
+
+    def install(self, order: Install) -> CommandResult:
+        """Order it, and wait for its end."""
+        self.send(INSTALL, order.params())
+        return self.ended()
+
+    def go_back(self, name: str, version: str) -> CommandResult:
+        """Order it, and wait for its end."""
+        self.send(GO_BACK, GoBack(name=name, version=version).params())
+        return self.ended()
+
+    def send(self, action: str, params: Mapping[str, ParamValue]) -> str:
+        """A signed command; its id."""
+        self._counter += 1
+        command = Command(
+            command_id=f"c{self._counter}",
+            device_id=DEVICE,
+            action=action,
+            params=dict(params),
+            issued_at=self.clock.now(),
+            expires_at=self.clock.now() + timedelta(minutes=10),
+            counter=self._counter,
+        )
+        self.commands.received(sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, self.key))
+        return command.command_id
+
+    def ended(self) -> CommandResult:
+        """The next end of a command."""
+        return self._ended.get(timeout=WAIT)
+
+    def phases(self) -> list[str]:
+        """The phases that were told, in order."""
+        return [result.detail["phase"] for result in self.results if "phase" in result.detail]
+
+    def section(self) -> SoftwareSection:
+        """What the next report tells."""
+        found = Software(self.updater)(System())
+        return SoftwareSection.model_validate_json(json.dumps(found))
+
+    def entry(self, name: str = "edge-app") -> UpdatedSoftware:
+        """What the next report tells of a name."""
+        return next(one for one in self.section().entries if one.name == name)
+
+    @property
+    def current(self) -> Path:
+        """The files of `edge-app` that are in use."""
+        return self.settings.agent.state_dir / "updates" / "sets" / "edge-app" / "current"
+
+    def _step(self, name: str) -> None:
+        self.step(name)
+
+    def _publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is Up.RESULT
+        result = CommandResult.model_validate_json(payload)
+        self.results.append(result)
+        if result.state.is_end:
+            self._ended.put(result)
+        if confirmed is not None and self.broker:
+            confirmed(True)
+        return self.broker

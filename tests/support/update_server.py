@@ -1,0 +1,108 @@
+"""A web server for a repository of updates that can be told to misbehave, file by file."""
+
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+_RANGE: Final = re.compile(r"^bytes=(\d+)-$")
+_PIECE: Final = 16 * 1024
+
+
+class UpdateServer:
+    """Serves a folder; a key of the knobs is the end of a path.
+
+    `replace`: other content; `missing`: 404; `endless`: never stops; `slow`: a byte now and then; `cut`: breaks off
+    after so many bytes, so many times. `asked` are the paths and ranges that were asked for.
+    """
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder = folder
+        self.replace: dict[str, bytes] = {}
+        self.missing: set[str] = set()
+        self.endless: set[str] = set()
+        self.slow: set[str] = set()
+        self.cut: dict[str, tuple[int, int]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.knows_ranges = True
+        self._over = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                outer._answer(self)
+
+            def log_message(self, *_: Any) -> None:
+                """Silent."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *_: Any) -> None:
+                """A device that hangs up is no error."""
+
+        self._server = Server(("127.0.0.1", port), Handler)
+        self.port = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def _knob(self, path: str, knob: Any) -> str | None:
+        return next((key for key in knob if path.endswith(key)), None)
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        path = request.path
+        wanted = request.headers.get("Range", "")
+        self.asked.append((path, wanted))
+        replaced = self._knob(path, self.replace)
+        file = self.folder / path.lstrip("/")
+        if self._knob(path, self.missing) is not None or (replaced is None and not file.is_file()):
+            request.send_error(404)
+            return
+        content = self.replace[replaced] if replaced is not None else file.read_bytes()
+        if self._knob(path, self.endless) is not None or self._knob(path, self.slow) is not None:
+            self._pour(request, slowly=self._knob(path, self.slow) is not None)
+            return
+        match = _RANGE.match(wanted)
+        start = int(match[1]) if match and self.knows_ranges else 0
+        body = content[start:]
+        request.send_response(206 if start else 200)
+        request.send_header("Content-Length", str(len(body)))
+        if start:
+            request.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        request.end_headers()
+        cut = self._knob(path, self.cut)
+        if cut is not None and self.cut[cut][1] > 0:
+            length, times = self.cut[cut]
+            self.cut[cut] = (length, times - 1)
+            request.wfile.write(body[:length])
+            request.wfile.flush()
+            request.close_connection = True
+            request.connection.close()
+            return
+        for at in range(0, len(body), _PIECE):
+            request.wfile.write(body[at : at + _PIECE])
+
+    def _pour(self, request: BaseHTTPRequestHandler, *, slowly: bool) -> None:
+        request.send_response(200)
+        request.send_header("Connection", "close")
+        request.end_headers()
+        while not self._over.wait(0.05 if slowly else 0.0):
+            request.wfile.write(b"{" if slowly else b"x" * _PIECE)
+            request.wfile.flush()
