@@ -82,7 +82,7 @@ class Agent:
         runs: ToolRuns | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
-        """Put it together; `watch` follows intrusion monitors, `runs` are its own tools, `stopping` tells whoever works long.
+        """Put it together; `watch`: intrusion monitors, `runs`: its own tools, `stopping`: set at its end.
 
         Raises:
             AgentError: the state folder or a file of the connection cannot be used.
