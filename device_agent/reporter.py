@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -20,10 +21,16 @@ from schemas.topics import Up
 
 # Between two full reports that were asked for: a controller gone wrong must not make the device flood the broker.
 RESEND_SECONDS: Final = 1.0
+# Between two scans that a receipt asked for: anybody at the broker can write one.
+CHALLENGE_SECONDS: Final = 5.0
 REFUSED_EVENT_SECONDS: Final = 10.0  # between two events about refused commands, which anybody at the broker can cause
 _AGAIN_SECONDS: Final = 1.0  # until the next try, when the link took nothing
 _IDLE_SECONDS: Final = 3600.0
 _log = logging.getLogger(__name__)
+
+
+def _nobody() -> None:
+    """Before the agent is put together there is nobody to ask."""
 
 
 class Reporter:
@@ -48,6 +55,11 @@ class Reporter:
         self._bases: dict[int, Base] = {}
         self._may_send_deltas = True
         self._full_wanted_at: float | None = None
+        # A contained device is asked for a report made after a nonce was sent; `on_challenge` has it look again.
+        self.nonce = ""
+        self.on_challenge: Callable[[], None] = _nobody
+        self._scan_wanted_at: float | None = None
+        self._last_challenge_at = float("-inf")
         self._last_full_at = float("-inf")
         self._last_sent_at = float("-inf")
         self._is_online = False
@@ -99,9 +111,13 @@ class Reporter:
                 self._rejected(receipt.reason)
             if settled.deferred is not None:
                 _log.warning("the controller did not take report %s yet: %s", receipt.seq, settled.deferred)
+            self.nonce = receipt.nonce or self.nonce
             if settled.resend:
                 self._base = None
-                self._want_full()
+                if receipt.nonce is None:
+                    self._want_full()
+                else:
+                    self._want_scan()
         self.wake.set()
 
     def command_refused(self, reason: str) -> None:
@@ -118,6 +134,9 @@ class Reporter:
             now = self._clock.monotonic()
             if self._full_wanted_at is not None and now >= self._full_wanted_at:
                 self._owe(whole=True)
+            if self._scan_wanted_at is not None and now >= self._scan_wanted_at:
+                self._scan_wanted_at, self._last_challenge_at = None, now
+                self.on_challenge()
             is_stuck = not (self._send_owed(now) and self._send_events(now) and self._send_heartbeat(now))
             return _AGAIN_SECONDS if is_stuck else max(0.0, self._next(now) - now)
 
@@ -164,8 +183,7 @@ class Reporter:
             times.append(due)
         elif self._accepted_digest is not None and self._told_digest is not None:
             times.append(self._last_sent_at + self._settings.heartbeat_every)
-        if self._full_wanted_at is not None:
-            times.append(self._full_wanted_at)
+        times += [at for at in (self._full_wanted_at, self._scan_wanted_at) if at is not None]
         if self._refused[0]:
             times.append(self._refused_told_at + REFUSED_EVENT_SECONDS)
         return min(times)
@@ -194,6 +212,10 @@ class Reporter:
     def _want_full(self) -> None:
         if self._full_wanted_at is None:
             self._full_wanted_at = max(self._clock.monotonic(), self._last_full_at + RESEND_SECONDS)
+
+    def _want_scan(self) -> None:
+        if self._scan_wanted_at is None:
+            self._scan_wanted_at = max(self._clock.monotonic(), self._last_challenge_at + CHALLENGE_SECONDS)
 
     def _rejected(self, reason: RejectReason | None) -> None:
         # The same report would be rejected again: the next scan sends a new one, changed or not.

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -103,6 +103,7 @@ class Agent:
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         self._reporter = Reporter(sender, settings.report, self._journal, self._link.publish, clock)
+        self._reporter.on_challenge = self.rescan
         keys = [parse_public_key(text) for text in settings.commands.controller_keys]
         self._commands = Commands(
             Guard.of(settings.device_id, keys, settings.commands.allow),
@@ -170,7 +171,8 @@ class Agent:
         while not self._stopping.is_set():
             self._scan_wanted.clear()
             force, self._force = self._force, False
-            findings = findings_of(self._scanner.scan(is_fresh=force))
+            nonce = self._reporter.nonce  # what is found from here on is news to whoever sent it
+            findings = replace(findings_of(self._scanner.scan(is_fresh=force)), answers=nonce)
             if self._stopping.is_set():
                 return  # the journal may belong to another by now
             self._reporter.found(findings, force=force)

@@ -3,12 +3,14 @@
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from schemas.base import MAX_COUNTER, Counter, DeviceId, Digest, StrictWire, Text, Timestamp, Wire, Word
 from schemas.topics import Up
 
 MAX_FIELDS: Final = 16  # entries of an event's detail
+NONCE_DIGITS: Final = 32  # hex digits
+Nonce = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{NONCE_DIGITS}}}$")]
 
 
 class Status(Wire):
@@ -70,6 +72,8 @@ class Receipt(StrictWire):
     """The controller's own word on a report: only `accepted` lets the device forget it.
 
     What is `about` another channel than `posture` is a rejection, and says nothing of any report.
+    `nonce`: for a contained device whose agent knows of it; the next scan's full report answers it, and with
+    `resend_full` that scan is wanted now.
     """
 
     v: Literal[1] = 1
@@ -79,10 +83,13 @@ class Receipt(StrictWire):
     reason: Annotated[RejectReason, BeforeValidator(_known_reason)] | None = None
     detail: Text | None = None
     about: Up = Up.POSTURE
+    nonce: Nonce | None = None
 
     def to_json(self) -> bytes:
         """What is sent: without what is not said, and without `about` where it is a report."""
-        common = {"about"} if self.about is Up.POSTURE else None
+        common = {"about"} if self.about is Up.POSTURE else set()
+        if self.nonce is None:
+            common = common | {"nonce"}
         return self.model_dump_json(exclude=common, exclude_none=self.verdict is not Verdict.REJECTED).encode()
 
 

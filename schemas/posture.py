@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, TypeAdapter, model_validator
+from pydantic import Field, StringConstraints, TypeAdapter, model_validator
 
 from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
+from schemas.events import NONCE_DIGITS
 from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
 from schemas.sections.crypto import CertificatesSection, KeysSection
@@ -72,6 +73,10 @@ class Sections(Wire):
     software: _Software | None = None
 
 
+# The nonce of a receipt that came before the scan began; empty: none came. Absent: the agent knows of none.
+_Answers = Annotated[str, StringConstraints(pattern=rf"^(?:[0-9a-f]{{{NONCE_DIGITS}}})?$")] | None
+
+
 class _Report(Wire):
     v: Literal[1]
     device_id: DeviceId
@@ -86,6 +91,7 @@ class FullReport(_Report):
     kind: Literal["full"]
     boot_id: Annotated[Text, Field(max_length=64)] = ""
     agent: Annotated[Text, Field(max_length=64)] = ""
+    answers: _Answers = None
     sections: Sections
 
 
@@ -96,6 +102,7 @@ class DeltaReport(_Report):
     base: Digest
     boot_id: Annotated[Text, Field(max_length=64)] = ""
     agent: Annotated[Text, Field(max_length=64)] = ""
+    answers: _Answers = None
     sections: Sections
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ class Case:
     proven_at: float | None = None
     trouble: str = ""
     evidence: Evidence = Evidence.UNASKED
+    nonce: str = ""  # what a report has to answer to free the device; see `challenge`
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,7 @@ class Device:
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
     refused_until: float = 0.0
+    answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
 
     @property
     def level(self) -> Level:

@@ -85,6 +85,7 @@ class SendReceipt:
     reason: RejectReason | None = None
     detail: str | None = None
     about: Up = Up.POSTURE
+    nonce: str = ""
 
 
 Containing = RestrictClient | IsolateClient | EndIsolation | ReleaseClient

@@ -15,6 +15,7 @@ class PostureReported:
 
     `findings` is `None` where the device reported, byte for byte, what it had reported before.
     `evidence`: what the message itself proves of who sent it; `unasked` leaves it to the broker to vouch for.
+    `answers`: the nonce it was made for, empty when the agent had none, `None` when it knows of no nonces.
     """
 
     event_id: str
@@ -26,6 +27,7 @@ class PostureReported:
     findings: tuple[Finding, ...] | None
     judged_by: str
     evidence: Evidence = Evidence.UNASKED
+    answers: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from controller.domain import commands, contain, containment_options, respond, revocation, told
+from controller.domain import challenge, commands, contain, containment_options, respond, revocation, told
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.draft import Draft, Outcome
@@ -48,6 +48,7 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             containment_options.apply(draft, event.options)
         case ev.OperatorReleased():
             told.dismiss(draft, event.by)
+            draft.update(answers=False)  # the way out for an agent that was set back to an older version
             contain.operator_releases(draft, event.by, event.reason)
         case ev.OperatorCommanded():
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
@@ -83,6 +84,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     draft.receipts.append(receipt)
     if same_boot and event.seq == device.report_seq and event.digest == device.digest:
         _seen(draft, event.received_at)
+        challenge.pose(draft, event.seq, None, ask=False)
         return
     if event.findings is None:
         rules, satisfied = respond.repeat(device.rules), device.satisfied
@@ -107,8 +109,11 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         rules=rules,
         last_seen=event.received_at,
         stale=False,
+        answers=device.answers or event.answers is not None,
     )
-    contain.respond(draft, evidence_at=event.received_at, may_release=True, evidence=event.evidence)
+    is_fresh = challenge.may_release(draft.device, draft.now, event.answers)
+    contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
 
 def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest: str) -> None:
@@ -149,6 +154,7 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     commands.send_lost(draft)
     if not device.digest or event.digest != device.digest:
         draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
+        challenge.pose(draft, event.seq, None, ask=False)
         return
     if event.findings is not None:
         rules = respond.fold(device.rules, event.findings, draft.now)
@@ -158,8 +164,11 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
         draft.update(rules=respond.repeat(device.rules))
     else:
         return
-    # The digest says that the last report holds still: once an operator's hold is over, that is proof enough.
-    contain.respond(draft, evidence_at=event.received_at, may_release=True, evidence=event.evidence)
+    # The digest says that the last report holds still: once an operator's hold is over, that is proof enough of an
+    # agent that cannot be asked for a fresh one.
+    is_fresh = challenge.may_release(draft.device, draft.now, None)
+    contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    challenge.pose(draft, event.seq, None, ask=not is_fresh)
 
 
 def _seen(draft: Draft, at: float) -> None:

@@ -272,6 +272,7 @@ class Ingest:
             delivery.received_at,
             findings,
             keeper.policies.version,
+            answers=report.answers,
         )
         outcome = keeper.apply(device, event, now, batch)
         accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
@@ -312,7 +313,8 @@ class Ingest:
             batch.receipts.append(receipt)
 
     def _answer(self, receipt: SendReceipt) -> None:
-        if receipt.verdict is Verdict.ACCEPTED and receipt.seq is not None and receipt.digest is not None:
+        plain = receipt.verdict is Verdict.ACCEPTED and not receipt.nonce
+        if plain and receipt.seq is not None and receipt.digest is not None:
             payload = accepted_json(receipt.seq, receipt.digest)
         else:
             payload = Receipt(
@@ -322,6 +324,7 @@ class Ingest:
                 reason=receipt.reason,
                 detail=receipt.detail,
                 about=receipt.about,
+                nonce=receipt.nonce or None,
             ).to_json()
         topic = down(receipt.device_id, Down.RECEIPT)
         if not self._messages.tell(topic, payload, expiry_seconds=RECEIPT_EXPIRY):

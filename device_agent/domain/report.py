@@ -66,10 +66,14 @@ _NAME_KEYS: Final = frozenset({"name", "process"})
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """One scan: JSON-ready sections, cut to the wire's limits, and the digest of all that was found before cutting."""
+    """One scan: JSON-ready sections, cut to the wire's limits, and the digest of all that was found before cutting.
+
+    `answers`: the controller's nonce that was there before the scan began; empty when there was none.
+    """
 
     sections: Mapping[str, Any]
     digest: str
+    answers: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ def full_report(sender: Sender, seq: int, now: datetime, findings: Findings, lim
             sent_at=now,
             boot_id=sender.boot_id,
             agent=sender.agent,
+            answers=findings.answers,
             digest=findings.digest,
             sections=Sections.model_validate(sections),
         )

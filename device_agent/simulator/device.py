@@ -3,7 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -73,6 +73,7 @@ class _State:
     timer: int = 0
     untold: set[str] = field(default_factory=set)
     is_resending: bool = False
+    nonce: str = ""
 
 
 class SimulatedDevice:
@@ -186,7 +187,10 @@ class SimulatedDevice:
     def _owe(self) -> None:
         state, findings = self._state, self._findings
         seq = self._take_seq()
-        payload = full_report(self._sender, seq, self._world.clock.now(), findings).decode()
+        # What a simulated device is can be told at any time: each report is a scan of its own.
+        payload = full_report(
+            self._sender, seq, self._world.clock.now(), replace(findings, answers=state.nonce)
+        ).decode()
         state.told = findings.digest
         state.outbox = state.outbox.without(findings.digest).owe(Owed(seq, findings.digest, payload))
 
@@ -239,6 +243,7 @@ class SimulatedDevice:
         self._world.observe(Seen.RECEIPT, data)
         state.outbox, settled = state.outbox.settle(receipt)
         state.accepted = settled.accepted or state.accepted
+        state.nonce = receipt.nonce or state.nonce
         if settled.rejected is not None:
             state.told = None
         if settled.resend and not state.is_resending:

@@ -1,0 +1,109 @@
+"""The agent's side of a nonce: the next scan answers it, a scan from before does not, and a flood is bounded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.clock import Clock
+from device_agent.domain.report import Findings, Sender, findings_of
+from device_agent.journal import Journal
+from device_agent.reporter import CHALLENGE_SECONDS, Reporter
+from device_agent.settings import ReportSettings
+from schemas.events import Receipt, Verdict
+from schemas.posture import REPORT, FullReport
+from schemas.topics import Up
+
+NONCE = "ab" * 16
+
+
+class SetClock(Clock):
+    """Stands still until a test moves it."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@dataclass
+class Told:
+    """What was published."""
+
+    reports: list[FullReport] = field(default_factory=list)
+
+    def __call__(self, channel: Up, payload: bytes, _confirmed: Any = None) -> bool:
+        if channel is Up.POSTURE:
+            report = REPORT.validate_json(payload)
+            if isinstance(report, FullReport):
+                self.reports.append(report)
+        return True
+
+
+@dataclass
+class Desk:
+    reporter: Reporter
+    told: Told
+    clock: SetClock
+    asked: list[str] = field(default_factory=list)
+
+    def receipt(self, verdict: Verdict, nonce: str | None = None) -> None:
+        last = self.told.reports[-1]
+        digest = last.digest if verdict is Verdict.ACCEPTED else None
+        self.reporter.receipt(Receipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
+
+    def scan(self, port: int, *, force: bool = False) -> None:
+        found = findings_of({"sockets": {"state": "ok", "listening": [], "note": port}})
+        self.reporter.found(Findings(found.sections, found.digest, self.reporter.nonce), force=force)
+        self.reporter.tick()
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    clock, told = SetClock(), Told()
+    journal = Journal(tmp_path / "state", first_seq=1)
+    reporter = Reporter(Sender("edge-1", "boot", "1.0"), ReportSettings(), journal, told, clock)
+    made = Desk(reporter, told, clock)
+    reporter.on_challenge = lambda: made.asked.append(reporter.nonce)
+    reporter.online()
+    yield made
+    journal.close()
+
+
+def test_without_a_nonce_the_agent_says_that_it_has_none(desk: Desk) -> None:
+    desk.scan(1)
+    assert desk.told.reports[-1].answers == ""
+
+
+def test_the_next_scan_answers(desk: Desk) -> None:
+    desk.scan(1)
+    desk.receipt(Verdict.ACCEPTED, NONCE)
+    assert desk.asked == []
+    desk.scan(1, force=True)
+    assert desk.told.reports[-1].answers == NONCE
+
+
+def test_asked_for_a_fresh_report_it_looks_again_at_once(desk: Desk) -> None:
+    desk.scan(1)
+    desk.receipt(Verdict.ACCEPTED)
+    desk.receipt(Verdict.RESEND_FULL, NONCE)
+    sent = len(desk.told.reports)
+    desk.reporter.tick()
+    assert desk.asked == [NONCE]
+    assert len(desk.told.reports) == sent  # what it knew before is no answer
+    desk.scan(1, force=True)
+    assert desk.told.reports[-1].answers == NONCE
+
+
+def test_a_flood_of_questions_costs_a_scan_each_few_seconds(desk: Desk) -> None:
+    desk.scan(1)
+    desk.receipt(Verdict.ACCEPTED)
+    for number in range(20):
+        desk.receipt(Verdict.RESEND_FULL, f"{number:032x}")
+        desk.reporter.tick()
+    assert len(desk.asked) == 1
+    desk.clock.at += CHALLENGE_SECONDS
+    desk.reporter.tick()
+    assert desk.asked[1:] == [f"{19:032x}"]
