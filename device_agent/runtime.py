@@ -103,7 +103,6 @@ class Agent:
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         self._reporter = Reporter(sender, settings.report, self._journal, self._link.publish, clock)
-        self._reporter.on_challenge = self.rescan
         keys = [parse_public_key(text) for text in settings.commands.controller_keys]
         self._commands = Commands(
             Guard.of(settings.device_id, keys, settings.commands.allow),
@@ -123,6 +122,7 @@ class Agent:
             self._threads.append(threading.Thread(target=self._watch_loop, name="watch", daemon=True))
 
     def __enter__(self) -> Self:
+        self._reporter.on_challenge = self.rescan
         for thread in self._threads:
             thread.start()
         self._commands.start()
