@@ -34,7 +34,7 @@ class Told:
 
     reports: list[FullReport] = field(default_factory=list)
 
-    def __call__(self, channel: Up, payload: bytes, confirmed: Any = None) -> bool:  # noqa: ARG002
+    def __call__(self, channel: Up, payload: bytes, confirmed: Any = None) -> bool:
         if channel is Up.POSTURE:
             report = REPORT.validate_json(payload)
             if isinstance(report, FullReport):
