@@ -2,10 +2,11 @@
 
 from typing import Any, Final
 
-from controller.domain.facts import Facts
+from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import PolicySet, Rule
 from controller.domain.rules import EvaluationError, Expression, Language, evaluate
+from schemas.posture import Sections
 
 MAX_REMEMBERED: Final = 4096  # different sets of facts
 _MAX_DETAIL: Final = 200  # characters
@@ -36,7 +37,14 @@ class Judge:
         self.policies = policies
         self._language = language
         self._uses = _facts_used(policies)
+        self._wanted = frozenset(self._uses)
         self._known: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
+
+    def report(
+        self, sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]
+    ) -> tuple[Finding, ...]:
+        """The same of a full report, of which only the facts are gathered that a rule uses."""
+        return self(gather(sections, device_id, device_class, tags, self._wanted))
 
     def __call__(self, facts: Facts) -> tuple[Finding, ...]:
         """One finding for each rule of each policy that applies to the device."""

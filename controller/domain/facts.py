@@ -1,8 +1,8 @@
 """Turns a report's sections into the flat, typed facts that rules speak of; what is not known says why."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -49,11 +49,7 @@ class Missing:
     reason: str
 
 
-# Made once: most reports leave out the same.
-_NOT_REPORTED: Final = {
-    section: dict.fromkeys(facts, Missing(Result.UNKNOWN, f"{section}: not reported"))
-    for section, facts in _FACTS_OF.items()
-}
+_ALL: Final = frozenset(CATALOGUE)
 _NOT_FOUND_OUT: Final = {fact: Missing(Result.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE}
 
 
@@ -69,25 +65,55 @@ class Facts:
     partial: Mapping[str, str]
 
 
-def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]) -> Facts:
-    """The facts of a full report, with a reason for each one that it does not tell."""
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A section to be read, and what is wanted of it; `not_reported` is made once: most reports leave out the same."""
+
+    name: str
+    read: Callable[[Any], Mapping[str, Any]]
+    wanted: frozenset[str]
+    not_reported: Mapping[str, Missing]
+
+
+@lru_cache(maxsize=16)
+def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
+    parts = []
+    for name, read in _READERS:
+        facts = wanted & frozenset(_FACTS_OF[name])
+        if facts:
+            why = Missing(Result.UNKNOWN, f"{name}: not reported")
+            parts.append(_Part(name, read, facts, dict.fromkeys(facts, why)))
+    return tuple(parts)
+
+
+def gather(
+    sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
+) -> Facts:
+    """The `wanted` facts of a full report, with a reason for each one that it does not tell.
+
+    What a wanted list lacks (`Facts.partial`) may be told of others too.
+    """
     known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
     missing: dict[str, Missing] = {}
     partial: dict[str, str] = {}
-    for name, read in _READERS:
+    for part in _parts(wanted):
+        name = part.name
         section = getattr(sections, name)
         if section is None:
-            missing.update(_NOT_REPORTED[name])
+            missing.update(part.not_reported)
         elif isinstance(section, Unavailable):
             reason = Missing(Result(section.state), f"{name}: {section.reason}")
-            missing.update(dict.fromkeys(_FACTS_OF[name], reason))
+            missing.update(dict.fromkeys(part.wanted, reason))
         else:
-            for fact, value in read(section).items():
+            for fact, value in part.read(section).items():
+                if fact not in part.wanted:
+                    continue
                 if value is None:
                     missing[fact] = _why(section, fact)
                 else:
                     known[fact] = value
-            cut = getattr(section, "truncated", 0)
+            kind: type[BaseModel] = type(section)
+            cut = section.truncated if _is_cut(kind) else 0
             if name in _PARTIAL:
                 partial.update(_PARTIAL[name](section))
             # What these two say of their lists is above; everything else of theirs is counted before a list is cut.
@@ -99,6 +125,11 @@ def gather(sections: Sections, device_id: str, device_class: str, tags: tuple[st
                 if hidden:
                     partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
     return Facts(known, missing, partial)
+
+
+@cache
+def _is_cut(section: type[BaseModel]) -> bool:
+    return "truncated" in section.model_fields
 
 
 @cache

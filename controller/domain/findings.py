@@ -22,9 +22,10 @@ class Result(StrEnum):
     @property
     def satisfies(self) -> bool:
         """Whether it shows that the rule is kept, or does not concern the device. Unknown never does."""
-        return self in _SATISFYING
+        return self is _PASS or self in _SATISFYING  # asked for every rule of every report
 
 
+_PASS: Final = Result.PASS
 _SATISFYING: Final = frozenset({Result.PASS, Result.NOTAPPLICABLE, Result.INFORMATIONAL, Result.FIXED})
 
 

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
-from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding
 from controller.domain.policy import PolicySet
 from controller.domain.step import is_quiet, repeats
@@ -26,7 +25,7 @@ from controller.service.merging import merge
 from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict, accepted_json
-from schemas.posture import DeltaReport, FullReport, Heartbeat, Sections, sections_of
+from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
 from schemas.topics import Down, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
@@ -184,15 +183,16 @@ class Ingest:
         device = keeper.get_or_new(content.device_id, now)
         if self._takes_quietly(device, content, delivery, batch):
             return
+        body = content.body
+        if isinstance(body, FullReport):
+            self._full(device, body, content.same, delivery, now, batch)
+            return
+        if isinstance(body, DeltaReport):
+            self._delta(device, body, delivery, now, batch)
+            return
         event_id = keeper.new_id()
         event: ev.DeviceEvent
-        match content.body:
-            case FullReport() as report:
-                self._full(device, report, content.same, delivery, now, batch)
-                return
-            case DeltaReport() as delta:
-                self._delta(device, delta, delivery, now, batch)
-                return
+        match body:
             case Heartbeat() as beat:
                 event = ev.HeartbeatReceived(
                     event_id,
@@ -262,7 +262,7 @@ class Ingest:
     ) -> None:
         keeper = self._keeper
         payload = delivery.message.payload
-        findings = None if same else keeper.judge(_facts(report.sections, device))
+        findings = None if same else keeper.judge.report(report.sections, *_who(device))
         event = ev.PostureReported(
             keeper.new_id(),
             report.seq,
@@ -287,7 +287,7 @@ class Ingest:
         raw = stored.get(device.device_id)
         if raw is None or device.judged_by == keeper.policies.version or beat.digest != device.digest:
             return None
-        return keeper.judge(_facts(sections_of(raw), device))
+        return keeper.judge.report(sections_of(raw), *_who(device))
 
     def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
@@ -353,5 +353,5 @@ def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies:
     )
 
 
-def _facts(sections: Sections, device: Device) -> Facts:
-    return gather(sections, device.device_id, device.device_class, device.tags)
+def _who(device: Device) -> tuple[str, str, tuple[str, ...]]:
+    return device.device_id, device.device_class, device.tags

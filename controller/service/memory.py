@@ -3,10 +3,11 @@
 import gc
 from typing import Final
 
-# Collections after so many new objects (by default 700, 10, 10): a batch makes tens of thousands, and no cycles.
+# Collections after so many new objects (by default 700, 10, 10): a batch makes tens of thousands, and no cycles. The
+# last one looks at all devices that changed since the start.
 _YOUNG: Final = 50_000
 _MIDDLE: Final = 20
-_OLD: Final = 50
+_OLD: Final = 1000
 
 
 def settle() -> None:
