@@ -107,13 +107,14 @@ def restriction_plan(*, kick: bool = False) -> Plan:
     return Plan(Goal.RESTRICT, tuple(stages))
 
 
-def isolation_plan(*, clear_retained: bool = False) -> Plan:
+def isolation_plan(*, clear_retained: bool = False, of: IdentityKind = IdentityKind.CLIENT) -> Plan:
     """The ban first, because it alone cuts the socket at once; the restriction below it holds when the ban ends.
 
+    A ban of a user cuts nobody who is connected: its sessions are ended at once, and again as long as one is found.
     An older ban of Cordon's is replaced only with the rules on every node: whoever slips in between is restricted.
     """
     stages = [
-        Stage(do=(Act.BAN,), urgent=True),
+        Stage(do=(Act.BAN,) if of is IdentityKind.CLIENT else (Act.BAN, Act.KICK), urgent=True),
         Stage(do=(Act.WRITE_RESTRICTION,), see=(Look.SOURCE, Look.RESTRICTED)),
         Stage(do=(Act.RENEW_BAN,), gated=True),
         Stage(see=(Look.OUT,), again=(Act.KICK,)),
@@ -145,13 +146,15 @@ def release_plan() -> Plan:
     return Plan(Goal.RELEASE, stages)
 
 
-def plan_for(goal: Goal, *, kick: bool = False, clear_retained: bool = False) -> Plan:
+def plan_for(
+    goal: Goal, *, kick: bool = False, clear_retained: bool = False, of: IdentityKind = IdentityKind.CLIENT
+) -> Plan:
     """The plan of a goal; options that the goal does not know have no effect."""
     match goal:
         case Goal.RESTRICT:
             return restriction_plan(kick=kick)
         case Goal.ISOLATE:
-            return isolation_plan(clear_retained=clear_retained)
+            return isolation_plan(clear_retained=clear_retained, of=of)
         case Goal.END_ISOLATION:
             return end_of_isolation_plan()
         case Goal.RELEASE:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from controller.standin.api import authn, banned, clients, cluster, publish, rules
+from controller.standin.api import authn, banned, clients, cluster, publish, retainer, rules
 from controller.standin.api.own import own_routes
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import Api, Context, Route
@@ -28,6 +28,7 @@ _EMQX_ROUTES = (
     *rules.ROUTES,
     *authn.ROUTES,
     *publish.ROUTES,
+    *retainer.ROUTES,
     *cluster.ROUTES,
 )
 

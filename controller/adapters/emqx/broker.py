@@ -144,6 +144,7 @@ class EmqxBroker(BrokerControl):
         return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
 
     async def _carry_out(self, client_id: str, plan: Plan, wish: Wish) -> Proof:
+        calls.segment(client_id)
         return await carry_out(Scene.of(self.api, self._nodes, self._clock, client_id, wish), plan)
 
 

@@ -36,31 +36,31 @@ async def _source(_scene: Scene, api: EmqxApi) -> list[str]:
 
 async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
     """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
-    client = await api.client(scene.client_id)
+    client = await api.client(scene.subject)
     if client is None:
         return []
     for link in await api.authenticators():
-        user = scene.client_id if link.user_id_type == "clientid" else client.username
+        user = scene.subject if link.user_id_type == "clientid" else client.username
         if link.enable and link.backend == DATABASE and await api.is_superuser(link.id, user or ""):
             return ["the client's user is a superuser at EMQX: access rules do not bind it"]
     return []
 
 
 async def _restricted(scene: Scene, api: EmqxApi) -> list[str]:
-    wanted = restriction(scene.client_id)
-    return [] if await api.rules(scene.client_id) == wanted else ["the rules are not the restriction's"]
+    wanted = restriction(scene.subject)
+    return [] if await api.rules(scene.subject) == wanted else ["the rules are not the restriction's"]
 
 
 async def _restored(scene: Scene, api: EmqxApi) -> list[str]:
     wanted = scene.found.restored
-    return [] if await api.rules(scene.client_id) == wanted else ["the rules are not those that were restored"]
+    return [] if await api.rules(scene.subject) == wanted else ["the rules are not those that were restored"]
 
 
 async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
     missing = []
-    if outside(scene.client_id, await api.subscriptions(scene.client_id)):
+    if outside(scene.subject, await api.subscriptions(scene.subject)):
         missing.append("subscriptions outside its branch")
-    if wrongly_allowed(scene.client_id, await api.cache(scene.client_id)):
+    if wrongly_allowed(scene.subject, await api.cache(scene.subject)):
         missing.append("its cache allows topics outside its branch")
     return missing
 
@@ -68,25 +68,25 @@ async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
 async def _out(scene: Scene, api: EmqxApi) -> list[str]:
     """A node refuses whom its own table bans, before it looks at a password: with nobody in, that is the cut."""
     missing = []
-    if not in_force(await api.ban_of(scene.client_id), scene.clock.now()):
+    if not in_force(await api.ban_of(scene.subject), scene.clock.now()):
         missing.append("no ban in force")
-    client = await api.client(scene.client_id)
+    client = await api.client(scene.subject)
     if client is not None and client.connected:
         missing.append("the client is connected")
-    elif client is not None and outside(scene.client_id, await api.subscriptions(scene.client_id)):
+    elif client is not None and outside(scene.subject, await api.subscriptions(scene.subject)):
         missing.append("its session waits with subscriptions outside its branch")
     return missing
 
 
 async def _unbanned(scene: Scene, api: EmqxApi) -> list[str]:
-    ban = await api.ban_of(scene.client_id)
+    ban = await api.ban_of(scene.subject)
     ours = ban is not None and ban.is_ours and in_force(ban, scene.clock.now())
     return ["Cordon's ban is still there"] if ours else []
 
 
 async def _no_retained(scene: Scene, api: EmqxApi) -> list[str]:
     try:
-        left = await api.retained_of(scene.client_id)
+        left = await api.retained_of(scene.subject)
     except BrokerNotFoundError:
         return []  # said by the act; asking for ever would not make this EMQX able to
     return [f"{len(left)} retained messages of it are left"] if left else []

@@ -10,18 +10,19 @@ from controller.adapters.emqx import calls
 from controller.adapters.emqx.http import API, Call
 from controller.adapters.emqx.restriction import restriction
 from controller.adapters.emqx.scene import Wish
-from controller.domain.containment_plan import Act, Look, plan_for
+from controller.domain.containment_plan import Act, Look, Plan, plan_for
 from controller.ports.broker import BAN_MARK, Intent, KeptSubscription, PlannedCall, PlannedStage
 from schemas.base import MAX_NAME, clean_text
 
 MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
 _EXISTS: Final = "where it has a session"
-_UNLESS_RESTRICTED: Final = "unless its rules are the restriction's already"
-_OUTDATED: Final = "where a ban of an earlier decision of Cordon's is there"
-_OURS: Final = "where the ban is Cordon's"
+UNLESS_RESTRICTED: Final = "unless its rules are the restriction's already"
+OUTDATED: Final = "where a ban of an earlier decision of Cordon's is there"
+OURS: Final = "where the ban is Cordon's"
 
 # A call, and in which case it is made (empty: always).
 Wanted = tuple[Call, str]
+Describe = Callable[[str, Intent], tuple[Wanted, ...]]
 
 
 def ban_wish(case: str, reason: str, until: float | None) -> Wish:
@@ -36,19 +37,32 @@ def described(client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
         BrokerRefusedError: not a client id that Cordon acts on.
     """
     plan = plan_for(intent.goal, kick=intent.kick, clear_retained=intent.clear_retained)
-    return tuple(
-        PlannedStage(
-            acts=tuple((act.value, _shown(ACT_CALLS[act](client_id, intent), "one node")) for act in stage.do),
-            looks=tuple((look.value, _shown(LOOK_CALLS[look](client_id, intent), _where(look))) for look in stage.see),
-            repeated=tuple(act.value for act in stage.again),
-            gated=stage.gated,
-        )
-        for stage in plan.stages
-    )
+    return shown_plan(plan, client_id, intent, ACT_CALLS, LOOK_CALLS)
 
 
-def _where(look: Look) -> str:
-    return "each node" if look.is_everywhere else "one node"
+def shown_plan(
+    plan: Plan,
+    subject: str,
+    intent: Intent,
+    acts: Mapping[Act, Describe],
+    looks: Mapping[Look, Describe],
+    *,
+    through_one: frozenset[Look] = frozenset(),
+) -> tuple[PlannedStage, ...]:
+    """A plan as calls, described by these for its kind of subject; without acts that make none."""
+
+    def shown(look: Look) -> tuple[str, tuple[PlannedCall, ...]]:
+        where = "each node" if look.is_everywhere and look not in through_one else "one node"
+        return look.value, _shown(looks[look](subject, intent), where)
+
+    stages = []
+    for stage in plan.stages:
+        done = [(act.value, _shown(acts[act](subject, intent), "one node")) for act in stage.do]
+        seen = tuple(shown(look) for look in stage.see)
+        made = tuple((what, calls_) for what, calls_ in done if calls_)
+        if made or seen:
+            stages.append(PlannedStage(made, seen, tuple(act.value for act in stage.again), stage.gated))
+    return tuple(stages)
 
 
 def _shown(wanted: tuple[Wanted, ...], where: str) -> tuple[PlannedCall, ...]:
@@ -70,16 +84,16 @@ def _act_ban(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
 
 
 def _act_renew_ban(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
-    return ((calls.lift_ban("clientid", client_id), _OUTDATED), (_ban(client_id, intent), _OUTDATED))
+    return ((calls.lift_ban("clientid", client_id), OUTDATED), (_ban(client_id, intent), OUTDATED))
 
 
 def _act_lift_ban(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
-    return ((calls.read_ban("clientid", client_id), ""), (calls.lift_ban("clientid", client_id), _OURS))
+    return ((calls.read_ban("clientid", client_id), ""), (calls.lift_ban("clientid", client_id), OURS))
 
 
 def _act_restrict(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     write = calls.write_rules("clients", client_id, restriction(client_id))
-    return ((calls.read_rules("clients", client_id), ""), (write, _UNLESS_RESTRICTED))
+    return ((calls.read_rules("clients", client_id), ""), (write, UNLESS_RESTRICTED))
 
 
 def _act_restore_rules(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
@@ -141,7 +155,6 @@ def _look_out(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     )
 
 
-Describe = Callable[[str, Intent], tuple[Wanted, ...]]
 ACT_CALLS: Final[Mapping[Act, Describe]] = {
     Act.BAN: _act_ban,
     Act.RENEW_BAN: _act_renew_ban,

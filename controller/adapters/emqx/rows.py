@@ -185,6 +185,7 @@ class MqttRow(Row):
     """The part of the zone that decides who a client is."""
 
     peer_cert_as_clientid: str = "disabled"
+    peer_cert_as_username: str = "disabled"
 
 
 class ZoneRow(Row):

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from controller.adapters.emqx.api import EmqxApi
-from controller.adapters.emqx.calls import segment
 from controller.adapters.emqx.readback import HOLD_SECONDS, Nodes, Record, until_holds
 from controller.ports.broker import KeepRules, KeepSubscriptions, KeptSubscription, Rules, keep_no_subscriptions
 from controller.ports.clock import Clock
@@ -39,27 +38,25 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """One client's plan under way; `api` already notes its steps in `record`."""
+    """One subject's plan under way; `api` already notes its steps in `record`.
+
+    `subject` is a client id or a user name: which of them, only the acts and looks know that are done with it.
+    """
 
     api: EmqxApi
     nodes: Nodes
     clock: Clock
     record: Record
-    client_id: str
+    subject: str
     deadline: float  # monotonic seconds
     wish: Wish
     found: Found = field(default_factory=Found)
 
     @classmethod
-    def of(cls, api: EmqxApi, nodes: Nodes, clock: Clock, client_id: str, wish: Wish) -> "Scene":
-        """A scene with an empty record.
-
-        Raises:
-            BrokerRefusedError: the client id is none that Cordon acts on.
-        """
-        segment(client_id)
+    def of(cls, api: EmqxApi, nodes: Nodes, clock: Clock, subject: str, wish: Wish) -> "Scene":
+        """A scene with an empty record, of a subject that was checked."""
         record = Record()
-        return cls(api.noting(record.add), nodes, clock, record, client_id, clock.monotonic() + HOLD_SECONDS, wish)
+        return cls(api.noting(record.add), nodes, clock, record, subject, clock.monotonic() + HOLD_SECONDS, wish)
 
     def urgently(self) -> "Scene":
         """The same, its calls before those that are not urgent."""
