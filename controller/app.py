@@ -28,6 +28,7 @@ from controller.assembly import (
     rollout_parts,
     signer,
     update_parts,
+    user_parts,
 )
 from controller.assembly_identity import identity_loops, identity_parts
 from controller.domain.policy import PolicySet
@@ -115,6 +116,7 @@ async def _build(
         rollouts=desk,
         update_refresher=refresher,
         identity=identity,
+        users=await user_parts(settings, keeper, store, broker),
     )
     return services, _loops(services, rollouts, update_server)
 
@@ -128,6 +130,7 @@ def _loops(services: Services, rollouts: Rollouts, update_server: UpdateServer |
         ("timers", Timers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
         ("rollouts", rollouts),
+        *((("users", services.users),) if services.users is not None else ()),
         ("outbox", services.outbox),
         ("housekeeping", Housekeeping(services.store, clock, logger_for("housekeeping"))),
         *((("update metadata", refresher),) if refresher is not None else ()),

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
+from controller.adapters.emqx.user_broker import EmqxUsers
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.options import LinkOptions
 from controller.adapters.policies.loader import load_policies
@@ -38,6 +39,7 @@ from controller.service.rollout_targets import PublishedTargets
 from controller.service.rollouts import Rollouts
 from controller.service.settings import MqttSettings, Settings
 from controller.service.update_refresh import UpdateRefresher
+from controller.service.users import Users
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import sign
 
@@ -126,6 +128,13 @@ def _check_tls_files(mqtt: MqttSettings) -> None:
     except OSError as e:
         files = ", ".join(str(path) for path in (mqtt.ca, mqtt.certificate, mqtt.key) if path is not None)
         raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
+
+
+async def user_parts(settings: Settings, keeper: Keeper, store: SqliteStore, broker: EmqxBroker) -> Users:
+    """What contains users by their name, with those that the store holds."""
+    users = Users(keeper, store, EmqxUsers(broker.api, keeper.clock), settings.reconcile.every, logger_for("users"))
+    await users.load()
+    return users
 
 
 def signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:

@@ -213,10 +213,19 @@ async def show_receipt(
     device = services.device(device_id)
     if case_id is None:
         case_id = device.case.case_id if device.case is not None else await _last_case(services, device_id)
+    return await read_receipt(services, device_id, case_id, shown=device_id)
+
+
+async def read_receipt(services: Services, device_id: str, case_id: str, *, shown: str) -> ReceiptView:
+    """The receipt of a case off the record; `shown` is whom it is about.
+
+    Raises:
+        ApiError: 404, the record has no such case.
+    """
     lines = await services.store.audit(device_id=device_id, case_id=case_id, limit=MAX_LINES, newest_first=False)
-    receipt = receipt_of(device_id, case_id, ((line.at, line.entry) for line in lines))
+    receipt = receipt_of(shown, case_id, ((line.at, line.entry) for line in lines))
     if not receipt.deeds:
-        raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {device_id}")
+        raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {shown}")
     return ReceiptView.of(receipt)
 
 

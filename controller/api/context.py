@@ -22,6 +22,7 @@ from controller.service.reconciler import Reconciler
 from controller.service.rollout_desk import RolloutDesk
 from controller.service.settings import Settings
 from controller.service.update_refresh import UpdateRefresher
+from controller.service.users import Users
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
@@ -45,6 +46,7 @@ class Services:
     settings: Settings
     started_at: float
     reload_policies: Callable[[], PolicySet]
+    users: Users | None = None
     updates: UpdateRepository | None = None
     rollouts: RolloutDesk | None = None
     update_refresher: UpdateRefresher | None = None

@@ -45,6 +45,8 @@ Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_use
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=_TOLD)]
 Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN), AfterValidator(_checked)]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+# What an MQTT user is called: anything visible, bounded; what cannot be acted on is refused where it is acted on.
+UserName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_FILTER)]
 DeviceIdPath = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, description="MQTT client id of the device")]
 DeviceIdFilter = Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN)]
 TextFilter = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER)]

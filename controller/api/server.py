@@ -21,6 +21,7 @@ from controller.api import (
     quarantine,
     rollouts,
     updates,
+    users,
 )
 from controller.api import tokens as token_routes
 from controller.api.context import Services
@@ -44,6 +45,7 @@ _RESOURCES: Final = (
     updates,
     rollouts,
     token_routes,
+    users,
     certificates,
     enrolment,
 )

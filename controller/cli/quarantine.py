@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli import containments
+from controller.cli import containments, users
 from controller.cli.client import Client, segment
 from controller.cli.connect import connected
-from controller.cli.devices import Device, proven_word
-from controller.cli.errors import CliError
+from controller.cli.devices import proven_word
+from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+from controller.cli.users import Certificate, MaxSessions, OptionalDevice, Username, who
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
@@ -20,6 +21,7 @@ app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
 app.command("plan")(containments.plan)
 app.command("receipt")(containments.receipt)
+app.command("users")(users.users)
 For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help=f"until the broker was read back, {PATIENCE:.0f}s at most")
@@ -57,24 +59,36 @@ def until(case: dict[str, Any]) -> str:
 @connected
 def restrict(
     client: Client,
-    device: Device,
     reason: Reason,
+    device: OptionalDevice = None,
+    username: Username = None,
+    certificate: Certificate = None,
+    max_sessions: MaxSessions = None,
     duration: For = None,
     kick: Annotated[bool, typer.Option("--kick", help="destroy its session too: queued commands are lost")] = False,
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Leave a device its own Cordon branch and nothing else, so that it can still be repaired."""
+    """Leave a device, or every session of a user, its own Cordon branch and nothing else: it can still be repaired."""
+    if named := who(device, username, certificate):
+        if kick or duration is not None:
+            raise CliError("--kick and --for are for devices: a user stays restricted until released", ExitCode.USAGE)
+        body = {"level": "restricted", "reason": reason}
+        users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
+        return
     options = {"kick": True} if kick else {}
-    _contain(client, device, "restricted", reason, duration, wait=wait, output=output, **options)
+    _contain(client, device or "", "restricted", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("isolate")
 @connected
 def isolate(
     client: Client,
-    device: Device,
     reason: Reason,
+    device: OptionalDevice = None,
+    username: Username = None,
+    certificate: Certificate = None,
+    max_sessions: MaxSessions = None,
     duration: For = None,
     clear_retained: Annotated[
         bool, typer.Option("--clear-retained", help="delete the retained messages it published too")
@@ -82,15 +96,33 @@ def isolate(
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Ban and disconnect a device; when the time is over it steps down to restricted."""
+    """Ban and disconnect a device, or a user with every session; when the time is over it steps down to restricted."""
+    if named := who(device, username, certificate):
+        if clear_retained:
+            raise CliError("--clear-retained is for a device", ExitCode.USAGE)
+        body = {"level": "isolated", "reason": reason, **({} if duration is None else {"for": duration})}
+        users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
+        return
     options = {"clear_retained": True} if clear_retained else {}
-    _contain(client, device, "isolated", reason, duration, wait=wait, output=output, **options)
+    _contain(client, device or "", "isolated", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("release")
 @connected
-def release(client: Client, device: Device, reason: Reason, wait: Wait = True, output: Output = Format.TABLE) -> None:
+def release(
+    client: Client,
+    reason: Reason,
+    device: OptionalDevice = None,
+    username: Username = None,
+    certificate: Certificate = None,
+    wait: Wait = True,
+    output: Output = Format.TABLE,
+) -> None:
     """End a containment: an isolation steps down to restricted, a restriction ends."""
+    if named := who(device, username, certificate):
+        users.release(client, named, reason, wait=wait, output=output)
+        return
+    device = device or ""
     decision = client.call("POST", f"/quarantine/{segment(device)}/release", {"reason": reason})
     _finish(client, decision, wait=wait, output=output)
 

@@ -8,6 +8,7 @@ from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope
+from controller.domain.users import UserCase
 from controller.ports.broker import KeptSubscription, Rules
 
 
@@ -49,7 +50,8 @@ class Writes:
 
     `devices`: whole new states. `seen`: devices about which nothing else changed.
     `reports`: device id, digest, when it came, and the full report as the device sent it. `audit`: when, and the line.
-    `done`: ids of effects that were carried out or are void.
+    `done`: ids of effects that were carried out or are void. `users`: those contained by name, as they are now; one
+    that is over is forgotten.
     """
 
     devices: tuple[Device, ...] = ()
@@ -60,6 +62,7 @@ class Writes:
     done: tuple[str, ...] = ()
     commands: tuple[CommandRecord, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
+    users: tuple[UserCase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

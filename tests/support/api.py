@@ -19,9 +19,11 @@ from controller.ports.errors import ControllerError
 from controller.ports.messages import Incoming
 from controller.ports.store import Token
 from controller.service.settings import Settings
+from controller.service.users import Users
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
 from tests.support.identity import identity_of
+from tests.support.users import MemoryUsers
 from tests.support.world import World, world
 
 TOKEN = "cordon_for-tests"
@@ -44,6 +46,13 @@ class Api:
     client: httpx.AsyncClient
     services: Services
     reload: list[PolicySet | ControllerError]
+
+    @property
+    def users(self) -> MemoryUsers:
+        """The broker's users in memory."""
+        assert self.services.users is not None
+        assert isinstance(self.services.users.broker, MemoryUsers)
+        return self.services.users.broker
 
     async def report(self, device_id: str, *, ports: tuple[int, ...] = (), seq: int = 1) -> None:
         """A full report of the device with these listening ports comes in."""
@@ -94,6 +103,7 @@ async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Pat
             one.keeper.use(fresh)
             return fresh
 
+        users = MemoryUsers(one.clock.at)
         services = Services(
             keeper=one.keeper,
             store=one.store,
@@ -106,6 +116,7 @@ async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Pat
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,
+            users=Users(one.keeper, one.store, users, 5.0, lambda *_: None),
             identity=None if authority is None else await identity_of(one, authority),
         )
         app = create_api(services)

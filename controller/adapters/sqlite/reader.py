@@ -22,7 +22,17 @@ T = TypeVar("T")
 MAX_ROWS: Final = 10_000  # rows one listing may ask for
 
 _SCOPES: Final = frozenset(Scope)
-_LISTED: Final = ("devices", "reports", "outbox", "commands", "dead_letters", "kept_rules", "tokens")
+_LISTED: Final = (
+    "devices",
+    "reports",
+    "outbox",
+    "commands",
+    "dead_letters",
+    "kept_rules",
+    "kept_subscriptions",
+    "identity_cases",
+    "tokens",
+)
 
 
 class Readers:

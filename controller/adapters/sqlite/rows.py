@@ -9,6 +9,7 @@ from typing import Any, Final
 from controller.adapters.sqlite import codec
 from controller.adapters.sqlite.chain import Line, append
 from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite.kept import user_rows
 from controller.ports.store import DeadLetter, Writes
 
 MAX_DEAD_TEXT: Final = 1024  # characters kept of a refused message's topic and of what was wrong with it
@@ -68,6 +69,7 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
         (_DONE, [(effect_id,) for effect_id in writes.done]),
         (_COMMAND, [codec.command_row(command) for command in writes.commands]),
         *_dead(writes.dead, book, payload_bytes),
+        *user_rows(writes.users),
     )
     wanted = tuple((statement, rows) for statement, rows in batches if rows)
 

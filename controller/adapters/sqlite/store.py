@@ -16,6 +16,7 @@ from controller.adapters.sqlite.writer import Log, Writer
 from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
+from controller.domain.users import UserCase
 from controller.ports.broker import KeptSubscription, Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, Store, StoreHealth, Token, Writes
@@ -221,6 +222,10 @@ class SqliteStore(Store):
     async def check_audit(self, noted: Head | None = None) -> Checked:
         """Look at every row of the record; takes some seconds for a million rows, and holds up no commit."""
         return await self.read(partial(chain.check, noted=noted))
+
+    async def user_cases(self) -> Sequence[UserCase]:
+        """Every user that is contained or being let out, by name."""
+        return await self._readers.run(kept.user_cases)
 
     async def commands(
         self, *, device_id: str | None = None, state: str | None = None, limit: int = 200

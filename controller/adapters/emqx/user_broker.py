@@ -25,7 +25,7 @@ from controller.domain.containment_plan import (
 from controller.domain.policy import Level
 from controller.ports.broker import Intent, KeepRules, PlannedStage, Proof, Rules
 from controller.ports.clock import Clock
-from controller.ports.identities import IdentityBroker, Session
+from controller.ports.users import Session, UserBroker
 
 _COMMON_NAME: Final = "cn"
 _WANTED: Final[dict[Level, tuple[Look, ...]]] = {
@@ -35,7 +35,7 @@ _WANTED: Final[dict[Level, tuple[Look, ...]]] = {
 }
 
 
-class EmqxIdentities(IdentityBroker):
+class EmqxUsers(UserBroker):
     """See the port."""
 
     def __init__(self, api: EmqxApi, clock: Clock) -> None:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller.domain.containment_plan import IdentityKind
-from controller.domain.identities import IdentityCase
 from controller.domain.policy import Level
+from controller.domain.users import UserCase
 from controller.ports.broker import Intent, KeepRules, PlannedStage, Proof, Rules
 
 
@@ -20,7 +20,7 @@ class Session:
     node: str
 
 
-class IdentityBroker(Protocol):
+class UserBroker(Protocol):
     """The broker's management side for users. Errors are `BrokerError` and its kinds; everything is safe to repeat."""
 
     def check(self, username: str) -> None:
@@ -64,9 +64,9 @@ class IdentityBroker(Protocol):
         ...
 
 
-class IdentityStore(Protocol):
-    """Contained identities, kept in the transaction of the record's line about them (`Writes.identities`)."""
+class UserStore(Protocol):
+    """Contained users, kept in the transaction of the record's line about them (`Writes.users`)."""
 
-    async def identity_cases(self) -> Sequence[IdentityCase]:
+    async def user_cases(self) -> Sequence[UserCase]:
         """All that are contained or being let out."""
         ...

@@ -1,0 +1,274 @@
+"""Users and certificates: who they are at the broker now, contain them with every session, release them."""
+
+import re
+from typing import Annotated, Final, Literal
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import Field
+
+from controller.api.containment import PlanView, ReceiptView, StageView, read_receipt
+from controller.api.context import Services, ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Duration, Moment, Reason, UserName, View, at, moment
+from controller.api.guard import CallerDep, scope
+from controller.api.quarantine import Decision
+from controller.domain.containment_plan import Goal, IdentityKind
+from controller.domain.durations import parse_duration
+from controller.domain.events import OperatorContained, OperatorReleased
+from controller.domain.policy import Level
+from controller.domain.users import UserCase
+from controller.ports.broker import Intent
+from controller.ports.errors import BrokerRefusedError
+from controller.ports.users import Session, UserBroker
+from controller.service.users import TooManyUsersError, Users
+from schemas.base import DEVICE_ID_PATTERN
+
+MAX_SHOWN: Final = 1000  # sessions told of one user
+MAX_SESSIONS: Final = 10  # that a containment may cut without saying so
+_GOALS: Final = {"restrict": Goal.RESTRICT, "isolate": Goal.ISOLATE, "release": Goal.RELEASE}
+
+router = APIRouter(prefix="/users", tags=["users"], responses=problems(401, 404, 409, 422, 429, 503))
+NameQuery = Annotated[UserName, Query(description="the MQTT user name")]
+
+
+class SessionView(View):
+    """A session that is there now."""
+
+    client_id: str
+    connected: bool
+    node: str
+
+    @classmethod
+    def of(cls, session: Session) -> "SessionView":
+        """As the broker listed it."""
+        return cls(client_id=session.client_id, connected=session.is_connected, node=session.node)
+
+
+class UserCaseView(View):
+    """A user that is contained. `proven`: the broker was read back and holds it."""
+
+    username: str
+    case_id: str
+    level: Level
+    proven: bool
+    proven_at: Moment | None
+    trouble: str
+    by: str
+    reason: str
+    opened_at: Moment
+    until: Moment | None
+
+    @classmethod
+    def of(cls, case: UserCase) -> "UserCaseView":
+        """The case as it is now."""
+        return cls(
+            username=case.name,
+            case_id=case.case_id,
+            level=case.level,
+            proven=case.is_proven,
+            proven_at=moment(case.proven_at),
+            trouble=case.trouble,
+            by=case.by,
+            reason=case.reason,
+            opened_at=at(case.opened_at),
+            until=moment(case.until),
+        )
+
+
+class UserList(View):
+    items: tuple[UserCaseView, ...]
+
+
+class UserView(View):
+    """A user at the broker now; `sessions` are at most 1,000, `total` counts all."""
+
+    username: str
+    case: UserCaseView | None
+    sessions: tuple[SessionView, ...]
+    total: int
+
+
+class UserContainment(Body):
+    """How far, why, and for how long an isolation. `max_sessions`: with more than these, nothing is done."""
+
+    username: UserName
+    level: Literal[Level.RESTRICTED, Level.ISOLATED]
+    reason: Reason
+    duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
+    max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
+
+
+class UserRelease(Body):
+    username: UserName
+    reason: Reason
+
+
+class CertificateContainment(Body):
+    """By a certificate's common name, which the broker takes for a client id or a user name."""
+
+    common_name: UserName
+    level: Literal[Level.RESTRICTED, Level.ISOLATED]
+    reason: Reason
+    duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
+    max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
+
+
+class CertificateRelease(Body):
+    common_name: UserName
+    reason: Reason
+
+
+class CertificateDecision(View):
+    """What was decided: for the device of that id, for the user of that name, or both, as the broker names them."""
+
+    device: Decision | None
+    user: UserCaseView | None
+
+
+def _users(services: Services) -> tuple[Users, UserBroker]:
+    assert services.users is not None
+    return services.users, services.users.broker
+
+
+@router.get("", dependencies=[scope("read")])
+async def list_users(services: ServicesDep, _caller: CallerDep) -> UserList:
+    """Users that are contained, by name."""
+    users, _ = _users(services)
+    return UserList(items=tuple(UserCaseView.of(users.cases[name]) for name in sorted(users.cases)))
+
+
+@router.get("/sessions", dependencies=[scope("read")])
+async def show_user(services: ServicesDep, _caller: CallerDep, username: NameQuery) -> UserView:
+    """The sessions of a user now, on all nodes."""
+    users, broker = _users(services)
+    _check(broker, username)
+    found = await broker.sessions(username)
+    case = users.cases.get(username)
+    shown = tuple(SessionView.of(one) for one in found[:MAX_SHOWN])
+    return UserView(
+        username=username, case=None if case is None else UserCaseView.of(case), sessions=shown, total=len(found)
+    )
+
+
+@router.get("/plan", dependencies=[scope("read")])
+async def show_plan(
+    services: ServicesDep,
+    _caller: CallerDep,
+    username: NameQuery,
+    goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
+    duration: Annotated[Duration | None, Query(alias="for")] = None,
+) -> PlanView:
+    """The calls that a containment or release of the user would make now."""
+    users, broker = _users(services)
+    _check(broker, username)
+    case = users.cases.get(username)
+    wanted = _GOALS[goal]
+    if wanted is Goal.RELEASE and case is not None and case.level is Level.ISOLATED:
+        wanted = Goal.END_ISOLATION
+    until = None if duration is None else services.keeper.clock.now() + parse_duration(duration)
+    intent = Intent(wanted, until=until)
+    if case is not None:
+        kept = await services.store.kept_rules(f"username:{username}", case.case_id)
+        intent = Intent(wanted, case.case_id, case.reason, until, kept=kept or ())
+    stages = tuple(map(StageView.of, broker.planned(username, intent)))
+    return PlanView(device_id=f"username:{username}", goal=wanted, stages=stages)
+
+
+@router.get("/receipt", dependencies=[scope("read")])
+async def show_receipt(services: ServicesDep, _caller: CallerDep, username: NameQuery) -> ReceiptView:
+    """Each call of the user's case, what was observed on which node, and the seconds to the cut."""
+    users, _ = _users(services)
+    case = users.cases.get(username)
+    if case is None:
+        raise ApiError(404, "no_receipt", "that user is not contained; the record tells of earlier cases")
+    return await read_receipt(services, "", case.case_id, shown=f"username:{username}")
+
+
+@router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
+async def contain_user(services: ServicesDep, caller: CallerDep, body: UserContainment) -> UserCaseView:
+    """Ban or restrict a user and cut every session it has; later sessions are found and cut as well."""
+    return await _contain_user(services, caller, body.username, body)
+
+
+@router.post("/release", dependencies=[scope("contain"), Depends(writable)])
+async def release_user(services: ServicesDep, caller: CallerDep, body: UserRelease) -> UserCaseView:
+    """An isolation steps down to restricted, a restriction ends."""
+    users, _ = _users(services)
+    case = await users.release(body.username, by=caller, reason=body.reason)
+    if case is None:
+        raise ApiError(404, "user_not_contained", "that user is not contained")
+    return UserCaseView.of(case)
+
+
+@router.post("/certificates/contain", dependencies=[scope("contain"), Depends(writable)])
+async def contain_certificate(
+    services: ServicesDep, caller: CallerDep, body: CertificateContainment
+) -> CertificateDecision:
+    """Contain whoever the broker takes this common name for; the device need not have reported ever."""
+    kinds = await _kinds(services)
+    user = await _contain_user(services, caller, body.common_name, body) if IdentityKind.USER in kinds else None
+    device = None
+    if IdentityKind.CLIENT in kinds:
+        event_id = services.keeper.new_id()
+        hold = None if body.duration is None else parse_duration(body.duration)
+        event = OperatorContained(event_id, body.level, caller, body.reason, hold)
+        device = Decision.of(await services.keeper.handle(_device_id(services, body.common_name), event))
+    return CertificateDecision(device=device, user=user)
+
+
+@router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
+async def release_certificate(
+    services: ServicesDep, caller: CallerDep, body: CertificateRelease
+) -> CertificateDecision:
+    """An isolation steps down to restricted, a restriction ends."""
+    users, _ = _users(services)
+    user = await users.release(body.common_name, by=caller, reason=body.reason)
+    device = None
+    if services.keeper.get(body.common_name) is not None:
+        event = OperatorReleased(services.keeper.new_id(), caller, body.reason)
+        device = Decision.of(await services.keeper.handle(body.common_name, event))
+    if user is None and device is None:
+        raise ApiError(404, "certificate_not_contained", "nobody of that common name is contained")
+    return CertificateDecision(device=device, user=None if user is None else UserCaseView.of(user))
+
+
+async def _contain_user(
+    services: Services, caller: str, username: str, body: UserContainment | CertificateContainment
+) -> UserCaseView:
+    users, broker = _users(services)
+    _check(broker, username)
+    mqtt = services.settings.mqtt
+    sessions = await broker.sessions(username)
+    if username == mqtt.username or any(one.client_id == mqtt.client_id for one in sessions):
+        raise ApiError(409, "would_cut_cordon", "that is the user of Cordon's own link: nothing was done")
+    if len(sessions) > body.max_sessions:
+        text = f"that user has {len(sessions)} sessions, more than {body.max_sessions}: nothing was done"
+        raise ApiError(409, "too_many_sessions", text)
+    hold = None if body.duration is None else parse_duration(body.duration)
+    try:
+        case = await users.contain(username, body.level, by=caller, reason=body.reason, hold=hold)
+    except TooManyUsersError as e:
+        raise ApiError(409, "too_many_users", str(e)) from e
+    return UserCaseView.of(case)
+
+
+async def _kinds(services: Services) -> frozenset[IdentityKind]:
+    _, broker = _users(services)
+    kinds = await broker.named_by_certificate()
+    if not kinds:
+        text = "the broker names nobody by certificate: set peer_cert_as_clientid or peer_cert_as_username to cn"
+        raise ApiError(409, "certificate_names_nobody", text)
+    return kinds
+
+
+def _device_id(services: Services, common_name: str) -> str:
+    if not re.fullmatch(DEVICE_ID_PATTERN, common_name) or common_name == services.settings.mqtt.client_id:
+        raise ApiError(422, "not_a_subject", "that common name is no device that Cordon acts on")
+    return common_name
+
+
+def _check(broker: UserBroker, username: str) -> None:
+    try:
+        broker.check(username)
+    except BrokerRefusedError as e:
+        raise ApiError(422, "not_a_subject", str(e)) from e

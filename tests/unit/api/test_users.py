@@ -1,0 +1,77 @@
+"""Users and certificates by hand."""
+
+from typing import Any
+
+import pytest
+
+from controller.domain.containment_plan import IdentityKind
+from controller.domain.policy import Level
+from tests.support.api import Api
+
+BASE = "/api/v1/users"
+
+
+async def _isolate(api: Api, status: int = 200, /, **more: Any) -> Any:
+    body = {"username": "lab", "level": "isolated", "reason": "stolen", **more}
+    return await api.json("POST", f"{BASE}/contain", status, body)
+
+
+async def test_contain_look_and_release(api: Api) -> None:
+    api.users.live["lab"] = ["a", "b"]
+    seen = await api.json("GET", f"{BASE}/sessions?username=lab")
+    assert (seen["total"], [one["client_id"] for one in seen["sessions"]], seen["case"]) == (2, ["a", "b"], None)
+    plan = await api.json("GET", f"{BASE}/plan?username=lab&goal=isolate")
+    assert plan["stages"][0]["acts"][0]["calls"][0]["body"]["as"] == "username"
+    decided = await _isolate(api, 200, **{"for": "2h"})
+    assert (decided["level"], decided["proven"], decided["by"]) == ("isolated", False, "operator:tests")
+    assert decided["until"] == "2027-01-15T10:00:00.000Z"
+    assert api.services.users is not None
+    await api.services.users.tick()
+    assert (await api.json("GET", BASE))["items"][0]["proven"]
+    receipt = await api.json("GET", f"{BASE}/receipt?username=lab")
+    assert (receipt["device_id"], receipt["closed"], receipt["deeds"][0]["lines"][0]["call"]) == (
+        "username:lab", True, "POST /banned"
+    )  # fmt: skip
+    assert (await api.json("GET", f"{BASE}/plan?username=lab&goal=release"))["goal"] == "end isolation"
+    down = await api.json("POST", f"{BASE}/release", body={"username": "lab", "reason": "found"})
+    assert down["level"] == "restricted"
+    await api.json("POST", f"{BASE}/release", body={"username": "lab", "reason": "found"})
+    await api.services.users.tick()
+    assert (await api.json("GET", BASE))["items"] == []
+    await api.json("POST", f"{BASE}/release", 404, {"username": "lab", "reason": "found"})
+
+
+async def test_a_user_of_many_devices_is_not_cut_by_accident(api: Api) -> None:
+    api.users.live["lab"] = [f"d{n}" for n in range(11)]
+    refused = await _isolate(api, 409)
+    assert refused["error"]["code"] == "too_many_sessions"
+    assert api.services.users is not None
+    assert api.services.users.cases == {}
+    assert (await _isolate(api, max_sessions=11))["level"] == "isolated"
+
+
+async def test_cordon_does_not_cut_its_own_link(api: Api) -> None:
+    api.users.live["lab"] = ["a", api.services.settings.mqtt.client_id]
+    assert (await _isolate(api, 409))["error"]["code"] == "would_cut_cordon"
+
+
+@pytest.mark.parametrize("name", ["..", "bell\x07", "", "x" * 300])
+async def test_no_user_name_is_refused(api: Api, name: str) -> None:
+    await _isolate(api, 422, username=name)
+
+
+async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
+    body = {"common_name": "edge-9", "level": "isolated", "reason": "stolen"}
+    api.users.named = frozenset()
+    refused = await api.json("POST", f"{BASE}/certificates/contain", 409, body)
+    assert refused["error"]["code"] == "certificate_names_nobody"
+    api.users.named = frozenset({IdentityKind.CLIENT, IdentityKind.USER})
+    decided = await api.json("POST", f"{BASE}/certificates/contain", body=body)
+    # The device never reported, and is contained all the same.
+    assert (decided["device"]["device_id"], decided["device"]["level"]) == ("edge-9", "isolated")
+    assert (decided["user"]["username"], decided["user"]["level"]) == ("edge-9", "isolated")
+    assert api.world.level("edge-9") is Level.ISOLATED
+    released = await api.json("POST", f"{BASE}/certificates/release", body={"common_name": "edge-9", "reason": "ok"})
+    assert (released["device"]["level"], released["user"]["level"]) == ("restricted", "restricted")
+    await api.json("POST", f"{BASE}/certificates/release", 404, {"common_name": "nobody", "reason": "ok"})
+    await api.json("POST", f"{BASE}/certificates/contain", 422, {**body, "common_name": "a/b"})
