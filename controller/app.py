@@ -12,6 +12,7 @@ from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import configure_logs, logger_for
 from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.system import SystemClock, UlidIds
 from controller.api.context import Services
 from controller.assembly import (
@@ -20,6 +21,8 @@ from controller.assembly import (
     UpdateServer,
     api_server,
     fairness,
+    guard_parts,
+    guards_of,
     inspector,
     link_options,
     listen,
@@ -39,6 +42,7 @@ from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.memory import settle
 from controller.service.outbox import Outbox
+from controller.service.policy_gate import PolicyGate
 from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
 from controller.service.rollouts import Rollouts
@@ -59,10 +63,13 @@ class _Runs(Protocol):
 _Running = tuple[tuple[str, _Runs], ...]
 
 
-async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None) -> None:
+async def serve(
+    settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None, force: bool = False
+) -> None:
     """Run the controller until SIGTERM or SIGINT; SIGHUP reads the policies again.
 
-    `ready` is called once with the API's URL when everything listens.
+    `ready` is called once with the API's URL when everything listens. `force`: start with policies that would contain
+    more devices than the guards allow.
 
     Raises:
         ControllerError: it cannot start.
@@ -71,23 +78,27 @@ async def serve(settings: Settings, *, ready: Callable[[dict[str, Any]], None] |
     loader = Policies(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:
-        services, running = await _build(stack, settings, loader, policies)
+        services, running, gate = await _build(stack, settings, loader, policies)
+        await gate.start(force=force)
         resumed = await services.outbox.resume()
         log("started", {"devices": len(services.keeper.devices), "effects": resumed, "policies": policies.version})
-        await _run(running, services, ready)
+        await _run(running, services, gate, ready)
     log("stopped", {})
 
 
 async def _build(
     stack: contextlib.AsyncExitStack, settings: Settings, loader: Policies, policies: PolicySet
-) -> tuple[Services, _Running]:
+) -> tuple[Services, _Running, PolicyGate]:
     signing_key = load_signing_key(settings.commands.signing_key)
     link = PahoMessages(link_options(settings), rand=random.random, log=logger_for("mqtt"))
     clock = SystemClock()
     store = await own_store(stack, settings, clock)
     broker = await stack.enter_async_context(open_broker(settings))
-    keeper = Keeper(store, policies, loader.language, clock, UlidIds(), settings.limits.max_devices)
+    most, guards = settings.limits.max_devices, guards_of(settings)
+    keeper = Keeper(store, policies, loader.language, clock, UlidIds(), most, guards)
     keeper.load(await store.devices())
+    guarding, waiving = await guard_parts(keeper, store, settings)
+    gate = PolicyGate(keeper, store, loader.load, logger_for("app"))
     settle()
     accept_claimed, every = settings.identity.unsafe_accept_claimed, settings.reconcile.every
     enforcer = Enforcer(keeper, broker, link, signer(signing_key), accept_claimed=accept_claimed)
@@ -111,22 +122,28 @@ async def _build(
         inspector=inspector(broker, settings),
         settings=settings,
         started_at=clock.now(),
-        reload_policies=partial(_reload, loader, keeper),
+        reload_policies=gate.reload,
+        guarding=guarding,
+        waiving=waiving,
+        candidate=partial(candidate_policies, keeper),
         updates=updates,
         rollouts=desk,
         update_refresher=refresher,
         identity=identity,
         users=await user_parts(settings, keeper, store, broker),
     )
-    return services, _loops(services, rollouts, update_server)
+    return services, _loops(services, gate, rollouts, update_server), gate
 
 
-def _loops(services: Services, rollouts: Rollouts, update_server: UpdateServer | None) -> _Running:
+def _loops(services: Services, gate: PolicyGate, rollouts: Rollouts, update_server: UpdateServer | None) -> _Running:
     """What runs as long as the controller does."""
     keeper, clock, refresher = services.keeper, services.keeper.clock, services.update_refresher
     return (
         ("link", services.messages),
         ("ingest", services.ingest),
+        ("policies", gate),
+        ("guards", services.guarding),
+        ("waivers", services.waiving),
         ("timers", Timers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
         ("rollouts", rollouts),
@@ -139,13 +156,15 @@ def _loops(services: Services, rollouts: Rollouts, update_server: UpdateServer |
     )
 
 
-async def _run(running: _Running, services: Services, ready: Callable[[dict[str, Any]], None] | None) -> None:
+async def _run(
+    running: _Running, services: Services, gate: PolicyGate, ready: Callable[[dict[str, Any]], None] | None
+) -> None:
     settings = services.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, _reload_quietly, services)
+    loop.add_signal_handler(signal.SIGHUP, gate.ask)
     listener = listen(settings)
     server = api_server(services, settings)
     log_record(services.keeper, logger_for("record"))
@@ -168,22 +187,8 @@ async def _run(running: _Running, services: Services, ready: Callable[[dict[str,
             loop.remove_signal_handler(number)
 
 
-def _reload(loader: Policies, keeper: Keeper) -> PolicySet:
-    fresh = loader.load()
-    keeper.use(fresh)
-    logger_for("app")("policies loaded", {"version": fresh.version})
-    return fresh
-
-
-def _reload_quietly(services: Services) -> None:
-    try:
-        services.reload_policies()
-    except ControllerError as e:
-        logger_for("app")("policies not loaded, the old ones stay", {"error": str(e)})
-
-
-def run(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None) -> int:
-    """Serve until stopped; the process's exit code.
+def run(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None, force: bool = False) -> int:
+    """Serve until stopped; the process's exit code. `force` as for `serve`.
 
     Raises:
         ControllerError: it cannot start, or a part of it failed for good.
@@ -193,7 +198,7 @@ def run(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = 
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            runner.run(serve(settings, ready=ready))
+            runner.run(serve(settings, ready=ready, force=force))
         except* ControllerError as group:
             raise _first(group) from group
     return 0

@@ -27,12 +27,15 @@ from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.server import create_api
+from controller.domain.blast_radius import BlastRadius
 from controller.domain.facts import TYPES
+from controller.domain.guards import Guards
 from controller.domain.policy import PolicySet
-from controller.domain.rules import Language
+from controller.domain.rules import ExpressionError, Language
 from controller.ports.errors import SettingsError
 from controller.ports.updates import UpdateRepository
 from controller.service.fairness import Fairness, Share
+from controller.service.guarding import ByHand, Guarding
 from controller.service.keeper import Keeper
 from controller.service.rollout_desk import RolloutDesk
 from controller.service.rollout_targets import PublishedTargets
@@ -40,6 +43,7 @@ from controller.service.rollouts import Rollouts
 from controller.service.settings import MqttSettings, Settings
 from controller.service.update_refresh import UpdateRefresher
 from controller.service.users import Users
+from controller.service.waiving import Waiving
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import sign
 
@@ -155,6 +159,31 @@ class Policies:
             ControllerError: one of them has a mistake; nothing changes.
         """
         return load_policies(self._paths, self.language)
+
+
+def guards_of(settings: Settings) -> Guards:
+    """What the guards are set to, before the store says what happened of late."""
+    guards = settings.guards
+    return Guards(BlastRadius(guards.bounds), protection=guards.protection, fresh_for=settings.posture.stale_after)
+
+
+async def guard_parts(keeper: Keeper, store: SqliteStore, settings: Settings) -> tuple[Guarding, Waiving]:
+    """The guards, with what the store remembers of them.
+
+    Raises:
+        SettingsError: `guards.protected_if` is no expression.
+    """
+    guards, books = settings.guards, await store.guard_books()
+    keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
+    try:
+        waiving = Waiving(keeper, guards.protected_if)
+    except ExpressionError as e:
+        raise SettingsError(f"guards.protected_if: {e}") from e
+    waiving.load(books)
+    by_hand = ByHand(guards.by_hand, guards.by_hand_window, guards.request_expiry)
+    guarding = Guarding(keeper, by_hand, logger_for("guards"))
+    guarding.load(books)
+    return guarding, waiving
 
 
 def fairness(settings: Settings) -> Fairness:

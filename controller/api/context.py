@@ -1,8 +1,8 @@
 """What every handler works with, put together once by the composition root."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Final, Protocol
 
 from fastapi import Depends, Request
 
@@ -14,6 +14,7 @@ from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.guarding import Guarding
 from controller.service.identity import Identity
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
@@ -23,8 +24,29 @@ from controller.service.rollout_desk import RolloutDesk
 from controller.service.settings import Settings
 from controller.service.update_refresh import UpdateRefresher
 from controller.service.users import Users
+from controller.service.waiving import Waiving
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
+
+
+class Reload(Protocol):
+    """Reads the policy files again."""
+
+    async def __call__(self, *, force: bool = False) -> PolicySet:
+        """The policies in force now."""
+        ...
+
+
+class Candidate(Protocol):
+    """Makes a set of policies of texts (source and text), beside those in force or alone."""
+
+    def __call__(self, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
+        """The set; nothing comes into force.
+
+        Raises:
+            PolicyError: anything wrong with a text.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +54,8 @@ class Services:
     """The running controller as the API sees it.
 
     `started_at` is in Unix seconds. `reload_policies` reads the policy files again and puts them in force, or raises
-    `ControllerError` and changes nothing. `identity` is absent where no authority is configured.
+    `ControllerError` and changes nothing; with `force=True` also those that would contain more than the guards allow.
+    `identity` is absent where no authority is configured.
     """
 
     keeper: Keeper
@@ -45,7 +68,10 @@ class Services:
     inspector: BrokerInspector
     settings: Settings
     started_at: float
-    reload_policies: Callable[[], PolicySet]
+    reload_policies: Reload
+    guarding: Guarding
+    waiving: Waiving
+    candidate: Candidate
     users: Users | None = None
     updates: UpdateRepository | None = None
     rollouts: RolloutDesk | None = None

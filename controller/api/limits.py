@@ -8,7 +8,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from controller.api.errors import answer
 
 MAX_BODY: Final = 64 * 1024  # bytes
-_TOO_LARGE: Final = f"a body has at most {MAX_BODY} bytes"
+MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; policy files to look at
+_LARGER: Final = {"/api/v1/policies/preview": MAX_POLICY_BODY}
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -35,27 +36,33 @@ class Limits:
                 message["headers"] = [*message.get("headers", ()), *_HEADERS]
             await send(message)
 
-        if _announced(scope) > MAX_BODY:
-            await answer(413, "body_too_large", _TOO_LARGE)(scope, receive, decorated)
+        most = _LARGER.get(scope["path"], MAX_BODY)
+        if _announced(scope, most) > most:
+            await answer(413, "body_too_large", _too_large(most))(scope, receive, decorated)
             return
-        await self._app(scope, _Bounded(receive).receive, decorated)
+        await self._app(scope, _Bounded(receive, most).receive, decorated)
 
 
 class _Bounded:
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, most: int) -> None:
         self._receive = receive
+        self._most = most
         self._size = 0
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._size += len(message.get("body", b""))
-        if self._size > MAX_BODY:
-            raise HTTPException(413, _TOO_LARGE)
+        if self._size > self._most:
+            raise HTTPException(413, _too_large(self._most))
         return message
 
 
-def _announced(scope: Scope) -> int:
+def _too_large(most: int) -> str:
+    return f"a body has at most {most} bytes"
+
+
+def _announced(scope: Scope, most: int) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length":
-            return int(value) if value.isdigit() else MAX_BODY + 1
+            return int(value) if value.isdigit() else most + 1
     return 0

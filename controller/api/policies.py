@@ -16,9 +16,10 @@ from controller.domain.explain import Explanation, explain
 from controller.domain.explain_events import EventExplanation, explain_standing
 from controller.domain.facts import gather
 from controller.domain.findings import Result, Severity
-from controller.domain.policy import EventTerms, Level, Policy, PolicySet, Response, Rule
+from controller.domain.policy import EventTerms, Level, Mode, Policy, PolicySet, Response, Rule
 from controller.ports.policies import PolicyError
 from controller.ports.store import Writes
+from controller.service.policy_gate import PolicyTooBroadError
 from schemas.commands import ParamValue
 from schemas.posture import sections_of
 
@@ -30,31 +31,50 @@ class RemedyView(View):
     params: dict[str, ParamValue]
 
 
+class RepeatView(View):
+    """How much longer a device stays for each time it was contained `within` before."""
+
+    within: str
+    factor: float
+    most: str
+
+
 class ResponseView(View):
-    """What follows when a rule fails."""
+    """What follows when a rule fails; released after `passing` reports that pass, for `cool_down`."""
 
     contain: Level
     isolate_for: str | None
     remediate: RemedyView | None
     consecutive: int
     grace: str
+    passing: int
+    cool_down: str
+    repeat: RepeatView | None
 
     @classmethod
     def of(cls, response: Response) -> "ResponseView":
         """From the policy."""
-        remedy = response.remedy
+        remedy, repeat = response.remedy, response.repeat
         return cls(
             contain=response.contain,
             isolate_for=duration_text(response.isolate_for) if response.contain is Level.ISOLATED else None,
             remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
             consecutive=response.consecutive,
             grace=duration_text(response.grace),
+            passing=response.passing,
+            cool_down=duration_text(response.cool_down),
+            repeat=None
+            if repeat is None
+            else RepeatView(within=duration_text(repeat.within), factor=repeat.factor, most=duration_text(repeat.most)),
         )
 
 
 class RuleView(View):
+    """`mode` shadow: judged and recorded, never acted on."""
+
     rule: str
     title: str
+    mode: Mode
     why: str
     fix: str
     severity: Severity
@@ -91,6 +111,7 @@ class EventRuleView(View):
 
     rule: str
     title: str
+    mode: Mode
     why: str
     fix: str
     severity: Severity
@@ -145,6 +166,7 @@ class ExplanationView(View):
 
     rule: str
     title: str
+    mode: Mode
     result: Result
     detail: str
     severity: Severity
@@ -177,6 +199,7 @@ def _rule(rule: Rule) -> RuleView:
     return RuleView(
         rule=rule.key,
         title=rule.title,
+        mode=rule.mode,
         why=rule.why,
         fix=rule.fix,
         severity=rule.severity,
@@ -191,6 +214,7 @@ def _event_rule(rule: Rule) -> EventRuleView:
     return EventRuleView(
         rule=rule.key,
         title=rule.title,
+        mode=rule.mode,
         why=rule.why,
         fix=rule.fix,
         severity=rule.severity,
@@ -222,15 +246,20 @@ async def list_policies(services: ServicesDep) -> PolicyList:
     return _all(services.keeper.policies)
 
 
-@router.post("/policies/reload", dependencies=[scope("policy")])
-async def reload_policies(services: ServicesDep, caller: CallerDep) -> PolicyList:
-    """Read the policy files again; with a mistake in any of them, those in force stay."""
+@router.post("/policies/reload", dependencies=[scope("policy")], responses=problems(409))
+async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool = False) -> PolicyList:
+    """Read the policy files again. With a mistake in any of them, those in force stay; also with policies that would
+    contain more devices than the guards allow, unless `force` is given.
+    """
     before = services.keeper.policies.version
     try:
-        fresh = services.reload_policies()
+        fresh = await services.reload_policies(force=force)
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
-    entry = AuditEntry("policies reloaded", "", caller, "", {"before": before, "after": fresh.version})
+    except PolicyTooBroadError as e:
+        raise ApiError(409, "policy_too_broad", str(e)) from e
+    after = services.keeper.policies.version
+    entry = AuditEntry("policies reloaded", "", caller, "", {"before": before, "after": after, "forced": force})
     await services.store.commit(Writes(audit=((services.keeper.clock.now(), entry),)))
     return _all(fresh)
 

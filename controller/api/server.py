@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from controller.api import (
+    approvals,
     audit,
     broker,
     certificates,
@@ -15,13 +16,16 @@ from controller.api import (
     devices,
     docs,
     enrolment,
+    guarding,
     health,
     metrics,
     policies,
+    preview,
     quarantine,
     rollouts,
     updates,
     users,
+    waivers,
 )
 from controller.api import tokens as token_routes
 from controller.api.context import Services
@@ -37,8 +41,12 @@ _RESOURCES: Final = (
     devices,
     quarantine,
     containment,
+    guarding,
+    approvals,
     commands,
     policies,
+    preview,
+    waivers,
     audit,
     dead_letters,
     broker,

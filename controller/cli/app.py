@@ -4,14 +4,15 @@ from typing import Annotated, Final
 
 import typer
 
-from controller.cli import backup as backup_commands
 from controller.cli import (
+    approvals,
     broker,
     ca,
     certificates,
     commands,
     devices,
     enrol,
+    guard,
     policies,
     quarantine,
     records,
@@ -19,7 +20,9 @@ from controller.cli import (
     rollouts,
     tokens,
     updates,
+    waivers,
 )
+from controller.cli import backup as backup_commands
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.output import say
@@ -63,7 +66,10 @@ for name, noun in (
     ("devices", devices.app),
     ("quarantine", quarantine.app),
     ("command", commands.app),
+    ("guard", guard.app),
+    ("approval", approvals.app),
     ("policy", policies.app),
+    ("waiver", waivers.app),
     ("audit", records_chain.app),
     ("dead-letters", records.letters),
     ("broker", broker.app),

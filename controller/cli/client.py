@@ -15,6 +15,7 @@ from controller.cli.errors import CliError, ExitCode
 BASE: Final = "/api/v1"
 TIMEOUT: Final = 30.0  # seconds without a byte
 MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes
+MAX_LINE: Final = 1024 * 1024  # bytes of an answer that comes line by line
 PAGE: Final = 500  # rows asked for at a time
 _CODES: Final = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED, 422: ExitCode.USAGE, 429: ExitCode.NOT_ALLOWED}
 
@@ -64,14 +65,42 @@ class Client:
         Raises:
             CliError: nobody answered, or the answer is an error.
         """
-        headers = {"Accept": "application/json"}
-        if self._endpoint.token is not None:
-            headers["Authorization"] = f"Bearer {self._endpoint.token}"
+        headers = self._headers()
         payload = None if body is None else json.dumps(body).encode()
         if payload is not None:
             headers["Content-Type"] = "application/json"
         status, answer = self._exchange(method, BASE + path, payload, headers)
         return _read(status, answer)
+
+    def lines(self, method: str, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
+        """The answer line by line as it comes, each of them JSON; nothing of it is kept here.
+
+        Raises:
+            CliError: nobody answered, the answer is an error, or it broke off.
+        """
+        connection = self._connection()
+        try:
+            headers = {**self._headers(), "Content-Type": "application/json"}
+            connection.request(method, BASE + path, json.dumps(body).encode(), headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                _read(response.status, response.read(MAX_ANSWER))
+            while line := response.readline(MAX_LINE + 1):
+                if len(line) > MAX_LINE:
+                    raise CliError(f"{self._endpoint.url}: a line of the answer is larger than {MAX_LINE} bytes")
+                yield json.loads(line)
+        except (OSError, http.client.HTTPException) as e:
+            raise CliError(f"cannot reach {self._endpoint.url}: {_why(e)}", ExitCode.UNREACHABLE) from e
+        except ValueError as e:
+            raise CliError(f"{self._endpoint.url}: the answer broke off or is not Cordon's") from e
+        finally:
+            connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Accept": "application/json"}
+        if self._endpoint.token is not None:
+            headers["Authorization"] = f"Bearer {self._endpoint.token}"
+        return headers
 
     def _exchange(self, method: str, path: str, payload: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:
         connection = self._connection()
@@ -118,7 +147,9 @@ def _read(status: int, answer: bytes) -> Any:
         return value
     error = value.get("error") if isinstance(value, dict) else None
     text = error.get("message") if isinstance(error, dict) else None
-    raise CliError(str(text) if text else f"the API answered {status}", _CODES.get(status, ExitCode.FAILED))
+    reason = error.get("code") if isinstance(error, dict) else None
+    message = str(text) if text else f"the API answered {status}"
+    raise CliError(message, _CODES.get(status, ExitCode.FAILED), str(reason or ""))
 
 
 def _text(value: object) -> str:

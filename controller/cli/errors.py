@@ -18,6 +18,7 @@ class ExitCode(IntEnum):
 class CliError(ControllerError):
     """A command that ends here; `str()` is what the operator reads."""
 
-    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED) -> None:
+    def __init__(self, message: str, code: ExitCode = ExitCode.FAILED, reason: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.reason = reason  # the API's word for it, for programs

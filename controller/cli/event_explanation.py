@@ -69,6 +69,12 @@ def event_item(one: Any) -> dict[str, Any]:
     }
 
 
+def event_follows_text(rule: dict[str, Any]) -> str:
+    """What follows when events break this rule; nothing does in shadow mode."""
+    text = event_response_text(rule["response"])
+    return f"shadow: {text}" if rule["mode"] == "shadow" else text
+
+
 def event_response_text(response: dict[str, Any]) -> str:
     """What follows when events break a rule, in a few words."""
     parts = []
@@ -101,7 +107,7 @@ def print_event_explanations(found: dict[str, Any]) -> None:
         if one["result"] == "fail":
             if one["fix"]:
                 say(f"      to mend it: {safe(one['fix'])}")
-            say(f"      what follows: {safe(event_response_text(one['response']))}")
+            say(f"      what follows: {safe(event_follows_text(one))}")
 
 
 def print_standing(events: list[dict[str, Any]]) -> None:
@@ -118,4 +124,4 @@ def print_standing(events: list[dict[str, Any]]) -> None:
         say(f"  {word:<13} {safe(one['rule'])}  {safe(one['title'])}  [{one['severity']}]")
         say(f"      when: {safe(one['when'].strip().replace(chr(10), ' '))}")
         say(f"      because: {safe(one['detail'])}")
-        say(f"      until {one['until']}: {safe(event_response_text(one['response']))}")
+        say(f"      until {one['until']}: {safe(event_follows_text(one))}")

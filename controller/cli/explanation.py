@@ -2,12 +2,16 @@
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import STYLES, safe, say
+
+if TYPE_CHECKING:
+    from controller.domain.policy import Repeat
 
 STARTER: Final = "starter"
 _ORDER: Final = ("fail", "error", "unknown", "pass", "notapplicable")
@@ -49,10 +53,23 @@ def explain_offline(
                     "remediate": None if remedy is None else {"action": remedy.action, "params": dict(remedy.params)},
                     "consecutive": response.consecutive,
                     "grace": duration_text(response.grace),
+                    "passing": response.passing,
+                    "cool_down": duration_text(response.cool_down),
+                    "repeat": None if response.repeat is None else _repeat(response.repeat),
                 },
             }
         )
     return {"device_id": device_id, "policies": loaded.version, "items": items}
+
+
+def _repeat(repeat: "Repeat") -> dict[str, Any]:
+    from controller.domain.durations import duration_text
+
+    return {
+        "within": duration_text(repeat.within),
+        "factor": repeat.factor,
+        "most": duration_text(repeat.most),
+    }
 
 
 def _read_report(path: Path) -> tuple[str, Any]:
@@ -94,7 +111,21 @@ def response_text(response: dict[str, Any]) -> str:
         after.append(f"{response['consecutive']} reports in a row")
     if response["grace"] != "0s":
         after.append(response["grace"])
-    return " + ".join(parts) + (f" after {' and '.join(after)}" if after else "")
+    until = []
+    if response["passing"] > 1:
+        until.append(f"{response['passing']} that pass in a row")
+    if response["cool_down"] != "0s":
+        until.append(f"{response['cool_down']} of passing")
+    text = " + ".join(parts) + (f" after {' and '.join(after)}" if after else "")
+    text += f" until {' and '.join(until)}" if until else ""
+    repeat = response["repeat"]
+    return text + (f", {repeat['factor']:g} times as long each time within {repeat['within']}" if repeat else "")
+
+
+def follows_text(rule: Mapping[str, Any]) -> str:
+    """What follows from a failure of this rule, in a few words; nothing does in shadow mode."""
+    text = response_text(rule["response"])
+    return f"shadow: {text}" if rule["mode"] == "shadow" else text
 
 
 def print_explanations(found: dict[str, Any], *, in_full: bool) -> None:
@@ -131,7 +162,7 @@ def _in_full(one: dict[str, Any]) -> None:
     if one["result"] == "fail":
         if one["fix"]:
             say(f"      to mend it: {safe(one['fix'])}")
-        say(f"      what follows: {safe(response_text(one['response']))}")
+        say(f"      what follows: {safe(follows_text(one))}")
 
 
 def _line(one: dict[str, Any], text: str) -> None:

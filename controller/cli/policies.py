@@ -11,16 +11,18 @@ from controller.cli.client import Client, segment
 from controller.cli.connect import connectable, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.event_explanation import (
-    event_response_text,
+    event_follows_text,
     explain_event_offline,
     print_event_explanations,
     print_standing,
 )
-from controller.cli.explanation import explain_offline, print_explanations, response_text
+from controller.cli.explanation import explain_offline, follows_text, print_explanations
 from controller.cli.output import Format, Output, note, print_json, say, show
+from controller.cli.preview import preview
 
 _COLUMNS: Final = ("rule", "severity", "on failure", "title")
 app = typer.Typer(help="What devices are judged by.", no_args_is_help=True)
+app.command("preview")(preview)
 
 
 @app.command("check")
@@ -59,12 +61,12 @@ def list_policies(client: Client, output: Output = Format.TABLE) -> None:
     """List the rules in force."""
     found = client.get("/policies")
     rows = (
-        (rule["rule"], rule["severity"], response_text(rule["response"]), rule["title"])
+        (rule["rule"], rule["severity"], follows_text(rule), rule["title"])
         for policy in found["items"]
         for rule in policy["rules"]
     )
     events = (
-        (rule["rule"], rule["severity"], event_response_text(rule["response"]), f"event: {rule['title']}")
+        (rule["rule"], rule["severity"], event_follows_text(rule), f"event: {rule['title']}")
         for policy in found["items"]
         for rule in policy["events"]
     )
@@ -73,9 +75,15 @@ def list_policies(client: Client, output: Output = Format.TABLE) -> None:
 
 @app.command("reload")
 @connected
-def reload_policies(client: Client, output: Output = Format.TABLE) -> None:
-    """Read the policy files again; with a mistake in any of them, those in force stay."""
-    found = client.call("POST", "/policies/reload")
+def reload_policies(
+    client: Client,
+    force: Annotated[
+        bool, typer.Option("--force", help="also if they would contain more than [guards] allows")
+    ] = False,
+    output: Output = Format.TABLE,
+) -> None:
+    """Read the policy files again; those in force stay if a file has a mistake, or if too much would be contained."""
+    found = client.call("POST", "/policies/reload" + ("?force=true" if force else ""))
     if output is Format.JSON:
         print_json(found["items"])
     else:

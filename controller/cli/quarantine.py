@@ -1,6 +1,7 @@
 """`cordon quarantine`: contain and release by hand, and wait until the broker was read back."""
 
 import time
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import typer
@@ -10,11 +11,14 @@ from controller.cli.client import Client, segment
 from controller.cli.connect import connected
 from controller.cli.devices import proven_word
 from controller.cli.errors import CliError, ExitCode
+from controller.cli.guard import EvenProtected, second_person
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
-from controller.cli.users import Certificate, MaxSessions, OptionalDevice, Username, who
+from controller.cli.twice import asking_twice
+from controller.cli.users import Certificate, MaxSessions, Username, who
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
+_MANY: Final = ("device", "decided", "now", "at the broker")
 _COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "reason")
 NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
@@ -23,9 +27,36 @@ app.command("plan")(containments.plan)
 app.command("receipt")(containments.receipt)
 app.command("users")(users.users)
 For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")]
+Devices = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="one or several devices")]
+Tag = Annotated[str | None, typer.Option(help="every device with this tag too")]
+Class = Annotated[str | None, typer.Option("--class", help="every device of this class too")]
 Wait = Annotated[
     bool, typer.Option("--wait/--no-wait", help=f"until the broker was read back, {PATIENCE:.0f}s at most")
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Whom a command is about."""
+
+    devices: tuple[str, ...]
+    tag: str | None
+    device_class: str | None
+    even_protected: bool
+
+    @property
+    def is_group(self) -> bool:
+        """Whether more than names select."""
+        return self.tag is not None or self.device_class is not None
+
+    def user(self, username: str | None, certificate: str | None) -> users.Named | None:
+        """The user or certificate that was named instead; `None` where devices are meant.
+
+        Raises:
+            CliError: nobody was named, or devices and a user.
+        """
+        device = "devices" if self.devices or self.is_group else None
+        return who(device, username, certificate)
 
 
 @app.command("list")
@@ -60,24 +91,28 @@ def until(case: dict[str, Any]) -> str:
 def restrict(
     client: Client,
     reason: Reason,
-    device: OptionalDevice = None,
+    devices: Devices = None,
+    tag: Tag = None,
+    device_class: Class = None,
     username: Username = None,
     certificate: Certificate = None,
     max_sessions: MaxSessions = None,
     duration: For = None,
-    kick: Annotated[bool, typer.Option("--kick", help="destroy its session too: queued commands are lost")] = False,
+    even_protected: EvenProtected = False,
+    kick: Annotated[bool, typer.Option("--kick", help="destroy the session too: queued commands are lost")] = False,
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Leave a device, or every session of a user, its own Cordon branch and nothing else: it can still be repaired."""
-    if named := who(device, username, certificate):
+    """Leave devices, or every session of a user, their own Cordon branch and nothing else: they can still be repaired."""
+    chosen = Chosen(tuple(devices or ()), tag, device_class, even_protected)
+    if named := chosen.user(username, certificate):
         if kick or duration is not None:
             raise CliError("--kick and --for are for devices: a user stays restricted until released", ExitCode.USAGE)
         body = {"level": "restricted", "reason": reason}
         users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
         return
     options = {"kick": True} if kick else {}
-    _contain(client, device or "", "restricted", reason, duration, wait=wait, output=output, **options)
+    _contain(client, chosen, "restricted", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("isolate")
@@ -85,26 +120,30 @@ def restrict(
 def isolate(
     client: Client,
     reason: Reason,
-    device: OptionalDevice = None,
+    devices: Devices = None,
+    tag: Tag = None,
+    device_class: Class = None,
     username: Username = None,
     certificate: Certificate = None,
     max_sessions: MaxSessions = None,
     duration: For = None,
+    even_protected: EvenProtected = False,
     clear_retained: Annotated[
-        bool, typer.Option("--clear-retained", help="delete the retained messages it published too")
+        bool, typer.Option("--clear-retained", help="delete the retained messages they published too")
     ] = False,
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Ban and disconnect a device, or a user with every session; when the time is over it steps down to restricted."""
-    if named := who(device, username, certificate):
+    """Ban and disconnect devices, or a user with every session; when the time is over they step down to restricted."""
+    chosen = Chosen(tuple(devices or ()), tag, device_class, even_protected)
+    if named := chosen.user(username, certificate):
         if clear_retained:
-            raise CliError("--clear-retained is for a device", ExitCode.USAGE)
+            raise CliError("--clear-retained is for devices", ExitCode.USAGE)
         body = {"level": "isolated", "reason": reason, **({} if duration is None else {"for": duration})}
         users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
         return
     options = {"clear_retained": True} if clear_retained else {}
-    _contain(client, device or "", "isolated", reason, duration, wait=wait, output=output, **options)
+    _contain(client, chosen, "isolated", reason, duration, wait=wait, output=output, **options)
 
 
 @app.command("release")
@@ -129,7 +168,7 @@ def release(
 
 def _contain(
     client: Client,
-    device: str,
+    chosen: Chosen,
     level: str,
     reason: str,
     duration: str | None,
@@ -138,8 +177,48 @@ def _contain(
     output: Format,
     **options: bool,
 ) -> None:
-    body = {"level": level, "reason": reason, **({} if duration is None else {"for": duration}), **options}
-    _finish(client, client.call("PUT", f"/quarantine/{segment(device)}", body), wait=wait, output=output)
+    body: dict[str, Any] = {"level": level, "reason": reason, **({} if duration is None else {"for": duration})}
+    body |= options
+    if len(chosen.devices) == 1 and not chosen.is_group:
+        (device,) = chosen.devices
+        path = f"/quarantine/{segment(device)}"
+    elif chosen.devices or chosen.is_group:
+        path = "/quarantine"
+        body |= {"devices": list(chosen.devices), "tag": chosen.tag, "device_class": chosen.device_class}
+    else:
+        raise CliError("name devices, or give --tag or --class", ExitCode.USAGE)
+    decision = asking_twice(
+        lambda sure: client.call("PUT", path, {**body, "even_protected": sure}), chosen.even_protected
+    )
+    if decision.get("request"):
+        raise second_person(decision["request"])
+    if path == "/quarantine":
+        finish_many(client, decision["items"], wait=wait, output=output)
+    else:
+        _finish(client, decision, wait=wait, output=output)
+
+
+def finish_many(client: Client, decided: list[dict[str, Any]], *, wait: bool, output: Format) -> None:
+    """Tell what was decided for each device, and whether the broker holds it.
+
+    Raises:
+        CliError: not all of it is proven yet.
+    """
+    wanted = {one["device_id"] for one in decided}
+    end = time.monotonic() + (PATIENCE if wait else 0.0)
+    while True:
+        held = {one["device_id"] for one in client.pages("/quarantine") if one["case"] and one["case"]["proven"]}
+        if wanted <= held or time.monotonic() >= end:
+            break
+        time.sleep(POLL)
+    rows = [
+        (one["device_id"], one["decision"], one["level"], "proven" if one["device_id"] in held else "not yet")
+        for one in decided
+    ]
+    show(output, [{**one, "proven": one["device_id"] in held} for one in decided], _MANY, rows)
+    if wait and not wanted <= held:
+        left = len(wanted - held)
+        raise CliError(f"decided and kept, but {left} of {len(wanted)} are not proven at the broker yet")
 
 
 def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: Format) -> None:

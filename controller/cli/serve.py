@@ -12,6 +12,9 @@ from controller.cli.connect import DEFAULT_CONFIG
 
 def serve(
     config: Annotated[Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml")] = DEFAULT_CONFIG,
+    force: Annotated[
+        bool, typer.Option("--force", help="start with policies that would contain more than [guards] allows")
+    ] = False,
 ) -> None:
     """Run the controller until SIGTERM or SIGINT; SIGHUP reads the policies again.
 
@@ -20,7 +23,7 @@ def serve(
     from controller.app import run  # everything is loaded here, and only here
     from controller.service.settings import load_settings
 
-    raise typer.Exit(run(load_settings(config), ready=_ready))
+    raise typer.Exit(run(load_settings(config), ready=_ready, force=force))
 
 
 def _ready(addresses: dict[str, Any]) -> None:

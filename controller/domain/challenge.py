@@ -27,23 +27,30 @@ def must_answer(device: Device, *, required: bool = False) -> bool:
     return required or device.answers
 
 
-def may_release(device: Device, now: float, answers: str | None, *, required: bool = False) -> bool:
+def may_release(
+    device: Device,
+    now: float,
+    answers: str | None,
+    *,
+    required: bool = False,
+    without: frozenset[str] = frozenset(),
+) -> bool:
     """Whether what the device says counts towards a release, as far as freshness goes.
 
     `answers`: the nonce in the message; `None` in one that can hold none. What does not look like a pass counts too:
-    it frees nobody, and ends a run of passes.
+    it frees nobody, and ends a run of passes. `without`: rules that hold nobody, although they fail.
     """
     case = device.case
-    if case is None or not must_answer(device, required=required) or not looks_passing(device, case, now):
+    if case is None or not must_answer(device, required=required) or not looks_passing(device, case, now, without):
         return True
     return bool(case.nonce) and answers == case.nonce
 
 
-def looks_passing(device: Device, case: Case, now: float) -> bool:
+def looks_passing(device: Device, case: Case, now: float, without: frozenset[str] = frozenset()) -> bool:
     """Whether a fresh report saying the same might free the device; only then is one worth asking for."""
     if case.level is not Level.RESTRICTED or now < case.hold_until:
         return False
-    return not any(cause in device.rules for cause in case.causes)
+    return not any(cause in device.rules and cause not in without for cause in case.causes)
 
 
 def pose(draft: Draft, seq: int, answers: str | None, *, ask: bool) -> None:

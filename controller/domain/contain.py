@@ -3,43 +3,88 @@
 from dataclasses import replace
 from typing import Final
 
+from controller.domain import holding
 from controller.domain.commands import issue
-from controller.domain.device import Case, OpenCommand
+from controller.domain.device import Case, Device, OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.evidence import Evidence
 from controller.domain.policy import Level, Remedy
-from controller.domain.respond import Wanted, releases, wanted
+from controller.domain.respond import Wanted, inert, is_settled, passes, releases, wanted
 
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
 REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a device nobody vouches for
 FOREVER: Final = float("inf")
+MAX_OFFENCES: Final = 16  # earlier cases remembered of one device
 
 
-def respond(draft: Draft, *, evidence_at: float, may_release: bool, evidence: Evidence = Evidence.UNASKED) -> None:
+def respond(
+    draft: Draft,
+    *,
+    evidence_at: float,
+    may_release: bool,
+    evidence: Evidence = Evidence.UNASKED,
+    may_contain: bool = True,
+) -> None:
     """Bring case and commands to what the device's rules ask for.
 
     `evidence_at`: when the report behind it arrived, Unix seconds. `may_release`: it was a fresh report.
-    `evidence`: what that report proved of who sent it; what is merely claimed contains nobody.
+    `evidence`: what that report proved of who sent it; what is merely claimed contains nobody. `may_contain`: what is
+    known of the device is fresh enough for that.
     """
-    want = wanted(draft.device.rules, draft.policies, draft.now)
-    case = draft.device.case
-    vouched = draft.now >= draft.device.refused_until and evidence is not Evidence.CLAIMED
+    device = draft.device
+    without = inert(device, draft.policies, draft.guards, draft.now)
+    want = _wanted(draft, without)
+    case = _count_passing(draft, want, without) if may_release else device.case
+    vouched = may_contain and draft.now >= device.refused_until and evidence is not Evidence.CLAIMED
+    if want.level.rank <= device.level.rank:
+        holding.forget(draft, want)
     if case is None:
-        if want.level is not Level.NONE and vouched:
+        if want.level is not Level.NONE and vouched and holding.admits(draft, want, evidence_at):
             _open(draft, want, evidence_at, evidence)
-    elif may_release and releases(case, draft.device.rules, want, draft.now):
+    elif may_release and _may_close(draft, case, want, without):
         _close(draft, case, POLICY, "a fresh report passes")
-    elif want.level.rank > case.level.rank and vouched and draft.now >= case.probation_until:
-        _escalate(draft, case, want, evidence_at, evidence)
+    elif want.level.rank > case.level.rank and draft.now >= case.probation_until:
+        if vouched and holding.admits(draft, want, evidence_at):
+            _escalate(draft, case, want, evidence_at, evidence)
     elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
         # A new cause under the same level has to pass too before the device is free.
         draft.update_case(case, causes=tuple(dict.fromkeys(case.causes + want.causes)))
     _repair(draft, want)
 
 
-def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence) -> None:
+def _wanted(draft: Draft, without: frozenset[str]) -> Wanted:
+    device = draft.device
+    return wanted(device.rules, draft.policies, draft.now, without, _offences(device))
+
+
+def _offences(device: Device) -> tuple[float, ...]:
+    """Earlier cases that count: not the present one, unless it was served and did not help."""
+    case = device.case
+    if case is None or case.probation_until:
+        return device.offences
+    return tuple(at for at in device.offences if at < case.opened_at)
+
+
+def _count_passing(draft: Draft, want: Wanted, without: frozenset[str]) -> Case | None:
+    case = draft.device.case
+    if case is None or case.level is not Level.RESTRICTED:
+        return case
+    if passes(case, draft.device.rules, want, without):
+        since = case.passing_since if case.passing else draft.now
+        return draft.update_case(case, passing=case.passing + 1, passing_since=since)
+    return draft.update_case(case, passing=0, passing_since=0.0) if case.passing else case
+
+
+def _may_close(draft: Draft, case: Case, want: Wanted, without: frozenset[str]) -> bool:
+    if not releases(case, draft.device.rules, want, draft.now, without):
+        return False
+    earlier = tuple(at for at in draft.device.offences if at < case.opened_at)
+    return is_settled(case, draft.policies, earlier, draft.now, without)
+
+
+def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence, approved_by: str = "") -> None:
     until = draft.now + want.isolate_for if want.level is Level.ISOLATED else None
     case = Case(
         case_id=draft.event_id,
@@ -51,10 +96,13 @@ def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence) ->
         evidence_at=evidence_at,
         isolate_until=until,
         evidence=evidence,
+        charged=bool(draft.charge),
+        approved_by=approved_by,
     )
-    draft.update(case=case)
+    draft.update(case=case, offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
     draft.record(
         "contained",
+        approved_by or "cordon",
         level=want.level.value,
         causes=list(want.causes),
         reason=case.reason,
@@ -64,7 +112,11 @@ def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence) ->
     _enforce(draft, case, by_policy=True)
 
 
-def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float, evidence: Evidence) -> None:
+def _escalate(
+    draft: Draft, case: Case, want: Wanted, evidence_at: float, evidence: Evidence, approved_by: str = ""
+) -> None:
+    if case.probation_until:  # it was isolated before, and that did not help
+        draft.update(offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
     # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
     case = draft.update_case(
         case,
@@ -75,11 +127,36 @@ def _escalate(draft: Draft, case: Case, want: Wanted, evidence_at: float, eviden
         evidence=evidence,
         isolate_until=draft.now + want.isolate_for,
         reason="fails " + ", ".join(want.causes),
+        passing=0,
+        approved_by=approved_by,
     )
     draft.record(
-        "escalated", level=case.level.value, causes=list(want.causes), until=case.isolate_until, evidence=evidence.value
+        "escalated",
+        approved_by or "cordon",
+        level=case.level.value,
+        causes=list(want.causes),
+        until=case.isolate_until,
+        evidence=evidence.value,
     )
     _enforce(draft, case, by_policy=True)
+
+
+def approve(draft: Draft, by: str, reason: str) -> None:
+    """An operator lets through what a guard held back, as far as the device's rules still ask for it."""
+    device = draft.device
+    pending, case = device.pending, device.case
+    if pending is None:
+        draft.record("nothing waits", by, reason=reason)
+        return
+    want = _wanted(draft, inert(device, draft.policies, draft.guards, draft.now))
+    draft.record("containment approved", by, reason=reason, why=pending.why.value, level=want.level.value)
+    draft.update(pending=None)
+    if device.stale or want.level.rank <= device.level.rank:
+        draft.record("no longer waits", by, why=pending.why.value, causes=list(pending.causes))
+    elif case is None:
+        _open(draft, want, draft.now, Evidence.UNASKED, by)
+    else:
+        _escalate(draft, case, want, draft.now, Evidence.UNASKED, by)
 
 
 def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
@@ -110,7 +187,7 @@ def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: 
     )
     draft.record("stepped down", actor, reason=reason)
     draft.effects.append(EndIsolation(draft.next_effect_id(), draft.device.device_id, case.case_id))
-    _repair(draft, wanted(draft.device.rules, draft.policies, draft.now))
+    _repair(draft, _wanted(draft, inert(draft.device, draft.policies, draft.guards, draft.now)))
 
 
 def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: float | None) -> None:
@@ -132,7 +209,7 @@ def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: fl
         isolate_until=isolate_until,
         evidence_at=draft.now,
     )
-    draft.update(case=case)
+    draft.update(case=case, pending=None)
     until = None if hold is None else hold_until
     draft.record("contained", by, level=level.value, causes=list(case.causes), reason=reason, until=until)
     _enforce(draft, case, by_policy=False)
@@ -156,7 +233,10 @@ def refused(draft: Draft, case: Case) -> None:
         return  # an operator has taken the case over since, and needs nobody's word
     held_before = case.proven_level is not Level.NONE or draft.now < case.hold_until
     if not held_before:
-        draft.update(case=None)
+        if case.charged:
+            draft.charge = False
+        kept = tuple(at for at in draft.device.offences if at != case.opened_at)
+        draft.update(case=None, offences=kept)
     elif case.level is Level.ISOLATED and case.proven_level is not Level.ISOLATED:
         draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
 

@@ -5,6 +5,7 @@ Times are Unix seconds, durations seconds.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
@@ -40,7 +41,9 @@ class Case:
     `causes` are rule keys (none for an operator's). `hold_until`: before it, no report releases (infinite: only an
     operator does). `isolate_until`: when an isolation steps down. `probation_until`: until then a device that has
     stepped down is not isolated again, so that it can be repaired. `proven_level`: what was read back at the broker.
-    `evidence`: how the identity was proved of whose signals led to it.
+    `evidence`: how the identity was proved of whose signals led to it. `passing` reports in a row, since
+    `passing_since`, satisfied every cause. `charged`: it counts against the blast radius. `approved_by`: the
+    operator who let it through when a guard had held it back.
     """
 
     case_id: str
@@ -58,6 +61,30 @@ class Case:
     trouble: str = ""
     evidence: Evidence = Evidence.UNASKED
     nonce: str = ""  # what a report has to answer to free the device; see `challenge`
+    passing: int = 0
+    passing_since: float = 0.0
+    charged: bool = False
+    approved_by: str = ""
+
+
+class Wait(StrEnum):
+    """Why a containment that policies ask for is not carried out."""
+
+    BLAST_RADIUS = "blast-radius"
+    PROTECTED = "protected"
+    DISMISSED = "dismissed"  # an operator said no; it stands until the causes pass
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A containment that policies ask for and a guard holds back; `by`: who dismissed it. Times are Unix seconds."""
+
+    why: Wait
+    level: Level
+    causes: tuple[str, ...]
+    since: float
+    evidence_at: float
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +110,8 @@ class Device:
 
     `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by.
     `refused_until`: until then no policy contains it, because the broker could not vouch for who reported.
+    `marks`: names of the expressions beside policies (waivers, protection) that its last judged report made true.
+    `offences`: when policies contained it lately, oldest first (Unix seconds).
     """
 
     device_id: str
@@ -105,6 +134,9 @@ class Device:
     commands: tuple[OpenCommand, ...] = ()
     refused_until: float = 0.0
     answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
+    pending: Pending | None = None
+    marks: tuple[str, ...] = ()
+    offences: tuple[float, ...] = ()
 
     @property
     def level(self) -> Level:

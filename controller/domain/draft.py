@@ -6,18 +6,23 @@ from typing import Any
 from controller.domain.device import Case, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.evolve import evolve
+from controller.domain.guards import NO_GUARDS, Guards
 from controller.domain.policy import PolicySet
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step decided: all of it is committed together, receipts are sent afterwards."""
+    """What a step decided: all of it is committed together, receipts are sent afterwards.
+
+    `charge`: the device counts against the blast radius from now on (`True`), or no longer (`False`).
+    """
 
     device: Device
     effects: tuple[Effect, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
     commands: tuple[CommandRecord, ...] = ()
     receipts: tuple[SendReceipt, ...] = ()
+    charge: bool | None = None
 
 
 @dataclass(slots=True)
@@ -28,6 +33,8 @@ class Draft:
     event_id: str
     now: float
     policies: PolicySet
+    guards: Guards = NO_GUARDS
+    charge: bool | None = None
     effects: list[Effect] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
     commands: list[CommandRecord] = field(default_factory=list)
@@ -57,4 +64,11 @@ class Draft:
 
     def finish(self) -> Outcome:
         """The values, frozen."""
-        return Outcome(self.device, tuple(self.effects), tuple(self.audit), tuple(self.commands), tuple(self.receipts))
+        return Outcome(
+            self.device,
+            tuple(self.effects),
+            tuple(self.audit),
+            tuple(self.commands),
+            tuple(self.receipts),
+            self.charge,
+        )

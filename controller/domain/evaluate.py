@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from controller.domain.facts import Facts, gather
 from controller.domain.findings import Finding, Result
-from controller.domain.policy import PolicySet, Rule
+from controller.domain.policy import Mark, PolicySet, Rule
 from controller.domain.rules import EvaluationError, Expression, Language, evaluate
 from schemas.posture import Sections
 
@@ -39,12 +39,17 @@ class Judge:
         self._uses = _facts_used(policies)
         self._wanted = frozenset(self._uses)
         self._known: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
+        self._marked: dict[tuple[Any, ...], tuple[str, ...]] = {}
+
+    def facts(self, sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]) -> Facts:
+        """Of a full report only the facts that a rule or a mark uses."""
+        return gather(sections, device_id, device_class, tags, self._wanted)
 
     def report(
         self, sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]
     ) -> tuple[Finding, ...]:
-        """The same of a full report, of which only the facts are gathered that a rule uses."""
-        return self(gather(sections, device_id, device_class, tags, self._wanted))
+        """The findings of a full report."""
+        return self(self.facts(sections, device_id, device_class, tags))
 
     def __call__(self, facts: Facts) -> tuple[Finding, ...]:
         """One finding for each rule of each policy that applies to the device."""
@@ -56,6 +61,20 @@ class Judge:
                 self._known.clear()
             self._known[key] = findings
         return findings
+
+    def marks(self, facts: Facts) -> tuple[str, ...]:
+        """Names of the policies' marks that are true of these facts."""
+        if not self.policies.marks:
+            return ()
+        key = self._key(facts)
+        found = self._marked.get(key)
+        if found is None:
+            activation = self._language.activation(facts.known)
+            found = tuple(one.name for one in self.policies.marks if _is_marked(one, facts, activation))
+            if len(self._marked) >= MAX_REMEMBERED:
+                self._marked.clear()
+            self._marked[key] = found
+        return found
 
     def _key(self, facts: Facts) -> tuple[Any, ...]:
         known, missing = facts.known, facts.missing
@@ -72,7 +91,14 @@ def _facts_used(policies: PolicySet) -> tuple[str, ...]:
         for expression in (*scopes, *(rule.check for rule in policy.rules)):
             if expression is not None:
                 used |= expression.uses
+    for mark in policies.marks:
+        used |= mark.expression.uses
     return tuple(sorted(used))
+
+
+def _is_marked(mark: Mark, facts: Facts, activation: Any) -> bool:
+    answer = _ask(mark.expression, facts, activation, scope=True)
+    return answer.result is Result.PASS or (mark.when_unknown and answer.result is not Result.FAIL)
 
 
 def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:

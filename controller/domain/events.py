@@ -16,6 +16,7 @@ class PostureReported:
     `findings` is `None` where the device reported, byte for byte, what it had reported before.
     `evidence`: what the message itself proves of who sent it; `unasked` leaves it to the broker to vouch for.
     `answers`: the nonce it was made for, empty when the agent had none, `None` when it knows of no nonces.
+    `marks`: which marks of the policies its facts make true; `None` with the findings.
     """
 
     event_id: str
@@ -28,6 +29,7 @@ class PostureReported:
     judged_by: str
     evidence: Evidence = Evidence.UNASKED
     answers: str | None = None
+    marks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class HeartbeatReceived:
     findings: tuple[Finding, ...] | None = None
     judged_by: str = ""
     evidence: Evidence = Evidence.UNASKED
+    marks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,24 @@ class OperatorContained:
     reason: str
     hold: float | None
     options: Options = NO_OPTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorApproved:
+    """An operator lets a containment through that a guard held back."""
+
+    event_id: str
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDismissed:
+    """An operator says no to a containment that a guard held back."""
+
+    event_id: str
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +259,8 @@ DeviceEvent = (
     | FellSilent
     | TimePassed
     | OperatorContained
+    | OperatorApproved
+    | OperatorDismissed
     | OperatorReleased
     | OperatorCommanded
     | CommandWithdrawn

@@ -6,7 +6,7 @@ from typing import Any, Final
 from controller.domain.evaluate import judge
 from controller.domain.facts import Facts
 from controller.domain.findings import Result, Severity
-from controller.domain.policy import PolicySet, Response, Rule
+from controller.domain.policy import Mode, PolicySet, Response, Rule
 from controller.domain.rules import Language
 
 MAX_VALUE: Final = 300  # characters of a fact's value that are shown
@@ -27,6 +27,7 @@ class Explanation:
 
     rule: str
     title: str
+    mode: Mode
     result: Result
     detail: str
     check: str
@@ -52,6 +53,7 @@ def explain(policies: PolicySet, language: Language, facts: Facts) -> tuple[Expl
                 Explanation(
                     rule=rule.key,
                     title=rule.title,
+                    mode=rule.mode,
                     result=finding.result,
                     detail=finding.detail,
                     check=rule.check.text,

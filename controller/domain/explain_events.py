@@ -7,7 +7,7 @@ from typing import Any
 from controller.domain.device import Device, RuleState
 from controller.domain.explain import MAX_VALUE, FactShown
 from controller.domain.findings import Finding, Result, Severity
-from controller.domain.policy import EventTerms, Policy, PolicySet, Response, Rule
+from controller.domain.policy import EventTerms, Mode, Policy, PolicySet, Response, Rule
 from controller.domain.told import judge_event
 
 
@@ -17,6 +17,7 @@ class EventExplanation:
 
     rule: str
     title: str
+    mode: Mode
     result: Result
     detail: str
     when: str
@@ -56,6 +57,7 @@ def _explained(rule: Rule, finding: Finding, facts: tuple[FactShown, ...], until
     return EventExplanation(
         rule=rule.key,
         title=rule.title,
+        mode=rule.mode,
         result=finding.result,
         detail=finding.detail,
         when=rule.check.text,

@@ -1,11 +1,17 @@
 """Policies as values: what is checked, how much it matters, and what follows when it fails."""
 
+import hashlib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final, Literal
 
 from controller.domain.findings import Severity
 from controller.domain.rules import Expression
 from schemas.commands import ParamValue
+
+Mode = Literal["enforce", "shadow"]
+_MARKED: Final = "+"  # between the version of the policies and that of the marks
+_MARK_DIGITS: Final = 6  # hex digits
 
 
 class Level(StrEnum):
@@ -36,11 +42,31 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
+class Repeat:
+    """Repeat offenders stay longer: isolation and cool-down grow by `factor` for each case within `within` seconds.
+
+    Neither grows beyond `most` seconds. A case that is older than `within` is forgotten.
+    """
+
+    within: float = 86_400.0
+    factor: float = 2.0
+    most: float = 86_400.0
+
+    def stretch(self, seconds: float, offences: tuple[float, ...], now: float) -> float:
+        """`seconds` as long as they are after these earlier cases (Unix seconds)."""
+        if seconds >= self.most:
+            return seconds
+        count = sum(1 for at in offences if at > now - self.within)
+        return float(min(self.most, seconds * self.factor**count))
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """What follows when a rule fails.
 
     It is due after `consecutive` failing reports and `grace` seconds since the first of them, both.
-    `isolate_for` is how long an isolation lasts before it steps down to restricted, in seconds.
+    `isolate_for` is how long an isolation lasts before it steps down to restricted, in seconds. What it contained is
+    released after `passing` reports that pass in a row and `cool_down` seconds since the first of them, both.
     """
 
     contain: Level = Level.NONE
@@ -48,6 +74,9 @@ class Response:
     consecutive: int = 1
     grace: float = 0.0
     isolate_for: float = 3600.0
+    passing: int = 1
+    cool_down: float = 0.0
+    repeat: Repeat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +108,24 @@ class Rule:
     fix: str = ""
     references: tuple[str, ...] = ()
     event: EventTerms | None = None
+    shadow: bool = False  # judged and recorded, never acted on
+
+    @property
+    def mode(self) -> Mode:
+        """The same in the words of a policy file."""
+        return "shadow" if self.shadow else "enforce"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A question about a device's facts beside the policies: who is protected, for whom a waiver is.
+
+    `when_unknown`: the answer where a fact is missing or the expression fails.
+    """
+
+    name: str
+    expression: Expression
+    when_unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +151,7 @@ class EmptyPolicyError(ValueError):
 @dataclass(frozen=True, slots=True)
 class PolicySet:
     """Everything that devices are judged by; `version` names this exact set, `rules` has those for events too.
+    `marks` are asked of the same facts, and are part of the version: with other ones devices are judged again.
 
     Raises:
         EmptyPolicyError: nothing to judge by.
@@ -111,6 +159,7 @@ class PolicySet:
 
     policies: tuple[Policy, ...]
     version: str
+    marks: tuple[Mark, ...] = ()
     rules: dict[str, Rule] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -123,3 +172,18 @@ class PolicySet:
             raise EmptyPolicyError("there are rules for events only: they would pass every report")
         every = {rule.key: rule for policy in self.policies for rule in (*policy.rules, *policy.events)}
         object.__setattr__(self, "rules", every)
+
+    @property
+    def files(self) -> str:
+        """The version of the policies alone, without marks."""
+        return self.version.partition(_MARKED)[0]
+
+    def watching(self, marks: tuple[Mark, ...]) -> "PolicySet":
+        """The same policies with these marks."""
+        if marks == self.marks:
+            return self
+        version = self.files
+        if marks:
+            asked = "\n".join(f"{one.name} {one.expression.text}" for one in marks)
+            version += _MARKED + hashlib.sha256(asked.encode()).hexdigest()[:_MARK_DIGITS]
+        return PolicySet(self.policies, version, marks)

@@ -1,19 +1,32 @@
-"""The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure."""
+"""The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure.
+
+What the rest of the fleet has to say comes in as `Guards`, what it has to know goes out with the `Outcome`.
+"""
 
 from typing import Any
 
-from controller.domain import challenge, commands, contain, containment_options, respond, revocation, told
+from controller.domain import (
+    challenge,
+    commands,
+    contain,
+    containment_options,
+    holding,
+    respond,
+    revocation,
+    told,
+)
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.draft import Draft, Outcome
 from controller.domain.effects import SendReceipt
+from controller.domain.guards import NO_GUARDS, Guards
 from controller.domain.policy import Level, PolicySet
 from schemas.events import RejectReason, Verdict
 
 
-def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet) -> Outcome:
-    """What `event` makes of `device` at `now` (Unix seconds), judged and answered by `policies`."""
-    draft = Draft(device, event.event_id, now, policies)
+def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet, guards: Guards = NO_GUARDS) -> Outcome:
+    """What `event` makes of `device` at `now` (Unix seconds), judged and answered by `policies` within `guards`."""
+    draft = Draft(device, event.event_id, now, policies, guards)
     match event:
         case ev.PostureReported():
             _posture(draft, event)
@@ -28,6 +41,7 @@ def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet)
         case ev.FellSilent():
             draft.update(stale=True)
             draft.record("fell silent", after_seconds=event.after)
+            holding.fell_silent(draft)
         case ev.TimePassed():
             _time(draft)
         case _:
@@ -50,6 +64,10 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             told.dismiss(draft, event.by)
             draft.update(answers=False)  # the way out for an agent that was set back to an older version
             contain.operator_releases(draft, event.by, event.reason)
+        case ev.OperatorApproved():
+            contain.approve(draft, event.by, event.reason)
+        case ev.OperatorDismissed():
+            holding.dismiss(draft, event.by, event.reason)
         case ev.OperatorCommanded():
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
         case ev.CommandWithdrawn():
@@ -107,11 +125,12 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         judged_by=event.judged_by,
         satisfied=satisfied,
         rules=rules,
+        marks=device.marks if event.marks is None else event.marks,
         last_seen=event.received_at,
         stale=False,
         answers=device.answers or event.answers is not None,
     )
-    is_fresh = challenge.may_release(draft.device, draft.now, event.answers)
+    is_fresh = _is_fresh(draft, event.answers)
     contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
@@ -159,16 +178,24 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     if event.findings is not None:
         rules = respond.fold(device.rules, event.findings, draft.now)
         _record_changes(draft, rules, device.report_seq, device.digest)
-        draft.update(rules=rules, judged_by=event.judged_by, satisfied=respond.satisfied(event.findings))
+        draft.update(
+            rules=rules, judged_by=event.judged_by, marks=event.marks or (), satisfied=respond.satisfied(event.findings)
+        )
     elif device.rules or device.case is not None:
         draft.update(rules=respond.repeat(device.rules))
     else:
         return
     # The digest says that the last report holds still: once an operator's hold is over, that is proof enough of an
     # agent that cannot be asked for a fresh one.
-    is_fresh = challenge.may_release(draft.device, draft.now, None)
+    is_fresh = _is_fresh(draft, None)
     contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, None, ask=not is_fresh)
+
+
+def _is_fresh(draft: Draft, answers: str | None) -> bool:
+    """Whether what the device says may count towards a release."""
+    without = respond.inert(draft.device, draft.policies, draft.guards, draft.now)
+    return challenge.may_release(draft.device, draft.now, answers, without=without)
 
 
 def _seen(draft: Draft, at: float) -> None:
@@ -199,8 +226,11 @@ def _time(draft: Draft) -> None:
         # What an operator holds stays held when time alone ends the isolation above it.
         contain.step_down(draft, case, "cordon", "its time is over", hold_until=case.hold_until)
     elif not draft.device.stale:
-        # A grace period is over; what was reported before the device fell silent contains nobody.
-        contain.respond(draft, evidence_at=draft.now, may_release=False)
+        # A grace period or a waiver is over; what was reported before the device fell silent, before a long absence of
+        # the controller, or for other policies, contains nobody.
+        device, guards = draft.device, draft.guards
+        fresh = draft.now - device.last_seen <= guards.fresh_for and device.judged_by in ("", draft.policies.version)
+        contain.respond(draft, evidence_at=draft.now, may_release=False, may_contain=fresh)
 
 
 def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:

@@ -4,11 +4,13 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from controller.domain.approvals import Request
 from controller.domain.chain import Checked, Head
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope
 from controller.domain.users import UserCase
+from controller.domain.waivers import Waiver
 from controller.ports.broker import KeptSubscription, Rules
 
 
@@ -50,8 +52,10 @@ class Writes:
 
     `devices`: whole new states. `seen`: devices about which nothing else changed.
     `reports`: device id, digest, when it came, and the full report as the device sent it. `audit`: when, and the line.
-    `done`: ids of effects that were carried out or are void. `users`: those contained by name, as they are now; one
-    that is over is forgotten.
+    `done`: ids of effects that were carried out or are void. `charges`: ledger (empty for what policies contained,
+    else the operator), device, and when, or `None` to strike it out. `waivers`: by their id, `None` for one that
+    is over. `requests`: containments by hand that wait for a second person, as they are now.
+    `users`: those contained by name, as they are now; one that is over is forgotten.
     """
 
     devices: tuple[Device, ...] = ()
@@ -62,7 +66,19 @@ class Writes:
     done: tuple[str, ...] = ()
     commands: tuple[CommandRecord, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
+    charges: tuple[tuple[str, str, float | None], ...] = ()
+    waivers: tuple[tuple[str, Waiver | None], ...] = ()
+    requests: tuple[Request, ...] = ()
     users: tuple[UserCase, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GuardBooks:
+    """What the guards have to remember over a restart; `charges` as in `Writes`."""
+
+    charges: tuple[tuple[str, str, float], ...] = ()
+    waivers: tuple[Waiver, ...] = ()
+    requests: tuple[Request, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,22 @@ class Store(Protocol):
 
     async def report(self, device_id: str) -> bytes | None:
         """The last full report, as the device sent it."""
+        ...
+
+    async def reports(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Device id and last full report in the order of ids, from the one that follows `after` on."""
+        ...
+
+    async def guard_books(self) -> GuardBooks:
+        """What the guards remember, for the start."""
+        ...
+
+    async def accepted_policies(self) -> str:
+        """The version of the policies that were last put in force; empty where none were noted."""
+        ...
+
+    async def accept_policies(self, version: str) -> None:
+        """Note the version of the policies that are in force from now on."""
         ...
 
     async def effects(self) -> Sequence[Effect]:

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass, field
 
+from controller.domain.approvals import Request
 from controller.domain.device import Device
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
+from controller.domain.waivers import Waiver
 from controller.ports.store import Contact, DeadLetter, Writes
 
 # Device id, digest, when it came (Unix seconds), and the full report as the device sent it.
@@ -24,6 +26,9 @@ class Batch:
     commands: dict[str, CommandRecord] = field(default_factory=dict)
     dead: list[DeadLetter] = field(default_factory=list)
     receipts: list[SendReceipt] = field(default_factory=list)
+    charges: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    waivers: dict[str, Waiver | None] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
 
     def add(self, outcome: Outcome, now: float) -> None:
         """Take everything of an outcome but the device, which the caller knows how to write."""
@@ -52,6 +57,9 @@ class Batch:
             tuple(self.done),
             tuple(self.commands.values()),
             tuple(self.dead),
+            charges=tuple((ledger, device, at) for (ledger, device), at in self.charges.items()),
+            waivers=tuple(self.waivers.items()),
+            requests=tuple(self.requests.values()),
         )
 
     @property
@@ -66,4 +74,7 @@ class Batch:
             or self.commands
             or self.dead
             or self.reports
+            or self.charges
+            or self.waivers
+            or self.requests
         )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
-from controller.domain.findings import Finding
+from controller.domain.facts import Facts
 from controller.domain.policy import PolicySet
 from controller.domain.step import is_quiet, repeats
 from controller.domain.told import event_facts, judge_event
@@ -194,13 +194,15 @@ class Ingest:
         event: ev.DeviceEvent
         match body:
             case Heartbeat() as beat:
+                facts = self._facts_again(device, beat, delivery.stored)
                 event = ev.HeartbeatReceived(
                     event_id,
                     beat.seq,
                     beat.digest,
                     delivery.received_at,
-                    self._judge_again(device, beat, delivery.stored),
+                    None if facts is None else keeper.judge(facts),
                     keeper.policies.version,
+                    marks=None if facts is None else keeper.judge.marks(facts),
                 )
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
@@ -262,7 +264,7 @@ class Ingest:
     ) -> None:
         keeper = self._keeper
         payload = delivery.message.payload
-        findings = None if same else keeper.judge.report(report.sections, *_who(device))
+        facts = None if same else keeper.judge.facts(report.sections, *_who(device))
         event = ev.PostureReported(
             keeper.new_id(),
             report.seq,
@@ -270,9 +272,10 @@ class Ingest:
             report.boot_id,
             report.agent,
             delivery.received_at,
-            findings,
+            None if facts is None else keeper.judge(facts),
             keeper.policies.version,
             answers=report.answers,
+            marks=None if facts is None else keeper.judge.marks(facts),
         )
         outcome = keeper.apply(device, event, now, batch)
         accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
@@ -281,13 +284,13 @@ class Ingest:
         if accepted and outcome.device.digest != device.digest:
             batch.reports[device.device_id] = (device.device_id, report.digest, delivery.received_at, payload)
 
-    def _judge_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> tuple[Finding, ...] | None:
-        """Findings by the present policies where the stored report was judged by others."""
+    def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> Facts | None:
+        """What the stored report says, where it was judged by other policies than the present ones."""
         keeper = self._keeper
         raw = stored.get(device.device_id)
         if raw is None or device.judged_by == keeper.policies.version or beat.digest != device.digest:
             return None
-        return keeper.judge.report(sections_of(raw), *_who(device))
+        return keeper.judge.facts(sections_of(raw), *_who(device))
 
     def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1

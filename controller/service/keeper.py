@@ -3,18 +3,21 @@
 import heapq
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
-from controller.domain.device import Device
+from controller.domain.device import Device, Wait
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, Effect
 from controller.domain.evaluate import Judge
 from controller.domain.events import DeviceEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
-from controller.domain.policy import PolicySet
+from controller.domain.guards import NO_GUARDS, Guards
+from controller.domain.policy import Mark, PolicySet
 from controller.domain.respond import deadline
 from controller.domain.rules import Language
 from controller.domain.step import step
+from controller.domain.waivers import Waivers
 from controller.ports.clock import Clock, Ids
 from controller.ports.store import Store, Writes
 from controller.service.batch import Batch
@@ -42,6 +45,7 @@ class Keeper:
         clock: Clock,
         ids: Ids,
         max_devices: int = DEFAULT_MAX_DEVICES,
+        guards: Guards = NO_GUARDS,
     ) -> None:
         self.store = store
         self.policies = policies
@@ -49,6 +53,10 @@ class Keeper:
         self.judge = Judge(policies, language)
         self.clock = clock
         self.devices: dict[str, Device] = {}
+        self.guards = guards
+        # Devices whose containment waits because of the blast radius: counted without looking at all of them.
+        self._waiting: set[str] = set()
+        self._marks: tuple[Mark, ...] = policies.marks
         self._ids = ids
         self._max_devices = max_devices
         # Called with each line of the record once it is kept, for counting.
@@ -73,12 +81,28 @@ class Keeper:
             self.devices[device.device_id] = device
             if not device.stale:
                 self._by_contact[device.device_id] = now
+            if _waits(device):
+                self._waiting.add(device.device_id)
             self._schedule(device)
+        self._guard(fleet=len(self.devices), radius=replace(self.guards.radius, waiting=len(self._waiting)))
+
+    def take_charges(self, charges: Iterable[tuple[str, float]]) -> None:
+        """What counts against the blast radius, at the start: device and Unix seconds, oldest first."""
+        self._guard(radius=replace(self.guards.radius, charged=dict(charges)))
+
+    def use_guards(self, *, waivers: Waivers | None = None, marks: tuple[Mark, ...] | None = None) -> None:
+        """Other exceptions from now on. With other marks devices are judged again, with their next word."""
+        if waivers is not None:
+            self._guard(waivers=waivers)
+        if marks is not None:
+            self._marks = marks
+        self.use(self.policies)
 
     def use(self, policies: PolicySet) -> None:
         """Judge by these from now on; a device is judged again with its next word."""
-        self.policies = policies
-        self.judge = Judge(policies, self.language)
+        self.policies = policies.watching(self._marks)
+        if self.policies is not self.judge.policies:
+            self.judge = Judge(self.policies, self.language)
         for device in self.devices.values():
             if device.rules or device.case or device.commands:
                 self._schedule(device)
@@ -106,8 +130,12 @@ class Keeper:
 
     def apply(self, device: Device, event: DeviceEvent, now: float, batch: Batch) -> Outcome:
         """Step `device` and note in `batch` what has to be kept; the caller commits the batch."""
-        outcome = step(device, event, now, self.policies)
+        if device.device_id not in self.devices:
+            self._guard(fleet=len(self.devices) + 1)
+        outcome = step(device, event, now, self.policies, self.guards)
         after = outcome.device
+        if outcome.charge is not None or after.pending is not device.pending:
+            self._account(outcome, now, batch)
         batch.add(outcome, now)
         device_id = after.device_id
         if after is not device:
@@ -199,6 +227,22 @@ class Keeper:
                 found.append(self.devices[device_id])
         return found
 
+    def _guard(self, **changes: Any) -> None:
+        self.guards = evolve(self.guards, **changes)
+
+    def _account(self, outcome: Outcome, now: float, batch: Batch) -> None:
+        """Bring the fleet's budget to what a step decided, in the same commit."""
+        device, radius = outcome.device, self.guards.radius
+        if outcome.charge is not None:
+            radius = radius.charge(device.device_id, now) if outcome.charge else radius.refund(device.device_id)
+            if radius is not self.guards.radius:
+                batch.charges["", device.device_id] = now if outcome.charge else None
+        if _waits(device):
+            self._waiting.add(device.device_id)
+        else:
+            self._waiting.discard(device.device_id)
+        self._guard(radius=replace(radius, waiting=len(self._waiting)))
+
     def _contact(self, device: Device) -> None:
         if device.stale:
             self._by_contact.pop(device.device_id, None)
@@ -207,12 +251,16 @@ class Keeper:
             self._by_contact.move_to_end(device.device_id)
 
     def _schedule(self, device: Device) -> None:
-        at = deadline(device, self.policies)
+        at = deadline(device, self.policies, self.guards, self.clock.now())
         if at is None:
             self._deadlines.pop(device.device_id, None)
         elif self._deadlines.get(device.device_id) != at:
             self._deadlines[device.device_id] = at
             heapq.heappush(self._heap, (at, device.device_id))
+
+
+def _waits(device: Device) -> bool:
+    return device.pending is not None and device.pending.why is Wait.BLAST_RADIUS
 
 
 def _nowhere(_effect: Effect) -> None:

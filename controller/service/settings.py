@@ -12,6 +12,7 @@ from controller.service.fairness import MESSAGE_BURST, MESSAGES_PER_SECOND
 from controller.service.rollout_settings import RolloutSettings
 from controller.service.settings_authority import AuthoritySettings
 from controller.service.settings_base import Duration, Part
+from controller.service.settings_guards import GuardSettings
 from controller.service.update_settings import UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 
@@ -142,6 +143,7 @@ class Settings(Part):
     reconcile: ReconcileSettings = ReconcileSettings()
     identity: IdentitySettings = IdentitySettings()
     limits: LimitSettings = LimitSettings()
+    guards: GuardSettings = GuardSettings()
     log: LogSettings = LogSettings()
     updates: UpdateSettings = UpdateSettings()
     authority: AuthoritySettings = AuthoritySettings()

@@ -4,22 +4,27 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 from fastapi import FastAPI
 
+from controller.adapters.policies.loader import candidate_policies
 from controller.api.context import Services
 from controller.api.guard import digest_of
 from controller.api.server import create_api
+from controller.domain.guards import NO_GUARDS, Guards
 from controller.domain.policy import PolicySet
 from controller.domain.scopes import ALL
 from controller.ports.errors import ControllerError
 from controller.ports.messages import Incoming
 from controller.ports.store import Token
+from controller.service.guarding import ByHand, Guarding
 from controller.service.settings import Settings
 from controller.service.users import Users
+from controller.service.waiving import Waiving
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
 from tests.support.identity import identity_of
@@ -27,6 +32,7 @@ from tests.support.users import MemoryUsers
 from tests.support.world import World, world
 
 TOKEN = "cordon_for-tests"
+MANY = ByHand(most=1000)
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 SETTINGS: dict[str, Any] = {
     "mqtt": {"servers": ["mqtt://127.0.0.1:1"]},
@@ -90,13 +96,21 @@ def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: st
 
 
 @contextlib.asynccontextmanager
-async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Path | None = None) -> AsyncIterator[Api]:
+async def api(
+    path: Path,
+    policy_set: PolicySet | None = None,
+    *,
+    authority: Path | None = None,
+    guards: Guards = NO_GUARDS,
+    by_hand: ByHand = MANY,
+    protected_if: str | None = None,
+) -> AsyncIterator[Api]:
     """An API whose one token is `TOKEN`, named `tests`; `authority` is the folder of one that it shall have."""
-    async with world(path, policy_set) as one:
+    async with world(path, policy_set, guards=guards) as one:
         await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at, ALL))
         reload: list[PolicySet | ControllerError] = []
 
-        def reload_policies() -> PolicySet:
+        async def reload_policies(*, force: bool = False) -> PolicySet:
             fresh = reload.pop(0) if reload else one.keeper.policies
             if isinstance(fresh, ControllerError):
                 raise fresh
@@ -104,6 +118,13 @@ async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Pat
             return fresh
 
         users = MemoryUsers(one.clock.at)
+        guarding, waiving = (
+            Guarding(one.keeper, by_hand, lambda _event, _fields: None),
+            Waiving(one.keeper, protected_if),
+        )
+        books = await one.store.guard_books()
+        guarding.load(books)
+        waiving.load(books)
         services = Services(
             keeper=one.keeper,
             store=one.store,
@@ -117,6 +138,9 @@ async def api(path: Path, policy_set: PolicySet | None = None, *, authority: Pat
             started_at=one.clock.at,
             reload_policies=reload_policies,
             users=Users(one.keeper, one.store, users, 5.0, lambda *_: None),
+            guarding=guarding,
+            waiving=waiving,
+            candidate=partial(candidate_policies, one.keeper),
             identity=None if authority is None else await identity_of(one, authority),
         )
         app = create_api(services)

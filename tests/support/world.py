@@ -10,6 +10,7 @@ from controller.adapters.emqx.planned import described
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
 from controller.domain.broker_inspection import Inspection
+from controller.domain.guards import NO_GUARDS, Guards
 from controller.domain.policy import Level, PolicySet, Remedy, Response
 from controller.ports.broker import (
     Ban,
@@ -319,7 +320,9 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bool) -> AsyncIterator[World]:
+async def world(
+    path: Path, policy_set: PolicySet | None = None, *, guards: Guards = NO_GUARDS, **enforcing: bool
+) -> AsyncIterator[World]:
     """A controller on the store at `path`; opening the same path again is a restart."""
     clock = TestClock()
     logged: list[tuple[str, dict[str, object]]] = []
@@ -331,8 +334,10 @@ async def world(path: Path, policy_set: PolicySet | None = None, **enforcing: bo
     try:
         broker, link = MemoryBroker(clock), MemoryLink()
         tables = MemoryTables(broker)
-        keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds())
+        keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds(), guards=guards)
         keeper.load(await store.devices())
+        books = await store.guard_books()
+        keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
         outbox = Outbox(keeper, enforcer, log, lambda: 0.0)
         keeper.forward_effects_to(outbox.put)

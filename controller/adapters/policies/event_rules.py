@@ -61,5 +61,6 @@ def event_rule(policy: PolicyModel, number: int, rule: EventRuleModel, compiled:
         why=rule.why,
         fix=rule.fix,
         references=tuple(rule.references),
+        shadow=(rule.mode or policy.mode) == "shadow",
         event=EventTerms(parse_duration(answer.after.within), hold),
     )

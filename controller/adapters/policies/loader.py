@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 from yaml.nodes import ScalarNode
@@ -12,10 +12,10 @@ from yaml.nodes import ScalarNode
 from controller.adapters.policies.complaints import compile_at, complain_of_shape
 from controller.adapters.policies.document import Document, Place, read_document
 from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
-from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel
+from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
 from controller.domain.durations import parse_duration
 from controller.domain.findings import Severity
-from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet, Response, Rule
+from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet, Repeat, Response, Rule
 from controller.domain.rules import Expression, Language
 from controller.ports.policies import PolicyError, Problem
 
@@ -25,6 +25,16 @@ _EXPRESSIONS: Final = ("check", "applies_if")
 _SUFFIXES: Final = (".yaml", ".yml")
 _VERSION_DIGITS: Final = 12  # hex digits; enough to tell sets apart, short enough to read
 _DEFAULT_ISOLATION: Final = Response().isolate_for
+
+
+class Present(Protocol):
+    """What is in force, and the language it is written in."""
+
+    @property
+    def policies(self) -> PolicySet: ...
+
+    @property
+    def language(self) -> Language: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +74,29 @@ def read_policies(paths: Sequence[Path], language: Language) -> tuple[tuple[Poli
         raise PolicyError(problems)
     digests = sorted(f"{file.policy.name} {file.digest}" for file in files if file.policy is not None)
     return policies, hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_VERSION_DIGITS]
+
+
+def candidate_policies(present: Present, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
+    """What would be in force with these texts (source and text) in place of policies of the same name.
+
+    `alone`: in place of all that are in force.
+
+    Raises:
+        PolicyError: anything wrong in any of them, or a policy that stands twice.
+    """
+    files = [_parse(text, source, present.language) for source, text in texts]
+    problems = [problem for file in files for problem in file.document.problems]
+    problems.extend(_clashes(files))
+    if problems:
+        raise PolicyError(problems)
+    fresh = {file.policy.name: file.policy for file in files if file.policy is not None}
+    kept = () if alone else tuple(one for one in present.policies.policies if one.name not in fresh)
+    named = "\n".join([present.policies.files, *(file.digest for file in files)])
+    version = hashlib.sha256(named.encode()).hexdigest()[:_VERSION_DIGITS]
+    try:
+        return PolicySet((*kept, *fresh.values()), version)
+    except EmptyPolicyError as e:
+        raise PolicyError([Problem(texts[0][0], 0, 0, str(e))]) from e
 
 
 def parse_policy(text: str, source: str, language: Language) -> Policy:
@@ -191,14 +224,21 @@ def _rule(policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[P
         why=rule.why,
         fix=rule.fix,
         references=tuple(rule.references),
+        shadow=(rule.mode or policy.mode) == "shadow",
     )
 
 
 def _response(on_fail: OnFailModel) -> Response:
+    until, repeat = on_fail.until or UntilModel(), on_fail.repeat
     return Response(
         contain=Level(on_fail.contain),
         remedy=remedy_of(on_fail.remediate),
         consecutive=on_fail.after.consecutive,
         grace=parse_duration(on_fail.after.grace),
         isolate_for=_DEFAULT_ISOLATION if on_fail.isolate_for is None else parse_duration(on_fail.isolate_for),
+        passing=until.passing,
+        cool_down=parse_duration(until.cool_down),
+        repeat=None
+        if repeat is None
+        else Repeat(parse_duration(repeat.within), float(repeat.factor), parse_duration(repeat.most)),
     )

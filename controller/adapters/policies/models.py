@@ -12,6 +12,7 @@ from schemas.commands import MAX_PARAMS, ActionName, ParamName, ParamValue
 MAX_RULES: Final = 500  # of one file, and of all together
 MAX_REFERENCES: Final = 32  # entries of one rule
 MAX_CONSECUTIVE: Final = 1000  # reports in a row
+MAX_REPEAT_FACTOR: Final = 100
 MAX_EVENT_COUNT: Final = 1_000_000  # events
 MAX_VERSION: Final = 1_000_000_000
 
@@ -25,6 +26,7 @@ Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Line = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 Prose = Annotated[str, StringConstraints(max_length=MAX_TEXT, strip_whitespace=True)]
 Check = Annotated[str, StringConstraints(min_length=1)]
+Mode = Literal["enforce", "shadow"]
 Duration = Annotated[str, AfterValidator(_duration)]
 
 
@@ -41,6 +43,21 @@ class AfterModel(Strict):
     grace: Duration = "0s"
 
 
+class UntilModel(Strict):
+    """How often and how long a contained device has to pass before it is released."""
+
+    passing: Annotated[int, Field(ge=1, le=MAX_CONSECUTIVE)] = 1
+    cool_down: Duration = "0s"
+
+
+class RepeatModel(Strict):
+    """How much longer a device stays for each time that it was contained before."""
+
+    within: Duration = "24h"
+    factor: Annotated[int, Field(ge=2, le=MAX_REPEAT_FACTOR)] = 2
+    most: Duration = "24h"
+
+
 class RemediateModel(Strict):
     """The command that repairs."""
 
@@ -55,6 +72,17 @@ class OnFailModel(Strict):
     isolate_for: Annotated[Duration | None, Field(alias="for")] = None
     remediate: RemediateModel | None = None
     after: AfterModel = AfterModel()
+    until: UntilModel | None = None
+    repeat: RepeatModel | None = None
+
+    @model_validator(mode="after")
+    def _belongs_to_a_containment(self) -> "OnFailModel":
+        for name in ("until", "repeat"):
+            if self.contain == "none" and getattr(self, name) is not None:
+                raise PydanticCustomError(
+                    "without_containment", f"'{name}' belongs to a 'contain': nothing is contained that could end"
+                )
+        return self
 
     @model_validator(mode="after")
     def _only_isolation_ends_by_time(self) -> "OnFailModel":
@@ -78,6 +106,7 @@ class RuleModel(Strict):
     title: Line
     why: Prose = ""
     check: Check
+    mode: Mode | None = None
     applies_if: Check | None = None
     severity: Literal["info", "low", "medium", "high", "critical"]
     on_fail: OnFailModel = OnFailModel()
@@ -116,6 +145,7 @@ class EventRuleModel(Strict):
     title: Line
     why: Prose = ""
     when: Check
+    mode: Mode | None = None
     severity: Literal["info", "low", "medium", "high", "critical"]
     on_event: OnEventModel = OnEventModel()
     fix: Prose = ""
@@ -128,6 +158,7 @@ class PolicyModel(Strict):
     policy: Id
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     title: Line
+    mode: Mode = "enforce"
     applies_to: Check | None = None
     rules: Annotated[list[RuleModel], Field(max_length=MAX_RULES)] = []
     events: Annotated[list[EventRuleModel], Field(max_length=MAX_RULES)] = []
@@ -143,6 +174,8 @@ _AT: Final[dict[str, type[Strict]]] = {
     "rules": RuleModel,
     "on_fail": OnFailModel,
     "after": AfterModel,
+    "until": UntilModel,
+    "repeat": RepeatModel,
     "events": EventRuleModel,
     "on_event": OnEventModel,
     "remediate": RemediateModel,

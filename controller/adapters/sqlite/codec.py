@@ -11,7 +11,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from controller.domain.device import Case, Device, OpenCommand, RuleState
+from controller.domain.device import Case, Device, OpenCommand, Pending, RuleState, Wait
 from controller.domain.effects import (
     CommandRecord,
     Effect,
@@ -35,6 +35,7 @@ _INFINITE: Final = "inf"  # JSON has no word for it, and a file that other tools
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 _LEVELS: Final = {level.value: level for level in Level}
 _EVIDENCE: Final = {one.value: one for one in Evidence}
+_WAITS: Final = {one.value: one for one in Wait}
 _RESULTS: Final = {result.value: result for result in Result}
 _COMMAND_STATES: Final = {state.value: state for state in CommandState}
 _NO_RULES: Final[Mapping[str, RuleState]] = MappingProxyType({})
@@ -115,6 +116,10 @@ _CASE: Final = Record(
     },
 )
 _OPEN: Final = Record(OpenCommand, from_json={"params": _pairs, "state": _COMMAND_STATES.__getitem__})
+_PENDING: Final = Record(
+    Pending,
+    from_json={"why": _WAITS.__getitem__, "level": _LEVELS.__getitem__, "causes": tuple},
+)
 _DEVICE: Final = Record(
     Device,
     leave_out=_IN_COLUMNS,
@@ -122,6 +127,7 @@ _DEVICE: Final = Record(
         "rules": lambda rules: {key: _RULE.encode(state) for key, state in rules.items()},
         "case": lambda case: None if case is None else _CASE.encode(case),
         "commands": lambda commands: [_OPEN.encode(one) for one in commands],
+        "pending": lambda pending: None if pending is None else _PENDING.encode(pending),
     },
     from_json={
         "tags": tuple,
@@ -130,6 +136,9 @@ _DEVICE: Final = Record(
         ),
         "case": lambda found: None if found is None else _CASE.decode(found),
         "commands": lambda found: tuple(map(_OPEN.decode, found)),
+        "pending": lambda found: None if found is None else _PENDING.decode(found),
+        "marks": tuple,
+        "offences": tuple,
     },
 )
 _ACCESS_RULE: Final = Record(AccessRule, from_json={"qos": tuple})
@@ -164,7 +173,12 @@ def dump(value: object) -> str:
         raise StoreError(f"cannot be kept, it is not JSON: {error}") from error
 
 
-def _read(what: str, build: Callable[[], T]) -> T:
+def read(what: str, build: Callable[[], T]) -> T:
+    """What `build` makes of a row.
+
+    Raises:
+        StoreError: it is not what this version writes.
+    """
     try:
         return build()
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
@@ -192,7 +206,7 @@ def device_row(device: Device) -> tuple[Any, ...]:
 def device_from(row: tuple[Any, ...]) -> Device:
     """The device of a row in the order of `DEVICE_COLUMNS`."""
     device_id, first_seen, last_seen, online, stale, _, report_seq, digest, reported_at, state = row
-    return _read(
+    return read(
         f"device {device_id}",
         lambda: _DEVICE.decode(
             json.loads(state),
@@ -223,7 +237,7 @@ def effect_from(effect_id: str, kind: str, body: str) -> Effect:
     record = _EFFECTS.get(kind)
     if record is None:
         raise StoreError(f"effect {effect_id} is of the unknown kind {kind!r}: written by a newer version of Cordon")
-    effect: Effect = _read(f"effect {effect_id}", lambda: record.decode(json.loads(body)))
+    effect: Effect = read(f"effect {effect_id}", lambda: record.decode(json.loads(body)))
     return effect
 
 
@@ -235,7 +249,7 @@ def command_row(command: CommandRecord) -> tuple[str, str, str, float, str]:
 
 def command_from(body: str) -> CommandRecord:
     """The command of a row."""
-    return _read("a command", lambda: _COMMAND.decode(json.loads(body)))
+    return read("a command", lambda: _COMMAND.decode(json.loads(body)))
 
 
 def dump_rules(rules: Rules) -> str:
@@ -245,7 +259,7 @@ def dump_rules(rules: Rules) -> str:
 
 def load_rules(device_id: str, found: str) -> Rules:
     """The rules again."""
-    return _read(f"the rules kept for {device_id}", lambda: tuple(map(_ACCESS_RULE.decode, json.loads(found))))
+    return read(f"the rules kept for {device_id}", lambda: tuple(map(_ACCESS_RULE.decode, json.loads(found))))
 
 
 def dump_detail(detail: dict[str, object] | None) -> str | None:
@@ -255,4 +269,4 @@ def dump_detail(detail: dict[str, object] | None) -> str | None:
 
 def load_detail(found: str | None) -> dict[str, object] | None:
     """The detail again."""
-    return None if found is None else _read("a line of the record", lambda: dict(json.loads(found)))
+    return None if found is None else read("a line of the record", lambda: dict(json.loads(found)))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
-from controller.adapters.sqlite import codec
+from controller.adapters.sqlite import codec, guards
 from controller.adapters.sqlite.chain import Line, append
 from controller.adapters.sqlite.dead import DeadBook
 from controller.adapters.sqlite.kept import user_rows
@@ -68,6 +68,7 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
         (_EFFECT, [codec.effect_row(effect) for effect in writes.effects]),
         (_DONE, [(effect_id,) for effect_id in writes.done]),
         (_COMMAND, [codec.command_row(command) for command in writes.commands]),
+        *guards.batches(writes),
         *_dead(writes.dead, book, payload_bytes),
         *user_rows(writes.users),
     )

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from controller.adapters.sqlite import chain, codec, kept, reader, schema
+from controller.adapters.sqlite import chain, codec, guards, kept, reader, schema
 from controller.adapters.sqlite.backup import copy_to
 from controller.adapters.sqlite.dead import DeadBook
 from controller.adapters.sqlite.options import StoreOptions
@@ -19,7 +19,7 @@ from controller.domain.effects import CommandRecord, Effect
 from controller.domain.users import UserCase
 from controller.ports.broker import KeptSubscription, Rules
 from controller.ports.errors import StoreError
-from controller.ports.store import Audited, DeadLetter, Store, StoreHealth, Token, Writes
+from controller.ports.store import Audited, DeadLetter, GuardBooks, Store, StoreHealth, Token, Writes
 from schemas.commands import CommandState
 
 T = TypeVar("T")
@@ -134,7 +134,8 @@ class SqliteStore(Store):
         gone = 0
         while rows := await self.write(lambda connection: chain.prune(connection, before, now, _PRUNE_ROWS)):
             gone += rows
-        return gone + await self._prune(_PRUNE_COMMANDS, now - self._options.command_days * _DAY)
+        gone += await self._prune(_PRUNE_COMMANDS, now - self._options.command_days * _DAY)
+        return gone + await self.write(partial(guards.prune, now=now))
 
     async def _prune(self, statement: str, before: float) -> int:
         gone = 0
@@ -184,6 +185,22 @@ class SqliteStore(Store):
     async def report(self, device_id: str) -> bytes | None:
         """The last full report, as the device sent it."""
         return await self._readers.run(partial(reader.report, device_id=device_id))
+
+    async def reports(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
+        """Device id and last full report in the order of ids, from the one that follows `after` on."""
+        return await self._readers.run(partial(guards.reports, after=after, limit=reader.check_limit(limit)))
+
+    async def guard_books(self) -> GuardBooks:
+        """What the guards remember, for the start."""
+        return await self._readers.run(guards.books)
+
+    async def accepted_policies(self) -> str:
+        """The version of the policies that were last put in force; empty where none were noted."""
+        return await self._readers.run(guards.accepted_policies)
+
+    async def accept_policies(self, version: str) -> None:
+        """Note the version of the policies that are in force from now on."""
+        await self.write(partial(guards.accept_policies, version=version))
 
     async def effects(self) -> Sequence[Effect]:
         """Every effect not carried out yet, oldest first."""

@@ -16,7 +16,11 @@ async def test_list(api: Api) -> None:
         "remediate": {"action": "service.disable", "params": {"name": "telnetd"}},
         "consecutive": 1,
         "grace": "0s",
+        "passing": 1,
+        "cool_down": "0s",
+        "repeat": None,
     }
+    assert telnet["mode"] == "enforce"
     assert docker["response"]["isolate_for"] == "10m"
 
 

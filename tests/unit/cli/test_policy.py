@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controller.cli.event_explanation import print_standing
-from controller.cli.explanation import response_text
+from controller.cli.explanation import follows_text, response_text
 from controller.cli.running import run_safely
 from tests.support.api import report_message
 
@@ -116,11 +116,23 @@ def test_what_cannot_be_explained(argv: list[str], capsys: pytest.CaptureFixture
         ({"contain": "isolated", "isolate_for": "1h"}, "isolated for 1h"),
         ({"contain": "restricted", "consecutive": 2, "grace": "10m"}, "restricted after 2 reports in a row and 10m"),
         ({"remediate": {"action": "rescan", "params": {}}}, "rescan"),
+        (
+            {"contain": "restricted", "passing": 3, "cool_down": "5m"},
+            "restricted until 3 that pass in a row and 5m of passing",
+        ),
+        (
+            {"contain": "restricted", "repeat": {"within": "24h", "factor": 2.0, "most": "24h"}},
+            "restricted, 2 times as long each time within 24h",
+        ),
     ],
 )
 def test_responses_in_words(changes: dict[str, Any], text: str) -> None:
-    base = {"contain": "none", "isolate_for": None, "remediate": None, "consecutive": 1, "grace": "0s"}
+    base = {
+        "contain": "none", "isolate_for": None, "remediate": None, "consecutive": 1, "grace": "0s",
+        "passing": 1, "cool_down": "0s", "repeat": None,
+    }  # fmt: skip
     assert response_text({**base, **changes}) == text
+    assert follows_text({"mode": "shadow", "response": {**base, **changes}}) == f"shadow: {text}"
 
 
 def test_a_report_in_a_file_is_tested_by_a_file(
@@ -216,7 +228,15 @@ def test_testing_an_event_needs_rules_about_events(
 
 def test_how_events_stand_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     follows = {"contain": "none", "remediate": None, "count": 1, "within": "10m", "for": "1h"}
-    one = {"rule": "p/a", "title": "A", "severity": "low", "when": "true", "response": follows, "until": "12:00"}
+    one = {
+        "rule": "p/a",
+        "title": "A",
+        "severity": "low",
+        "when": "true",
+        "mode": "enforce",
+        "response": follows,
+        "until": "12:00",
+    }
     print_standing([{**one, "result": "fail", "detail": "1 of x"}, {**one, "result": "pass", "detail": ""}])
     text = capsys.readouterr().out
     assert "2 rules about events, nothing seen for 1 of them" in text

@@ -1,0 +1,102 @@
+"""What policies would change, before they are in force: judged by the stored reports, told page by page."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
+from pydantic import Field, StringConstraints
+
+from controller.api.context import Services, ServicesDep
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, View
+from controller.api.guard import scope
+from controller.domain.policy import PolicySet
+from controller.ports.policies import PolicyError
+from controller.service.preview import kind_of, preview
+
+MAX_FILES: Final = 100
+_NDJSON: Final = "application/x-ndjson"
+router = APIRouter(tags=["policies"], responses=problems(401, 403, 413, 422, 429, 503))
+
+
+class PolicyText(Body):
+    """A policy file as its author has it; `source` is what mistakes name."""
+
+    source: Annotated[str, StringConstraints(min_length=1, max_length=500)]
+    text: str
+
+
+class Candidate(Body):
+    """These beside the policies in force, in place of those of the same name; `alone`: in place of all of them."""
+
+    files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
+    alone: bool = False
+
+
+class PreviewLine(View):
+    """One line of the answer: progress with the changes found, and last `done` with the sums."""
+
+    judged: int
+    reports: int
+    changes: tuple[dict[str, Any], ...]
+    counts: dict[str, int] = Field(default_factory=dict)
+    done: bool = False
+    stale: int = 0
+    unread: int = 0
+    limit: int = 0
+    refused: bool = False
+    version: str = ""
+
+
+@router.post(
+    "/policies/preview",
+    dependencies=[scope("policy")],
+    response_class=StreamingResponse,
+    responses={200: {"content": {_NDJSON: {}}, "description": "one `PreviewLine` in each line", "model": PreviewLine}},
+)
+async def preview_policies(services: ServicesDep, body: Candidate) -> StreamingResponse:
+    """Which devices' containment would change with their next word; nothing is kept and nothing comes into force."""
+    try:
+        candidate = services.candidate(tuple((one.source, one.text) for one in body.files), alone=body.alone)
+    except PolicyError as e:
+        raise ApiError(422, "policy_mistake", str(e)) from e
+    return StreamingResponse(_lines(services, candidate), media_type=_NDJSON)
+
+
+async def _lines(services: Services, candidate: PolicySet) -> AsyncIterator[bytes]:
+    keeper = services.keeper
+    last = PreviewLine(judged=0, reports=0, changes=(), done=True, version=candidate.files)
+    async for page in preview(keeper, services.store, candidate):
+        tally = page.tally
+        limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
+        changes = tuple(
+            {
+                "device_id": one.device_id,
+                "change": kind_of(one),
+                "before": one.before.value,
+                "after": one.after.value,
+                "causes": list(one.causes),
+                "held": one.held,
+            }
+            for one in page.changes
+        )
+        yield _line(PreviewLine(judged=tally.judged, reports=tally.reports, changes=changes))
+        last = PreviewLine(
+            judged=tally.judged,
+            reports=tally.reports,
+            changes=(),
+            done=True,
+            counts=dict(tally.counts),
+            stale=tally.stale,
+            unread=tally.unread,
+            limit=limit,
+            refused=not keeper.guards.radius.bounds.is_open and tally.contains > limit,
+            version=candidate.files,
+        )
+    yield _line(last)
+
+
+def _line(line: PreviewLine) -> bytes:
+    return json.dumps(line.model_dump(mode="json")).encode() + b"\n"

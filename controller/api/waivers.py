@@ -1,0 +1,110 @@
+"""Waivers: exceptions from a rule with an owner, a reason and an end."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import AfterValidator, Field, StringConstraints
+
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Duration, Moment, Reason, View, at
+from controller.api.guard import CallerDep, scope
+from controller.domain.durations import parse_duration
+from controller.domain.rules import MAX_EXPRESSION
+from controller.domain.waivers import Waiver
+from controller.service.waiving import NewWaiver, WaiverError
+from schemas.base import DEVICE_ID_PATTERN, MAX_NAME
+
+WaiverId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the waiver")]
+RuleKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}/([a-z0-9][a-z0-9._-]{0,63}|\*)$")]
+Owner = Annotated[str, StringConstraints(max_length=MAX_NAME, pattern=r"^[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$")]
+router = APIRouter(prefix="/waivers", tags=["waivers"], responses=problems(401, 403, 422, 429, 503))
+
+
+def _some(value: str) -> str:
+    if parse_duration(value) == 0:
+        raise ValueError("a waiver lasts longer than nothing")
+    return value
+
+
+class NewWaiverBody(Body):
+    """The rule (`policy/rule`, or `policy/*`), who answers for it, why, for how long, and one of the next three."""
+
+    rule: RuleKey
+    owner: Owner
+    reason: Reason
+    duration: Annotated[Duration, AfterValidator(_some), Field(alias="for", description="1h, 14d; at most 366d")]
+    device: Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)] | None = None
+    tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")] | None = None
+    expression: Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION)] | None = None
+
+
+class WaiverView(View):
+    """A waiver; one of `device`, `tag` and `expression` is not empty."""
+
+    waiver_id: str
+    rule: str
+    device: str
+    tag: str
+    expression: str
+    owner: str
+    reason: str
+    granted_by: str
+    granted_at: Moment
+    expires_at: Moment
+
+    @classmethod
+    def of(cls, waiver: Waiver) -> "WaiverView":
+        """The waiver as it is kept."""
+        return cls(
+            waiver_id=waiver.waiver_id,
+            rule=waiver.rule,
+            device=waiver.device,
+            tag=waiver.tag,
+            expression=waiver.expression,
+            owner=waiver.owner,
+            reason=waiver.reason,
+            granted_by=waiver.granted_by,
+            granted_at=at(waiver.granted_at),
+            expires_at=at(waiver.expires_at),
+        )
+
+
+class WaiverList(View):
+    items: tuple[WaiverView, ...]
+
+
+@router.get("", dependencies=[scope("read")])
+async def list_waivers(services: ServicesDep) -> WaiverList:
+    """Waivers in force, the next to end first; those that are over are in the record."""
+    return WaiverList(items=tuple(map(WaiverView.of, services.waiving.all())))
+
+
+@router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)])
+async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
+    """Put a waiver in force. A device that it covers goes on failing the rule, and nothing follows from that."""
+    new = NewWaiver(
+        body.rule,
+        body.owner,
+        body.reason,
+        caller,
+        parse_duration(body.duration),
+        body.device or "",
+        body.tag or "",
+        body.expression or "",
+    )
+    try:
+        return WaiverView.of(await services.waiving.add(new))
+    except WaiverError as e:
+        raise ApiError(422, "waiver_mistake", str(e)) from e
+
+
+@router.delete(
+    "/{waiver_id}", status_code=204, dependencies=[scope("policy"), Depends(writable)], responses=problems(404)
+)
+async def revoke_waiver(services: ServicesDep, caller: CallerDep, waiver_id: WaiverId) -> None:
+    """End a waiver before its time: what it covered is acted on at once."""
+    try:
+        await services.waiving.revoke(waiver_id, caller)
+    except KeyError as e:
+        raise ApiError(404, "waiver_unknown", f"there is no waiver {waiver_id} in force") from e

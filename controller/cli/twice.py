@@ -1,0 +1,34 @@
+"""Asks twice before a protected device is contained."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import typer
+
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import note, safe
+
+PROTECTED: Final = "device_protected"  # the API's word
+_WORD: Final = "contain"
+
+
+def asking_twice(call: Callable[[bool], Any], even_protected: bool) -> Any:
+    """The answer of `call`, made again with `True` where a device is protected and a person says so twice.
+
+    Raises:
+        CliError: nobody is there to be asked, or they did not mean it.
+    """
+    try:
+        return call(even_protected)
+    except CliError as e:
+        if e.reason != PROTECTED or even_protected:
+            raise
+        if not sys.stdin.isatty():
+            raise CliError(f"{e}; give --even-protected", ExitCode.FAILED) from e
+        note(safe(str(e)))
+        if not typer.confirm("Contain a protected device?", err=True):
+            raise CliError("nothing was contained") from e
+        if typer.prompt(f"Really? Write '{_WORD}'", err=True).strip() != _WORD:
+            raise CliError("nothing was contained") from e
+    return call(True)
