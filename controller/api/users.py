@@ -8,10 +8,10 @@ from pydantic import Field
 
 from controller.api.containment import PlanView, ReceiptView, StageView, read_receipt
 from controller.api.context import Services, ServicesDep, writable
+from controller.api.decisions import Decision
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, Reason, UserName, View, at, moment
 from controller.api.guard import CallerDep, scope
-from controller.api.quarantine import Decision
 from controller.domain.containment_plan import Goal, IdentityKind
 from controller.domain.durations import parse_duration
 from controller.domain.events import OperatorContained, OperatorReleased

@@ -14,7 +14,7 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.guard import EvenProtected, second_person
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
 from controller.cli.twice import asking_twice
-from controller.cli.users import Certificate, MaxSessions, Username, who
+from controller.cli.users import Certificate, MaxSessions, OptionalDevice, Username, who
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
@@ -103,7 +103,7 @@ def restrict(
     wait: Wait = True,
     output: Output = Format.TABLE,
 ) -> None:
-    """Leave devices, or every session of a user, their own Cordon branch and nothing else: they can still be repaired."""
+    """Leave devices, or every session of a user, their own Cordon branch alone: they can still be repaired."""
     chosen = Chosen(tuple(devices or ()), tag, device_class, even_protected)
     if named := chosen.user(username, certificate):
         if kick or duration is not None:

@@ -95,6 +95,14 @@ def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: st
     return Incoming(topic, json.dumps(report).encode(), 1, retain=False, dup=False, ticket=seq, received_at=0.0)
 
 
+async def _guards(one: World, by_hand: ByHand, protected_if: str | None) -> tuple[Guarding, Waiving]:
+    guarding, waiving = Guarding(one.keeper, by_hand, lambda _event, _fields: None), Waiving(one.keeper, protected_if)
+    books = await one.store.guard_books()
+    guarding.load(books)
+    waiving.load(books)
+    return guarding, waiving
+
+
 @contextlib.asynccontextmanager
 async def api(
     path: Path,
@@ -118,13 +126,7 @@ async def api(
             return fresh
 
         users = MemoryUsers(one.clock.at)
-        guarding, waiving = (
-            Guarding(one.keeper, by_hand, lambda _event, _fields: None),
-            Waiving(one.keeper, protected_if),
-        )
-        books = await one.store.guard_books()
-        guarding.load(books)
-        waiving.load(books)
+        guarding, waiving = await _guards(one, by_hand, protected_if)
         services = Services(
             keeper=one.keeper,
             store=one.store,
