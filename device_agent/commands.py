@@ -9,9 +9,10 @@ from typing import Final, Protocol
 
 from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError, Guarded, LongRunning, Verified
 from device_agent.clock import Clock
-from device_agent.domain.guard import Accepted, Forged, Guard, Known, Refused
+from device_agent.domain.judgement import Accepted, Forged, Judge, Known, Refused
 from device_agent.journal import Entry, Journal
-from device_agent.updates.failure import StoppedError
+from device_agent.late import LateActions
+from device_agent.updates.stopped import StoppedError
 from schemas.base import MAX_TEXT, clean_text
 from schemas.commands import CommandResult, CommandState
 from schemas.topics import Up
@@ -34,7 +35,7 @@ class Commands:
 
     def __init__(
         self,
-        guard: Guard,
+        guard: Judge,
         actions: Mapping[str, Action],
         journal: Journal,
         publish: Publish,
@@ -55,11 +56,13 @@ class Commands:
         self._waiting: dict[bool, queue.Queue[Entry | None]] = {
             is_long: queue.Queue(MAX_WAITING + 1) for is_long in (False, True)
         }
-        has_long = any(isinstance(action, LongRunning) for action in actions.values())
+        # Those that take long are there from the start: nothing else has to be made to know them.
+        known = actions.at_once if isinstance(actions, LateActions) else actions
+        self._long = {name: action for name, action in known.items() if isinstance(action, LongRunning)}
         self._threads = {
             is_long: threading.Thread(target=self._run, args=(is_long,), name=name, daemon=True)
             for is_long, name in ((False, "commands"), (True, "updates"))
-            if has_long or not is_long
+            if self._long or not is_long
         }
 
     def start(self) -> None:
@@ -108,7 +111,7 @@ class Commands:
             self._tell(entry.result)
 
     def _is_long(self, action: str) -> bool:
-        return isinstance(self._actions.get(action), LongRunning)
+        return action in self._long
 
     def _lane(self, action: str) -> queue.Queue[Entry | None]:
         return self._waiting[self._is_long(action)]
@@ -116,9 +119,8 @@ class Commands:
     def _run(self, is_long: bool) -> None:
         try:
             unfinished = [e for e in self._journal.unfinished() if self._is_long(e.command.action) is is_long]
-            for action in self._actions.values() if is_long else ():
-                if isinstance(action, LongRunning):
-                    action.settle(frozenset(entry.command.command_id for entry in unfinished))
+            for action in self._long.values() if is_long else ():
+                action.settle(frozenset(entry.command.command_id for entry in unfinished))
             for entry in unfinished:
                 self._finish(entry, self._resume(entry))
             while (taken := self._waiting[is_long].get()) is not None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from device_agent import __version__
 from device_agent.collectors.base import Collector
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 # Programs that make a section richer, or possible at all, beside what is read from files.

@@ -5,10 +5,12 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.errors import AgentError, ExitCode
-from schemas.commands import ParamValue
+
+if TYPE_CHECKING:
+    from schemas.commands import ParamValue
 
 
 class DoneBadlyError(AgentError):
@@ -74,7 +76,7 @@ def do(arguments: argparse.Namespace) -> None:
     _print({**plan.was, **verified.now})
 
 
-def parse_params(texts: list[str]) -> dict[str, ParamValue]:
+def parse_params(texts: list[str]) -> "dict[str, ParamValue]":
     """`key=value` as parameters; whole numbers, true and false become what they say.
 
     Raises:

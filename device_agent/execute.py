@@ -3,11 +3,12 @@
 import os
 import selectors
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 from schemas.base import clean_text
 
@@ -42,8 +43,9 @@ def run(
     ok: frozenset[int] = frozenset({0}),
     max_bytes: int = MAX_OUTPUT_BYTES,
     cancelled: threading.Event | None = None,
+    stdin: bytes = b"",
 ) -> Done:
-    """Run `argv` without a shell, with an empty standard input and the C locale.
+    """Run `argv` without a shell, with the C locale.
 
     Args:
         argv: the program, found on PATH, and its arguments.
@@ -52,20 +54,24 @@ def run(
         ok: exit statuses that are no error.
         max_bytes: it is killed when it writes more to standard output.
         cancelled: it is killed within a second when this is set.
+        stdin: all that it can read from its standard input.
 
     Raises:
         ExecuteError: it is missing, too slow, too talkative, or ended with another status.
     """
     name = argv[0].rsplit("/", 1)[-1]
     try:
-        with subprocess.Popen(
-            list(argv),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=_environment(environment),
-            start_new_session=True,
-        ) as process:
+        with (
+            _input(stdin) as source,
+            subprocess.Popen(
+                list(argv),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=_environment(environment),
+                start_new_session=True,
+            ) as process,
+        ):
             out, err = _read(process, name, seconds, max_bytes, cancelled)
             status = process.wait()
     except FileNotFoundError as e:
@@ -79,6 +85,19 @@ def run(
             clean_text(f"{name} ended with status {status}: {words[-1] if words else 'no output'}", _ERROR_TEXT)
         )
     return done
+
+
+def own_path() -> dict[str, str]:
+    """The environment for a program of this agent's own: it is found where this very one was loaded from."""
+    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+
+def _input(content: bytes) -> IO[bytes]:
+    # A file in memory and no pipe: nobody has to write while the program's answers are read.
+    source = os.fdopen(os.memfd_create("stdin"), "w+b")
+    source.write(content)
+    source.seek(0)
+    return source
 
 
 def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:

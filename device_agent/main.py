@@ -95,7 +95,8 @@ def _report(arguments: argparse.Namespace) -> None:
 
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.collectors.scan import Scanner
-    from device_agent.domain.report import findings_of, full_report
+    from device_agent.domain.findings import findings_of, fit
+    from device_agent.domain.report import full_report
     from device_agent.runtime import sender_of
     from device_agent.settings import default_device_id, load
     from device_agent.system import System
@@ -104,7 +105,7 @@ def _report(arguments: argparse.Namespace) -> None:
     device_id = settings.device_id if settings else default_device_id()
     collectors = collectors_for(settings) if settings else COLLECTORS
     findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
-    payload = full_report(sender_of(device_id), 0, datetime.now(UTC), findings)
+    payload = full_report(sender_of(device_id), 0, datetime.now(UTC), fit(findings))
     sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
 
 

@@ -12,7 +12,7 @@ from device_agent.clock import Clock
 from device_agent.commands import Publish
 from device_agent.domain.delta import Base, base_of, delta_of
 from device_agent.domain.outbox import Outbox, Owed
-from device_agent.domain.report import Findings, Sender, full_report, heartbeat
+from device_agent.domain.report import Found, Sender, full_report, heartbeat
 from device_agent.journal import Journal
 from device_agent.settings import ReportSettings
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
@@ -47,7 +47,7 @@ class Reporter:
         self._mutex = threading.RLock()
         self.wake = threading.Event()  # set when `tick` may have something to do earlier than it said
         self._outbox: Outbox = journal.outbox()
-        self._findings: Findings | None = None
+        self._findings: Found | None = None
         self._told_digest: str | None = None  # of the newest full report that was not rejected
         self._accepted_digest: str | None = None
         # What a delta may refer to: the last report with a receipt, and those that wait for theirs, by number.
@@ -68,7 +68,7 @@ class Reporter:
         self._refused: tuple[int, str] = (0, "")
         self._refused_told_at = float("-inf")
 
-    def found(self, findings: Findings, *, force: bool) -> None:
+    def found(self, findings: Found, *, force: bool) -> None:
         """A scan is done; a full report goes out when it found something new, or with `force`."""
         with self._mutex:
             self._findings = findings

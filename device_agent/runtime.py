@@ -1,57 +1,42 @@
 """Ties the agent together: a thread to look, one to tell, one to keep the connection, one to do commands."""
 
-import gc
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from device_agent import __version__
-from device_agent.actions.base import Action
-from device_agent.actions.integrity import Rebaseline
-from device_agent.actions.registry import actions as all_actions
-from device_agent.actions.update import GoBackUpdate, InstallUpdate
+from device_agent.assembly import ScansHere, actions_of, eyes_of, guard_of
+from device_agent.boot import boot_id
 from device_agent.clock import Clock
-from device_agent.collectors.base import Collector
-from device_agent.collectors.integrity import Integrity
-from device_agent.collectors.registry import EVERY, collectors_for
-from device_agent.collectors.scan import Scanner
 from device_agent.commands import Commands
-from device_agent.domain.guard import Guard
-from device_agent.domain.report import Sender, findings_of
+from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
+from device_agent.late import LateJudge
 from device_agent.link import Goodbye, Link
+from device_agent.memory import give_back, keep_small
 from device_agent.notify import Notifier
 from device_agent.reporter import Reporter
+from device_agent.scanning import Scans
 from device_agent.settings import Settings, read_secret
 from device_agent.system import System
 from device_agent.tool_runs import ToolRuns
-from device_agent.updater import Updater
-from device_agent.updates.assembly import updater_of
 from schemas.events import Status
-from schemas.signing import parse_public_key
 from schemas.topics import Down
-from schemas.updates import GO_BACK, INSTALL
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+if TYPE_CHECKING:
+    from device_agent.actions.base import Action
+    from device_agent.collectors.base import Collector
+
 _STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
 _TICK_SECONDS: Final = 1.0  # between two looks whether to reload, and signs of life
 _log = logging.getLogger(__name__)
-
-
-def boot_id() -> str:
-    """The kernel's name for this boot; empty where it has none."""
-    try:
-        return _BOOT_ID.read_text().strip()[:64]
-    except OSError:
-        return ""
 
 
 def sender_of(device_id: str) -> Sender:
@@ -74,9 +59,8 @@ class Agent:
         self,
         settings: Settings,
         clock: Clock,
-        system: System,
-        collectors: Mapping[str, Collector],
-        actions: Mapping[str, Action],
+        scans: Scans,
+        actions: "Mapping[str, Action]",
         *,
         watch: IntrusionWatch | None = None,
         runs: ToolRuns | None = None,
@@ -94,7 +78,7 @@ class Agent:
         self._sender = sender = sender_of(settings.device_id)
         # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
-        self._scanner = Scanner(system, collectors, every=EVERY)
+        self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
         try:
@@ -103,9 +87,8 @@ class Agent:
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         self._reporter = Reporter(sender, settings.report, self._journal, self._link.publish, clock)
-        keys = [parse_public_key(text) for text in settings.commands.controller_keys]
         self._commands = Commands(
-            Guard.of(settings.device_id, keys, settings.commands.allow),
+            LateJudge(lambda: guard_of(settings)),
             actions,
             self._journal,
             self._link.publish,
@@ -137,6 +120,7 @@ class Agent:
         self._reporter.wake.set()
         if self._runs is not None:
             self._runs.stop()
+        self._scans.stop()
         self._commands.stop(_STOP_SECONDS)
         self._link.stop()
         deadline = time.monotonic() + _STOP_SECONDS
@@ -172,23 +156,14 @@ class Agent:
             self._scan_wanted.clear()
             force, self._force = self._force, False
             nonce = self._reporter.nonce  # what is found from here on is news to whoever sent it
-            findings = replace(findings_of(self._scanner.scan(is_fresh=force)), answers=nonce)
+            found = replace(self._scans.scan(is_fresh=force), answers=nonce)
             if self._stopping.is_set():
                 return  # the journal may belong to another by now
-            self._reporter.found(findings, force=force)
+            self._reporter.found(found, force=force)
             if is_first:
-                self._give_back_memory()
+                give_back()
                 is_first = False
             self._scan_wanted.wait(self._settings.report.scan_every)
-
-    def _give_back_memory(self) -> None:
-        """Return to the system what start-up and the first scan needed; a tenth of the whole, where glibc offers it."""
-        import ctypes  # once
-
-        gc.collect()
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
 
     def _report_loop(self) -> None:
         while not self._stopping.is_set():
@@ -235,8 +210,8 @@ def run(
     system: System,
     stop: threading.Event,
     *,
-    collectors: Mapping[str, Collector] | None = None,
-    actions: Mapping[str, Action] | None = None,
+    collectors: "Mapping[str, Collector] | None" = None,
+    actions: "Mapping[str, Action] | None" = None,
     reload: Reload | None = None,
 ) -> None:
     """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
@@ -246,6 +221,7 @@ def run(
     Raises:
         AgentError: it cannot start, or one of its threads broke.
     """
+    keep_small()
     broken: list[str] = []
 
     def hook(args: threading.ExceptHookArgs) -> None:
@@ -277,28 +253,16 @@ def run(
 def _assemble(
     settings: Settings,
     system: System,
-    collectors: Mapping[str, Collector] | None,
-    actions: Mapping[str, Action] | None,
+    collectors: "Mapping[str, Collector] | None",
+    actions: "Mapping[str, Action] | None",
 ) -> Agent:
-    clock = Clock()
-    state_dir = settings.agent.state_dir
-    integrity = Integrity(settings.integrity, state_dir, is_keeper=True)
-    stopping = threading.Event()
-    updater = updater_of(settings, system, clock, boot_id(), stopping)
+    clock, stopping = Clock(), threading.Event()
     if actions is None:
-        rebaseline = Rebaseline(integrity, system)
-        actions = {**all_actions(system), "integrity.rebaseline": rebaseline, **update_actions(updater)}
+        actions = actions_of(settings, system, clock, stopping)
     if collectors is not None:
-        return Agent(settings, clock, system, collectors, actions, stopping=stopping)
-    runs = ToolRuns(settings.tools, state_dir)
-    collectors = collectors_for(settings, runs=runs, integrity=integrity, updater=updater)
-    watch = IntrusionWatch(settings.intrusion, state_dir, system, settings.device_id, clock)
-    return Agent(settings, clock, system, collectors, actions, watch=watch, runs=runs, stopping=stopping)
-
-
-def update_actions(updater: Updater | None) -> dict[str, Action]:
-    """What an updater can be ordered to do."""
-    return {} if updater is None else {INSTALL: InstallUpdate(updater), GO_BACK: GoBackUpdate(updater)}
+        return Agent(settings, clock, ScansHere(system, collectors), actions, stopping=stopping)
+    scans, watch, runs = eyes_of(settings, system, clock)
+    return Agent(settings, clock, scans, actions, watch=watch, runs=runs, stopping=stopping)
 
 
 def _serve(agent: Agent, stop: threading.Event, reload: Reload | None, notifier: Notifier) -> Settings | None:
@@ -323,8 +287,8 @@ def _renewed(
     fresh: Settings,
     old: Settings,
     system: System,
-    collectors: Mapping[str, Collector] | None,
-    actions: Mapping[str, Action] | None,
+    collectors: "Mapping[str, Collector] | None",
+    actions: "Mapping[str, Action] | None",
 ) -> tuple[Agent, Settings]:
     try:
         return _assemble(fresh, system, collectors, actions), fresh

@@ -1,21 +1,33 @@
 """The agent's configuration: one TOML file, read once, every error naming file and key."""
 
+import json
 import os
 import re
 import socket
 import stat
+import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from device_agent.errors import SettingsError
+from device_agent.execute import ExecuteError, own_path, run
 from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
 from schemas.commands import ActionName
-from schemas.signing import parse_public_key
+from schemas.key_text import raw_key
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
 _MAX_CONFIG_BYTES: Final = 256 * 1024
@@ -80,11 +92,16 @@ def _is_server(text: str) -> str:
 
 
 def _is_key(text: str) -> str:
-    parse_public_key(text)
+    raw_key(text)
     return text
 
 
-_Duration = Annotated[float, BeforeValidator(parse_duration)]  # seconds
+def duration_text(seconds: float) -> str:
+    """What `parse_duration` reads."""
+    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
+
+
+_Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(duration_text, when_used="json")]
 
 
 class _Part(BaseModel):
@@ -313,15 +330,14 @@ def _check_files(config: Path, settings: Settings) -> None:
 
 
 def _check_name(config: Path, certificate: Path, device_id: str) -> None:
-    from cryptography import x509  # only with a certificate
-
+    # In a process of its own: the library that reads certificates would stay in memory, for this one question.
     try:
-        names = x509.load_pem_x509_certificate(certificate.read_bytes()).subject.get_attributes_for_oid(
-            x509.NameOID.COMMON_NAME
+        done = run(
+            [sys.executable, "-P", "-m", "device_agent.certificate_name", str(certificate)], environment=own_path()
         )
-    except ValueError as e:
-        raise SettingsError(f"{config}: mqtt.certificate: {certificate} is not a PEM certificate") from e
-    found = [str(name.value) for name in names]
+        found = json.loads(done.out)
+    except (ExecuteError, ValueError) as e:
+        raise SettingsError(f"{config}: mqtt.certificate: {certificate} is not a PEM certificate: {e}") from e
     if found != [device_id]:
         raise SettingsError(
             f"{config}: device_id is {device_id!r}, but the common name of {certificate} is "

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,17 +41,37 @@ class Places:
         return self.folder / "openscap-results.xml"
 
 
-class ToolRuns:
+class ToolWords:
+    """What a scan may know of the runs, told by the process that starts them."""
+
+    def __init__(self, places: Places, told: Mapping[str, str]) -> None:
+        self.places = places
+        self._told = told
+
+    def told(self, tool: str) -> str:
+        """What to say of a tool whose result is missing."""
+        return self._told.get(tool, "")
+
+    def consider(self, tool: str, system: System) -> None:
+        """Somebody else does."""
+
+
+class ToolRuns(ToolWords):
     """Starts each allowed tool when its time has come; one run of each at a time, `stop` ends them."""
 
     def __init__(self, settings: ToolSettings, state_dir: Path) -> None:
-        self.places = Places(state_dir / _FOLDER)
+        super().__init__(self.places_in(state_dir), {})
         self._settings = settings
         self._stopping = threading.Event()
         self._mutex = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
         self._failed_at: dict[str, float] = {}
         self._trouble: dict[str, str] = {}
+
+    @staticmethod
+    def places_in(state_dir: Path) -> Places:
+        """Where an agent with this state folder leaves results."""
+        return Places(state_dir / _FOLDER)
 
     def stop(self) -> None:
         """End what runs, soon."""

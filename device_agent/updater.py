@@ -16,11 +16,12 @@ from device_agent.execute import ExecuteError, run
 from device_agent.system import System
 from device_agent.updates import requirements
 from device_agent.updates.consent import Consent
-from device_agent.updates.failure import StoppedError, UpdateError, end_of
+from device_agent.updates.failure import UpdateError, end_of
 from device_agent.updates.health import look, wait_until_healthy
 from device_agent.updates.installers.base import Artifact, Installer
 from device_agent.updates.ledger import Ledger, Tell
 from device_agent.updates.records import Record, Records, Release, Transaction
+from device_agent.updates.stopped import StoppedError
 from device_agent.updates.trust import Trust
 from schemas.base import clean_text
 from schemas.updates import Install, Progress, RefusalCode, Restart, Rollback, UpdatePhase, UpdateTarget

@@ -14,10 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, StringConstraints, ValidationError
 
 from schemas.base import MAX_COMMAND_BYTES, StrictWire
+from schemas.key_text import KEY_PREFIX, raw_key
 
 MAX_SIGNATURES: Final = 4
-_KEY_PREFIX: Final = "ed25519:"
-_KEY_BYTES: Final = 32
 _Base64 = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
@@ -40,7 +39,7 @@ class Envelope(StrictWire):
 
 def public_key_text(key: Ed25519PublicKey) -> str:
     """How a public key is written in configuration: `ed25519:` and 32 bytes in base64."""
-    return _KEY_PREFIX + base64.b64encode(key.public_bytes_raw()).decode()
+    return KEY_PREFIX + base64.b64encode(key.public_bytes_raw()).decode()
 
 
 def parse_public_key(text: str) -> Ed25519PublicKey:
@@ -49,15 +48,7 @@ def parse_public_key(text: str) -> Ed25519PublicKey:
     Raises:
         ValueError: another kind of key, or not 32 bytes of base64.
     """
-    if not text.startswith(_KEY_PREFIX):
-        raise ValueError(f"a controller key starts with {_KEY_PREFIX!r}")
-    try:
-        raw = base64.b64decode(text[len(_KEY_PREFIX) :], validate=True)
-    except binascii.Error as e:
-        raise ValueError("a controller key is base64 after its prefix") from e
-    if len(raw) != _KEY_BYTES:
-        raise ValueError(f"an ed25519 key has {_KEY_BYTES} bytes, this one has {len(raw)}")
-    return Ed25519PublicKey.from_public_bytes(raw)
+    return Ed25519PublicKey.from_public_bytes(raw_key(text))
 
 
 def key_id(key: Ed25519PublicKey) -> str:

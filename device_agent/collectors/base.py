@@ -1,7 +1,7 @@
 """What a collector is: one source of facts, which returns its section or says why it cannot."""
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from device_agent.system import System
 
@@ -29,6 +29,19 @@ class Collector(Protocol):
 
     def __call__(self, system: System, /) -> Section:
         """JSON-ready section with its lists uncut and in a stable order; nothing that changes by itself."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A collector that needs to know what it found before; each scan may be another process."""
+
+    def remembered(self) -> object:
+        """Everything it has to know next time: plain values and dataclasses of this package."""
+        ...
+
+    def recall(self, memory: Any, /) -> None:
+        """Go on from what `remembered` gave."""
         ...
 
 

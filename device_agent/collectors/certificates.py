@@ -67,6 +67,18 @@ class CertificateCollector:
         self._clock = clock
         self._lists: Lists | None = None
 
+    def remembered(self) -> object:
+        """The lists that were fetched."""
+        return None if self._lists is None else self._lists.fetched
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
+        if memory is not None:
+            from device_agent.collectors.revocation import Lists
+
+            self._lists = Lists(self._wanted.crl, self._wanted.crl_urls)
+            self._lists.fetched = memory
+
     def __call__(self, system: System) -> Section:
         """The `certificates` section; revocation by what the settings allow, and else `notchecked`."""
         wanted = self._wanted

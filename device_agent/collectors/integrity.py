@@ -1,8 +1,10 @@
 """Watched files compared with their baseline: what changed, and when that was noticed."""
 
+import fcntl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +37,7 @@ USUAL: Final = (
 )
 FILE: Final = "integrity.json"
 BEFORE: Final = "integrity.before.json"
+LOCK: Final = "integrity.lock"
 READ_ALL_SECONDS: Final = 86_400.0  # contents are read again after this time, whatever the metadata says
 _MIB: Final = 1024 * 1024
 
@@ -57,7 +60,7 @@ class Integrity:
 
     def __call__(self, system: System) -> Section:
         """The `integrity` section; an earlier one while it is not yet time to look again."""
-        with self._mutex:
+        with self._mutex, self._alone():
             now = self._now()
             if self._last is not None and 0 <= now - self._last[0] < self._settings.every:
                 return self._last[1]
@@ -77,7 +80,7 @@ class Integrity:
         Raises:
             OSError: the baseline cannot be written.
         """
-        with self._mutex:
+        with self._mutex, self._alone():
             if self._path.exists():
                 self._before.write_bytes(self._path.read_bytes())
                 self._before.chmod(0o600)
@@ -86,12 +89,31 @@ class Integrity:
 
     def restore(self) -> bool:
         """Take the baseline before the last `rebaseline` again; whether there was one."""
-        with self._mutex:
+        with self._mutex, self._alone():
             self._last = None
             if not self._before.exists():
                 return False
             self._before.replace(self._path)
             return True
+
+    def remembered(self) -> object:
+        """The section, and when it was found."""
+        return self._last
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
+        self._last = memory
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Scans and commands are processes of their own: a baseline that one takes must not be lost by the other."""
+        folder = self._path.parent
+        if not self._is_keeper or not folder.is_dir():
+            yield
+            return
+        with (folder / LOCK).open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def _take(self, system: System, now: float) -> Baseline:
         seen = self._look(system, {})

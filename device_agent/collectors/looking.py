@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from device_agent.collectors.base import CannotTellError
 from device_agent.execute import ExecuteError
@@ -114,6 +114,14 @@ class Changes:
         self._known: frozenset[str] | None = None
         self._change: tuple[list[str], list[str]] = ([], [])
         self._at = 0.0
+
+    def remembered(self) -> object:
+        """What was there, and the last change."""
+        return self._known, self._change, self._at
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
+        self._known, self._change, self._at = memory
 
     def seen(self, now: Sequence[str]) -> tuple[list[str], list[str]]:
         """Take what is there now; what came and what went, both sorted."""

@@ -10,7 +10,7 @@ from device_agent.collectors.base import CannotTellError, NoMeaningError, Sectio
 from device_agent.lynis_report import MAX_LINE_BYTES, LynisReport, parse
 from device_agent.settings import ToolSettings
 from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
+from device_agent.tool_runs import ToolWords
 
 MAX_REPORT_BYTES: Final = 8 * 1024 * 1024
 MAX_MESSAGE: Final = 240  # characters of a finding
@@ -30,7 +30,7 @@ _MAX_DAYS: Final = 36_500
 class Lynis:
     """The collector of the `lynis` section."""
 
-    def __init__(self, settings: ToolSettings, runs: ToolRuns | None = None) -> None:
+    def __init__(self, settings: ToolSettings, runs: ToolWords | None = None) -> None:
         """`runs` is given where the agent keeps running and may run the tool itself."""
         self._settings = settings
         self._runs = runs

@@ -10,7 +10,7 @@ from device_agent.collectors.base import CannotTellError, NoMeaningError, Sectio
 from device_agent.collectors.lynis import age_days
 from device_agent.settings import ToolSettings
 from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
+from device_agent.tool_runs import ToolWords
 from device_agent.xccdf import RESULTS, SEVERITIES, Found, Scan, parse
 from schemas.base import MAX_NAME
 from schemas.sections.tools import MAX_XCCDF_SCANS
@@ -51,11 +51,19 @@ class _Parsed:
 class Openscap:
     """The collector of the `openscap` section."""
 
-    def __init__(self, settings: ToolSettings, runs: ToolRuns | None = None) -> None:
+    def __init__(self, settings: ToolSettings, runs: ToolWords | None = None) -> None:
         """`runs` is given where the agent keeps running and may run the tool itself."""
         self._settings = settings
         self._runs = runs
         self._known: dict[tuple[str, int, int], _Parsed] = {}
+
+    def remembered(self) -> object:
+        """What was read of each file, by its state."""
+        return self._known
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
+        self._known = memory
 
     def __call__(self, system: System) -> Section:
         """The `openscap` section."""

@@ -1,13 +1,14 @@
 """Which updates wait, as apt, dnf, apk and opkg themselves say it; which of them are for security, where they tell."""
 
 import re
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from device_agent.apt import apt_get, lists_refreshed_at, upgrades
+from device_agent.apt import Upgrade, apt_get, apt_list, listed, lists_refreshed_at, upgrades
 from device_agent.collectors.base import CannotTellError
 from device_agent.execute import run
 from device_agent.system import System
@@ -61,7 +62,7 @@ def pending(system: System, scheme: str, installed: Mapping[str, str]) -> Pendin
         ExecuteError: the manager failed.
     """
     if scheme == "deb":
-        found = upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).out)
+        found = _apt(system)
         every = {Waiting(one.name, one.old, one.new) for one in found}
         security = {Waiting(one.name, one.old, one.new) for one in found if one.is_security}
         return Pending(tuple(sorted(every)), tuple(sorted(security)), reason="apt does not keep the age of an update")
@@ -74,6 +75,12 @@ def pending(system: System, scheme: str, installed: Mapping[str, str]) -> Pendin
         return Pending(every_apk, None, reason="apk does not tell security updates from others")
     every_opkg = opkg_upgrades(run(["opkg", "list-upgradable"], seconds=_SECONDS).out)
     return Pending(every_opkg, None, reason="opkg does not tell security updates from others")
+
+
+def _apt(system: System) -> tuple[Upgrade, ...]:
+    if shutil.which("apt"):
+        return listed(run(apt_list(system), seconds=_SECONDS).out)
+    return upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).out)
 
 
 def _refreshed_at(system: System, scheme: str) -> float | None:

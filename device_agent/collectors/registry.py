@@ -26,7 +26,7 @@ from device_agent.collectors.lynis import Lynis
 from device_agent.collectors.openscap import Openscap
 from device_agent.collectors.software import Software
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
-from device_agent.tool_runs import ToolRuns
+from device_agent.tool_runs import ToolWords
 from device_agent.updater import Updater
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
@@ -59,7 +59,7 @@ EVERY: Final[Mapping[str, float]] = {"sources": 900.0, "keys": 900.0, "certifica
 def collectors_for(
     settings: Settings,
     *,
-    runs: ToolRuns | None = None,
+    runs: ToolWords | None = None,
     integrity: Integrity | None = None,
     updater: Updater | None = None,
 ) -> Mapping[str, Collector]:

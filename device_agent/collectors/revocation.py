@@ -64,6 +64,15 @@ class Lists:
         self._fetched: dict[str, bytes] = {}
         self._fetched_at: datetime | None = None
 
+    @property
+    def fetched(self) -> tuple[dict[str, bytes], datetime | None]:
+        """Lists by address, and when they were fetched."""
+        return self._fetched, self._fetched_at
+
+    @fetched.setter
+    def fetched(self, value: tuple[dict[str, bytes], datetime | None]) -> None:
+        self._fetched, self._fetched_at = value
+
     def load(self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: Gaps) -> Checked:
         """Every list, judged; what cannot be read or fetched goes to `gaps`."""
         own = Gaps()

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from device_agent.collectors.base import (
     NOT_APPLICABLE,
@@ -12,6 +12,7 @@ from device_agent.collectors.base import (
     CannotTellError,
     Collector,
     NoMeaningError,
+    Remembers,
     Section,
     unavailable,
 )
@@ -46,6 +47,18 @@ class Scanner:
         self._every = dict(every or {})
         self._held: dict[str, tuple[float, Section]] = {}
         self._hanging: dict[str, threading.Thread] = {}
+
+    def remembered(self) -> dict[str, Any]:
+        """What the collectors have to know next time, and what holds from before, for the next process that scans."""
+        minds = {name: one.remembered() for name, one in self._collectors.items() if isinstance(one, Remembers)}
+        return {"held": self._held, "collectors": minds}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._held = memory["held"]
+        for name, one in self._collectors.items():
+            if isinstance(one, Remembers) and name in memory["collectors"]:
+                one.recall(memory["collectors"][name])
 
     def scan(self, *, is_fresh: bool = False) -> dict[str, Section]:
         """Every section, found or not; takes at most a little more than one collector may take.

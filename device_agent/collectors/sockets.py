@@ -80,6 +80,8 @@ class WatchedSockets:
 
     def __init__(self) -> None:
         self._changes = Changes()
+        self.remembered = self._changes.remembered
+        self.recall = self._changes.recall
 
     def __call__(self, system: System) -> Section:
         """As `collect`."""

@@ -49,6 +49,14 @@ class UpdatesCollector:
         self._clock = clock
         self._asked: tuple[tuple[object, ...], float, Pending] | None = None
 
+    def remembered(self) -> object:
+        """What the manager said, and of what state of its files."""
+        return self._asked
+
+    def recall(self, memory: Any) -> None:
+        """Go on from there."""
+        self._asked = memory
+
     def __call__(self, system: System) -> Section:
         """The `updates` section; what the manager does not tell is named in `problems`."""
         scheme = scheme_of(system)

@@ -8,44 +8,12 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
+from device_agent.domain.judgement import Accepted, Forged, Judgement, Known, Refused
 from schemas.base import clean_text
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
 from schemas.signing import SignatureError, key_id, verify
 
 _REASON: Final = 200  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """Run it."""
-
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """It was taken before: tell again how it ended, run nothing."""
-
-    command_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Signed for this device by a trusted key, and still not to be run: `state` and `reason` go back as its result."""
-
-    command_id: str
-    state: CommandState
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forged:
-    """Nobody we trust sent this to us: nothing is answered to it, an event tells of it."""
-
-    reason: str
-
-
-Judgement = Accepted | Known | Refused | Forged
 
 
 @dataclass(frozen=True, slots=True)

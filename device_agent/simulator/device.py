@@ -9,9 +9,11 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from device_agent.clock import Clock
-from device_agent.domain.guard import Accepted, Forged, Guard, Known, Refused
+from device_agent.domain.findings import Findings, findings_of, fit
+from device_agent.domain.guard import Guard
+from device_agent.domain.judgement import Accepted, Forged, Known, Refused
 from device_agent.domain.outbox import Outbox, Owed
-from device_agent.domain.report import Findings, Sender, findings_of, full_report, heartbeat
+from device_agent.domain.report import Sender, full_report, heartbeat
 from device_agent.simulator import postures
 from device_agent.simulator.observations import Seen
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
@@ -188,9 +190,8 @@ class SimulatedDevice:
         state, findings = self._state, self._findings
         seq = self._take_seq()
         # What a simulated device is can be told at any time: each report is a scan of its own.
-        payload = full_report(
-            self._sender, seq, self._world.clock.now(), replace(findings, answers=state.nonce)
-        ).decode()
+        found = replace(fit(findings), answers=state.nonce)
+        payload = full_report(self._sender, seq, self._world.clock.now(), found).decode()
         state.told = findings.digest
         state.outbox = state.outbox.without(findings.digest).owe(Owed(seq, findings.digest, payload))
 

@@ -30,10 +30,6 @@ class UpdateError(ActionError):
         self.code = code
 
 
-class StoppedError(Exception):
-    """The agent stops: what was begun stays in the journal, and goes on at the next start."""
-
-
 def end_of(code: RefusalCode) -> UpdatePhase:
     """How an update ends that nothing was changed for."""
     if code is RefusalCode.DECLINED:

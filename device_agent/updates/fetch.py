@@ -14,7 +14,8 @@ from tuf.api import exceptions
 from tuf.api.metadata import TargetFile
 from tuf.ngclient import FetcherInterface
 
-from device_agent.updates.failure import StoppedError, UpdateError, of_metadata
+from device_agent.updates.failure import UpdateError, of_metadata
+from device_agent.updates.stopped import StoppedError
 from schemas.updates import RefusalCode
 
 CHUNK: Final = 64 * 1024  # bytes

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from device_agent.clock import Clock
 from device_agent.files import write_whole
-from device_agent.updates.failure import StoppedError, UpdateError, of_metadata
+from device_agent.updates.failure import UpdateError, of_metadata
+from device_agent.updates.stopped import StoppedError
 from schemas.updates import Install, RefusalCode, UpdateTarget
 
 if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is loaded with the first update

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from device_agent.actions.rescan import Rescan
 from device_agent.clock import Clock
 from device_agent.commands import MAX_WAITING, Commands
-from device_agent.domain.guard import Accepted, Forged, Guard, Judgement, Refused
-from device_agent.domain.report import Findings, Sender
+from device_agent.domain.guard import Guard
+from device_agent.domain.judgement import Accepted, Forged, Judgement, Refused
+from device_agent.domain.report import Found, Sender
 from device_agent.journal import Journal
 from device_agent.reporter import Reporter
 from device_agent.settings import ReportSettings
@@ -122,7 +123,7 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
     body = sections(22)
     with journal(tmp_path) as kept:
         reporter = Reporter(Sender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock())
-        reporter.found(Findings(body, digest_of(body)), force=True)
+        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
         reporter.online()
         reporter.tick()
         seq = json.loads(sent.on(Up.POSTURE)[0])["seq"]
@@ -134,7 +135,7 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
         assert resident() - before < MAX_GROWTH
         # A receipt that says `resend_full` may ask for another report, once a second at most.
         assert len(sent.messages) < 60
-        reporter.found(Findings(body, digest_of(body)), force=True)
+        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
         reporter.tick()
         last = json.loads(sent.on(Up.POSTURE)[-1])
         accepted = {"v": 1, "seq": last["seq"], "verdict": "accepted", "digest": last["digest"]}

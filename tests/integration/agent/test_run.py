@@ -196,4 +196,4 @@ def test_memory_of_a_running_agent_stays_small(tmp_path: Path) -> None:
             wait_for(controller.heartbeats, "a heartbeat")
             pages = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1])
             megabytes = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-            assert megabytes < 64
+            assert megabytes < 45

@@ -1,14 +1,15 @@
 """The agent's side of a nonce: the next scan answers it, a scan from before does not, and a flood is bounded."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from device_agent.clock import Clock
-from device_agent.domain.report import Findings, Sender, findings_of
+from device_agent.domain.findings import findings_of, fit
+from device_agent.domain.report import Sender
 from device_agent.journal import Journal
 from device_agent.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
@@ -55,8 +56,8 @@ class Desk:
         self.reporter.receipt(Receipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
 
     def scan(self, port: int, *, force: bool = False) -> None:
-        found = findings_of({"sockets": {"state": "ok", "listening": [], "note": port}})
-        self.reporter.found(Findings(found.sections, found.digest, self.reporter.nonce), force=force)
+        found = fit(findings_of({"sockets": {"state": "ok", "listening": [], "note": port}}))
+        self.reporter.found(replace(found, answers=self.reporter.nonce), force=force)
         self.reporter.tick()
 
 

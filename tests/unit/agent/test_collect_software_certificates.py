@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from device_agent.collectors.base import CannotTellError, NoMeaningError
 from device_agent.collectors.certificates import CertificateCollector, Wanted
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.people import somebody_else
 from tests.support.pki import DAY, NOW, Authority, Issued, key_pem

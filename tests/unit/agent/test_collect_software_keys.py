@@ -17,7 +17,7 @@ from device_agent.collectors.base import CannotTellError, NoMeaningError
 from device_agent.collectors.crypto_files import MAX_READ_BYTES, pem_blocks
 from device_agent.collectors.key_format import KeyFormat, key_format
 from device_agent.collectors.keys import KeyCollector, days_between
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.people import somebody_else
 from tests.support.pki import NOW, Authority, key_pem

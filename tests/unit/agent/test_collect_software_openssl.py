@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from device_agent.collectors import openssl, openssl_config, tls_errors
 from device_agent.collectors.base import CannotTellError
 from device_agent.collectors.stale_libraries import stale_processes
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 DEBIAN = """

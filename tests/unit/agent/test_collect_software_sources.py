@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from device_agent.collectors import apt_conf, sources, sources_apt
 from device_agent.collectors.base import CannotTellError
 from device_agent.collectors.packages import scheme_of
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_agent.apt import listed, upgrades
 from device_agent.collectors import inventory, kernels, pending, unattended, updates
 from device_agent.collectors.base import CannotTellError
 from device_agent.collectors.looking import Gaps
 from device_agent.collectors.packages import scheme_of
 from device_agent.collectors.pending import Pending, Waiting
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.pki import NOW
 
@@ -182,6 +184,28 @@ def test_the_running_kernel_here() -> None:
     assert is_current is False or newest == platform.release()
 
 
+def test_what_apt_lists() -> None:
+    text = (
+        "Listing...\n"
+        "openssl/stable-security,stable 3.0.17-1~deb12u2 amd64 [upgradable from: 3.0.15-1~deb12u1]\n"
+        "libc6/stable-updates 2.36-10 amd64 [upgradable from: 2.36-9]\n"
+        "libc6/stable-updates 2.36-10 i386 [upgradable from: 2.36-9]\n"
+        "curl/jammy-security,now 7.88-2 amd64 [upgradable from: 7.88-1]\n"
+        "vim/stable 2:9 amd64 [installed]\nnoise\n"
+    )
+    assert [(one.name, one.old, one.new, one.is_security) for one in listed(text)] == [
+        ("openssl", "3.0.15-1~deb12u1", "3.0.17-1~deb12u2", True),
+        ("libc6", "2.36-9", "2.36-10", False),
+        ("curl", "7.88-1", "7.88-2", True),
+    ]
+
+
+def _kept_back(out: str) -> set[str]:
+    """What apt says it would not upgrade for want of something else."""
+    _, _, rest = out.partition("have been kept back:")
+    return set(re.split(r"\n\S", rest, maxsplit=1)[0].split())
+
+
 DNF4 = """FEDORA-2023-4b8b7a2e8d Important/Sec. openssl-libs-1:3.0.9-2.fc38.x86_64
 FEDORA-2023-4b8b7a2e8d Important/Sec. openssl-1:3.0.9-2.fc38.x86_64
 FEDORA-2023-0123456789 Low/Sec.       python3-pip-22.3.1-3.fc38.noarch
@@ -263,7 +287,7 @@ def test_since_when_an_update_waits(tmp_path: Path) -> None:
 
 
 def test_what_waits_here_as_apt_itself_sees_it() -> None:
-    if scheme_of(System()) != "deb" or shutil.which("apt-get") is None:
+    if scheme_of(System()) != "deb" or shutil.which("apt") is None:
         pytest.skip("this machine has no apt")
     section = updates.collect(System())
     sent = findings_of({"updates": section}).sections["updates"]
@@ -271,18 +295,24 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     if section.get("pending") is None:
         assert any(problem.startswith("security_pending: the package lists") for problem in section["problems"])
         return
-    argv = ["apt-get", "-q", "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"]
+    # What is held, or being phased in, waits as well; of whatever else is not installed apt says that it keeps it back.
+    options = ("Debug::NoLocking=1", "APT::Ignore-Hold=1", "APT::Get::Always-Include-Phased-Updates=1")
+    argv = ["apt-get", "-q", "-s", *(word for option in options for word in ("-o", option)), "dist-upgrade"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout
-    told = sum(line.startswith("Inst ") and " [" in line.partition("(")[0] for line in out.splitlines())
-    assert section["pending"] == told
-    assert section["security_pending"] <= told
+    told = {(one.name.partition(":")[0], one.old, one.new, one.is_security) for one in upgrades(out)}
+    found = pending.pending(System(), "deb", {})
+    assert found.security is not None
+    secure = set(found.security)
+    assert {(one.name, one.old, one.new, one in secure) for one in found.every} >= told
+    assert {one.name for one in found.every} - {one[0] for one in told} <= _kept_back(out)
+    assert (section["pending"], section["security_pending"]) == (len(found.every), len(secure))
 
 
-@pytest.mark.skipif(shutil.which("apt-get") is None, reason="no apt-get here")
+@pytest.mark.skipif(shutil.which("apt") is None, reason="no apt here")
 def test_apt_is_asked_again_only_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = put(tmp_path / "root", **{"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
     calls = tmp_path / "calls"
-    program = tmp_path / "bin/apt-get"
+    program = tmp_path / "bin/apt"
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\necho . >> {calls}\n")
     program.chmod(0o755)

@@ -11,7 +11,7 @@ from device_agent.collectors import access, failed_logins
 from device_agent.collectors.accounts import algorithm_of
 from device_agent.collectors.base import CannotTellError
 from device_agent.collectors.failed_logins import count_lines, count_records, time_of
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.roots import put, put_all
 

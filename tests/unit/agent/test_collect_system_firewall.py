@@ -12,7 +12,7 @@ import pytest
 from device_agent.collectors import firewall
 from device_agent.collectors.firewall import uncovered
 from device_agent.collectors.ruleset import Chain, default_of, read_iptables, read_nft
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 BOTH: Final = frozenset({"ip", "ip6"})

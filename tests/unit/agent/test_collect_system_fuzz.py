@@ -19,7 +19,7 @@ from device_agent.collectors.denials import count_lines as count_denials
 from device_agent.collectors.failed_logins import _RECORD, _WIDE_RECORD, count_lines, count_records, time_of
 from device_agent.collectors.interfaces import _version6, interface_of
 from device_agent.collectors.ruleset import read_iptables, read_nft
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 CALM: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,7 +18,7 @@ from device_agent.collectors.failed_logins import count_records
 from device_agent.collectors.interfaces import addresses
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.unit.agent.test_collect_system_access import NOW, record
 
@@ -160,7 +160,7 @@ def test_an_ordinary_user_is_told_what_needs_root() -> None:
         "import json, os\n"
         "from device_agent.collectors.registry import COLLECTORS\n"
         "from device_agent.collectors.scan import Scanner\n"
-        "from device_agent.domain.report import findings_of\n"
+        "from device_agent.domain.findings import findings_of\n"
         "from device_agent.system import System\n"
         # Only now: nobody else may be able to read the folder that this interpreter lies in.
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"

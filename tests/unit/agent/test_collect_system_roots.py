@@ -9,7 +9,7 @@ from device_agent import xinetd
 from device_agent.collectors import disk, logging_, mac, services
 from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError
 from device_agent.collectors.looking import Changes, Gaps, coarse, tail_of
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.roots import put, put_all
 

@@ -11,7 +11,7 @@ import pytest
 from device_agent.collectors import ssh
 from device_agent.collectors.base import NoMeaningError
 from device_agent.collectors.ssh import parse_resolved, seconds_of, section_of
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 from tests.support.roots import put, put_all
 

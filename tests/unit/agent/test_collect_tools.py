@@ -17,7 +17,7 @@ from device_agent import lynis_report, xccdf
 from device_agent.collectors.base import CannotTellError, NoMeaningError
 from device_agent.collectors.lynis import Lynis
 from device_agent.collectors.openscap import Openscap
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.execute import ExecuteError, run
 from device_agent.settings import ToolSettings
 from device_agent.system import System

@@ -13,7 +13,7 @@ from device_agent.actions.base import BadParamsError
 from device_agent.actions.integrity import Rebaseline
 from device_agent.collectors.base import CannotTellError
 from device_agent.collectors.integrity import Integrity
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.integrity_state import DamagedError, load
 from device_agent.settings import IntegritySettings
 from device_agent.system import System

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from device_agent.clock import Clock
 from device_agent.collectors.base import NoMeaningError
 from device_agent.collectors.intrusion import Intrusion
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
 from device_agent.intrusion.follow import MAX_LINE_BYTES, Follower, Place
 from device_agent.intrusion.watch import IntrusionWatch

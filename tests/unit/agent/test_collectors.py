@@ -16,7 +16,7 @@ from device_agent.collectors.base import CannotTellError, Collector, NoMeaningEr
 from device_agent.collectors.packages import Installed, installed
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.report import findings_of
+from device_agent.domain.findings import findings_of
 from device_agent.system import System
 
 LIVE = System(is_root_user=os.geteuid() == 0)

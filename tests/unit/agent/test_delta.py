@@ -8,8 +8,9 @@ import pytest
 
 from controller.service.merging import merge
 from device_agent.domain.delta import base_of, delta_of
+from device_agent.domain.findings import findings_of, fit
 from device_agent.domain.outbox import Outbox, Owed
-from device_agent.domain.report import Sender, findings_of, full_report
+from device_agent.domain.report import Sender, full_report
 from schemas.events import Receipt
 from schemas.posture import REPORT, DeltaReport
 
@@ -17,7 +18,7 @@ NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
 def _full(seq: int, **sections: dict[str, Any]) -> bytes:
-    return full_report(Sender("edge-1", "boot", "1.0"), seq, NOW, findings_of(sections))
+    return full_report(Sender("edge-1", "boot", "1.0"), seq, NOW, fit(findings_of(sections)))
 
 
 def _os(kernel: str) -> dict[str, Any]:
