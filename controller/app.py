@@ -20,6 +20,7 @@ from controller.assembly import (
     Policies,
     UpdateServer,
     api_server,
+    auditor,
     fairness,
     guard_parts,
     guards_of,
@@ -111,6 +112,7 @@ async def _build(
     keys = (public_key_text(signing_key.public_key()),)
     identity = await identity_parts(settings, store, keeper, lambda: keys)
     rollouts, desk = await rollout_parts(keeper, store, updates, settings)
+    broker_inspector = inspector(broker, settings)
     services = Services(
         keeper=keeper,
         store=store,
@@ -119,7 +121,8 @@ async def _build(
         reconciler=reconciler,
         ingest=ingest,
         broker=broker,
-        inspector=inspector(broker, settings),
+        inspector=broker_inspector,
+        auditor=auditor(broker_inspector, settings),
         settings=settings,
         started_at=clock.now(),
         reload_policies=gate.reload,

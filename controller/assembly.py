@@ -28,12 +28,15 @@ from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.server import create_api
 from controller.domain.blast_radius import BlastRadius
+from controller.domain.broker_facts import TYPES as BROKER_TYPES
 from controller.domain.facts import TYPES
 from controller.domain.guards import Guards
 from controller.domain.policy import PolicySet
 from controller.domain.rules import ExpressionError, Language
+from controller.packs import broker_pack_path
 from controller.ports.errors import SettingsError
 from controller.ports.updates import UpdateRepository
+from controller.service.auditor import BROKER, Auditor
 from controller.service.fairness import Fairness, Share
 from controller.service.guarding import ByHand, Guarding
 from controller.service.keeper import Keeper
@@ -84,6 +87,13 @@ def inspector(broker: EmqxBroker, settings: Settings) -> EmqxInspector:
         receive_maximum=mqtt.receive_maximum,
         context=lambda: probe_context(mqtt.certificate, mqtt.key),
     )
+
+
+def auditor(broker_inspector: EmqxInspector, settings: Settings) -> Auditor:
+    """What judges the broker, by the shipped pack where the configuration names no policies."""
+    language = Language(BROKER_TYPES, BROKER)
+    paths = settings.emqx.audit or (broker_pack_path(),)
+    return Auditor(broker_inspector, language, lambda: load_policies(paths, language))
 
 
 def link_options(settings: Settings) -> LinkOptions:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends
 
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.errors import ApiError, problems
+from controller.api.errors import problems
 from controller.api.fields import Moment, View, moment
 from controller.api.guard import scope
 from controller.domain.broker_inspection import LISTENERS, NODES, listening_of
@@ -87,7 +87,7 @@ class NodeEndpoints(View):
 
 
 class Endpoints(View):
-    """The nodes of the broker; `unknown` says why their listeners are not."""
+    """The nodes of the broker; `unknown` says why they or their listeners are not told."""
 
     nodes: tuple[NodeEndpoints, ...]
     unknown: str
@@ -126,10 +126,9 @@ async def list_endpoints(services: ServicesDep) -> Endpoints:
         listening = tuple(ListeningView(use=one.use, address=one.address, port=one.port) for one in found)
         listening += tuple(_dashboards(seen.api))
     names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]
-    if not names:
-        raise ApiError(502, "broker_refused", seen.silence.get(NODES, "the broker names none of its nodes"))
     nodes = tuple(NodeEndpoints(node=name, listening=listening) for name in names)
-    return Endpoints(nodes=nodes, unknown=seen.silence.get(LISTENERS, ""))
+    unknown = seen.silence.get(NODES, "") or seen.silence.get(LISTENERS, "")
+    return Endpoints(nodes=nodes, unknown=unknown)
 
 
 def _dashboards(addresses: tuple[str, ...]) -> Iterator[ListeningView]:

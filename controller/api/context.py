@@ -14,6 +14,7 @@ from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.auditor import Auditor
 from controller.service.guarding import Guarding
 from controller.service.identity import Identity
 from controller.service.ingest import Ingest
@@ -66,6 +67,7 @@ class Services:
     ingest: Ingest
     broker: BrokerControl
     inspector: BrokerInspector
+    auditor: Auditor
     settings: Settings
     started_at: float
     reload_policies: Reload

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from controller.cli import broker_ports
+from controller.cli import broker_audit, broker_ports
 from controller.cli.client import Client
 from controller.cli.connect import connected
 from controller.cli.errors import ExitCode
@@ -14,6 +14,7 @@ _NODES: Final = ("node", "answers", "detail")
 _DRIFT: Final = ("device", "what differs", "since", "state", "how, or why not", "node")
 _STATES: Final = {"alerted": "not repaired"}
 app = typer.Typer(help="The broker's nodes and what they hold.", no_args_is_help=True)
+app.command("audit")(broker_audit.audit)
 app.command("ports")(broker_ports.ports)
 
 

@@ -114,6 +114,8 @@ def _by_name(names: Sequence[str], docker: bool | None) -> list[NodePort]:
 def _live(client: Client, docker: bool | None) -> list[NodePort]:
     found: list[NodePort] = []
     told = client.get("/broker/ports")
+    if not told["nodes"]:
+        raise CliError(f"the broker names none of its nodes: give --node-name  {safe(told['unknown'])}".rstrip())
     if told["unknown"]:
         note(f"listeners as EMQX has them by default: {safe(told['unknown'])}")
     for node in told["nodes"]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -20,6 +21,14 @@ from controller.cli.explanation import explain_offline, follows_text, print_expl
 from controller.cli.output import Format, Output, note, print_json, say, show
 from controller.cli.preview import preview
 
+
+class Subject(StrEnum):
+    """What a policy judges."""
+
+    DEVICE = "device"
+    BROKER = "broker"
+
+
 _COLUMNS: Final = ("rule", "severity", "on failure", "title")
 app = typer.Typer(help="What devices are judged by.", no_args_is_help=True)
 app.command("preview")(preview)
@@ -28,16 +37,20 @@ app.command("preview")(preview)
 @app.command("check")
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
+    subject: Annotated[Subject, typer.Option(help="what the policies judge")] = Subject.DEVICE,
     output: Output = Format.TABLE,
 ) -> None:
     """Check policy files without using them; every mistake is told with its place. Needs no controller."""
     from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
+    from controller.domain.broker_facts import TYPES as BROKER_TYPES
     from controller.domain.facts import TYPES
     from controller.domain.rules import Language
     from controller.ports.policies import PolicyError
 
     try:
-        policies, version = read_policies(files, Language(TYPES))
+        policies, version = read_policies(
+            files, Language(TYPES if subject is Subject.DEVICE else BROKER_TYPES, subject.value)
+        )
     except PolicyError as e:
         if output is Format.JSON:
             names = ("source", "line", "column", "message")

@@ -57,3 +57,8 @@ def listening_of(rows: Any) -> tuple[Listening, ...]:
         if use is not None and port:
             found.append(Listening(use, address, port))
     return tuple(found)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches it."""
+    return address in {"localhost", "::1"} or address.startswith("127.")

@@ -84,12 +84,14 @@ class Language:
 
     Args:
         facts: type of each fact by its name: string, int, bool, list(string), list(int) or map(string,string).
+        subject: what they are facts of, `device` or `broker`; a policy for the other is refused.
 
     Attributes:
         names: the declared facts.
     """
 
-    def __init__(self, facts: Mapping[str, str]) -> None:
+    def __init__(self, facts: Mapping[str, str], subject: str = "device") -> None:
+        self.subject = subject
         self.names = frozenset(facts)
         string = cel.Type.STRING
         overload = cel.Overload(

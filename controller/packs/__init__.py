@@ -25,3 +25,8 @@ def pack_path(name: str) -> Path:
     if name not in pack_names():
         raise KeyError(f"no policy pack {name!r}: there are {', '.join(pack_names())}")
     return _folder() / (name + _SUFFIX)
+
+
+def broker_pack_path() -> Path:
+    """The pack that judges the broker; apart from those that judge devices."""
+    return _folder() / "broker" / ("emqx" + _SUFFIX)

@@ -59,11 +59,12 @@ class MqttSettings(Part):
 
 
 class EmqxSettings(Part):
-    """The broker's management API; `key_file` holds one line `key:secret`."""
+    """The broker's management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
 
     api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
     key_file: Path
     ca: Path | None = None
+    audit: tuple[Path, ...] = ()
 
 
 class StoreSettings(Part):
@@ -171,7 +172,7 @@ def load_settings(path: Path) -> Settings:
 
 _PATH_KEYS: Final = {
     ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
-    ("emqx", "key_file"), ("emqx", "ca"), ("store", "path"), ("commands", "signing_key"),
+    ("emqx", "key_file"), ("emqx", "ca"), ("emqx", "audit"), ("store", "path"), ("commands", "signing_key"),
     ("api", "certificate"), ("api", "key"), ("policy", "paths"),
     ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
     ("authority", "folder"), ("authority", "passphrase_file"), ("authority", "watch_issuers"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from controller.standin.options import StandInOptions
 from controller.standin.process import run
+from controller.standin.settings import BadSettingError
 
 _SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
 
@@ -18,6 +19,13 @@ def _user(text: str) -> tuple[str, str]:
     if not name or not colon:
         raise argparse.ArgumentTypeError("must be NAME:PASSWORD")
     return name, password
+
+
+def _config(text: str) -> object:
+    try:
+        return json.loads(Path(text).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: no JSON: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME:PASSWORD",
         help="MQTT user; without any, clients may be anonymous",
     )
+    parser.add_argument(
+        "--config",
+        type=_config,
+        metavar="FILE",
+        help="JSON with settings to have or to tell of itself: zone, authorization, sources, listeners, dashboard, "
+        "api_keys, cookie, versions; to see how a badly configured broker is judged",
+    )
     parser.add_argument("--no-match", choices=("allow", "deny"), default="allow", help="when no rule matches")
     return parser
 
@@ -78,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             api_secret=secret,
             users=tuple(args.user),
             no_match=args.no_match,
+            config=args.config,
         )
     except ValueError as error:
         parser.error(str(error))
@@ -90,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         run(options, ready)
-    except OSError as error:
+    except (OSError, BadSettingError) as error:
         sys.stderr.write(f"cordon standin: cannot start: {error}\n")
         return 1
     return 0

@@ -56,5 +56,8 @@ def _excluded(topic: str, excludes: list[str]) -> bool:
 def _decide(state: State, client: Client, action: Action, topic: str) -> Verdict:
     if client.is_superuser:
         return Verdict.ALLOW
+    allows_all = state.file_source is not None and state.file_source.allows_all
+    if allows_all and state.file_first:
+        return Verdict.ALLOW
     found = state.rules.decide(client.identity, action, topic) if state.authz_source else None
-    return found or Verdict(state.settings.authz["no_match"])
+    return found or (Verdict.ALLOW if allows_all else Verdict(state.settings.authz["no_match"]))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 MAX_NODES = 9  # a node's number is one digit here, as in EMQX's port arithmetic
 
@@ -26,6 +26,7 @@ class StandInOptions:
     tls_key: Path | None = None
     users: tuple[tuple[str, str], ...] = ()
     no_match: Literal["allow", "deny"] = "allow"
+    config: Any = None  # see `controller.standin.overrides`
 
     def __post_init__(self) -> None:
         """Refuse what cannot be started, before anything is opened."""

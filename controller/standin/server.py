@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from controller.standin.api import authn, banned, clients, cluster, publish, retainer, rules
+from controller.standin.api import authn, banned, clients, cluster, dashboard, publish, retainer, rules, sources
 from controller.standin.api.own import own_routes
 from controller.standin.api.serving import HttpConnection
 from controller.standin.api.web import Api, Context, Route
 from controller.standin.connection import Connection
 from controller.standin.limits import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS
 from controller.standin.options import StandInOptions
+from controller.standin.overrides import apply_overrides
 from controller.standin.registry import Registry
 from controller.standin.router import Router
 from controller.standin.state import NodeState, State
@@ -26,6 +27,8 @@ _EMQX_ROUTES = (
     *clients.ROUTES,
     *banned.ROUTES,
     *rules.ROUTES,
+    *sources.ROUTES,
+    *dashboard.ROUTES,
     *authn.ROUTES,
     *publish.ROUTES,
     *retainer.ROUTES,
@@ -87,6 +90,8 @@ class StandIn:
         for user, password in self.options.users:
             state.add_user(user, password)
         state.authn = True if self.options.users else None
+        if self.options.config is not None:
+            apply_overrides(state, self.options.config)
         # where a shared group's round begins is no secret
         router = Router(state, random.Random().randrange)  # noqa: S311 -- not used for security
         self._registry = Registry(state, router)

@@ -2,12 +2,16 @@
 
 import hashlib
 import hmac
+import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from controller.standin.authz import RuleBook
 from controller.standin.bans import BanList
 from controller.standin.client import Client, Scheduler
+from controller.standin.dashboard import Dashboard
 from controller.standin.settings import Settings
 
 
@@ -28,6 +32,22 @@ class User:
 def digest(password: bytes, salt: bytes) -> bytes:
     """SHA-256 with the salt behind, EMQX's default: a stand-in keeps throw-away passwords only."""
     return hashlib.sha256(password + salt).digest()
+
+
+_ALLOW_ALL = re.compile(r"^\s*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class FileSource:
+    """The source that reads rules from a file; the stand-in follows an `{allow, all}` in it and no other rule."""
+
+    enabled: bool
+    rules: str
+
+    @property
+    def allows_all(self) -> bool:
+        """Whether nobody gets past it unallowed."""
+        return self.enabled and _ALLOW_ALL.search(self.rules) is not None
 
 
 @dataclass(slots=True)
@@ -55,6 +75,12 @@ class State:
     bans: BanList = field(default_factory=BanList)
     rules: RuleBook = field(default_factory=RuleBook)
     authz_source: bool | None = True  # None: the source was deleted; False: disabled
+    file_source: FileSource | None = None
+    file_first: bool = False
+    dashboard: Dashboard = field(default_factory=lambda: Dashboard("admin", secrets.token_urlsafe(16)))
+    # What listeners (by id) and nodes (by name) tell of themselves besides, or instead of, what they are.
+    told_listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
+    told_versions: dict[str, str] = field(default_factory=dict)
     users: dict[str, User] = field(default_factory=dict)
     authn: bool | None = None  # None: no authenticator in the chain; False: one that is disabled
     clients: dict[str, Client] = field(default_factory=dict)

@@ -11,16 +11,20 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from controller.adapters.policies.loader import candidate_policies
+from controller.adapters.policies.loader import candidate_policies, load_policies
 from controller.api.context import Services
 from controller.api.guard import digest_of
 from controller.api.server import create_api
+from controller.domain.broker_facts import TYPES as BROKER_TYPES
 from controller.domain.guards import NO_GUARDS, Guards
 from controller.domain.policy import PolicySet
+from controller.domain.rules import Language
 from controller.domain.scopes import ALL
+from controller.packs import broker_pack_path
 from controller.ports.errors import ControllerError
 from controller.ports.messages import Incoming
 from controller.ports.store import Token
+from controller.service.auditor import BROKER, Auditor
 from controller.service.guarding import ByHand, Guarding
 from controller.service.settings import Settings
 from controller.service.users import Users
@@ -31,6 +35,7 @@ from tests.support.identity import identity_of
 from tests.support.users import MemoryUsers
 from tests.support.world import World, world
 
+BROKER_LANGUAGE = Language(BROKER_TYPES, BROKER)
 TOKEN = "cordon_for-tests"
 MANY = ByHand(most=1000)
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
@@ -70,6 +75,10 @@ class Api:
         response = await self.client.request(method, path, json=body)
         assert response.status_code == status, response.text
         return response.json() if response.content else None
+
+
+def _broker_policies() -> PolicySet:
+    return load_policies((broker_pack_path(),), BROKER_LANGUAGE)
 
 
 def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: str = "b1") -> Incoming:
@@ -136,6 +145,7 @@ async def api(
             ingest=one.ingest,
             broker=one.broker,
             inspector=one.inspector,
+            auditor=Auditor(one.inspector, BROKER_LANGUAGE, _broker_policies),
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,

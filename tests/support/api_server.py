@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 import uvicorn
 
+from controller.ports.inspection import DashboardLogin
 from tests.support.api import api
 
 _START_SECONDS: Final = 20.0
@@ -36,6 +37,7 @@ class ApiServer:
         scheme = "https" if self._tls else "http"
         self.url = f"{scheme}://127.0.0.1:{self._socket.getsockname()[1]}"
         self.answers: dict[str, Any] = {}  # what the broker says when it is inspected
+        self.logins: list[DashboardLogin | None] = []
         self._ready = threading.Event()
         self._server: uvicorn.Server | None = None
         self._failure: BaseException | None = None
@@ -68,7 +70,7 @@ class ApiServer:
 
     async def _serve(self) -> None:
         async with api(self._path) as one, asyncio.TaskGroup() as group:
-            one.world.inspector.answers = self.answers
+            one.world.inspector.answers, one.world.inspector.logins = self.answers, self.logins
             for device_id, ports in self._devices.items():
                 await one.report(device_id, ports=ports)
             await one.world.drain()

@@ -79,6 +79,13 @@ class StandInProcess:
         answer = httpx.post(url, json=rows, auth=(self.key, self.secret), timeout=5, trust_env=False)
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
+    def configure(self, config: object) -> None:
+        """Take this configuration over; see `controller.standin.overrides`."""
+        answer = httpx.post(
+            f"{self.api_urls[0]}/standin/config", json=config, auth=(self.key, self.secret), timeout=5, trust_env=False
+        )
+        assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
+
     def __enter__(self) -> Self:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(self._argv, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=root)

@@ -72,7 +72,7 @@ class EmqxInspector(BrokerInspector):
         await seen.take(ask.ZONE, lambda: self._get("/configs/global_zone"))
         await seen.take(ask.NODE_CONFIG, lambda: self._get("/configs"))
         await seen.take(ask.COUNTS, self._counts)
-        await seen.take(ask.FILE_RULES, self._file_rules)
+        await seen.take(ask.FILE_RULES, lambda: self._file_rules(seen.answers.get(ask.SOURCES)))
         await seen.take(ask.LOGIN, self._default_login)
         await seen.take(ask.API_KEYS, lambda: self._api_keys(login))
         await seen.take(ask.CERTIFICATES, lambda: self._certificates(seen.answers))
@@ -100,7 +100,10 @@ class EmqxInspector(BrokerInspector):
             whole.append({**row, **more} if isinstance(row, dict) and isinstance(more, dict) else row)
         return whole
 
-    async def _file_rules(self) -> Any:
+    async def _file_rules(self, sources: Any) -> Any:
+        rows = sources.get("sources", ()) if isinstance(sources, dict) else None
+        if rows is not None and all(isinstance(row, dict) and row.get("type") != "file" for row in rows):
+            return {"enable": False, "rules": ""}  # there is none, so it allows nobody anything
         return await self._get("/authorization/sources/file")
 
     async def _counts(self) -> dict[str, list[int | None]]:

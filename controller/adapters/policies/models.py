@@ -156,6 +156,7 @@ class PolicyModel(Strict):
     """One file."""
 
     policy: Id
+    subject: Literal["device", "broker"] = "device"
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
     title: Line
     mode: Mode = "enforce"

@@ -75,7 +75,7 @@ def _node_row(state: State, node: NodeState) -> dict[str, Any]:
         "role": "core",
         "sys_path": "none (stand-in)",
         "uptime": int((state.now() - node.started_at) * 1000),
-        "version": EMQX_VERSION,
+        "version": state.told_versions.get(node.name, EMQX_VERSION),
     }
 
 
@@ -139,7 +139,14 @@ def listeners(context: Context, _request: Request) -> Response:
     """The MQTT listeners that are open."""
     state = context.registry.state
     rows = [_listener_row(state, kind, context.node) for kind in ("ssl", "tcp")]
-    return as_json(200, [row for row in rows if row is not None])
+    return as_json(200, [_told(state, row) for row in rows if row is not None])
+
+
+def _told(state: State, row: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
+    """The row with what the listener was told to say of itself; the listing has no more keys than it had."""
+    told = {key: value for key, value in state.told_listeners.get(row["id"], {}).items() if whole or key in row}
+    ssl_options = {**row.get("ssl_options", {}), **told.get("ssl_options", {})}
+    return {**row, **told, **({"ssl_options": ssl_options} if ssl_options else {})}
 
 
 def listener(context: Context, request: Request) -> Response:
@@ -175,7 +182,7 @@ def listener(context: Context, request: Request) -> Response:
             "verify": "verify_peer",
             "versions": ["tlsv1.3", "tlsv1.2"],
         }
-    return as_json(200, shown)
+    return as_json(200, _told(state, shown, whole=True))
 
 
 def _counts(context: Context, node: str | None) -> dict[str, int]:
@@ -246,11 +253,6 @@ def change_sys_topics(context: Context, request: Request) -> Response:
         raise _setting_error(error) from error
 
 
-def api_keys(_context: Context, _request: Request) -> Response:
-    """Never reached with a key, and the stand-in has no dashboard login; see the credential check."""
-    raise ApiError(401, "API_KEY_NOT_ALLOW", "the stand-in has no dashboard login")
-
-
 ROUTES = (
     Route("/status", {"GET": status}, open=True),
     Route("/api/v5/status", {"GET": status}, open=True),
@@ -262,5 +264,4 @@ ROUTES = (
     Route("/api/v5/stats", {"GET": stats}),
     Route("/api/v5/configs/global_zone", {"GET": zone, "PUT": change_zone}),
     Route("/api/v5/configs/sys_topics", {"GET": sys_topics, "PUT": change_sys_topics}),
-    Route("/api/v5/api_key", {"GET": api_keys, "POST": api_keys}),
 )

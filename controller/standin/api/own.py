@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from controller.standin.api.check import bad_request
+from controller.standin.api.check import bad_request, problem
 from controller.standin.api.web import Context, Request, Response, Route, as_json, empty
+from controller.standin.overrides import apply_overrides
+from controller.standin.settings import BadSettingError
 
 _AFTER_THE_ANSWER: Final = 0.01  # seconds; the node that is killed may be the one that answers
 _TABLES: Final = {"bans": "bans", "clients": "clientid", "users": "username"}
@@ -24,7 +26,17 @@ def own_routes(kill: Callable[[str], None], is_known: Callable[[str], bool]) -> 
     return (
         Route("/standin/kill/:node", {"POST": kill_over_http}),
         Route("/standin/hide/:node", {"POST": _hide}),
+        Route("/standin/config", {"POST": _configure}),
     )
+
+
+def _configure(context: Context, request: Request) -> Response:
+    """Take a configuration over; see `controller.standin.overrides`."""
+    try:
+        apply_overrides(context.registry.state, request.json())
+    except BadSettingError as error:
+        raise bad_request(problem(error.path, error.reason, error.value)) from error
+    return empty()
 
 
 def _hide(context: Context, request: Request) -> Response:

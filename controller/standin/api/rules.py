@@ -21,8 +21,7 @@ from controller.standin.authz import Rule, RuleBook, Verdict
 from controller.standin.limits import MAX_PAGE_ROWS, MAX_RULE_OWNERS, MAX_RULES_PER_OWNER
 from controller.standin.settings import BadSettingError
 
-_SOURCES = "/api/v5/authorization/sources"
-_RULES = f"{_SOURCES}/built_in_database/rules"
+_RULES = "/api/v5/authorization/sources/built_in_database/rules"
 _SOURCE = "built_in_database"
 
 
@@ -194,70 +193,6 @@ def purge(context: Context, _request: Request) -> Response:
     return empty()
 
 
-def _source_row(enabled: bool) -> dict[str, object]:
-    return {"enable": enabled, "max_rules": MAX_RULES_PER_OWNER, "type": _SOURCE}
-
-
-def sources(context: Context, _request: Request) -> Response:
-    """The chain of sources."""
-    enabled = context.registry.state.authz_source
-    return as_json(200, {"sources": [] if enabled is None else [_source_row(enabled)]})
-
-
-def add_source(context: Context, request: Request) -> Response:
-    """Add the built-in database again after it was deleted; other types the stand-in does not have."""
-    given = body_object(request, _SOURCE_FIELDS)
-    if context.registry.state.authz_source is not None:
-        raise bad_request(f"{{already_exists,{_SOURCE}}}")
-    context.registry.state.authz_source = given["enable"]
-    return empty()
-
-
-_SOURCE_FIELDS = {
-    "type": Field(symbol(_SOURCE), required=True),
-    "enable": Field(lambda _path, value: bool(value), default=True),
-    "max_rules": Field(lambda _path, value: value, default=MAX_RULES_PER_OWNER),
-}
-
-
-def _named_source(context: Context, request: Request) -> None:
-    if request.bindings["type"] != _SOURCE or context.registry.state.authz_source is None:
-        raise ApiError(404, "NOT_FOUND", f"Not found: {request.bindings['type']}")
-
-
-def show_source(context: Context, request: Request) -> Response:
-    """One source."""
-    _named_source(context, request)
-    return as_json(200, _source_row(bool(context.registry.state.authz_source)))
-
-
-def change_source(context: Context, request: Request) -> Response:
-    """Enable or disable it."""
-    _named_source(context, request)
-    context.registry.state.authz_source = body_object(request, _SOURCE_FIELDS)["enable"]
-    return empty()
-
-
-def delete_source(context: Context, request: Request) -> Response:
-    """Delete it, and with it every rule, as EMQX does."""
-    _named_source(context, request)
-    context.registry.state.authz_source = None
-    context.registry.state.rules = RuleBook()
-    return empty()
-
-
-def move_source(context: Context, request: Request) -> Response:
-    """Change its place in the chain, where it is alone."""
-    _named_source(context, request)
-    position = body_object(request, {"position": Field(text, required=True)})["position"]
-    where, _, other = position.partition(":")
-    if position in ("front", "rear"):
-        return empty()
-    if where in ("before", "after") and other:
-        raise ApiError(404, "NOT_FOUND", f"Not found: {other}")
-    raise bad_request(f"Invalid position: {position}")
-
-
 def settings(context: Context, _request: Request) -> Response:
     """The settings that every check follows."""
     return as_json(200, context.registry.state.settings.authz)
@@ -296,9 +231,6 @@ ROUTES = (
     *_owner_routes("users", _USERS),
     Route(f"{_RULES}/all", {"GET": show_all, "POST": set_all, "DELETE": delete_all}),
     Route(_RULES, {"DELETE": purge}),
-    Route(_SOURCES, {"GET": sources, "POST": add_source}),
-    Route(f"{_SOURCES}/:type", {"GET": show_source, "PUT": change_source, "DELETE": delete_source}),
-    Route(f"{_SOURCES}/:type/move", {"POST": move_source}),
     Route("/api/v5/authorization/settings", {"GET": settings, "PUT": change_settings}),
     Route("/api/v5/authorization/cache", {"DELETE": clear_caches}),
 )

@@ -154,7 +154,8 @@ class Api:
     def _authorize(self, header: str | None, path: str) -> None:
         scheme, _, value = (header or "").partition(" ")
         if scheme.lower() == "bearer":
-            # there is no dashboard login here, so no token can be valid
+            if self.context.registry.state.dashboard.knows(value):
+                return
             raise ApiError(401, "BAD_TOKEN", "Get a token by POST /login")
         if scheme.lower() != "basic":
             raise ApiError(401, "AUTHORIZATION_HEADER_ERROR", "Support authorization: basic/bearer ")

@@ -1,0 +1,48 @@
+"""The broker judged by policies: every rule with its result, its facts and what to do."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import Field, StringConstraints
+
+from controller.api.context import ServicesDep
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Moment, View, at
+from controller.api.guard import scope
+from controller.api.policies import ExplanationView
+from controller.ports.inspection import DashboardLogin
+from controller.ports.policies import PolicyError
+
+_Secret = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 403, 422, 429, 502, 503))
+
+
+class AuditWanted(Body):
+    """A dashboard user, for what EMQX tells no API key: who else has one. Used for this audit and not kept."""
+
+    dashboard_user: _Secret | None = None
+    dashboard_password: Annotated[_Secret | None, Field(repr=False)] = None
+
+
+class AuditView(View):
+    """`policies` names the exact set that judged."""
+
+    at: Moment
+    policies: str
+    items: tuple[ExplanationView, ...]
+
+
+@router.post("/audit", dependencies=[scope("policy")])
+async def audit(services: ServicesDep, wanted: AuditWanted) -> AuditView:
+    """Look at the broker now and judge it; admin/public is tried once, at most every ten minutes."""
+    user, password = wanted.dashboard_user, wanted.dashboard_password
+    if (user is None) != (password is None):
+        raise ApiError(422, "invalid", "dashboard_user and dashboard_password belong together")
+    login = None if user is None or password is None else DashboardLogin(user, password)
+    try:
+        found = await services.auditor.audit(login)
+    except PolicyError as e:
+        raise ApiError(422, "policy_mistake", str(e)) from e
+    items = tuple(ExplanationView.of(one) for one in found.items)
+    return AuditView(at=at(found.at), policies=found.policies, items=items)

@@ -1,0 +1,73 @@
+"""A configuration that a stand-in is given: what it tells of itself, and follows where it has the part that is told of.
+
+The shape is a JSON object; every part may be left out:
+
+    {"listeners": {"ssl:default": {"bind": "0.0.0.0:8883", "ssl_options": {"verify": "verify_none"}}},
+     "zone": {"mqtt": {"max_inflight": 1000}},
+     "authorization": {"no_match": "deny"},
+     "sources": [{"type": "file", "enable": true, "rules": "{allow, all}."}, {"type": "built_in_database"}],
+     "dashboard": {"username": "admin", "password": "public"},
+     "api_keys": [{"name": "old", "role": "administrator", "expired_at": "infinity"}],
+     "cookie": "emqxsecretcookie",
+     "versions": {"emqx2@127.0.0.1": "5.7.2"}}
+
+Followed are `zone`, `authorization`, `sources` and `dashboard`. `listeners`, `api_keys`, `cookie` and `versions` are
+only told: the sockets stay as the stand-in opened them.
+"""
+
+from typing import Any, Final
+
+from controller.standin.settings import BadSettingError
+from controller.standin.state import FileSource, State
+
+_PARTS: Final = {
+    "listeners": dict,
+    "zone": dict,
+    "authorization": dict,
+    "sources": list,
+    "dashboard": dict,
+    "api_keys": list,
+    "cookie": str,
+    "versions": dict,
+}
+
+
+def apply_overrides(state: State, given: Any) -> None:
+    """Take the configuration over.
+
+    Raises:
+        BadSettingError: a part that is not known or not of its shape; what came before it is taken over already.
+    """
+    if not isinstance(given, dict):
+        raise BadSettingError("root", given, "bad_value_for_struct")
+    for name, value in given.items():
+        kind = _PARTS.get(name)
+        if kind is None or not isinstance(value, kind):
+            raise BadSettingError(str(name), value, "unknown_fields" if kind is None else "bad_value_for_struct")
+    if "zone" in given:
+        present = state.settings.zone
+        state.settings.put_zone({root: {**present.get(root, {}), **part} for root, part in given["zone"].items()})
+    if "authorization" in given:
+        state.settings.put_authz({**state.settings.authz, **given["authorization"]})
+    if "sources" in given:
+        _sources(state, given["sources"])
+    state.dashboard.username = str(given.get("dashboard", {}).get("username", state.dashboard.username))
+    state.dashboard.password = str(given.get("dashboard", {}).get("password", state.dashboard.password))
+    state.dashboard.api_keys = given.get("api_keys", state.dashboard.api_keys)
+    state.dashboard.cookie = given.get("cookie", state.dashboard.cookie)
+    state.told_listeners = given.get("listeners", state.told_listeners)
+    state.told_versions = given.get("versions", state.told_versions)
+
+
+def _sources(state: State, rows: list[Any]) -> None:
+    kinds = [row.get("type") if isinstance(row, dict) else None for row in rows]
+    if not set(kinds) <= {"file", "built_in_database"} or len(set(kinds)) != len(kinds):
+        raise BadSettingError("sources", rows, "the stand-in has file and built_in_database, each once")
+    state.authz_source, state.file_source = None, None
+    for row in rows:
+        enabled = bool(row.get("enable", True))
+        if row["type"] == "file":
+            state.file_source = FileSource(enabled, str(row.get("rules", "")))
+        else:
+            state.authz_source = enabled
+    state.file_first = kinds[:1] == ["file"]
