@@ -23,6 +23,7 @@ from controller.standin.router import Router
 from controller.standin.state import NodeState, State
 
 _BACKLOG = 1024
+_DOWN_SECONDS = 0.5  # of a node that is restarted
 _EMQX_ROUTES = (
     *clients.ROUTES,
     *banned.ROUTES,
@@ -60,6 +61,7 @@ class StandIn:
         self._nodes: dict[str, _Node] = {}
         self._registry: Registry | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._restarts: set[asyncio.Task[None]] = set()
         self._tls = _tls_context(options) if options.tls else None
 
     async def __aenter__(self) -> Self:
@@ -214,7 +216,19 @@ class StandIn:
 
     def _own_routes(self) -> tuple[Route, ...]:
         """Paths outside `/api/v5` that EMQX does not have: what only befalls real nodes is brought about by them."""
-        return own_routes(self.kill_node, self._nodes.__contains__)
+        return own_routes(self.kill_node, self._restart_soon, self._nodes.__contains__)
+
+    def _restart_soon(self, name: str) -> None:
+        """Let a node die and come back after a moment, as one that is restarted."""
+        self.kill_node(name)
+        loop = asyncio.get_running_loop()
+
+        def back() -> None:
+            task = loop.create_task(self.restart_node(name))
+            self._restarts.add(task)
+            task.add_done_callback(self._restarts.discard)
+
+        loop.call_later(_DOWN_SECONDS, back)
 
 
 def _port(ports: tuple[int, ...], number: int) -> int:

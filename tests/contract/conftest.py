@@ -2,7 +2,9 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.contract.target import Broker, Lab
 from tests.support.mqtt_probe import Endpoint
 from tests.support.standin import StandInProcess
 
+_RESTART_SECONDS = 120.0
 _VARIABLES = ("API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD")
 
 
@@ -26,7 +29,24 @@ def _real_broker() -> Broker | None:
         host, _, port = address.strip().rpartition(":")
         endpoints.append(Endpoint(host, int(port), values["MQTT_USER"] or None, values["MQTT_PASSWORD"] or None))
     urls = [url.strip().rstrip("/") for url in values["API"].split(",")]
-    return Broker(urls, endpoints, values["KEY"], values["SECRET"])
+    return Broker(urls, endpoints, values["KEY"], values["SECRET"], _restart_command(), _foreign_bans())
+
+
+def _foreign_bans() -> int:
+    return int(os.environ.get("CORDON_TEST_EMQX_FOREIGN_BANS", "500"))
+
+
+def _restart_command() -> Callable[[int], None] | None:
+    """What restarts a node: a command line in which `{node}` becomes its number from 1; run without a shell."""
+    template = os.environ.get("CORDON_TEST_EMQX_RESTART", "")
+    if not template:
+        return None
+
+    def restart(number: int) -> None:
+        argv = [part.replace("{node}", str(number + 1)) for part in shlex.split(template)]
+        subprocess.run(argv, check=True, timeout=_RESTART_SECONDS, stdin=subprocess.DEVNULL)
+
+    return restart
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +59,9 @@ def broker() -> Iterator[Broker]:
     user, password = "lab", secrets.token_urlsafe(8)
     with StandInProcess(nodes=3, users=[(user, password)]) as standin:
         endpoints = [Endpoint(host, port, user, password) for host, port in standin.mqtt]
-        yield Broker(list(standin.api_urls), endpoints, standin.key, standin.secret)
+        yield Broker(
+            list(standin.api_urls), endpoints, standin.key, standin.secret, standin.restart_node, _foreign_bans()
+        )
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -113,6 +114,8 @@ class Broker:
     endpoints: list[Endpoint]
     key: str
     secret: str
+    restart: Callable[[int], None] | None = None  # restarts a node by its number from 0; absent where nobody can
+    foreign_bans: int = 500  # rows of somebody else that a containment must leave alone
 
     def client(self, node: int = 0, *, auth: tuple[str, str] | None = None) -> httpx.Client:
         """An HTTP client for one node's API."""
@@ -173,6 +176,33 @@ class Lab:
         body = {"as": kind, "who": who, "until": FAR, "by": "cordon", "reason": "posture", **fields}
         body = {name: value for name, value in body.items() if value is not None}
         return self.api_of(node).post("/banned", json=body)
+
+    def owns(self, kind: Literal["clientid", "username"], who: str) -> None:
+        """Remember to remove the rows that Cordon makes for this client or user."""
+        self._bans.add((kind, who))
+        self._rules.add(("clients" if kind == "clientid" else "users", who))
+
+    def ban_all(self, names: list[str]) -> None:
+        """Ban many client ids, a few at a time."""
+        self._bans.update(("clientid", who) for who in names)
+        with ThreadPoolExecutor(8) as pool:
+            for answer in pool.map(lambda who: self.ban("clientid", who, by="somebody"), names):
+                assert answer.status_code == 200, answer.text
+
+    def bans_of(self, names: list[str]) -> dict[str, dict[str, Any]]:
+        """The rows of these client ids, page by page."""
+        wanted, found = set(names), {}
+        for page in range(1, 10_000):
+            rows = self.api.get("/banned", params={"page": page, "limit": 1000}).json()["data"]
+            if not rows:
+                break
+            found.update({row["who"]: row for row in rows if row["who"] in wanted})
+        return found
+
+    def retained_topics(self) -> set[str]:
+        """Topics of the retained messages under this test's prefix."""
+        rows = self.api.get("/mqtt/retainer/messages", params={"page": 1, "limit": 10_000}).json()["data"]
+        return {row["topic"] for row in rows if row["topic"].startswith(self.prefix)}
 
     def unban(self, kind: str, who: str) -> httpx.Response:
         """DELETE a ban."""
@@ -244,8 +274,8 @@ class Lab:
         for probe in self.probes:
             probe.close()
         self.api.post("/clients/kickout/bulk", json=sorted({probe.clientid for probe in self.probes}))
-        for kind, who in self._bans:
-            self.unban(kind, who)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda row: self.unban(*row), sorted(self._bans)))
         for kind, owner in self._rules:
             self.api.delete(f"{RULES}/{kind}/{owner}")
         for user in self._users:

@@ -73,6 +73,14 @@ class StandInProcess:
         )
         assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
 
+    def restart_node(self, number: int) -> None:
+        """Let one node die and come back half a second later; asked over another one."""
+        name, other = self.names[number], self.api_urls[number - 1]
+        answer = httpx.post(
+            f"{other}/standin/restart/{quote(name, safe='')}", auth=(self.key, self.secret), timeout=5, trust_env=False
+        )
+        assert answer.status_code < 300, f"{answer.status_code} {answer.text}"
+
     def hide(self, node: int, **rows: Sequence[str]) -> None:
         """Let a node's API show none of these rows (`bans`, `clients`, `users`), as if it had missed them."""
         url = f"{self.api_urls[node]}/standin/hide/{quote(self.names[node], safe='')}"

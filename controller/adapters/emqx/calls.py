@@ -147,9 +147,8 @@ def read_authenticators() -> Call:
 
 
 def list_sessions(username: str, page: int = 1, limit: int = 1000) -> Call:
-    """Every session of a user, on all nodes, with what is needed to tell them apart."""
-    fields = "clientid,username,connected,node"
-    query: dict[str, str | int] = {"page": page, "limit": limit, "username": username, "fields": fields}
+    """Every session of a user, on all nodes."""
+    query: dict[str, str | int] = {"page": page, "limit": limit, "username": username}
     return Call("GET", "/clients", "list sessions of the user", query=query)
 
 

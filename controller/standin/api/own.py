@@ -13,18 +13,24 @@ _AFTER_THE_ANSWER: Final = 0.01  # seconds; the node that is killed may be the o
 _TABLES: Final = {"bans": "bans", "clients": "clientid", "users": "username"}
 
 
-def own_routes(kill: Callable[[str], None], is_known: Callable[[str], bool]) -> tuple[Route, ...]:
-    """The routes; `kill` lets the named node die."""
+def own_routes(
+    kill: Callable[[str], None], restart: Callable[[str], None], is_known: Callable[[str], bool]
+) -> tuple[Route, ...]:
+    """The routes; `kill` lets the named node die, `restart` too, and brings it back after a moment."""
 
-    def kill_over_http(_context: Context, request: Request) -> Response:
-        name = request.bindings["node"]
-        if not is_known(name):
-            return as_json(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
-        asyncio.get_running_loop().call_later(_AFTER_THE_ANSWER, kill, name)
-        return Response(202)
+    def later(what: Callable[[str], None]) -> Callable[[Context, Request], Response]:
+        def answer(_context: Context, request: Request) -> Response:
+            name = request.bindings["node"]
+            if not is_known(name):
+                return as_json(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
+            asyncio.get_running_loop().call_later(_AFTER_THE_ANSWER, what, name)
+            return Response(202)
+
+        return answer
 
     return (
-        Route("/standin/kill/:node", {"POST": kill_over_http}),
+        Route("/standin/kill/:node", {"POST": later(kill)}),
+        Route("/standin/restart/:node", {"POST": later(restart)}),
         Route("/standin/hide/:node", {"POST": _hide}),
         Route("/standin/config", {"POST": _configure}),
     )
