@@ -71,6 +71,8 @@ class Fetcher(FetcherInterface):
             return self._pool.request(
                 "GET", url, headers={"Accept-Encoding": "identity", **headers}, preload_content=False, redirect=False
             )
+        except urllib3.exceptions.NewConnectionError as e:  # a kind of time-out to urllib3
+            raise exceptions.DownloadError(f"the server cannot be reached: {e}") from e
         except urllib3.exceptions.TimeoutError as e:
             raise exceptions.SlowRetrievalError(f"no answer within {SOCKET_SECONDS:g} s") from e
         except urllib3.exceptions.HTTPError as e:

@@ -50,6 +50,8 @@ class _Seen(BaseModel):
     model_config = ConfigDict(extra="forbid")
     at: datetime
     versions: dict[str, int] = {}
+    keys: dict[str, str] = {}
+    """By which keys; with other ones versions begin anew, which heals what an attacker counted up for ever."""
 
 
 class Trust:
@@ -119,13 +121,15 @@ class Trust:
 
     def _remember(self) -> None:
         versions = {role: _version(self._source.cache / f"{role}.json") or 0 for role in _ROLES}
+        keys = _keys(self._source.cache / "root.json")
         seen = self._seen()
         for role, version in (seen.versions if seen is not None else {}).items():
-            if versions.get(role, 0) < version:
+            is_same = role == "root" or (seen is not None and seen.keys.get(role) == keys.get(role))
+            if is_same and versions.get(role, 0) < version:
                 text = f"{role} {versions.get(role, 0)} is older than {version}, which was seen before"
                 raise UpdateError(RefusalCode.ROLLBACK, text)
         now = self._clock.now() if seen is None else max(self._clock.now(), seen.at)
-        fresh = _Seen(at=now.astimezone(UTC), versions=versions)
+        fresh = _Seen(at=now.astimezone(UTC), versions=versions, keys=keys)
         write_whole(self._seen_path, self._source.cache / ".seen.new", fresh.model_dump_json().encode())
 
     def _seen(self) -> _Seen | None:
@@ -141,6 +145,14 @@ def _version(path: Path) -> int | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return version if isinstance(version, int) else None
+
+
+def _keys(path: Path) -> dict[str, str]:
+    try:
+        roles: dict[str, Any] = json.loads(path.read_bytes())["signed"]["roles"]
+        return {role: ",".join(sorted(roles[role]["keyids"])) for role in _ROLES}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _matching(info: "TargetFile", order: Install) -> UpdateTarget:

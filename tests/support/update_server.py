@@ -72,13 +72,13 @@ class UpdateServer:
         self.asked.append((path, wanted))
         replaced = self._knob(path, self.replace)
         file = self.folder / path.lstrip("/")
+        if self._knob(path, self.endless) is not None or self._knob(path, self.slow) is not None:
+            self._pour(request, slowly=self._knob(path, self.slow) is not None)
+            return
         if self._knob(path, self.missing) is not None or (replaced is None and not file.is_file()):
             request.send_error(404)
             return
         content = self.replace[replaced] if replaced is not None else file.read_bytes()
-        if self._knob(path, self.endless) is not None or self._knob(path, self.slow) is not None:
-            self._pour(request, slowly=self._knob(path, self.slow) is not None)
-            return
         match = _RANGE.match(wanted)
         start = int(match[1]) if match and self.knows_ranges else 0
         body = content[start:]

@@ -73,7 +73,9 @@ class Repository:
         path = self.base / "incoming" / file
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
-        known = {**FILE_SET, "installed_bytes": unpacked_bytes(path), **parts}
+        known = {**FILE_SET, **parts}
+        if "installed_bytes" not in parts:
+            known["installed_bytes"] = unpacked_bytes(path)
         target = UpdateTarget.model_validate({**known, "name": name, "version": version})
         return publish(self.folder, path, target, self.keys, ask, self.at)
 
