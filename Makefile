@@ -53,6 +53,10 @@ bench-contain: setup-dev ## time from a violating report to the cut, idle and un
 bench-agent: setup-dev setup-mosquitto ## what the agent costs a device: memory, processor, bytes (five minutes)
 	@$(BIN)/python -m tests.bench.agent $(BENCH_ARGS)
 
+.PHONY: power-loss
+power-loss: setup-dev ## kill a device at every step of an update, and look what the next start makes of it (minutes)
+	@$(BIN)/python -m tests.integration.updates.power_loss $(ARGS)
+
 .PHONY: format
 format: setup-dev ## let ruff mend what it can and lay out the code
 	@$(BIN)/ruff check --fix .

@@ -55,16 +55,25 @@ def settings_for(base: Path, url: str, root: Path, **updates: Any) -> Settings:
 class UpdateDevice:
     """Starts and stops as the agent does; `results` are what it told, `broker`: whether messages reach it."""
 
-    def __init__(self, base: Path, url: str, root: bytes, **updates: Any) -> None:
+    def __init__(
+        self,
+        base: Path,
+        url: str,
+        root: bytes,
+        *,
+        key: Ed25519PrivateKey | None = None,
+        step: Callable[[str], None] = lambda _name: None,
+        **updates: Any,
+    ) -> None:
         base.mkdir(parents=True, exist_ok=True)
         (base / "root.json").write_bytes(root)
         self.base = base
         self.settings = settings_for(base / "state", url, base / "root.json", **updates)
         self.clock = ShiftedClock()
-        self.key = Ed25519PrivateKey.generate()
+        self.key = key or Ed25519PrivateKey.generate()
         self.results: list[CommandResult] = []
         self.broker = True
-        self.step: Callable[[str], None] = lambda _name: None
+        self.step = step
         self._ended: queue.Queue[CommandResult] = queue.Queue()
         self._counter = 0
         self.start()
@@ -104,17 +113,19 @@ class UpdateDevice:
         self.send(GO_BACK, GoBack(name=name, version=version).params())
         return self.ended()
 
-    def send(self, action: str, params: Mapping[str, ParamValue]) -> str:
+    def send(
+        self, action: str, params: Mapping[str, ParamValue], *, command_id: str = "", counter: int | None = None
+    ) -> str:
         """A signed command; its id."""
         self._counter += 1
         command = Command(
-            command_id=f"c{self._counter}",
+            command_id=command_id or f"c{self._counter}",
             device_id=DEVICE,
             action=action,
             params=dict(params),
             issued_at=self.clock.now(),
             expires_at=self.clock.now() + timedelta(minutes=10),
-            counter=self._counter,
+            counter=self._counter if counter is None else counter,
         )
         self.commands.received(sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, self.key))
         return command.command_id
