@@ -207,6 +207,8 @@ class IntrusionSettings(_Part):
     poll: Annotated[_Duration, Field(ge=0.1, le=3600)] = 5.0
     repeat_after: Annotated[_Duration, Field(ge=0.1, le=86400)] = 300.0
     events_per_minute: Annotated[int, Field(ge=1, le=60)] = 6
+    failed_logins: Annotated[int, Field(ge=0, le=10_000)] = 5
+    failed_logins_within: Annotated[_Duration, Field(ge=1, le=86400)] = 600.0
 
 
 class IntegritySettings(_Part):

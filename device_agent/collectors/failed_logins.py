@@ -34,9 +34,9 @@ _ISO: Final = re.compile(r"^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d
 _OLD: Final = re.compile(r"^([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) ")
 _MONTHS: Final = {name: number for number, name in enumerate(calendar.month_abbr) if name}
 # glibc's record of a login; machines that never were 32 bits wide have longer ones.
-_RECORD: Final = struct.Struct("=h2xi32s4s32s256shhiii16s20x")
-_WIDE_RECORD: Final = struct.Struct("=h2xi32s4s32s256shhqqq16s24x")
-_WIDE_MACHINES: Final = frozenset({"aarch64", "riscv64", "loongarch64"})
+RECORD: Final = struct.Struct("=h2xi32s4s32s256shhiii16s20x")
+WIDE_RECORD: Final = struct.Struct("=h2xi32s4s32s256shhqqq16s24x")
+WIDE_MACHINES: Final = frozenset({"aarch64", "riscv64", "loongarch64"})
 _SECONDS_AT: Final = 9  # its field in either record
 _HOST_AT: Final = 5
 
@@ -76,7 +76,7 @@ def _btmp(system: System, now: float) -> Counter[str] | None:
     path = system.path(_BTMP)
     if not path.exists():
         return None
-    record = _WIDE_RECORD if platform.machine() in _WIDE_MACHINES else _RECORD
+    record = WIDE_RECORD if platform.machine() in WIDE_MACHINES else RECORD
     with path.open("rb") as file:
         size = file.seek(0, 2)
         keep = min(size, _MAX_BYTES) // record.size * record.size
@@ -90,8 +90,13 @@ def count_records(content: bytes, record: struct.Struct, now: float) -> Counter[
     whole = len(content) // record.size * record.size
     for fields in record.iter_unpack(content[:whole]):
         if now - WINDOW_SECONDS <= fields[_SECONDS_AT] <= now:
-            _count(found, fields[_HOST_AT].partition(b"\0")[0].decode(errors="replace") or "local")
+            _count(found, source_of(fields))
     return found
+
+
+def source_of(fields: tuple[Any, ...]) -> str:
+    """Where the login of a record of btmp came from."""
+    return fields[_HOST_AT].partition(b"\0")[0].decode(errors="replace")[:_LETTERS] or "local"
 
 
 def _logs(system: System, now: float) -> Counter[str] | None:

@@ -9,6 +9,8 @@ from device_agent.intrusion.alerts import SEVERITIES, Alert
 MAX_KEPT: Final = 256  # different alerts that wait; further ones are only counted
 UNCONFIRMED_SECONDS: Final = 120.0  # without the broker's word an event goes out again
 _MINUTE: Final = 60.0
+LOGIN: Final = "login"  # alerts that are failed logins; their signature is where they came from
+LOGIN_KIND: Final = "login_failed"
 _NAMED: Final = 3  # signatures that the event about a flood names
 
 Key = tuple[str, str]  # monitor and signature
@@ -59,16 +61,16 @@ class Tally:
         self._under_way: dict[int, tuple[float, Telling]] = {}
         self._number = 0
 
-    def add(self, alert: Alert, at: str) -> None:
-        """One more alert, seen at `at`."""
+    def add(self, alert: Alert, at: str, count: int = 1) -> None:
+        """One more alert, or `count` equal ones, seen at `at`."""
         key = (alert.monitor, alert.signature)
         known = self._waiting.get(key)
         if known is not None:
-            self._waiting[key] = _merged(known, Waiting(alert, 1, at, at))
+            self._waiting[key] = _merged(known, Waiting(alert, count, at, at))
         elif len(self._waiting) < MAX_KEPT:
-            self._waiting[key] = Waiting(alert, 1, at, at)
+            self._waiting[key] = Waiting(alert, count, at, at)
         else:
-            self._beyond += 1
+            self._beyond += count
 
     def due(self, now: float) -> list[Telling]:
         """The events that may go out at `now`; each is under way until `settle`."""
@@ -85,7 +87,10 @@ class Tally:
         rest = ready[len(events) :]
         if is_flood and now >= self._flood_at + _MINUTE and (rest or self._beyond):
             self._flood_at = now
-            events.append(self._flood(rest, now))
+            # Guesses from many places at once must not hide among other alerts, nor these among them.
+            logins = [one for one in rest if one.alert.monitor == LOGIN]
+            others = [one for one in rest if one.alert.monitor != LOGIN]
+            events += [self._flood(part, now) for part in (others, logins) if part or (part is others and self._beyond)]
         return events
 
     def settle(self, number: int, *, is_taken: bool) -> bool:
@@ -121,7 +126,7 @@ class Tally:
             "first_at": waiting.first_at,
             "last_at": waiting.last_at,
         }
-        kind = f"intrusion.{alert.monitor}"
+        kind = LOGIN_KIND if alert.monitor == LOGIN else f"intrusion.{alert.monitor}"
         return self._begin(kind, alert.severity, alert.summary or alert.signature, detail, (waiting,), now)
 
     def _flood(self, rest: list[Waiting], now: float) -> Telling:
@@ -133,6 +138,9 @@ class Tally:
             detail["first_at"] = min(one.first_at for one in rest)
             detail["last_at"] = max(one.last_at for one in rest)
         severity = max((one.alert.severity for one in rest), key=SEVERITIES.index, default="medium")
+        if rest and rest[0].alert.monitor == LOGIN:
+            detail["source"] = "many"
+            return self._begin(LOGIN_KIND, severity, "logins that failed, from many places", detail, tuple(rest), now)
         summary = "more alerts than are told one by one"
         telling = self._begin("intrusion.flood", severity, summary, detail, tuple(rest), now, self._beyond)
         self._beyond = 0

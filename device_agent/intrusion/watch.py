@@ -12,8 +12,9 @@ from device_agent.commands import Publish
 from device_agent.files import write_whole
 from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
 from device_agent.intrusion.follow import Follower, Place
+from device_agent.intrusion.logins import Btmp, Guesses, alert_of, failed_in, logs
 from device_agent.intrusion.sources import Source, sources
-from device_agent.intrusion.tally import Tally, Telling, Waiting
+from device_agent.intrusion.tally import LOGIN, Tally, Telling, Waiting
 from device_agent.settings import IntrusionSettings
 from device_agent.system import System
 from schemas.base import MAX_TEXT, clean_text
@@ -47,6 +48,8 @@ class IntrusionWatch:
         self._tally = Tally(
             per_minute=settings.events_per_minute, repeat_after=settings.repeat_after, waiting=waiting, beyond=beyond
         )
+        self._guesses = Guesses(settings.failed_logins, settings.failed_logins_within)
+        self._btmp: Btmp | None = None
         self._looked_at = float("-inf")
         self._saved_at = float("-inf")
         self._has_news = False
@@ -60,6 +63,7 @@ class IntrusionWatch:
             self._look()
         for source, follower in self._followers.items():
             self._read(source, follower)
+        self._read_btmp()
         if is_online:
             with self._mutex:
                 due = self._tally.due(now)
@@ -73,7 +77,10 @@ class IntrusionWatch:
         """Write down how far everything was read, and what was not told yet."""
         with self._mutex:
             waiting, beyond = self._tally.kept()
-            places = {f"{one.monitor}:{one.path}": f.place for one, f in self._followers.items() if f.place is not None}
+            read: dict[Source, Follower | Btmp] = dict(self._followers)
+            if self._btmp is not None:
+                read[Btmp.source] = self._btmp
+            places = {f"{one.monitor}:{one.path}": f.place for one, f in read.items() if f.place is not None}
             content = {
                 "v": 1,
                 "places": {name: [place.inode, place.offset] for name, place in places.items()},
@@ -101,6 +108,14 @@ class IntrusionWatch:
 
     def _look(self) -> None:
         wanted = set(sources(self._settings, self._system))
+        if self._settings.failed_logins:
+            told = logs(self._system)
+            wanted.update(told)
+            if not told and self._btmp is None:
+                place = self._places.pop(f"{Btmp.source.monitor}:{Btmp.source.path}", None)
+                self._btmp = Btmp(self._system, place)
+            elif told:
+                self._btmp = None
         for gone in self._followers.keys() - wanted:
             self._followers.pop(gone).close()
         for source in sorted(wanted - self._followers.keys()):
@@ -116,7 +131,7 @@ class IntrusionWatch:
                 _log.debug("%s: %s", source.path, e)  # the section `intrusion` says so
                 follower.close()
                 return
-            if piece.has_gap:
+            if piece.has_gap and source.monitor != LOGIN:
                 self._add(_lost(source))
             for line in piece.lines:
                 self._take(source, line)
@@ -126,6 +141,9 @@ class IntrusionWatch:
                 return
 
     def _take(self, source: Source, line: bytes) -> None:
+        if source.monitor == LOGIN:
+            self._failed(failed_in(line))
+            return
         if source.monitor == "suricata" and line.startswith(b"{") and b'"alert"' not in line:
             return  # flows and statistics are most of what Suricata writes
         try:
@@ -138,9 +156,27 @@ class IntrusionWatch:
         if SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity):
             self._add(alert)
 
-    def _add(self, alert: Alert) -> None:
+    def _read_btmp(self) -> None:
+        if self._btmp is None:
+            return
+        try:
+            found = self._btmp.read()
+        except OSError as e:
+            _log.debug("btmp: %s", e)  # the section `access` says so
+            return
+        for source in found:
+            self._failed(source)
+
+    def _failed(self, source: str) -> None:
+        if not source or SEVERITIES.index("medium") < SEVERITIES.index(self._settings.min_severity):
+            return
+        source, count = self._guesses.failed(source, self._clock.monotonic())
+        if count:
+            self._add(alert_of(source), count)
+
+    def _add(self, alert: Alert, count: int = 1) -> None:
         with self._mutex:
-            self._tally.add(alert, self._clock.now().isoformat(timespec="seconds"))
+            self._tally.add(alert, self._clock.now().isoformat(timespec="seconds"), count)
             self._has_news = True
 
     def _note_damage(self, source: Source, count: int) -> None:

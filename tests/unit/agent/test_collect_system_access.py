@@ -157,11 +157,11 @@ def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
 NOW = 1_700_000_000.0
 
 
-def record(at: int, host: str, packing: struct.Struct = failed_logins._RECORD) -> bytes:
+def record(at: int, host: str, packing: struct.Struct = failed_logins.RECORD) -> bytes:
     return packing.pack(6, 1, b"ssh:notty", b"", b"root", host.encode(), 0, 0, 0, at, 0, b"")
 
 
-@pytest.mark.parametrize("packing", [failed_logins._RECORD, failed_logins._WIDE_RECORD], ids=["narrow", "wide"])
+@pytest.mark.parametrize("packing", [failed_logins.RECORD, failed_logins.WIDE_RECORD], ids=["narrow", "wide"])
 def test_records_of_btmp(packing: struct.Struct) -> None:
     assert packing.size in (384, 400)
     recent, old = int(NOW) - 60, int(NOW) - 90_000

@@ -16,7 +16,7 @@ from device_agent.collectors import access, disk, firewall, inits, logging_, mac
 from device_agent.collectors.accounts import account_of, algorithm_of, secret_of
 from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError
 from device_agent.collectors.denials import count_lines as count_denials
-from device_agent.collectors.failed_logins import _RECORD, _WIDE_RECORD, count_lines, count_records, time_of
+from device_agent.collectors.failed_logins import RECORD, WIDE_RECORD, count_lines, count_records, time_of
 from device_agent.collectors.interfaces import _version6, interface_of
 from device_agent.collectors.ruleset import read_iptables, read_nft
 from device_agent.domain.findings import findings_of
@@ -190,7 +190,7 @@ def test_any_text(name: str, text: str) -> None:
 
 
 @CALM
-@given(st.binary(max_size=2000), st.sampled_from([_RECORD, _WIDE_RECORD]))
+@given(st.binary(max_size=2000), st.sampled_from([RECORD, WIDE_RECORD]))
 def test_any_bytes_as_btmp(content: bytes, packing: Any) -> None:
     assert sum(count_records(content, packing, NOW).values()) <= len(content) // packing.size
 

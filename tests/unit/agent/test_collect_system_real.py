@@ -97,13 +97,13 @@ def test_accounts_are_those_of_getent_and_passwd() -> None:
 
 
 def test_failed_logins_are_those_of_lastb(tmp_path: Path) -> None:
-    if failed_logins._RECORD.size != 384 or sys.byteorder != "little":
+    if failed_logins.RECORD.size != 384 or sys.byteorder != "little":
         pytest.skip("records of another machine")
     content = record(int(NOW) - 60, "192.0.2.9") * 3 + record(int(NOW) - 120, "box.example")
     file = tmp_path / "btmp"
     file.write_bytes(content)
     said = say("lastb", "-w", "-f", str(file))
-    counts = count_records(content, failed_logins._RECORD, NOW)
+    counts = count_records(content, failed_logins.RECORD, NOW)
     assert {host: said.count(host) for host in counts} == dict(counts) == {"192.0.2.9": 3, "box.example": 1}
 
 
