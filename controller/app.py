@@ -110,9 +110,14 @@ async def _build(
     reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
     updates, refresher, update_server = update_parts(settings, clock)
     keys = (public_key_text(signing_key.public_key()),)
-    identity = await identity_parts(settings, store, keeper, lambda: keys)
     rollouts, desk = await rollout_parts(keeper, store, updates, settings)
+<<<<<<< HEAD
     broker_inspector = inspector(broker, settings)
+=======
+    identity = await identity_parts(settings, store, keeper, link, lambda: keys)
+    if identity is not None:
+        ingest.on_renewal = identity.renewals.ask
+>>>>>>> e77a865 (Enrolment on the device; renewal of key and certificate over MQTT)
     services = Services(
         keeper=keeper,
         store=store,

@@ -16,10 +16,12 @@ from controller.api.context import Services
 from controller.api.server import create_list_server
 from controller.assembly import Server
 from controller.ports.errors import SettingsError
+from controller.ports.messages import Messages
 from controller.service.certificates import Certificates
 from controller.service.enrolling import Enrolment
 from controller.service.identity import Identity
 from controller.service.keeper import Keeper
+from controller.service.renewing import Renewals
 from controller.service.revoking import Revocation
 from controller.service.settings import Settings
 from controller.service.settings_authority import AuthoritySettings
@@ -47,7 +49,7 @@ def open_authority(settings: AuthoritySettings) -> X509Authority:
 
 
 async def identity_parts(
-    settings: Settings, store: SqliteStore, keeper: Keeper, keys: Callable[[], tuple[str, ...]]
+    settings: Settings, store: SqliteStore, keeper: Keeper, messages: Messages, keys: Callable[[], tuple[str, ...]]
 ) -> Identity | None:
     """What serves devices' certificates; `None` where no authority is configured.
 
@@ -63,7 +65,8 @@ async def identity_parts(
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
     enrolment = Enrolment(certificates, keeper, servers, keys, frozenset({settings.mqtt.client_id}))
-    return Identity(certificates, enrolment, Revocation(certificates, keeper, log))
+    renewals = Renewals(certificates, keeper, messages, log)
+    return Identity(certificates, enrolment, Revocation(certificates, keeper, log), renewals)
 
 
 class ListListener:
@@ -109,5 +112,6 @@ def identity_loops(services: Services) -> tuple[tuple[str, Runs], ...]:
     loops: tuple[tuple[str, Runs], ...] = (
         ("certificates", identity.certificates),
         ("revocation", identity.revocation),
+        ("renewals", identity.renewals),
     )
     return loops if listen is None else (*loops, ("revocation lists", ListListener(services, listen)))

@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.domain.connecting import MQTT5, Attempt, Outcome
-from device_agent.settings import MqttSettings, Server
+from device_agent.settings import MqttSettings, Server, read_secret
 from schemas import topics
 
 SESSION_EXPIRY_SECONDS: Final = 3600  # how long the broker keeps commands for an agent that is away
@@ -61,15 +61,46 @@ class Goodbye:
 
 
 Confirmed = Callable[[bool], None]
+_RENEWING: Final = "connecting anew, as asked"
+
+
+class Credentials(Protocol):
+    """What the link shows of itself; asked from its own thread."""
+
+    def context(self) -> ssl.SSLContext:
+        """For the next attempt to connect."""
+
+    def worked(self) -> None:
+        """The broker accepted that attempt."""
+
+
+class _Settled:
+    """One pair for ever."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def context(self) -> ssl.SSLContext:
+        return self._context
+
+    def worked(self) -> None:
+        """Nothing follows."""
 
 
 class Link:
     """One MQTT connection, kept up by its own thread from `start` to `stop`."""
 
     def __init__(
-        self, device_id: str, settings: MqttSettings, password: str | None, status: Goodbye, listener: LinkListener
+        self,
+        device_id: str,
+        settings: MqttSettings,
+        password: str | None,
+        status: Goodbye,
+        listener: LinkListener,
+        *,
+        credentials: Credentials | None = None,
     ) -> None:
-        """Prepare it.
+        """Prepare it; without `credentials` it shows the configured certificate for ever.
 
         Raises:
             ssl.SSLError, OSError: the certificate, key or authority cannot be loaded.
@@ -80,7 +111,11 @@ class Link:
         self._status = status
         self._listener = listener
         self._servers = settings.addresses
-        self._tls = tls_context(settings) if any(server.tls for server in self._servers) else None
+        if credentials is None and any(server.tls for server in self._servers):
+            credentials = _Settled(tls_context(settings))
+        self._credentials = credentials
+        self._again = threading.Event()
+        self._has_shown = False  # whether the present attempt is by TLS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._mutex = threading.Lock()
@@ -91,6 +126,7 @@ class Link:
         self._refusal = ""
         self._is_up = False
         self._was_up_at = 0.0
+        self.refusals = 0  # CONNECTs that a broker said no to
 
     def start(self) -> None:
         """Begin connecting; returns at once."""
@@ -101,6 +137,10 @@ class Link:
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(self._settings.connect_timeout + _GOODBYE_SECONDS + 1)
+
+    def reconnect(self) -> None:
+        """Connect anew as soon as the link's thread looks, with the same session, and without a word of going."""
+        self._again.set()
 
     @property
     def is_connected(self) -> bool:
@@ -138,12 +178,16 @@ class Link:
             attempt = attempt.after(outcome, up_seconds)
             # Jitter is no secret, so the ordinary generator serves.
             wait = attempt.wait_ceiling * random.random()  # noqa: S311 - see above
+            if why == _RENEWING:
+                _log.info("%s: %s", server, why)
+                continue
             _log.warning("%s: %s (%s); next attempt in %.1f s", server, outcome, why, wait)
             self._stopping.wait(wait)
 
     def _live(self, server: Server, attempt: Attempt) -> tuple[Outcome, float, str]:
         """One connection from its first to its last byte; how it ended, seconds it was up, and why it ended."""
         client = self._make_client(server, attempt)
+        self._again.clear()
         self._refusal, self._is_up = "", False
         why = "connection closed"
         outcome: Outcome | None = None
@@ -177,6 +221,10 @@ class Link:
                 return mqtt.error_string(code)
             if self._refusal:
                 return self._refusal
+            if self._again.is_set() and self._is_up:
+                client.disconnect()
+                client.loop(0.1)
+                return _RENEWING
             if not self._is_up and time.monotonic() > silent_until:
                 return f"no answer to CONNECT within {self._settings.connect_timeout:g} s"
         self._say_goodbye(client)
@@ -226,8 +274,9 @@ class Link:
         client.on_message = self._on_message
         client.on_subscribe = self._on_subscribe
         if server.tls:
-            assert self._tls is not None
-            client.tls_set_context(self._tls)
+            assert self._credentials is not None
+            client.tls_set_context(self._credentials.context())
+        self._has_shown = server.tls
         if self._settings.username is not None:
             client.username_pw_set(self._settings.username, self._password)
         client.will_set(topics.up(self._device_id, topics.Up.STATUS), self._status.will, qos=1, retain=True)
@@ -236,6 +285,7 @@ class Link:
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
         if reason.is_failure:
             unsupported = reason.value in _UNSUPPORTED_CODES or str(reason) == "Unsupported protocol version"
+            self.refusals += 1
             self._refusal = "unsupported" if unsupported else f"refused: {reason} ({reason.value})"
             return
         wanted = (
@@ -249,6 +299,8 @@ class Link:
         with self._mutex:
             self._client = client
         self._is_up = True
+        if self._credentials is not None and self._has_shown:
+            self._credentials.worked()
         _log.info(
             "connected to %s:%s by MQTT %s", client.host, client.port, "5" if _level(client) == MQTT5 else "3.1.1"
         )
@@ -325,5 +377,6 @@ def tls_context(settings: MqttSettings) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.certificate is not None:
-        context.load_cert_chain(settings.certificate, settings.key)
+        passphrase = read_secret(settings.key_passphrase_file) if settings.key_passphrase_file else ""
+        context.load_cert_chain(settings.certificate, settings.key, password=lambda: passphrase)
     return context

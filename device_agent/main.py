@@ -1,4 +1,4 @@
-"""The command line of the agent: `cordon-agent run | report | do | updates | doctor | install | passphrase | simulate`.
+"""The command line of the agent: `cordon-agent run | enrol | report | do | updates | doctor | install | ...`.
 
 Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
 3 the state folder cannot be used. What went wrong is one line on standard error.
@@ -48,10 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
     nouns = parser.add_subparsers(
-        dest="noun", required=True, metavar="run | report | do | updates | doctor | install | passphrase | simulate"
+        dest="noun",
+        required=True,
+        metavar="run | enrol | report | do | updates | doctor | install | passphrase | simulate",
     )
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+    from device_agent.identity.command import add_arguments as add_enrol  # small; the rest is loaded when it runs
+
+    add_enrol(
+        nouns.add_parser(
+            "enrol",
+            help="get a certificate for this device",
+            description="Make a key on this device, and get a certificate for it with a token of an operator's.",
+        )
+    )
     report = nouns.add_parser(
         "report",
         help="print one full report as JSON",
@@ -125,6 +136,12 @@ def _run(arguments: argparse.Namespace) -> None:
     run(settings, system, stop, reload=reload)
 
 
+def _enrol(arguments: argparse.Namespace) -> None:
+    from device_agent.identity.command import enrol
+
+    enrol(arguments)
+
+
 def _do(arguments: argparse.Namespace) -> None:
     from device_agent.doing import do
 
@@ -150,7 +167,15 @@ def main(argv: list[str] | None = None) -> int:
     handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     try:
-        handlers = {"run": _run, "report": _report, "do": _do, "updates": _updates, "simulate": _simulate, **SHIPPING}
+        handlers = {
+            "run": _run,
+            "enrol": _enrol,
+            "report": _report,
+            "do": _do,
+            "updates": _updates,
+            "simulate": _simulate,
+            **SHIPPING,
+        }
         handlers[arguments.noun](arguments)
     except AgentError as e:
         return _complain(str(e), e.exit_code)

@@ -16,6 +16,7 @@ from device_agent.clock import Clock
 from device_agent.commands import Commands
 from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
+from device_agent.identity.renewing import Renewing
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
 from device_agent.late import LateJudge
@@ -81,8 +82,14 @@ class Agent:
         self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
+        self._renewing: Renewing | None = None
         try:
-            self._link = Link(settings.device_id, settings.mqtt, password, status, self)
+            if settings.identity.renew and settings.mqtt.certificate is not None:
+                self._renewing = Renewing(settings, clock)
+            credentials = None if self._renewing is None else self._renewing.credentials
+            self._link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=credentials)
+            if self._renewing is not None:
+                self._renewing.use(self._link.publish, self._link.reconnect)
         except OSError as e:  # ssl.SSLError is one
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
@@ -147,6 +154,9 @@ class Agent:
         """The controller spoke."""
         if channel is Down.COMMAND:
             self._commands.received(payload)
+        elif channel is Down.CERTIFICATE:
+            if self._renewing is not None:
+                self._renewing.answered(payload)
         else:
             self._reporter.receipt(payload)
 
@@ -169,6 +179,8 @@ class Agent:
         while not self._stopping.is_set():
             self._reporter.wake.clear()
             wait = self._reporter.tick()
+            if self._renewing is not None and self._link.is_connected:
+                self._renewing.step()
             if not self._reporter.wake.wait(min(wait, self._settings.report.heartbeat_every)):
                 self._commands.tell()
 
@@ -187,6 +199,11 @@ class Agent:
     def is_idle(self) -> bool:
         """Whether no command is under way, so that the agent may be put together anew."""
         return not self._journal.unfinished()
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether the certificate lies elsewhere since a renewal, so that everything that looks at it needs to know."""
+        return self._renewing is not None and self._renewing.has_moved
 
     @property
     def status(self) -> str:
@@ -271,7 +288,7 @@ def _serve(agent: Agent, stop: threading.Event, reload: Reload | None, notifier:
         if agent.is_well:
             notifier.alive(time.monotonic(), agent.status)
         # What a command has begun belongs to the agent that took it.
-        if reload is None or not reload.wanted.is_set() or not agent.is_idle:
+        if reload is None or not (reload.wanted.is_set() or agent.has_moved) or not agent.is_idle:
             continue
         reload.wanted.clear()
         notifier.reloading()

@@ -118,6 +118,7 @@ class MqttSettings(_Part):
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    key_passphrase_file: Path | None = None
     username: Annotated[str, Field(max_length=256)] | None = None
     password_file: Path | None = None
     keepalive: Annotated[_Duration, Field(ge=5, le=3600)] = 30.0
@@ -135,6 +136,12 @@ class MqttSettings(_Part):
     def addresses(self) -> tuple[Server, ...]:
         """The servers, taken apart."""
         return tuple(parse_server(text) for text in self.servers)
+
+
+class IdentitySettings(_Part):
+    """Whether the agent renews its certificate by itself."""
+
+    renew: bool = False
 
 
 class ReportSettings(_Part):
@@ -257,6 +264,7 @@ class Settings(_Part):
     intrusion: IntrusionSettings = IntrusionSettings()
     integrity: IntegritySettings = IntegritySettings()
     updates: UpdateSettings = UpdateSettings()
+    identity: IdentitySettings = IdentitySettings()
 
 
 def load(path: Path) -> Settings:
@@ -276,7 +284,15 @@ def load(path: Path) -> Settings:
     except ValidationError as e:
         raise SettingsError(f"{path}: {_first_error(e)}") from e
     _check_files(path, settings)
-    return settings
+    return _with_renewed_pair(settings)
+
+
+def _with_renewed_pair(settings: Settings) -> Settings:
+    if settings.mqtt.certificate is None:
+        return settings
+    from device_agent.identity.store import resolved  # only with a certificate
+
+    return resolved(settings)
 
 
 def default_device_id() -> str:
@@ -317,13 +333,14 @@ def _check_files(config: Path, settings: Settings) -> None:
         ("certificate", mqtt.certificate),
         ("key", mqtt.key),
         ("password_file", mqtt.password_file),
+        ("key_passphrase_file", mqtt.key_passphrase_file),
     ):
         if path is None:
             continue
         if not os.access(path, os.R_OK) or not path.is_file():
             raise SettingsError(f"{config}: mqtt.{key}: {path} is not a file that can be read")
         mode = stat.S_IMODE(path.stat().st_mode)
-        if key in {"key", "password_file"} and mode & 0o077:
+        if key in {"key", "password_file", "key_passphrase_file"} and mode & 0o077:
             raise SettingsError(
                 f"{config}: mqtt.{key}: {path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
             )

@@ -14,6 +14,8 @@ MAX_EVENT_BYTES: Final = 16 * 1024
 MAX_RESULT_BYTES: Final = 16 * 1024
 MAX_COMMAND_BYTES: Final = 32 * 1024
 MAX_RECEIPT_BYTES: Final = 4 * 1024
+MAX_RENEW_BYTES: Final = 16 * 1024
+MAX_CERTIFICATE_BYTES: Final = 48 * 1024
 
 # Characters of a text field.
 MAX_DEVICE_ID: Final = 64

@@ -13,6 +13,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from schemas import topics
 from schemas.commands import Command, CommandResult
+from schemas.enrolment import EnrolAnswer, EnrolRequest, Renewed, RenewRequest
 from schemas.events import DeviceEvent, Receipt, Status
 from schemas.posture import REPORT
 from schemas.signing import Envelope
@@ -28,6 +29,8 @@ _ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], .
     ("result", CommandResult, topics.up("{device_id}", topics.Up.RESULT)),
     ("command-envelope", Envelope, topics.down("{device_id}", topics.Down.COMMAND)),
     ("receipt", Receipt, topics.down("{device_id}", topics.Down.RECEIPT)),
+    ("renew", RenewRequest, topics.up("{device_id}", topics.Up.RENEW)),
+    ("certificate", Renewed, topics.down("{device_id}", topics.Down.CERTIFICATE)),
 )
 
 
@@ -38,6 +41,8 @@ _INSIDE: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("update-install", Install),
     ("update-rollback", GoBack),
     ("update-progress", Progress),
+    ("enrol-request", EnrolRequest),
+    ("enrol-answer", EnrolAnswer),
 )
 
 

@@ -24,6 +24,7 @@ class Up(StrEnum):
     STATUS = "status"
     EVENT = "event"
     RESULT = "result"
+    RENEW = "renew"
 
 
 class Down(StrEnum):
@@ -31,6 +32,7 @@ class Down(StrEnum):
 
     COMMAND = "command"
     RECEIPT = "receipt"
+    CERTIFICATE = "certificate"
 
 
 class TopicError(ValueError):

@@ -8,8 +8,9 @@ from enum import StrEnum
 from typing import Final
 
 SKEW: Final = 300.0  # seconds before its making from which a certificate holds: clocks disagree a little
+_SKEW_SHARE: Final = 0.05  # of the lifetime, at most: it must not count as used up before it began
 RENEW_AT: Final = 2 / 3  # of the lifetime
-MIN_LIFETIME: Final = 60.0  # seconds; what is shorter could not be renewed in time
+MIN_LIFETIME: Final = 5.0  # seconds; what is shorter could not be renewed in time
 MIN_RSA_BITS: Final = 2048
 _CURVES: Final = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _DAY: Final = 86_400.0
@@ -61,7 +62,7 @@ def validity(now: float, lifetime: float, issuer_end: float | None) -> Validity:
         end = min(end, issuer_end)
     if end - now < MIN_LIFETIME:
         raise CertificateTimeError("the authority's own certificate has expired, or is about to: make a new one")
-    return Validity(now - SKEW, end)
+    return Validity(now - min(SKEW, (end - now) * _SKEW_SHARE), end)
 
 
 @dataclass(frozen=True, slots=True)

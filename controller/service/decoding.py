@@ -11,12 +11,14 @@ from controller.ports.messages import Incoming
 from schemas.base import (
     MAX_EVENT_BYTES,
     MAX_POSTURE_BYTES,
+    MAX_RENEW_BYTES,
     MAX_RESULT_BYTES,
     MAX_STATUS_BYTES,
     WIRE_VERSION,
     clean_text,
 )
 from schemas.commands import CommandResult
+from schemas.enrolment import RenewRequest
 from schemas.events import DeviceEvent, RejectReason, Status
 from schemas.posture import REPORT, DeltaReport, FullReport, Heartbeat
 from schemas.topics import TopicError, Up, UpTopic, parse_up
@@ -26,8 +28,14 @@ _LIMITS: Final = {
     Up.STATUS: MAX_STATUS_BYTES,
     Up.EVENT: MAX_EVENT_BYTES,
     Up.RESULT: MAX_RESULT_BYTES,
+    Up.RENEW: MAX_RENEW_BYTES,
 }
-_MODELS: Final[dict[Up, type[BaseModel]]] = {Up.STATUS: Status, Up.EVENT: DeviceEvent, Up.RESULT: CommandResult}
+_MODELS: Final[dict[Up, type[BaseModel]]] = {
+    Up.STATUS: Status,
+    Up.EVENT: DeviceEvent,
+    Up.RESULT: CommandResult,
+    Up.RENEW: RenewRequest,
+}
 _MAX_DETAIL: Final = 300  # characters of an explanation
 
 
@@ -39,7 +47,7 @@ class Accepted:
     """A valid message of `device_id`; `same`: a full report whose sections are those of the last one, left out here."""
 
     device_id: str
-    body: FullReport | DeltaReport | Heartbeat | Status | DeviceEvent | CommandResult
+    body: FullReport | DeltaReport | Heartbeat | Status | DeviceEvent | CommandResult | RenewRequest
     same: bool = False
 
 

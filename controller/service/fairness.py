@@ -22,7 +22,8 @@ MAX_KEY: Final = 128  # characters; no valid topic is longer, and all others sha
 MAX_HELD: Final = 10_000  # devices whose last status waits for its turn
 
 # A status may send every open command again and an event becomes a line of the record: they count for more than one.
-_WEIGHTS: Final = {"/status": 10.0, "p/event": 4.0}
+# A renewal costs a signature and rows in the registry.
+_WEIGHTS: Final = {"/status": 10.0, "p/event": 4.0, "p/renew": 20.0}
 
 
 @dataclass(frozen=True, slots=True)

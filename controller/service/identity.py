@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controller.service.certificates import Certificates
 from controller.service.enrolling import Enrolment
+from controller.service.renewing import Renewals
 from controller.service.revoking import Revocation
 
 
@@ -14,3 +15,4 @@ class Identity:
     certificates: Certificates
     enrolment: Enrolment
     revocation: Revocation
+    renewals: Renewals

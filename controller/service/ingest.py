@@ -24,6 +24,7 @@ from controller.service.keeper import Keeper, TooManyDevicesError
 from controller.service.merging import merge
 from controller.service.sameness import Sameness
 from schemas.commands import CommandResult
+from schemas.enrolment import RenewRequest
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict, accepted_json
 from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
 from schemas.topics import Down, down, parse_up
@@ -70,6 +71,8 @@ class Ingest:
         self._fairness = fairness or Fairness()
         self._sameness = Sameness()
         self.counts: Counter[str] = Counter()
+        # Called with requests for a new certificate: they are answered elsewhere, and asked again if that is lost.
+        self.on_renewal: Callable[[str, RenewRequest], None] | None = None
         self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
 
     async def run(self) -> None:
@@ -208,6 +211,10 @@ class Ingest:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
             case DeviceEvent() as told:
                 event = _told(event_id, told, device, delivery.received_at, keeper.policies)
+            case RenewRequest() as wanted:
+                if self.on_renewal is not None:
+                    self.on_renewal(content.device_id, wanted)
+                return
             case CommandResult() as result:
                 event = ev.CommandReported(
                     event_id, result.command_id, result.state, result.reason, tuple(result.detail.items())

@@ -24,8 +24,8 @@ class AuthoritySettings(Part):
     passphrase_file: Path | None = None
     crl_url: Annotated[str, Field(pattern=r"^http://[^/\s]+$")] | None = None
     crl_listen: Annotated[str, Field(pattern=_LISTEN)] | None = None
-    device_lifetime: Annotated[Duration, Field(ge=120.0, le=397 * 86_400.0)] = 30 * 86_400.0
-    server_lifetime: Annotated[Duration, Field(ge=120.0, le=397 * 86_400.0)] = 90 * 86_400.0
+    device_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 30 * 86_400.0
+    server_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 90 * 86_400.0
     crl_lifetime: Annotated[Duration, Field(ge=60.0, le=30 * 86_400.0)] = 86_400.0
     readmit_after: Annotated[Duration, Field(ge=0.0, le=86_400.0)] = 900.0
     device_servers: Annotated[tuple[str, ...], Field(max_length=16)] = ()

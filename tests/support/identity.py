@@ -19,6 +19,7 @@ from controller.domain.evolve import evolve
 from controller.service.certificates import Certificates
 from controller.service.enrolling import Enrolment
 from controller.service.identity import Identity
+from controller.service.renewing import Renewals
 from controller.service.revoking import Revocation
 from controller.service.settings_authority import AuthoritySettings
 from tests.support.world import World
@@ -50,7 +51,8 @@ async def identity_of(world: World, where: Path, **settings: Any) -> Identity:
     enrolment = Enrolment(
         certificates, world.keeper, ("mqtts://b:8883",), lambda: KEYS, frozenset({"cordon-controller"})
     )
-    return Identity(certificates, enrolment, Revocation(certificates, world.keeper, log))
+    renewals = Renewals(certificates, world.keeper, world.link, log)
+    return Identity(certificates, enrolment, Revocation(certificates, world.keeper, log), renewals)
 
 
 def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier, str]) -> str:

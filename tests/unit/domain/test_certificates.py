@@ -35,9 +35,10 @@ def certificate(**changes: float | None) -> Certificate:
 
 
 def test_a_certificate_holds_from_a_little_before_now() -> None:
-    when = validity(NOW, 3000.0, None)
-    assert (when.start, when.end) == (NOW - SKEW, NOW + 3000.0)
-    assert when.renew_at == NOW - SKEW + (3000.0 + SKEW) * 2 / 3
+    when = validity(NOW, 30_000.0, None)
+    assert (when.start, when.end) == (NOW - SKEW, NOW + 30_000.0)
+    assert when.renew_at == NOW - SKEW + (30_000.0 + SKEW) * 2 / 3
+    assert validity(NOW, 100.0, None).start == NOW - 5.0
 
 
 def test_none_outlives_its_issuer() -> None:

@@ -1,0 +1,65 @@
+"""`cordon-agent enrol`."""
+
+import argparse
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from schemas.base import DEVICE_ID_PATTERN
+
+DEFAULT_FOLDER: Final = Path("/etc/cordon")
+_FINGERPRINT: Final = re.compile(r"^[0-9a-f]{64}$")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `enrol` takes."""
+    parser.add_argument("--url", required=True, help="the controller's API: https://host:port")
+    parser.add_argument("--token", help="enrolment token; others on this machine can see it")
+    parser.add_argument("--token-file", type=Path, help="file whose first line is the token")
+    parser.add_argument("--ca-fingerprint", required=True, help="SHA-256 of the authority, from `cordon enrol token`")
+    parser.add_argument("--device-id", help="default: the host name")
+    parser.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, help="where the files go; default: %(default)s")
+    parser.add_argument(
+        "--key-passphrase-file", type=Path, help="protect the key; a systemd credential, the agent needs it to start"
+    )
+
+
+def enrol(arguments: argparse.Namespace) -> None:
+    """Enrol this device, and say what was written."""
+    from device_agent.identity import enrol as enrolment
+    from device_agent.settings import default_device_id, read_secret
+
+    device_id = arguments.device_id or default_device_id()
+    fingerprint = arguments.ca_fingerprint.lower().replace(":", "")
+    if (arguments.token is None) == (arguments.token_file is None):
+        raise enrolment.EnrolmentUsageError("give the token, with --token-file or --token")
+    if _FINGERPRINT.fullmatch(fingerprint) is None:
+        raise enrolment.EnrolmentUsageError("--ca-fingerprint is 64 hex digits, as `cordon ca show` tells it")
+    if re.fullmatch(DEVICE_ID_PATTERN, device_id) is None:
+        raise enrolment.EnrolmentUsageError(f"--device-id: {device_id!r} is none: 1 to 64 of A-Z a-z 0-9 . _ -")
+    words = arguments.key_passphrase_file
+    folder = arguments.dir.absolute()
+    wish = enrolment.Wish(
+        url=arguments.url,
+        token=arguments.token or read_secret(arguments.token_file),
+        fingerprint=fingerprint,
+        device_id=device_id,
+        folder=folder,
+        passphrase=None if words is None else read_secret(words),
+    )
+    answer = enrolment.enrol(wish)
+    out = sys.stdout.write
+    out(f"{device_id}: enrolled; the certificate holds until {_day(answer.not_after)}\n")
+    out(f"wrote {folder / 'device.key'} (mode 0600), {folder / 'device.pem'}, {folder / 'ca.pem'}\n")
+    config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, words)
+    if config.exists():
+        out(f"{config} is there and stays as it is; what follows from the enrolment:\n\n{text}")
+        return
+    enrolment.write_config(config, text)
+    out(f"wrote {config}; start the agent: cordon-agent run --config {config}\n")
+
+
+def _day(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,217 @@
+"""A controller process with an authority, over a stand-in whose TLS listeners trust that authority; and devices made of
+the agent's own parts: enrolment, link, renewal.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from controller.cli.client import Client, Endpoint
+from controller.domain.certificates import Kind
+from device_agent.clock import Clock
+from device_agent.identity.enrol import Wish, config_text, enrol
+from device_agent.identity.renewing import Renewing
+from device_agent.link import Goodbye, Link
+from device_agent.settings import load
+from schemas.events import Status
+from schemas.posture import digest_of
+from schemas.topics import Down, Up
+from tests.support.identity import Files
+from tests.support.standin import StandInProcess
+
+WAIT: Final = 30.0  # seconds until something that has to happen did not
+CONTROLLER: Final = "cordon-controller"
+_SECTIONS: Final = {"os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1", "machine": "x86_64"}}
+
+
+class _Tls:
+    """What the stand-in needs of an authority."""
+
+    def __init__(self, files: Files) -> None:
+        server = files.issue("127.0.0.1", Kind.SERVER, ["127.0.0.1", "localhost"])
+        self.ca, self.server_cert, self.server_key = files.ca, server.chain, server.key
+
+
+class Estate:
+    """`with Estate(folder, device_lifetime="20s") as estate`: everything runs, `estate.client` asks the API."""
+
+    def __init__(
+        self, folder: Path, *, device_lifetime: str = "30d", readmit_after: str = "0s", nodes: int = 1
+    ) -> None:
+        self.folder = folder
+        self.files = Files(folder / "authority", time.time())
+        tls: Any = _Tls(self.files)
+        self.emqx = StandInProcess(nodes=nodes, certs=tls)
+        self._settings = f'device_lifetime = "{device_lifetime}"\nreadmit_after = "{readmit_after}"\n'
+        self._process: subprocess.Popen[str] | None = None
+        self.url = ""
+        self.config = folder / "cordon" / "cordon.toml"
+
+    def __enter__(self) -> Self:
+        self.emqx.__enter__()
+        try:
+            self._prepare()
+            self._serve()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(WAIT)
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+        if error is not None:
+            error.add_note(f"the controller said:\n{self.log[-6000:]}")
+        self.emqx.__exit__(kind, error, trace)
+
+    @property
+    def log(self) -> str:
+        """What the controller said so far."""
+        path = self.folder / "serve.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _prepare(self) -> None:
+        home = self.folder / "cordon"
+        own = self.files.issue(CONTROLLER)
+        argv = [sys.executable, "-m", "controller.main", "init", "--dir", str(home), "--no-broker", "--listen"]
+        argv += ["127.0.0.1:0", "--client-id", CONTROLLER, "--emqx-key", self.emqx.key, "--mqtt-ca", str(self.files.ca)]
+        argv += ["--mqtt-cert", str(own.chain), "--mqtt-key", str(own.key)]
+        for host, port in self.emqx.tls:
+            argv += ["--mqtt", f"mqtts://{host}:{port}"]
+        for url in self.emqx.api_urls:
+            argv += ["--emqx", url]
+        environment = {**os.environ, "CORDON_EMQX_SECRET": self.emqx.secret}
+        subprocess.run(argv, check=True, capture_output=True, env=environment)
+        api = self.files.issue("127.0.0.1", Kind.SERVER, ["127.0.0.1"])
+        text = self.config.read_text().replace(
+            "[api]\n", f"[api]\ncertificate = {json.dumps(str(api.chain))}\nkey = {json.dumps(str(api.key))}\n"
+        )
+        folder = json.dumps(str(self.folder / "authority" / "ca"))
+        text += f'\n[authority]\nfolder = {folder}\ncrl_listen = "127.0.0.1:0"\n{self._settings}'
+        self.config.write_text(text)
+
+    def _serve(self) -> None:
+        with (self.folder / "serve.log").open("ab") as log:
+            argv = [sys.executable, "-m", "controller.main", "serve", "--config", str(self.config)]
+            self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, f"the controller did not start:\n{self.log[-6000:]}"
+        self.url = str(json.loads(line)["api"])
+
+    @property
+    def client(self) -> Client:
+        """An operator."""
+        token = (self.folder / "cordon" / "operator.token").read_text().strip()
+        return Client(Endpoint(self.url, token, self.files.ca))
+
+    def token(self, **wanted: Any) -> str:
+        """An enrolment token."""
+        return str(self.client.call("POST", "/enrolment/tokens", wanted)["token"])
+
+    def device(self, name: str, token: str, *, folder: str = "") -> "EstateDevice":
+        """Enrol a device; not connected yet."""
+        return EstateDevice(self, name, token, self.folder / "devices" / (folder or name))
+
+
+class EstateDevice:
+    """One device: the agent's parts without its scan and its commands. `events`: what its link saw, with the moment."""
+
+    def __init__(self, estate: Estate, name: str, token: str, folder: Path) -> None:
+        self.name = name
+        self.folder = folder
+        self.events: list[tuple[float, str]] = []
+        wish = Wish(estate.url, token, estate.files.authority.info.fingerprint, name, folder)
+        self.answer = enrol(wish)
+        text = (
+            config_text(name, folder, self.answer, None) + f"[agent]\nstate_dir = {json.dumps(str(folder / 'state'))}\n"
+        )
+        (folder / "agent.toml").write_text(text)
+        self._seq = int(time.time())
+        self._link: Link | None = None
+        self._renewing: Renewing | None = None
+        self._is_up = threading.Event()
+
+    def start(self) -> None:
+        """Connect with the pair that counts, as the agent does."""
+        settings = load(self.folder / "agent.toml")
+        will = Status(state="offline").model_dump_json().encode()
+        self._renewing = Renewing(settings, Clock())
+        goodbye = Goodbye(
+            will=will, online=lambda: Status(state="online").model_dump_json().encode(), offline=lambda: will
+        )
+        self._link = Link(self.name, settings.mqtt, None, goodbye, self, credentials=self._renewing.credentials)
+        self._renewing.use(self._link.publish, self._link.reconnect)
+        self._link.start()
+
+    def stop(self) -> None:
+        """Say goodbye."""
+        if self._link is not None:
+            self._link.stop()
+
+    def step(self) -> None:
+        """What the agent's report thread does about the certificate."""
+        if self.is_up and self._renewing is not None:
+            self._renewing.step()
+
+    def report(self) -> None:
+        """A full report in which nothing is wrong."""
+        self._seq += 1
+        body = {
+            "v": 1, "kind": "full", "device_id": self.name, "seq": self._seq, "agent": "1.0", "boot_id": "b",
+            "sent_at": datetime.now(UTC).isoformat(), "digest": digest_of(_SECTIONS), "sections": _SECTIONS,
+        }  # fmt: skip
+        assert self._link is not None
+        self._link.publish(Up.POSTURE, json.dumps(body).encode())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is connected now."""
+        return self._is_up.is_set()
+
+    @property
+    def refusals(self) -> int:
+        """How often the broker refused its CONNECT since it was made."""
+        return 0 if self._link is None else self._link.refusals
+
+    @property
+    def current(self) -> Path:
+        """Where its renewed pair lies."""
+        return self.folder / "state" / "identity" / "current.pem"
+
+    def connected(self) -> None:
+        self.events.append((time.monotonic(), "up"))
+        self._is_up.set()
+
+    def disconnected(self) -> None:
+        self._is_up.clear()
+        self.events.append((time.monotonic(), "down"))
+
+    def received(self, channel: Down, payload: bytes) -> None:
+        if channel is Down.CERTIFICATE and self._renewing is not None:
+            self._renewing.answered(payload)
+
+
+def wait_for(what: Any, why: str, seconds: float = WAIT, devices: Iterable[EstateDevice] = ()) -> None:
+    """Until `what()` is true; devices take their steps meanwhile."""
+    deadline = time.monotonic() + seconds
+    found = list(devices)
+    while not what():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds:g} s: {why}")
+        for device in found:
+            device.step()
+        time.sleep(0.05)

@@ -1,0 +1,295 @@
+"""The device's pair: renewed without a moment in which it has none, whatever dies in between."""
+
+import hashlib
+import json
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.x509.authority import X509Authority
+from controller.domain.certificates import Kind, Validity
+from device_agent.clock import Clock
+from device_agent.identity.credentials import RotatingCredentials
+from device_agent.identity.pair import (
+    IdentityError,
+    key_text,
+    new_key,
+    public_bytes,
+    read_file,
+    read_key,
+    read_leaf,
+    request,
+    sign,
+)
+from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
+from device_agent.identity.store import IdentityStore, resolved
+from device_agent.link import tls_context
+from device_agent.settings import MqttSettings, SettingsError, load
+from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
+from schemas.topics import Up
+from tests.support.identity import make_authority
+
+NOW = 1_800_000_000.0
+LIFE = 3000.0
+DEVICE = "edge-1"
+
+
+class StillClock(Clock):
+    """Moves when a test says so."""
+
+    at = NOW
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.at, UTC)
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@dataclass
+class Home:
+    """A device with an authority that issues to it."""
+
+    folder: Path
+    authority: X509Authority
+    clock: StillClock = field(default_factory=StillClock)
+    sent: list[RenewRequest] = field(default_factory=list)
+    reconnects: int = 0
+    is_online: bool = True
+
+    def issue(self, csr: str, start: float) -> str:
+        wanted = self.authority.read(csr)
+        return self.authority.issue(wanted, Kind.CLIENT, Validity(start, start + LIFE), start, "test").pem
+
+    def publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is Up.RENEW
+        if self.is_online:
+            self.sent.append(RenewRequest.model_validate_json(payload))
+        return self.is_online
+
+    def reconnect(self) -> None:
+        self.reconnects += 1
+
+    @property
+    def store(self) -> IdentityStore:
+        """As a process that starts now finds it."""
+        return IdentityStore(self.folder / "state", None)
+
+    def renewal(self, store: IdentityStore | None = None) -> Renewal:
+        holder = Holder(DEVICE, self.folder / "device.pem", self.folder / "device.key", None)
+        return Renewal(holder, store or self.store, self.publish, self.reconnect, self.clock)
+
+    def answer(self, **changes: str | None) -> bytes:
+        csr = self.sent[-1].csr
+        body = {"request": hashlib.sha256(csr.encode()).hexdigest(), "certificate": self.issue(csr, self.clock.at)}
+        return Renewed.model_validate({**body, **changes}).model_dump_json().encode()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> X509Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"), NOW - 86_400)
+
+
+@pytest.fixture
+def home(tmp_path: Path, authority: X509Authority) -> Home:
+    made = Home(tmp_path, authority)
+    key = new_key()
+    (tmp_path / "device.key").touch(mode=0o600)
+    (tmp_path / "device.key").write_bytes(key_text(key, None))
+    (tmp_path / "device.pem").write_text(made.issue(request(key, DEVICE), NOW))
+    (tmp_path / "ca.pem").write_text(authority.trust)
+    (tmp_path / "agent.toml").write_text(
+        f'device_id = "{DEVICE}"\n[mqtt]\nservers = ["mqtts://127.0.0.1:1"]\n'
+        f"ca = {json.dumps(str(tmp_path / 'ca.pem'))}\n"
+        f"certificate = {json.dumps(str(tmp_path / 'device.pem'))}\nkey = {json.dumps(str(tmp_path / 'device.key'))}\n"
+        f"[identity]\nrenew = true\n[agent]\nstate_dir = {json.dumps(str(tmp_path / 'state'))}\n"
+    )
+    return made
+
+
+def test_nothing_is_asked_before_two_thirds_of_the_lifetime(home: Home) -> None:
+    renewal = home.renewal()
+    home.clock.at = NOW + LIFE * 2 / 3 - 1
+    renewal.step()
+    assert home.sent == []
+    home.clock.at = NOW + LIFE * 0.69
+    renewal.step()
+    (asked,) = home.sent
+    present = read_key(read_file(home.folder / "device.key"), None)
+    leaf = read_leaf(read_file(home.folder / "device.pem"))
+    assert (asked.device_id, asked.serial) == (DEVICE, leaf.serial)
+    assert public_bytes(present.public_key()) == leaf.key
+    made = home.authority.read(asked.csr)
+    assert made.key != hashlib.sha256(leaf.key).hexdigest()  # another key
+    assert renewal_bytes(DEVICE, leaf.serial, asked.csr).startswith(b"cordon renewal v1\n")
+
+
+def test_an_answer_that_does_not_come_is_asked_for_again_with_the_same_key(home: Home) -> None:
+    renewal = home.renewal()
+    home.clock.at = NOW + LIFE * 0.7
+    renewal.step()
+    renewal.step()
+    assert len(home.sent) == 1
+    home.clock.at += 3600
+    renewal.step()
+    again = home.renewal()  # the agent was restarted
+    again.step()
+    keys = {home.authority.read(one.csr).key for one in home.sent}
+    assert (len(home.sent), len(keys)) == (3, 1)
+
+
+def test_without_a_connection_nothing_is_given_up(home: Home) -> None:
+    renewal, home.is_online = home.renewal(), False
+    home.clock.at = NOW + LIFE * 0.7
+    renewal.step()
+    home.is_online = True
+    renewal.step()
+    assert len(home.sent) == 1
+
+
+def _renewed(home: Home) -> tuple[Renewal, IdentityStore]:
+    store = home.store
+    renewal = home.renewal(store)
+    home.clock.at = NOW + LIFE * 0.7
+    renewal.step()
+    renewal.answered(home.answer())
+    return renewal, store
+
+
+def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> None:
+    renewal, store = _renewed(home)
+    assert home.reconnects == 1
+    assert store.candidate.stat().st_mode & 0o777 == 0o600
+    promoted: list[bool] = []
+    credentials = RotatingCredentials(
+        load(home.folder / "agent.toml").mqtt, store, tls_context, lambda: promoted.append(True)
+    )
+    old = credentials.context
+    assert isinstance(old(), ssl.SSLContext)
+    assert not store.current.exists()
+    credentials.worked()
+    assert (promoted, store.current.exists(), store.candidate.exists()) == ([True], True, False)
+    renewal.promoted()
+    settings = load(home.folder / "agent.toml")
+    assert (settings.mqtt.certificate, settings.mqtt.key) == (store.current, store.current)
+    renewal.step()
+    assert len(home.sent) == 1  # and the next one is due in its own time
+
+
+def test_killed_before_it_connected_the_next_start_tries_it_and_keeps_the_old_one(home: Home) -> None:
+    _, store = _renewed(home)
+    again = home.store
+    settings = load(home.folder / "agent.toml")
+    assert settings.mqtt.certificate == home.folder / "device.pem"
+    asked: list[Path] = []
+
+    def watch(mqtt: MqttSettings) -> ssl.SSLContext:
+        assert mqtt.certificate is not None
+        asked.append(mqtt.certificate)
+        return tls_context(mqtt)
+
+    credentials = RotatingCredentials(settings.mqtt, again, watch, lambda: None)
+    contexts = [credentials.context() for _ in range(4)]  # four attempts that fail
+    assert asked == [home.folder / "device.pem", store.candidate, store.candidate]
+    assert contexts[1] is contexts[3]
+    assert contexts[0] is not contexts[1]
+
+
+def test_a_half_written_candidate_is_given_up(home: Home) -> None:
+    _, store = _renewed(home)
+    store.candidate.write_bytes(b"-----BEGIN PRIVATE KEY-----\nhalf")
+    credentials = RotatingCredentials(load(home.folder / "agent.toml").mqtt, store, tls_context, lambda: None)
+    credentials.context()
+    assert not store.candidate.exists()
+
+
+def test_a_new_pair_that_the_broker_refuses_is_given_up_in_the_end(home: Home) -> None:
+    renewal, store = _renewed(home)
+    for _ in range(MAX_TRIALS):
+        assert store.candidate.exists()
+        home.clock.at += TRIAL_WAIT
+        renewal.step()
+    assert not store.candidate.exists()
+    assert home.reconnects == MAX_TRIALS
+    home.clock.at += REFUSED_WAIT
+    renewal.step()
+    assert len({home.authority.read(one.csr).key for one in home.sent}) == 2  # with another key
+
+
+def test_answers_that_are_none(home: Home) -> None:
+    renewal = home.renewal()
+    renewal.answered(b"{}")  # nothing was asked
+    home.clock.at = NOW + LIFE * 0.7
+    renewal.step()
+    foreign = home.issue(request(new_key(), DEVICE), NOW)
+    for payload in (b"no JSON", b"{}", home.answer(request="0" * 64), home.answer(certificate=foreign), b" " * 100_000):
+        renewal.answered(payload)
+    assert not home.store.candidate.exists()
+    assert home.reconnects == 0
+
+
+def test_after_a_refusal_it_asks_again_much_later(home: Home) -> None:
+    renewal = home.renewal()
+    home.clock.at = NOW + LIFE * 0.7
+    renewal.step()
+    renewal.answered(home.answer(certificate=None, refused="certificate_over", detail="revoked"))
+    home.clock.at += REFUSED_WAIT - 1
+    renewal.step()
+    assert len(home.sent) == 1
+    home.clock.at += 2
+    renewal.step()
+    assert len(home.sent) == 2
+
+
+def test_a_younger_configured_pair_counts_before_a_renewed_one(home: Home) -> None:
+    _, store = _renewed(home)
+    store.promote()
+    assert load(home.folder / "agent.toml").mqtt.certificate == store.current
+    key = new_key()
+    (home.folder / "device.key").write_bytes(key_text(key, None))
+    (home.folder / "device.pem").write_text(home.issue(request(key, DEVICE), home.clock.at + 10))
+    assert load(home.folder / "agent.toml").mqtt.certificate == home.folder / "device.pem"
+    store.current.write_text("damaged")
+    settings = load(home.folder / "agent.toml")
+    assert resolved(settings) == settings
+
+
+def test_keys_under_a_passphrase(home: Home) -> None:
+    key = new_key()
+    kept = key_text(key, "words of a credential")
+    assert b"ENCRYPTED" in kept
+    assert public_bytes(read_key(kept, "words of a credential").public_key()) == public_bytes(key.public_key())
+    with pytest.raises(IdentityError, match="another passphrase"):
+        read_key(kept, "others")
+    words = home.folder / "words"
+    words.touch(mode=0o600)
+    words.write_text("words of a credential\n")
+    (home.folder / "device.key").write_bytes(kept)
+    (home.folder / "device.pem").write_text(home.issue(request(key, DEVICE), NOW))
+    text = (
+        (home.folder / "agent.toml").read_text().replace("[identity]", f'key_passphrase_file = "{words}"\n[identity]')
+    )
+    (home.folder / "agent.toml").write_text(text)
+    tls_context(load(home.folder / "agent.toml").mqtt)
+    words.chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        load(home.folder / "agent.toml")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"nothing", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_what_is_no_key(content: bytes) -> None:
+    with pytest.raises(IdentityError):
+        read_key(content, None)
+    with pytest.raises(IdentityError):
+        read_leaf(content)
+
+
+def test_only_known_kinds_of_keys_prove_anything() -> None:
+    with pytest.raises(IdentityError, match="cannot prove"):
+        sign(object(), b"x")
