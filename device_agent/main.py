@@ -16,6 +16,8 @@ from typing import Any, Final
 
 from device_agent import __version__
 from device_agent.errors import AgentError, ExitCode
+from device_agent.identity.command import add_arguments as add_enrol
+from device_agent.identity.command import enrol
 from device_agent.shipping import HANDLERS as SHIPPING
 from device_agent.shipping import add_arguments as add_shipping
 
@@ -54,15 +56,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
-    from device_agent.identity.command import add_arguments as add_enrol  # small; the rest is loaded when it runs
-
-    add_enrol(
-        nouns.add_parser(
-            "enrol",
-            help="get a certificate for this device",
-            description="Make a key on this device, and get a certificate for it with a token of an operator's.",
-        )
-    )
     report = nouns.add_parser(
         "report",
         help="print one full report as JSON",
@@ -89,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         DEFAULT_CONFIG,
     )
     add_shipping(nouns)
+    add_enrol(nouns)
     from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
 
     add_arguments(
@@ -136,12 +130,6 @@ def _run(arguments: argparse.Namespace) -> None:
     run(settings, system, stop, reload=reload)
 
 
-def _enrol(arguments: argparse.Namespace) -> None:
-    from device_agent.identity.command import enrol
-
-    enrol(arguments)
-
-
 def _do(arguments: argparse.Namespace) -> None:
     from device_agent.doing import do
 
@@ -169,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         handlers = {
             "run": _run,
-            "enrol": _enrol,
+            "enrol": enrol,
             "report": _report,
             "do": _do,
             "updates": _updates,

@@ -82,14 +82,8 @@ class Agent:
         self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
-        self._renewing: Renewing | None = None
         try:
-            if settings.identity.renew and settings.mqtt.certificate is not None:
-                self._renewing = Renewing(settings, clock)
-            credentials = None if self._renewing is None else self._renewing.credentials
-            self._link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=credentials)
-            if self._renewing is not None:
-                self._renewing.use(self._link.publish, self._link.reconnect)
+            self._link, self._renewing = self._connected_by(password, status)
         except OSError as e:  # ssl.SSLError is one
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
@@ -110,6 +104,16 @@ class Agent:
         self._watch, self._runs = watch, runs
         if watch is not None:
             self._threads.append(threading.Thread(target=self._watch_loop, name="watch", daemon=True))
+
+    def _connected_by(self, password: str | None, status: Goodbye) -> tuple[Link, Renewing | None]:
+        settings = self._settings
+        is_renewing = settings.identity.renew and settings.mqtt.certificate is not None
+        renewing = Renewing(settings, self._clock) if is_renewing else None
+        credentials = None if renewing is None else renewing.credentials
+        link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=credentials)
+        if renewing is not None:
+            renewing.use(link.publish, link.reconnect)
+        return link, renewing
 
     def __enter__(self) -> Self:
         self._reporter.on_challenge = self.rescan

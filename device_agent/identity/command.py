@@ -13,8 +13,13 @@ DEFAULT_FOLDER: Final = Path("/etc/cordon")
 _FINGERPRINT: Final = re.compile(r"^[0-9a-f]{64}$")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `enrol` takes."""
+def add_arguments(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """The noun with what it takes."""
+    parser = nouns.add_parser(
+        "enrol",
+        help="get a certificate for this device",
+        description="Make a key on this device, and get a certificate for it with a token of an operator's.",
+    )
     parser.add_argument("--url", required=True, help="the controller's API: https://host:port")
     parser.add_argument("--token", help="enrolment token; others on this machine can see it")
     parser.add_argument("--token-file", type=Path, help="file whose first line is the token")
