@@ -109,15 +109,9 @@ async def _build(
     tables = EmqxTables(broker.api)
     reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
     updates, refresher, update_server = update_parts(settings, clock)
-    keys = (public_key_text(signing_key.public_key()),)
     rollouts, desk = await rollout_parts(keeper, store, updates, settings)
-<<<<<<< HEAD
     broker_inspector = inspector(broker, settings)
-=======
-    identity = await identity_parts(settings, store, keeper, link, lambda: keys)
-    if identity is not None:
-        ingest.on_renewal = identity.renewals.ask
->>>>>>> e77a865 (Enrolment on the device; renewal of key and certificate over MQTT)
+    identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
     services = Services(
         keeper=keeper,
         store=store,

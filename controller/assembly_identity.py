@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
 from typing import Final, Protocol
 
 import uvicorn
@@ -20,6 +19,7 @@ from controller.ports.messages import Messages
 from controller.service.certificates import Certificates
 from controller.service.enrolling import Enrolment
 from controller.service.identity import Identity
+from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.renewing import Renewals
 from controller.service.revoking import Revocation
@@ -49,7 +49,7 @@ def open_authority(settings: AuthoritySettings) -> X509Authority:
 
 
 async def identity_parts(
-    settings: Settings, store: SqliteStore, keeper: Keeper, messages: Messages, keys: Callable[[], tuple[str, ...]]
+    settings: Settings, store: SqliteStore, keeper: Keeper, ingest: Ingest, messages: Messages, keys: tuple[str, ...]
 ) -> Identity | None:
     """What serves devices' certificates; `None` where no authority is configured.
 
@@ -64,8 +64,9 @@ async def identity_parts(
     certificates = Certificates(authority, registry, store, keeper.clock, wanted, log)
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
-    enrolment = Enrolment(certificates, keeper, servers, keys, frozenset({settings.mqtt.client_id}))
+    enrolment = Enrolment(certificates, keeper, servers, lambda: keys, frozenset({settings.mqtt.client_id}))
     renewals = Renewals(certificates, keeper, messages, log)
+    ingest.on_renewal = renewals.ask
     return Identity(certificates, enrolment, Revocation(certificates, keeper, log), renewals)
 
 

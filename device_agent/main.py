@@ -22,6 +22,7 @@ from device_agent.shipping import HANDLERS as SHIPPING
 from device_agent.shipping import add_arguments as add_shipping
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
+_NOUNS: Final = "run | enrol | report | do | updates | doctor | install | passphrase | simulate"
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -49,11 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cordon-agent {__version__}")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    nouns = parser.add_subparsers(
-        dest="noun",
-        required=True,
-        metavar="run | enrol | report | do | updates | doctor | install | passphrase | simulate",
-    )
+    nouns = parser.add_subparsers(dest="noun", required=True, metavar=_NOUNS)
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     report = nouns.add_parser(

@@ -16,7 +16,6 @@ from device_agent.clock import Clock
 from device_agent.commands import Commands
 from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
-from device_agent.identity.renewing import Renewing
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
 from device_agent.late import LateJudge
@@ -34,6 +33,7 @@ from schemas.topics import Down
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
     from device_agent.collectors.base import Collector
+    from device_agent.identity.renewing import Renewing
 
 _STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
 _TICK_SECONDS: Final = 1.0  # between two looks whether to reload, and signs of life
@@ -105,14 +105,15 @@ class Agent:
         if watch is not None:
             self._threads.append(threading.Thread(target=self._watch_loop, name="watch", daemon=True))
 
-    def _connected_by(self, password: str | None, status: Goodbye) -> tuple[Link, Renewing | None]:
+    def _connected_by(self, password: str | None, status: Goodbye) -> "tuple[Link, Renewing | None]":
         settings = self._settings
-        is_renewing = settings.identity.renew and settings.mqtt.certificate is not None
-        renewing = Renewing(settings, self._clock) if is_renewing else None
-        credentials = None if renewing is None else renewing.credentials
-        link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=credentials)
-        if renewing is not None:
-            renewing.use(link.publish, link.reconnect)
+        if not settings.identity.renew or settings.mqtt.certificate is None:
+            return Link(settings.device_id, settings.mqtt, password, status, self), None
+        from device_agent.identity.renewing import Renewing  # X.509 is large: only where it is needed
+
+        renewing = Renewing(settings, self._clock)
+        link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=renewing.credentials)
+        renewing.use(link.publish, link.reconnect)
         return link, renewing
 
     def __enter__(self) -> Self:
