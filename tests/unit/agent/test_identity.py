@@ -13,6 +13,7 @@ import pytest
 from controller.adapters.x509.authority import X509Authority
 from controller.domain.certificates import Kind, Validity
 from device_agent.clock import Clock
+from device_agent.errors import SettingsError
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.pair import (
     IdentityError,
@@ -28,7 +29,7 @@ from device_agent.identity.pair import (
 from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
 from device_agent.identity.store import IdentityStore, resolved
 from device_agent.link import tls_context
-from device_agent.settings import MqttSettings, SettingsError, load
+from device_agent.settings import MqttSettings, load
 from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
 from schemas.topics import Up
 from tests.support.identity import make_authority
