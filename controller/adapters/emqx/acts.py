@@ -54,12 +54,16 @@ async def lift_own_ban(scene: Scene, kind: BanKind) -> None:
 async def _write_restriction(scene: Scene) -> None:
     """Give the client the restriction's rules, once those it had are kept."""
     wanted = restriction(scene.subject)
-    had = await scene.api.rules(scene.subject)
+    row = await scene.api.rules_or_none(scene.subject)
+    had = row or ()
     if had == wanted:
         return
     await scene.wish.keep_rules(had)
     scene.record.say("keep rules", f"{len(had)} rules kept")
-    await scene.api.write_rules(scene.subject, wanted)
+    if row is None:
+        await scene.shared.rules.write(scene.subject, wanted, scene.record)
+    else:
+        await scene.api.write_rules(scene.subject, wanted)
 
 
 async def _restore_restriction(scene: Scene) -> None:

@@ -13,8 +13,7 @@ from controller.adapters.emqx.containment import carry_out
 from controller.adapters.emqx.grading import Grading
 from controller.adapters.emqx.http import EmqxHttp, HttpLimits
 from controller.adapters.emqx.planned import ban_wish, described
-from controller.adapters.emqx.readback import Nodes
-from controller.adapters.emqx.scene import Scene, Wish
+from controller.adapters.emqx.scene import Place, Scene, Wish
 from controller.adapters.emqx.setup import SetupSnapshot
 from controller.domain.containment_plan import (
     Plan,
@@ -48,7 +47,8 @@ class EmqxBroker(BrokerControl):
         """Use these calls; `open_emqx` builds both."""
         self.api = api
         self._clock = clock
-        self._nodes = Nodes(clock)
+        self._place = Place.at(api, clock)
+        self._nodes = self._place.nodes
         self._grading = Grading(api, clock)
 
     async def restrict(
@@ -145,7 +145,7 @@ class EmqxBroker(BrokerControl):
 
     async def _carry_out(self, client_id: str, plan: Plan, wish: Wish) -> Proof:
         calls.segment(client_id)
-        return await carry_out(Scene.of(self.api, self._nodes, self._clock, client_id, wish), plan)
+        return await carry_out(Scene.of(self._place, client_id, wish), plan)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from typing import Final
 
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.rows import ClientRow, ListenerRow
+from controller.adapters.emqx.sharing import SharedRead
 from controller.ports.broker import Grade
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerRefusedError
@@ -61,6 +62,7 @@ class Grading:
         self._api = api
         self._clock = clock
         self._settings: tuple[Settings, float] | None = None
+        self._reading = SharedRead(lambda: read_settings(api.urgently()))
 
     async def grade(self, client_id: str) -> Grade:
         """How the client's identity is proved now."""
@@ -72,8 +74,9 @@ class Grading:
         now = self._clock.monotonic()
         if self._settings is not None and now - self._settings[1] < SETTINGS_SECONDS:
             return self._settings[0]
-        settings = await read_settings(self._api)
-        self._settings = (settings, now)
+        # Whoever asks while they are read is answered by one read together: a fleet that fails at once is a hundred.
+        settings = await self._reading.get()
+        self._settings = (settings, self._clock.monotonic())
         return settings
 
 

@@ -29,8 +29,9 @@ def in_force(ban: Ban | None, now: float) -> bool:
     return ban is not None and (ban.until is None or ban.until > now)
 
 
-async def _source(_scene: Scene, api: EmqxApi) -> list[str]:
-    trouble = consulted(await api.sources())
+async def _source(scene: Scene, _api: EmqxApi) -> list[str]:
+    trouble = consulted(await scene.shared.sources.get())
+    scene.record.say(LABELS[Look.SOURCE], trouble or "as wanted")
     return [trouble] if trouble else []
 
 
@@ -39,7 +40,7 @@ async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
     client = await api.client(scene.subject)
     if client is None:
         return []
-    for link in await api.authenticators():
+    for link in await scene.shared.authenticators.get():
         user = scene.subject if link.user_id_type == "clientid" else client.username
         if link.enable and link.backend == DATABASE and await api.is_superuser(link.id, user or ""):
             return ["the client's user is a superuser at EMQX: access rules do not bind it"]

@@ -92,6 +92,13 @@ def _act_lift_ban(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
 
 
 def _act_restrict(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+    wanted = restriction(client_id)
+    alone, bulk = calls.write_rules("clients", client_id, wanted), calls.add_rules([(client_id, wanted)])
+    together = "in its place where it has no rules and others are restricted in the same moment: 100 in one call"
+    return ((calls.read_rules("clients", client_id), ""), (alone, UNLESS_RESTRICTED), (bulk, together))
+
+
+def _act_restrict_again(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     write = calls.write_rules("clients", client_id, restriction(client_id))
     return ((calls.read_rules("clients", client_id), ""), (write, UNLESS_RESTRICTED))
 
@@ -160,7 +167,7 @@ ACT_CALLS: Final[Mapping[Act, Describe]] = {
     Act.RENEW_BAN: _act_renew_ban,
     Act.LIFT_BAN: _act_lift_ban,
     Act.WRITE_RESTRICTION: _act_restrict,
-    Act.RESTORE_RESTRICTION: _act_restrict,
+    Act.RESTORE_RESTRICTION: _act_restrict_again,
     Act.RESTORE_RULES: _act_restore_rules,
     Act.CLEAR_CACHE: _act_clear_cache,
     Act.CUT_SUBSCRIPTIONS: _act_cut,

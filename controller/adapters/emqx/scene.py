@@ -5,12 +5,28 @@ from dataclasses import dataclass, field, replace
 
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.readback import HOLD_SECONDS, Nodes, Record, until_holds
+from controller.adapters.emqx.sharing import Shared
 from controller.ports.broker import KeepRules, KeepSubscriptions, KeptSubscription, Rules, keep_no_subscriptions
 from controller.ports.clock import Clock
 
 
 async def keep_no_rules(_rules: Rules) -> None:
     """For plans that write over no rules but Cordon's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The broker that all scenes play at, and what they share."""
+
+    api: EmqxApi
+    nodes: Nodes
+    clock: Clock
+    shared: Shared
+
+    @classmethod
+    def at(cls, api: EmqxApi, clock: Clock) -> "Place":
+        """A broker of which nothing is known yet."""
+        return cls(api, Nodes(clock), clock, Shared(api))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +66,15 @@ class Scene:
     subject: str
     deadline: float  # monotonic seconds
     wish: Wish
+    shared: Shared
     found: Found = field(default_factory=Found)
 
     @classmethod
-    def of(cls, api: EmqxApi, nodes: Nodes, clock: Clock, subject: str, wish: Wish) -> "Scene":
+    def of(cls, place: Place, subject: str, wish: Wish) -> "Scene":
         """A scene with an empty record, of a subject that was checked."""
-        record = Record()
-        return cls(api.noting(record.add), nodes, clock, record, subject, clock.monotonic() + HOLD_SECONDS, wish)
+        record, clock = Record(), place.clock
+        deadline = clock.monotonic() + HOLD_SECONDS
+        return cls(place.api.noting(record.add), place.nodes, clock, record, subject, deadline, wish, place.shared)
 
     def urgently(self) -> "Scene":
         """The same, its calls before those that are not urgent."""

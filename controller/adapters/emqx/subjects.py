@@ -106,6 +106,14 @@ class SubjectCalls(Sender):
         """Make these the client's own rules, whatever it had."""
         await self.send(calls.write_rules("clients", client_id, rules))
 
+    async def add_rules(self, wanted: Sequence[tuple[str, Rules]]) -> None:
+        """Give several clients their rules in one call.
+
+        Raises:
+            EmqxConflictError: one of them has some already; none was written.
+        """
+        await self.send(calls.add_rules(wanted))
+
     async def delete_rules(self, client_id: str) -> bool:
         """Leave the client no rules of its own; whether it had any."""
         return await self.maybe(calls.delete_rules("clients", client_id)) is not None

@@ -9,8 +9,7 @@ from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.containment import carry_out, see
 from controller.adapters.emqx.planned import ban_wish
 from controller.adapters.emqx.planned_users import described_user
-from controller.adapters.emqx.readback import Nodes
-from controller.adapters.emqx.scene import Scene, Wish
+from controller.adapters.emqx.scene import Place, Scene, Wish
 from controller.adapters.emqx.users import USER
 from controller.domain.containment_plan import (
     IdentityKind,
@@ -42,7 +41,7 @@ class EmqxUsers(UserBroker):
         """Use these calls."""
         self._api = api
         self._clock = clock
-        self._nodes = Nodes(clock)
+        self._place = Place.at(api, clock)
 
     def check(self, username: str) -> None:
         """See the port."""
@@ -95,4 +94,4 @@ class EmqxUsers(UserBroker):
 
     def _scene(self, username: str, wish: Wish) -> Scene:
         calls.user_segment(username)
-        return Scene.of(self._api, self._nodes, self._clock, username, wish)
+        return Scene.of(self._place, username, wish)

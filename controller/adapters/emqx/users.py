@@ -91,7 +91,7 @@ async def _nothing(_scene: Scene) -> None:
 
 
 async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
-    for link in await api.authenticators():
+    for link in await scene.shared.authenticators.get():
         named = link.enable and link.backend == DATABASE and link.user_id_type == "username"
         if named and await api.is_superuser(link.id, scene.subject):
             return ["the user is a superuser at EMQX: access rules do not bind it"]
