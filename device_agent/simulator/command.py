@@ -15,6 +15,7 @@ from device_agent.simulator.control import MAX_LINE, LineWriter, Order, Readines
 from device_agent.simulator.device import Habits
 from device_agent.simulator.fleet import ACTIONS, FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, Seen
+from device_agent.simulator.updates import Outcome
 
 _SUMMARY_SECONDS: Final = 10.0
 
@@ -98,7 +99,24 @@ def _habits(arguments: argparse.Namespace) -> Habits:
         telemetry_bytes=arguments.telemetry_bytes,
         subscribe=tuple(arguments.subscribe),
         action_seconds=_seconds("--action-time", arguments.action_time),
+        software=tuple(_pair("--software", text) for text in arguments.software),
+        outcomes=tuple(_outcome(text) for text in arguments.update_outcome),
     )
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not separator or not name or not value:
+        raise SettingsError(f"{option}: {text!r} is not NAME=VALUE")
+    return name, value
+
+
+def _outcome(text: str) -> tuple[str, Outcome]:
+    target, _, word = text.rpartition("=")
+    try:
+        return target, Outcome(word)
+    except ValueError as e:
+        raise SettingsError(f"--update-outcome: {e}; there are {', '.join(Outcome)}") from e
 
 
 def _seconds(option: str, text: str) -> float:

@@ -6,6 +6,7 @@ In (`"device"` is a device's name, its number from 1, or `"*"` for all; `"id"` i
     {"do": "change", "device": 3, "close_port": 23}
     {"do": "change", "device": 3, "openssl": "3.0.11-1~deb12u1"}    the package version
     {"do": "change", "device": 3, "sections": {"firewall": {"active": false}}}
+    {"do": "update", "device": 3, "target": "app/2.0", "outcome": "unhealthy"}   how updates end (see `updates.Outcome`)
     {"do": "rescan", "device": 3}                                   a full report, changed or not
     {"do": "silence", "device": 3}                                  connected, but mute; "vanish": true cuts it off
     {"do": "speak", "device": 3}                                    ends a silence
@@ -37,6 +38,7 @@ from device_agent.errors import AgentError, SettingsError
 from device_agent.simulator.fleet import SimulatedFleet, UnknownDeviceError
 from device_agent.simulator.observations import Observation, Seen
 from device_agent.simulator.postures import Edit
+from device_agent.simulator.updates import Outcome
 
 MAX_LINE: Final = 256 * 1024  # characters
 _MAX_SCRIPT_LINES: Final = 100_000
@@ -45,8 +47,10 @@ _MAX_SCRIPT_LINES: Final = 100_000
 class Order(Edit):
     """One line in."""
 
-    do: Literal["change", "rescan", "silence", "speak", "cut", "telemetry", "status", "stop"]
+    do: Literal["change", "rescan", "silence", "speak", "cut", "telemetry", "update", "status", "stop"]
     device: str | int = ""
+    target: Annotated[str, Field(max_length=256)] = ""
+    outcome: Outcome = Outcome.GOOD
     vanish: bool = False
     id: str | int | None = None
     at: Annotated[float, Field(ge=0)] = 0.0
@@ -141,6 +145,8 @@ def carry_out(order: Order, fleet: SimulatedFleet) -> None:
                 fleet.cut(name)
             case "telemetry":
                 fleet.send_telemetry(name)
+            case "update":
+                fleet.update_ends(name, order.target, order.outcome)
 
 
 def obey(lines: Iterator[str], fleet: SimulatedFleet, writer: LineWriter) -> None:

@@ -4,6 +4,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -14,7 +15,7 @@ from device_agent.domain.guard import Guard
 from device_agent.domain.judgement import Accepted, Forged, Known, Refused
 from device_agent.domain.outbox import Outbox, Owed
 from device_agent.domain.report import Sender, full_report, heartbeat
-from device_agent.simulator import postures
+from device_agent.simulator import postures, updates
 from device_agent.simulator.observations import Seen
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
 from schemas.commands import Command, CommandResult, CommandState
@@ -37,6 +38,10 @@ class Habits:
     telemetry_bytes: int = 64
     subscribe: tuple[str, ...] = ()
     action_seconds: float = 0.2
+    software: tuple[tuple[str, str], ...] = ()
+    """Name and version of what updates have installed before."""
+    outcomes: tuple[tuple[str, updates.Outcome], ...] = ()
+    """How updates end: `NAME/VERSION` or an empty text for all, and the outcome; the first that fits."""
 
 
 class World(Protocol):
@@ -92,12 +97,13 @@ class SimulatedDevice:
     ) -> None:
         self.device_id = sender.device_id
         self._sender = sender
-        self._posture = posture
+        self._posture = updates.software(posture, dict(habits.software)) if habits.software else posture
+        self._outcomes = dict(reversed(habits.outcomes))
         self._newest = newest
         self._guard = guard
         self._habits = habits
         self._world = world
-        self._findings: Findings = findings_of(posture)
+        self._findings: Findings = findings_of(self._posture)
         # As a real agent does on an empty state folder, so that the numbers are above those of an earlier run.
         self._state = _State(seq=int(world.clock.now().timestamp()))
         self._owe()
@@ -144,6 +150,10 @@ class SimulatedDevice:
         """Send a full report, changed or not."""
         self._owe()
         self._tick()
+
+    def update_ends(self, target: str, outcome: updates.Outcome) -> None:
+        """How updates end from now on: `NAME/VERSION`, or all with an empty text."""
+        self._outcomes[target] = outcome
 
     def silence(self, is_silent: bool) -> None:
         """Say nothing any more, though connected; or speak again."""
@@ -285,6 +295,9 @@ class SimulatedDevice:
         self._world.later(self._habits.action_seconds, lambda: self._execute(command))
 
     def _execute(self, command: Command) -> None:
+        if command.action in updates.ACTIONS:
+            self._update(command)
+            return
         name = str(command.params.get("name", ""))
         try:
             if command.action == "service.disable":
@@ -302,6 +315,25 @@ class SimulatedDevice:
         self._posture, self._findings = after, findings_of(after)
         self._end(command, CommandState.SUCCEEDED, "", detail)
         self.rescan()
+
+    def _update(self, command: Command) -> None:
+        """Go through everything that an update says, a moment between two words."""
+        target = "/".join(updates.named(command))
+        outcome = self._outcomes.get(target) or self._outcomes.get("") or updates.Outcome.GOOD
+        stages = updates.stages(command, self._posture, outcome, self._world.clock.now())
+        for number, stage in enumerate(stages):
+            act = partial(self._reach, command, stage)
+            self._world.later(number * self._habits.action_seconds, act)
+        if outcome is updates.Outcome.SICK_LATER and command.action == updates.ACTIONS[0]:
+            later = (len(stages) + 2) * self._habits.action_seconds
+            self._world.later(later, lambda: self._become(updates.sick(self._posture, command)))
+
+    def _reach(self, command: Command, stage: updates.Stage) -> None:
+        if stage.posture is not None:
+            self._posture, self._findings = stage.posture, findings_of(stage.posture)
+        self._end(command, stage.state, stage.reason, stage.detail(command))
+        if stage.posture is not None:
+            self.rescan()
 
     def _end(self, command: Command, end: CommandState, reason: str, detail: dict[str, str]) -> None:
         result = CommandResult(

@@ -33,10 +33,12 @@ from device_agent.simulator.connection import DEFAULT_BACKOFF, Access, Connectio
 from device_agent.simulator.device import Habits, SimulatedDevice
 from device_agent.simulator.observations import Observation, Observer, Seen
 from device_agent.simulator.postures import Edit, Posture, load
+from device_agent.simulator.updates import ACTIONS as UPDATE_ACTIONS
+from device_agent.simulator.updates import Outcome
 from schemas.signing import parse_public_key
 
 MAX_DEVICES: Final = 20_000
-ACTIONS: Final = ("service.disable", "package.upgrade", "rescan")
+ACTIONS: Final = ("service.disable", "package.upgrade", "rescan", *UPDATE_ACTIONS)
 _DIALLERS: Final = 8  # threads that open sockets, which blocks
 _CARE_SECONDS: Final = 5.0  # between looks at keep-alives
 _STOP_SECONDS: Final = 5.0
@@ -167,6 +169,11 @@ class SimulatedFleet:
         """
         device = self._device(device_id)
         self._call(lambda: device.change(edit))
+
+    def update_ends(self, device_id: str, target: str, outcome: Outcome) -> None:
+        """Have updates of a device end so from now on; see `SimulatedDevice.update_ends`."""
+        device = self._device(device_id)
+        self._call(lambda: device.update_ends(target, outcome))
 
     def rescan(self, device_id: str) -> None:
         """Have a device send a full report, changed or not."""
