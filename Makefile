@@ -23,6 +23,11 @@ demo: ## play the whole story at the terminal: stand-in broker, controller and 2
 	@tools/setup-venv.sh controller
 	@$(BIN)/cordon demo $(ARGS)
 
+.PHONY: demo-update
+demo-update: ## play two rollouts: a good one through three rings, a bad one that stops itself and goes back
+	@tools/setup-venv.sh controller
+	@$(BIN)/cordon demo-update $(ARGS)
+
 .PHONY: test
 test: setup-dev setup-mosquitto ## run all tests; the end says what was skipped and why
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)

@@ -97,6 +97,16 @@ def demo(context: typer.Context) -> None:
     alone(context.args, prog_name="cordon demo")
 
 
+@app.command("demo-update", context_settings=_PASSES_ON, add_help_option=False)
+def demo_update(context: typer.Context) -> None:
+    """Play two rollouts, a good and a bad one; `cordon demo-update --help` tells its options."""
+    from controller.demo.update_command import demo_update as play
+
+    alone = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, add_completion=False)
+    alone.command(context_settings=_CONTEXT)(play)
+    alone(context.args, prog_name="cordon demo-update")
+
+
 @app.command("standin", context_settings=_PASSES_ON, add_help_option=False)
 def standin(context: typer.Context) -> None:
     """Run an EMQX stand-in, to try Cordon without Docker; `cordon standin --help` tells its options."""

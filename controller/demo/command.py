@@ -15,7 +15,7 @@ from rich.console import Console
 from controller.demo.options import MAX_DEVICES, ROLES, DemoOptions, RealBroker, new_run
 from controller.demo.outcome import Outcome
 from controller.demo.performance import FleetView, perform
-from controller.demo.view import LiveView, PlainView
+from controller.demo.view import LiveView, PlainView, summary
 
 _REAL: Final = "A real EMQX instead of the stand-in"
 _INTERRUPTED: Final = 130  # 128 + SIGINT
@@ -98,7 +98,7 @@ def _run(options: DemoOptions, output: Output) -> int:
     except asyncio.CancelledError:
         sys.stderr.write("interrupted; what was made at the broker was removed\n")
         return _INTERRUPTED
-    view.close(outcome)
+    view.close(summary(outcome))
     if words:
         sys.stderr.write(f"{words}\n")
     if output is Output.JSON:

@@ -49,8 +49,9 @@ async def prepare(
     *,
     accept_claimed: bool,
     pack: str = "demo",
+    more: str = "",
 ) -> Prepared:
-    """Run `cordon init` in `folder`, with the policies of `pack` and the times of `pace`.
+    """Run `cordon init` in `folder`, with the policies of `pack`, the times of `pace` and `more` tables of TOML.
 
     Raises:
         DemoError: it failed; its log says why.
@@ -70,7 +71,7 @@ async def prepare(
     init.log.unlink()  # it did its work, and told the token
     config = folder / "cordon.toml"
     with config.open("a") as file:
-        file.write(_shorter_times(pace, accept_claimed=accept_claimed))
+        file.write(_shorter_times(pace, accept_claimed=accept_claimed) + more)
     token = (folder / "operator.token").read_text().strip()
     key = load_signing_key(folder / "command-signing.key")
     return Prepared(config, token, public_key_text(key.public_key()))

@@ -54,6 +54,10 @@ class Fleet:
         """Make a device another one; it reports that at once."""
         await self._order({"do": "change", "device": device, **change})
 
+    async def update_ends(self, device: str, target: str, outcome: str) -> None:
+        """Have updates to `target`, NAME/VERSION, end so on a device."""
+        await self._order({"do": "update", "device": device, "target": target, "outcome": outcome})
+
     async def silence(self, device: str) -> None:
         """Have a device say nothing more, though connected."""
         await self._order({"do": "silence", "device": device})

@@ -5,18 +5,16 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final, Protocol
 
 from controller.demo.options import DemoError, DemoOptions
-from controller.demo.outcome import Figures, Outcome, StepResult
-from controller.demo.processes import tail_of
+from controller.demo.outcome import Figures, Outcome
+from controller.demo.program import Program, last_words
 from controller.demo.scene import Cast, Scene
 from controller.demo.stage import Stage, open_stage
 from controller.demo.story import STORY, Act
 from controller.demo.view import View, state_of
-from controller.ports.errors import ControllerError
 
 _PICTURE_SECONDS: Final = 0.5
 
@@ -30,50 +28,10 @@ class FleetView(View, Protocol):
         ...
 
 
-class _Program:
-    """Steps as they are played, timed and told to the view."""
-
-    def __init__(self, view: View) -> None:
-        self.results: list[StepResult] = []
-        self._view = view
-        self._observed: list[str] = []
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether a step was not observed: what follows would build on it."""
-        return any(not result.ok for result in self.results)
-
-    def say(self, text: str) -> None:
-        """Something was observed."""
-        self._observed.append(text)
-        self._view.say(text)
-
-    @contextlib.asynccontextmanager
-    async def step(self, name: str, title: str) -> AsyncIterator[None]:
-        """One step; a `ControllerError` in it is its failure, and goes no further."""
-        self._observed = []
-        self._view.begin(title)
-        begun = time.monotonic()
-        missing = ""
-        try:
-            yield
-        except ControllerError as e:
-            missing = str(e)
-        except asyncio.CancelledError:
-            self._finish(name, title, begun, "interrupted")
-            raise
-        self._finish(name, title, begun, missing)
-
-    def _finish(self, name: str, title: str, begun: float, missing: str) -> None:
-        result = StepResult(name, title, not missing, time.monotonic() - begun, tuple(self._observed), missing)
-        self.results.append(result)
-        self._view.end(result)
-
-
 async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
     """Play everything; the outcome, and where it failed the last words of every process."""
     begun = time.monotonic()
-    program, figures = _Program(view), Figures()
+    program, figures = Program(view), Figures()
     folder = Path(tempfile.mkdtemp(prefix="cordon-demo-"))
     try:
         async with contextlib.AsyncExitStack() as house:
@@ -82,7 +40,7 @@ async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
                 stage = await house.enter_async_context(open_stage(options, folder, program.say))
             if stage is not None:
                 await _play(stage, program, figures, view)
-        words = _last_words(folder) if program.is_broken else ""
+        words = last_words(folder) if program.is_broken else ""
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     broker = "stand-in" if options.broker is None else ", ".join(options.broker.api)
@@ -99,7 +57,7 @@ async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
     return outcome, words
 
 
-async def _play(stage: Stage, program: _Program, figures: Figures, view: FleetView) -> None:
+async def _play(stage: Stage, program: Program, figures: Figures, view: FleetView) -> None:
     curtain = contextlib.AsyncExitStack()
     async with asyncio.TaskGroup() as group:
         try:
@@ -112,7 +70,7 @@ async def _play(stage: Stage, program: _Program, figures: Figures, view: FleetVi
                 await curtain.aclose()
 
 
-async def _acts(stage: Stage, program: _Program, figures: Figures, view: FleetView, group: asyncio.TaskGroup) -> None:
+async def _acts(stage: Stage, program: Program, figures: Figures, view: FleetView, group: asyncio.TaskGroup) -> None:
     scene = Scene(stage, Cast.of(stage.device_ids, stage.options.seed), figures, program.say)
     picture = group.create_task(_picture(stage, view), name="picture") if view.wants_fleet else None
     try:
@@ -127,7 +85,7 @@ async def _acts(stage: Stage, program: _Program, figures: Figures, view: FleetVi
             picture.cancel()
 
 
-async def _act(act: Act, scene: Scene, program: _Program) -> None:
+async def _act(act: Act, scene: Scene, program: Program) -> None:
     async with program.step(act.name, act.title):
         await act.play(scene)
 
@@ -139,8 +97,3 @@ async def _picture(stage: Stage, view: View) -> None:
             rows = await stage.operator.devices(stage.options.prefix)
             view.fleet({one: state_of(rows[one]) if one in rows else "unheard" for one in stage.device_ids})
         await asyncio.sleep(_PICTURE_SECONDS)
-
-
-def _last_words(folder: Path) -> str:
-    logs = sorted(folder.rglob("*.log"))
-    return "\n".join(f"--- {log.stem}\n{tail_of(log)}" for log in logs)

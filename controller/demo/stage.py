@@ -195,7 +195,7 @@ async def open_stage(options: DemoOptions, folder: Path, say: Say) -> AsyncItera
     async with contextlib.AsyncExitStack() as stack:
         children: list[Child] = []
         if options.broker is None:
-            management, access = await _stand_in(stack, children, folder)
+            management, access = await stand_in(stack, children, folder)
             say(f"stand-in for EMQX with {NODES} nodes at {', '.join(management.urls)}; TLS with client certificates")
         else:
             management = Management(options.broker.api, options.broker.key, options.broker.secret)
@@ -208,7 +208,8 @@ async def open_stage(options: DemoOptions, folder: Path, say: Say) -> AsyncItera
         yield Stage(options, pace_of(options), folder, Chronicle(), access, management, broker, children)
 
 
-async def _stand_in(stack: contextlib.AsyncExitStack, children: list[Child], folder: Path) -> tuple[Management, Access]:
+async def stand_in(stack: contextlib.AsyncExitStack, children: list[Child], folder: Path) -> tuple[Management, Access]:
+    """Start the stand-in; how to manage it and how to get in."""
     certificates = folder / "certificates"
     certificates.mkdir()
     authority = Authority(certificates, datetime.now(UTC))

@@ -21,6 +21,12 @@ _COLOURS: Final = {
     "isolated": "red",
     "stale": "blue",
     "unheard": "bright_black",
+    # Of a rollout.
+    "waiting": "bright_black",
+    "under way": "cyan",
+    "updated": "green",
+    "went wrong": "red",
+    "back again": "magenta",
 }
 _DOT: Final = "\N{BLACK CIRCLE}"
 
@@ -44,8 +50,8 @@ class View(Protocol):
         """The devices in words: `none`, `restricted`, `isolated`, `stale`, `unheard`."""
         ...
 
-    def close(self, outcome: Outcome) -> None:
-        """Everything is over."""
+    def close(self, summary: RenderableType) -> None:
+        """Everything is over; `summary` is what came of it."""
         ...
 
 
@@ -71,8 +77,8 @@ class PlainView:
     def fleet(self, states: Mapping[str, str]) -> None:
         """A picture: not for lines."""
 
-    def close(self, outcome: Outcome) -> None:
-        Console(file=self._stream, width=100, color_system=None).print(summary(outcome))
+    def close(self, summary: RenderableType) -> None:
+        Console(file=self._stream, width=100, color_system=None).print(summary)
 
     def _line(self, text: str) -> None:
         self._stream.write(f"{time.monotonic() - self._begun:6.1f} s  {text}\n")
@@ -118,9 +124,9 @@ class LiveView:
     def fleet(self, states: Mapping[str, str]) -> None:
         self._states = states
 
-    def close(self, outcome: Outcome) -> None:
+    def close(self, summary: RenderableType) -> None:
         self._live.stop()
-        self._console.print(summary(outcome))
+        self._console.print(summary)
 
     def _picture(self) -> RenderableType:
         parts: list[RenderableType] = [self._of_step(step) for step in self._steps]
