@@ -44,7 +44,7 @@ class Commands:
         refused: Callable[[str], None],
         succeeded: Callable[[], None],
     ) -> None:
-        """Put it together; `refused` hears of forged commands, `succeeded` is called after each one that worked."""
+        """Put it together; `refused` hears of forged commands, `succeeded` is called after each that may have changed something."""
         self._guard = guard
         self._actions = actions
         self._journal = journal
@@ -134,7 +134,9 @@ class Commands:
         self._journal.finish(result)
         _log.info("command %s %s %s", result.command_id, result.state, result.reason)
         self._tell(result)
-        if result.state is CommandState.SUCCEEDED and not entry.command.dry_run:
+        # An update that failed may have changed something all the same: only a fresh report tells.
+        has_changed = result.state is CommandState.SUCCEEDED or self._is_long(entry.command.action)
+        if has_changed and not entry.command.dry_run:
             self._succeeded()
 
     def _execute(self, entry: Entry) -> CommandResult:

@@ -46,7 +46,8 @@ class Repository:
 
     def _publish(self, version: str, check: str) -> None:
         incoming = self._keys.parent / f"{NAME}-{version}.tar.gz"
-        incoming.write_bytes(_archive({"VERSION": f"{version}\n", _CHECK: check}))
+        files = {"VERSION": f"{version}\n", _CHECK: check}
+        incoming.write_bytes(_archive(files))
         target = UpdateTarget(
             name=NAME,
             version=version,
@@ -54,6 +55,7 @@ class Repository:
             installer=Installer.FILESET,
             classes=("*",),
             health=HealthCheck(command=(_CHECK,), seconds=2),
+            installed_bytes=sum(len(text) for text in files.values()),
         )
         publish(self.folder, incoming, target, self._keys, self._ask, _now())
 

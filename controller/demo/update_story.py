@@ -14,6 +14,7 @@ from controller.demo.update_stage import AGENT, UpdateStage
 from controller.demo.view import View
 
 PATIENCE: Final = 180.0  # seconds for a whole rollout
+REPORT_PATIENCE: Final = 30.0  # seconds for one device's next report
 _LOOK_SECONDS: Final = 0.3
 _ENDS: Final = frozenset({"completed", "stopped", "aborted"})
 _WORDS: Final = {"pending": "waiting", "away": "waiting", "confirmed": "updated", "skipped": "waiting"}
@@ -63,16 +64,23 @@ class UpdateScene:
                 return sight.moment
         return None
 
-    async def shows(self, devices: tuple[str, ...], version: str) -> None:
-        """Whether the last report of each device shows this version in good health.
+    async def shows(self, devices: tuple[str, ...], **wanted: str) -> dict[str, Any]:
+        """Wait until the last report of each device shows this of the application; what that of the last one shows.
 
         Raises:
             DemoError: one does not.
         """
+        found: dict[str, Any] = {}
         for one in devices:
-            found = await self.stage.first.installed(one, NAME)
-            if (found.get("version", ""), found.get("health")) != (version, "ok"):
-                raise DemoError(f"the report of {one} shows {found or 'nothing'}, not a healthy {NAME} {version}")
+            deadline = time.monotonic() + REPORT_PATIENCE
+            while True:
+                found = await self.stage.first.installed(one, NAME)
+                if all(found.get(key) == value for key, value in wanted.items()):
+                    break
+                if time.monotonic() > deadline:
+                    raise DemoError(f"the report of {one} shows {found or 'nothing'}, not {wanted}")
+                await asyncio.sleep(_LOOK_SECONDS)
+        return found
 
 
 def word_of(member: Mapping[str, Any]) -> str:
@@ -106,7 +114,7 @@ async def good(scene: UpdateScene) -> None:
 async def good_seen(scene: UpdateScene) -> None:
     """Every device has it, by its report; the real one by its disk; the rings were kept, by when devices were told."""
     stage = scene.stage
-    await scene.shows(stage.everybody, GOOD)
+    await scene.shows(stage.everybody, version=GOOD, health="ok")
     scene.say(f"reports of all {len(stage.everybody)} devices show {NAME} {GOOD}, healthy")
     if stage.version_on_disk() != GOOD:
         raise DemoError(f"on the real agent's disk lies {stage.version_on_disk() or 'nothing'}, not {GOOD}")
@@ -158,13 +166,11 @@ async def bad_seen(scene: UpdateScene) -> None:
     for one in stage.test:
         if stage.chronicle.first(one, "command_taken", action="update.rollback") is None:
             raise DemoError(f"{one} was never seen taking the order to go back")
-    await scene.shows((*stage.test, *stage.canaries), GOOD)
+    await scene.shows((*stage.test, *stage.canaries), version=GOOD, health="ok")
     scene.say(f"the test devices were ordered back, the canaries went back: all report {GOOD}")
     if stage.version_on_disk() != GOOD:
         raise DemoError(f"on the real agent's disk lies {stage.version_on_disk() or 'nothing'}, not {GOOD}")
-    found = await stage.first.installed(AGENT, NAME)
-    if (found.get("version"), found.get("attempted"), found.get("outcome")) != (GOOD, BAD, "rolled_back"):
-        raise DemoError(f"the real agent's report does not show that it went back: {found}")
+    found = await scene.shows((AGENT,), version=GOOD, health="ok", attempted=BAD, outcome="rolled_back")
     scene.say(f"the real agent tried {BAD}, found it sick and put {GOOD} back by itself: {found.get('reason')}")
 
 
