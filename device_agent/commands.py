@@ -44,7 +44,7 @@ class Commands:
         refused: Callable[[str], None],
         succeeded: Callable[[], None],
     ) -> None:
-        """Put it together; `refused` hears of forged commands, `succeeded` is called after each that may have changed something."""
+        """Put it together; `refused` hears of forged commands, `succeeded` follows whatever changed something."""
         self._guard = guard
         self._actions = actions
         self._journal = journal

@@ -7,7 +7,8 @@ import pytest
 
 from controller.domain.rollout_values import Installed
 from controller.service.rollout_reports import installed_of
-from device_agent.domain.report import Sender, findings_of, full_report
+from device_agent.domain.findings import findings_of, fit
+from device_agent.domain.report import Sender, full_report
 from device_agent.simulator import updates
 from device_agent.simulator.postures import load
 from device_agent.simulator.updates import Outcome, Stage, stages
@@ -32,7 +33,7 @@ def before() -> dict[str, Any]:
 
 def shown(posture: dict[str, Any]) -> Installed:
     """What the controller reads off the report of it."""
-    return installed_of(full_report(Sender("d1", "boot", "1"), 1, NOW, findings_of(posture)), "app")
+    return installed_of(full_report(Sender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
 
 
 def last(outcome: Outcome) -> Stage:
