@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from controller.api.rollout_words import progress_line, state_of
 from controller.cli.client import Client, segment
 from controller.cli.connect import connected
 from controller.cli.errors import CliError, ExitCode
@@ -229,11 +230,6 @@ def _row(rollout: dict[str, Any]) -> tuple[object, ...]:
     )
 
 
-def state_of(rollout: dict[str, Any]) -> str:
-    """The state in a word."""
-    return f"{rollout['state']} (paused)" if rollout["paused"] else str(rollout["state"])
-
-
 def _ring_row(ring: dict[str, Any]) -> tuple[object, ...]:
     errors = f"{ring['error_rate']:.0%} of {ring['sample']}" if ring["sample"] else "-"
     back = ring["reverting"] + ring["reverted"] + ring["not_reverted"]
@@ -292,16 +288,3 @@ def _watch(client: Client, rollout_id: str, output: Format) -> None:
     _print(found, output)
     if found["state"] != "completed":
         raise CliError(f"{rollout_id} {found['state']}: {safe(found['why'])}")
-
-
-def progress_line(rollout: dict[str, Any]) -> str:
-    """Where a rollout is, in one line."""
-    rings = []
-    for ring in rollout["rings"]:
-        text = f"{ring['name']} {ring['confirmed'] + ring['had_it']}/{ring['devices']}"
-        if ring["errors"]:
-            text += f", {ring['errors']} errors"
-        if ring["reverted"]:
-            text += f", {ring['reverted']} back"
-        rings.append(text)
-    return f"{rollout['rollout_id']} {state_of(rollout)}: {'; '.join(rings)}"
