@@ -35,13 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     life.add_argument("--heartbeat-every", default="10s", metavar="TIME")
     life.add_argument("--receipt-timeout", default="10s", metavar="TIME")
     life.add_argument("--action-time", default="200ms", metavar="TIME", help="how long a command takes")
-    life.add_argument(
-        "--software", action="append", default=[], metavar="NAME=VERSION", help="what updates have installed before"
-    )
-    life.add_argument(
-        "--update-outcome", action="append", default=[], metavar="[NAME/VERSION=]OUTCOME",
-        help="how updates end: good, unhealthy, refused, broken, declined, silent, lies, sick_later (default: good)",
-    )  # fmt: skip
+    _updates(life)
     life.add_argument("--telemetry-every", metavar="TIME", help="publish the fleet's own data this often")
     life.add_argument("--telemetry-topic", default="fleet/{id}/telemetry", metavar="TOPIC", help="may hold {id}")
     life.add_argument("--telemetry-bytes", type=int, default=64, metavar="BYTES")
@@ -57,3 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--observe", metavar="KIND[,KIND...]", help="write only these observations (implies writing them)"
     )
     watch.add_argument("--for", dest="duration", metavar="TIME", help="stop after this time")
+
+
+def _updates(life: argparse._ArgumentGroup) -> None:
+    life.add_argument(
+        "--software", action="append", default=[], metavar="NAME=VERSION", help="what updates have installed before"
+    )
+    life.add_argument(
+        "--update-outcome", action="append", default=[], metavar="[NAME/VERSION=]OUTCOME",
+        help="how updates end: good, unhealthy, refused, broken, declined, silent, lies, sick_later (default: good)",
+    )  # fmt: skip
