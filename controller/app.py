@@ -20,11 +20,9 @@ from controller.assembly import (
     Policies,
     UpdateServer,
     api_server,
-    auditor,
     fairness,
     guard_parts,
     guards_of,
-    inspector,
     link_options,
     listen,
     open_broker,
@@ -34,6 +32,7 @@ from controller.assembly import (
     update_parts,
     user_parts,
 )
+from controller.assembly_broker import auditor, inspector, setup_desk
 from controller.assembly_identity import identity_loops, identity_parts
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
@@ -107,7 +106,8 @@ async def _build(
     keeper.forward_effects_to(outbox.put)
     ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings))
     tables = EmqxTables(broker.api)
-    reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings.mqtt.client_id)
+    desk_of_setup = setup_desk(broker, store, settings)
+    reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings=desk_of_setup)
     updates, refresher, update_server = update_parts(settings, clock)
     rollouts, desk = await rollout_parts(keeper, store, updates, settings)
     broker_inspector = inspector(broker, settings)
@@ -132,6 +132,7 @@ async def _build(
         rollouts=desk,
         update_refresher=refresher,
         identity=identity,
+        setup=desk_of_setup,
         users=await user_parts(settings, keeper, store, broker),
     )
     return services, _loops(services, gate, rollouts, update_server), gate

@@ -11,7 +11,6 @@ import uvicorn
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.emqx.user_broker import EmqxUsers
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.options import LinkOptions
@@ -22,21 +21,17 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.rollouts import SqliteRollouts
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock
-from controller.adapters.tls_probe import probe_context
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.server import create_api
 from controller.domain.blast_radius import BlastRadius
-from controller.domain.broker_facts import TYPES as BROKER_TYPES
 from controller.domain.facts import TYPES
 from controller.domain.guards import Guards
 from controller.domain.policy import PolicySet
 from controller.domain.rules import ExpressionError, Language
-from controller.packs import broker_pack_path
 from controller.ports.errors import SettingsError
 from controller.ports.updates import UpdateRepository
-from controller.service.auditor import BROKER, Auditor
 from controller.service.fairness import Fairness, Share
 from controller.service.guarding import ByHand, Guarding
 from controller.service.keeper import Keeper
@@ -76,24 +71,6 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
     tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
     async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
         yield broker
-
-
-def inspector(broker: EmqxBroker, settings: Settings) -> EmqxInspector:
-    """What looks at the broker to judge it; it shakes hands with the controller's own certificate."""
-    mqtt = settings.mqtt
-    return EmqxInspector(
-        broker.api,
-        SystemClock(),
-        receive_maximum=mqtt.receive_maximum,
-        context=lambda: probe_context(mqtt.certificate, mqtt.key),
-    )
-
-
-def auditor(broker_inspector: EmqxInspector, settings: Settings) -> Auditor:
-    """What judges the broker, by the shipped pack where the configuration names no policies."""
-    language = Language(BROKER_TYPES, BROKER)
-    paths = settings.emqx.audit or (broker_pack_path(),)
-    return Auditor(broker_inspector, language, lambda: load_policies(paths, language))
 
 
 def link_options(settings: Settings) -> LinkOptions:

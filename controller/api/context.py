@@ -23,6 +23,7 @@ from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
 from controller.service.rollout_desk import RolloutDesk
 from controller.service.settings import Settings
+from controller.service.setup_desk import SetupDesk
 from controller.service.update_refresh import UpdateRefresher
 from controller.service.users import Users
 from controller.service.waiving import Waiving
@@ -79,6 +80,7 @@ class Services:
     rollouts: RolloutDesk | None = None
     update_refresher: UpdateRefresher | None = None
     identity: Identity | None = None
+    setup: SetupDesk | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

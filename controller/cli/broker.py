@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
-from controller.cli import broker_audit, broker_ports
+from controller.cli import broker_audit, broker_ports, broker_setup
 from controller.cli.client import Client
 from controller.cli.connect import connected
 from controller.cli.errors import ExitCode
@@ -16,6 +16,7 @@ _STATES: Final = {"alerted": "not repaired"}
 app = typer.Typer(help="The broker's nodes and what they hold.", no_args_is_help=True)
 app.command("audit")(broker_audit.audit)
 app.command("ports")(broker_ports.ports)
+app.command("setup")(broker_setup.setup)
 
 
 @app.command("ping")

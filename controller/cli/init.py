@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -231,22 +232,30 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
+    from controller.adapters.sqlite.store import open_store
     from controller.assembly import open_broker
+    from controller.assembly_broker import setup_desk
     from controller.ports.errors import BrokerError
 
     where = ", ".join(settings.emqx.api)
     try:
-        async with open_broker(settings) as broker:
-            changes = await broker.plan_setup(settings.mqtt.client_id)
-            if not changes:
-                say(f"there  {where}  (the broker has the rules that devices and controller need)")
-                return
-            _show(changes, where)
-            if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?", default=False)):
-                text = "the broker was left as it is: run this again, with --yes to agree beforehand"
-                raise CliError(f"{text}, or with --no-broker to do it another way")
-            await broker.apply_setup(settings.mqtt.client_id)
-            say(f"made   {where}  (rules at the broker)")
+        async with AsyncExitStack() as stack:
+            broker = await stack.enter_async_context(open_broker(settings))
+            store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
+            stack.push_async_callback(store.close)
+            desk = setup_desk(broker, store, settings)
+            plan = await desk.plan()
+            if not plan.changes:
+                say(f"there  {where}  (the broker has what devices and controller need)")
+            else:
+                _show(plan.changes, where)
+                if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?", default=False)):
+                    text = "the broker was left as it is: run this again, with --yes to agree beforehand"
+                    raise CliError(f"{text}, or with --no-broker to do it another way")
+                await desk.apply("operator:init")
+                say(f"made   {where}  (settings at the broker; `cordon broker setup --undo` takes them back)")
+            if plan.by_hand:
+                say(f"left   {where}  ({len(plan.by_hand)} more to look at: `cordon broker setup --plan`)")
     except BrokerError as e:
         key = settings.emqx.key_file
         mend = (

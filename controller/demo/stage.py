@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.broker_setup import EmqxSetup
 from controller.adapters.emqx.grading import read_settings
 from controller.adapters.system import SystemClock
 from controller.demo import controller_process, traces
@@ -92,7 +93,8 @@ class Stage:
             DemoError: something did not start.
         """
         before = await self.broker.snapshot(self.controller_id)
-        left = Traces(before, self.device_ids, (self.bystander_id, self.forger_id))
+        settings = await EmqxSetup(self.broker.api).state(self.controller_id)
+        left = Traces(before, settings, self.device_ids, (self.bystander_id, self.forger_id))
         stack.push_async_callback(self._clean, left, say)
         # First of all the cheapest look at whether anybody gets in with what was given.
         watcher = await stack.enter_async_context(bystander(self.access, self.bystander_id, self.chronicle))

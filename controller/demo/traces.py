@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.adapters.emqx.broker import EmqxBroker
+from controller.adapters.emqx.broker_setup import EmqxSetup
 from controller.adapters.emqx.setup import SetupSnapshot, rules_for_all
 from controller.demo.access import Access
 from controller.demo.visitor import Visitor
@@ -25,6 +26,7 @@ class Traces:
     """What a run makes at the broker: its devices, its other clients, and what was there before."""
 
     before: SetupSnapshot
+    settings: str  # everything that `cordon init` may change, for the undo of it
     device_ids: tuple[str, ...]
     other_clients: tuple[str, ...]
 
@@ -63,6 +65,7 @@ async def remove(broker: EmqxBroker, traces: Traces, access: Access) -> list[str
     for client_id in (traces.controller_id, *traces.other_clients):
         await each(_kick(broker, client_id))
     await each(broker.restore(traces.before))
+    await each(EmqxSetup(broker.api).undo(traces.settings))  # what is no rule: limits of sessions
     await each(_settled(broker, traces))
     return left
 

@@ -4,14 +4,14 @@ Each node is read in turn, every one at least once in twice `every`; how many ro
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.events import DriftFound
 from controller.domain.policy import Level
-from controller.ports.broker import BAN_MARK, Ban, BrokerControl, restriction
+from controller.ports.broker import BAN_MARK, Ban, BrokerControl, Change, restriction
 from controller.ports.broker_tables import BrokerTables, TableCounts
 from controller.ports.errors import BrokerError
 from controller.ports.store import Writes
@@ -30,6 +30,39 @@ _BY_HAND: Final = "somebody's work would be overwritten: `cordon access apply` w
 Log = Callable[[str, Mapping[str, object]], None]
 
 
+class BrokerSettings(Protocol):
+    """What all devices and the controller need of the broker."""
+
+    async def was_set_up(self) -> bool:
+        """Whether it was there once, so that what is missing was taken away."""
+        ...
+
+    async def missing(self) -> Sequence[Change]:
+        """What is not there."""
+        ...
+
+    async def put_back(self) -> Sequence[Change]:
+        """Make it so where that can do no harm; what was changed."""
+        ...
+
+
+class _ByBroker:
+    """The least that a controller needs, where nothing was kept of a setup."""
+
+    def __init__(self, broker: BrokerControl, controller_id: str) -> None:
+        self._broker = broker
+        self._controller_id = controller_id
+
+    async def was_set_up(self) -> bool:
+        return False
+
+    async def missing(self) -> Sequence[Change]:
+        return await self._broker.plan_setup(self._controller_id)
+
+    async def put_back(self) -> Sequence[Change]:
+        return await self._broker.apply_setup(self._controller_id, safe_only=True)
+
+
 class Reconciler:
     """Compares every `every` seconds. Foreign rows and unknown devices are left alone."""
 
@@ -44,18 +77,18 @@ class Reconciler:
         controller_id: str = "",
         *,
         managed: ManagedRules | None = None,
-        was_set_up: bool = False,
+        settings: BrokerSettings | None = None,
     ) -> None:
-        """`was_set_up`: the broker had all that Cordon needs, so what is missing now was taken away."""
+        """`settings` are those that were set up; without them, what `controller_id` needs of the broker."""
         self._keeper = keeper
         self._broker = broker
         self._tables = tables
         self._outbox = outbox
         self._every = every
         self._log = log
-        self._controller_id = controller_id
+        self._settings = settings or (_ByBroker(broker, controller_id) if controller_id else None)
         self._managed = managed or NoManagedRules()
-        self._was_set_up = was_set_up
+        self._was_set_up = False
         self._turn = 0
         self._passing = asyncio.Lock()  # two at a time would ask for the same repairs twice
         # Writes the rules of a device's template again; set by who keeps the templates.
@@ -146,13 +179,13 @@ class Reconciler:
 
     async def _compare_setup(self) -> list[Difference]:
         """What all devices and the controller need: put back when it was there and that is safe, else only told."""
-        if not self._controller_id:
+        if self._settings is None:
             return []
-        missing = await self._broker.plan_setup(self._controller_id)
+        missing = await self._settings.missing()
         if not missing:
             self._was_set_up, self.lacks = True, ""
             return []
-        if not self._was_set_up:
+        if not self._was_set_up and not await self._settings.was_set_up():
             self.lacks = ", ".join(change.what for change in missing)
             detail = "it was never set up: run `cordon broker setup --apply`"
             return [Difference("", f"{change.what}: missing", "", DriftState.ALERTED, detail) for change in missing]
@@ -162,7 +195,7 @@ class Reconciler:
             if change.danger
         ]
         if len(told) < len(missing):
-            made = await self._broker.apply_setup(self._controller_id, safe_only=True)
+            made = await self._settings.put_back()
             self.repaired += len(made)
             detail = "put back as it was set up"
             told += [Difference("", f"{one.what}: altered", "", DriftState.REPAIRING, detail) for one in made]

@@ -176,6 +176,7 @@ class ListenerRow(Row):
     id: str
     type: str = ""
     enable: bool = True
+    bind: str | int = ""
     zone: str = "default"
     enable_authn: bool | str = True
     ssl_options: TlsRow | None = None

@@ -86,13 +86,25 @@ async def restore(api: EmqxApi, before: SetupSnapshot) -> tuple[str, ...]:
         await api.write_rules(before.controller_id, before.controller_rules)
     else:
         await api.delete_rules(before.controller_id)
-    kinds = [source.type for source in before.sources]
-    if DATABASE not in kinds:
-        left += await _remove_database(api)
-    else:
-        await _put_database_back(api, before.sources, kinds.index(DATABASE))
+    left += await restore_sources(api, before.sources)
     await api.clear_all_caches()
     return tuple(left)
+
+
+async def restore_sources(api: EmqxApi, before: tuple[SourceRow, ...]) -> list[str]:
+    """Put the database source back where it was, or take it away again; what had to be left."""
+    kinds = [source.type for source in before]
+    if DATABASE not in kinds:
+        return await _remove_database(api)
+    await _put_database_back(api, before, kinds.index(DATABASE))
+    return []
+
+
+def without(now: Rules, ours: Rules, before: Rules) -> Rules:
+    """The rules as they were, with what others have added since, and without Cordon's own."""
+    if now == _in_front(ours, before):
+        return before
+    return tuple(rule for rule in now if rule not in ours or rule in before)
 
 
 async def _remove_database(api: EmqxApi) -> list[str]:
@@ -115,10 +127,10 @@ async def _put_database_back(api: EmqxApi, sources: tuple[SourceRow, ...], index
 
 def _source_todo(sources: tuple[SourceRow, ...]) -> Todo | None:
     kinds = [source.type for source in sources]
-    text = ", ".join(source.type + ("" if source.enable else " (off)") for source in sources) or "none"
+    had = ", ".join(source.type + ("" if source.enable else " (off)") for source in sources) or "none"
     others = ", ".join(kind for kind in kinds if kind != DATABASE)
     after = f"{DATABASE}, {others}" if others else DATABASE
-    change = Change(what="whom the broker asks for access, in order", before=text, after=after)
+    change = Change(what="whom the broker asks for access, in order", before=had, after=after)
     found = next((source for source in sources if source.type == DATABASE), None)
     if found is None:
         return Todo(change, lambda api: api.create_database())
@@ -138,7 +150,7 @@ def _all_todo(had: Rules) -> Todo | None:
     wanted = _in_front(rules_for_all(), had)
     if wanted == had:
         return None
-    change = Change(what="rules for all clients", before=_text(had), after=_text(wanted))
+    change = Change(what="rules for all clients", before=text(had), after=text(wanted))
     return Todo(change, lambda api: api.write_all_rules(wanted))
 
 
@@ -147,7 +159,7 @@ def _controller_todo(before: SetupSnapshot) -> Todo | None:
     if wanted == before.controller_rules:
         return None
     what = f"rules of the client {before.controller_id}"
-    change = Change(what=what, before=_text(before.controller_rules), after=_text(wanted))
+    change = Change(what=what, before=text(before.controller_rules), after=text(wanted))
     return Todo(change, lambda api: api.write_rules(before.controller_id, wanted))
 
 
@@ -156,5 +168,6 @@ def _in_front(needed: Rules, had: Rules) -> Rules:
     return needed + tuple(rule for rule in had if rule not in needed)
 
 
-def _text(rules: Rules) -> str:
+def text(rules: Rules) -> str:
+    """For an operator's eyes."""
     return "\n".join(rule_text(rule) for rule in rules) or "none"

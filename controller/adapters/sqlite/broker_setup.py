@@ -1,0 +1,41 @@
+"""What the broker was like before Cordon set it up, in the store's file."""
+
+import sqlite3
+
+from controller.adapters.sqlite.store import SqliteStore
+from controller.ports.broker_setup import KeptSetup, SetupStore
+
+
+class SqliteSetupStore(SetupStore):
+    """See the port; beside the store, through its one writer."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Use the store's file."""
+        self._store = store
+
+    async def kept(self) -> KeptSetup | None:
+        """See the port."""
+
+        def query(connection: sqlite3.Connection) -> KeptSetup | None:
+            row = connection.execute("SELECT at, before, client_id, deny_unmatched FROM broker_setup").fetchone()
+            return None if row is None else KeptSetup(row[0], row[1], bool(row[2]), bool(row[3]))
+
+        return await self._store.read(query)
+
+    async def keep(self, setup: KeptSetup) -> None:
+        """See the port."""
+        values = (setup.at, setup.before, setup.client_id_from_certificate, setup.deny_unmatched)
+
+        def change(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT INTO broker_setup (one, at, before, client_id, deny_unmatched) VALUES (1, ?, ?, ?, ?)"
+                " ON CONFLICT (one) DO UPDATE SET client_id = max(client_id, excluded.client_id),"
+                " deny_unmatched = max(deny_unmatched, excluded.deny_unmatched)",
+                values,
+            )
+
+        await self._store.write(change)
+
+    async def forget(self) -> None:
+        """See the port."""
+        await self._store.write(lambda connection: connection.execute("DELETE FROM broker_setup"))

@@ -1,0 +1,89 @@
+"""The broker brought to what Cordon needs: shown, made, taken back."""
+
+from fastapi import APIRouter, Depends
+
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, View
+from controller.api.guard import CallerDep, scope
+from controller.ports.broker import Change
+from controller.service.setup_desk import NothingToUndoError, SetupDesk
+
+router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))
+
+
+class SetupOptions(Body):
+    """What changes the standing of devices, so is asked for by name."""
+
+    client_id: bool = False
+    deny_unmatched: bool = False
+
+
+class ChangeView(View):
+    """`danger` says what making it could do to devices; empty where it cannot."""
+
+    what: str
+    before: str
+    after: str
+    danger: str
+
+    @classmethod
+    def of(cls, one: Change) -> "ChangeView":
+        """From the plan."""
+        return cls(what=one.what, before=one.before, after=one.after, danger=one.danger)
+
+
+class ByHandView(View):
+    what: str
+    why: str
+    configuration: str
+
+
+class SetupView(View):
+    """What would change, or was changed; and what only the broker's own configuration can change."""
+
+    changes: tuple[ChangeView, ...]
+    by_hand: tuple[ByHandView, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+def _desk(services: ServicesDep) -> SetupDesk:
+    if services.setup is None:
+        raise ApiError(409, "no_setup", "this controller cannot set its broker up")
+    return services.setup
+
+
+@router.post("/plan", dependencies=[scope("read")])
+async def plan(services: ServicesDep, options: SetupOptions) -> SetupView:
+    """What a setup would change now; nothing is written."""
+    found = await _desk(services).plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched)
+    by_hand = tuple(ByHandView(what=one.what, why=one.why, configuration=one.configuration) for one in found.by_hand)
+    return SetupView(changes=tuple(map(ChangeView.of, found.changes)), by_hand=by_hand)
+
+
+@router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
+async def apply(services: ServicesDep, caller: CallerDep, options: SetupOptions) -> SetupView:
+    """Make the changes; what was before is kept for an undo."""
+    made = await _desk(services).apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
+    return SetupView(changes=tuple(map(ChangeView.of, made)))
+
+
+@router.post("/plan-undo", dependencies=[scope("read")])
+async def plan_undo(services: ServicesDep) -> SetupView:
+    """What an undo would change now; nothing is written."""
+    try:
+        return SetupView(changes=tuple(map(ChangeView.of, await _desk(services).plan_undo())))
+    except NothingToUndoError as e:
+        raise ApiError(409, "nothing_to_undo", str(e)) from e
+
+
+@router.post("/undo", dependencies=[scope("admin"), Depends(writable)])
+async def undo(services: ServicesDep, caller: CallerDep) -> SetupView:
+    """Put the broker's settings back as they were before the first setup; `left` is what had to stay."""
+    desk = _desk(services)
+    try:
+        changes = await desk.plan_undo()
+        left = await desk.undo(caller)
+    except NothingToUndoError as e:
+        raise ApiError(409, "nothing_to_undo", str(e)) from e
+    return SetupView(changes=tuple(map(ChangeView.of, changes)), left=tuple(left))

@@ -1,0 +1,99 @@
+"""Sets the broker up, remembers what was before, takes it back; and says whether what was set up is still there."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from controller.domain.effects import AuditEntry
+from controller.ports.broker import Change
+from controller.ports.broker_setup import BrokerSetup, KeepBefore, KeptSetup, SetupPlan, SetupStore, SetupWanted
+from controller.ports.clock import Clock
+from controller.ports.errors import ControllerError
+from controller.ports.store import Store, Writes
+
+
+class NothingToUndoError(ControllerError):
+    """The broker was not set up by this controller, or it was taken back already."""
+
+
+class SetupDesk:
+    """One broker, one setup. `wanted` is what the configuration asks for, without what an operator asks by name."""
+
+    def __init__(self, setup: BrokerSetup, kept: SetupStore, store: Store, clock: Clock, wanted: SetupWanted) -> None:
+        """Use these; nothing is asked yet."""
+        self._setup = setup
+        self._kept = kept
+        self._store = store
+        self._clock = clock
+        self._wanted = wanted
+
+    async def wanted(self, *, client_id: bool = False, deny_unmatched: bool = False) -> SetupWanted:
+        """What the broker is to be like, with what was asked for by name before."""
+        kept = await self._kept.kept()
+        return replace(
+            self._wanted,
+            client_id_from_certificate=client_id or (kept is not None and kept.client_id_from_certificate),
+            deny_unmatched=deny_unmatched or (kept is not None and kept.deny_unmatched),
+        )
+
+    async def plan(self, *, client_id: bool = False, deny_unmatched: bool = False) -> SetupPlan:
+        """What would change; nothing is written."""
+        return await self._setup.plan(await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched))
+
+    async def apply(self, actor: str, *, client_id: bool = False, deny_unmatched: bool = False) -> Sequence[Change]:
+        """Make the changes; what was before is durable ahead of the first one."""
+        wanted = await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched)
+        made = await self._setup.apply(wanted, self._keep(wanted))
+        if made:
+            await self._record("broker set up", actor, [change.what for change in made])
+        return made
+
+    async def plan_undo(self) -> Sequence[Change]:
+        """What taking it back would change.
+
+        Raises:
+            NothingToUndoError: there is nothing to take back.
+        """
+        return await self._setup.plan_undo((await self._before()).before)
+
+    async def undo(self, actor: str) -> Sequence[str]:
+        """Put everything back; what had to be left, in words.
+
+        Raises:
+            NothingToUndoError: there is nothing to take back.
+        """
+        left = await self._setup.undo((await self._before()).before)
+        await self._kept.forget()
+        await self._record("broker setup undone", actor, list(left))
+        return left
+
+    # For the reconciler
+
+    async def was_set_up(self) -> bool:
+        """Whether this controller, or an earlier run of it, set the broker up."""
+        return await self._kept.kept() is not None
+
+    async def missing(self) -> Sequence[Change]:
+        """What of the setup is not there."""
+        return await self._setup.changes(await self.wanted())
+
+    async def put_back(self) -> Sequence[Change]:
+        """Make those changes that cannot do harm; those that were made."""
+        wanted = await self.wanted()
+        return await self._setup.apply(wanted, self._keep(wanted), safe_only=True)
+
+    def _keep(self, wanted: SetupWanted) -> KeepBefore:
+        async def keep(before: str) -> None:
+            flags = (wanted.client_id_from_certificate, wanted.deny_unmatched)
+            await self._kept.keep(KeptSetup(self._clock.now(), before, *flags))
+
+        return keep
+
+    async def _before(self) -> KeptSetup:
+        kept = await self._kept.kept()
+        if kept is None:
+            raise NothingToUndoError("this controller has not set the broker up, or it was taken back already")
+        return kept
+
+    async def _record(self, kind: str, actor: str, what: list[str]) -> None:
+        entry = AuditEntry(kind, "", actor, detail={"what": what})
+        await self._store.commit(Writes(audit=((self._clock.now(), entry),)))

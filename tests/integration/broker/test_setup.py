@@ -1,0 +1,150 @@
+"""Setup at a stand-in: shown, made once, kept through a restart of the controller, taken back; others' work stays."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.broker_setup import EmqxSetup
+from controller.adapters.emqx.setup import rules_for_all
+from controller.adapters.sqlite.broker_setup import SqliteSetupStore
+from controller.adapters.system import SystemClock
+from controller.ports.broker import AccessRule
+from controller.ports.broker_setup import SetupWanted
+from controller.service.drift import DriftState
+from controller.service.reconciler import Reconciler
+from controller.service.setup_desk import NothingToUndoError, SetupDesk
+from tests.support.standin import StandInProcess
+from tests.support.world import World, world
+
+CONTROLLER = "cordon-controller"
+WANTED = SetupWanted(CONTROLLER, 1000, "cordon", "the-password")
+FILE = {"type": "file", "rules": "{allow, all}.\n"}
+USERS = "/authentication/password_based%3Abuilt_in_database/users"
+
+
+@dataclass
+class Place:
+    emqx: StandInProcess
+    broker: EmqxBroker
+    world: World
+    desk: SetupDesk
+
+    async def zone(self) -> dict[str, Any]:
+        data: dict[str, Any] = (await self.broker.api.ask("GET", "/configs/global_zone", "read")).data  # type: ignore[assignment]
+        return data["mqtt"]  # type: ignore[no-any-return]
+
+    async def order(self) -> list[str]:
+        return [row.type for row in await self.broker.api.sources()]
+
+    def reconciler(self) -> Reconciler:
+        """One of a controller that has just started."""
+        one = self.world
+        return Reconciler(
+            one.keeper, one.broker, one.tables, one.outbox, 5.0, lambda _text, _more: None, settings=self.desk
+        )
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        emqx = stack.enter_context(StandInProcess(users=[("lab", "lab-password")]))
+        emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
+        broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
+        one = await stack.enter_async_context(world(tmp_path / "c.db"))
+        desk = SetupDesk(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.store, one.clock, WANTED)
+        yield Place(emqx, broker, one, desk)
+
+
+async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> None:
+    theirs = AccessRule("fleet/#", "allow", "all")
+    await place.broker.api.write_all_rules((theirs,))
+    plan = await place.desk.plan()
+    assert [one.what for one in plan.changes] == [
+        "user cordon of password_based:built_in_database",
+        "whom the broker asks for access, in order",
+        "rules for all clients",
+        f"rules of the client {CONTROLLER}",
+        "limits of the controller's session",
+    ]
+    assert plan.changes[-1].after == "mqtt.max_inflight = 1000\nmqtt.max_mqueue_len = 100000"
+    assert "the-password" not in repr(plan) + repr(WANTED)
+    assert await place.order() == ["file", "built_in_database"], "a plan writes nothing"
+
+    made = await place.desk.apply("operator:tests")
+    assert tuple(made) == plan.changes
+    assert await place.order() == ["built_in_database", "file"]
+    assert (await place.zone())["max_inflight"] == 1000
+    assert (await place.zone())["max_packet_size"] == "1MB", "what is not Cordon's stays"
+    assert await place.desk.apply("operator:tests") == ()
+    assert (await place.desk.plan()).changes == ()
+
+    added = AccessRule("later/#", "allow", "publish")
+    await place.broker.api.write_all_rules((*rules_for_all(), theirs, added))
+    assert {one.what for one in await place.desk.plan_undo()} == {one.what for one in plan.changes} - {
+        "limits of the controller's session"
+    } | {"settings of the zone"}
+    assert await place.desk.undo("operator:tests") == []
+    assert await place.order() == ["file", "built_in_database"]
+    assert (await place.zone())["max_inflight"] == 32
+    assert await place.broker.api.all_rules() == (theirs, added), "what others added since stays"
+    assert await place.broker.api.rules(CONTROLLER) == ()
+    users = (await place.broker.api.ask("GET", USERS, "list")).data
+    assert [row["user_id"] for row in users["data"]] == ["lab"]  # type: ignore[index]
+    with pytest.raises(NothingToUndoError):
+        await place.desk.undo("operator:tests")
+    kinds = [one.entry.kind for one in await place.world.store.audit(newest_first=False)]
+    assert kinds == ["broker set up", "broker setup undone"]
+
+
+async def test_what_changes_devices_is_asked_for_by_name_and_only_then_undone(place: Place) -> None:
+    await place.desk.apply("operator:tests")
+    assert {one.what for one in (await place.desk.plan()).by_hand} >= {
+        "client ids from certificates", "what no rule decides",
+    }  # fmt: skip
+    plan = await place.desk.plan(client_id=True, deny_unmatched=True)
+    assert [(one.what, bool(one.danger)) for one in plan.changes] == [
+        ("where the client id comes from", True),
+        ("what no rule decides", True),
+    ]
+    await place.desk.apply("operator:tests", client_id=True, deny_unmatched=True)
+    assert (await place.zone())["peer_cert_as_clientid"] == "cn"
+    settings: Any = (await place.broker.api.ask("GET", "/authorization/settings", "read")).data
+    assert (settings["no_match"], settings["cache"]["enable"]) == ("deny", True)
+    await place.desk.undo("operator:tests")
+    assert (await place.zone())["peer_cert_as_clientid"] == "disabled"
+    settings = (await place.broker.api.ask("GET", "/authorization/settings", "read")).data
+    assert settings["no_match"] == "allow"
+
+
+async def test_what_was_set_up_is_watched_also_after_a_restart(place: Place) -> None:
+    await place.desk.apply("operator:tests", deny_unmatched=True)
+    reconciler = place.reconciler()  # of a process that never saw the broker whole
+    place.emqx.configure({"sources": [FILE, {"type": "built_in_database"}], "authorization": {"no_match": "allow"}})
+    await place.broker.api.ask("DELETE", f"{USERS}/cordon", "delete")
+    found = {one.what: one.state for one in await reconciler.reconcile()}
+    assert found == {
+        "user cordon of password_based:built_in_database: altered": DriftState.REPAIRING,
+        "whom the broker asks for access, in order: altered": DriftState.REPAIRING,
+        "what no rule decides: altered": DriftState.ALERTED,
+    }
+    assert await place.order() == ["built_in_database", "file"]
+    assert [one.what for one in await reconciler.reconcile()] == ["what no rule decides: altered"]
+
+
+async def test_settings_that_the_key_may_not_read_are_left_to_people(place: Place) -> None:
+    wanted = SetupWanted(CONTROLLER, 1000)
+    setup = EmqxSetup(place.broker.api)
+
+    async def forbidden(path: str) -> None:
+        assert path.startswith("/")
+
+    setup._maybe = forbidden  # type: ignore[method-assign]  # as a key without the scope `system`
+    plan = await setup.plan(wanted)
+    assert "limits of the controller's session" not in {one.what for one in plan.changes}
+    (limits,) = [one for one in plan.by_hand if one.what == "limits of sessions"]
+    assert "mqtt.max_inflight = 1000" in limits.configuration
