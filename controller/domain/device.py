@@ -15,6 +15,10 @@ from controller.domain.policy import Level
 from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1
+# What an accepted report by itself says of its device; everything else follows from decisions.
+OF_A_REPORT: Final = (
+    "report_seq", "digest", "reported_at", "accepted", "boot_id", "agent", "judged_by", "satisfied",
+)  # fmt: skip
 _NO_RULES: Final[Mapping[str, "RuleState"]] = MappingProxyType({})
 
 
@@ -108,7 +112,8 @@ class OpenCommand:
 class Device:
     """Everything a decision about a device needs. `rules` has only those that are not satisfied.
 
-    `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by.
+    `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by;
+    `accepted` counts the reports that were, and so tells which of two states is the later one.
     `refused_until`: until then no policy contains it, because the broker could not vouch for who reported.
     `marks`: names of the expressions beside policies (waivers, protection) that its last judged report made true.
     `offences`: when policies contained it lately, oldest first (Unix seconds).
@@ -126,6 +131,7 @@ class Device:
     report_seq: int = NO_SEQUENCE
     digest: str = ""
     reported_at: float = 0.0
+    accepted: int = 0
     judged_by: str = ""
     satisfied: int = 0
     rules: Mapping[str, RuleState] = field(default_factory=lambda: _NO_RULES)

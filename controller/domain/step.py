@@ -87,16 +87,9 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     device = draft.device
     same_boot = bool(event.boot_id) and event.boot_id == device.boot_id
     if same_boot and event.seq < device.report_seq:
-        draft.receipts.append(
-            SendReceipt(
-                device.device_id,
-                event.seq,
-                Verdict.REJECTED,
-                None,
-                RejectReason.STALE_SEQUENCE,
-                f"report {device.report_seq} was accepted already",
-            )
-        )
+        why = f"report {device.report_seq} was accepted already"
+        stale = SendReceipt(device.device_id, event.seq, Verdict.REJECTED, None, RejectReason.STALE_SEQUENCE, why)
+        draft.receipts.append(stale)
         return
     receipt = SendReceipt(device.device_id, event.seq, Verdict.ACCEPTED, event.digest)
     draft.receipts.append(receipt)
@@ -122,6 +115,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         report_seq=event.seq,
         digest=event.digest,
         reported_at=event.received_at,
+        accepted=device.accepted + 1,
         judged_by=event.judged_by,
         satisfied=satisfied,
         rules=rules,

@@ -37,30 +37,28 @@ class Audited:
 
 
 @dataclass(frozen=True, slots=True)
-class Contact:
-    """That a device said nothing new: its state is as it was but for these. Times are Unix seconds."""
+class StoredReport:
+    """A full report as the device sent it, and the device as it left it."""
 
-    device_id: str
-    last_seen: float
-    report_seq: int
-    reported_at: float
+    device: Device
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Writes:
     """Everything one decision changes: kept together or not at all.
 
-    `devices`: whole new states. `seen`: devices about which nothing else changed.
-    `reports`: device id, digest, when it came, and the full report as the device sent it. `audit`: when, and the line.
-    `done`: ids of effects that were carried out or are void. `charges`: ledger (empty for what policies contained,
-    else the operator), device, and when, or `None` to strike it out. `waivers`: by their id, `None` for one that
-    is over. `requests`: containments by hand that wait for a second person, as they are now.
+    `devices`: whole new states. `seen`: devices of which only what a contact or a report tells is new. `reports`: full
+    reports; of their devices only what they tell is kept, unless those are among `devices` too. `audit`: when, and the
+    line. `done`: ids of effects that were carried out or are void. `charges`: ledger (empty for what policies
+    contained, else the operator), device, and when, or `None` to strike it out. `waivers`: by their id, `None` for one
+    that is over. `requests`: containments by hand that wait for a second person, as they are now.
     `users`: those contained by name, as they are now; one that is over is forgotten.
     """
 
     devices: tuple[Device, ...] = ()
-    seen: tuple[Contact, ...] = ()
-    reports: tuple[tuple[str, str, float, bytes], ...] = ()
+    seen: tuple[Device, ...] = ()
+    reports: tuple[StoredReport, ...] = ()
     audit: tuple[tuple[float, AuditEntry], ...] = ()
     effects: tuple[Effect, ...] = ()
     done: tuple[str, ...] = ()

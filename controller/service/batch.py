@@ -7,10 +7,7 @@ from controller.domain.device import Device
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.waivers import Waiver
-from controller.ports.store import Contact, DeadLetter, Writes
-
-# Device id, digest, when it came (Unix seconds), and the full report as the device sent it.
-StoredReport = tuple[str, str, float, bytes]
+from controller.ports.store import DeadLetter, StoredReport, Writes
 
 
 @dataclass(slots=True)
@@ -43,14 +40,9 @@ class Batch:
 
     def writes(self) -> Writes:
         """The same as one value for the store."""
-        seen = [
-            Contact(device_id, device.last_seen, device.report_seq, device.reported_at)
-            for device_id, device in self.seen.items()
-            if device_id not in self.devices
-        ]
         return Writes(
             tuple(self.devices.values()),
-            tuple(seen),
+            tuple(device for device_id, device in self.seen.items() if device_id not in self.devices),
             tuple(self.reports.values()),
             tuple(self.audit),
             tuple(self.effects),

@@ -16,8 +16,8 @@ from controller.domain.policy import PolicySet
 from controller.domain.step import is_quiet, repeats
 from controller.domain.told import event_facts, judge_event
 from controller.ports.messages import Incoming, Messages
-from controller.ports.store import DeadLetter
-from controller.service.batch import Batch, StoredReport
+from controller.ports.store import DeadLetter, StoredReport
+from controller.service.batch import Batch
 from controller.service.decoding import Accepted, Refused, decode
 from controller.service.fairness import Fairness, devices_of
 from controller.service.keeper import Keeper, TooManyDevicesError
@@ -163,7 +163,7 @@ class Ingest:
 
     def _under_way(self, device_id: str) -> bytes | None:
         """A report that is later than the stored one, and on its way there."""
-        return next((reports[device_id][3] for reports in reversed(self._unkept) if device_id in reports), None)
+        return next((reports[device_id].body for reports in reversed(self._unkept) if device_id in reports), None)
 
     def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:
         self.counts["received"] += 1
@@ -254,7 +254,7 @@ class Ingest:
             keeper.apply(device, again, now, batch)
             return
         fresh = batch.reports.get(device.device_id)
-        stored = delivery.stored.get(device.device_id) if fresh is None else fresh[3]
+        stored = delivery.stored.get(device.device_id) if fresh is None else fresh.body
         merged = None
         if stored is not None and device.digest == delta.base:
             merged = merge(stored, delivery.message.payload, delta)
@@ -284,12 +284,9 @@ class Ingest:
             answers=report.answers,
             marks=None if facts is None else keeper.judge.marks(facts),
         )
-        outcome = keeper.apply(device, event, now, batch)
-        accepted = any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts)
-        if accepted and not same:
+        outcome = keeper.apply(device, event, now, batch, payload)
+        if not same and any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts):
             self._sameness.accepted(device, keeper.policies.version, payload)
-        if accepted and outcome.device.digest != device.digest:
-            batch.reports[device.device_id] = (device.device_id, report.digest, delivery.received_at, payload)
 
     def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> Facts | None:
         """What the stored report says, where it was judged by other policies than the present ones."""

@@ -3,10 +3,11 @@
 import heapq
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import Any, Final
 
-from controller.domain.device import Device, Wait
+from controller.domain.device import OF_A_REPORT, Device, Wait
 from controller.domain.draft import Outcome
 from controller.domain.effects import AuditEntry, Effect
 from controller.domain.evaluate import Judge
@@ -19,10 +20,14 @@ from controller.domain.rules import Language
 from controller.domain.step import step
 from controller.domain.waivers import Waivers
 from controller.ports.clock import Clock, Ids
-from controller.ports.store import Store, Writes
+from controller.ports.store import Store, StoredReport, Writes
 from controller.service.batch import Batch
 
 DEFAULT_MAX_DEVICES: Final = 200_000
+# Whatever a row of a contact or of a report does not tell.
+_apart: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
+    *(one.name for one in fields(Device) if one.name not in {"last_seen", *OF_A_REPORT})
+)
 _CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 
 
@@ -128,8 +133,13 @@ class Keeper:
             device = Device(device_id, first_seen=now, last_seen=now)
         return device
 
-    def apply(self, device: Device, event: DeviceEvent, now: float, batch: Batch) -> Outcome:
-        """Step `device` and note in `batch` what has to be kept; the caller commits the batch."""
+    def apply(
+        self, device: Device, event: DeviceEvent, now: float, batch: Batch, report: bytes | None = None
+    ) -> Outcome:
+        """Step `device` and note in `batch` what has to be kept; the caller commits the batch.
+
+        `report` is the full report behind a `PostureReported`; it is kept if it was accepted and is another one.
+        """
         if device.device_id not in self.devices:
             self._guard(fleet=len(self.devices) + 1)
         outcome = step(device, event, now, self.policies, self.guards)
@@ -140,18 +150,23 @@ class Keeper:
         device_id = after.device_id
         if after is not device:
             self.devices[device_id] = after
-            if type(event) is HeartbeatReceived and not outcome.audit and after.rules is device.rules:
-                batch.seen[device_id] = after
-                if device_id in batch.devices:
-                    batch.devices[device_id] = after
-            else:
-                batch.devices[device_id] = after
+            self._note(device, after, batch, report)
             moved = type(event) in _CONTACTS or after.stale is not device.stale
             if moved or device_id not in self._by_contact:
                 self._contact(after)
             if after.rules or after.case or after.commands or device_id in self._deadlines:
                 self._schedule(after)
         return outcome
+
+    def _note(self, before: Device, after: Device, batch: Batch, report: bytes | None) -> None:
+        device_id = after.device_id
+        is_kept = report is not None and after.accepted != before.accepted and after.digest != before.digest
+        if is_kept and report is not None:
+            batch.reports[device_id] = StoredReport(after, report)
+        if device_id in batch.devices or not before.accepted or _apart(after) != _apart(before):
+            batch.devices[device_id] = after
+        elif not is_kept:
+            batch.seen[device_id] = after
 
     def touch(self, device: Device, at: float, batch: Batch, seq: int | None = None) -> None:
         """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it.
@@ -162,7 +177,7 @@ class Keeper:
         if seq is None:
             after = evolve(device, last_seen=last_seen)
         else:
-            after = evolve(device, last_seen=last_seen, report_seq=seq, reported_at=at)
+            after = evolve(device, last_seen=last_seen, report_seq=seq, reported_at=at, accepted=device.accepted + 1)
         device_id = device.device_id
         self.devices[device_id] = after
         batch.seen[device_id] = after

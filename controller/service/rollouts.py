@@ -66,9 +66,9 @@ class Rollouts:
         for device_id in batch.devices:
             if device_id in following:
                 self._touched.add(device_id)
-        for device_id, (_, _, _, body) in batch.reports.items():
+        for device_id, report in batch.reports.items():
             if device_id in following:
-                self._reports[device_id] = body
+                self._reports[device_id] = report.body
         if self._commands or self._reports or self._touched:
             self._woken.set()
 

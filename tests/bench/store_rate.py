@@ -15,7 +15,7 @@ from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import AuditEntry
 from controller.domain.findings import Result
-from controller.ports.store import Contact, Writes
+from controller.ports.store import StoredReport, Writes
 
 BATCH = 500  # rows of each commit
 SECTIONS = json.dumps(
@@ -52,7 +52,7 @@ def changed(devices: tuple[Device, ...], *, sections: bool) -> Writes:
     detail: dict[str, object] = {"passed": 40, "failed": 1}
     return Writes(
         devices=devices,
-        reports=tuple((one.device_id, one.digest, one.last_seen, SECTIONS) for one in devices) if sections else (),
+        reports=tuple(StoredReport(one, SECTIONS) for one in devices) if sections else (),
         audit=tuple((one.last_seen, AuditEntry("judged", one.device_id, "cordon", "", detail)) for one in devices),
     )
 
@@ -113,9 +113,7 @@ async def measure(path: Path, count: int) -> None:
         await rate(store, f"device + report of {len(SECTIONS)} bytes + line", reported, at_once)
         judged = batches(60, lambda step: changed(some(step), sections=False))
         await rate(store, "device + line", judged, at_once)
-        seen = batches(
-            200, lambda step: Writes(seen=tuple(Contact(one.device_id, 1.8e9, step, 1.8e9) for one in some(step)))
-        )
+        seen = batches(200, lambda step: Writes(seen=some(step)))
         await rate(store, "seen", seen, at_once)
     print(await store.counts())
     await single(store, count)

@@ -11,7 +11,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from controller.domain.device import Case, Device, OpenCommand, Pending, RuleState, Wait
+from controller.domain.device import OF_A_REPORT, Case, Device, OpenCommand, Pending, RuleState, Wait
 from controller.domain.effects import (
     CommandRecord,
     Effect,
@@ -41,19 +41,11 @@ _COMMAND_STATES: Final = {state.value: state for state in CommandState}
 _NO_RULES: Final[Mapping[str, RuleState]] = MappingProxyType({})
 
 # The order of a row of `devices`; `state` holds the fields that have no column.
-DEVICE_COLUMNS: Final = (
-    "device_id",
-    "first_seen",
-    "last_seen",
-    "online",
-    "stale",
-    "level",
-    "report_seq",
-    "digest",
-    "reported_at",
-    "state",
-)
+DEVICE_COLUMNS: Final = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *OF_A_REPORT)
+REPORT_COLUMNS: Final = ("device_id", *OF_A_REPORT, "body")
 _IN_COLUMNS: Final = frozenset(DEVICE_COLUMNS)
+_REPORTED: Final = len(OF_A_REPORT)
+_of_a_report: Final[Callable[[Device], tuple[Any, ...]]] = attrgetter(*OF_A_REPORT)
 
 
 class Record(Generic[T]):
@@ -196,16 +188,30 @@ def device_row(device: Device) -> tuple[Any, ...]:
         device.online,
         device.stale,
         device.level.value,
-        device.report_seq,
-        device.digest,
-        device.reported_at,
         dump(_DEVICE.encode(device)),
+        *_of_a_report(device),
     )
 
 
+def seen_row(device: Device) -> tuple[Any, ...]:
+    """What a contact changes: last contact, what the last report says, device id."""
+    return (device.last_seen, *_of_a_report(device), device.device_id)
+
+
+def report_row(device: Device, body: bytes) -> tuple[Any, ...]:
+    """A report in the order of `REPORT_COLUMNS`."""
+    return (device.device_id, *_of_a_report(device), body)
+
+
 def device_from(row: tuple[Any, ...]) -> Device:
-    """The device of a row in the order of `DEVICE_COLUMNS`."""
-    device_id, first_seen, last_seen, online, stale, _, report_seq, digest, reported_at, state = row
+    """The device of a row in the order of `DEVICE_COLUMNS`, then the `OF_A_REPORT` of its stored report, if any.
+
+    The one of the two that counts more reports is the later one.
+    """
+    device_id, first_seen, last_seen, online, stale, _, state, *more = row
+    told, reported = dict(zip(OF_A_REPORT, more, strict=False)), dict(zip(OF_A_REPORT, more[_REPORTED:], strict=True))
+    if reported["accepted"] is not None and reported["accepted"] > told["accepted"]:
+        told, last_seen, stale = reported, max(last_seen, reported["reported_at"]), False
     return read(
         f"device {device_id}",
         lambda: _DEVICE.decode(
@@ -215,9 +221,7 @@ def device_from(row: tuple[Any, ...]) -> Device:
             last_seen=last_seen,
             online=None if online is None else bool(online),
             stale=bool(stale),
-            report_seq=report_seq,
-            digest=digest,
-            reported_at=reported_at,
+            **told,
         ),
     )
 

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from controller.adapters.sqlite import codec, schema, trouble
 from controller.adapters.sqlite.options import StoreOptions
-from controller.domain.device import Device
+from controller.domain.device import OF_A_REPORT, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope, ordered
 from controller.ports.broker import Rules
@@ -95,7 +95,8 @@ def check_limit(limit: int) -> int:
 
 def devices(connection: sqlite3.Connection) -> list[Device]:
     """Every device."""
-    rows = connection.execute(f"SELECT {', '.join(codec.DEVICE_COLUMNS)} FROM devices")  # noqa: S608 - constants
+    columns = [f"devices.{name}" for name in codec.DEVICE_COLUMNS] + [f"reports.{name}" for name in OF_A_REPORT]
+    rows = connection.execute(f"SELECT {', '.join(columns)} FROM devices LEFT JOIN reports USING (device_id)")  # noqa: S608 - constants
     return [codec.device_from(row) for row in rows]
 
 

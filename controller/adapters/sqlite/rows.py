@@ -10,6 +10,7 @@ from controller.adapters.sqlite import codec, guards
 from controller.adapters.sqlite.chain import Line, append
 from controller.adapters.sqlite.dead import DeadBook
 from controller.adapters.sqlite.kept import user_rows
+from controller.domain.device import OF_A_REPORT
 from controller.ports.store import DeadLetter, Writes
 
 MAX_DEAD_TEXT: Final = 1024  # characters kept of a refused message's topic and of what was wrong with it
@@ -27,8 +28,9 @@ def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 
 
 _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
-_SEEN: Final = "UPDATE devices SET last_seen = ?, stale = 0, report_seq = ?, reported_at = ? WHERE device_id = ?"
-_REPORT: Final = _upsert("reports", ("device_id", "digest", "at", "body"), "device_id")
+_TOLD: Final = ", ".join(f"{name} = ?" for name in OF_A_REPORT)
+_SEEN: Final = f"UPDATE devices SET stale = 0, last_seen = ?, {_TOLD} WHERE device_id = ?"  # noqa: S608 - constants
+_REPORT: Final = _upsert("reports", codec.REPORT_COLUMNS, "device_id")
 # An effect that is asked for twice is the same effect.
 _EFFECT: Final = "INSERT INTO outbox (effect_id, kind, body) VALUES (?, ?, ?) ON CONFLICT (effect_id) DO NOTHING"
 _DONE: Final = "DELETE FROM outbox WHERE effect_id = ?"
@@ -63,8 +65,8 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
     chained = [(line, line.body) for line in audit]
     batches: tuple[tuple[str, list[Row]], ...] = (
         (_DEVICE, [codec.device_row(device) for device in writes.devices]),
-        (_SEEN, [(one.last_seen, one.report_seq, one.reported_at, one.device_id) for one in writes.seen]),
-        (_REPORT, list(writes.reports)),
+        (_SEEN, [codec.seen_row(device) for device in writes.seen]),
+        (_REPORT, [codec.report_row(report.device, report.body) for report in writes.reports]),
         (_EFFECT, [codec.effect_row(effect) for effect in writes.effects]),
         (_DONE, [(effect_id,) for effect_id in writes.done]),
         (_COMMAND, [codec.command_row(command) for command in writes.commands]),

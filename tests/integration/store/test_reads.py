@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.sqlite.reader import MAX_ROWS
+from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker import AccessRule
 from controller.ports.errors import StoreError
-from controller.ports.store import Audited, DeadLetter, Token, Writes
+from controller.ports.store import Audited, DeadLetter, StoredReport, Token, Writes
 from tests.integration.store.support import NOW, line, opened
 
 DAY = 86_400.0
@@ -110,7 +111,7 @@ async def test_counts_are_the_rows_of_each_table_and_the_bytes_on_disk(tmp_path:
     path = tmp_path / "store.db"
     async with opened(path) as store:
         letter = DeadLetter(1.0, "", "t", "r", "", 1, b"x")
-        await store.commit(Writes(reports=(("a", "x", 1.0, b"{}"),), dead=(letter,)))
+        await store.commit(Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"{}"),), dead=(letter,)))
         await store.commit(line("a"))
         counts = await store.counts()
         size = path.stat().st_size + path.with_name("store.db-wal").stat().st_size
@@ -122,6 +123,8 @@ async def test_counts_are_the_rows_of_each_table_and_the_bytes_on_disk(tmp_path:
         "commands": 0,
         "dead_letters": 1,
         "kept_rules": 0,
+        "kept_subscriptions": 0,
+        "identity_cases": 0,
         "tokens": 0,
         "bytes": size,
     }

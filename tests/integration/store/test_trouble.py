@@ -10,7 +10,7 @@ import pytest
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.device import Device
 from controller.ports.errors import StoreError, StoreFullError
-from controller.ports.store import StoreHealth, Writes
+from controller.ports.store import StoredReport, StoreHealth, Writes
 from tests.integration.store.support import (
     NOW,
     QUICK,
@@ -150,7 +150,7 @@ async def test_closing_first_writes_what_is_queued(tmp_path: Path) -> None:
 
 async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    large = Writes(reports=(("a", "x", 1.0, b"x" * 60_000),))
+    large = Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 60_000),))
     options = replace(QUICK, max_waiting_bytes=100_000)
     async with opened(path, options) as store, asyncio.TaskGroup() as group, lock_held(path):
         group.create_task(commit(store, large))
@@ -198,7 +198,7 @@ async def test_no_room_is_waited_out_and_has_an_error_of_its_own(tmp_path: Path)
         await waiting
         _connection(store).execute("PRAGMA max_page_count = 1")
         (pages,) = _connection(store).execute("PRAGMA page_count").fetchone()
-        more = Writes(reports=(("a", "x", 1.0, b"x" * 4096 * 100),))
+        more = Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 4096 * 100),))
         last = group.create_task(_refused_as_full(store, more))
         await until(lambda: store.health.trouble != "")
         await store.close()

@@ -1,4 +1,5 @@
 import sqlite3
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,7 @@ from controller.adapters.sqlite.rows import MAX_DEAD_TEXT, work_of
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
 from controller.ports.errors import StoreError
-from controller.ports.store import Contact, DeadLetter, Writes
+from controller.ports.store import DeadLetter, StoredReport, Writes
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +23,10 @@ def _keep(connection: sqlite3.Connection, writes: Writes, book: DeadBook | None 
     work_of(writes, book, payload_bytes=4).run(connection)
 
 
+def _report(device_id: str, body: bytes, **told: Any) -> StoredReport:
+    return StoredReport(Device(device_id, 1.0, 1.0, **told), body)
+
+
 def _letter(device_id: str, number: int = 0) -> DeadLetter:
     return DeadLetter(float(number), device_id, "t" * 5000, "schema", "d" * 5000, 6, b"abcdef")
 
@@ -32,16 +37,34 @@ def _command(command_id: str, state: str) -> CommandRecord:
 
 def test_contact_takes_a_device_out_of_staleness_and_changes_nothing_else(memory: sqlite3.Connection) -> None:
     _keep(memory, Writes(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True))))
-    _keep(memory, Writes(seen=(Contact("a", 9.0, 7, 8.0), Contact("nobody", 9.0, 7, 8.0))))
+    told: dict[str, Any] = {"report_seq": 7, "reported_at": 8.0, "accepted": 2, "digest": "y", "agent": "x"}
+    _keep(memory, Writes(seen=(Device("a", 1.0, 9.0, counter=5, **told), Device("nobody", 1.0, 9.0))))
     assert reader.devices(memory) == [
-        Device("a", 1.0, 9.0, agent="x", report_seq=7, reported_at=8.0),
+        Device("a", 1.0, 9.0, **told),
         Device("b", 1.0, 1.0, stale=True),
     ]
 
 
+def test_a_report_that_came_after_the_state_is_what_the_device_said_last(memory: sqlite3.Connection) -> None:
+    told: dict[str, Any] = {
+        "report_seq": 8,
+        "reported_at": 9.0,
+        "accepted": 3,
+        "digest": "z",
+        "boot_id": "b",
+        "satisfied": 4,
+    }
+    before = Device("a", 1.0, 5.0, stale=True, counter=2, report_seq=7, accepted=2, digest="y")
+    _keep(memory, Writes(devices=(before,), reports=(_report("a", b"{}", **told),)))
+    assert reader.devices(memory) == [Device("a", 1.0, 9.0, counter=2, **told)]
+    later = Device("a", 1.0, 10.0, counter=3, **{**told, "satisfied": 5})
+    _keep(memory, Writes(devices=(later,)))
+    assert reader.devices(memory) == [later]
+
+
 def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -> None:
-    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(("a", "x", 1.0, b"{}"),)))
-    _keep(memory, Writes(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(("a", "y", 2.0, b'{"b":1}'),)))
+    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(_report("a", b"{}"),)))
+    _keep(memory, Writes(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(_report("a", b'{"b":1}'),)))
     assert reader.devices(memory) == [Device("a", 1.0, 3.0, digest="y")]
     assert reader.report(memory, "a") == b'{"b":1}'
     assert reader.report(memory, "b") is None
@@ -81,8 +104,8 @@ def test_dead_letters_make_room_for_newer_ones(memory: sqlite3.Connection) -> No
 
 def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
     book = DeadBook((), 1, most=1, most_per_device=1)
-    small = work_of(Writes(seen=(Contact("a", 1.0, 1, 1.0),)), book, 0)
-    large = work_of(Writes(reports=(("a", "x", 1.0, b"x" * 100_000), ("b", "x", 1.0, b""))), book, 0)
+    small = work_of(Writes(seen=(Device("a", 1.0, 1.0),)), book, 0)
+    large = work_of(Writes(reports=(_report("a", b"x" * 100_000), _report("b", b""))), book, 0)
     assert (small.rows, large.rows) == (1, 2)
     assert small.size < 200
     assert large.size > 100_000

@@ -78,6 +78,7 @@ DEVICES = st.builds(
     report_seq=COUNTS,
     digest=TEXT,
     reported_at=TIMES,
+    accepted=COUNTS,
     judged_by=TEXT,
     satisfied=COUNTS,
     rules=st.dictionaries(TEXT, RULES, max_size=3),
