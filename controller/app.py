@@ -45,7 +45,6 @@ from controller.service.outbox import Outbox
 from controller.service.policy_gate import PolicyGate
 from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
-from controller.service.rollouts import Rollouts
 from controller.service.settings import Settings
 from controller.service.timers import Timers
 from schemas.signing import public_key_text
@@ -109,7 +108,7 @@ async def _build(
     desk_of_setup = setup_desk(broker, store, settings)
     reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings=desk_of_setup)
     updates, refresher, update_server = update_parts(settings, clock)
-    rollouts, desk = await rollout_parts(keeper, store, updates, settings)
+    rollout_loops, desk = await rollout_parts(keeper, store, updates, settings)
     broker_inspector = inspector(broker, settings)
     identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
     services = Services(
@@ -135,10 +134,10 @@ async def _build(
         setup=desk_of_setup,
         users=await user_parts(settings, keeper, store, broker),
     )
-    return services, _loops(services, gate, rollouts, update_server), gate
+    return services, _loops(services, gate, rollout_loops, update_server), gate
 
 
-def _loops(services: Services, gate: PolicyGate, rollouts: Rollouts, update_server: UpdateServer | None) -> _Running:
+def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_server: UpdateServer | None) -> _Running:
     """What runs as long as the controller does."""
     keeper, clock, refresher = services.keeper, services.keeper.clock, services.update_refresher
     return (
@@ -149,7 +148,7 @@ def _loops(services: Services, gate: PolicyGate, rollouts: Rollouts, update_serv
         ("waivers", services.waiving),
         ("timers", Timers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
-        ("rollouts", rollouts),
+        *rollouts,
         *((("users", services.users),) if services.users is not None else ()),
         ("outbox", services.outbox),
         ("housekeeping", Housekeeping(services.store, clock, logger_for("housekeeping"))),

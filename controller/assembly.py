@@ -36,6 +36,7 @@ from controller.service.fairness import Fairness, Share
 from controller.service.guarding import ByHand, Guarding
 from controller.service.keeper import Keeper
 from controller.service.rollout_desk import RolloutDesk
+from controller.service.rollout_rules import RuleRollouts
 from controller.service.rollout_targets import PublishedTargets
 from controller.service.rollouts import Rollouts
 from controller.service.settings import MqttSettings, Settings
@@ -226,12 +227,14 @@ class UpdateServer:
 
 async def rollout_parts(
     keeper: Keeper, store: SqliteStore, updates: UpdateRepository | None, settings: Settings
-) -> tuple[Rollouts, RolloutDesk]:
-    """What carries rollouts on, and the desk where they are asked for; those that had begun are taken up."""
+) -> tuple[tuple[tuple[str, Rollouts | RuleRollouts], ...], RolloutDesk]:
+    """What carries rollouts on and starts those of policies, and the desk; those that had begun are taken up."""
     targets = PublishedTargets(updates)
     rollouts = Rollouts(keeper, SqliteRollouts(store), targets, settings.rollouts, logger_for("rollouts"))
     await rollouts.load()
-    return rollouts, RolloutDesk(keeper, rollouts)
+    desk = RolloutDesk(keeper, rollouts)
+    by_rules = RuleRollouts(keeper, desk, settings.rollouts, logger_for("rollouts"))
+    return (("rollouts", rollouts), ("rollouts of policies", by_rules)), desk
 
 
 def update_parts(

@@ -1,6 +1,6 @@
 """Rollouts: start one, see how far it is, hold it, approve it, end it."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints
@@ -11,6 +11,7 @@ from controller.api.fields import Body, Duration, Limit, Offset, Reason, View
 from controller.api.guard import CallerDep, scope
 from controller.api.rollout_views import MemberView, RolloutView
 from controller.domain.durations import parse_duration
+from controller.domain.evolve import evolve
 from controller.domain.rollout_rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
 from controller.domain.rollout_values import MemberState, Rollout, RolloutError, Terms
 from controller.domain.rollout_window import parse_window
@@ -126,18 +127,16 @@ def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[Rin
 
 def terms_of(asked: NewRollout, settings: RolloutSettings) -> Terms:
     """The terms that were asked for, the configured ones where nothing was said."""
-    revert = asked.rollback_on_error
-    return Terms(
-        soak=settings.soak if asked.soak is None else parse_duration(asked.soak),
-        error_threshold=settings.threshold if asked.error_threshold is None else asked.error_threshold,
-        min_sample=settings.min_sample if asked.min_sample is None else asked.min_sample,
-        timeout=settings.timeout if asked.timeout is None else parse_duration(asked.timeout),
-        window=None if asked.window is None else parse_window(asked.window),
-        per_minute=asked.per_minute,
-        rollback_on_error=settings.rollback_on_error if revert is None else revert,
-        approval=settings.approval,
-        confirm_classes=settings.confirm_classes,
-    )
+    given: dict[str, Any] = {
+        "soak": None if asked.soak is None else parse_duration(asked.soak),
+        "error_threshold": asked.error_threshold,
+        "min_sample": asked.min_sample,
+        "timeout": None if asked.timeout is None else parse_duration(asked.timeout),
+        "window": None if asked.window is None else parse_window(asked.window),
+        "per_minute": asked.per_minute,
+        "rollback_on_error": asked.rollback_on_error,
+    }
+    return evolve(settings.terms(), **{name: value for name, value in given.items() if value is not None})
 
 
 @router.post("", status_code=201, dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))

@@ -67,6 +67,7 @@ class Response:
     It is due after `consecutive` failing reports and `grace` seconds since the first of them, both.
     `isolate_for` is how long an isolation lasts before it steps down to restricted, in seconds. What it contained is
     released after `passing` reports that pass in a row and `cool_down` seconds since the first of them, both.
+    `rollout` is the update (NAME/VERSION) that is rolled out to the devices where it fails; empty: none.
     """
 
     contain: Level = Level.NONE
@@ -77,6 +78,7 @@ class Response:
     passing: int = 1
     cool_down: float = 0.0
     repeat: Repeat | None = None
+    rollout: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ class RolloutStore(Protocol):
         """One rollout."""
         ...
 
-    async def rollouts(self, *, limit: int, is_open: bool = False) -> Sequence[Rollout]:
-        """The newest ones, newest first; with `is_open` those that have not ended."""
+    async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
+        """The newest ones, newest first; with `is_open` those that have not ended, with `name` those of it."""
         ...
 
     async def members(

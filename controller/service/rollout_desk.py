@@ -17,7 +17,10 @@ from schemas.updates import ANY_CLASS
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks."""
+    """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks.
+
+    `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
+    """
 
     target: str
     rings: tuple[Ring, ...]
@@ -27,6 +30,7 @@ class Asked:
     only: Select | None = None
     device_ids: frozenset[str] | None = None
     rule: str = ""
+    is_proven: bool = False
 
 
 class RolloutUnknownError(RolloutError):
@@ -53,6 +57,14 @@ class RolloutDesk:
     def open(self) -> tuple[Rollout, ...]:
         """Those that have not ended, as they are now."""
         return tuple(run.rollout for run in self._rollouts.runs.values())
+
+    async def find(self, text: str) -> Target:
+        """What `text` means in the repository.
+
+        Raises:
+            TargetError: nothing, or more than one.
+        """
+        return await self._rollouts.targets.find(text)
 
     async def start(self, asked: Asked) -> Rollout:
         """Begin a rollout.
@@ -96,7 +108,8 @@ class RolloutDesk:
         """
         devices = (one for one in self._keeper.devices.values() if _is_meant(one, asked, target))
         found = divide(_candidates(devices), asked.rings, target.name)
-        return tuple((ring.name, ids) for ring, ids in zip(asked.rings, found, strict=True))
+        rings = zip(asked.rings, found, strict=True)
+        return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
 
     def _refuse_second(self, target: Target) -> None:
         runs = self._rollouts.runs

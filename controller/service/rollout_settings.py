@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from controller.domain.rollout_rings import DEFAULT_RINGS, MAX_RINGS, parse_ring
+from controller.domain.rollout_rings import DEFAULT_RINGS, MAX_RINGS, Ring, parse_ring
+from controller.domain.rollout_values import Terms
 from controller.domain.rollout_window import zone_named
 from controller.service.settings_base import Duration, Part
 
@@ -58,3 +59,19 @@ class RolloutSettings(Part):
     def in_order(self) -> tuple[RingSettings, ...]:
         """The rings, where none is configured those that Cordon comes with."""
         return self.rings or _DEFAULT
+
+    def terms(self) -> Terms:
+        """What holds for a rollout that says nothing else."""
+        return Terms(
+            soak=self.soak,
+            error_threshold=self.threshold,
+            min_sample=self.min_sample,
+            timeout=self.timeout,
+            rollback_on_error=self.rollback_on_error,
+            approval=self.approval,
+            confirm_classes=self.confirm_classes,
+        )
+
+    def all_rings(self) -> tuple[Ring, ...]:
+        """The rings in order, ready to divide devices."""
+        return tuple(parse_ring(ring.name, ring.select) for ring in self.in_order)

@@ -14,6 +14,7 @@ from controller.domain.rollout_rings import parse_ring
 from controller.domain.rollout_values import Member, Rollout, Target, Terms
 from controller.ports.rollouts import TargetError
 from controller.service.rollout_desk import Asked, RolloutDesk
+from controller.service.rollout_rules import RuleRollouts
 from controller.service.rollout_settings import RolloutSettings
 from controller.service.rollouts import Rollouts
 from schemas.topics import Up
@@ -32,9 +33,9 @@ class FakeTargets:
         self.targets = targets or (APP,)
 
     async def find(self, text: str) -> Target:
-        """By NAME/VERSION."""
+        """By NAME/VERSION, with or without the file."""
         for one in self.targets:
-            if f"{one.name}/{one.version}" == text:
+            if text in (one.path, f"{one.name}/{one.version}"):
                 return one
         raise TargetError(f"{text} is not published")
 
@@ -53,6 +54,10 @@ class Fleet:
     rollouts: Rollouts
     desk: RolloutDesk
     seq: int = 0
+
+    def by_rules(self) -> RuleRollouts:
+        """What starts the rollouts that policies ask for."""
+        return RuleRollouts(self.world.keeper, self.desk, self.rollouts.settings, _quiet)
 
     async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
         """Devices report the app at a version."""

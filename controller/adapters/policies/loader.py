@@ -244,4 +244,5 @@ def _response(on_fail: OnFailModel) -> Response:
         repeat=None
         if repeat is None
         else Repeat(parse_duration(repeat.within), float(repeat.factor), parse_duration(repeat.most)),
+        rollout=on_fail.rollout,
     )

@@ -17,6 +17,9 @@ MAX_EVENT_COUNT: Final = 1_000_000  # events
 MAX_VERSION: Final = 1_000_000_000
 
 
+_TARGET: Final = r"^[a-z0-9][a-z0-9+._-]{0,63}/[0-9A-Za-z][0-9A-Za-z.+:~_-]{0,63}(/[A-Za-z0-9][A-Za-z0-9.+~_-]{0,95})?$"
+
+
 def _duration(text: str) -> str:
     parse_duration(text)
     return text
@@ -74,6 +77,7 @@ class OnFailModel(Strict):
     after: AfterModel = AfterModel()
     until: UntilModel | None = None
     repeat: RepeatModel | None = None
+    rollout: Annotated[str, StringConstraints(pattern=_TARGET)] = ""
 
     @model_validator(mode="after")
     def _belongs_to_a_containment(self) -> "OnFailModel":

@@ -98,10 +98,12 @@ class SqliteRollouts(RolloutStore):
         found = await self._store.read(partial(_rollouts, where="rollout_id = ?", values=(rollout_id,), limit=1))
         return found[0] if found else None
 
-    async def rollouts(self, *, limit: int, is_open: bool = False) -> Sequence[Rollout]:
+    async def rollouts(self, *, limit: int, is_open: bool = False, name: str | None = None) -> Sequence[Rollout]:
         """See `RolloutStore.rollouts`."""
         where = f"state NOT IN ({_ENDS})" if is_open else "1"
-        return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
+        if name is None:
+            return await self._store.read(partial(_rollouts, where=where, values=(), limit=limit))
+        return await self._store.read(partial(_rollouts, where=f"{where} AND name = ?", values=(name,), limit=limit))
 
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0

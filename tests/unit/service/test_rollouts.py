@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from controller.domain.events import OperatorContained
-from controller.domain.policy import Level
+from controller.domain.policy import Level, PolicySet, Response
 from controller.domain.rollout_values import Back, MemberState, RolloutError, RolloutState
-from tests.support.rollouts import BY, SECOND, Fleet, fleet
+from tests.support.playbook import policies, rule
+from tests.support.reports import full, incoming
+from tests.support.rollouts import BY, SECOND, Fleet, fleet, software
 from tests.support.world import START
 
 DEVICES = ("t1", "c1", "c2", "f1", "f2", "f3")
@@ -309,3 +311,71 @@ async def test_a_rate_spreads_orders(tmp_path: Path) -> None:
         for _ in range(4):
             await made.go(1.0)
         assert len(made.orders()) == 6
+
+
+def asks_for_it() -> PolicySet:
+    """A rule that fails while telnet listens, and names the app's update."""
+    return policies(rule("app-current", Response(rollout="app/2.0"), check="!listening_ports.exists(p, p == 23)"))
+
+
+async def vulnerable(made: Fleet, *device_ids: str) -> None:
+    """Devices for which the rule fails."""
+    for device_id in device_ids:
+        made.seq += 1
+        body = full(device_id, made.seq, 23, software=software("1.0"))
+        await made.world.ingest.take([incoming(device_id, body)])
+
+
+async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> None:
+    async with fleet(tmp_path / "db", asks_for_it(), approval=False, soak="60s") as made:
+        await people(made)
+        await vulnerable(made, "t1", "c1", "f1")
+        by_rules = made.by_rules()
+        await by_rules.look()
+        await by_rules.look()
+        rollouts = await made.desk.store.rollouts(limit=10)
+        assert [one.rule for one in rollouts] == ["p/app-current"]
+        assert set(await made.members()) == {"t1", "c1", "f1"}
+        await made.go()
+        await made.install("t1")
+        await made.go(61.0)
+        await made.install("c1")
+        await made.go(61.0)
+        await made.install("f1")
+        assert (await made.now()).state is RolloutState.COMPLETED
+        # It did not mend the rule on these: no second one for them.
+        await vulnerable(made, "t1", "c1", "f1")
+        await by_rules.look()
+        assert len(await made.desk.store.rollouts(limit=10)) == 1
+        # For another device there is one, and rings in which nothing fails are left out: they have been passed.
+        await vulnerable(made, "f2")
+        await by_rules.look()
+        assert [ring.name for ring in (await made.now("r-0002")).rings] == ["fleet"]
+
+
+async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
+    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
+        await people(made)
+        await vulnerable(made, "f1")
+        by_rules = made.by_rules()
+        await by_rules.look()
+        await by_rules.look()
+        assert await made.desk.store.rollouts(limit=10) == []
+        lines = await made.world.store.audit(kind="rollout not started", limit=10)
+        assert len(lines) == 1
+        assert lines[0].entry.alert
+        assert "ring test is empty" in str((lines[0].entry.detail or {})["why"])
+
+
+async def test_after_one_that_stopped_no_policy_starts_it_again(tmp_path: Path) -> None:
+    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
+        await people(made)
+        await vulnerable(made, "t1", "c1", "f1")
+        by_rules = made.by_rules()
+        await by_rules.look()
+        await made.go()
+        await made.fail("t1")
+        assert (await made.now()).state is RolloutState.STOPPED
+        await vulnerable(made, "f2")
+        await by_rules.look()
+        assert len(await made.desk.store.rollouts(limit=10)) == 1
