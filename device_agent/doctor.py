@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -57,8 +57,8 @@ def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[Diagn
     return tuple(_diagnosis(name, sections[name], taken.get(name, 0.0)) for name in sorted(sections))
 
 
-def as_text(system: System, found: tuple[Diagnosis, ...]) -> str:
-    """For people."""
+def as_text(system: System, found: tuple[Diagnosis, ...], doubts: Sequence[str] = ()) -> str:
+    """For people; `doubts` are about the configuration."""
     width = max(len(one.section) for one in found)
     who = "as root" if system.is_root_user else "not as root"
     lines = [f"cordon-agent {__version__} on {platform.system()} {platform.release()}, {who}", ""]
@@ -72,15 +72,17 @@ def as_text(system: System, found: tuple[Diagnosis, ...]) -> str:
         lines.append(f"As root there would be more to see of: {', '.join(needing)}.")
     present, absent = _programs()
     lines += [f"Programs used, where they are: {', '.join(present) or 'none'}.", f"Not here: {', '.join(absent)}."]
+    lines += [f"Configuration: {doubt}." for doubt in doubts]
     return "\n".join(lines) + "\n"
 
 
-def as_json(system: System, found: tuple[Diagnosis, ...]) -> str:
+def as_json(system: System, found: tuple[Diagnosis, ...], doubts: Sequence[str] = ()) -> str:
     """For programs."""
     present, absent = _programs()
     content = {
         "agent": __version__,
         "root": system.is_root_user,
+        "doubts": list(doubts),
         "sections": [asdict(one) for one in found],
         "programs": {"present": present, "absent": absent},
     }

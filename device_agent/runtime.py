@@ -24,7 +24,7 @@ from device_agent.memory import give_back, keep_small
 from device_agent.notify import Notifier
 from device_agent.reporter import Reporter
 from device_agent.scanning import Scans
-from device_agent.settings import Settings, read_secret
+from device_agent.settings import Settings, doubts, read_secret
 from device_agent.system import System
 from device_agent.tool_runs import ToolRuns
 from schemas.events import Status
@@ -260,6 +260,8 @@ def run(
             settings = fresh
             with agent:
                 _log.info("agent %s runs as %s", __version__, settings.device_id)
+                for doubt in doubts(settings):
+                    _log.warning("%s", doubt)
                 notifier.ready(f"reports as {settings.device_id}")
                 fresh = _serve(agent, stop, reload, notifier)
                 if fresh is None:

@@ -295,6 +295,17 @@ def _with_renewed_pair(settings: Settings) -> Settings:
     return resolved(settings)
 
 
+def doubts(settings: Settings) -> tuple[str, ...]:
+    """What is not wrong, and yet most likely not meant.
+
+    An action of another version of the agent must not keep this one from starting, so an unknown name is a doubt.
+    """
+    from schemas.actions import unknown_action
+
+    names = settings.commands.allow
+    return tuple(f"commands.allow: {why}; it allows nothing" for name in names if (why := unknown_action(name)))
+
+
 def default_device_id() -> str:
     """The host name, made to fit: for a report without configuration."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:MAX_DEVICE_ID]

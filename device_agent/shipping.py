@@ -46,13 +46,15 @@ def add_arguments(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def _doctor(arguments: argparse.Namespace) -> None:
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.doctor import as_json, as_text, diagnose
-    from device_agent.settings import load
+    from device_agent.settings import doubts, load
     from device_agent.system import System
 
-    collectors = collectors_for(load(arguments.config)) if arguments.config else COLLECTORS
+    settings = load(arguments.config) if arguments.config else None
+    collectors = collectors_for(settings) if settings else COLLECTORS
     system = System(is_root_user=os.geteuid() == 0)
     found = diagnose(system, collectors)
-    sys.stdout.write((as_json if arguments.output == "json" else as_text)(system, found))
+    said = doubts(settings) if settings else ()
+    sys.stdout.write((as_json if arguments.output == "json" else as_text)(system, found, said))
 
 
 def _install(arguments: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel, TypeAdapter
 
 from schemas import topics
+from schemas.actions import ACTIONS
 from schemas.commands import Command, CommandResult
 from schemas.enrolment import EnrolAnswer, EnrolRequest, Renewed, RenewRequest
 from schemas.events import DeviceEvent, Receipt, Status
@@ -89,6 +90,9 @@ def documents() -> dict[str, str]:
     files = {
         f"json/{name}.schema.json": json.dumps(_json_schema(name, model), indent=2) + "\n" for name, model in models
     }
+    table = {name: action.schema() for name, action in ACTIONS.items()}
+    whole = {"$schema": _DIALECT, "$id": "urn:cordon:v1:actions", "title": "Parameters of each action", "$defs": table}
+    files["json/actions.schema.json"] = json.dumps(whole, indent=2) + "\n"
     files["asyncapi.yaml"] = yaml.safe_dump(_asyncapi(), sort_keys=False, width=120)
     return files
 

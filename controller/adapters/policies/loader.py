@@ -13,6 +13,7 @@ from controller.adapters.policies.complaints import compile_at, complain_of_shap
 from controller.adapters.policies.document import Document, Place, read_document
 from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
+from controller.adapters.policies.remedies import check_remedies
 from controller.adapters.policies.subjects import check_subject
 from controller.domain.durations import parse_duration
 from controller.domain.findings import Severity
@@ -186,6 +187,7 @@ def _validate(document: Document, language: Language) -> Policy | None:
     # In spite of other problems, so that an author hears of everything at once.
     compiled = _compile(document, language)
     _repeated_ids(document)
+    check_remedies(document)
     if model is not None:
         check_subject(document, model, language)
     if model is None or document.problems:

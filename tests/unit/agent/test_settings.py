@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.errors import SettingsError
-from device_agent.settings import DEFAULT_STATE_DIR, Server, default_device_id, load, parse_server
+from device_agent.settings import DEFAULT_STATE_DIR, Server, Settings, default_device_id, doubts, load, parse_server
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
 
@@ -101,3 +101,12 @@ def test_a_server_is_only_an_address() -> None:
 
 def test_the_host_name_makes_a_device_id() -> None:
     assert default_device_id()
+
+
+def test_an_unknown_action_in_the_allow_list_is_a_doubt_and_no_error() -> None:
+    chosen = Settings.model_validate(
+        {"device_id": "d", "mqtt": {"servers": ["mqtt://b"]}, "commands": {"allow": ["rescan", "servce.disable"]}}
+    )
+    (doubt,) = doubts(chosen)
+    assert doubt.startswith("commands.allow: there is no action 'servce.disable': did you mean 'service.disable'?")
+    assert doubt.endswith("it allows nothing")

@@ -1,0 +1,36 @@
+"""Remedies of a policy file against the table of actions: a command that every device refuses repairs nothing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from controller.adapters.policies.complaints import rule_prefix
+from controller.adapters.policies.document import Document, Place
+from schemas.actions import ACTIONS, problems_of, unknown_action
+
+
+def check_remedies(document: Document) -> None:
+    """Note remedies whose action or parameters no device knows."""
+    for place in [place for place in document.values if place[-1:] == ("remediate",)]:
+        remedy = _at(document.data, place)
+        if not isinstance(remedy, Mapping) or not isinstance(remedy.get("action"), str):
+            continue  # told already
+        prefix = rule_prefix(document, place) + "remediate: "
+        name = remedy["action"]
+        if name not in ACTIONS:
+            document.complain_of((*place, "action"), prefix + unknown_action(name))
+            continue
+        params = remedy.get("params", {})
+        if not isinstance(params, Mapping):
+            continue
+        for param, problem in problems_of(name, params):
+            told = (*place, "params", param) if param else (*place, "action")
+            document.complain_of(told, prefix + problem, key=bool(param) and param not in ACTIONS[name].params)
+
+
+def _at(data: Any, place: Place) -> Any:
+    for part in place:
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
