@@ -121,12 +121,12 @@ async def show_device(
     timeline: Annotated[int, Query(ge=0, le=MAX_TIMELINE)] = 100,
 ) -> DeviceDetail:
     """One device, and why it is as it is."""
-    device = services.device(device_id)
+    device, keeper = services.device(device_id), services.keeper
     lines = await services.store.audit(device_id=device_id, limit=timeline) if timeline else ()
     recent = await services.store.commands(device_id=device_id, limit=RECENT_COMMANDS)
     return _detail(
         device,
-        findings=findings(device, services.keeper.policies),
+        findings=findings(device, keeper.policies, keeper.guards.waivers, keeper.clock.now()),
         recent_commands=tuple(CommandView.of(one) for one in recent),
         timeline=tuple(AuditLine.of(line) for line in reversed(lines)),
     )

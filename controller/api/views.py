@@ -5,11 +5,12 @@ from collections import Counter
 from typing import Any, Final
 
 from controller.api.fields import Moment, View, at, moment
-from controller.domain.device import Case, Device, OpenCommand
+from controller.domain.device import Case, Device, OpenCommand, Pending, Wait
 from controller.domain.effects import CommandRecord
 from controller.domain.evidence import Evidence
 from controller.domain.findings import Result, Severity
-from controller.domain.policy import Level, PolicySet
+from controller.domain.policy import Level, Mode, PolicySet
+from controller.domain.waivers import Waiver, Waivers
 from controller.ports.store import Audited
 from schemas.commands import ParamValue
 
@@ -39,6 +40,8 @@ class CaseView(View):
     until_released: bool
     isolate_until: Moment | None
     evidence: Evidence
+    passing: int
+    approved_by: str
 
     @classmethod
     def of(cls, case: Case) -> "CaseView":
@@ -59,7 +62,24 @@ class CaseView(View):
             until_released=math.isinf(case.hold_until),
             isolate_until=moment(case.isolate_until),
             evidence=case.evidence,
+            passing=case.passing,
+            approved_by=case.approved_by,
         )
+
+
+class PendingView(View):
+    """A containment that policies ask for and a guard holds back, or an operator dismissed (`by`)."""
+
+    why: Wait
+    level: Level
+    causes: tuple[str, ...]
+    since: Moment
+    by: str
+
+    @classmethod
+    def of(cls, pending: Pending) -> "PendingView":
+        """As the device's state has it."""
+        return cls(why=pending.why, level=pending.level, causes=pending.causes, since=at(pending.since), by=pending.by)
 
 
 class DeviceSummary(View):
@@ -73,6 +93,7 @@ class DeviceSummary(View):
     last_seen: Moment
     level: Level
     case: CaseView | None
+    pending: PendingView | None
     satisfied: int
     not_satisfied: dict[str, int]
     failing: tuple[str, ...]
@@ -96,6 +117,7 @@ def summary_fields(device: Device) -> dict[str, Any]:
         "last_seen": at(device.last_seen),
         "level": device.level,
         "case": None if device.case is None else CaseView.of(device.case),
+        "pending": None if device.pending is None else PendingView.of(device.pending),
         "satisfied": device.satisfied,
         "not_satisfied": dict(Counter(state.result.value for state in device.rules.values())),
         "failing": tuple(failing[:MAX_FAILING]),
@@ -103,8 +125,30 @@ def summary_fields(device: Device) -> dict[str, Any]:
     }
 
 
+class WaivedView(View):
+    """The waiver because of which nothing follows from a failing rule."""
+
+    waiver_id: str
+    owner: str
+    reason: str
+    expires_at: Moment
+
+    @classmethod
+    def of(cls, waiver: Waiver) -> "WaivedView":
+        """The part of a waiver that is shown beside a rule."""
+        return cls(
+            waiver_id=waiver.waiver_id,
+            owner=waiver.owner,
+            reason=waiver.reason,
+            expires_at=at(waiver.expires_at),
+        )
+
+
 class FindingView(View):
-    """A rule that is not satisfied. `title` is empty when the rule is not in force any more."""
+    """A rule that is not satisfied. `title` is empty when the rule is not in force any more.
+
+    Nothing follows from it in `mode` shadow, or while it is `waived`: it is failing all the same.
+    """
 
     rule: str
     result: Result
@@ -116,13 +160,16 @@ class FindingView(View):
     why: str
     fix: str
     remedies: int
+    mode: Mode
+    waived: WaivedView | None
 
 
-def findings(device: Device, policies: PolicySet) -> tuple[FindingView, ...]:
-    """Every rule that is not satisfied, with what the policies say of it."""
+def findings(device: Device, policies: PolicySet, waivers: Waivers, now: float) -> tuple[FindingView, ...]:
+    """Every rule that is not satisfied, with what the policies and waivers in force at `now` say of it."""
     found = []
     for key, state in device.rules.items():
         rule = policies.rules.get(key)
+        waiver = waivers.covering(key, device, now)
         found.append(
             FindingView(
                 rule=key,
@@ -135,6 +182,8 @@ def findings(device: Device, policies: PolicySet) -> tuple[FindingView, ...]:
                 why="" if rule is None else rule.why,
                 fix="" if rule is None else rule.fix,
                 remedies=state.remedies,
+                mode="enforce" if rule is None else rule.mode,
+                waived=None if waiver is None else WaivedView.of(waiver),
             )
         )
     return tuple(found)

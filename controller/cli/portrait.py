@@ -34,6 +34,10 @@ def _heading(device: dict[str, Any]) -> None:
         proven = "yes, read back at the broker " + ago(case["proven_at"]) if case["proven"] else "not yet"
         _field("proven", proven + (f": {case['trouble']}" if case["trouble"] else ""))
         _field("ends", _end(case))
+    pending = device["pending"]
+    if pending is not None:
+        waits = f"{pending['level']} for {', '.join(pending['causes'])}, {ago(pending['since'])}"
+        _field("waits", f"{waits}: {pending['why']}{' by ' + pending['by'] if pending['by'] else ''}")
     presence = {True: "online", False: "offline", None: "never said"}[device["online"]]
     silence = "stale: " if device["stale"] else ""
     _field("seen", f"{silence}{ago(device['last_seen'])}, {presence}, known since {device['first_seen'][:10]}")
@@ -77,6 +81,12 @@ def _findings(findings: list[dict[str, Any]]) -> None:
         )
         detail = f": {safe(one['detail'])}" if one["detail"] else ""
         _paint([(f"           since {ago(one['since'])}, {one['streak']} in a row{detail}", "dim")])
+        if one["waived"] is not None:
+            waived = one["waived"]
+            text = f"waived until {waived['expires_at']} by {safe(waived['owner'])}: {safe(waived['reason'])}"
+            _paint([(f"           {text}", "yellow")])
+        if one["mode"] == "shadow":
+            _paint([("           shadow mode: nothing follows", "yellow")])
         if one["result"] == "fail" and one["fix"]:
             _paint([(f"           {safe(one['fix'])}", "dim")])
 
