@@ -186,6 +186,9 @@ def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: 
         reason=f"{case.reason}; isolation ended: {reason}",
     )
     draft.record("stepped down", actor, reason=reason)
+    if case.by == POLICY and case.proven_level is Level.NONE:
+        # The isolation was never proven, so perhaps nobody vouched for the device yet: ending it writes a restriction.
+        _enforce(draft, case, by_policy=True)
     draft.effects.append(EndIsolation(draft.next_effect_id(), draft.device.device_id, case.case_id))
     _repair(draft, _wanted(draft, inert(draft.device, draft.policies, draft.guards, draft.now)))
 
@@ -238,7 +241,10 @@ def refused(draft: Draft, case: Case) -> None:
         kept = tuple(at for at in draft.device.offences if at != case.opened_at)
         draft.update(case=None, offences=kept)
     elif case.level is Level.ISOLATED and case.proven_level is not Level.ISOLATED:
-        draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
+        case = draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
+        if case.proven_level is Level.NONE:
+            # What an operator asked for was overtaken by the isolation before it was carried out.
+            _enforce(draft, case, by_policy=False)
 
 
 def _repairs(command: OpenCommand, key: str, remedy: Remedy) -> bool:

@@ -321,10 +321,16 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world(
-    path: Path, policy_set: PolicySet | None = None, *, guards: Guards = NO_GUARDS, **enforcing: bool
+    path: Path,
+    policy_set: PolicySet | None = None,
+    *,
+    guards: Guards = NO_GUARDS,
+    clock: TestClock | None = None,
+    broker: MemoryBroker | None = None,
+    **enforcing: bool,
 ) -> AsyncIterator[World]:
-    """A controller on the store at `path`; opening the same path again is a restart."""
-    clock = TestClock()
+    """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`."""
+    clock = clock or TestClock()
     logged: list[tuple[str, dict[str, object]]] = []
 
     def log(event: str, fields: object) -> None:
@@ -332,7 +338,7 @@ async def world(
 
     store = await open_store(path, now=clock.now, log=log)
     try:
-        broker, link = MemoryBroker(clock), MemoryLink()
+        broker, link = broker or MemoryBroker(clock), MemoryLink()
         tables = MemoryTables(broker)
         keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds(), guards=guards)
         keeper.load(await store.devices())

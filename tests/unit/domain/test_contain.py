@@ -68,6 +68,7 @@ def test_a_new_cause_has_to_pass_too() -> None:
 def test_a_critical_rule_isolates_for_its_time_and_then_steps_down() -> None:
     play = given(device(), RULES).when(reported("docker")).then(isolate(START + 600, "fails p/docker"))
     play.when(ev.TimePassed("t"), at=START + 599).then_nothing()
+    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START, ()))
     play = play.when(ev.TimePassed("t"), at=START + 600).then(EndIsolation("", "d1", "r"))
     assert play.state.level is Level.RESTRICTED
     assert case_of(play).probation_until == START + 600 + PROBATION
@@ -161,9 +162,24 @@ def test_a_repair_under_way_is_not_asked_for_twice_but_may_be_sent_again() -> No
     play.when(beat(at=START + REMEDY_PAUSE - 1), at=START + REMEDY_PAUSE - 1).then_nothing()
 
 
+def test_who_steps_down_before_anybody_vouched_is_restricted_by_policy_first() -> None:
+    play = given(device(), RULES).when(reported("docker"))
+    play = play.when(ev.TimePassed("t"), at=START + 600)
+    play.then(RestrictClient("", "d1", "r", by_policy=True), EndIsolation("", "d1", "r"))
+    assert play.when(ev.ContainmentRefused("n", "r", "claimed")).state.case is None
+
+
+def test_what_an_operator_asked_for_is_asked_for_again_when_the_isolation_above_it_is_refused() -> None:
+    play = given(device(), RULES).when(ev.OperatorContained("o", Level.RESTRICTED, "ada", "odd", None))
+    play = play.when(reported("docker")).when(ev.ContainmentRefused("n", "o", "claimed"))
+    play.then(RestrictClient("", "d1", "o", by_policy=False))
+    assert play.state.level is Level.RESTRICTED
+
+
 def test_no_repair_is_sent_to_an_isolated_device_but_when_it_steps_down() -> None:
     play = given(device(), RULES).when(reported("docker", "repairable"))
     assert [type(effect) for effect in play.effects] == [IsolateClient]
+    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START, ()))
     play = play.when(ev.TimePassed("t"), at=START + 600)
     assert [type(effect) for effect in play.effects] == [EndIsolation, SendCommand]
 

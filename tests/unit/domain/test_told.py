@@ -105,6 +105,7 @@ def test_another_event_makes_it_stand_longer() -> None:
 def test_an_isolation_steps_down_when_its_time_is_over() -> None:
     play = given(device(), RULES).when(told("worm"))
     play = play.then(IsolateClient("t-0", "d1", "t", True, START + 600, "fails p/worm"))
+    play = play.when(ev.ContainmentProven("p", "t", Level.ISOLATED, START, ()))
     play = play.when(ev.TimePassed("w"), at=START + 600).then(EndIsolation("", "d1", "t"))
     assert play.state.level is Level.RESTRICTED
     play.when(reported(passing=("posture",)), at=START + 700).then(ReleaseClient("", "d1", "t"))

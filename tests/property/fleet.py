@@ -1,0 +1,223 @@
+"""A small fleet under a real controller that can be killed at any time, beside a broker that fails as it is told."""
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from controller.domain.blast_radius import BlastRadius, Bounds
+from controller.domain.effects import AuditEntry
+from controller.domain.guards import Guards, Protection
+from controller.domain.policy import Level, PolicySet, Repeat, Response
+from controller.ports.broker import (
+    Grade,
+    KeepRules,
+    KeepSubscriptions,
+    KeptSubscription,
+    Proof,
+    Rules,
+    restriction,
+)
+from controller.ports.broker import keep_no_subscriptions as none_kept
+from controller.ports.errors import BrokerUnreachableError
+from controller.service.batch import Batch
+from controller.service.guarding import ByHand, Guarding
+from controller.service.waiving import Waiving
+from tests.support.playbook import policies, rule
+from tests.support.reports import full, heartbeat, incoming
+from tests.support.world import START, MemoryBroker, TestClock, World, world
+
+DEVICES: Final = tuple(f"edge-{number}" for number in range(6))
+CLAIMED: Final = "edge-3"  # its sessions prove nothing
+WAIVED: Final = "edge-4"  # the one that waivers are for
+PROTECTED: Final = "edge-5"
+LIMIT: Final = 2  # devices contained by policy within WINDOW
+WINDOW: Final = 600.0  # seconds
+FRESH: Final = 300.0  # seconds
+BY_HAND: Final = 3  # devices one operator contains alone
+TELNET, DOCKER, SLOW, SHADOW = 23, 2375, 24, 25
+OPENS: Final = {TELNET: "p/telnet", DOCKER: "p/docker", SLOW: "p/slow", SHADOW: "p/shadow"}
+
+
+def baseline() -> PolicySet:
+    """One rule for each port: at once, isolated and repeated, slow both ways, and in shadow mode."""
+
+    def port(name: str, number: int, response: Response, *, shadow: bool = False) -> Any:
+        return rule(name, response, check=f"!listening_ports.exists(p, p == {number})", shadow=shadow)
+
+    return policies(
+        port("telnet", TELNET, Response(contain=Level.RESTRICTED)),
+        port("docker", DOCKER, Response(contain=Level.ISOLATED, isolate_for=120.0, repeat=Repeat(3600.0, 2.0, 900.0))),
+        port("slow", SLOW, Response(contain=Level.RESTRICTED, consecutive=2, grace=60.0, passing=2)),
+        port("shadow", SHADOW, Response(contain=Level.ISOLATED), shadow=True),
+    )
+
+
+@dataclass(slots=True)
+class FailingBroker(MemoryBroker):
+    """Each call goes as the next word of `fate` says; without one it goes well.
+
+    `refuse`: nothing is done. `lose`: it is done, and nobody hears of it. `doubt`: it is done, and not seen to hold.
+    """
+
+    fate: list[str] = field(default_factory=list)
+
+    def _next(self) -> str:
+        return self.fate.pop(0) if self.fate else "well"
+
+    async def _fated(self, made: Any) -> Proof:
+        word = self._next()
+        if word == "refuse":
+            made.close()
+            raise BrokerUnreachableError("no node answered")
+        proof: Proof = await made
+        if word == "lose":
+            raise BrokerUnreachableError("the answer was lost")
+        return Proof(False, "not seen to hold", proof.steps) if word == "doubt" else proof
+
+    async def restrict(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        keep_subscriptions: KeepSubscriptions = none_kept,
+        kick: bool = False,
+    ) -> Proof:
+        return await self._fated(
+            MemoryBroker.restrict(self, client_id, keep, keep_subscriptions=keep_subscriptions, kick=kick)
+        )
+
+    async def isolate(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
+        made = MemoryBroker.isolate(
+            self, client_id, keep, case=case, reason=reason, until=until, clear_retained=clear_retained
+        )
+        return await self._fated(made)
+
+    async def end_isolation(self, client_id: str) -> Proof:
+        return await self._fated(self._end_isolation(client_id))
+
+    async def _end_isolation(self, client_id: str) -> Proof:
+        # As at a broker: the restriction is written, if it is not there, before the ban above it is lifted.
+        self.rules_held[client_id] = restriction(client_id)
+        return await MemoryBroker.end_isolation(self, client_id)
+
+    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+        return await self._fated(MemoryBroker.release(self, client_id, kept, subscriptions))
+
+    async def grade(self, client_id: str) -> Grade:
+        if self._next() == "refuse":
+            raise BrokerUnreachableError("no node answered")
+        return Grade.CLAIMED if client_id == CLAIMED else self.grades.get(client_id, Grade.PROVEN)
+
+
+class Fleet:
+    """The controller with what surrounds it; every method returns when all of it is done."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._folder = Path(tempfile.mkdtemp(prefix="cordon-property-", dir=_memory()))
+        self.clock = TestClock()
+        self.broker = FailingBroker(self.clock)
+        self.heard: list[tuple[float, AuditEntry]] = []
+        self._seq = 0
+        self._stack = contextlib.AsyncExitStack()
+        self.place: World
+        self.guarding: Guarding
+        self.waiving: Waiving
+        self.run(self._open())
+        self.run(self.place.ingest.take([incoming(one, full(one, 0, 22), at=self._moment()) for one in DEVICES]))
+
+    def run(self, work: Any) -> Any:
+        """The result of a coroutine."""
+        return self._loop.run_until_complete(work)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.run(self._stack.aclose())
+        self._loop.close()
+        shutil.rmtree(self._folder)
+
+    async def _open(self) -> None:
+        guards = Guards(
+            BlastRadius(Bounds(LIMIT, 100.0, WINDOW)), protection=Protection(frozenset({PROTECTED})), fresh_for=FRESH
+        )
+        path = self._folder / "cordon.db"
+        made = world(path, baseline(), guards=guards, clock=self.clock, broker=self.broker)
+        self.place = await self._stack.enter_async_context(made)
+        self.place.keeper.on_audit = lambda at, entry: self.heard.append((at, entry))
+        self.guarding = Guarding(self.place.keeper, ByHand(BY_HAND, 3600.0, 7200.0), lambda _event, _fields: None)
+        self.waiving = Waiving(self.place.keeper)
+        books = await self.place.store.guard_books()
+        self.guarding.load(books)
+        self.waiving.load(books)
+
+    def restart(self) -> None:
+        """The process ends, at once and without a word, and another one starts on what is on disk."""
+        self.run(self._stack.aclose())
+        self._stack = contextlib.AsyncExitStack()
+        self.run(self._open())
+
+    def die_deciding(self, device_id: str, *ports: int) -> None:
+        """A report is decided on and never committed: the process was killed in between."""
+        keeper, submit = self.place.keeper, self.place.keeper.submit
+
+        def lost(batch: Batch) -> None:
+            del batch
+
+        keeper.submit = lost  # type: ignore[method-assign]  # the disk never sees it
+        with contextlib.suppress(RuntimeError):
+            keeper.forward_effects_to(_never)
+            self.report(device_id, *ports)
+        keeper.submit = submit  # type: ignore[method-assign]
+        self.restart()
+
+    def report(self, device_id: str, *ports: int) -> None:
+        """A full report arrives."""
+        self._seq += 1
+        message = incoming(device_id, full(device_id, self._seq, 22, *ports), at=self._moment())
+        self.run(self.place.ingest.take([message]))
+
+    def beat(self, device_id: str) -> None:
+        """A heartbeat arrives that says nothing changed."""
+        self._seq += 1
+        digest = self.place.keeper.devices[device_id].digest
+        self.run(
+            self.place.ingest.take([incoming(device_id, heartbeat(device_id, self._seq, digest), at=self._moment())])
+        )
+
+    def pass_time(self, seconds: float) -> None:
+        """The clock goes on, and what is due is done."""
+        self.clock.at += seconds
+        self.run(self.place.timers.tick())
+        self.run(self.guarding.expire())
+        self.run(self.waiving.expire())
+
+    def carry_out(self) -> None:
+        """Every decision is tried once more, whatever its pause."""
+        for device_id in list(self.place.outbox._lanes):
+            self.place.outbox._wake(device_id)
+        self.run(self.place.drain())
+
+    def _moment(self) -> float:
+        return self.clock.at - START
+
+
+def _never(_effect: object) -> None:
+    raise RuntimeError("nothing is carried out that is not on disk")
+
+
+def _memory() -> str | None:
+    """Where a file costs no disk: what a power loss leaves is other tests' business."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
