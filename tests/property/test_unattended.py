@@ -35,7 +35,7 @@ from tests.property.fleet import (
     Fleet,
 )
 
-EXAMPLES: Final = int(os.environ.get("CORDON_TEST_UNATTENDED", "12"))
+EXAMPLES: Final = int(os.environ.get("CORDON_TEST_UNATTENDED", "40"))
 _LEVELS: Final = {"p/telnet": Level.RESTRICTED, "p/docker": Level.ISOLATED, "p/slow": Level.RESTRICTED}
 devices = st.sampled_from(DEVICES)
 some_ports = st.lists(st.sampled_from([TELNET, DOCKER, SLOW, SHADOW]), max_size=2, unique=True).map(tuple)
