@@ -18,6 +18,7 @@ _MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error that are kept
 _CHUNK: Final = 64 * 1024
 _CANCEL_SECONDS: Final = 0.5  # between two looks whether to stop
 _ERROR_TEXT: Final = 200  # characters of a program's last words that go into a reason
+SLOT_VARIABLE: Final = "CORDON_AGENT_SLOT"  # which agent this is; see `updates.slots`
 _KEPT_VARIABLES: Final = ("PATH", "HOME")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -89,7 +90,8 @@ def run(
 
 def own_path() -> dict[str, str]:
     """The environment for a program of this agent's own: it is found where this very one was loaded from."""
-    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    slot = {SLOT_VARIABLE: os.environ[SLOT_VARIABLE]} if SLOT_VARIABLE in os.environ else {}
+    return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **slot}
 
 
 def _input(content: bytes) -> IO[bytes]:

@@ -1,4 +1,4 @@
-"""The command line of the agent: `cordon-agent run | enrol | report | do | updates | doctor | install | ...`.
+"""The command line of the agent: `cordon-agent run | launch | enrol | report | do | updates | doctor | install | ...`.
 
 Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
 3 the state folder cannot be used. What went wrong is one line on standard error.
@@ -22,7 +22,7 @@ from device_agent.shipping import HANDLERS as SHIPPING
 from device_agent.shipping import add_arguments as add_shipping
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
-_NOUNS: Final = "run | enrol | report | do | updates | doctor | install | passphrase | simulate"
+_NOUNS: Final = "run | launch | enrol | report | do | updates | doctor | install | passphrase | simulate"
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     nouns = parser.add_subparsers(dest="noun", required=True, metavar=_NOUNS)
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+    _add_launch(nouns)
     report = nouns.add_parser(
         "report",
         help="print one full report as JSON",
@@ -92,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_launch(nouns: Any) -> None:
+    launch = nouns.add_parser(
+        "launch",
+        help="run, and let the agent update itself",
+        description="Run the agent of the slot that updates of the agent chose, or this one.",
+    )
+    launch.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
+
+
 def _report(arguments: argparse.Namespace) -> None:
     from datetime import UTC, datetime
 
@@ -125,6 +135,16 @@ def _run(arguments: argparse.Namespace) -> None:
     settings, system = load(arguments.config), System(is_root_user=os.geteuid() == 0)
     bring_back(system)
     run(settings, system, stop, reload=reload)
+    if "device_agent.updates.launching" in sys.modules:
+        from device_agent.updates.launching import start_again
+
+        start_again(os.environ)
+
+
+def _launch(arguments: argparse.Namespace) -> None:
+    from device_agent.updates.launching import launch
+
+    launch(arguments, _run)
 
 
 def _do(arguments: argparse.Namespace) -> None:
@@ -155,6 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         handlers = {
             "run": _run,
             "enrol": enrol,
+            "launch": _launch,
             "report": _report,
             "do": _do,
             "updates": _updates,

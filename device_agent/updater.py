@@ -349,7 +349,7 @@ class Updater:
         """Forget what nothing goes back to: older releases and downloads."""
         keep = tuple(one for one in (record.current, record.previous) if one is not None)
         installer.tidy(record.name, keep)
-        kept = {one.version for one in keep}
+        kept = {one.version for one in keep} if installer.keeps_files else set()
         place = self.device.folder / "downloads" / record.name
         for path in sorted(place.glob("*/*")) if place.is_dir() else ():
             if path.parent.name not in kept:

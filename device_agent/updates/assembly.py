@@ -9,8 +9,13 @@ from device_agent.clock import Clock
 from device_agent.settings import Settings
 from device_agent.system import System
 from device_agent.updater import Device, Updater
+from device_agent.updates.installers.agent import AgentInstaller
 from device_agent.updates.installers.base import Installer, Machine
 from device_agent.updates.installers.fileset import FileSetInstaller
+from device_agent.updates.installers.image import ImageInstaller
+from device_agent.updates.installers.package import PackageInstaller
+from device_agent.updates.installers.script import ScriptInstaller
+from device_agent.updates.slots import Slots
 from device_agent.updates.trust import Source, Trust
 from schemas.updates import Installer as Word
 
@@ -39,12 +44,24 @@ def updater_of(
         min_bytes_per_second=float(updates.min_bytes_per_second),
     )
     trust = Trust(source, clock, stopping)
-    return Updater(device, trust, installers_of(settings, Machine(boot_id), step), clock, stopping, step=step)
+    return Updater(device, trust, installers_of(settings, system, Machine(boot_id), step), clock, stopping, step=step)
 
 
-def installers_of(settings: Settings, machine: Machine, step: Callable[[str], None]) -> dict[Word, Installer]:
+def installers_of(
+    settings: Settings, system: System, machine: Machine, step: Callable[[str], None]
+) -> dict[Word, Installer]:
     """What this device can put in place."""
-    return {Word.FILESET: FileSetInstaller(folder_of(settings) / "sets", machine, step)}
+    folder = folder_of(settings)
+    packages = (Word.APT, Word.DNF, Word.APK, Word.OPKG)
+    installers: dict[Word, Installer] = {
+        Word.FILESET: FileSetInstaller(folder / "sets", machine, step),
+        Word.SCRIPT: ScriptInstaller(folder / "scripts", machine),
+        Word.AGENT: AgentInstaller(Slots(folder / "agent")),
+        **{word: PackageInstaller(word, folder / "downloads", system, machine) for word in packages},
+    }
+    if settings.updates.image_hook is not None:
+        installers[Word.HOOK] = ImageInstaller(settings.updates.image_hook, machine)
+    return installers
 
 
 def folder_of(settings: Settings) -> Path:

@@ -63,6 +63,7 @@ class UpdateDevice:
         *,
         key: Ed25519PrivateKey | None = None,
         step: Callable[[str], None] = lambda _name: None,
+        system: System | None = None,
         **updates: Any,
     ) -> None:
         base.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,7 @@ class UpdateDevice:
         self.results: list[CommandResult] = []
         self.broker = True
         self.step = step
+        self.system = system or System(is_root_user=False)
         self._ended: queue.Queue[CommandResult] = queue.Queue()
         self._counter = 0
         self.start()
@@ -81,8 +83,7 @@ class UpdateDevice:
     def start(self, boot_id: str = "boot-1") -> None:
         """As after a start of the agent."""
         self.stopping = threading.Event()
-        system = System(is_root_user=False)
-        updater = updater_of(self.settings, system, self.clock, boot_id, self.stopping, step=self._step)
+        updater = updater_of(self.settings, self.system, self.clock, boot_id, self.stopping, step=self._step)
         assert updater is not None
         self.updater = updater
         self.journal = Journal(self.settings.agent.state_dir, first_seq=1)

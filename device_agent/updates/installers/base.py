@@ -44,6 +44,11 @@ class Installer(Protocol):
         """Whether `install` may run again after it was killed in the middle."""
         ...
 
+    @property
+    def keeps_files(self) -> bool:
+        """Whether going back needs the file that was downloaded."""
+        ...
+
     def stage(self, artifact: Artifact) -> str:
         """Make ready, changing nothing that is in use; the digest of what was made ready, or empty."""
         ...

@@ -27,6 +27,7 @@ class FileSetInstaller:
     """Keeps its sets below `folder`."""
 
     is_repeatable = True
+    keeps_files = False
 
     def __init__(self, folder: Path, machine: Machine, step: Callable[[str], None]) -> None:
         self._folder = folder

@@ -1,0 +1,244 @@
+"""Scripts, images and packages: put in place by kind, and put back, also when power was lost in the middle."""
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.ports.updates import Published
+from device_agent.system import System
+from device_agent.updates.installers import base
+from device_agent.updates.stopped import StoppedError
+from schemas.commands import CommandState
+from schemas.updates import Installer
+from tests.support.debs import apt_root, deb, signed_source, stop_gpg_agent
+from tests.support.update_device import UpdateDevice
+from tests.support.update_server import UpdateServer
+from tests.support.updates import Repository, order
+
+SCRIPT = """#!/bin/sh
+echo "$CORDON_UPDATE_STEP $CORDON_UPDATE_VERSION $1" >> {log}
+exit {status}
+"""
+
+
+def publish_script(made: Repository, version: str, log: Path, *, status: int = 0, **parts: Any) -> Published:
+    script = {"kind": "script", "installer": "script", "arguments": ["x"], **parts}
+    content = SCRIPT.format(log=log, status=f"$([ $CORDON_UPDATE_STEP = install ] && echo {status} || echo 0)")
+    return made.publish("tune", version, content.encode(), file="tune.sh", **script)
+
+
+def test_a_script_runs_once_and_tells_its_step(made: Repository, device: UpdateDevice, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    result = device.install(order(publish_script(made, "1.0", log)))
+    assert (result.state, result.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed"), result
+    assert log.read_text() == "install 1.0 x\n"
+    assert device.entry("tune").version == "1.0"
+
+
+def test_a_script_that_fails_or_takes_too_long_undoes_itself(
+    made: Repository, device: UpdateDevice, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    assert device.install(order(publish_script(made, "1.0", log))).state is CommandState.SUCCEEDED
+    failed = device.install(order(publish_script(made, "1.1", log, status=4)))
+    assert (failed.detail["phase"], failed.detail["reason_code"]) == ("rolled_back", "install")
+    assert "status 4" in failed.reason
+    assert log.read_text().splitlines()[1:] == ["install 1.1 x", "rollback 1.1 x"]
+    assert device.entry("tune").version == "1.0"
+    slow = b"#!/bin/sh\n[ $CORDON_UPDATE_STEP = rollback ] || exec sleep 60\n"
+    parts = {"kind": "script", "installer": "script", "seconds": 1}
+    result = device.install(order(made.publish("tune", "1.2", slow, file="slow.sh", **parts)))
+    assert result.detail["phase"] == "rolled_back"
+    assert "did not end within 1 s" in result.reason
+
+
+def test_a_script_that_was_interrupted_is_not_run_again_but_undone(
+    made: Repository, device: UpdateDevice, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+
+    def lose_power(name: str) -> None:
+        if name == "install:after":
+            device.stopping.set()
+            raise StoppedError
+
+    device.step = lose_power
+    device.send("update.install", order(publish_script(made, "1.0", log)).params())
+    device.commands.stop(60)
+    device.stop()
+    device.step = lambda _name: None
+    device.start()
+    result = device.ended()
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("rolled_back", "interrupted")
+    assert log.read_text().splitlines() == ["install 1.0 x", "rollback 1.0 x"]
+
+
+HOOK = """#!/bin/sh
+# Two slots in a folder: `running` and `next` name one, each slot is a file with its version.
+cd {place}
+case "$1" in
+install) echo "$3" > slot-b; echo slot-b > next ;;
+version) cat "$(cat running)" ;;
+confirm) cat running > kept ;;
+rollback) cat kept > next ;;
+esac
+"""
+
+
+class Machine:
+    """A machine with two slots that restarts when it is told to: the agent stops, and starts with a new boot id."""
+
+    def __init__(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        place.mkdir()
+        self.place = place
+        (place / "slot-a").write_text("1.0\n")
+        for name in ("running", "next", "kept"):
+            (place / name).write_text("slot-a\n")
+        self.hook = place / "hook"
+        self.hook.write_text(HOOK.format(place=place))
+        self.hook.chmod(0o755)
+        self.boots = 1
+        self.falls_back = False
+        self.device: UpdateDevice | None = None
+        self.asked = threading.Semaphore(0)
+        monkeypatch.setattr(base.Machine, "reboot", lambda _machine: self.asked.release())
+
+    def reboot(self) -> None:
+        """Once the agent asked for it."""
+        assert self.device is not None
+        assert self.asked.acquire(timeout=60)
+        self.device.stop()
+        chosen = "slot-a\n" if self.falls_back else (self.place / "next").read_text()
+        (self.place / "running").write_text(chosen)
+        self.boots += 1
+        self.device.start(f"boot-{self.boots}")
+
+
+@pytest.fixture
+def machine(
+    tmp_path: Path, made: Repository, server: UpdateServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Machine]:
+    one = Machine(tmp_path / "machine", monkeypatch)
+    one.device = UpdateDevice(tmp_path / "image-device", server.url, made.first_root, image_hook=str(one.hook))
+    yield one
+    one.device.stop()
+
+
+def publish_image(made: Repository, version: str, **parts: Any) -> Published:
+    image = {"kind": "image", "installer": "hook", "restart": "reboot", **parts}
+    return made.publish("system", version, b"image " + version.encode(), file="system.img", **image)
+
+
+def test_an_image_is_confirmed_after_the_restart_with_it(made: Repository, machine: Machine) -> None:
+    device = machine.device
+    assert device is not None
+    device.send("update.install", order(publish_image(made, "2.0")).params())
+    machine.reboot()
+    result = device.ended()
+    assert (result.state, result.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed"), result
+    assert result.detail["before"] == "1.0"
+    assert (machine.place / "kept").read_text() == "slot-b\n"
+    assert device.entry("system").version == "2.0"
+    assert "restarting" in device.phases()
+
+
+def test_an_image_with_which_the_broker_is_not_reached_is_put_back(made: Repository, machine: Machine) -> None:
+    device = machine.device
+    assert device is not None
+    device.broker = False
+    device.send("update.install", order(publish_image(made, "2.0", health={"seconds": 1})).params())
+    machine.reboot()  # into the new one, which reaches nobody
+    machine.reboot()  # and back
+    device.broker = True
+    result = device.ended()
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("rolled_back", "broker"), result
+    assert device.entry("system").version == "1.0"
+
+
+def test_an_image_that_does_not_start_was_left_by_the_boot_loader(made: Repository, machine: Machine) -> None:
+    device = machine.device
+    assert device is not None
+    machine.falls_back = True
+    device.send("update.install", order(publish_image(made, "2.0")).params())
+    machine.reboot()
+    result = device.ended()
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("rolled_back", "install"), result
+    assert "1.0 is there" in result.reason
+    assert device.entry("system").version == "1.0"
+
+
+needs_dpkg = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("dpkg-deb") is None or shutil.which("gpg") is None,
+    reason="needs root, dpkg-deb and gpg",
+)
+PACKAGE = {"kind": "package", "installer": "apt"}
+
+
+@pytest.fixture
+def debian(tmp_path: Path, made: Repository, server: UpdateServer) -> Iterator[UpdateDevice]:
+    root = apt_root(tmp_path / "root")
+    library = deb(tmp_path, "edge-lib", "3.0")
+    source = signed_source(tmp_path / "source", [library], root)
+    device = UpdateDevice(
+        tmp_path / "apt-device", server.url, made.first_root, system=System(root=root, is_root_user=True)
+    )
+    yield device
+    device.stop()
+    stop_gpg_agent(source)
+
+
+@needs_dpkg
+def test_a_package_is_upgraded_with_what_it_needs_and_put_back_when_unhealthy(
+    made: Repository, debian: UpdateDevice, tmp_path: Path
+) -> None:
+    root = debian.system.root
+    place = root / "usr/share/edge-tool/version"
+
+    def published(version: str, **parts: Any) -> Published:
+        file = deb(tmp_path / version, "edge-tool", version, depends="edge-lib (>= 3)")
+        return made.publish("edge-tool", version, file.read_bytes(), file=file.name, **PACKAGE, **parts)
+
+    first = debian.install(order(published("1.0-1")))
+    assert (first.state, first.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed"), first
+    assert (root / "usr/share/edge-lib/version").read_text() == "3.0"
+    assert debian.install(order(published("1.1-1"))).detail["before"] == "1.0-1"
+    assert place.read_text() == "1.1-1"
+    check = {"command": ["/bin/false"], "seconds": 1}
+    bad = debian.install(order(published("1.2-1", health=check)))
+    assert (bad.detail["phase"], bad.detail["reason_code"]) == ("rolled_back", "health"), bad
+    assert place.read_text() == "1.1-1"
+    entry = debian.entry("edge-tool")
+    assert (entry.version, entry.outcome) == ("1.1-1", "rolled_back")
+    back = debian.go_back("edge-tool", "1.1-1")
+    assert back.detail["phase"] == "rolled_back", back
+    assert place.read_text() == "1.0-1"
+
+
+@needs_dpkg
+def test_a_package_that_is_not_what_was_signed_or_lacks_something_is_not_installed(
+    made: Repository, debian: UpdateDevice, tmp_path: Path
+) -> None:
+    other = deb(tmp_path, "edge-tool", "9.0").read_bytes()
+    result = debian.install(order(made.publish("edge-tool", "1.0", other, file="edge-tool.deb", **PACKAGE)))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "mismatch"), result
+    lacking = deb(tmp_path, "edge-tool", "2.0", depends="no-such-thing").read_bytes()
+    result = debian.install(order(made.publish("edge-tool", "2.0", lacking, file="edge-tool.deb", **PACKAGE)))
+    assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "install"), result
+    assert not (debian.system.root / "usr/share/edge-tool").exists()
+
+
+def test_a_package_of_another_manager_is_not_for_this_device(
+    made: Repository, server: UpdateServer, tmp_path: Path
+) -> None:
+    device = UpdateDevice(tmp_path / "d", server.url, made.first_root, system=System(is_root_user=True))
+    for word in (Installer.DNF, Installer.OPKG):
+        parts = {"kind": "package", "installer": word.value}
+        found = made.publish("edge-tool", f"1.{word.value}", b"package", file="edge-tool.pkg", **parts)
+        result = device.install(order(found))
+        assert (result.detail["phase"], result.detail["reason_code"]) == ("refused", "not_for_this_device"), result
+    device.stop()
