@@ -81,6 +81,7 @@ SCENARIOS: Final = {
         release,
         (
             f"DELETE {RULES}/dev", "DELETE /clients/dev/authorization/cache", f"GET {RULES}/dev", "GET /banned",
+            "GET /clients/dev",
         ),
         restricted=False, banned=False, proof="release proven",
     ),
