@@ -62,6 +62,10 @@ bench-agent: setup-dev setup-mosquitto ## what the agent costs a device: memory,
 power-loss: setup-dev ## kill a device at every step of an update, and look what the next start makes of it (minutes)
 	@$(BIN)/python -m tests.integration.updates.power_loss $(ARGS)
 
+.PHONY: bench-enrol
+bench-enrol: setup-dev ## 200 devices enrol at once and renew together: how long, and who is lost (two minutes)
+	@$(BIN)/python -m tests.bench.enrol $(BENCH_ARGS)
+
 .PHONY: format
 format: setup-dev ## let ruff mend what it can and lay out the code
 	@$(BIN)/ruff check --fix .

@@ -33,7 +33,7 @@ from controller.assembly import (
     user_parts,
 )
 from controller.assembly_broker import auditor, inspector, setup_desk
-from controller.assembly_identity import identity_loops, identity_parts
+from controller.assembly_identity import identity_loops, identity_parts, presence_loops
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
 from controller.service.enforcer import Enforcer
@@ -155,6 +155,7 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
         *((("update metadata", refresher),) if refresher is not None else ()),
         *((("update downloads", update_server),) if update_server is not None else ()),
         *identity_loops(services),
+        *presence_loops(services),
     )
 
 

@@ -45,6 +45,7 @@ from controller.service.users import Users
 from controller.service.waiving import Waiving
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import sign
+from schemas.topics import ALL_UP, PRESENCE
 
 _MAX_KEY: Final = 64 * 1024  # bytes
 STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
@@ -81,7 +82,9 @@ def link_options(settings: Settings) -> LinkOptions:
         if url.startswith("mqtts:"):
             _check_tls_files(mqtt)
             break
+    heard = (ALL_UP, PRESENCE) if settings.identity.watch_presence else (ALL_UP,)
     return LinkOptions(
+        subscriptions=heard,
         servers=mqtt.servers,
         client_id=mqtt.client_id,
         protocol=mqtt.protocol,

@@ -11,13 +11,16 @@ from controller.adapters.sqlite.registry import SqliteRegistry
 from controller.adapters.sqlite.store import SqliteStore
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.folder import load
+from controller.adapters.x509.foreign import X509ForeignLists
 from controller.api.context import Services
 from controller.api.server import create_list_server
 from controller.assembly import Server
 from controller.ports.errors import SettingsError
 from controller.ports.messages import Messages
 from controller.service.certificates import Certificates
+from controller.service.clones import CloneWatch
 from controller.service.enrolling import Enrolment
+from controller.service.foreign_lists import FollowedLists
 from controller.service.identity import Identity
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
@@ -105,14 +108,38 @@ class ListListener:
             raise
 
 
+def presence_loops(services: Services) -> tuple[tuple[str, Runs], ...]:
+    """What looks for two devices that pass for one, where the broker tells who comes and goes."""
+    if not services.settings.identity.watch_presence:
+        return ()
+    watch = CloneWatch(services.keeper, services.broker, logger_for("identity"))
+    services.ingest.on_presence = watch.take
+    return (("clones", watch),)
+
+
 def identity_loops(services: Services) -> tuple[tuple[str, Runs], ...]:
     """What runs for certificates, by name; nothing where no authority is configured."""
     identity, listen = services.identity, services.settings.authority.crl_listen
     if identity is None:
         return ()
+    wanted = services.settings.authority
+    followed: tuple[tuple[str, Runs], ...] = ()
+    if wanted.watch and wanted.watch_issuers is not None:
+        lists = FollowedLists(
+            X509ForeignLists(wanted.watch_issuers),
+            wanted.watch,
+            wanted.watch_every,
+            identity.certificates.registry,
+            identity.revocation,
+            services.store,
+            services.keeper.clock,
+            logger_for("identity"),
+        )
+        followed = (("followed lists", lists),)
     loops: tuple[tuple[str, Runs], ...] = (
         ("certificates", identity.certificates),
         ("revocation", identity.revocation),
         ("renewals", identity.renewals),
+        *followed,
     )
     return loops if listen is None else (*loops, ("revocation lists", ListListener(services, listen)))

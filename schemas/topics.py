@@ -53,6 +53,7 @@ _CHANNELS: Final = {channel.value: channel for channel in Up}
 ALL_UP: Final = f"{_ROOT}/+/up/+"
 # Who came and went, as the broker itself tells it (EMQX; QoS 0, not retained).
 PRESENCE: Final = "$SYS/brokers/+/clients/+/+"
+PRESENCE_PREFIX: Final = "$SYS/"
 
 
 def up(device_id: str, channel: Up) -> str:
@@ -106,3 +107,17 @@ def parse_up(topic: str) -> UpTopic:
     if _DEVICE_ID.fullmatch(parts[2]) is None:
         raise TopicError("not a device id")
     return UpTopic(device_id=parts[2], channel=channel)
+
+
+def parse_presence(topic: str) -> tuple[str, bool]:
+    """Of whom the broker speaks, and whether that client came (or else went).
+
+    Raises:
+        TopicError: not a topic of `PRESENCE`, or the client is none that could be a device.
+    """
+    parts = topic.split("/")
+    if len(parts) != 6 or (parts[0], parts[1], parts[3]) != ("$SYS", "brokers", "clients"):
+        raise TopicError("not a presence topic")
+    if _DEVICE_ID.fullmatch(parts[4]) is None or parts[5] not in ("connected", "disconnected"):
+        raise TopicError("not about a device that came or went")
+    return parts[4], parts[5] == "connected"

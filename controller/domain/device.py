@@ -143,6 +143,8 @@ class Device:
     pending: Pending | None = None
     marks: tuple[str, ...] = ()
     offences: tuple[float, ...] = ()
+    boot_before: str = ""  # the boot before `boot_id`, in which nothing can be reported any more
+    cloned_at: float = 0.0  # when it was last suspected to be two, Unix seconds
 
     @property
     def level(self) -> Level:

@@ -250,6 +250,17 @@ class CertificateRenewed:
     issued_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class CloneSuspected:
+    """Two may be passing for this device. `grade`: how its identity is proved at the broker."""
+
+    event_id: str
+    how: str
+    peers: tuple[str, ...]
+    times: int
+    grade: str
+
+
 DeviceEvent = (
     PostureReported
     | HeartbeatReceived
@@ -273,4 +284,5 @@ DeviceEvent = (
     | CommandDelivered
     | CertificateRevoked
     | CertificateRenewed
+    | CloneSuspected
 )

@@ -7,6 +7,7 @@ from typing import Any
 
 from controller.domain import (
     challenge,
+    clones,
     commands,
     contain,
     containment_options,
@@ -53,10 +54,6 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
     match event:
         case ev.OperatorContained() | ev.OperatorReleased() if revocation.holds(draft.device):
             revocation.kept(draft, event)
-        case ev.CertificateRevoked():
-            revocation.revoked(draft, event)
-        case ev.CertificateRenewed():
-            revocation.renewed(draft, event)
         case ev.OperatorContained():
             contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
             containment_options.apply(draft, event.options)
@@ -79,8 +76,21 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             draft.record("labelled", event.by, **after, before=before)
         case ev.CommandDelivered():
             draft.record("command sent", command_id=event.command_id)
+        case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
+            _about_identity(draft, event)
         case _:
             _at_the_broker(draft, event)
+
+
+def _about_identity(draft: Draft, event: ev.CertificateRevoked | ev.CertificateRenewed | ev.CloneSuspected) -> None:
+    match event:
+        case ev.CertificateRevoked():
+            revocation.revoked(draft, event)
+        case ev.CertificateRenewed():
+            revocation.renewed(draft, event)
+        case ev.CloneSuspected():
+            seen: dict[str, Any] = {"how": event.how, "peers": list(event.peers), "times": event.times}
+            draft.record("clone suspected", alert=True, **seen, grade=event.grade)
 
 
 def _posture(draft: Draft, event: ev.PostureReported) -> None:
@@ -104,8 +114,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         satisfied = respond.satisfied(event.findings)
     if device.report_seq < 0:
         draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
-    elif event.seq < device.report_seq:
-        draft.record("sequence went back", device.device_id, was=device.report_seq, now=event.seq)
+    _look_for_a_clone(draft, event)
     _record_changes(draft, rules, event.seq, event.digest)
     if device.stale:
         draft.record("heard again", device.device_id)
@@ -127,6 +136,26 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     is_fresh = _is_fresh(draft, event.answers)
     contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
+
+
+def _look_for_a_clone(draft: Draft, event: ev.PostureReported) -> None:
+    device = draft.device
+    if event.seq < device.report_seq:
+        is_news = draft.now - device.cloned_at >= clones.QUIET
+        draft.update(cloned_at=draft.now if is_news else device.cloned_at)
+        draft.record("sequence went back", device.device_id, alert=is_news, was=device.report_seq, now=event.seq)
+    how = clones.second_life(
+        event.boot_id,
+        now_in=device.boot_id,
+        before=device.boot_before,
+        told_at=device.cloned_at,
+        now=draft.now,
+    )
+    if how:
+        draft.update(cloned_at=draft.now)
+        draft.record("clone suspected", alert=True, how=how, evidence=event.evidence.value)
+    if event.boot_id and event.boot_id != device.boot_id:
+        draft.update(boot_before=device.boot_id)
 
 
 def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest: str) -> None:

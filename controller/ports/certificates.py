@@ -110,6 +110,29 @@ class Authority(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignList:
+    """Another authority's list whose signature is good and whose time is not over; serials and issuer in hex."""
+
+    place: str
+    issuer: str
+    number: int
+    next_update: float
+    serials: frozenset[str]
+
+
+class ForeignLists(Protocol):
+    """Where lists of other authorities come from."""
+
+    async def read(self, place: str, now: float) -> ForeignList:
+        """The list at a path or an address.
+
+        Raises:
+            AuthorityError: not there, no list, signed by nobody who is believed, or out of date at `now`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """What became of an enrolment: the certificate, or the code and words of a refusal."""
 
@@ -150,6 +173,14 @@ class Registry(Protocol):
 
     async def standings(self, now: float) -> Sequence[Standing]:
         """Every client of which a certificate was revoked, and what it holds at `now`."""
+        ...
+
+    async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
+        """Serials of this issuer's certificates that are in the registry, among these, and not revoked."""
+        ...
+
+    async def note_list_number(self, name: str, number: int) -> int:
+        """Remember the number of a list that was seen; the highest one so far."""
         ...
 
     async def next_crl_number(self, issuer: str) -> int:

@@ -27,7 +27,7 @@ from schemas.commands import CommandResult
 from schemas.enrolment import RenewRequest
 from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict, accepted_json
 from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
-from schemas.topics import Down, down, parse_up
+from schemas.topics import PRESENCE_PREFIX, Down, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
 BATCHES_AHEAD: Final = 1  # decided and waiting for the disk, beside the one being written and the one being decided
@@ -73,6 +73,8 @@ class Ingest:
         self.counts: Counter[str] = Counter()
         # Called with requests for a new certificate: they are answered elsewhere, and asked again if that is lost.
         self.on_renewal: Callable[[str, RenewRequest], None] | None = None
+        # Called with what the broker tells of who comes and goes.
+        self.on_presence: Callable[[Sequence[Incoming]], None] | None = None
         self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
 
     async def run(self) -> None:
@@ -105,7 +107,13 @@ class Ingest:
 
     async def _decide(self, messages: Sequence[Incoming]) -> _Decided:
         clock = self._keeper.clock
-        read, over = self._fairness.choose(messages, clock.monotonic(), self._is_awaited)
+        if self.on_presence is None:
+            said = messages
+        else:
+            said = [one for one in messages if not one.topic.startswith(PRESENCE_PREFIX)]
+            if len(said) < len(messages):
+                self.on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
+        read, over = self._fairness.choose(said, clock.monotonic(), self._is_awaited)
         stored = await self._stored_reports(read)
         # No await from here to `submit`: nothing else may change a device in between.
         batch = Batch()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.domain.certificates import Certificate, Kind
+from controller.domain.events import CloneSuspected
 from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
 from controller.ports.errors import StoreError
 from controller.ports.messages import Messages
@@ -85,6 +86,10 @@ class Renewals:
         self._check(device_id, request, wanted, held, certificates)
         made = certificates.sign_client(wanted, held, f"renewal:{request.serial}")
         given = await certificates.registry.renew(made, request.serial)
+        if given.serial == made.serial and any(one.origin == given.origin for one in held):
+            # One key was followed by two: a copy of the device renews too, or its disk was set back.
+            how = "its certificate was renewed twice, for two keys"
+            await self._keeper.handle(device_id, CloneSuspected(self._keeper.new_id(), how, (), 2, "proven"))
         return Renewed(request=digest, certificate=given.pem, chain=certificates.authority.chain)
 
     def _check(

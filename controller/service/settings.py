@@ -113,9 +113,13 @@ class ReconcileSettings(Part):
 
 
 class IdentitySettings(Part):
-    """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker."""
+    """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker.
+
+    `watch_presence` has the broker tell who comes and goes, to find two that pass for one device.
+    """
 
     unsafe_accept_claimed: bool = False
+    watch_presence: bool = True
 
 
 class LimitSettings(Part):

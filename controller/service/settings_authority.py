@@ -35,6 +35,8 @@ class AuthoritySettings(Part):
 
     @model_validator(mode="after")
     def _complete(self) -> "AuthoritySettings":
+        if self.watch and self.folder is None:
+            raise ValueError("watch needs an authority: make one with `cordon ca init`, even if it issues nothing")
         if self.watch and self.watch_issuers is None:
             raise ValueError("watch needs watch_issuers: a list whose signature nobody can check revokes nobody")
         return self

@@ -17,6 +17,7 @@ _SELECT_TOKEN: Final = f"SELECT {_TOKEN} FROM enrolment_tokens"  # noqa: S608 - 
 _INSERT: Final = f"INSERT INTO certificates ({_COLUMNS}, recorded) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0)"  # noqa: S608 - constants
 _INSERT_TOKEN: Final = f"INSERT INTO enrolment_tokens ({_TOKEN}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
 _PRUNE_ROWS: Final = 1000
+_MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be larger, and then only its freshness counts
 
 
 class SqliteRegistry(Registry):
@@ -88,6 +89,26 @@ class SqliteRegistry(Registry):
             " (SELECT name FROM certificates WHERE revoked_at IS NOT NULL AND kind = 'client') GROUP BY name"
         )
         return await self._store.read(lambda db: [Standing(*row) for row in db.execute(text, (now,))])
+
+    async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
+        """See the port. The registry is asked for what it has, not for each of a list's many serials."""
+        text = "SELECT serial FROM certificates WHERE issuer = ? AND revoked_at IS NULL"
+        return await self._store.read(
+            lambda db: [serial for (serial,) in db.execute(text, (issuer,)) if serial in serials]
+        )
+
+    async def note_list_number(self, name: str, number: int) -> int:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> int:
+            text = (
+                "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = max(number, excluded.number)"
+            )
+            db.execute(text, (f"seen {name}", min(number, _MAX_NUMBER)))
+            return int(db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (f"seen {name}",)).fetchone()[0])
+
+        return await self._store.write(change)
 
     async def next_crl_number(self, issuer: str) -> int:
         """See the port."""

@@ -138,3 +138,12 @@ async def test_of_many_requests_of_one_device_the_last_is_answered(scene: Scene)
     await scene.identity.renewals.round()
     (told,) = [payload for topic, payload in scene.world.link.sent if topic == down(DEVICE, Down.CERTIFICATE)]
     assert Renewed.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
+
+
+async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scene: Scene) -> None:
+    first, second = await scene.ask(wanted(scene)), await scene.ask(wanted(scene))
+    assert first is not None
+    assert second is not None
+    assert first.certificate != second.certificate
+    (line,) = await scene.world.store.audit(kind="clone suspected")
+    assert line.entry.alert

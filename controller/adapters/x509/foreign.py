@@ -1,0 +1,120 @@
+"""Revocation lists of other authorities: fetched or read, bounded, and believed only with a good signature."""
+
+import asyncio
+import http.client
+from http import HTTPStatus
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from controller.adapters.x509 import building
+from controller.ports.certificates import AuthorityError, ForeignList, ForeignLists
+from controller.ports.errors import SettingsError
+
+MAX_LIST: Final = 16 * 1024 * 1024  # bytes
+MAX_ISSUERS: Final = 64
+TIMEOUT: Final = 20.0  # seconds without a byte
+_MAX_BUNDLE: Final = 1024 * 1024  # bytes
+
+
+class X509ForeignLists(ForeignLists):
+    """`controller.ports.certificates.ForeignLists` over files and addresses."""
+
+    def __init__(self, issuers: Path) -> None:
+        """Read the certificates of those whose lists are believed.
+
+        Raises:
+            SettingsError: the file cannot be used.
+        """
+        try:
+            content = issuers.read_bytes()
+            self._issuers = x509.load_pem_x509_certificates(content[:_MAX_BUNDLE])
+        except OSError as e:
+            raise SettingsError(f"authority.watch_issuers: {issuers} cannot be read: {e.strerror}") from e
+        except ValueError as e:
+            raise SettingsError(f"authority.watch_issuers: {issuers} has no certificates in PEM") from e
+        if len(self._issuers) > MAX_ISSUERS:
+            raise SettingsError(f"authority.watch_issuers: {issuers} has more than {MAX_ISSUERS} certificates")
+
+    async def read(self, place: str, now: float) -> ForeignList:
+        """See the port."""
+        raw = await (asyncio.to_thread(_fetch, place) if "://" in place else asyncio.to_thread(_load, Path(place)))
+        return await asyncio.to_thread(self._judge, place, raw, now)
+
+    def _judge(self, place: str, raw: bytes, now: float) -> ForeignList:
+        found = _parse(place, raw)
+        issuer = next((one for one in self._issuers if one.subject == found.issuer and _signed(found, one)), None)
+        if issuer is None:
+            raise AuthorityError(f"{place}: not signed by any of authority.watch_issuers")
+        until = found.next_update_utc
+        if found.last_update_utc.timestamp() > now + _SKEW:
+            raise AuthorityError(f"{place}: made in the future; is this machine's clock right?")
+        if until is None or until.timestamp() <= now:
+            raise AuthorityError(f"{place}: out of date since {until.isoformat() if until else 'ever'}")
+        return ForeignList(
+            place=place,
+            issuer=building.key_identifier(issuer.public_key()),
+            number=_number(found),
+            next_update=until.timestamp(),
+            serials=frozenset(f"{one.serial_number:x}" for one in found),
+        )
+
+
+_SKEW: Final = 3600.0  # seconds; clocks disagree a little
+
+
+def _signed(found: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        return found.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # another kind is a TypeError
+    except (TypeError, UnsupportedAlgorithm):
+        return False
+
+
+def _number(found: x509.CertificateRevocationList) -> int:
+    try:
+        return found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    except (x509.ExtensionNotFound, ValueError):
+        return int(found.last_update_utc.timestamp())
+
+
+def _parse(place: str, raw: bytes) -> x509.CertificateRevocationList:
+    try:
+        return x509.load_pem_x509_crl(raw) if raw.lstrip().startswith(b"-----") else x509.load_der_x509_crl(raw)
+    except ValueError as e:
+        raise AuthorityError(f"{place}: not a revocation list") from e
+
+
+def _load(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_LIST + 1)
+    except OSError as e:
+        raise AuthorityError(f"{path}: cannot be read: {e.strerror}") from e
+    return _bounded(str(path), raw)
+
+
+def _fetch(url: str) -> bytes:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        try:
+            connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
+            response = connection.getresponse()
+            if response.status != HTTPStatus.OK:
+                raise AuthorityError(f"{url}: answered {response.status}")
+            raw = response.read(MAX_LIST + 1)
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as e:
+        raise AuthorityError(f"{url}: cannot be fetched: {type(e).__name__} {e}") from e
+    return _bounded(url, raw)
+
+
+def _bounded(place: str, raw: bytes) -> bytes:
+    if len(raw) > MAX_LIST:
+        raise AuthorityError(f"{place}: larger than {MAX_LIST} bytes")
+    return raw
