@@ -53,6 +53,11 @@ class Child:
         return cls(name, process, log)
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """How it ended; `None` while it runs."""
         return self._process.returncode

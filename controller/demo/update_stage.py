@@ -49,6 +49,7 @@ class UpdateStage:
     first: UpdateOperator
     second: UpdateOperator
     fleet: Fleet
+    controller: Child
     device_ids: tuple[str, ...]
 
     @property
@@ -140,10 +141,13 @@ class _Making:
         self.program.say(f"controller serves {url}, and updates at https://127.0.0.1:{port}")
         second = UpdateOperator(url, await first.second("second-operator"))
         count = self.options.devices
-        ids = tuple(f"{PREFIX}{number:03d}" for number in range(1, count + 1))
+        width = max(3, len(str(count)))  # as the simulator names them
+        ids = tuple(f"{PREFIX}{number:0{width}d}" for number in range(1, count + 1))
         fleet = await self._fleet(access, prepared.public_key, ids)
         await self._agent(access, prepared.public_key, repository, port)
-        stage = UpdateStage(self.options, self.folder, self.chronicle, repository, first, second, fleet, ids)
+        stage = UpdateStage(
+            self.options, self.folder, self.chronicle, repository, first, second, fleet, controller, ids
+        )
         await self._until_reported(stage)
         await self._label(stage)
         return stage

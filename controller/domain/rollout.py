@@ -187,7 +187,7 @@ def _is_under_way(rollout: Rollout) -> bool:
 
 def _end(rollout: Rollout, now: float) -> Decided:
     ends_as = rollout.ends_as or RolloutState.STOPPED
-    note = Note(f"rollout {ends_as.value}", detail={"why": rollout.why, **_sums(rollout)})
+    note = Note("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_sums(rollout)})
     return evolve(rollout, state=ends_as, ended_at=now), (note,)
 
 

@@ -32,6 +32,7 @@ from controller.service.waiving import Waiving
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
 from tests.support.identity import identity_of
+from tests.support.rollouts import desk_of
 from tests.support.users import MemoryUsers
 from tests.support.world import World, world
 
@@ -153,6 +154,7 @@ async def api(
             guarding=guarding,
             waiving=waiving,
             candidate=partial(candidate_policies, one.keeper),
+            rollouts=desk_of(one),
             identity=None if authority is None else await identity_of(one, authority),
         )
         app = create_api(services)

@@ -153,3 +153,9 @@ async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any
 
 def _quiet(_event: str, _fields: object) -> None:
     """Nobody reads it."""
+
+
+def desk_of(made: World) -> RolloutDesk:
+    """Rollouts beside a controller whose loop nobody runs."""
+    rollouts = Rollouts(made.keeper, SqliteRollouts(made.store), FakeTargets(), RolloutSettings(), _quiet)
+    return RolloutDesk(made.keeper, rollouts)

@@ -1,0 +1,228 @@
+"""What a rollout costs the controller, and how fast it is.
+
+`make bench-rollout`, or `python -m tests.bench.rollout [--machine 1000,10000] [--rounds 3] [--mqtt 1000]
+[--store-in FOLDER]`.
+
+First without a network: keeper, outbox, ingest and rollouts of a controller in this process, on a store with FULL sync,
+and devices that answer every order at once with a result and a report. Processor time is what the process used, less
+what making the answers took; each size is played in rounds that alternate, and the best of each counts. Then with real
+processes: stand-in, controller and simulated devices over TLS, until the last ring is through.
+
+The last line is JSON. Exit status 1 when a device costs more than 1.2 times as much in the largest fleet as in the
+smallest.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from controller.demo.options import Pace
+from controller.demo.program import Program, last_words
+from controller.demo.update_repository import GOOD, NAME
+from controller.demo.update_stage import UpdateOptions, UpdateStage, open_update_stage
+from controller.demo.view import PlainView
+from controller.domain.rollout_rings import parse_ring
+from controller.domain.rollout_values import RolloutState, Terms
+from controller.ports.messages import Incoming
+from controller.service.rollout_desk import Asked
+from schemas.topics import Up, up
+from tests.bench.agent import cpu_seconds, memory_mb
+from tests.bench.fleet import sections
+from tests.support.reports import full
+from tests.support.rollouts import Fleet, fleet, software
+
+MOST_RATIO: Final = 1.2
+BATCH: Final = 500  # messages given to ingest at once, as the link does
+PACE: Final = Pace("1h", "30s", "300s", "200ms", "15s", "30s", 0.0, 0, 0.0, 60.0)
+_MOST_PASSES: Final = 100_000
+_POLL_SECONDS: Final = 0.2
+_WAIT_SECONDS: Final = 900.0
+
+
+class Devices:
+    """Devices that do at once what they are ordered; `seconds` is the processor time that their answers took."""
+
+    def __init__(self, made: Fleet) -> None:
+        self.made = made
+        self.seconds = 0.0
+        self._sent = 0
+
+    def answers(self) -> list[Incoming]:
+        """Results and reports for the orders that came since the last call."""
+        begun = time.process_time()
+        sent, found = self.made.world.link.sent, []
+        for _, payload in sent[self._sent :]:
+            if not payload.startswith(b"signed:"):
+                continue
+            command = json.loads(payload[len(b"signed:") :])
+            device_id, command_id = command["device_id"], command["command_id"]
+            result = {
+                "v": 1, "command_id": command_id, "state": "succeeded", "reason": "", "at": "2026-11-23T10:00:00Z",
+                "detail": {"phase": "confirmed", "name": "app", "version": "2.0", "before": "1.0"},
+            }  # fmt: skip
+            found.append(incoming(device_id, json.dumps(result).encode(), Up.RESULT))
+            found.append(incoming(device_id, report(device_id, 2, "2.0", command_id)))
+        self._sent = len(sent)
+        self.seconds += time.process_time() - begun
+        return found
+
+
+def report(device_id: str, seq: int, version: str, command_id: str = "") -> bytes:
+    """A report of a device with the app at this version."""
+    body = sections() | {"software": software(version, command_id=command_id, attempted=version)}
+    return full(device_id, seq, **body)
+
+
+def incoming(device_id: str, payload: bytes, channel: Up = Up.POSTURE) -> Incoming:
+    """A message as the link hands it over."""
+    return Incoming(up(device_id, channel), payload, 1, False, False, 1, 0.0)
+
+
+async def machine(count: int, folder: Path) -> dict[str, Any]:
+    """One rollout to `count` devices without a network."""
+    async with fleet(folder / f"{count}-{time.monotonic_ns()}.db") as made:
+        ids = [f"dev-{number:05d}" for number in range(count)]
+        for at in range(0, count, BATCH):
+            await made.world.ingest.take([incoming(one, report(one, 1, "1.0")) for one in ids[at : at + BATCH]])
+        made.world.link.sent.clear()
+        devices = Devices(made)
+        before = _rss_mb()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(made.world.outbox.run(), name="outbox")
+            wall, used = time.monotonic(), time.process_time()
+            rings = tuple(parse_ring(*one) for one in (("test", "id:dev-0000?"), ("canary", "10%"), ("fleet", "rest")))
+            terms = Terms(soak=1.0, min_sample=10, timeout=600.0, approval=False)
+            await made.desk.start(Asked("app/2.0", rings, terms, "operator:bench"))
+            last_ring = await _through(made, devices)
+            seconds, used = time.monotonic() - wall, time.process_time() - used - devices.seconds
+            sending.cancel()
+    return {
+        "devices": count,
+        "cpu_us_per_device": round(used / count * 1e6, 1),
+        "orders_per_second": round(count / seconds, 1),
+        "seconds": round(seconds, 2),
+        "seconds_until_last_ring": round(last_ring - wall, 2),
+        "rss_growth_mb": round(_rss_mb() - before, 1),
+    }
+
+
+async def _through(made: Fleet, devices: Devices) -> float:
+    """Play until it has completed; when the last ring opened (monotonic seconds)."""
+    last_ring = 0.0
+    for _ in range(_MOST_PASSES):
+        await made.rollouts.once()
+        rollout = next((run.rollout for run in made.rollouts.runs.values()), None)
+        if rollout is None:
+            break
+        if rollout.is_last_ring and not last_ring:
+            last_ring = time.monotonic()
+        if rollout.state is RolloutState.SOAKING:
+            made.world.clock.at += 2.0
+        while made.world.outbox.pending:
+            await asyncio.sleep(0.001)
+        answers = devices.answers()
+        for at in range(0, len(answers), BATCH):
+            await made.world.ingest.take(answers[at : at + BATCH])
+    ended = await made.now()
+    if ended.state is not RolloutState.COMPLETED:
+        raise RuntimeError(f"it did not complete: {ended}")
+    return last_ring
+
+
+def _rss_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+async def over_mqtt(count: int, folder: Path) -> dict[str, Any]:
+    """One rollout to `count` simulated devices and a real agent, with real processes over TLS."""
+    options = UpdateOptions(count, seed=1, fast=True, soak="1s", action_time="50ms")
+    program = Program(PlainView(sys.stderr))
+    async with open_update_stage(options, PACE, folder, program) as stage:
+        if stage is None:
+            why = "; ".join(one.missing for one in program.results if not one.ok)
+            raise RuntimeError(f"{why}\n{last_words(folder)}")
+        pid = stage.controller.pid
+        before, used = memory_mb(pid, "VmRSS"), cpu_seconds(pid)
+        begun = time.monotonic()
+        rollout_id = await stage.first.start(f"{NAME}/{GOOD}", soak="1s", timeout="300s", min_sample=10)
+        await _until(stage, rollout_id, "awaiting_approval")
+        await stage.second.approve(rollout_id)
+        last_ring = time.monotonic()
+        found = await _until(stage, rollout_id, "completed")
+        ended, used = time.monotonic(), cpu_seconds(pid) - used
+        moments = sorted(
+            sight.moment
+            for one in stage.rest
+            for sight in stage.chronicle.of(one, "command_taken", action="update.install")
+        )
+        confirmed = sum(ring["confirmed"] for ring in found["rings"])
+        return {
+            "devices": count + 1,
+            "confirmed": confirmed,
+            "commands_per_second": round(len(moments) / (moments[-1] - moments[0]), 1),
+            "seconds": round(ended - begun, 2),
+            "seconds_until_last_ring": round(last_ring - begun, 2),
+            "seconds_of_last_ring": round(ended - last_ring, 2),
+            "controller_cpu_seconds": round(used, 2),
+            "controller_cpu_ms_per_device": round(used / (count + 1) * 1000, 3),
+            "controller_rss_mb": memory_mb(pid, "VmRSS"),
+            "controller_rss_growth_mb": round(memory_mb(pid, "VmRSS") - before, 1),
+        }
+
+
+async def _until(stage: UpdateStage, rollout_id: str, state: str) -> dict[str, Any]:
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while (found := await stage.first.rollout(rollout_id))["state"] != state:
+        if found["ended_at"] is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{rollout_id} is {found['state']} ({found['why']}), not {state}")
+        await asyncio.sleep(_POLL_SECONDS)
+    return found
+
+
+def measure(sizes: list[int], rounds: int, folder: Path) -> dict[int, dict[str, Any]]:
+    """The best round of each size."""
+    best: dict[int, dict[str, Any]] = {}
+    for number in range(rounds):
+        for size in sizes:
+            found = asyncio.run(machine(size, folder))
+            sys.stdout.write(f"round {number + 1}: {json.dumps(found)}\n")
+            sys.stdout.flush()
+            if size not in best or found["cpu_us_per_device"] < best[size]["cpu_us_per_device"]:
+                best[size] = found
+    return best
+
+
+def main() -> int:
+    """Measure, and say it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--machine", default="1000,10000", metavar="N,N", help="sizes without a network")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--mqtt", type=int, default=1000, metavar="N", help="devices over MQTT; 0: none")
+    parser.add_argument("--store-in", type=Path, default=None, help="folder on a real disk")
+    given = parser.parse_args()
+    sizes = [int(one) for one in given.machine.split(",")]
+    with tempfile.TemporaryDirectory(prefix="cordon-bench-", dir=given.store_in) as name:
+        best = measure(sizes, given.rounds, Path(name))
+        ratio = best[sizes[-1]]["cpu_us_per_device"] / best[sizes[0]]["cpu_us_per_device"]
+        sys.stdout.write(f"a device among {sizes[-1]} costs {ratio:.2f} times one among {sizes[0]}\n")
+        mqtt = asyncio.run(over_mqtt(given.mqtt, Path(name))) if given.mqtt else None
+    answer = {
+        "ok": ratio <= MOST_RATIO,
+        "ratio": round(ratio, 3),
+        "machine": [best[size] for size in sizes],
+        "mqtt": mqtt,
+        "processors": os.cpu_count(),
+    }
+    sys.stdout.write(json.dumps(answer) + "\n")
+    return 0 if answer["ok"] else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,93 @@
+"""Rings and windows: who is in which, and when a device may be changed."""
+
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from controller.domain.rollout_rings import Candidate, divide, parse_ring
+from controller.domain.rollout_values import RolloutError
+from controller.domain.rollout_window import opens_at, parse_window, zone_of
+
+FLEET = [
+    Candidate(f"edge-{number:02d}", "gateway" if number % 2 else "sensor", ("lab",) if number < 3 else ())
+    for number in range(20)
+]
+
+
+def rings(*pairs: tuple[str, str]) -> list[set[str]]:
+    made = [parse_ring(name, select) for name, select in pairs]
+    return [set(one) for one in divide(FLEET, made, "app")]
+
+
+def test_the_first_ring_that_takes_a_device_has_it() -> None:
+    lab, gateways, rest = rings(("lab", "tag:lab"), ("gateways", "class:gateway"), ("rest", "rest"))
+    assert lab == {"edge-00", "edge-01", "edge-02"}
+    assert all(int(one[-2:]) % 2 for one in gateways)
+    assert "edge-01" not in gateways
+    assert lab | gateways | rest == {one.device_id for one in FLEET}
+
+
+def test_a_share_is_of_what_is_left_and_never_nothing() -> None:
+    first, second, rest = rings(("one", "1%"), ("half", "50%"), ("rest", "rest"))
+    assert (len(first), len(second), len(rest)) == (1, 10, 9)
+    assert rings(("one", "1%")) == [first], "the same devices each time"
+
+
+def test_expressions_and_patterns() -> None:
+    (found,) = rings(("some", 'cel:device.class == "sensor" && !("lab" in device.tags)'))
+    assert found == {one.device_id for one in FLEET if one.device_class == "sensor" and not one.tags}
+    assert rings(("some", "id:edge-0[0-2]")) == [{"edge-00", "edge-01", "edge-02"}]
+
+
+@pytest.mark.parametrize("text", ["", "moon:1", "tag:", "0%", "101%", "cel:1", "cel:nothing", "x" * 600])
+def test_what_selects_nothing_is_refused(text: str) -> None:
+    with pytest.raises(RolloutError):
+        parse_ring("ring", text)
+
+
+@pytest.mark.parametrize("names", [[], ["a", "a"], [f"r{number}" for number in range(17)]])
+def test_rings_that_make_no_sense(names: list[str]) -> None:
+    with pytest.raises(RolloutError):
+        divide(FLEET, [parse_ring(name, "rest") for name in names], "app")
+
+
+def test_a_name_of_a_ring() -> None:
+    with pytest.raises(RolloutError, match="lower case"):
+        parse_ring("Test Ring", "rest")
+
+
+def at(text: str, zone: str = "Europe/Berlin") -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("window", "now", "opening"),
+    [
+        ("02:00-05:00", "2026-11-23T02:00:00", "2026-11-23T02:00:00"),
+        ("02:00-05:00", "2026-11-23T04:59:59", "2026-11-23T04:59:59"),
+        ("02:00-05:00", "2026-11-23T05:00:00", "2026-11-24T02:00:00"),
+        ("02:00-05:00", "2026-11-23T01:00:00", "2026-11-23T02:00:00"),
+        ("22:00-01:00", "2026-11-23T00:30:00", "2026-11-23T00:30:00"),
+        ("22:00-01:00", "2026-11-23T12:00:00", "2026-11-23T22:00:00"),
+        # The night in which the clocks are put forward: 02:30 does not exist.
+        ("02:30-02:45", "2026-03-29T01:59:00", "2026-03-29T03:30:00"),
+    ],
+)
+def test_a_window_is_of_the_devices_own_day(window: str, now: str, opening: str) -> None:
+    assert opens_at(parse_window(window), "Europe/Berlin", at(now)) == at(opening)
+
+
+def test_zones() -> None:
+    assert opens_at(None, "UTC", 5.0) == 5.0
+    noon = datetime(2026, 11, 23, 12, 0, tzinfo=UTC).timestamp()
+    assert opens_at(parse_window("21:00-22:00"), "Asia/Tokyo", noon) == noon
+    assert zone_of(("x", "tz:Asia/Tokyo"), "UTC") == "Asia/Tokyo"
+    assert zone_of(("tz:Nowhere/Town",), "UTC") == "UTC"
+    assert zone_of(("tz:../../etc/passwd",), "UTC") == "UTC"
+
+
+@pytest.mark.parametrize("text", ["2-5", "02:00-02:00", "24:00-01:00", "02:00", ""])
+def test_what_is_no_window(text: str) -> None:
+    with pytest.raises(ValueError, match="window"):
+        parse_window(text)
