@@ -1,11 +1,12 @@
 """Has SELinux or AppArmor enforce what it only warns of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from device_agent.actions.base import ActionError, Params, only
 from device_agent.actions.edit import FileAction, Texts, option, read, set_option
 from device_agent.execute import ExecuteError, run
+from device_agent.system import System
 
 _CONFIG: Final = "/etc/selinux/config"
 _ENFORCE: Final = "/sys/fs/selinux/enforce"
@@ -18,6 +19,11 @@ class EnforceMac(FileAction):
 
     SELinux that is disabled is left alone: it needs every file labelled and a restart, by a person.
     """
+
+    def __init__(self, system: System, enforce_options: Sequence[str] = ()) -> None:
+        """`enforce_options` go to aa-enforce, as for profiles in another folder."""
+        super().__init__(system)
+        self._enforce = ["aa-enforce", *enforce_options, "--"]
 
     def check(self, params: Params) -> None:
         """Takes no parameters."""
@@ -50,7 +56,7 @@ class EnforceMac(FileAction):
         """What is written, and what the kernel is told."""
         del params
         if not places and read(self._system, _CONFIG) is None:
-            return "aa-enforce " + " ".join(self._complaining() or [])
+            return "aa-enforce " + " ".join(self._profiles())
         return f"SELINUX=enforcing in {', '.join(places)}; setenforce 1" if places else "setenforce 1"
 
     def is_active(self, params: Params) -> bool:
@@ -65,7 +71,7 @@ class EnforceMac(FileAction):
         """The kernel first: what it refuses must not be waiting in a file for the next start."""
         try:
             if read(self._system, _CONFIG) is None:
-                run(["aa-enforce", "--", *(self._complaining() or [])])
+                run([*self._enforce, *self._profiles()])
             elif not self.is_active(params):
                 run(["setenforce", "1"])
         except ExecuteError as e:
@@ -81,6 +87,10 @@ class EnforceMac(FileAction):
             except ExecuteError as e:
                 raise ActionError(str(e)) from e
         return "put back as it was"
+
+    def _profiles(self) -> list[str]:
+        """The profiles to name: a child (`parent//child`) lies in its parent's file and is changed with it."""
+        return sorted({name.partition("//")[0] for name in self._complaining() or []})
 
     def _complaining(self) -> list[str] | None:
         text = read(self._system, _PROFILES)

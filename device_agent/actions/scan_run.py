@@ -1,7 +1,7 @@
 """Runs a hardening tool that is installed, so that the next report has its fresh result."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,8 +23,11 @@ class RunScan:
 
     is_repeatable = True
 
-    def __init__(self, system: System, reports: Mapping[str, Path] = _REPORTS) -> None:
-        """`reports`: where each tool writes what it found."""
+    def __init__(
+        self, system: System, reports: Mapping[str, Path] = _REPORTS, lynis_options: Sequence[str] = ()
+    ) -> None:
+        """`reports`: where each tool writes what it found; `lynis_options`: for fewer of its tests."""
+        self._options = lynis_options
         self._system = system
         self._reports = reports
 
@@ -69,7 +72,18 @@ class RunScan:
     def _argv(self, tool: str) -> list[str]:
         if tool == "lynis":
             report = str(self._reports[tool])
-            return ["lynis", "audit", "system", "--cronjob", "--quick", "--report-file", report]
+            # Not --cronjob: with it the pid file of a run that was killed keeps all later ones from starting.
+            return [
+                "lynis",
+                "audit",
+                "system",
+                "--quick",
+                "--quiet",
+                "--no-colors",
+                *self._options,
+                "--report-file",
+                report,
+            ]
         content = sorted(_CONTENT.glob("ssg-*-ds.xml"))
         if not content:
             raise ActionError(f"openscap has nothing to judge by: no ssg-*-ds.xml in {_CONTENT}")

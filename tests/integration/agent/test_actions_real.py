@@ -16,6 +16,7 @@ import pytest
 
 from device_agent.actions.base import ActionError, BadParamsError
 from device_agent.actions.logs import EnableAudit
+from device_agent.actions.mac import EnforceMac
 from device_agent.actions.port import ClosePort
 from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
@@ -326,3 +327,44 @@ def test_a_scan_counts_when_its_report_is_a_new_one(tmp_path: Path, monkeypatch:
     time.sleep(0.01)
     action.apply(params, again.was)
     assert action.verify(params, again.was).is_reached
+
+
+@needs_root
+@pytest.mark.skipif(shutil.which("lynis") is None, reason="needs lynis (Debian: lynis)")
+def test_the_real_lynis_runs_although_an_earlier_run_was_killed(tmp_path: Path) -> None:
+    options = ["--tests", "KRNL-5820", "--plugindir", str(tmp_path), "--log-file", str(tmp_path / "lynis.log")]
+    report = tmp_path / "report.dat"
+    action, params = RunScan(System(is_root_user=True), {"lynis": report}, options), {"tool": "lynis"}
+    leftover = Path("/run/lynis.pid")
+    leftover.write_text("4194303\n")
+    try:
+        plan = action.plan(params)
+        action.apply(params, plan.was)
+        assert action.verify(params, plan.was).is_reached
+        assert "finish=true" in report.read_text()
+    finally:
+        leftover.unlink(missing_ok=True)
+
+
+@pytest.mark.recorded_fake
+@pytest.mark.skipif(shutil.which("aa-enforce") is None, reason="needs aa-enforce (Debian: apparmor-utils)")
+def test_the_real_aa_enforce_takes_the_names_that_the_kernel_gives(tmp_path: Path) -> None:
+    profiles = tmp_path / "profiles"
+    shutil.copytree("/etc/apparmor.d", profiles)
+    body = "#include <tunables/global>\n{} flags=(complain) {{\n  /etc/passwd r,\n{}}}\n"
+    child = "  profile child flags=(complain) {\n    /etc/group r,\n  }\n"
+    (profiles / "usr.bin.demo").write_text(body.format("/usr/bin/demo", ""))
+    (profiles / "named").write_text(body.format("profile named /usr/bin/named", child))
+    # What stands for the kernel's list: it is changed by loading profiles, which needs AppArmor in the kernel.
+    listed = tmp_path / "root/sys/kernel/security/apparmor/profiles"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("/usr/bin/demo (complain)\nnamed (complain)\nnamed//child (complain)\n/usr/bin/man (enforce)\n")
+    action = EnforceMac(System(tmp_path / "root", is_root_user=True), ["--no-reload", "-d", str(profiles)])
+    plan = action.plan({})
+    assert plan.would == "aa-enforce /usr/bin/demo named"
+    action.apply({}, plan.was)
+    assert not any("complain" in (profiles / name).read_text() for name in ("usr.bin.demo", "named"))
+    assert not action.verify({}, plan.was).is_reached
+    listed.write_text(listed.read_text().replace("complain", "enforce"))
+    assert action.verify({}, plan.was).is_reached
+    assert not action.plan({}).is_needed
