@@ -7,6 +7,7 @@ from typing import Final
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, flag, only, package_name
 from device_agent.apt import UNATTENDED, apt_get, upgrades
 from device_agent.collectors.packages import installed, manager_of, scheme_of
+from device_agent.collectors.pending import dnf_security
 from device_agent.execute import ExecuteError, run
 from device_agent.system import System
 
@@ -118,7 +119,7 @@ class UpgradePackage:
             out = run(["dnf", "-q", "updateinfo", "list", "--updates", "--security"], seconds=_UPDATE_SECONDS).out
         except ExecuteError as e:
             raise ActionError(str(e)) from e
-        return sorted({fields[-1] for fields in map(str.split, out.splitlines()) if len(fields) == 3})
+        return sorted({one.name for one in dnf_security(out, {})[0]})
 
     @staticmethod
     def _has_program(scheme: str) -> bool:
