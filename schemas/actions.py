@@ -84,7 +84,7 @@ class Action:
 _SERVICE: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127}$"
 _PACKAGE: Final = r"^[a-z0-9][a-z0-9+._-]{0,127}$"
 _PATH: Final = r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$"
-_PORTS: Final = r"^\d{1,5}/(tcp|udp)( \d{1,5}/(tcp|udp)){0,30}$"
+_PORTS: Final = r"^(\d{1,5}/(tcp|udp)( \d{1,5}/(tcp|udp)){0,30})?$"
 _PORT: Final = Param("a port", "number", required=True, low=1, high=65535)
 _PROTO: Final = Param("a protocol, tcp without it", words=("tcp", "udp"))
 _WITHIN: Final = Param("seconds until it is put back unless the broker is reached", "number", low=5, high=600)

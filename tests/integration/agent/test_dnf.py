@@ -55,13 +55,13 @@ gpgkey=file://{key}
 class LiveRoot(System):
     """A root whose own dnf and rpm answer, as on the running machine."""
 
-    is_live = True  # type: ignore[assignment]  # of a machine that is its own root
+    is_live = True  # as a machine that is its own root
 
 
 def _run(*argv: str | Path, **more: Any) -> str:
     done = subprocess.run([str(one) for one in argv], capture_output=True, text=True, check=False, timeout=120, **more)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 @dataclass(frozen=True)
