@@ -20,7 +20,6 @@ from controller.assembly import (
     Policies,
     UpdateServer,
     api_server,
-    fairness,
     guard_parts,
     guards_of,
     link_options,
@@ -34,11 +33,11 @@ from controller.assembly import (
 )
 from controller.assembly_broker import auditor, inspector, setup_desk
 from controller.assembly_identity import identity_loops, identity_parts, presence_loops
+from controller.assembly_sealing import ingest_parts
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
 from controller.service.enforcer import Enforcer
 from controller.service.housekeeping import Housekeeping
-from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.memory import settle
 from controller.service.outbox import Outbox
@@ -103,9 +102,8 @@ async def _build(
     enforcer = Enforcer(keeper, broker, link, signer(signing_key), accept_claimed=accept_claimed)
     outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
     keeper.forward_effects_to(outbox.put)
-    ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings))
-    tables = EmqxTables(broker.api)
-    desk_of_setup = setup_desk(broker, store, settings)
+    ingest, signing = ingest_parts(settings, store, keeper, broker, link)
+    tables, desk_of_setup = EmqxTables(broker.api), setup_desk(broker, store, settings)
     reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings=desk_of_setup)
     updates, refresher, update_server = update_parts(settings, clock)
     rollout_loops, desk = await rollout_parts(keeper, store, updates, settings)
@@ -132,6 +130,7 @@ async def _build(
         update_refresher=refresher,
         identity=identity,
         setup=desk_of_setup,
+        signing=signing,
         users=await user_parts(settings, keeper, store, broker),
     )
     return services, _loops(services, gate, rollout_loops, update_server), gate
@@ -156,6 +155,7 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
         *((("update downloads", update_server),) if update_server is not None else ()),
         *identity_loops(services),
         *presence_loops(services),
+        *((("report keys", services.signing),) if services.signing is not None else ()),
     )
 
 

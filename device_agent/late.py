@@ -9,6 +9,8 @@ from device_agent.domain.judgement import Judge, Judgement
 
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
+    from device_agent.sealing import Sealer
+    from device_agent.settings import Settings
 
 
 class LateJudge:
@@ -52,3 +54,16 @@ class LateActions(Mapping[str, "Action"]):
             if self._made is None:
                 self._made = self._make()
             return self._made
+
+
+def sealer_of(settings: "Settings") -> "Sealer | None":
+    """What signs this device's reports; none, and nothing loaded for it, where that is not asked for.
+
+    Raises:
+        SettingsError: it is asked for, and the key cannot be used.
+    """
+    if not settings.report.sign_reports or settings.mqtt.key is None:
+        return None
+    from device_agent.sealing import load_sealer
+
+    return load_sealer(settings.mqtt.key)

@@ -3,8 +3,9 @@
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -18,6 +19,9 @@ from device_agent.settings import ReportSettings
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
 from schemas.events import DeviceEvent, Receipt, RejectReason
 from schemas.topics import Up
+
+if TYPE_CHECKING:  # only an agent that signs loads what signing needs
+    from device_agent.sealing import Sealer
 
 # Between two full reports that were asked for: a controller gone wrong must not make the device flood the broker.
 RESEND_SECONDS: Final = 1.0
@@ -37,9 +41,17 @@ class Reporter:
     """What the controller knows of this device, and what it has to be told; any thread."""
 
     def __init__(
-        self, sender: Sender, settings: ReportSettings, journal: Journal, publish: Publish, clock: Clock
+        self,
+        sender: Sender,
+        settings: ReportSettings,
+        journal: Journal,
+        publish: Publish,
+        clock: Clock,
+        sealer: "Sealer | None" = None,
     ) -> None:
-        self._sender = sender
+        """Put it together; with a `sealer` every report is signed."""
+        self._sealer = sealer
+        self._sender = sender if sealer is None else replace(sender, signing_key=sealer.public)
         self._settings = settings
         self._journal = journal
         self._publish = publish
@@ -142,12 +154,15 @@ class Reporter:
 
     def _send_owed(self, now: float) -> bool:
         for report in self._outbox.due(now, self._settings.receipt_timeout):
-            if not self._publish(Up.POSTURE, report.payload.encode()):
+            if not self._post(report.payload.encode()):
                 return False
             self._outbox = self._outbox.sent(report.seq, now)
             self._last_full_at = self._last_sent_at = now
             _log.info("report %d sent (attempt %d)", report.seq, report.attempts + 1)
         return True
+
+    def _post(self, report: bytes) -> bool:
+        return self._publish(Up.POSTURE, report if self._sealer is None else self._sealer.wrap(report))
 
     def _send_heartbeat(self, now: float) -> bool:
         # While a full report is owed it speaks for us; a heartbeat with a higher number would make it look stale.
@@ -157,7 +172,7 @@ class Reporter:
         if now < self._last_sent_at + self._settings.heartbeat_every:
             return True
         beat = heartbeat(self._sender, self._journal.take_seq(), self._clock.now(), self._accepted_digest)
-        if not self._publish(Up.POSTURE, beat):
+        if not self._post(beat):
             return False
         self._last_sent_at = now
         return True
@@ -193,7 +208,7 @@ class Reporter:
             return
         self._full_wanted_at = None
         seq = self._journal.take_seq()
-        payload = full_report(self._sender, seq, self._clock.now(), self._findings)
+        payload = full_report(self._sender, seq, self._clock.now(), self._findings, self._accepted_digest)
         before = self._outbox.without(self._findings.digest)
         # While an earlier report waits for its receipt nobody knows what the controller will hold.
         is_delta = self._may_send_deltas and not whole and self._base is not None and not before.owed

@@ -18,7 +18,7 @@ from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
-from device_agent.late import LateJudge
+from device_agent.late import LateJudge, sealer_of
 from device_agent.link import Goodbye, Link
 from device_agent.memory import give_back, keep_small
 from device_agent.notify import Notifier
@@ -87,12 +87,13 @@ class Agent:
         except OSError as e:  # ssl.SSLError is one
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
-        self._reporter = Reporter(sender, settings.report, self._journal, self._link.publish, clock)
+        publish, sealer = self._link.publish, sealer_of(settings)
+        self._reporter = Reporter(sender, settings.report, self._journal, publish, clock, sealer)
         self._commands = Commands(
             LateJudge(lambda: guard_of(settings)),
             actions,
             self._journal,
-            self._link.publish,
+            publish,
             clock=clock,
             refused=self._reporter.command_refused,
             succeeded=self.rescan,

@@ -21,9 +21,11 @@ from device_agent.collectors.integrity import Integrity
 from device_agent.collectors.registry import EVERY, collectors_for
 from device_agent.collectors.scan import Scanner
 from device_agent.domain.findings import findings_of, fit
+from device_agent.domain.report import MAX_HEAD_BYTES
 from device_agent.settings import Settings
 from device_agent.system import System
 from device_agent.tool_runs import ToolRuns, ToolWords
+from schemas.base import MAX_KEY_TEXT, MAX_POSTURE_BYTES, MAX_SIGNED_BYTES
 
 
 def scan(request: dict[str, Any]) -> dict[str, str]:
@@ -38,7 +40,8 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
     scanner = Scanner(system, collectors, every=EVERY)
     is_fresh = bool(request["is_fresh"])
     _recall(scanner, request["memory"], is_fresh=is_fresh)
-    found = fit(findings_of(scanner.scan(is_fresh=is_fresh)))
+    room = (MAX_SIGNED_BYTES - MAX_KEY_TEXT if settings.report.sign_reports else MAX_POSTURE_BYTES) - MAX_HEAD_BYTES
+    found = fit(findings_of(scanner.scan(is_fresh=is_fresh)), room)
     memory = base64.b64encode(pickle.dumps(scanner.remembered())).decode("ascii")
     return {"sections": found.sections, "digest": found.digest, "memory": memory}
 

@@ -150,6 +150,7 @@ class ReportSettings(_Part):
     scan_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 300.0
     heartbeat_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 60.0
     receipt_timeout: Annotated[_Duration, Field(ge=0.1, le=3600)] = 30.0
+    sign_reports: bool = False  # with the key of [mqtt]
 
 
 class CommandSettings(_Part):
@@ -265,6 +266,12 @@ class Settings(_Part):
     integrity: IntegritySettings = IntegritySettings()
     updates: UpdateSettings = UpdateSettings()
     identity: IdentitySettings = IdentitySettings()
+
+    @model_validator(mode="after")
+    def _can_sign(self) -> Self:
+        if self.report.sign_reports and self.mqtt.key is None:
+            raise ValueError("report.sign_reports needs the device's key: set mqtt.certificate and mqtt.key")
+        return self
 
 
 def load(path: Path) -> Settings:

@@ -9,6 +9,8 @@ WIRE_VERSION: Final = 1
 
 # Bytes of a whole payload. A report has to fit into 64 KiB; everything else a device says is small.
 MAX_POSTURE_BYTES: Final = 64 * 1024
+MAX_SIGNED_BYTES: Final = MAX_POSTURE_BYTES * 3 // 4 - 1024  # of a report that still fits when it is signed and wrapped
+MAX_KEY_TEXT: Final = 2048  # of a public key in base64
 MAX_STATUS_BYTES: Final = 4 * 1024
 MAX_EVENT_BYTES: Final = 16 * 1024
 MAX_RESULT_BYTES: Final = 16 * 1024

@@ -58,6 +58,10 @@ class RejectReason(StrEnum):
     STALE_SEQUENCE = "stale_sequence"
     TOO_MANY = "too_many"
     UNKNOWN_TOPIC = "unknown_topic"
+    UNSIGNED = "unsigned"
+    BAD_SIGNATURE = "bad_signature"
+    REPLAYED = "replayed"
+    TOO_OLD = "too_old"
     OTHER = "other"
 
 

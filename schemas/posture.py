@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, TypeAdapter, model_validator
 
-from schemas.base import Counter, DeviceId, Digest, Text, Timestamp, Wire
+from schemas.base import MAX_KEY_TEXT, Counter, DeviceId, Digest, Text, Timestamp, Wire
 from schemas.events import NONCE_DIGITS
 from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
@@ -76,6 +76,9 @@ class Sections(Wire):
 # The nonce of a receipt that came before the scan began; empty: none came. Absent: the agent knows of none.
 _Answers = Annotated[str, StringConstraints(pattern=rf"^(?:[0-9a-f]{{{NONCE_DIGITS}}})?$")] | None
 
+# The public half of the key that signs (base64), in signed reports; `receipt` there: the last report with a receipt.
+_Key = Annotated[str, StringConstraints(max_length=MAX_KEY_TEXT, pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None
+
 
 class _Report(Wire):
     v: Literal[1]
@@ -92,6 +95,8 @@ class FullReport(_Report):
     boot_id: Annotated[Text, Field(max_length=64)] = ""
     agent: Annotated[Text, Field(max_length=64)] = ""
     answers: _Answers = None
+    receipt: Digest | None = None
+    signing_key: _Key = None
     sections: Sections
 
 
@@ -103,6 +108,8 @@ class DeltaReport(_Report):
     boot_id: Annotated[Text, Field(max_length=64)] = ""
     agent: Annotated[Text, Field(max_length=64)] = ""
     answers: _Answers = None
+    receipt: Digest | None = None
+    signing_key: _Key = None
     sections: Sections
 
     @model_validator(mode="after")

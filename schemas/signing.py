@@ -56,7 +56,8 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
-def _to_be_signed(payload_type: str, payload: bytes) -> bytes:
+def to_be_signed(payload_type: str, payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding: what a signature covers."""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
@@ -65,7 +66,7 @@ def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes:
     """Wrap and sign `payload`; returns the envelope as JSON bytes."""
     signature = Signature(
         keyid=key_id(key.public_key()),
-        sig=base64.b64encode(key.sign(_to_be_signed(payload_type, payload))).decode(),
+        sig=base64.b64encode(key.sign(to_be_signed(payload_type, payload))).decode(),
     )
     envelope = Envelope(payloadType=payload_type, payload=base64.b64encode(payload).decode(), signatures=(signature,))
     return envelope.model_dump_json().encode()
@@ -88,7 +89,7 @@ def verify(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) 
         raise SignatureError("signed for another purpose")
     for signature in envelope.signatures:
         key = keys.get(signature.keyid)
-        if key is not None and _is_valid(key, signature.sig, _to_be_signed(payload_type, payload)):
+        if key is not None and _is_valid(key, signature.sig, to_be_signed(payload_type, payload)):
             return payload
     raise SignatureError("no valid signature by a trusted key")
 

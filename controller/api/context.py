@@ -21,6 +21,7 @@ from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
+from controller.service.report_signing import ReportSigning
 from controller.service.rollout_desk import RolloutDesk
 from controller.service.settings import Settings
 from controller.service.setup_desk import SetupDesk
@@ -81,6 +82,7 @@ class Services:
     update_refresher: UpdateRefresher | None = None
     identity: Identity | None = None
     setup: SetupDesk | None = None
+    signing: ReportSigning | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

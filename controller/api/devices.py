@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, TextFilter, View, at
+from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, Reason, TextFilter, View, at
 from controller.api.guard import CallerDep, scope
 from controller.api.views import (
     AuditLine,
@@ -59,6 +59,8 @@ class DeviceDetail(DeviceSummary):
     first_seen: Moment
     boot_id: str
     agent: str
+    signs: bool
+    gaps: int
     report: ReportView | None
     findings: tuple[FindingView, ...]
     commands: tuple[OpenCommandView, ...]
@@ -146,6 +148,8 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
         first_seen=at(device.first_seen),
         boot_id=device.boot_id,
         agent=device.agent,
+        signs=device.signs,
+        gaps=device.gaps,
         report=report,
         commands=tuple(OpenCommandView.of(one) for one in device.commands),
         **more,
@@ -173,3 +177,19 @@ async def label_device(
     event = OperatorLabelled(services.keeper.new_id(), device_class, tags, caller)
     outcome = await services.keeper.handle(device_id, event)
     return DeviceSummary.of(outcome.device)
+
+
+class Forgone(Body):
+    reason: Reason
+
+
+@router.post("/{device_id}/unsigned", dependencies=[scope("identity"), Depends(writable)], responses=problems(404, 409))
+async def forgo_signature(
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: Forgone
+) -> DeviceSummary:
+    """Forget by which key the device signs, and take its reports without a signature until it signs again."""
+    services.device(device_id)
+    if services.signing is None:
+        raise ApiError(409, "not_signing", "this controller verifies no reports")
+    await services.signing.forgo(services.keeper, device_id, caller, body.reason)
+    return DeviceSummary.of(services.device(device_id))

@@ -82,6 +82,9 @@ class Metrics(Collector):
         kinds.add_metric(["delta"], counts["deltas"])
         kinds.add_metric(["heartbeat"], counts["heartbeats"])
         yield kinds
+        yield CounterMetricFamily("cordon_reports_signed", "Signed posture messages that were taken", counts["signed"])
+        missing = "Numbers of signed posture messages that never came"
+        yield CounterMetricFamily("cordon_reports_missing", missing, counts["missing"])
         refused = CounterMetricFamily("cordon_messages_refused", "Messages refused", labels=["reason"])
         for name, count in sorted(counts.items()):
             if name.startswith(_REFUSED):

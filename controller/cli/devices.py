@@ -89,3 +89,19 @@ def label_device(
     else:
         tags = ", ".join(found["tags"]) or "none"
         say(f"{found['device_id']}: class {found['device_class'] or 'none'}, tags {tags}")
+
+
+@app.command("unsign")
+@connected
+def unsign_device(
+    client: Client,
+    device: Device,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="for the record")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Forget by which key a device signs, and take its reports without a signature until it signs again."""
+    found = client.call("POST", f"/devices/{segment(device)}/unsigned", {"reason": reason})
+    if output is Format.JSON:
+        print_json(found)
+    else:
+        say(f"{device}: reports without a signature are taken again")

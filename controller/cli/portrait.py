@@ -47,6 +47,8 @@ def _heading(device: dict[str, Any]) -> None:
     else:
         text = f"{report['seq']}, {ago(report['received_at'])}, by agent {device['agent'] or '?'}"
         _field("report", f"{text}, judged by policies {report['judged_by']}")
+        if device["signs"]:
+            _field("signed", "yes" + (f"; numbers were missing {device['gaps']} times" if device["gaps"] else ""))
     counts = ", ".join(f"{count} {result}" for result, count in sorted(device["not_satisfied"].items()))
     _field("rules", f"{device['satisfied']} satisfied" + (f", {counts}" if counts else ""))
     labels = [device["device_class"] and f"class {device['device_class']}", *device["tags"]]

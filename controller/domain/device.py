@@ -139,6 +139,8 @@ class Device:
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
     refused_until: float = 0.0
+    signs: bool = False  # it signed a report, so none without a signature counts any more
+    gaps: int = 0  # times that numbers of signed reports were missing
     answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
     pending: Pending | None = None
     marks: tuple[str, ...] = ()

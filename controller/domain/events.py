@@ -17,6 +17,8 @@ class PostureReported:
     `evidence`: what the message itself proves of who sent it; `unasked` leaves it to the broker to vouch for.
     `answers`: the nonce it was made for, empty when the agent had none, `None` when it knows of no nonces.
     `marks`: which marks of the policies its facts make true; `None` with the findings.
+    `receipt`: of a signed one, the digest of the last report of which the device had a receipt. `missing`: numbers of
+    signed messages before it that never came.
     """
 
     event_id: str
@@ -30,6 +32,8 @@ class PostureReported:
     evidence: Evidence = Evidence.UNASKED
     answers: str | None = None
     marks: tuple[str, ...] | None = None
+    receipt: str | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class HeartbeatReceived:
     judged_by: str = ""
     evidence: Evidence = Evidence.UNASKED
     marks: tuple[str, ...] | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,15 @@ class DeviceTold:
     received_at: float = 0.0
     findings: tuple[Finding, ...] = ()
     evidence: Evidence = Evidence.UNASKED
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureForgone:
+    """An operator lets the device report without its signature again, until it signs the next time."""
+
+    event_id: str
+    by: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,4 +299,5 @@ DeviceEvent = (
     | CertificateRevoked
     | CertificateRenewed
     | CloneSuspected
+    | SignatureForgone
 )

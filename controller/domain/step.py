@@ -12,6 +12,7 @@ from controller.domain import (
     contain,
     containment_options,
     holding,
+    report_seals,
     respond,
     revocation,
     told,
@@ -69,11 +70,20 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
         case ev.CommandWithdrawn():
             commands.withdraw(draft, event.command_id, event.by, event.reason)
+        case _:
+            _of_the_device(draft, event)
+
+
+def _of_the_device(draft: Draft, event: ev.DeviceEvent) -> None:
+    match event:
         case ev.OperatorLabelled():
             before = {"device_class": draft.device.device_class, "tags": list(draft.device.tags)}
             draft.update(device_class=event.device_class, tags=event.tags)
             after: dict[str, Any] = {"device_class": event.device_class, "tags": list(event.tags)}
             draft.record("labelled", event.by, **after, before=before)
+        case ev.SignatureForgone():
+            draft.update(signs=False)
+            draft.record("signature no longer wanted", event.by, before={"signs": True}, reason=event.reason)
         case ev.CommandDelivered():
             draft.record("command sent", command_id=event.command_id)
         case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
@@ -131,8 +141,8 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         marks=device.marks if event.marks is None else event.marks,
         last_seen=event.received_at,
         stale=False,
-        answers=device.answers or event.answers is not None,
     )
+    report_seals.follow(draft, device, event)
     is_fresh = _is_fresh(draft, event.answers)
     contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
@@ -193,6 +203,7 @@ def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
 def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     device = draft.device
     _seen(draft, event.received_at)
+    report_seals.note_missing(draft, event.seq, event.missing)
     commands.send_lost(draft)
     if not device.digest or event.digest != device.digest:
         draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
@@ -217,6 +228,8 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
 
 def _is_fresh(draft: Draft, answers: str | None) -> bool:
     """Whether what the device says may count towards a release."""
+    if answers is not None and not draft.device.answers:
+        draft.update(answers=True)
     without = respond.inert(draft.device, draft.policies, draft.guards, draft.now)
     return challenge.may_release(draft.device, draft.now, answers, without=without)
 

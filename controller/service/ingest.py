@@ -6,8 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pydantic import ValidationError
-
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
@@ -17,15 +15,18 @@ from controller.domain.step import is_quiet, repeats
 from controller.domain.told import event_facts, judge_event
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter, StoredReport
+from controller.service.answering import evidence_of, read_whole, receipt_json
 from controller.service.batch import Batch
 from controller.service.decoding import Accepted, Refused, decode
 from controller.service.fairness import Fairness, devices_of
 from controller.service.keeper import Keeper, TooManyDevicesError
 from controller.service.merging import merge
+from controller.service.refusal_record import RefusalRecord
 from controller.service.sameness import Sameness
+from controller.service.sealing import Again, Opened, Seals
 from schemas.commands import CommandResult
 from schemas.enrolment import RenewRequest
-from schemas.events import DeviceEvent, Receipt, RejectReason, Status, Verdict, accepted_json
+from schemas.events import DeviceEvent, RejectReason, Status, Verdict
 from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
 from schemas.topics import PRESENCE_PREFIX, Down, down, parse_up
 
@@ -46,6 +47,7 @@ class _Delivery:
     content: Accepted | Refused
     received_at: float  # Unix seconds
     stored: Mapping[str, bytes]
+    seal: Opened | None = None  # of a signed message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,21 @@ class Ingest:
     unanswered (refusals of which nobody was told), receipts_not_sent.
     """
 
-    def __init__(self, messages: Messages, keeper: Keeper, log: Log, fairness: Fairness | None = None) -> None:
+    def __init__(
+        self,
+        messages: Messages,
+        keeper: Keeper,
+        log: Log,
+        fairness: Fairness | None = None,
+        seals: Seals | None = None,
+    ) -> None:
         self._messages = messages
         self._keeper = keeper
         self._log = log
         self._fairness = fairness or Fairness()
         self._sameness = Sameness()
+        self._seals = seals
+        self._refusals = RefusalRecord()
         self.counts: Counter[str] = Counter()
         # Called with requests for a new certificate: they are answered elsewhere, and asked again if that is lost.
         self.on_renewal: Callable[[str, RenewRequest], None] | None = None
@@ -114,14 +125,20 @@ class Ingest:
             if len(said) < len(messages):
                 self.on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
         read, over = self._fairness.choose(said, clock.monotonic(), self._is_awaited)
+        seals = self._opened(read, clock.now())
         stored = await self._stored_reports(read)
         # No await from here to `submit`: nothing else may change a device in between.
         batch = Batch()
         now = clock.now()
         offset = now - clock.monotonic()
-        for message in read:
-            content = decode(message, self._shorten)
-            self._one(_Delivery(message, content, message.received_at + offset, stored), now, batch)
+        for number, message in enumerate(read):
+            seal = seals.get(number)
+            if isinstance(seal, Again):
+                batch.receipts.append(SendReceipt(seal.device_id, seal.seq, Verdict.ACCEPTED, seal.digest))
+                continue
+            content = seal if isinstance(seal, Refused) else decode(message, self._shorten)
+            opened = seal if isinstance(seal, Opened) else None
+            self._one(_Delivery(message, content, message.received_at + offset, stored, opened), now, batch)
         for message, device_id in devices_of(over):
             self.counts["received"] += 1
             self._refuse(message, Refused(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
@@ -140,6 +157,21 @@ class Ingest:
         for receipt in batch.receipts:
             self._answer(receipt)
         self.counts["confirmed"] += len(decided.messages)
+
+    def _opened(self, messages: list[Incoming], now: float) -> dict[int, Opened | Again | Refused]:
+        """What is signed, or should be, by its place in the list, where the report itself takes the envelope's."""
+        found: dict[int, Opened | Again | Refused] = {}
+        if self._seals is None or not self._seals.concern(messages):
+            return found
+        for number, message in enumerate(messages):
+            opened = self._seals.open(message, now)
+            if not isinstance(opened, Opened):
+                found[number] = opened
+            elif opened.is_sealed:
+                found[number], messages[number] = opened, opened.message
+                self.counts["signed"] += 1
+                self.counts["missing"] += opened.missing
+        return found
 
     def _is_awaited(self, device_id: str) -> bool:
         device = self._keeper.get(device_id)
@@ -214,6 +246,8 @@ class Ingest:
                     None if facts is None else keeper.judge(facts),
                     keeper.policies.version,
                     marks=None if facts is None else keeper.judge.marks(facts),
+                    evidence=evidence_of(is_sealed=delivery.seal is not None),
+                    missing=0 if delivery.seal is None else delivery.seal.missing,
                 )
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
@@ -232,6 +266,8 @@ class Ingest:
     def _takes_quietly(self, device: Device, content: Accepted, delivery: _Delivery, batch: Batch) -> bool:
         """The usual case, by far: nothing is new but that the device was heard, so nothing has to be decided."""
         body = content.body
+        if delivery.seal is not None and (delivery.seal.missing or not device.signs):
+            return False
         if isinstance(body, FullReport):
             self.counts["reports"] += 1
             if not content.same or not repeats(device, body.seq, body.boot_id, body.agent):
@@ -266,7 +302,7 @@ class Ingest:
         merged = None
         if stored is not None and device.digest == delta.base:
             merged = merge(stored, delivery.message.payload, delta)
-        report = None if merged is None else _read_whole(merged)
+        report = None if merged is None else read_whole(merged)
         if merged is None or report is None:
             # As for a heartbeat of another posture: it was heard, and all of it is asked for.
             keeper.apply(device, ev.HeartbeatReceived(keeper.new_id(), delta.seq, "", delivery.received_at), now, batch)
@@ -289,8 +325,11 @@ class Ingest:
             delivery.received_at,
             None if facts is None else keeper.judge(facts),
             keeper.policies.version,
+            evidence=evidence_of(is_sealed=delivery.seal is not None),
             answers=report.answers,
             marks=None if facts is None else keeper.judge.marks(facts),
+            receipt=report.receipt,
+            missing=0 if delivery.seal is None else delivery.seal.missing,
         )
         outcome = keeper.apply(device, event, now, batch, payload)
         if not same and any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts):
@@ -310,6 +349,9 @@ class Ingest:
         if not fairness.may_answer(why.device_id, moment):
             self.counts["unanswered"] += 1
             return
+        line = self._refusals.line(why, now)
+        if line is not None:
+            batch.audit.append((now, line))
         if fairness.may_keep(moment):
             batch.dead.append(
                 DeadLetter(
@@ -328,30 +370,9 @@ class Ingest:
             batch.receipts.append(receipt)
 
     def _answer(self, receipt: SendReceipt) -> None:
-        plain = receipt.verdict is Verdict.ACCEPTED and not receipt.nonce
-        if plain and receipt.seq is not None and receipt.digest is not None:
-            payload = accepted_json(receipt.seq, receipt.digest)
-        else:
-            payload = Receipt(
-                seq=receipt.seq,
-                verdict=receipt.verdict,
-                digest=receipt.digest,
-                reason=receipt.reason,
-                detail=receipt.detail,
-                about=receipt.about,
-                nonce=receipt.nonce or None,
-            ).to_json()
         topic = down(receipt.device_id, Down.RECEIPT)
-        if not self._messages.tell(topic, payload, expiry_seconds=RECEIPT_EXPIRY):
+        if not self._messages.tell(topic, receipt_json(receipt), expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
-
-
-def _read_whole(merged: bytes) -> FullReport | None:
-    """The report, unless the stored part of it is one that this version does not read any more."""
-    try:
-        return FullReport.model_validate_json(merged)
-    except ValidationError:
-        return None
 
 
 def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies: PolicySet) -> ev.DeviceTold:

@@ -13,6 +13,7 @@ from controller.service.rollout_settings import RolloutSettings
 from controller.service.settings_authority import AuthoritySettings
 from controller.service.settings_base import Duration, Part
 from controller.service.settings_guards import GuardSettings
+from controller.service.settings_reports import ReportSettings
 from controller.service.update_settings import UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 
@@ -149,6 +150,7 @@ class Settings(Part):
     identity: IdentitySettings = IdentitySettings()
     limits: LimitSettings = LimitSettings()
     guards: GuardSettings = GuardSettings()
+    reports: ReportSettings = ReportSettings()
     log: LogSettings = LogSettings()
     updates: UpdateSettings = UpdateSettings()
     authority: AuthoritySettings = AuthoritySettings()

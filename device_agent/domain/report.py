@@ -34,11 +34,14 @@ class Sender:
     device_id: str
     boot_id: str
     agent: str
+    signing_key: str = ""  # the public half in base64, of an agent that signs
 
 
-def full_report(sender: Sender, seq: int, now: datetime, found: Found) -> bytes:
-    """A full report."""
+def full_report(sender: Sender, seq: int, now: datetime, found: Found, receipt: str | None = None) -> bytes:
+    """A full report; `receipt`: the digest of the last report with a receipt, told by an agent that signs."""
     more = {"boot_id": sender.boot_id, "agent": sender.agent, "answers": found.answers}
+    if sender.signing_key:
+        more |= {"signing_key": sender.signing_key} | ({"receipt": receipt} if receipt else {})
     head = _head(sender, seq, now, found.digest, "full") | more
     return f'{_text(head)[:-1]},"sections":{found.sections}}}'.encode()
 

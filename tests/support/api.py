@@ -150,6 +150,7 @@ async def api(
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,
+            signing=one.signing,
             users=Users(one.keeper, one.store, users, 5.0, lambda *_: None),
             guarding=guarding,
             waiving=waiving,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.emqx.planned import described
+from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
 from controller.domain.broker_inspection import Inspection
@@ -31,11 +32,14 @@ from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.inspection import DashboardLogin
 from controller.ports.messages import Incoming, LinkState
+from controller.service.device_keyring import DeviceKeyring
 from controller.service.enforcer import Enforcer
 from controller.service.ingest import Ingest
 from controller.service.keeper import Keeper
 from controller.service.outbox import Outbox
 from controller.service.reconciler import Reconciler
+from controller.service.report_signing import ReportSigning
+from controller.service.sealing import SealRules, Seals
 from controller.service.timers import Timers
 from tests.support.playbook import language, policies, rule
 
@@ -305,6 +309,7 @@ class World:
     timers: Timers
     reconciler: Reconciler
     logged: list[tuple[str, dict[str, object]]]
+    signing: ReportSigning
 
     async def drain(self) -> None:
         """Carry out what is ready, one after the other, without waiting for retries."""
@@ -344,14 +349,17 @@ async def world(
         keeper.load(await store.devices())
         books = await store.guard_books()
         keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
+        keyring = DeviceKeyring(SqliteReportKeys(store, None), broker.grade, store, clock, log)
+        signing = ReportSigning(keyring, Seals(keyring, keeper.get, SealRules()))
+        signing.seals.load(keeper.devices.values())
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
         outbox = Outbox(keeper, enforcer, log, lambda: 0.0)
         keeper.forward_effects_to(outbox.put)
         await outbox.resume()
         yield World(
             clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
-            Ingest(link, keeper, log), Timers(keeper, 300.0),
-            Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged,
+            Ingest(link, keeper, log, None, signing.seals), Timers(keeper, 300.0),
+            Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged, signing,
         )  # fmt: skip
     finally:
         await store.close()

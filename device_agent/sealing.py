@@ -1,0 +1,48 @@
+"""Signs reports with the key of the device's certificate: they prove who made them, whatever they came through."""
+
+import base64
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from device_agent.errors import SettingsError
+from schemas.report_signing import PrivateKey, public_bytes, seal
+
+_MAX_FILE = 64 * 1024  # bytes
+
+
+class Sealer:
+    """The device's key, ready to sign."""
+
+    def __init__(self, key: PrivateKey) -> None:
+        """With a key that certificates may have."""
+        self._key = key
+
+    @property
+    def public(self) -> str:
+        """The public half in base64, as it goes with reports."""
+        return base64.b64encode(public_bytes(self._key.public_key())).decode()
+
+    def wrap(self, report: bytes) -> bytes:
+        """The signed envelope."""
+        return seal(report, self._key)
+
+
+def load_sealer(path: Path, passphrase: str | None = None) -> Sealer:
+    """Read the key.
+
+    Raises:
+        SettingsError: it cannot be read, opened, or is of a kind that signs no reports.
+    """
+    try:
+        with path.open("rb") as file:
+            key = load_pem_private_key(file.read(_MAX_FILE), None if passphrase is None else passphrase.encode())
+    except OSError as e:
+        raise SettingsError(f"report.sign_reports: {path}: {e.strerror}") from e
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
+        raise SettingsError(f"report.sign_reports: {path} cannot be opened: {e}") from e
+    if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
+        raise SettingsError(f"report.sign_reports: {path}: use an EC, Ed25519 or RSA key")
+    return Sealer(key)
