@@ -1,0 +1,173 @@
+"""What is contained stays contained, nothing is released by time alone, nothing new is contained on stale facts."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from controller.domain.blast_radius import BlastRadius, Bounds
+from controller.domain.guards import Guards
+from controller.domain.policy import Level, PolicySet, Response
+from controller.ports.broker import restriction
+from controller.ports.errors import BrokerUnreachableError
+from tests.fault.test_store import Trouble, locked, read_only
+from tests.support.playbook import policies, rule
+from tests.support.reports import full, heartbeat, incoming
+from tests.support.world import TestClock, World, world
+
+DAY = 86_400.0
+GUARDS = Guards(fresh_for=300.0)
+SLOW = 24
+
+
+def _policies() -> PolicySet:
+    telnet = "!listening_ports.exists(p, p == 23)"
+    docker = "!listening_ports.exists(p, p == 2375)"
+    slow = "!listening_ports.exists(p, p == 24)"
+    return policies(
+        rule("telnet", Response(contain=Level.RESTRICTED), check=telnet),
+        rule("docker", Response(contain=Level.ISOLATED, isolate_for=600.0), check=docker),
+        rule("slow", Response(contain=Level.RESTRICTED, grace=120.0), check=slow),
+    )
+
+
+async def _report(place: World, device: str, seq: int, *ports: int) -> None:
+    await place.ingest.take([incoming(device, full(device, seq, *ports), at=place.clock.monotonic())])
+
+
+async def _beat(place: World, device: str, seq: int) -> None:
+    digest = place.keeper.devices[device].digest
+    await place.ingest.take([incoming(device, heartbeat(device, seq, digest), at=place.clock.monotonic())])
+
+
+def _waits(place: World, device: str) -> bool:
+    return place.keeper.devices[device].pending is not None
+
+
+async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_nobody(tmp_path: Path) -> None:
+    clock = TestClock()
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
+        await _report(place, "edge-1", 1, SLOW)
+        broker = place.broker
+    clock.at += 7200
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock, broker=broker) as place:
+        for _ in range(3):
+            await place.timers.tick()
+        assert place.level("edge-1") is Level.NONE
+        await _beat(place, "edge-1", 2)
+        assert place.level("edge-1") is Level.RESTRICTED
+
+
+async def test_what_was_contained_is_contained_after_any_time_without_a_controller(tmp_path: Path) -> None:
+    clock = TestClock()
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
+        await _report(place, "edge-1", 1, 23)
+        await _report(place, "edge-2", 1, 2375)
+        await place.drain()
+        broker = place.broker
+    clock.at += 30 * DAY
+    assert broker.rules_held == {one: restriction(one) for one in ("edge-1", "edge-2")}
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock, broker=broker) as place:
+        for _ in range(4):
+            await place.timers.tick()
+            await place.drain()
+            clock.at += DAY
+        assert [place.level(one) for one in ("edge-1", "edge-2")] == [Level.RESTRICTED] * 2
+        assert broker.rules_held == {one: restriction(one) for one in ("edge-1", "edge-2")}
+        assert broker.bans_held == {}
+
+
+async def test_silence_releases_nobody_and_lets_nothing_through(tmp_path: Path) -> None:
+    guards = Guards(BlastRadius(Bounds(1, 100.0, 60.0)), fresh_for=300.0)
+    async with world(tmp_path / "c.db", _policies(), guards=guards) as place:
+        await _report(place, "edge-1", 1, 23)
+        await _report(place, "edge-2", 1, 23)
+        await place.drain()
+        assert _waits(place, "edge-2")
+        for _ in range(10):
+            place.clock.at += 400.0
+            await place.timers.tick()
+            await place.drain()
+        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-2") is Level.NONE
+        assert not _waits(place, "edge-2")
+        await _beat(place, "edge-2", 2)
+        assert place.level("edge-2") is Level.RESTRICTED, "heard again, and the window is over"
+
+
+async def test_a_clock_that_jumps_contains_only_who_was_heard_of(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS) as place:
+        await _report(place, "edge-1", 1, SLOW)
+        place.clock.at += 299.0
+        await _report(place, "edge-2", 1, SLOW)
+        place.clock.at += 121.0
+        await place.timers.tick()
+        assert place.level("edge-2") is Level.RESTRICTED
+        assert place.level("edge-1") is Level.NONE
+
+
+async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS) as place:
+        await _report(place, "edge-1", 1, SLOW)
+        other = PolicySet(_policies().policies, "v2")
+        place.keeper.use(other)
+        place.clock.at += 121.0
+        await place.timers.tick()
+        assert place.level("edge-1") is Level.NONE
+        await _beat(place, "edge-1", 2)
+        assert place.level("edge-1") is Level.RESTRICTED
+
+
+@pytest.mark.parametrize("trouble", [locked, read_only])
+async def test_a_store_that_cannot_write_neither_contains_nor_releases(tmp_path: Path, trouble: Trouble) -> None:
+    path = tmp_path / "c.db"
+    async with world(path, _policies(), guards=GUARDS) as place:
+        await _report(place, "edge-1", 1, 23)
+        await place.drain()
+        calls = list(place.broker.calls)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group, trouble(place, path):
+            passing = group.create_task(_report(place, "edge-1", 2, 22))
+            failing = group.create_task(_report(place, "edge-2", 1, 23))
+            while not place.store.health.trouble:
+                await asyncio.sleep(0.01)
+            await place.drain()
+            assert not passing.done()
+            assert not failing.done()
+            assert place.broker.calls == calls, "nothing is done that is not on disk"
+            assert place.broker.rules_held == {"edge-1": restriction("edge-1")}
+        await place.drain()
+        assert place.broker.rules_held == {"edge-2": restriction("edge-2")}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what_is_true_now_does(
+    tmp_path: Path, restart: bool
+) -> None:
+    clock = TestClock()
+    async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
+        await _report(place, "edge-1", 1, 23)
+        await place.drain()
+        broker = place.broker
+        broker.fails = [BrokerUnreachableError("away")] * 20
+        await _report(place, "edge-1", 2, 22)  # passes: a release that cannot be carried out
+        await _report(place, "edge-2", 1, 23)  # fails, and passes before the API is back
+        await _report(place, "edge-3", 1, 23)  # fails
+        await place.drain()
+        assert broker.rules_held == {"edge-1": restriction("edge-1")}
+        case = place.keeper.devices["edge-3"].case
+        assert case is not None
+        assert (case.proven_level, case.trouble) == (Level.NONE, "away")
+        alerts = [one.entry for one in await place.store.audit(alerts_only=True)]
+        assert {one.device_id for one in alerts} >= {"edge-3"}
+        await _report(place, "edge-2", 2, 22)
+        if not restart:
+            broker.fails = []
+            for device in list(place.outbox._lanes):
+                place.outbox._wake(device)
+            await place.drain()
+    if restart:
+        broker.fails = []
+        async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock, broker=broker) as place:
+            await place.drain()
+    assert broker.rules_held == {"edge-3": restriction("edge-3")}
+    assert "restrict edge-2" not in broker.calls, "what was overtaken is not carried out late"
