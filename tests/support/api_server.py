@@ -19,7 +19,7 @@ _STOP_SECONDS: Final = 10.0
 class ApiServer:
     """One API over a real store, served by uvicorn on a thread with its own loop; `devices` have reported once.
 
-    `certificate` and `key` make it speak TLS.
+    `certificate` and `key` make it speak TLS; `options` are those of `api`.
     """
 
     def __init__(
@@ -29,9 +29,11 @@ class ApiServer:
         *,
         certificate: Path | None = None,
         key: Path | None = None,
+        **options: Any,
     ) -> None:
         self._path = path
         self._devices = devices
+        self._options = options
         self._tls = {} if certificate is None else {"ssl_certfile": str(certificate), "ssl_keyfile": str(key)}
         self._socket = socket.create_server(("127.0.0.1", 0))
         scheme = "https" if self._tls else "http"
@@ -69,7 +71,7 @@ class ApiServer:
             self._ready.set()
 
     async def _serve(self) -> None:
-        async with api(self._path) as one, asyncio.TaskGroup() as group:
+        async with api(self._path, **self._options) as one, asyncio.TaskGroup() as group:
             one.world.inspector.answers, one.world.inspector.logins = self.answers, self.logins
             for device_id, ports in self._devices.items():
                 await one.report(device_id, ports=ports)

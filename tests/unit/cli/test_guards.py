@@ -1,0 +1,195 @@
+"""The guards from the command line, against the API on a real socket."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from controller.cli.client import Client, Endpoint
+from controller.cli.running import run_safely
+from controller.domain.blast_radius import BlastRadius, Bounds
+from controller.domain.guards import Guards, Protection
+from controller.service.guarding import ByHand
+from tests.support.api import TOKEN
+from tests.support.api_server import ApiServer
+
+FLEET: dict[str, tuple[int, ...]] = {f"edge-{number}": (23,) if number < 4 else () for number in range(1, 8)}
+GUARDS = Guards(BlastRadius(Bounds(1, 100.0, 600.0)), protection=Protection(frozenset({"edge-7"})))
+POLICY = """
+policy: p
+version: 1
+title: Tests
+rules:
+  - id: no-ssh
+    title: Port 22 is closed
+    check: '!listening_ports.exists(p, p == 22)'
+    severity: high
+    on_fail: {contain: restricted}
+  - id: no-telnet
+    title: Port 23 is closed
+    check: '!listening_ports.exists(p, p == 23)'
+    severity: high
+    on_fail: {contain: isolated}
+"""
+
+
+class Operator:
+    """Runs `cordon` with a token and reads what it says."""
+
+    def __init__(self, url: str, capsys: pytest.CaptureFixture[str], token: str = TOKEN) -> None:
+        self._where = ["--url", url, "--token", token]
+        self._capsys = capsys
+
+    def __call__(self, *argv: str, status: int = 0) -> str:
+        self._capsys.readouterr()
+        code = run_safely([*argv, *self._where])
+        told = self._capsys.readouterr()
+        assert code == status, told.out + told.err
+        return told.out + told.err
+
+    def json(self, *argv: str, status: int = 0) -> Any:
+        """The JSON of a command."""
+        self._capsys.readouterr()
+        code = run_safely([*argv, *self._where, "-o", "json"])
+        told = self._capsys.readouterr()
+        assert code == status, told.out + told.err
+        return json.loads(told.out)
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    """Seven devices, three of which fail; one is contained, two wait, one is protected."""
+    options: dict[str, Any] = {"guards": GUARDS, "by_hand": ByHand(2, 3600.0, 7200.0)}
+    with ApiServer(tmp_path / "cordon.db", FLEET, **options) as server:
+        yield server
+
+
+@pytest.fixture
+def cordon(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
+    """The first operator."""
+    return Operator(api.url, capsys)
+
+
+def _second(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
+    made = Client(Endpoint(api.url, TOKEN)).call("POST", "/tokens", {"name": "second", "scopes": ["read", "contain"]})
+    return Operator(api.url, capsys, made["token"])
+
+
+def test_what_waits_is_shown_let_through_and_dismissed(cordon: Operator) -> None:
+    text = cordon("guard", "status")
+    assert "contained by policy in the last 10m: 1 of 1" in text
+    assert "REACHED" in text
+    assert "edge-2" in text
+    assert [one["device_id"] for one in cordon.json("guard", "status")["items"]] == ["edge-2", "edge-3"]
+    assert "waits" in cordon("devices", "show", "edge-2")
+    assert "restricted" in cordon("guard", "approve", "edge-2", "--reason", "sure")
+    assert "containment dismissed" in cordon("guard", "dismiss", "--all", "--reason", "no")
+    text = cordon("guard", "status")
+    assert "nothing waits" in text
+    assert "REACHED" not in text
+    cordon("guard", "approve", "--reason", "who", status=2)
+    cordon("guard", "dismiss", "edge-1", "--reason", "not waiting", status=1)
+
+
+def test_many_by_hand_need_another_operator(
+    api: ApiServer, cordon: Operator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = cordon("quarantine", "restrict", "edge-4", "edge-5", "edge-6", "--reason", "worm", "--no-wait", status=1)
+    (request,) = cordon.json("approval", "list")
+    assert f"cordon approval approve {request['request_id']}" in text
+    assert "edge-5" in cordon("approval", "show", request["request_id"])
+    cordon("approval", "approve", request["request_id"], status=1)
+    second = _second(api, capsys)
+    assert "edge-6" in second("approval", "approve", request["request_id"])
+    assert {one["device_id"] for one in cordon.json("quarantine", "list")} >= {"edge-4", "edge-5", "edge-6"}
+    assert "nothing waits for a second person" in cordon("approval", "list")
+    assert "approved by operator:second" in cordon("approval", "list", "--all")
+
+
+def test_a_request_is_rejected(cordon: Operator) -> None:
+    cordon("quarantine", "isolate", "edge-4", "edge-5", "edge-6", "--reason", "worm", status=1)
+    (request,) = cordon.json("approval", "list")
+    assert "rejected" in cordon("approval", "reject", request["request_id"], "--reason", "no")
+    assert cordon.json("approval", "show", request["request_id"])["state"] == "rejected"
+
+
+def test_several_devices_at_once_and_by_tag(cordon: Operator) -> None:
+    cordon("devices", "label", "edge-5", "--tag", "hall-3")
+    text = cordon("quarantine", "restrict", "edge-4", "--tag", "hall-3", "--reason", "odd")
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["edge-4", "contained", "restricted", "proven"], ["edge-5", "contained", "restricted", "proven"]
+    ]  # fmt: skip
+    cordon("quarantine", "restrict", "--reason", "nobody", status=2)
+    cordon("quarantine", "restrict", "edge-4", "--username", "who", "--reason", "both", status=2)
+
+
+def _answers(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
+    """A person at a terminal gives these answers; the questions are what was asked."""
+    asked: list[str] = []
+    left = list(answers)
+
+    def ask(text: str, **_options: Any) -> Any:
+        asked.append(text)
+        return left.pop(0)
+
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(typer, "confirm", lambda text, **options: ask(text, **options) == "y")
+    monkeypatch.setattr(typer, "prompt", ask)
+    return asked
+
+
+def test_a_protected_device_is_asked_about_twice(cordon: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
+    contain = ("quarantine", "restrict", "edge-7", "--reason", "sure", "--no-wait")
+    assert "--even-protected" in cordon(*contain, status=1)
+    asked = _answers(monkeypatch, "n")
+    cordon(*contain, status=1)
+    assert len(asked) == 1
+    _answers(monkeypatch, "y", "yes")
+    cordon(*contain, status=1)
+    asked = _answers(monkeypatch, "y", "contain")
+    assert "now restricted" in cordon(*contain)
+    assert len(asked) == 2
+    cordon("quarantine", "release", "edge-7", "--reason", "again", "--no-wait")
+    assert "now restricted" in cordon(*contain, "--even-protected")
+
+
+def test_waivers(cordon: Operator) -> None:
+    given = ("--owner", "J. Doe", "--reason", "until Friday", "--for", "1h")
+    assert "p/telnet is waived for edge-2" in cordon("waiver", "add", "p/telnet", "--device", "edge-2", *given)
+    (waiver,) = cordon.json("waiver", "list")
+    assert "J. Doe" in cordon("waiver", "list")
+    assert "waived until" in cordon("devices", "show", "edge-2")
+    assert "revoked" in cordon("waiver", "revoke", waiver["waiver_id"])
+    assert "nothing is waived" in cordon("waiver", "list")
+    cordon("waiver", "add", "p/telnet", *given, status=2)
+    cordon("waiver", "add", "p/nobody", "--tag", "x", *given, status=2)
+    assert cordon.json("waiver", "add", "p/*", "--where", "'lab' in device.tags", *given)["expression"]
+
+
+def test_a_preview_tells_changes_sums_and_whether_a_reload_is_refused(cordon: Operator, tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(POLICY)
+    text = cordon("policy", "preview", str(file), status=1)
+    assert "a reload would be refused" in text
+    assert "7 reports judged" in text
+    found = cordon.json("policy", "preview", str(tmp_path), "--alone", status=1)
+    assert {one["device_id"] for one in found["changes"]} == {"edge-1", "edge-2", "edge-3"}
+    harmless = POLICY.replace("p == 22", "p == 1").replace("p == 23", "p == 1")
+    file.write_text(harmless.replace("policy: p", "policy: q"))
+    assert "no device would change containment" in cordon("policy", "preview", str(file))
+    file.write_text(harmless)
+    assert "1 released" in cordon("policy", "preview", str(file))
+    file.write_text("policy: p")
+    assert "p.yaml" in cordon("policy", "preview", str(file), status=2)
+    cordon("policy", "preview", str(tmp_path / "absent.yaml"), status=2)
+    file.unlink()
+    cordon("policy", "preview", str(tmp_path), status=2)
+
+
+def test_policies_are_listed_with_their_mode_and_reloaded_by_force(cordon: Operator) -> None:
+    assert all(rule["mode"] == "enforce" for policy in cordon.json("policy", "list") for rule in policy["rules"])
+    assert "in force" in cordon("policy", "reload", "--force")
