@@ -57,7 +57,11 @@ def foresee(
         held = "dismissed" if pending.why is Wait.DISMISSED else pending.why.value
         return Change(device.device_id, device.level, pending.level, pending.causes, held=held)
     waits = device.pending
-    if waits is not None and waits.why is Wait.BLAST_RADIUS and device.level.rank < after.level.rank <= waits.level.rank:
+    if (
+        waits is not None
+        and waits.why is Wait.BLAST_RADIUS
+        and device.level.rank < after.level.rank <= waits.level.rank
+    ):
         return None  # it waits for that already
     if after.level is not device.level:
         causes = after.case.causes if after.case is not None else ()
