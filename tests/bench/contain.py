@@ -1,13 +1,14 @@
 """How long it takes from publishing a violating report until the broker closes the device's socket.
 
 `make bench-contain`, or `python -m tests.bench.contain [--devices 100] [--samples 100] [--load REPORTS_A_SECOND]
-[--store-in FOLDER]`.
+[--many 1000] [--bans 10000] [--rounds 3] [--store-in FOLDER]`.
 
 A stand-in of three nodes, `cordon serve` with the starter pack and a store with FULL sync, and devices connected over
 TLS with certificates of their own. One device after the other opens a port that isolates; the time is taken at the
 device, from handing the report to the socket until the broker's DISCONNECT has come. First while nothing else happens,
 then while healthy reports flow at half of the rate that was measured before with the same processes, in the end with
-all devices at once. Between the rounds operators let the devices out again.
+all devices at once. Between the rounds operators let the devices out again. Then, without MQTT, many devices at once
+and a comparison of many bans: `tests.bench.contain_many` tells how.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from controller.demo.options import Pace
 from controller.demo.processes import Child
 from controller.ports.broker import AccessRule
 from schemas.topics import ALL_UP, Down, down
+from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS
 from tests.e2e.house import House, open_house
 from tests.support.certs import Certs
@@ -147,10 +149,11 @@ async def measure(folder: Path, devices: int, samples: int, load: float | None) 
             loaded = _tell(f"at {load:.0f} reports a second", await bench.in_turn(samples))
             flow = await _ask(crowd, do="stop")
             print(f"meanwhile {flow['sent']:.0f} reports a second were sent, {flow['receipted']:.0f} receipted")
-            _tell("all at once", await bench.at_once())
+            crowded = _tell("all at once", await bench.at_once())
     return (
         f"contain_idle_p50_ms={idle[0]:.1f} contain_idle_p99_ms={idle[1]:.1f} contain_loaded_p50_ms={loaded[0]:.1f} "
-        f"contain_loaded_p99_ms={loaded[1]:.1f} load_per_s={flow['sent']:.0f}"
+        f"contain_loaded_p99_ms={loaded[1]:.1f} load_per_s={flow['sent']:.0f} "
+        f"contain_at_once_p50_ms={crowded[0]:.1f} contain_at_once_p99_ms={crowded[1]:.1f}"
     )
 
 
@@ -160,10 +163,20 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=100)
     parser.add_argument("--samples", type=int, default=100, help="of each kind")
     parser.add_argument("--load", type=float, default=None, help="reports a second (default: half of what is measured)")
+    parser.add_argument(
+        "--many", type=int, default=1000, help="devices at once against the bare calls; 0: leave it out"
+    )
+    parser.add_argument("--bans", type=int, default=10_000, help="rows that are compared")
+    parser.add_argument("--rounds", type=int, default=3, help="of many devices at once")
     parser.add_argument("--store-in", type=Path, default=Path("/var/tmp"), help="folder of the store: a real disk")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.store_in) as folder:
-        print(asyncio.run(measure(Path(folder), chosen.devices, chosen.samples, chosen.load)))
+        line = asyncio.run(measure(Path(folder), chosen.devices, chosen.samples, chosen.load))
+        if chosen.many:
+            (Path(folder) / "many").mkdir()
+            many = contain_many.measure(Path(folder) / "many", chosen.many, chosen.bans, chosen.rounds)
+            line += f" {asyncio.run(many)}"
+        print(line)
 
 
 if __name__ == "__main__":

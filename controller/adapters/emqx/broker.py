@@ -49,7 +49,7 @@ class EmqxBroker(BrokerControl):
         self._clock = clock
         self._place = Place.at(api, clock)
         self._nodes = self._place.nodes
-        self._grading = Grading(api, clock)
+        self._grading = Grading(api, clock, self._place.shared.urgent_clients)
 
     async def restrict(
         self,

@@ -5,7 +5,7 @@ from typing import Final
 
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.rows import ClientRow, ListenerRow
-from controller.adapters.emqx.sharing import SharedRead
+from controller.adapters.emqx.sharing import ClientReader, SharedRead
 from controller.ports.broker import Grade
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerRefusedError
@@ -57,8 +57,9 @@ def _proves(listener: ListenerRow) -> bool:
 class Grading:
     """Grades, with the settings read at most every half minute."""
 
-    def __init__(self, api: EmqxApi, clock: Clock) -> None:
-        """Know nothing yet."""
+    def __init__(self, api: EmqxApi, clock: Clock, clients: ClientReader) -> None:
+        """Know nothing yet. `clients` reads sessions, of many at once together."""
+        self._clients = clients
         self._api = api
         self._clock = clock
         self._settings: tuple[Settings, float] | None = None
@@ -68,7 +69,7 @@ class Grading:
         """How the client's identity is proved now."""
         settings = await self._current()
         # Whoever asks is about to cut the client off.
-        return grade_of(settings, await self._api.urgently().client(client_id))
+        return grade_of(settings, await self._clients.get(client_id))
 
     async def _current(self) -> Settings:
         now = self._clock.monotonic()

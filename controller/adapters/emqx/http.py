@@ -68,7 +68,7 @@ class Call:
     method: Method
     path: str
     what: str
-    query: Mapping[str, str | int] | None = None
+    query: Mapping[str, str | int | tuple[str, ...]] | None = None  # several values: the name once for each
     body: object = None
     repeat: bool = True
     node: str = ""

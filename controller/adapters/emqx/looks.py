@@ -37,7 +37,7 @@ async def _source(scene: Scene, _api: EmqxApi) -> list[str]:
 
 async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
     """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
-    client = await api.client(scene.subject)
+    client = await scene.shared.clients_at[api.node].get(scene.subject, scene.record)
     if client is None:
         return []
     for link in await scene.shared.authenticators.get():
@@ -71,7 +71,7 @@ async def _out(scene: Scene, api: EmqxApi) -> list[str]:
     missing = []
     if not in_force(await api.ban_of(scene.subject), scene.clock.now()):
         missing.append("no ban in force")
-    client = await api.client(scene.subject)
+    client = await scene.shared.clients_at[api.node].get(scene.subject, scene.record)
     if client is not None and client.connected:
         missing.append("the client is connected")
     elif client is not None and outside(scene.subject, await api.subscriptions(scene.subject)):

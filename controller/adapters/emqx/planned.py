@@ -20,6 +20,8 @@ UNLESS_RESTRICTED: Final = "unless its rules are the restriction's already"
 OUTDATED: Final = "where a ban of an earlier decision of Cordon's is there"
 OURS: Final = "where the ban is Cordon's"
 
+TOGETHER: Final = "in its place where many are looked for in the same moment: 100 in one call"
+
 # A call, and in which case it is made (empty: always).
 Wanted = tuple[Call, str]
 Describe = Callable[[str, Intent], tuple[Wanted, ...]]
@@ -70,7 +72,11 @@ def _shown(wanted: tuple[Wanted, ...], where: str) -> tuple[PlannedCall, ...]:
 
 
 def _path(call: Call) -> str:
-    query = "&".join(f"{name}={value}" for name, value in (call.query or {}).items())
+    query = "&".join(
+        f"{name}={one}"
+        for name, value in (call.query or {}).items()
+        for one in (value if isinstance(value, tuple) else (value,))
+    )
     return f"{API}{call.path}" + (f"?{query}" if query else "")
 
 
@@ -142,7 +148,8 @@ def _act_clear_retained(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
 
 def _look_superuser(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     user = Call("GET", "/authentication/<built-in database>/users/<its user>", "read user")
-    return ((calls.read_client(client_id), ""), (calls.read_authenticators(), _EXISTS), (user, _EXISTS))
+    client = ((calls.read_client(client_id), ""), (calls.read_clients([client_id]), TOGETHER))
+    return (*client, (calls.read_authenticators(), _EXISTS), (user, _EXISTS))
 
 
 def _look_rules(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
@@ -158,6 +165,7 @@ def _look_out(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     return (
         (calls.read_ban("clientid", client_id), ""),
         (calls.read_client(client_id), ""),
+        (calls.read_clients([client_id]), TOGETHER),
         (calls.read_subscriptions(client_id), waits),
     )
 

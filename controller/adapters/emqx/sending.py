@@ -35,6 +35,11 @@ class Sender:
         """Every configured base address."""
         return self._http.addresses
 
+    @property
+    def node(self) -> str:
+        """The address that this view is bound to, empty for any."""
+        return self._node
+
     def noting(self, note: Note) -> Self:
         """The same calls, each exchange told to `note`."""
         return type(self)(self._http, note=note, node=self._node, urgent=self._urgent)

@@ -12,6 +12,7 @@ from controller.adapters.emqx import calls
 from controller.adapters.emqx.answers import EmqxConflictError
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.readback import Record
+from controller.adapters.emqx.rows import ClientRow
 from controller.ports.broker import Rules, Step
 from controller.ports.errors import BrokerError
 
@@ -139,11 +140,106 @@ def _settle(batch: list[_Row], steps: list[Step], trouble: BrokerError | None) -
         row.record.say("rules written in bulk", f"one call for {len(batch)} clients")
 
 
+@dataclass(slots=True)
+class _Asked:
+    client_id: str
+    record: Record | None
+    is_done: bool = False
+    row: ClientRow | None = None
+    trouble: BrokerError | None = None
+
+
+@dataclass(slots=True)
+class Trust:
+    """Whether this broker was seen to answer for several ids in one call: only then does "not listed" mean absent."""
+
+    holds: bool = False
+
+
+class ClientReader:
+    """Reads sessions: one alone by its own call, those that are asked for meanwhile together, 100 in a call."""
+
+    def __init__(self, api: EmqxApi, trust: Trust, *, learns: bool) -> None:
+        """Nobody is asked for; `api` is bound to a node where that node's word is wanted.
+
+        `learns`: asks for several also while it is not known whether this broker can tell, to find out.
+        """
+        self._api = api
+        self._learns = learns
+        self._trust = trust
+        self._lock = asyncio.Lock()
+        self._waiting: list[_Asked] = []
+
+    async def get(self, client_id: str, record: Record | None = None) -> ClientRow | None:
+        """The client's session as a call that began after this one tells, `None` if there is none.
+
+        Raises:
+            BrokerError: it could not be read.
+        """
+        asked = _Asked(client_id, record)
+        if not (self._learns or self._trust.holds):
+            await self._alone(asked)
+            return _answer(asked)
+        self._waiting.append(asked)
+        try:
+            async with self._lock:
+                if not asked.is_done:
+                    await self._ask_with(asked)
+        finally:
+            if asked in self._waiting:
+                self._waiting.remove(asked)
+        return _answer(asked)
+
+    async def _ask_with(self, first: _Asked) -> None:
+        batch = [first, *(one for one in self._waiting if one is not first)][: calls.CLIENTS_AT_ONCE]
+        for one in batch:
+            self._waiting.remove(one)
+            one.is_done = True
+            one.trouble = BrokerError("the call that read many clients was interrupted")
+        if len(batch) == 1:
+            await self._alone(first)
+            return
+        steps: list[Step] = []
+        found: dict[str, ClientRow] = {}
+        trouble: BrokerError | None = None
+        try:
+            ids = tuple(dict.fromkeys(one.client_id for one in batch))
+            found = {row.clientid: row for row in await self._api.noting(steps.append).clients(ids)}
+            self._trust.holds = self._trust.holds or len(found.keys() & set(ids)) > 1
+        except BrokerError as e:
+            trouble = e
+        unsure = [one for one in batch if trouble is None and one.client_id not in found and not self._trust.holds]
+        for one in batch:
+            one.row, one.trouble = found.get(one.client_id), trouble
+            if one.record is not None:
+                for step in steps:
+                    one.record.add(step)
+        await asyncio.gather(*(self._alone(one) for one in unsure))
+
+    async def _alone(self, asked: _Asked) -> None:
+        api = self._api if asked.record is None else self._api.noting(asked.record.add)
+        try:
+            asked.row, asked.trouble = await api.client(asked.client_id), None
+        except BrokerError as e:
+            asked.trouble = e
+
+
+def _answer(asked: _Asked) -> ClientRow | None:
+    if asked.trouble is not None:
+        raise asked.trouble
+    return asked.row
+
+
 class Shared:
-    """What all sequences of one broker share."""
+    """What all sequences of one broker share. `clients_at`: by the node whose word is wanted, empty for any."""
 
     def __init__(self, api: EmqxApi) -> None:
         """Nothing is read or written yet."""
         self.sources = SharedRead(api.sources)
         self.authenticators = SharedRead(api.authenticators)
         self.rules = RuleWriter(api)
+        trust = Trust()
+        # Who asks urgently is about a device that reported a moment ago: it is there, or was.
+        self.urgent_clients = ClientReader(api.urgently(), trust, learns=True)
+        self.clients_at = {base: ClientReader(api.at(base), trust, learns=False) for base in api.addresses}
+        self.clients_at[""] = ClientReader(api, trust, learns=True)

@@ -22,6 +22,10 @@ class SubjectCalls(Sender):
         answer = await self.maybe(calls.read_client(client_id))
         return None if answer is None else read(rows.ClientRow, answer)
 
+    async def clients(self, client_ids: Sequence[str]) -> tuple[rows.ClientRow, ...]:
+        """The sessions of several clients, in one call."""
+        return read(rows.Page[rows.ClientRow], await self.send(calls.read_clients(client_ids))).data
+
     async def sessions_of(self, username: str) -> tuple[rows.ClientRow, ...]:
         """Every session of a user, connected or away, whichever node it is on."""
         calls.user_segment(username)

@@ -9,7 +9,7 @@ import pytest
 
 from controller.adapters.emqx.readback import Record
 from controller.adapters.emqx.restriction import restriction
-from controller.adapters.emqx.sharing import MAX_BATCH, RuleWriter, SharedRead
+from controller.adapters.emqx.sharing import MAX_BATCH, RuleWriter, Shared, SharedRead
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from tests.unit.adapters.emqx.cluster import Cluster, error
 
@@ -130,6 +130,44 @@ async def test_each_is_told_when_the_call_for_many_fails() -> None:
     asked = [writer.write(f"d{n}", (), Record()) for n in range(30)]
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(each, BrokerRefusedError) for each in found) >= 29
+
+
+def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) -> list[int]:
+    """Answer for several ids at once; how many each call asked for."""
+    sizes: list[int] = []
+    real = cluster.answer
+
+    async def listing(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.001)
+        ids = request.url.params.get_list("clientid")
+        if not ids:
+            who = request.url.path.rpartition("/")[2]
+            cluster.session = "connected" if who in there else "none"
+            return real(request)
+        sizes.append(len(ids))
+        shown = [who for who in (ids if knows_several else ids[-1:]) if who in there]
+        rows = [{"clientid": who, "connected": True} for who in shown]
+        return httpx.Response(200, json={"data": rows, "meta": {"count": len(rows)}})
+
+    cluster.answer = listing  # type: ignore[method-assign,assignment]
+    return sizes
+
+
+@pytest.mark.parametrize("knows_several", [True, False])
+async def test_many_sessions_are_read_together_and_absence_is_believed_only_from_who_can_tell(
+    knows_several: bool,
+) -> None:
+    cluster, there = Cluster(), {f"d{n}" for n in range(0, 250, 2)}
+    sizes = _sessions(cluster, there, knows_several=knows_several)
+    shared = Shared(cluster.broker().api)
+    reader, record = shared.clients_at[""], Record()
+    found = await asyncio.gather(*(reader.get(f"d{n}", record) for n in range(250)))
+    assert [row is not None for row in found] == [n % 2 == 0 for n in range(250)]
+    assert max(sizes) <= MAX_BATCH
+    alone = cluster.made("GET /clients/d")
+    # The first goes alone; where one call cannot tell of several, everybody it left out is asked for alone.
+    assert alone == 1 if knows_several else alone > 200
+    assert any(step.what == "read clients" for step in record.steps)
 
 
 async def test_who_is_cancelled_while_waiting_is_not_written() -> None:
