@@ -15,7 +15,6 @@ from controller.api.context import Services, ServicesDep
 from controller.api.guard import public
 from controller.domain.effects import AuditEntry
 from controller.domain.policy import Level
-from controller.domain.rollout_values import RolloutState
 
 _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -72,6 +71,7 @@ class Metrics(Collector):
         yield from self._devices()
         yield from self._work()
         yield from self._store()
+        yield from self._rollouts()
         yield from self._updates()
 
     def _messages(self) -> Iterator[Metric]:
@@ -126,17 +126,13 @@ class Metrics(Collector):
         devices = GaugeMetricFamily(
             "cordon_rollout_devices", "Devices of rollouts that have not ended", labels=["rollout", "ring", "state"]
         )
-        trouble = GaugeMetricFamily(
-            "cordon_rollout_stopping", "Whether a rollout has stopped itself and is not over", labels=["rollout"]
-        )
         for rollout in desk.open():
-            stops = float(rollout.ends_as is RolloutState.STOPPED)
-            trouble.add_metric([rollout.rollout_id], stops)
             for ring in rollout.rings:
                 for state in ("waiting", "under_way", "confirmed", "errors"):
                     devices.add_metric([rollout.rollout_id, ring.name, state], getattr(ring, state))
         yield devices
-        yield trouble
+        stopped = "Rollouts that stopped themselves since the start"
+        yield CounterMetricFamily("cordon_rollouts_stopped", stopped, desk.counts["stopped"])
         orders = CounterMetricFamily("cordon_rollout_orders", "Updates ordered, and ordered back", labels=["what"])
         for what in ("orders", "returns"):
             orders.add_metric([what], desk.counts[what])

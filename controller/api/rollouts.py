@@ -151,6 +151,7 @@ async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> R
             by=caller,
             reason=body.reason or "",
             only=None if body.only is None else parse_select(body.only),
+            is_trial=len(body.rings) == 1 and settings.is_trial(body.rings[0].name, body.rings[0].select),
         )
         return RolloutView.of(await desk_of(services).start(asked))
     except (RolloutError, TargetError) as e:

@@ -27,8 +27,12 @@ def begin(
     reason: str,
     now: float,
     rule: str = "",
+    is_trial: bool = False,
 ) -> tuple[Rollout, tuple[Member, ...]]:
     """A new rollout, its first ring open.
+
+    One with a single ring has to be approved before anything, unless `is_trial`: that ring is one of those meant for
+    trying, not the fleet.
 
     Raises:
         RolloutError: no devices at all, too many, or a ring without any: it would prove nothing.
@@ -46,6 +50,8 @@ def begin(
     rollout = Rollout(
         rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, opened_at=now, next_order_at=now
     )
+    if terms.approval and len(rings) == 1 and not is_trial:
+        rollout = _asks(evolve(rollout, ring=-1), now)
     return rollout, members
 
 
@@ -157,10 +163,14 @@ def _soaked(rollout: Rollout, now: float) -> Decided:
     following = rollout.rings[rollout.ring + 1].name
     is_asked = rollout.ring + 1 == len(rollout.rings) - 1 and rollout.terms.approval and not rollout.approved_by
     if is_asked:
-        why = f"a second operator has to approve before ring {following}: cordon rollout approve {rollout.rollout_id}"
-        waiting = evolve(rollout, state=RolloutState.AWAITING_APPROVAL, asked_at=now, why=why)
-        return waiting, (Note("rollout awaits approval", detail={"ring": following}, alert=True),)
+        return _asks(rollout, now), (Note("rollout awaits approval", detail={"ring": following}, alert=True),)
     return _open_next(rollout, now)
+
+
+def _asks(rollout: Rollout, now: float) -> Rollout:
+    following = rollout.rings[rollout.ring + 1].name
+    why = f"a second operator has to approve before ring {following}: cordon rollout approve {rollout.rollout_id}"
+    return evolve(rollout, state=RolloutState.AWAITING_APPROVAL, asked_at=now, why=why)
 
 
 def _open_next(rollout: Rollout, now: float) -> Decided:

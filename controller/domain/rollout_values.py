@@ -232,7 +232,7 @@ def places(member: Member) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A rollout as a whole. `ring` is the one whose turn it is; `why` explains the state.
+    """A rollout as a whole. `ring` is the one whose turn it is, -1 before the first; `why` explains the state.
 
     `ends_as` is the end that `ending` and `rolling_back` lead to; `rule` the policy rule that started it, or empty.
     """

@@ -20,6 +20,7 @@ class Asked:
     """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks.
 
     `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
+    `is_trial`: its one ring is not the fleet, and needs no second operator.
     """
 
     target: str
@@ -31,6 +32,7 @@ class Asked:
     device_ids: frozenset[str] | None = None
     rule: str = ""
     is_proven: bool = False
+    is_trial: bool = False
 
 
 class RolloutUnknownError(RolloutError):
@@ -88,6 +90,7 @@ class RolloutDesk:
                 reason=asked.reason,
                 now=now,
                 rule=asked.rule,
+                is_trial=asked.is_trial,
             )
             detail: dict[str, object] = {
                 "rings": {ring.name: ring.total for ring in rollout.rings},

@@ -75,3 +75,8 @@ class RolloutSettings(Part):
     def all_rings(self) -> tuple[Ring, ...]:
         """The rings in order, ready to divide devices."""
         return tuple(parse_ring(ring.name, ring.select) for ring in self.in_order)
+
+    def is_trial(self, name: str, select: str | None) -> bool:
+        """Whether a ring is one of those configured for trying before the fleet, and was not changed."""
+        known = {ring.name: ring.select for ring in self.in_order[:-1]}
+        return name in known and select in (None, known[name])

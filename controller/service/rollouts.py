@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
+from controller.domain.commands import END_GRACE
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.domain.events import CommandWithdrawn, OperatorCommanded
 from controller.domain.rollout_member import BEGIN_WITHIN, GRACE
@@ -17,6 +18,7 @@ from controller.domain.rollout_values import (
     Installed,
     Note,
     Rollout,
+    RolloutState,
 )
 from controller.ports.errors import StoreError
 from controller.ports.rollouts import RolloutStore, Targets
@@ -218,7 +220,8 @@ class Rollouts:
             ask_user=(found.device_class or view.device_class) in terms.confirm_classes,
             rollout=rollout.rollout_id,
         )
-        begin_within = min(BEGIN_WITHIN, terms.timeout)
+        # What a device began is given up `END_GRACE` after that; a long timeout has to outlast neither.
+        begin_within = max(min(BEGIN_WITHIN, terms.timeout), terms.timeout - END_GRACE)
         self._command(run, device_id, INSTALL, order_id, tuple(install.params().items()), begin_within, now, batch)
         self.counts["orders"] += 1
         return True
@@ -268,6 +271,7 @@ class Rollouts:
         members = tuple(changes.members.values())
         await keeper.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
         if changes.rollout.state.is_end:
+            self.counts["stopped"] += changes.rollout.state is RolloutState.STOPPED
             self._leave(run)
 
 

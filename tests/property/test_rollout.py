@@ -124,7 +124,7 @@ class Rollouts(RuleBasedStateMachine):
         for number, tally in enumerate(rollout.rings[:ring]):
             assert not tally.waiting
             assert not is_strict(rollout, number) or not tally.errors
-        if rollout.terms.approval and ring == len(rollout.rings) - 1 and ring > 0:
+        if rollout.terms.approval and ring == len(rollout.rings) - 1:
             assert self.was_approved
             assert rollout.approved_by == SECOND
 

@@ -24,7 +24,7 @@ async def test_one_is_started_and_looked_at(api: Api) -> None:
         api, soak="2h", error_threshold=0.1, min_sample=3, timeout="5m", window="02:00-05:00", per_minute=100.0
     )
     assert made["rollout_id"] == "r-0001"
-    assert (made["state"], made["ring"], made["by"]) == ("running", "all", "operator:tests")
+    assert (made["state"], made["ring"], made["by"]) == ("awaiting_approval", "all", "operator:tests")
     assert made["terms"] == {
         "soak": 7200.0, "error_threshold": 0.1, "min_sample": 3, "timeout": 300.0, "window": "02:00-05:00",
         "per_minute": 100.0, "rollback_on_error": False, "approval": True,
@@ -44,7 +44,8 @@ async def test_it_is_held_and_ended(api: Api) -> None:
     assert (await api.json("POST", f"{BASE}/r-0001/pause", 200, {}))["paused"] is True
     assert (await api.json("POST", f"{BASE}/r-0001/resume", 200, {}))["paused"] is False
     await api.json("POST", f"{BASE}/r-0001/resume", 409, {})
-    await api.json("POST", f"{BASE}/r-0001/approve", 409, {})
+    answer = await api.json("POST", f"{BASE}/r-0001/approve", 409, {})
+    assert "second operator" in answer["error"]["message"]
     ended = await api.json("POST", f"{BASE}/r-0001/abort", 200, {"reason": "wrong version"})
     assert (ended["state"], ended["why"]) == ("aborted", "aborted by operator:tests: wrong version")
     await api.json("POST", f"{BASE}/r-0001/abort", 409, {})
@@ -94,4 +95,4 @@ async def test_it_needs_the_scope(api: Api) -> None:
 async def test_metrics_count_its_devices(api: Api) -> None:
     await started(api)
     text = (await api.client.get("/metrics")).text
-    assert 'cordon_rollout_devices{rollout="r-0001",ring="all",state="waiting"} 2.0' in text
+    assert 'cordon_rollout_devices{ring="all",rollout="r-0001",state="waiting"} 2.0' in text

@@ -211,7 +211,7 @@ async def test_pause_orders_nothing(tmp_path: Path) -> None:
 async def test_a_rollout_that_completed_can_be_rolled_back(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
-        await made.start(rings=(("only", "tag:ring:test"),))
+        await made.start(rings=(("only", "tag:ring:test"),), approval=False)
         await made.install("t1")
         assert (await made.now()).state is RolloutState.COMPLETED
         await made.desk.abort("r-0001", SECOND, revert=True)
@@ -303,7 +303,7 @@ async def test_order_and_state_are_kept_together(tmp_path: Path) -> None:
 async def test_a_rate_spreads_orders(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
-        await made.start(rings=(("all", "rest"),), per_minute=60.0, min_sample=10)
+        await made.start(rings=(("all", "rest"),), per_minute=60.0, min_sample=10, approval=False)
         assert 1 <= len(made.orders()) <= 2
         for _ in range(2):
             await made.go(1.0)
@@ -379,3 +379,15 @@ async def test_after_one_that_stopped_no_policy_starts_it_again(tmp_path: Path) 
         await vulnerable(made, "f2")
         await by_rules.look()
         assert len(await made.desk.store.rollouts(limit=10)) == 1
+
+
+async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> None:
+    async with fleet(tmp_path / "db") as made:
+        await people(made)
+        await made.start(rings=(("all", "rest"),))
+        await made.go(10.0)
+        assert made.orders() == {}
+        assert (await made.now()).state is RolloutState.AWAITING_APPROVAL
+        await made.desk.approve("r-0001", SECOND)
+        await made.go()
+        assert len(made.orders()) == 2
