@@ -8,7 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Protocol
 
-from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import configure_logs, logger_for
 from controller.adapters.mqtt.link import PahoMessages
@@ -31,7 +30,7 @@ from controller.assembly import (
     update_parts,
     user_parts,
 )
-from controller.assembly_broker import auditor, inspector, setup_desk
+from controller.assembly_broker import broker_parts
 from controller.assembly_identity import identity_loops, identity_parts, presence_loops
 from controller.assembly_sealing import ingest_parts
 from controller.domain.policy import PolicySet
@@ -42,7 +41,6 @@ from controller.service.keeper import Keeper
 from controller.service.memory import settle
 from controller.service.outbox import Outbox
 from controller.service.policy_gate import PolicyGate
-from controller.service.reconciler import Reconciler
 from controller.service.record_log import log_record
 from controller.service.settings import Settings
 from controller.service.timers import Timers
@@ -98,27 +96,25 @@ async def _build(
     guarding, waiving = await guard_parts(keeper, store, settings)
     gate = PolicyGate(keeper, store, loader.load, logger_for("app"))
     settle()
-    accept_claimed, every = settings.identity.unsafe_accept_claimed, settings.reconcile.every
+    accept_claimed = settings.identity.unsafe_accept_claimed
     enforcer = Enforcer(keeper, broker, link, signer(signing_key), accept_claimed=accept_claimed)
     outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
     keeper.forward_effects_to(outbox.put)
     ingest, signing = ingest_parts(settings, store, keeper, broker, link)
-    tables, desk_of_setup = EmqxTables(broker.api), setup_desk(broker, store, settings)
-    reconciler = Reconciler(keeper, broker, tables, outbox, every, logger_for("reconciler"), settings=desk_of_setup)
+    looked_after = await broker_parts(broker, store, keeper, outbox, enforcer, settings)
     updates, refresher, update_server = update_parts(settings, clock)
     rollout_loops, desk = await rollout_parts(keeper, store, updates, settings)
-    broker_inspector = inspector(broker, settings)
     identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
     services = Services(
         keeper=keeper,
         store=store,
         messages=link,
         outbox=outbox,
-        reconciler=reconciler,
+        reconciler=looked_after.reconciler,
         ingest=ingest,
         broker=broker,
-        inspector=broker_inspector,
-        auditor=auditor(broker_inspector, settings),
+        inspector=looked_after.inspector,
+        auditor=looked_after.auditor,
         settings=settings,
         started_at=clock.now(),
         reload_policies=gate.reload,
@@ -129,7 +125,8 @@ async def _build(
         rollouts=desk,
         update_refresher=refresher,
         identity=identity,
-        setup=desk_of_setup,
+        setup=looked_after.setup,
+        access=looked_after.access,
         signing=signing,
         users=await user_parts(settings, keeper, store, broker),
     )
@@ -148,6 +145,8 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
         ("timers", Timers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
         *rollouts,
+        ("rollouts", rollouts),
+        *((("access", services.access.access),) if services.access is not None else ()),
         *((("users", services.users),) if services.users is not None else ()),
         ("outbox", services.outbox),
         ("housekeeping", Housekeeping(services.store, clock, logger_for("housekeeping"))),

@@ -1,10 +1,17 @@
 """Makes the parts that look after the broker itself: what judges it, what sets it up, what compares it."""
 
+from dataclasses import dataclass
+
+from controller.adapters.access.templates import parse_templates
+from controller.adapters.emqx.access import EmqxAccess
 from controller.adapters.emqx.broker import EmqxBroker
 from controller.adapters.emqx.broker_setup import EmqxSetup
 from controller.adapters.emqx.inspection import EmqxInspector
+from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.logs import logger_for
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
+from controller.adapters.sqlite.access import SqliteAccess
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.sqlite.store import SqliteStore
 from controller.adapters.system import SystemClock
@@ -13,7 +20,13 @@ from controller.domain.broker_facts import TYPES as BROKER_TYPES
 from controller.domain.rules import Language
 from controller.packs import broker_pack_path
 from controller.ports.broker_setup import SetupWanted
+from controller.service.access import AccessKeeper
+from controller.service.access_desk import AccessDesk
 from controller.service.auditor import BROKER, Auditor
+from controller.service.enforcer import Enforcer
+from controller.service.keeper import Keeper
+from controller.service.outbox import Outbox
+from controller.service.reconciler import Reconciler
 from controller.service.settings import Settings
 from controller.service.setup_desk import SetupDesk
 
@@ -50,3 +63,48 @@ def setup_wanted(settings: Settings) -> SetupWanted:
 def setup_desk(broker: EmqxBroker, store: SqliteStore, settings: Settings) -> SetupDesk:
     """What sets the broker up and takes it back."""
     return SetupDesk(EmqxSetup(broker.api), SqliteSetupStore(store), store, SystemClock(), setup_wanted(settings))
+
+
+async def access_desk(
+    broker: EmqxBroker, store: SqliteStore, keeper: Keeper, outbox: Outbox, enforcer: Enforcer
+) -> AccessDesk:
+    """What keeps the fleet's access rules; a release gives back what it says."""
+    access = AccessKeeper(
+        keeper,
+        outbox,
+        EmqxAccess(broker.api),
+        SqliteAccess(store),
+        lambda text: parse_templates(text, "templates"),
+        logger_for("access"),
+    )
+    await access.load()
+    enforcer.give_back(access.rules_after)
+    return AccessDesk(access, keeper)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerParts:
+    """Everything that looks after the broker."""
+
+    reconciler: Reconciler
+    inspector: EmqxInspector
+    auditor: Auditor
+    setup: SetupDesk
+    access: AccessDesk
+
+
+async def broker_parts(
+    broker: EmqxBroker, store: SqliteStore, keeper: Keeper, outbox: Outbox, enforcer: Enforcer, settings: Settings
+) -> BrokerParts:
+    """Make all of them; a release gives back what access rules say from now on.
+
+    Raises:
+        ControllerError: what the store holds, or a file of the configuration, cannot be used.
+    """
+    setup = setup_desk(broker, store, settings)
+    access = await access_desk(broker, store, keeper, outbox, enforcer)
+    tables, log = EmqxTables(broker.api), logger_for("reconciler")
+    every = settings.reconcile.every
+    reconciler = Reconciler(keeper, broker, tables, outbox, every, log, settings=setup, managed=access.access)
+    looks = inspector(broker, settings)
+    return BrokerParts(reconciler, looks, auditor(looks, settings), setup, access)

@@ -14,6 +14,7 @@ from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
+from controller.service.access_desk import AccessDesk
 from controller.service.auditor import Auditor
 from controller.service.guarding import Guarding
 from controller.service.identity import Identity
@@ -83,6 +84,7 @@ class Services:
     identity: Identity | None = None
     setup: SetupDesk | None = None
     signing: ReportSigning | None = None
+    access: AccessDesk | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

@@ -5,6 +5,7 @@ from typing import Final
 from fastapi import APIRouter, FastAPI
 
 from controller.api import (
+    access,
     approvals,
     audit,
     broker,
@@ -51,6 +52,7 @@ _RESOURCES: Final = (
     waivers,
     audit,
     dead_letters,
+    access,
     broker,
     broker_audit,
     broker_setup,

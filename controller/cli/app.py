@@ -5,6 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from controller.cli import (
+    access,
     approvals,
     broker,
     ca,
@@ -72,6 +73,7 @@ for name, noun in (
     ("waiver", waivers.app),
     ("audit", records_chain.app),
     ("dead-letters", records.letters),
+    ("access", access.app),
     ("broker", broker.app),
     ("update", updates.app),
     ("token", tokens.app),

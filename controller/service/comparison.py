@@ -38,6 +38,14 @@ class ManagedRules(Protocol):
         """The rules that were written for each device, as the store keeps them."""
         ...
 
+    def is_busy(self, device_id: str) -> bool:
+        """Whether they are being changed."""
+        ...
+
+    def rewrite(self, device_id: str) -> None:
+        """Write the device's rules again: they went missing."""
+        ...
+
 
 class NoManagedRules:
     """No device has rules from a template."""
@@ -45,6 +53,13 @@ class NoManagedRules:
     def managed(self) -> Mapping[str, Rules]:
         """None."""
         return {}
+
+    def is_busy(self, _device_id: str) -> bool:
+        """Never."""
+        return False
+
+    def rewrite(self, _device_id: str) -> None:
+        """There is nothing to write."""
 
 
 @dataclass(frozen=True, slots=True)

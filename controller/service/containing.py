@@ -1,5 +1,7 @@
 """What an effect asks of the broker and what the store has to remember for it: rules and subscriptions written over."""
 
+from collections.abc import Awaitable, Callable
+
 from controller.domain.device import Device
 from controller.domain.effects import (
     Containing,
@@ -13,6 +15,13 @@ from controller.domain.policy import Level
 from controller.ports.broker import BrokerControl, KeepRules, KeepSubscriptions, KeptSubscription, Proof, Rules
 from controller.service.keeper import Keeper
 
+# The device and the rules that were kept for it in; the rules it gets back out.
+RulesAfter = Callable[[str, Rules], Awaitable[Rules]]
+
+
+async def _as_kept(_device_id: str, kept: Rules) -> Rules:
+    return kept
+
 
 class Containment:
     """Carries one device's containing effects out at the broker; what is kept is in the store before it is cut."""
@@ -20,6 +29,8 @@ class Containment:
     def __init__(self, keeper: Keeper, broker: BrokerControl) -> None:
         self._keeper = keeper
         self._broker = broker
+        # What a release gives back, from what was kept: a template may have changed, and a grant lapsed, meanwhile.
+        self.rules_after: RulesAfter = _as_kept
 
     async def carry_out(self, effect: Containing) -> Proof:
         """Ask the broker, and forget what was kept once it is given back.
@@ -51,7 +62,8 @@ class Containment:
     async def _release(self, effect: ReleaseClient) -> Proof:
         store, device_id, case_id = self._keeper.store, effect.device_id, effect.case_id
         kept = await store.kept_rules(device_id, case_id)
-        proof = await self._broker.release(device_id, kept or (), await store.kept_subscriptions(device_id, case_id))
+        back = await self.rules_after(device_id, kept or ())
+        proof = await self._broker.release(device_id, back, await store.kept_subscriptions(device_id, case_id))
         if proof.holds:
             await store.forget_rules(device_id, case_id)
         return proof

@@ -21,7 +21,7 @@ from controller.domain.policy import Level
 from controller.ports.broker import BrokerControl, Grade, Proof
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
 from controller.ports.messages import Messages
-from controller.service.containing import Containment, level_of
+from controller.service.containing import Containment, RulesAfter, level_of
 from controller.service.keeper import Keeper
 from schemas.commands import Command
 from schemas.topics import Down, down
@@ -66,6 +66,10 @@ class Enforcer:
         self._messages = messages
         self._sign = sign
         self._accept_claimed = accept_claimed
+
+    def give_back(self, rules_after: RulesAfter) -> None:
+        """Ask this, with the device and the rules that were kept, what a release gives back."""
+        self._containment.rules_after = rules_after
 
     async def carry_out(self, effect: Effect) -> Done | Again:
         """Do what `effect` says, unless a later decision has overtaken it."""

@@ -91,8 +91,6 @@ class Reconciler:
         self._was_set_up = False
         self._turn = 0
         self._passing = asyncio.Lock()  # two at a time would ask for the same repairs twice
-        # Writes the rules of a device's template again; set by who keeps the templates.
-        self.rewrite: Callable[[str], None] | None = None
         self.book = DriftBook()
         self.lacks = ""  # what the broker never had for Cordon to work
         self.last_pass: float | None = None  # Unix seconds
@@ -151,7 +149,7 @@ class Reconciler:
         for base in order:
             try:
                 read[base] = await comparison.compare(
-                    base, self._tables, self._keeper, self._managed.managed(), self._outbox.is_busy
+                    base, self._tables, self._keeper, self._managed.managed(), self._is_busy
                 )
             except BrokerError as e:
                 silence = e
@@ -169,7 +167,7 @@ class Reconciler:
         confirmed: list[Suspect] = []
         for one in suspects:
             what = await comparison.still_differs(
-                one, self._tables, self._keeper, self._managed.managed(), self._outbox.is_busy
+                one, self._tables, self._keeper, self._managed.managed(), self._is_busy
             )
             if what:
                 confirmed.append(Suspect(one.device, what, one.node))
@@ -227,6 +225,9 @@ class Reconciler:
 
     # Rows
 
+    def _is_busy(self, device_id: str) -> bool:
+        return self._outbox.is_busy(device_id) or self._managed.is_busy(device_id)
+
     def _difference(self, suspect: Suspect) -> Difference:
         device_id, what, node = suspect.device.device_id, suspect.what, suspect.node
         if what == comparison.ACCESS_ALTERED:
@@ -244,7 +245,7 @@ class Reconciler:
         """Ask the outbox for the same effect again: it reads back, repeats and records like the first time."""
         keeper, device_id, case, what = self._keeper, device.device_id, device.case, suspect.what
         present = keeper.get(device_id)
-        if present is None or present.case != case or self._outbox.is_busy(device_id):
+        if present is None or present.case != case or self._is_busy(device_id):
             return  # decisions go on while we compare
         if what == comparison.ACCESS_ALTERED:
             return
@@ -253,8 +254,7 @@ class Reconciler:
         self.repaired += 1
         effect_id = f"drift-{keeper.new_id()}"
         if what == comparison.ACCESS_MISSING:
-            if self.rewrite is not None:
-                self.rewrite(device_id)
+            self._managed.rewrite(device_id)
             return
         await self._mend_at_node(suspect)
         if case is None:

@@ -1,0 +1,98 @@
+"""Reads a file of access templates into values, or says everything that is wrong with it, each with its place."""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from controller.adapters.policies.document import read_document
+from controller.adapters.policies.models import Id, Line
+from controller.domain.access import ANY_CLASS, Template, Templates, TopicRule
+from controller.ports.policies import PolicyError, Problem
+
+MAX_BYTES: Final = 1024 * 1024
+MAX_TEMPLATES: Final = 100
+MAX_RULES_WRITTEN: Final = 200  # of one template; more than EMQX takes, so that the remark about it can be told
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RuleModel(_Strict):
+    """`allow: publish` or `deny: all`, with a topic."""
+
+    allow: Literal["publish", "subscribe", "all"] | None = None
+    deny: Literal["publish", "subscribe", "all"] | None = None
+    topic: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    qos: list[Literal[0, 1, 2]] | None = None
+    retain: bool | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "RuleModel":
+        if (self.allow is None) == (self.deny is None):
+            raise ValueError("a rule has one of `allow` and `deny`: publish, subscribe or all")
+        return self
+
+    def rule(self) -> TopicRule:
+        """The value."""
+        retain: Literal["all", "true", "false"] = "all"
+        if self.retain is not None:
+            retain = "true" if self.retain else "false"
+        qos = (0, 1, 2) if self.qos is None else tuple(sorted(set(self.qos)))
+        if self.allow is not None:
+            return TopicRule("allow", self.allow, self.topic, qos, retain)
+        assert self.deny is not None
+        return TopicRule("deny", self.deny, self.topic, qos, retain)
+
+
+class TemplateModel(_Strict):
+    """The rules of one class; `*` for every device whose class has no template."""
+
+    device_class: Annotated[str, Field(alias="class", pattern=r"^(\*|[^\x00-\x1f\x7f]{0,64})$")]
+    title: Line
+    rules: Annotated[list[RuleModel], Field(max_length=MAX_RULES_WRITTEN)] = []
+    otherwise: Literal["allow", "deny"] = "deny"
+
+
+class FileModel(_Strict):
+    """One file."""
+
+    access: Id
+    version: Annotated[int, Field(ge=1, le=1_000_000_000)]
+    templates: Annotated[list[TemplateModel], Field(min_length=1, max_length=MAX_TEMPLATES)]
+
+
+def parse_templates(text: str, source: str) -> Templates:
+    """The templates of a file; `source` is what problems call it.
+
+    Raises:
+        PolicyError: anything that makes it no file of templates; it tells all problems.
+    """
+    if len(text.encode()) > MAX_BYTES:
+        raise PolicyError([Problem(source, 0, 0, f"larger than {MAX_BYTES} bytes")])
+    document = read_document(text.replace("\r\n", "\n").replace("\r", "\n"), source)
+    model: FileModel | None = None
+    if document.data is not None or not document.problems:
+        try:
+            model = FileModel.model_validate(document.data)
+        except ValidationError as e:
+            for error in e.errors(include_url=False):
+                place = error["loc"]
+                while place and place not in document.values:
+                    place = place[:-1]
+                name = ".".join(str(part) for part in error["loc"])
+                document.complain_of(place, f"{name}: {error['msg'].removeprefix('Value error, ')}".lstrip(": "))
+    if model is not None:
+        seen: set[str] = set()
+        for number, one in enumerate(model.templates):
+            if one.device_class in seen:
+                shown = "every other class" if one.device_class == ANY_CLASS else f"class {one.device_class!r}"
+                document.complain_of(("templates", number, "class"), f"{shown} has a template already")
+            seen.add(one.device_class)
+    if document.problems or model is None:
+        raise PolicyError(document.problems)
+    made = tuple(
+        Template(one.device_class, one.title, tuple(rule.rule() for rule in one.rules), one.otherwise)
+        for one in model.templates
+    )
+    return Templates(model.access, model.version, made)

@@ -1,0 +1,153 @@
+"""Templates, rules written for devices, and grants, in the store's file."""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Final
+
+from controller.adapters.sqlite.store import SqliteStore
+from controller.domain.access import Compiled, Grant, TopicRule, digest_of
+from controller.ports.access import AccessStore, EndedGrant, KeptTemplates, Written
+from controller.ports.errors import StoreError
+
+_AT_ONCE: Final = 1000  # rows of one statement list
+
+
+class SqliteAccess(AccessStore):
+    """See the port; beside the store, through its one writer."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Use the store's file."""
+        self._store = store
+
+    async def templates(self) -> KeptTemplates | None:
+        """See the port."""
+
+        def query(db: sqlite3.Connection) -> KeptTemplates | None:
+            row = db.execute("SELECT body, at, actor FROM access_templates").fetchone()
+            return None if row is None else KeptTemplates(*row)
+
+        return await self._store.read(query)
+
+    async def put_templates(self, kept: KeptTemplates) -> None:
+        """See the port."""
+        await self._store.write(
+            lambda db: db.execute(
+                "INSERT INTO access_templates (one, at, actor, body) VALUES (1, ?, ?, ?)"
+                " ON CONFLICT (one) DO UPDATE SET at = excluded.at, actor = excluded.actor, body = excluded.body",
+                (kept.at, kept.actor, kept.text),
+            )
+        )
+
+    async def written(self) -> Mapping[str, Written]:
+        """See the port."""
+        return await self._store.read(_written)
+
+    async def begin(self, rows: Mapping[str, Written]) -> None:
+        """See the port."""
+        sets: dict[str, str] = {}
+        values: list[tuple[str, str, str]] = []
+        for device_id, one in rows.items():
+            digest, previous = digest_of(one.rules), digest_of(one.previous)
+            sets[digest] = _dump(one.rules)
+            if one.previous is not None:
+                sets[previous] = _dump(one.previous)
+            values.append((device_id, digest, previous))
+
+        def change(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT INTO access_sets VALUES (?, ?) ON CONFLICT DO NOTHING", list(sets.items()))
+            db.executemany(
+                "INSERT INTO access_rules (device_id, digest, previous, written) VALUES (?, ?, ?, 0)"
+                " ON CONFLICT (device_id) DO UPDATE SET digest = excluded.digest, previous = excluded.previous,"
+                " written = 0",
+                values,
+            )
+
+        await self._store.write(change)
+
+    async def done(self, device_ids: Sequence[str]) -> None:
+        """See the port."""
+        await self._each("UPDATE access_rules SET written = 1, previous = '' WHERE device_id = ?", device_ids)
+
+    async def forget(self, device_ids: Sequence[str]) -> None:
+        """See the port."""
+        await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
+
+    async def open_grants(self) -> Sequence[Grant]:
+        """See the port."""
+
+        def query(db: sqlite3.Connection) -> list[Grant]:
+            rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
+            return [_grant(body) for (body,) in rows]
+
+        return await self._store.read(query)
+
+    async def put_grant(self, grant: Grant) -> None:
+        """See the port."""
+        values = (grant.grant_id, grant.device_id, grant.expires_at, json.dumps(asdict(grant)))
+        await self._store.write(
+            lambda db: db.execute(
+                "INSERT INTO access_grants (grant_id, device_id, expires_at, body) VALUES (?, ?, ?, ?)", values
+            )
+        )
+
+    async def end_grants(self, grant_ids: Sequence[str], at: float) -> None:
+        """See the port."""
+        values = [(at, one) for one in grant_ids]
+        statement = "UPDATE access_grants SET ended_at = ? WHERE grant_id = ? AND ended_at IS NULL"
+        await self._store.write(lambda db: db.executemany(statement, values))
+
+    async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[EndedGrant]:
+        """See the port."""
+
+        def query(db: sqlite3.Connection) -> list[EndedGrant]:
+            rows = db.execute(
+                "SELECT body, ended_at FROM access_grants WHERE ?1 IS NULL OR device_id = ?1"
+                " ORDER BY rowid DESC LIMIT ?2",
+                (device_id, limit),
+            )
+            return [EndedGrant(_grant(body), ended_at) for body, ended_at in rows]
+
+        return await self._store.read(query)
+
+    async def _each(self, statement: str, device_ids: Sequence[str]) -> None:
+        for first in range(0, len(device_ids), _AT_ONCE):
+            values = [(one,) for one in device_ids[first : first + _AT_ONCE]]
+            await self._store.write(partial(_many, statement=statement, values=values))
+
+
+def _many(db: sqlite3.Connection, *, statement: str, values: list[tuple[str]]) -> None:
+    db.executemany(statement, values)
+
+
+def _written(db: sqlite3.Connection) -> Mapping[str, Written]:
+    sets = {digest: _load(rules) for digest, rules in db.execute("SELECT digest, rules FROM access_sets")}
+    found: dict[str, Written] = {}
+    for device_id, digest, previous, done in db.execute(
+        "SELECT device_id, digest, previous, written FROM access_rules"
+    ):
+        if digest not in sets:
+            raise StoreError(f"the rules written for {device_id} are not in the store any more")
+        found[device_id] = Written(sets[digest], sets.get(previous), bool(done))
+    return found
+
+
+def _dump(rules: Compiled) -> str:
+    return json.dumps([asdict(rule) for rule in rules])
+
+
+def _load(text: str) -> Compiled:
+    try:
+        return tuple(TopicRule(**{**row, "qos": tuple(row["qos"])}) for row in json.loads(text))
+    except (ValueError, TypeError, KeyError) as e:
+        raise StoreError("a set of access rules in the store cannot be read") from e
+
+
+def _grant(body: str) -> Grant:
+    try:
+        raw: dict[str, Any] = json.loads(body)
+        return Grant(**raw)
+    except (ValueError, TypeError) as e:
+        raise StoreError("a grant in the store cannot be read") from e

@@ -1,0 +1,185 @@
+"""Access rules for the fleet: templates planned, applied and compared; grants for a time."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import Field, StringConstraints
+
+from controller.api.context import ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, Moment, Reason, View, at, moment
+from controller.api.guard import CallerDep, scope
+from controller.domain.access import Grant
+from controller.domain.access_lint import Gravity
+from controller.domain.durations import parse_duration
+from controller.ports.access import EndedGrant
+from controller.ports.policies import PolicyError
+from controller.service.access_desk import AccessDesk, AccessPlan, AccessRefusedError
+from schemas.base import DEVICE_ID_PATTERN
+
+_SOURCE = "templates"
+
+router = APIRouter(prefix="/access", tags=["access"], responses=problems(401, 403, 409, 422, 429, 502, 503))
+
+
+class TemplatesGiven(Body):
+    """A file of templates as text."""
+
+    templates: Annotated[str, StringConstraints(max_length=512 * 1024)]
+
+
+class TemplatesApplied(TemplatesGiven):
+    """`overwrite`: also where somebody else wrote the device's rules."""
+
+    overwrite: bool = False
+
+
+class RemarkView(View):
+    gravity: Gravity
+    device_class: str
+    rule: int
+    text: str
+
+
+class DeviceChangeView(View):
+    device_id: str
+    device_class: str
+    state: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+class AccessPlanView(View):
+    """`counts` of devices by state; `items` the first of those that are not as they should be."""
+
+    ok: bool
+    devices: int
+    counts: dict[str, int]
+    remarks: tuple[RemarkView, ...]
+    items: tuple[DeviceChangeView, ...]
+
+    @classmethod
+    def of(cls, plan: AccessPlan) -> "AccessPlanView":
+        """From the desk."""
+
+        def fields(one: object, view: type[View]) -> dict[str, Any]:
+            return {name: getattr(one, name) for name in view.model_fields}
+
+        return cls(
+            ok=not plan.errors,
+            devices=plan.devices,
+            counts=plan.counts,
+            remarks=tuple(RemarkView(**fields(one, RemarkView)) for one in plan.remarks),
+            items=tuple(DeviceChangeView(**fields(one, DeviceChangeView)) for one in plan.shown),
+        )
+
+
+class GrantWanted(Body):
+    """What the device may do besides its template, and for how long."""
+
+    device_id: Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
+    action: Literal["publish", "subscribe", "all"]
+    topic: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    duration: Annotated[Duration, Field(alias="for", description="90s, 10m, 2h, 1d")]
+    reason: Reason
+
+
+class GrantView(View):
+    """`lasts`: whether it has not ended; it is in force only while the device is not contained."""
+
+    grant_id: str
+    device_id: str
+    action: str
+    topic: str
+    reason: str
+    by: str
+    granted_at: Moment
+    expires_at: Moment
+    ended_at: Moment | None
+    lasts: bool
+    in_force: bool
+
+    @classmethod
+    def of(cls, services: ServicesDep, one: EndedGrant) -> "GrantView":
+        """With what holds now."""
+        grant = one.grant
+        device = services.keeper.get(grant.device_id)
+        lasts = one.ended_at is None and grant.expires_at > services.keeper.clock.now()
+        return cls(
+            **{name: getattr(grant, name) for name in ("grant_id", "device_id", "action", "topic", "reason", "by")},
+            granted_at=at(grant.granted_at),
+            expires_at=at(grant.expires_at),
+            ended_at=moment(one.ended_at),
+            lasts=lasts,
+            in_force=lasts and device is not None and device.case is None,
+        )
+
+
+class GrantList(View):
+    items: tuple[GrantView, ...]
+
+
+def _desk(services: ServicesDep) -> AccessDesk:
+    if services.access is None:
+        raise ApiError(409, "no_access_rules", "this controller gives out no access rules")
+    return services.access
+
+
+def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
+    code = "template_mistake" if isinstance(error, PolicyError) else "access_refused"
+    return ApiError(422 if isinstance(error, PolicyError) else 409, code, str(error))
+
+
+@router.post("/plan", dependencies=[scope("read")])
+async def plan(services: ServicesDep, given: TemplatesGiven) -> AccessPlanView:
+    """What these templates would change now; nothing is written."""
+    try:
+        return AccessPlanView.of(await _desk(services).plan(given.templates))
+    except PolicyError as e:
+        raise _refused(e) from e
+
+
+@router.post("/apply", dependencies=[scope("policy"), Depends(writable)])
+async def apply(services: ServicesDep, caller: CallerDep, given: TemplatesApplied) -> AccessPlanView:
+    """Put the templates in force; what differs is written, contained devices wait for their release."""
+    try:
+        return AccessPlanView.of(await _desk(services).apply(given.templates, caller, overwrite=given.overwrite))
+    except (PolicyError, AccessRefusedError) as e:
+        raise _refused(e) from e
+
+
+@router.get("/diff", dependencies=[scope("read")])
+async def diff(services: ServicesDep) -> AccessPlanView:
+    """The rules at the broker against the templates and grants in force."""
+    return AccessPlanView.of(await _desk(services).diff())
+
+
+@router.get("/grants", dependencies=[scope("read")])
+async def list_grants(services: ServicesDep, device_id: DeviceIdFilter = None, limit: Limit = 200) -> GrantList:
+    """Grants, newest first, ended ones too."""
+    found = await _desk(services).grants(device_id, limit)
+    return GrantList(items=tuple(GrantView.of(services, one) for one in found))
+
+
+@router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
+async def grant(services: ServicesDep, caller: CallerDep, wanted: GrantWanted) -> GrantView:
+    """Let a device do something for a time; it lapses by itself."""
+    services.device(wanted.device_id)
+    seconds = parse_duration(wanted.duration)
+    try:
+        made: Grant = await _desk(services).grant(
+            wanted.device_id, wanted.action, wanted.topic, seconds=seconds, reason=wanted.reason, actor=caller
+        )
+    except AccessRefusedError as e:
+        raise _refused(e) from e
+    return GrantView.of(services, EndedGrant(made, None))
+
+
+@router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
+async def revoke(services: ServicesDep, caller: CallerDep, grant_id: str) -> GrantView:
+    """End a grant now."""
+    try:
+        ended = await _desk(services).revoke(grant_id, caller)
+    except AccessRefusedError as e:
+        raise _refused(e) from e
+    return GrantView.of(services, EndedGrant(ended, services.keeper.clock.now()))

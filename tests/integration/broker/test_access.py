@@ -1,0 +1,330 @@
+"""Access rules at a stand-in with real clients: what a template allows, grants that lapse, containment first."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.access.templates import parse_templates
+from controller.adapters.emqx.access import EmqxAccess
+from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.sqlite.access import SqliteAccess
+from controller.adapters.system import SystemClock
+from controller.domain.device import Device as DeviceState
+from controller.domain.events import OperatorContained, OperatorReleased
+from controller.domain.policy import Level
+from controller.main import main
+from controller.ports.broker import AccessRule, Rules, restriction
+from controller.ports.policies import PolicyError
+from controller.service.access import AccessKeeper, as_broker_rules
+from controller.service.access_desk import AccessDesk, AccessRefusedError
+from controller.service.comparison import ACCESS_ALTERED, ACCESS_MISSING
+from controller.service.drift import DriftState
+from controller.service.enforcer import Enforcer
+from controller.service.outbox import Outbox
+from controller.service.reconciler import Reconciler
+from schemas.topics import Down, Up, down, up
+from tests.integration.emqx.device import Device
+from tests.support.reports import full, incoming
+from tests.support.standin import StandInProcess
+from tests.support.world import World, world
+from tests.unit.house.tree import ROOT
+
+DENIED = 135
+TEMPLATES = """
+access: fleet
+version: 1
+templates:
+  - class: "*"
+    title: Every device
+    rules:
+      - {allow: publish, topic: "fleet/${clientid}/#"}
+      - {allow: subscribe, topic: "fleet/broadcast"}
+"""
+NARROW = TEMPLATES.replace("version: 1", "version: 2").replace(
+    '      - {allow: subscribe, topic: "fleet/broadcast"}\n', ""
+)
+FOREIGN: Rules = (AccessRule("theirs/#", "allow", "all"),)
+WHO = "operator:tests"
+
+
+@dataclass
+class Place:
+    """One controller over a real stand-in; `restart` is another one over the same store."""
+
+    world: World
+    broker: EmqxBroker
+    outbox: Outbox
+    access: AccessKeeper
+    desk: AccessDesk
+    reconciler: Reconciler
+
+    async def rules(self, device_id: str) -> Rules:
+        return await self.broker.api.rules(device_id)
+
+    def template(self, device_id: str) -> Rules:
+        wanted = self.access.wanted(self.world.keeper.devices[device_id])
+        assert wanted is not None
+        return as_broker_rules(wanted)
+
+    async def settled(self) -> None:
+        """Effects that are ready are carried out."""
+        await self.outbox.drain()
+
+    async def contain(self, device_id: str, level: Level = Level.RESTRICTED) -> None:
+        event = OperatorContained(self.world.keeper.new_id(), level, WHO, "a test", None)
+        await self.world.keeper.handle(device_id, event)
+
+    async def release(self, device_id: str) -> None:
+        await self.world.keeper.handle(device_id, OperatorReleased(self.world.keeper.new_id(), WHO, "over"))
+        await self.settled()
+
+
+@contextlib.asynccontextmanager
+async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
+    async with world(path) as place:
+        log = place.reconciler._log
+        enforcer = Enforcer(place.keeper, broker, place.link, lambda raw: b"signed:" + raw, accept_claimed=True)
+        outbox = Outbox(place.keeper, enforcer, log, lambda: 0.0)
+        place.keeper.forward_effects_to(outbox.put)
+        await outbox.resume()
+        access = AccessKeeper(
+            place.keeper, outbox, EmqxAccess(broker.api), SqliteAccess(place.store),
+            lambda text: parse_templates(text, "templates"), log,
+        )  # fmt: skip
+        await access.load()
+        enforcer.give_back(access.rules_after)
+        tables = EmqxTables(broker.api)
+        reconciler = Reconciler(place.keeper, broker, tables, outbox, 0.2, log, managed=access)
+        yield Place(place, broker, outbox, access, AccessDesk(access, place.keeper), reconciler)
+
+
+@pytest.fixture(scope="module")
+def emqx() -> Iterator[StandInProcess]:
+    with StandInProcess(nodes=2) as process:
+        yield process
+
+
+@pytest.fixture
+async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
+    async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
+        yield opened
+        for client in [client async for client, _ in opened.api.client_rules()]:
+            await opened.api.delete_rules(client)
+        for ban in [ban async for ban in opened.bans()]:
+            await opened.api.lift_ban(ban.who)
+
+
+@pytest.fixture
+async def place(tmp_path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
+    async with open_place(tmp_path / "c.db", broker) as opened:
+        await opened.world.ingest.take([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
+        yield opened
+
+
+async def test_a_template_binds_at_once_also_what_was_allowed_and_subscribed_before(
+    place: Place, emqx: StandInProcess
+) -> None:
+    with Device("a-1", [emqx.mqtt[1]]) as device:
+        assert await asyncio.to_thread(device.publish, "elsewhere/x") != DENIED
+        assert await asyncio.to_thread(device.subscribe, "elsewhere/#") < 128
+        plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+        assert (plan.counts, plan.errors) == ({"new": 3}, ())
+        assert await asyncio.to_thread(device.publish, "elsewhere/x") == DENIED, "the cache was cleared"
+        assert await place.broker.api.subscriptions("a-1") == (), "a subscription that is refused now was ended"
+        assert await asyncio.to_thread(device.publish, "fleet/a-1/x") != DENIED
+        assert await asyncio.to_thread(device.publish, "fleet/a-2/x") == DENIED
+        assert await asyncio.to_thread(device.subscribe, "fleet/broadcast") < 128
+        assert await asyncio.to_thread(device.publish, up("a-1", Up.POSTURE)) != DENIED
+        assert await asyncio.to_thread(device.subscribe, down("a-1", Down.COMMAND)) < 128
+        assert await asyncio.to_thread(device.publish, up("a-2", Up.POSTURE)) == DENIED
+    assert await place.rules("a-1") == place.template("a-1")
+    again = await place.desk.diff()
+    assert again.counts == {"as it should be": 3}
+
+
+async def test_rules_of_somebody_else_are_left_until_told_otherwise(place: Place) -> None:
+    await place.broker.api.write_rules("a-2", FOREIGN)
+    plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert plan.counts == {"new": 2, "foreign": 1}
+    await place.access.tick()
+    assert await place.rules("a-2") == FOREIGN
+    assert (await place.desk.diff()).counts == {"as it should be": 2, "foreign": 1}
+    await place.desk.apply(TEMPLATES, WHO, overwrite=True)
+    assert await place.rules("a-2") == place.template("a-2")
+
+
+async def test_a_contained_device_keeps_its_restriction_and_is_released_to_the_template_of_then(place: Place) -> None:
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    wide = place.template("a-1")
+    await place.contain("a-1")
+    await place.settled()
+    assert await place.rules("a-1") == restriction("a-1")
+    plan = await place.desk.apply(NARROW, WHO, overwrite=True)
+    assert plan.counts == {"contained": 1, "changed": 2}
+    assert await place.rules("a-1") == restriction("a-1"), "never overwritten by apply"
+    await place.release("a-1")
+    assert await place.rules("a-1") == place.template("a-1") != wide
+    await place.access.tick()
+    assert await place.reconciler.reconcile() == []
+
+
+async def test_a_grant_lapses_by_itself_also_after_a_restart(
+    place: Place, broker: EmqxBroker, tmp_path: Path, emqx: StandInProcess
+) -> None:
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    with Device("a-1", [emqx.mqtt[0]]) as device:
+        assert await asyncio.to_thread(device.publish, "firmware/logs") == DENIED
+        await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
+        await place.access.tick()
+        assert await asyncio.to_thread(device.publish, "firmware/logs") != DENIED
+        await place.desk.grant("a-1", "subscribe", "firmware/#", seconds=600, reason="longer", actor=WHO)
+        await place.access.tick()
+        assert await asyncio.to_thread(device.subscribe, "firmware/#") < 128
+        async with open_place(tmp_path / "c.db", broker) as later:
+            later.world.clock.at += 61
+            await later.access.tick()
+            assert await asyncio.to_thread(device.publish, "firmware/logs") == DENIED
+            assert await broker.api.subscriptions("a-1") == ("firmware/#",)
+            later.world.clock.at += 600
+            await later.access.tick()
+            assert await broker.api.subscriptions("a-1") == (), "what was listened to by it ended with it"
+            assert await later.rules("a-1") == later.template("a-1")
+            ended = await later.desk.grants("a-1", 10)
+            assert [one.ended_at is not None for one in ended] == [True, True]
+            kinds = [one.entry.kind for one in await later.world.store.audit(device_id="a-1", newest_first=False)]
+            assert kinds.count("granted") == kinds.count("grant ended") == 2
+
+
+async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_to_it_afterwards(place: Place) -> None:
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
+    await place.access.tick()
+    assert AccessRule("firmware/logs", "allow", "publish") in await place.rules("a-1")
+    await place.contain("a-1")
+    await place.settled()
+    await place.desk.grant("a-1", "publish", "firmware/more", seconds=600, reason="another", actor=WHO)
+    await place.access.tick()
+    assert await place.rules("a-1") == restriction("a-1")
+    place.world.clock.at += 61
+    await place.access.tick()
+    await place.release("a-1")
+    given = await place.rules("a-1")
+    assert AccessRule("firmware/logs", "allow", "publish") not in given, "it lapsed while the device was contained"
+    assert AccessRule("firmware/more", "allow", "publish") in given
+    ended = await place.desk.revoke((await place.desk.grants("a-1", 1))[0].grant.grant_id, WHO)
+    await place.access.tick()
+    assert ended.topic == "firmware/more"
+    assert await place.rules("a-1") == place.template("a-1")
+
+
+async def test_grants_have_bounds(place: Place) -> None:
+    for topic, seconds, why in (
+        ("cordon/v1/a-2/down/#", 60.0, "branches of Cordon"),
+        ("#", 60.0, "allows everything"),
+        ("ok", 90 * 86_400.0, "30 days"),
+    ):
+        with pytest.raises(AccessRefusedError, match=why):
+            await place.desk.grant("a-1", "subscribe", topic, seconds=seconds, reason="x", actor=WHO)
+    with pytest.raises(AccessRefusedError, match="no grant"):
+        await place.desk.revoke("nothing", WHO)
+
+
+async def test_a_containment_decided_while_rules_are_written_wins(place: Place) -> None:
+    ordinary = place.access.broker.write
+
+    async def contain_meanwhile(client_id: str, rules: Rules | None) -> None:
+        place.access.broker.write = ordinary  # type: ignore[method-assign]  # once
+        await place.contain(client_id)
+        await place.settled()
+        await ordinary(client_id, rules)  # and arrives after the restriction
+
+    await place.broker.api.write_rules("a-1", as_broker_rules(()))
+    await place.desk.apply(TEMPLATES, WHO, overwrite=True)
+    place.access.broker.write = contain_meanwhile  # type: ignore[method-assign]  # between the look and the write
+    await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="x", actor=WHO)
+    await place.access.tick()
+    assert await place.rules("a-1") == restriction("a-1")
+    await place.settled()
+    case = place.world.keeper.devices["a-1"].case
+    assert case is not None
+    assert case.proven_level is Level.RESTRICTED
+
+
+async def test_drift_of_template_rules(place: Place) -> None:
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert await place.reconciler.reconcile() == []
+    await place.broker.api.delete_rules("a-1")
+    await place.broker.api.write_rules("a-2", FOREIGN)
+    found = {one.device_id: (one.what, one.state) for one in await place.reconciler.reconcile()}
+    assert found == {
+        "a-1": (ACCESS_MISSING, DriftState.REPAIRING),
+        "a-2": (ACCESS_ALTERED, DriftState.ALERTED),
+    }
+    await place.access.tick()
+    assert await place.rules("a-1") == place.template("a-1")
+    assert await place.rules("a-2") == FOREIGN
+    assert (await place.desk.diff()).counts == {"as it should be": 2, "altered": 1}
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert await place.rules("a-2") == place.template("a-2"), "what Cordon wrote is Cordon's"
+    assert await place.reconciler.reconcile() == []
+
+
+async def test_a_template_that_is_taken_away_takes_its_rules_along(place: Place) -> None:
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    other = TEMPLATES.replace('class: "*"', "class: gateway")
+    plan = await place.desk.apply(other, WHO, overwrite=False)
+    assert plan.counts == {"taken away": 3}
+    assert [client async for client, _ in place.broker.api.client_rules()] == []
+    assert await place.access.store.written() == {}
+
+
+async def test_many_devices_in_few_requests(place: Place) -> None:
+    keeper = place.world.keeper
+    many = [DeviceState(f"m-{number}", first_seen=0.0, last_seen=0.0) for number in range(250)]
+    keeper.load([*keeper.devices.values(), *many])
+    posts: list[int] = []
+    ordinary = place.access.broker.add
+
+    async def counted(client_ids: list[str], rules: Rules) -> bool:
+        posts.append(len(client_ids))
+        return await ordinary(client_ids, rules)
+
+    place.access.broker.add = counted  # type: ignore[method-assign, assignment]
+    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert posts == [100, 100, 53]
+    assert (await place.desk.diff()).counts == {"as it should be": 253}
+
+
+async def test_what_lint_refuses_is_not_applied(place: Place) -> None:
+    with pytest.raises(AccessRefusedError, match="allows everything"):
+        await place.desk.apply(TEMPLATES.replace("fleet/${clientid}/#", "#"), WHO, overwrite=False)
+    with pytest.raises(PolicyError, match="one of `allow` and `deny`"):
+        await place.desk.plan(TEMPLATES.replace("allow: publish", "allow: publish, deny: all"))
+    with pytest.raises(PolicyError, match="has a template already"):
+        await place.desk.plan(TEMPLATES + '  - {class: "*", title: Again}\n')
+    assert await place.access.store.templates() is None
+
+
+def test_lint_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "access.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "fleet.yaml"
+    path.write_text(example)
+    assert main(["access", "lint", "--strict", str(path)]) == 0
+    assert "nothing to remark" in capsys.readouterr().err
+    path.write_text(example.replace("fleet/broadcast", "+/broadcast"))
+    assert main(["access", "lint", str(path)]) == 0
+    assert main(["access", "lint", "--strict", str(path), "-o", "json"]) == 1
+    path.write_text(example.replace("fleet/broadcast", "cordon/#"))
+    assert main(["access", "lint", str(path)]) == 1
+    assert "reaches into the branches of Cordon" in capsys.readouterr().out
+    path.write_text("access: [")
+    assert main(["access", "lint", str(path)]) == 1
+    assert str(path) in capsys.readouterr().err
+    assert main(["access", "lint", str(tmp_path / "none.yaml")]) == 2

@@ -1,0 +1,176 @@
+"""Templates compile to rules that keep Cordon's branches, and what looks wrong with them is found."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from controller.domain.access import (
+    MAX_RULES,
+    Grant,
+    Template,
+    Templates,
+    TopicRule,
+    compile_rules,
+    digest_of,
+    first_rules,
+    no_longer_allowed,
+)
+from controller.domain.access_lint import Gravity, lint, lint_rule
+from controller.domain.topic_filters import covers, matches, may_meet, problem_of
+from controller.standin.topics import matches as emqx_matches
+from schemas.topics import Up, up
+
+
+def allow(action: str, topic: str, **more: object) -> TopicRule:
+    return TopicRule("allow", action, topic, **more)  # type: ignore[arg-type]
+
+
+def deny(action: str, topic: str) -> TopicRule:
+    return TopicRule("deny", action, topic)  # type: ignore[arg-type]
+
+
+LEVEL = st.sampled_from(["a", "b", "+", "$x"])
+FILTER = st.lists(LEVEL, min_size=1, max_size=4).flatmap(
+    lambda levels: st.sampled_from(["/".join(levels), "/".join([*levels, "#"]), "#"])
+)
+NAME = st.lists(st.sampled_from(["a", "b", "$x"]), min_size=1, max_size=5).map("/".join)
+
+
+@given(name=NAME, filter_=FILTER)
+def test_topics_match_as_at_the_broker(name: str, filter_: str) -> None:
+    assert matches(name, filter_) == emqx_matches(name, filter_)
+
+
+@given(wide=FILTER, narrow=FILTER, name=NAME)
+def test_what_is_covered_and_what_meets(wide: str, narrow: str, name: str) -> None:
+    if covers(wide, narrow) and matches(name, narrow):
+        assert matches(name, wide)
+    if matches(name, wide) and matches(name, narrow):
+        assert may_meet(wide, narrow)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "does"),
+    [
+        ("a/+/c", "a/${clientid}/c", True),
+        ("a/${clientid}/c", "a/+/c", False),
+        ("a/${clientid}/#", "a/${clientid}/b/#", True),
+        ("a/${clientid}", "a/${username}", False),
+        ("a/#", "a", True),
+        ("#", "$SYS/x", False),
+        ("eq a/+", "a/+", False),
+        ("a/+", "eq a/b", True),
+    ],
+)
+def test_placeholders_and_exact_topics(wide: str, narrow: str, does: bool) -> None:
+    assert covers(wide, narrow) is does
+
+
+def test_a_placeholder_may_meet_anything_in_its_level() -> None:
+    assert may_meet("fleet/${clientid}/x", "fleet/edge-1/x")
+    assert not may_meet("fleet/${clientid}/x", "other/edge-1/x")
+
+
+@pytest.mark.parametrize("bad", ["", "a/#/b", "a+/b", "a/b#", "a\x00", "x" * 2000, "/".join("a" * 200)])
+def test_no_filters(bad: str) -> None:
+    assert problem_of(bad)
+    assert [gravity for gravity, _ in lint_rule(deny("all", bad))] == [Gravity.ERROR]
+
+
+def template(*rules: TopicRule, name: str = "sensor", otherwise: str = "deny") -> Template:
+    return Template(name, "Sensors", rules, otherwise)  # type: ignore[arg-type]
+
+
+def grant(topic: str, action: str = "publish") -> Grant:
+    return Grant("g", "edge-1", action, topic, "why", "operator:x", 0.0, 60.0)  # type: ignore[arg-type]
+
+
+def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
+    rules = compile_rules(template(allow("publish", "fleet/${clientid}/#")), [grant("firmware/logs")])
+    assert rules == (
+        *first_rules(),
+        allow("publish", "firmware/logs"),
+        allow("publish", "fleet/${clientid}/#"),
+        deny("all", "#"),
+    )
+    assert compile_rules(None, ()) is None
+    assert compile_rules(None, [grant("x")]) == (*first_rules(), allow("publish", "x"))
+    assert compile_rules(template(otherwise="allow"), ()) == first_rules()
+    assert digest_of(None) == ""
+    assert digest_of(rules) == digest_of(rules) != digest_of(first_rules())
+
+
+def test_the_template_of_a_class_and_of_all_others() -> None:
+    one, others = template(name="sensor"), template(name="*")
+    both = Templates("fleet", 1, (one, others))
+    assert (both.of("sensor"), both.of("gateway"), both.of("")) == (one, others, others)
+    assert Templates("fleet", 1, (one,)).of("gateway") is None
+
+
+def test_subscriptions_that_the_rules_refuse() -> None:
+    rules = compile_rules(
+        template(allow("subscribe", "fleet/${cert_common_name}/#"), allow("subscribe", "users/${username}")), ()
+    )
+    assert rules is not None
+    held = (
+        "fleet/edge-1/config",
+        "$share/g/fleet/edge-1/config",
+        "fleet/edge-2/config",
+        "$share/g/fleet/edge-2/x",
+        "users/anybody",
+        up("edge-2", Up.POSTURE),
+    )
+    assert no_longer_allowed(rules, "edge-1", held) == (
+        "fleet/edge-2/config",
+        "$share/g/fleet/edge-2/x",
+        up("edge-2", Up.POSTURE),
+    )
+    assert no_longer_allowed(first_rules(), "edge-1", ("elsewhere",)) == (), "what no rule names is not ours to cut"
+
+
+def found(*rules: TopicRule, **more: str) -> list[tuple[str, int, str]]:
+    remarks = lint(Templates("t", 1, (template(*rules, **more),)))
+    return [(one.gravity.value, one.rule, one.text.partition(":")[0]) for one in remarks]
+
+
+def test_a_good_template_has_no_remark() -> None:
+    assert found(allow("publish", "fleet/${clientid}/telemetry/#"), allow("subscribe", "fleet/broadcast")) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "gravity", "text"),
+    [
+        (allow("all", "#"), "error", "allows everything"),
+        (allow("publish", "+/#"), "error", "allows everything"),
+        (allow("publish", "+/${clientid}/up"), "warning", "a wildcard in the first level reaches"),
+        (allow("subscribe", "cordon/#"), "error", "reaches into the branches of Cordon"),
+        (allow("subscribe", "cordon/v1/${clientid}/down/#"), "error", "reaches into the branches of Cordon"),
+        (allow("subscribe", "+/v1/edge-2/down/#"), "error", "reaches into the branches of Cordon"),
+        (allow("subscribe", "$SYS/brokers/#"), "warning", "reaches what the broker tells"),
+        (allow("publish", "fleet/${device}/x"), "error", "EMQX does not know ${device}"),
+        (allow("publish", "fleet/${clientid"), "error", "EMQX does not know a placeholder without an end"),
+        (allow("publish", "fleet/shared"), "info", "every device of the class may publish here"),
+        (allow("publish", "fleet/${username}/x"), "info", "devices that share a user"),
+        (allow("publish", "fleet/${clientid}/x", qos=()), "error", "no QoS"),
+    ],
+)
+def test_what_is_wrong_with_a_rule(rule: TopicRule, gravity: str, text: str) -> None:
+    assert any(one[0] == gravity and one[2].startswith(text) for one in found(rule)), found(rule)
+
+
+def test_shadowed_rules() -> None:
+    first = deny("all", "fleet/secret/#")
+    assert found(first, allow("publish", "fleet/secret/${clientid}"))[-1][:2] == ("error", 2)
+    assert found(first, deny("subscribe", "fleet/secret/x")) == [
+        ("info", 2, "says nothing that an earlier rule does not say")
+    ]
+    assert found(deny("subscribe", "fleet/secret/#"), allow("publish", "fleet/secret/${clientid}")) == []
+    one = TopicRule("deny", "publish", "a/#", (0,))
+    assert found(one, allow("publish", "a/${clientid}")) == [], "the earlier one is about QoS 0 only"
+
+
+def test_more_rules_than_the_broker_takes() -> None:
+    many = [deny("publish", f"x/{number}") for number in range(MAX_RULES)]
+    assert found(*many)[0][:2] == ("error", 0)
+    assert found(*many[:85])[0][:2] == ("warning", 0)
+    assert found(otherwise="allow")[0][0] == "warning"
