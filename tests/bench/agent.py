@@ -3,8 +3,9 @@
 `make bench-agent`, or `python -m tests.bench.agent [--idle SECONDS]`: `cordon-agent run` as a real process with all
 collectors, over TLS with a client certificate to a mosquitto here, with a controller that accepts its reports.
 
-- rss_mb: resident memory of the process at the end (its peak beside it);
-- scan_cpu_s: processor seconds of one full scan, the tools that it starts included;
+- rss_mb: resident memory of the process at the end (its peak beside it), and once it has run its first command;
+- scan_cpu_s: processor seconds of one full scan that knows nothing yet, the tools that it starts included;
+- scan_again_cpu_s: of the next one in the running agent, with the process that it is;
 - idle_cpu_percent: of one core, over the idle time, with the default heartbeat and without a scan in it;
 - heartbeat_bytes, report_bytes: MQTT payloads.
 """
@@ -18,10 +19,15 @@ import sys
 import tempfile
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from schemas import topics
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
+from schemas.signing import public_key_text, sign
 from tests.bench.link_rate import new_client
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
@@ -55,13 +61,31 @@ class Ear:
         if report["kind"] != "heartbeat":
             self.reported.set()
 
+    def command(self, key: Ed25519PrivateKey) -> None:
+        """Order a scan, and wait until the device has done it."""
+        now = datetime.now(UTC)
+        order = Command(
+            command_id="bench",
+            device_id=DEVICE,
+            action="rescan",
+            params={},
+            issued_at=now,
+            expires_at=now + timedelta(minutes=10),
+            counter=1,
+        )
+        envelope = sign(order.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, key)
+        self.reported.clear()
+        self._client.publish(topics.down(DEVICE, topics.Down.COMMAND), envelope, qos=1)
+        if not self.reported.wait(PATIENCE):
+            raise RuntimeError("no report came after the command")
+
     def close(self) -> None:
         """Go."""
         self._client.disconnect()
         self._client.loop_stop()
 
 
-def write_config(folder: Path, certs: Certs, port: int) -> Path:
+def write_config(folder: Path, certs: Certs, port: int, public_key: str) -> Path:
     """A configuration with defaults everywhere but in addresses."""
     certificate, key = certs.client(DEVICE)
     config = folder / "agent.toml"
@@ -69,6 +93,7 @@ def write_config(folder: Path, certs: Certs, port: int) -> Path:
         f'device_id = "{DEVICE}"\n[agent]\nstate_dir = "{folder / "state"}"\n'
         f'[mqtt]\nservers = ["mqtts://127.0.0.1:{port}"]\nca = "{certs.ca}"\n'
         f'certificate = "{certificate}"\nkey = "{key}"\n'
+        f'[commands]\ncontroller_keys = ["{public_key}"]\nallow = ["rescan"]\n'
     )
     config.chmod(0o600)
     (folder / "state").mkdir(mode=0o700)
@@ -105,8 +130,8 @@ def measure(idle: float) -> dict[str, float]:
         folder = Path(name)
         certs = Certs(folder / "certs")
         with Mosquitto(tls=certs) as broker:
-            ear = Ear(broker.port)
-            config = write_config(folder, certs, broker.tls_port)
+            ear, signer = Ear(broker.port), Ed25519PrivateKey.generate()
+            config = write_config(folder, certs, broker.tls_port, public_key_text(signer.public_key()))
             command = [sys.executable, "-m", "device_agent.main", "run", "--config", str(config)]
             with subprocess.Popen(command, stderr=subprocess.DEVNULL) as agent:
                 try:
@@ -124,6 +149,11 @@ def measure(idle: float) -> dict[str, float]:
                         "heartbeat_bytes": ear.sizes.get("heartbeat", 0),
                         "report_bytes": ear.sizes["full"],
                     }
+                    before = cpu_seconds(agent.pid)
+                    ear.command(signer)
+                    time.sleep(5.0)
+                    result["rss_after_command_mb"] = memory_mb(agent.pid, "VmRSS")
+                    result["scan_again_cpu_s"] = cpu_seconds(agent.pid) - before
                 finally:
                     agent.terminate()
             ear.close()
