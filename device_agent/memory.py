@@ -15,10 +15,15 @@ def keep_small() -> None:
         mallopt(_ARENA_MAX, _ARENAS)
 
 
-def give_back() -> None:
-    """Return to the system what start-up needed, and look through the rest of it no more."""
-    gc.collect()
+def settle() -> None:
+    """After the start: return what it needed, and look through the rest no more for what could be freed."""
+    give_back()
     gc.freeze()
+
+
+def give_back() -> None:
+    """Return to the system what is not used any more."""
+    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

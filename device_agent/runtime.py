@@ -20,7 +20,7 @@ from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.journal import Journal
 from device_agent.late import LateJudge, sealer_of
 from device_agent.link import Goodbye, Link
-from device_agent.memory import give_back, keep_small
+from device_agent.memory import give_back, keep_small, settle
 from device_agent.notify import Notifier
 from device_agent.reporter import Reporter
 from device_agent.scanning import Scans
@@ -177,8 +177,10 @@ class Agent:
                 return  # the journal may belong to another by now
             self._reporter.found(found, force=force)
             if is_first:
-                give_back()
+                settle()
                 is_first = False
+            elif force:
+                give_back()  # what a command needed
             self._scan_wanted.wait(self._settings.report.scan_every)
 
     def _report_loop(self) -> None:

@@ -1,11 +1,9 @@
 """The agent's configuration: one TOML file, read once, every error naming file and key."""
 
-import json
 import os
 import re
 import socket
 import stat
-import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,6 @@ from pydantic import (
 )
 
 from device_agent.errors import SettingsError
-from device_agent.execute import ExecuteError, own_path, run
 from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
 from schemas.commands import ActionName
 from schemas.key_text import raw_key
@@ -367,13 +364,11 @@ def _check_files(config: Path, settings: Settings) -> None:
 
 
 def _check_name(config: Path, certificate: Path, device_id: str) -> None:
-    # In a process of its own: the library that reads certificates would stay in memory, for this one question.
+    from device_agent.identity.leaf import IdentityError, names_in  # only with a certificate
+
     try:
-        done = run(
-            [sys.executable, "-P", "-m", "device_agent.certificate_name", str(certificate)], environment=own_path()
-        )
-        found = json.loads(done.out)
-    except (ExecuteError, ValueError) as e:
+        found = names_in(certificate)
+    except IdentityError as e:
         raise SettingsError(f"{config}: mqtt.certificate: {certificate} is not a PEM certificate: {e}") from e
     if found != [device_id]:
         raise SettingsError(

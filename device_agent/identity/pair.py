@@ -1,8 +1,6 @@
 """A key with its certificate, as one file or two; keys are made here and never leave the device."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -18,30 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from device_agent.errors import AgentError
-
-MAX_FILE: Final = 64 * 1024  # bytes
-RENEW_AT: Final = 2 / 3  # of the lifetime
-
-
-class IdentityError(AgentError):
-    """Key or certificate cannot be used; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """What matters of a certificate; times are Unix seconds, `serial` is in hex."""
-
-    name: str
-    serial: str
-    start: float
-    end: float
-    key: bytes  # the public key as it stands in certificates
-
-    @property
-    def renew_at(self) -> float:
-        """When the next one is due."""
-        return self.start + (self.end - self.start) * RENEW_AT
+from device_agent.identity.leaf import IdentityError, Leaf
 
 
 def new_key() -> Any:
@@ -96,20 +71,10 @@ def read_leaf(content: bytes) -> Leaf:
     )
 
 
-def read_file(path: Path) -> bytes:
-    """A small file.
-
-    Raises:
-        IdentityError: not there, or too large.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except OSError as e:
-        raise IdentityError(f"{path}: {e.strerror}") from e
-    if len(content) > MAX_FILE:
-        raise IdentityError(f"{path}: larger than {MAX_FILE} bytes")
-    return content
+def common_names(content: bytes) -> list[str]:
+    """All common names of a certificate that `read_leaf` takes."""
+    subject = x509.load_pem_x509_certificate(content).subject
+    return [str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
 def public_bytes(public: Any) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from device_agent.clock import Clock
-from device_agent.identity.pair import IdentityError, Leaf, read_file, read_key, read_leaf, request, sign
+from device_agent.identity.leaf import IdentityError, Leaf, leaf_in, read_file
 from device_agent.identity.store import IdentityStore
 from schemas.base import MAX_CERTIFICATE_BYTES
 from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
@@ -83,7 +83,7 @@ class Renewal:
         if self._store.candidate.exists():
             self._try_again(now)
             return
-        leaf = self._leaf or read_leaf(read_file(self._holder.certificate))
+        leaf = self._leaf or leaf_in(self._holder.certificate)
         self._leaf = leaf
         left = self._due(leaf) - self._clock.now().timestamp()
         if left > 0:
@@ -99,6 +99,8 @@ class Renewal:
         return leaf.renew_at + share * SPREAD * (leaf.end - leaf.start)
 
     def _request(self, leaf: Leaf) -> bytes:
+        from device_agent.identity.pair import read_key, request, sign  # X.509 is large: only to renew
+
         holder = self._holder
         if self._csr is None:
             self._csr = request(self._store.pending_key(), holder.device_id)

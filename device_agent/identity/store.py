@@ -9,16 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from device_agent.files import write_whole
-from device_agent.identity.pair import (
-    IdentityError,
-    Leaf,
-    key_text,
-    new_key,
-    public_bytes,
-    read_file,
-    read_key,
-    read_leaf,
-)
+from device_agent.identity.leaf import IdentityError, Leaf, leaf_in, read_file
 
 if TYPE_CHECKING:  # the settings read this module
     from device_agent.settings import Settings
@@ -44,6 +35,8 @@ class IdentityStore:
         Raises:
             IdentityError, OSError: it cannot be read, or cannot be kept.
         """
+        from device_agent.identity.pair import key_text, new_key, read_key  # X.509 is large: only to renew
+
         if self._pending.exists():
             return read_key(read_file(self._pending), self._passphrase)
         self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
@@ -58,6 +51,8 @@ class IdentityStore:
             IdentityError: it is not for this key, or for another device.
             OSError: it cannot be kept.
         """
+        from device_agent.identity.pair import key_text, public_bytes, read_leaf
+
         leaf, key = read_leaf(certificate.encode()), self.pending_key()
         if leaf.name != device_id or leaf.key != public_bytes(key.public_key()):
             raise IdentityError("this certificate is not for the key that asked for it")
@@ -96,8 +91,10 @@ def resolved(settings: "Settings") -> "Settings":
     if mqtt.certificate is None:
         return settings
     current = settings.agent.state_dir / FOLDER / "current.pem"
+    if not current.exists():
+        return settings
     try:
-        renewed, configured = read_leaf(read_file(current)), read_leaf(read_file(mqtt.certificate))
+        renewed, configured = leaf_in(current), leaf_in(mqtt.certificate)
     except IdentityError:
         return settings
     if renewed.name != settings.device_id or renewed.start < configured.start:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from device_agent.identity.enrol import EnrolmentError
-from device_agent.identity.pair import read_file, read_leaf
+from device_agent.identity.leaf import read_file
+from device_agent.identity.pair import read_leaf
 from tests.support.estate import Estate, EstateDevice, wait_for
 
 DEVICES = 12

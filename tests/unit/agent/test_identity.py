@@ -15,17 +15,8 @@ from controller.domain.certificates import Kind, Validity
 from device_agent.clock import Clock
 from device_agent.errors import SettingsError
 from device_agent.identity.credentials import RotatingCredentials
-from device_agent.identity.pair import (
-    IdentityError,
-    key_text,
-    new_key,
-    public_bytes,
-    read_file,
-    read_key,
-    read_leaf,
-    request,
-    sign,
-)
+from device_agent.identity.leaf import IdentityError, read_file
+from device_agent.identity.pair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
 from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
 from device_agent.identity.store import IdentityStore, resolved
 from device_agent.link import tls_context

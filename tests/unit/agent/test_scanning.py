@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from device_agent import scan_child
-from device_agent.certificate_name import main as certificate_name
 from device_agent.collectors.names import SECTIONS
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.domain.report import Found
+from device_agent.identity.leaf_child import main as leaf_child
 from device_agent.late import LateActions
 from device_agent.scanning import ScanProcess
 from device_agent.settings import Settings
@@ -163,6 +163,6 @@ def test_actions_are_made_once_when_one_is_looked_for() -> None:
 
 def test_what_is_no_certificate_has_no_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "no.pem").write_text("no")
-    assert certificate_name(str(tmp_path / "no.pem")) == 1
-    assert certificate_name(str(tmp_path / "missing.pem")) == 1
+    assert leaf_child(str(tmp_path / "no.pem")) == 1
+    assert leaf_child(str(tmp_path / "missing.pem")) == 1
     assert capsys.readouterr().out == ""
