@@ -12,6 +12,7 @@ from controller.ports.store import Store, Writes
 
 WINDOW: Final = 60.0  # seconds in which the same refusal is written down once
 MAX_ROWS: Final = 60  # rows of refusals written within `WINDOW`, whoever asks
+MAX_ALERTS: Final = 20  # alerts beyond those rows: noise must not drown them
 MAX_KEYS: Final = 1024  # refusals remembered; the one told longest ago is forgotten first
 _WAIT: Final = 1.0  # seconds an answer waits for its row; the row itself is not given up
 
@@ -29,7 +30,7 @@ class Refusals:
 
     async def note(self, kind: str, peer: str, reason: str, *, actor: str = "unknown", alert: bool = False) -> None:
         """Keep that `peer` was refused; `kind` is the row's kind, `reason` one of a few fixed texts."""
-        if not self._due(kind, peer + "\n" + reason):
+        if not self._due(kind, peer + "\n" + reason, MAX_ROWS + (MAX_ALERTS if alert else 0)):
             self._left_out += 1
             return
         detail: dict[str, object] = {"peer": peer, "reason": reason}
@@ -43,12 +44,12 @@ class Refusals:
             async with asyncio.timeout(_WAIT):
                 await self._store.commit(Writes(audit=((self._clock.now(), entry),)))
 
-    def _due(self, kind: str, what: str) -> bool:
+    def _due(self, kind: str, what: str, most: int) -> bool:
         now = self._clock.monotonic()
         if now - self._began >= WINDOW:
             self._began, self._rows = now, 0
         last = self._told.get((kind, what))
-        if self._rows >= MAX_ROWS or (last is not None and now - last < WINDOW):
+        if self._rows >= most or (last is not None and now - last < WINDOW):
             return False
         self._rows += 1
         self._told[kind, what] = now

@@ -74,7 +74,12 @@ def reported(
     """Take in what a device says of a command; a word from a newer agent changes nothing but the record."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
     if command is None:
-        return  # ended before; a repeated result is expected after a lost acknowledgement
+        # Ended before: a repeated result is expected after a lost acknowledgement. Or somebody else sent it to the
+        # device, recorded or out of date, and the device refused it.
+        if state in (CommandState.REJECTED, CommandState.EXPIRED):
+            kind = "command refused by the device"
+            draft.record(kind, draft.device.device_id, command_id=command_id, state=state.value, reason=reason)
+        return
     if state.is_end:
         _end(draft, command, state, reason, detail)
     elif state is not command.state:

@@ -1,0 +1,1 @@
+"""Attacks, each as somebody would try it, and what comes of it."""

@@ -1,0 +1,137 @@
+"""Commands by somebody with an account at the broker: a real broker, a real agent process, and nothing is done.
+
+What the agent tells of them is then taken in by a controller, whose record has it.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from schemas.base import MAX_COMMAND_BYTES
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
+from schemas.signing import sign
+from schemas.topics import Up
+from tests.integration.agent.helpers import (
+    DEVICE,
+    AgentProcess,
+    FakeController,
+    broker_with_controller,
+    wait_for,
+    write_config,
+)
+from tests.support.reports import full, incoming
+from tests.support.world import world
+
+MARK = "appended"
+
+
+@dataclass
+class Scene:
+    """A device that obeys its controller, and whoever else publishes at its broker."""
+
+    controller: FakeController
+    agent: AgentProcess
+    folder: Path
+
+    def order(self, number: int = 900, *, device_id: str = DEVICE, minutes: int = 5, name: str = "evil") -> bytes:
+        """A command as the controller would write it."""
+        now = datetime.now(UTC)
+        command = Command(
+            command_id=name, device_id=device_id, action="test.append", params={"path": str(self.folder / MARK)},
+            issued_at=now - timedelta(minutes=60), expires_at=now + timedelta(minutes=minutes), counter=number,
+        )  # fmt: skip
+        return command.model_dump_json().encode()
+
+    def signed(self, payload: bytes, kind: str = COMMAND_PAYLOAD_TYPE) -> bytes:
+        return sign(payload, kind, self.controller.key)
+
+    def refused(self, envelope: bytes, reason: str) -> None:
+        """The agent says why, answers nothing, does nothing, and goes on obeying its controller."""
+        answered = len(self.controller.of("result"))
+        before = self.agent.log.count(reason)
+        self.controller.command(envelope)
+        wait_for(lambda: self.agent.log.count(reason) > before, reason)
+        assert len(self.controller.of("result")) == answered
+        assert not (self.folder / MARK).exists()
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """One agent for all: what is refused changes nothing."""
+    folder = tmp_path_factory.mktemp("attack")
+    with broker_with_controller() as (broker, controller):
+        config = write_config(folder, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
+        with AgentProcess(config) as agent:
+            wait_for(controller.full, "a report")
+            yield Scene(controller, agent, folder)
+
+
+def test_forged(scene: Scene) -> None:
+    envelope = sign(scene.order(), COMMAND_PAYLOAD_TYPE, Ed25519PrivateKey.generate())
+    scene.refused(envelope, "no valid signature by a trusted key")
+
+
+def test_altered(scene: Scene) -> None:
+    envelope = json.loads(scene.signed(scene.order(name="good")))
+    envelope["payload"] = base64.b64encode(scene.order(name="other")).decode()
+    scene.refused(json.dumps(envelope).encode(), "no valid signature by a trusted key")
+
+
+def test_downgraded_to_none(scene: Scene) -> None:
+    scene.refused(scene.order(), "not a signed envelope")
+
+
+def test_signed_for_another_purpose(scene: Scene) -> None:
+    scene.refused(scene.signed(scene.order(), "application/vnd.cordon.report.v1+json"), "signed for another purpose")
+
+
+def test_for_another_device(scene: Scene) -> None:
+    scene.refused(scene.signed(scene.order(device_id="edge-2")), "signed for another device: edge-2")
+
+
+def test_oversize(scene: Scene) -> None:
+    scene.refused(b"x" * (MAX_COMMAND_BYTES + 1), "envelope too large")
+
+
+def test_expired(scene: Scene) -> None:
+    scene.controller.command(scene.signed(scene.order(minutes=-1, name="expired")))
+    end = wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "expired"], "its end")[0]
+    assert end["state"] == "expired"
+    assert not (scene.folder / MARK).exists()
+
+
+def test_replayed(scene: Scene) -> None:
+    first = scene.controller.envelope("rescan", command_id="recorded")
+    scene.controller.command(first)
+    wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "recorded"], "its end")
+    taken = scene.agent.log.count("command recorded taken")
+    scene.controller.command(first)
+    wait_for(lambda: sum(one["command_id"] == "recorded" for one in scene.controller.ends()) == 2, "told again")
+    assert scene.agent.log.count("command recorded taken") == taken  # and not run again
+    old = scene.signed(scene.order(number=0, name="old"))
+    scene.controller.command(old)
+    end = wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "old"], "its end")[0]
+    assert (end["state"], "an old command again" in end["reason"]) == ("rejected", True)
+    assert not (scene.folder / MARK).exists()
+
+
+async def test_what_was_refused_stands_in_the_record(scene: Scene, tmp_path: Path) -> None:
+    scene.controller.command(b"{}")
+    events: list[dict[str, Any]] = wait_for(lambda: scene.controller.of("event"), "an event")
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming(DEVICE, full(DEVICE, 1, 22))])
+        await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), Up.EVENT)])
+        rejected = [one for one in scene.controller.ends() if one["state"] in ("rejected", "expired")]
+        for one in rejected:
+            await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), Up.RESULT)])
+        (line,) = await place.store.audit(kind="device event: command_refused")
+        assert (line.entry.detail or {})["summary"]
+        told = await place.store.audit(kind="command refused by the device")
+        assert {(line.entry.detail or {})["command_id"] for line in told} == {one["command_id"] for one in rejected}
