@@ -11,6 +11,7 @@ from schemas.base import MAX_NAME, Counter, DeviceId, StrictWire, Text, Timestam
 COMMAND_PAYLOAD_TYPE: Final = "application/vnd.cordon.command.v1+json"
 MAX_PARAMS: Final = 16  # entries
 MAX_DETAILS: Final = 32  # entries
+OLD_COMMAND: Final = "an old command again"  # how the reason ends when a counter was used before
 
 
 class CommandState(StrEnum):

@@ -7,7 +7,7 @@ from controller.domain.device import OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import CommandRecord, SendCommand
 from controller.domain.evolve import evolve
-from schemas.commands import CommandState, ParamValue
+from schemas.commands import OLD_COMMAND, CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
 # An end reported this much after expiry is still believed: the device may have begun in time and worked for long.
@@ -74,11 +74,10 @@ def reported(
     """Take in what a device says of a command; a word from a newer agent changes nothing but the record."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
     if command is None:
-        # Ended before: a repeated result is expected after a lost acknowledgement. Or somebody else sent it to the
-        # device, recorded or out of date, and the device refused it.
-        if state in (CommandState.REJECTED, CommandState.EXPIRED):
-            kind = "command refused by the device"
-            draft.record(kind, draft.device.device_id, command_id=command_id, state=state.value, reason=reason)
+        # Ended before: a repeated result is expected after a lost acknowledgement. What the device refused as recorded
+        # was sent by somebody else.
+        if state is CommandState.REJECTED and reason.endswith(OLD_COMMAND):
+            draft.record("replayed command refused", draft.device.device_id, command_id=command_id, reason=reason)
         return
     if state.is_end:
         _end(draft, command, state, reason, detail)

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from device_agent.domain.judgement import Accepted, Forged, Judgement, Known, Refused
 from schemas.base import clean_text
-from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
+from schemas.commands import COMMAND_PAYLOAD_TYPE, OLD_COMMAND, Command, CommandState
 from schemas.signing import SignatureError, key_id, verify
 
 _REASON: Final = 200  # characters
@@ -54,7 +54,7 @@ class Guard:
         if command.is_expired(now):
             return Refused(command.command_id, CommandState.EXPIRED, f"expired at {command.expires_at.isoformat()}")
         if command.counter <= last_counter:
-            reason = f"counter {command.counter} is not above {last_counter}: an old command again"
+            reason = f"counter {command.counter} is not above {last_counter}: {OLD_COMMAND}"
             return Refused(command.command_id, CommandState.REJECTED, reason)
         if command.action not in self.allow:
             reason = f"{command.action} is not in this agent's allow-list"

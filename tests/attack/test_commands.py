@@ -128,10 +128,11 @@ async def test_what_was_refused_stands_in_the_record(scene: Scene, tmp_path: Pat
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming(DEVICE, full(DEVICE, 1, 22))])
         await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), Up.EVENT)])
-        rejected = [one for one in scene.controller.ends() if one["state"] in ("rejected", "expired")]
+        rejected = [one for one in scene.controller.ends() if one["command_id"] == "old"]
+        assert rejected
         for one in rejected:
             await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), Up.RESULT)])
         (line,) = await place.store.audit(kind="device event: command_refused")
         assert (line.entry.detail or {})["summary"]
-        told = await place.store.audit(kind="command refused by the device")
+        told = await place.store.audit(kind="replayed command refused")
         assert {(line.entry.detail or {})["command_id"] for line in told} == {one["command_id"] for one in rejected}
