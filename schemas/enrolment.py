@@ -9,6 +9,7 @@ from schemas.base import DeviceId, StrictWire, Text, Timestamp, Wire, Word
 MAX_CSR: Final = 8 * 1024  # characters of a certificate request in PEM
 MAX_CERTIFICATE: Final = 16 * 1024  # characters of a certificate, or of a chain, in PEM
 MAX_SIGNATURE: Final = 1024  # characters of a signature in base64
+MAX_UPDATES_ROOT: Final = 64 * 1024  # characters of TUF root metadata
 MAX_ENROL_TOKEN: Final = 256  # characters
 
 _PEM: Final = r"^-----BEGIN [A-Z0-9 ]{3,40}-----[A-Za-z0-9+/=\r\n -]+-----END [A-Z0-9 ]{3,40}-----\s*$"
@@ -28,7 +29,11 @@ class EnrolRequest(StrictWire):
 
 
 class EnrolAnswer(Wire):
-    """Everything that a device needs from then on; `trust` is the root that brokers are checked against."""
+    """Everything that a device needs from then on; `trust` is the root that brokers are checked against.
+
+    `updates_url` and `updates_root` say where signed updates come from and by which first root they are verified; both
+    are empty where there are none.
+    """
 
     v: Literal[1] = 1
     certificate: CertificateText
@@ -38,6 +43,8 @@ class EnrolAnswer(Wire):
     servers: Annotated[tuple[Annotated[str, StringConstraints(max_length=300)], ...], Field(max_length=16)] = ()
     not_after: Timestamp
     renew_at: Timestamp
+    updates_url: Annotated[str, StringConstraints(max_length=300)] = ""
+    updates_root: Annotated[str, StringConstraints(max_length=MAX_UPDATES_ROOT)] = ""
 
 
 class RenewRequest(StrictWire):

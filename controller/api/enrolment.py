@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, StringConstraints
+from starlette.concurrency import run_in_threadpool
 
 from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
@@ -13,6 +14,7 @@ from controller.api.guard import CallerDep, Failures, public, scope
 from controller.domain.certificates import RENEW_AT
 from controller.domain.durations import parse_duration
 from controller.domain.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
+from controller.ports.updates import UpdatesError
 from controller.service.enrolling import EnrolmentRefusedError, NewToken
 from schemas.base import DeviceId
 from schemas.enrolment import EnrolAnswer, EnrolRequest
@@ -146,6 +148,7 @@ async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> 
         got = await identity.enrolment.enrol(body.token, body.device_id, body.csr, peer)
     except EnrolmentRefusedError as e:
         raise await _refusal(request, peer, e) from e
+    updates_url, updates_root = await _updates(services)
     renew_at = got.certificate.start + (got.certificate.end - got.certificate.start) * RENEW_AT
     return EnrolAnswer(
         certificate=got.certificate.pem,
@@ -155,7 +158,20 @@ async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> 
         servers=got.servers,
         not_after=at(got.certificate.end),
         renew_at=at(renew_at),
+        updates_url=updates_url,
+        updates_root=updates_root,
     )
+
+
+async def _updates(services: ServicesDep) -> tuple[str, str]:
+    """Where a new device gets updates, and the root it verifies them by; without a repository it can do without."""
+    url = services.settings.updates.url
+    if services.updates is None or url is None:
+        return "", ""
+    try:
+        return url, (await run_in_threadpool(services.updates.root)).decode()
+    except UpdatesError:
+        return "", ""
 
 
 async def _refusal(request: Request, peer: str, error: EnrolmentRefusedError) -> ApiError:

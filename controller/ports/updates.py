@@ -59,6 +59,10 @@ class UpdateRepository(Protocol):
         """How the four roles stand."""
         ...
 
+    def root(self) -> bytes:
+        """The newest root, for a device that trusts none yet."""
+        ...
+
     def refresh(self, now: float) -> Refreshed:
         """Take in what offline keys signed, and renew what the online keys sign before it ends; blocking."""
         ...

@@ -13,12 +13,15 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class UpdateSettings(Part):
     """`folder` is made by `cordon update init`; `listen` serves it to devices, where no other web server does.
 
+    `url` is the address as devices see it: whoever enrols is told it, with the root.
+
     Beyond loopback certificate and key are needed; with `client_ca` only devices with a certificate of that CA get in.
     `mib_per_second` bounds all downloads together (0: no bound), `max_downloads` how many there are at a time.
     """
 
     folder: Path | None = None
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=300)] | None = None
     certificate: Path | None = None
     key: Path | None = None
     client_ca: Path | None = None

@@ -26,6 +26,7 @@ ENROL: Final = "/api/v1/enrolment/enrol"
 TIMEOUT: Final = 30.0  # seconds without a byte
 MAX_ANSWER: Final = 256 * 1024  # bytes
 NAMES: Final = ("ca.pem", "device.pem", "device.key")
+UPDATES_ROOT: Final = "updates-root.json"
 
 
 class EnrolmentError(AgentError):
@@ -67,6 +68,8 @@ def enrol(wish: Wish) -> EnrolAnswer:
         raise EnrolmentError("the authority that came is not the one whose fingerprint was given")
     try:
         _write(wish.folder / "ca.pem", answer.trust.encode(), 0o644)
+        if answer.updates_root:
+            _write(wish.folder / UPDATES_ROOT, answer.updates_root.encode(), 0o644)
         _write(wish.folder / "device.pem", (answer.certificate + answer.chain).encode(), 0o644)
     except OSError as e:
         raise EnrolmentError(f"{e.filename}: {e.strerror}") from e
@@ -94,8 +97,19 @@ def config_text(device_id: str, folder: Path, answer: EnrolAnswer, passphrase_fi
         f"controller_keys = {json.dumps(list(answer.controller_keys))}",
         'allow = ["rescan"]',
         "",
+        *(_updates_text(folder, answer) if answer.updates_root else []),
     ]
     return "\n".join(lines)
+
+
+def _updates_text(folder: Path, answer: EnrolAnswer) -> list[str]:
+    return [
+        "[updates]",
+        "# Updates are installed once `allow` has update.install and update.rollback.",
+        f"url = {json.dumps(answer.updates_url)}",
+        f"root = {json.dumps(str(folder / UPDATES_ROOT))}",
+        "",
+    ]
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -45,6 +45,10 @@ class TufUpdateRepository:
             if metadata is not None
         )
 
+    def root(self) -> bytes:
+        """The newest root as it is served."""
+        return self.folder.read_root(self.folder.root().signed.version)
+
     def refresh(self, now: float) -> Refreshed:
         """Sign what the online keys have to sign."""
         with self.folder.locked():

@@ -1,6 +1,8 @@
 """Enrolment tokens, enrolment, revocation and lists over the API."""
 
+import tomllib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +10,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.domain.policy import Level
 from controller.service.identity import Identity
+from device_agent.identity.enrol import config_text
+from device_agent.settings import Settings
+from schemas.enrolment import EnrolAnswer
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.identity import KEYS, request_for
+from tests.support.updates import repository
 
 BASE = "/api/v1"
 
@@ -60,6 +67,24 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     root = await api.client.get(f"{BASE}/enrolment/root", headers={"Authorization": ""})
     assert root.text == got["trust"]
     assert made["ca_fingerprint"] == (await api.json("GET", f"{BASE}/certificates/authority"))["fingerprint"]
+
+
+async def test_a_device_that_enrols_is_told_where_updates_come_from_and_by_which_root(api: Api, tmp_path: Path) -> None:
+    made = repository(tmp_path / "updates")
+    settings = api.services.settings
+    updates = settings.updates.model_copy(update={"url": "https://updates.example:8443"})
+    api.app.state.services = replace(
+        api.services,
+        updates=TufUpdateRepository(made.folder.base),
+        settings=settings.model_copy(update={"updates": updates}),
+    )
+    got = EnrolAnswer.model_validate(await enrol(api, await token(api)))
+    assert got.updates_root.encode() == made.first_root
+    written = Settings.model_validate(tomllib.loads(config_text("edge-1", tmp_path, got, None)))
+    assert (written.updates.url, written.updates.root) == (got.updates_url, tmp_path / "updates-root.json")
+    api.app.state.services = api.services
+    without = EnrolAnswer.model_validate(await enrol(api, await token(api), "edge-2"))
+    assert (without.updates_url, without.updates_root) == ("", "")
 
 
 async def test_a_token_is_used_once(api: Api) -> None:
