@@ -12,6 +12,10 @@ _ALL = 1000  # devices asked for at once
 class UpdateOperator(Operator):
     """Calls about rollouts, with one operator's token."""
 
+    def at(self, url: str) -> "UpdateOperator":
+        """The same operator at a controller that listens elsewhere."""
+        return UpdateOperator(url, self._token)
+
     async def label(self, device_id: str, *tags: str) -> None:
         """Give a device tags."""
         await self._asked("PUT", f"/api/v1/devices/{quote(device_id, safe='')}/labels", {"tags": list(tags)})

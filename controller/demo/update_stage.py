@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -49,8 +49,9 @@ class UpdateStage:
     first: UpdateOperator
     second: UpdateOperator
     fleet: Fleet
-    controller: Child
     device_ids: tuple[str, ...]
+    controller: Child
+    restart: Callable[[], Awaitable[tuple[Child, str]]]
 
     @property
     def test(self) -> tuple[str, ...]:
@@ -76,6 +77,20 @@ class UpdateStage:
     def agent_sets(self) -> Path:
         """Where the real agent keeps what it installs."""
         return self.folder / "agent-state" / "updates" / "sets" / NAME
+
+    async def kill_controller(self) -> int:
+        """End the controller with SIGKILL, start it again on what it has kept; the number of the process that died.
+
+        Raises:
+            DemoError: it does not come back.
+        """
+        pid = self.controller.pid
+        self.controller.kill()
+        await self.controller.ended()
+        self.controller, url = await self.restart()
+        self.first, self.second = self.first.at(url), self.second.at(url)
+        await controller_process.until_ready(self.first, self.controller)
+        return pid
 
     def version_on_disk(self) -> str:
         """What the real agent's link leads to, read there; empty when nothing is installed."""
@@ -134,8 +149,13 @@ class _Making:
         prepared = await controller_process.prepare(
             home, "cordon-demo", management, access, self.pace, accept_claimed=False, more=more
         )
-        controller, url = await controller_process.serve(prepared.config, self.folder)
-        self._watched(controller)
+
+        async def serve() -> tuple[Child, str]:
+            child, where = await controller_process.serve(prepared.config, self.folder)
+            self.stack.push_async_callback(child.stop)
+            return child, where
+
+        controller, url = await serve()
         first = UpdateOperator(url, prepared.token)
         await controller_process.until_ready(first, controller)
         self.program.say(f"controller serves {url}, and updates at https://127.0.0.1:{port}")
@@ -146,7 +166,7 @@ class _Making:
         fleet = await self._fleet(access, prepared.public_key, ids)
         await self._agent(access, prepared.public_key, repository, port)
         stage = UpdateStage(
-            self.options, self.folder, self.chronicle, repository, first, second, fleet, controller, ids
+            self.options, self.folder, self.chronicle, repository, first, second, fleet, ids, controller, serve
         )
         await self._until_reported(stage)
         await self._label(stage)

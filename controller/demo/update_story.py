@@ -93,13 +93,20 @@ def word_of(member: Mapping[str, Any]) -> str:
 
 
 async def good(scene: UpdateScene) -> None:
-    """A version that works: test ring, soak, canaries, soak, a second operator, everybody."""
+    """A version that works: test ring, a controller that is killed, canaries, a second operator, everybody."""
     stage = scene.stage
     if stage.version_on_disk():
         raise DemoError(f"the real agent has {stage.version_on_disk()} installed already")
     rollout = await stage.first.start(
         f"{NAME}/{GOOD}", soak=stage.options.soak, timeout="60s", min_sample=3, error_threshold=0.05
     )
+    await scene.follow(rollout, frozenset({"soaking"}))
+    before = await stage.first.rollout(rollout)
+    pid = await stage.kill_controller()
+    after = await stage.first.rollout(rollout)
+    if after["rings"][0]["confirmed"] != before["rings"][0]["confirmed"]:
+        raise DemoError(f"a controller that was killed does not go on where it was: {after}")
+    scene.say(f"the controller (process {pid}) is killed with SIGKILL in the middle, and goes on where it was")
     await scene.follow(rollout, frozenset({"awaiting_approval"}))
     early = [one for one in stage.rest if scene.taken(one, GOOD) is not None]
     if early:
