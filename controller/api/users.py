@@ -1,6 +1,7 @@
 """Users and certificates: who they are at the broker now, contain them with every session, release them."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -8,11 +9,13 @@ from pydantic import Field
 
 from controller.api.containment import PlanView, ReceiptView, StageView, read_receipt
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.decisions import Decision
+from controller.api.decisions import Decision, RequestView, decide
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, Reason, UserName, View, at, moment
 from controller.api.guard import CallerDep, scope
+from controller.domain.approvals import Kind, Request
 from controller.domain.containment_plan import Goal, IdentityKind
+from controller.domain.draft import Outcome
 from controller.domain.durations import parse_duration
 from controller.domain.events import OperatorContained, OperatorReleased
 from controller.domain.policy import Level
@@ -20,6 +23,7 @@ from controller.domain.users import UserCase
 from controller.ports.broker import Intent
 from controller.ports.errors import BrokerRefusedError
 from controller.ports.users import Session, UserBroker
+from controller.service.guarding import ProtectedError, Wanted
 from controller.service.users import TooManyUsersError, Users
 from schemas.base import DEVICE_ID_PATTERN
 
@@ -96,6 +100,7 @@ class UserContainment(Body):
     reason: Reason
     duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
     max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
+    even_protected: bool = False
 
 
 class UserRelease(Body):
@@ -111,6 +116,7 @@ class CertificateContainment(Body):
     reason: Reason
     duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
     max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
+    even_protected: bool = False
 
 
 class CertificateRelease(Body):
@@ -119,10 +125,14 @@ class CertificateRelease(Body):
 
 
 class CertificateDecision(View):
-    """What was decided: for the device of that id, for the user of that name, or both, as the broker names them."""
+    """What was decided: for the device of that id, for the user of that name, or both, as the broker names them.
+
+    `request`: the device waits for a second person.
+    """
 
     device: Decision | None
     user: UserCaseView | None
+    request: RequestView | None = None
 
 
 def _users(services: Services) -> tuple[Users, UserBroker]:
@@ -206,14 +216,27 @@ async def contain_certificate(
 ) -> CertificateDecision:
     """Contain whoever the broker takes this common name for; the device need not have reported ever."""
     kinds = await _kinds(services)
-    user = await _contain_user(services, caller, body.common_name, body) if IdentityKind.USER in kinds else None
-    device = None
+    device: Outcome | Request | None = None
     if IdentityKind.CLIENT in kinds:
-        event_id = services.keeper.new_id()
-        hold = None if body.duration is None else parse_duration(body.duration)
-        event = OperatorContained(event_id, body.level, caller, body.reason, hold)
-        device = Decision.of(await services.keeper.handle(_device_id(services, body.common_name), event))
-    return CertificateDecision(device=device, user=user)
+        device = await _contain_device(services, caller, _device_id(services, body.common_name), body)
+    user = await _contain_user(services, caller, body.common_name, body) if IdentityKind.USER in kinds else None
+    if isinstance(device, Request):
+        now = services.keeper.clock.now()
+        return CertificateDecision(device=None, user=user, request=RequestView.of(device, now))
+    return CertificateDecision(device=None if device is None else Decision.of(device), user=user)
+
+
+async def _contain_device(
+    services: Services, caller: str, device_id: str, body: CertificateContainment
+) -> Outcome | Request:
+    """As any device that is contained by hand; one that never reported becomes known by it."""
+    hold = None if body.duration is None else parse_duration(body.duration)
+    if services.keeper.get(device_id) is None:
+        event = OperatorContained(services.keeper.new_id(), body.level, caller, body.reason, hold)
+        return await services.keeper.handle(device_id, event)
+    wanted = Wanted(Kind.CONTAIN, (device_id,), caller, body.reason, body.level, hold, body.even_protected)
+    decided = await decide(services, wanted)
+    return decided if isinstance(decided, Request) else decided[0]
 
 
 @router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
@@ -244,12 +267,28 @@ async def _contain_user(
     if len(sessions) > body.max_sessions:
         text = f"that user has {len(sessions)} sessions, more than {body.max_sessions}: nothing was done"
         raise ApiError(409, "too_many_sessions", text)
+    _check_guards(services, caller, sessions, body)
     hold = None if body.duration is None else parse_duration(body.duration)
     try:
         case = await users.contain(username, body.level, by=caller, reason=body.reason, hold=hold)
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
     return UserCaseView.of(case)
+
+
+def _check_guards(
+    services: Services, caller: str, sessions: Sequence[Session], body: UserContainment | CertificateContainment
+) -> None:
+    """What guards the devices of these sessions guards them here too."""
+    alone = services.guarding.left_alone(caller)
+    if len(sessions) > alone:
+        text = f"that user has {len(sessions)} sessions, and {alone} more devices are what you may contain alone now"
+        raise ApiError(409, "second_person_needed", f"{text}: contain them as devices, which asks for a second person")
+    known = [device for one in sessions if (device := services.keeper.get(one.client_id)) is not None]
+    protection = services.keeper.guards.protection
+    reasons = {device.device_id: why for device in known if (why := protection.why(device))}
+    if reasons and not body.even_protected:
+        raise ApiError(409, "device_protected", f"{ProtectedError(reasons)} (`even_protected`)")
 
 
 async def _kinds(services: Services) -> frozenset[IdentityKind]:

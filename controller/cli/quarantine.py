@@ -108,7 +108,7 @@ def restrict(
     if named := chosen.user(username, certificate):
         if kick or duration is not None:
             raise CliError("--kick and --for are for devices: a user stays restricted until released", ExitCode.USAGE)
-        body = {"level": "restricted", "reason": reason}
+        body: dict[str, Any] = {"level": "restricted", "reason": reason, "even_protected": even_protected}
         users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
         return
     options = {"kick": True} if kick else {}
@@ -139,7 +139,8 @@ def isolate(
     if named := chosen.user(username, certificate):
         if clear_retained:
             raise CliError("--clear-retained is for devices", ExitCode.USAGE)
-        body = {"level": "isolated", "reason": reason, **({} if duration is None else {"for": duration})}
+        body: dict[str, Any] = {"level": "isolated", "reason": reason, "even_protected": even_protected}
+        body |= {} if duration is None else {"for": duration}
         users.contain(client, named, body, wait=wait, output=output, max_sessions=max_sessions)
         return
     options = {"clear_retained": True} if clear_retained else {}

@@ -78,6 +78,8 @@ def release(client: Client, named: Named, reason: str, *, wait: bool, output: Fo
 
 
 def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: Format) -> None:
+    if decision.get("request"):
+        raise CliError(f"a second person has to say yes: cordon approval approve {decision['request']['request_id']}")
     user = decision if "username" in decision else decision["user"]
     device = decision.get("device")
     after = _wait(client, user) if wait and user else user

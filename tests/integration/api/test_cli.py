@@ -156,6 +156,41 @@ def test_quarantine_by_hand_is_proven_before_the_command_returns(house: House) -
     assert "looks odd" in page
 
 
+def test_a_plan_before_and_a_receipt_after(house: House) -> None:
+    house.wait_for("sim-001", "first report")
+    plan = house.cordon("quarantine", "plan", "sim-001", "isolate", "--for", "2h", "--clear-retained")
+    for part in ("1.", "do: ban", "POST /api/v5/banned", '"by": "cordon/<case>"', "(each node)",
+                 "only if nothing before it is missing", "DELETE /api/v5/mqtt/retainer/message/<topic>"):  # fmt: skip
+        assert part in plan
+    house.cordon("quarantine", "receipt", "sim-009", status=1)
+    house.cordon("quarantine", "restrict", "sim-001", "--reason", "looks odd", "--kick")
+    receipt = house.cordon("quarantine", "receipt", "sim-001")
+    assert "PROVEN" not in receipt
+    for part in (": proven", "contained: restricted, by operator:operator (looks odd)", "after the report arrived",
+                 "DELETE /clients/sim-001", "observed at http://", "rules read back: as wanted"):  # fmt: skip
+        assert part in receipt
+    told = house.json("quarantine", "receipt", "sim-001")
+    shown = house.json("quarantine", "plan", "sim-001", "release")
+    assert (told["closed"], shown["goal"]) == (True, "release")
+    house.cordon("quarantine", "release", "sim-001", "--reason", "checked")
+    after = house.json("quarantine", "receipt", "sim-001", "--case", told["case_id"])
+    assert [deed["level"] for deed in after["deeds"]] == ["restricted", "none"]
+
+
+def test_a_user_is_contained_with_every_session(house: House) -> None:
+    house.wait_for("sim-003", "first report")
+    house.cordon("quarantine", "isolate", "--username", "cordon-controller", "--reason", "no", status=1)
+    house.cordon("quarantine", "isolate", "sim-003", "--username", "dev", "--reason", "no", status=2)
+    house.cordon("quarantine", "restrict", "--certificate", "sim-003", "--reason", "no", status=1)
+    out = house.cordon("quarantine", "isolate", "--username", "dev", "--reason", "stolen", "--for", "2h")
+    assert "user dev: isolated" in out
+    (case,) = house.json("quarantine", "users")
+    assert (case["username"], case["level"], case["proven"]) == ("dev", "isolated", True)
+    assert "user dev: restricted" in house.cordon("quarantine", "release", "--username", "dev", "-r", "found")
+    assert "user dev: free" in house.cordon("quarantine", "release", "--username", "dev", "-r", "found")
+    assert house.json("quarantine", "users") == []
+
+
 def test_commands_by_hand(house: House) -> None:
     house.wait_for("sim-003", "first report")
     assert "succeeded" in house.cordon("command", "send", "sim-003", "rescan", "--wait")

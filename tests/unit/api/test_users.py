@@ -1,10 +1,12 @@
 """Users and certificates by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from controller.domain.containment_plan import IdentityKind
+from controller.domain.guards import Protection
 from controller.domain.policy import Level
 from tests.support.api import Api
 
@@ -75,3 +77,23 @@ async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
     assert (released["device"]["level"], released["user"]["level"]) == ("restricted", "restricted")
     await api.json("POST", f"{BASE}/certificates/release", 404, {"common_name": "nobody", "reason": "ok"})
     await api.json("POST", f"{BASE}/certificates/contain", 422, {**body, "common_name": "a/b"})
+
+
+async def test_more_sessions_than_one_person_contains_alone_are_for_two(api: Api) -> None:
+    most = api.services.guarding.by_hand.most
+    api.users.live["lab"] = [f"d{n}" for n in range(most + 1)]
+    refused = await _isolate(api, 409, max_sessions=1_000_000)
+    assert refused["error"]["code"] == "second_person_needed"
+
+
+async def test_a_protected_device_among_the_sessions_has_to_be_meant(api: Api) -> None:
+    await api.report("edge-1")
+    await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
+    protection = Protection(tags=frozenset({"infrastructure"}))
+    api.world.keeper.guards = replace(api.world.keeper.guards, protection=protection)
+    api.users.live["lab"] = ["edge-1"]
+    assert (await _isolate(api, 409))["error"]["code"] == "device_protected"
+    certificate = {"common_name": "edge-1", "level": "isolated", "reason": "stolen"}
+    refused = await api.json("POST", f"{BASE}/certificates/contain", 409, certificate)
+    assert refused["error"]["code"] == "device_protected"
+    assert (await _isolate(api, even_protected=True))["level"] == "isolated"
