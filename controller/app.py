@@ -145,7 +145,6 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
         ("timers", Timers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
         *rollouts,
-        ("rollouts", rollouts),
         *((("access", services.access.access),) if services.access is not None else ()),
         *((("users", services.users),) if services.users is not None else ()),
         ("outbox", services.outbox),
