@@ -65,6 +65,18 @@ def validity(now: float, lifetime: float, issuer_end: float | None) -> Validity:
     return Validity(now - min(SKEW, (end - now) * _SKEW_SHARE), end)
 
 
+WARN_BEFORE: Final = 30 * _DAY  # what is renewed by hand is told so long before it ends
+WARN_EVERY: Final = _DAY
+
+
+def endings(ends: tuple[tuple[str, float | None], ...], now: float) -> tuple[str, ...]:
+    """Which of the things that only people can renew end soon, in words; each is a name and its end, if it has one."""
+    soon = [(name, end) for name, end in ends if end is not None and end - now < WARN_BEFORE]
+    return tuple(
+        f"{name} ended" if end <= now else f"{name} ends in {(end - now) / _DAY:.0f} days" for name, end in soon
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class PublicKey:
     """What decides about a key: `kind` is rsa, ec, ed25519 or another; `curve` for ec only."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from controller.domain.certificates import Certificate, CertificateTimeError, Kind, validity
+from controller.domain.certificates import WARN_EVERY, Certificate, CertificateTimeError, Kind, endings, validity
 from controller.domain.effects import AuditEntry
 from controller.ports.certificates import Authority, AuthorityError, Registry, Request, Serving
 from controller.ports.clock import Clock
@@ -60,6 +60,7 @@ class Certificates:
         self._listed: tuple[str, ...] = ()
         self._publishing = asyncio.Lock()
         self._pruned_at = clock.monotonic()
+        self._warned_at: float | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -88,11 +89,30 @@ class Certificates:
         try:
             await self.publish()
             await self.record()
+            await self._warn()
             if self._clock.monotonic() - self._pruned_at > _PRUNE_EVERY:
                 self._pruned_at = self._clock.monotonic()
                 await self.registry.prune(self._clock.now() - _PRUNE_AFTER)
         except (StoreError, AuthorityError) as e:
             self._log("certificates: this round failed", {"error": str(e)})
+
+    async def _warn(self) -> None:
+        """An alert a day about what only people can renew: forgotten, it locks out everybody."""
+        moment = self._clock.monotonic()
+        if self._warned_at is not None and moment - self._warned_at < WARN_EVERY:
+            return
+        info, root = self.authority.info, self.authority.root_revocations()
+        ends = (
+            ("the root certificate", info.root_end),
+            ("the issuing certificate", info.issuing_end),
+            ("the root's revocation list (cordon ca crl --root-key)", None if root is None else root.next_update),
+        )
+        now = self._clock.now()
+        self._warned_at = moment
+        for why in endings(ends, now):
+            self._log("authority ends", {"why": why})
+            entry = AuditEntry("authority ends", "", "cordon", "", {"why": why}, alert=True)
+            await self._store.commit(Writes(audit=((now, entry),)))
 
     def served(self, name: str) -> Serving | None:
         """The list of this issuer, if it is one of ours."""

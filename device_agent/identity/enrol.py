@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from device_agent.errors import AgentError, ExitCode
 from device_agent.files import write_whole
 from device_agent.identity.leaf import IdentityError, read_file
-from device_agent.identity.pair import key_text, new_key, public_bytes, read_key, read_leaf, request
+from device_agent.identity.pair import key_text, list_addresses, new_key, public_bytes, read_key, read_leaf, request
 from schemas.enrolment import EnrolAnswer, EnrolRequest
 
 ROOT: Final = "/api/v1/enrolment/root"
@@ -91,6 +91,11 @@ def config_text(device_id: str, folder: Path, answer: EnrolAnswer, passphrase_fi
         "",
         "[identity]",
         "renew = true",
+        "",
+        "[certificates]",
+        f"paths = {json.dumps([str(folder)])}",
+        f"trust_store = {json.dumps(str(folder / 'ca.pem'))}",
+        f"crl_urls = {json.dumps(list_addresses(answer.certificate.encode()))}",
         "",
         "[commands]",
         "# Nothing is ever changed on this device unless `allow` says so.",

@@ -1,6 +1,6 @@
 """A key with its certificate, as one file or two; keys are made here and never leave the device."""
 
-from typing import Any
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from device_agent.identity.leaf import IdentityError, Leaf
+
+MAX_ADDRESSES: Final = 4
 
 
 def new_key() -> Any:
@@ -75,6 +77,17 @@ def common_names(content: bytes) -> list[str]:
     """All common names of a certificate that `read_leaf` takes."""
     subject = x509.load_pem_x509_certificate(content).subject
     return [str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def list_addresses(content: bytes) -> list[str]:
+    """Where the list is that could name the first certificate of a chain; none where it does not say."""
+    try:
+        found = x509.load_pem_x509_certificate(content)
+        points = found.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    except (ValueError, x509.ExtensionNotFound):
+        return []
+    names = [name for point in points for name in point.full_name or ()]
+    return [one.value for one in names if isinstance(one, x509.UniformResourceIdentifier)][:MAX_ADDRESSES]
 
 
 def public_bytes(public: Any) -> bytes:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
+from cryptography import x509
 
 from device_agent.identity.enrol import EnrolmentError
 from device_agent.identity.leaf import read_file
@@ -104,3 +106,16 @@ def test_the_command_enrols_and_pins_the_authority(estate: Estate, tmp_path: Pat
     again = subprocess.run([*argv, "--ca-fingerprint", fingerprint], check=False, capture_output=True, text=True)
     assert again.returncode == 0
     assert "stays as it is" in again.stdout
+
+
+def test_lists_are_handed_out_over_plain_http_and_nothing_else_is(estate: Estate) -> None:
+    base = f"http://127.0.0.1:{estate.list_port}"
+    authority = estate.files.authority
+    found = x509.load_pem_x509_crl(httpx.get(f"{base}/crl/{authority.issuer}.pem", trust_env=False).content)
+    issuing = x509.load_pem_x509_certificate(authority.chain.encode())
+    assert found.is_signature_valid(issuing.public_key())  # type: ignore[arg-type]  # an EC key
+    root = authority.root_revocations()
+    assert root is not None
+    assert httpx.get(f"{base}/crl/{root.name}.crl", trust_env=False).content == root.der
+    for path in ("/api/v1/devices", "/api/openapi.json", "/healthz", "/api/v1/enrolment/root"):
+        assert httpx.get(base + path, trust_env=False).status_code == 404

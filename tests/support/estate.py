@@ -25,6 +25,7 @@ from schemas.events import Status
 from schemas.posture import digest_of
 from schemas.topics import Down, Up
 from tests.support.identity import Files
+from tests.support.mosquitto import free_port
 from tests.support.standin import StandInProcess
 
 WAIT: Final = 30.0  # seconds until something that has to happen did not
@@ -53,6 +54,7 @@ class Estate:
         self._settings = f'device_lifetime = "{device_lifetime}"\nreadmit_after = "{readmit_after}"\n'
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self.list_port = free_port()
         self.config = folder / "cordon" / "cordon.toml"
 
     def __enter__(self) -> Self:
@@ -70,7 +72,8 @@ class Estate:
     ) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(WAIT)
+            code = self._process.wait(WAIT)
+            assert code == 0 or error is not None, f"the controller ended with {code}:\n{self.log[-6000:]}"
             assert self._process.stdout is not None
             self._process.stdout.close()
         if error is not None:
@@ -100,7 +103,7 @@ class Estate:
             "[api]\n", f"[api]\ncertificate = {json.dumps(str(api.chain))}\nkey = {json.dumps(str(api.key))}\n"
         )
         folder = json.dumps(str(self.folder / "authority" / "ca"))
-        text += f'\n[authority]\nfolder = {folder}\ncrl_listen = "127.0.0.1:0"\n{self._settings}'
+        text += f'\n[authority]\nfolder = {folder}\ncrl_listen = "127.0.0.1:{self.list_port}"\n{self._settings}'
         self.config.write_text(text)
 
     def _serve(self) -> None:

@@ -273,3 +273,15 @@ async def test_a_list_is_made_anew_before_it_ends(api: Api) -> None:
     assert (await certificates.publish()).next_update > first.next_update
     made = await api.json("POST", f"{BASE}/certificates/publish")
     assert made["issuer"] == certificates.authority.issuer
+
+
+async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
+    certificates = identity(api).certificates
+    await certificates.round()
+    assert await api.world.store.audit(kind="authority ends") == []
+    api.world.clock.at += 340 * 86_400
+    await certificates.round()
+    await certificates.round()
+    (line,) = await api.world.store.audit(kind="authority ends")
+    assert line.entry.alert
+    assert "root's revocation list" in str(line.entry.detail)

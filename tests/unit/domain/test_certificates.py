@@ -10,6 +10,7 @@ from controller.domain.certificates import (
     Kind,
     PublicKey,
     Standing,
+    endings,
     passphrase_trouble,
     validity,
     weakness,
@@ -91,3 +92,9 @@ def test_only_a_certificate_issued_after_the_revocation_answers_it(newest: float
 @pytest.mark.parametrize(("kind", "is_authority"), [(Kind.ROOT, True), (Kind.ISSUING, True), (Kind.CLIENT, False)])
 def test_kinds(kind: Kind, *, is_authority: bool) -> None:
     assert kind.is_authority is is_authority
+
+
+def test_what_people_have_to_renew_is_told_in_time() -> None:
+    day = 86_400.0
+    ends = (("far", NOW + 31 * day), ("soon", NOW + 29 * day), ("over", NOW - 1), ("none", None))
+    assert endings(ends, NOW) == ("soon ends in 29 days", "over ended")
