@@ -4,6 +4,7 @@ Each step is written down before it is taken (`updates.ledger`), so that after a
 goes on from there: an update that changed nothing yet begins again, one that did is finished or put back.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.clock import Clock
+from device_agent.errors import JournalError
 from device_agent.execute import ExecuteError, run
 from device_agent.system import System
 from device_agent.updates import requirements
@@ -31,8 +33,11 @@ CONSENT_SECONDS: Final = 1.0  # between two looks for an answer
 RESTART_SECONDS: Final = 600.0  # for a restart that was asked for
 MAX_RESTARTS: Final = 3  # that are asked for and do not come
 LOOK_SECONDS: Final = 10.0  # for the health of what is in place
+# After these the same update may be ordered again, and its download goes on where it was.
+_MAY_GO_ON: Final = frozenset({RefusalCode.UNREACHABLE, RefusalCode.DEADLINE, RefusalCode.INTERRUPTED})
 _RESTART_UNIT_SECONDS: Final = 120.0
 _TELL_PERCENT: Final = 10
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,9 @@ class Updater:
         if transaction is None:
             return "that is settled"
         if not transaction.changing or transaction.target is None:
-            self._end(record, end_of(failure.code), failure.code, str(failure))
+            record = self._end(record, end_of(failure.code), failure.code, str(failure))
+            if failure.code not in _MAY_GO_ON:
+                self._forget_downloads(record)
             return "nothing was changed"
         if transaction.target.rollback is Rollback.NEVER and transaction.order is not None:
             self._end(record, UpdatePhase.BROKEN, failure.code, str(failure))
@@ -171,9 +178,13 @@ class Updater:
     def settle(self, unfinished: frozenset[str]) -> None:
         """Put back what no command asks for any more: `unfinished` are those that will go on."""
         for name in self.ledger.names():
-            transaction = self.ledger.load(name).transaction
-            if transaction is not None and transaction.command_id not in unfinished:
-                self.undo(name, UpdateError(RefusalCode.INTERRUPTED, "the command that asked for it is gone"))
+            try:
+                transaction = self.ledger.load(name).transaction
+                if transaction is not None and transaction.command_id not in unfinished:
+                    self.undo(name, UpdateError(RefusalCode.INTERRUPTED, "the command that asked for it is gone"))
+            except (UpdateError, JournalError) as e:
+                # The report tells it too; the others, and the agent, must not suffer for it.
+                _log.error("%s cannot be settled: %s", name, e)
 
     def installed(self, record: Record) -> str:
         """The version that is really there, as its installer finds it; empty: none, or not whole."""
@@ -207,8 +218,8 @@ class Updater:
             # It was there before any update: that is what going back means.
             record = record.model_copy(update={"current": Release(version=version, by=target.installer)})
         requirements.check_device(target, self.device.device_class, self.device.hardware)
-        others = {one: self.installed(self.ledger.load(one)) for one in self.ledger.names() if one != name}
-        versions = {**others, name: self.installed(record)}
+        asked = {what for one in target.requires if (what := one.what.partition(":")[2])}
+        versions = {one: self.installed(record if one == name else self.ledger.load(one)) for one in asked}
         requirements.check_requirements(target, self.device.system, folder, versions)
         requirements.check_space(folder, order.length + target.installed_bytes, f"{name} {order.version}")
         if order.ask_user or self.device.ask_user:
@@ -347,9 +358,13 @@ class Updater:
 
     def _tidy(self, record: Record, installer: Installer) -> None:
         """Forget what nothing goes back to: older releases and downloads."""
-        keep = tuple(one for one in (record.current, record.previous) if one is not None)
-        installer.tidy(record.name, keep)
-        kept = {one.version for one in keep} if installer.keeps_files else set()
+        installer.tidy(record.name, tuple(one for one in (record.current, record.previous) if one is not None))
+        self._forget_downloads(record)
+
+    def _forget_downloads(self, record: Record) -> None:
+        """Keep only the files that going back needs."""
+        held = [one for one in (record.current, record.previous) if one is not None]
+        kept = {one.version for one in held if self._keeps_file(one)}
         place = self.device.folder / "downloads" / record.name
         for path in sorted(place.glob("*/*")) if place.is_dir() else ():
             if path.parent.name not in kept:
@@ -357,6 +372,10 @@ class Updater:
 
     def _file(self, order: Install) -> Path:
         return self.device.folder / "downloads" / order.name / order.version / order.target.rsplit("/", 1)[-1]
+
+    def _keeps_file(self, release: Release) -> bool:
+        installer = self._installers.get(release.by)
+        return installer is None or installer.keeps_files
 
     def _installer(self, word: Word) -> Installer:
         installer = self._installers.get(word)

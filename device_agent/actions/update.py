@@ -36,7 +36,10 @@ class _Update:
         self._told(progress.detail())
 
     def _outcome(self, name: str) -> Mapping[str, str]:
-        return self._updater.progress(name).detail()
+        try:
+            return self._updater.progress(name).detail()
+        except JournalError as e:
+            raise ActionError(str(e)) from e
 
 
 class InstallUpdate(_Update):

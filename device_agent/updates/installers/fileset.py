@@ -42,6 +42,8 @@ class FileSetInstaller:
         fresh = place.with_name(f".{target.version}.new")
         try:
             fresh.parent.mkdir(parents=True, exist_ok=True)
+            for above in (self._folder, fresh.parent):
+                above.chmod(0o755)
             shutil.rmtree(fresh, ignore_errors=True)
             fresh.mkdir()
             self._step("stage:unpack")
@@ -50,6 +52,7 @@ class FileSetInstaller:
             else:
                 shutil.copyfile(artifact.file, fresh / artifact.file.name)
                 (fresh / artifact.file.name).chmod(0o755)
+            open_folders(fresh)
             tree = digest_of(fresh)
             sync_tree(fresh)
             self._step("stage:unpacked")
@@ -182,6 +185,12 @@ def _stamp(place: Path) -> str:
         is_at = path.lstat()
         total.update(f"{path}\0{is_at.st_size}\0{is_at.st_mtime_ns}\0{is_at.st_ctime_ns}\0{is_at.st_ino}\0".encode())
     return total.hexdigest()
+
+
+def open_folders(place: Path) -> None:
+    """Let everybody pass: who may read a file, the archive says; the agent's own mask is not meant for it."""
+    for folder in (place, *(path for path in place.rglob("*") if path.is_dir() and not path.is_symlink())):
+        folder.chmod(0o755)
 
 
 def sync(folder: Path) -> None:

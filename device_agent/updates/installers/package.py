@@ -77,7 +77,8 @@ class PackageInstaller:
         """As the package database says."""
         del release
         package = installed_package(self._system, name)
-        return "" if package is None else package.version
+        # rpm tells an epoch of nothing too, which no target is signed with.
+        return "" if package is None else package.version.removeprefix("0:")
 
     def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
         """Install the kept file of the version before, or that version from the sources; without one remove it."""

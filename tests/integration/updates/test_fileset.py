@@ -1,6 +1,8 @@
 """File sets on a device: offered, verified, swapped, looked at, confirmed; or put back, with the reason told."""
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from controller.adapters.tuf_repository.ceremony import rotate
 from controller.adapters.tuf_repository.publishing import withdraw
 from device_agent.updates import requirements
+from device_agent.updates.stopped import StoppedError
 from schemas.commands import CommandState
 from schemas.updates import UpdatePhase
 from tests.support.update_device import UpdateDevice
@@ -252,3 +255,63 @@ def test_the_journal_of_an_update_holds_no_more_than_it_says(made: Repository, d
     kept = json.loads(records.read_text())
     assert kept["transaction"] is None
     assert kept["outcome"] == "confirmed"
+
+
+def test_what_no_command_asks_for_any_more_is_put_back_at_the_next_start(
+    made: Repository, device: UpdateDevice
+) -> None:
+    installed(made, device)
+    found = made.publish("edge-app", "1.1", app("1.1"), health=CHECK)
+
+    def lose_power(name: str) -> None:
+        if name == "install:after":
+            device.stopping.set()
+            raise StoppedError
+
+    device.step = lose_power
+    device.send("update.install", order(found).params())
+    device.commands.stop(60)
+    device.stop()
+    assert (device.current / "version").read_text() == "1.1"
+    (device.settings.agent.state_dir / "commands.json").unlink()
+    device.step = lambda _name: None
+    device.start()
+    device.updater.settle(frozenset())
+    assert (device.current / "version").read_text() == "1.0"
+    entry = device.entry()
+    assert (entry.version, entry.outcome, entry.attempted) == ("1.0", "rolled_back", "1.1")
+
+
+def test_a_damaged_record_costs_only_its_own_name(made: Repository, device: UpdateDevice) -> None:
+    installed(made, device)
+    records = device.settings.agent.state_dir / "updates/records"
+    (records / "other.json").write_text("{")
+    device.updater.settle(frozenset())
+    assert device.entry().version == "1.0"
+    assert "damaged" in device.entry("other").health_reason
+    result = device.install(order(made.publish("other", "1.0", app("1.0"))))
+    assert (result.state, "damaged" in result.reason) == (CommandState.FAILED, True)
+    installed(made, device, "1.1")
+
+
+def test_what_was_refused_leaves_no_download_behind(
+    made: Repository, device: UpdateDevice, server: UpdateServer
+) -> None:
+    found = made.publish("edge-app", "1.0", app("1.0"))
+    server.replace["content.tar.gz"] = b"x" * found.length
+    assert device.install(order(found)).detail["reason_code"] == "wrong_hash"
+    server.replace.clear()
+    installed(made, device, "1.1")
+    downloads = device.settings.agent.state_dir / "updates/downloads"
+    assert [path for path in downloads.rglob("*") if path.is_file()] == []
+
+
+def test_a_file_set_can_be_read_whatever_the_agents_mask(made: Repository, device: UpdateDevice) -> None:
+    before = os.umask(0o077)
+    try:
+        installed(made, device)
+    finally:
+        os.umask(before)
+    for path in (device.current, device.current / "bin", device.current.parent, device.current.parent.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    assert stat.S_IMODE((device.current / "version").stat().st_mode) == 0o644
