@@ -42,11 +42,14 @@ class ScansHere:
 
 def guard_of(settings: Settings) -> Judge:
     """Who judges commands: it needs cryptography."""
-    from device_agent.domain.guard import Guard
-    from schemas.signing import parse_public_key
+    from device_agent.trusting import TrustingGuard
 
-    keys = [parse_public_key(text) for text in settings.commands.controller_keys]
-    return Guard.of(settings.device_id, keys, settings.commands.allow)
+    return TrustingGuard(settings.device_id, settings.commands, ring_of(settings))
+
+
+def ring_of(settings: Settings) -> KeyRing:
+    """The keys that commands may be signed with."""
+    return KeyRing(settings.agent.state_dir, settings.commands.controller_keys)
 
 
 def actions_of(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> LateActions:
@@ -55,10 +58,12 @@ def actions_of(settings: Settings, system: System, clock: Clock, stopping: threa
     def others() -> "Mapping[str, Action]":
         from device_agent.actions.integrity import Rebaseline
         from device_agent.actions.registry import actions
+        from device_agent.actions.trust import trust
         from device_agent.collectors.integrity import Integrity
 
         integrity = Integrity(settings.integrity, settings.agent.state_dir, is_keeper=True)
-        return {**actions(system), "integrity.rebaseline": Rebaseline(integrity, system)}
+        more = {"integrity.rebaseline": Rebaseline(integrity, system), **trust(ring_of(settings))}
+        return {**actions(system), **more}
 
     return LateActions(others, at_once=_update_actions(settings, system, clock, stopping))
 

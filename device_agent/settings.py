@@ -155,6 +155,15 @@ class CommandSettings(_Part):
 
     controller_keys: Annotated[tuple[Annotated[str, AfterValidator(_is_key)], ...], Field(max_length=_MAX_KEYS)] = ()
     allow: Annotated[tuple[ActionName, ...], Field(max_length=_MAX_ALLOW)] = ()
+    operator_keys: Annotated[tuple[Annotated[str, AfterValidator(_is_key)], ...], Field(max_length=_MAX_KEYS)] = ()
+    two_signatures: Annotated[tuple[ActionName | Literal["*"], ...], Field(max_length=_MAX_ALLOW)] = ()
+    change_keys: bool = True
+
+    @model_validator(mode="after")
+    def _can_be_signed(self) -> Self:
+        if self.two_signatures and not self.operator_keys:
+            raise ValueError("two_signatures needs operator_keys: nobody could give the second one")
+        return self
 
 
 def _is_web_address(text: str) -> str:

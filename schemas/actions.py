@@ -81,6 +81,11 @@ class Action:
         return found
 
 
+KEYS_INTRODUCE: Final = "keys.introduce"
+KEYS_REVOKE: Final = "keys.revoke"
+MIN_OVERLAP: Final = 60  # seconds
+MAX_OVERLAP: Final = 366 * 86_400  # seconds
+_KEY: Final = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 _SERVICE: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127}$"
 _PACKAGE: Final = r"^[a-z0-9][a-z0-9+._-]{0,127}$"
 _PATH: Final = r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$"
@@ -116,6 +121,20 @@ ACTIONS: Final[Mapping[str, Action]] = {
             "keep_group": Param("its group goes on reading", "flag"),
             "own": Param("it belongs to root then", "flag"),
         },
+    ),
+    "keys.introduce": Action(
+        "trusts another key that signs commands",
+        {
+            "key": Param("a public key, ed25519: and base64", required=True, pattern=_KEY),
+            "retire": Param("name of the key that it takes the place of", pattern=r"^([0-9a-f]{16})?$"),
+            "overlap": Param(
+                "seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP
+            ),
+        },
+    ),
+    "keys.revoke": Action(
+        "never again trusts a key that signs commands",
+        {"keyid": Param("name of a key, 16 hex digits", required=True, pattern=r"^[0-9a-f]{16}$")},
     ),
     "logging.persist": Action("keeps the journal on the disk"),
     "mac.enforce": Action("has SELinux or AppArmor enforce"),

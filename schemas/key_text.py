@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 from typing import Final
 
 KEY_PREFIX: Final = "ed25519:"
@@ -23,3 +24,12 @@ def raw_key(text: str) -> bytes:
     if len(raw) != _KEY_BYTES:
         raise ValueError(f"an ed25519 key has {_KEY_BYTES} bytes, this one has {len(raw)}")
     return raw
+
+
+def key_name(text: str) -> str:
+    """A key's name: the first 16 hex digits of the SHA-256 of its raw bytes.
+
+    Raises:
+        ValueError: as `raw_key`.
+    """
+    return hashlib.sha256(raw_key(text)).hexdigest()[:16]

@@ -94,6 +94,39 @@ def verify(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) 
     raise SignatureError("no valid signature by a trusted key")
 
 
+def signers(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) -> tuple[bytes, frozenset[str]]:
+    """The payload as `verify` gives it, and the names of all of `keys` that signed it.
+
+    Raises:
+        SignatureError: as `verify`.
+    """
+    payload = verify(raw, payload_type, keys)
+    message = to_be_signed(payload_type, payload)
+    found = {
+        one.keyid
+        for one in Envelope.model_validate_json(raw).signatures
+        if one.keyid in keys and _is_valid(keys[one.keyid], one.sig, message)
+    }
+    return payload, frozenset(found)
+
+
+def countersign(raw: bytes, signatures: Mapping[str, bytes]) -> bytes:
+    """An envelope with further signatures beside its own, by the names of their keys.
+
+    Raises:
+        SignatureError: not an envelope, or more signatures than one may have.
+    """
+    try:
+        envelope = Envelope.model_validate_json(raw)
+        more = tuple(Signature(keyid=name, sig=base64.b64encode(sig).decode()) for name, sig in signatures.items())
+        whole = Envelope(
+            payloadType=envelope.payloadType, payload=envelope.payload, signatures=(*envelope.signatures, *more)
+        )
+    except ValidationError as e:
+        raise SignatureError("not a signed envelope, or too many signatures") from e
+    return whole.model_dump_json().encode()
+
+
 def _is_valid(key: Ed25519PublicKey, sig: str, message: bytes) -> bool:
     try:
         key.verify(base64.b64decode(sig, validate=True), message)

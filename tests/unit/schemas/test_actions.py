@@ -13,7 +13,9 @@ from device_agent.actions.base import BadParamsError
 from device_agent.actions.integrity import Rebaseline
 from device_agent.actions.registry import actions
 from device_agent.actions.ssh import _OPTIONS
+from device_agent.actions.trust import IntroduceKey, RevokeKey
 from device_agent.collectors.integrity import Integrity
+from device_agent.key_ring import KeyRing
 from device_agent.settings import IntegritySettings
 from device_agent.system import System
 from schemas.actions import ACTIONS, SSH_OPTIONS, problems_of, unknown_action
@@ -22,6 +24,8 @@ from schemas.updates import GO_BACK, INSTALL
 
 REGISTRY = {
     **actions(System()),
+    "keys.introduce": IntroduceKey(KeyRing(Path("/nowhere"), ())),
+    "keys.revoke": RevokeKey(KeyRing(Path("/nowhere"), ())),
     "integrity.rebaseline": Rebaseline(Integrity(IntegritySettings(), Path("/nowhere"), is_keeper=False), System()),
 }
 GOOD: dict[str, dict[str, Any]] = {
@@ -29,6 +33,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "firewall.allow": {"port": 22, "proto": "tcp", "within": 30},
     "firewall.deny": {"port": 23},
     "firewall.enable": {"allow": "22/tcp 53/udp"},
+    "keys.introduce": {"key": "ed25519:" + "A" * 43 + "=", "retire": "0" * 16, "overlap": 3600},
+    "keys.revoke": {"keyid": "0" * 16},
     "key.restrict": {"path": "/etc/ssl/private/a.key", "keep_group": True},
     "package.upgrade": {"security": True},
     "password.policy": {"min_length": 12, "max_days": 365},
