@@ -9,6 +9,7 @@ from device_agent.clock import Clock
 from device_agent.domain.judgement import Judge
 from device_agent.domain.report import Found
 from device_agent.intrusion.watch import IntrusionWatch
+from device_agent.key_ring import KeyRing
 from device_agent.late import LateActions
 from device_agent.scanning import ScanProcess, Scans
 from device_agent.settings import Settings

@@ -127,9 +127,7 @@ ACTIONS: Final[Mapping[str, Action]] = {
         {
             "key": Param("a public key, ed25519: and base64", required=True, pattern=_KEY),
             "retire": Param("name of the key that it takes the place of", pattern=r"^([0-9a-f]{16})?$"),
-            "overlap": Param(
-                "seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP
-            ),
+            "overlap": Param("seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP),
         },
     ),
     "keys.revoke": Action(

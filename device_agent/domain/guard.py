@@ -8,8 +8,8 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from device_agent.domain.signatures import NO_TERMS, Terms
 from device_agent.domain.judgement import Accepted, Forged, Judgement, Known, Refused
+from device_agent.domain.signatures import NO_TERMS, Terms
 from schemas.base import clean_text
 from schemas.commands import COMMAND_PAYLOAD_TYPE, OLD_COMMAND, Command, CommandState
 from schemas.signing import SignatureError, key_id, signers

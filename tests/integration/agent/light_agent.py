@@ -20,6 +20,8 @@ from typing import Any, Final
 from device_agent import journal
 from device_agent.actions.base import Action, Params, Plan, Verified
 from device_agent.actions.rescan import Rescan
+from device_agent.actions.trust import trust
+from device_agent.assembly import ring_of
 from device_agent.collectors.base import Section
 from device_agent.runtime import run
 from device_agent.settings import load
@@ -103,12 +105,14 @@ def main(config: Path, die_at: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     done = folder / "done.txt"
+    settings = load(config)
     actions: dict[str, Action] = {
+        **trust(ring_of(settings)),
         "rescan": Rescan(),
         "test.append": _Append(done, die_at, is_repeatable=True),
         "test.once": _Append(done, die_at, is_repeatable=False),
     }
-    run(load(config), System(), stop, collectors=collectors, actions=actions)
+    run(settings, System(), stop, collectors=collectors, actions=actions)
 
 
 if __name__ == "__main__":

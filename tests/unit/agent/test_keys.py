@@ -1,0 +1,206 @@
+"""Which keys a device trusts: introduced with an overlap, ended, revoked, through restarts and kills."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from device_agent.actions.base import ActionError
+from device_agent.actions.trust import IntroduceKey, RevokeKey
+from device_agent.domain.guard import Guard
+from device_agent.domain.judgement import Accepted, Forged, Judgement, Refused
+from device_agent.domain.signatures import Terms
+from device_agent.journal import Journal
+from device_agent.key_ring import KeyRing, KeyRingError
+from device_agent.settings import CommandSettings
+from device_agent.trusting import TrustingGuard
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
+from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
+
+NOW = datetime(2026, 11, 26, 10, tzinfo=UTC)
+AT = NOW.timestamp()
+OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
+
+
+def text(key: Ed25519PrivateKey) -> str:
+    return public_key_text(key.public_key())
+
+
+def name(key: Ed25519PrivateKey) -> str:
+    return key_id(key.public_key())
+
+
+def order(*keys: Ed25519PrivateKey, action: str = "rescan", issued: datetime = NOW, **params: Any) -> bytes:
+    """A command signed by all of the keys."""
+    command = Command(
+        command_id="c1", device_id="edge-1", action=action, params=params, issued_at=issued,
+        expires_at=issued + timedelta(minutes=10), counter=5,
+    )  # fmt: skip
+    payload = command.model_dump_json().encode()
+    more = {name(key): key.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload)) for key in keys[1:]}
+    return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, keys[0]), more)
+
+
+def judged(folder: Path, raw: bytes, now: datetime = NOW, **settings: Any) -> Judgement:
+    """What a device with the key OLD makes of it."""
+    given = CommandSettings(controller_keys=(text(OLD),), allow=("rescan",), **settings)
+    guard = TrustingGuard("edge-1", given, KeyRing(folder, given.controller_keys))
+    return guard.judge(raw, last_counter=4, known=frozenset(), now=now)
+
+
+def reason(judgement: Judgement) -> str:
+    assert isinstance(judgement, Refused | Forged), judgement
+    return judgement.reason
+
+
+def introduce(folder: Path, now: float = AT, **more: Any) -> None:
+    action = IntroduceKey(KeyRing(folder, (text(OLD),)), lambda: now)
+    params = {"key": text(NEW), **more}
+    action.check(params)
+    was = action.plan(params).was
+    action.apply(params, was)
+    assert action.verify(params, was).is_reached
+
+
+def test_a_key_that_was_introduced_counts_and_the_old_one_until_its_end(tmp_path: Path) -> None:
+    assert isinstance(judged(tmp_path, order(NEW)), Forged)
+    introduce(tmp_path, retire=name(OLD), overlap=3600)
+    assert isinstance(judged(tmp_path, order(NEW)), Accepted)
+    assert isinstance(judged(tmp_path, order(OLD)), Accepted)
+    later = NOW + timedelta(hours=1)
+    assert isinstance(judged(tmp_path, order(OLD, issued=later), later), Forged)
+    assert isinstance(judged(tmp_path, order(NEW, issued=later), later), Accepted)
+
+
+def test_introducing_again_does_not_lengthen_the_overlap(tmp_path: Path) -> None:
+    introduce(tmp_path, retire=name(OLD), overlap=3600)
+    introduce(tmp_path, retire=name(OLD), overlap=7200)
+    assert set(KeyRing(tmp_path, (text(OLD),)).trusted(AT + 3600)) == {name(NEW)}
+
+
+def test_a_revoked_key_never_counts_again(tmp_path: Path) -> None:
+    introduce(tmp_path)
+    ring = KeyRing(tmp_path, (text(OLD),))
+    RevokeKey(ring, lambda: AT).apply({"keyid": name(OLD)}, {})
+    assert isinstance(judged(tmp_path, order(OLD)), Forged)  # though the configuration names it
+    with pytest.raises(ActionError, match="does not come back"):
+        IntroduceKey(ring, lambda: AT).apply({"key": text(OLD)}, {})
+    with pytest.raises(ActionError, match="the last key"):
+        RevokeKey(ring, lambda: AT).apply({"keyid": name(NEW)}, {})
+
+
+def test_a_key_does_not_revoke_itself_and_with_operators_only_they_do(tmp_path: Path) -> None:
+    introduce(tmp_path)
+    alone = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(OLD)))
+    assert reason(alone) == "a key is not revoked by itself alone"
+    assert isinstance(judged(tmp_path, order(NEW, action="keys.revoke", keyid=name(OLD))), Accepted)
+    operators = {"operator_keys": (text(OPERATOR),)}
+    stolen = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(NEW)), **operators)
+    assert reason(stolen) == "a key is revoked with an operator's signature"
+    assert isinstance(judged(tmp_path, order(OPERATOR, action="keys.revoke", keyid=name(OLD)), **operators), Accepted)
+
+
+def test_changes_of_keys_can_be_forbidden(tmp_path: Path) -> None:
+    raw = order(OLD, action="keys.introduce", key=text(NEW))
+    assert isinstance(judged(tmp_path, raw), Accepted)
+    assert "allow-list" in reason(judged(tmp_path, raw, change_keys=False))
+
+
+def test_two_signatures(tmp_path: Path) -> None:
+    two: dict[str, Any] = {"operator_keys": (text(OPERATOR),), "two_signatures": ("rescan",)}
+    assert "second signature" in reason(judged(tmp_path, order(OLD), **two))
+    assert reason(judged(tmp_path, order(OPERATOR), **two)) == "no signature by the controller"
+    assert "second signature" in reason(judged(tmp_path, order(OLD, OLD), **two))
+    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **two), Accepted)
+    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), Accepted)
+    with pytest.raises(ValueError, match="nobody could give the second one"):
+        CommandSettings(two_signatures=("rescan",))
+
+
+def test_the_second_signature_is_over_the_same_bytes(tmp_path: Path) -> None:
+    two: dict[str, Any] = {"operator_keys": (text(OPERATOR),), "two_signatures": ("rescan",)}
+    other = OPERATOR.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, b"another command"))
+    forged = countersign(order(OLD), {name(OPERATOR): other})
+    assert "second signature" in reason(judged(tmp_path, forged, **two))
+
+
+def test_a_wild_clock_says_so(tmp_path: Path) -> None:
+    ahead = judged(tmp_path, order(OLD), NOW + timedelta(days=2000))
+    assert isinstance(ahead, Refused)
+    assert ahead.state is CommandState.EXPIRED
+    assert "that clock may be wrong" in ahead.reason
+    late = judged(tmp_path, order(OLD), NOW + timedelta(minutes=11))
+    assert "clock" not in reason(late)
+    behind = datetime(1970, 1, 2, tzinfo=UTC)
+    assert isinstance(judged(tmp_path, order(OLD), behind), Accepted)
+    guard = Guard.of("edge-1", [OLD.public_key()], ["rescan"], Terms())
+    replayed = guard.judge(order(OLD), last_counter=5, known=frozenset(), now=behind)
+    assert "an old command again" in reason(replayed)  # the counter needs no clock
+
+
+def test_a_damaged_key_ring_trusts_nobody(tmp_path: Path) -> None:
+    introduce(tmp_path)
+    whole = (tmp_path / "keys.json").read_bytes()
+    (tmp_path / "keys.json").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(KeyRingError, match="is damaged"):
+        KeyRing(tmp_path, (text(OLD),)).trusted(AT)
+    assert "is damaged" in reason(judged(tmp_path, order(OLD)))
+
+
+_KILLED = """
+import os, sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from device_agent.journal import Journal
+from device_agent.key_ring import KeyRing
+from schemas.commands import Command
+
+folder, step, key = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+journal = Journal(folder, first_seq=0)
+count = 0
+def dies(real):
+    def call(*arguments, **named):
+        global count
+        count += 1
+        if count == step:
+            os._exit(9)
+        return real(*arguments, **named)
+    return call
+for name in ("open", "fsync", "replace", "rename", "fchmod", "close"):
+    setattr(os, name, dies(getattr(os, name)))
+now = datetime(2026, 11, 26, 10, tzinfo=UTC)
+command = Command(command_id="c7", device_id="d", action="rescan", params={}, issued_at=now,
+                  expires_at=now + timedelta(hours=1), counter=7)
+journal.begin(command, now)
+print("begun", flush=True)
+KeyRing(folder, ()).introduce(key, retire="", until=0.0, now=0.0)
+print("introduced", flush=True)
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -> None:
+    """What was said to be written down is there; what was not is there whole or not at all."""
+    journal = Journal(tmp_path, first_seq=0)
+    first = Command(
+        command_id="c6", device_id="d", action="rescan", params={}, issued_at=NOW, expires_at=NOW, counter=6
+    )
+    journal.begin(first, NOW)
+    journal.close()
+    argv = [sys.executable, "-c", _KILLED, str(tmp_path), str(step), text(NEW)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 9), done.stderr
+    (tmp_path / ".commands.json.new").write_bytes(b'{"v":1,"counter":99,"ent')  # as a power loss may leave it
+    (tmp_path / ".keys.json.new").write_bytes(b"\0" * 512)
+    after = Journal(tmp_path, first_seq=0)
+    try:
+        assert after.counter in ((7,) if "begun" in done.stdout else (6, 7))
+        assert (after.counter == 7) is ("c7" in after.known())
+    finally:
+        after.close()
+    trusted = KeyRing(tmp_path, ()).trusted(AT)
+    assert set(trusted) in (({name(NEW)},) if "introduced" in done.stdout else (set(), {name(NEW)}))
