@@ -26,7 +26,7 @@ from controller.assembly import (
     open_broker,
     own_store,
     rollout_parts,
-    signer,
+    signer_of,
     update_parts,
     user_parts,
 )
@@ -97,7 +97,7 @@ async def _build(
     gate = PolicyGate(keeper, store, loader.load, logger_for("app"))
     settle()
     accept_claimed = settings.identity.unsafe_accept_claimed
-    enforcer = Enforcer(keeper, broker, link, signer(signing_key), accept_claimed=accept_claimed)
+    enforcer = Enforcer(keeper, broker, link, signer_of(settings, signing_key), accept_claimed=accept_claimed)
     outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
     keeper.forward_effects_to(outbox.put)
     ingest, signing = ingest_parts(settings, store, keeper, broker, link)

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.user_broker import EmqxUsers
+from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.options import LinkOptions
 from controller.adapters.policies.loader import load_policies
@@ -44,7 +45,7 @@ from controller.service.update_refresh import UpdateRefresher
 from controller.service.users import Users
 from controller.service.waiving import Waiving
 from schemas.commands import COMMAND_PAYLOAD_TYPE
-from schemas.signing import sign
+from schemas.signing import countersign, key_id, sign, to_be_signed
 from schemas.topics import ALL_UP, PRESENCE
 
 _MAX_KEY: Final = 64 * 1024  # bytes
@@ -132,8 +133,27 @@ async def user_parts(settings: Settings, keeper: Keeper, store: SqliteStore, bro
     return users
 
 
-def signer(key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
-    return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
+def signer(key: Ed25519PrivateKey, retiring: Ed25519PrivateKey | None = None) -> Callable[[bytes], bytes]:
+    """Signs commands; with a `retiring` key by both, so that devices which know only the old one obey too."""
+    if retiring is None:
+        return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
+    name = key_id(retiring.public_key())
+
+    def both(payload: bytes) -> bytes:
+        second = retiring.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload))
+        return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, key), {name: second})
+
+    return both
+
+
+def signer_of(settings: Settings, key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
+    """What signs commands, as configured.
+
+    Raises:
+        SettingsError: the retiring key cannot be used.
+    """
+    path = settings.commands.retiring_key
+    return signer(key, None if path is None else load_signing_key(path))
 
 
 class Policies:

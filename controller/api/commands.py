@@ -1,21 +1,27 @@
 """Commands to devices: send one, and see how far each got."""
 
+import base64
 from typing import Annotated, Final
 
+from cryptography.exceptions import InvalidSignature
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field
 
-from controller.api.context import ServicesDep, writable
+from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, View
 from controller.api.guard import CallerDep, scope
 from controller.api.views import CommandView
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
+from controller.domain.device import OpenCommand
 from controller.domain.durations import parse_duration
-from controller.domain.events import OperatorCommanded
+from controller.domain.events import OperatorCommanded, OperatorSigned
+from controller.service.ordering import payload_of
 from schemas.base import DEVICE_ID_PATTERN
-from schemas.commands import MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
+from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
+from schemas.signing import key_id, parse_public_key, to_be_signed
 
+MAX_OPERATORS: Final = 2  # signatures beside the controller's, of which there may be two
 MIN_TTL: Final = 5.0  # seconds; less is over before a device can have it
 MAX_TTL: Final = 86_400.0  # seconds
 CommandIdPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -39,6 +45,7 @@ class NewCommand(Body):
         Field(max_length=MAX_PARAMS, default_factory=dict, json_schema_extra={"additionalProperties": False}),
     ]
     dry_run: bool = False
+    hold: Annotated[bool, Field(description="send it only once an operator has signed it too")] = False
     within: Annotated[Duration | None, AfterValidator(lambda value: None if value is None else _sensible(value))] = None
 
 
@@ -74,10 +81,75 @@ async def send_command(services: ServicesDep, caller: CallerDep, command: NewCom
     services.device(command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
     event = OperatorCommanded(
-        services.keeper.new_id(), command.action, tuple(command.params.items()), caller, ttl, command.dry_run
+        services.keeper.new_id(),
+        command.action,
+        tuple(command.params.items()),
+        caller,
+        ttl,
+        command.dry_run,
+        command.hold,
     )
     outcome = await services.keeper.handle(command.device_id, event)
     if not outcome.commands:
         text = f"{command.device_id} has {MAX_OPEN} commands that have not ended: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
+    return CommandView.of(outcome.commands[0])
+
+
+class PayloadView(View):
+    """The bytes that an operator signs (base64), and the type that goes into the signature (DSSE)."""
+
+    command_id: str
+    device_id: str
+    payload_type: str
+    payload: str
+
+
+class NewSignature(Body):
+    """A public key as written in configurations, and its signature over the payload (base64)."""
+
+    key: Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+    signature: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{86}==$")]
+
+
+async def _open(services: Services, command_id: str) -> tuple[str, OpenCommand]:
+    record = await services.store.command(command_id)
+    if record is None:
+        raise ApiError(404, "command_unknown", f"there is no command {command_id}")
+    for one in services.device(record.device_id).commands:
+        if one.command_id == command_id:
+            return record.device_id, one
+    raise ApiError(409, "command_ended", f"the command {command_id} has ended: {record.state}")
+
+
+@router.get("/{command_id}/payload", dependencies=[scope("read")], responses=problems(404, 409))
+async def show_payload(services: ServicesDep, command_id: CommandIdPath) -> PayloadView:
+    """What an operator signs, as long as the command is open."""
+    device_id, found = await _open(services, command_id)
+    payload = base64.b64encode(payload_of(device_id, found)).decode()
+    return PayloadView(command_id=command_id, device_id=device_id, payload_type=COMMAND_PAYLOAD_TYPE, payload=payload)
+
+
+@router.post(
+    "/{command_id}/signatures",
+    status_code=201,
+    dependencies=[scope("command"), Depends(writable)],
+    responses=problems(404, 409),
+)
+async def sign_command(
+    services: ServicesDep, caller: CallerDep, command_id: CommandIdPath, body: NewSignature
+) -> CommandView:
+    """Add an operator's signature, and send the command; whether the key counts, the device decides."""
+    device_id, found = await _open(services, command_id)
+    try:
+        key = parse_public_key(body.key)
+        key.verify(base64.b64decode(body.signature), to_be_signed(COMMAND_PAYLOAD_TYPE, payload_of(device_id, found)))
+    except (ValueError, InvalidSignature) as e:
+        raise ApiError(422, "signature_wrong", "the signature does not fit key and command") from e
+    if len(found.signatures) >= MAX_OPERATORS:
+        raise ApiError(409, "too_many_signatures", f"{MAX_OPERATORS} operators have signed it already")
+    event = OperatorSigned(services.keeper.new_id(), command_id, key_id(key), body.signature, caller)
+    outcome = await services.keeper.handle(device_id, event)
+    if not outcome.commands:
+        raise ApiError(409, "signed_already", "this key has signed it already, or the command has expired")
     return CommandView.of(outcome.commands[0])

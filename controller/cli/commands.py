@@ -53,12 +53,15 @@ def send(
     params: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the device only says what it would do")] = False,
     within: Annotated[str, typer.Option(help="how long it may take until it begins: 90s, 10m, 2h")] = "10m",
+    hold: Annotated[
+        bool, typer.Option("--hold", help="until an operator has signed it: `cordon command sign`")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until it ended; exit status 1 unless it succeeded")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Sign a command and send it; a device that is away gets it when it is back."""
     body = {"device_id": device, "action": action, "params": parse_params(params or []), "dry_run": dry_run}
-    command = client.call("POST", "/commands", {**body, "within": within})
+    command = client.call("POST", "/commands", {**body, "within": within, "hold": hold})
     while wait and command["state"] not in _ENDS:  # it expires at the latest
         time.sleep(POLL)
         command = client.get(f"/commands/{segment(command['command_id'])}")

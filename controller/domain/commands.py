@@ -6,6 +6,7 @@ from typing import Final
 from controller.domain.device import OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import CommandRecord, SendCommand
+from controller.domain.events import OperatorCommanded
 from controller.domain.evolve import evolve
 from schemas.commands import OLD_COMMAND, CommandState, ParamValue
 
@@ -13,6 +14,7 @@ COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
 # An end reported this much after expiry is still believed: the device may have begun in time and worked for long.
 END_GRACE: Final = 3600.0
 RESEND_AFTER: Final = 30.0  # seconds
+HELD: Final = "waits for a second signature"
 MAX_OPEN: Final = 16  # commands of one device that have not ended
 _MILLISECONDS: Final = 1000
 
@@ -26,8 +28,12 @@ def issue(
     rule: str = "",
     ttl: float = COMMAND_TTL,
     dry_run: bool = False,
+    held: bool = False,
 ) -> str | None:
-    """Open a command and ask for it to be sent; `None` when the device has too many open ones."""
+    """Open a command and ask for it to be sent, unless it is held until an operator has signed it.
+
+    `None` when the device has too many open ones.
+    """
     device = draft.device
     if len(device.commands) >= MAX_OPEN:
         draft.record("command not issued", by, action=action, reason=f"{MAX_OPEN} commands are open already")
@@ -45,25 +51,44 @@ def issue(
         by=by,
         rule=rule,
         dry_run=dry_run,
+        held=held,
     )
     draft.update(counter=counter, commands=(*device.commands, command))
     draft.record("command issued", by, command_id=command.command_id, action=action, params=dict(params), rule=rule)
-    _keep(draft, command, CommandState.SCHEDULED, "")
-    _send(draft, command)
+    _keep(draft, command, CommandState.SCHEDULED, HELD if held else "")
+    if not held:
+        _send(draft, command)
     return command.command_id
+
+
+def ordered(draft: Draft, event: OperatorCommanded) -> None:
+    """An operator, or a rollout, asks for a command."""
+    issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run, held=event.held)
+
+
+def countersigned(draft: Draft, command_id: str, keyid: str, signature: str, by: str) -> None:
+    """An operator signed a command; now it is sent."""
+    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
+    if command is None or draft.now >= command.expires_at or any(name == keyid for name, _ in command.signatures):
+        return
+    signed = evolve(command, held=False, signatures=(*command.signatures, (keyid, signature)))
+    _replace(draft, command, signed)
+    draft.record("command signed", by, command_id=command_id, action=command.action, key=keyid)
+    _keep(draft, signed, CommandState.SCHEDULED, "")
+    _send(draft, signed)
 
 
 def send_again(draft: Draft) -> None:
     """The device is back: whatever has not ended may have been lost with its session."""
     for command in draft.device.commands:
-        if draft.now < command.expires_at:
+        if draft.now < command.expires_at and not command.held:
             _send(draft, command)
 
 
 def send_lost(draft: Draft) -> None:
     """The device is there and has begun nothing of what it was sent a while ago: that may have been lost on the way."""
     for command in draft.device.commands:
-        waits = command.state is CommandState.SCHEDULED and draft.now < command.expires_at
+        waits = command.state is CommandState.SCHEDULED and draft.now < command.expires_at and not command.held
         if waits and draft.now - command.sent_at >= RESEND_AFTER:
             _send(draft, command)
 
@@ -143,6 +168,7 @@ def _send(draft: Draft, command: OpenCommand) -> None:
             issued_at=command.issued_at,
             expires_at=command.expires_at,
             counter=command.counter,
+            signatures=command.signatures,
         )
     )
 

@@ -106,6 +106,8 @@ class OpenCommand:
     rule: str = ""
     dry_run: bool = False
     sent_at: float = 0.0  # when it was last asked to be sent, Unix seconds
+    held: bool = False  # it waits for an operator's signature
+    signatures: tuple[tuple[str, str], ...] = ()  # names of further keys, and their signatures in base64
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class SendCommand:
     issued_at: float
     expires_at: float
     counter: int
+    signatures: tuple[tuple[str, str], ...] = ()  # names of further keys, and their signatures in base64
 
 
 @dataclass(frozen=True, slots=True)

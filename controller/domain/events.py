@@ -79,6 +79,17 @@ class DeviceTold:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorSigned:
+    """An operator signed a command with a key of their own; `signature` in base64 is over the same bytes."""
+
+    event_id: str
+    command_id: str
+    keyid: str
+    signature: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
 class SignatureForgone:
     """An operator lets the device report without its signature again, until it signs the next time."""
 
@@ -162,6 +173,7 @@ class OperatorCommanded:
     by: str
     ttl: float
     dry_run: bool
+    held: bool = False  # until an operator has signed it too
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,4 +312,5 @@ DeviceEvent = (
     | CertificateRenewed
     | CloneSuspected
     | SignatureForgone
+    | OperatorSigned
 )

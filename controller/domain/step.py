@@ -67,7 +67,7 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.OperatorDismissed():
             holding.dismiss(draft, event.by, event.reason)
         case ev.OperatorCommanded():
-            commands.issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run)
+            commands.ordered(draft, event)
         case ev.CommandWithdrawn():
             commands.withdraw(draft, event.command_id, event.by, event.reason)
         case _:
@@ -81,6 +81,8 @@ def _of_the_device(draft: Draft, event: ev.DeviceEvent) -> None:
             draft.update(device_class=event.device_class, tags=event.tags)
             after: dict[str, Any] = {"device_class": event.device_class, "tags": list(event.tags)}
             draft.record("labelled", event.by, **after, before=before)
+        case ev.OperatorSigned():
+            commands.countersigned(draft, event.command_id, event.keyid, event.signature, event.by)
         case ev.SignatureForgone():
             draft.update(signs=False)
             draft.record("signature no longer wanted", event.by, before={"signs": True}, reason=event.reason)

@@ -1,8 +1,8 @@
 """Carries out one effect at the broker or towards the device, and says as an event what came of it."""
 
+import base64
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from controller.domain import events as ev
@@ -23,7 +23,8 @@ from controller.ports.errors import BrokerError, MessagesError, NoSubscriberErro
 from controller.ports.messages import Messages
 from controller.service.containing import Containment, RulesAfter, level_of
 from controller.service.keeper import Keeper
-from schemas.commands import Command
+from controller.service.ordering import payload_of
+from schemas.signing import countersign
 from schemas.topics import Down, down
 
 MIN_EXPIRY: Final = 1  # second
@@ -129,17 +130,10 @@ class Enforcer:
 
     async def _send(self, effect: SendCommand) -> Done | Again:
         now = self._keeper.clock.now()
-        command = Command(
-            command_id=effect.command_id,
-            device_id=effect.device_id,
-            action=effect.action,
-            params=dict(effect.params),
-            dry_run=effect.dry_run,
-            issued_at=datetime.fromtimestamp(effect.issued_at, UTC),
-            expires_at=datetime.fromtimestamp(effect.expires_at, UTC),
-            counter=effect.counter,
-        )
-        envelope = self._sign(command.model_dump_json().encode())
+        envelope = self._sign(payload_of(effect.device_id, effect))
+        if effect.signatures:
+            more = {name: base64.b64decode(signature) for name, signature in effect.signatures}
+            envelope = countersign(envelope, more)
         expiry = max(MIN_EXPIRY, int(effect.expires_at - now))
         topic = down(effect.device_id, Down.COMMAND)
         try:

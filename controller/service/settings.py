@@ -101,6 +101,7 @@ class CommandSettings(Part):
     """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
 
     signing_key: Path
+    retiring_key: Path | None = None  # signs too, for devices that have not heard of its successor
 
 
 class PostureSettings(Part):

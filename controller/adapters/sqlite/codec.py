@@ -107,7 +107,9 @@ _CASE: Final = Record(
         "evidence": _EVIDENCE.__getitem__,
     },
 )
-_OPEN: Final = Record(OpenCommand, from_json={"params": _pairs, "state": _COMMAND_STATES.__getitem__})
+_OPEN: Final = Record(
+    OpenCommand, from_json={"params": _pairs, "signatures": _pairs, "state": _COMMAND_STATES.__getitem__}
+)
 _PENDING: Final = Record(
     Pending,
     from_json={"why": _WAITS.__getitem__, "level": _LEVELS.__getitem__, "causes": tuple},
@@ -148,7 +150,7 @@ _EFFECTS: Final[dict[str, Record[Any]]] = {
         ),
         (EndIsolation, {}),
         (ReleaseClient, {}),
-        (SendCommand, {"from_json": {"params": _pairs}}),
+        (SendCommand, {"from_json": {"params": _pairs, "signatures": _pairs}}),
     )
 }
 
