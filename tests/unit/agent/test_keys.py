@@ -98,7 +98,7 @@ def test_a_key_does_not_revoke_itself_and_with_operators_only_they_do(tmp_path: 
     alone = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(OLD)))
     assert reason(alone) == "a key is not revoked by itself alone"
     assert isinstance(judged(tmp_path, order(NEW, action="keys.revoke", keyid=name(OLD))), Accepted)
-    operators = {"operator_keys": (text(OPERATOR),)}
+    operators: dict[str, Any] = {"operator_keys": (text(OPERATOR),)}
     stolen = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(NEW)), **operators)
     assert reason(stolen) == "a key is revoked with an operator's signature"
     assert isinstance(judged(tmp_path, order(OPERATOR, action="keys.revoke", keyid=name(OLD)), **operators), Accepted)

@@ -1,0 +1,122 @@
+"""An order that waits for a second person, from the API to the device's judgement of what was sent."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.assembly import signer
+from controller.cli.errors import CliError
+from controller.cli.operator_keys import new_key, open_key
+from device_agent.domain.guard import Guard
+from device_agent.domain.judgement import Accepted, Refused
+from device_agent.domain.signatures import Terms
+from schemas.signing import key_id, public_key_text, to_be_signed
+from schemas.topics import Down, down
+from tests.support.api import Api
+
+OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
+ORDER = {"device_id": "edge-1", "action": "rescan", "hold": True}
+
+
+def sent(api: Api) -> list[bytes]:
+    """Envelopes that went to the device."""
+    topic = down("edge-1", Down.COMMAND)
+    return [payload for to, payload in api.world.link.sent if to == topic]
+
+
+def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
+    """By a device that wants two signatures."""
+    terms = Terms({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
+    guard = Guard.of("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
+    now = datetime.fromtimestamp(api.world.clock.at, UTC)
+    return guard.judge(raw, last_counter=-1, known=frozenset(), now=now)
+
+
+async def held(api: Api) -> dict[str, Any]:
+    """An order that waits."""
+    api.world.enforcer._sign = signer(NEW, OLD)
+    await api.report("edge-1")
+    command: dict[str, Any] = await api.json("POST", "/api/v1/commands", 201, ORDER)
+    await api.world.drain()
+    return command
+
+
+async def signature(api: Api, command_id: str, key: Ed25519PrivateKey = OPERATOR) -> dict[str, str]:
+    found = await api.json("GET", f"/api/v1/commands/{command_id}/payload")
+    message = to_be_signed(found["payload_type"], base64.b64decode(found["payload"]))
+    signed = base64.b64encode(key.sign(message)).decode()
+    return {"key": public_key_text(key.public_key()), "signature": signed}
+
+
+async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
+    command = await held(api)
+    assert (command["state"], command["reason"]) == ("scheduled", "waits for a second signature")
+    assert sent(api) == []
+    path = f"/api/v1/commands/{command['command_id']}/signatures"
+    body = await signature(api, command["command_id"])
+    assert (await api.json("POST", path, 201, body))["reason"] == ""
+    await api.world.drain()
+    (envelope,) = sent(api)
+    assert len(json.loads(envelope)["signatures"]) == 3
+    for trusted in ((NEW,), (OLD,), (OLD, NEW)):  # whichever of the controller's keys the device knows
+        assert isinstance(judged(api, envelope, *trusted), Accepted)
+    assert "command signed" in [line.entry.kind for line in await api.world.store.audit(device_id="edge-1")]
+    await api.json("POST", path, 409, body)
+
+
+async def test_a_controller_alone_is_refused_by_the_device(api: Api) -> None:
+    await held(api)
+    await api.json("POST", "/api/v1/commands", 201, {**ORDER, "hold": False})
+    await api.world.drain()
+    (envelope,) = sent(api)
+    answer = judged(api, envelope, OLD, NEW)
+    assert isinstance(answer, Refused)
+    assert "second signature" in answer.reason
+
+
+async def test_a_signature_that_does_not_fit(api: Api) -> None:
+    first, second = await held(api), await api.json("POST", "/api/v1/commands", 201, ORDER)
+    other = await signature(api, first["command_id"])
+    path = f"/api/v1/commands/{second['command_id']}/signatures"
+    wrong = await api.json("POST", path, 422, other)
+    assert wrong["error"]["code"] == "signature_wrong"
+    await api.json("POST", path, 422, {**other, "key": public_key_text(OLD.public_key())})
+    await api.json("POST", "/api/v1/commands/absent/signatures", 404, other)
+    await api.world.drain()
+    assert sent(api) == []
+
+
+async def test_what_waits_is_not_sent_when_the_device_is_back_and_ends_in_time(api: Api) -> None:
+    command = await held(api)
+    api.world.clock.at += 60
+    await api.report("edge-1", seq=2)
+    await api.world.drain()
+    assert sent(api) == []
+    api.world.clock.at += 3600
+    await api.world.timers.tick()
+    found = await api.json("GET", f"/api/v1/commands/{command['command_id']}")
+    assert (found["state"], found["reason"]) == ("expired", "not begun in time")
+    await api.json("GET", f"/api/v1/commands/{command['command_id']}/payload", 409)
+
+
+def test_keys_of_people(tmp_path: Path) -> None:
+    path = tmp_path / "ada.key"
+    key = new_key(path, "a long passphrase")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert b"ENCRYPTED" in path.read_bytes()
+    opened = open_key(path, "a long passphrase")
+    assert opened.public_key() == key.public_key()
+    with pytest.raises(CliError, match="another passphrase"):
+        open_key(path, "another one, as long")
+    with pytest.raises(CliError, match="never overwritten"):
+        new_key(path, "a long passphrase")
+    with pytest.raises(CliError, match="at least 12"):
+        new_key(tmp_path / "b", "short")
+    path.chmod(0o644)
+    with pytest.raises(CliError, match="chmod 600"):
+        open_key(path, "a long passphrase")
