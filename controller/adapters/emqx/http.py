@@ -205,11 +205,13 @@ class EmqxHttp:
         self._timeouts = {"timeout": seconds.as_dict()}
         # Below httpx's client: its redirects, cookies and proxies are not wanted (one from the environment would be
         # handed the secret), and they take a third of a call's time.
-        self._transport = transport or httpx.AsyncHTTPTransport(
-            limits=httpx.Limits(max_connections=self._limits.at_once, max_keepalive_connections=self._limits.at_once),
-            trust_env=False,
-            verify=tls if tls is not None else True,
-        )
+        # A pool for each node: one for all closes connections to open others, and looks at all of them with each call.
+        self._transports = {base: transport or self._pool(tls) for base in self.addresses}
+
+    def _pool(self, tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
+        at_once = self._limits.at_once
+        limits = httpx.Limits(max_connections=at_once, max_keepalive_connections=at_once)
+        return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=tls if tls is not None else True)
 
     async def __aenter__(self) -> Self:
         """Give itself: connections are made when they are needed."""
@@ -219,7 +221,8 @@ class EmqxHttp:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close every connection."""
-        await self._transport.aclose()
+        for transport in self._transports.values():
+            await transport.aclose()
 
     async def call(self, call: Call, note: Note | None = None) -> Answer:
         """Make the call, over to other nodes and again where that is safe; each exchange goes to `note`.
@@ -319,7 +322,7 @@ class EmqxHttp:
             json=call.body,
             extensions=self._timeouts,
         )
-        response = await self._transport.handle_async_request(request)
+        response = await self._transports[base].handle_async_request(request)
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
                 raise BrokerAnswerError(f"{base}: {call.text}: an encoded answer that was not asked for")
