@@ -23,7 +23,7 @@ from controller.domain.users import UserCase
 from controller.ports.broker import Intent
 from controller.ports.errors import BrokerRefusedError
 from controller.ports.users import Session, UserBroker
-from controller.service.guarding import ProtectedError, Wanted
+from controller.service.guarding import ProtectedError, SecondPersonError, Wanted
 from controller.service.users import TooManyUsersError, Users
 from schemas.base import DEVICE_ID_PATTERN
 
@@ -232,6 +232,7 @@ async def _contain_device(
     """As any device that is contained by hand; one that never reported becomes known by it."""
     hold = None if body.duration is None else parse_duration(body.duration)
     if services.keeper.get(device_id) is None:
+        await _spend(services, caller, (device_id,), even_protected=body.even_protected)
         event = OperatorContained(services.keeper.new_id(), body.level, caller, body.reason, hold)
         return await services.keeper.handle(device_id, event)
     wanted = Wanted(Kind.CONTAIN, (device_id,), caller, body.reason, body.level, hold, body.even_protected)
@@ -269,6 +270,8 @@ async def _contain_user(
         raise ApiError(409, "too_many_sessions", text)
     _check_guards(services, caller, sessions, body)
     hold = None if body.duration is None else parse_duration(body.duration)
+    names = tuple(one.client_id for one in sessions) or (f"user:{username}",)
+    await _spend(services, caller, names, even_protected=body.even_protected)
     try:
         case = await users.contain(username, body.level, by=caller, reason=body.reason, hold=hold)
     except TooManyUsersError as e:
@@ -289,6 +292,16 @@ def _check_guards(
     reasons = {device.device_id: why for device in known if (why := protection.why(device))}
     if reasons and not body.even_protected:
         raise ApiError(409, "device_protected", f"{ProtectedError(reasons)} (`even_protected`)")
+
+
+async def _spend(services: Services, caller: str, names: tuple[str, ...], *, even_protected: bool) -> None:
+    """Count it, so that one person does not contain one user after the other."""
+    try:
+        await services.guarding.spend(caller, names, even_protected=even_protected)
+    except ProtectedError as e:
+        raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
+    except SecondPersonError as e:
+        raise ApiError(409, "second_person_needed", str(e)) from e
 
 
 async def _kinds(services: Services) -> frozenset[IdentityKind]:

@@ -32,6 +32,10 @@ class ProtectedError(ControllerError):
         super().__init__(f"{len(self.reasons)} of these devices are protected ({named}): say that you mean them too")
 
 
+class SecondPersonError(ControllerError):
+    """More than one person may contain, and this way of containing has no request that another could approve."""
+
+
 class TooManyRequestsError(ControllerError):
     """So many requests wait for a second person that another would not be looked at."""
 
@@ -102,22 +106,44 @@ class Guarding:
         keeper = self._keeper
         now = keeper.clock.now()
         self._check_protected(wanted)
-        charged = self._charged.setdefault(wanted.by, {})
         batch = Batch()
-        if not alone(wanted.devices, charged, now, self.by_hand.most, self.by_hand.window):
+        if not self._charge(wanted.by, wanted.devices, now, batch):
             request = self._request(wanted, now, batch)
             await keeper.commit(batch)
             return request
-        start = now - self.by_hand.window
-        for device in [device for device, at in charged.items() if at <= start]:
-            del charged[device]
-            batch.charges[wanted.by, device] = None
-        for device in wanted.devices:
-            charged[device] = now
-            batch.charges[wanted.by, device] = now
         outcomes = self._carry_out(wanted, wanted.by, now, batch)
         await keeper.commit(batch)
         return outcomes
+
+    async def spend(self, by: str, names: tuple[str, ...], *, even_protected: bool = False) -> None:
+        """Count what an operator contains in another way: the sessions of a user, whoever has a certificate.
+
+        Raises:
+            ProtectedError: one of the names is that of a protected device which is not contained.
+            SecondPersonError: with these it would be more than one person may contain.
+        """
+        free = tuple(one for one in names if (found := self._keeper.get(one)) is None or found.case is None)
+        self._check_protected(Wanted(Kind.CONTAIN, free, by, "", even_protected=even_protected))
+        batch = Batch()
+        if not self._charge(by, names, self._keeper.clock.now(), batch):
+            raise SecondPersonError(
+                f"these are {len(names)} more than one person may contain within a while ({self.by_hand.most}): "
+                "contain the devices by their ids, which another operator can approve, or have another operator do it"
+            )
+        await self._keeper.commit(batch)
+
+    def _charge(self, by: str, names: tuple[str, ...], now: float, batch: Batch) -> bool:
+        """Whether one person may contain these too; then they are counted, and what is long past is forgotten."""
+        charged = self._charged.setdefault(by, {})
+        if not alone(names, charged, now, self.by_hand.most, self.by_hand.window):
+            return False
+        for name in [name for name, at in charged.items() if at <= now - self.by_hand.window]:
+            del charged[name]
+            batch.charges[by, name] = None
+        for name in names:
+            charged[name] = now
+            batch.charges[by, name] = now
+        return True
 
     async def approve(self, request_id: str, by: str) -> Sequence[Outcome]:
         """A second person says yes: all of it is carried out, in one commit with the request's end.

@@ -12,7 +12,7 @@ from controller.domain.guards import Guards, Protection
 from controller.domain.policy import Level
 from controller.domain.scopes import ALL
 from controller.ports.store import Token
-from controller.service.guarding import ByHand
+from controller.service.guarding import ByHand, ProtectedError, SecondPersonError
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.world import world
@@ -267,3 +267,14 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
 async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
     await guarded.json("POST", f"{BASE}/waivers", 422, {**WAIVER, **changes})
     assert guarded.services.waiving.all() == []
+
+
+async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
+    guarding = guarded.services.guarding
+    await guarding.spend("operator:tests", ("edge-1", "edge-2"))
+    assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
+    with pytest.raises(SecondPersonError, match="more than one person"):
+        await guarding.spend("operator:tests", ("edge-3",))
+    await guarding.spend("operator:second", ("user:somebody",))
+    with pytest.raises(ProtectedError):
+        await guarding.spend("operator:second", ("edge-5",))
