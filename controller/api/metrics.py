@@ -69,6 +69,7 @@ class Metrics(Collector):
         """See prometheus-client."""
         yield from self._messages()
         yield from self._devices()
+        yield from self._guards()
         yield from self._work()
         yield from self._store()
         yield from self._rollouts()
@@ -102,6 +103,16 @@ class Metrics(Collector):
             for stale in (False, True):
                 family.add_metric([level.value, str(stale).lower()], self._reading.devices[level.value, stale])
         yield family
+
+    def _guards(self) -> Iterator[Metric]:
+        keeper = self._services.keeper
+        radius = keeper.guards.radius
+        waiting = "Devices whose containment waits because of the blast radius"
+        yield GaugeMetricFamily("cordon_guard_waiting", waiting, radius.waiting)
+        contained = "Devices contained by policy within the window"
+        yield GaugeMetricFamily("cordon_guard_contained", contained, radius.used(keeper.clock.now()))
+        limit = "Devices that policies may contain within the window"
+        yield GaugeMetricFamily("cordon_guard_limit", limit, radius.bounds.limit(len(keeper.devices)))
 
     def _work(self) -> Iterator[Metric]:
         outbox, reconciler = self._services.outbox, self._services.reconciler
