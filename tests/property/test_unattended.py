@@ -55,6 +55,7 @@ class Unattended(RuleBasedStateMachine):
         self.waived_until = 0.0
         self.waivers: list[str] = []
         self.by_hand: dict[str, dict[str, float]] = {}
+        self.waited = False  # something waited because of the blast radius before what happens now
 
     def teardown(self) -> None:
         self.fleet.close()
@@ -66,6 +67,7 @@ class Unattended(RuleBasedStateMachine):
         an operator named.
         """
         before = dict(self.fleet.place.keeper.devices)
+        self.waited = any(one.pending is not None and one.pending.why is Wait.BLAST_RADIUS for one in before.values())
         act()
         for device_id, after in self.fleet.place.keeper.devices.items():
             self._check(what, before[device_id], after, fresh=device_id == said, named=device_id in asked)
@@ -97,6 +99,7 @@ class Unattended(RuleBasedStateMachine):
             assert named, "another device than the operator approved was contained"
             return
         assert device_id != PROTECTED, f"{what}: a protected device was contained"
+        assert what == "time" or not self.waited, f"{what}: {device_id} was contained while others wait"
         self.automatic.setdefault(device_id, now)
         if now - self.automatic[device_id] >= WINDOW:
             self.automatic[device_id] = now
@@ -233,6 +236,11 @@ class Unattended(RuleBasedStateMachine):
         self.happens("waived", lambda: waiver.append(self.fleet.run(self.fleet.waiving.add(new))))
         self.waivers.append(waiver[0].waiver_id)
         self.waived_until = max(self.waived_until, waiver[0].expires_at)
+
+    @precondition(lambda self: self.fleet.waiving.all())
+    @rule()
+    def the_waived_device_fails(self) -> None:
+        self.report(WAIVED, (TELNET,))
 
     @precondition(lambda self: self.fleet.waiving.all())
     @rule()
