@@ -1,7 +1,7 @@
 """What a comparison with the broker costs for each device, at several sizes: `python -m tests.bench.reconcile`.
 
-Every device has a row of rules at the stand-in; a tenth is isolated, so has a ban as well; as many bans are somebody
-else's. Then one row is deleted, and the seconds and requests until it is found and mended are told.
+Every device has a row of rules at the stand-in; one in ten (`--one-in`) is isolated, so has a ban as well; as many bans
+are somebody else's. Then one row is deleted, and the seconds and requests until it is found and mended are told.
 """
 
 import argparse
@@ -38,10 +38,10 @@ class _Written:
         return self.rules
 
 
-def _device(number: int, now: float) -> Device:
+def _device(number: int, now: float, one_in: int) -> Device:
     name = f"edge-{number}"
     case = None
-    if number % 10 == 0:
+    if number % one_in == 0:
         case = Case(f"case-{number}", Level.ISOLATED, (), "bench", "bench", now, now, proven_level=Level.ISOLATED)
     return Device(name, first_seen=now, last_seen=now, case=case)
 
@@ -63,22 +63,22 @@ async def _fill(emqx: StandInProcess, broker: Any, devices: list[Device]) -> Non
         await asyncio.gather(*bans, *(api.add_ban(f"x-{w}", by="somebody", reason="", until=None) for w in some))
 
 
-async def _measure(size: int) -> dict[str, Any]:
+async def _measure(size: int, one_in: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, StandInProcess(nodes=1) as emqx:
         async with (
             open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as broker,
             world(Path(folder) / "c.db") as place,
         ):
-            devices = [_device(number, place.clock.at) for number in range(size)]
+            devices = [_device(number, place.clock.at, one_in) for number in range(size)]
             place.keeper.load(devices)
             await _fill(emqx, broker, devices)
             tables = EmqxTables(broker.api)
             managed = {one.device_id: _OWN for one in devices}
-            return await _passes(place, broker, tables, managed, size)
+            return await _passes(place, broker, tables, managed, size, one_in)
 
 
 async def _passes(
-    place: World, broker: Any, tables: EmqxTables, managed: dict[str, Rules], size: int
+    place: World, broker: Any, tables: EmqxTables, managed: dict[str, Rules], size: int, one_in: int
 ) -> dict[str, Any]:
     node = tables.addresses[0]
     rounds = []
@@ -99,7 +99,7 @@ async def _passes(
     assert proof.holds, proof.missing
     return {
         "devices": size,
-        "bans": size // 10 * 2,
+        "bans": size // one_in * 2,
         "requests": requests,
         "cpu_us_per_device": round(cpu / size * 1e6, 2),
         "cpu_s": round(cpu, 4),
@@ -118,8 +118,10 @@ def main() -> None:
     """Print one line of JSON for each size."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--devices", type=int, nargs="+", default=[100, 10_000, 100_000])
-    for size in parser.parse_args().devices:
-        print(json.dumps(asyncio.run(_measure(size))), flush=True)
+    parser.add_argument("--one-in", type=int, default=10, help="of so many devices one is isolated (default 10)")
+    args = parser.parse_args()
+    for size in args.devices:
+        print(json.dumps(asyncio.run(_measure(size, args.one_in))), flush=True)
 
 
 if __name__ == "__main__":
