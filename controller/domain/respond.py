@@ -46,7 +46,7 @@ def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
 
 def satisfied(findings: tuple[Finding, ...]) -> int:
     """How many rules a report satisfies."""
-    return sum(1 for finding in findings if finding.result.satisfies)
+    return len([finding for finding in findings if finding.result.satisfies])
 
 
 def is_due(state: RuleState, response: Response, now: float) -> bool:
