@@ -137,7 +137,7 @@ async def root_certificate(services: ServicesDep) -> Response:
 @router.post(
     "/enrol",
     dependencies=[public("devices that enrol: they bring an enrolment token in the body"), Depends(writable)],
-    responses=problems(401, 403, 404, 409, 422, 429, 503),
+    responses=problems(401, 403, 404, 409, 413, 422, 429, 503),
 )
 async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> EnrolAnswer:
     """A certificate for a device that made its key itself."""

@@ -14,7 +14,7 @@ from controller.domain.durations import parse_duration
 from controller.domain.evolve import evolve
 from controller.domain.rollout_rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
 from controller.domain.rollout_values import MemberState, Rollout, RolloutError, Terms
-from controller.domain.rollout_window import parse_window
+from controller.domain.rollout_window import WINDOW_PATTERN, parse_window
 from controller.ports.rollouts import TargetError
 from controller.service.rollout_desk import Asked, RolloutDesk, RolloutUnknownError
 from controller.service.rollout_settings import RolloutSettings
@@ -38,9 +38,8 @@ def _between(least: float, most: float) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _window(value: str | None) -> str | None:
-    if value is not None:
-        parse_window(value)
+def _window(value: str) -> str:
+    parse_window(value)
     return value
 
 
@@ -64,7 +63,7 @@ class NewRollout(Body):
     error_threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     min_sample: Annotated[int | None, Field(ge=1, le=100_000)] = None
     timeout: Annotated[Duration | None, _between(MIN_TIMEOUT, MAX_TIMEOUT)] = None
-    window: Annotated[str | None, AfterValidator(_window)] = None
+    window: Annotated[str, Field(pattern=WINDOW_PATTERN), AfterValidator(_window)] | None = None
     per_minute: Annotated[float, Field(ge=0.0, le=MAX_RATE)] = 0.0
     rollback_on_error: bool | None = None
     reason: Reason | None = None

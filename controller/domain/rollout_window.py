@@ -9,7 +9,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 ZONE_TAG: Final = "tz:"
 """A device's tag `tz:Europe/Berlin` says where it stands."""
-_SHAPE: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+_TIME: Final = "([01][0-9]|2[0-3]):([0-5][0-9])"
+WINDOW_PATTERN: Final = f"^{_TIME}-{_TIME}$"
+_SHAPE: Final = re.compile(WINDOW_PATTERN)
 _DAY: Final = 24 * 60  # minutes
 
 

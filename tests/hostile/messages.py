@@ -71,12 +71,19 @@ def result(_device_id: str, _seq: int) -> dict[str, Any]:
     return {"v": 1, "command_id": "01JD", "state": "succeeded", "reason": "", "detail": detail, "at": SENT_AT}
 
 
+def renewal(device_id: str, _seq: int) -> dict[str, Any]:
+    """A request for a certificate that has the shape of one."""
+    csr = "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"
+    return {"v": 1, "device_id": device_id, "serial": "1f", "csr": csr, "proof": "AAAA"}
+
+
 _BODIES: Final[tuple[tuple[Up, Callable[[str, int], dict[str, Any]]], ...]] = (
     (Up.POSTURE, report), (Up.POSTURE, report), (Up.POSTURE, beat), (Up.POSTURE, delta), (Up.STATUS, status),
     (Up.EVENT, event),
     (Up.RESULT, result),
+    (Up.RENEW, renewal),
 )  # fmt: skip
-_SHAPES: Final[tuple[Callable[[str, int], dict[str, Any]], ...]] = (report, beat, delta, status, event, result)
+_SHAPES: Final[tuple[Callable[[str, int], dict[str, Any]], ...]] = (report, beat, delta, status, event, result, renewal)
 
 
 def _damaged(rand: random.Random, device_id: str) -> Hostile:

@@ -6,9 +6,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 from schemas.topics import Down, Up, down, up
-from tests.hostile.messages import beat, delta, event, report, result, status
+from tests.hostile.messages import beat, delta, event, renewal, report, result, status
 
-_BODIES = {Up.POSTURE: (report, beat, delta), Up.STATUS: (status,), Up.EVENT: (event,), Up.RESULT: (result,)}
+_BODIES = {
+    Up.POSTURE: (report, beat, delta),
+    Up.STATUS: (status,),
+    Up.EVENT: (event,),
+    Up.RESULT: (result,),
+    Up.RENEW: (renewal,),
+}
 
 device_ids = st.one_of(
     st.from_regex(r"\A[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z"),

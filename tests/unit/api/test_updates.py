@@ -9,6 +9,7 @@ import pytest
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.downloads import Bandwidth, Throttle, create_downloads
+from controller.api.metrics import Metrics
 from controller.service.update_refresh import UpdateRefresher
 from tests.support.api import api
 from tests.support.updates import Repository, repository
@@ -35,6 +36,10 @@ async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repos
         status = await it.json("GET", "/api/v1/updates/status")
         assert [role["role"] for role in status["roles"]] == ["root", "targets", "snapshot", "timestamp"]
         assert status["trouble"] == "the key is gone"
+        it.app.state.metrics = Metrics(it.app.state.services)
+        measured = (await it.client.get("/metrics")).text
+        assert "cordon_update_metadata_trouble 1.0" in measured
+        assert "cordon_update_metadata_warnings 0.0" in measured
 
 
 async def test_a_folder_without_a_repository_is_said_to_be_so(tmp_path: Path) -> None:
