@@ -23,6 +23,7 @@ from tests.support.world import World, world
 
 APP = Target("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
 RINGS = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", "rest"))
+DEVICES = ("t1", "c1", "c2", "f1", "f2", "f3")
 BY, SECOND = "operator:first", "operator:second"
 
 
@@ -159,3 +160,11 @@ def desk_of(made: World) -> RolloutDesk:
     """Rollouts beside a controller whose loop nobody runs."""
     rollouts = Rollouts(made.keeper, SqliteRollouts(made.store), FakeTargets(), RolloutSettings(), _quiet)
     return RolloutDesk(made.keeper, rollouts)
+
+
+async def people(made: Fleet) -> None:
+    """One device to test with, two canaries, three others; all have the app at 1.0."""
+    await made.report(*DEVICES)
+    await made.label("t1", "ring:test")
+    for one in ("c1", "c2"):
+        await made.label(one, "ring:canary")

@@ -1,26 +1,21 @@
 """Rollouts on a real store: orders by signed commands, proof by reports, and a controller that ends in the middle."""
 
+import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from controller.adapters.sqlite.rollouts import SqliteRollouts
 from controller.domain.events import OperatorContained
-from controller.domain.policy import Level, PolicySet, Response
-from controller.domain.rollout_values import Back, MemberState, RolloutError, RolloutState
-from tests.support.playbook import policies, rule
-from tests.support.reports import full, incoming
-from tests.support.rollouts import BY, SECOND, Fleet, fleet, software
+from controller.domain.policy import Level
+from controller.domain.rollout_rings import parse_ring
+from controller.domain.rollout_values import Back, Member, MemberState, Rollout, RolloutError, RolloutState, Terms
+from controller.ports.errors import StoreError
+from controller.ports.store import Writes
+from controller.service.rollout_desk import Asked
+from tests.support.rollouts import BY, RINGS, SECOND, fleet, people
 from tests.support.world import START
-
-DEVICES = ("t1", "c1", "c2", "f1", "f2", "f3")
-
-
-async def people(made: Fleet) -> None:
-    """One device to test with, two canaries, three others; all have the app at 1.0."""
-    await made.report(*DEVICES)
-    await made.label("t1", "ring:test")
-    for one in ("c1", "c2"):
-        await made.label(one, "ring:canary")
 
 
 async def test_through_three_rings(tmp_path: Path) -> None:
@@ -313,74 +308,6 @@ async def test_a_rate_spreads_orders(tmp_path: Path) -> None:
         assert len(made.orders()) == 6
 
 
-def asks_for_it() -> PolicySet:
-    """A rule that fails while telnet listens, and names the app's update."""
-    return policies(rule("app-current", Response(rollout="app/2.0"), check="!listening_ports.exists(p, p == 23)"))
-
-
-async def vulnerable(made: Fleet, *device_ids: str) -> None:
-    """Devices for which the rule fails."""
-    for device_id in device_ids:
-        made.seq += 1
-        body = full(device_id, made.seq, 23, software=software("1.0"))
-        await made.world.ingest.take([incoming(device_id, body)])
-
-
-async def test_a_policy_starts_one_for_those_that_need_it(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False, soak="60s") as made:
-        await people(made)
-        await vulnerable(made, "t1", "c1", "f1")
-        by_rules = made.by_rules()
-        await by_rules.look()
-        await by_rules.look()
-        rollouts = await made.desk.store.rollouts(limit=10)
-        assert [one.rule for one in rollouts] == ["p/app-current"]
-        assert set(await made.members()) == {"t1", "c1", "f1"}
-        await made.go()
-        await made.install("t1")
-        await made.go(61.0)
-        await made.install("c1")
-        await made.go(61.0)
-        await made.install("f1")
-        assert (await made.now()).state is RolloutState.COMPLETED
-        # It did not mend the rule on these: no second one for them.
-        await vulnerable(made, "t1", "c1", "f1")
-        await by_rules.look()
-        assert len(await made.desk.store.rollouts(limit=10)) == 1
-        # For another device there is one, and rings in which nothing fails are left out: they have been passed.
-        await vulnerable(made, "f2")
-        await by_rules.look()
-        assert [ring.name for ring in (await made.now("r-0002")).rings] == ["fleet"]
-
-
-async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
-        await people(made)
-        await vulnerable(made, "f1")
-        by_rules = made.by_rules()
-        await by_rules.look()
-        await by_rules.look()
-        assert await made.desk.store.rollouts(limit=10) == []
-        lines = await made.world.store.audit(kind="rollout not started", limit=10)
-        assert len(lines) == 1
-        assert lines[0].entry.alert
-        assert "ring test is empty" in str((lines[0].entry.detail or {})["why"])
-
-
-async def test_after_one_that_stopped_no_policy_starts_it_again(tmp_path: Path) -> None:
-    async with fleet(tmp_path / "db", asks_for_it(), approval=False) as made:
-        await people(made)
-        await vulnerable(made, "t1", "c1", "f1")
-        by_rules = made.by_rules()
-        await by_rules.look()
-        await made.go()
-        await made.fail("t1")
-        assert (await made.now()).state is RolloutState.STOPPED
-        await vulnerable(made, "f2")
-        await by_rules.look()
-        assert len(await made.desk.store.rollouts(limit=10)) == 1
-
-
 async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
@@ -391,3 +318,35 @@ async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> 
         await made.desk.approve("r-0001", SECOND)
         await made.go()
         assert len(made.orders()) == 2
+
+
+class RefusesOnce(SqliteRollouts):
+    """A store of rollouts that cannot take the first thing."""
+
+    refusals = 1
+
+    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+        """Not the first time."""
+        if self.refusals:
+            self.refusals -= 1
+            raise StoreError("too much waits")
+        await super().keep(rollout, members, writes)
+
+
+async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
+    async with fleet(tmp_path / "db") as made:
+        await people(made)
+        made.rollouts.store = RefusesOnce(made.world.store)
+        asked = Asked("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), Terms(), BY)
+        await made.desk.start(asked)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            running = group.create_task(made.rollouts.run(), name="rollouts")
+            while True:
+                if (await made.members())["t1"].state is MemberState.ORDERED:
+                    break
+                await asyncio.sleep(0.01)
+            running.cancel()
+        await made.world.drain()
+        assert set(made.orders()) == {"t1"}
+        member = (await made.members())["t1"]
+        assert made.orders()["t1"]["command_id"] == member.command_id

@@ -1,0 +1,111 @@
+"""What rollouts look up: targets in the repository, updates in reports, progress in commands."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.domain.effects import CommandRecord
+from controller.ports.rollouts import TargetError
+from controller.ports.updates import NoRepositoryError, Published
+from controller.service.rollout_reports import installed_of, news_of
+from controller.service.rollout_targets import PublishedTargets, pick
+from tests.support.reports import full
+from tests.support.rollouts import software
+from tests.support.updates import Repository, archive, repository
+
+
+def published(tmp_path: Path) -> Repository:
+    made = repository(tmp_path)
+    made.publish("app", "1.0", archive({"VERSION": "1"}))
+    made.publish("app", "2.0", archive({"VERSION": "2"}), health={"command": ["check.sh"]})
+    made.publish("other", "1.0", archive({"VERSION": "1"}), classes=["gateway"], hardware=["rpi4"])
+    return made
+
+
+class Given:
+    """A repository that lists these, or raises."""
+
+    def __init__(self, found: tuple[Published, ...] | None) -> None:
+        self._found = found
+
+    def published(self) -> tuple[Published, ...]:
+        """What it was given."""
+        if self._found is None:
+            raise NoRepositoryError("there is none here")
+        return self._found
+
+    def root(self) -> Any:
+        """Not looked at."""
+        raise NotImplementedError
+
+    def roles(self) -> Any:
+        """Not looked at."""
+        raise NotImplementedError
+
+    def refresh(self, now: float) -> Any:
+        """Not looked at."""
+        raise NotImplementedError(now)
+
+
+async def test_a_target_by_name_and_version(tmp_path: Path) -> None:
+    from controller.adapters.tuf_repository.repository import TufUpdateRepository
+
+    made = published(tmp_path)
+    targets = PublishedTargets(TufUpdateRepository(made.folder.base))
+    found = await targets.find("app/2.0")
+    assert (found.name, found.version, found.has_check) == ("app", "2.0", True)
+    assert await targets.find(found.path) == found
+    other = await targets.find("other")
+    assert (other.classes, other.hardware, other.has_check) == (("gateway",), ("rpi4",), False)
+    with pytest.raises(TargetError, match="means 2 targets"):
+        await targets.find("app")
+    with pytest.raises(TargetError, match="not published"):
+        await targets.find("app/3.0")
+
+
+async def test_without_a_repository() -> None:
+    with pytest.raises(TargetError, match="no repository"):
+        await PublishedTargets(None).find("app/1.0")
+    with pytest.raises(TargetError, match="none here"):
+        await PublishedTargets(Given(None)).find("app/1.0")
+    with pytest.raises(TargetError, match="not published"):
+        pick((), "app/1.0")
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        None,
+        b"",
+        b"[]",
+        b'{"sections": 3}',
+        full("d1", 1),
+        full("d1", 1, software={"state": "unknown", "reason": "no updater"}),
+        full("d1", 1, software={**software(""), "truncated": 3}),
+        full("d1", 1, software={"state": "ok", "entries": [{"name": 3}]}),
+    ],
+)
+def test_what_is_not_told_is_not_known(report: bytes | None) -> None:
+    assert not installed_of(report, "app").is_known
+
+
+def test_what_a_report_shows() -> None:
+    assert installed_of(full("d1", 1, software=software("")), "app").is_known
+    found = installed_of(full("d1", 1, software=software("2.0", command_id="c1")), "app")
+    assert (found.version, found.health, found.outcome, found.command_id) == ("2.0", "ok", "confirmed", "c1")
+
+
+def record(**detail: str) -> CommandRecord:
+    return CommandRecord(
+        "c1", "d1", "update.install", (), "executing", "why", tuple(detail.items()), "rollout:r-1", "", False, 0, 0, 0
+    )  # fmt: skip
+
+
+def test_what_a_command_tells() -> None:
+    news = news_of(record(phase="downloading", percent="40", before="1.0"))
+    assert (news.phase, news.percent, news.before, news.reason) == ("downloading", 40, "1.0", "why")
+    assert news_of(record(phase="a word of tomorrow")).phase == "unknown"
+    assert news_of(record(else_="x")).phase == ""
+    assert json.loads(json.dumps(news.state)) == "executing"
