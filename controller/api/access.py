@@ -130,7 +130,7 @@ def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
     return ApiError(422 if isinstance(error, PolicyError) else 409, code, str(error))
 
 
-@router.post("/plan", dependencies=[scope("read")])
+@router.post("/plan", dependencies=[scope("read")], responses=problems(413))
 async def plan(services: ServicesDep, given: TemplatesGiven) -> AccessPlanView:
     """What these templates would change now; nothing is written."""
     try:
@@ -139,7 +139,7 @@ async def plan(services: ServicesDep, given: TemplatesGiven) -> AccessPlanView:
         raise _refused(e) from e
 
 
-@router.post("/apply", dependencies=[scope("policy"), Depends(writable)])
+@router.post("/apply", dependencies=[scope("policy"), Depends(writable)], responses=problems(413))
 async def apply(services: ServicesDep, caller: CallerDep, given: TemplatesApplied) -> AccessPlanView:
     """Put the templates in force; what differs is written, contained devices wait for their release."""
     try:

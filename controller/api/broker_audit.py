@@ -18,11 +18,15 @@ _Secret = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 403, 422, 429, 502, 503))
 
 
-class AuditWanted(Body):
-    """A dashboard user, for what EMQX tells no API key: who else has one. Used for this audit and not kept."""
+class DashboardUser(Body):
+    """For what EMQX tells no API key: who else has one. Used for this audit and not kept."""
 
-    dashboard_user: _Secret | None = None
-    dashboard_password: Annotated[_Secret | None, Field(repr=False)] = None
+    user: _Secret
+    password: Annotated[_Secret, Field(repr=False)]
+
+
+class AuditWanted(Body):
+    dashboard: DashboardUser | None = None
 
 
 class AuditView(View):
@@ -36,10 +40,8 @@ class AuditView(View):
 @router.post("/audit", dependencies=[scope("policy")])
 async def audit(services: ServicesDep, wanted: AuditWanted) -> AuditView:
     """Look at the broker now and judge it; admin/public is tried once, at most every ten minutes."""
-    user, password = wanted.dashboard_user, wanted.dashboard_password
-    if (user is None) != (password is None):
-        raise ApiError(422, "invalid", "dashboard_user and dashboard_password belong together")
-    login = None if user is None or password is None else DashboardLogin(user, password)
+    given = wanted.dashboard
+    login = None if given is None else DashboardLogin(given.user, given.password)
     try:
         found = await services.auditor.audit(login)
     except PolicyError as e:

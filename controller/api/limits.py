@@ -9,7 +9,11 @@ from controller.api.errors import answer
 
 MAX_BODY: Final = 64 * 1024  # bytes
 MAX_POLICY_BODY: Final = 2 * 1024 * 1024  # bytes; policy files to look at
-_LARGER: Final = {"/api/v1/policies/preview": MAX_POLICY_BODY}
+_LARGER: Final = {
+    "/api/v1/policies/preview": MAX_POLICY_BODY,
+    "/api/v1/access/plan": MAX_POLICY_BODY,
+    "/api/v1/access/apply": MAX_POLICY_BODY,
+}
 _HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),

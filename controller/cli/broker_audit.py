@@ -68,7 +68,7 @@ def _reasons(one: dict[str, Any]) -> None:
         say(f"  fix: {safe(one['fix'])}")
 
 
-def _login(user: str | None, path: Path | None) -> dict[str, str]:
+def _login(user: str | None, path: Path | None) -> dict[str, dict[str, str]]:
     if (user is None) != (path is None):
         raise CliError("--dashboard-user and --dashboard-password-file belong together", ExitCode.USAGE)
     if user is None or path is None:
@@ -78,4 +78,4 @@ def _login(user: str | None, path: Path | None) -> dict[str, str]:
             password = file.read(_MAX_PASSWORD).decode().strip()
     except (OSError, UnicodeDecodeError) as e:
         raise CliError(f"{path}: the password cannot be read: {e}", ExitCode.USAGE) from e
-    return {"dashboard_user": user, "dashboard_password": password}
+    return {"dashboard": {"user": user, "password": password}}
