@@ -80,7 +80,7 @@ def _waiting(services: Services, device: Device) -> WaitingView:
 
 def _selected(services: Services, selection: Selection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
-        raise ApiError(422, "selection", "name devices, or say `all` for those that wait because of the blast radius")
+        raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
     waiting = {one.device_id: one for one in services.guarding.waiting()}
     if selection.all:
         chosen = [one.device_id for one in waiting.values() if one.pending and one.pending.why is Wait.BLAST_RADIUS]

@@ -18,7 +18,7 @@ from controller.service.preview import kind_of, preview
 
 MAX_FILES: Final = 100
 _NDJSON: Final = "application/x-ndjson"
-router = APIRouter(tags=["policies"], responses=problems(401, 403, 413, 422, 429, 503))
+router = APIRouter(tags=["policies"], responses=problems(401, 403, 409, 413, 422, 429, 503))
 
 
 class PolicyText(Body):
@@ -61,7 +61,7 @@ async def preview_policies(services: ServicesDep, body: Candidate) -> StreamingR
     try:
         candidate = services.candidate(tuple((one.source, one.text) for one in body.files), alone=body.alone)
     except PolicyError as e:
-        raise ApiError(422, "policy_mistake", str(e)) from e
+        raise ApiError(409, "policy_mistake", str(e)) from e
     return StreamingResponse(_lines(services, candidate), media_type=_NDJSON)
 
 

@@ -80,7 +80,7 @@ async def list_waivers(services: ServicesDep) -> WaiverList:
     return WaiverList(items=tuple(map(WaiverView.of, services.waiving.all())))
 
 
-@router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)])
+@router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)], responses=problems(409))
 async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
     """Put a waiver in force. A device that it covers goes on failing the rule, and nothing follows from that."""
     new = NewWaiver(
@@ -96,7 +96,7 @@ async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBo
     try:
         return WaiverView.of(await services.waiving.add(new))
     except WaiverError as e:
-        raise ApiError(422, "waiver_mistake", str(e)) from e
+        raise ApiError(409, "waiver_mistake", str(e)) from e
 
 
 @router.delete(

@@ -174,7 +174,7 @@ async def test_a_preview_over_the_api_comes_page_by_page(tmp_path: Path) -> None
         assert (last["done"], last["refused"], last["limit"], last["counts"]) == (True, True, 5, {"contained": count})
         (done, *_) = reversed(await _previewed(api, {"files": [{"source": "x", "text": TEXT.format(port=9)}]}))
         assert (done["counts"], done["refused"]) == ({}, False)
-        (error,) = await _previewed(api, {"files": [{"source": "x.yaml", "text": "policy: p"}]}, 422)
+        (error,) = await _previewed(api, {"files": [{"source": "x.yaml", "text": "policy: p"}]}, 409)
         assert "x.yaml" in error["error"]["message"]
         alone = TEXT.format(port=22).replace("policy: p", "policy: q")
         (done, *_) = reversed(await _previewed(api, {"files": [{"source": "x", "text": alone}], "alone": True}))
