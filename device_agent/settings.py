@@ -27,6 +27,7 @@ from schemas.commands import ActionName
 from schemas.key_text import raw_key
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
+_WRITABLE: Final = 0o022  # by group or others
 _MAX_CONFIG_BYTES: Final = 256 * 1024
 _MAX_SECRET_BYTES: Final = 4 * 1024
 _MAX_SERVERS: Final = 16
@@ -287,7 +288,11 @@ def load(path: Path) -> Settings:
         SettingsError: naming file and key.
     """
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
+        found = path.stat()
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & _WRITABLE:
+            raise SettingsError(f"{path}: others can change it (mode {mode:04o}); mend it with: chmod go-w {path}")
+        if found.st_size > _MAX_CONFIG_BYTES:
             raise SettingsError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
         settings = Settings.model_validate(tomllib.loads(path.read_text()))
     except OSError as e:

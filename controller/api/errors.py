@@ -59,7 +59,8 @@ class ApiError(Exception):
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The documented answers of a route besides success; one that asks for a token may find it too weak."""
     scoped = (403,) if 401 in statuses else ()
-    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, *statuses, *scoped)}
+    # A body that is too large is refused before anybody looks which route it is for.
+    return {status: {"model": ErrorBody, "description": _WORDS[status]} for status in (400, 413, *statuses, *scoped)}
 
 
 def answer(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:

@@ -18,6 +18,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:8480"
 DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
 TOKEN_FILE: Final = "operator.token"  # noqa: S105 - a file's name; beside cordon.toml
 _MAX_TOKEN_FILE: Final = 4096  # bytes
+_OTHERS: Final = 0o077
 _PANEL: Final = "Where the API is"
 _TRUE: Final = frozenset({"1", "true", "yes"})
 
@@ -139,10 +140,14 @@ def _read_token(path: Path | None) -> str | None:
         return None
     try:
         with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
             text = file.read(_MAX_TOKEN_FILE).decode().strip()
     except (OSError, UnicodeDecodeError) as e:
         why = e.strerror if isinstance(e, OSError) else "not text"
         raise CliError(f"{path}: the token cannot be read: {why}", ExitCode.USAGE) from e
+    if mode & _OTHERS:
+        wide = f"{path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
+        raise CliError(wide, ExitCode.USAGE)
     if not text:
         raise CliError(f"{path}: there is no token in it", ExitCode.USAGE)
     return text

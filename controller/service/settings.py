@@ -158,6 +158,9 @@ class Settings(Part):
     rollouts: RolloutSettings = RolloutSettings()
 
 
+_WRITABLE: Final = 0o022  # by group or others
+
+
 def load_settings(path: Path) -> Settings:
     """Read and check a configuration file.
 
@@ -165,6 +168,9 @@ def load_settings(path: Path) -> Settings:
         SettingsError: it is not there, not TOML, or says something that cannot be.
     """
     try:
+        mode = path.stat().st_mode & 0o777
+        if mode & _WRITABLE:
+            raise SettingsError(f"{path}: others can change it (mode {mode:04o}); mend it with: chmod go-w {path}")
         raw = tomllib.loads(path.read_text())
     except OSError as e:
         raise SettingsError(f"{path}: cannot be read: {e.strerror}") from e
@@ -180,6 +186,7 @@ def load_settings(path: Path) -> Settings:
 _PATH_KEYS: Final = {
     ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
     ("emqx", "key_file"), ("emqx", "ca"), ("emqx", "audit"), ("store", "path"), ("commands", "signing_key"),
+    ("commands", "retiring_key"),
     ("api", "certificate"), ("api", "key"), ("policy", "paths"),
     ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
     ("authority", "folder"), ("authority", "passphrase_file"), ("authority", "watch_issuers"),

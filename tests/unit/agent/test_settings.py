@@ -110,3 +110,13 @@ def test_an_unknown_action_in_the_allow_list_is_a_doubt_and_no_error() -> None:
     (doubt,) = doubts(chosen)
     assert doubt.startswith("commands.allow: there is no action 'servce.disable': did you mean 'service.disable'?")
     assert doubt.endswith("it allows nothing")
+
+
+def test_a_configuration_that_others_can_change(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('device_id = "a"\n[mqtt]\nservers = ["mqtt://a:1"]\n')
+    path.chmod(0o666)
+    with pytest.raises(SettingsError, match="chmod go-w"):
+        load(path)
+    path.chmod(0o644)
+    assert load(path).device_id == "a"

@@ -17,6 +17,7 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "cordon.toml"
     path.write_text(config_text(answers))
     (tmp_path / "operator.token").write_text("from-config\n")
+    (tmp_path / "operator.token").chmod(0o600)
     return path
 
 
@@ -28,6 +29,7 @@ def test_defaults() -> None:
 def test_command_line_before_environment_before_configuration(config: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine"
     file.write_text(" from-file \n")
+    file.chmod(0o600)
     here = Where(config=config)
     assert endpoint_of(here, {}) == Endpoint("http://127.0.0.1:9999", "from-config")
     assert endpoint_of(Where(), {"CORDON_CONFIG": str(config)}) == Endpoint("http://127.0.0.1:9999", "from-config")
@@ -46,9 +48,19 @@ def test_the_token_of_a_configuration_goes_to_its_own_api_only(config: Path) -> 
 def test_a_token_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
     file.write_bytes(content)
+    file.chmod(0o600)
     with pytest.raises(CliError, match="token") as caught:
         endpoint_of(Where(token_file=file, url=DEFAULT_URL), {})
     assert caught.value.code is ExitCode.USAGE
+
+
+def test_files_that_others_can_read_or_change(config: Path, tmp_path: Path) -> None:
+    (tmp_path / "operator.token").chmod(0o640)
+    with pytest.raises(CliError, match="chmod 600"):
+        endpoint_of(Where(config=config), {})
+    config.chmod(0o664)
+    with pytest.raises(CliError, match="chmod go-w"):
+        endpoint_of(Where(config=config), {})
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
