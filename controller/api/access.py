@@ -19,7 +19,7 @@ from schemas.base import DEVICE_ID_PATTERN
 
 _SOURCE = "templates"
 
-router = APIRouter(prefix="/access", tags=["access"], responses=problems(401, 403, 409, 422, 429, 502, 503))
+router = APIRouter(prefix="/access", tags=["access"], responses=problems(401, 403, 409, 413, 422, 429, 502, 503))
 
 
 class TemplatesGiven(Body):

@@ -9,7 +9,7 @@ from tests.support.update_device import WAIT
 from tests.unit.house.tree import ROOT
 
 
-@pytest.mark.parametrize("more", [["--most", "10"], ["--most", "3", "--twice"]], ids=["once", "twice"])
+@pytest.mark.parametrize("more", [["--most", "4"], ["--most", "1", "--twice"]], ids=["once", "twice"])
 def test_every_kill_ends_in_a_whole_version(more: list[str]) -> None:
     # In a process with one thread: it forks. All steps: `python -m tests.integration.updates.power_loss`.
     done = subprocess.run(
