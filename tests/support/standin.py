@@ -44,7 +44,7 @@ class StandInProcess:
             no_match: what happens when no access rule matches, `allow` or `deny`.
         """
         self.key = "cordon"
-        self.secret = secrets.token_urlsafe(16)
+        self.secret = secrets.token_hex(16)  # never taken for an option
         self.names: list[str] = []
         self.api_urls: list[str] = []
         self.mqtt: list[tuple[str, int]] = []
