@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -56,14 +57,19 @@ class LateActions(Mapping[str, "Action"]):
             return self._made
 
 
-def sealer_of(settings: "Settings") -> "Sealer | None":
+def sealer_of(settings: "Settings", renewed: Path | None = None) -> "Sealer | None":
     """What signs this device's reports; none, and nothing loaded for it, where that is not asked for.
+
+    `renewed`: the file with the pair that the connection shows by now, when it is not the one of `settings` any more.
 
     Raises:
         SettingsError: it is asked for, and the key cannot be used.
     """
-    if not settings.report.sign_reports or settings.mqtt.key is None:
+    mqtt = settings.mqtt
+    if not settings.report.sign_reports or mqtt.key is None:
         return None
     from device_agent.sealing import load_sealer
+    from device_agent.settings import read_secret
 
-    return load_sealer(settings.mqtt.key)
+    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
+    return load_sealer(renewed or mqtt.key, passphrase)

@@ -50,13 +50,14 @@ class Reporter:
         sealer: "Sealer | None" = None,
     ) -> None:
         """Put it together; with a `sealer` every report is signed."""
-        self._sealer = sealer
-        self._sender = sender if sealer is None else replace(sender, signing_key=sealer.public)
+        self._mutex = threading.RLock()
+        self._sender = sender
+        self._sealer: Sealer | None = None
+        self.sign_with(sealer)
         self._settings = settings
         self._journal = journal
         self._publish = publish
         self._clock = clock
-        self._mutex = threading.RLock()
         self.wake = threading.Event()  # set when `tick` may have something to do earlier than it said
         self._outbox: Outbox = journal.outbox()
         self._findings: Found | None = None
@@ -79,6 +80,12 @@ class Reporter:
         self._has_leapt = False
         self._refused: tuple[int, str] = (0, "")
         self._refused_told_at = float("-inf")
+
+    def sign_with(self, sealer: "Sealer | None") -> None:
+        """Sign with this key from the next report on, those included that wait to be sent again."""
+        with self._mutex:
+            self._sealer = sealer
+            self._sender = replace(self._sender, signing_key="" if sealer is None else sealer.public)
 
     def found(self, findings: Found, *, force: bool) -> None:
         """A scan is done; a full report goes out when it found something new, or with `force`."""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -89,6 +90,8 @@ class Agent:
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         publish, sealer = self._link.publish, sealer_of(settings)
         self._reporter = Reporter(sender, settings.report, self._journal, publish, clock, sealer)
+        if self._renewing is not None:
+            self._renewing.on_renewed = self._sign_with
         self._commands = Commands(
             LateJudge(lambda: guard_of(settings)),
             actions,
@@ -116,6 +119,13 @@ class Agent:
         link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=renewing.credentials)
         renewing.use(link.publish, link.reconnect)
         return link, renewing
+
+    def _sign_with(self, renewed: Path) -> None:
+        """The old certificate may end, or be revoked, long before the agent is put together anew."""
+        try:
+            self._reporter.sign_with(sealer_of(self._settings, renewed))
+        except SettingsError as e:
+            _log.error("reports are signed with the former key: %s", e)
 
     def __enter__(self) -> Self:
         self._reporter.on_challenge = self.rescan

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from device_agent.errors import SettingsError
@@ -31,14 +32,14 @@ class Sealer:
 
 
 def load_sealer(path: Path, passphrase: str | None = None) -> Sealer:
-    """Read the key.
+    """Read the key; a passphrase that it does not need is passed over, as TLS does with the same file.
 
     Raises:
         SettingsError: it cannot be read, opened, or is of a kind that signs no reports.
     """
     try:
         with path.open("rb") as file:
-            key = load_pem_private_key(file.read(_MAX_FILE), None if passphrase is None else passphrase.encode())
+            key = _key(file.read(_MAX_FILE), passphrase)
     except OSError as e:
         raise SettingsError(f"report.sign_reports: {path}: {e.strerror}") from e
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
@@ -46,3 +47,9 @@ def load_sealer(path: Path, passphrase: str | None = None) -> Sealer:
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
         raise SettingsError(f"report.sign_reports: {path}: use an EC, Ed25519 or RSA key")
     return Sealer(key)
+
+
+def _key(content: bytes, passphrase: str | None) -> PrivateKeyTypes:
+    if passphrase is not None and b"ENCRYPTED" not in content:
+        passphrase = None
+    return load_pem_private_key(content, None if passphrase is None else passphrase.encode())

@@ -1,6 +1,7 @@
 """The parts of renewal put together for a running agent; all of it is loaded only where a certificate is renewed."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from device_agent.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
@@ -30,6 +31,7 @@ class Renewing:
         self._store = IdentityStore(settings.agent.state_dir, passphrase)
         self._renewal: Renewal | None = None
         self.has_moved = False
+        self.on_renewed: Callable[[Path], None] | None = None  # with the file of the pair that has connected
         self.credentials = RotatingCredentials(mqtt, self._store, tls_context, self._promoted)
 
     def use(self, publish: Publish, reconnect: Callable[[], None]) -> None:
@@ -50,3 +52,5 @@ class Renewing:
         if self._renewal is not None:
             self._renewal.promoted()
         self.has_moved = self._began_with != self._store.current
+        if self.on_renewed is not None:
+            self.on_renewed(self._store.current)

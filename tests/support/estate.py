@@ -125,23 +125,26 @@ class Estate:
         """An enrolment token."""
         return str(self.client.call("POST", "/enrolment/tokens", wanted)["token"])
 
-    def device(self, name: str, token: str, *, folder: str = "") -> "EstateDevice":
-        """Enrol a device; not connected yet."""
-        return EstateDevice(self, name, token, self.folder / "devices" / (folder or name))
+    def device(self, name: str, token: str, *, folder: str = "", passphrase: str | None = None) -> "EstateDevice":
+        """Enrol a device; not connected yet. With a passphrase its keys are under it."""
+        return EstateDevice(self, name, token, self.folder / "devices" / (folder or name), passphrase)
 
 
 class EstateDevice:
     """One device: the agent's parts without its scan and its commands. `events`: what its link saw, with the moment."""
 
-    def __init__(self, estate: Estate, name: str, token: str, folder: Path) -> None:
+    def __init__(self, estate: Estate, name: str, token: str, folder: Path, passphrase: str | None = None) -> None:
         self.name = name
         self.folder = folder
         self.events: list[tuple[float, str]] = []
-        wish = Wish(estate.url, token, estate.files.authority.info.fingerprint, name, folder)
+        wish = Wish(estate.url, token, estate.files.authority.info.fingerprint, name, folder, passphrase)
         self.answer = enrol(wish)
-        text = (
-            config_text(name, folder, self.answer, None) + f"[agent]\nstate_dir = {json.dumps(str(folder / 'state'))}\n"
-        )
+        words = None if passphrase is None else folder / "words"
+        if words is not None:
+            words.touch(mode=0o600)
+            words.write_text(f"{passphrase}\n")
+        text = config_text(name, folder, self.answer, words)
+        text += f"[agent]\nstate_dir = {json.dumps(str(folder / 'state'))}\n"
         (folder / "agent.toml").write_text(text)
         self._seq = int(time.time())
         self._link: Link | None = None

@@ -1,5 +1,6 @@
 """The device's pair: renewed without a moment in which it has none, whatever dies in between."""
 
+import base64
 import hashlib
 import json
 import ssl
@@ -19,6 +20,7 @@ from device_agent.identity.leaf import IdentityError, read_file
 from device_agent.identity.pair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
 from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
 from device_agent.identity.store import IdentityStore, resolved
+from device_agent.late import sealer_of
 from device_agent.link import tls_context
 from device_agent.settings import MqttSettings, load
 from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
@@ -270,6 +272,31 @@ def test_keys_under_a_passphrase(home: Home) -> None:
     words.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 600"):
         load(home.folder / "agent.toml")
+
+
+def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> None:
+    text = (home.folder / "agent.toml").read_text() + "[report]\nsign_reports = true\n"
+    words = home.folder / "words"
+    words.touch(mode=0o600)
+    words.write_text("words of a credential\n")
+    with_words = text.replace("[identity]", f'key_passphrase_file = "{words}"\n[identity]')
+    key, renewed = home.folder / "device.key", home.folder / "renewed.pem"
+    made = read_key(read_file(key), None)
+    (home.folder / "agent.toml").write_text(with_words)
+    settings = load(home.folder / "agent.toml")
+    own = sealer_of(settings)  # a key without the passphrase that is set: TLS opens it too
+    assert own is not None
+    assert own.public == base64.b64encode(public_bytes(made.public_key())).decode()
+    other = new_key()
+    renewed.write_bytes(key_text(other, "words of a credential") + (home.folder / "device.pem").read_bytes())
+    later = sealer_of(settings, renewed)
+    assert later is not None
+    assert later.public == base64.b64encode(public_bytes(other.public_key())).decode()
+    words.write_text("others\n")
+    with pytest.raises(SettingsError, match="cannot be opened"):
+        sealer_of(settings, renewed)
+    (home.folder / "agent.toml").write_text(text.replace("sign_reports = true", "sign_reports = false"))
+    assert sealer_of(load(home.folder / "agent.toml"), renewed) is None
 
 
 @pytest.mark.parametrize(
