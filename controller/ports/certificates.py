@@ -157,6 +157,10 @@ class Registry(Protocol):
         """All of one name, oldest first."""
         ...
 
+    async def by_key(self, key: str) -> Certificate | None:
+        """The newest one with this key, as in `Certificate.key`."""
+        ...
+
     async def certificates(
         self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
     ) -> tuple[Sequence[Certificate], int]:

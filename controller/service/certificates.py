@@ -37,6 +37,10 @@ async def issue(
     return made
 
 
+def _nobody(_name: str) -> None:
+    """Nobody asked to be told."""
+
+
 class Certificates:
     """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed."""
 
@@ -53,6 +57,7 @@ class Certificates:
         self.registry = registry
         self.settings = settings
         self.changed = asyncio.Event()
+        self.on_changed: Callable[[str], None] = _nobody  # called with the name whose certificates changed
         self._store = store
         self._clock = clock
         self._log = log

@@ -6,12 +6,13 @@ verified certificate of its name; from then on it is the device's key until an o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import Grade
 from controller.ports.clock import Clock
+from controller.ports.device_keys import SUPERSEDED, Certified
 from controller.ports.errors import ControllerError
 from controller.ports.store import Store, Writes
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
@@ -26,12 +27,16 @@ Log = Callable[[str, Mapping[str, object]], None]
 class KeyBook(Protocol):
     """Where keys are kept, and where certificates tell of them."""
 
-    async def certified(self, device_id: str, now: float) -> Mapping[str, PublicKey] | None:
-        """Keys of certificates of this name that hold; `None` when the registry has never had one of that name."""
+    async def certified(self, device_id: str, now: float) -> Certified | None:
+        """Keys of certificates of this name; `None` when the registry has never had one of that name."""
+        ...
+
+    async def owner(self, keyid: str) -> str | None:
+        """The name in the certificate with this key, if the registry has one."""
         ...
 
     async def registered(self, device_id: str) -> bytes | None:
-        """The key of the first proven contact."""
+        """The key of the first proven contact; of a device with certificates the newest that signed."""
         ...
 
     async def register(self, device_id: str, key: bytes, at: float) -> None:
@@ -45,8 +50,9 @@ class KeyBook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    keys: Mapping[str, PublicKey]
+    found: Certified
     at: float  # monotonic seconds
+    stranger_at: float = float("-inf")  # when a key that is not among them was looked up last, the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,7 @@ class _Wanted:
     device_id: str
     keyid: str
     offered: bytes
+    named: str
 
 
 class DeviceKeyring:
@@ -70,6 +77,8 @@ class DeviceKeyring:
         self._known: dict[str, _Known] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
         self._wanted: dict[str, _Wanted] = {}  # of the devices in the queue
+        self._outdated: set[str] = set()  # of these: their certificates changed after they were asked for
+        self._signed: dict[str, bytes] = {}  # newest keys that signed, to be kept
 
     def of(self, device_id: str) -> Mapping[str, PublicKey] | None:
         """See `DeviceKeys`; what was looked up a while ago is looked up again, and counts meanwhile."""
@@ -78,23 +87,52 @@ class DeviceKeyring:
             return None
         if self._clock.monotonic() - known.at > FRESH:
             self.wanted(device_id, "", b"")
-            if not known.keys:
+            if not known.found.keys:
                 return None
-        return known.keys
+        return known.found.keys
 
-    def wanted(self, device_id: str, keyid: str, offered: bytes) -> None:
+    def why_not(self, device_id: str, keyid: str) -> str:
+        """See `DeviceKeys`."""
+        known = self._known.get(device_id)
+        why = None if known is None else known.found.over.get(keyid)
+        if why is None:
+            return "signed with a key that is not this device's"
+        return f"signed with a certificate of this device that does not count: {why}"
+
+    def signed(self, device_id: str, keyid: str) -> None:
+        """See `DeviceKeys`."""
+        known = self._known.get(device_id)
+        if known is None or keyid not in known.found.keys or next(iter(known.found.keys)) == keyid:
+            return  # the usual case: there is no older one
+        names = list(known.found.keys)
+        former = dict.fromkeys(names[: names.index(keyid)], SUPERSEDED)
+        keys = {name: key for name, key in known.found.keys.items() if name not in former}
+        self._known[device_id] = replace(known, found=Certified(keys, {**known.found.over, **former}))
+        self._signed[device_id] = public_bytes(keys[keyid])
+        self.wanted(device_id, "", b"")
+
+    def changed(self, device_id: str) -> None:
+        """The registry has a new certificate of this device, or takes one back: what was known counts no more."""
+        if self._known.pop(device_id, None) is None:
+            return
+        if device_id in self._wanted:
+            self._outdated.add(device_id)
+        else:
+            self.wanted(device_id, "", b"")
+
+    def wanted(self, device_id: str, keyid: str, offered: bytes, named: str = "") -> None:
         """See `DeviceKeys`."""
         waiting = self._wanted.get(device_id)
         if waiting is not None:
             if keyid and not waiting.keyid:
-                self._wanted[device_id] = _Wanted(device_id, keyid, offered)
+                self._wanted[device_id] = _Wanted(device_id, keyid, offered, named)
             return
         if self._queue.full():
             return
         known = self._known.get(device_id)
-        if known is not None and keyid and self._clock.monotonic() - known.at <= FRESH:
-            return  # looked up a moment ago, and it is not among them
-        self._wanted[device_id] = _Wanted(device_id, keyid, offered)
+        if known is not None and keyid and self._clock.monotonic() - known.stranger_at <= FRESH:
+            return  # one was looked up a moment ago: whoever sends many does not keep us busy
+        self._wanted[device_id] = _Wanted(device_id, keyid, offered, named)
         self._queue.put_nowait(device_id)
 
     async def run(self) -> None:
@@ -110,26 +148,60 @@ class DeviceKeyring:
     async def forget(self, device_id: str) -> bool:
         """An operator has the key forgotten: the next proven contact brings another."""
         self._known.pop(device_id, None)
+        self._signed.pop(device_id, None)
         return await self._book.forget(device_id)
 
     async def look(self, device_id: str) -> None:
         """Find out one device's keys."""
-        wanted = self._wanted[device_id]
         try:
-            keys = await self._keys(wanted)
+            while True:
+                self._outdated.discard(device_id)
+                await self._keep_signed(device_id)
+                found = await self._found(self._wanted[device_id])
+                if device_id not in self._outdated:
+                    break
         except ControllerError as e:
             self._log("report key not found out", {"device": device_id, "trouble": str(e)})
         else:
-            self._known[device_id] = _Known(keys, self._clock.monotonic())
+            now, before = self._clock.monotonic(), self._known.get(device_id)
+            keyid = self._wanted[device_id].keyid
+            stranger_at = float("-inf") if before is None else before.stranger_at
+            self._known[device_id] = _Known(found, now, now if keyid and keyid not in found.keys else stranger_at)
         finally:
+            self._outdated.discard(device_id)
             self._wanted.pop(device_id, None)
 
-    async def _keys(self, wanted: _Wanted) -> Mapping[str, PublicKey]:
+    async def _keep_signed(self, device_id: str) -> None:
+        """Keep which key signed last, so that a former one does not count again after a restart."""
+        key = self._signed.get(device_id)
+        if key is not None:
+            await self._book.register(device_id, key, self._clock.now())
+            if self._signed.get(device_id) == key:
+                del self._signed[device_id]
+
+    async def _found(self, wanted: _Wanted) -> Certified:
         device_id = wanted.device_id
         certified = await self._book.certified(device_id, self._clock.now())
-        if certified is not None:
-            return certified  # the registry knows this device: nothing else counts
-        held = await self._book.registered(device_id)
+        if certified is not None:  # the registry knows this device: nothing else counts
+            if wanted.keyid and wanted.keyid not in certified.keys:
+                await self._disagree(wanted, certified)
+            return certified
+        return Certified(await self._keys(wanted), {})
+
+    async def _disagree(self, wanted: _Wanted, certified: Certified) -> None:
+        """Tell whose certificate signed what came in this device's branch."""
+        owner = await self._book.owner(wanted.keyid)
+        detail: dict[str, object] = {
+            "topic": wanted.device_id,
+            "payload": wanted.named,
+            "certificate": owner or "",
+            "key": wanted.keyid,
+            "why": certified.over.get(wanted.keyid, "the certificate is another device's" if owner else "unknown key"),
+        }
+        await self._record("report and certificate disagree", wanted.device_id, detail, alert=True)
+
+    async def _keys(self, wanted: _Wanted) -> Mapping[str, PublicKey]:
+        held = await self._book.registered(wanted.device_id)
         if held is not None:
             return await self._held(wanted, held)
         return await self._first_contact(wanted) if wanted.offered else _NONE

@@ -150,6 +150,7 @@ class Enrolment:
             tags = () if known is None else known.tags
             await self._keeper.handle(name, OperatorLabelled(self._keeper.new_id(), token.device_class, tags, token.by))
         self._certificates.changed.set()
+        self._certificates.on_changed(name)
         authority = self._certificates.authority
         return Enrolled(certificate, authority.chain, authority.trust, self._keys(), self._servers)
 

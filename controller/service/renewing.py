@@ -86,6 +86,7 @@ class Renewals:
         self._check(device_id, request, wanted, held, certificates)
         made = certificates.sign_client(wanted, held, f"renewal:{request.serial}")
         given = await certificates.registry.renew(made, request.serial)
+        certificates.on_changed(device_id)
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
             # One key was followed by two: a copy of the device renews too, or its disk was set back.
             how = "its certificate was renewed twice, for two keys"

@@ -58,6 +58,9 @@ class Revocation:
         done = await self._registry.revoke(serials, now, reason)
         if not done:
             return done
+        # Whoever signs with them is not believed from here on, before the broker knows.
+        for name in dict.fromkeys(one.name for one in done):
+            self._certificates.on_changed(name)
         await self._certificates.publish()
         for name in dict.fromkeys(one.name for one in done if one.kind is Kind.CLIENT):
             mine = tuple(one.serial for one in done if one.name == name)

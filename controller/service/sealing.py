@@ -5,7 +5,8 @@ A report without a signature passes by here at the cost of one comparison, unles
 
 import base64
 import json
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from controller.domain.report_seals import Window, age_trouble
 from controller.ports.device_keys import DeviceKeys
 from controller.ports.messages import Incoming
 from controller.service.decoding import Refused
-from schemas.base import Timestamp, Wire
+from schemas.base import DEVICE_ID_PATTERN, Timestamp, Wire
 from schemas.events import RejectReason
 from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, Sealed, is_signed_by, unseal
 from schemas.signing import SignatureError
@@ -114,11 +115,16 @@ class Seals:
             return Refused(device_id, RejectReason.MALFORMED, str(e))
         keys = self._keys.of(device_id)
         if keys is None or sealed.keyid not in keys:
-            self._keys.wanted(device_id, sealed.keyid, _offered(sealed.payload))
+            front = _front(sealed.payload)
+            named = _named(front)
+            self._keys.wanted(device_id, sealed.keyid, _offered(sealed.payload), named)
             if keys is None:
                 text = "the key that signed this is being looked up: send it again"
-                return Refused(device_id, RejectReason.TOO_MANY, text, _seq_of(sealed.payload))
-            return Refused(device_id, RejectReason.BAD_SIGNATURE, "signed with a key that is not this device's")
+                return Refused(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
+            why = self._keys.why_not(device_id, sealed.keyid)
+            if named not in ("", device_id):
+                why = f"{why}; the report names {named}"
+            return Refused(device_id, RejectReason.BAD_SIGNATURE, why)
         if not is_signed_by(sealed, keys[sealed.keyid]):
             return Refused(device_id, RejectReason.BAD_SIGNATURE, "the signature does not fit the report")
         return self._signed(device_id, message, sealed, now)
@@ -142,6 +148,7 @@ class Seals:
             return Refused(device_id, RejectReason.TOO_OLD, old, front.seq)
         self._windows[device_id] = window.take(front.seq)
         self._signing.add(device_id)
+        self._keys.signed(device_id, sealed.keyid)
         return Opened(replace(message, payload=sealed.payload), is_sealed=True, missing=window.missing(front.seq))
 
 
@@ -153,8 +160,14 @@ def _front(payload: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seq_of(payload: bytes) -> int | None:
-    seq = _front(payload).get("seq")
+def _named(front: Mapping[str, Any]) -> str:
+    """Which device a report says it is of; empty where that is no device's id."""
+    name = front.get("device_id")
+    return name if isinstance(name, str) and re.fullmatch(DEVICE_ID_PATTERN, name) else ""
+
+
+def _seq_of(front: Mapping[str, Any]) -> int | None:
+    seq = front.get("seq")
     return seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= 2**53 - 1 else None
 
 

@@ -47,6 +47,7 @@ class RotatingCredentials:
             _log.error("the new certificate works but cannot be kept: %s", e)
             return
         self._context, self._trial = self._trial, None
+        self._was_trial = False  # the next candidate is another one, and is tried at once
         self._promoted()
 
     def _load_candidate(self) -> ssl.SSLContext | None:

@@ -66,6 +66,7 @@ class Renewal:
         """The new pair has connected: it is this device's."""
         self._holder = Holder(self._holder.device_id, self._store.current, self._store.current, self._holder.passphrase)
         self._leaf, self._csr, self._trials, self._wait = None, None, 0, FIRST_WAIT
+        self._next = 0.0  # the wait was for a trial that did not connect: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
 
     def step(self) -> None:

@@ -12,12 +12,12 @@ from tests.integration.agent.helpers import AgentProcess
 from tests.support.estate import Estate, wait_for
 
 NAME = "signer"
-PASSPHRASE = "opened by the connection and by the signature"  # noqa: S105 - of a key that a test makes
+PASSPHRASE = "opened by the connection and by the signature"
 
 
 @pytest.fixture(scope="module")
 def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
-    with Estate(tmp_path_factory.mktemp("estate"), device_lifetime="9s") as made:
+    with Estate(tmp_path_factory.mktemp("estate"), device_lifetime="12s") as made:
         yield made
 
 

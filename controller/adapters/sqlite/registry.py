@@ -39,6 +39,11 @@ class SqliteRegistry(Registry):
         """See the port."""
         return await self._store.read(lambda db: _of(db, name))
 
+    async def by_key(self, key: str) -> Certificate | None:
+        """See the port."""
+        text = f"{_SELECT} WHERE key = ? ORDER BY issued_at DESC LIMIT 1"
+        return await self._store.read(lambda db: _one(db, text, (key,)))
+
     async def certificates(
         self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
     ) -> tuple[Sequence[Certificate], int]:

@@ -1,12 +1,13 @@
 """The keys by which devices sign their reports, on SQLite: of certificates, and of a first proven contact."""
 
 import sqlite3
-from collections.abc import Mapping
 
 from cryptography import x509
 
 from controller.adapters.sqlite.store import SqliteStore
+from controller.domain.certificates import Certificate, Kind
 from controller.ports.certificates import Registry
+from controller.ports.device_keys import SUPERSEDED, Certified
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
 
 
@@ -17,18 +18,32 @@ class SqliteReportKeys:
         self._store = store
         self._registry = registry
 
-    async def certified(self, device_id: str, now: float) -> Mapping[str, PublicKey] | None:
+    async def certified(self, device_id: str, now: float) -> Certified | None:
         """See `KeyBook`."""
-        found = () if self._registry is None else await self._registry.of(device_id)
+        held = () if self._registry is None else await self._registry.of(device_id)
+        found = [one for one in held if one.kind is Kind.CLIENT]
         if not found:
             return None
+        last = await self.registered(device_id)
+        signed_last = "" if last is None else name_of(read_public(last))
+        # Of a device whose last signature is by another key than any of these, nothing is former yet.
+        former = next((at for at, one in enumerate(found) if one.key == signed_last), 0)
         keys: dict[str, PublicKey] = {}
-        for one in found:
-            if one.holds(now):
-                public = x509.load_pem_x509_certificate(one.pem.encode()).public_key()
-                key = read_public(public_bytes(public))  # type: ignore[arg-type]  # other kinds are refused there
-                keys[name_of(key)] = key
-        return keys
+        over: dict[str, str] = {}
+        for at, one in enumerate(found):
+            why = _over(one, now) or (SUPERSEDED if at < former else "")
+            if why:
+                over[one.key] = why
+                continue
+            public = x509.load_pem_x509_certificate(one.pem.encode()).public_key()
+            key = read_public(public_bytes(public))  # type: ignore[arg-type]  # other kinds are refused there
+            keys[name_of(key)] = key
+        return Certified(keys, over)
+
+    async def owner(self, keyid: str) -> str | None:
+        """See `KeyBook`."""
+        found = None if self._registry is None else await self._registry.by_key(keyid)
+        return None if found is None else found.name
 
     async def registered(self, device_id: str) -> bytes | None:
         """See `KeyBook`."""
@@ -51,3 +66,9 @@ class SqliteReportKeys:
             lambda db: db.execute("DELETE FROM report_keys WHERE device_id = ?", (device_id,)).rowcount
         )
         return gone > 0
+
+
+def _over(one: Certificate, now: float) -> str:
+    if one.revoked_at is not None:
+        return "it is revoked"
+    return "" if one.holds(now) else "it has expired"
