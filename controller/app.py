@@ -105,8 +105,6 @@ async def _build(
     updates, refresher, update_server = update_parts(settings, clock)
     rollout_loops, desk = await rollout_parts(keeper, store, updates, settings)
     identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
-    if identity is not None:
-        identity.certificates.on_changed = signing.keyring.changed
     services = Services(
         keeper=keeper,
         store=store,

@@ -122,6 +122,8 @@ def identity_loops(services: Services) -> tuple[tuple[str, Runs], ...]:
     identity, listen = services.identity, services.settings.authority.crl_listen
     if identity is None:
         return ()
+    if services.signing is not None:
+        identity.certificates.on_changed = services.signing.keyring.changed
     wanted = services.settings.authority
     followed: tuple[tuple[str, Runs], ...] = ()
     if wanted.watch and wanted.watch_issuers is not None:

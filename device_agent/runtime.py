@@ -90,8 +90,6 @@ class Agent:
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         publish, sealer = self._link.publish, sealer_of(settings)
         self._reporter = Reporter(sender, settings.report, self._journal, publish, clock, sealer)
-        if self._renewing is not None:
-            self._renewing.on_renewed = self._sign_with
         self._commands = Commands(
             LateJudge(lambda: guard_of(settings)),
             actions,
@@ -129,6 +127,8 @@ class Agent:
 
     def __enter__(self) -> Self:
         self._reporter.on_challenge = self.rescan
+        if self._renewing is not None:
+            self._renewing.on_renewed = self._sign_with
         for thread in self._threads:
             thread.start()
         self._commands.start()
