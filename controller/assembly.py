@@ -175,7 +175,12 @@ class Policies:
 def guards_of(settings: Settings) -> Guards:
     """What the guards are set to, before the store says what happened of late."""
     guards = settings.guards
-    return Guards(BlastRadius(guards.bounds), protection=guards.protection, fresh_for=settings.posture.stale_after)
+    return Guards(
+        BlastRadius(guards.bounds),
+        protection=guards.protection,
+        fresh_for=settings.posture.stale_after,
+        must_answer=settings.reports.must_answer,
+    )
 
 
 async def guard_parts(keeper: Keeper, store: SqliteStore, settings: Settings) -> tuple[Guarding, Waiving]:

@@ -30,6 +30,7 @@ class Protection:
 @dataclass(frozen=True, slots=True)
 class Guards:
     """`fleet`: how many devices there are. `fresh_for`: seconds after its last word in which time may contain a device.
+    `must_answer`: no report frees a device unless it answers the nonce of its case, however old the agent is.
 
     The default guards nothing.
     """
@@ -39,6 +40,7 @@ class Guards:
     protection: Protection = Protection()
     waivers: Waivers = NO_WAIVERS
     fresh_for: float = float("inf")
+    must_answer: bool = False
 
 
 NO_GUARDS: Final = Guards()

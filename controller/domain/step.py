@@ -146,6 +146,9 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     )
     report_seals.follow(draft, device, event)
     is_fresh = _is_fresh(draft, event.answers)
+    if not is_fresh and not draft.device.answers and device.rules != rules:
+        why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release it by hand"
+        draft.record("release needs an operator", alert=True, why=why)
     contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
@@ -233,7 +236,8 @@ def _is_fresh(draft: Draft, answers: str | None) -> bool:
     if answers is not None and not draft.device.answers:
         draft.update(answers=True)
     without = respond.inert(draft.device, draft.policies, draft.guards, draft.now)
-    return challenge.may_release(draft.device, draft.now, answers, without=without)
+    required = draft.guards.must_answer
+    return challenge.may_release(draft.device, draft.now, answers, required=required, without=without)
 
 
 def _seen(draft: Draft, at: float) -> None:

@@ -8,7 +8,9 @@ from controller.domain import events as ev
 from controller.domain.challenge import may_release, must_answer, nonce_of
 from controller.domain.device import Case
 from controller.domain.effects import ReleaseClient, RestrictClient, SendReceipt
+from controller.domain.guards import Guards
 from controller.domain.policy import Level, Response
+from controller.domain.step import step
 from schemas.events import Verdict
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
 
@@ -119,3 +121,26 @@ def test_required_of_all_an_older_agent_needs_an_operator() -> None:
     assert must_answer(state, required=True)
     assert not may_release(state, START, None, required=True)
     assert not may_release(state, START, "", required=True)  # no nonce was given: nothing answers it
+
+
+def test_required_of_all_the_report_of_an_older_agent_frees_nobody() -> None:
+    guards = Guards(must_answer=True)
+    held = step(device(), bad(None), START, RULES, guards).device
+    first = step(held, good(None, 2, "good"), START + 1, RULES, guards)
+    assert (first.device.level, first.effects) == (Level.RESTRICTED, ())
+    assert [(one.kind, one.alert) for one in first.audit if "operator" in one.kind] == [
+        ("release needs an operator", True)
+    ]
+    again = step(first.device, good(None, 3, "again"), START + 2, RULES, guards)
+    quiet = step(again.device, beat(digest=GOOD), START + 3, RULES, guards)
+    assert quiet.device.level is Level.RESTRICTED
+    assert [one.kind for one in (*again.audit, *quiet.audit)] == []
+    freed = step(quiet.device, ev.OperatorReleased("op", "operator:ada", "seen by hand"), START + 4, RULES, guards)
+    assert freed.device.level is Level.NONE
+
+
+def test_required_of_all_an_agent_that_answers_is_freed_by_its_answer() -> None:
+    guards = Guards(must_answer=True)
+    held = step(device(), bad(""), START, RULES, guards).device
+    free = step(held, good(nonce_of("bad"), 2, "good"), START + 1, RULES, guards)
+    assert free.device.level is Level.NONE
