@@ -33,6 +33,7 @@ from controller.assembly import (
 from controller.assembly_broker import broker_parts
 from controller.assembly_identity import identity_loops, identity_parts, presence_loops
 from controller.assembly_sealing import ingest_parts
+from controller.assembly_secrets import check_secret_files
 from controller.domain.policy import PolicySet
 from controller.ports.errors import ControllerError
 from controller.service.enforcer import Enforcer
@@ -71,6 +72,7 @@ async def serve(
         ControllerError: it cannot start.
     """
     log = logger_for("app")
+    check_secret_files(settings)
     loader = Policies(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:

@@ -45,13 +45,20 @@ class Estate:
     """`with Estate(folder, device_lifetime="20s") as estate`: everything runs, `estate.client` asks the API."""
 
     def __init__(
-        self, folder: Path, *, device_lifetime: str = "30d", readmit_after: str = "0s", nodes: int = 1
+        self,
+        folder: Path,
+        *,
+        device_lifetime: str = "30d",
+        readmit_after: str = "0s",
+        nodes: int = 1,
+        more: str = "",
     ) -> None:
+        """Describe it; `more` is further TOML of the controller's configuration."""
         self.folder = folder
         self.files = Files(folder / "authority", time.time())
         tls: Any = _Tls(self.files)
         self.emqx = StandInProcess(nodes=nodes, certs=tls)
-        self._settings = f'device_lifetime = "{device_lifetime}"\nreadmit_after = "{readmit_after}"\n'
+        self._settings = f'device_lifetime = "{device_lifetime}"\nreadmit_after = "{readmit_after}"\n{more}'
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
         self.list_port = free_port()
