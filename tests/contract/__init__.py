@@ -9,6 +9,8 @@ number of the node in the order of `_API`, from 1; no shell); without it the tes
 a containment is skipped. `CORDON_TEST_EMQX_FOREIGN_BANS` is how many rows of somebody else the ban table gets in one
 test (default 500; what is claimed are 10,000).
 
+`CORDON_TEST_EMQX_TLS`, `_TLS_LISTS` and `_TLS_FOLDER` name a listener with mutual TLS: see CONTRIBUTING.md.
+
 The expectations are those recorded on EMQX 5.8.9 with a password authenticator, the built-in database as the only
 authorization source, `no_match = allow`, the cache at its default and presence messages on. Not here: a node that dies
 for good (a test may kill nodes of the stand-in only: `tests/unit/standin/test_nodes.py`) and the HTTP authenticator,

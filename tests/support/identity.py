@@ -30,9 +30,9 @@ KEYS = ("ed25519:" + "A" * 43 + "=",)
 DAY = 86_400.0
 
 
-def make_authority(where: Path, now: float) -> X509Authority:
-    """A fresh authority in `where`/ca, the root's key beside it in root.key."""
-    wish = folder.NewAuthority(where / "ca", where / "root.key", PASSPHRASE, "Test", LISTS)
+def make_authority(where: Path, now: float, lists: str = LISTS) -> X509Authority:
+    """A fresh authority in `where`/ca, the root's key beside it in root.key; its lists are fetched below `lists`."""
+    wish = folder.NewAuthority(where / "ca", where / "root.key", PASSPHRASE, "Test", lists)
     return X509Authority(folder.create(wish, now))
 
 
@@ -74,13 +74,17 @@ class Issued:
 
 
 class Files:
-    """Issues into a folder, as `cordon ca` does: `ca.pem`, and `lists.pem` with the lists of both authorities."""
+    """Issues into a folder, as `cordon ca` does: `ca.pem`, and `lists.pem` with the lists of both authorities.
 
-    def __init__(self, where: Path, now: float) -> None:
-        self.authority = make_authority(where, now)
+    An authority that is there already is used on.
+    """
+
+    def __init__(self, where: Path, now: float, lists: str = LISTS) -> None:
+        is_there = (where / "ca" / folder.ISSUING).exists()
+        self.authority = X509Authority(folder.load(where / "ca")) if is_there else make_authority(where, now, lists)
         self._where = where
         self._now = now
-        self._number = 0
+        self._number = int(now)  # above those of an earlier life
         self.ca = where / "ca.pem"
         self.ca.write_text(self.authority.trust)
         self.lists = where / "lists.pem"

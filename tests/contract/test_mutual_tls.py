@@ -1,0 +1,64 @@
+"""Who gets in by certificate, and as whom: on mosquitto, on the stand-in as far as it goes, and on a real EMQX."""
+
+import contextlib
+import secrets
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.contract.tls_gate import Gate, emqx_gate, mosquitto_gate, standin_gate
+
+FETCHED_WITHIN = 180.0  # seconds until a broker has read a list anew; a bound, nothing is measured with it
+
+
+@pytest.fixture(scope="module", params=["mosquitto", "stand-in", "emqx"])
+def gate(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "emqx":
+            yield stack.enter_context(emqx_gate())
+        else:
+            make = mosquitto_gate if request.param == "mosquitto" else standin_gate
+            yield stack.enter_context(make(tmp_path_factory.mktemp(str(request.param))))
+
+
+def name() -> str:
+    return f"ct{secrets.token_hex(4)}"
+
+
+def test_a_certificate_of_the_authority_gets_in_and_nobody_without(gate: Gate) -> None:
+    one = name()
+    assert gate.lets_in(gate.files.issue(one), one)
+    assert not gate.lets_in(None, one)
+
+
+def test_the_client_id_is_the_certificates_whatever_the_client_says(gate: Gate) -> None:
+    """Two that call themselves otherwise are one client: the second takes the session of the first."""
+    issued = gate.files.issue(name())
+    first = gate.probe(issued, name()).enter()
+    second = gate.probe(issued, name()).enter()
+    first.ended()
+    assert second.alive()
+
+
+def test_a_name_that_is_another_devices_takes_nothing_from_it(gate: Gate) -> None:
+    victim, thief = name(), name()
+    live = gate.probe(gate.files.issue(victim), victim).enter()
+    gate.probe(gate.files.issue(thief), victim).enter()
+    assert live.alive()
+
+
+def test_a_revoked_certificate_is_refused_at_its_reconnect_once_the_list_was_fetched(gate: Gate) -> None:
+    if gate.no_lists:
+        pytest.skip(gate.no_lists)
+    one = name()
+    issued, other = gate.files.issue(one), gate.files.issue(name())
+    assert gate.lets_in(issued, one)
+    gate.files.publish(issued.certificate)
+    gate.refresh()
+    deadline = time.monotonic() + FETCHED_WITHIN
+    while gate.lets_in(issued, one):
+        assert time.monotonic() < deadline, "the list was not fetched, or is not looked at"
+        time.sleep(0.2)
+    assert gate.lets_in(other, other.certificate.name)  # it is the list that refuses, not the listener
+    assert gate.lets_in(gate.files.issue(one), one)  # and a new certificate of that name is good
