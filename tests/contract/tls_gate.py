@@ -147,11 +147,12 @@ def _serving(files: Files, lists: str) -> Iterator[None]:
     """The lists at the address that stands in the certificates, as the controller serves them."""
     root = files.authority.root_revocations()
     assert root is not None
+    served = {f"/crl/{root.name}.pem": root.pem}
+    own = f"/crl/{files.authority.issuer}.pem"
 
     class Lists(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            mine = files.lists.read_bytes()
-            found = {f"/crl/{files.authority.issuer}.pem": mine, f"/crl/{root.name}.pem": root.pem}.get(self.path)
+            found = files.lists.read_bytes() if self.path == own else served.get(self.path)
             self.send_response(404 if found is None else 200)
             self.send_header("Content-Length", str(len(found or b"")))
             self.end_headers()
