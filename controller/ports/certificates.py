@@ -226,6 +226,16 @@ class Registry(Protocol):
         """The audit tells of these."""
         ...
 
+    async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
+        """Certificates of devices that expired by `now` and of which that was not told; with whether one of the same
+        name came after it.
+        """
+        ...
+
+    async def end_told(self, serials: Sequence[str]) -> None:
+        """Nothing is to be told of their end any more."""
+        ...
+
     async def prune(self, before: float) -> int:
         """Forget certificates that expired, and tokens that ended, before that time."""
         ...

@@ -94,6 +94,7 @@ class Certificates:
         try:
             await self.publish()
             await self.record()
+            await self.tell_of_ends()
             await self._warn()
             if self._clock.monotonic() - self._pruned_at > _PRUNE_EVERY:
                 self._pruned_at = self._clock.monotonic()
@@ -156,6 +157,26 @@ class Certificates:
             lines = tuple((one.issued_at, _told(one)) for one in found)
             await self._store.commit(Writes(audit=lines))
             await self.registry.recorded([one.serial for one in found])
+
+    async def tell_of_ends(self) -> None:
+        """One alert for each device whose certificate expired and that has no later one: it cannot renew any more."""
+        now = self._clock.now()
+        while found := await self.registry.ended(now, _RECORD_AT_ONCE):
+            lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
+            if lost:
+                await self._store.commit(Writes(audit=tuple((now, _ended(one)) for one in lost)))
+            await self.registry.end_told([one.serial for one, _ in found])
+
+
+def _is_lost(one: Certificate, *, is_followed: bool) -> bool:
+    """A revoked one was told of, and what is said of a server's or an authority's end is said before it."""
+    return one.kind is Kind.CLIENT and one.revoked_at is None and not is_followed
+
+
+def _ended(one: Certificate) -> AuditEntry:
+    why = f"it was not renewed in time: cordon enrol token --device {one.name} --replace, and enrol it again"
+    detail: dict[str, object] = {"serial": one.serial, "until": one.end, "why": why}
+    return AuditEntry("certificate expired", one.name, "cordon", "", detail, alert=True)
 
 
 def _told(one: Certificate) -> AuditEntry:

@@ -193,6 +193,22 @@ class SqliteRegistry(Registry):
         text = "UPDATE certificates SET recorded = 1 WHERE serial = ?"
         await self._store.write(lambda db: db.executemany(text, rows).rowcount)
 
+    async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
+        """See the port."""
+        text = (
+            f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM certificates AS newer WHERE newer.name = old.name"  # noqa: S608 - constants
+            " AND newer.kind = 'client' AND newer.issued_at > old.issued_at) FROM certificates AS old"
+            " WHERE recorded = 1 AND end_at <= ? ORDER BY end_at LIMIT ?"
+        )
+        rows = await self._store.read(lambda db: db.execute(text, (now, limit)).fetchall())
+        return [(_certificate(tuple(row[:-1])), bool(row[-1])) for row in rows]
+
+    async def end_told(self, serials: Sequence[str]) -> None:
+        """See the port."""
+        rows = [(serial,) for serial in serials]
+        text = "UPDATE certificates SET recorded = 2 WHERE serial = ?"
+        await self._store.write(lambda db: db.executemany(text, rows).rowcount)
+
     async def prune(self, before: float) -> int:
         """See the port. The last certificate of a name stays, so that nobody becomes that device unasked."""
 

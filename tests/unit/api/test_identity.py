@@ -10,8 +10,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from controller.adapters.sqlite.registry import SqliteRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.domain.policy import Level
+from controller.service.certificates import Certificates
 from controller.service.identity import Identity
 from device_agent.identity.enrol import config_text
 from device_agent.settings import Settings
@@ -273,6 +275,42 @@ async def test_a_list_is_made_anew_before_it_ends(api: Api) -> None:
     assert (await certificates.publish()).next_update > first.next_update
     made = await api.json("POST", f"{BASE}/certificates/publish")
     assert made["issuer"] == certificates.authority.issuer
+
+
+async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) -> None:
+    certificates = identity(api).certificates
+    for name in ("renews", "forgets", "revoked", "again"):
+        made = certificates.sign_client(certificates.authority.read(request_for(name)), (), "token:t1")
+        await certificates.registry.add(made)
+        if name == "revoked":
+            await certificates.registry.revoke([made.serial], api.world.clock.at, "unspecified")
+    api.world.clock.at += 20 * 86_400
+    held = await certificates.registry.of("renews")
+    wanted = certificates.authority.read(request_for("renews"))
+    await certificates.registry.add(certificates.sign_client(wanted, held, f"renewal:{held[0].serial}"))
+    await certificates.round()
+    assert await api.world.store.audit(kind="certificate expired") == []
+    api.world.clock.at += 15 * 86_400
+    await certificates.round()
+    await certificates.round()
+    world = api.world
+    registry = SqliteRegistry(world.store)
+    again = Certificates(
+        certificates.authority, registry, world.store, world.clock, certificates.settings, lambda _text, _more: None
+    )
+    await again.round()  # nor after a restart
+    lines = await api.world.store.audit(kind="certificate expired")
+    assert sorted(line.entry.device_id for line in lines) == ["again", "forgets"]
+    assert all(line.entry.alert for line in lines)
+    assert "cordon enrol token --device forgets --replace" in str([line.entry.detail for line in lines])
+    # A device that was let in again and forgets again is told of again, once.
+    held = await certificates.registry.of("again")
+    wanted = certificates.authority.read(request_for("again"))
+    await certificates.registry.add(certificates.sign_client(wanted, held, "token:t2"))
+    api.world.clock.at += 31 * 86_400
+    await certificates.round()
+    lines = await api.world.store.audit(kind="certificate expired")
+    assert sorted(line.entry.device_id for line in lines) == ["again", "again", "forgets", "renews"]
 
 
 async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
