@@ -9,12 +9,14 @@ from controller.domain.device import Case, Device, OpenCommand
 from controller.domain.draft import Draft
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.evidence import Evidence
+from controller.domain.grounds import Grounds
 from controller.domain.policy import Level, Remedy
 from controller.domain.respond import Wanted, inert, is_settled, passes, releases, wanted
 
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
 REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a device nobody vouches for
+LATER_PAUSE: Final = 15.0  # seconds before it listens again to one that proved itself, but connected after the report
 FOREVER: Final = float("inf")
 MAX_OFFENCES: Final = 16  # earlier cases remembered of one device
 
@@ -23,13 +25,15 @@ def respond(
     draft: Draft,
     *,
     evidence_at: float,
+    said_at: float | None = None,
     may_release: bool,
     evidence: Evidence = Evidence.UNASKED,
     may_contain: bool = True,
 ) -> None:
     """Bring case and commands to what the device's rules ask for.
 
-    `evidence_at`: when the report behind it arrived, Unix seconds. `may_release`: it was a fresh report.
+    `evidence_at`: when the report behind it arrived, Unix seconds; `said_at`, where that was earlier than what led here.
+    `may_release`: it was a fresh report.
     `evidence`: what that report proved of who sent it; what is merely claimed contains nobody. `may_contain`: what is
     known of the device is fresh enough for that.
     """
@@ -37,17 +41,18 @@ def respond(
     without = inert(device, draft.policies, draft.guards, draft.now)
     want = _wanted(draft, without)
     case = _count_passing(draft, want, without) if may_release else device.case
-    vouched = may_contain and draft.now >= device.refused_until and evidence is not Evidence.CLAIMED
+    said = Grounds(evidence_at, evidence_at if said_at is None else said_at, evidence).with_events(draft, want, without)
+    vouched = may_contain and said.may_contain(draft.now, device.refused_until)
     if want.level.rank <= device.level.rank:
         holding.forget(draft, want)
     if case is None:
         if want.level is not Level.NONE and vouched and holding.admits(draft, want, evidence_at):
-            _open(draft, want, evidence_at, evidence)
+            _open(draft, want, said)
     elif may_release and _may_close(draft, case, want, without):
         _close(draft, case, POLICY, "a fresh report passes")
     elif want.level.rank > case.level.rank and draft.now >= case.probation_until:
         if vouched and holding.admits(draft, want, evidence_at):
-            _escalate(draft, case, want, evidence_at, evidence)
+            _escalate(draft, case, want, said)
     elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
         # A new cause under the same level has to pass too before the device is free.
         draft.update_case(case, causes=tuple(dict.fromkeys(case.causes + want.causes)))
@@ -84,7 +89,7 @@ def _may_close(draft: Draft, case: Case, want: Wanted, without: frozenset[str]) 
     return is_settled(case, draft.policies, earlier, draft.now, without)
 
 
-def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence, approved_by: str = "") -> None:
+def _open(draft: Draft, want: Wanted, said: Grounds, approved_by: str = "") -> None:
     until = draft.now + want.isolate_for if want.level is Level.ISOLATED else None
     case = Case(
         case_id=draft.event_id,
@@ -93,9 +98,10 @@ def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence, ap
         by=POLICY,
         reason="fails " + ", ".join(want.causes),
         opened_at=draft.now,
-        evidence_at=evidence_at,
+        evidence_at=said.evidence_at,
+        said_at=said.said_at,
         isolate_until=until,
-        evidence=evidence,
+        evidence=said.evidence,
         charged=bool(draft.charge),
         approved_by=approved_by,
     )
@@ -107,14 +113,12 @@ def _open(draft: Draft, want: Wanted, evidence_at: float, evidence: Evidence, ap
         causes=list(want.causes),
         reason=case.reason,
         until=until,
-        evidence=evidence.value,
+        evidence=said.evidence.value,
     )
     _enforce(draft, case, by_policy=True)
 
 
-def _escalate(
-    draft: Draft, case: Case, want: Wanted, evidence_at: float, evidence: Evidence, approved_by: str = ""
-) -> None:
+def _escalate(draft: Draft, case: Case, want: Wanted, said: Grounds, approved_by: str = "") -> None:
     if case.probation_until:  # it was isolated before, and that did not help
         draft.update(offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
     # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
@@ -123,8 +127,9 @@ def _escalate(
         level=want.level,
         by=POLICY,
         causes=tuple(dict.fromkeys(case.causes + want.causes)),
-        evidence_at=evidence_at,
-        evidence=evidence,
+        evidence_at=said.evidence_at,
+        said_at=said.said_at,
+        evidence=said.evidence,
         isolate_until=draft.now + want.isolate_for,
         reason="fails " + ", ".join(want.causes),
         passing=0,
@@ -136,7 +141,7 @@ def _escalate(
         level=case.level.value,
         causes=list(want.causes),
         until=case.isolate_until,
-        evidence=evidence.value,
+        evidence=said.evidence.value,
     )
     _enforce(draft, case, by_policy=True)
 
@@ -148,15 +153,17 @@ def approve(draft: Draft, by: str, reason: str) -> None:
     if pending is None:
         draft.record("nothing waits", by, reason=reason)
         return
-    want = _wanted(draft, inert(device, draft.policies, draft.guards, draft.now))
+    without = inert(device, draft.policies, draft.guards, draft.now)
+    want = _wanted(draft, without)
+    said = Grounds(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
     draft.record("containment approved", by, reason=reason, why=pending.why.value, level=want.level.value)
     draft.update(pending=None)
     if device.stale or want.level.rank <= device.level.rank:
         draft.record("no longer waits", by, why=pending.why.value, causes=list(pending.causes))
     elif case is None:
-        _open(draft, want, draft.now, Evidence.UNASKED, by)
+        _open(draft, want, said, by)
     else:
-        _escalate(draft, case, want, draft.now, Evidence.UNASKED, by)
+        _escalate(draft, case, want, said, by)
 
 
 def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
@@ -186,9 +193,10 @@ def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: 
         reason=f"{case.reason}; isolation ended: {reason}",
     )
     draft.record("stepped down", actor, reason=reason)
-    if case.by == POLICY and case.proven_level is Level.NONE:
-        # The isolation was never proven, so perhaps nobody vouched for the device yet: ending it writes a restriction.
-        _enforce(draft, case, by_policy=True)
+    if case.proven_level is Level.NONE:
+        # The isolation was never proven. Perhaps nobody vouched for the device yet, and ending it writes a restriction;
+        # perhaps it never was cut off, and ending it cuts no subscription.
+        _enforce(draft, case, by_policy=case.by == POLICY)
     draft.effects.append(EndIsolation(draft.next_effect_id(), draft.device.device_id, case.case_id))
     _repair(draft, _wanted(draft, inert(draft.device, draft.policies, draft.guards, draft.now)))
 
@@ -211,6 +219,7 @@ def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: fl
         hold_until=hold_until,
         isolate_until=isolate_until,
         evidence_at=draft.now,
+        said_at=draft.now,
     )
     draft.update(case=case, pending=None)
     until = None if hold is None else hold_until
@@ -229,11 +238,17 @@ def operator_releases(draft: Draft, by: str, reason: str) -> None:
         _close(draft, case, by, reason)
 
 
-def refused(draft: Draft, case: Case) -> None:
-    """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays."""
-    draft.update(refused_until=draft.now + REFUSAL_PAUSE)
+def refused(draft: Draft, case: Case, pause: float = REFUSAL_PAUSE) -> None:
+    """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays.
+
+    For `pause` seconds no policy contains it.
+    """
+    draft.update(refused_until=max(draft.device.refused_until, draft.now + pause))
     if case.by != POLICY:
         return  # an operator has taken the case over since, and needs nobody's word
+    # Events whose teller nobody vouches for are forgotten: a later report would rest on them again.
+    rules = draft.device.rules
+    draft.update(rules={key: state for key, state in rules.items() if not (state.until and key in case.causes)})
     held_before = case.proven_level is not Level.NONE or draft.now < case.hold_until
     if not held_before:
         if case.charged:

@@ -47,7 +47,8 @@ class Case:
     stepped down is not isolated again, so that it can be repaired. `proven_level`: what was read back at the broker.
     `evidence`: how the identity was proved of whose signals led to it. `passing` reports in a row, since
     `passing_since`, satisfied every cause. `charged`: it counts against the blast radius. `approved_by`: the
-    operator who let it through when a guard had held it back.
+    operator who let it through when a guard had held it back. `said_at`: when the earliest message arrived that it
+    rests on (0.0: as `evidence_at`); only who was connected then can have sent it.
     """
 
     case_id: str
@@ -69,6 +70,12 @@ class Case:
     passing_since: float = 0.0
     charged: bool = False
     approved_by: str = ""
+    said_at: float = 0.0
+
+    @property
+    def heard_at(self) -> float:
+        """From when on whoever said what it rests on was there, Unix seconds."""
+        return self.said_at or self.evidence_at
 
 
 class Wait(StrEnum):

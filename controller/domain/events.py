@@ -224,12 +224,26 @@ class ContainmentTroubled:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentRefused:
-    """The broker cannot vouch for who reported: nothing merely claimed contains anyone."""
+    """The broker cannot vouch for who reported: nothing merely claimed contains anyone.
+
+    `by_a_later`: whoever is there now proved who it is, but may not be the one that reported; it can do so itself.
+    """
 
     event_id: str
     case_id: str
     reason: str
     evidence: Evidence = Evidence.CLAIMED
+    by_a_later: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ContainmentVouched:
+    """The broker vouches for who spoke at `heard_at`, and it is about to be cut off: no later session can be asked."""
+
+    event_id: str
+    case_id: str
+    evidence: Evidence
+    heard_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +319,7 @@ DeviceEvent = (
     | ContainmentProven
     | ContainmentTroubled
     | ContainmentRefused
+    | ContainmentVouched
     | ReleaseProven
     | DriftFound
     | CommandDelivered

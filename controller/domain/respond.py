@@ -160,9 +160,9 @@ def deadline(device: Device, policies: PolicySet, guards: Guards = NO_GUARDS, no
         if waiver is not None:
             times.append(waiver.expires_at)
         elif rule is not None and _waits_for_grace(device, rule, state):
-            # Within a probation, or after a refusal, nothing follows however long a rule has failed.
+            # Within a probation nothing follows however long a rule has failed.
             probation = case.probation_until if case is not None else 0.0
-            times.append(max(state.since + rule.response.grace, probation, device.refused_until))
+            times.append(max(state.since + rule.response.grace, probation))
     return min(times, default=None)
 
 
@@ -172,5 +172,7 @@ def _waits_for_grace(device: Device, rule: Rule, state: RuleState) -> bool:
         return False
     if device.pending is not None and device.pending.level.rank >= response.contain.rank:
         return False  # time changes nothing about what waits for an operator
+    if device.reported_at < device.refused_until:
+        return False  # time alone contains nobody on the words that were refused
     # What the deadline would ask for is in force already, or needs news from the device first.
     return response.contain.rank > device.level.rank and not device.stale and not rule.shadow

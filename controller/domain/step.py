@@ -272,7 +272,9 @@ def _time(draft: Draft) -> None:
         # the controller, or for other policies, contains nobody.
         device, guards = draft.device, draft.guards
         fresh = draft.now - device.last_seen <= guards.fresh_for and device.judged_by in ("", draft.policies.version)
-        contain.respond(draft, evidence_at=draft.now, may_release=False, may_contain=fresh)
+        # After a refusal it takes news: the same words would be refused again.
+        fresh = fresh and device.reported_at >= device.refused_until
+        contain.respond(draft, evidence_at=draft.now, said_at=device.reported_at, may_release=False, may_contain=fresh)
 
 
 def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
@@ -316,7 +318,11 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 evidence=event.evidence.value,
             )
             if case is not None and mine:
-                contain.refused(draft, case)
+                contain.refused(draft, case, contain.LATER_PAUSE if event.by_a_later else contain.REFUSAL_PAUSE)
+        case ev.ContainmentVouched():
+            # What the case rests on by now may be somebody else's words.
+            if case is not None and mine and case.by == contain.POLICY and case.heard_at == event.heard_at:
+                draft.update_case(case, evidence=event.evidence)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
         case ev.DriftFound():

@@ -10,6 +10,9 @@ from schemas.topics import down_branch, up_branch
 
 # How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
 BAN_MARK: Final = "cordon/"
+# Seconds by which the clocks of broker and controller may differ: a session that is not older than this when something
+# is heard may be a later one than that which said it.
+CLOCK_SLACK: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ class Grade(StrEnum):
     KNOWN = "known"  # a password or another authenticator
     CLAIMED = "claimed"  # nothing
     UNSEEN = "unseen"  # no session, and the broker lets in clients without proof
+    LATER = "later"  # proved, but perhaps not there yet when it was heard, and the broker lets in clients without proof
+
+
+def was_there(connected_at: float | None, heard_at: float) -> bool:
+    """Whether a session was surely connected when something was heard; one that does not say since when was not."""
+    return connected_at is not None and connected_at <= heard_at - CLOCK_SLACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +215,12 @@ class BrokerControl(Protocol):
         """
         ...
 
-    async def end_isolation(self, client_id: str) -> Proof:
-        """Lift Cordon's ban (never another's); the restriction below it stays and is read back."""
+    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+        """Lift Cordon's ban (never another's); the restriction below it stays and is read back.
+
+        `keep` is called with the rules the client has where the restriction's are not there: the isolation may never
+        have been carried out.
+        """
         ...
 
     async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
@@ -218,8 +231,16 @@ class BrokerControl(Protocol):
         """
         ...
 
-    async def grade(self, client_id: str) -> Grade:
-        """How the client's identity is proved at the broker now."""
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+        """How the client's identity is proved at the broker now; with `heard_at` (Unix seconds) that of who spoke then.
+
+        Where the broker lets nobody in without proof, any session is proof enough of who spoke; elsewhere only one that
+        was there already.
+        """
+        ...
+
+    async def admits_unproven(self) -> bool:
+        """Whether somebody can be connected who proved nothing: only then does it matter which session spoke."""
         ...
 
     async def has_session(self, client_id: str) -> bool:

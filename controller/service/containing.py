@@ -55,7 +55,7 @@ class Containment:
                     clear_retained=effect.clear_retained,
                 )
             case EndIsolation():
-                return await self._broker.end_isolation(device_id)
+                return await self._broker.end_isolation(device_id, self._keep_rules(effect))
             case ReleaseClient():
                 return await self._release(effect)
 
@@ -81,7 +81,7 @@ class Containment:
         await store.keep_subscriptions(device_id, device.case.case_id, cut, now)
         await store.forget_rules(device_id, effect.case_id)
 
-    def _keep_rules(self, effect: RestrictClient | IsolateClient) -> KeepRules:
+    def _keep_rules(self, effect: RestrictClient | IsolateClient | EndIsolation) -> KeepRules:
         async def keep(rules: Rules) -> None:
             await self._keeper.store.keep_rules(effect.device_id, effect.case_id, rules, self._keeper.clock.now())
 

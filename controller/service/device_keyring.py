@@ -61,14 +61,21 @@ class _Wanted:
     keyid: str
     offered: bytes
     named: str
+    heard_at: float  # Unix seconds
+
+
+class GradeOf(Protocol):
+    """The broker's word on who spoke."""
+
+    def __call__(self, client_id: str, *, heard_at: float | None = None) -> Awaitable[Grade]:
+        """See `BrokerControl.grade`."""
+        ...
 
 
 class DeviceKeyring:
     """`DeviceKeys` over a book of keys and the broker's word."""
 
-    def __init__(
-        self, book: KeyBook, grade: Callable[[str], Awaitable[Grade]], store: Store, clock: Clock, log: Log
-    ) -> None:
+    def __init__(self, book: KeyBook, grade: GradeOf, store: Store, clock: Clock, log: Log) -> None:
         self._book = book
         self._grade = grade
         self._store = store
@@ -125,14 +132,14 @@ class DeviceKeyring:
         waiting = self._wanted.get(device_id)
         if waiting is not None:
             if keyid and not waiting.keyid:
-                self._wanted[device_id] = _Wanted(device_id, keyid, offered, named)
+                self._wanted[device_id] = _Wanted(device_id, keyid, offered, named, self._clock.now())
             return
         if self._queue.full():
             return
         known = self._known.get(device_id)
         if known is not None and keyid and self._clock.monotonic() - known.stranger_at <= FRESH:
             return  # one was looked up a moment ago: whoever sends many does not keep us busy
-        self._wanted[device_id] = _Wanted(device_id, keyid, offered, named)
+        self._wanted[device_id] = _Wanted(device_id, keyid, offered, named, self._clock.now())
         self._queue.put_nowait(device_id)
 
     async def run(self) -> None:
@@ -222,7 +229,7 @@ class DeviceKeyring:
             return _NONE
         try:
             async with asyncio.timeout(GRADE_SECONDS):
-                grade = await self._grade(wanted.device_id)
+                grade = await self._grade(wanted.device_id, heard_at=wanted.heard_at)
         except TimeoutError:
             return _NONE
         if grade is not Grade.PROVEN:

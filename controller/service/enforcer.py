@@ -81,12 +81,12 @@ class Enforcer:
         if isinstance(effect, SendCommand):
             return await self._send(effect)
         try:
-            return await self._contain(effect)
+            return await self._contain(effect, device)
         except BrokerError as e:
             return self._troubled(effect, str(e), ())
 
-    async def _contain(self, effect: Containing) -> Done | Again:
-        evidence = await self._vouch(effect)
+    async def _contain(self, effect: Containing, device: Device) -> Done | Again:
+        evidence = await self._vouch(effect, device)
         if not isinstance(evidence, Evidence):
             return evidence
         proof = await self._containment.carry_out(effect)
@@ -98,24 +98,41 @@ class Enforcer:
             return Done(ev.ReleaseProven(event_id, effect.case_id, steps))
         return Done(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
 
-    async def _vouch(self, effect: Containing) -> Done | Again | Evidence:
+    async def _vouch(self, effect: Containing, device: Device) -> Done | Again | Evidence:
         """Refuse to let a policy contain a device on the word of somebody who may not be that device.
 
-        What the signal itself proved needs no word of the broker's.
+        What the signal itself proved needs no word of the broker's, and what was vouched for once needs no other: an
+        attempt that did not hold may have cut the session that reported off.
         """
-        if not isinstance(effect, (RestrictClient, IsolateClient)) or not effect.by_policy:
+        case = device.case
+        if not isinstance(effect, (RestrictClient, IsolateClient)) or not effect.by_policy or case is None:
             return Evidence.UNASKED
         if effect.evidence.may_contain or self._accept_claimed:
             return effect.evidence
-        grade = await self._broker.grade(effect.device_id)
+        if case.evidence.may_contain:
+            return case.evidence
+        grade = await self._broker.grade(effect.device_id, heard_at=case.heard_at)
         if grade in _EVIDENCE:
-            return _EVIDENCE[grade]
+            return await self._vouched(effect, _EVIDENCE[grade], case.heard_at)
+        if grade is Grade.LATER:
+            reason = "the session that is there now may have come after the one that reported"
+            event = ev.ContainmentRefused(
+                self._keeper.new_id(), effect.case_id, reason, Evidence.UNASKED, by_a_later=True
+            )
+            return Done(event)
         if grade is Grade.UNSEEN:
             if await self._is_out_by_our_hand(effect):
                 return Evidence.UNASKED
             return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
         reason = "the broker lets this client in without any proof of who it is"
         return Done(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
+
+    async def _vouched(self, effect: Containing, evidence: Evidence, heard_at: float) -> Evidence:
+        """Have it on disk before anything is done, where a session after the cut could not be vouched for."""
+        if await self._broker.admits_unproven():
+            event = ev.ContainmentVouched(self._keeper.new_id(), effect.case_id, evidence, heard_at)
+            await self._keeper.handle(effect.device_id, event)
+        return evidence
 
     async def _is_out_by_our_hand(self, effect: Containing) -> bool:
         """Whether a ban of ours is why the device has no session.

@@ -188,7 +188,7 @@ def test_a_ban_that_is_lifted_finds_the_restriction_below_it(lab: Lab) -> None:
     proof = isolate(lab, device.clientid)
     assert proof.holds, proof.missing
     assert device.ended().code == KICKED
-    assert over(lab, lambda broker: broker.end_isolation(device.clientid)).holds
+    assert over(lab, lambda broker: broker.end_isolation(device.clientid, keep_nothing)).holds
     again = lab.enter("dev")
     assert again.publish(f"{lab.prefix}/fleet") == DENIED
     assert again.publish(up(device.clientid, Up.POSTURE)) in (0, 16)

@@ -19,7 +19,6 @@ from controller.ports.broker import (
     KeptSubscription,
     Proof,
     Rules,
-    restriction,
 )
 from controller.ports.broker import keep_no_subscriptions as none_kept
 from controller.ports.errors import BrokerUnreachableError
@@ -105,21 +104,16 @@ class FailingBroker(MemoryBroker):
         )
         return await self._fated(made)
 
-    async def end_isolation(self, client_id: str) -> Proof:
-        return await self._fated(self._end_isolation(client_id))
-
-    async def _end_isolation(self, client_id: str) -> Proof:
-        # As at a broker: the restriction is written, if it is not there, before the ban above it is lifted.
-        self.rules_held[client_id] = restriction(client_id)
-        return await MemoryBroker.end_isolation(self, client_id)
+    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+        return await self._fated(MemoryBroker.end_isolation(self, client_id, keep))
 
     async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
         return await self._fated(MemoryBroker.release(self, client_id, kept, subscriptions))
 
-    async def grade(self, client_id: str) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
         if self._next() == "refuse":
             raise BrokerUnreachableError("no node answered")
-        return Grade.CLAIMED if client_id == CLAIMED else self.grades.get(client_id, Grade.PROVEN)
+        return Grade.CLAIMED if client_id == CLAIMED else self.grade_then(client_id, heard_at)
 
 
 class Fleet:
@@ -129,7 +123,7 @@ class Fleet:
         self._loop = asyncio.new_event_loop()
         self._folder = Path(tempfile.mkdtemp(prefix="cordon-property-", dir=_memory()))
         self.clock = TestClock()
-        self.broker = FailingBroker(self.clock)
+        self.broker = FailingBroker(self.clock, is_open=True)
         self.heard: list[tuple[float, AuditEntry]] = []
         self._seq = 0
         self._stack = contextlib.AsyncExitStack()
@@ -188,6 +182,10 @@ class Fleet:
         self._seq += 1
         message = incoming(device_id, full(device_id, self._seq, 22, *ports), at=self._moment())
         self.run(self.place.ingest.take([message]))
+
+    def return_to(self, device_id: str) -> None:
+        """The device connects anew, with its proof: whoever spoke in its name before was somebody else."""
+        self.broker.connected[device_id] = self.clock.at
 
     def beat(self, device_id: str) -> None:
         """A heartbeat arrives that says nothing changed."""

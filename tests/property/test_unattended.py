@@ -130,6 +130,18 @@ class Unattended(RuleBasedStateMachine):
         self.ports[device], self.word_at[device] = ports, self.fleet.clock.at
         self.happens("report", lambda: self.fleet.report(device, *ports), said=device)
 
+    @precondition(lambda self: not self.fleet.place.outbox.pending)
+    @rule(device=devices, ports=some_ports)
+    def an_impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
+        """At a broker that lets clients in without proof; whatever it said, nothing happens to the device for it."""
+        broker, case = self.fleet.broker, self.fleet.place.keeper.devices[device].case
+        before = broker.rules_held.get(device), broker.bans_held.get(device)
+        self.report(device, ports)
+        self.fleet.return_to(device)
+        self.decisions_are_carried_out()
+        if case is None:
+            assert (broker.rules_held.get(device), broker.bans_held.get(device)) == before, "contained on a claim"
+
     @rule(ports=st.sampled_from([(TELNET,), (DOCKER,), ()]))
     def the_whole_fleet_reports(self, ports: tuple[int, ...]) -> None:
         for device in DEVICES:

@@ -27,6 +27,7 @@ from controller.ports.broker import (
     Step,
     keep_no_subscriptions,
     restriction,
+    was_there,
 )
 from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
@@ -78,6 +79,8 @@ class MemoryBroker:
     bans_held: dict[str, Ban] = field(default_factory=dict)
     rules_held: dict[str, Rules] = field(default_factory=dict)
     grades: dict[str, Grade] = field(default_factory=dict)
+    is_open: bool = False  # it lets in clients without proof, so that it matters since when a session is there
+    connected: dict[str, float] = field(default_factory=dict)  # since when, Unix seconds; missing: always
     fails: list[BrokerError] = field(default_factory=list)
     misses: int = 0  # proofs that will not hold
     calls: list[str] = field(default_factory=list)
@@ -135,8 +138,11 @@ class MemoryBroker:
         self.rules_held[client_id] = restriction(client_id)
         return self._proof("isolate")
 
-    async def end_isolation(self, client_id: str) -> Proof:
+    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
         self._call(f"end_isolation {client_id}")
+        if self.rules_held.get(client_id) != restriction(client_id):
+            await keep(self.rules_held.get(client_id, ()))
+        self.rules_held[client_id] = restriction(client_id)
         self._lift(client_id)
         return self._proof("end_isolation")
 
@@ -155,9 +161,19 @@ class MemoryBroker:
         if ban is not None and ban.is_ours:
             del self.bans_held[client_id]
 
-    async def grade(self, client_id: str) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
         self._call(f"grade {client_id}")
-        return self.grades.get(client_id, Grade.PROVEN)
+        return self.grade_then(client_id, heard_at)
+
+    def grade_then(self, client_id: str, heard_at: float | None) -> Grade:
+        """The grade of who spoke then, as the port says."""
+        grade = self.grades.get(client_id, Grade.PROVEN)
+        if heard_at is None or not self.is_open or grade not in (Grade.PROVEN, Grade.KNOWN):
+            return grade
+        return grade if was_there(self.connected.get(client_id, 0.0), heard_at) else Grade.LATER
+
+    async def admits_unproven(self) -> bool:
+        return self.is_open
 
     async def has_session(self, client_id: str) -> bool:
         return client_id not in self.bans_held

@@ -71,7 +71,9 @@ async def _restore_restriction(scene: Scene) -> None:
     wanted = restriction(scene.subject)
     had = await scene.api.rules(scene.subject)
     if had != wanted:
-        scene.record.say("restriction was gone", f"{len(had)} rules of someone else replaced")
+        # What was kept before for the case stays; where nothing was, the isolation was never carried out.
+        await scene.wish.keep_rules(had)
+        scene.record.say("restriction was gone", f"{len(had)} rules kept, unless others were before, and replaced")
         await scene.api.write_rules(scene.subject, wanted)
 
 

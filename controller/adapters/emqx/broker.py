@@ -77,9 +77,9 @@ class EmqxBroker(BrokerControl):
         wish = replace(ban_wish(case, reason, until), keep_rules=keep)
         return await self._carry_out(client_id, isolation_plan(clear_retained=clear_retained), wish)
 
-    async def end_isolation(self, client_id: str) -> Proof:
+    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
         """See the port."""
-        return await self._carry_out(client_id, end_of_isolation_plan(), Wish())
+        return await self._carry_out(client_id, end_of_isolation_plan(), Wish(keep_rules=keep))
 
     async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
         """See the port."""
@@ -89,9 +89,13 @@ class EmqxBroker(BrokerControl):
         """See the port."""
         return described(client_id, intent)
 
-    async def grade(self, client_id: str) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
         """See the port."""
-        return await self._grading.grade(client_id)
+        return await self._grading.grade(client_id, heard_at)
+
+    async def admits_unproven(self) -> bool:
+        """See the port."""
+        return await self._grading.admits_unproven()
 
     async def has_session(self, client_id: str) -> bool:
         """See the port."""

@@ -6,7 +6,7 @@ from typing import Final
 from controller.adapters.emqx.api import EmqxApi
 from controller.adapters.emqx.rows import ClientRow, ListenerRow
 from controller.adapters.emqx.sharing import ClientReader, SharedRead
-from controller.ports.broker import Grade
+from controller.ports.broker import Grade, was_there
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerRefusedError
 
@@ -25,10 +25,19 @@ class Settings:
     @property
     def floor(self) -> Grade:
         """What the least proved client of this broker is."""
-        if self.listeners is None or not self.authenticates:
+        if self.listeners is None:
             return Grade.CLAIMED
-        open_doors = any(row.enable and row.enable_authn is False for row in self.listeners.values())
-        return Grade.CLAIMED if open_doors else Grade.KNOWN
+        # Of a broker without a door all that is known is whether it asks.
+        doors = {self._at(row) for row in self.listeners.values() if row.enable} or {self._asked(asks=True)}
+        return next(grade for grade in (Grade.CLAIMED, Grade.KNOWN, Grade.PROVEN) if grade in doors)
+
+    def _at(self, listener: ListenerRow) -> Grade:
+        if self.id_from_certificate and _proves(listener):
+            return Grade.PROVEN
+        return self._asked(asks=listener.enable_authn is not False)
+
+    def _asked(self, *, asks: bool) -> Grade:
+        return Grade.KNOWN if self.authenticates and asks else Grade.CLAIMED
 
 
 def grade_of(settings: Settings, client: ClientRow | None) -> Grade:
@@ -40,6 +49,17 @@ def grade_of(settings: Settings, client: ClientRow | None) -> Grade:
         return Grade.PROVEN
     asked = settings.authenticates and client.enable_authn is not False
     return Grade.KNOWN if asked else Grade.CLAIMED
+
+
+def grade_then(settings: Settings, client: ClientRow | None, heard_at: float | None) -> Grade:
+    """The grade of who spoke at `heard_at` (Unix seconds; `None`: of who is there now).
+
+    A client id has one session at a time: one that was connected before and still is was the only one that could speak.
+    """
+    grade = grade_of(settings, client)
+    if heard_at is None or client is None or grade is Grade.CLAIMED or settings.floor is not Grade.CLAIMED:
+        return grade
+    return grade if was_there(client.connected_since, heard_at) else Grade.LATER
 
 
 def _proves(listener: ListenerRow) -> bool:
@@ -65,11 +85,15 @@ class Grading:
         self._settings: tuple[Settings, float] | None = None
         self._reading = SharedRead(lambda: read_settings(api.urgently()))
 
-    async def grade(self, client_id: str) -> Grade:
-        """How the client's identity is proved now."""
+    async def grade(self, client_id: str, heard_at: float | None = None) -> Grade:
+        """How the client's identity is proved now; with `heard_at` (Unix seconds) that of who spoke then."""
         settings = await self._current()
         # Whoever asks is about to cut the client off.
-        return grade_of(settings, await self._clients.get(client_id))
+        return grade_then(settings, await self._clients.get(client_id), heard_at)
+
+    async def admits_unproven(self) -> bool:
+        """Whether a client can be connected that proved nothing."""
+        return (await self._current()).floor is Grade.CLAIMED
 
     async def _current(self) -> Settings:
         now = self._clock.monotonic()

@@ -102,6 +102,12 @@ class ClientRow(Row):
     username: str | None = None
     enable_authn: bool | str = True
     created_at: str = ""  # of the session: tells it from a later one of the same client id
+    connected_at: datetime | None = None  # of the connection, by the clock of the node that has it
+
+    @property
+    def connected_since(self) -> float | None:
+        """When it connected, Unix seconds."""
+        return None if self.connected_at is None else _seconds(self.connected_at)
 
 
 class SubscriptionRow(Row):

@@ -46,7 +46,7 @@ async def test_the_socket_is_closed_and_every_node_refuses(
     assert again_proof.ban_until == proof.ban_until + 50
     assert await broker.api.rules("i-cut") == restriction("i-cut")
 
-    ended = await broker.end_isolation("i-cut")
+    ended = await broker.end_isolation("i-cut", kept)
     assert ended.holds, ended.missing
     with Device("i-cut", [emqx.mqtt[0]], user=USER) as back:
         assert back.connacks == [0]
@@ -75,7 +75,7 @@ async def test_a_foreign_ban_is_never_touched(broker: EmqxBroker, kept: Kept) ->
     assert proof.ban_until is None
     assert any(step.what == "ban there already" and "somebody" in step.answer for step in proof.steps)
 
-    assert (await broker.end_isolation("i-foreign")).holds
+    assert (await broker.end_isolation("i-foreign", kept)).holds
     assert await broker.api.ban_of("i-foreign") == foreign
     released = await broker.release("i-foreign", ())
     assert released.holds
@@ -117,7 +117,7 @@ async def test_the_session_that_waited_is_gone_when_an_isolation_ends(
         proof = await broker.isolate("i-away", kept, case="c", reason="r", until=time.time() + 60)
         assert proof.holds, proof.missing
         await broker.api.publish("fleet/news", b"while banned")
-        assert (await broker.end_isolation("i-away")).holds
+        assert (await broker.end_isolation("i-away", kept)).holds
         device.connect()
         await broker.api.publish("fleet/news", b"while restricted")
         assert await asyncio.to_thread(device.subscribe, down("i-away", Down.COMMAND)) == 1
@@ -134,7 +134,7 @@ async def test_end_of_isolation_restores_a_restriction_that_was_lost(
 ) -> None:
     await broker.isolate("i-lost", kept, case="c", reason="r", until=None)
     await broker.api.delete_rules("i-lost")
-    proof = await broker.end_isolation("i-lost")
+    proof = await broker.end_isolation("i-lost", kept)
     assert proof.holds, proof.missing
     assert any(step.what == "restriction was gone" for step in proof.steps)
     assert await broker.api.rules("i-lost") == restriction("i-lost")

@@ -68,7 +68,7 @@ async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker
         isolated = await broker.isolate("p-dev", kept, case="c1", reason="r", until=intent.until)
         assert isolated.holds, isolated.missing
         assert unplanned(isolated, broker.planned("p-dev", replace(intent, goal=Goal.ISOLATE))) == set()
-    down = await broker.end_isolation("p-dev")
+    down = await broker.end_isolation("p-dev", kept)
     assert unplanned(down, broker.planned("p-dev", replace(intent, goal=Goal.END_ISOLATION))) == set()
     await broker.release("p-dev", had)
     await broker.api.delete_rules("p-dev")

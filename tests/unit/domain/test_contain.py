@@ -6,12 +6,16 @@ from math import inf
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.blast_radius import BlastRadius, Bounds
 from controller.domain.commands import RESEND_AFTER
-from controller.domain.contain import PROBATION, REFUSAL_PAUSE
+from controller.domain.contain import LATER_PAUSE, PROBATION, REFUSAL_PAUSE
 from controller.domain.device import Case
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
+from controller.domain.evidence import Evidence
+from controller.domain.guards import Guards
 from controller.domain.policy import Level, Remedy, Response
-from controller.domain.respond import MAX_REMEDIES, REMEDY_PAUSE
+from controller.domain.respond import MAX_REMEDIES, REMEDY_PAUSE, deadline
+from controller.domain.step import step
 from tests.support.playbook import START, Play, beat, device, given, policies, reported, rule
 
 REPAIR = Remedy("service.disable", (("name", "telnetd"),))
@@ -109,8 +113,11 @@ def test_a_hold_that_is_over_lets_a_heartbeat_release() -> None:
 def test_an_operator_isolates_and_release_steps_down(hold: float | None) -> None:
     until = None if hold is None else START + hold
     play = given(device(), RULES).when(by_hand(Level.ISOLATED, hold)).then(isolate(until, "looks odd", by_policy=False))
-    play = play.when(ev.OperatorReleased("x", "ada", "")).then(EndIsolation("", "d1", "o"))
-    assert (play.state.level, case_of(play).hold_until) == (Level.RESTRICTED, 0.0)
+    proven = play.when(ev.ContainmentProven("p", "o", Level.ISOLATED, START, ()))
+    ended = proven.when(ev.OperatorReleased("x", "ada", "")).then(EndIsolation("", "d1", "o"))
+    assert (ended.state.level, case_of(ended).hold_until) == (Level.RESTRICTED, 0.0)
+    # Never seen to hold, it may not have cut anything, and what it writes over is not kept yet.
+    play.when(ev.OperatorReleased("x", "ada", "")).then(restrict(by_policy=False), EndIsolation("", "d1", "o"))
 
 
 def test_an_operator_takes_a_case_over_and_keeps_its_causes() -> None:
@@ -189,6 +196,56 @@ def test_a_refused_containment_ends_the_case_and_is_not_tried_again_at_once() ->
     assert play.state.case is None
     play.when(ev.TimePassed("t"), beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
     play.when(beat(), at=START + REFUSAL_PAUSE).then(restrict())
+
+
+def test_who_proved_itself_but_came_later_is_listened_to_again_soon() -> None:
+    refusal = ev.ContainmentRefused("n", "r", "later", by_a_later=True)
+    play = given(device(), RULES).when(reported("telnet")).when(refusal)
+    assert play.state.case is None
+    play.when(beat(at=START + 14), at=START + LATER_PAUSE - 1).then_nothing()
+    again = play.when(beat(at=START + LATER_PAUSE), at=START + LATER_PAUSE).then(restrict())
+    assert case_of(again).heard_at == START + LATER_PAUSE
+
+
+def test_a_longer_pause_is_not_cut_short_by_a_shorter_one() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentRefused("n", "r", "claimed"))
+    play = play.when(replace(reported("telnet", seq=2), evidence=Evidence.SIGNED))
+    play = play.when(ev.ContainmentRefused("n", "r", "later", by_a_later=True))
+    assert play.state.refused_until == START + REFUSAL_PAUSE
+
+
+def test_a_signature_counts_whatever_was_refused_before() -> None:
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentRefused("n", "r", "claimed"))
+    signed = replace(reported("telnet", seq=2), evidence=Evidence.SIGNED)
+    play.when(signed, at=START + 1).then(replace(restrict(), evidence=Evidence.SIGNED))
+
+
+def test_time_alone_rests_on_the_words_of_the_report() -> None:
+    slow = policies(rule("slow", Response(contain=Level.RESTRICTED, grace=60.0)))
+    play = given(device(), slow).when(reported("slow")).when(ev.TimePassed("t"), at=START + 60).then(restrict())
+    assert (case_of(play).heard_at, case_of(play).evidence_at) == (START, START + 60)
+    play = play.when(ev.ContainmentRefused("n", "t", "later", by_a_later=True))
+    later = START + 60 + LATER_PAUSE
+    assert deadline(play.state, slow) is None, "the same words would be refused again"
+    assert play.when(ev.TimePassed("t2"), at=later).then_nothing().state.case is None
+    play = play.when(beat(at=later), at=later).then(restrict())
+    assert case_of(play).heard_at == later
+
+
+def test_an_approval_rests_on_when_the_device_was_heard() -> None:
+    guards = Guards(BlastRadius(Bounds(1, 100.0, 600.0)).charge("d2", START), fleet=10)
+    held = step(device(), reported("telnet"), START, RULES, guards).device
+    approved = step(held, ev.OperatorApproved("a", "ada", "go on"), START + 500, RULES, guards).device
+    assert approved.case is not None
+    assert approved.case.heard_at == START
+
+
+def test_a_word_of_the_broker_counts_for_the_words_it_was_asked_about() -> None:
+    play = given(device(), RULES).when(reported("telnet"))
+    vouched = ev.ContainmentVouched("v", "r", Evidence.PASSWORD, START)
+    assert case_of(play.when(vouched)).evidence is Evidence.PASSWORD
+    play = play.when(reported("docker", seq=2, at=START + 5), at=START + 5)
+    assert case_of(play.when(vouched)).evidence is Evidence.UNASKED, "the isolation rests on another message"
 
 
 def test_a_refused_escalation_keeps_the_proven_restriction() -> None:

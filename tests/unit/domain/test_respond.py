@@ -97,4 +97,6 @@ def test_a_grace_that_is_over_waits_for_the_end_of_a_probation() -> None:
 
 
 def test_a_grace_that_is_over_waits_after_a_refusal() -> None:
-    assert deadline(device(rules={"p/slow": FAILED}, refused_until=START + 300), RULES) == START + 300
+    refused = device(rules={"p/slow": FAILED}, refused_until=START + 300)
+    assert deadline(refused, RULES) is None, "it takes news"
+    assert deadline(replace(refused, reported_at=START + 300), RULES) == START + 60

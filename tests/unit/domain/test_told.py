@@ -8,6 +8,7 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
+from controller.domain.evidence import Evidence
 from controller.domain.explain_events import explain_event, explain_standing
 from controller.domain.findings import Finding, Result
 from controller.domain.policy import EmptyPolicyError, EventTerms, Level, Policy, PolicySet, Remedy, Response, Rule
@@ -122,6 +123,26 @@ def test_nothing_that_is_merely_claimed_contains_for_an_event_either() -> None:
     play = given(device(), RULES).when(told("attack")).when(ev.ContainmentRefused("x", "t", "no certificate"))
     assert play.state.case is None
     play.when(told("attack", event_id="t2"), at=START + 10).then_nothing()
+
+
+def test_a_report_does_not_lend_its_proof_to_an_event_that_was_told_before() -> None:
+    play = given(device(), RULES).when(told("attack")).when(ev.ContainmentRefused("x", "t", "no certificate"))
+    later = START + 400
+    signed = replace(reported(passing=("posture",), at=later), evidence=Evidence.SIGNED)
+    assert play.when(signed, at=later).then_nothing().state.case is None
+
+    # What is not refused yet, because it waits, is no better.
+    waits = given(device(refused_until=START + 60), RULES).when(told("attack"))
+    late = waits.when(replace(signed, received_at=START + 90), at=START + 90)
+    assert late.state.case is not None
+    assert (late.state.case.heard_at, late.state.case.evidence) == (START, Evidence.UNASKED)
+
+
+def test_of_events_that_are_counted_the_first_has_to_be_vouched_for_too() -> None:
+    play = given(device(), RULES).when(told("guess", count=4))
+    play = play.when(told("guess", at=START + 30), at=START + 30)
+    assert play.state.case is not None
+    assert (play.state.case.heard_at, play.state.case.evidence_at) == (START, START + 30)
 
 
 def test_the_record_says_which_rules_and_what_could_not_be_decided() -> None:

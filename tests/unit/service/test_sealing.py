@@ -57,6 +57,16 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
         assert await told(place, device.full(2, START, 23)) == [("accepted", None)]
 
 
+async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_session(tmp_path: Path) -> None:
+    impostor = Signing()
+    async with world(tmp_path / "c.db") as place:
+        place.broker.is_open = True
+        assert await told(place, impostor.full(1, START, 22)) == [("rejected", "too_many")]
+        place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
+        await place.signing.keyring.drain()
+        assert await kinds(place) == ["report key not registered"]
+
+
 @pytest.mark.parametrize("grade", [Grade.KNOWN, Grade.CLAIMED, Grade.UNSEEN])
 async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: Grade) -> None:
     device = Signing()

@@ -275,10 +275,22 @@ async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluste
     for table in cluster.rules.values():
         table.clear()
     cluster.calls.clear()
-    assert (await broker.end_isolation("dev")).holds
+    assert (await broker.end_isolation("dev", Store())).holds
     writes = [call for call in cluster.calls if call[0] != "GET"]
     assert [method for method, _ in writes] == ["PUT", "DELETE"]
     assert await broker.api.rules("dev") == restriction("dev")
+
+
+async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_first(cluster: Cluster) -> None:
+    own = {"topic": "fleet/#", "permission": "allow", "action": "all"}
+    for table in cluster.rules.values():
+        table["dev"] = [own]
+    store, broker = Store(), cluster.broker()
+    assert (await broker.end_isolation("dev", store)).holds
+    assert store.kept == [(AccessRule("fleet/#", "allow", "all"),)]
+    assert await broker.api.rules("dev") == restriction("dev")
+    assert (await broker.end_isolation("dev", store)).holds
+    assert len(store.kept) == 1, "the restriction's own rules are nobody's"
 
 
 async def test_a_release_gives_the_rules_back_before_it_lifts_the_ban(cluster: Cluster) -> None:
@@ -327,7 +339,7 @@ async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> 
     broker = cluster.broker()
     await broker.isolate("dev", Store(), case="c", reason="r", until=None)
     _die_after(cluster, "DELETE", "/banned")
-    proof = await (broker.end_isolation("dev") if way == "end_isolation" else broker.release("dev", ()))
+    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", ()))
     assert not proof.holds
     assert any(step.what == "lift ban" and step.answer == "204" for step in proof.steps)
 
@@ -340,7 +352,7 @@ async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster
     cluster.before.append(
         lambda base, method, path: error(404, "NOT_FOUND") if base == BASES[1] and "/rules/clients/" in path else None
     )
-    proof = await (broker.end_isolation("dev") if way == "end_isolation" else broker.release("dev", kept))
+    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", kept))
     assert not proof.holds
     assert BASES[1] in proof.missing
     assert "dev" in cluster.bans

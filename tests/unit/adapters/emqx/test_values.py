@@ -1,14 +1,14 @@
 """The pure parts: rows into values and back, what is inside a branch, grades, and the plan of a setup."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.emqx.grading import Settings, grade_of
+from controller.adapters.emqx.grading import Settings, grade_of, grade_then
 from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
 from controller.adapters.emqx.rows import (
     BanRow,
@@ -23,7 +23,7 @@ from controller.adapters.emqx.rows import (
     until_text,
 )
 from controller.adapters.emqx.setup import SetupSnapshot, plan, rules_for_all, rules_for_controller
-from controller.ports.broker import AccessRule, Grade
+from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
 
 RULES = st.builds(
     AccessRule,
@@ -172,9 +172,14 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
         (settings(), client("tcp:gone"), Grade.KNOWN),
         (settings(chain=False), client("tcp:gone"), Grade.CLAIMED),
         (settings(), client("tcp:gone", enable_authn=False), Grade.CLAIMED),
-        (settings(), None, Grade.KNOWN),
-        (settings(chain=False), None, Grade.UNSEEN),
-        (settings(enable_authn=False), None, Grade.UNSEEN),
+        (settings(), None, Grade.PROVEN),
+        (settings(chain=False, enable_authn=False), None, Grade.PROVEN),
+        (settings(from_cert=False), None, Grade.KNOWN),
+        (settings(id="tcp:default"), None, Grade.KNOWN),
+        (settings(id="tcp:default", chain=False), None, Grade.UNSEEN),
+        (settings(id="tcp:default", chain=False, enable=False), None, Grade.UNSEEN),
+        (settings(id="tcp:default", enable_authn=False), None, Grade.UNSEEN),
+        (Settings(True, True, {}), None, Grade.KNOWN),
         (Settings(True, False, None), None, Grade.UNSEEN),
         (Settings(True, False, None), client(), Grade.KNOWN),
         (Settings(False, False, None), client(), Grade.CLAIMED),
@@ -182,6 +187,38 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
 )
 def test_a_grade_is_judged_from_the_brokers_settings(facts: Settings, seen: ClientRow | None, grade: Grade) -> None:
     assert grade_of(facts, seen) is grade
+
+
+def mixed(*, chain: bool = False) -> Settings:
+    """A listener that asks for certificates beside one that asks for what the chain does."""
+    tls = TlsRow(verify="verify_peer", fail_if_no_peer_cert=True)
+    rows = (ListenerRow(id="ssl:default", ssl_options=tls), ListenerRow(id="tcp:default"))
+    return Settings(chain, True, {row.id: row for row in rows})
+
+
+AT_TEN = "2026-11-23T11:04:55.676+00:00"  # as recorded
+TEN = datetime(2026, 11, 23, 11, 4, 55, 676000, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("facts", "seen", "heard_at", "grade"),
+    [
+        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK, Grade.PROVEN),
+        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK - 0.01, Grade.LATER),
+        (mixed(), client(connected_at=AT_TEN), TEN - 60, Grade.LATER),
+        (mixed(), client(connected_at=AT_TEN), None, Grade.PROVEN),
+        (mixed(), client(), TEN, Grade.LATER),
+        (mixed(), client("tcp:default", connected_at=AT_TEN), TEN + 60, Grade.CLAIMED),
+        (mixed(), None, TEN, Grade.UNSEEN),
+        (mixed(chain=True), client(connected_at=AT_TEN), TEN - 60, Grade.PROVEN),
+        (mixed(chain=True), client("tcp:default", connected_at=AT_TEN), TEN - 60, Grade.KNOWN),
+        (Settings(True, False, None), client(connected_at=AT_TEN), TEN - 60, Grade.LATER),
+    ],
+)
+def test_a_later_session_counts_only_where_nobody_comes_in_without_proof(
+    facts: Settings, seen: ClientRow | None, heard_at: float | None, grade: Grade
+) -> None:
+    assert grade_then(facts, seen, heard_at) is grade
 
 
 def snapshot(
