@@ -1,11 +1,13 @@
 """The simulated fleet as a process of its own, with its line protocol."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from controller.demo.chronicle import Chronicle, Sight
 from controller.demo.options import DemoError
 from controller.demo.processes import Child
+from controller.ports.broker import CLOCK_SLACK
 
 READY_SECONDS: Final = 30.0
 NOTES: Final = "*"
@@ -49,6 +51,8 @@ class Fleet:
         """
         look = self._chronicle.first
         await self._chronicle.until(lambda: look(NOTES, "ready"), "every device connected", READY_SECONDS)
+        # Where somebody could come in without proof, a session is vouched for once it is older than this.
+        await asyncio.sleep(2 * CLOCK_SLACK)
 
     async def change(self, device: str, change: Mapping[str, Any]) -> None:
         """Make a device another one; it reports that at once."""

@@ -16,7 +16,7 @@ from controller.domain.respond import Wanted, inert, is_settled, passes, release
 POLICY: Final = "policy"
 PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
 REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a device nobody vouches for
-LATER_PAUSE: Final = 15.0  # seconds before it listens again to one that proved itself, but connected after the report
+LATER_PAUSE: Final = 5.0  # seconds before it listens again to one that proved itself, but connected after the report
 FOREVER: Final = float("inf")
 MAX_OFFENCES: Final = 16  # earlier cases remembered of one device
 
@@ -32,8 +32,8 @@ def respond(
 ) -> None:
     """Bring case and commands to what the device's rules ask for.
 
-    `evidence_at`: when the report behind it arrived, Unix seconds; `said_at`, where that was earlier than what led here.
-    `may_release`: it was a fresh report.
+    `evidence_at`: when what led here arrived, Unix seconds; `said_at`: when the report behind it did, if that was
+    earlier. `may_release`: it was a fresh report.
     `evidence`: what that report proved of who sent it; what is merely claimed contains nobody. `may_contain`: what is
     known of the device is fresh enough for that.
     """

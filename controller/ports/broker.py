@@ -12,7 +12,7 @@ from schemas.topics import down_branch, up_branch
 BAN_MARK: Final = "cordon/"
 # Seconds by which the clocks of broker and controller may differ: a session that is not older than this when something
 # is heard may be a later one than that which said it.
-CLOCK_SLACK: Final = 2.0
+CLOCK_SLACK: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

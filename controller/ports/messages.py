@@ -24,13 +24,17 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """What the link is doing, for health and readiness."""
+    """What the link is doing, for health and readiness.
+
+    `resumed_at`: when it last took up a session at which messages may have waited, monotonic seconds; `None`: never.
+    """
 
     connected: bool
     server: str
     protocol: str
     since: float
     detail: str
+    resumed_at: float | None = None
 
 
 class Messages(Protocol):

@@ -183,6 +183,19 @@ def test_a_kick_that_was_asked_for_ends_the_session_under_the_rules(lab: Lab) ->
     assert again.subscribe(f"{lab.prefix}/news") == [DENIED]
 
 
+def test_a_session_tells_since_when_it_is_connected_and_a_resumed_one_anew(lab: Lab) -> None:
+    device = lab.enter("dev", clean=False, expiry=3600)
+    first = over(lab, lambda broker: broker.api.client(device.clientid))
+    device.leave()
+    again = lab.enter("dev", clean=False, expiry=3600)
+    second = over(lab, lambda broker: broker.api.client(again.clientid))
+    assert first is not None
+    assert second is not None
+    assert first.connected_since is not None
+    assert second.connected_since is not None
+    assert first.connected_since < second.connected_since
+
+
 def test_a_ban_that_is_lifted_finds_the_restriction_below_it(lab: Lab) -> None:
     device = lab.enter("dev")
     proof = isolate(lab, device.clientid)

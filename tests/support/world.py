@@ -278,6 +278,7 @@ class MemoryLink:
     acknowledged: list[Incoming] = field(default_factory=list)
     confirm: MessagesError | None = None
     takes: bool = True
+    resumed_at: float | None = None  # monotonic seconds
 
     async def run(self) -> None:
         raise NotImplementedError
@@ -305,7 +306,7 @@ class MemoryLink:
 
     @property
     def state(self) -> LinkState:
-        return LinkState(True, "memory", "5", START, "connected")
+        return LinkState(True, "memory", "5", START, "connected", self.resumed_at)
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Final, NoReturn
 
 from controller.adapters.mqtt.backoff import Backoff
@@ -153,10 +154,13 @@ class PahoMessages:
         try:
             # Messages of a kept session arrive before the SUBACK; `receive` and `acknowledge` work from then on.
             self._connection = connection
+            opening = loop.time()
             present = await connection.open(executor)
             began = loop.time()
             self._outbox.attach(connection.send, connection.window, began)
             self._tell(connected=True, server=str(server), protocol=version, detail="connected")
+            if present:
+                self._state = replace(self._state, resumed_at=opening)
             self._log("mqtt_connected", {"server": str(server), "protocol": version, "session_present": present})
             end = await asyncio.shield(connection.ended)
             self._backoff.lived(loop.time() - began)
@@ -182,4 +186,5 @@ class PahoMessages:
             protocol=before.protocol if protocol is None else protocol,
             since=since,
             detail=detail,
+            resumed_at=before.resumed_at,
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -10,7 +11,7 @@ import pytest
 from controller.adapters.emqx.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup import rules_for_all, rules_for_controller
 from controller.adapters.system import SystemClock
-from controller.ports.broker import AccessRule, Grade
+from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
@@ -49,11 +50,32 @@ async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_
         with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
             assert await broker.grade("g-cert") is Grade.PROVEN
             assert await broker.grade("g-plain") is Grade.CLAIMED
+            assert await broker.admits_unproven()
+            now = time.time()
+            assert await broker.grade("g-cert", heard_at=now - 60) is Grade.LATER
+            assert await broker.grade("g-plain", heard_at=now - 60) is Grade.CLAIMED
+            assert await broker.grade("g-cert", heard_at=now + 2 * CLOCK_SLACK) is Grade.PROVEN
+
+
+async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker: StandInProcess, certs: Certs) -> None:
+    tls = client_tls(certs, "g-victim")
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        with Device("g-victim", open_broker.tls, tls=tls) as victim:
+            with Device("g-victim", open_broker.mqtt) as impostor:
+                await asyncio.to_thread(impostor.publish, up("g-victim", Up.POSTURE))
+                heard_at = time.time()
+                assert await broker.grade("g-victim", heard_at=heard_at) is Grade.CLAIMED
+            victim.close()
+        with Device("g-victim", open_broker.tls, tls=tls):
+            assert await broker.grade("g-victim") is Grade.PROVEN
+            assert await broker.grade("g-victim", heard_at=heard_at) is Grade.LATER
 
 
 async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
     with Device("g-known", [emqx.mqtt[0]], user=USER):
         assert await broker.grade("g-known") is Grade.KNOWN
+        assert await broker.grade("g-known", heard_at=1.0) is Grade.KNOWN, "any session is proof enough here"
+        assert not await broker.admits_unproven()
     assert await broker.grade("g-nobody") is Grade.KNOWN, "nobody comes into this broker without a password"
 
 

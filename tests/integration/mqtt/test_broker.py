@@ -143,6 +143,9 @@ async def test_session_is_kept_while_the_link_is_away(broker: Mosquitto, certs: 
         messages = await again.take(50)
         assert [message.payload for message in messages] == [str(n).encode() for n in range(50)]
         assert ("mqtt_connected", True) in [(name, fields.get("session_present")) for name, fields in again.events]
+        resumed_at = again.link.state.resumed_at
+        assert resumed_at is not None
+        assert all(message.received_at >= resumed_at for message in messages)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -202,7 +202,7 @@ def test_who_proved_itself_but_came_later_is_listened_to_again_soon() -> None:
     refusal = ev.ContainmentRefused("n", "r", "later", by_a_later=True)
     play = given(device(), RULES).when(reported("telnet")).when(refusal)
     assert play.state.case is None
-    play.when(beat(at=START + 14), at=START + LATER_PAUSE - 1).then_nothing()
+    play.when(beat(at=START + 4), at=START + LATER_PAUSE - 1).then_nothing()
     again = play.when(beat(at=START + LATER_PAUSE), at=START + LATER_PAUSE).then(restrict())
     assert case_of(again).heard_at == START + LATER_PAUSE
 

@@ -10,6 +10,7 @@ from controller.domain.evidence import Evidence
 from controller.domain.policy import Level
 from controller.ports.broker import AccessRule, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError
+from controller.service.enforcer import BACKLOG_SECONDS
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import START, World, world
 
@@ -78,6 +79,24 @@ async def test_flapping_is_no_way_out_where_everybody_proves_who_they_are(tmp_pa
         place.broker.connected["edge-1"] = START + 1
         await place.drain()
         assert "edge-1" in place.broker.bans_held
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+async def test_what_may_have_waited_at_the_broker_is_nobodys_word_where_it_matters(
+    tmp_path: Path, is_open: bool
+) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.broker.is_open = is_open
+        place.clock.at += 600
+        place.broker.connected["edge-1"] = START + 300  # while the controller was away
+        place.link.resumed_at = place.clock.monotonic()
+        await hear(place, full("edge-1", 1, 23))
+        await place.drain()
+        assert (place.keeper.devices["edge-1"].case is None) is is_open
+        place.clock.at += BACKLOG_SECONDS
+        await hear(place, full("edge-1", 2, 23, 24))
+        await place.drain()
+        assert place.broker.rules_held["edge-1"] == restriction("edge-1")
 
 
 @pytest.mark.parametrize("killed", [False, True])
