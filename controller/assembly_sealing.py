@@ -13,6 +13,7 @@ from controller.service.keeper import Keeper
 from controller.service.report_signing import ReportSigning
 from controller.service.sealing import SealRules, Seals
 from controller.service.settings import Settings
+from controller.service.vouching import Vouching
 
 
 def ingest_parts(
@@ -21,7 +22,9 @@ def ingest_parts(
     """What takes messages in, the keys of devices, and what looks at every report."""
     registry = None if settings.authority.folder is None else SqliteRegistry(store)
     book = SqliteReportKeys(store, registry)
-    keyring = DeviceKeyring(book, broker.grade, store, keeper.clock, logger_for("report keys"))
+    keyring = DeviceKeyring(
+        book, Vouching(broker, link, keeper.clock).grade, store, keeper.clock, logger_for("report keys")
+    )
     rules = SealRules(settings.reports.max_age, frozenset(settings.reports.must_sign))
     seals = Seals(keyring, keeper.get, rules)
     seals.load(keeper.devices.values())

@@ -24,13 +24,11 @@ from controller.ports.messages import Messages
 from controller.service.containing import Containment, RulesAfter, level_of
 from controller.service.keeper import Keeper
 from controller.service.ordering import payload_of
+from controller.service.vouching import Vouching
 from schemas.signing import countersign
 from schemas.topics import Down, down
 
 MIN_EXPIRY: Final = 1  # second
-# Seconds after a session was resumed in which what arrives may have waited at the broker: nobody knows since when.
-BACKLOG_SECONDS: Final = 10.0
-_LONG_AGO: Final = 0.0  # Unix seconds
 
 # What the broker's word on a live session is worth.
 _EVIDENCE: Final = {Grade.PROVEN: Evidence.MUTUAL_TLS, Grade.KNOWN: Evidence.PASSWORD}
@@ -68,6 +66,7 @@ class Enforcer:
         self._broker = broker
         self._containment = Containment(keeper, broker)
         self._messages = messages
+        self._vouching = Vouching(broker, messages, keeper.clock)
         self._sign = sign
         self._accept_claimed = accept_claimed
 
@@ -114,8 +113,7 @@ class Enforcer:
             return effect.evidence
         if case.evidence.may_contain:
             return case.evidence
-        spoke_at = _LONG_AGO if self._may_have_waited(case.heard_at) else case.heard_at
-        grade = await self._broker.grade(effect.device_id, heard_at=spoke_at)
+        grade = await self._vouching.grade(effect.device_id, heard_at=case.heard_at)
         if grade in _EVIDENCE:
             return await self._vouched(effect, _EVIDENCE[grade], case.heard_at)
         if grade is Grade.LATER:
@@ -137,14 +135,6 @@ class Enforcer:
             event = ev.ContainmentVouched(self._keeper.new_id(), effect.case_id, evidence, heard_at)
             await self._keeper.handle(effect.device_id, event)
         return evidence
-
-    def _may_have_waited(self, heard_at: float) -> bool:
-        """Whether a message that arrived then may have been sent while nobody listened."""
-        resumed_at, clock = self._messages.state.resumed_at, self._keeper.clock
-        if resumed_at is None:
-            return False
-        after = heard_at - (clock.now() - clock.monotonic()) - resumed_at
-        return 0 <= after < BACKLOG_SECONDS
 
     async def _is_out_by_our_hand(self, effect: Containing) -> bool:
         """Whether a ban of ours is why the device has no session.

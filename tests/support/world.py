@@ -42,6 +42,7 @@ from controller.service.reconciler import Reconciler
 from controller.service.report_signing import ReportSigning
 from controller.service.sealing import SealRules, Seals
 from controller.service.timers import Timers
+from controller.service.vouching import Vouching
 from tests.support.playbook import language, policies, rule
 
 START = 1_800_000_000.0
@@ -366,7 +367,7 @@ async def world(
         keeper.load(await store.devices())
         books = await store.guard_books()
         keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
-        keyring = DeviceKeyring(SqliteReportKeys(store, None), broker.grade, store, clock, log)
+        keyring = DeviceKeyring(SqliteReportKeys(store, None), Vouching(broker, link, clock).grade, store, clock, log)
         signing = ReportSigning(keyring, Seals(keyring, keeper.get, SealRules()))
         signing.seals.load(keeper.devices.values())
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)

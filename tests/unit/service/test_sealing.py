@@ -57,11 +57,17 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
         assert await told(place, device.full(2, START, 23)) == [("accepted", None)]
 
 
-async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_session(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waited", [False, True])
+async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_session(
+    tmp_path: Path, waited: bool
+) -> None:
     impostor = Signing()
     async with world(tmp_path / "c.db") as place:
         place.broker.is_open = True
-        assert await told(place, impostor.full(1, START, 22)) == [("rejected", "too_many")]
+        if waited:  # at the broker, while the controller was away: the victim came before it was heard
+            place.clock.at += 600
+            place.link.resumed_at = place.clock.monotonic()
+        assert await told(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
         place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
         await place.signing.keyring.drain()
         assert await kinds(place) == ["report key not registered"]

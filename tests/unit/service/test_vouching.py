@@ -10,7 +10,7 @@ from controller.domain.evidence import Evidence
 from controller.domain.policy import Level
 from controller.ports.broker import AccessRule, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.enforcer import BACKLOG_SECONDS
+from controller.service.vouching import BACKLOG_SECONDS
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import START, World, world
 
