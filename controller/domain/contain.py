@@ -238,6 +238,13 @@ def operator_releases(draft: Draft, by: str, reason: str) -> None:
         _close(draft, case, by, reason)
 
 
+def vouched(draft: Draft, case_id: str, evidence: Evidence, heard_at: float) -> None:
+    """The broker vouches for who spoke at `heard_at`; what the case rests on by now may be somebody else's words."""
+    case = draft.device.case
+    if case is not None and (case.case_id, case.by, case.heard_at) == (case_id, POLICY, heard_at):
+        draft.update_case(case, evidence=evidence)
+
+
 def refused(draft: Draft, case: Case, pause: float = REFUSAL_PAUSE) -> None:
     """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays.
 

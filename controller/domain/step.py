@@ -90,6 +90,8 @@ def _of_the_device(draft: Draft, event: ev.DeviceEvent) -> None:
             draft.record("command sent", command_id=event.command_id)
         case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
             _about_identity(draft, event)
+        case ev.ContainmentVouched():
+            contain.vouched(draft, event.case_id, event.evidence, event.heard_at)
         case _:
             _at_the_broker(draft, event)
 
@@ -319,10 +321,6 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
             )
             if case is not None and mine:
                 contain.refused(draft, case, contain.LATER_PAUSE if event.by_a_later else contain.REFUSAL_PAUSE)
-        case ev.ContainmentVouched():
-            # What the case rests on by now may be somebody else's words.
-            if case is not None and mine and case.by == contain.POLICY and case.heard_at == event.heard_at:
-                draft.update_case(case, evidence=event.evidence)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
         case ev.DriftFound():
