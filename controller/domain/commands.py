@@ -86,9 +86,13 @@ def send_again(draft: Draft) -> None:
 
 
 def send_lost(draft: Draft) -> None:
-    """The device is there and has begun nothing of what it was sent a while ago: that may have been lost on the way."""
+    """The device is there and has ended nothing of what it was sent a while ago: order or end may have been lost.
+
+    A broker loses both without a word: what a device said before it was banned is dropped when the session of a
+    controller that was away goes on. An order that the device knows it answers again, and does not begin again.
+    """
     for command in draft.device.commands:
-        waits = command.state is CommandState.SCHEDULED and draft.now < command.expires_at and not command.held
+        waits = draft.now < command.expires_at and not command.held
         if waits and draft.now - command.sent_at >= RESEND_AFTER:
             _send(draft, command)
 

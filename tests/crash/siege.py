@@ -155,6 +155,8 @@ class Siege:
         return [*history.settled(kept, held), *history.always(kept, held, seen, self._asked())]
 
     async def _all_free(self) -> list[str]:
+        # Again and again: a report that was under way may have contained a device just now.
+        await self._release_held()
         kept, held, seen = await self._look()
         self.report.lines = len(kept.audit)
         contained = [f"{name} is {device.level}" for name, device in kept.devices.items() if device.case is not None]
@@ -169,20 +171,13 @@ class Siege:
         """Nobody breaks a rule any more, and operators end what only they may end."""
         for name in self._fleet.device_ids:
             await self.storm.calm(name)
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < deadline:
-            # Again and again: a report that was under way may contain a device just now. A restriction by policy alone
-            # has to end by a report.
-            held_on = [
-                name
-                for name, device in read_kept(self._path).devices.items()
-                if device.case is not None and (device.level is Level.ISOLATED or device.case.hold_until == FOREVER)
-            ]
-            if not held_on:
-                return
-            for name in held_on:
+        await self._release_held()
+
+    async def _release_held(self) -> None:
+        """End what only operators may end. A restriction by policy alone has to end by a report."""
+        for name, device in read_kept(self._path).devices.items():
+            if device.case is not None and (device.level is Level.ISOLATED or device.case.hold_until == FOREVER):
                 await self.storm.act(name, {})  # an isolation steps down, a restriction ends
-            await asyncio.sleep(_POLL_SECONDS)
 
     @property
     def _path(self) -> Path:

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.commands import COMMAND_TTL, END_GRACE, MAX_OPEN, due
+from controller.domain.commands import COMMAND_TTL, END_GRACE, MAX_OPEN, RESEND_AFTER, due
 from controller.domain.effects import SendCommand
 from schemas.commands import CommandState
-from tests.support.playbook import START, Play, device, given
+from tests.support.playbook import DIGEST, START, Play, beat, device, given
 
 
 def order(event_id: str = "a", **changes: Any) -> ev.OperatorCommanded:
@@ -102,3 +102,12 @@ def test_other_commands_stay_open() -> None:
     assert [one.state for one in play.state.commands] == [CommandState.SCHEDULED, CommandState.EXECUTING]
     play = play.when(told(CommandState.FAILED, "a-c0"))
     assert [one.command_id for one in play.state.commands] == ["b-c0"]
+
+
+def test_an_end_that_was_lost_is_asked_for_by_sending_the_order_again() -> None:
+    play = given(device(digest=DIGEST, judged_by="v1")).when(order()).when(told(CommandState.EXECUTING))
+    late = START + RESEND_AFTER
+    play.when(beat(at=late - 1), at=late - 1).then_nothing()
+    (again,) = play.when(beat(at=late), at=late).effects
+    assert isinstance(again, SendCommand)
+    assert again.command_id == play.state.commands[0].command_id
