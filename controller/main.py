@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     if any(find_spec(name) is None for name in _NEEDED):
         sys.stderr.write('cordon needs the controller extra: pip install "emqx-cordon[controller]"\n')
         return _USAGE
-    from controller.cli.running import run_safely
+    from controller.cli.app import run_safely
 
     try:
         return run_safely(sys.argv[1:] if argv is None else argv)

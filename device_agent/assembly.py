@@ -4,22 +4,21 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from device_agent.boot import boot_id
-from device_agent.clock import Clock
-from device_agent.domain.judgement import Judge
+from device_agent.collectors.tools.tool_runner import ToolRuns
+from device_agent.commands.lazy_loading import LateActions
 from device_agent.domain.report import Found
+from device_agent.domain.verdict import Judge
+from device_agent.host.clock import Clock
+from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
-from device_agent.key_ring import KeyRing
-from device_agent.late import LateActions
-from device_agent.scanning import ScanProcess, Scans
+from device_agent.keyring import KeyRing
+from device_agent.scanning.scan_process import ScanProcess, Scans
 from device_agent.settings import Settings
-from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
 
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
     from device_agent.collectors.base import Collector
-    from device_agent.updater import Updater
+from device_agent.updates.factory import updater_for
 
 
 class ScansHere:
@@ -33,7 +32,7 @@ class ScansHere:
 
     def scan(self, *, is_fresh: bool) -> Found:
         """One scan."""
-        from device_agent.domain.findings import findings_of, fit
+        from device_agent.domain.report_limits import findings_of, fit
 
         return fit(findings_of(self._scanner.scan(is_fresh=is_fresh)))
 
@@ -43,7 +42,7 @@ class ScansHere:
 
 def guard_of(settings: Settings) -> Judge:
     """Who judges commands: it needs cryptography."""
-    from device_agent.trusting import TrustingGuard
+    from device_agent.commands.keyring_verifier import TrustingGuard
 
     return TrustingGuard(settings.device_id, settings.commands, ring_of(settings))
 
@@ -60,22 +59,13 @@ def actions_of(settings: Settings, system: System, clock: Clock, stopping: threa
         from device_agent.actions.integrity import Rebaseline
         from device_agent.actions.registry import actions
         from device_agent.actions.trust import trust
-        from device_agent.collectors.integrity import Integrity
+        from device_agent.collectors.tools.file_integrity import Integrity
 
         integrity = Integrity(settings.integrity, settings.agent.state_dir, is_keeper=True)
         more = {"integrity.rebaseline": Rebaseline(integrity, system), **trust(ring_of(settings))}
         return {**actions(system), **more}
 
     return LateActions(others, at_once=_update_actions(settings, system, clock, stopping))
-
-
-def updater_for(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> "Updater | None":
-    """What puts updates in place; None where no repository is configured."""
-    if settings.updates.url is None or settings.updates.root is None:
-        return None
-    from device_agent.updates.assembly import updater_of
-
-    return updater_of(settings, system, clock, boot_id(), stopping)
 
 
 def _update_actions(

@@ -3,6 +3,14 @@
 from enum import IntEnum
 
 
+class CannotTellError(Exception):
+    """The facts cannot be found out here; the text is the reason that the report carries."""
+
+
+class NoMeaningError(Exception):
+    """The section has no meaning on this device; the text is the reason."""
+
+
 class ExitCode(IntEnum):
     """What the program's end means to whatever started it."""
 
@@ -31,3 +39,7 @@ class JournalError(AgentError):
     """What must survive a restart cannot be kept or read."""
 
     exit_code = ExitCode.STATE
+
+
+class StoppedError(Exception):
+    """The agent stops: what was begun stays in the journal, and goes on at the next start."""

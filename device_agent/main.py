@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import __version__
+from device_agent.cli.enrol import add_arguments as add_enrol
+from device_agent.cli.enrol import enrol
+from device_agent.cli.setup import HANDLERS as SHIPPING
+from device_agent.cli.setup import add_arguments as add_shipping
 from device_agent.errors import AgentError, ExitCode
-from device_agent.identity.command import add_arguments as add_enrol
-from device_agent.identity.command import enrol
-from device_agent.shipping import HANDLERS as SHIPPING
-from device_agent.shipping import add_arguments as add_shipping
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
 _NOUNS: Final = "run | launch | enrol | report | do | updates | doctor | install | passphrase | simulate"
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Look once, print one full report as JSON, and exit; needs no broker and no configuration.",
     )
     report.add_argument("--config", type=Path, help="take the device id from there; default: the host name")
-    from device_agent import doing
+    from device_agent.cli import do as doing
 
     doing.add_arguments(
         nouns.add_parser(
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
             description="Run one action on this device and verify it; put back when it failed. Prints what was and is.",
         )
     )
-    from device_agent.updates import command
+    from device_agent.cli import updates as command
 
     command.add_arguments(
         nouns.add_parser(
@@ -107,11 +107,11 @@ def _report(arguments: argparse.Namespace) -> None:
 
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.collectors.scan import Scanner
-    from device_agent.domain.findings import findings_of, fit
     from device_agent.domain.report import full_report
+    from device_agent.domain.report_limits import findings_of, fit
+    from device_agent.host.system import System
     from device_agent.runtime import sender_of
     from device_agent.settings import default_device_id, load
-    from device_agent.system import System
 
     settings = load(arguments.config) if arguments.config else None
     device_id = settings.device_id if settings else default_device_id()
@@ -123,9 +123,9 @@ def _report(arguments: argparse.Namespace) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
     from device_agent.actions.firewall import bring_back
+    from device_agent.host.system import System
     from device_agent.runtime import Reload, run
     from device_agent.settings import load
-    from device_agent.system import System
 
     stop = threading.Event()
     reload = Reload(threading.Event(), lambda: load(arguments.config))
@@ -135,26 +135,26 @@ def _run(arguments: argparse.Namespace) -> None:
     settings, system = load(arguments.config), System(is_root_user=os.geteuid() == 0)
     bring_back(system)
     run(settings, system, stop, reload=reload)
-    if "device_agent.updates.launching" in sys.modules:
-        from device_agent.updates.launching import start_again
+    if "device_agent.updates.launcher" in sys.modules:
+        from device_agent.updates.launcher import start_again
 
         start_again(os.environ)
 
 
 def _launch(arguments: argparse.Namespace) -> None:
-    from device_agent.updates.launching import launch
+    from device_agent.updates.launcher import launch
 
     launch(arguments, _run)
 
 
 def _do(arguments: argparse.Namespace) -> None:
-    from device_agent.doing import do
+    from device_agent.cli.do import do
 
     do(arguments)
 
 
 def _updates(arguments: argparse.Namespace) -> None:
-    from device_agent.updates.command import updates
+    from device_agent.cli.updates import updates
 
     updates(arguments)
 

@@ -12,29 +12,30 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from device_agent import __version__
 from device_agent.assembly import ScansHere, actions_of, eyes_of, guard_of
-from device_agent.boot import boot_id
-from device_agent.clock import Clock
-from device_agent.commands import Commands
+from device_agent.collectors.tools.tool_runner import ToolRuns
+from device_agent.commands.executor import Commands
+from device_agent.commands.journal import Journal
+from device_agent.commands.lazy_loading import LateJudge
 from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
+from device_agent.host.boot import boot_id
+from device_agent.host.clock import Clock
+from device_agent.host.memory import give_back, keep_small, settle
+from device_agent.host.notify import Notifier
+from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
-from device_agent.journal import Journal
-from device_agent.late import LateJudge, sealer_of
-from device_agent.link import Goodbye, Link
-from device_agent.memory import give_back, keep_small, settle
-from device_agent.notify import Notifier
-from device_agent.reporter import Reporter
-from device_agent.scanning import Scans
+from device_agent.mqtt_client import Goodbye, Link
+from device_agent.reporting.reporter import Reporter
+from device_agent.reporting.signer import sealer_of
+from device_agent.scanning.scan_process import Scans
 from device_agent.settings import Settings, doubts, read_secret
-from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
 from schemas.events import Status
 from schemas.topics import Down
 
 if TYPE_CHECKING:
     from device_agent.actions.base import Action
     from device_agent.collectors.base import Collector
-    from device_agent.identity.renewing import Renewing
+    from device_agent.identity.renewal import Renewing
 
 _STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
 _TICK_SECONDS: Final = 1.0  # between two looks whether to reload, and signs of life
@@ -111,7 +112,7 @@ class Agent:
         settings = self._settings
         if not settings.identity.renew or settings.mqtt.certificate is None:
             return Link(settings.device_id, settings.mqtt, password, status, self), None
-        from device_agent.identity.renewing import Renewing  # X.509 is large: only where it is needed
+        from device_agent.identity.renewal import Renewing  # X.509 is large: only where it is needed
 
         renewing = Renewing(settings, self._clock)
         link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=renewing.credentials)

@@ -378,7 +378,7 @@ def _check_files(config: Path, settings: Settings) -> None:
 
 
 def _check_name(config: Path, certificate: Path, device_id: str) -> None:
-    from device_agent.identity.leaf import IdentityError, names_in  # only with a certificate
+    from device_agent.host.certificate import IdentityError, names_in  # only with a certificate
 
     try:
         found = names_in(certificate)

@@ -5,16 +5,16 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends
 from pydantic import Field, StringConstraints
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, Moment, Reason, View, at, moment
-from controller.api.guard import CallerDep, scope
-from controller.domain.access import Grant
-from controller.domain.access_lint import Gravity
+from controller.domain.broker.access import Grant
+from controller.domain.broker.access_lint import Gravity
 from controller.domain.durations import parse_duration
 from controller.ports.access import EndedGrant
 from controller.ports.policies import PolicyError
-from controller.service.access_desk import AccessDesk, AccessPlan, AccessRefusedError
+from controller.service.broker.access_operations import AccessDesk, AccessPlan, AccessRefusedError
 from schemas.base import DEVICE_ID_PATTERN
 
 _SOURCE = "templates"

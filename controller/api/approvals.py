@@ -4,12 +4,12 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.decisions import Decision, RequestView
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Reason, View
-from controller.api.guard import CallerDep, scope
-from controller.domain.approvals import NotDecidableError, RequestState
+from controller.api.quarantine_views import Decision, RequestView
+from controller.domain.guards.approvals import NotDecidableError, RequestState
 
 RequestId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the request")]
 router = APIRouter(prefix="/approvals", tags=["approvals"], responses=problems(401, 403, 422, 429, 503))

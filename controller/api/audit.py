@@ -4,12 +4,12 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 
+from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdFilter, Limit, Sequence, TextFilter, View
-from controller.api.guard import scope
 from controller.api.views import AuditLine
-from controller.domain.chain import Checked, Head
+from controller.domain.audit_chain import Checked, Head
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 

@@ -5,13 +5,13 @@ from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
 
+from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import Moment, View, moment
-from controller.api.guard import scope
-from controller.domain.broker_inspection import LISTENERS, NODES, listening_of
-from controller.domain.broker_ports import Use
-from controller.service.drift import Difference, DriftState
+from controller.domain.broker.inspection import LISTENERS, NODES, listening_of
+from controller.domain.broker.ports import Use
+from controller.service.containment.drift import Difference, DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
 

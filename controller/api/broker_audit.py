@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import Field, StringConstraints
 
+from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Moment, View, at
-from controller.api.guard import scope
 from controller.api.policies import ExplanationView
 from controller.ports.inspection import DashboardLogin
 from controller.ports.policies import PolicyError

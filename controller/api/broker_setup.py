@@ -2,12 +2,12 @@
 
 from fastapi import APIRouter, Depends
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.api.guard import CallerDep, scope
 from controller.ports.broker import Change
-from controller.service.setup_desk import NothingToUndoError, SetupDesk
+from controller.service.broker.setup import NothingToUndoError, SetupDesk
 
 router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))
 

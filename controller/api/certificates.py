@@ -5,12 +5,12 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import Field
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, DeviceIdPath, Limit, Moment, Offset, Reason, View, at, moment
-from controller.api.guard import CallerDep, scope
-from controller.domain.certificates import Certificate, Kind
-from controller.service.identity import Identity
+from controller.domain.identity.certificates import Certificate, Kind
+from controller.service.identity.services import Identity
 
 router = APIRouter(prefix="/certificates", tags=["certificates"], responses=problems(401, 403, 404, 422, 429, 503))
 Serial = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]

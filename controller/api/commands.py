@@ -7,16 +7,16 @@ from cryptography.exceptions import InvalidSignature
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, View
-from controller.api.guard import CallerDep, scope
 from controller.api.views import CommandView
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
 from controller.domain.durations import parse_duration
 from controller.domain.events import OperatorCommanded, OperatorSigned
-from controller.service.ordering import payload_of
+from controller.service.containment.enforcer import payload_of
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
 from schemas.signing import key_id, parse_public_key, to_be_signed

@@ -8,27 +8,27 @@ from fastapi import Depends, Request
 
 from controller.api.errors import ApiError
 from controller.domain.device import Device
-from controller.domain.policy import PolicySet
+from controller.domain.policy.model import PolicySet
 from controller.ports.broker import BrokerControl
 from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
-from controller.service.access_desk import AccessDesk
-from controller.service.auditor import Auditor
-from controller.service.guarding import Guarding
-from controller.service.identity import Identity
-from controller.service.ingest import Ingest
-from controller.service.keeper import Keeper
-from controller.service.outbox import Outbox
-from controller.service.reconciler import Reconciler
-from controller.service.report_signing import ReportSigning
-from controller.service.rollout_desk import RolloutDesk
-from controller.service.settings import Settings
-from controller.service.setup_desk import SetupDesk
-from controller.service.update_refresh import UpdateRefresher
-from controller.service.users import Users
-from controller.service.waiving import Waiving
+from controller.service.broker.access_operations import AccessDesk
+from controller.service.broker.audit import Auditor
+from controller.service.broker.setup import SetupDesk
+from controller.service.containment.operator_actions import Guarding
+from controller.service.containment.outbox import Outbox
+from controller.service.containment.reconciler import Reconciler
+from controller.service.containment.users import Users
+from controller.service.containment.waivers import Waiving
+from controller.service.fleet_state import Keeper
+from controller.service.identity.services import Identity
+from controller.service.ingest.ingest import Ingest
+from controller.service.ingest.signatures import ReportSigning
+from controller.service.maintenance import UpdateRefresher
+from controller.service.rollout.operations import RolloutDesk
+from controller.service.settings.settings import Settings
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 

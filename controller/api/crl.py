@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Response
 
+from controller.api.auth import public
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.guard import public
 from controller.ports.certificates import Serving
 
 router = APIRouter(

@@ -2,10 +2,10 @@
 
 from fastapi import APIRouter
 
+from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import problems
 from controller.api.fields import DeviceIdFilter, Limit, Moment, View, at
-from controller.api.guard import scope
 from controller.ports.store import DeadLetter
 
 router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=problems(401, 422, 429, 503))

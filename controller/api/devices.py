@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field, StringConstraints
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, Reason, TextFilter, View, at
-from controller.api.guard import CallerDep, scope
 from controller.api.views import (
     AuditLine,
     CommandView,
@@ -22,8 +22,8 @@ from controller.api.views import (
 )
 from controller.domain.device import NO_SEQUENCE, Device
 from controller.domain.events import OperatorLabelled
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from schemas.posture import Sections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines

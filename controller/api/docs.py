@@ -6,7 +6,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from controller.api.guard import public
+from controller.api.auth import public
 
 router = APIRouter(include_in_schema=False, dependencies=[public("the reference: the same for every controller")])
 

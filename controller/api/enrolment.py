@@ -6,16 +6,16 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
+from controller.api.auth import CallerDep, Failures, public, scope
 from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, View, at
-from controller.api.guard import CallerDep, Failures, public, scope
-from controller.domain.certificates import RENEW_AT
 from controller.domain.durations import parse_duration
-from controller.domain.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
+from controller.domain.identity.certificates import RENEW_AT
+from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
 from controller.ports.updates import UpdatesError
-from controller.service.enrolling import EnrolmentRefusedError, NewToken
+from controller.service.identity.enrolment import EnrolmentRefusedError, NewToken
 from schemas.base import DeviceId
 from schemas.enrolment import EnrolAnswer, EnrolRequest
 

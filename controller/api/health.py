@@ -4,9 +4,9 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Response
 
+from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
 from controller.api.fields import View
-from controller.api.guard import public
 
 MIN_RECENT: Final = 15.0  # seconds within which the broker has to have been read
 _PASSES: Final = 3  # comparisons that may be missed

@@ -11,10 +11,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
-from controller.api.guard import public
 from controller.domain.effects import AuditEntry
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 
 _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds

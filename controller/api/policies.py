@@ -6,20 +6,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, Moment, View, at
-from controller.api.guard import CallerDep, scope
+from controller.domain.containment.explain_events import EventExplanation, explain_standing
 from controller.domain.durations import duration_text
 from controller.domain.effects import AuditEntry
-from controller.domain.explain import Explanation, explain
-from controller.domain.explain_events import EventExplanation, explain_standing
-from controller.domain.facts import gather
-from controller.domain.findings import Result, Severity
-from controller.domain.policy import EventTerms, Level, Mode, Policy, PolicySet, Response, Rule
+from controller.domain.policy.explain import Explanation, explain
+from controller.domain.policy.facts import gather
+from controller.domain.policy.findings import Result, Severity
+from controller.domain.policy.model import EventTerms, Level, Mode, Policy, PolicySet, Response, Rule
 from controller.ports.policies import PolicyError
 from controller.ports.store import Writes
-from controller.service.policy_gate import PolicyTooBroadError
+from controller.service.policy.activation import PolicyTooBroadError
 from schemas.commands import ParamValue
 from schemas.posture import sections_of
 

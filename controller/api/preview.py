@@ -8,13 +8,13 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 from pydantic import Field, StringConstraints
 
+from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.api.guard import scope
-from controller.domain.policy import PolicySet
+from controller.domain.policy.model import PolicySet
 from controller.ports.policies import PolicyError
-from controller.service.preview import kind_of, preview
+from controller.service.policy.preview import kind_of, preview
 
 MAX_FILES: Final = 100
 _NDJSON: Final = "application/x-ndjson"

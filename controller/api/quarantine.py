@@ -7,20 +7,20 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
-from controller.api.containment import check_options
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.decisions import Asked, Decision, RequestView, Together, decide
 from controller.api.devices import DevicePage, Label
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdPath, Duration, Limit, Offset, Reason
-from controller.api.guard import CallerDep, scope
+from controller.api.quarantine_plans import check_options
+from controller.api.quarantine_views import Asked, Decision, RequestView, Together, decide
 from controller.api.views import DeviceSummary
-from controller.domain.approvals import MAX_TARGETS, Kind, Request
-from controller.domain.containment_options import Options
 from controller.domain.durations import parse_duration
+from controller.domain.effects import Options
 from controller.domain.events import OperatorReleased
-from controller.domain.policy import Level
-from controller.service.guarding import Wanted
+from controller.domain.guards.approvals import MAX_TARGETS, Kind, Request
+from controller.domain.policy.model import Level
+from controller.service.containment.operator_actions import Wanted
 from schemas.base import DEVICE_ID_PATTERN
 
 Named = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]

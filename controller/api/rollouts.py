@@ -5,19 +5,19 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AfterValidator, Field, StringConstraints
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Limit, Offset, Reason, View
-from controller.api.guard import CallerDep, scope
 from controller.api.rollout_views import MemberView, RolloutView
 from controller.domain.durations import parse_duration
 from controller.domain.evolve import evolve
-from controller.domain.rollout_rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
-from controller.domain.rollout_values import MemberState, Rollout, RolloutError, Terms
-from controller.domain.rollout_window import WINDOW_PATTERN, parse_window
+from controller.domain.rollout.model import MemberState, Rollout, RolloutError, Terms
+from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
+from controller.domain.rollout.window import WINDOW_PATTERN, parse_window
 from controller.ports.rollouts import TargetError
-from controller.service.rollout_desk import Asked, RolloutDesk, RolloutUnknownError
-from controller.service.rollout_settings import RolloutSettings
+from controller.service.rollout.operations import Asked, RolloutDesk, RolloutUnknownError
+from controller.service.settings.rollouts import RolloutSettings
 from schemas.base import MAX_NAME
 
 MIN_TIMEOUT: Final = 1.0  # seconds

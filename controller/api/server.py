@@ -13,38 +13,38 @@ from controller.api import (
     broker_setup,
     certificates,
     commands,
-    containment,
     crl,
     dead_letters,
     devices,
     docs,
     enrolment,
-    guarding,
+    guards,
     health,
     metrics,
     policies,
     preview,
     quarantine,
+    quarantine_plans,
     rollouts,
     updates,
     users,
     waivers,
 )
 from controller.api import tokens as token_routes
+from controller.api.auth import Failures
 from controller.api.context import Services
 from controller.api.errors import install
-from controller.api.guard import Failures
-from controller.api.limits import Limits
 from controller.api.metrics import Metrics
-from controller.api.refusals import Refusals
+from controller.api.middleware import Limits
+from controller.api.refusal_audit import Refusals
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
 _RESOURCES: Final = (
     devices,
     quarantine,
-    containment,
-    guarding,
+    quarantine_plans,
+    guards,
     approvals,
     commands,
     policies,

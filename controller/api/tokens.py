@@ -5,10 +5,10 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Path
 from pydantic import Field
 
+from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, TokenName, View, at, moment
-from controller.api.guard import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.domain.durations import parse_duration
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, beyond, ordered

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
 
+from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Moment, View, at
-from controller.api.guard import scope
 from controller.ports.updates import NoRepositoryError, Published, UpdateRepository, UpdatesError
 from schemas.updates import UpdateTarget
 

@@ -7,24 +7,24 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
-from controller.api.containment import PlanView, ReceiptView, StageView, read_receipt
+from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
-from controller.api.decisions import Decision, RequestView, decide
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, Reason, UserName, View, at, moment
-from controller.api.guard import CallerDep, scope
-from controller.domain.approvals import Kind, Request
-from controller.domain.containment_plan import Goal, IdentityKind
-from controller.domain.draft import Outcome
+from controller.api.quarantine_plans import PlanView, ReceiptView, StageView, read_receipt
+from controller.api.quarantine_views import Decision, RequestView, decide
+from controller.domain.containment.plan import Goal, IdentityKind
+from controller.domain.containment.users import UserCase
 from controller.domain.durations import parse_duration
 from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.policy import Level
-from controller.domain.users import UserCase
+from controller.domain.guards.approvals import Kind, Request
+from controller.domain.policy.model import Level
+from controller.domain.transition import Outcome
 from controller.ports.broker import Intent
 from controller.ports.errors import BrokerRefusedError
 from controller.ports.users import Session, UserBroker
-from controller.service.guarding import ProtectedError, SecondPersonError, Wanted
-from controller.service.users import TooManyUsersError, Users
+from controller.service.containment.operator_actions import ProtectedError, SecondPersonError, Wanted
+from controller.service.containment.users import TooManyUsersError, Users
 from schemas.base import DEVICE_ID_PATTERN
 
 MAX_SHOWN: Final = 1000  # sessions told of one user

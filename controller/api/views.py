@@ -8,9 +8,9 @@ from controller.api.fields import Moment, View, at, moment
 from controller.domain.device import Case, Device, OpenCommand, Pending, Wait
 from controller.domain.effects import CommandRecord
 from controller.domain.evidence import Evidence
-from controller.domain.findings import Result, Severity
-from controller.domain.policy import Level, Mode, PolicySet
-from controller.domain.waivers import Waiver, Waivers
+from controller.domain.guards.waivers import Waiver, Waivers
+from controller.domain.policy.findings import Result, Severity
+from controller.domain.policy.model import Level, Mode, PolicySet
 from controller.ports.store import Audited
 from schemas.commands import ParamValue
 

@@ -5,14 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from pydantic import AfterValidator, Field, StringConstraints
 
+from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, Duration, Moment, Reason, View, at
-from controller.api.guard import CallerDep, scope
 from controller.domain.durations import parse_duration
-from controller.domain.rules import MAX_EXPRESSION
-from controller.domain.waivers import Waiver
-from controller.service.waiving import NewWaiver, WaiverError
+from controller.domain.guards.waivers import Waiver
+from controller.domain.policy.cel import MAX_EXPRESSION
+from controller.service.containment.waivers import NewWaiver, WaiverError
 from schemas.base import DEVICE_ID_PATTERN, MAX_NAME
 
 WaiverId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the waiver")]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
 
@@ -42,7 +42,7 @@ def lint_file(
     Exit status 1 when there is an error (with --strict also a warning).
     """
     from controller.adapters.access.templates import parse_templates
-    from controller.domain.access_lint import lint
+    from controller.domain.broker.access_lint import lint
     from controller.ports.policies import PolicyError
 
     try:

@@ -1,5 +1,6 @@
 """The tree of commands: one noun each, and the options of `cordon` itself."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -7,18 +8,17 @@ import typer
 from controller.cli import (
     access,
     approvals,
+    audit,
     broker,
     ca,
     certificates,
-    commands_signing,
+    commands,
     devices,
     enrol,
     guard,
     keys,
     policies,
     quarantine,
-    records,
-    records_chain,
     rollouts,
     tokens,
     updates,
@@ -27,7 +27,9 @@ from controller.cli import (
 from controller.cli import backup as backup_commands
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
-from controller.cli.output import say
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.output import note, say
+from controller.ports.errors import BrokerUnreachableError, ControllerError, SettingsError
 
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -67,14 +69,14 @@ app.command("revoke")(certificates.revoke)
 for name, noun in (
     ("devices", devices.app),
     ("quarantine", quarantine.app),
-    ("command", commands_signing.app),
+    ("command", commands.app),
     ("keys", keys.app),
     ("guard", guard.app),
     ("approval", approvals.app),
     ("policy", policies.app),
     ("waiver", waivers.app),
-    ("audit", records_chain.app),
-    ("dead-letters", records.letters),
+    ("audit", audit.app),
+    ("dead-letters", audit.letters),
     ("access", access.app),
     ("broker", broker.app),
     ("update", updates.app),
@@ -117,3 +119,28 @@ def standin(context: typer.Context) -> None:
     from controller.standin.__main__ import main
 
     raise typer.Exit(main(context.args))
+
+
+def run_safely(argv: Sequence[str]) -> int:
+    """The exit code of `cordon` with these arguments."""
+    try:
+        app(list(argv), prog_name="cordon")
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else ExitCode.OK
+    except ControllerError as e:
+        note(f"cordon: {e}")
+        return code_of(e)
+    return ExitCode.OK
+
+
+def code_of(error: ControllerError) -> ExitCode:
+    """The exit code that tells this error."""
+    match error:
+        case CliError():
+            return error.code
+        case SettingsError():
+            return ExitCode.USAGE
+        case BrokerUnreachableError():
+            return ExitCode.UNREACHABLE
+        case _:
+            return ExitCode.FAILED

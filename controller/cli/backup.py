@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from controller.cli.connect import DEFAULT_CONFIG
+from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.output import say
 
 Config = Annotated[Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml, which names the store")]
@@ -21,7 +21,7 @@ def backup(
     The copy is verified before it counts. Keys and configuration are not in it: keep a copy of their folder too.
     """
     from controller.adapters.sqlite.restore import back_up_file
-    from controller.service.settings import load_settings  # pydantic takes a while to load
+    from controller.service.settings.settings import load_settings  # pydantic takes a while to load
 
     size = back_up_file(load_settings(config).store.path, target)
     say(f"{target}: {size} bytes, verified")
@@ -36,7 +36,7 @@ def restore(
     The backup is verified first. The store that is there now is kept beside it.
     """
     from controller.adapters.sqlite.restore import restore_file
-    from controller.service.settings import load_settings
+    from controller.service.settings.settings import load_settings
 
     path = load_settings(config).store.path
     aside = restore_file(source, path, time.time())

@@ -6,7 +6,7 @@ import typer
 
 from controller.cli import broker_audit, broker_ports, broker_setup
 from controller.cli.client import Client
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import ExitCode
 from controller.cli.output import Format, Output, ago, note, safe, show
 

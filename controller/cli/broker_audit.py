@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, note, print_json, safe, say, show
 

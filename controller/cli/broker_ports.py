@@ -9,11 +9,11 @@ from typing import Annotated, Any, Final, assert_never
 import typer
 
 from controller.cli.client import Client
-from controller.cli.connect import connectable
+from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format as Plain
 from controller.cli.output import note, print_json, safe, say, show
-from controller.domain.broker_ports import (
+from controller.domain.broker.ports import (
     MAX_NODES,
     Allowed,
     Listening,

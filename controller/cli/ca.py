@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from controller.cli.client import Client
-from controller.cli.connect import DEFAULT_CONFIG, connected
+from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, print_json, safe, say, show
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
-    from controller.domain.certificates import Kind
-    from controller.service.settings import Settings
+    from controller.domain.identity.certificates import Kind
+    from controller.service.settings.settings import Settings
 
 DEFAULT_FOLDER: Final = Path("/etc/cordon/ca")
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # 5 bits each, nothing that looks alike
@@ -88,7 +88,7 @@ def issue_server(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Make key and certificate of a server: a broker, or this controller's API."""
-    from controller.domain.certificates import Kind
+    from controller.domain.identity.certificates import Kind
 
     _issue(config, Kind.SERVER, name, tuple(dict.fromkeys([name, *(host or ())])), out)
 
@@ -100,7 +100,7 @@ def issue_client(
     config: Config = DEFAULT_CONFIG,
 ) -> None:
     """Make key and certificate of a client by hand: the controller itself, or a device that cannot enrol."""
-    from controller.domain.certificates import Kind
+    from controller.domain.identity.certificates import Kind
 
     _issue(config, Kind.CLIENT, name, (), out)
 
@@ -119,7 +119,7 @@ def crl(
     if root_key is None:
         import os
 
-        from controller.cli.connect import Where, endpoint_of
+        from controller.cli.connection_options import Where, endpoint_of
 
         made = Client(endpoint_of(Where(url=url, config=config), os.environ)).call("POST", "/certificates/publish")
         say(f"list of {made['issuer']}: the next one by {made['next_update']}")
@@ -164,7 +164,7 @@ def register(
     found = [registered(_read(path), time.time()) for path in files]
 
     async def enter() -> None:
-        from controller.adapters.sqlite.registry import SqliteRegistry
+        from controller.adapters.sqlite.certificates import SqliteRegistry
         from controller.adapters.sqlite.store import open_store
 
         store = await open_store(_settings(config).store.path, now=time.time, log=lambda _text, _more: None)
@@ -194,11 +194,11 @@ def _issue(config: Path, kind: "Kind", name: str, hosts: tuple[str, ...], out: P
 
 
 async def _issued(settings: "Settings", kind: "Kind", pem: str, hosts: tuple[str, ...]) -> tuple[str, str, str]:
-    from controller.adapters.sqlite.registry import SqliteRegistry
+    from controller.adapters.sqlite.certificates import SqliteRegistry
     from controller.adapters.sqlite.store import open_store
-    from controller.assembly_identity import open_authority
-    from controller.domain.certificates import Kind
-    from controller.service.certificates import issue
+    from controller.app.identity import open_authority
+    from controller.domain.identity.certificates import Kind
+    from controller.service.identity.certificates import issue
 
     authority = open_authority(settings.authority)
     wanted = settings.authority
@@ -212,7 +212,7 @@ async def _issued(settings: "Settings", kind: "Kind", pem: str, hosts: tuple[str
 
 
 def _settings(config: Path) -> "Settings":
-    from controller.service.settings import load_settings
+    from controller.service.settings.settings import load_settings
 
     return load_settings(config)
 

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
+from controller.cli.device_view import print_portrait
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, print_json, say, show
-from controller.cli.portrait import print_portrait
 
 MAX_TIMELINE: Final = 500  # lines; the API's bound
 app = typer.Typer(help="The fleet: list, show, label.", no_args_is_help=True)

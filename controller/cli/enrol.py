@@ -5,7 +5,7 @@ from typing import Annotated, Final
 import typer
 
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.output import Format, Output, ago, note, print_json, say, show
 
 _COLUMNS: Final = ("token id", "uses left", "expires", "device", "class", "by", "state")

@@ -23,10 +23,10 @@ def explain_event_offline(
     from pydantic import ValidationError
 
     from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
-    from controller.domain.explain_events import explain_event
-    from controller.domain.facts import TYPES
-    from controller.domain.rules import Language
-    from controller.domain.told import event_facts
+    from controller.domain.containment.explain_events import explain_event
+    from controller.domain.policy.cel import Language
+    from controller.domain.policy.event_rules import event_facts
+    from controller.domain.policy.facts import TYPES
     from schemas.events import DeviceEvent
 
     where = "standard input" if str(path) == "-" else str(path)

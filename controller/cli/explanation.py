@@ -11,7 +11,7 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import STYLES, safe, say
 
 if TYPE_CHECKING:
-    from controller.domain.policy import Repeat
+    from controller.domain.policy.model import Repeat
 
 STARTER: Final = "starter"
 _ORDER: Final = ("fail", "error", "unknown", "pass", "notapplicable")
@@ -32,9 +32,9 @@ def explain_offline(
     """
     from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
     from controller.domain.durations import duration_text
-    from controller.domain.explain import explain
-    from controller.domain.facts import TYPES, gather
-    from controller.domain.rules import Language
+    from controller.domain.policy.cel import Language
+    from controller.domain.policy.explain import explain
+    from controller.domain.policy.facts import TYPES, gather
     from controller.packs import pack_path
 
     device_id, sections = _read_report(report)

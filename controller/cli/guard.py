@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client
-from controller.cli.connect import connected
+from controller.cli.confirmation import asking_twice
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
-from controller.cli.twice import asking_twice
 
 _COLUMNS: Final = ("device", "why", "asks for", "since", "because of")
 _PAGE: Final = 1000  # rows

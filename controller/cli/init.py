@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from controller.cli.connect import TOKEN_FILE
+from controller.cli.connection_options import TOKEN_FILE
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
-    from controller.cli.new_config import Answers
+    from controller.cli.config_files import Answers
     from controller.ports.broker import Change
-    from controller.service.settings import Settings
+    from controller.service.settings.settings import Settings
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
 DEFAULT_STORE: Final = Path("/var/lib/cordon/cordon.db")
@@ -85,7 +85,7 @@ def init(
 
     What is there already stays as it is. Changes to the broker are shown first, and made after you agreed.
     """
-    from controller.cli.new_config import Answers  # pydantic takes a while to load
+    from controller.cli.config_files import Answers  # pydantic takes a while to load
 
     base = directory.absolute()
     default_store = DEFAULT_STORE if base == DEFAULT_DIRECTORY else base / "cordon.db"
@@ -127,8 +127,8 @@ def _init(answers: "Answers", emqx_key: EmqxKey, *, yes: bool) -> None:
 
 
 def _config(answers: "Answers") -> "Settings":
-    from controller.cli.new_config import CONFIG, config_text, make_directory, write_config
-    from controller.service.settings import load_settings
+    from controller.cli.config_files import CONFIG, config_text, make_directory, write_config
+    from controller.service.settings.settings import load_settings
 
     make_directory(answers.directory)
     path = answers.directory / CONFIG
@@ -152,7 +152,7 @@ def _signing_key(path: Path) -> str:
 
 
 def _policies(paths: Sequence[Path]) -> None:
-    from controller.cli.new_config import copy_starter
+    from controller.cli.config_files import copy_starter
 
     made = copy_starter(paths)
     for path in paths:
@@ -165,7 +165,7 @@ def _tell(state: str, path: Path, what: str) -> None:
 
 
 def _emqx_key(path: Path, given: EmqxKey, environment: Mapping[str, str]) -> None:
-    from controller.cli.new_config import write_new
+    from controller.cli.config_files import write_new
 
     if path.exists():
         _tell("there", path, "key of EMQX's API")
@@ -196,8 +196,8 @@ def _ask(what: str, option: str, *, hidden: bool) -> str:
 
 def _first_token(path: Path, token_file: Path) -> str | None:
     """The first token straight into the store, because the API needs one; `None` when there are tokens."""
-    from controller.api.guard import new_token
-    from controller.cli.new_config import make_directory, write_new
+    from controller.api.auth import new_token
+    from controller.cli.config_files import make_directory, write_new
 
     make_directory(path.parent)
     is_new = not path.exists()
@@ -214,7 +214,7 @@ def _first_token(path: Path, token_file: Path) -> str | None:
 async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
     """Whether the store had no token and holds this one now."""
     from controller.adapters.sqlite.store import open_store
-    from controller.api.guard import digest_of
+    from controller.api.auth import digest_of
     from controller.domain.scopes import ALL
     from controller.ports.store import Token
 
@@ -233,8 +233,8 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
     from controller.adapters.sqlite.store import open_store
-    from controller.assembly import open_broker
-    from controller.assembly_broker import setup_desk
+    from controller.app.broker import setup_desk
+    from controller.app.build import open_broker
     from controller.ports.errors import BrokerError
 
     where = ", ".join(settings.emqx.api)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client
-from controller.cli.connect import DEFAULT_CONFIG, connected
+from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.operator_keys import PassphraseFile, new_key, passphrase
 from controller.cli.output import Format, Output, note, print_json, say, show
@@ -36,7 +36,7 @@ def new(
 def list_keys(config: Config = DEFAULT_CONFIG, output: Output = Format.TABLE) -> None:
     """List the keys that this controller signs with, as its configuration names them."""
     from controller.adapters.keys import load_signing_key
-    from controller.service.settings import load_settings
+    from controller.service.settings.settings import load_settings
     from schemas.signing import key_id, public_key_text
 
     commands = load_settings(config).commands

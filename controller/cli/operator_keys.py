@@ -63,7 +63,7 @@ def new_key(path: Path, secret: str) -> "Ed25519PrivateKey":
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 
-    from controller.cli.new_config import write_new
+    from controller.cli.config_files import write_new
 
     if len(secret) < MIN_PASSPHRASE:
         raise CliError(f"a passphrase has at least {MIN_PASSPHRASE} characters", ExitCode.USAGE)

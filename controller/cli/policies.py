@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client, segment
-from controller.cli.connect import connectable, connected
+from controller.cli.connection_options import connectable, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.event_explanation import (
     event_follows_text,
@@ -42,9 +42,9 @@ def check(
 ) -> None:
     """Check policy files without using them; every mistake is told with its place. Needs no controller."""
     from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
-    from controller.domain.broker_facts import TYPES as BROKER_TYPES
-    from controller.domain.facts import TYPES
-    from controller.domain.rules import Language
+    from controller.domain.broker.facts import TYPES as BROKER_TYPES
+    from controller.domain.policy.cel import Language
+    from controller.domain.policy.facts import TYPES
     from controller.ports.policies import PolicyError
 
     try:

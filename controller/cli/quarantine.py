@@ -6,14 +6,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli import containments, users
+from controller.cli import quarantine_plans, users
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.confirmation import asking_twice
+from controller.cli.connection_options import connected
 from controller.cli.devices import proven_word
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.guard import EvenProtected, second_person
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
-from controller.cli.twice import asking_twice
 from controller.cli.users import Certificate, MaxSessions, OptionalDevice, Username, who
 
 POLL: Final = 0.2  # seconds
@@ -23,8 +23,8 @@ _COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "r
 NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
 Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
-app.command("plan")(containments.plan)
-app.command("receipt")(containments.receipt)
+app.command("plan")(quarantine_plans.plan)
+app.command("receipt")(quarantine_plans.receipt)
 app.command("users")(users.users)
 For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")]
 Devices = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="one or several devices")]

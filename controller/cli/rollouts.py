@@ -9,9 +9,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.api.rollout_words import progress_line, state_of
+from controller.api.rollout_views import progress_line, state_of
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
 

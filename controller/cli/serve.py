@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.cli.connect import DEFAULT_CONFIG
+from controller.cli.connection_options import DEFAULT_CONFIG
 
 
 def serve(
@@ -20,8 +20,8 @@ def serve(
 
     Logs go to standard error. When everything listens, one line of JSON with the API's address goes to standard output.
     """
-    from controller.app import run  # everything is loaded here, and only here
-    from controller.service.settings import load_settings
+    from controller.app.run import run  # everything is loaded here, and only here
+    from controller.service.settings.settings import load_settings
 
     raise typer.Exit(run(load_settings(config), ready=_ready, force=force))
 

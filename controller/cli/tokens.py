@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli.client import Client, segment
-from controller.cli.connect import connected
+from controller.cli.connection_options import connected
 from controller.cli.output import Format, Output, ago, note, print_json, say, show
 from controller.domain.scopes import Scope
 

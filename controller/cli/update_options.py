@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from controller.cli.connect import DEFAULT_CONFIG
+from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.errors import CliError, ExitCode
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
@@ -65,7 +65,7 @@ def folder_of(repository: Path | None, config: Path | None) -> "Folder":
     path = config or (DEFAULT_CONFIG if os.access(DEFAULT_CONFIG, os.R_OK) else None)
     if path is None:
         raise CliError("say where the repository is: --repository DIR, or --config cordon.toml", ExitCode.USAGE)
-    from controller.service.settings import load_settings  # pydantic takes a while to load
+    from controller.service.settings.settings import load_settings  # pydantic takes a while to load
 
     found = load_settings(path).updates.folder
     if found is None:

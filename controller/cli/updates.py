@@ -13,7 +13,7 @@ import typer
 from controller.cli import update_keys
 from controller.cli import update_options as options
 from controller.cli.client import Client, segment
-from controller.cli.connect import connectable
+from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import Format, Output, print_json, safe, say, show
 from controller.cli.update_options import (

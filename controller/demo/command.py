@@ -14,7 +14,7 @@ from rich.console import Console
 
 from controller.demo.options import MAX_DEVICES, ROLES, DemoOptions, RealBroker, new_run
 from controller.demo.outcome import Outcome
-from controller.demo.performance import FleetView, perform
+from controller.demo.runner import FleetView, perform
 from controller.demo.view import LiveView, PlainView, summary
 
 _REAL: Final = "A real EMQX instead of the stand-in"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from controller.demo.chronicle import Chronicle, Sight
+from controller.demo.observations import Chronicle, Sight
 from controller.demo.options import DemoError
 from controller.demo.processes import Child
 from controller.ports.broker import CLOCK_SLACK

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from controller.adapters.emqx.api import EmqxApi
-from controller.demo.chronicle import ARRIVED, Chronicle, Sight
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.demo.observations import ARRIVED, Chronicle, Sight
 from controller.demo.options import ROLES, DemoError, Pace
 from controller.demo.outcome import Figures
 from controller.demo.stage import Stage

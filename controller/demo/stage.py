@@ -8,21 +8,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.broker_setup import EmqxSetup
-from controller.adapters.emqx.grading import read_settings
+from controller.adapters.emqx.containment.authentication import read_settings
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.system import SystemClock
 from controller.demo import controller_process, traces
 from controller.demo.access import Access, access_by_certificates, access_to
 from controller.demo.certificates import Authority, write_secret
-from controller.demo.chronicle import Chronicle
 from controller.demo.controller_process import Management
 from controller.demo.fleet import Fleet
+from controller.demo.mqtt_client import bystander
+from controller.demo.observations import Chronicle
 from controller.demo.operator import Operator
 from controller.demo.options import DemoError, DemoOptions, Pace, pace_of
 from controller.demo.processes import Child
 from controller.demo.traces import Traces
-from controller.demo.visitor import bystander
 from controller.ports.broker import Grade
 
 START_SECONDS: Final = 30.0

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.demo.chronicle import ARRIVED, Sight
 from controller.demo.forgery import forged_order
+from controller.demo.mqtt_client import Visitor
+from controller.demo.observations import ARRIVED, Sight
 from controller.demo.options import DemoError
 from controller.demo.outcome import Contained
 from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, Row, Scene
-from controller.demo.visitor import Visitor
 from controller.ports.broker import restriction
 from schemas.topics import Down, down
 

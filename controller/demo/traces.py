@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.broker_setup import EmqxSetup
-from controller.adapters.emqx.setup import SetupSnapshot, rules_for_all
+from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.emqx.setup.baseline import SetupSnapshot, rules_for_all
+from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.demo.access import Access
-from controller.demo.visitor import Visitor
+from controller.demo.mqtt_client import Visitor
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerNotFoundError, ControllerError
 from schemas.topics import Up, parse_up, up

@@ -18,8 +18,8 @@ from rich.text import Text
 from controller.demo.command import Output
 from controller.demo.options import FAST, NORMAL
 from controller.demo.outcome import StepResult
-from controller.demo.performance import FleetView
-from controller.demo.program import Program, last_words
+from controller.demo.progress import Program, last_words
+from controller.demo.runner import FleetView
 from controller.demo.update_stage import UpdateOptions, open_update_stage
 from controller.demo.update_story import STORY, UpdateScene
 from controller.demo.view import LiveView, PlainView

@@ -11,12 +11,12 @@ from typing import Final
 
 from controller.demo import controller_process
 from controller.demo.access import Access
-from controller.demo.chronicle import Chronicle
 from controller.demo.controller_process import Management
 from controller.demo.fleet import Fleet
+from controller.demo.observations import Chronicle
 from controller.demo.options import DemoError, Pace
 from controller.demo.processes import Child
-from controller.demo.program import Program
+from controller.demo.progress import Program
 from controller.demo.stage import stand_in
 from controller.demo.update_operator import UpdateOperator
 from controller.demo.update_repository import BEFORE, NAME, Repository

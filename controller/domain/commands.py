@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import Final
 
 from controller.domain.device import OpenCommand
-from controller.domain.draft import Draft
 from controller.domain.effects import CommandRecord, SendCommand
 from controller.domain.events import OperatorCommanded
 from controller.domain.evolve import evolve
+from controller.domain.transition import Draft
 from schemas.commands import OLD_COMMAND, CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from controller.domain.evidence import Evidence
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1

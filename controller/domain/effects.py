@@ -13,6 +13,19 @@ from schemas.topics import Up
 
 
 @dataclass(frozen=True, slots=True)
+class Options:
+    """`kick`: a restriction also destroys the session, and with it queued commands. `clear_retained`: an isolation also
+    deletes what the device left retained at the broker.
+    """
+
+    kick: bool = False
+    clear_retained: bool = False
+
+
+NO_OPTIONS = Options()
+
+
+@dataclass(frozen=True, slots=True)
 class RestrictClient:
     """Leave the device its own branch and nothing else. `by_policy`: the reporter's identity must be vouched for.
 

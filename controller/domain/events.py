@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from controller.domain.containment_options import NO_OPTIONS, Options
+from controller.domain.effects import NO_OPTIONS, Options
 from controller.domain.evidence import Evidence
-from controller.domain.findings import Finding
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Finding
+from controller.domain.policy.model import Level
 from schemas.commands import CommandState, ParamValue
 
 

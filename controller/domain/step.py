@@ -5,24 +5,23 @@ What the rest of the fleet has to say comes in as `Guards`, what it has to know 
 
 from typing import Any
 
-from controller.domain import (
-    challenge,
-    clones,
-    commands,
-    contain,
-    containment_options,
-    holding,
-    report_seals,
-    respond,
-    revocation,
-    told,
-)
+from controller.domain import commands
 from controller.domain import events as ev
+from controller.domain.containment import (
+    admission,
+    cases,
+    challenge,
+    device_events,
+    report_signatures,
+    response,
+    revocation,
+)
 from controller.domain.device import Device, RuleState
-from controller.domain.draft import Draft, Outcome
 from controller.domain.effects import SendReceipt
-from controller.domain.guards import NO_GUARDS, Guards
-from controller.domain.policy import Level, PolicySet
+from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.identity import clones
+from controller.domain.policy.model import Level, PolicySet
+from controller.domain.transition import Draft, Outcome
 from schemas.events import RejectReason, Verdict
 
 
@@ -37,13 +36,13 @@ def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet,
         case ev.StatusChanged():
             _status(draft, event)
         case ev.DeviceTold():
-            told.happened(draft, event)
+            device_events.happened(draft, event)
         case ev.CommandReported():
             commands.reported(draft, event.command_id, event.state, event.reason, event.detail)
         case ev.FellSilent():
             draft.update(stale=True)
             draft.record("fell silent", after_seconds=event.after)
-            holding.fell_silent(draft)
+            admission.fell_silent(draft)
         case ev.TimePassed():
             _time(draft)
         case _:
@@ -56,16 +55,16 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.OperatorContained() | ev.OperatorReleased() if revocation.holds(draft.device):
             revocation.kept(draft, event)
         case ev.OperatorContained():
-            contain.operator_contains(draft, event.level, event.by, event.reason, event.hold)
-            containment_options.apply(draft, event.options)
+            cases.operator_contains(draft, event.level, event.by, event.reason, event.hold)
+            cases.apply(draft, event.options)
         case ev.OperatorReleased():
-            told.dismiss(draft, event.by)
+            device_events.dismiss(draft, event.by)
             draft.update(answers=False)  # the way out for an agent that was set back to an older version
-            contain.operator_releases(draft, event.by, event.reason)
+            cases.operator_releases(draft, event.by, event.reason)
         case ev.OperatorApproved():
-            contain.approve(draft, event.by, event.reason)
+            cases.approve(draft, event.by, event.reason)
         case ev.OperatorDismissed():
-            holding.dismiss(draft, event.by, event.reason)
+            admission.dismiss(draft, event.by, event.reason)
         case ev.OperatorCommanded():
             commands.ordered(draft, event)
         case ev.CommandWithdrawn():
@@ -91,7 +90,7 @@ def _of_the_device(draft: Draft, event: ev.DeviceEvent) -> None:
         case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
             _about_identity(draft, event)
         case ev.ContainmentVouched():
-            contain.vouched(draft, event.case_id, event.evidence, event.heard_at)
+            cases.vouched(draft, event.case_id, event.evidence, event.heard_at)
         case _:
             _at_the_broker(draft, event)
 
@@ -122,10 +121,10 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         challenge.pose(draft, event.seq, None, ask=False)
         return
     if event.findings is None:
-        rules, satisfied = respond.repeat(device.rules), device.satisfied
+        rules, satisfied = response.repeat(device.rules), device.satisfied
     else:
-        rules = respond.fold(device.rules, event.findings, draft.now)
-        satisfied = respond.satisfied(event.findings)
+        rules = response.fold(device.rules, event.findings, draft.now)
+        satisfied = response.satisfied(event.findings)
     if device.report_seq < 0:
         draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
     _look_for_a_clone(draft, event)
@@ -146,12 +145,12 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
         last_seen=event.received_at,
         stale=False,
     )
-    report_seals.follow(draft, device, event)
+    report_signatures.follow(draft, device, event)
     is_fresh = _is_fresh(draft, event.answers)
     if not is_fresh and not draft.device.answers and device.rules != rules:
         why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release it by hand"
         draft.record("release needs an operator", alert=True, why=why)
-    contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    cases.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
 
@@ -210,26 +209,29 @@ def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
 def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     device = draft.device
     _seen(draft, event.received_at)
-    report_seals.note_missing(draft, event.seq, event.missing)
+    report_signatures.note_missing(draft, event.seq, event.missing)
     commands.send_lost(draft)
     if not device.digest or event.digest != device.digest:
         draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
         challenge.pose(draft, event.seq, None, ask=False)
         return
     if event.findings is not None:
-        rules = respond.fold(device.rules, event.findings, draft.now)
+        rules = response.fold(device.rules, event.findings, draft.now)
         _record_changes(draft, rules, device.report_seq, device.digest)
         draft.update(
-            rules=rules, judged_by=event.judged_by, marks=event.marks or (), satisfied=respond.satisfied(event.findings)
+            rules=rules,
+            judged_by=event.judged_by,
+            marks=event.marks or (),
+            satisfied=response.satisfied(event.findings),
         )
     elif device.rules or device.case is not None:
-        draft.update(rules=respond.repeat(device.rules))
+        draft.update(rules=response.repeat(device.rules))
     else:
         return
     # The digest says that the last report holds still: once an operator's hold is over, that is proof enough of an
     # agent that cannot be asked for a fresh one.
     is_fresh = _is_fresh(draft, None)
-    contain.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
+    cases.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, None, ask=not is_fresh)
 
 
@@ -237,7 +239,7 @@ def _is_fresh(draft: Draft, answers: str | None) -> bool:
     """Whether what the device says may count towards a release."""
     if answers is not None and not draft.device.answers:
         draft.update(answers=True)
-    without = respond.inert(draft.device, draft.policies, draft.guards, draft.now)
+    without = response.inert(draft.device, draft.policies, draft.guards, draft.now)
     required = draft.guards.must_answer
     return challenge.may_release(draft.device, draft.now, answers, required=required, without=without)
 
@@ -259,7 +261,7 @@ def _status(draft: Draft, event: ev.StatusChanged) -> None:
 
 def _time(draft: Draft) -> None:
     commands.expire(draft)
-    told.expire(draft)
+    device_events.expire(draft)
     case = draft.device.case
     if (
         case is not None
@@ -268,7 +270,7 @@ def _time(draft: Draft) -> None:
         and draft.now >= case.isolate_until
     ):
         # What an operator holds stays held when time alone ends the isolation above it.
-        contain.step_down(draft, case, "cordon", "its time is over", hold_until=case.hold_until)
+        cases.step_down(draft, case, "cordon", "its time is over", hold_until=case.hold_until)
     elif not draft.device.stale:
         # A grace period or a waiver is over; what was reported before the device fell silent, before a long absence of
         # the controller, or for other policies, contains nobody.
@@ -276,7 +278,7 @@ def _time(draft: Draft) -> None:
         fresh = draft.now - device.last_seen <= guards.fresh_for and device.judged_by in ("", draft.policies.version)
         # After a refusal it takes news: the same words would be refused again.
         fresh = fresh and device.reported_at >= device.refused_until
-        contain.respond(draft, evidence_at=draft.now, said_at=device.reported_at, may_release=False, may_contain=fresh)
+        cases.respond(draft, evidence_at=draft.now, said_at=device.reported_at, may_release=False, may_contain=fresh)
 
 
 def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
@@ -320,7 +322,7 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 evidence=event.evidence.value,
             )
             if case is not None and mine:
-                contain.refused(draft, case, contain.LATER_PAUSE if event.by_a_later else contain.REFUSAL_PAUSE)
+                cases.refused(draft, case, cases.LATER_PAUSE if event.by_a_later else cases.REFUSAL_PAUSE)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
         case ev.DriftFound():

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.access import Compiled, Grant
+from controller.domain.broker.access import Compiled, Grant
 from controller.ports.broker import Rules
 
 

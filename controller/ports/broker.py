@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
-from controller.domain.containment_plan import Goal
+from controller.domain.containment.plan import Goal
 from schemas.topics import down_branch, up_branch
 
 # How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.certificates import Certificate, Kind, Standing, Validity
-from controller.domain.enrolment import EnrolmentToken
+from controller.domain.identity.certificates import Certificate, Kind, Standing, Validity
+from controller.domain.identity.enrolment import EnrolmentToken
 from controller.ports.errors import ControllerError
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.broker_inspection import Inspection
+from controller.domain.broker.inspection import Inspection
 
 
 @dataclass(frozen=True, slots=True)

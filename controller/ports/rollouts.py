@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from controller.domain.rollout_values import Member, Rollout, Target
+from controller.domain.rollout.model import Member, Rollout, Target
 from controller.ports.errors import ControllerError
 from controller.ports.store import Writes
 

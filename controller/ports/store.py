@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller.domain.approvals import Request
-from controller.domain.chain import Checked, Head
+from controller.domain.audit_chain import Checked, Head
+from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
+from controller.domain.guards.approvals import Request
+from controller.domain.guards.waivers import Waiver
 from controller.domain.scopes import Scope
-from controller.domain.users import UserCase
-from controller.domain.waivers import Waiver
 from controller.ports.broker import KeptSubscription, Rules
 
 

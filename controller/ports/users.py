@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.containment_plan import IdentityKind
-from controller.domain.policy import Level
-from controller.domain.users import UserCase
+from controller.domain.containment.plan import IdentityKind
+from controller.domain.containment.users import UserCase
+from controller.domain.policy.model import Level
 from controller.ports.broker import Intent, KeepRules, PlannedStage, Proof, Rules
 
 

@@ -4,8 +4,8 @@ import asyncio
 from typing import Final
 
 from controller.domain.events import FellSilent, TimePassed
-from controller.service.batch import Batch
-from controller.service.keeper import Keeper
+from controller.service.fleet_state import Keeper
+from controller.service.unit_of_work import Batch
 
 TICK: Final = 0.25  # seconds
 MOST_AT_ONCE: Final = 1000  # devices; the rest follows with the next tick

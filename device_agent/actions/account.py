@@ -9,7 +9,7 @@ from typing import Final
 
 from device_agent.actions.base import KEPT, ActionError, BadParamsError, Params, Plan, Verified, only_name
 from device_agent.actions.edit import need_root, read, write
-from device_agent.system import System
+from device_agent.host.system import System
 
 _SHADOW: Final = "/etc/shadow"
 _LOCK: Final = "/etc/.pwd.lock"  # whoever changes accounts holds it

@@ -61,7 +61,7 @@ class LongRunning(Protocol):
     """What an action has beside when it takes long: it has a thread of its own, tells how far it is, and goes on.
 
     After a restart it is applied again, whatever its command's expiry: it knows itself what that means. `apply` and
-    `undo` may raise StoppedError of `device_agent.updates.failure`: the command stays unfinished until the next start.
+    `undo` may raise StoppedError of `device_agent.updates.errors`: the command stays unfinished until the next start.
     """
 
     def attend(self, command_id: str, told: Callable[[Mapping[str, str]], None]) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.actions.base import KEPT, ActionError, Params, Plan, Verified
-from device_agent.files import write_whole
-from device_agent.system import System
+from device_agent.host.files import write_whole
+from device_agent.host.system import System
 
 MAX_FILE_BYTES: Final = 64 * 1024  # of a file that is changed: all of it goes into the journal
 FILES: Final = KEPT + "files"

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent import nft
 from device_agent.actions.base import (
     KEPT,
     ActionError,
@@ -23,10 +22,11 @@ from device_agent.actions.base import (
     only,
 )
 from device_agent.actions.edit import need_root
-from device_agent.execute import ExecuteError, run
-from device_agent.files import write_whole
-from device_agent.nft import Port, Rules
-from device_agent.system import System
+from device_agent.host import nft
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.files import write_whole
+from device_agent.host.nft import Port, Rules
+from device_agent.host.system import System
 
 _log = logging.getLogger(__name__)
 RUN_FOLDER: Final = Path("/run/cordon-agent")  # gone after a restart of the machine, as the rules in the kernel are

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified
-from device_agent.collectors.base import CannotTellError, Section
-from device_agent.collectors.integrity import Integrity
-from device_agent.system import System
+from device_agent.collectors.base import Section
+from device_agent.collectors.tools.file_integrity import Integrity
+from device_agent.errors import CannotTellError
+from device_agent.host.system import System
 
 
 class Rebaseline:

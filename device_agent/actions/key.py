@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, flag, only, text
-from device_agent.system import System
+from device_agent.host.system import System
 
 _PATH: Final = re.compile(r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$")
 _MARK: Final = b"PRIVATE KEY-----"

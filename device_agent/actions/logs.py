@@ -5,9 +5,9 @@ from typing import Final
 
 from device_agent.actions.base import ActionError, Params, Plan, Verified, only
 from device_agent.actions.edit import FileAction, Texts, need_root
-from device_agent.execute import ExecuteError
-from device_agent.system import System
-from device_agent.systemd import OPENED, Systemd, Units, units_of
+from device_agent.host.execute import ExecuteError
+from device_agent.host.system import System
+from device_agent.host.systemd import OPENED, Systemd, Units, units_of
 
 _DROP_IN: Final = "/etc/systemd/journald.conf.d/99-cordon.conf"
 _JOURNALD: Final = ("/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald")

@@ -5,8 +5,8 @@ from typing import Final
 
 from device_agent.actions.base import ActionError, Params, only
 from device_agent.actions.edit import FileAction, Texts, option, read, set_option
-from device_agent.execute import ExecuteError, run
-from device_agent.system import System
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/selinux/config"
 _ENFORCE: Final = "/sys/fs/selinux/enforce"

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, flag, only, package_name
-from device_agent.apt import UNATTENDED, apt_get, upgrades
-from device_agent.collectors.packages import installed, manager_of, scheme_of
-from device_agent.collectors.pending import dnf_security
-from device_agent.execute import ExecuteError, run
-from device_agent.system import System
+from device_agent.collectors.software.pending_updates import dnf_security
+from device_agent.host.apt import UNATTENDED, apt_get, upgrades
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.packages import installed, manager_of, scheme_of
+from device_agent.host.system import System
 
 _UPDATE_SECONDS: Final = 300.0
 _INSTALL_SECONDS: Final = 1800.0

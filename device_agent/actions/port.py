@@ -6,15 +6,15 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent import inetd
 from device_agent.actions.base import ActionError, Params, Plan, Verified, choice, number, only
 from device_agent.actions.firewall import DEFAULT_SECONDS, Firewall, Table
 from device_agent.actions.service import DisableService
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.sockets import collect
-from device_agent.execute import ExecuteError
-from device_agent.system import System
-from device_agent.systemd import Units, units_of
+from device_agent.collectors.system.sockets import collect
+from device_agent.errors import CannotTellError
+from device_agent.host import inetd
+from device_agent.host.execute import ExecuteError
+from device_agent.host.system import System
+from device_agent.host.systemd import Units, units_of
 
 _PROTOCOLS: Final = ("tcp", "udp")
 _UNIT: Final = re.compile(r"/([A-Za-z0-9_.@\\:-]+\.service)(?:/|$)")

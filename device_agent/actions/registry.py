@@ -16,7 +16,7 @@ from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
 from device_agent.actions.ssh import SetSsh
-from device_agent.system import System
+from device_agent.host.system import System
 
 
 def actions(system: System) -> Mapping[str, Action]:

@@ -7,8 +7,8 @@ from typing import Final
 
 from device_agent.actions.base import ActionError, Params, Plan, Verified, choice, only
 from device_agent.actions.edit import need_root
-from device_agent.execute import ExecuteError, run
-from device_agent.system import System
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.system import System
 
 _SECONDS: Final = 1800.0
 _PROGRAMS: Final = {"lynis": "lynis", "openscap": "oscap"}

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent import inetd
 from device_agent.actions import xinetd_off
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, service_name
 from device_agent.actions.edit import FILES, keep, read, restore, write
-from device_agent.execute import ExecuteError
-from device_agent.system import System
-from device_agent.systemd import OPENED, STOPPED, Units, needed_by, units_of
+from device_agent.host import inetd
+from device_agent.host.execute import ExecuteError
+from device_agent.host.system import System
+from device_agent.host.systemd import OPENED, STOPPED, Units, needed_by, units_of
 
 _KINDS: Final = (".service", ".socket")
 _OWN: Final = "cordon-agent"

@@ -10,8 +10,8 @@ from typing import Final
 
 from device_agent.actions.base import ActionError, BadParamsError, Params, Verified, choice, only, text
 from device_agent.actions.edit import FileAction, Texts, read
-from device_agent.execute import ExecuteError, run
-from device_agent.files import write_whole
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.files import write_whole
 
 _CONFIG: Final = "/etc/ssh/sshd_config"
 _BEGIN, _END = "# cordon: begin", "# cordon: end"

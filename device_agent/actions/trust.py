@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from device_agent.actions.base import Action, ActionError, BadParamsError, Params, Plan, Verified
-from device_agent.key_ring import KeyRing, KeyRingError
+from device_agent.keyring import KeyRing, KeyRingError
 from schemas.actions import KEYS_INTRODUCE, KEYS_REVOKE, MAX_OVERLAP, MIN_OVERLAP
 from schemas.key_text import key_name
 

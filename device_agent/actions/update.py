@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified
 from device_agent.errors import JournalError
-from device_agent.updater import Updater
-from device_agent.updates.failure import UpdateError
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.records import Record
+from device_agent.updates.updater import Updater
 from schemas.updates import GoBack, Install, Progress, RefusalCode, UpdatePhase
 
 Told = Callable[[Mapping[str, str]], None]

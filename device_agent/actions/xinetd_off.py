@@ -4,10 +4,10 @@ import contextlib
 import os
 import signal
 
-from device_agent import xinetd
 from device_agent.actions.base import ActionError
 from device_agent.actions.edit import Texts, read
-from device_agent.system import System
+from device_agent.host import xinetd
+from device_agent.host.system import System
 
 
 def named(system: System, name: str) -> dict[str, str]:

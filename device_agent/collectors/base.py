@@ -3,20 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
-from device_agent.system import System
+from device_agent.host.system import System
 
 UNKNOWN: Final = "unknown"
 NOT_APPLICABLE: Final = "notapplicable"
 
 Section = Mapping[str, Any]
-
-
-class CannotTellError(Exception):
-    """The facts cannot be found out here; the text is the reason that the report carries."""
-
-
-class NoMeaningError(Exception):
-    """The section has no meaning on this device; the text is the reason."""
 
 
 class Collector(Protocol):

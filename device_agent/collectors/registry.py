@@ -3,31 +3,22 @@
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.collectors import (
-    access,
-    disk,
-    firewall,
-    logging_,
-    mac,
-    openssl,
-    os_release,
-    services,
-    sockets,
-    sources,
-    ssh,
-    updates,
-)
+from device_agent.collectors.access import access, ssh
 from device_agent.collectors.base import Collector
-from device_agent.collectors.certificates import CertificateCollector, Wanted
-from device_agent.collectors.integrity import Integrity
-from device_agent.collectors.intrusion import Intrusion
-from device_agent.collectors.keys import KeyCollector
-from device_agent.collectors.lynis import Lynis
-from device_agent.collectors.openscap import Openscap
-from device_agent.collectors.software import Software
+from device_agent.collectors.crypto import openssl
+from device_agent.collectors.crypto.certificates import CertificateCollector, Wanted
+from device_agent.collectors.crypto.keys import KeyCollector
+from device_agent.collectors.software import sources, updates
+from device_agent.collectors.software.software import Software
+from device_agent.collectors.system import disk, firewall, log_settings, mac, services, sockets
+from device_agent.collectors.tools.file_integrity import Integrity
+from device_agent.collectors.tools.intrusion import Intrusion
+from device_agent.collectors.tools.lynis import Lynis
+from device_agent.collectors.tools.openscap import Openscap
+from device_agent.collectors.tools.tool_runner import ToolWords
+from device_agent.host import os_release
 from device_agent.settings import DEFAULT_STATE_DIR, IntegritySettings, IntrusionSettings, Settings, ToolSettings
-from device_agent.tool_runs import ToolWords
-from device_agent.updater import Updater
+from device_agent.updates.updater import Updater
 
 COLLECTORS: Final[Mapping[str, Collector]] = {
     "os": os_release.collect,
@@ -43,7 +34,7 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "ssh": ssh.collect,
     "disk": disk.collect,
     "mac": mac.collect,
-    "logging": logging_.collect,
+    "logging": log_settings.collect,
     "lynis": Lynis(ToolSettings()),
     "openscap": Openscap(ToolSettings()),
     "intrusion": Intrusion(IntrusionSettings()),

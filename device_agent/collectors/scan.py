@@ -6,17 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import (
-    NOT_APPLICABLE,
-    UNKNOWN,
-    CannotTellError,
-    Collector,
-    NoMeaningError,
-    Remembers,
-    Section,
-    unavailable,
-)
-from device_agent.system import System
+from device_agent.collectors.base import NOT_APPLICABLE, UNKNOWN, Collector, Remembers, Section, unavailable
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.system import System
 
 COLLECTOR_SECONDS: Final = 60.0  # for one collector, its programs included
 _log = logging.getLogger(__name__)

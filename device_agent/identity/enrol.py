@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 from pydantic import ValidationError
 
 from device_agent.errors import AgentError, ExitCode
-from device_agent.files import write_whole
-from device_agent.identity.leaf import IdentityError, read_file
-from device_agent.identity.pair import key_text, list_addresses, new_key, public_bytes, read_key, read_leaf, request
+from device_agent.host.certificate import IdentityError, read_file
+from device_agent.host.files import write_whole
+from device_agent.identity.keypair import key_text, list_addresses, new_key, public_bytes, read_key, read_leaf, request
 from schemas.enrolment import EnrolAnswer, EnrolRequest
 
 ROOT: Final = "/api/v1/enrolment/root"

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from device_agent.files import write_whole
-from device_agent.identity.leaf import IdentityError, Leaf, leaf_in, read_file
+from device_agent.host.certificate import IdentityError, Leaf, leaf_in, read_file
+from device_agent.host.files import write_whole
 
 if TYPE_CHECKING:  # the settings read this module
     from device_agent.settings import Settings
@@ -35,7 +35,7 @@ class IdentityStore:
         Raises:
             IdentityError, OSError: it cannot be read, or cannot be kept.
         """
-        from device_agent.identity.pair import key_text, new_key, read_key  # X.509 is large: only to renew
+        from device_agent.identity.keypair import key_text, new_key, read_key  # X.509 is large: only to renew
 
         if self._pending.exists():
             return read_key(read_file(self._pending), self._passphrase)
@@ -51,7 +51,7 @@ class IdentityStore:
             IdentityError: it is not for this key, or for another device.
             OSError: it cannot be kept.
         """
-        from device_agent.identity.pair import key_text, public_bytes, read_leaf
+        from device_agent.identity.keypair import key_text, public_bytes, read_leaf
 
         leaf, key = read_leaf(certificate.encode()), self.pending_key()
         if leaf.name != device_id or leaf.key != public_bytes(key.public_key()):

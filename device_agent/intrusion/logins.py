@@ -6,12 +6,13 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from device_agent.collectors.failed_logins import RECORD, WIDE_MACHINES, WIDE_RECORD, count_lines, source_of
+from device_agent.collectors.access.failed_logins import count_lines, source_of
+from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
+from device_agent.host.system import System
 from device_agent.intrusion.alerts import Alert
 from device_agent.intrusion.follow import Place
 from device_agent.intrusion.sources import Source
 from device_agent.intrusion.tally import LOGIN
-from device_agent.system import System
 
 MAX_SOURCES: Final = 1024  # counted at the same time; further ones are one source
 MAX_RECORDS: Final = 4096  # of btmp in one look

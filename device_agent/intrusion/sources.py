@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
+from device_agent.host.system import System
 from device_agent.settings import IntrusionSettings
-from device_agent.system import System
 
 _WAZUH_MARK: Final = "/var/ossec/bin/wazuh-control"
 _OSSEC_ALERTS: Final = ("/var/ossec/logs/alerts/alerts.json",)

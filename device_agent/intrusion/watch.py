@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.clock import Clock
-from device_agent.commands import Publish
-from device_agent.files import write_whole
+from device_agent.host.clock import Clock
+from device_agent.host.files import write_whole
+from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
 from device_agent.intrusion.follow import Follower, Place
 from device_agent.intrusion.logins import Btmp, Guesses, alert_of, failed_in, logs
 from device_agent.intrusion.sources import Source, sources
 from device_agent.intrusion.tally import LOGIN, Tally, Telling, Waiting
+from device_agent.mqtt_client import Publish
 from device_agent.settings import IntrusionSettings
-from device_agent.system import System
 from schemas.base import MAX_TEXT, clean_text
 from schemas.events import DeviceEvent
 from schemas.topics import Up

@@ -13,10 +13,10 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from device_agent.clock import Clock
 from device_agent.domain.backoff import Backoff
-from device_agent.domain.connecting import MQTT5, Attempt, Outcome
-from device_agent.link import send_at_once
+from device_agent.domain.connection_policy import MQTT5, Attempt, Outcome
+from device_agent.host.clock import Clock
+from device_agent.mqtt_client import send_at_once
 from device_agent.settings import Protocol as Mqtt
 from device_agent.settings import Server
 from device_agent.simulator.device import SimulatedDevice

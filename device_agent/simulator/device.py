@@ -9,12 +9,12 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from device_agent.clock import Clock
-from device_agent.domain.findings import Findings, findings_of, fit
-from device_agent.domain.guard import Guard
-from device_agent.domain.judgement import Accepted, Forged, Known, Refused
-from device_agent.domain.outbox import Outbox, Owed
+from device_agent.domain.command_verifier import Guard
 from device_agent.domain.report import Sender, full_report, heartbeat
+from device_agent.domain.report_limits import Findings, findings_of, fit
+from device_agent.domain.report_outbox import Outbox, Owed
+from device_agent.domain.verdict import Accepted, Forged, Known, Refused
+from device_agent.host.clock import Clock
 from device_agent.simulator import postures, updates
 from device_agent.simulator.observations import Seen
 from schemas.base import MAX_RECEIPT_BYTES, clean_text

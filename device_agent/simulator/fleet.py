@@ -23,11 +23,11 @@ from typing import Any, Final, Self
 import paho.mqtt.client as mqtt
 
 from device_agent import __version__
-from device_agent.clock import Clock
 from device_agent.domain.backoff import Backoff
-from device_agent.domain.guard import Guard
+from device_agent.domain.command_verifier import Guard
 from device_agent.domain.report import Sender
 from device_agent.errors import AgentError, SettingsError
+from device_agent.host.clock import Clock
 from device_agent.settings import Protocol, Server
 from device_agent.simulator.connection import DEFAULT_BACKOFF, Access, Connection
 from device_agent.simulator.device import Habits, SimulatedDevice

@@ -5,7 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.files import write_whole
+from device_agent.host.files import write_whole
 
 _MAX_BYTES: Final = 4096
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
-from device_agent.execute import ExecuteError, run
+from device_agent.host.execute import ExecuteError, run
 from schemas.updates import HealthCheck, UpdateTarget
 
 AGAIN_SECONDS = 0.5  # between two looks

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from device_agent.clock import Clock
+from device_agent.host.clock import Clock
 from device_agent.updates.records import Record, Records, Transaction
 from schemas.base import clean_text
 from schemas.updates import Progress, RefusalCode, UpdatePhase

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from device_agent.errors import JournalError
-from device_agent.files import write_whole
+from device_agent.host.files import write_whole
 from schemas.updates import Install, Installer, RefusalCode, UpdatePhase, UpdateTarget
 
 _MAX_RECORD_BYTES: Final = 256 * 1024

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from device_agent import __version__
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.os_release import collect as os_section
-from device_agent.system import System
-from device_agent.updates.failure import UpdateError
+from device_agent.errors import CannotTellError
+from device_agent.host.os_release import collect as os_section
+from device_agent.host.system import System
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.versions import compare
 from schemas.updates import RefusalCode, Requirement, UpdateTarget
 

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from device_agent.files import write_whole
+from device_agent.host.files import write_whole
 
 LAUNCHER_VARIABLE: Final = "CORDON_AGENT_LAUNCHER"
 MAX_STARTS: Final = 3  # of a version that is being tried

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from schemas.topics import Down, Up, down, up
 from tests.support.reports import incoming
 from tests.support.signing_device import Signing

@@ -8,7 +8,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from controller.adapters.sqlite import chain, schema
+from controller.adapters.sqlite import audit_chain, schema
 from controller.adapters.sqlite.options import StoreOptions
 
 GROUP = 500  # rows of each transaction
@@ -16,10 +16,10 @@ DETAIL = '{"rule":"starter/no-telnet","result":"fail","was":"pass","why":"listen
 _PLAIN = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-def lines(first: int) -> list[chain.Line]:
+def lines(first: int) -> list[audit_chain.Line]:
     """One group."""
     return [
-        chain.Line(1.7e9 + n, "posture changed", f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL)
+        audit_chain.Line(1.7e9 + n, "posture changed", f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL)
         for n in range(first, first + GROUP)
     ]
 
@@ -33,7 +33,7 @@ def write(path: Path, rows: int, *, chained: bool) -> float:
         begun = time.process_time()
         connection.execute("BEGIN IMMEDIATE")
         if chained:
-            chain.append(connection, [(line, line.body) for line in group])
+            audit_chain.append(connection, [(line, line.body) for line in group])
         else:
             connection.executemany(_PLAIN, group)
         connection.execute("COMMIT")
@@ -55,13 +55,13 @@ def main() -> None:
     print(f"a row without chain: {plain * 1e6:.1f} us of CPU, {sizes[0]:.0f} bytes")
     print(f"a row with chain:    {chained * 1e6:.1f} us of CPU, {sizes[1]:.0f} bytes")
     begun = time.perf_counter()
-    checked = chain.check_file(given.folder / "chained.db")
+    checked = audit_chain.check_file(given.folder / "chained.db")
     took = time.perf_counter() - begun
     print(f"check of {checked.rows:,} rows: {took:.2f} s, {checked.rows / took:,.0f}/s, {len(checked.flaws)} flaws")
     with sqlite3.connect(given.folder / "chained.db") as connection:
         connection.execute("UPDATE audit SET actor = 'operator:eve' WHERE seq = ?", (given.rows // 2,))
     connection.close()
-    for flaw in chain.check_file(given.folder / "chained.db").flaws:
+    for flaw in audit_chain.check_file(given.folder / "chained.db").flaws:
         print(flaw.text)
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.demo.chronicle import Chronicle
 from controller.demo.fleet import Fleet
+from controller.demo.observations import Chronicle
 from controller.demo.options import Pace
 from controller.demo.processes import Child
 from controller.ports.broker import CLOCK_SLACK, AccessRule

@@ -24,23 +24,23 @@ from typing import Final
 
 import httpx
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.calls import RULES_AT_ONCE
-from controller.adapters.emqx.http import AT_ONCE
-from controller.adapters.emqx.restriction import restriction
-from controller.adapters.emqx.rows import rule_body
+from controller.adapters.emqx.client.http import AT_ONCE
+from controller.adapters.emqx.client.models import rule_body
+from controller.adapters.emqx.client.requests import RULES_AT_ONCE
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidIds
-from controller.domain.containment_plan import Goal
+from controller.domain.containment.plan import Goal
 from controller.domain.device import Case, Device
 from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import Intent, PlannedCall
-from controller.service.enforcer import Enforcer
-from controller.service.keeper import Keeper
-from controller.service.outbox import Outbox
-from controller.service.reconciler import Reconciler
+from controller.service.containment.enforcer import Enforcer
+from controller.service.containment.outbox import Outbox
+from controller.service.containment.reconciler import Reconciler
+from controller.service.fleet_state import Keeper
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
 from tests.support.world import MemoryLink, starter

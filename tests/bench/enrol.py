@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from device_agent.identity.leaf import read_file
-from device_agent.identity.pair import read_leaf
+from device_agent.host.certificate import read_file
+from device_agent.identity.keypair import read_leaf
 from tests.support.estate import Estate, EstateDevice, wait_for
 
 LIFETIME: Final = 90  # seconds, so that renewals are due within one minute and a half

@@ -13,19 +13,19 @@ from typing import Any, Final
 
 import uvloop
 
-from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import LinkOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidIds
 from controller.domain.effects import Effect
-from controller.domain.facts import TYPES
-from controller.domain.rules import Language
+from controller.domain.policy.cel import Language
+from controller.domain.policy.facts import TYPES
 from controller.ports.errors import NoSubscriberError
 from controller.ports.messages import Incoming
-from controller.service.ingest import Ingest
-from controller.service.keeper import Keeper
-from controller.service.memory import settle
+from controller.service.fleet_state import Keeper
+from controller.service.ingest.ingest import Ingest
+from controller.service.maintenance import settle
 from schemas.topics import Up, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Place, drain_bare

@@ -22,7 +22,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import LinkOptions
 from schemas.topics import ALL_UP, Up, up
 from tests.support.certs import Certs

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.emqx.broker import open_emqx
+from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.system import SystemClock
 from controller.domain.device import Case, Device
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Rules, restriction
-from controller.service import comparison
+from controller.service.containment import comparison
 from tests.support.standin import StandInProcess
 from tests.support.world import World, world
 

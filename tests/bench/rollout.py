@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.demo.options import Pace
-from controller.demo.program import Program, last_words
+from controller.demo.progress import Program, last_words
 from controller.demo.update_repository import GOOD, NAME
 from controller.demo.update_stage import UpdateOptions, UpdateStage, open_update_stage
 from controller.demo.view import PlainView
-from controller.domain.rollout_rings import parse_ring
-from controller.domain.rollout_values import RolloutState, Terms
+from controller.domain.rollout.model import RolloutState, Terms
+from controller.domain.rollout.rings import parse_ring
 from controller.ports.messages import Incoming
-from controller.service.rollout_desk import Asked
+from controller.service.rollout.operations import Asked
 from schemas.topics import Up, up
 from tests.bench.agent import cpu_seconds, memory_mb
 from tests.bench.fleet import sections

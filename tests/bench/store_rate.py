@@ -14,7 +14,7 @@ import uvloop
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import AuditEntry
-from controller.domain.findings import Result
+from controller.domain.policy.findings import Result
 from controller.ports.store import StoredReport, Writes
 
 BATCH = 500  # rows of each commit

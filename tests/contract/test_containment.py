@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.user_broker import EmqxUsers
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
 from controller.ports.broker import KeptSubscription, Proof, Rules, restriction
 from controller.ports.errors import BrokerError

@@ -11,10 +11,10 @@ from typing import Any, Final, Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from controller.adapters.emqx.api import EmqxApi
+from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.sqlite import reader, schema
 from controller.adapters.sqlite.options import StoreOptions
-from controller.demo.chronicle import Chronicle
+from controller.demo.observations import Chronicle
 from schemas.topics import ALL_UP
 from tests.crash.history import Held, Kept, Seen
 

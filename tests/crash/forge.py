@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import uvloop  # noqa: F401 - loaded for the children
 
-import controller.app
+import controller.app.run
 from controller.cli.app import app
 from controller.main import main
 
-_LOADED = (controller.app, app)
+_LOADED = (controller.app.run, app)
 _PR_SET_PDEATHSIG: Final = 1
 
 

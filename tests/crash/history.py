@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from controller.domain.contain import POLICY
+from controller.domain.containment.cases import POLICY
 from controller.domain.device import Case, Device
 from controller.domain.effects import Effect, SendCommand
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import BAN_MARK, Ban, Rules, restriction
 from controller.ports.store import Audited
 from schemas.commands import CommandState

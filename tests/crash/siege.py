@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.demo import controller_process
-from controller.demo.chronicle import Chronicle
 from controller.demo.fleet import Fleet
+from controller.demo.observations import Chronicle
 from controller.demo.operator import Operator
 from controller.demo.options import DemoError
 from controller.demo.processes import Child, tail_of
-from controller.domain.contain import FOREVER
-from controller.domain.policy import Level
+from controller.domain.containment.cases import FOREVER
+from controller.domain.policy.model import Level
 from tests.crash import history
 from tests.crash.evidence import Bystander, read_held, read_kept, read_seen
 from tests.crash.history import Asked, Held, Kept, Seen

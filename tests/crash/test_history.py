@@ -8,7 +8,7 @@ import pytest
 
 from controller.domain.device import Case, Device, OpenCommand
 from controller.domain.effects import AuditEntry, ReleaseClient
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import BAN_MARK, Ban, restriction
 from controller.ports.store import Audited
 from schemas.commands import CommandState

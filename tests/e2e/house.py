@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
 from controller.demo import controller_process
 from controller.demo.access import Access
-from controller.demo.chronicle import Chronicle
 from controller.demo.controller_process import Management, Prepared
 from controller.demo.fleet import Fleet
+from controller.demo.observations import Chronicle
 from controller.demo.operator import Operator
 from controller.demo.options import FAST, DemoError, Pace
 from controller.demo.processes import Child

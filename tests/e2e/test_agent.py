@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.policies.loader import load_policies
-from controller.domain.facts import TYPES
-from controller.domain.rules import Language
+from controller.domain.policy.cel import Language
+from controller.domain.policy.facts import TYPES
 from controller.packs import pack_path
 from schemas.posture import Sections
 from tests.e2e.house import House, open_house

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.demo.chronicle import Chronicle
+from controller.demo.observations import Chronicle
 from controller.ports.broker import restriction
 from tests.e2e.gate import Gate
 from tests.e2e.house import House, open_house, seen

@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from controller.demo.chronicle import Chronicle
+from controller.demo.observations import Chronicle
 from controller.ports.broker import restriction
 from tests.e2e.house import open_house, seen
 from tests.support.certs import Certs

@@ -10,9 +10,9 @@ import httpx
 import pytest
 from cryptography import x509
 
+from device_agent.host.certificate import read_file
 from device_agent.identity.enrol import EnrolmentError
-from device_agent.identity.leaf import read_file
-from device_agent.identity.pair import read_leaf
+from device_agent.identity.keypair import read_leaf
 from tests.support.estate import Estate, EstateDevice, wait_for
 
 DEVICES = 12

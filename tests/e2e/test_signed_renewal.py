@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.identity.leaf import read_file
-from device_agent.identity.pair import read_leaf
+from device_agent.host.certificate import read_file
+from device_agent.identity.keypair import read_leaf
 from tests.integration.agent.helpers import AgentProcess
 from tests.support.estate import Estate, wait_for
 

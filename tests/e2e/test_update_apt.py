@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from controller.cli.running import run_safely
+from controller.cli.app import run_safely
 from tests.e2e.house import House, open_house
 from tests.support.certs import Certs
 from tests.support.debs import apt_root, deb, signed_source, stop_gpg_agent

@@ -8,13 +8,13 @@ from typing import Final
 
 import httpx
 
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.rows import RuleRow
+from controller.adapters.emqx.client.models import RuleRow
+from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.tables import EmqxTables
 from controller.ports.broker import restriction
-from controller.service.enforcer import Enforcer
-from controller.service.outbox import Outbox
-from controller.service.reconciler import Reconciler
+from controller.service.containment.enforcer import Enforcer
+from controller.service.containment.outbox import Outbox
+from controller.service.containment.reconciler import Reconciler
 from tests.support.world import World, world
 from tests.unit.adapters.emqx.cluster import BASES, Cluster, error
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from controller.adapters.emqx.broker import open_emqx
+from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import Rules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.fault.emqx import Site, site

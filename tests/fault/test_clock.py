@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.events import OperatorCommanded, OperatorReleased
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from schemas.topics import Down, down
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import TestClock, World, world

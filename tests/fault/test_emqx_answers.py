@@ -8,9 +8,9 @@ from typing import Final
 
 import pytest
 
-from controller.adapters.emqx import readback
+from controller.adapters.emqx.containment import verification
 from controller.domain.events import OperatorReleased
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.errors import BrokerError
 from tests.fault.emqx import FAULTS, FaultyCluster, Site, site
 from tests.support.reports import full, incoming
@@ -99,7 +99,7 @@ DECEIVED: Final = ("release", f"GET {RULES}/dev", "404")
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readback, "WAITS_SECONDS", WAITS)
+    monkeypatch.setattr(verification, "WAITS_SECONDS", WAITS)
 
 
 def cluster() -> FaultyCluster:

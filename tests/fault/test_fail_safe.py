@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.blast_radius import BlastRadius, Bounds
-from controller.domain.guards import Guards
-from controller.domain.policy import Level, PolicySet, Response
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards
+from controller.domain.policy.model import Level, PolicySet, Response
 from controller.ports.broker import restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.fault.test_store import Trouble, locked, read_only

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from controller.service.ingest import Ingest
+from controller.service.ingest.ingest import Ingest
 from device_agent.domain.backoff import Backoff
 from device_agent.settings import parse_server
 from device_agent.simulator.device import Habits

@@ -13,7 +13,7 @@ import pytest
 
 from controller.adapters.sqlite import schema
 from controller.domain.events import OperatorContained
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from tests.integration.store.support import lock_held
 from tests.support.reports import full, incoming
 from tests.support.world import World, world

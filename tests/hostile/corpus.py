@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.ports.messages import Incoming
-from controller.service.decoding import Refused, decode
+from controller.service.ingest.decoding import Refused, decode
 from tests.hostile.messages import hostile
 
 FILE: Final = Path(__file__).with_name("corpus.jsonl")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.messages import Incoming
 from schemas.events import RejectReason
 from schemas.posture import digest_of

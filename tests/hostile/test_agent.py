@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 
 from device_agent.actions.rescan import Rescan
-from device_agent.clock import Clock
-from device_agent.commands import MAX_WAITING, Commands
-from device_agent.domain.guard import Guard
-from device_agent.domain.judgement import Accepted, Forged, Judgement, Refused
+from device_agent.commands.executor import MAX_WAITING, Commands
+from device_agent.commands.journal import Journal
+from device_agent.domain.command_verifier import Guard
 from device_agent.domain.report import Found, Sender
-from device_agent.journal import Journal
-from device_agent.reporter import Reporter
+from device_agent.domain.verdict import Accepted, Forged, Judgement, Refused
+from device_agent.host.clock import Clock
+from device_agent.reporting.reporter import Reporter
 from device_agent.settings import ReportSettings
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult
 from schemas.posture import digest_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from controller.service.ingest import Ingest
+from controller.service.ingest.ingest import Ingest
 from schemas.topics import Down, Up, down, up
 from tests.hostile.messages import Hostile, hostile
 from tests.integration.mqtt.harness import eventually, plain, running

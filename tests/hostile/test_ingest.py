@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from controller.ports.messages import Incoming
-from controller.service.decoding import Accepted, Refused, decode
+from controller.service.ingest.decoding import Accepted, Refused, decode
 from schemas.base import MAX_TEXT
 from schemas.events import Receipt, RejectReason
 from schemas.topics import Down, Up, down

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from controller.domain.blast_radius import BlastRadius, Bounds
 from controller.domain.effects import AuditEntry
-from controller.domain.guards import Guards, Protection
-from controller.domain.policy import Level, PolicySet, Repeat, Response
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards, Protection
+from controller.domain.policy.model import Level, PolicySet, Repeat, Response
 from controller.ports.broker import (
     Grade,
     KeepRules,
@@ -22,9 +22,9 @@ from controller.ports.broker import (
 )
 from controller.ports.broker import keep_no_subscriptions as none_kept
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.batch import Batch
-from controller.service.guarding import ByHand, Guarding
-from controller.service.waiving import Waiving
+from controller.service.containment.operator_actions import ByHand, Guarding
+from controller.service.containment.waivers import Waiving
+from controller.service.unit_of_work import Batch
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import START, MemoryBroker, TestClock, World, world

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from controller.domain import events as ev
-from controller.domain.contain import POLICY, PROBATION
+from controller.domain.containment.cases import POLICY, PROBATION
+from controller.domain.containment.response import deadline
 from controller.domain.device import Device
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
-from controller.domain.findings import Finding, Result
-from controller.domain.policy import Level, Remedy, Response
-from controller.domain.respond import deadline
+from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.model import Level, Remedy, Response
 from controller.domain.step import step
 from schemas.commands import CommandState
 from tests.support.playbook import START, device, policies

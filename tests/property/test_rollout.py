@@ -7,8 +7,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from controller.domain.rollout import APPROVAL_PATIENCE, begin, broken_ring, is_strict
-from controller.domain.rollout_values import (
+from controller.domain.rollout.lifecycle import APPROVAL_PATIENCE, begin, broken_ring, is_strict
+from controller.domain.rollout.model import (
     Back,
     DeviceView,
     Installed,
@@ -22,8 +22,8 @@ from controller.domain.rollout_values import (
     Terms,
     places,
 )
-from controller.domain.rollout_window import Window
-from controller.service.rollout_run import Run
+from controller.domain.rollout.window import Window
+from controller.service.rollout.run import Run
 
 START = 1_800_000_000.0
 TARGET = Target("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("*",))

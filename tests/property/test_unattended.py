@@ -10,14 +10,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from controller.domain.approvals import Kind, NotDecidableError, Request, RequestState
-from controller.domain.contain import POLICY
+from controller.domain.containment.cases import POLICY
 from controller.domain.device import Device, Wait
 from controller.domain.events import OperatorReleased
-from controller.domain.policy import Level
+from controller.domain.guards.approvals import Kind, NotDecidableError, Request, RequestState
+from controller.domain.policy.model import Level
 from controller.ports.broker import restriction
-from controller.service.guarding import ProtectedError, Wanted
-from controller.service.waiving import NewWaiver
+from controller.service.containment.operator_actions import ProtectedError, Wanted
+from controller.service.containment.waivers import NewWaiver
 from tests.property.fleet import (
     BY_HAND,
     CLAIMED,

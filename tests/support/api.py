@@ -12,23 +12,23 @@ import httpx
 from fastapi import FastAPI
 
 from controller.adapters.policies.loader import candidate_policies, load_policies
+from controller.api.auth import digest_of
 from controller.api.context import Services
-from controller.api.guard import digest_of
 from controller.api.server import create_api
-from controller.domain.broker_facts import TYPES as BROKER_TYPES
-from controller.domain.guards import NO_GUARDS, Guards
-from controller.domain.policy import PolicySet
-from controller.domain.rules import Language
+from controller.domain.broker.facts import TYPES as BROKER_TYPES
+from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.policy.cel import Language
+from controller.domain.policy.model import PolicySet
 from controller.domain.scopes import ALL
 from controller.packs import broker_pack_path
 from controller.ports.errors import ControllerError
 from controller.ports.messages import Incoming
 from controller.ports.store import Token
-from controller.service.auditor import BROKER, Auditor
-from controller.service.guarding import ByHand, Guarding
-from controller.service.settings import Settings
-from controller.service.users import Users
-from controller.service.waiving import Waiving
+from controller.service.broker.audit import BROKER, Auditor
+from controller.service.containment.operator_actions import ByHand, Guarding
+from controller.service.containment.users import Users
+from controller.service.containment.waivers import Waiving
+from controller.service.settings.settings import Settings
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
 from tests.support.identity import identity_of

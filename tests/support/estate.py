@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from controller.cli.client import Client, Endpoint
-from controller.domain.certificates import Kind
-from device_agent.clock import Clock
+from controller.domain.identity.certificates import Kind
+from device_agent.host.clock import Clock
 from device_agent.identity.enrol import Wish, config_text, enrol
-from device_agent.identity.renewing import Renewing
-from device_agent.link import Goodbye, Link
+from device_agent.identity.renewal import Renewing
+from device_agent.mqtt_client import Goodbye, Link
 from device_agent.settings import load
 from schemas.events import Status
 from schemas.posture import digest_of

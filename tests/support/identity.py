@@ -9,19 +9,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteRegistry
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.building import named
 from controller.adapters.x509.keys import new_request
-from controller.domain.certificates import Certificate, Kind, validity
 from controller.domain.evolve import evolve
-from controller.service.certificates import Certificates
-from controller.service.enrolling import Enrolment
-from controller.service.identity import Identity
-from controller.service.renewing import Renewals
-from controller.service.revoking import Revocation
-from controller.service.settings_authority import AuthoritySettings
+from controller.domain.identity.certificates import Certificate, Kind, validity
+from controller.service.identity.certificates import Certificates
+from controller.service.identity.enrolment import Enrolment
+from controller.service.identity.renewal import Renewals
+from controller.service.identity.revocation import Revocation
+from controller.service.identity.services import Identity
+from controller.service.settings.settings import AuthoritySettings
 from tests.support.world import World
 
 PASSPHRASE = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"

@@ -7,13 +7,13 @@ from typing import Any
 
 from controller.domain import events as ev
 from controller.domain.device import Device
-from controller.domain.draft import Outcome
 from controller.domain.effects import Effect
-from controller.domain.facts import TYPES
-from controller.domain.findings import Finding, Result, Severity
-from controller.domain.policy import Policy, PolicySet, Response, Rule
-from controller.domain.rules import Language
+from controller.domain.policy.cel import Language
+from controller.domain.policy.facts import TYPES
+from controller.domain.policy.findings import Finding, Result, Severity
+from controller.domain.policy.model import Policy, PolicySet, Response, Rule
 from controller.domain.step import step
+from controller.domain.transition import Outcome
 
 START = 1_000_000.0
 DIGEST = "sha256:" + "a" * 64

@@ -9,14 +9,14 @@ from typing import Any
 
 from controller.adapters.sqlite.rollouts import SqliteRollouts
 from controller.domain.events import OperatorLabelled
-from controller.domain.policy import PolicySet
-from controller.domain.rollout_rings import parse_ring
-from controller.domain.rollout_values import Member, Rollout, Target, Terms
+from controller.domain.policy.model import PolicySet
+from controller.domain.rollout.model import Member, Rollout, Target, Terms
+from controller.domain.rollout.rings import parse_ring
 from controller.ports.rollouts import TargetError
-from controller.service.rollout_desk import Asked, RolloutDesk
-from controller.service.rollout_rules import RuleRollouts
-from controller.service.rollout_settings import RolloutSettings
-from controller.service.rollouts import Rollouts
+from controller.service.rollout.engine import Rollouts
+from controller.service.rollout.operations import Asked, RolloutDesk
+from controller.service.rollout.triggers import RuleRollouts
+from controller.service.settings.rollouts import RolloutSettings
 from schemas.topics import Up
 from tests.support.reports import full, incoming
 from tests.support.world import World, world

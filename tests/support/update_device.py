@@ -11,14 +11,14 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.actions.update import GoBackUpdate, InstallUpdate
-from device_agent.clock import Clock
-from device_agent.collectors.software import Software
-from device_agent.commands import Commands
-from device_agent.domain.guard import Guard
-from device_agent.journal import Journal
+from device_agent.collectors.software.software import Software
+from device_agent.commands.executor import Commands
+from device_agent.commands.journal import Journal
+from device_agent.domain.command_verifier import Guard
+from device_agent.host.clock import Clock
+from device_agent.host.system import System
 from device_agent.settings import Settings
-from device_agent.system import System
-from device_agent.updates.assembly import updater_of
+from device_agent.updates.factory import updater_of
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, ParamValue
 from schemas.sections.installed import SoftwareSection, UpdatedSoftware
 from schemas.signing import sign

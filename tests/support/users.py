@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from controller.adapters.emqx.calls import user_segment
-from controller.adapters.emqx.planned_users import described_user
-from controller.adapters.emqx.users import USER_RESTRICTION
-from controller.domain.containment_plan import IdentityKind
-from controller.domain.policy import Level
+from controller.adapters.emqx.client.requests import user_segment
+from controller.adapters.emqx.users.actions import USER_RESTRICTION
+from controller.adapters.emqx.users.describe import described_user
+from controller.domain.containment.plan import IdentityKind
+from controller.domain.policy.model import Level
 from controller.ports.broker import Intent, KeepRules, PlannedStage, Proof, Rules, Step
 from controller.ports.errors import BrokerError
 from controller.ports.users import Session, UserBroker

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.emqx.planned import described
+from controller.adapters.emqx.containment.describe import described
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import UlidIds
-from controller.domain.broker_inspection import Inspection
-from controller.domain.guards import NO_GUARDS, Guards
-from controller.domain.policy import Level, PolicySet, Remedy, Response
+from controller.domain.broker.inspection import Inspection
+from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.policy.model import Level, PolicySet, Remedy, Response
 from controller.ports.broker import (
     Ban,
     Change,
@@ -33,16 +33,15 @@ from controller.ports.broker_tables import TableCounts, Wanted
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.inspection import DashboardLogin
 from controller.ports.messages import Incoming, LinkState
-from controller.service.device_keyring import DeviceKeyring
-from controller.service.enforcer import Enforcer
-from controller.service.ingest import Ingest
-from controller.service.keeper import Keeper
-from controller.service.outbox import Outbox
-from controller.service.reconciler import Reconciler
-from controller.service.report_signing import ReportSigning
-from controller.service.sealing import SealRules, Seals
+from controller.service.containment.enforcer import Enforcer
+from controller.service.containment.identity_check import Vouching
+from controller.service.containment.outbox import Outbox
+from controller.service.containment.reconciler import Reconciler
+from controller.service.fleet_state import Keeper
+from controller.service.ingest.ingest import Ingest
+from controller.service.ingest.keyring import DeviceKeyring
+from controller.service.ingest.signatures import ReportSigning, SealRules, Seals
 from controller.service.timers import Timers
-from controller.service.vouching import Vouching
 from tests.support.playbook import language, policies, rule
 
 START = 1_800_000_000.0

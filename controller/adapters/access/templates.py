@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from controller.adapters.policies.document import read_document
 from controller.adapters.policies.models import Id, Line
-from controller.domain.access import ANY_CLASS, Template, Templates, TopicRule
+from controller.domain.broker.access import ANY_CLASS, Template, Templates, TopicRule
 from controller.ports.policies import PolicyError, Problem
 
 MAX_BYTES: Final = 1024 * 1024

@@ -2,11 +2,11 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from controller.adapters.emqx import rows
-from controller.adapters.emqx.answers import EmqxConflictError
-from controller.adapters.emqx.api import RULES_PATH, EmqxApi
+from controller.adapters.emqx.client import models
+from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
+from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.tables import EmqxTables
-from controller.domain.access import Compiled, no_longer_allowed
+from controller.domain.broker.access import Compiled, no_longer_allowed
 from controller.ports.access import AccessBroker
 from controller.ports.broker import Rules
 
@@ -29,7 +29,7 @@ class EmqxAccess(AccessBroker):
 
     async def add(self, client_ids: Sequence[str], rules: Rules) -> bool:
         """See the port."""
-        plain = [rows.rule_body(rule) for rule in rules]
+        plain = [models.rule_body(rule) for rule in rules]
         body = [{"clientid": client_id, "rules": plain} for client_id in client_ids]
         try:
             await self._api.ask("POST", f"{RULES_PATH}/clients", "add rules", body=body, repeat=False)

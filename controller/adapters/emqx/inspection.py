@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
-from controller.adapters.emqx.api import RULES_PATH, EmqxApi
+from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.tls_probe import Handshake, look
-from controller.domain import broker_inspection as ask
-from controller.domain.broker_inspection import Inspection, bind_of
-from controller.domain.broker_ports import PortsError, parse_node
+from controller.domain.broker import inspection as ask
+from controller.domain.broker.inspection import Inspection, bind_of
+from controller.domain.broker.ports import PortsError, parse_node
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerRefusedError
 from controller.ports.inspection import BrokerInspector, DashboardLogin

@@ -5,16 +5,16 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from controller.adapters.emqx import rows
-from controller.adapters.emqx.api import RULES_PATH, EmqxApi
+from controller.adapters.emqx.client import models
+from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
 from controller.ports.broker import BAN_MARK, Ban, Rules
 from controller.ports.broker_tables import BrokerTables, TableCounts, Wanted
 from controller.ports.errors import BrokerAnswerError
 
 _BANS: Final = "/banned"
 _CLIENT_RULES: Final = f"{RULES_PATH}/clients"
-_BAN_ROWS: Final = TypeAdapter(tuple[rows.BanRow, ...])
-_RULE_ROWS: Final = TypeAdapter(tuple[rows.ClientRulesRow, ...])
+_BAN_ROWS: Final = TypeAdapter(tuple[models.BanRow, ...])
+_RULE_ROWS: Final = TypeAdapter(tuple[models.ClientRulesRow, ...])
 PAGE: Final = 5000  # rows; EMQX skips over all earlier pages for each one, and gives at most 10,000
 _KNOWN: Final = 1000  # different sets of rules remembered while a listing is read
 
@@ -52,7 +52,7 @@ class EmqxTables(BrokerTables):
                     else:
                         yield str(row["clientid"]), found
             for row, found in zip(strange, _parsed(_RULE_ROWS, strange, node), strict=True):
-                yield found.clientid, known.learn(row, rows.rules_of(found))
+                yield found.clientid, known.learn(row, models.rules_of(found))
 
     async def counts(self, node: str) -> TableCounts:
         """See the port."""
@@ -121,4 +121,4 @@ def _parsed(adapter: TypeAdapter[Any], kept: list[Any], node: str) -> Any:
     try:
         return adapter.validate_python(kept)
     except ValidationError as e:
-        raise BrokerAnswerError(f"{node}: an answer of the wrong shape: {rows.faults(e)}") from e
+        raise BrokerAnswerError(f"{node}: an answer of the wrong shape: {models.faults(e)}") from e

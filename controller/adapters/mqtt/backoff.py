@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from controller.adapters.mqtt.reasons import Kind
+from controller.adapters.mqtt.reason_codes import Kind
 
 _MAX_DOUBLINGS: Final = 20
 # A connection that lived this long was a good one: the next trouble starts from the floor again.

@@ -16,13 +16,13 @@ from paho.mqtt import client as paho
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from controller.adapters.mqtt.client import PahoClient, Version
+from controller.adapters.mqtt.buffered_socket import Wire, open_wire
 from controller.adapters.mqtt.inbox import Inbox
 from controller.adapters.mqtt.options import LinkOptions, Server
 from controller.adapters.mqtt.outbox import Letter, Outbox
 from controller.adapters.mqtt.packets import Published, as_publish, publish_packet
-from controller.adapters.mqtt.reasons import End, Kind, disconnected, network_words, refused
-from controller.adapters.mqtt.wire import Wire, open_wire
+from controller.adapters.mqtt.paho_client import PahoClient, Version
+from controller.adapters.mqtt.reason_codes import End, Kind, disconnected, network_words, refused
 
 _T = TypeVar("_T")
 Log = Callable[[str, Mapping[str, object]], None]

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from controller.adapters.policies.complaints import compile_at
+from controller.adapters.policies.diagnostics import compile_at
 from controller.adapters.policies.document import Document, Place
 from controller.adapters.policies.models import EventRuleModel, PolicyModel, RemediateModel
 from controller.domain.durations import parse_duration
-from controller.domain.findings import Severity
-from controller.domain.policy import EventTerms, Level, Remedy, Response, Rule
-from controller.domain.rules import Expression
-from controller.domain.told import DEVICE_FACTS, event_language
+from controller.domain.policy.cel import Expression
+from controller.domain.policy.event_rules import DEVICE_FACTS, event_language
+from controller.domain.policy.findings import Severity
+from controller.domain.policy.model import EventTerms, Level, Remedy, Response, Rule
 
 _SCOPE: Place = ("events", "applies_to")  # the policy's `applies_to` once more, in the language of events
 

@@ -9,16 +9,16 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 from yaml.nodes import ScalarNode
 
-from controller.adapters.policies.complaints import compile_at, complain_of_shape
+from controller.adapters.policies.diagnostics import compile_at, complain_of_shape
 from controller.adapters.policies.document import Document, Place, read_document
 from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
 from controller.adapters.policies.remedies import check_remedies
 from controller.adapters.policies.subjects import check_subject
 from controller.domain.durations import parse_duration
-from controller.domain.findings import Severity
-from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet, Repeat, Response, Rule
-from controller.domain.rules import Expression, Language
+from controller.domain.policy.cel import Expression, Language
+from controller.domain.policy.findings import Severity
+from controller.domain.policy.model import EmptyPolicyError, Level, Policy, PolicySet, Repeat, Response, Rule
 from controller.ports.policies import PolicyError, Problem
 
 MAX_FILE_BYTES: Final = 1024 * 1024

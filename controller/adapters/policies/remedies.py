@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from controller.adapters.policies.complaints import rule_prefix
+from controller.adapters.policies.diagnostics import rule_prefix
 from controller.adapters.policies.document import Document, Place
 from schemas.actions import ACTIONS, problems_of, unknown_action
 

@@ -4,7 +4,7 @@ from typing import Final
 
 from controller.adapters.policies.document import Document
 from controller.adapters.policies.models import PolicyModel
-from controller.domain.rules import Language
+from controller.domain.policy.cel import Language
 
 _ELSEWHERE: Final = {
     "broker": "this policy judges the broker: `[emqx] audit` takes it for `cordon broker audit`, not `[policy] paths`",

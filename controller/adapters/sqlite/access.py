@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.access import Compiled, Grant, TopicRule, digest_of
+from controller.domain.broker.access import Compiled, Grant, TopicRule, digest_of
 from controller.ports.access import AccessStore, EndedGrant, KeptTemplates, Written
 from controller.ports.errors import StoreError
 

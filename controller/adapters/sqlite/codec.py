@@ -22,8 +22,8 @@ from controller.domain.effects import (
     SendCommand,
 )
 from controller.domain.evidence import Evidence
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Rules
 from controller.ports.errors import StoreError
 from schemas.commands import CommandState

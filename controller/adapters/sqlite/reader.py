@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from controller.adapters.sqlite import codec, schema, trouble
+from controller.adapters.sqlite import codec, errors, schema
 from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import OF_A_REPORT, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
@@ -70,7 +70,7 @@ class Readers:
         try:
             return query(self._connection())
         except sqlite3.Error as error:
-            raise trouble.as_store_error(error, f"cannot read the store {self._path}") from error
+            raise errors.as_store_error(error, f"cannot read the store {self._path}") from error
 
     def _connection(self) -> sqlite3.Connection:
         found: sqlite3.Connection | None = getattr(self._mine, "connection", None)

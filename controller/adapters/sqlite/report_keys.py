@@ -5,7 +5,7 @@ import sqlite3
 from cryptography import x509
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.certificates import Certificate, Kind
+from controller.domain.identity.certificates import Certificate, Kind
 from controller.ports.certificates import Registry
 from controller.ports.device_keys import SUPERSEDED, Certified
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public

@@ -9,8 +9,8 @@ from typing import Any, Final
 from controller.adapters.sqlite import codec
 from controller.adapters.sqlite.codec import Record
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.rollout_values import Back, Member, MemberState, RingTally, Rollout, RolloutState, Target, Terms
-from controller.domain.rollout_window import Window
+from controller.domain.rollout.model import Back, Member, MemberState, RingTally, Rollout, RolloutState, Target, Terms
+from controller.domain.rollout.window import Window
 from controller.ports.errors import StoreError
 from controller.ports.rollouts import RolloutStore
 from controller.ports.store import Writes

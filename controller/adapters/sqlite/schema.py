@@ -13,9 +13,9 @@ from urllib.parse import quote
 
 import sqlite_utils
 
+from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.trouble import as_store_error
 from controller.ports.errors import StoreError
 
 APPLICATION_ID: Final = 0x43_4F_52_44  # "CORD" in the file's header: tells our file from any other SQLite database
@@ -25,6 +25,7 @@ _READER_CACHE_KIB: Final = 16 * 1024
 _STATEMENTS: Final = 128  # prepared statements a connection remembers
 _LOG_ATTEMPTS: Final = 100
 _LOG_PAUSE: Final = 0.02  # seconds
+_UNRELEASED: Final = "m0001_first"  # the first migration of stores that no release ever wrote
 
 
 def connect(path: Path, options: StoreOptions, *, read_only: bool) -> sqlite3.Connection:
@@ -143,6 +144,11 @@ def _check_origin(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreError(f"{path} is a database of another program; Cordon leaves it alone")
     found = migrations.applied(sqlite_utils.Database(connection, execute_plugins=False))
     newer = [migration.name for migration in found if migration.name not in KNOWN]
+    if _UNRELEASED in newer:
+        raise StoreError(
+            f"{path} was written by a development version of Cordon from before its first release: "
+            "it cannot be converted; move it away and run `cordon init`"
+        )
     if newer:
         raise StoreError(
             f"{path} was written by a newer version of Cordon (it has {', '.join(newer)}): "

@@ -7,16 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from controller.adapters.sqlite import chain, codec, guards, kept, reader, schema
-from controller.adapters.sqlite.backup import copy_to
-from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite import audit_chain, codec, containment_state, guard_state, reader, schema
+from controller.adapters.sqlite.dead_letters import DeadBook
 from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.rows import Work, work_of
+from controller.adapters.sqlite.restore import copy_to
+from controller.adapters.sqlite.statements import Work, work_of
 from controller.adapters.sqlite.writer import Log, Writer
-from controller.domain.chain import Checked, Head
+from controller.domain.audit_chain import Checked, Head
+from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
-from controller.domain.users import UserCase
 from controller.ports.broker import KeptSubscription, Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, GuardBooks, Store, StoreHealth, Token, Writes
@@ -52,13 +52,13 @@ def _open(path: Path, options: StoreOptions) -> tuple[Path, sqlite3.Connection, 
     path = path.absolute()  # later connections must not follow a change of the working directory
     connection = schema.prepare(path, options)
     try:
-        kept = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
+        containment_state = connection.execute("SELECT seq, device_id FROM dead_letters ORDER BY seq").fetchall()
     except sqlite3.Error as error:
         connection.close()
         raise StoreError(f"cannot open the store {path}: {error}") from error
-    next_seq = kept[-1][0] + 1 if kept else 1
+    next_seq = containment_state[-1][0] + 1 if containment_state else 1
     bounds = {"most": options.max_dead_letters, "most_per_device": options.max_dead_letters_per_device}
-    return path, connection, DeadBook(kept, next_seq, **bounds)
+    return path, connection, DeadBook(containment_state, next_seq, **bounds)
 
 
 class SqliteStore(Store):
@@ -104,17 +104,19 @@ class SqliteStore(Store):
 
     async def forget_rules(self, device_id: str, case_id: str) -> None:
         """The case is over, and the rules and subscriptions are back."""
-        await self.write(partial(kept.forget, device_id=device_id, case_id=case_id))
+        await self.write(partial(containment_state.forget, device_id=device_id, case_id=case_id))
 
     async def keep_subscriptions(
         self, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
     ) -> None:
         """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
-        await self.write(partial(kept.keep_subscriptions, device_id=device_id, case_id=case_id, cut=cut, at=at))
+        await self.write(
+            partial(containment_state.keep_subscriptions, device_id=device_id, case_id=case_id, cut=cut, at=at)
+        )
 
     async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
         """What `keep_subscriptions` remembered."""
-        return await self._readers.run(partial(kept.subscriptions, device_id=device_id, case_id=case_id))
+        return await self._readers.run(partial(containment_state.subscriptions, device_id=device_id, case_id=case_id))
 
     async def put_token(self, token: Token) -> None:
         """Add a token, or replace the one of the same name."""
@@ -132,10 +134,10 @@ class SqliteStore(Store):
         now = self._now()
         before = now - self._options.audit_days * _DAY
         gone = 0
-        while rows := await self.write(lambda connection: chain.prune(connection, before, now, _PRUNE_ROWS)):
+        while rows := await self.write(lambda connection: audit_chain.prune(connection, before, now, _PRUNE_ROWS)):
             gone += rows
         gone += await self._prune(_PRUNE_COMMANDS, now - self._options.command_days * _DAY)
-        return gone + await self.write(partial(guards.prune, now=now))
+        return gone + await self.write(partial(guard_state.prune, now=now))
 
     async def _prune(self, statement: str, before: float) -> int:
         gone = 0
@@ -188,19 +190,19 @@ class SqliteStore(Store):
 
     async def reports(self, after: str, limit: int) -> Sequence[tuple[str, bytes]]:
         """Device id and last full report in the order of ids, from the one that follows `after` on."""
-        return await self._readers.run(partial(guards.reports, after=after, limit=reader.check_limit(limit)))
+        return await self._readers.run(partial(guard_state.reports, after=after, limit=reader.check_limit(limit)))
 
     async def guard_books(self) -> GuardBooks:
         """What the guards remember, for the start."""
-        return await self._readers.run(guards.books)
+        return await self._readers.run(guard_state.books)
 
     async def accepted_policies(self) -> str:
         """The version of the policies that were last put in force; empty where none were noted."""
-        return await self._readers.run(guards.accepted_policies)
+        return await self._readers.run(guard_state.accepted_policies)
 
     async def accept_policies(self, version: str) -> None:
         """Note the version of the policies that are in force from now on."""
-        await self.write(partial(guards.accept_policies, version=version))
+        await self.write(partial(guard_state.accept_policies, version=version))
 
     async def effects(self) -> Sequence[Effect]:
         """Every effect not carried out yet, oldest first."""
@@ -234,15 +236,15 @@ class SqliteStore(Store):
 
     async def audit_head(self) -> Head:
         """The end of the record's chain."""
-        return await self.read(chain.head)
+        return await self.read(audit_chain.head)
 
     async def check_audit(self, noted: Head | None = None) -> Checked:
         """Look at every row of the record; takes some seconds for a million rows, and holds up no commit."""
-        return await self.read(partial(chain.check, noted=noted))
+        return await self.read(partial(audit_chain.check, noted=noted))
 
     async def user_cases(self) -> Sequence[UserCase]:
         """Every user that is contained or being let out, by name."""
-        return await self._readers.run(kept.user_cases)
+        return await self._readers.run(containment_state.user_cases)
 
     async def commands(
         self, *, device_id: str | None = None, state: str | None = None, limit: int = 200

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.adapters.sqlite import schema, trouble
+from controller.adapters.sqlite import errors, schema
 from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.rows import Work
+from controller.adapters.sqlite.statements import Work
 from controller.ports.errors import StoreError
 from controller.ports.store import StoreHealth
 
@@ -154,7 +154,7 @@ class Writer:
         try:
             outcomes = [job.work.run(connection) for job in group]
         except Exception as error:
-            if trouble.passes_by_waiting(error):
+            if errors.passes_by_waiting(error):
                 raise
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -172,9 +172,9 @@ class Writer:
         if self._connection is not None:
             with contextlib.suppress(sqlite3.Error):  # SQLite may have rolled back already
                 self._connection.execute("ROLLBACK")
-            if trouble.needs_new_connection(error):
+            if errors.needs_new_connection(error):
                 self.disconnect()
-        text = str(error) if isinstance(error, StoreError) else trouble.words(error)
+        text = str(error) if isinstance(error, StoreError) else errors.words(error)
         if not self.health.trouble:
             self._call_loop(self._log, "store cannot write", {"path": str(self._path), "trouble": text})
             self.health = StoreHealth(text, self._now())
@@ -225,17 +225,17 @@ def _alone(connection: sqlite3.Connection, work: Work) -> object:
     try:
         result = work.run(connection)
     except Exception as error:
-        if trouble.passes_by_waiting(error):
+        if errors.passes_by_waiting(error):
             raise
         connection.execute("ROLLBACK TO work")
-        result = trouble.as_store_error(error, "cannot be kept")
+        result = errors.as_store_error(error, "cannot be kept")
         result.__cause__ = error
     connection.execute("RELEASE work")
     return result
 
 
 def _refused(group: list[_Job], cause: BaseException) -> list[object]:
-    return [trouble.as_store_error(cause, "not written before the store was closed") for _ in group]
+    return [errors.as_store_error(cause, "not written before the store was closed") for _ in group]
 
 
 def _tell(group: list[_Job], outcomes: list[object]) -> None:

@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from controller.adapters.x509 import building, folder
 from controller.adapters.x509.building import DER, PEM
-from controller.domain.certificates import Certificate, Kind, Validity, weakness
+from controller.domain.identity.certificates import Certificate, Kind, Validity, weakness
 from controller.ports.certificates import (
     Authority,
     AuthorityError,

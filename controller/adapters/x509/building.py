@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controller.domain.certificates import Certificate, Kind, PublicKey, Validity
+from controller.domain.identity.certificates import Certificate, Kind, PublicKey, Validity
 from controller.ports.certificates import AuthorityError
 
 SERIAL_BITS: Final = 128  # random; RFC 5280 asks for at most 20 bytes, positive

@@ -17,7 +17,7 @@ from cryptography.x509.oid import ExtensionOID
 from controller.adapters.secret_files import read_secret
 from controller.adapters.x509 import building
 from controller.adapters.x509.building import PEM, SigningKey
-from controller.domain.certificates import (
+from controller.domain.identity.certificates import (
     ISSUING_LIFETIME,
     ROOT_CRL_LIFETIME,
     ROOT_LIFETIME,

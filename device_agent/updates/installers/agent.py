@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from device_agent import __version__
-from device_agent.execute import SLOT_VARIABLE, ExecuteError, run
-from device_agent.updates.failure import UpdateError
+from device_agent.host.execute import SLOT_VARIABLE, ExecuteError, run
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import Artifact
 from device_agent.updates.installers.fileset import sync
-from device_agent.updates.launching import ask_again
+from device_agent.updates.launcher import ask_again
 from device_agent.updates.records import Release
 from device_agent.updates.slots import LAUNCHER_VARIABLE, Slot, Slots, Trial
 from schemas.updates import RefusalCode, UpdateTarget

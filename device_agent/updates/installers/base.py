@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from device_agent.execute import run
+from device_agent.host.execute import run
 from device_agent.updates.records import Release
 from schemas.updates import UpdateTarget
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from device_agent.updates.failure import UpdateError
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import Artifact, Machine
 from device_agent.updates.records import Release
 from schemas.updates import RefusalCode, Restart, UpdateTarget

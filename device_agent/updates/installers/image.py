@@ -8,8 +8,8 @@ other one, and does nothing where the new one was never started. Each ends with 
 from pathlib import Path
 from typing import Final
 
-from device_agent.execute import ExecuteError, run
-from device_agent.updates.failure import UpdateError
+from device_agent.host.execute import ExecuteError, run
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import Artifact, Machine
 from device_agent.updates.records import Release
 from schemas.updates import RefusalCode, Restart, UpdateTarget

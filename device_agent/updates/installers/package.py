@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent.apt import UNATTENDED, apt_get
-from device_agent.collectors.packages import installed as installed_package
-from device_agent.collectors.packages import manager_of, scheme_of
-from device_agent.execute import ExecuteError, run
-from device_agent.system import System
-from device_agent.updates.failure import UpdateError
+from device_agent.host.apt import UNATTENDED, apt_get
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.packages import installed as installed_package
+from device_agent.host.packages import manager_of, scheme_of
+from device_agent.host.system import System
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import Artifact, Machine
 from device_agent.updates.records import Release
 from schemas.updates import Installer, RefusalCode, Restart, UpdateTarget

@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from device_agent.execute import ExecuteError, run
-from device_agent.files import write_whole
-from device_agent.updates.failure import UpdateError
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.files import write_whole
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import Artifact, Machine
 from device_agent.updates.records import Release
 from schemas.updates import RefusalCode, Restart, UpdateTarget

@@ -16,9 +16,9 @@ from device_agent.actions.base import Action, Params
 from device_agent.actions.firewall import Firewall, Table
 from device_agent.actions.port import ClosePort
 from device_agent.collectors.base import Section
+from device_agent.host.system import System
 from device_agent.runtime import run
 from device_agent.settings import load
-from device_agent.system import System
 
 
 class _DiesAfter(Firewall):

@@ -17,15 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent import journal
 from device_agent.actions.base import Action, Params, Plan, Verified
 from device_agent.actions.rescan import Rescan
 from device_agent.actions.trust import trust
 from device_agent.assembly import ring_of
 from device_agent.collectors.base import Section
+from device_agent.commands import journal
+from device_agent.host.system import System
 from device_agent.runtime import run
 from device_agent.settings import load
-from device_agent.system import System
 
 STEPS: Final = ("received", "begin", "plan", "apply", "finish", "tell", "told")
 _DIES_BEFORE: Final = {"received": "begin", "tell": "told"}  # the journal's method that is never called

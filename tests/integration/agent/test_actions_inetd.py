@@ -18,7 +18,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 _INETD: Final = """
 import json, os, signal, socket, subprocess, sys, time
 from device_agent.actions.service import DisableService
-from device_agent.system import System
+from device_agent.host.system import System
 
 port = int(sys.argv[1])
 with open("/etc/services", "a") as services:

@@ -21,9 +21,9 @@ from device_agent.actions.port import ClosePort
 from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
 from device_agent.actions.ssh import SetSsh
-from device_agent.execute import ExecuteError
-from device_agent.system import System
-from device_agent.systemd import UnitFiles
+from device_agent.host.execute import ExecuteError
+from device_agent.host.system import System
+from device_agent.host.systemd import UnitFiles
 from tests.integration.agent.helpers import wait_for
 from tests.support.mosquitto import free_port
 

@@ -14,10 +14,10 @@ import pytest
 
 from device_agent.actions.base import ActionError
 from device_agent.actions.package import UpgradePackage
-from device_agent.collectors import inventory, sources
-from device_agent.collectors.updates import UpdatesCollector
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.software import inventory, sources
+from device_agent.collectors.software.updates import UpdatesCollector
+from device_agent.domain.report_limits import findings_of
+from device_agent.host.system import System
 
 TOOLS = ("dnf", "rpm", "rpmbuild", "rpmsign", "createrepo_c", "modifyrepo_c", "gpg")
 pytestmark = pytest.mark.skipif(

@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import pytest
 
-from device_agent import nft
 from device_agent.actions.base import ActionError, BadParamsError
 from device_agent.actions.firewall import Firewall, Table
-from device_agent.nft import Rules
-from device_agent.system import System
+from device_agent.host import nft
+from device_agent.host.nft import Rules
+from device_agent.host.system import System
 from tests.integration.agent.helpers import AgentProcess, FakeController, wait_for, write_config
 from tests.support.mosquitto import Mosquitto, free_port
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.domain.outbox import MAX_OWED
+from device_agent.domain.report_outbox import MAX_OWED
 from tests.integration.agent.helpers import DEVICE, AgentProcess, Proxy, broker_with_controller, wait_for, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto, free_port

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pytest
 
 from controller.adapters.keys import load_signing_key
-from controller.cli.running import run_safely
+from controller.cli.app import run_safely
 from schemas.signing import public_key_text
 from tests.support.standin import StandInProcess
 

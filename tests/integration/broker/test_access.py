@@ -11,23 +11,23 @@ import pytest
 
 from controller.adapters.access.templates import parse_templates
 from controller.adapters.emqx.access import EmqxAccess
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.access import SqliteAccess
 from controller.adapters.system import SystemClock
 from controller.domain.device import Device as DeviceState
 from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.main import main
 from controller.ports.broker import AccessRule, Rules, restriction
 from controller.ports.policies import PolicyError
-from controller.service.access import AccessKeeper, as_broker_rules
-from controller.service.access_desk import AccessDesk, AccessRefusedError
-from controller.service.comparison import ACCESS_ALTERED, ACCESS_MISSING
-from controller.service.drift import DriftState
-from controller.service.enforcer import Enforcer
-from controller.service.outbox import Outbox
-from controller.service.reconciler import Reconciler
+from controller.service.broker.access import AccessKeeper, as_broker_rules
+from controller.service.broker.access_operations import AccessDesk, AccessRefusedError
+from controller.service.containment.comparison import ACCESS_ALTERED, ACCESS_MISSING
+from controller.service.containment.drift import DriftState
+from controller.service.containment.enforcer import Enforcer
+from controller.service.containment.outbox import Outbox
+from controller.service.containment.reconciler import Reconciler
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.device import Device
 from tests.support.reports import full, incoming

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.emqx.broker import open_emqx
+from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.system import SystemClock
 from controller.adapters.tls_probe import probe_context
-from controller.domain.findings import Result
+from controller.domain.policy.findings import Result
 from controller.main import main
 from controller.packs import broker_pack_path
 from controller.ports.inspection import DashboardLogin
-from controller.service.auditor import Audit, Auditor
+from controller.service.broker.audit import Audit, Auditor
 from tests.support.api import BROKER_LANGUAGE, TOKEN
 from tests.support.api_server import ApiServer
 from tests.support.certs import Certs

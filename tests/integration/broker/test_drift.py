@@ -5,10 +5,10 @@ from pathlib import Path
 
 import httpx
 
-from controller.adapters.emqx.broker import open_emqx
+from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker import restriction
-from controller.service.drift import DriftState
+from controller.service.containment.drift import DriftState
 from tests.fault.emqx import Site, site
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess

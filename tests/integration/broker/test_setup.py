@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.broker_setup import EmqxSetup
-from controller.adapters.emqx.setup import rules_for_all
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.setup.baseline import rules_for_all
+from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
 from controller.ports.broker import AccessRule
 from controller.ports.broker_setup import SetupWanted
-from controller.service.drift import DriftState
-from controller.service.reconciler import Reconciler
-from controller.service.setup_desk import NothingToUndoError, SetupDesk
+from controller.service.broker.setup import NothingToUndoError, SetupDesk
+from controller.service.containment.drift import DriftState
+from controller.service.containment.reconciler import Reconciler
 from tests.support.standin import StandInProcess
 from tests.support.world import World, world
 

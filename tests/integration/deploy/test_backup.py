@@ -18,7 +18,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes
-from controller.service.housekeeping import Housekeeping
+from controller.service.maintenance import Housekeeping
 from tests.integration.store.support import QUICK, Logged, child, kept, line, names_in, opened, read_line, tell
 from tests.support.world import TestClock
 

@@ -19,9 +19,9 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from controller.adapters.keys import load_signing_key
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
-from controller.domain.facts import TYPES
-from controller.domain.rules import Language
-from controller.service.settings import load_settings
+from controller.domain.policy.cel import Language
+from controller.domain.policy.facts import TYPES
+from controller.service.settings.settings import load_settings
 from device_agent.settings import load
 from schemas.signing import public_key_text
 from tests.support.api_server import ApiServer

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker import Rules
 from tests.support.standin import StandInProcess

@@ -5,8 +5,8 @@ import time
 from functools import partial
 from typing import Final
 
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.restriction import restriction
+from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.emqx.containment.checks import restriction
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.integration.emqx.device import Device, wait_for

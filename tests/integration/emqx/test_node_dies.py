@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from controller.adapters.emqx.broker import open_emqx
-from controller.adapters.emqx.restriction import restriction
+from controller.adapters.emqx.containment.broker import open_emqx
+from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.system import SystemClock
 from controller.ports.broker import Rules
 from controller.ports.errors import BrokerUnreachableError

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from controller.adapters.emqx.acts import ACTS
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.http import API
-from controller.adapters.emqx.looks import LABELS, LOOKS
-from controller.adapters.emqx.planned import ACT_CALLS, LOOK_CALLS
-from controller.domain.containment_plan import Act, Goal, Look
+from controller.adapters.emqx.client.http import API
+from controller.adapters.emqx.containment.actions import ACTS
+from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.emqx.containment.checks import LABELS, LOOKS
+from controller.adapters.emqx.containment.describe import ACT_CALLS, LOOK_CALLS
+from controller.domain.containment.plan import Act, Goal, Look
 from controller.ports.broker import AccessRule, Intent, KeptSubscription, PlannedStage, Proof
 from controller.ports.errors import BrokerRefusedError
 from tests.integration.emqx.conftest import USER, Kept

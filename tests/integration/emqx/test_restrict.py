@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.restriction import restriction
+from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.emqx.containment.checks import restriction
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError
 from schemas.topics import Down, Up, down, up

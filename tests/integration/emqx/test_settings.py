@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.setup import rules_for_all, rules_for_controller
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.setup.baseline import rules_for_all, rules_for_controller
 from controller.adapters.system import SystemClock
 from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError

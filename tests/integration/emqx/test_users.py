@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.user_broker import EmqxUsers
-from controller.adapters.emqx.users import USER_RESTRICTION
+from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.adapters.emqx.users.actions import USER_RESTRICTION
+from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
-from controller.domain.containment_plan import Goal, IdentityKind
-from controller.domain.policy import Level
+from controller.domain.containment.plan import Goal, IdentityKind
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Intent
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from controller.cli.running import run_safely
+from controller.cli.app import run_safely
 
 WORDS = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
 

@@ -10,12 +10,12 @@ import pytest
 
 from controller.adapters.x509.authority import X509Authority, registered
 from controller.adapters.x509.foreign import X509ForeignLists
-from controller.domain.certificates import Certificate, Kind, validity
 from controller.domain.evolve import evolve
-from controller.domain.policy import Level
+from controller.domain.identity.certificates import Certificate, Kind, validity
+from controller.domain.policy.model import Level
 from controller.ports.errors import SettingsError
-from controller.service.foreign_lists import FollowedLists
-from controller.service.identity import Identity
+from controller.service.identity.external_crls import FollowedLists
+from controller.service.identity.services import Identity
 from tests.support.identity import DAY, identity_of, make_authority, request_for
 from tests.support.world import START, World, world
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.certificates import Kind
+from controller.domain.identity.certificates import Kind
 from tests.support.identity import Files, Issued
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_probe import Endpoint, Probe, eventually

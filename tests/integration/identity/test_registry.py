@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteRegistry
 from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.domain.certificates import Certificate, Kind
-from controller.domain.enrolment import EnrolmentToken
+from controller.domain.identity.certificates import Certificate, Kind
+from controller.domain.identity.enrolment import EnrolmentToken
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "aa", 1, NOW, NOW + 10, "operator:ada", device_class="sensor")

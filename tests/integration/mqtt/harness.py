@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.adapters.mqtt.link import PahoMessages
+from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.mqtt.options import LinkOptions
 from controller.ports.messages import Incoming, Messages
 from schemas.topics import Up, up

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.sqlite import migrations
-from controller.adapters.sqlite.chain import check_file
-from controller.cli.running import run_safely
-from controller.domain.chain import Head
+from controller.adapters.sqlite.audit_chain import check_file
+from controller.cli.app import run_safely
+from controller.domain.audit_chain import Head
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes

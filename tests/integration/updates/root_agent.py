@@ -6,9 +6,9 @@ import sys
 import threading
 from pathlib import Path
 
+from device_agent.host.system import System
 from device_agent.runtime import run
 from device_agent.settings import load
-from device_agent.system import System
 
 
 def main(config: Path, root: Path) -> None:

@@ -17,7 +17,7 @@ from tuf.ngclient._internal import trusted_metadata_set
 from controller.adapters.tuf_repository.ceremony import KeyPlan, rotate
 from controller.adapters.tuf_repository.keys import load_offline, load_online
 from controller.ports.updates import Published
-from device_agent.updates import fetch
+from device_agent.updates import download
 from schemas.commands import CommandState
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
@@ -176,8 +176,8 @@ def test_data_without_end(scene: Scene, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["timestamp.json", "content.tar.gz"])
 def test_slow_retrieval(scene: Scene, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(fetch, "TRIES", 2)
+    monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "TRIES", 2)
     source = scene.device.updater.trust._source
     monkeypatch.setattr(scene.device.updater.trust, "_source", _faster(source))
     scene.server.slow.add(path)

@@ -11,8 +11,8 @@ import pytest
 
 from controller.adapters.tuf_repository.ceremony import rotate
 from controller.adapters.tuf_repository.publishing import withdraw
+from device_agent.errors import StoppedError
 from device_agent.updates import requirements
-from device_agent.updates.stopped import StoppedError
 from schemas.commands import CommandState
 from schemas.updates import UpdatePhase
 from tests.support.update_device import UpdateDevice

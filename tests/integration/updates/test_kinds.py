@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from controller.ports.updates import Published
-from device_agent.system import System
+from device_agent.errors import StoppedError
+from device_agent.host.system import System
 from device_agent.updates.installers import base
-from device_agent.updates.stopped import StoppedError
 from schemas.commands import CommandState
 from schemas.updates import Installer
 from tests.support.debs import apt_root, deb, signed_source, stop_gpg_agent

@@ -6,11 +6,10 @@ from typing import Any
 import pytest
 
 from controller.adapters.tuf_repository.keys import make_online
-from controller.app import serve
-from controller.assembly import guards_of
-from controller.assembly_secrets import check_secret_files
+from controller.app.build import check_secret_files, guards_of
+from controller.app.run import serve
 from controller.ports.errors import SettingsError
-from controller.service.settings import Settings
+from controller.service.settings.settings import Settings
 from tests.support.api import SETTINGS
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from device_agent import inetd
 from device_agent.actions.base import ActionError, BadParamsError
 from device_agent.actions.package import UpgradePackage
 from device_agent.actions.registry import actions
 from device_agent.actions.rescan import Rescan
 from device_agent.actions.service import DisableService
-from device_agent.collectors import updates
-from device_agent.system import System
+from device_agent.collectors.software import updates
+from device_agent.host import inetd
+from device_agent.host.system import System
 
 INETD = """# comment
 telnet\tstream\ttcp\tnowait\troot\t/usr/sbin/tcpd\t/usr/sbin/in.telnetd
@@ -185,8 +185,8 @@ def test_an_upgrade_is_of_one_package_or_of_what_is_for_security(params: dict[st
 @pytest.mark.skipif(os.geteuid() != 0, reason="dpkg changes roots only as root")
 def test_a_pending_security_update_is_seen_by_the_real_apt(tmp_path: Path) -> None:
     system = System(_debian_root(tmp_path))
-    from device_agent.apt import apt_get
-    from device_agent.execute import run
+    from device_agent.host.apt import apt_get
+    from device_agent.host.execute import run
 
     run(apt_get(system, "update"))
     section = updates.collect(system)

@@ -19,7 +19,7 @@ from device_agent.actions.mac import EnforceMac
 from device_agent.actions.password import SetPasswordPolicy
 from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
-from device_agent.system import System
+from device_agent.host.system import System
 
 SHADOW = """root:$y$j9T$abc:19000:0:99999:7:::
 pi:$6$salt$hash:19000:0:99999:7:::

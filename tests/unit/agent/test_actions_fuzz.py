@@ -6,10 +6,10 @@ from typing import Final
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from device_agent import nft
 from device_agent.actions.edit import option, set_option
 from device_agent.actions.source import _lines, _sections, _stanzas
 from device_agent.actions.xinetd_off import switched_off
+from device_agent.host import nft
 
 _WORDS: Final = (
     "deb", "http://x.example/d", "[x]", "[", "]", "enabled=1", "enabled = 0", "baseurl=http://x.example/d", "URIs:",

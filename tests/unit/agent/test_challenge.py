@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from device_agent.clock import Clock
-from device_agent.domain.findings import findings_of, fit
+from device_agent.commands.journal import Journal
 from device_agent.domain.report import Sender
-from device_agent.journal import Journal
-from device_agent.reporter import CHALLENGE_SECONDS, Reporter
+from device_agent.domain.report_limits import findings_of, fit
+from device_agent.host.clock import Clock
+from device_agent.reporting.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
 from schemas.events import Receipt, Verdict
 from schemas.posture import REPORT, FullReport

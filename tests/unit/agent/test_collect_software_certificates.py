@@ -18,10 +18,10 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.base import CannotTellError, NoMeaningError
-from device_agent.collectors.certificates import CertificateCollector, Wanted
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.crypto.certificates import CertificateCollector, Wanted
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.system import System
 from tests.support.people import somebody_else
 from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
 

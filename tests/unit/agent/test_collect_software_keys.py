@@ -13,12 +13,12 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.base import CannotTellError, NoMeaningError
-from device_agent.collectors.crypto_files import MAX_READ_BYTES, pem_blocks
-from device_agent.collectors.key_format import KeyFormat, key_format
-from device_agent.collectors.keys import KeyCollector, days_between
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_blocks
+from device_agent.collectors.crypto.key_format import KeyFormat, key_format
+from device_agent.collectors.crypto.keys import KeyCollector, days_between
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.system import System
 from tests.support.people import somebody_else
 from tests.support.pki import NOW, Authority, key_pem
 

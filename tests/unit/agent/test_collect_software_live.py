@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.findings import findings_of, fit
 from device_agent.domain.report import Sender, full_report
-from device_agent.system import System
+from device_agent.domain.report_limits import findings_of, fit
+from device_agent.host.system import System
 from schemas.base import MAX_POSTURE_BYTES
 from tests.support.people import somebody_else
 

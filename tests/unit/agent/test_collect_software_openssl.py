@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors import openssl, openssl_config, tls_errors
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.stale_libraries import stale_processes
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.crypto import openssl, openssl_config, tls_errors
+from device_agent.collectors.crypto.stale_libraries import stale_processes
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host.system import System
 
 DEBIAN = """
 HOME = .
@@ -150,8 +150,8 @@ def test_processes_of_others_are_said_to_be_hidden(tmp_path: Path) -> None:
     if Path("/proc/1/maps").exists() and shutil.which("setpriv") is None:
         pytest.skip("no setpriv here to run as somebody else")
     code = (
-        "from pathlib import Path\nfrom device_agent.collectors.stale_libraries import stale_processes\n"
-        "from device_agent.system import System\nprint(stale_processes(System())[1])"
+        "from pathlib import Path\nfrom device_agent.collectors.crypto.stale_libraries import stale_processes\n"
+        "from device_agent.host.system import System\nprint(stale_processes(System())[1])"
     )
     argv = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", code]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, cwd=Path.cwd())

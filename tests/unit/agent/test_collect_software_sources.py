@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors import apt_conf, sources, sources_apt
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.packages import scheme_of
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.software import apt_conf, sources, sources_apt
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host.packages import scheme_of
+from device_agent.host.system import System
 
 
 def put(root: Path, **files: str) -> None:

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.apt import listed, upgrades
-from device_agent.collectors import inventory, kernels, pending, unattended, updates
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.looking import Gaps
-from device_agent.collectors.packages import scheme_of
-from device_agent.collectors.pending import Pending, Waiting
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.reading import Gaps
+from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
+from device_agent.collectors.software.pending_updates import Pending, Waiting
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host.apt import listed, upgrades
+from device_agent.host.packages import scheme_of
+from device_agent.host.system import System
 from tests.support.pki import NOW
 
 DAY = 86_400.0
@@ -138,22 +138,22 @@ def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, ma
 
 def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
     system = System(tmp_path)
-    assert unattended.is_unattended(system, "rpm") is False
+    assert unattended_upgrades.is_unattended(system, "rpm") is False
     put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
-    assert unattended.is_unattended(system, "rpm") is False, "nothing starts it"
+    assert unattended_upgrades.is_unattended(system, "rpm") is False, "nothing starts it"
     wants = tmp_path / "etc/systemd/system/timers.target.wants"
     wants.mkdir(parents=True)
     (wants / "dnf-automatic.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic.timer")
-    assert unattended.is_unattended(system, "rpm") is True
+    assert unattended_upgrades.is_unattended(system, "rpm") is True
     put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"})
-    assert unattended.is_unattended(system, "rpm") is False
+    assert unattended_upgrades.is_unattended(system, "rpm") is False
     (wants / "dnf-automatic-install.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic-install.timer")
-    assert unattended.is_unattended(system, "rpm") is True
-    assert unattended.is_unattended(system, "apk") is False
+    assert unattended_upgrades.is_unattended(system, "rpm") is True
+    assert unattended_upgrades.is_unattended(system, "apk") is False
     put(tmp_path, **{"etc/crontabs/root": "# 0 3 * * * apk upgrade\n"})
-    assert unattended.is_unattended(system, "apk") is False
+    assert unattended_upgrades.is_unattended(system, "apk") is False
     put(tmp_path, **{"etc/crontabs/root": "0 3 * * * apk -U upgrade\n"})
-    assert unattended.is_unattended(system, "apk") is True
+    assert unattended_upgrades.is_unattended(system, "apk") is True
 
 
 def test_kernels(tmp_path: Path) -> None:
@@ -218,24 +218,26 @@ FEDORA-2024-90a1b2c3d4 security Moderate  vim-data-2:9.1.571-1.fc40.noarch   202
 
 def test_what_dnf_says() -> None:
     installed = {"openssl": "1:3.0.8-1.fc38"}
-    found, oldest = pending.dnf_security(DNF4, installed)
+    found, oldest = pending_updates.dnf_security(DNF4, installed)
     assert found == (
         Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
         Waiting("openssl-libs", "", "1:3.0.9-2.fc38"),
         Waiting("python3-pip", "", "22.3.1-3.fc38"),
     )
     assert oldest is None
-    found, oldest = pending.dnf_security(DNF5, {})
+    found, oldest = pending_updates.dnf_security(DNF5, {})
     assert [one.name for one in found] == ["openssl-libs", "vim-data"]
     assert oldest == datetime(2024, 6, 30, tzinfo=UTC)
     text = "\nopenssl.x86_64   1:3.0.9-2.fc38   updates\nObsoleting Packages\nold.x86_64  1-1  updates\n"
-    assert pending.dnf_updates(text, installed) == (Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),)
+    assert pending_updates.dnf_updates(text, installed) == (Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),)
 
 
 def test_what_apk_and_opkg_say() -> None:
     text = "libssl3-3.3.2-r1 x86_64 {openssl} (Apache-2.0) [upgradable from: libssl3-3.3.2-r0]\nWARNING: x\n"
-    assert pending.apk_upgrades(text) == (Waiting("libssl3", "3.3.2-r0", "3.3.2-r1"),)
-    assert pending.opkg_upgrades("dnsmasq - 2.89-1 - 2.90-1\nnoise\n") == (Waiting("dnsmasq", "2.89-1", "2.90-1"),)
+    assert pending_updates.apk_upgrades(text) == (Waiting("libssl3", "3.3.2-r0", "3.3.2-r1"),)
+    assert pending_updates.opkg_upgrades("dnsmasq - 2.89-1 - 2.90-1\nnoise\n") == (
+        Waiting("dnsmasq", "2.89-1", "2.90-1"),
+    )
 
 
 def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     argv = ["apt-get", "-q", "-s", *(word for option in options for word in ("-o", option)), "dist-upgrade"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout
     told = {(one.name.partition(":")[0], one.old, one.new, one.is_security) for one in upgrades(out)}
-    found = pending.pending(System(), "deb", {})
+    found = pending_updates.pending(System(), "deb", {})
     assert found.security is not None
     secure = set(found.security)
     assert {(one.name, one.old, one.new, one in secure) for one in found.every} >= told
@@ -345,8 +347,8 @@ def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFac
             assert package.name
             assert "\n" not in str(package)
     list(inventory.rpm_lines(text))
-    pending.dnf_security(text, {})
-    pending.dnf_updates(text, {})
-    pending.apk_upgrades(text)
-    pending.opkg_upgrades(text)
+    pending_updates.dnf_security(text, {})
+    pending_updates.dnf_updates(text, {})
+    pending_updates.apk_upgrades(text)
+    pending_updates.opkg_upgrades(text)
     kernels.order(text)

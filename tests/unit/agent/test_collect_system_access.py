@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors import access, failed_logins
-from device_agent.collectors.accounts import algorithm_of
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.failed_logins import count_lines, count_records, time_of
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.access import access, failed_logins
+from device_agent.collectors.access.accounts import algorithm_of
+from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host import login_records
+from device_agent.host.system import System
 from tests.support.roots import put, put_all
 
 PASSWD = (
@@ -157,11 +158,11 @@ def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
 NOW = 1_700_000_000.0
 
 
-def record(at: int, host: str, packing: struct.Struct = failed_logins.RECORD) -> bytes:
+def record(at: int, host: str, packing: struct.Struct = login_records.RECORD) -> bytes:
     return packing.pack(6, 1, b"ssh:notty", b"", b"root", host.encode(), 0, 0, 0, at, 0, b"")
 
 
-@pytest.mark.parametrize("packing", [failed_logins.RECORD, failed_logins.WIDE_RECORD], ids=["narrow", "wide"])
+@pytest.mark.parametrize("packing", [login_records.RECORD, login_records.WIDE_RECORD], ids=["narrow", "wide"])
 def test_records_of_btmp(packing: struct.Struct) -> None:
     assert packing.size in (384, 400)
     recent, old = int(NOW) - 60, int(NOW) - 90_000

@@ -9,11 +9,11 @@ from typing import Any, Final
 
 import pytest
 
-from device_agent.collectors import firewall
-from device_agent.collectors.firewall import uncovered
-from device_agent.collectors.ruleset import Chain, default_of, read_iptables, read_nft
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.system import firewall
+from device_agent.collectors.system.firewall import uncovered
+from device_agent.collectors.system.firewall_ruleset import Chain, default_of, read_iptables, read_nft
+from device_agent.domain.report_limits import findings_of
+from device_agent.host.system import System
 
 BOTH: Final = frozenset({"ip", "ip6"})
 RULES: Final = """

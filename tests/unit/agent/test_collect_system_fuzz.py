@@ -11,16 +11,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agent import inetd, xinetd
-from device_agent.collectors import access, disk, firewall, inits, logging_, mac, services, sockets, ssh
-from device_agent.collectors.accounts import account_of, algorithm_of, secret_of
-from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError
-from device_agent.collectors.denials import count_lines as count_denials
-from device_agent.collectors.failed_logins import RECORD, WIDE_RECORD, count_lines, count_records, time_of
-from device_agent.collectors.interfaces import _version6, interface_of
-from device_agent.collectors.ruleset import read_iptables, read_nft
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.access import access, ssh
+from device_agent.collectors.access.accounts import account_of, algorithm_of, secret_of
+from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
+from device_agent.collectors.base import Collector
+from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
+from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
+from device_agent.collectors.system.interfaces import _version6, interface_of
+from device_agent.collectors.system.mac_denials import count_lines as count_denials
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host import inetd, xinetd
+from device_agent.host.login_records import RECORD, WIDE_RECORD
+from device_agent.host.system import System
 
 CALM: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW: Final = 1_700_000_000.0
@@ -74,7 +77,7 @@ PLACES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
         ),
     ),
     "logging": (
-        logging_.collect,
+        log_settings.collect,
         (
             "/usr/lib/systemd/systemd-journald", "/etc/systemd/journald.conf", "/usr/sbin/rsyslogd",
             "/etc/rsyslog.conf",
@@ -168,10 +171,10 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ufw": firewall.parse_ufw,
     "zone": firewall.parse_zone,
     "sshd -T": lambda text: ssh.section_of(ssh.parse_resolved(text)),
-    "rsyslog": logging_.targets_of_rsyslog,
-    "syslog-ng": logging_.targets_of_syslog_ng,
-    "uci": logging_.targets_of_uci,
-    "audit": logging_.count_rules,
+    "rsyslog": log_settings.targets_of_rsyslog,
+    "syslog-ng": log_settings.targets_of_syslog_ng,
+    "uci": log_settings.targets_of_uci,
+    "audit": log_settings.count_rules,
     "profiles": mac.count_profiles,
     "mounts": disk.parse_mounts,
     "failed": lambda text: count_lines(text.splitlines()),

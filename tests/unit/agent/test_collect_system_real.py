@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors import access, disk, failed_logins, logging_, mac, services, sockets
-from device_agent.collectors.base import NoMeaningError
-from device_agent.collectors.failed_logins import count_records
-from device_agent.collectors.interfaces import addresses
+from device_agent.collectors.access import access
+from device_agent.collectors.access.failed_logins import count_records
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.system import disk, log_settings, mac, services, sockets
+from device_agent.collectors.system.interfaces import addresses
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import NoMeaningError
+from device_agent.host import login_records, systemd
+from device_agent.host.system import System
 from tests.unit.agent.test_collect_system_access import NOW, record
 
 IS_ROOT = os.geteuid() == 0
@@ -75,7 +77,7 @@ def test_interfaces_are_those_of_ip() -> None:
 
 
 def test_services_are_those_of_systemctl() -> None:
-    where = [] if services.is_booted(LIVE) else ["--root=/"]
+    where = [] if systemd.is_booted(LIVE) else ["--root=/"]
     text = say("systemctl", *where, "list-unit-files", "--type=service,socket", "--no-legend", "--plain", "--full")
     enabled = {fields[0] for line in text.splitlines() if len(fields := line.split()) > 1 and fields[1] == "enabled"}
     section = services.collect(LIVE)
@@ -97,13 +99,13 @@ def test_accounts_are_those_of_getent_and_passwd() -> None:
 
 
 def test_failed_logins_are_those_of_lastb(tmp_path: Path) -> None:
-    if failed_logins.RECORD.size != 384 or sys.byteorder != "little":
+    if login_records.RECORD.size != 384 or sys.byteorder != "little":
         pytest.skip("records of another machine")
     content = record(int(NOW) - 60, "192.0.2.9") * 3 + record(int(NOW) - 120, "box.example")
     file = tmp_path / "btmp"
     file.write_bytes(content)
     said = say("lastb", "-w", "-f", str(file))
-    counts = count_records(content, failed_logins.RECORD, NOW)
+    counts = count_records(content, login_records.RECORD, NOW)
     assert {host: said.count(host) for host in counts} == dict(counts) == {"192.0.2.9": 3, "box.example": 1}
 
 
@@ -139,7 +141,7 @@ def test_confinement_is_what_the_kernel_has() -> None:
 
 
 def test_logging_is_by_the_processes_that_run() -> None:
-    section = logging_.collect(LIVE)
+    section = log_settings.collect(LIVE)
     running = set(say("ps", "-eo", "comm=").split())
     if "systemd-journal" not in running:
         assert section["journald"] in {"absent", "none"}
@@ -160,8 +162,8 @@ def test_an_ordinary_user_is_told_what_needs_root() -> None:
         "import json, os\n"
         "from device_agent.collectors.registry import COLLECTORS\n"
         "from device_agent.collectors.scan import Scanner\n"
-        "from device_agent.domain.findings import findings_of\n"
-        "from device_agent.system import System\n"
+        "from device_agent.domain.report_limits import findings_of\n"
+        "from device_agent.host.system import System\n"
         # Only now: nobody else may be able to read the folder that this interpreter lies in.
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"mine = {{name: COLLECTORS[name] for name in {MINE!r}}}\n"

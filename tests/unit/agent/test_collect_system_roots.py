@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from device_agent import xinetd
-from device_agent.collectors import disk, logging_, mac, services
-from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError
-from device_agent.collectors.looking import Changes, Gaps, coarse, tail_of
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.base import Collector
+from device_agent.collectors.reading import Changes, Gaps, coarse
+from device_agent.collectors.system import disk, log_settings, mac, services
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host import xinetd
+from device_agent.host.files import tail_of
+from device_agent.host.system import System
 from tests.support.roots import put, put_all
 
 MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source} rw\n"
@@ -246,7 +248,7 @@ def test_logging_of_debian_with_rsyslog(tmp_path: Path) -> None:
         "/etc/audit/rules.d/a.rules": "-D\n-b 8192\n-w /etc/passwd -p wa\n-a always,exit -S mount\n",
         "/usr/sbin/logrotate": "", "/etc/logrotate.conf": "",
     })  # fmt: skip
-    section = look("logging", logging_.collect, tmp_path)
+    section = look("logging", log_settings.collect, tmp_path)
     assert (section["journald"], section["syslog"], section["syslog_running"]) == ("persistent", "rsyslog", None)
     assert section["remote_targets"] == [
         "relp relp.example:514", "tcp [2001:db8::1]:6514", "tcp more.example:601", "tls logs.example:6514",
@@ -254,7 +256,7 @@ def test_logging_of_debian_with_rsyslog(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (section["audit"], section["audit_rules"], section["rotation"]) == ("unknown", 2, "logrotate")
     put_all(tmp_path, {"/proc/1/comm": "systemd\n", "/proc/2/comm": "rsyslogd\n", "/proc/3/comm": "auditd\n"})
-    section = look("logging", logging_.collect, tmp_path)
+    section = look("logging", log_settings.collect, tmp_path)
     assert (section["journald"], section["syslog_running"], section["audit"]) == ("none", True, "running")
 
 
@@ -263,22 +265,22 @@ def test_logging_of_smaller_systems(tmp_path: Path) -> None:
         "/sbin/logd": "",
         "/etc/config/system": "config system\n\toption log_ip '192.0.2.5'\n\toption log_proto 'tcp'\n",
     })  # fmt: skip
-    section = look("logging", logging_.collect, openwrt)
+    section = look("logging", log_settings.collect, openwrt)
     told = (section["journald"], section["syslog"], section["remote_targets"], section["rotation"], section["audit"])
     assert told == ("absent", "logd", ["tcp 192.0.2.5:514"], "logd", "absent")
     alpine = put_all(
         tmp_path / "alpine", {"/sbin/syslogd": "", "/etc/conf.d/syslog": 'SYSLOGD_OPTS="-t -R 192.0.2.6:514"\n'}
     )
-    section = look("logging", logging_.collect, alpine)
+    section = look("logging", log_settings.collect, alpine)
     assert (section["syslog"], section["remote_targets"]) == ("busybox", ["udp 192.0.2.6:514"])
     fedora = put_all(tmp_path / "fedora", {
         "/usr/lib/systemd/systemd-journald": "", "/var/log/journal/x/system.journal": "",
         "/usr/sbin/syslog-ng": "", "/etc/syslog-ng/syslog-ng.conf": SYSLOG_NG,
     })  # fmt: skip
-    section = look("logging", logging_.collect, fedora)
+    section = look("logging", log_settings.collect, fedora)
     assert (section["journald"], section["syslog"]) == ("persistent", "syslog-ng")
     assert section["remote_targets"] == ["tls ng.example:6514", "udp 192.0.2.9:514"]
-    section = look("logging", logging_.collect, put_all(tmp_path / "bare", {"/lib/systemd/systemd-journald": ""}))
+    section = look("logging", log_settings.collect, put_all(tmp_path / "bare", {"/lib/systemd/systemd-journald": ""}))
     assert (section["journald"], section["syslog"], section["rotation"]) == ("volatile", "", "journald")
 
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors import ssh
-from device_agent.collectors.base import NoMeaningError
-from device_agent.collectors.ssh import parse_resolved, seconds_of, section_of
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.access import ssh
+from device_agent.collectors.access.ssh import parse_resolved, seconds_of, section_of
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import NoMeaningError
+from device_agent.host.system import System
 from tests.support.roots import put, put_all
 
 DEBIAN = {

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent import lynis_report, xccdf
-from device_agent.collectors.base import CannotTellError, NoMeaningError
-from device_agent.collectors.lynis import Lynis
-from device_agent.collectors.openscap import Openscap
-from device_agent.domain.findings import findings_of
-from device_agent.execute import ExecuteError, run
+from device_agent.collectors.tools import lynis_report, xccdf
+from device_agent.collectors.tools.lynis import Lynis
+from device_agent.collectors.tools.openscap import Openscap
+from device_agent.collectors.tools.tool_runner import ToolRuns
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.system import System
 from device_agent.settings import ToolSettings
-from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
 
 HERE: Final = Path(__file__).parent
 BENCHMARK: Final = HERE / "openscap" / "benchmark.xml"

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from device_agent.actions.base import BadParamsError
 from device_agent.actions.integrity import Rebaseline
-from device_agent.collectors.base import CannotTellError
-from device_agent.collectors.integrity import Integrity
-from device_agent.domain.findings import findings_of
-from device_agent.integrity_state import DamagedError, load
+from device_agent.collectors.tools.file_integrity import Integrity
+from device_agent.collectors.tools.file_integrity_baseline import DamagedError, load
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
-from device_agent.system import System
 
 START: Final = 1_790_000_000.0  # 2026-09-21
 

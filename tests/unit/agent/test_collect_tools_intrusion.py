@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.clock import Clock
-from device_agent.collectors.base import NoMeaningError
-from device_agent.collectors.intrusion import Intrusion
-from device_agent.domain.findings import findings_of
+from device_agent.collectors.tools.intrusion import Intrusion
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import NoMeaningError
+from device_agent.host.clock import Clock
+from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
 from device_agent.intrusion.follow import MAX_LINE_BYTES, Follower, Place
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
-from device_agent.system import System
 from schemas.base import MAX_EVENT_BYTES
 from schemas.events import DeviceEvent
 from schemas.topics import Up

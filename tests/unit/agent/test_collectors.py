@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.apt import upgrades
-from device_agent.collectors import firewall, openssl, os_release, services, sockets, updates
-from device_agent.collectors.base import CannotTellError, Collector, NoMeaningError, Section
-from device_agent.collectors.packages import Installed, installed
+from device_agent.collectors.base import Collector, Section
+from device_agent.collectors.crypto import openssl
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.findings import findings_of
-from device_agent.system import System
+from device_agent.collectors.software import updates
+from device_agent.collectors.system import firewall, services, sockets
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host import os_release
+from device_agent.host.apt import upgrades
+from device_agent.host.packages import Installed, installed
+from device_agent.host.system import System
 
 LIVE = System(is_root_user=os.geteuid() == 0)
 

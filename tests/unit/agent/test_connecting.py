@@ -1,7 +1,7 @@
 """Which connection is tried next, and after which wait."""
 
 from device_agent.domain.backoff import RECONNECT, STEADY_SECONDS, Backoff
-from device_agent.domain.connecting import MQTT5, MQTT311, Attempt, Outcome
+from device_agent.domain.connection_policy import MQTT5, MQTT311, Attempt, Outcome
 
 
 def test_the_wait_doubles_to_its_cap_and_chance_spreads_it() -> None:

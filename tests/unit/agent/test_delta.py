@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from controller.service.merging import merge
+from controller.service.ingest.delta import merge
 from device_agent.domain.delta import base_of, delta_of
-from device_agent.domain.findings import findings_of, fit
-from device_agent.domain.outbox import Outbox, Owed
 from device_agent.domain.report import Sender, full_report
+from device_agent.domain.report_limits import findings_of, fit
+from device_agent.domain.report_outbox import Outbox, Owed
 from schemas.events import Receipt
 from schemas.posture import REPORT, DeltaReport
 

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from device_agent.doing import WrongUseError, parse_params
+from device_agent.cli.do import WrongUseError, parse_params
 from device_agent.main import main
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.execute import ExecuteError, run
+from device_agent.host.execute import ExecuteError, run
 
 
 def test_output_status_and_language() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from device_agent.domain.guard import Guard
-from device_agent.domain.judgement import Accepted, Forged, Judgement, Known, Refused
+from device_agent.domain.command_verifier import Guard
+from device_agent.domain.verdict import Accepted, Forged, Judgement, Known, Refused
 from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
 from schemas.signing import sign

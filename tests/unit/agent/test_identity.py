@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.x509.authority import X509Authority
-from controller.domain.certificates import Kind, Validity
-from device_agent.clock import Clock
+from controller.domain.identity.certificates import Kind, Validity
 from device_agent.errors import SettingsError
+from device_agent.host.certificate import IdentityError, read_file
+from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
-from device_agent.identity.leaf import IdentityError, read_file
-from device_agent.identity.pair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
+from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
 from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
 from device_agent.identity.store import IdentityStore, resolved
-from device_agent.late import sealer_of
-from device_agent.link import tls_context
+from device_agent.mqtt_client import tls_context
+from device_agent.reporting.signer import sealer_of
 from device_agent.settings import MqttSettings, load
 from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
 from schemas.topics import Up

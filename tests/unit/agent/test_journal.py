@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.domain.outbox import Outbox, Owed
+from device_agent.commands.journal import MAX_ENTRIES, Journal
+from device_agent.domain.report_outbox import Outbox, Owed
 from device_agent.errors import JournalError
-from device_agent.journal import MAX_ENTRIES, Journal
 from schemas.commands import Command, CommandResult, CommandState
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)

@@ -11,13 +11,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.actions.base import ActionError
 from device_agent.actions.trust import IntroduceKey, RevokeKey
-from device_agent.domain.guard import Guard
-from device_agent.domain.judgement import Accepted, Forged, Judgement, Refused
-from device_agent.domain.signatures import Terms
-from device_agent.journal import Journal
-from device_agent.key_ring import KeyRing, KeyRingError
+from device_agent.commands.journal import Journal
+from device_agent.commands.keyring_verifier import TrustingGuard
+from device_agent.domain.command_verifier import Guard
+from device_agent.domain.signature_policy import Terms
+from device_agent.domain.verdict import Accepted, Forged, Judgement, Refused
+from device_agent.keyring import KeyRing, KeyRingError
 from device_agent.settings import CommandSettings
-from device_agent.trusting import TrustingGuard
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
 
@@ -155,8 +155,8 @@ _KILLED = """
 import os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from device_agent.journal import Journal
-from device_agent.key_ring import KeyRing
+from device_agent.commands.journal import Journal
+from device_agent.keyring import KeyRing
 from schemas.commands import Command
 
 folder, step, key = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]

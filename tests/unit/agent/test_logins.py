@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.clock import Clock
-from device_agent.collectors.failed_logins import RECORD, WIDE_MACHINES, WIDE_RECORD
+from device_agent.host.clock import Clock
+from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
+from device_agent.host.system import System
 from device_agent.intrusion.logins import MAX_SOURCES, Btmp, Guesses, failed_in, logs
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
-from device_agent.system import System
 from schemas.events import DeviceEvent
 from schemas.topics import Up
 

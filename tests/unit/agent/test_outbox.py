@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from device_agent.domain.outbox import MAX_OWED, Outbox, Owed, Settled
+from device_agent.domain.report_outbox import MAX_OWED, Outbox, Owed, Settled
 from schemas.events import Receipt
 
 

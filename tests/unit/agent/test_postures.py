@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from device_agent.domain.findings import findings_of
+from device_agent.domain.report_limits import findings_of
 from device_agent.errors import SettingsError
 from device_agent.simulator.postures import (
     Edit,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from device_agent.domain.findings import findings_of, fit
 from device_agent.domain.report import MAX_HEAD_BYTES, Sender, full_report, heartbeat, nothing_found
+from device_agent.domain.report_limits import findings_of, fit
 from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import REPORT, FullReport, Heartbeat, Sections, digest_of
 from schemas.sections.system import MAX_SOCKETS

@@ -10,11 +10,11 @@ import pytest
 
 from device_agent.actions.base import Action, ActionError, Params
 from device_agent.actions.password import SetPasswordPolicy
-from device_agent.clock import Clock
-from device_agent.commands import Commands
-from device_agent.domain.guard import Guard
-from device_agent.journal import Journal
-from device_agent.system import System
+from device_agent.commands.executor import Commands
+from device_agent.commands.journal import Journal
+from device_agent.domain.command_verifier import Guard
+from device_agent.host.clock import Clock
+from device_agent.host.system import System
 from schemas.commands import Command, CommandResult, CommandState
 from schemas.topics import Up
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from device_agent import scan_child
 from device_agent.collectors.names import SECTIONS
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
+from device_agent.collectors.tools.tool_runner import ToolRuns
+from device_agent.commands.lazy_loading import LateActions
 from device_agent.domain.report import Found
-from device_agent.identity.leaf_child import main as leaf_child
-from device_agent.late import LateActions
-from device_agent.scanning import ScanProcess
+from device_agent.host.system import System
+from device_agent.identity.certificate_child import main as leaf_child
+from device_agent.scanning import scan_child
+from device_agent.scanning.scan_process import ScanProcess
 from device_agent.settings import Settings
-from device_agent.system import System
-from device_agent.tool_runs import ToolRuns
 from schemas.posture import Sections
 
 # What an agent that only waits has no use for, and what it would cost: cryptography, the models of every section.

@@ -11,13 +11,13 @@ from typing import Final
 
 import pytest
 
-from device_agent.doctor import as_json, as_text, diagnose
-from device_agent.install import unit_text
+from device_agent.cli.doctor import as_json, as_text, diagnose
+from device_agent.cli.install import unit_text
+from device_agent.cli.passphrase import ALPHABET, passphrase
+from device_agent.host.notify import Notifier
+from device_agent.host.system import System
 from device_agent.main import main
-from device_agent.notify import Notifier
-from device_agent.passphrase import ALPHABET, passphrase
 from device_agent.settings import load
-from device_agent.system import System
 from tests.unit.house.tree import ROOT
 
 SECONDS: Final = 60

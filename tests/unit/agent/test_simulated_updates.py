@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from controller.domain.rollout_values import Installed
-from controller.service.rollout_reports import installed_of
-from device_agent.domain.findings import findings_of, fit
+from controller.domain.rollout.model import Installed
+from controller.service.rollout.observations import installed_of
 from device_agent.domain.report import Sender, full_report
+from device_agent.domain.report_limits import findings_of, fit
 from device_agent.simulator import updates
 from device_agent.simulator.postures import load
 from device_agent.simulator.updates import Outcome, Stage, stages

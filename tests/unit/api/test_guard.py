@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from controller.api.guard import MAX_FAILURES, MAX_PEERS, WINDOW, Failures, digest_of, match, new_token
+from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, Failures, digest_of, match, new_token
 from controller.ports.store import Token
 from tests.support.api import TOKEN, Api
 

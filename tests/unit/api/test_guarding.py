@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from controller.api.guard import digest_of
-from controller.domain.blast_radius import BlastRadius, Bounds
-from controller.domain.guards import Guards, Protection
-from controller.domain.policy import Level
+from controller.api.auth import digest_of
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards, Protection
+from controller.domain.policy.model import Level
 from controller.domain.scopes import ALL
 from controller.ports.store import Token
-from controller.service.guarding import ByHand, ProtectedError, SecondPersonError
+from controller.service.containment.operator_actions import ByHand, ProtectedError, SecondPersonError
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.world import world

@@ -10,11 +10,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from controller.adapters.sqlite.registry import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.domain.policy import Level
-from controller.service.certificates import Certificates
-from controller.service.identity import Identity
+from controller.domain.policy.model import Level
+from controller.service.identity.certificates import Certificates
+from controller.service.identity.services import Identity
 from device_agent.identity.enrol import config_text
 from device_agent.settings import Settings
 from schemas.enrolment import EnrolAnswer

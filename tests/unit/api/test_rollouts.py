@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.api.guard import digest_of
+from controller.api.auth import digest_of
 from controller.domain.scopes import Scope
 from controller.ports.store import Token
 from tests.support.api import Api

@@ -7,8 +7,8 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from controller.api.guard import Needs, Public, digest_of
-from controller.api.refusals import MAX_ROWS, WINDOW
+from controller.api.auth import Needs, Public, digest_of
+from controller.api.refusal_audit import MAX_ROWS, WINDOW
 from controller.domain.scopes import ALL, Scope, beyond, ordered
 from controller.ports.store import Token
 from tests.support.api import Api
@@ -55,7 +55,7 @@ async def test_each_route_needs_one_scope_or_says_why_it_is_public(api: Api) -> 
     for path, methods, dependant in found:
         told = checks(dependant)
         where = f"{sorted(methods)} {path}"
-        assert len(told) == 1, f"{where}: give it `dependencies=[scope(...)]` or `public(...)` (controller.api.guard)"
+        assert len(told) == 1, f"{where}: give it `dependencies=[scope(...)]` or `public(...)` (controller.api.auth)"
         if isinstance(told[0], Public):
             assert len(told[0].why) > 10, f"{where}: say why no token is asked for"
 

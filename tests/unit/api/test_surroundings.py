@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from controller.api.limits import MAX_BODY
+from controller.api.middleware import MAX_BODY
 from controller.ports.messages import Incoming
 from tests.support.api import Api
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controller.assembly import signer
+from controller.app.build import signer
 from controller.cli.errors import CliError
 from controller.cli.operator_keys import new_key, open_key
-from device_agent.domain.guard import Guard
-from device_agent.domain.judgement import Accepted, Refused
-from device_agent.domain.signatures import Terms
+from device_agent.domain.command_verifier import Guard
+from device_agent.domain.signature_policy import Terms
+from device_agent.domain.verdict import Accepted, Refused
 from schemas.signing import key_id, public_key_text, to_be_signed
 from schemas.topics import Down, down
 from tests.support.api import Api

@@ -10,7 +10,7 @@ import pytest
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.downloads import Bandwidth, Throttle, create_downloads
 from controller.api.metrics import Metrics
-from controller.service.update_refresh import UpdateRefresher
+from controller.service.maintenance import UpdateRefresher
 from tests.support.api import api
 from tests.support.updates import Repository, repository
 

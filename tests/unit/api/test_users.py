@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.containment_plan import IdentityKind
-from controller.domain.guards import Protection
-from controller.domain.policy import Level
+from controller.domain.containment.plan import IdentityKind
+from controller.domain.guards.guards import Protection
+from controller.domain.policy.model import Level
 from tests.support.api import Api
 
 BASE = "/api/v1/users"

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from controller.cli.client import Client, Endpoint
-from controller.cli.connect import DEFAULT_URL, Where, endpoint_of
+from controller.cli.config_files import Answers, config_text
+from controller.cli.connection_options import DEFAULT_URL, Where, endpoint_of
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.new_config import Answers, config_text
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import typer
 
+from controller.cli.app import run_safely
 from controller.cli.client import Client, Endpoint
-from controller.cli.running import run_safely
-from controller.domain.blast_radius import BlastRadius, Bounds
-from controller.domain.guards import Guards, Protection
-from controller.service.guarding import ByHand
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards, Protection
+from controller.service.containment.operator_actions import ByHand
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
 

@@ -9,10 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from controller.cli.app import app
+from controller.cli.app import app, run_safely
 from controller.cli.commands import parse_params
 from controller.cli.errors import CliError
-from controller.cli.running import run_safely
 from controller.main import main
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"

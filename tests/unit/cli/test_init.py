@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.api.guard import digest_of
-from controller.cli.running import run_safely
-from controller.service.settings import load_settings
+from controller.api.auth import digest_of
+from controller.cli.app import run_safely
+from controller.service.settings.settings import load_settings
 from schemas.signing import parse_public_key
 
 SECRETS = ("command-signing.key", "emqx.key", "operator.token", "cordon.db")

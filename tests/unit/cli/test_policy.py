@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from controller.cli.app import run_safely
 from controller.cli.event_explanation import print_standing
 from controller.cli.explanation import follows_text, response_text
-from controller.cli.running import run_safely
 from tests.support.api import report_message
 
 POLICY = """\

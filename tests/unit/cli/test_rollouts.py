@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from controller.cli.app import run_safely
 from controller.cli.errors import CliError
 from controller.cli.rollouts import parse_rate, parse_rings, parse_share, read_rings
-from controller.cli.running import run_safely
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
 

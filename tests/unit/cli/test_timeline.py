@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.cli.portrait import print_portrait
+from controller.cli.device_view import print_portrait
 from controller.cli.timeline import Line, lines_of
 
 

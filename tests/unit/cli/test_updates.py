@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.running import run_safely
+from controller.cli.app import run_safely
 from tests.support.updates import PASSPHRASE, archive
 
 

@@ -9,7 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from controller.cli.app import app
-from controller.service.settings import MqttSettings
+from controller.service.settings.settings import MqttSettings
 from tests.contract.conftest import _VARIABLES
 from tests.contract.target import RECORDED
 from tests.support.compose import DEPLOY, ROOT, compose, script, services

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.access import (
+from controller.domain.broker.access import (
     MAX_RULES,
     Grant,
     Template,
@@ -15,8 +15,8 @@ from controller.domain.access import (
     first_rules,
     no_longer_allowed,
 )
-from controller.domain.access_lint import Gravity, lint, lint_rule
-from controller.domain.topic_filters import covers, matches, may_meet, problem_of
+from controller.domain.broker.access_lint import Gravity, lint, lint_rule
+from controller.domain.broker.topic_filters import covers, matches, may_meet, problem_of
 from controller.standin.topics import matches as emqx_matches
 from schemas.topics import Up, up
 

@@ -3,11 +3,11 @@
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.blast_radius import BlastRadius, Bounds
 from controller.domain.device import Wait
 from controller.domain.effects import ReleaseClient, RestrictClient
-from controller.domain.guards import Guards
-from controller.domain.policy import Level, Response
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards
+from controller.domain.policy.model import Level, Response
 from controller.domain.step import step
 from tests.support.playbook import START, device, policies, reported, rule
 

@@ -7,10 +7,10 @@ import pytest
 
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.tls_probe import Handshake
-from controller.domain.broker_facts import CATALOGUE, TYPES, gather_broker
-from controller.domain.broker_inspection import Inspection
-from controller.domain.findings import Result
-from controller.domain.rules import Language
+from controller.domain.broker.facts import CATALOGUE, TYPES, gather_broker
+from controller.domain.broker.inspection import Inspection
+from controller.domain.policy.cel import Language
+from controller.domain.policy.findings import Result
 from controller.packs import broker_pack_path
 from tests.unit.house.tree import ROOT
 

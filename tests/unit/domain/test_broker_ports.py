@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from controller.domain.broker_inspection import bind_of, listening_of
-from controller.domain.broker_ports import (
+from controller.domain.broker.inspection import bind_of, listening_of
+from controller.domain.broker.ports import (
     Allowed,
     Listening,
     NodePort,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.certificates import (
+from controller.domain.identity.certificates import (
     MIN_LIFETIME,
     SKEW,
     Certificate,

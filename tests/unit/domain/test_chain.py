@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.chain import DIGEST_BYTES, GENESIS, Bounds, Flaw, Head, Link, body_of, digest_after, flaws
+from controller.domain.audit_chain import DIGEST_BYTES, GENESIS, Bounds, Flaw, Head, Link, body_of, digest_after, flaws
 
 
 def chain(count: int, start: Head = Head(0, GENESIS), words: str = "") -> list[Link]:  # noqa: B008 - frozen

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.challenge import may_release, must_answer, nonce_of
+from controller.domain.containment.challenge import may_release, must_answer, nonce_of
 from controller.domain.device import Case
 from controller.domain.effects import ReleaseClient, RestrictClient, SendReceipt
-from controller.domain.guards import Guards
-from controller.domain.policy import Level, Response
+from controller.domain.guards.guards import Guards
+from controller.domain.policy.model import Level, Response
 from controller.domain.step import step
 from schemas.events import Verdict
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule

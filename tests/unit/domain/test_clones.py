@@ -3,7 +3,16 @@
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.clones import MANY, MAX_DEVICES, QUIET, SWITCHES, WINDOW, CloneDetector, Suspicion, TakenOver
+from controller.domain.identity.clones import (
+    MANY,
+    MAX_DEVICES,
+    QUIET,
+    SWITCHES,
+    WINDOW,
+    CloneDetector,
+    Suspicion,
+    TakenOver,
+)
 from tests.support.playbook import START, device, given, reported
 
 A, B = "192.0.2.1", "192.0.2.2"

@@ -6,15 +6,15 @@ from math import inf
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.blast_radius import BlastRadius, Bounds
 from controller.domain.commands import RESEND_AFTER
-from controller.domain.contain import LATER_PAUSE, PROBATION, REFUSAL_PAUSE
+from controller.domain.containment.cases import LATER_PAUSE, PROBATION, REFUSAL_PAUSE
+from controller.domain.containment.response import MAX_REMEDIES, REMEDY_PAUSE, deadline
 from controller.domain.device import Case
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
-from controller.domain.guards import Guards
-from controller.domain.policy import Level, Remedy, Response
-from controller.domain.respond import MAX_REMEDIES, REMEDY_PAUSE, deadline
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards
+from controller.domain.policy.model import Level, Remedy, Response
 from controller.domain.step import step
 from tests.support.playbook import START, Play, beat, device, given, policies, reported, rule
 

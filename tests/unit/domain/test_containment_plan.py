@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.containment_plan import (
+from controller.domain.containment.plan import (
     Act,
     Goal,
     Look,

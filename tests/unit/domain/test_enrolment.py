@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from controller.domain.certificates import Certificate, Kind
-from controller.domain.enrolment import TOKEN_REFUSED, EnrolmentToken, judge, judge_token
+from controller.domain.identity.certificates import Certificate, Kind
+from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken, judge, judge_token
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "00", 1, NOW - 10, NOW + 10, "operator:ada")

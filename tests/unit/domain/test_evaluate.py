@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from controller.domain.evaluate import MAX_REMEMBERED, Judge, judge
-from controller.domain.explain import MAX_VALUE, Explanation, explain
-from controller.domain.facts import Facts, Missing
-from controller.domain.findings import Finding, Result
-from controller.domain.policy import Level, Policy, PolicySet, Response, Rule
+from controller.domain.policy.evaluate import MAX_REMEMBERED, Judge, judge
+from controller.domain.policy.explain import MAX_VALUE, Explanation, explain
+from controller.domain.policy.facts import Facts, Missing
+from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.model import Level, Policy, PolicySet, Response, Rule
 from tests.support.playbook import language, policies, rule
 
 UNSEEN = Missing(Result.UNKNOWN, "firewall: needs root")

@@ -5,7 +5,7 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.effects import RestrictClient
 from controller.domain.evidence import Evidence
-from controller.domain.policy import Level, Response
+from controller.domain.policy.model import Level, Response
 from tests.support.playbook import device, given, policies, reported, rule
 
 RULES = policies(rule("telnet", Response(contain=Level.RESTRICTED)))

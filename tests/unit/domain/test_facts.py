@@ -2,9 +2,9 @@
 
 import pytest
 
-from controller.domain.facts import CATALOGUE, Facts, gather
-from controller.domain.facts_system import plain_name
-from controller.domain.findings import Result
+from controller.domain.policy.facts import CATALOGUE, Facts, gather
+from controller.domain.policy.facts_system import plain_name
+from controller.domain.policy.findings import Result
 from schemas.posture import Sections
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from controller.domain import events as ev
+from controller.domain.containment.response import deadline
 from controller.domain.device import Wait
 from controller.domain.effects import ReleaseClient
-from controller.domain.guards import PROTECTED_MARK, Guards, Protection
-from controller.domain.policy import Level, Remedy, Repeat, Response
-from controller.domain.respond import deadline
+from controller.domain.guards.guards import PROTECTED_MARK, Guards, Protection
+from controller.domain.policy.model import Level, Remedy, Repeat, Response
 from controller.domain.step import is_quiet, step
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
 

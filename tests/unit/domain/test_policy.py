@@ -2,8 +2,8 @@
 
 import pytest
 
-from controller.domain.findings import Result
-from controller.domain.policy import EmptyPolicyError, Level, Policy, PolicySet
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import EmptyPolicyError, Level, Policy, PolicySet
 from tests.support.playbook import policies, rule
 
 

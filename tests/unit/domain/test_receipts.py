@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from controller.domain.containment.receipts import receipt_of
 from controller.domain.effects import AuditEntry
-from controller.domain.receipts import receipt_of
 
 CALL = {"what": "ban", "call": "POST /banned", "node": "http://n1", "answer": "200", "seconds": 0.002}
 SEEN = {"what": "ban and client read back", "call": "", "node": "http://n2", "answer": "as wanted", "seconds": 0.0}

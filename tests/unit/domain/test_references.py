@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.references import references
+from controller.domain.policy.cel import references
 from tests.support.playbook import language
 
 TYPE = b"type.googleapis.com/cel.expr.CheckedExpr"

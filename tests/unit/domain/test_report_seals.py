@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.report_seals import MAX_AHEAD, WINDOW, Window, age_trouble
+from controller.domain.containment.report_signatures import MAX_AHEAD, WINDOW, Window, age_trouble
 
 
 @given(st.lists(st.integers(0, 300), max_size=80))

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from controller.domain.containment.response import REMEDY_PAUSE, deadline, fold, is_due, releases, repeat, wanted
 from controller.domain.device import Case, RuleState
-from controller.domain.findings import Finding, Result
-from controller.domain.policy import Level, Remedy, Response
-from controller.domain.respond import REMEDY_PAUSE, deadline, fold, is_due, releases, repeat, wanted
+from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.model import Level, Remedy, Response
 from tests.support.playbook import START, device, policies, rule
 
 FAILED = RuleState(Result.FAIL, START, 1)

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.contain import FOREVER
+from controller.domain.containment.cases import FOREVER
+from controller.domain.containment.revocation import REVOKED, holds
 from controller.domain.effects import EndIsolation, IsolateClient
-from controller.domain.policy import Level
-from controller.domain.revocation import REVOKED, holds
+from controller.domain.policy.model import Level
 from tests.support.playbook import START, Play, device, given, reported
 
 REVOKE = ev.CertificateRevoked("x", ("a1",), "operator:ada", "stolen")

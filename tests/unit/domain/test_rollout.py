@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from controller.domain import rollout as whole
-from controller.domain import rollout_member as one
-from controller.domain.rollout import APPROVAL_PATIENCE, abort, approve, begin, pause, resume, settle
-from controller.domain.rollout_member import GRACE, MAX_AWAY
-from controller.domain.rollout_values import (
+from controller.domain.rollout import lifecycle as whole
+from controller.domain.rollout import member as one
+from controller.domain.rollout.lifecycle import APPROVAL_PATIENCE, abort, approve, begin, pause, resume, settle
+from controller.domain.rollout.member import GRACE, MAX_AWAY
+from controller.domain.rollout.model import (
     Back,
     DeviceView,
     Installed,

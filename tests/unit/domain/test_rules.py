@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.rules import (
+from controller.domain.policy.cel import (
     MAX_EXPRESSION,
     EvaluationError,
     Expression,

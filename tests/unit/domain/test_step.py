@@ -7,12 +7,12 @@ import pytest
 
 from controller.domain import events as ev
 from controller.domain.device import Case, RuleState
-from controller.domain.draft import Outcome
 from controller.domain.effects import RestrictClient, SendReceipt
 from controller.domain.evolve import evolve
-from controller.domain.findings import Finding, Result
-from controller.domain.policy import Level, Response
+from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.model import Level, Response
 from controller.domain.step import is_quiet, repeats, step
+from controller.domain.transition import Outcome
 from schemas.commands import CommandState
 from schemas.events import RejectReason, Verdict
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule

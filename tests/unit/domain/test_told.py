@@ -6,14 +6,23 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.containment.explain_events import explain_event, explain_standing
+from controller.domain.containment.response import deadline
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
-from controller.domain.explain_events import explain_event, explain_standing
-from controller.domain.findings import Finding, Result
-from controller.domain.policy import EmptyPolicyError, EventTerms, Level, Policy, PolicySet, Remedy, Response, Rule
-from controller.domain.respond import deadline
-from controller.domain.told import event_facts, event_language, judge_event
+from controller.domain.policy.event_rules import event_facts, event_language, judge_event
+from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.model import (
+    EmptyPolicyError,
+    EventTerms,
+    Level,
+    Policy,
+    PolicySet,
+    Remedy,
+    Response,
+    Rule,
+)
 from schemas.events import DeviceEvent
 from tests.support.playbook import START, beat, device, given, reported, rule
 

@@ -1,7 +1,7 @@
 """Decisions about contained users: never weaker by containing again, never free by time alone."""
 
-from controller.domain.policy import Level
-from controller.domain.users import UserCase, contained, is_due, released, stepped_down
+from controller.domain.containment.users import UserCase, contained, is_due, released, stepped_down
+from controller.domain.policy.model import Level
 
 
 def isolated(hold: float | None = 60.0) -> UserCase:

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.containment.response import deadline
 from controller.domain.effects import ReleaseClient, RestrictClient
-from controller.domain.guards import Guards
-from controller.domain.policy import Level, Remedy, Response
-from controller.domain.respond import deadline
+from controller.domain.guards.guards import Guards
+from controller.domain.guards.waivers import Waiver, Waivers
+from controller.domain.policy.model import Level, Remedy, Response
 from controller.domain.step import step
-from controller.domain.waivers import Waiver, Waivers
 from tests.support.playbook import START, device, policies, reported, rule
 
 RULES = policies(rule("telnet", Response(contain=Level.RESTRICTED, remedy=Remedy("rescan"))), rule("other"))

@@ -34,7 +34,7 @@ def _importers(package: str) -> set[str]:
 
 def test_httpx_is_imported_in_one_file() -> None:
     # Its successor has another name; moving to it is to stay one line.
-    assert _importers("httpx") == {"controller/adapters/emqx/http.py"}
+    assert _importers("httpx") == {"controller/adapters/emqx/client/http.py"}
 
 
 def test_the_controller_meets_paho_in_its_adapter_and_demo_only() -> None:

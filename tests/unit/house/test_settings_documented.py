@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from controller.service.settings import Settings as ControllerSettings
+from controller.service.settings.settings import Settings as ControllerSettings
 from device_agent.settings import Settings as AgentSettings
 from tests.unit.house.tree import ROOT
 

@@ -14,10 +14,10 @@ from device_agent.actions.integrity import Rebaseline
 from device_agent.actions.registry import actions
 from device_agent.actions.ssh import _OPTIONS
 from device_agent.actions.trust import IntroduceKey, RevokeKey
-from device_agent.collectors.integrity import Integrity
-from device_agent.key_ring import KeyRing
+from device_agent.collectors.tools.file_integrity import Integrity
+from device_agent.host.system import System
+from device_agent.keyring import KeyRing
 from device_agent.settings import IntegritySettings
-from device_agent.system import System
 from schemas.actions import ACTIONS, SSH_OPTIONS, problems_of, unknown_action
 from schemas.export import documents
 from schemas.updates import GO_BACK, INSTALL

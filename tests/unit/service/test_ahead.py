@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.errors import StoreError
 from controller.ports.messages import Incoming
 from controller.ports.store import Writes
-from controller.service.ingest import BATCHES_AHEAD, Ingest
+from controller.service.ingest.ingest import BATCHES_AHEAD, Ingest
 from schemas.events import Receipt, Verdict, accepted_json
 from schemas.posture import digest_of
 from tests.support import reports

@@ -9,7 +9,7 @@ import pytest
 from controller.domain.device import Device
 from controller.ports.broker import Grade
 from controller.ports.messages import Incoming
-from controller.service.clones import MAX_PRESENCE, CloneWatch
+from controller.service.identity.clones import MAX_PRESENCE, CloneWatch
 from tests.support.world import World, world
 
 

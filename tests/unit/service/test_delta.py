@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.messages import Incoming
-from controller.service.merging import merge
+from controller.service.ingest.delta import merge
 from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import DeltaReport, FullReport, digest_of
 from tests.support import reports

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
-from controller.domain.certificates import Certificate
-from controller.service.device_keyring import FRESH, DeviceKeyring
-from controller.service.identity import Identity
-from controller.service.sealing import SealRules, Seals
-from device_agent.identity.pair import request
+from controller.domain.identity.certificates import Certificate
+from controller.service.identity.services import Identity
+from controller.service.ingest.keyring import FRESH, DeviceKeyring
+from controller.service.ingest.signatures import SealRules, Seals
+from device_agent.identity.keypair import request
 from tests.support.identity import identity_of
 from tests.support.signing_device import Signing
 from tests.support.world import World, world

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from controller.service.fairness import ANSWER_BURST, MAX_HELD, MESSAGE_BURST, Buckets, Fairness, Share
+from controller.service.ingest.rate_limit import ANSWER_BURST, MAX_HELD, MESSAGE_BURST, Buckets, Fairness, Share
 from schemas.events import Status
 from schemas.posture import digest_of
 from schemas.topics import Down, Up, down

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.findings import Severity
-from controller.domain.policy import EventTerms, Level, Policy, PolicySet, Response, Rule
-from controller.domain.told import event_language
+from controller.domain.policy.event_rules import event_language
+from controller.domain.policy.findings import Severity
+from controller.domain.policy.model import EventTerms, Level, Policy, PolicySet, Response, Rule
 from schemas.posture import digest_of
 from schemas.topics import Down, Up, down
 from tests.support import reports
@@ -171,7 +171,7 @@ async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_pa
 
 async def test_labels_are_facts_too(tmp_path: Path) -> None:
     from controller.domain.events import OperatorLabelled
-    from controller.domain.policy import Response
+    from controller.domain.policy.model import Response
     from tests.support.playbook import policies, rule
 
     lab = rule("no-lab", Response(contain=Level.RESTRICTED), check='device.class != "lab"')

@@ -7,10 +7,10 @@ import pytest
 
 from controller.domain.events import OperatorCommanded, OperatorContained, OperatorReleased, StatusChanged
 from controller.domain.evidence import Evidence
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Ban, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
-from controller.service.outbox import CONTAINING, SENDING
+from controller.service.containment.outbox import CONTAINING, SENDING
 from tests.support.reports import full, incoming
 from tests.support.world import MemoryLink, world
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from controller.domain.blast_radius import BlastRadius, Bounds
-from controller.domain.guards import Guards, Protection
-from controller.domain.policy import Level, PolicySet, Response
-from controller.domain.preview import Change
+from controller.domain.guards.blast_radius import BlastRadius, Bounds
+from controller.domain.guards.guards import Guards, Protection
+from controller.domain.policy.model import Level, PolicySet, Response
+from controller.domain.policy_preview import Change
 from controller.ports.policies import PolicyError, Problem
-from controller.service.policy_gate import PolicyGate, PolicyTooBroadError
-from controller.service.preview import PAGE, kind_of, preview
+from controller.service.policy.activation import PolicyGate, PolicyTooBroadError
+from controller.service.policy.preview import PAGE, kind_of, preview
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.playbook import policies, rule

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from controller.ports.broker import AccessRule, Ban, Change, restriction
-from controller.service.comparison import CERTAIN
-from controller.service.drift import DriftState
+from controller.service.containment.comparison import CERTAIN
+from controller.service.containment.drift import DriftState
 from tests.support.reports import full, incoming
 from tests.support.world import START, World, world
 

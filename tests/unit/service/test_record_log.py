@@ -8,14 +8,14 @@ from pathlib import Path
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.record_log import MOST_TEXT, about, fields_of, log_record
+from controller.service.audit_log import MOST_TEXT, about, fields_of, log_record
 from tests.support.reports import full, incoming
 from tests.support.world import world
 
 _LINES = """
 from controller.adapters.logs import configure_logs, logger_for
 from controller.domain.effects import AuditEntry
-from controller.service.record_log import fields_of
+from controller.service.audit_log import fields_of
 configure_logs("info", "json")
 detail = {"event": "x", "reason": "two\\nlines", "steps": [1]}
 entry = AuditEntry("contained", "edge-1", "policy", "case-9", detail, True)

@@ -12,10 +12,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from controller.domain.certificates import Certificate
+from controller.domain.identity.certificates import Certificate
 from controller.ports.messages import Incoming
-from controller.service.identity import Identity
-from device_agent.identity.pair import request, sign
+from controller.service.identity.services import Identity
+from device_agent.identity.keypair import request, sign
 from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
 from schemas.topics import Down, Up, down, up
 from tests.support.identity import identity_of

@@ -9,8 +9,7 @@ import pytest
 from controller.domain.effects import CommandRecord
 from controller.ports.rollouts import TargetError
 from controller.ports.updates import NoRepositoryError, Published
-from controller.service.rollout_reports import installed_of, news_of
-from controller.service.rollout_targets import PublishedTargets, pick
+from controller.service.rollout.observations import PublishedTargets, installed_of, news_of, pick
 from tests.support.reports import full
 from tests.support.rollouts import software
 from tests.support.updates import Repository, archive, repository

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from controller.domain.policy import PolicySet, Response
-from controller.domain.rollout_values import RolloutState
+from controller.domain.policy.model import PolicySet, Response
+from controller.domain.rollout.model import RolloutState
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
 from tests.support.rollouts import Fleet, fleet, people, software

@@ -8,12 +8,12 @@ import pytest
 
 from controller.adapters.sqlite.rollouts import SqliteRollouts
 from controller.domain.events import OperatorContained
-from controller.domain.policy import Level
-from controller.domain.rollout_rings import parse_ring
-from controller.domain.rollout_values import Back, Member, MemberState, Rollout, RolloutError, RolloutState, Terms
+from controller.domain.policy.model import Level
+from controller.domain.rollout.model import Back, Member, MemberState, Rollout, RolloutError, RolloutState, Terms
+from controller.domain.rollout.rings import parse_ring
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes
-from controller.service.rollout_desk import Asked
+from controller.service.rollout.operations import Asked
 from tests.support.rollouts import BY, RINGS, SECOND, fleet, people
 from tests.support.world import START
 

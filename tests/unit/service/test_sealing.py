@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import Grade
-from controller.service.sealing import SealRules, Seals
+from controller.service.ingest.signatures import SealRules, Seals
 from schemas.base import MAX_SIGNED_BYTES
 from schemas.report_signing import PrivateKey, Sealed, is_signed_by, read_public, seal, unseal
 from schemas.signing import SignatureError

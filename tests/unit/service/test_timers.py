@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import world
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.service.update_refresh import UpdateRefresher
+from controller.service.maintenance import UpdateRefresher
 from tests.support.updates import repository
 
 

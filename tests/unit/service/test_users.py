@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError, BrokerUnreachableError
-from controller.service.users import Users
+from controller.service.containment.users import Users
 from tests.support.users import MemoryUsers
 from tests.support.world import World, world
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.contain import LATER_PAUSE
+from controller.domain.containment.cases import LATER_PAUSE
 from controller.domain.events import OperatorContained, OperatorReleased
 from controller.domain.evidence import Evidence
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Grade, restriction
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.vouching import BACKLOG_SECONDS
+from controller.service.containment.identity_check import BACKLOG_SECONDS
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.world import START, World, world
 

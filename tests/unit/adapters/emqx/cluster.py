@@ -10,9 +10,9 @@ from urllib.parse import unquote
 
 import httpx
 
-from controller.adapters.emqx.api import EmqxApi
-from controller.adapters.emqx.broker import EmqxBroker
-from controller.adapters.emqx.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.system import SystemClock
 
 BASES: Final = ("http://n1", "http://n2", "http://n3")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.adapters.emqx.http import HttpLimits
+from controller.adapters.emqx.client.http import HttpLimits
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.adapters.emqx.answers import MAX_MESSAGE, EmqxConflictError, meaning
+from controller.adapters.emqx.client.responses import MAX_MESSAGE, EmqxConflictError, meaning
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerRefusedError
 
 JSON = "application/json"

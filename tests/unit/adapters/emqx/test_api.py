@@ -6,13 +6,13 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.adapters.emqx.answers import EmqxConflictError
-from controller.adapters.emqx.api import EmqxApi
-from controller.adapters.emqx.calls import segment
-from controller.adapters.emqx.grading import Settings, read_settings
-from controller.adapters.emqx.http import EmqxHttp, HttpLimits
-from controller.adapters.emqx.rows import SourceRow
-from controller.adapters.emqx.sending import MAX_PAGES, PAGE_ROWS
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.client.models import SourceRow
+from controller.adapters.emqx.client.requests import segment
+from controller.adapters.emqx.client.responses import EmqxConflictError
+from controller.adapters.emqx.client.subject_api import MAX_PAGES, PAGE_ROWS
+from controller.adapters.emqx.containment.authentication import Settings, read_settings
 from controller.adapters.system import SystemClock
 from controller.ports.broker import Ban, KeptSubscription
 from controller.ports.errors import (
@@ -187,7 +187,7 @@ async def test_every_page_is_read_and_none_too_many(count: int, pages: int) -> N
 
 
 async def test_a_listing_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.adapters.emqx.sending.MAX_PAGES", 3)
+    monkeypatch.setattr("controller.adapters.emqx.client.subject_api.MAX_PAGES", 3)
     row = {"clientid": "c", "rules": []}
     api = api_over(lambda _: httpx.Response(200, json={"data": [row], "meta": {"hasnext": True}}))
     with pytest.raises(BrokerAnswerError, match="pages"):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.adapters.emqx.answers import EmqxConflictError
-from controller.adapters.emqx.http import MAX_ADDRESSES, Answer, Call, EmqxHttp, HttpLimits, Method, address
+from controller.adapters.emqx.client.http import MAX_ADDRESSES, Answer, Call, EmqxHttp, HttpLimits, Method, address
+from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.system import SystemClock
 from controller.ports.broker import Step
 from controller.ports.errors import (

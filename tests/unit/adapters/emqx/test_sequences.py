@@ -5,8 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.adapters.emqx.readback import WAITS_SECONDS
-from controller.adapters.emqx.restriction import restriction
+from controller.adapters.emqx.containment.checks import restriction
+from controller.adapters.emqx.containment.verification import WAITS_SECONDS
 from controller.ports.broker import AccessRule, Rules
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from schemas.topics import Down, down
@@ -33,7 +33,9 @@ def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """As many looks as ever, with next to no time between them."""
-    monkeypatch.setattr("controller.adapters.emqx.readback.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS))
+    monkeypatch.setattr(
+        "controller.adapters.emqx.containment.verification.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS)
+    )
     return Cluster()
 
 

@@ -5,10 +5,17 @@ import json
 import httpx
 import pytest
 
-from controller.adapters.emqx.api import EmqxApi
-from controller.adapters.emqx.http import EmqxHttp
-from controller.adapters.emqx.rows import SourceRow
-from controller.adapters.emqx.setup import SetupSnapshot, apply, plan, restore, rules_for_all, rules_for_controller
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import EmqxHttp
+from controller.adapters.emqx.client.models import SourceRow
+from controller.adapters.emqx.setup.baseline import (
+    SetupSnapshot,
+    apply,
+    plan,
+    restore,
+    rules_for_all,
+    rules_for_controller,
+)
 from controller.adapters.system import SystemClock
 
 _SOURCES = "/api/v5/authorization/sources"

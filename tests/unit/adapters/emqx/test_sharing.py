@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from controller.adapters.emqx.readback import Record
-from controller.adapters.emqx.restriction import restriction
-from controller.adapters.emqx.sharing import MAX_BATCH, RuleWriter, Shared, SharedRead
+from controller.adapters.emqx.client.coalescing import MAX_BATCH, RuleWriter, Shared, SharedRead
+from controller.adapters.emqx.containment.checks import restriction
+from controller.adapters.emqx.containment.verification import Record
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from tests.unit.adapters.emqx.cluster import Cluster, error
 

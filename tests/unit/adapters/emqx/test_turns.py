@@ -2,7 +2,7 @@
 
 import asyncio
 
-from controller.adapters.emqx.http import Turns
+from controller.adapters.emqx.client.http import Turns
 
 
 class Line:

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.emqx.grading import Settings, grade_of, grade_then
-from controller.adapters.emqx.restriction import consulted, outside, restriction, wrongly_allowed
-from controller.adapters.emqx.rows import (
+from controller.adapters.emqx.client.models import (
     BanRow,
     CacheRow,
     ClientRow,
@@ -22,7 +20,9 @@ from controller.adapters.emqx.rows import (
     rule_text,
     until_text,
 )
-from controller.adapters.emqx.setup import SetupSnapshot, plan, rules_for_all, rules_for_controller
+from controller.adapters.emqx.containment.authentication import Settings, grade_of, grade_then
+from controller.adapters.emqx.containment.checks import consulted, outside, restriction, wrongly_allowed
+from controller.adapters.emqx.setup.baseline import SetupSnapshot, plan, rules_for_all, rules_for_controller
 from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
 
 RULES = st.builds(

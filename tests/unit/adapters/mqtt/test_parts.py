@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
 from controller.adapters.mqtt.backoff import STABLE_SECONDS, Backoff
+from controller.adapters.mqtt.buffered_socket import Wire, open_wire, tls_context
 from controller.adapters.mqtt.options import LinkOptions, Server
 from controller.adapters.mqtt.packets import publish_packet
-from controller.adapters.mqtt.reasons import Kind, disconnected, network_words, refused
-from controller.adapters.mqtt.wire import Wire, open_wire, tls_context
+from controller.adapters.mqtt.reason_codes import Kind, disconnected, network_words, refused
 
 HERE: dict[str, Any] = {"servers": ("mqtt://localhost",), "client_id": "c"}
 

@@ -14,10 +14,10 @@ from controller.adapters.policies.models import (
     PolicyModel,
     RuleModel,
 )
-from controller.domain.facts import CATALOGUE
-from controller.domain.findings import Result, Severity
-from controller.domain.policy import EventTerms, Level
-from controller.domain.told import EVENT_CATALOGUE
+from controller.domain.policy.event_rules import EVENT_CATALOGUE
+from controller.domain.policy.facts import CATALOGUE
+from controller.domain.policy.findings import Result, Severity
+from controller.domain.policy.model import EventTerms, Level
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 from tests.unit.house.tree import ROOT

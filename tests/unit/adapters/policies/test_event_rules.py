@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.policies.loader import load_policies, parse_policy
-from controller.domain.policy import EventTerms, Level, Remedy, Response
+from controller.domain.policy.model import EventTerms, Level, Remedy, Response
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 

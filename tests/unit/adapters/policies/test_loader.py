@@ -6,8 +6,8 @@ import pytest
 
 from controller.adapters.policies.loader import MAX_FILE_BYTES, MAX_FILES, load_policies, parse_policy
 from controller.adapters.policies.models import MAX_RULES
-from controller.domain.findings import Severity
-from controller.domain.policy import Level, Policy, Remedy, Response
+from controller.domain.policy.findings import Severity
+from controller.domain.policy.model import Level, Policy, Remedy, Response
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 

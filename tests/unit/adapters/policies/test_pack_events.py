@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.told import event_facts, judge_event
+from controller.domain.policy.event_rules import event_facts, judge_event
 from schemas.events import DeviceEvent
 from tests.unit.adapters.policies.test_packs import pack
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.unit.adapters.policies.test_packs import failing, pack
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from controller.adapters.policies.loader import load_policies
-from controller.domain.evaluate import judge
-from controller.domain.facts import gather
-from controller.domain.findings import Result
-from controller.domain.policy import Level, PolicySet
+from controller.domain.policy.evaluate import judge
+from controller.domain.policy.facts import gather
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level, PolicySet
 from controller.packs import pack_path
 from schemas.posture import Sections
 from tests.support.good_tools import GOOD_TOOLS

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 
-from controller.domain.evaluate import judge
-from controller.domain.facts import gather
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.evaluate import judge
+from controller.domain.policy.facts import gather
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from controller.packs import pack_names
 from device_agent.actions.base import BadParamsError
 from device_agent.actions.registry import actions
-from device_agent.system import System
+from device_agent.host.system import System
 from schemas.posture import Sections
 from tests.support.playbook import language
 from tests.unit.adapters.policies.test_packs import GOOD, pack, port

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 
 from controller.adapters.sqlite import codec, reader
-from controller.adapters.sqlite.dead import DeadBook
-from controller.adapters.sqlite.rows import work_of
+from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.statements import work_of
 from controller.domain.device import OF_A_REPORT, Case, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
-from controller.domain.policy import Level
+from controller.domain.policy.model import Level
 from controller.ports.broker import Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.sqlite.dead import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadBook
 
 
 @given(

@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite import reader
-from controller.adapters.sqlite.dead import DeadBook
-from controller.adapters.sqlite.rows import MAX_DEAD_TEXT, work_of
+from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.statements import MAX_DEAD_TEXT, work_of
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
 from controller.ports.errors import StoreError

@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from controller.adapters.sqlite import trouble
+from controller.adapters.sqlite import errors
 from controller.ports.errors import StoreError, StoreFullError
 
 
@@ -25,13 +25,13 @@ def _error(code: int, name: str, kind: type[sqlite3.Error] = sqlite3.Operational
 )
 def test_the_machine_is_to_blame_and_it_passes(code: int, name: str, words: str, new_connection: bool) -> None:
     error = _error(code, name)
-    assert trouble.passes_by_waiting(error)
-    assert trouble.needs_new_connection(error) is new_connection
-    assert trouble.words(error).startswith(words)
+    assert errors.passes_by_waiting(error)
+    assert errors.needs_new_connection(error) is new_connection
+    assert errors.words(error).startswith(words)
 
 
 def test_memory_comes_back_too() -> None:
-    assert trouble.passes_by_waiting(MemoryError())
+    assert errors.passes_by_waiting(MemoryError())
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,11 @@ def test_memory_comes_back_too() -> None:
     ],
 )
 def test_one_callers_data_is_to_blame_and_waiting_does_not_help(error: Exception) -> None:
-    assert not trouble.passes_by_waiting(error)
+    assert not errors.passes_by_waiting(error)
 
 
 def test_no_room_is_an_error_of_its_own_kind() -> None:
-    assert type(trouble.as_store_error(_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"), "doing")) is StoreFullError
-    other = trouble.as_store_error(OverflowError("too large"), "doing")
+    assert type(errors.as_store_error(_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"), "doing")) is StoreFullError
+    other = errors.as_store_error(OverflowError("too large"), "doing")
     assert type(other) is StoreError
     assert str(other) == "doing: OverflowError: too large"

@@ -15,8 +15,8 @@ from controller.domain.effects import (
     RestrictClient,
     SendCommand,
 )
-from controller.domain.findings import Result
-from controller.domain.policy import Level
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule
 from schemas.commands import CommandState
 

@@ -13,8 +13,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import MAX_REQUEST, X509Authority, fingerprint, registered
 from controller.adapters.x509.building import serial_of
-from controller.domain.certificates import Certificate, Kind, validity
 from controller.domain.evolve import evolve
+from controller.domain.identity.certificates import Certificate, Kind, validity
 from controller.ports.certificates import AuthorityError, RequestRefusedError
 from controller.ports.errors import SettingsError
 from tests.support.identity import DAY, LISTS, PASSPHRASE, make_authority, request_for

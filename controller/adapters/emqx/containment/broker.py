@@ -1,0 +1,171 @@
+"""EMQX as the port's broker: the sequences and settings behind one object."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import controller.adapters.emqx.setup.baseline as wiring
+from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.containment.authentication import Grading
+from controller.adapters.emqx.containment.context import Place, Scene, Wish
+from controller.adapters.emqx.containment.describe import ban_wish, described
+from controller.adapters.emqx.containment.runner import carry_out
+from controller.adapters.emqx.setup.baseline import SetupSnapshot
+from controller.domain.containment.plan import (
+    Plan,
+    end_of_isolation_plan,
+    isolation_plan,
+    release_plan,
+    restriction_plan,
+)
+from controller.ports.broker import (
+    Ban,
+    BrokerControl,
+    Change,
+    Grade,
+    Intent,
+    KeepRules,
+    KeepSubscriptions,
+    KeptSubscription,
+    PlannedStage,
+    Proof,
+    Rules,
+    keep_no_subscriptions,
+)
+from controller.ports.clock import Clock
+from controller.ports.errors import BrokerError
+
+
+class EmqxBroker(BrokerControl):
+    """Contains, reads back and releases over EMQX's HTTP API."""
+
+    def __init__(self, api: EmqxApi, clock: Clock) -> None:
+        """Use these calls; `open_emqx` builds both."""
+        self.api = api
+        self._clock = clock
+        self._place = Place.at(api, clock)
+        self._nodes = self._place.nodes
+        self._grading = Grading(api, clock, self._place.shared.urgent_clients)
+
+    async def restrict(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        kick: bool = False,
+    ) -> Proof:
+        """See the port."""
+        wish = Wish(keep_rules=keep, keep_subscriptions=keep_subscriptions)
+        return await self._carry_out(client_id, restriction_plan(kick=kick), wish)
+
+    async def isolate(
+        self,
+        client_id: str,
+        keep: KeepRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
+        """See the port."""
+        wish = replace(ban_wish(case, reason, until), keep_rules=keep)
+        return await self._carry_out(client_id, isolation_plan(clear_retained=clear_retained), wish)
+
+    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+        """See the port."""
+        return await self._carry_out(client_id, end_of_isolation_plan(), Wish(keep_rules=keep))
+
+    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+        """See the port."""
+        return await self._carry_out(client_id, release_plan(), Wish(kept_rules=kept, kept_subscriptions=subscriptions))
+
+    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+        """See the port."""
+        return described(client_id, intent)
+
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+        """See the port."""
+        return await self._grading.grade(client_id, heard_at)
+
+    async def admits_unproven(self) -> bool:
+        """See the port."""
+        return await self._grading.admits_unproven()
+
+    async def has_session(self, client_id: str) -> bool:
+        """See the port."""
+        return await self.api.client(client_id) is not None
+
+    async def lists_retained(self) -> bool:
+        """See the port."""
+        return await self.api.maybe(requests.list_retained(limit=1)) is not None
+
+    def bans(self) -> AsyncIterator[Ban]:
+        """See the port."""
+        return self.api.bans()
+
+    def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+        """See the port."""
+        return self.api.client_rules()
+
+    async def ping(self) -> Sequence[tuple[str, bool, str]]:
+        """See the port."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._ping(base)) for base in self.api.addresses]
+        return [task.result() for task in tasks]
+
+    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+        """See the port."""
+        return [todo.change for todo in wiring.plan(await self.snapshot(controller_id))]
+
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
+        """See the port."""
+        todos = wiring.plan(await self.snapshot(controller_id))
+        return await wiring.apply(self.api, tuple(one for one in todos if not (safe_only and one.change.danger)))
+
+    async def snapshot(self, controller_id: str) -> SetupSnapshot:
+        """The settings that setup may change, as they are now."""
+        return await wiring.snapshot(self.api, controller_id)
+
+    async def restore(self, before: SetupSnapshot) -> Sequence[str]:
+        """Take a setup back; what had to be left, in words."""
+        return await wiring.restore(self.api, before)
+
+    async def _ping(self, base: str) -> tuple[str, bool, str]:
+        here = self.api.at(base)
+        try:
+            rows = await here.nodes()
+            await self._nodes.learn(here, base)
+        except BrokerError as e:
+            return base, False, str(e)
+        name = self._nodes.name(base)
+        mine = next((row for row in rows if row.node == name), None)
+        return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
+
+    async def _carry_out(self, client_id: str, plan: Plan, wish: Wish) -> Proof:
+        requests.segment(client_id)
+        return await carry_out(Scene.of(self._place, client_id, wish), plan)
+
+
+@asynccontextmanager
+async def open_emqx(
+    addresses: Sequence[str],
+    key: str,
+    secret: str,
+    *,
+    clock: Clock,
+    limits: HttpLimits | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[EmqxBroker]:
+    """The broker behind these API addresses (base URLs without a path).
+
+    Raises:
+        ValueError: an address that is none.
+    """
+    async with EmqxHttp(addresses, key, secret, clock=clock, limits=limits, tls=tls) as http:
+        yield EmqxBroker(EmqxApi(http), clock)

@@ -1,0 +1,173 @@
+"""What the broker needs before Cordon can contain anyone: shown first, written once, and taken back after a demo."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.models import DATABASE, SourceRow, rule_text
+from controller.ports.broker import AccessRule, Change, Rules
+from schemas import topics
+
+
+@dataclass(frozen=True, slots=True)
+class SetupSnapshot:
+    """The broker's settings before Cordon touched them."""
+
+    controller_id: str
+    sources: tuple[SourceRow, ...]
+    all_rules: Rules
+    controller_rules: Rules
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A change, and how it is made."""
+
+    change: Change
+    make: Callable[[EmqxApi], Awaitable[None]]
+
+
+def rules_for_all() -> Rules:
+    """What every device may do with its own branch, and nobody with another's, whatever `no_match` says."""
+    return (
+        AccessRule(topics.up_branch("${clientid}"), "allow", "publish"),
+        AccessRule(topics.down_branch("${clientid}"), "allow", "subscribe"),
+        AccessRule(topics.everything(), "deny", "all"),
+    )
+
+
+def rules_for_controller() -> Rules:
+    """What the controller needs of the rules that bind everybody else."""
+    return (
+        AccessRule(topics.ALL_UP, "allow", "subscribe"),
+        AccessRule(topics.PRESENCE, "allow", "subscribe"),
+        AccessRule(topics.down_all(), "allow", "publish"),
+    )
+
+
+async def snapshot(api: EmqxApi, controller_id: str) -> SetupSnapshot:
+    """Read the settings that setup may change."""
+    sources = await api.sources()
+    has_database = any(source.type == DATABASE for source in sources)
+    return SetupSnapshot(
+        controller_id=controller_id,
+        sources=sources,
+        all_rules=await api.all_rules() if has_database else (),
+        controller_rules=await api.rules(controller_id) if has_database else (),
+    )
+
+
+def plan(before: SetupSnapshot) -> tuple[Todo, ...]:
+    """What has to change; empty when all is there. Pure: the functions inside are only called by who applies them."""
+    todos = [_source_todo(before.sources), _all_todo(before.all_rules), _controller_todo(before)]
+    return tuple(todo for todo in todos if todo is not None)
+
+
+async def apply(api: EmqxApi, todos: tuple[Todo, ...]) -> tuple[Change, ...]:
+    """Make the changes, in order."""
+    for todo in todos:
+        await todo.make(api)
+    if todos:
+        await api.clear_all_caches()
+    return tuple(todo.change for todo in todos)
+
+
+async def restore(api: EmqxApi, before: SetupSnapshot) -> tuple[str, ...]:
+    """Put the settings back as they were; what had to be left, in words.
+
+    The database source that setup added stays while it holds rules of somebody: removing it would delete them.
+    """
+    left: list[str] = []
+    if before.all_rules:
+        await api.write_all_rules(before.all_rules)
+    else:
+        await api.delete_all_rules()
+    if before.controller_rules:
+        await api.write_rules(before.controller_id, before.controller_rules)
+    else:
+        await api.delete_rules(before.controller_id)
+    left += await restore_sources(api, before.sources)
+    await api.clear_all_caches()
+    return tuple(left)
+
+
+async def restore_sources(api: EmqxApi, before: tuple[SourceRow, ...]) -> list[str]:
+    """Put the database source back where it was, or take it away again; what had to be left."""
+    kinds = [source.type for source in before]
+    if DATABASE not in kinds:
+        return await _remove_database(api)
+    await _put_database_back(api, before, kinds.index(DATABASE))
+    return []
+
+
+def without(now: Rules, ours: Rules, before: Rules) -> Rules:
+    """The rules as they were, with what others have added since, and without Cordon's own."""
+    if now == _in_front(ours, before):
+        return before
+    return tuple(rule for rule in now if rule not in ours or rule in before)
+
+
+async def _remove_database(api: EmqxApi) -> list[str]:
+    async for client_id, _ in api.client_rules():
+        return [f"the built-in database stays: {client_id} has rules in it"]
+    if await api.has_user_rules():
+        return ["the built-in database stays: a user name has rules in it"]
+    await api.delete_source(DATABASE)
+    return []
+
+
+async def _put_database_back(api: EmqxApi, sources: tuple[SourceRow, ...], index: int) -> None:
+    now = await api.sources()
+    kinds = [source.type for source in sources]
+    if [source.type for source in now] != kinds:
+        await api.move_source(DATABASE, f"after:{kinds[index - 1]}" if index else "front")
+    if next((source for source in now if source.type == DATABASE), None) != sources[index]:
+        await api.write_source(sources[index])
+
+
+def _source_todo(sources: tuple[SourceRow, ...]) -> Todo | None:
+    kinds = [source.type for source in sources]
+    had = ", ".join(source.type + ("" if source.enable else " (off)") for source in sources) or "none"
+    others = ", ".join(kind for kind in kinds if kind != DATABASE)
+    after = f"{DATABASE}, {others}" if others else DATABASE
+    change = Change(what="whom the broker asks for access, in order", before=had, after=after)
+    found = next((source for source in sources if source.type == DATABASE), None)
+    if found is None:
+        return Todo(change, lambda api: api.create_database())
+    if kinds[0] == DATABASE and found.enable:
+        return None
+
+    async def make(api: EmqxApi) -> None:
+        if not found.enable:
+            await api.write_source(found.model_copy(update={"enable": True}))
+        if kinds[0] != DATABASE:
+            await api.move_source(DATABASE, "front")
+
+    return Todo(change, make)
+
+
+def _all_todo(had: Rules) -> Todo | None:
+    wanted = _in_front(rules_for_all(), had)
+    if wanted == had:
+        return None
+    change = Change(what="rules for all clients", before=text(had), after=text(wanted))
+    return Todo(change, lambda api: api.write_all_rules(wanted))
+
+
+def _controller_todo(before: SetupSnapshot) -> Todo | None:
+    wanted = _in_front(rules_for_controller(), before.controller_rules)
+    if wanted == before.controller_rules:
+        return None
+    what = f"rules of the client {before.controller_id}"
+    change = Change(what=what, before=text(before.controller_rules), after=text(wanted))
+    return Todo(change, lambda api: api.write_rules(before.controller_id, wanted))
+
+
+def _in_front(needed: Rules, had: Rules) -> Rules:
+    """The needed rules first, the others behind them in their order."""
+    return needed + tuple(rule for rule in had if rule not in needed)
+
+
+def text(rules: Rules) -> str:
+    """For an operator's eyes."""
+    return "\n".join(rule_text(rule) for rule in rules) or "none"

@@ -1,0 +1,119 @@
+"""paho with our socket under it, and the MQTT 5 properties we send: what differs between the versions is here."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal
+
+from paho.mqtt import client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from controller.adapters.mqtt.buffered_socket import Wire
+from controller.adapters.mqtt.options import LinkOptions, Server
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import SocketLike  # exists for type checkers only
+
+Version = Literal["5", "3.1.1"]
+
+_EXPIRIES_KEPT: Final = 256  # different seconds
+_PUBLISH_OVERHEAD: Final = 32  # bytes: fixed header, lengths, packet id, message expiry
+
+
+class PahoClient(paho.Client):
+    """One MQTT session on one socket, which `opener` makes; `_create_socket` is where paho would make its own."""
+
+    def __init__(self, opener: Callable[[], Wire], options: LinkOptions, version: Version) -> None:
+        self._five = version == "5"
+        super().__init__(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            # 3.1.1 has no expiry: a session that is to end with the connection has to be a clean one.
+            clean_session=None if self._five else options.session_expiry_seconds == 0,
+            protocol=MQTTProtocolVersion.MQTTv5 if self._five else MQTTProtocolVersion.MQTTv311,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        self._opener = opener
+        self._options = options
+        # What the broker's CONNACK says it takes, in bytes.
+        self.max_packet: int | None = None
+        self.max_queued_messages_set(options.max_queued)
+        self.max_inflight_messages_set(0)  # the outbox keeps the window, which the broker's CONNACK sets
+        if options.username is not None:
+            self.username_pw_set(options.username, options.password)
+
+    def _create_socket(self) -> "SocketLike":
+        return self._opener()
+
+    def dial(self, server: Server) -> None:
+        """Open the socket and write the CONNECT into its buffer; blocks.
+
+        Raises:
+            OSError: no connection.
+        """
+        properties = None
+        if self._five:
+            properties = _properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = self._options.session_expiry_seconds
+            properties.ReceiveMaximum = self._options.receive_maximum
+            properties.MaximumPacketSize = self._options.max_packet_bytes
+        self.connect(
+            server.host,
+            server.port,
+            keepalive=self._options.keepalive_seconds,
+            clean_start=False if self._five else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            properties=properties,
+        )
+
+    def ask_for(self, topics: tuple[str, ...]) -> None:
+        """Subscribe at QoS 1; what is retained comes when a subscription is new, not again after each reconnect."""
+        if self._five:
+            five = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_SEND_IF_NEW_SUB)
+            self.subscribe([(topic, five) for topic in topics])
+        else:
+            self.subscribe([(topic, 1) for topic in topics])
+
+    def post(self, topic: str, payload: bytes, expiry_seconds: float | None) -> int | None:
+        """Publish at QoS 1; gives the packet id, or None when nothing is taken now. 3.1.1 knows no expiry.
+
+        Raises:
+            ValueError: it can never be sent.
+        """
+        if not topic:
+            raise ValueError("the topic is empty")
+        size = len(payload) + len(topic.encode()) + _PUBLISH_OVERHEAD
+        if self.max_packet is not None and size > self.max_packet:
+            raise ValueError(f"{size} bytes, the broker takes {self.max_packet}")
+        properties = None
+        if expiry_seconds is not None and self._five:
+            properties = _expiring(max(1, round(expiry_seconds)))
+        info = self.publish(topic, payload, qos=1, properties=properties)
+        return info.mid if info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS else None
+
+
+class _Packed(Properties):
+    """Properties of a PUBLISH that are encoded once: a receipt goes out for every report, all with much the same."""
+
+    _encoded: bytes
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]  # its constructor carries no annotations
+        self.MessageExpiryInterval = seconds
+        # Its own `__setattr__` knows only the names of MQTT.
+        object.__setattr__(self, "_encoded", super().pack())  # type: ignore[no-untyped-call]
+
+    def pack(self) -> bytes:
+        """What the properties are on the wire."""
+        return self._encoded
+
+
+@lru_cache(maxsize=_EXPIRIES_KEPT)
+def _expiring(seconds: int) -> Properties:
+    return _Packed(seconds)
+
+
+def _properties(packet: int) -> Properties:
+    return Properties(packet)  # type: ignore[no-untyped-call]  # its constructor carries no annotations

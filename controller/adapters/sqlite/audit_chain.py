@@ -1,0 +1,166 @@
+"""Rows of the record are numbered and chained where they are written: in the writer's thread, inside the transaction.
+
+Order and chain are exact there, a transaction that is undone undoes them, and no state has to be kept in memory.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+from controller.adapters.sqlite.errors import as_store_error
+from controller.domain.audit_chain import (
+    DIGEST_BYTES,
+    GENESIS,
+    PRUNED,
+    Bounds,
+    Checked,
+    Head,
+    Link,
+    body_of,
+    digest_after,
+    flaws,
+)
+from controller.ports.errors import StoreError
+
+ANCHOR: Final = "audit.anchor"  # key in `meta`: the last row that pruning took away
+CHAINED: Final = "audit.chained_through"  # key in `meta`: the last row that is older than the chain
+MAX_FLAWS: Final = 100  # flaws that one check tells of
+_CLOCK_SLACK: Final = 86_400.0  # seconds; a row from further ahead was written by a wrong clock
+
+_INSERT: Final = (
+    "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail, seq, chain)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, alert, detail, chain"
+
+
+class Line(NamedTuple):
+    """A row before it has its number; in the order of the columns."""
+
+    at: float
+    kind: str
+    device_id: str
+    actor: str
+    case_id: str
+    alert: bool
+    detail: str | None
+
+    @property
+    def body(self) -> bytes:
+        """What is hashed."""
+        return body_of(*self[:5], alert=self.alert, detail=self.detail)
+
+
+def append(connection: sqlite3.Connection, lines: list[tuple[Line, bytes]]) -> None:
+    """Write lines, with their bodies worked out before, behind the last row."""
+    seq, before = _end(connection)
+    rows: list[tuple[Any, ...]] = []
+    for line, body in lines:
+        seq += 1
+        digest = digest_after(before, seq, body)
+        rows.append((*line, seq, before + digest))
+        before = digest
+    connection.executemany(_INSERT, rows)
+
+
+def _end(connection: sqlite3.Connection) -> tuple[int, bytes]:
+    """The highest number ever given, and the digest that the next row follows."""
+    found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+    if found is None:
+        anchor = _anchor(connection)
+        return max(anchor.seq, counted[0] if counted else 0), anchor.digest
+    return max(found[0], counted[0] if counted else 0), bytes(found[1] or GENESIS)[-DIGEST_BYTES:]
+
+
+def head(connection: sqlite3.Connection) -> Head:
+    """The end of the chain."""
+    found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
+    return _anchor(connection) if found is None else Head(found[0], bytes(found[1] or GENESIS)[-DIGEST_BYTES:])
+
+
+def prune(connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
+    """Take away the oldest rows from before that time, at most `most`, and say so in a row; how many were taken.
+
+    Only whole beginnings go: the chain has no holes. A row from far ahead of `now` holds nothing up.
+    """
+    oldest = connection.execute("SELECT seq, at, chain FROM audit ORDER BY seq LIMIT ?", (most,)).fetchall()
+    anchor, gone = None, 0
+    for seq, at, chain in oldest:
+        if before <= at <= now + _CLOCK_SLACK:
+            break
+        anchor, gone = Head(seq, bytes(chain or GENESIS)[-DIGEST_BYTES:]), gone + 1
+    if anchor is None:
+        return 0
+    detail = json.dumps({"through": anchor.seq, "digest": anchor.digest.hex(), "rows": gone}, separators=(",", ":"))
+    line = Line(now, PRUNED, "", "cordon", "", alert=False, detail=detail)
+    append(connection, [(line, line.body)])
+    connection.execute("DELETE FROM audit WHERE seq <= ?", (anchor.seq,))
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (ANCHOR, str(anchor)))
+    return gone
+
+
+def _anchor(connection: sqlite3.Connection) -> Head:
+    found = connection.execute("SELECT value FROM meta WHERE key = ?", (ANCHOR,)).fetchone()
+    return Head(0, GENESIS) if found is None else Head.parse(found[0])
+
+
+def check(connection: sqlite3.Connection, noted: Head | None = None) -> Checked:
+    """Look at every row in one snapshot.
+
+    Raises:
+        sqlite3.Error: not readable.
+    """
+    connection.execute("BEGIN")
+    try:
+        chained = connection.execute("SELECT value FROM meta WHERE key = ?", (CHAINED,)).fetchone()
+        counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+        bounds = Bounds(_anchor(connection), int(chained[0]) if chained else 0, counted[0] if counted else None, noted)
+        (rows,) = connection.execute("SELECT count(*) FROM audit").fetchone()
+        found = []
+        for flaw in flaws(_links(connection), bounds):
+            found.append(flaw)
+            if len(found) >= MAX_FLAWS:
+                break
+        return Checked(rows, head(connection), tuple(found))
+    finally:
+        connection.execute("ROLLBACK")
+
+
+def _links(connection: sqlite3.Connection) -> Iterator[Link]:
+    for seq, at, kind, device_id, actor, case_id, alert, detail, chain in connection.execute(
+        f"SELECT {_COLUMNS} FROM audit ORDER BY seq"  # noqa: S608 - constants
+    ):
+        body = Line(at, kind, device_id, actor, case_id, alert=alert, detail=detail).body
+        digests = bytes(chain or b"")
+        through = _through(detail) if kind == PRUNED and actor == "cordon" else None
+        yield Link(seq, body, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:], through)
+
+
+def _through(detail: str | None) -> int | None:
+    try:
+        found = json.loads(detail or "")["through"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return found if isinstance(found, int) else None
+
+
+def check_file(path: Path, noted: Head | None = None) -> Checked:
+    """Check a store past a controller, running or not; nothing in it is changed.
+
+    Raises:
+        StoreError: not there, not a store, or older than the chain.
+    """
+    if not path.is_file():
+        raise StoreError(f"cannot check the record of {path}: there is no such file")
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        try:
+            return check(connection, noted)
+        finally:
+            connection.close()
+    except (sqlite3.Error, ValueError) as error:
+        raise as_store_error(error, f"cannot check the record of {path}") from error

@@ -1,0 +1,268 @@
+"""The registry of certificates and enrolment tokens, in the store's file."""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Final
+
+from controller.adapters.sqlite.store import SqliteStore
+from controller.domain.identity.certificates import Certificate, Kind, Standing
+from controller.domain.identity.enrolment import EnrolmentToken, judge
+from controller.ports.certificates import Admission, Registry
+from controller.ports.errors import StoreError
+
+_COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
+_TOKEN: Final = "token_id, digest, uses_left, created_at, expires_at, made_by, device_class, device_id, replaces"  # noqa: S105 - columns
+_SELECT: Final = f"SELECT {_COLUMNS} FROM certificates"  # noqa: S608 - constants
+_SELECT_TOKEN: Final = f"SELECT {_TOKEN} FROM enrolment_tokens"  # noqa: S608 - constants
+_INSERT: Final = f"INSERT INTO certificates ({_COLUMNS}, recorded) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,0)"  # noqa: S608 - constants
+_INSERT_TOKEN: Final = f"INSERT INTO enrolment_tokens ({_TOKEN}) VALUES (?,?,?,?,?,?,?,?,?)"  # noqa: S608 - constants
+_PRUNE_ROWS: Final = 1000
+_MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be larger, and then only its freshness counts
+
+
+class SqliteRegistry(Registry):
+    """`controller.ports.certificates.Registry` beside the store, through its one writer."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        """Use the store's file."""
+        self._store = store
+
+    async def add(self, certificate: Certificate) -> None:
+        """See the port. One that is there already stays as it is."""
+        await self._store.write(lambda db: _add(db, certificate))
+
+    async def find(self, serial: str) -> Certificate | None:
+        """See the port."""
+        return await self._store.read(lambda db: _one(db, f"{_SELECT} WHERE serial = ?", (serial,)))
+
+    async def of(self, name: str) -> tuple[Certificate, ...]:
+        """See the port."""
+        return await self._store.read(lambda db: _of(db, name))
+
+    async def by_key(self, key: str) -> Certificate | None:
+        """See the port."""
+        text = f"{_SELECT} WHERE key = ? ORDER BY issued_at DESC LIMIT 1"
+        return await self._store.read(lambda db: _one(db, text, (key,)))
+
+    async def certificates(
+        self, *, name: str | None = None, good_at: float | None = None, limit: int = 200, offset: int = 0
+    ) -> tuple[Sequence[Certificate], int]:
+        """See the port."""
+        where, values = ["1 = 1"], list[Any]()
+        if name is not None:
+            where.append("name = ?")
+            values.append(name)
+        if good_at is not None:
+            where.append("revoked_at IS NULL AND end_at > ?")
+            values.append(good_at)
+        condition = " AND ".join(where)
+
+        def query(db: sqlite3.Connection) -> tuple[Sequence[Certificate], int]:
+            page = f"{_SELECT} WHERE {condition} ORDER BY issued_at DESC, serial LIMIT ? OFFSET ?"
+            rows = db.execute(page, (*values, limit, offset))
+            found = [_certificate(row) for row in rows]
+            (total,) = db.execute(f"SELECT count(*) FROM certificates WHERE {condition}", values).fetchone()  # noqa: S608 - constants
+            return found, total
+
+        return await self._store.read(query)
+
+    async def revoke(self, serials: Sequence[str], at: float, reason: str) -> Sequence[Certificate]:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> list[Certificate]:
+            done = []
+            for serial in serials:
+                marked = "UPDATE certificates SET revoked_at = ?, reason = ? WHERE serial = ? AND revoked_at IS NULL"
+                if db.execute(marked, (at, reason, serial)).rowcount:
+                    found = _one(db, f"{_SELECT} WHERE serial = ?", (serial,))
+                    assert found is not None
+                    done.append(found)
+            return done
+
+        return await self._store.write(change)
+
+    async def revoked(self, issuer: str, now: float) -> Sequence[Certificate]:
+        """See the port."""
+        text = f"{_SELECT} WHERE revoked_at IS NOT NULL AND issuer = ? AND end_at > ? ORDER BY revoked_at"
+        return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (issuer, now))])
+
+    async def standings(self, now: float) -> Sequence[Standing]:
+        """See the port."""
+        text = (
+            "SELECT name, max(revoked_at), max(CASE WHEN revoked_at IS NULL AND end_at > ? THEN issued_at END)"
+            " FROM certificates WHERE kind = 'client' AND name IN"
+            " (SELECT name FROM certificates WHERE revoked_at IS NOT NULL AND kind = 'client') GROUP BY name"
+        )
+        return await self._store.read(lambda db: [Standing(*row) for row in db.execute(text, (now,))])
+
+    async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
+        """See the port. The registry is asked for what it has, not for each of a list's many serials."""
+        text = "SELECT serial FROM certificates WHERE issuer = ? AND revoked_at IS NULL"
+        return await self._store.read(
+            lambda db: [serial for (serial,) in db.execute(text, (issuer,)) if serial in serials]
+        )
+
+    async def note_list_number(self, name: str, number: int) -> int:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> int:
+            text = (
+                "INSERT INTO crl_numbers (issuer, number) VALUES (?, ?)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = max(number, excluded.number)"
+            )
+            db.execute(text, (f"seen {name}", min(number, _MAX_NUMBER)))
+            return int(db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (f"seen {name}",)).fetchone()[0])
+
+        return await self._store.write(change)
+
+    async def next_crl_number(self, issuer: str) -> int:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> int:
+            text = (
+                "INSERT INTO crl_numbers (issuer, number) VALUES (?, 1)"
+                " ON CONFLICT (issuer) DO UPDATE SET number = number + 1"
+            )
+            db.execute(text, (issuer,))
+            (number,) = db.execute("SELECT number FROM crl_numbers WHERE issuer = ?", (issuer,)).fetchone()
+            return int(number)
+
+        return await self._store.write(change)
+
+    async def put_token(self, token: EnrolmentToken) -> None:
+        """See the port."""
+        await self._store.write(lambda db: db.execute(_INSERT_TOKEN, _token_row(token)).rowcount)
+
+    async def tokens(self) -> Sequence[EnrolmentToken]:
+        """See the port."""
+        text = f"{_SELECT_TOKEN} ORDER BY created_at DESC, token_id"
+        return await self._store.read(lambda db: [_token(row) for row in db.execute(text)])
+
+    async def drop_token(self, token_id: str) -> bool:
+        """See the port."""
+        text = "DELETE FROM enrolment_tokens WHERE token_id = ?"
+        return await self._store.write(lambda db: db.execute(text, (token_id,)).rowcount) > 0
+
+    async def token(self, digest: str) -> EnrolmentToken | None:
+        """See the port."""
+        return await self._store.read(lambda db: _token_of(db, digest))
+
+    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> Admission:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> Admission:
+            token = _token_of(db, digest)
+            held = _of(db, certificate.name)
+            if token is not None:
+                for one in held:
+                    # The answer was lost on the way: the same key and token get the same certificate again.
+                    if one.key == certificate.key and one.origin == f"token:{token.token_id}" and one.holds(now):
+                        return Admission(one, token=token)
+            refusal = judge(token, certificate.name, held, now, is_known=is_known)
+            if refusal is not None or token is None:
+                assert refusal is not None
+                return Admission(None, refusal.code, refusal.message, token)
+            if any(one.key == certificate.key for one in held):
+                return Admission(None, "key_used", "this key had a certificate already: make a new one", token)
+            db.execute("UPDATE enrolment_tokens SET uses_left = uses_left - 1 WHERE token_id = ?", (token.token_id,))
+            _add(db, certificate)
+            return Admission(certificate, token=token.used())
+
+        return await self._store.write(change)
+
+    async def renew(self, certificate: Certificate, of: str) -> Certificate:
+        """See the port."""
+
+        def change(db: sqlite3.Connection) -> Certificate:
+            for one in _of(db, certificate.name):
+                if one.key == certificate.key and one.origin == f"renewal:{of}" and one.revoked_at is None:
+                    return one
+            _add(db, certificate)
+            return certificate
+
+        return await self._store.write(change)
+
+    async def unrecorded(self, limit: int) -> Sequence[Certificate]:
+        """See the port."""
+        text = f"{_SELECT} WHERE recorded = 0 LIMIT ?"
+        return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (limit,))])
+
+    async def recorded(self, serials: Sequence[str]) -> None:
+        """See the port."""
+        rows = [(serial,) for serial in serials]
+        text = "UPDATE certificates SET recorded = 1 WHERE serial = ?"
+        await self._store.write(lambda db: db.executemany(text, rows).rowcount)
+
+    async def ended(self, now: float, limit: int) -> Sequence[tuple[Certificate, bool]]:
+        """See the port."""
+        text = (
+            f"SELECT {_COLUMNS}, EXISTS (SELECT 1 FROM certificates AS newer WHERE newer.name = old.name"  # noqa: S608 - constants
+            " AND newer.kind = 'client' AND newer.issued_at > old.issued_at) FROM certificates AS old"
+            " WHERE recorded = 1 AND end_at <= ? ORDER BY end_at LIMIT ?"
+        )
+        rows = await self._store.read(lambda db: db.execute(text, (now, limit)).fetchall())
+        return [(_certificate(tuple(row[:-1])), bool(row[-1])) for row in rows]
+
+    async def end_told(self, serials: Sequence[str]) -> None:
+        """See the port."""
+        rows = [(serial,) for serial in serials]
+        text = "UPDATE certificates SET recorded = 2 WHERE serial = ?"
+        await self._store.write(lambda db: db.executemany(text, rows).rowcount)
+
+    async def prune(self, before: float) -> int:
+        """See the port. The last certificate of a name stays, so that nobody becomes that device unasked."""
+
+        def change(db: sqlite3.Connection) -> int:
+            text = (
+                "DELETE FROM certificates WHERE serial IN (SELECT old.serial FROM certificates AS old"
+                " WHERE old.end_at < ? AND EXISTS (SELECT 1 FROM certificates AS newer"
+                " WHERE newer.name = old.name AND newer.issued_at > old.issued_at) LIMIT ?)"
+            )
+            gone = db.execute(text, (before, _PRUNE_ROWS)).rowcount
+            return gone + db.execute("DELETE FROM enrolment_tokens WHERE expires_at < ?", (before,)).rowcount
+
+        return await self._store.write(change)
+
+
+def _add(db: sqlite3.Connection, one: Certificate) -> None:
+    row = (
+        one.serial, one.issuer, one.kind.value, one.name, one.start, one.end, one.issued_at, one.origin, one.key,
+        one.pem, one.revoked_at, one.reason,
+    )  # fmt: skip
+    db.execute(f"{_INSERT} ON CONFLICT (serial) DO NOTHING", row)
+
+
+def _of(db: sqlite3.Connection, name: str) -> tuple[Certificate, ...]:
+    return tuple(_certificate(row) for row in db.execute(f"{_SELECT} WHERE name = ? ORDER BY issued_at", (name,)))
+
+
+def _one(db: sqlite3.Connection, text: str, values: tuple[Any, ...]) -> Certificate | None:
+    row = db.execute(text, values).fetchone()
+    return None if row is None else _certificate(row)
+
+
+def _certificate(row: tuple[Any, ...]) -> Certificate:
+    serial, issuer, kind, *more = row
+    try:
+        return Certificate(serial, issuer, Kind(kind), *more)
+    except ValueError as e:
+        raise StoreError(f"certificate {serial} is of the unknown kind {kind!r}: written by a newer version") from e
+
+
+def _token_of(db: sqlite3.Connection, digest: str) -> EnrolmentToken | None:
+    row = db.execute(f"{_SELECT_TOKEN} WHERE digest = ?", (digest,)).fetchone()
+    return None if row is None else _token(row)
+
+
+def _token_row(one: EnrolmentToken) -> tuple[Any, ...]:
+    return (
+        one.token_id, one.digest, one.uses_left, one.created_at, one.expires_at, one.by, one.device_class,
+        one.device_id, one.replaces,
+    )  # fmt: skip
+
+
+def _token(row: tuple[Any, ...]) -> EnrolmentToken:
+    token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, replaces = row
+    return EnrolmentToken(
+        token_id, digest, uses_left, created_at, expires_at, by, device_class, device_id, bool(replaces)
+    )

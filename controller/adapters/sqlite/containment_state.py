@@ -1,0 +1,75 @@
+"""What a containment wrote over or cut, remembered until it is given back; and users that are contained."""
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from controller.adapters.sqlite import codec
+from controller.domain.containment.users import UserCase
+from controller.domain.policy.model import Level
+from controller.ports.broker import KeptSubscription
+from controller.ports.errors import StoreError
+
+_SUBSCRIPTION: Final = codec.Record(KeptSubscription)
+_LEVELS: Final = {level.value: level for level in Level}
+_IDENTITY: Final = codec.Record(
+    UserCase, from_json={"level": _LEVELS.__getitem__, "proven_level": lambda found: found and _LEVELS[found]}
+)
+_USER: Final = "username"  # the one kind there is: a certificate resolves to a client id or a user name
+_PUT_IDENTITY: Final = (
+    "INSERT INTO identity_cases (kind, name, case_id, body) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (kind, name) DO UPDATE SET case_id = excluded.case_id, body = excluded.body"
+)
+_DROP_IDENTITY: Final = "DELETE FROM identity_cases WHERE kind = ? AND name = ?"
+_KEEP: Final = (
+    "INSERT INTO kept_subscriptions (device_id, case_id, topic, at, body) VALUES (?, ?, ?, ?, ?)"
+    " ON CONFLICT (device_id, case_id, topic) DO UPDATE SET at = excluded.at, body = excluded.body"
+)
+
+
+def keep_subscriptions(
+    connection: sqlite3.Connection, *, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+) -> None:
+    """Remember what is about to be cut."""
+    rows = [(device_id, case_id, one.topic, at, codec.dump(_SUBSCRIPTION.encode(one))) for one in cut]
+    connection.executemany(_KEEP, rows)
+
+
+def subscriptions(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+    """What was cut, by topic."""
+    rows = connection.execute(
+        "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY topic", (device_id, case_id)
+    )
+    return tuple(_SUBSCRIPTION.decode(json.loads(body)) for (body,) in rows)
+
+
+def forget(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> None:
+    """The case is over: nothing of it is kept any more."""
+    connection.execute("DELETE FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id))
+    connection.execute("DELETE FROM kept_subscriptions WHERE device_id = ? AND case_id = ?", (device_id, case_id))
+
+
+def user_rows(cases: Sequence[UserCase]) -> tuple[tuple[str, list[tuple[str, ...]]], ...]:
+    """The statements that keep these cases, and forget those that are over."""
+    kept = [(_USER, one.name, one.case_id, codec.dump(_IDENTITY.encode(one))) for one in cases if not one.is_over]
+    gone = [(_USER, one.name) for one in cases if one.is_over]
+    return (_PUT_IDENTITY, list[tuple[str, ...]](kept)), (_DROP_IDENTITY, list[tuple[str, ...]](gone))
+
+
+def user_cases(connection: sqlite3.Connection) -> list[UserCase]:
+    """Every user that is contained or being let out, by name.
+
+    Raises:
+        StoreError: written by a newer version of Cordon, or damaged.
+    """
+    rows = connection.execute("SELECT name, body FROM identity_cases WHERE kind = ? ORDER BY name", (_USER,))
+    return [_identity(name, body) for name, body in rows]
+
+
+def _identity(name: str, body: str) -> UserCase:
+    try:
+        return _IDENTITY.decode(json.loads(body))
+    except (TypeError, ValueError, KeyError) as error:
+        text = f"cannot read the case of the user {name!r}: written by a newer version of Cordon, or damaged"
+        raise StoreError(text) from error

@@ -1,0 +1,104 @@
+"""The rows of the guards: what was contained of late, waivers, requests that wait for a second person."""
+
+import json
+import sqlite3
+from typing import Any, Final, TypeVar
+
+from controller.adapters.sqlite import codec
+from controller.domain.guards.approvals import Kind, Request, RequestState
+from controller.domain.guards.waivers import Waiver
+from controller.domain.policy.model import Level
+from controller.ports.store import GuardBooks, Writes
+
+KEPT_DAYS: Final = 90.0  # of requests that ended, and of what was contained
+_DAY: Final = 86_400.0  # seconds
+_POLICIES: Final = "policies in force"  # key in `meta`
+
+T = TypeVar("T")
+Rows = list[tuple[Any, ...]]
+_WAIVER: Final = codec.Record(Waiver)
+_REQUEST: Final = codec.Record(
+    Request,
+    from_json={
+        "kind": {one.value: one for one in Kind}.__getitem__,
+        "state": {one.value: one for one in RequestState}.__getitem__,
+        "level": {one.value: one for one in Level}.__getitem__,
+        "devices": tuple,
+    },
+)
+_CHARGE: Final = (
+    "INSERT INTO charges (ledger, subject, at) VALUES (?, ?, ?)"
+    " ON CONFLICT (ledger, subject) DO UPDATE SET at = excluded.at"
+)
+_PUT_WAIVER: Final = (
+    "INSERT INTO waivers (waiver_id, expires_at, body) VALUES (?, ?, ?)"
+    " ON CONFLICT (waiver_id) DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body"
+)
+_PUT_REQUEST: Final = (
+    "INSERT INTO approvals (request_id, expires_at, body) VALUES (?, ?, ?)"
+    " ON CONFLICT (request_id) DO UPDATE SET expires_at = excluded.expires_at, body = excluded.body"
+)
+
+
+def batches(writes: Writes) -> tuple[tuple[str, Rows], ...]:
+    """Statements with their rows for the guards' part of a commit."""
+    charged: Rows = [(ledger, device, at) for ledger, device, at in writes.charges if at is not None]
+    struck: Rows = [(ledger, device) for ledger, device, at in writes.charges if at is None]
+    waived: Rows = [
+        (key, waiver.expires_at, codec.dump(_WAIVER.encode(waiver)))
+        for key, waiver in writes.waivers
+        if waiver is not None
+    ]
+    over: Rows = [(key,) for key, waiver in writes.waivers if waiver is None]
+    asked: Rows = [(one.request_id, one.expires_at, codec.dump(_REQUEST.encode(one))) for one in writes.requests]
+    return (
+        (_CHARGE, charged),
+        ("DELETE FROM charges WHERE ledger = ? AND subject = ?", struck),
+        (_PUT_WAIVER, waived),
+        ("DELETE FROM waivers WHERE waiver_id = ?", over),
+        (_PUT_REQUEST, asked),
+    )
+
+
+def books(connection: sqlite3.Connection) -> GuardBooks:
+    """Everything, in the order in which it came."""
+    charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
+    waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
+    requests = connection.execute("SELECT body FROM approvals ORDER BY request_id").fetchall()
+    return GuardBooks(
+        tuple((ledger, subject, at) for ledger, subject, at in charges),
+        tuple(_decoded("a waiver", _WAIVER, body) for (body,) in waivers),
+        tuple(_decoded("a request", _REQUEST, body) for (body,) in requests),
+    )
+
+
+def _decoded(what: str, record: codec.Record[T], body: str) -> T:
+    return codec.read(what, lambda: record.decode(json.loads(body)))
+
+
+def reports(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, bytes]]:
+    """Full reports in the order of device ids."""
+    return connection.execute(
+        "SELECT device_id, body FROM reports WHERE device_id > ? ORDER BY device_id LIMIT ?", (after, limit)
+    ).fetchall()
+
+
+def accepted_policies(connection: sqlite3.Connection) -> str:
+    """What was noted last."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (_POLICIES,)).fetchone()
+    return "" if row is None else str(row[0])
+
+
+def accept_policies(connection: sqlite3.Connection, version: str) -> None:
+    """Note it."""
+    connection.execute(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (_POLICIES, version),
+    )
+
+
+def prune(connection: sqlite3.Connection, now: float) -> int:
+    """Take away what nobody asks for any more; how many rows."""
+    before = now - KEPT_DAYS * _DAY
+    gone = connection.execute("DELETE FROM charges WHERE at < ?", (before,)).rowcount
+    return gone + connection.execute("DELETE FROM approvals WHERE expires_at < ?", (before,)).rowcount

@@ -1,0 +1,175 @@
+"""Who may call, and for what: bearer tokens of which only the SHA-256 is kept, each with scopes and an end.
+
+Every route says what it needs, with `scope` or, where nobody is asked for a token, with `public`; a test looks at all.
+"""
+
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from controller.api.context import ServicesDep
+from controller.api.errors import ApiError
+from controller.api.refusal_audit import Refusals
+from controller.domain.scopes import Scope
+from controller.ports.store import Token
+
+TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - lets scanners of repositories find one that leaked
+TOKEN_BYTES: Final = 32  # random
+MAX_TOKEN: Final = 256  # characters that are looked at
+MAX_FAILURES: Final = 20  # failed attempts of one peer within `WINDOW`, before it is told to wait
+WINDOW: Final = 60.0  # seconds
+MAX_PEERS: Final = 1024  # peers remembered; the one that failed longest ago is forgotten first
+_CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="cordon"'}
+_scheme = HTTPBearer(auto_error=False, description="A token made by `cordon init` or `cordon token create`.")
+
+
+def new_token() -> str:
+    """A token to show once; nothing of it is kept but `digest_of`."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
+
+
+def digest_of(token: str) -> str:
+    """What the store keeps: SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Failures:
+    """Counts failed attempts of each peer. `monotonic` gives seconds."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._peers: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def note(self, peer: str) -> float:
+        """One more failure of `peer`; how many seconds it has to wait, 0 while it may try on."""
+        now = self._monotonic()
+        began, count = self._peers.pop(peer, (now, 0))
+        if now - began >= WINDOW:
+            began, count = now, 0
+        self._peers[peer] = (began, count + 1)
+        if len(self._peers) > MAX_PEERS:
+            self._peers.popitem(last=False)
+        return began + WINDOW - now if count + 1 > MAX_FAILURES else 0.0
+
+
+def match(presented: str, tokens: "list[Token]") -> Token | None:
+    """The token that was presented; every stored one is compared, in constant time."""
+    digest = digest_of(presented)
+    found = None
+    for token in tokens:
+        if hmac.compare_digest(token.digest, digest):
+            found = token
+    return found
+
+
+async def bearer(
+    request: Request,
+    services: ServicesDep,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
+) -> Token:
+    """The token that was presented, known here and in force.
+
+    A valid token is let in whatever others behind the same address did: 256 random bits cannot be guessed, so the
+    limit only has to keep guessing cheap for us.
+
+    Raises:
+        ApiError: 401 without a valid token, 429 after too many attempts.
+    """
+    checked = getattr(request.state, "token", None)
+    if isinstance(checked, Token):
+        return checked
+    found = None
+    if credentials is not None and len(credentials.credentials) <= MAX_TOKEN:
+        found = match(credentials.credentials, list(await services.store.tokens()))
+        if found is not None and not found.is_over(services.keeper.clock.now()):
+            request.state.token = found
+            return found
+    raise await _refusal(request, found, presented=credentials is not None)
+
+
+async def _refusal(request: Request, expired: Token | None, *, presented: bool) -> ApiError:
+    failures = request.app.state.failures
+    assert isinstance(failures, Failures)
+    peer = request.client.host if request.client else ""
+    wait = failures.note(peer)
+    refusals = _refusals(request)
+    if wait:
+        await refusals.note("api token guessing", peer, f"over {MAX_FAILURES} attempts within a minute", alert=True)
+        headers = {"Retry-After": str(int(wait) + 1)}
+        text = "too many requests without a valid token: wait a minute"
+        return ApiError(429, "too_many_attempts", text, headers)
+    if expired is not None:
+        await refusals.note("api access refused", peer, "expired token", actor=f"operator:{expired.name}")
+        text = f"the token {expired.name} has expired: have another made with `cordon token create`"
+        return ApiError(401, "token_expired", text, _CHALLENGE)
+    await refusals.note("api access refused", peer, "unknown token" if presented else "no token")
+    if not presented:
+        text = "this needs a token: send the header 'Authorization: Bearer cordon_...'"
+        return ApiError(401, "token_missing", text, _CHALLENGE)
+    return ApiError(401, "token_invalid", "this token is not known here, or was revoked", _CHALLENGE)
+
+
+def _refusals(request: Request) -> Refusals:
+    refusals = request.app.state.refusals
+    assert isinstance(refusals, Refusals)
+    return refusals
+
+
+TokenDep = Annotated[Token, Depends(bearer)]
+
+
+def caller(token: TokenDep) -> str:
+    """The actor for the record, `operator:<token name>`."""
+    return f"operator:{token.name}"
+
+
+CallerDep = Annotated[str, Depends(caller)]
+
+
+class Needs:
+    """The check that a token has one scope."""
+
+    def __init__(self, wanted: Scope) -> None:
+        self.scope = wanted
+
+    async def __call__(self, request: Request, token: TokenDep) -> None:
+        """Let pass, or not.
+
+        Raises:
+            ApiError: 403, the token is for other work.
+        """
+        if self.scope in token.scopes:
+            return
+        reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
+        peer = request.client.host if request.client else ""
+        await _refusals(request).note("api access refused", peer, reason, actor=f"operator:{token.name}")
+        held = ", ".join(token.scopes) or "nothing"
+        text = f"this needs a token with the scope {self.scope.value}; {token.name} has {held}"
+        raise ApiError(403, "scope_missing", text)
+
+
+class Public:
+    """Marks a route that asks for no token, with the reason why that is right."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __call__(self) -> None:
+        """Nothing to check."""
+
+
+def scope(wanted: str) -> Any:
+    """For `dependencies=[scope("contain")]` of a route: who calls needs this scope."""
+    needed = Scope(wanted)
+    return Security(Needs(needed), scopes=[needed.value])
+
+
+def public(why: str) -> Any:
+    """For `dependencies=[public("...")]` of a route that asks for no token."""
+    return Depends(Public(why))

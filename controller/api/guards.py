@@ -1,0 +1,134 @@
+"""The guards: how much was contained automatically, what waits for an operator, and what becomes of it."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Response
+from pydantic import Field
+
+from controller.api.auth import CallerDep, scope
+from controller.api.context import Services, ServicesDep, writable
+from controller.api.errors import ApiError, problems
+from controller.api.fields import Body, Limit, Moment, Offset, Reason, View, at
+from controller.api.quarantine_views import Decision, RequestView, Together, decide
+from controller.domain.device import Device, Wait
+from controller.domain.durations import duration_text
+from controller.domain.guards.approvals import MAX_TARGETS, Kind, Request
+from controller.domain.policy.model import Level
+from controller.service.containment.operator_actions import Wanted
+from schemas.base import DEVICE_ID_PATTERN
+
+MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
+Named = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
+router = APIRouter(prefix="/guard", tags=["guard"], responses=problems(401, 403, 422, 429, 503))
+
+
+class WaitingView(View):
+    """A containment that policies ask for and a guard holds back."""
+
+    device_id: str
+    why: Wait
+    level: Level
+    causes: tuple[str, ...]
+    since: Moment
+    protected: str
+
+
+class GuardView(View):
+    """`contained` of `limit` devices within `window`; while anything waits, every further containment waits too.
+
+    `left_by_hand`: how many more devices the caller may contain without a second person.
+    """
+
+    fleet: int
+    contained: int
+    limit: int
+    max_devices: int | None
+    max_percent: float
+    window: str
+    reached: bool
+    left_by_hand: int
+    waiting: int
+    items: tuple[WaitingView, ...]
+
+
+class Selection(Body):
+    """The devices named, or all that wait because of the blast radius; and why."""
+
+    devices: Annotated[tuple[Named, ...], Field(max_length=MAX_NAMED)] = ()
+    all: bool = False
+    reason: Reason
+
+
+class Approval(Selection):
+    """`even_protected`: protected devices too, if they are named."""
+
+    even_protected: bool = False
+
+
+def _waiting(services: Services, device: Device) -> WaitingView:
+    pending = device.pending
+    assert pending is not None
+    return WaitingView(
+        device_id=device.device_id,
+        why=pending.why,
+        level=pending.level,
+        causes=pending.causes,
+        since=at(pending.since),
+        protected=services.keeper.guards.protection.why(device),
+    )
+
+
+def _selected(services: Services, selection: Selection) -> tuple[str, ...]:
+    if selection.all == bool(selection.devices):
+        raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
+    waiting = {one.device_id: one for one in services.guarding.waiting()}
+    if selection.all:
+        chosen = [one.device_id for one in waiting.values() if one.pending and one.pending.why is Wait.BLAST_RADIUS]
+        return tuple(chosen[:MAX_TARGETS])
+    strangers = [one for one in selection.devices if one not in waiting]
+    if strangers:
+        raise ApiError(409, "not_waiting", f"nothing waits for {', '.join(strangers[:5])}: see `cordon guard status`")
+    return tuple(dict.fromkeys(selection.devices))
+
+
+@router.get("", dependencies=[scope("read")])
+async def show_guard(services: ServicesDep, caller: CallerDep, limit: Limit = 100, offset: Offset = 0) -> GuardView:
+    """The blast radius now, and what waits for an operator, longest first."""
+    keeper, now = services.keeper, services.keeper.clock.now()
+    radius = keeper.guards.radius
+    waiting = services.guarding.waiting()
+    return GuardView(
+        fleet=len(keeper.devices),
+        contained=radius.used(now),
+        limit=radius.bounds.limit(len(keeper.devices)),
+        max_devices=radius.bounds.max_devices,
+        max_percent=radius.bounds.max_percent,
+        window=duration_text(radius.bounds.window),
+        reached=radius.waiting > 0,
+        left_by_hand=services.guarding.left_alone(caller),
+        waiting=len(waiting),
+        items=tuple(_waiting(services, one) for one in waiting[offset : offset + limit]),
+    )
+
+
+@router.post(
+    "/approve",
+    dependencies=[scope("contain"), Depends(writable)],
+    responses={**problems(409), 202: {"model": Together, "description": "a second person has to approve"}},
+)
+async def approve(services: ServicesDep, caller: CallerDep, body: Approval, response: Response) -> Together:
+    """Contain what waits, as far as the devices still fail; many of them at once need a second person."""
+    devices = _selected(services, body)
+    wanted = Wanted(Kind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
+    decided = await decide(services, wanted)
+    if isinstance(decided, Request):
+        response.status_code = 202
+        return Together(request=RequestView.of(decided, services.keeper.clock.now()))
+    return Together(items=tuple(map(Decision.of, decided)))
+
+
+@router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
+async def dismiss(services: ServicesDep, caller: CallerDep, body: Selection) -> Together:
+    """Leave what waits uncontained until its causes pass."""
+    outcomes = await services.guarding.dismiss(_selected(services, body), caller, body.reason)
+    return Together(items=tuple(map(Decision.of, outcomes)))

@@ -1,0 +1,236 @@
+"""How a containment will be carried out, and the receipt of how it was."""
+
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query
+
+from controller.api.auth import CallerDep, scope
+from controller.api.context import Services, ServicesDep
+from controller.api.errors import ApiError, problems
+from controller.api.fields import DeviceIdPath, Duration, Moment, View, at, moment
+from controller.domain.containment.plan import Goal
+from controller.domain.containment.receipts import OPENED, Deed, Line, Receipt, receipt_of
+from controller.domain.device import Case
+from controller.domain.durations import parse_duration
+from controller.domain.effects import Options
+from controller.domain.policy.model import Level
+from controller.ports.broker import Intent, PlannedCall, PlannedStage
+from controller.ports.errors import BrokerError, BrokerRefusedError
+
+MAX_LINES: Final = 2000  # of the record that one receipt is read from
+_CASE_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
+_GOALS: Final = {"restrict": Goal.RESTRICT, "isolate": Goal.ISOLATE, "release": Goal.RELEASE}
+
+router = APIRouter(prefix="/quarantine", tags=["quarantine"], responses=problems(401, 404, 422, 429, 503))
+
+
+class CallView(View):
+    """A call as it will be made; what only the broker can tell stands in angle brackets."""
+
+    method: str
+    path: str
+    body: Any
+    where: str
+    only: str
+
+    @classmethod
+    def of(cls, call: PlannedCall) -> "CallView":
+        """As the plan has it."""
+        return cls(method=call.method, path=call.path, body=call.body, where=call.where, only=call.only)
+
+
+class PointView(View):
+    """An act, or a look that proves acts, with its calls."""
+
+    what: str
+    calls: tuple[CallView, ...]
+
+
+class StageView(View):
+    """`gated`: nothing of it is done while something before it is missing. `repeated`: while a look shows otherwise."""
+
+    acts: tuple[PointView, ...]
+    looks: tuple[PointView, ...]
+    repeated: tuple[str, ...]
+    gated: bool
+
+    @classmethod
+    def of(cls, stage: PlannedStage) -> "StageView":
+        """As the plan has it."""
+        return cls(
+            acts=tuple(PointView(what=what, calls=tuple(map(CallView.of, calls))) for what, calls in stage.acts),
+            looks=tuple(PointView(what=what, calls=tuple(map(CallView.of, calls))) for what, calls in stage.looks),
+            repeated=stage.repeated,
+            gated=stage.gated,
+        )
+
+
+class PlanView(View):
+    """What will be done, in order; nothing was asked of the broker."""
+
+    device_id: str
+    goal: Goal
+    stages: tuple[StageView, ...]
+
+
+class LineView(View):
+    """A call with its answer, or, where `call` is empty, what was observed at the node."""
+
+    what: str
+    call: str
+    node: str
+    answer: str
+    seconds: float
+
+
+class DeedView(View):
+    """A decision and what became of it. `seconds`: from the report's arrival to the cut."""
+
+    decision: str
+    level: str
+    by: str
+    reason: str
+    decided_at: Moment
+    evidence_at: Moment | None
+    cut_at: Moment | None
+    proven_at: Moment | None
+    seconds: float | None
+    troubles: tuple[str, ...]
+    refused: str
+    lines: tuple[LineView, ...]
+    attempted: tuple[LineView, ...]
+
+    @classmethod
+    def of(cls, deed: Deed) -> "DeedView":
+        """As the record tells it."""
+        return cls(
+            decision=deed.decision,
+            level=deed.level,
+            by=deed.by,
+            reason=deed.reason,
+            decided_at=at(deed.decided_at),
+            evidence_at=moment(deed.evidence_at),
+            cut_at=moment(deed.cut_at),
+            proven_at=moment(deed.proven_at),
+            seconds=deed.seconds,
+            troubles=deed.troubles,
+            refused=deed.refused,
+            lines=_lines(deed.lines),
+            attempted=_lines(deed.attempted),
+        )
+
+
+class ReceiptView(View):
+    """`closed`: the last decision of the case was read back at the broker."""
+
+    device_id: str
+    case_id: str
+    closed: bool
+    deeds: tuple[DeedView, ...]
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "ReceiptView":
+        """As the record tells it."""
+        return cls(
+            device_id=receipt.device_id,
+            case_id=receipt.case_id,
+            closed=receipt.is_closed,
+            deeds=tuple(map(DeedView.of, receipt.deeds)),
+        )
+
+
+def _lines(lines: tuple[Line, ...]) -> tuple[LineView, ...]:
+    return tuple(
+        LineView(what=one.what, call=one.call, node=one.node, answer=one.answer, seconds=one.seconds) for one in lines
+    )
+
+
+async def check_options(services: Services, level: Level, options: Options) -> None:
+    """Refuse what would be accepted and never done.
+
+    Raises:
+        ApiError: 422 for an option of the other level, 409 where the broker cannot do it, 503 where it does not answer.
+    """
+    if options.kick and level is not Level.RESTRICTED:
+        raise ApiError(422, "option_without_use", "an isolation disconnects at any rate: kick goes with restricted")
+    if not options.clear_retained:
+        return
+    if level is not Level.ISOLATED:
+        text = "who is still connected would only publish them anew: clear_retained goes with isolated"
+        raise ApiError(422, "option_without_use", text)
+    try:
+        if await services.broker.lists_retained():
+            return
+    except BrokerError as e:
+        raise ApiError(503, "broker_unreachable", f"cannot ask the broker for retained messages: {e}") from e
+    raise ApiError(409, "broker_cannot", "this broker cannot list retained messages: isolate without clear_retained")
+
+
+@router.get("/{device_id}/plan", dependencies=[scope("read")])
+async def show_plan(
+    services: ServicesDep,
+    _caller: CallerDep,
+    device_id: DeviceIdPath,
+    goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
+    duration: Annotated[Duration | None, Query(alias="for")] = None,
+    kick: bool = False,
+    clear_retained: bool = False,
+) -> PlanView:
+    """The calls that a containment or release would make now; the device need not be known."""
+    known = services.keeper.get(device_id)
+    case = None if known is None else known.case
+    intent = await _intent(services, device_id, case, goal, duration)
+    intent = replace(intent, kick=kick, clear_retained=clear_retained)
+    try:
+        stages = services.broker.planned(device_id, intent)
+    except BrokerRefusedError as e:
+        raise ApiError(422, "not_a_subject", str(e)) from e
+    return PlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(StageView.of, stages)))
+
+
+async def _intent(services: Services, device_id: str, case: Case | None, goal: str, duration: str | None) -> Intent:
+    """What the case in force, and what is kept for it, say about the calls."""
+    until = None if duration is None else services.keeper.clock.now() + parse_duration(duration)
+    if case is None:
+        return Intent(_GOALS[goal], until=until)
+    wanted = _GOALS[goal]
+    if wanted is Goal.RELEASE and case.level is Level.ISOLATED:
+        wanted = Goal.END_ISOLATION
+    kept = await services.store.kept_rules(device_id, case.case_id)
+    subscriptions = await services.store.kept_subscriptions(device_id, case.case_id)
+    return Intent(wanted, case.case_id, case.reason, until, kept=kept or (), subscriptions=subscriptions)
+
+
+@router.get("/{device_id}/receipt", dependencies=[scope("read")])
+async def show_receipt(
+    services: ServicesDep,
+    _caller: CallerDep,
+    device_id: DeviceIdPath,
+    case_id: Annotated[str | None, Query(pattern=_CASE_PATTERN)] = None,
+) -> ReceiptView:
+    """Each call of a case, what was observed on which node, and the seconds to the cut; the newest case by default."""
+    device = services.device(device_id)
+    if case_id is None:
+        case_id = device.case.case_id if device.case is not None else await _last_case(services, device_id)
+    return await read_receipt(services, device_id, case_id, shown=device_id)
+
+
+async def read_receipt(services: Services, device_id: str, case_id: str, *, shown: str) -> ReceiptView:
+    """The receipt of a case off the record; `shown` is whom it is about.
+
+    Raises:
+        ApiError: 404, the record has no such case.
+    """
+    lines = await services.store.audit(device_id=device_id, case_id=case_id, limit=MAX_LINES, newest_first=False)
+    receipt = receipt_of(shown, case_id, ((line.at, line.entry) for line in lines))
+    if not receipt.deeds:
+        raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {shown}")
+    return ReceiptView.of(receipt)
+
+
+async def _last_case(services: Services, device_id: str) -> str:
+    found = await services.store.audit(device_id=device_id, kind=OPENED, limit=1)
+    if not found:
+        raise ApiError(404, "no_receipt", f"{device_id} was never contained, as far as the record reaches")
+    return found[0].entry.case_id

@@ -1,0 +1,92 @@
+"""What was decided for a device, and the request where one person may not decide it."""
+
+from collections.abc import Sequence
+
+from controller.api.context import Services
+from controller.api.errors import ApiError
+from controller.api.fields import Moment, View, at
+from controller.api.views import CaseView
+from controller.domain.durations import duration_text
+from controller.domain.guards.approvals import Kind, Request, RequestState
+from controller.domain.policy.model import Level
+from controller.domain.transition import Outcome
+from controller.service.containment.operator_actions import ProtectedError, TooManyRequestsError, Wanted
+
+
+class Decision(View):
+    """What was decided and kept. `case` turns `proven` once the broker was read back."""
+
+    device_id: str
+    decision: str
+    level: Level
+    case: CaseView | None
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> "Decision":
+        """From what the step made of it."""
+        device = outcome.device
+        case = None if device.case is None else CaseView.of(device.case)
+        decision = outcome.audit[0].kind if outcome.audit else ""
+        return cls(device_id=device.device_id, decision=decision, level=device.level, case=case)
+
+
+class RequestView(View):
+    """More containments than one person may decide. `asks`: contain, or let through what guards hold back."""
+
+    request_id: str
+    asks: Kind
+    state: RequestState
+    by: str
+    reason: str
+    level: Level
+    duration: str | None
+    devices: tuple[str, ...]
+    asked_at: Moment
+    expires_at: Moment
+    decided_by: str
+    decided_at: Moment | None
+
+    @classmethod
+    def of(cls, request: Request, now: float) -> "RequestView":
+        """The request as it stands at `now` (Unix seconds)."""
+        return cls(
+            request_id=request.request_id,
+            asks=request.kind,
+            state=request.state_at(now),
+            by=request.by,
+            reason=request.reason,
+            level=request.level,
+            duration=None if request.hold is None else duration_text(request.hold),
+            devices=request.devices,
+            asked_at=at(request.asked_at),
+            expires_at=at(request.expires_at),
+            decided_by=request.decided_by,
+            decided_at=at(request.decided_at) if request.decided_at else None,
+        )
+
+
+class Asked(View):
+    """Nothing was contained: this is for a second person to approve."""
+
+    request: RequestView
+
+
+class Together(View):
+    """What was decided for each device; or `request`, and nothing was decided yet."""
+
+    items: tuple[Decision, ...] = ()
+    request: RequestView | None = None
+
+
+async def decide(services: Services, wanted: Wanted) -> Sequence[Outcome] | Request:
+    """Carry out what an operator wants, or ask for a second person.
+
+    Raises:
+        ApiError: 409, a device is protected and that was not meant, or too many requests are open.
+    """
+    try:
+        return await services.guarding.decide(wanted)
+    except ProtectedError as e:
+        raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
+    except TooManyRequestsError as e:
+        raise ApiError(409, "too_many_requests", str(e)) from e

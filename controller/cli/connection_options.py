@@ -1,0 +1,153 @@
+"""The options that every command talking to the API shares, and how they become a client."""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.cli.client import Client, Endpoint
+from controller.cli.errors import CliError, ExitCode
+from controller.ports.errors import SettingsError
+
+DEFAULT_URL: Final = "http://127.0.0.1:8480"
+DEFAULT_CONFIG: Final = Path("/etc/cordon/cordon.toml")
+TOKEN_FILE: Final = "operator.token"  # noqa: S105 - a file's name; beside cordon.toml
+_MAX_TOKEN_FILE: Final = 4096  # bytes
+_OTHERS: Final = 0o077
+_PANEL: Final = "Where the API is"
+_TRUE: Final = frozenset({"1", "true", "yes"})
+
+_OPTIONS: Final[Mapping[str, Any]] = {
+    "url": Annotated[
+        str | None,
+        typer.Option("--url", help=f"address of the API; also CORDON_URL  [{DEFAULT_URL}]", rich_help_panel=_PANEL),
+    ],
+    "token_file": Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", help="file with the token; also CORDON_TOKEN_FILE or CORDON_TOKEN", rich_help_panel=_PANEL
+        ),
+    ],
+    "token": Annotated[
+        str | None,
+        typer.Option("--token", help="the token itself; others on this machine can see it", rich_help_panel=_PANEL),
+    ],
+    "config": Annotated[
+        Path | None,
+        typer.Option("--config", help="cordon.toml to take both from; also CORDON_CONFIG", rich_help_panel=_PANEL),
+    ],
+    "ca": Annotated[
+        Path | None, typer.Option("--ca", help="CA of the API's certificate; also CORDON_CA", rich_help_panel=_PANEL)
+    ],
+    "unsafe_http": Annotated[
+        bool,
+        typer.Option("--unsafe-http", help="send the token in clear text to another machine", rich_help_panel=_PANEL),
+    ],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """What the command line said of the API."""
+
+    url: str | None = None
+    token_file: Path | None = None
+    token: str | None = None
+    config: Path | None = None
+    ca: Path | None = None
+    unsafe_http: bool = False
+
+
+def connected(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the shared options; its first parameter becomes the client made from them."""
+
+    @functools.wraps(function)
+    def command(client: Callable[[], Client], **given: Any) -> None:
+        function(client(), **given)
+
+    return connectable(command)
+
+
+def connectable(function: Callable[..., None]) -> Callable[..., None]:
+    """The same for a command that may do without: its first parameter makes the client when it is called."""
+    own = list(inspect.signature(function).parameters.values())[1:]
+    shared = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "unsafe_http" else None, annotation=kind
+        )
+        for name, kind in _OPTIONS.items()
+    ]
+
+    def command(**given: Any) -> None:
+        where = Where(**{name: given.pop(name) for name in _OPTIONS})
+        function(lambda: Client(endpoint_of(where, os.environ)), **given)
+
+    parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
+
+def endpoint_of(where: Where, environment: Mapping[str, str]) -> Endpoint:
+    """The command line comes first, then the environment, then the configuration.
+
+    Raises:
+        CliError: a file that was named cannot be used.
+    """
+    url = where.url or environment.get("CORDON_URL")
+    token = where.token or _read_token(where.token_file)
+    token = token or environment.get("CORDON_TOKEN") or _read_token(_path(environment.get("CORDON_TOKEN_FILE")))
+    ca = where.ca or _path(environment.get("CORDON_CA"))
+    config = where.config or _path(environment.get("CORDON_CONFIG"))
+    if config is None and (url is None or token is None) and os.access(DEFAULT_CONFIG, os.R_OK):
+        config = DEFAULT_CONFIG
+    if config is not None:
+        found = _from_config(config)
+        beside = config.parent / TOKEN_FILE
+        if url is None:
+            url, ca = found.url, ca or found.ca
+        if token is None and url == found.url and beside.exists():
+            token = _read_token(beside)
+    unsafe = where.unsafe_http or environment.get("CORDON_UNSAFE_HTTP", "").lower() in _TRUE
+    return Endpoint(url or DEFAULT_URL, token, ca, unsafe)
+
+
+def _from_config(config: Path) -> Endpoint:
+    from controller.service.settings.settings import load_settings  # pydantic takes a while to load
+
+    try:
+        api = load_settings(config).api
+    except SettingsError as e:
+        raise CliError(str(e), ExitCode.USAGE) from e
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - listens anywhere: ask here
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "http" if api.certificate is None else "https"
+    return Endpoint(f"{scheme}://{shown}:{api.port}", None)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _read_token(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            text = file.read(_MAX_TOKEN_FILE).decode().strip()
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "not text"
+        raise CliError(f"{path}: the token cannot be read: {why}", ExitCode.USAGE) from e
+    if mode & _OTHERS:
+        wide = f"{path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
+        raise CliError(wide, ExitCode.USAGE)
+    if not text:
+        raise CliError(f"{path}: there is no token in it", ExitCode.USAGE)
+    return text

@@ -1,0 +1,129 @@
+"""What is wrong, or looks wrong, with access templates: found before a rule of them is written. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from controller.domain.broker.access import MAX_GRANTS, MAX_RULES, Template, Templates, TopicRule, compile_rules
+from controller.domain.broker.topic_filters import covers, may_meet, placeholders, problem_of
+from schemas import topics
+
+# What EMQX fills in that says who the client is.
+WHO: Final = ("${clientid}", "${cert_common_name}", "${username}")
+_KNOWN: Final = frozenset({*WHO, "${peerhost}", "${zone}"})
+_ATTRIBUTE: Final = "${client_attrs."
+_SYS: Final = "$SYS/#"
+
+
+class Gravity(StrEnum):
+    """How much it matters: nothing with an error is applied."""
+
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One thing that was found; `rule` counts from 1, 0 for the template as a whole."""
+
+    gravity: Gravity
+    device_class: str
+    rule: int
+    text: str
+
+
+def lint(templates: Templates) -> tuple[Remark, ...]:
+    """Everything that was found, in the order of the file."""
+    found: list[Remark] = []
+    for template in templates.templates:
+        found += _whole(template)
+        for number, rule in enumerate(template.rules, start=1):
+            found += [
+                Remark(gravity, template.device_class, number, f"{text}: {rule.text}")
+                for gravity, text in lint_rule(rule)
+            ]
+        found += _shadows(template)
+    return tuple(sorted(found, key=lambda one: (_order(templates, one.device_class), one.rule)))
+
+
+def _order(templates: Templates, device_class: str) -> int:
+    return [one.device_class for one in templates.templates].index(device_class)
+
+
+def _whole(template: Template) -> Iterator[Remark]:
+    count = len(compile_rules(template, ()) or ())
+    room = MAX_RULES - MAX_GRANTS
+    if count > MAX_RULES:
+        text = f"{count} rules with Cordon's own: EMQX takes at most {MAX_RULES} of one client"
+        yield Remark(Gravity.ERROR, template.device_class, 0, text)
+    elif count > room:
+        text = f"{count} rules with Cordon's own leave no room for {MAX_GRANTS} grants within EMQX's {MAX_RULES}"
+        yield Remark(Gravity.WARNING, template.device_class, 0, text)
+    if template.otherwise == "allow":
+        text = "`otherwise: allow` leaves what no rule names to the rules for all and to `no_match`"
+        yield Remark(Gravity.WARNING, template.device_class, 0, text)
+    if not template.rules:
+        text = "no rules: devices of this class reach their own Cordon branch and nothing else"
+        yield Remark(Gravity.INFO, template.device_class, 0, text)
+
+
+def lint_rule(rule: TopicRule) -> Iterator[tuple[Gravity, str]]:
+    """What one rule by itself has; grants are asked the same."""
+    wrong = problem_of(rule.topic)
+    if wrong:
+        yield Gravity.ERROR, wrong
+        return
+    unknown = [one for one in placeholders(rule.topic) if one not in _KNOWN and not one.startswith(_ATTRIBUTE)]
+    if unknown or rule.topic.count("${") != len(placeholders(rule.topic)):
+        what = ", ".join(unknown) or "a placeholder without an end"
+        yield Gravity.ERROR, f"EMQX does not know {what}, and would take it for text"
+    if not rule.qos:
+        yield Gravity.ERROR, "no QoS: the rule matches nothing"
+    if rule.permission == "allow":
+        yield from _allowing(rule)
+
+
+def _allowing(rule: TopicRule) -> Iterator[tuple[Gravity, str]]:
+    levels = rule.topic.split("/")
+    if covers(rule.topic, "+/#"):
+        yield Gravity.ERROR, "allows everything"
+    elif levels[0] in {"+", "#"}:
+        yield Gravity.WARNING, "a wildcard in the first level reaches branches that nobody has thought of"
+    if may_meet(rule.topic, topics.everything()) and not covers(rule.topic, "+/#"):
+        yield Gravity.ERROR, "reaches into the branches of Cordon, which are opened for their own device only"
+    if may_meet(rule.topic, _SYS):
+        yield Gravity.WARNING, "reaches what the broker tells of every client"
+    if not any(one in rule.topic for one in WHO):
+        if rule.action in ("publish", "all"):
+            yield Gravity.INFO, "every device of the class may publish here in another's name"
+    elif "${username}" in rule.topic and len(placeholders(rule.topic)) == 1:
+        yield Gravity.INFO, "devices that share a user share this topic"
+
+
+def _shadows(template: Template) -> Iterator[Remark]:
+    for number, rule in enumerate(template.rules, start=1):
+        before = next((other for other in template.rules[: number - 1] if _hides(other, rule)), None)
+        if before is None:
+            continue
+        if before.permission == rule.permission:
+            gravity, text = Gravity.INFO, "says nothing that an earlier rule does not say"
+        else:
+            gravity, text = Gravity.ERROR, "is never reached: an earlier rule decides the opposite"
+        yield Remark(gravity, template.device_class, number, f"{text}: {rule.text}  (after {before.text})")
+
+
+def _hides(earlier: TopicRule, later: TopicRule) -> bool:
+    return (
+        earlier.action in ("all", later.action)
+        and set(later.qos) <= set(earlier.qos)
+        and earlier.retain in ("all", later.retain)
+        and not problem_of(earlier.topic)
+        and covers(earlier.topic, later.topic)
+    )
+
+
+def errors_of(remarks: Sequence[Remark]) -> tuple[Remark, ...]:
+    """Those that keep a file from being applied."""
+    return tuple(one for one in remarks if one.gravity is Gravity.ERROR)

@@ -1,0 +1,222 @@
+"""One reader for each thing that is asked of a broker: the answer as EMQX shaped it in, facts out. Pure.
+
+A fact that the answer does not tell is a `NotToldError` in its place; an answer of another shape may raise anything,
+which the caller takes for "not told".
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, Inspection, bind_of, is_loopback
+from controller.domain.broker.ports import PortsError, collisions, node_ports
+from controller.domain.policy.findings import Result
+
+_DEFAULT_COOKIE: Final = "emqxsecretcookie"
+_TLS_TYPES: Final = frozenset({"ssl", "wss"})
+_PLAIN_TYPES: Final = frozenset({"tcp", "ws"})
+_MODERN: Final = frozenset({"tlsv1.2", "tlsv1.3"})
+_YEAR: Final = timedelta(days=365)
+_DAY: Final = 86_400.0  # seconds
+# `{allow, all}.` lets everybody do everything; 6.3 says the same as `{allow, {security_profile, legacy}}`.
+_ALLOW_ALL: Final = re.compile(
+    r"^[ \t]*\{\s*allow\s*,\s*(?:all|\{\s*security_profile\s*,\s*legacy\s*\})\s*\}\s*\.", re.MULTILINE
+)
+_DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d|w)")
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+_WIDE: Final = frozenset({"#", "+/#"})
+
+Told = Mapping[str, Any]
+
+
+class NotToldError(ValueError):
+    """Why a fact has no value; as a value in the place of it."""
+
+    def __init__(self, reason: str, result: Result = Result.UNKNOWN) -> None:
+        super().__init__(reason)
+        self.result = result
+
+
+def nodes(answer: Any, _seen: Inspection) -> Told:
+    """`GET /nodes`."""
+    running = [row for row in answer if row["node_status"] == "running"]
+    versions = sorted({str(row["version"]).removeprefix("v") for row in running if row.get("version")})
+    names = [str(row["node"]) for row in answer]
+    try:
+        clashes: Any = list(collisions(port for name in names for port in node_ports(name)))
+    except PortsError as e:
+        clashes = NotToldError(str(e))
+    return {
+        "versions": versions or NotToldError("no running node tells its version"),
+        "nodes_not_running": [str(row["node"]) for row in answer if row["node_status"] != "running"],
+        "node_port_clashes": clashes,
+    }
+
+
+def listeners(answer: Any, seen: Inspection) -> Told:
+    """`GET /listeners`, each with its own page."""
+    rows = [row for row in answer if row.get("enable", True) is not False]
+    tls = [row for row in rows if row["type"] in _TLS_TYPES]
+    settings = {str(row["id"]): row["ssl_options"] for row in tls if isinstance(row.get("ssl_options"), dict)}
+    return {
+        "plain_listeners": [str(row["id"]) for row in rows if row["type"] in _PLAIN_TYPES and _is_open(row)],
+        "anonymous_listeners": _anonymous(rows, seen),
+        "tls_without_verify": [one for one, tls in settings.items() if tls.get("verify") != "verify_peer"],
+        "tls_without_required_certificate": [
+            one for one, tls in settings.items() if tls.get("fail_if_no_peer_cert") is not True
+        ],
+        "tls_without_crl": [one for one, tls in settings.items() if tls.get("enable_crl_check") is not True],
+        "tls_with_old_versions": [
+            one for one, tls in settings.items() if "versions" in tls and not set(tls["versions"]) <= _MODERN
+        ],
+    }
+
+
+def untold_tls(answer: Any) -> list[str]:
+    """TLS listeners that do not tell their TLS settings, or not their versions."""
+    rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
+    return [
+        str(row.get("id"))
+        for row in rows
+        if row.get("type") in _TLS_TYPES
+        and row.get("enable", True) is not False
+        and (not isinstance(row.get("ssl_options"), dict) or "versions" not in row["ssl_options"])
+    ]
+
+
+def _is_open(row: Told) -> bool:
+    return not is_loopback(bind_of(row.get("bind"))[0])
+
+
+def _anonymous(rows: Sequence[Told], seen: Inspection) -> Any:
+    if AUTHENTICATION not in seen.answers:
+        return NotToldError(f"the authentication chain cannot be read: {seen.silence.get(AUTHENTICATION, '')}")
+    asks = bool(_enabled(seen.answers[AUTHENTICATION]))
+    found: list[str] = []
+    for row in rows:
+        tls = row.get("ssl_options")
+        certificate = isinstance(tls, dict) and tls.get("verify") == "verify_peer" and tls.get("fail_if_no_peer_cert")
+        if not certificate and not (asks and row.get("enable_authn", True) is not False):
+            found.append(str(row["id"]))
+    return found
+
+
+def _enabled(chain: Any) -> list[str]:
+    return [str(link["id"]) for link in chain if link.get("enable", True)]
+
+
+def authentication(answer: Any, _seen: Inspection) -> Told:
+    """`GET /authentication`."""
+    return {"authenticators": _enabled(answer)}
+
+
+def sources(answer: Any, _seen: Inspection) -> Told:
+    """`GET /authorization/sources`."""
+    return {"authz_sources": [str(row["type"]) for row in answer["sources"] if row.get("enable", True)]}
+
+
+def file_rules(answer: Any, seen: Inspection) -> Told:
+    """`GET /authorization/sources/file`; where there is no such source, or it is off, nothing is allowed by it."""
+    enabled = answer.get("enable", True)
+    if not isinstance(answer.get("rules"), str):
+        return {"file_allows_all": NotToldError(f"its text is not told ({seen.silence.get(FILE_RULES, 'no rules')})")}
+    return {"file_allows_all": bool(enabled and _ALLOW_ALL.search(answer["rules"]))}
+
+
+def authorization(answer: Any, _seen: Inspection) -> Told:
+    """`GET /authorization/settings`."""
+    cache = answer["cache"]
+    ttl = _seconds(cache["ttl"]) if cache["enable"] else 0
+    return {"authz_no_match": str(answer["no_match"]), "authz_cache_seconds": ttl}
+
+
+def rules_for_all(answer: Any, seen: Inspection) -> Told:
+    """The rules for everybody of the built-in database."""
+    del seen
+    wide = [row for row in answer["rules"] if row["permission"] == "allow" and row["topic"] in _WIDE]
+    return {"wide_rules_for_all": [f"allow {row['action']} {row['topic']}" for row in wide]}
+
+
+def zone(answer: Any, _seen: Inspection) -> Told:
+    """`GET /configs/global_zone`."""
+    mqtt = answer["mqtt"]
+    queue = mqtt["max_mqueue_len"]
+    return {
+        "client_id_source": str(mqtt["peer_cert_as_clientid"]),
+        "username_as_client_id": mqtt["use_username_as_clientid"] is True,
+        "max_inflight": int(mqtt["max_inflight"]),
+        "max_queue": 0 if queue == "infinity" else int(queue),
+        "session_expiry_seconds": _seconds(mqtt["session_expiry_interval"]),
+        "flapping_detection": answer["flapping_detect"]["enable"] is True,
+    }
+
+
+def node_config(answer: Any, _seen: Inspection) -> Told:
+    """`GET /configs`: most versions star the cookie out."""
+    cookie = str(answer["node"]["cookie"])
+    if not cookie.strip("*"):
+        reason = "EMQX hides the cookie; see node.cookie in emqx.conf and EMQX_NODE__COOKIE"
+        return {"default_cookie": NotToldError(reason)}
+    return {"default_cookie": cookie == _DEFAULT_COOKIE}
+
+
+def counts(answer: Any, _seen: Inspection) -> Told:
+    """How many rows each node holds."""
+    if len({tuple(rows) for rows in answer.values()}) <= 1:
+        return {"nodes_disagree": []}
+    return {"nodes_disagree": [f"{base}: {rows[0]} bans, {rows[1]} rows of rules" for base, rows in answer.items()]}
+
+
+def login(answer: Any, _seen: Inspection) -> Told:
+    """One try of admin/public."""
+    return {"default_dashboard_login": answer == "accepted"}
+
+
+def api_keys(answer: Any, seen: Inspection) -> Told:
+    """`GET /api_key`, with a dashboard login."""
+    rows = [row for row in answer if row.get("enable", True) and not row.get("expired", False)]
+    year_ago = datetime.fromtimestamp(seen.at, UTC) - _YEAR
+    return {
+        "api_keys_without_end": [
+            _name(row) for row in rows if row.get("expired_at") in (None, "infinity", "undefined")
+        ],
+        "api_keys_older_than_a_year": [
+            _name(row) for row in rows if "created_at" in row and _moment(row["created_at"]) < year_ago
+        ],
+        "administrator_api_keys": [
+            _name(row) for row in rows if row.get("role", "administrator") == "administrator" and not row.get("scopes")
+        ],
+    }
+
+
+def certificates(answer: Any, seen: Inspection) -> Told:
+    """Handshakes with the TLS listeners."""
+    if not answer:
+        return {"certificate_days_left": NotToldError("there is no TLS listener", Result.NOTAPPLICABLE)}
+    ends = [one.ends_at for one in answer if one.ends_at is not None]
+    if not ends:
+        return {"certificate_days_left": NotToldError(answer[0].trouble)}
+    return {"certificate_days_left": int((min(ends) - seen.at) // _DAY)}
+
+
+def _name(row: Told) -> str:
+    return str(row.get("name", json.dumps(row)[:80]))
+
+
+def _moment(value: Any) -> datetime:
+    if isinstance(value, int | float):
+        return datetime.fromtimestamp(value, UTC)
+    moment = datetime.fromisoformat(str(value))
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _seconds(value: Any) -> int:
+    """A duration of EMQX's (`1m`, `2h`, `500ms`), rounded up."""
+    if isinstance(value, int | float):
+        return int(value / 1000)  # plain numbers are milliseconds
+    parts = _DURATION.findall(str(value))
+    if not parts:
+        raise ValueError(f"not a duration: {value}")
+    return -int(-sum(int(number) * _UNITS[unit] for number, unit in parts) // 1)

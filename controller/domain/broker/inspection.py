@@ -1,0 +1,64 @@
+"""What was asked of a broker to judge it: answers as they came, and why the others did not come. Pure values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controller.domain.broker.ports import Listening, Use
+
+# What is asked, by name; `gather_broker` reads each of them.
+NODES: Final = "nodes"
+LISTENERS: Final = "listeners"
+AUTHENTICATION: Final = "authentication"
+SOURCES: Final = "sources"
+FILE_RULES: Final = "file_rules"
+AUTHORIZATION: Final = "authorization"
+RULES_FOR_ALL: Final = "rules_for_all"
+ZONE: Final = "zone"
+NODE_CONFIG: Final = "node_config"
+COUNTS: Final = "counts"
+LOGIN: Final = "login"
+API_KEYS: Final = "api_keys"
+CERTIFICATES: Final = "certificates"
+
+_USES: Final = {"tcp": Use.MQTT, "ssl": Use.MQTTS, "ws": Use.WEBSOCKET, "wss": Use.WEBSOCKET_TLS}
+_ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - what a listener says of itself
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """`answers` by name as EMQX shaped them; `silence` says why the others are missing.
+
+    `receive_maximum`: messages that the controller wants to have in flight. `api`: the addresses of EMQX's API.
+    """
+
+    answers: Mapping[str, Any]
+    silence: Mapping[str, str]
+    at: float
+    receive_maximum: int
+    api: tuple[str, ...]
+
+
+def bind_of(text: object) -> tuple[str, int]:
+    """Address and port of a listener's `bind`, `*` for every address, port 0 where it makes no sense."""
+    host, _, port = str(text).rpartition(":")
+    host = host.strip("[]")
+    return ("*" if host in _ANYWHERE else host), int(port) if port.isdecimal() and len(port) <= 5 else 0
+
+
+def listening_of(rows: Any) -> tuple[Listening, ...]:
+    """The enabled MQTT listeners among the rows; other kinds (QUIC) open no TCP port."""
+    found: list[Listening] = []
+    for row in rows if isinstance(rows, list) else []:
+        if not isinstance(row, dict) or row.get("enable", True) is False:
+            continue
+        use = _USES.get(str(row.get("type")))
+        address, port = bind_of(row.get("bind"))
+        if use is not None and port:
+            found.append(Listening(use, address, port))
+    return tuple(found)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches it."""
+    return address in {"localhost", "::1"} or address.startswith("127.")

@@ -1,0 +1,94 @@
+"""Holds a containment back that policies ask for: too much of the fleet at once, a protected device, a no by hand."""
+
+from controller.domain.containment.response import Wanted
+from controller.domain.device import Device, Pending, Wait
+from controller.domain.transition import Draft
+
+
+def admits(draft: Draft, want: Wanted, evidence_at: float) -> bool:
+    """Whether the fleet's guards let this containment through; else it waits, and the record says so once."""
+    device, guards = draft.device, draft.guards
+    if _is_dismissed(device, want):
+        return False
+    protected = guards.protection.why(device)
+    if protected:
+        _hold(draft, want, Wait.PROTECTED, evidence_at, protected)
+        return False
+    if not guards.radius.admits(device.device_id, guards.fleet, draft.now):
+        _hold(draft, want, Wait.BLAST_RADIUS, evidence_at, "")
+        return False
+    draft.charge = not guards.radius.counts(device.device_id, draft.now) or None
+    draft.update(pending=None)
+    return True
+
+
+def _is_dismissed(device: Device, want: Wanted) -> bool:
+    pending = device.pending
+    if pending is None or pending.why is not Wait.DISMISSED:
+        return False
+    return want.level.rank <= pending.level.rank and set(want.causes) <= set(pending.causes)
+
+
+def _hold(draft: Draft, want: Wanted, why: Wait, evidence_at: float, protected: str) -> None:
+    pending = draft.device.pending
+    known = pending is not None and pending.why is why
+    if known and pending is not None and pending.level is want.level and set(want.causes) <= set(pending.causes):
+        return
+    if why is Wait.BLAST_RADIUS and not known and not draft.guards.radius.waiting:
+        _alert(draft)
+    since = pending.since if known and pending is not None else draft.now
+    draft.update(pending=Pending(why, want.level, want.causes, since, evidence_at))
+    draft.record(
+        "containment waits",
+        # A protected device is one operator's decision; of a fleet there is one alert for all.
+        alert=why is Wait.PROTECTED and not known,
+        why=why.value,
+        level=want.level.value,
+        causes=list(want.causes),
+        **({"protected": protected} if protected else {}),
+    )
+
+
+def _alert(draft: Draft) -> None:
+    radius, fleet = draft.guards.radius, draft.guards.fleet
+    draft.record(
+        "blast radius reached",
+        alert=True,
+        contained=radius.used(draft.now),
+        limit=radius.bounds.limit(fleet),
+        fleet=fleet,
+        window_seconds=radius.bounds.window,
+        what="every further containment by policy waits for an operator: cordon guard status",
+    )
+
+
+def forget(draft: Draft, want: Wanted) -> None:
+    """What waited is not asked for any more: the device passes, or it is contained as far as that already."""
+    pending = draft.device.pending
+    if pending is None:
+        return
+    if pending.why is Wait.DISMISSED and set(pending.causes) & set(draft.device.rules):
+        return  # the no stands until the causes pass
+    if pending.why is not Wait.DISMISSED and want.level.rank > draft.device.level.rank:
+        return
+    draft.update(pending=None)
+    draft.record("no longer waits", why=pending.why.value, causes=list(pending.causes))
+
+
+def fell_silent(draft: Draft) -> None:
+    """Nothing is contained on stale facts: what waited is asked for again when the device is heard again."""
+    pending = draft.device.pending
+    if pending is not None and pending.why is not Wait.DISMISSED:
+        draft.update(pending=None)
+        draft.record("no longer waits", why=pending.why.value, causes=list(pending.causes), reason="fell silent")
+
+
+def dismiss(draft: Draft, by: str, reason: str) -> None:
+    """An operator says no to what waits; it stands until the causes pass, or more is asked for."""
+    pending = draft.device.pending
+    if pending is None or pending.why is Wait.DISMISSED:
+        draft.record("nothing waits", by, reason=reason)
+        return
+    no = Pending(Wait.DISMISSED, pending.level, pending.causes, draft.now, pending.evidence_at, by)
+    draft.update(pending=no)
+    draft.record("containment dismissed", by, reason=reason, level=pending.level.value, causes=list(pending.causes))

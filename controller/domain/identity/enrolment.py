@@ -1,0 +1,70 @@
+"""Who may enrol: tokens that are used up, expire and may be bound to one device. Pure."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from controller.domain.identity.certificates import Certificate
+
+MAX_USES: Final = 10_000  # devices that one token may enrol
+MAX_LIFE: Final = 30 * 86_400.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentToken:
+    """A token as it is kept, never the token itself.
+
+    `device_id` binds it to one device; `replaces`: it approves that the device of that id, which has or had a
+    certificate, gets another one.
+    """
+
+    token_id: str
+    digest: str  # SHA-256 in hex
+    uses_left: int
+    created_at: float
+    expires_at: float
+    by: str
+    device_class: str = ""
+    device_id: str = ""
+    replaces: bool = False
+
+    def used(self) -> "EnrolmentToken":
+        """After one more device."""
+        return replace(self, uses_left=self.uses_left - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why not; `is_alert`: somebody may be trying to become another device."""
+
+    code: str
+    message: str
+    is_alert: bool = False
+
+
+TOKEN_REFUSED: Final = Refusal("token_refused", "this token is unknown, used up or expired: ask for a new one")
+
+
+def judge_token(token: EnrolmentToken | None, now: float) -> Refusal | None:
+    """Whether a token opens anything; nobody learns from the answer whether it ever existed."""
+    if token is None or token.uses_left <= 0 or now >= token.expires_at:
+        return TOKEN_REFUSED
+    return None
+
+
+def judge(
+    token: EnrolmentToken | None, name: str, held: tuple[Certificate, ...], now: float, *, is_known: bool
+) -> Refusal | None:
+    """Whether this token lets a device become `name`; `held` are all certificates that name was ever given."""
+    refused = judge_token(token, now)
+    if refused is not None or token is None:
+        return refused or TOKEN_REFUSED
+    if token.device_id and token.device_id != name:
+        text = f"this token is for the device {token.device_id}"
+        return Refusal("wrong_device", text, is_alert=True)
+    if (held or is_known) and not token.replaces:
+        text = (
+            f"the id {name} belongs to a device already; if it is this one, an operator approves it with: "
+            f"cordon enrol token --device {name} --replace"
+        )
+        return Refusal("id_taken", text, is_alert=True)
+    return None

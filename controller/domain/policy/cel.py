@@ -1,0 +1,207 @@
+"""The rule language: CEL expressions over declared, typed facts, compiled once and checked before they ever run."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from cel_expr_python import cel
+from univers.versions import AlpineLinuxVersion, DebianVersion, InvalidVersion, RpmVersion, SemverVersion, Version
+
+# google.protobuf.Any.value; cel.expr.CheckedExpr.reference_map, its entries' values, and Reference.name
+_ANY_VALUE: Final = 2
+_REFERENCE_MAP: Final = 2
+_ENTRY_VALUE: Final = 2
+_REFERENCE_NAME: Final = 1
+_TYPE: Final = b"type.googleapis.com/cel.expr.CheckedExpr"
+
+_VARINT: Final = 0
+_BYTES: Final = 2
+_FIXED_SIZES: Final = {1: 8, 5: 4}  # wire type: bytes
+
+
+def references(checked: bytes) -> frozenset[str]:
+    """Names of variables and functions in a serialized `CheckedExpr` (protobuf, inside an `Any`).
+
+    Raises:
+        ValueError: the bytes are something else.
+    """
+    if _TYPE not in checked:
+        raise ValueError("not a checked CEL expression")
+    names: set[str] = set()
+    for expression in _fields(checked, _ANY_VALUE):
+        for entry in _fields(expression, _REFERENCE_MAP):
+            for reference in _fields(entry, _ENTRY_VALUE):
+                names.update(name.decode() for name in _fields(reference, _REFERENCE_NAME))
+    return frozenset(names)
+
+
+def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            _, at = _varint(message, at)
+        elif wire == _BYTES:
+            size, at = _varint(message, at)
+            if number == wanted:
+                yield message[at : at + size]
+            at += size
+        elif wire in _FIXED_SIZES:
+            at += _FIXED_SIZES[wire]
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+
+
+def _varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise ValueError("cut off in the middle of a number")
+
+
+MAX_EXPRESSION: Final = 2000  # characters
+_COMPARISONS_KEPT: Final = 8192  # entries; a fleet repeats few version pairs
+
+_TYPES: Final[dict[str, cel.Type]] = {
+    "string": cel.Type.STRING,
+    "int": cel.Type.INT,
+    "bool": cel.Type.BOOL,
+    "list(string)": cel.Type.List(cel.Type.STRING),
+    "list(int)": cel.Type.List(cel.Type.INT),
+    "map(string,string)": cel.Type.Map(cel.Type.STRING, cel.Type.STRING),
+}
+SCHEMES: Final[dict[str, type[Version]]] = {
+    "deb": DebianVersion,
+    "rpm": RpmVersion,
+    "apk": AlpineLinuxVersion,
+    "semver": SemverVersion,
+}
+
+
+class ExpressionError(ValueError):
+    """An expression that does not compile; `str()` has line, column and a caret under the place.
+
+    Attributes:
+        line: line within the expression, from 1.
+        column: column within that line, from 1.
+    """
+
+    def __init__(self, message: str, line: int = 1, column: int = 1) -> None:
+        super().__init__(message)
+        self.line = line
+        self.column = column
+
+
+class EvaluationError(ValueError):
+    """An expression that compiled could not be evaluated on these facts."""
+
+
+@lru_cache(maxsize=_COMPARISONS_KEPT)
+def older(a: str, b: str, scheme: str) -> bool:
+    """Whether version `a` comes before `b` by the rules of `scheme` (deb, rpm, apk, semver).
+
+    Raises:
+        ValueError: an unknown scheme, or text that is not a version in it.
+    """
+    kind = SCHEMES.get(scheme)
+    if kind is None:
+        raise ValueError(f"unknown version scheme {scheme!r}: one of {', '.join(SCHEMES)}")
+    try:
+        return bool(kind(a) < kind(b))
+    except InvalidVersion as e:
+        raise ValueError(str(e)) from e
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled boolean expression and the facts that it refers to."""
+
+    text: str
+    uses: frozenset[str]
+    compiled: Any  # cel.Expression; opaque to everything but `Language`
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and self.text == other.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+
+class Language:
+    """CEL with one set of declared facts.
+
+    Args:
+        facts: type of each fact by its name: string, int, bool, list(string), list(int) or map(string,string).
+        subject: what they are facts of, `device` or `broker`; a policy for the other is refused.
+
+    Attributes:
+        names: the declared facts.
+    """
+
+    def __init__(self, facts: Mapping[str, str], subject: str = "device") -> None:
+        self.subject = subject
+        self.names = frozenset(facts)
+        string = cel.Type.STRING
+        overload = cel.Overload(
+            "older_versions", return_type=cel.Type.BOOL, parameters=[string, string, string], impl=older
+        )
+        self._env = cel.NewEnv(
+            variables={name: _TYPES[kind] for name, kind in facts.items()},
+            functions=[cel.FunctionDecl("older", [overload])],
+        )
+
+    def compile(self, text: str) -> Expression:
+        """Check names and types.
+
+        Raises:
+            ExpressionError: it does not compile, is not a yes-or-no question, or is too long.
+        """
+        if len(text) > MAX_EXPRESSION:
+            raise ExpressionError(f"expression too long: {len(text)} > {MAX_EXPRESSION} characters")
+        try:
+            compiled = self._env.compile(text)
+        except RuntimeError as e:
+            raise _explain(str(e)) from e
+        if compiled.return_type() != cel.Type.BOOL:
+            kind = compiled.return_type().name()
+            raise ExpressionError(f"a check answers yes or no, this one yields {kind}\n | {text}")
+        return Expression(text, references(compiled.serialize()) & self.names, compiled)
+
+    def activation(self, facts: Mapping[str, Any]) -> Any:
+        """Facts made ready for `evaluate`; shared by all rules of one device, which halves the cost."""
+        return self._env.Activation(dict(facts))
+
+
+def evaluate(expression: Expression, activation: Any) -> bool:
+    """The answer of `expression`.
+
+    Raises:
+        EvaluationError: it could not be answered: a fact is missing, a version cannot be read, too much work.
+    """
+    try:
+        value = expression.compiled.eval(activation)
+        answer = value.value()
+    except RuntimeError as e:
+        raise EvaluationError(str(e)) from e
+    if answer is True or answer is False:
+        return bool(answer)
+    raise EvaluationError(str(answer))
+
+
+_PLACE: Final = re.compile(r"<input>:(\d+):(\d+): (.*)", re.DOTALL)
+
+
+def _explain(raw: str) -> ExpressionError:
+    text = raw.removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ").removesuffix(" [INVALID_ARGUMENT]")
+    text = text.replace(" (in container '')", "")
+    match = _PLACE.match(text)
+    if match is None:
+        return ExpressionError(text)
+    return ExpressionError(match.group(3), int(match.group(1)), int(match.group(2)))

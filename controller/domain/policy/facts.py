@@ -1,0 +1,151 @@
+"""Turns a report's sections into the flat, typed facts that rules speak of; what is not known says why."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from controller.domain.policy import facts_access, facts_crypto, facts_software, facts_system, facts_tools
+from controller.domain.policy.findings import Result
+from schemas.posture import Sections
+from schemas.sections.base import Unavailable
+from schemas.sections.system import SocketsSection
+
+# Every fact a rule may refer to: its type, the section it comes from ("" for what the controller knows), its meaning.
+CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
+    "device.id": ("string", "", "the device's id"),
+    "device.class": ("string", "", "the class an operator gave the device, or empty"),
+    "device.tags": ("list(string)", "", "the tags an operator gave the device"),
+    **facts_software.CATALOGUE,
+    **facts_crypto.CATALOGUE,
+    **facts_system.CATALOGUE,
+    **facts_access.CATALOGUE,
+    **facts_tools.CATALOGUE,
+}
+_PROBLEMS_TOLD: Final = 3  # in the reason of a fact that is missing
+TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
+_READERS: Final = (
+    *facts_software.READERS,
+    *facts_crypto.READERS,
+    *facts_system.READERS,
+    *facts_access.READERS,
+    *facts_tools.READERS,
+)
+_WHOLE: Final = facts_tools.WHOLE | facts_system.WHOLE | facts_access.WHOLE
+_FIELDS: Final = {**facts_system.FIELDS, **facts_access.FIELDS}
+_PARTIAL: Final = {**facts_software.PARTIAL, **facts_crypto.PARTIAL}
+_FACTS_OF: Final = {
+    section: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == section) for section, _ in _READERS
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why a fact has no value: `result` is unknown or notapplicable."""
+
+    result: Result
+    reason: str
+
+
+_ALL: Final = frozenset(CATALOGUE)
+_NOT_FOUND_OUT: Final = {fact: Missing(Result.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one device.
+
+    `partial` names list facts of which the device sent only a part: they can show presence, never absence.
+    """
+
+    known: Mapping[str, Any]
+    missing: Mapping[str, Missing]
+    partial: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A section to be read, and what is wanted of it; `not_reported` is made once: most reports leave out the same."""
+
+    name: str
+    read: Callable[[Any], Mapping[str, Any]]
+    wanted: frozenset[str]
+    not_reported: Mapping[str, Missing]
+
+
+@lru_cache(maxsize=16)
+def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
+    parts = []
+    for name, read in _READERS:
+        facts = wanted & frozenset(_FACTS_OF[name])
+        if facts:
+            why = Missing(Result.UNKNOWN, f"{name}: not reported")
+            parts.append(_Part(name, read, facts, dict.fromkeys(facts, why)))
+    return tuple(parts)
+
+
+def gather(
+    sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
+) -> Facts:
+    """The `wanted` facts of a full report, with a reason for each one that it does not tell.
+
+    What a wanted list lacks (`Facts.partial`) may be told of others too.
+    """
+    known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
+    missing: dict[str, Missing] = {}
+    partial: dict[str, str] = {}
+    for part in _parts(wanted):
+        name = part.name
+        section = getattr(sections, name)
+        if section is None:
+            missing.update(part.not_reported)
+        elif isinstance(section, Unavailable):
+            reason = Missing(Result(section.state), f"{name}: {section.reason}")
+            missing.update(dict.fromkeys(part.wanted, reason))
+        else:
+            for fact, value in part.read(section).items():
+                if fact not in part.wanted:
+                    continue
+                if value is None:
+                    missing[fact] = _why(section, fact)
+                else:
+                    known[fact] = value
+            kind: type[BaseModel] = type(section)
+            cut = section.truncated if _is_cut(kind) else 0
+            if name in _PARTIAL:
+                partial.update(_PARTIAL[name](section))
+            # What these two say of their lists is above; everything else of theirs is counted before a list is cut.
+            if cut and name not in ("updates", "openssl"):
+                cut_short = [fact for fact in _FACTS_OF[name] if fact not in _WHOLE]
+                partial.update(dict.fromkeys(cut_short, f"{name}: {cut} more entries were not sent"))
+            elif isinstance(section, SocketsSection):
+                hidden = sum(1 for socket in section.listening if not socket.process)
+                if hidden:
+                    partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
+    return Facts(known, missing, partial)
+
+
+@cache
+def _is_cut(section: type[BaseModel]) -> bool:
+    return "truncated" in section.model_fields
+
+
+@cache
+def _tells(section: type[BaseModel]) -> tuple[str, ...]:
+    # Asked for each fact that has no value; a model is slow to say that it lacks an attribute.
+    return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
+
+
+def _why(section: Any, fact: str) -> Missing:
+    """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
+    told: tuple[str, ...] = ()
+    kind: type[BaseModel] = type(section)
+    for name in _tells(kind):
+        told = told or getattr(section, name)
+    if not told:
+        return _NOT_FOUND_OUT[fact]
+    field = f"{_FIELDS.get(fact, fact)}: "
+    own = tuple(one.removeprefix(field) for one in told if one.startswith(field))
+    return Missing(Result.UNKNOWN, f"{fact}: {'; '.join((own or told)[:_PROBLEMS_TOLD])}")

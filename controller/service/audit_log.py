@@ -1,0 +1,47 @@
+"""Every line of the record as a line of the log too, so that a collector of logs can follow one device or one case."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from controller.domain.effects import AuditEntry, Effect, SendCommand
+from controller.service.fleet_state import Keeper
+
+MOST_TEXT: Final = 200  # characters of one value: devices write some of them
+# Names that the line itself uses.
+_OWN: Final = frozenset({"event", "level", "timestamp", "part", "device", "case", "actor", "alert", "logger"})
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+def log_record(keeper: Keeper, log: Log) -> None:
+    """Log what `keeper` records from now on, after whoever listens already."""
+    before = keeper.on_audit
+
+    def both(at: float, entry: AuditEntry) -> None:
+        if before is not None:
+            before(at, entry)
+        log(entry.kind, fields_of(entry))
+
+    keeper.on_audit = both
+
+
+def fields_of(entry: AuditEntry) -> dict[str, object]:
+    """`device`, `case`, `actor` and `alert` where there are any, and single values of the detail; lists stay out."""
+    fields: dict[str, object] = {"device": entry.device_id, "case": entry.case_id, "actor": entry.actor}
+    fields = {name: value for name, value in fields.items() if value}
+    if entry.alert:
+        fields["alert"] = True
+    for name, value in (entry.detail or {}).items():
+        if isinstance(value, str):
+            fields[f"{name}_" if name in _OWN else name] = value[:MOST_TEXT]
+        elif isinstance(value, bool | int | float):
+            fields[f"{name}_" if name in _OWN else name] = value
+    return fields
+
+
+def about(effect: Effect) -> dict[str, object]:
+    """The fields of a line about an effect: `device`, what it is, and `case` or `command`."""
+    fields: dict[str, object] = {"device": effect.device_id, "effect": type(effect).__name__}
+    if isinstance(effect, SendCommand):
+        return {**fields, "command": effect.command_id}
+    return {**fields, "case": effect.case_id} if effect.case_id else fields

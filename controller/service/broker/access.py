@@ -1,0 +1,396 @@
+"""Keeps every device's rules at the broker what its template and its grants say; lapses grants; touches nobody else's.
+
+What is about to be written is in the store before, so that after a crash it is known for Cordon's own. A device that
+is contained has the restriction's rules: nothing is written for it, and its release gives back what holds then.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Final
+
+from controller.domain.broker.access import (
+    NO_TEMPLATES,
+    Compiled,
+    Compiler,
+    Grant,
+    Templates,
+)
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
+from controller.domain.policy.model import Level
+from controller.ports.access import AccessBroker, AccessStore, KeptTemplates, Written
+from controller.ports.broker import AccessRule, Rules, restriction
+from controller.ports.errors import BrokerError
+from controller.ports.store import Writes
+from controller.service.containment.outbox import Outbox
+from controller.service.fleet_state import Keeper
+
+EVERY: Final = 5.0  # seconds between two looks at all devices
+LATEST: Final = 0.05  # seconds after its end within which a grant is looked at
+AT_ONCE: Final = 16  # devices written side by side
+BULK: Final = 100  # clients in one request; EMQX takes 14,000 clients a second so
+MANY: Final = 50  # devices from which on all rules are listed instead of read one by one
+YIELD: Final = 5000  # devices looked at before others get their turn
+_ACTOR: Final = "access"
+
+Log = Callable[[str, Mapping[str, object]], None]
+Parse = Callable[[str], Templates]
+
+
+def as_broker_rules(rules: Compiled) -> Rules:
+    """The same rules as the broker's port has them."""
+    return tuple(AccessRule(one.topic, one.permission, one.action, one.qos, one.retain) for one in rules)
+
+
+@dataclass(slots=True)
+class _Due:
+    """A device whose rules are not what they should be; `wanted` of `None` takes away what Cordon gave."""
+
+    device: Device
+    wanted: Compiled | None
+
+
+@dataclass(slots=True)
+class AccessState:
+    """What is in force. `foreign`: devices whose rules somebody else wrote; they are left until told otherwise."""
+
+    kept: KeptTemplates | None = None
+    written: dict[str, Written] = field(default_factory=dict)
+    grants: dict[str, list[Grant]] = field(default_factory=dict)
+    foreign: dict[str, Rules] = field(default_factory=dict)
+    overwrite: set[str] = field(default_factory=set)
+
+
+class AccessKeeper:
+    """The one that writes access rules of devices outside of containment."""
+
+    def __init__(
+        self, keeper: Keeper, outbox: Outbox, broker: AccessBroker, store: AccessStore, parse: Parse, log: Log
+    ) -> None:
+        """`parse` reads a file of templates; `load` has to be called before anything else."""
+        self._keeper = keeper
+        self._outbox = outbox
+        self.broker = broker
+        self.store = store
+        self.parse = parse
+        self._log = log
+        self._wake = asyncio.Event()
+        self._ticking = asyncio.Lock()
+        self._compiler = Compiler(NO_TEMPLATES)
+        self._as_rules: dict[int, tuple[Compiled, Rules]] = {}
+        self._managed: dict[str, Rules] = {}
+        self.state = AccessState()
+        self.trouble = ""
+
+    async def load(self) -> None:
+        """Take up what the store holds."""
+        kept = await self.store.templates()
+        self.state.kept = kept
+        self.use(NO_TEMPLATES if kept is None else self.parse(kept.text))
+        self.state.written = dict(await self.store.written())
+        for device_id, one in self.state.written.items():
+            if one.done:
+                self._managed[device_id] = self._rules(one.rules)
+        for grant in await self.store.open_grants():
+            self.state.grants.setdefault(grant.device_id, []).append(grant)
+
+    @property
+    def templates(self) -> Templates:
+        """Those in force."""
+        return self._compiler.templates
+
+    def use(self, templates: Templates) -> None:
+        """These are in force from now on."""
+        self._compiler = Compiler(templates)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something changed that should not wait for the next look."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._wake.clear()
+            await self._look()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause()):
+                    await self._wake.wait()
+
+    async def _look(self) -> None:
+        trouble = ""
+        try:
+            await self.tick()
+        except* BrokerError as group:
+            trouble = str(group.exceptions[0])
+        if trouble and not self.trouble:
+            self._log("access rules cannot be written", {"error": trouble})
+        self.trouble = trouble
+
+    # For the reconciler
+
+    def managed(self) -> Mapping[str, Rules]:
+        """The rules that were written for each device."""
+        return self._managed
+
+    def is_busy(self, device_id: str) -> bool:
+        """Whether what was written is not what is wanted: it is under way."""
+        device = self._keeper.get(device_id)
+        return device is not None and self._is_due(device) is not None
+
+    def rewrite(self, device_id: str) -> None:
+        """Write the device's rules once more: they went missing."""
+        known = self.state.written.get(device_id)
+        if known is not None:
+            self.state.written[device_id] = Written(known.rules, None, done=False)
+            self.state.foreign.pop(device_id, None)
+            self._wake.set()
+
+    # For containment
+
+    async def rules_after(self, device_id: str, kept: Rules) -> Rules:
+        """What a release gives back: the template and the grants of now, where Cordon gives the device its rules.
+
+        It is in the store as written before this returns: by the next look the grants may be others.
+        """
+        device = self._keeper.get(device_id)
+        wanted = None if device is None else self.wanted(device)
+        if wanted is None:
+            ours = self.state.written.get(device_id)
+            return () if ours is not None and kept == self._rules(ours.rules) else kept
+        if device_id in self.state.foreign:
+            return kept
+        known = self.state.written.get(device_id)
+        begun = Written(wanted, None if known is None else known.rules, done=False)
+        await self.store.begin({device_id: begun})
+        self.state.written[device_id] = begun
+        return self._rules(wanted)
+
+    # What is wanted
+
+    def wanted(self, device: Device, compiler: Compiler | None = None) -> Compiled | None:
+        """The device's rules by its template and grants, `None` if Cordon gives it none."""
+        grants = self.state.grants.get(device.device_id, ())
+        return (compiler or self._compiler).rules(device.device_class, grants, self._keeper.clock.now())
+
+    def _is_due(self, device: Device) -> _Due | None:
+        device_id = device.device_id
+        wanted, known = self.wanted(device), self.state.written.get(device_id)
+        if device_id in self.state.overwrite:
+            return _Due(device, wanted)
+        if device_id in self.state.foreign or (known is None and wanted is None):
+            return None
+        if known is not None and known.done and known.rules is not wanted and known.rules == wanted:
+            # Equal, and from now on the same object: comparing it costs nothing the next time.
+            known = self.state.written[device_id] = Written(wanted)
+        settled = known is not None and known.done and known.rules is wanted
+        return None if settled else _Due(device, wanted)
+
+    # Writing
+
+    async def tick(self) -> None:
+        """Let grants lapse, then write what is due; devices that are contained or busy wait."""
+        async with self._ticking:
+            await self._lapse()
+            due: list[_Due] = []
+            for number, device in enumerate(list(self._keeper.devices.values())):
+                if number % YIELD == YIELD - 1:
+                    await asyncio.sleep(0)
+                one = self._is_due(device)
+                if one is not None and device.case is None and not self._outbox.is_busy(device.device_id):
+                    due.append(one)
+            if due:
+                await self._write_all(due)
+
+    async def _lapse(self) -> None:
+        now = self._keeper.clock.now()
+        ended = [one for grants in self.state.grants.values() for one in grants if one.expires_at <= now]
+        if ended:
+            await self.end(ended, _ACTOR, "its time is over")
+
+    async def end(self, grants: Sequence[Grant], actor: str, why: str) -> None:
+        """These grants are over, and kept as such before their rules go."""
+        now = self._keeper.clock.now()
+        await self.store.end_grants([one.grant_id for one in grants], now)
+        gone = {one.grant_id for one in grants}
+        for device_id in {one.device_id for one in grants}:
+            left = [one for one in self.state.grants.get(device_id, []) if one.grant_id not in gone]
+            if left:
+                self.state.grants[device_id] = left
+            else:
+                self.state.grants.pop(device_id, None)
+        lines = [
+            (now, AuditEntry("grant ended", one.device_id, actor, detail={"grant": one.grant_id, "why": why}))
+            for one in grants
+        ]
+        await self._keeper.store.commit(Writes(audit=tuple(lines)))
+        self._wake.set()
+
+    async def _write_all(self, due: Sequence[_Due]) -> None:
+        actual = await self._actual(due)
+        ready: list[_Due] = []
+        for one in due:
+            device_id = one.device.device_id
+            if self._is_foreign(device_id, actual.get(device_id), one.wanted):
+                self._leave(device_id, actual[device_id])
+            else:
+                ready.append(one)
+        if not ready:
+            return
+        known = self.state.written
+        begun = {
+            one.device.device_id: Written(
+                one.wanted, known[one.device.device_id].rules if one.device.device_id in known else None, done=False
+            )
+            for one in ready
+            if one.wanted is not None
+        }
+        await self.store.begin(begun)
+        known.update(begun)
+        single = await self._in_bulk([one for one in ready if one.device.device_id not in actual])
+        single += [one for one in ready if one.device.device_id in actual]
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        failed: list[str] = []
+
+        async def write(one: _Due) -> None:
+            async with turns:
+                try:
+                    await self._write(one, actual.get(one.device.device_id))
+                except BrokerError as e:  # one device's trouble must not stop the others; it stays due
+                    failed.append(f"{one.device.device_id}: {e}")
+
+        async with asyncio.TaskGroup() as group:
+            for one in single:
+                group.create_task(write(one))
+        if failed:
+            raise BrokerError(f"{len(failed)} devices, the first one {failed[0]}")
+
+    async def _actual(self, due: Sequence[_Due]) -> Mapping[str, Rules]:
+        ids = {one.device.device_id for one in due}
+        if len(ids) > MANY:
+            return await self.broker.rules_of_all(ids)
+        found = {device_id: await self.broker.rules(device_id) for device_id in ids}
+        return {device_id: rules for device_id, rules in found.items() if rules is not None}
+
+    def _is_foreign(self, device_id: str, actual: Rules | None, wanted: Compiled | None) -> bool:
+        if actual is None or device_id in self.state.overwrite:
+            return False
+        ours: list[Compiled] = [] if wanted is None else [wanted]
+        known = self.state.written.get(device_id)
+        if known is not None:
+            ours += [known.rules, *([] if known.previous is None else [known.previous])]
+        return actual != restriction(device_id) and all(actual != self._rules(one) for one in ours)
+
+    def _leave(self, device_id: str, rules: Rules) -> None:
+        known = self.state.written.get(device_id)
+        if known is not None and not known.done:
+            self.state.written[device_id] = Written(
+                known.rules, known.previous
+            )  # altered by somebody: alerted as drift
+        if device_id not in self.state.foreign:
+            self.state.foreign[device_id] = rules
+            self._log("access rules of somebody else are left", {"device": device_id, "rules": len(rules)})
+
+    async def _in_bulk(self, new: Sequence[_Due]) -> list[_Due]:
+        """Devices without any rules, a hundred in one request; those that are alone with theirs are given back."""
+        left: list[_Due] = [one for one in new if one.wanted is None]
+        giving = sorted((one for one in new if one.wanted is not None), key=lambda one: id(one.wanted))
+        for _, group in groupby(giving, key=lambda one: id(one.wanted)):
+            same = list(group)
+            if len(same) < 2:
+                left += same
+                continue
+            for first in range(0, len(same), BULK):
+                await self._add(same[first : first + BULK])
+        return left
+
+    async def _add(self, some: Sequence[_Due]) -> None:
+        wanted = some[0].wanted
+        assert wanted is not None
+        still = [one for one in some if self._may_write(one)]
+        # A row that was made meanwhile, as by a containment, refuses the whole request: nothing is written over, and
+        # the next look sees that row.
+        if not still or not await self.broker.add([one.device.device_id for one in still], self._rules(wanted)):
+            return
+        turns = asyncio.Semaphore(AT_ONCE)
+
+        async def settle(one: _Due) -> None:
+            async with turns:
+                await self.broker.settle(one.device.device_id, wanted)
+
+        async with asyncio.TaskGroup() as group:
+            for one in still:
+                group.create_task(settle(one))
+        await self._finish(still)
+
+    def _may_write(self, one: _Due) -> bool:
+        present = self._keeper.get(one.device.device_id)
+        return present is not None and present.case is None and not self._outbox.is_busy(one.device.device_id)
+
+    async def _write(self, one: _Due, actual: Rules | None) -> None:
+        device_id = one.device.device_id
+        if not self._may_write(one):
+            return
+        if one.wanted is None:
+            known = self.state.written.get(device_id)
+            if actual is not None and known is not None and actual != restriction(device_id):
+                await self.broker.write(device_id, None)
+                await self.broker.settle(device_id, ())
+        elif actual != self._rules(one.wanted):
+            await self.broker.write(device_id, self._rules(one.wanted))
+            await self.broker.settle(device_id, one.wanted)
+        if self._may_write(one):
+            await self._finish([one])
+        else:
+            await self._give_way(device_id)
+
+    async def _finish(self, done: Sequence[_Due]) -> None:
+        gone = [one.device.device_id for one in done if one.wanted is None]
+        there = [one for one in done if one.wanted is not None]
+        if gone:
+            await self.store.forget(gone)
+        if there:
+            await self.store.done([one.device.device_id for one in there])
+        for device_id in gone:
+            self.state.written.pop(device_id, None)
+            self._managed.pop(device_id, None)
+        for one in there:
+            assert one.wanted is not None
+            self.state.written[one.device.device_id] = Written(one.wanted)
+            self._managed[one.device.device_id] = self._rules(one.wanted)
+        for one in done:
+            self.state.foreign.pop(one.device.device_id, None)
+            self.state.overwrite.discard(one.device.device_id)
+
+    async def _give_way(self, device_id: str) -> None:
+        """A containment was decided while the rules were written: its rules go over them, and it reads back anew."""
+        present = self._keeper.get(device_id)
+        if present is None or present.case is None:
+            return
+        await self.broker.write(device_id, restriction(device_id))
+        case, effect_id = present.case, f"access-{self._keeper.new_id()}"
+        if case.level is Level.ISOLATED:
+            self._outbox.put(IsolateClient(effect_id, device_id, case.case_id, False, case.isolate_until, case.reason))
+        else:
+            self._outbox.put(RestrictClient(effect_id, device_id, case.case_id, False))
+
+    def _rules(self, rules: Compiled) -> Rules:
+        """The broker's form, made once for each set: the devices of a class share it."""
+        known = self._as_rules.get(id(rules))
+        if known is not None and known[0] is rules:
+            return known[1]
+        made = as_broker_rules(rules)
+        if len(self._as_rules) > YIELD:
+            self._as_rules.clear()
+        self._as_rules[id(rules)] = (rules, made)
+        return made
+
+    def _pause(self) -> float:
+        """Seconds until the next look: the usual, or until the first grant lapses."""
+        ends = [one.expires_at for grants in self.state.grants.values() for one in grants]
+        first = min(ends, default=float("inf")) - self._keeper.clock.now()
+        return max(LATEST, min(EVERY, first + LATEST))

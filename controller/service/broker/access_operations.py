@@ -1,0 +1,195 @@
+"""What operators ask of access rules: lint, plan, apply, differences, grants."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from controller.domain.broker.access import MAX_GRANTS, MAX_RULES, Action, Compiled, Compiler, Grant, TopicRule
+from controller.domain.broker.access_lint import Gravity, Remark, errors_of, lint, lint_rule
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry
+from controller.ports.access import EndedGrant, KeptTemplates
+from controller.ports.broker import AccessRule, Rules, restriction
+from controller.ports.errors import ControllerError
+from controller.ports.store import Writes
+from controller.service.broker.access import AccessKeeper, as_broker_rules
+from controller.service.fleet_state import Keeper
+
+SHOWN: Final = 200  # devices told one by one
+MAX_GRANT: Final = 30 * 86_400.0  # seconds; what has to last longer belongs into a template
+
+
+class AccessRefusedError(ControllerError):
+    """It was not done, and the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """A device whose rules differ from what they should be; `state` says what becomes of it."""
+
+    device_id: str
+    device_class: str
+    state: str  # "new", "changed", "taken away", "contained", "foreign", "altered"
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessPlan:
+    """What applying would do. `counts` by state; `shown` the first of them."""
+
+    remarks: tuple[Remark, ...]
+    devices: int
+    counts: dict[str, int]
+    shown: tuple[DeviceChange, ...]
+
+    @property
+    def errors(self) -> tuple[Remark, ...]:
+        """What keeps it from being applied."""
+        return errors_of(self.remarks)
+
+
+class AccessDesk:
+    """Over the keeper of access rules, which does the writing."""
+
+    def __init__(self, access: AccessKeeper, keeper: Keeper) -> None:
+        """Use these."""
+        self.access = access
+        self._keeper = keeper
+
+    async def plan(self, text: str) -> AccessPlan:
+        """What applying these templates would change now; nothing is written.
+
+        Raises:
+            PolicyError: it is no file of templates.
+        """
+        templates = self.access.parse(text)
+        return await self._compare(lint(templates), Compiler(templates))
+
+    async def diff(self) -> AccessPlan:
+        """What differs at the broker from what is in force."""
+        return await self._compare(lint(self.access.templates))
+
+    async def apply(self, text: str, actor: str, *, overwrite: bool) -> AccessPlan:
+        """Put the templates in force and write what differs; `overwrite` takes rules of somebody else as well.
+
+        Raises:
+            PolicyError: it is no file of templates.
+            AccessRefusedError: lint found errors.
+            BrokerError: written partly; the rest follows by itself once the broker answers.
+        """
+        plan = await self.plan(text)
+        if plan.errors:
+            raise AccessRefusedError("not applied: " + "; ".join(one.text for one in plan.errors))
+        access, now = self.access, self._keeper.clock.now()
+        kept = KeptTemplates(text, now, actor)
+        await access.store.put_templates(kept)
+        access.state.kept = kept
+        access.use(access.parse(text))
+        taken = {"altered", "foreign"} if overwrite else {"altered"}
+        access.state.foreign.clear()
+        whole = await self._compare((), most=None)
+        access.state.overwrite = {one.device_id for one in whole.shown if one.state in taken}
+        detail: dict[str, object] = {"templates": access.templates.name, "counts": plan.counts}
+        entry = AuditEntry("access applied", "", actor, detail={**detail, "version": access.templates.version})
+        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        await access.tick()
+        return plan
+
+    async def grant(
+        self, device_id: str, action: Action, topic: str, *, seconds: float, reason: str, actor: str
+    ) -> Grant:
+        """Let the device do something for a time; while it is contained the grant waits, and its time runs.
+
+        Raises:
+            AccessRefusedError: a topic that may not be granted, or too many grants.
+        """
+        refusals = [text for gravity, text in lint_rule(TopicRule("allow", action, topic)) if gravity is Gravity.ERROR]
+        if refusals:
+            raise AccessRefusedError(f"{topic}: {'; '.join(refusals)}")
+        if not 0 < seconds <= MAX_GRANT:
+            raise AccessRefusedError(
+                "a grant lasts between a second and 30 days: what lasts longer belongs in a template"
+            )
+        access, now = self.access, self._keeper.clock.now()
+        held = access.state.grants.get(device_id, [])
+        device = self._keeper.get(device_id)
+        rules = 0 if device is None else len(access.wanted(device) or ())
+        if len(held) >= MAX_GRANTS or rules >= MAX_RULES:
+            raise AccessRefusedError(f"{device_id} has {len(held)} grants and {rules} rules: EMQX takes no more")
+        grant = Grant(self._keeper.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
+        await access.store.put_grant(grant)
+        detail: dict[str, object] = {"grant": grant.grant_id, "rule": grant.rule.text, "until": grant.expires_at}
+        entry = AuditEntry("granted", device_id, actor, detail={**detail, "reason": reason})
+        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        access.state.grants.setdefault(device_id, []).append(grant)
+        access.wake()
+        return grant
+
+    async def revoke(self, grant_id: str, actor: str) -> Grant:
+        """End a grant now.
+
+        Raises:
+            AccessRefusedError: no such grant lasts.
+        """
+        for grants in self.access.state.grants.values():
+            for one in grants:
+                if one.grant_id == grant_id:
+                    await self.access.end([one], actor, "taken back")
+                    return one
+        raise AccessRefusedError(f"no grant {grant_id} lasts: it ended, or never was")
+
+    async def grants(self, device_id: str | None, limit: int) -> Sequence[EndedGrant]:
+        """Grants, newest first, ended ones too."""
+        return await self.access.store.grants(device_id=device_id, limit=limit)
+
+    async def _compare(
+        self, remarks: Sequence[Remark], compiler: Compiler | None = None, *, most: int | None = SHOWN
+    ) -> AccessPlan:
+        """Every device's rules at the broker against what they should be."""
+        access = self.access
+        devices = list(self._keeper.devices.values())
+        wants = {one.device_id: access.wanted(one, compiler) for one in devices}
+        concerned = [one for one in devices if wants[one.device_id] or one.device_id in access.state.written]
+        actual = await access.broker.rules_of_all({one.device_id for one in concerned})
+        counts: Counter[str] = Counter()
+        shown: list[DeviceChange] = []
+        for device in concerned:
+            wanted = wants[device.device_id]
+            state = self._state(device, actual.get(device.device_id), wanted)
+            counts[state] += 1
+            if state != "as it should be" and (most is None or len(shown) < most):
+                before = texts(actual.get(device.device_id, ()))
+                after = texts(wanted or ())
+                shown.append(DeviceChange(device.device_id, device.device_class, state, before, after))
+        return AccessPlan(tuple(remarks), len(devices), dict(counts), tuple(shown))
+
+    def _state(self, device: Device, actual: Rules | None, wanted: Compiled | None) -> str:
+        known = self.access.state.written.get(device.device_id)
+        if device.case is not None or actual == restriction(device.device_id):
+            return "contained"
+        if actual is None:
+            return "new" if wanted is not None else "as it should be"
+        if wanted is not None and actual == as_broker_rules(wanted):
+            return "as it should be"
+        if known is None:
+            return "foreign"
+        ours = [known.rules, *([] if known.previous is None else [known.previous])]
+        if all(actual != as_broker_rules(one) for one in ours):
+            return "altered"
+        return "changed" if wanted is not None else "taken away"
+
+
+def texts(rules: Iterable[TopicRule | AccessRule]) -> tuple[str, ...]:
+    """Rules for an operator's eyes."""
+    return tuple(one.text if isinstance(one, TopicRule) else _text(one) for one in rules)
+
+
+def _text(rule: AccessRule) -> str:
+    plain = TopicRule(rule.permission, rule.action, rule.topic, rule.qos)
+    if rule.retain == "true":
+        plain = replace(plain, retain="true")
+    elif rule.retain == "false":
+        plain = replace(plain, retain="false")
+    return f"{plain.text} {rule.limits}".rstrip()

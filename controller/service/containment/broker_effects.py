@@ -1,0 +1,105 @@
+"""What an effect asks of the broker and what the store has to remember for it: rules and subscriptions written over."""
+
+from collections.abc import Awaitable, Callable
+
+from controller.domain.device import Device
+from controller.domain.effects import (
+    Containing,
+    Effect,
+    EndIsolation,
+    IsolateClient,
+    ReleaseClient,
+    RestrictClient,
+)
+from controller.domain.policy.model import Level
+from controller.ports.broker import BrokerControl, KeepRules, KeepSubscriptions, KeptSubscription, Proof, Rules
+from controller.service.fleet_state import Keeper
+
+# The device and the rules that were kept for it in; the rules it gets back out.
+RulesAfter = Callable[[str, Rules], Awaitable[Rules]]
+
+
+async def _as_kept(_device_id: str, kept: Rules) -> Rules:
+    return kept
+
+
+class Containment:
+    """Carries one device's containing effects out at the broker; what is kept is in the store before it is cut."""
+
+    def __init__(self, keeper: Keeper, broker: BrokerControl) -> None:
+        self._keeper = keeper
+        self._broker = broker
+        # What a release gives back, from what was kept: a template may have changed, and a grant lapsed, meanwhile.
+        self.rules_after: RulesAfter = _as_kept
+
+    async def carry_out(self, effect: Containing) -> Proof:
+        """Ask the broker, and forget what was kept once it is given back.
+
+        Raises:
+            BrokerError: nothing is known to have changed.
+        """
+        device_id = effect.device_id
+        match effect:
+            case RestrictClient():
+                keep_subscriptions = self._keep_subscriptions(effect)
+                return await self._broker.restrict(
+                    device_id, self._keep_rules(effect), keep_subscriptions=keep_subscriptions, kick=effect.kick
+                )
+            case IsolateClient():
+                return await self._broker.isolate(
+                    device_id,
+                    self._keep_rules(effect),
+                    case=effect.case_id,
+                    reason=effect.reason,
+                    until=effect.until,
+                    clear_retained=effect.clear_retained,
+                )
+            case EndIsolation():
+                return await self._broker.end_isolation(device_id, self._keep_rules(effect))
+            case ReleaseClient():
+                return await self._release(effect)
+
+    async def _release(self, effect: ReleaseClient) -> Proof:
+        store, device_id, case_id = self._keeper.store, effect.device_id, effect.case_id
+        kept = await store.kept_rules(device_id, case_id)
+        back = await self.rules_after(device_id, kept or ())
+        proof = await self._broker.release(device_id, back, await store.kept_subscriptions(device_id, case_id))
+        if proof.holds:
+            await store.forget_rules(device_id, case_id)
+        return proof
+
+    async def overtaken(self, effect: Effect, device: Device | None) -> None:
+        """A release that a newer case overtook: the rules kept for the old case belong to the newer one."""
+        if not isinstance(effect, ReleaseClient) or device is None or device.case is None:
+            return
+        store, device_id, now = self._keeper.store, effect.device_id, self._keeper.clock.now()
+        kept = await store.kept_rules(device_id, effect.case_id)
+        if kept is None or device.case.case_id == effect.case_id:
+            return
+        await store.keep_rules(device_id, device.case.case_id, kept, now)
+        cut = await store.kept_subscriptions(device_id, effect.case_id)
+        await store.keep_subscriptions(device_id, device.case.case_id, cut, now)
+        await store.forget_rules(device_id, effect.case_id)
+
+    def _keep_rules(self, effect: RestrictClient | IsolateClient | EndIsolation) -> KeepRules:
+        async def keep(rules: Rules) -> None:
+            await self._keeper.store.keep_rules(effect.device_id, effect.case_id, rules, self._keeper.clock.now())
+
+        return keep
+
+    def _keep_subscriptions(self, effect: RestrictClient) -> KeepSubscriptions:
+        async def keep(cut: tuple[KeptSubscription, ...]) -> None:
+            await self._keeper.store.keep_subscriptions(effect.device_id, effect.case_id, cut, self._keeper.clock.now())
+
+        return keep
+
+
+def level_of(effect: Containing) -> Level:
+    """How far a device is contained once the effect is carried out."""
+    match effect:
+        case IsolateClient():
+            return Level.ISOLATED
+        case ReleaseClient():
+            return Level.NONE
+        case _:
+            return Level.RESTRICTED

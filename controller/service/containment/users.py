@@ -1,0 +1,207 @@
+"""Contains users by their name: every session they have, and those that appear while they are contained."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Final
+
+from controller.domain.containment import users
+from controller.domain.containment.users import UserCase
+from controller.domain.effects import AuditEntry
+from controller.domain.policy.model import Level
+from controller.ports.broker import KeepRules, Proof, Rules
+from controller.ports.errors import ControllerError
+from controller.ports.store import Writes
+from controller.ports.users import UserBroker, UserStore
+from controller.service.containment.enforcer import steps_of
+from controller.service.fleet_state import Keeper
+
+MAX_CASES: Final = 1000  # users contained at once: each costs a few requests with every comparison
+SHOWN: Final = 5  # of what differed, in a line of the record
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class TooManyUsersError(ControllerError):
+    """As many users are contained as are compared in time."""
+
+
+class Users:
+    """The decision is the case in the store; what the broker lacks of it is done until it is proven, then compared.
+
+    No outbox: a case that is not proven is what is still to be carried out, and it survives with its decision.
+    """
+
+    def __init__(self, keeper: Keeper, store: UserStore, broker: UserBroker, every: float, log: Log) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._broker = broker
+        self._every = every
+        self._log = log
+        self._work = asyncio.Event()
+        self.cases: dict[str, UserCase] = {}
+
+    @property
+    def broker(self) -> UserBroker:
+        """What is asked of the broker about users."""
+        return self._broker
+
+    async def load(self) -> None:
+        """Take up what the store holds, at the start."""
+        self.cases = {case.name: case for case in await self._store.user_cases()}
+
+    async def contain(self, name: str, level: Level, *, by: str, reason: str, hold: float | None) -> UserCase:
+        """Decide, keep, and have it carried out; `hold` seconds bound an isolation.
+
+        Raises:
+            BrokerRefusedError: no user name that Cordon acts on.
+            TooManyUsersError: as many are contained as can be.
+        """
+        self._broker.check(name)
+        was = self.cases.get(name)
+        if was is None and len(self.cases) >= MAX_CASES:
+            raise TooManyUsersError(f"{MAX_CASES} users are contained already")
+        now = self._keeper.clock.now()
+        case = users.contained(was, name, self._keeper.new_id(), level, by=by, reason=reason, now=now, hold=hold)
+        kind = "containment kept" if case is was else "contained"
+        until = None if hold is None else now + hold
+        await self._keep(case, kind, by, level=case.level.value, reason=reason, until=until)
+        return case
+
+    async def release(self, name: str, *, by: str, reason: str) -> UserCase | None:
+        """Decide and keep; `None` if the user is not contained."""
+        was = self.cases.get(name)
+        if was is None:
+            return None
+        case = users.released(was, by=by, reason=reason, now=self._keeper.clock.now())
+        await self._keep(case, "stepped down" if case.level is not Level.NONE else "release decided", by, reason=reason)
+        return case
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._work.clear()
+            await self.tick()
+            try:
+                async with asyncio.timeout(self._every):
+                    await self._work.wait()
+            except TimeoutError:
+                continue
+
+    async def tick(self) -> None:
+        """Carry out what is not proven, compare what is, end what is due."""
+        for name in list(self.cases):
+            case = self.cases[name]
+            if users.is_due(case, self._keeper.clock.now()):
+                reason = "its time is over"
+                case = users.stepped_down(case, reason, self._keeper.clock.now())
+                await self._keep(case, "stepped down", "cordon", reason=reason)
+            try:
+                await self._settle(case)
+            except ControllerError as e:
+                await self._trouble(case, str(e), ())
+
+    async def _settle(self, case: UserCase) -> None:
+        if case.is_proven:
+            missing = await self._broker.missing(case.name, case.level)
+            if not missing or self.cases.get(case.name) is not case:
+                return
+            what = "; ".join(missing[:SHOWN])
+            case = replace(case, proven_level=None)
+            await self._keep(case, "drift found", "cordon", alert=True, what=what)
+        proof = await self._carry_out(case)
+        if not proof.holds:
+            await self._trouble(case, proof.missing, steps_of(proof))
+        elif self.cases.get(case.name) is case:  # else an operator decided anew meanwhile
+            await self._proven(case, proof)
+
+    async def _carry_out(self, case: UserCase) -> Proof:
+        broker, store, name, key = self._broker, self._keeper.store, case.name, _key(case.name)
+
+        async def keep(rules: Rules) -> None:
+            await store.keep_rules(key, case.case_id, rules, self._keeper.clock.now())
+
+        keeping: KeepRules = keep
+        match case.level:
+            case Level.RESTRICTED if case.proven_level is Level.ISOLATED:
+                return await broker.end_isolation(name)
+            case Level.RESTRICTED:
+                return await self._restrict(case, keeping)
+            case Level.ISOLATED:
+                return await broker.isolate(name, keeping, case=case.case_id, reason=case.reason, until=case.until)
+            case Level.NONE:
+                proof = await broker.release(name, await store.kept_rules(key, case.case_id) or ())
+                if proof.holds:
+                    await store.forget_rules(key, case.case_id)
+                return proof
+
+    async def _restrict(self, case: UserCase, keep: KeepRules) -> Proof:
+        """Also after a restart in the middle of a step down: a ban of ours that is left is lifted below the rules."""
+        proof = await self._broker.restrict(case.name, keep)
+        if not proof.holds:
+            return proof
+        down = await self._broker.end_isolation(case.name)
+        return replace(down, steps=proof.steps + down.steps, cut_at=proof.cut_at)
+
+    async def _proven(self, case: UserCase, proof: Proof) -> None:
+        now = self._keeper.clock.now()
+        seconds = max(0.0, proof.cut_at - case.decided_at) if proof.cut_at and case.level is not Level.NONE else None
+        after = replace(case, proven_level=case.level, proven_at=now, trouble="")
+        steps = list(steps_of(proof))
+        if case.level is Level.NONE:
+            await self._keep(after, "release proven", "cordon", steps=steps)
+            return
+        level, cut_at, evidence_at = case.level.value, proof.cut_at or None, case.decided_at
+        await self._keep(
+            after,
+            "containment proven",
+            "cordon",
+            level=level,
+            seconds=seconds,
+            cut_at=cut_at,
+            evidence_at=evidence_at,
+            steps=steps,
+        )
+
+    async def _trouble(self, case: UserCase, trouble: str, steps: tuple[dict[str, object], ...]) -> None:
+        """Told once: what goes on being tried for ever would otherwise fill the record."""
+        if self.cases.get(case.name) is not case or case.trouble == trouble:
+            return
+        after = replace(case, trouble=trouble)
+        if case.trouble:
+            self.cases[case.name] = after
+            return
+        await self._keep(
+            after, "containment in trouble", "cordon", alert=True, wake=False, trouble=trouble, steps=list(steps)
+        )
+
+    async def _keep(
+        self, case: UserCase, kind: str, actor: str, *, alert: bool = False, wake: bool = True, **detail: object
+    ) -> None:
+        """The case and the record's line about it, kept together."""
+        now = self._keeper.clock.now()
+        entry = AuditEntry(kind, "", actor, case.case_id, {"identity": _key(case.name), **detail}, alert)
+        before = self.cases.get(case.name)
+        self.cases[case.name] = case
+        try:
+            await self._keeper.store.commit(Writes(audit=((now, entry),), users=(case,)))
+        except BaseException:
+            if self.cases.get(case.name) is case:
+                self._put_back(case.name, before)
+            raise
+        if case.is_over and self.cases.get(case.name) is case:
+            del self.cases[case.name]
+        if self._keeper.on_audit is not None:
+            self._keeper.on_audit(now, entry)
+        if wake:
+            self._work.set()
+
+    def _put_back(self, name: str, before: UserCase | None) -> None:
+        if before is None:
+            del self.cases[name]
+        else:
+            self.cases[name] = before
+
+
+def _key(name: str) -> str:
+    return f"username:{name}"

@@ -1,0 +1,195 @@
+"""Certificates as a service: issues them, keeps the revocation lists fresh, and tells the record what was issued."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from controller.domain.effects import AuditEntry
+from controller.domain.identity.certificates import (
+    WARN_EVERY,
+    Certificate,
+    CertificateTimeError,
+    Kind,
+    endings,
+    validity,
+)
+from controller.ports.certificates import Authority, AuthorityError, Registry, Request, Serving
+from controller.ports.clock import Clock
+from controller.ports.errors import StoreError
+from controller.ports.store import Store, Writes
+from controller.service.settings.settings import AuthoritySettings
+
+ROUND: Final = 5.0  # seconds between two looks at what is due
+_RECORD_AT_ONCE: Final = 500  # certificates told to the record in one go
+_PRUNE_AFTER: Final = 400 * 86_400.0  # seconds after its end that a certificate is kept in the registry
+_PRUNE_EVERY: Final = 86_400.0
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+async def issue(
+    authority: Authority, registry: Registry, now: float, lifetime: float, pem: str, kind: Kind, hosts: Sequence[str]
+) -> Certificate:
+    """Sign an operator's request and enter it in the registry, with a controller running or not.
+
+    Raises:
+        AuthorityError: the request or the authority will not do.
+    """
+    try:
+        when = validity(now, lifetime, authority.info.issuing_end)
+    except CertificateTimeError as e:
+        raise AuthorityError(str(e)) from e
+    made = authority.issue(authority.read(pem), kind, when, now, "operator", hosts)
+    await registry.add(made)
+    return made
+
+
+def _nobody(_name: str) -> None:
+    """Nobody asked to be told."""
+
+
+class Certificates:
+    """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed."""
+
+    def __init__(
+        self,
+        authority: Authority,
+        registry: Registry,
+        store: Store,
+        clock: Clock,
+        settings: AuthoritySettings,
+        log: Log,
+    ) -> None:
+        self.authority = authority
+        self.registry = registry
+        self.settings = settings
+        self.changed = asyncio.Event()
+        self.on_changed: Callable[[str], None] = _nobody  # called with the name whose certificates changed
+        self._store = store
+        self._clock = clock
+        self._log = log
+        self._lists: dict[str, Serving] = {}
+        self._listed: tuple[str, ...] = ()
+        self._publishing = asyncio.Lock()
+        self._pruned_at = clock.monotonic()
+        self._warned_at: float | None = None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.round()
+            await asyncio.sleep(ROUND)
+
+    def sign_client(self, request: Request, held: Sequence[Certificate], origin: str) -> Certificate:
+        """A certificate for a device that had `held` before; not in the registry yet.
+
+        Raises:
+            AuthorityError: the authority cannot sign any more.
+        """
+        now = self._clock.now()
+        try:
+            when = validity(now, self.settings.device_lifetime, self.authority.info.issuing_end)
+        except CertificateTimeError as e:
+            raise AuthorityError(str(e)) from e
+        # After a revocation, whatever the clock was set to meanwhile: that is what lets the device in again.
+        after = max((one.revoked_at for one in held if one.revoked_at is not None), default=now - 1.0)
+        issued_at = now if now > after else after + 0.001
+        return self.authority.issue(request, Kind.CLIENT, when, issued_at, origin)
+
+    async def round(self) -> None:
+        """Publish what is due, tell the record what is new."""
+        try:
+            await self.publish()
+            await self.record()
+            await self.tell_of_ends()
+            await self._warn()
+            if self._clock.monotonic() - self._pruned_at > _PRUNE_EVERY:
+                self._pruned_at = self._clock.monotonic()
+                await self.registry.prune(self._clock.now() - _PRUNE_AFTER)
+        except (StoreError, AuthorityError) as e:
+            self._log("certificates: this round failed", {"error": str(e)})
+
+    async def _warn(self) -> None:
+        """An alert a day about what only people can renew: forgotten, it locks out everybody."""
+        moment = self._clock.monotonic()
+        if self._warned_at is not None and moment - self._warned_at < WARN_EVERY:
+            return
+        info, root = self.authority.info, self.authority.root_revocations()
+        ends = (
+            ("the root certificate", info.root_end),
+            ("the issuing certificate", info.issuing_end),
+            ("the root's revocation list (cordon ca crl --root-key)", None if root is None else root.next_update),
+        )
+        now = self._clock.now()
+        self._warned_at = moment
+        for why in endings(ends, now):
+            self._log("authority ends", {"why": why})
+            entry = AuditEntry("authority ends", "", "cordon", "", {"why": why}, alert=True)
+            await self._store.commit(Writes(audit=((now, entry),)))
+
+    def served(self, name: str) -> Serving | None:
+        """The list of this issuer, if it is one of ours."""
+        return self._lists.get(name)
+
+    @property
+    def lists(self) -> Sequence[Serving]:
+        """All lists that are handed out."""
+        return tuple(self._lists.values())
+
+    async def publish(self) -> Serving:
+        """The list of what was revoked, made anew where something was, or where it is half through its life."""
+        async with self._publishing:
+            return await self._publish()
+
+    async def _publish(self) -> Serving:
+        authority, now, lifetime = self.authority, self._clock.now(), self.settings.crl_lifetime
+        root = authority.root_revocations()
+        if root is not None:
+            self._lists[root.name] = root
+        revoked = await self.registry.revoked(authority.issuer, now)
+        listed = tuple(sorted(one.serial for one in revoked))
+        current = self._lists.get(authority.issuer)
+        if current is not None and listed == self._listed and current.next_update - now > lifetime / 2:
+            return current
+        number = await self.registry.next_crl_number(authority.issuer)
+        fresh = authority.revocations(revoked, number, now, now + lifetime)
+        self._lists[authority.issuer] = fresh
+        self._listed = listed
+        self._log("revocation list published", {"number": number, "revoked": len(listed)})
+        return fresh
+
+    async def record(self) -> None:
+        """Tell the audit of certificates it does not know: at least once each, also those made by hand."""
+        while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
+            lines = tuple((one.issued_at, _told(one)) for one in found)
+            await self._store.commit(Writes(audit=lines))
+            await self.registry.recorded([one.serial for one in found])
+
+    async def tell_of_ends(self) -> None:
+        """One alert for each device whose certificate expired and that has no later one: it cannot renew any more."""
+        now = self._clock.now()
+        while found := await self.registry.ended(now, _RECORD_AT_ONCE):
+            lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
+            if lost:
+                await self._store.commit(Writes(audit=tuple((now, _ended(one)) for one in lost)))
+            await self.registry.end_told([one.serial for one, _ in found])
+
+
+def _is_lost(one: Certificate, *, is_followed: bool) -> bool:
+    """A revoked one was told of, and what is said of a server's or an authority's end is said before it."""
+    return one.kind is Kind.CLIENT and one.revoked_at is None and not is_followed
+
+
+def _ended(one: Certificate) -> AuditEntry:
+    why = f"it was not renewed in time: cordon enrol token --device {one.name} --replace, and enrol it again"
+    detail: dict[str, object] = {"serial": one.serial, "until": one.end, "why": why}
+    return AuditEntry("certificate expired", one.name, "cordon", "", detail, alert=True)
+
+
+def _told(one: Certificate) -> AuditEntry:
+    detail: dict[str, object] = {
+        "serial": one.serial, "kind": one.kind.value, "name": one.name, "origin": one.origin, "until": one.end,
+    }  # fmt: skip
+    device_id = one.name if one.kind is Kind.CLIENT else ""
+    kind = "certificate made known" if one.origin == "import" else "certificate issued"
+    return AuditEntry(kind, device_id, "cordon", "", detail)

@@ -1,0 +1,97 @@
+"""Watches who comes and goes at the broker for two that pass for one device; finding one is an alert, never more."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from controller.domain.events import CloneSuspected
+from controller.domain.identity.clones import TAKEN_OVER, CloneDetector, Suspicion, TakenOver
+from controller.ports.broker import BrokerControl, Grade
+from controller.ports.errors import BrokerError, StoreError
+from controller.ports.messages import Incoming
+from controller.service.fleet_state import Keeper
+from schemas.topics import TopicError, parse_presence
+
+MAX_PRESENCE: Final = 4096  # bytes of one presence message
+MAX_WAITING: Final = 1000  # suspicions; beyond that they are counted and left out
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class _Ended(BaseModel):
+    """What EMQX says of a connection that ended; the rest is passed over."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    reason: Annotated[str, Field(max_length=256)] = ""
+    ipaddress: Annotated[str, Field(max_length=64)] = ""
+
+
+class CloneWatch:
+    """`take` presence messages on the hot path, `run` tells what they mean. `left_out`: suspicions beyond the bound."""
+
+    def __init__(self, keeper: Keeper, broker: BrokerControl, log: Log) -> None:
+        self._keeper = keeper
+        self._broker = broker
+        self._log = log
+        self._detector = CloneDetector()
+        self._waiting: deque[Suspicion] = deque()
+        self._wake = asyncio.Event()
+        self.left_out = 0
+
+    def take(self, messages: Sequence[Incoming]) -> None:
+        """Presence as it comes from the broker; anything that is none is passed over."""
+        for message in messages:
+            if b"take" not in message.payload and b"discarded" not in message.payload:
+                continue  # by far the most
+            event = self._read(message)
+            suspicion = None if event is None else self._detector.note(event)
+            if suspicion is not None:
+                self.suspect(suspicion)
+
+    def suspect(self, suspicion: Suspicion) -> None:
+        """Have a suspicion told."""
+        if len(self._waiting) >= MAX_WAITING:
+            self.left_out += 1
+            return
+        self._waiting.append(suspicion)
+        self._wake.set()
+
+    def _read(self, message: Incoming) -> TakenOver | None:
+        if len(message.payload) > MAX_PRESENCE:
+            return None
+        try:
+            device_id, is_connected = parse_presence(message.topic)
+            ended = _Ended.model_validate_json(message.payload)
+        except (TopicError, ValidationError):
+            return None
+        if is_connected or ended.reason not in TAKEN_OVER or self._keeper.get(device_id) is None:
+            return None
+        return TakenOver(device_id, self._keeper.clock.now(), ended.ipaddress)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            await self.round()
+
+    async def round(self) -> None:
+        """Tell what waits."""
+        while self._waiting:
+            await self._tell(self._waiting.popleft())
+
+    async def _tell(self, suspicion: Suspicion) -> None:
+        try:
+            grade = await self._broker.grade(suspicion.device_id)
+        except BrokerError:
+            grade = Grade.UNSEEN
+        event = CloneSuspected(
+            self._keeper.new_id(), suspicion.how, suspicion.peers, suspicion.times, str(getattr(grade, "value", grade))
+        )
+        try:
+            await self._keeper.handle(suspicion.device_id, event)
+        except StoreError as e:
+            self._log("suspicion not recorded", {"device": suspicion.device_id, "error": str(e)})

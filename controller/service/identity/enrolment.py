@@ -1,0 +1,166 @@
+"""Enrolment and renewal: who asks with which right, and what they are given."""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from controller.domain.effects import AuditEntry
+from controller.domain.events import OperatorLabelled
+from controller.domain.identity.certificates import Certificate
+from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken
+from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
+from controller.ports.store import Writes
+from controller.service.fleet_state import Keeper
+from controller.service.identity.certificates import Certificates
+from controller.service.ingest.rate_limit import Buckets
+
+PREFIX: Final = "cordon-enrol_"
+TOKEN_BYTES: Final = 32  # random
+NOTES_PER_SECOND: Final = 1.0  # refused enrolments that are recorded; the others are only refused
+NOTES_BURST: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What a device is given."""
+
+    certificate: Certificate
+    chain: str
+    trust: str
+    controller_keys: tuple[str, ...]
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """What an operator wants a token to be; `lifetime` in seconds."""
+
+    uses: int
+    lifetime: float
+    by: str
+    device_class: str = ""
+    device_id: str = ""
+    replaces: bool = False
+
+
+class EnrolmentRefusedError(AuthorityError):
+    """No certificate; `code` is for programs."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def digest_of(token: str) -> str:
+    """What the registry keeps of a token: SHA-256 in hex. A slow hash adds nothing to 256 random bits."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Enrolment:
+    """Lets devices in that bring a token. `keys` are public keys that sign commands; `reserved` ids are nobody's."""
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        keeper: Keeper,
+        servers: tuple[str, ...],
+        keys: Callable[[], tuple[str, ...]],
+        reserved: frozenset[str] = frozenset(),
+    ) -> None:
+        self._certificates = certificates
+        self._registry = certificates.registry
+        self._keeper = keeper
+        self._servers = servers
+        self._keys = keys
+        self._reserved = reserved
+        self._notes = Buckets(NOTES_PER_SECOND, NOTES_BURST)
+
+    async def make_token(self, wanted: NewToken) -> tuple[str, EnrolmentToken]:
+        """A token to show once, and what is kept of it."""
+        secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._keeper.clock.now()
+        token = EnrolmentToken(
+            token_id=self._keeper.new_id(),
+            digest=digest_of(secret),
+            uses_left=wanted.uses,
+            created_at=now,
+            expires_at=now + wanted.lifetime,
+            by=wanted.by,
+            device_class=wanted.device_class,
+            device_id=wanted.device_id,
+            replaces=wanted.replaces,
+        )
+        await self._registry.put_token(token)
+        detail: dict[str, object] = {
+            "token_id": token.token_id, "uses": token.uses_left, "expires_at": token.expires_at,
+            "class": token.device_class, "replaces": token.replaces,
+        }  # fmt: skip
+        entry = AuditEntry("enrolment token created", token.device_id, wanted.by, "", detail)
+        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        return secret, token
+
+    async def withdraw(self, token_id: str, by: str) -> bool:
+        """Withdraw a token; whether there was one."""
+        if not await self._registry.drop_token(token_id):
+            return False
+        entry = AuditEntry("enrolment token withdrawn", "", by, "", {"token_id": token_id})
+        await self._keeper.store.commit(Writes(audit=((self._keeper.clock.now(), entry),)))
+        return True
+
+    async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> Enrolled:
+        """A certificate for the device that brings a token and a request of its own.
+
+        Raises:
+            EnrolmentRefusedError: not this token, not this id, not this request.
+        """
+        digest, now = digest_of(secret), self._keeper.clock.now()
+        # Before anything of the request is read: who has no token costs one look.
+        token = await self._registry.token(digest)
+        if token is None:
+            raise EnrolmentRefusedError(TOKEN_REFUSED.code, TOKEN_REFUSED.message)
+        try:
+            request = self._read(pem, device_id)
+            held = await self._registry.of(device_id)
+            made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
+        except RequestRefusedError as e:
+            raise await self._refused(device_id, peer, e.code, str(e)) from e
+        is_known = self._keeper.get(device_id) is not None
+        admission = await self._registry.admit(digest, made, now, is_known=is_known)
+        if admission.certificate is None:
+            raise await self._refused(device_id, peer, admission.code, admission.message)
+        return await self._welcome(admission.token or token, admission.certificate, peer)
+
+    def _read(self, pem: str, device_id: str) -> Request:
+        request = self._certificates.authority.read(pem)
+        if request.name != device_id:
+            raise RequestRefusedError("wrong_name", f"the request is for another name than {device_id}")
+        if device_id in self._reserved:
+            raise RequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
+        return request
+
+    async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> Enrolled:
+        now, name = self._keeper.clock.now(), certificate.name
+        detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
+        await self._keeper.store.commit(
+            Writes(audit=((now, AuditEntry("device enrolled", name, token.by, "", detail)),))
+        )
+        known = self._keeper.get(name)
+        if token.device_class and (known is None or known.device_class != token.device_class):
+            tags = () if known is None else known.tags
+            await self._keeper.handle(name, OperatorLabelled(self._keeper.new_id(), token.device_class, tags, token.by))
+        self._certificates.changed.set()
+        self._certificates.on_changed(name)
+        authority = self._certificates.authority
+        return Enrolled(certificate, authority.chain, authority.trust, self._keys(), self._servers)
+
+    async def _refused(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
+        """The error, and a line in the record; somebody with a token must not fill it."""
+        error = EnrolmentRefusedError(code, message)
+        if not self._notes.take("", self._keeper.clock.monotonic()):
+            return error
+        detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
+        kind = "enrolment token reused" if code == TOKEN_REFUSED.code else "enrolment refused"
+        entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
+        await self._keeper.store.commit(Writes(audit=((self._keeper.clock.now(), entry),)))
+        return error

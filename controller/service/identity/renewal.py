@@ -1,0 +1,127 @@
+"""Renewal over MQTT: a device asks with a new key and proves the present one; a lost answer is asked for again."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from controller.domain.events import CloneSuspected
+from controller.domain.identity.certificates import Certificate, Kind
+from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
+from controller.ports.errors import StoreError
+from controller.ports.messages import Messages
+from controller.service.fleet_state import Keeper
+from controller.service.identity.certificates import Certificates
+from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
+from schemas.topics import Down, down
+
+MAX_WAITING: Final = 10_000  # requests; beyond that one is left to be asked again
+AT_ONCE: Final = 64  # requests under way together
+ANSWER_EXPIRY: Final = 600  # seconds; by then the device has asked again
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class Renewals:
+    """Answers requests in the background; `counts` has asked, renewed, refused, left_out, not_sent."""
+
+    def __init__(self, certificates: Certificates, keeper: Keeper, messages: Messages, log: Log) -> None:
+        """Answer from this registry, over this link."""
+        self._certificates = certificates
+        self._keeper = keeper
+        self._messages = messages
+        self._log = log
+        self._waiting: dict[str, RenewRequest] = {}  # the last request of each device
+        self._wake = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+
+    def ask(self, device_id: str, request: RenewRequest) -> None:
+        """Take a request; whoever asks again before it was answered is answered once."""
+        self.counts["asked"] += 1
+        if device_id not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            self.counts["left_out"] += 1
+            return
+        self._waiting[device_id] = request
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._waiting:
+                await self.round()
+
+    async def round(self) -> None:
+        """Answer some of those who wait, together: the store commits them in one go."""
+        taken = [(one, self._waiting.pop(one)) for one in list(self._waiting)[:AT_ONCE]]
+        async with asyncio.TaskGroup() as group:
+            for device_id, request in taken:
+                group.create_task(self._answer(device_id, request), name=f"renewal {device_id}")
+
+    async def _answer(self, device_id: str, request: RenewRequest) -> None:
+        digest = hashlib.sha256(request.csr.encode()).hexdigest()
+        try:
+            answer = await self._renew(device_id, request, digest)
+            self.counts["renewed"] += 1
+        except RequestRefusedError as e:
+            self.counts["refused"] += 1
+            self._log("renewal refused", {"device": device_id, "code": e.code, "why": str(e)})
+            answer = Renewed(request=digest, refused=e.code, detail=str(e)[:1000])
+        except (AuthorityError, StoreError) as e:
+            self._log("renewal failed", {"device": device_id, "error": str(e)})
+            return  # the device asks again
+        payload = answer.model_dump_json(exclude_none=True).encode()
+        topic = down(device_id, Down.CERTIFICATE)
+        if not self._messages.publish(topic, payload, expiry_seconds=ANSWER_EXPIRY):
+            self.counts["not_sent"] += 1
+
+    async def _renew(self, device_id: str, request: RenewRequest, digest: str) -> Renewed:
+        certificates = self._certificates
+        held = await certificates.registry.of(device_id)
+        wanted = certificates.authority.read(request.csr)
+        self._check(device_id, request, wanted, held, certificates)
+        made = certificates.sign_client(wanted, held, f"renewal:{request.serial}")
+        given = await certificates.registry.renew(made, request.serial)
+        certificates.on_changed(device_id)
+        if given.serial == made.serial and any(one.origin == given.origin for one in held):
+            # One key was followed by two: a copy of the device renews too, or its disk was set back.
+            how = "its certificate was renewed twice, for two keys"
+            await self._keeper.handle(device_id, CloneSuspected(self._keeper.new_id(), how, (), 2, "proven"))
+        return Renewed(request=digest, certificate=given.pem, chain=certificates.authority.chain)
+
+    def _check(
+        self,
+        device_id: str,
+        request: RenewRequest,
+        wanted: Request,
+        held: tuple[Certificate, ...],
+        certificates: Certificates,
+    ) -> None:
+        """Whether who asks has the present key; the broker's word alone is not enough.
+
+        Raises:
+            RequestRefusedError: it has not.
+        """
+        now = self._keeper.clock.now()
+        present = next((one for one in held if one.serial == request.serial and one.kind is Kind.CLIENT), None)
+        if wanted.name != device_id or request.device_id != device_id:
+            raise RequestRefusedError("wrong_name", "the request is for another device")
+        if present is None:
+            raise RequestRefusedError("certificate_unknown", "the present certificate is not in the registry")
+        if not present.holds(now):
+            text = "the present certificate is expired or revoked: an operator has to approve a new enrolment"
+            raise RequestRefusedError("certificate_over", text)
+        if wanted.key == present.key or any(
+            one.key == wanted.key and one.origin != f"renewal:{request.serial}" for one in held
+        ):
+            raise RequestRefusedError("key_used", "a renewal needs a new key")
+        try:
+            proof = base64.b64decode(request.proof, validate=True)
+        except binascii.Error as e:
+            raise RequestRefusedError("proof_malformed", "the proof is not base64") from e
+        if not certificates.authority.verify(present, renewal_bytes(device_id, request.serial, request.csr), proof):
+            raise RequestRefusedError("proof_wrong", "the present key did not sign this request")

@@ -1,0 +1,204 @@
+"""Opens signed reports before anything else reads them, and refuses those that are not what they should be.
+
+A report without a signature passes by here at the cost of one comparison, unless its device or its class has to sign.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from controller.domain.containment.report_signatures import Window, age_trouble
+from controller.domain.device import Device
+from controller.domain.events import SignatureForgone
+from controller.ports.device_keys import DeviceKeys
+from controller.ports.messages import Incoming
+from controller.service.fleet_state import Keeper
+from controller.service.ingest.decoding import Refused
+from controller.service.ingest.keyring import DeviceKeyring
+from schemas.base import DEVICE_ID_PATTERN, Timestamp, Wire
+from schemas.events import RejectReason
+from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, Sealed, is_signed_by, unseal
+from schemas.signing import SignatureError
+from schemas.topics import TopicError, Up, parse_up
+
+EVERY_CLASS: Final = "*"
+_OFFER: Final = b'"signing_key":"'
+Find = Callable[[str], Device | None]
+
+
+class _Front(Wire):
+    """What has to be known of a signed report before it is taken."""
+
+    seq: int
+    sent_at: Timestamp
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A message to go on with; `missing`: of one that its device signed, how many numbers before it never came."""
+
+    message: Incoming
+    is_sealed: bool = False
+    missing: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The last report once more, after a receipt that was lost: told again, and no sign of life."""
+
+    device_id: str
+    seq: int
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class SealRules:
+    """`max_age`: seconds between the making of a signed report and its arrival. `must_sign`: classes, or `*`."""
+
+    max_age: float = 3600.0
+    must_sign: frozenset[str] = frozenset()
+
+
+class Seals:
+    """Called for every message, on the loop's thread. Numbers seen are in memory; the newest report's survives."""
+
+    def __init__(self, keys: DeviceKeys, find: Find, rules: SealRules) -> None:
+        self._keys = keys
+        self._find = find
+        self._rules = rules
+        self._windows: dict[str, Window] = {}
+        self._signing: set[str] = set()  # devices that have signed once: no report without counts from then on
+
+    def load(self, devices: Iterable[Device]) -> None:
+        """At the start."""
+        self._signing = {one.device_id for one in devices if one.signs}
+
+    def forget(self, device_id: str) -> None:
+        """An operator lets the device report without a signature again."""
+        self._signing.discard(device_id)
+        self._windows.pop(device_id, None)
+
+    def concern(self, messages: Sequence[Incoming]) -> bool:
+        """Whether anything in the batch is signed, or anybody has to sign: else there is nothing to do here."""
+        if self._signing or self._rules.must_sign:
+            return True
+        return any(message.payload.startswith(ENVELOPE_START) for message in messages)
+
+    def open(self, message: Incoming, now: float) -> Opened | Again | Refused:
+        """What to go on with at `now` (Unix seconds), or why not."""
+        try:
+            topic = parse_up(message.topic)
+        except TopicError:
+            return Opened(message)
+        if topic.channel is not Up.POSTURE:
+            return Opened(message)
+        if message.payload.startswith(ENVELOPE_START):
+            return self._sealed(topic.device_id, message, now)
+        return self._plain(topic.device_id, message)
+
+    def _plain(self, device_id: str, message: Incoming) -> Opened | Refused:
+        device = self._find(device_id)
+        classes = self._rules.must_sign
+        of_class = EVERY_CLASS in classes or (device is not None and device.device_class in classes)
+        if device_id in self._signing or of_class:
+            why = "its class has to sign reports" if of_class else "it signed reports before"
+            return Refused(device_id, RejectReason.UNSIGNED, f"a report without a signature: {why}")
+        return Opened(message)
+
+    def _sealed(self, device_id: str, message: Incoming, now: float) -> Opened | Again | Refused:
+        try:
+            sealed = unseal(message.payload)
+        except SignatureError as e:
+            return Refused(device_id, RejectReason.MALFORMED, str(e))
+        keys = self._keys.of(device_id)
+        if keys is None or sealed.keyid not in keys:
+            front = _front(sealed.payload)
+            named = _named(front)
+            self._keys.wanted(device_id, sealed.keyid, _offered(sealed.payload), named)
+            if keys is None:
+                text = "the key that signed this is being looked up: send it again"
+                return Refused(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
+            why = self._keys.why_not(device_id, sealed.keyid)
+            if named not in ("", device_id):
+                why = f"{why}; the report names {named}"
+            return Refused(device_id, RejectReason.BAD_SIGNATURE, why)
+        if not is_signed_by(sealed, keys[sealed.keyid]):
+            return Refused(device_id, RejectReason.BAD_SIGNATURE, "the signature does not fit the report")
+        return self._signed(device_id, message, sealed, now)
+
+    def _signed(self, device_id: str, message: Incoming, sealed: Sealed, now: float) -> Opened | Again | Refused:
+        try:
+            front = _Front.model_validate_json(sealed.payload)
+        except ValidationError:
+            return Refused(device_id, RejectReason.INVALID, "signed, but not a report")
+        device = self._find(device_id)
+        window = self._windows.get(device_id)
+        if window is None:
+            window = Window() if device is None or device.report_seq < 0 else Window.after(device.report_seq)
+        trouble = window.trouble(front.seq)
+        if trouble and device is not None and (front.seq, front.digest) == (device.report_seq, device.digest):
+            return Again(device_id, front.seq, front.digest)
+        if trouble:
+            return Refused(device_id, RejectReason.REPLAYED, trouble, front.seq)
+        old = age_trouble(front.sent_at.timestamp(), now, self._rules.max_age)
+        if old:
+            return Refused(device_id, RejectReason.TOO_OLD, old, front.seq)
+        self._windows[device_id] = window.take(front.seq)
+        self._signing.add(device_id)
+        self._keys.signed(device_id, sealed.keyid)
+        return Opened(replace(message, payload=sealed.payload), is_sealed=True, missing=window.missing(front.seq))
+
+
+def _front(payload: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(payload)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(front: Mapping[str, Any]) -> str:
+    """Which device a report says it is of; empty where that is no device's id."""
+    name = front.get("device_id")
+    return name if isinstance(name, str) and re.fullmatch(DEVICE_ID_PATTERN, name) else ""
+
+
+def _seq_of(front: Mapping[str, Any]) -> int | None:
+    seq = front.get("seq")
+    return seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= 2**53 - 1 else None
+
+
+def _offered(payload: bytes) -> bytes:
+    """The key that a report brings with it; empty for none. Nothing is believed of it yet."""
+    start = payload.find(_OFFER)
+    if start < 0:
+        return b""
+    text = payload[start + len(_OFFER) : start + len(_OFFER) + 2 * MAX_KEY_BYTES].split(b'"', 1)[0]
+    try:
+        return base64.b64decode(text, validate=True)[:MAX_KEY_BYTES]
+    except ValueError:
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSigning:
+    """The keys of devices, and what looks at every report; wired together by the composition root."""
+
+    keyring: DeviceKeyring
+    seals: Seals
+
+    async def run(self) -> None:
+        """Until cancelled: finds out keys."""
+        await self.keyring.run()
+
+    async def forgo(self, keeper: Keeper, device_id: str, by: str, reason: str) -> None:
+        """Forget the key of a first contact, and take reports without a signature again."""
+        await keeper.handle(device_id, SignatureForgone(keeper.new_id(), by, reason))
+        await self.keyring.forget(device_id)
+        self.seals.forget(device_id)

@@ -1,0 +1,87 @@
+"""Puts policies in force, unless they would contain more of the fleet at once than the guards allow."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from controller.domain.policy.model import PolicySet
+from controller.ports.errors import ControllerError
+from controller.ports.store import Store
+from controller.service.fleet_state import Keeper
+from controller.service.policy.preview import preview
+
+_NAMED: Final = 5  # devices that a refusal names
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class PolicyTooBroadError(ControllerError):
+    """Policies that would contain more devices than the blast radius allows; those in force stay."""
+
+
+class PolicyGate:
+    """The one way for policies to come into force, at the start and later."""
+
+    def __init__(self, keeper: Keeper, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
+        self._keeper = keeper
+        self._store = store
+        self._load = load
+        self._log = log
+        self._asked = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+
+    async def start(self, *, force: bool = False) -> None:
+        """Check the policies that the controller starts with, if they are not those that were in force last.
+
+        Raises:
+            PolicyTooBroadError: they would contain too much.
+        """
+        fresh = self._keeper.policies
+        if not force and await self._store.accepted_policies() != fresh.files:
+            await self._check(fresh, "cordon serve --force")
+        await self._store.accept_policies(fresh.files)
+
+    async def reload(self, *, force: bool = False) -> PolicySet:
+        """Read the files again and put them in force.
+
+        Raises:
+            ControllerError: a file has a mistake, or they would contain too much; those in force stay.
+        """
+        async with self._one_at_a_time:
+            fresh = self._load()
+            if not force and fresh.files != self._keeper.policies.files:
+                await self._check(fresh, "cordon policy reload --force")
+            await self._store.accept_policies(fresh.files)
+            self._keeper.use(fresh)
+            self._log("policies loaded", {"version": fresh.version, "forced": force})
+            return fresh
+
+    async def _check(self, fresh: PolicySet, anyway: str) -> None:
+        keeper = self._keeper
+        limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
+        if keeper.guards.radius.bounds.is_open or not keeper.devices:
+            return
+        named: list[str] = []
+        found = 0
+        async for page in preview(keeper, self._store, fresh):
+            named += [one.device_id for one in page.changes if one.contains][: _NAMED - len(named)]
+            found = page.tally.contains
+        if found > limit:
+            raise PolicyTooBroadError(
+                f"these policies would contain {found} of {len(keeper.devices)} devices, and [guards] lets {limit} be "
+                f"contained at once ({', '.join(named)}{', ...' if found > len(named) else ''}): see them with "
+                f"`cordon policy preview`, put a rule into shadow mode, or take them all the same with `{anyway}`"
+            )
+
+    def ask(self) -> None:
+        """Reload when there is time for it: for signal handlers."""
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled: reload when asked; what cannot be loaded changes nothing."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            try:
+                await self.reload()
+            except ControllerError as e:
+                self._log("policies not loaded, the old ones stay", {"alert": True, "error": str(e)})

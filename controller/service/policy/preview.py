@@ -1,0 +1,87 @@
+"""Judges every stored report by other policies, a page at a time, before they are in force."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import ValidationError
+
+from controller.domain.policy.evaluate import Judge
+from controller.domain.policy.model import PolicySet
+from controller.domain.policy_preview import Change, foresee
+from controller.ports.store import Store
+from controller.service.fleet_state import Keeper
+from schemas.posture import sections_of
+
+PAGE: Final = 64  # reports in memory at a time; each has at most 64 KiB
+_TURN: Final = 16  # reports judged before others get their turn
+
+
+@dataclass(slots=True)
+class Tally:
+    """How far it is: `judged` of `reports`, and what was found. `counts`: contained, later, released, held, other."""
+
+    reports: int
+    judged: int = 0
+    stale: int = 0
+    unread: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def contains(self) -> int:
+        """Devices that would be contained by policy, at once or later."""
+        return self.counts["contained"] + self.counts["later"]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the next reports showed, and the tally so far."""
+
+    changes: tuple[Change, ...]
+    tally: Tally
+
+
+async def preview(keeper: Keeper, store: Store, candidate: PolicySet) -> AsyncIterator[Page]:
+    """Page by page: which devices' containment would change by `candidate`. Nothing is kept.
+
+    A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
+    """
+    policies = candidate.watching(keeper.policies.marks)
+    judge = Judge(policies, keeper.language)
+    tally = Tally(reports=sum(1 for device in keeper.devices.values() if device.digest))
+    after = ""
+    while page := await store.reports(after, PAGE):
+        after = page[-1][0]
+        changes: list[Change] = []
+        for number, (device_id, raw) in enumerate(page):
+            if number % _TURN == _TURN - 1:
+                await asyncio.sleep(0)
+            device = keeper.get(device_id)
+            if device is None or not device.digest:
+                continue
+            if device.stale:
+                tally.stale += 1
+                continue
+            try:
+                sections = sections_of(raw)
+            except ValidationError:
+                tally.unread += 1
+                continue
+            facts = judge.facts(sections, device_id, device.device_class, device.tags)
+            change = foresee(device, judge(facts), judge.marks(facts), policies, keeper.guards, keeper.clock.now())
+            tally.judged += 1
+            if change is not None:
+                tally.counts[kind_of(change)] += 1
+                changes.append(change)
+        yield Page(tuple(changes), tally)
+
+
+def kind_of(change: Change) -> str:
+    """The word that counts this change: contained, later, held or released (which a step down is too)."""
+    if change.held:
+        return "held"
+    if change.contains:
+        return "later" if change.later else "contained"
+    return "released"

@@ -1,0 +1,283 @@
+"""Carries rollouts on: takes what devices report and what becomes of commands, and lets time pass.
+
+What a step changes, and the commands that it asks for, are kept in one transaction before anything is sent.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from controller.domain.commands import END_GRACE
+from controller.domain.effects import AuditEntry, CommandRecord
+from controller.domain.events import CommandWithdrawn, OperatorCommanded
+from controller.domain.rollout.member import BEGIN_WITHIN, GRACE
+from controller.domain.rollout.model import (
+    Installed,
+    Note,
+    Rollout,
+    RolloutState,
+)
+from controller.ports.errors import StoreError
+from controller.ports.rollouts import RolloutStore, Targets
+from controller.service.fleet_state import Keeper
+from controller.service.rollout.observations import installed_of, news_of, view_of
+from controller.service.rollout.run import Run
+from controller.service.settings.rollouts import RolloutSettings
+from controller.service.unit_of_work import Batch
+from schemas.updates import GO_BACK, INSTALL, GoBack, Install
+
+TICK: Final = 0.25  # seconds
+ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
+MAX_OPEN_ROLLOUTS: Final = 64
+_ACTIONS: Final = frozenset({INSTALL, GO_BACK})
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class Rollouts:
+    """All rollouts that have not ended. `counts`: orders, returns, passes."""
+
+    def __init__(
+        self, keeper: Keeper, store: RolloutStore, targets: Targets, settings: RolloutSettings, log: Log
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.targets = targets
+        self.runs: dict[str, Run] = {}
+        self.counts: Counter[str] = Counter()
+        self._keeper = keeper
+        self._log = log
+        # Held by whoever changes a rollout: the loop here, and what operators ask for.
+        self.lock = asyncio.Lock()
+        self._woken = asyncio.Event()
+        self._following: dict[str, set[str]] = {}
+        self._commands: list[CommandRecord] = []
+        self._reports: dict[str, bytes] = {}
+        self._touched: set[str] = set()
+        keeper.on_kept = self.take
+
+    def take(self, batch: Batch) -> None:
+        """Note what was kept of devices that are in a rollout; everything else costs one look."""
+        following = self._following
+        if not following:
+            return
+        self._commands += [one for one in batch.commands.values() if one.action in _ACTIONS]
+        for device_id in batch.devices:
+            if device_id in following:
+                self._touched.add(device_id)
+        for device_id, report in batch.reports.items():
+            if device_id in following:
+                self._reports[device_id] = report.body
+        if self._commands or self._reports or self._touched:
+            self._woken.set()
+
+    async def load(self) -> int:
+        """Go on where the last process was: open rollouts, and what was heard of their devices since; how many."""
+        for rollout in await self.store.rollouts(limit=MAX_OPEN_ROLLOUTS, is_open=True):
+            await self.adopt(rollout)
+        return len(self.runs)
+
+    async def adopt(self, rollout: Rollout) -> Run:
+        """Take up a rollout that the store holds; under `lock`."""
+        run = Run(rollout, await self.store.members(rollout.rollout_id))
+        self.follow(run)
+        now = self._keeper.clock.now()
+        for member in run.unsure():
+            for command_id in (member.command_id, member.back_command_id):
+                record = await self._keeper.store.command(command_id) if command_id else None
+                if record is not None:
+                    run.told(member.device_id, news_of(record), now)
+            report = await self._keeper.store.report(member.device_id)
+            run.looked(member.device_id, installed_of(report, rollout.target.name), now)
+        return run
+
+    def follow(self, run: Run) -> None:
+        """Watch the devices of a rollout from now on; under `lock`."""
+        rollout_id = run.rollout.rollout_id
+        self.runs[rollout_id] = run
+        for device_id in run.members:
+            self._following.setdefault(device_id, set()).add(rollout_id)
+        self._touched.update(run.members)
+        self._woken.set()
+
+    def _leave(self, run: Run) -> None:
+        rollout_id = run.rollout.rollout_id
+        del self.runs[rollout_id]
+        for device_id in run.members:
+            rest = self._following.get(device_id, set())
+            rest.discard(rollout_id)
+            if not rest:
+                self._following.pop(device_id, None)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with self.lock:
+            await self.load()
+        while True:
+            try:
+                more = await self.once()
+            except StoreError as e:
+                self._log("rollouts cannot go on for now", {"error": str(e)})
+                more = await self._start_over()
+            if not more:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK):
+                        await self._woken.wait()
+            self._woken.clear()
+
+    async def _start_over(self) -> bool:
+        """What is in memory was not kept: back to what is."""
+        async with self.lock:
+            self.runs.clear()
+            self._following.clear()
+            with contextlib.suppress(StoreError):
+                await self.load()
+        return False
+
+    async def once(self) -> bool:
+        """One pass over all open rollouts; whether there is more to order at once."""
+        async with self.lock:
+            self.counts["passes"] += 1
+            self._hear()
+            more = False
+            for run in list(self.runs.values()):
+                more = await self._go_on(run) or more
+            return more
+
+    def _hear(self) -> None:
+        now = self._keeper.clock.now()
+        commands, self._commands = self._commands, []
+        reports, self._reports = self._reports, {}
+        touched, self._touched = self._touched, set()
+        for record in commands:
+            for run in self._runs_of(record.device_id):
+                run.told(record.device_id, news_of(record), now)
+        for device_id, body in reports.items():
+            for run in self._runs_of(device_id):
+                run.looked(device_id, installed_of(body, run.rollout.target.name), now)
+        for device_id in touched:
+            for run in self._runs_of(device_id):
+                self._reached(run, device_id, now)
+
+    def _reached(self, run: Run, device_id: str, now: float) -> None:
+        device = self._keeper.get(device_id)
+        if device is None:
+            return
+        view = view_of(device, self.settings.time_zone)
+        if not view.is_there and device.stale:
+            run.fell_silent(device_id, now)
+        elif view.is_there and not view.is_isolated and not view.is_busy:
+            run.came_back(device_id, now)
+
+    def _runs_of(self, device_id: str) -> list[Run]:
+        return [self.runs[one] for one in self._following.get(device_id, ()) if one in self.runs]
+
+    async def _go_on(self, run: Run) -> bool:
+        now = self._keeper.clock.now()
+        run.tick(now)
+        chosen = run.candidates(now, ORDERS_AT_ONCE)
+        name = run.rollout.target.name
+        try:
+            found = await asyncio.gather(*(self._installed(device_id, name) for device_id in chosen))
+        except BaseException:
+            run.put_back(chosen)
+            raise
+        # No await from here to the commit: nothing else may change a device in between.
+        batch = Batch()
+        now = self._keeper.clock.now()
+        orders = sum(self._order(run, one, what, now, batch) for one, what in zip(chosen, found, strict=True))
+        returns = run.returns(ORDERS_AT_ONCE)
+        for device_id in returns:
+            self._send_back(run, device_id, now, batch)
+        run.tick(now)
+        await self.keep(run, batch, now)
+        return bool(orders or returns) and not run.rollout.terms.per_minute
+
+    async def _installed(self, device_id: str, name: str) -> Installed:
+        return installed_of(await self._keeper.store.report(device_id), name)
+
+    def _order(self, run: Run, device_id: str, found: Installed, now: float, batch: Batch) -> bool:
+        keeper = self._keeper
+        device = keeper.get(device_id)
+        if device is None:
+            return False
+        order_id = keeper.new_id()
+        view = view_of(device, self.settings.time_zone)
+        member = run.turn(view, found, now, order_id)
+        if member is None:
+            return False
+        rollout = run.rollout
+        target, terms = rollout.target, rollout.terms
+        install = Install(
+            target=target.path,
+            version=target.version,
+            sha256=target.sha256,
+            length=target.length,
+            deadline=datetime.fromtimestamp(now + terms.timeout, UTC),
+            ask_user=(found.device_class or view.device_class) in terms.confirm_classes,
+            rollout=rollout.rollout_id,
+        )
+        # What a device began is given up `END_GRACE` after that; a long timeout has to outlast neither.
+        begin_within = max(min(BEGIN_WITHIN, terms.timeout), terms.timeout - END_GRACE)
+        self._command(run, device_id, INSTALL, order_id, tuple(install.params().items()), begin_within, now, batch)
+        self.counts["orders"] += 1
+        return True
+
+    def _send_back(self, run: Run, device_id: str, now: float, batch: Batch) -> None:
+        back_id = self._keeper.new_id()
+        run.sent_back(device_id, now, back_id)
+        target = run.rollout.target
+        order = GoBack(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
+        params = tuple(order.params().items())
+        self._command(run, device_id, GO_BACK, back_id, params, run.rollout.terms.timeout + GRACE, now, batch)
+        self.counts["returns"] += 1
+
+    def _command(
+        self,
+        run: Run,
+        device_id: str,
+        action: str,
+        event_id: str,
+        params: tuple[tuple[str, str | bool | int], ...],
+        ttl: float,
+        now: float,
+        batch: Batch,
+    ) -> None:
+        keeper = self._keeper
+        device = keeper.get(device_id)
+        by = f"rollout:{run.rollout.rollout_id}"
+        if device is not None:
+            outcome = keeper.apply(device, OperatorCommanded(event_id, action, params, by, ttl, False), now, batch)
+            if outcome.commands:
+                return
+        run.refused(device_id, event_id, "the command was not issued", now)
+
+    async def keep(self, run: Run, batch: Batch, now: float) -> None:
+        """Keep what has changed of a rollout together with `batch`; under `lock`."""
+        changes = run.drain()
+        if not changes and batch.is_empty:
+            return
+        keeper = self._keeper
+        by = f"rollout:{run.rollout.rollout_id}"
+        for device_id, command_id in changes.withdrawals:
+            device = keeper.get(device_id)
+            if device is not None:
+                why = CommandWithdrawn(keeper.new_id(), command_id, by, "the rollout asks for it no more")
+                keeper.apply(device, why, now, batch)
+        record(changes.rollout, changes.notes, batch, now)
+        members = tuple(changes.members.values())
+        await keeper.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
+        if changes.rollout.state.is_end:
+            self.counts["stopped"] += changes.rollout.state is RolloutState.STOPPED
+            self._leave(run)
+
+
+def record(rollout: Rollout, notes: Sequence[Note], batch: Batch, now: float) -> None:
+    """Lines of the record, each with the rollout that it is about."""
+    for note in notes:
+        about: dict[str, object] = {"rollout": rollout.rollout_id, "target": rollout.target.path}
+        entry = AuditEntry(note.kind, note.device_id, note.actor, "", {**about, **note.detail}, note.alert)
+        batch.audit.append((now, entry))

@@ -1,0 +1,122 @@
+"""What the last report and the commands of a device say of a rolled-out name, in the words of the rollout."""
+
+import asyncio
+import json
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from controller.domain.commands import MAX_OPEN
+from controller.domain.device import Device
+from controller.domain.effects import CommandRecord
+from controller.domain.policy.model import Level
+from controller.domain.rollout.model import DeviceView, Installed, News, Target
+from controller.domain.rollout.window import zone_of
+from controller.ports.rollouts import TargetError
+from controller.ports.updates import Published, UpdateRepository, UpdatesError
+from schemas.sections.installed import SoftwareSection
+from schemas.updates import Progress
+
+_NOTHING: Final = Installed()
+
+
+def installed_of(report: bytes | None, name: str) -> Installed:
+    """What a full report, accepted before, shows of `name`; without a section about updates nothing is known."""
+    section = _software(report)
+    if section is None:
+        return _NOTHING
+    entry = next((one for one in section.entries if one.name == name), None)
+    common: dict[str, Any] = {"device_class": section.device_class, "hardware": section.hardware}
+    if entry is None:
+        # What was cut off may have been this one.
+        return _NOTHING if section.truncated else Installed(is_known=True, **common)
+    return Installed(
+        is_known=True,
+        version=entry.version,
+        health=entry.health,
+        outcome=entry.outcome.value,
+        attempted=entry.attempted,
+        reason=entry.reason or entry.health_reason,
+        command_id=entry.command_id,
+        **common,
+    )
+
+
+def _software(report: bytes | None) -> SoftwareSection | None:
+    if report is None:
+        return None
+    try:
+        found = json.loads(report)["sections"].get("software")
+        if found is None or found.get("state") != "ok":
+            return None
+        return SoftwareSection.model_validate(found)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return None
+
+
+def news_of(record: CommandRecord) -> News:
+    """What a command's record says of an update."""
+    progress = Progress.of(dict(record.detail))
+    if progress is None:
+        return News(record.command_id, record.state, record.reason)
+    return News(record.command_id, record.state, record.reason, progress.phase.value, progress.percent, progress.before)
+
+
+def is_there(device: Device) -> bool:
+    """Whether an order would reach it now, as far as is known."""
+    return device.online is not False and not device.stale
+
+
+def view_of(device: Device, default_zone: str) -> DeviceView:
+    """The device as its turn sees it."""
+    return DeviceView(
+        device_id=device.device_id,
+        device_class=device.device_class,
+        is_there=is_there(device),
+        is_isolated=device.level is Level.ISOLATED,
+        is_busy=len(device.commands) >= MAX_OPEN,
+        zone=zone_of(device.tags, default_zone),
+    )
+
+
+class PublishedTargets:
+    """`controller.ports.rollouts.Targets` over the repository of updates; `None`: there is none."""
+
+    def __init__(self, repository: UpdateRepository | None) -> None:
+        self._repository = repository
+
+    async def find(self, text: str) -> Target:
+        """See `Targets.find`."""
+        if self._repository is None:
+            raise TargetError("there is no repository of updates: `cordon update init` makes one")
+        try:
+            published = await asyncio.to_thread(self._repository.published)
+        except UpdatesError as e:
+            raise TargetError(str(e)) from e
+        return pick(published, text)
+
+
+def pick(published: tuple[Published, ...], text: str) -> Target:
+    """The one of these that `text` means.
+
+    Raises:
+        TargetError: there is none, or more than one.
+    """
+    fits = [one for one in published if text in (one.path, f"{one.target.name}/{one.target.version}", one.target.name)]
+    if not fits:
+        raise TargetError(f"{text} is not published: `cordon update list` tells what is, by NAME/VERSION")
+    if len(fits) > 1:
+        names = ", ".join(one.path for one in fits)
+        raise TargetError(f"{text} means {len(fits)} targets: name one of {names}")
+    found = fits[0]
+    target = found.target
+    return Target(
+        path=found.path,
+        name=target.name,
+        version=target.version,
+        sha256=found.sha256,
+        length=found.length,
+        classes=tuple(target.classes),
+        hardware=tuple(target.hardware),
+        has_check=not target.health.is_empty,
+    )

@@ -1,0 +1,214 @@
+"""What operators and policies ask of rollouts: start one, hold it, let it go on, end it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from controller.domain.device import Device
+from controller.domain.rollout.lifecycle import begin
+from controller.domain.rollout.model import Note, Rollout, RolloutError, Target, Terms
+from controller.domain.rollout.rings import Candidate, Ring, Select, divide
+from controller.ports.rollouts import RolloutStore
+from controller.service.fleet_state import Keeper
+from controller.service.rollout.engine import MAX_OPEN_ROLLOUTS, Rollouts, record
+from controller.service.rollout.run import Run
+from controller.service.unit_of_work import Batch
+from schemas.updates import ANY_CLASS
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks.
+
+    `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
+    `is_trial`: its one ring is not the fleet, and needs no second operator.
+    """
+
+    target: str
+    rings: tuple[Ring, ...]
+    terms: Terms
+    by: str
+    reason: str = ""
+    only: Select | None = None
+    device_ids: frozenset[str] | None = None
+    rule: str = ""
+    is_proven: bool = False
+    is_trial: bool = False
+
+
+class RolloutUnknownError(RolloutError):
+    """There is no rollout of that id."""
+
+
+class RolloutDesk:
+    """Decisions about rollouts, each kept before it returns."""
+
+    def __init__(self, keeper: Keeper, rollouts: Rollouts) -> None:
+        self._keeper = keeper
+        self._rollouts = rollouts
+
+    @property
+    def store(self) -> RolloutStore:
+        """Where rollouts are looked up."""
+        return self._rollouts.store
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How many `orders` and `returns` went out since the start."""
+        return self._rollouts.counts
+
+    def open(self) -> tuple[Rollout, ...]:
+        """Those that have not ended, as they are now."""
+        return tuple(run.rollout for run in self._rollouts.runs.values())
+
+    async def find(self, text: str) -> Target:
+        """What `text` means in the repository.
+
+        Raises:
+            TargetError: nothing, or more than one.
+        """
+        return await self._rollouts.targets.find(text)
+
+    async def start(self, asked: Asked) -> Rollout:
+        """Begin a rollout.
+
+        Raises:
+            TargetError: no such target.
+            RolloutError: it makes no rollout, or one of the same name goes on.
+        """
+        target = await self._rollouts.targets.find(asked.target)
+        async with self._rollouts.lock:
+            self._refuse_second(target)
+            rings = self.divided(asked, target)
+            number = await self.store.next_number()
+            now = self._keeper.clock.now()
+            rollout, members = begin(
+                self.store.id_of(number),
+                target,
+                asked.terms,
+                rings,
+                by=asked.by,
+                reason=asked.reason,
+                now=now,
+                rule=asked.rule,
+                is_trial=asked.is_trial,
+            )
+            detail: dict[str, object] = {
+                "rings": {ring.name: ring.total for ring in rollout.rings},
+                "reason": asked.reason,
+                "rule": asked.rule,
+            }
+            batch = Batch()
+            record(rollout, (Note("rollout started", asked.by, detail=detail),), batch, now)
+            await self._keeper.commit(batch, lambda writes: self.store.create(rollout, members, writes))
+            self._rollouts.follow(Run(rollout, members))
+        return rollout
+
+    def divided(self, asked: Asked, target: Target) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """The devices of each ring, as far as the controller knows whom the target is for.
+
+        Raises:
+            RolloutError: the rings make no sense.
+        """
+        devices = (one for one in self._keeper.devices.values() if _is_meant(one, asked, target))
+        found = divide(_candidates(devices), asked.rings, target.name)
+        rings = zip(asked.rings, found, strict=True)
+        return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
+
+    def _refuse_second(self, target: Target) -> None:
+        runs = self._rollouts.runs
+        for run in runs.values():
+            if run.rollout.target.name == target.name:
+                going = run.rollout
+                raise RolloutError(
+                    f"{going.rollout_id} rolls out {target.name} {going.target.version} and is {going.state.value}:"
+                    " abort it, or wait for its end"
+                )
+        if len(runs) >= MAX_OPEN_ROLLOUTS:
+            raise RolloutError(f"{MAX_OPEN_ROLLOUTS} rollouts go on already: wait for the end of one")
+
+    async def pause(self, rollout_id: str, by: str) -> Rollout:
+        """Order nothing more until it is resumed.
+
+        Raises:
+            RolloutError: unknown, or it does not go on anyway.
+        """
+        async with self._rollouts.lock:
+            run = await self._open(rollout_id)
+            run.pause(by)
+            return await self._kept(run)
+
+    async def resume(self, rollout_id: str, by: str) -> Rollout:
+        """End a pause.
+
+        Raises:
+            RolloutError: unknown, or not paused.
+        """
+        async with self._rollouts.lock:
+            run = await self._open(rollout_id)
+            run.resume(by)
+            return await self._kept(run)
+
+    async def approve(self, rollout_id: str, by: str) -> Rollout:
+        """Let the last ring begin.
+
+        Raises:
+            RolloutError: unknown, it does not wait for that, or `by` started it.
+        """
+        async with self._rollouts.lock:
+            run = await self._open(rollout_id)
+            run.approve(by, self._keeper.clock.now())
+            return await self._kept(run)
+
+    async def abort(self, rollout_id: str, by: str, *, revert: bool, reason: str = "") -> Rollout:
+        """End it before its time; with `revert` devices go back to the version before, also after its end.
+
+        Raises:
+            RolloutError: unknown, or there is nothing left to do.
+        """
+        async with self._rollouts.lock:
+            run = self._rollouts.runs.get(rollout_id)
+            if run is None:
+                rollout = await self._known(rollout_id)
+                if revert:
+                    self._refuse_second(rollout.target)
+                run = Run(rollout, await self.store.members(rollout_id))
+                run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
+                self._rollouts.follow(run)
+            else:
+                run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
+            return await self._kept(run)
+
+    async def _open(self, rollout_id: str) -> Run:
+        run = self._rollouts.runs.get(rollout_id)
+        if run is None:
+            rollout = await self._known(rollout_id)
+            raise RolloutError(f"{rollout_id} is over: it is {rollout.state.value}")
+        return run
+
+    async def _known(self, rollout_id: str) -> Rollout:
+        rollout = await self.store.rollout(rollout_id)
+        if rollout is None:
+            raise RolloutUnknownError(f"there is no rollout {rollout_id}")
+        return rollout
+
+    async def _kept(self, run: Run) -> Rollout:
+        rollout = run.rollout
+        await self._rollouts.keep(run, Batch(), self._keeper.clock.now())
+        return rollout
+
+
+def _is_meant(device: Device, asked: Asked, target: Target) -> bool:
+    """What the controller cannot know (no class given, hardware) the device's turn will show."""
+    if asked.device_ids is not None and device.device_id not in asked.device_ids:
+        return False
+    if device.device_class and ANY_CLASS not in target.classes and device.device_class not in target.classes:
+        return False
+    return asked.only is None or asked.only.takes(_candidate(device))
+
+
+def _candidates(devices: Iterable[Device]) -> Iterable[Candidate]:
+    return (_candidate(one) for one in devices)
+
+
+def _candidate(device: Device) -> Candidate:
+    return Candidate(device.device_id, device.device_class, device.tags)

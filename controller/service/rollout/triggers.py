@@ -1,0 +1,132 @@
+"""Starts the rollouts that policies ask for: the update that mends a rule, for the devices where it fails."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from controller.domain.containment.response import inert, is_due
+from controller.domain.effects import AuditEntry
+from controller.domain.policy.findings import Result
+from controller.domain.policy.model import Rule
+from controller.domain.rollout.model import Rollout, RolloutError, RolloutState, Target
+from controller.ports.errors import StoreError
+from controller.ports.rollouts import TargetError
+from controller.service.fleet_state import Keeper
+from controller.service.rollout.operations import Asked, RolloutDesk
+from controller.service.settings.rollouts import RolloutSettings
+from controller.service.unit_of_work import Batch
+
+EVERY: Final = 15.0  # seconds between two looks at all devices
+POLICY: Final = "policy"
+MOST_PAST: Final = 200  # rollouts of a name that are looked at
+_AT_ONCE: Final = 5000  # devices looked at before others get their turn
+
+Log = Callable[[str, Mapping[str, object]], None]
+
+
+class RuleRollouts:
+    """Looks now and then at whoever fails a rule that names an update; nothing is kept but what rollouts keep."""
+
+    def __init__(self, keeper: Keeper, desk: RolloutDesk, settings: RolloutSettings, log: Log) -> None:
+        self._keeper = keeper
+        self._desk = desk
+        self._settings = settings
+        self._log = log
+        # Why nothing was started, by rule: said once, until it changes.
+        self._said: dict[str, str] = {}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(EVERY)
+            try:
+                await self.look()
+            except StoreError as e:
+                self._log("rollouts of policies cannot be looked at", {"error": str(e)})
+
+    async def look(self) -> None:
+        """Start what is asked for and not under way."""
+        rules = [rule for rule in self._keeper.policies.rules.values() if rule.response.rollout]
+        self._said = {key: text for key, text in self._said.items() if key in {rule.key for rule in rules}}
+        if not rules:
+            return
+        failing = await self._failing(rules)
+        for rule in rules:
+            if failing[rule.key]:
+                await self._ask(rule, failing[rule.key])
+            else:
+                self._said.pop(rule.key, None)
+
+    async def _failing(self, rules: list[Rule]) -> dict[str, set[str]]:
+        keeper, now = self._keeper, self._keeper.clock.now()
+        found: dict[str, set[str]] = {rule.key: set() for rule in rules}
+        for number, device in enumerate(list(keeper.devices.values())):
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
+            due = [
+                rule.key
+                for rule in rules
+                if (state := device.rules.get(rule.key)) is not None
+                and state.result is Result.FAIL
+                and is_due(state, rule.response, now)
+            ]
+            if due:
+                without = inert(device, keeper.policies, keeper.guards, now)
+                for key in due:
+                    if key not in without:
+                        found[key].add(device.device_id)
+        return found
+
+    async def _ask(self, rule: Rule, failing: set[str]) -> None:
+        try:
+            target = await self._desk.find(rule.response.rollout)
+            if any(one.target.name == target.name for one in self._desk.open()):
+                return  # one at a time; who still fails afterwards is looked at then
+            past = await self._past(target)
+            left = failing - await self._were_in(past)
+            if not left:
+                return
+            _refuse_after_a_stop(past)
+            rollout = await self._desk.start(
+                Asked(
+                    target=target.path,
+                    rings=self._settings.all_rings(),
+                    terms=self._settings.terms(),
+                    by=POLICY,
+                    reason=f"{len(left)} devices fail {rule.key}",
+                    device_ids=frozenset(left),
+                    rule=rule.key,
+                    is_proven=bool(past),
+                )
+            )
+        except (RolloutError, TargetError) as e:
+            await self._say(rule, str(e))
+            return
+        self._said.pop(rule.key, None)
+        self._log("rollout started by a rule", {"rule": rule.key, "rollout": rollout.rollout_id})
+
+    async def _past(self, target: Target) -> list[Rollout]:
+        found = await self._desk.store.rollouts(limit=MOST_PAST, name=target.name)
+        return [one for one in found if one.target.path == target.path]
+
+    async def _were_in(self, past: list[Rollout]) -> set[str]:
+        """Who was in one of them: what did not mend the rule then does not mend it now."""
+        found: set[str] = set()
+        for one in past:
+            found.update(member.device_id for member in await self._desk.store.members(one.rollout_id))
+        return found
+
+    async def _say(self, rule: Rule, why: str) -> None:
+        if self._said.get(rule.key) == why:
+            return
+        self._said[rule.key] = why
+        detail: dict[str, object] = {"rule": rule.key, "target": rule.response.rollout, "why": why}
+        batch = Batch()
+        batch.audit.append((self._keeper.clock.now(), AuditEntry("rollout not started", "", POLICY, "", detail, True)))
+        await self._keeper.commit(batch)
+
+
+def _refuse_after_a_stop(past: list[Rollout]) -> None:
+    stopped = next((one for one in past if one.state is not RolloutState.COMPLETED), None)
+    if stopped is not None:
+        raise RolloutError(f"{stopped.rollout_id} of the same update was {stopped.state.value}: look at it first")

@@ -1,0 +1,283 @@
+"""Everything `cordon.toml` can say, checked when it is read: what cannot be names its file and key."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
+
+from controller.domain.guards.blast_radius import Bounds
+from controller.domain.guards.guards import Protection
+from controller.domain.policy.cel import MAX_EXPRESSION
+from controller.ports.errors import SettingsError
+from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
+from controller.service.settings.base import Duration, Part
+from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
+from schemas.base import DEVICE_ID_PATTERN
+
+Id = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+
+
+class GuardSettings(Part):
+    """`[guards]`; a device is protected by its id, by a tag, or where `protected_if` holds."""
+
+    max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    max_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
+    window: Annotated[Duration, Field(ge=1.0)] = 3600.0
+    protected_devices: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
+    protected_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
+    protected_if: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] | None = None
+    by_hand: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    by_hand_window: Annotated[Duration, Field(ge=1.0)] = 3600.0
+    request_expiry: Annotated[Duration, Field(ge=60.0)] = 86_400.0
+
+    @property
+    def bounds(self) -> Bounds:
+        """The blast radius."""
+        return Bounds(self.max_devices, self.max_percent, self.window)
+
+    @property
+    def protection(self) -> Protection:
+        """Who is protected without an expression."""
+        return Protection(frozenset(self.protected_devices), frozenset(self.protected_tags))
+
+
+__all__ = ["Settings", "SettingsError", "load_settings"]
+
+
+def _mqtt_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
+        raise ValueError("a server is mqtt://host:port or mqtts://host:port")
+    return value
+
+
+def _api_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+        raise ValueError("an API address is http(s)://host:port without a path")
+    return value.rstrip("/")
+
+
+MqttUrl = Annotated[str, BeforeValidator(_mqtt_url)]
+ApiUrl = Annotated[str, BeforeValidator(_api_url)]
+
+
+class MqttSettings(Part):
+    """How the controller reaches the broker."""
+
+    servers: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=16)]
+    client_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)] = "cordon-controller"
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    session_expiry: Duration = 7200.0
+    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 1000
+
+    @model_validator(mode="after")
+    def _pair(self) -> "MqttSettings":
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together")
+        return self
+
+
+class EmqxSettings(Part):
+    """The broker's management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
+
+    api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
+    key_file: Path
+    ca: Path | None = None
+    audit: tuple[Path, ...] = ()
+
+
+class StoreSettings(Part):
+    """The file, and how many days the record and commands that ended are kept in it."""
+
+    path: Path
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
+
+
+class PolicySettings(Part):
+    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+
+
+class ApiSettings(Part):
+    """`listen` is host:port; beyond loopback give a certificate and key, or put a proxy with TLS in front."""
+
+    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] = "127.0.0.1:8480"
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The host part, without brackets."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port; 0 takes a free one."""
+        return int(self.listen.rpartition(":")[2])
+
+
+class CommandSettings(Part):
+    """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
+
+    signing_key: Path
+    retiring_key: Path | None = None  # signs too, for devices that have not heard of its successor
+
+
+class PostureSettings(Part):
+    """A device that was not heard of for `stale_after` is stale."""
+
+    stale_after: Duration = 300.0
+
+
+class ReconcileSettings(Part):
+    every: Annotated[Duration, Field(ge=1.0)] = 5.0
+
+
+class IdentitySettings(Part):
+    """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker.
+
+    `watch_presence` has the broker tell who comes and goes, to find two that pass for one device.
+    """
+
+    unsafe_accept_claimed: bool = False
+    watch_presence: bool = True
+
+
+class LimitSettings(Part):
+    """`messages_per_second` and `message_burst` are for one device on one channel."""
+
+    max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
+    messages_per_second: Annotated[float, Field(ge=1.0, le=100_000.0)] = MESSAGES_PER_SECOND
+    message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
+
+
+class LogSettings(Part):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = "auto"
+
+
+MAX_CLASSES = 64  # classes that have to sign
+_Class = Annotated[str, StringConstraints(pattern=r"^(?:\*|[A-Za-z0-9._:/-]{1,64})$")]
+
+
+class ReportSettings(Part):
+    """`must_sign`: classes whose reports have to be signed, `*` for all; `max_age`: of a signed report.
+
+    `must_answer`: a contained device is freed by nothing but an answered nonce, also where its agent knows of none.
+    """
+
+    must_sign: Annotated[tuple[_Class, ...], Field(max_length=MAX_CLASSES)] = ()
+    max_age: Annotated[Duration, Field(ge=60.0)] = 3600.0
+    must_answer: bool = False
+
+
+MAX_WATCHED: Final = 16
+_LISTEN: Final = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"
+
+
+def _list_place(text: str) -> str:
+    if not text.startswith(("/", "http://", "https://")):
+        raise ValueError("a revocation list is an absolute path or an address http(s)://...")
+    return text
+
+
+class AuthoritySettings(Part):
+    """`folder` is what `cordon ca init` made; without it this controller issues nothing."""
+
+    folder: Path | None = None
+    passphrase_file: Path | None = None
+    crl_url: Annotated[str, Field(pattern=r"^http://[^/\s]+$")] | None = None
+    crl_listen: Annotated[str, Field(pattern=_LISTEN)] | None = None
+    device_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 30 * 86_400.0
+    server_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 90 * 86_400.0
+    crl_lifetime: Annotated[Duration, Field(ge=60.0, le=30 * 86_400.0)] = 86_400.0
+    readmit_after: Annotated[Duration, Field(ge=0.0, le=86_400.0)] = 900.0
+    device_servers: Annotated[tuple[str, ...], Field(max_length=16)] = ()
+    watch: Annotated[tuple[Annotated[str, AfterValidator(_list_place)], ...], Field(max_length=MAX_WATCHED)] = ()
+    watch_issuers: Path | None = None
+    watch_every: Annotated[Duration, Field(ge=1.0, le=86_400.0)] = 300.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> "AuthoritySettings":
+        if self.watch and self.folder is None:
+            raise ValueError("watch needs an authority: make one with `cordon ca init`, even if it issues nothing")
+        if self.watch and self.watch_issuers is None:
+            raise ValueError("watch needs watch_issuers: a list whose signature nobody can check revokes nobody")
+        return self
+
+
+class Settings(Part):
+    """The whole of `cordon.toml`; relative paths are relative to the file."""
+
+    mqtt: MqttSettings
+    emqx: EmqxSettings
+    store: StoreSettings
+    policy: PolicySettings
+    commands: CommandSettings
+    api: ApiSettings = ApiSettings()
+    posture: PostureSettings = PostureSettings()
+    reconcile: ReconcileSettings = ReconcileSettings()
+    identity: IdentitySettings = IdentitySettings()
+    limits: LimitSettings = LimitSettings()
+    guards: GuardSettings = GuardSettings()
+    reports: ReportSettings = ReportSettings()
+    log: LogSettings = LogSettings()
+    updates: UpdateSettings = UpdateSettings()
+    authority: AuthoritySettings = AuthoritySettings()
+    rollouts: RolloutSettings = RolloutSettings()
+
+
+_WRITABLE: Final = 0o022  # by group or others
+
+
+def load_settings(path: Path) -> Settings:
+    """Read and check a configuration file.
+
+    Raises:
+        SettingsError: it is not there, not TOML, or says something that cannot be.
+    """
+    try:
+        mode = path.stat().st_mode & 0o777
+        if mode & _WRITABLE:
+            raise SettingsError(f"{path}: others can change it (mode {mode:04o}); mend it with: chmod go-w {path}")
+        raw = tomllib.loads(path.read_text())
+    except OSError as e:
+        raise SettingsError(f"{path}: cannot be read: {e.strerror}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path}: not TOML: {e}") from e
+    try:
+        return Settings.model_validate(_absolute(raw, path.resolve().parent))
+    except ValidationError as e:
+        lines = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in e.errors()]
+        raise SettingsError("\n".join(lines)) from e
+
+
+_PATH_KEYS: Final = {
+    ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
+    ("emqx", "key_file"), ("emqx", "ca"), ("emqx", "audit"), ("store", "path"), ("commands", "signing_key"),
+    ("commands", "retiring_key"),
+    ("api", "certificate"), ("api", "key"), ("policy", "paths"),
+    ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
+    ("authority", "folder"), ("authority", "passphrase_file"), ("authority", "watch_issuers"),
+}  # fmt: skip
+
+
+def _absolute(raw: dict[str, Any], base: Path) -> dict[str, Any]:
+    for section, key in _PATH_KEYS:
+        part = raw.get(section)
+        if not isinstance(part, dict) or key not in part:
+            continue
+        value = part[key]
+        if isinstance(value, str):
+            part[key] = str(base / value)
+        elif isinstance(value, list):
+            part[key] = [str(base / one) if isinstance(one, str) else one for one in value]
+    return raw

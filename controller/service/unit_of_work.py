@@ -1,0 +1,72 @@
+"""What one pass of decisions changes, gathered so that it is committed together."""
+
+from dataclasses import dataclass, field
+
+from controller.domain.device import Device
+from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
+from controller.domain.guards.approvals import Request
+from controller.domain.guards.waivers import Waiver
+from controller.domain.transition import Outcome
+from controller.ports.store import DeadLetter, StoredReport, Writes
+
+
+@dataclass(slots=True)
+class Batch:
+    """Filled by steps, turned into `Writes` once; a device that changed twice is written once, as it is last."""
+
+    devices: dict[str, Device] = field(default_factory=dict)
+    seen: dict[str, Device] = field(default_factory=dict)  # of which only the contact is written
+    reports: dict[str, StoredReport] = field(default_factory=dict)
+    audit: list[tuple[float, AuditEntry]] = field(default_factory=list)
+    effects: list[Effect] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    commands: dict[str, CommandRecord] = field(default_factory=dict)
+    dead: list[DeadLetter] = field(default_factory=list)
+    receipts: list[SendReceipt] = field(default_factory=list)
+    charges: dict[tuple[str, str], float | None] = field(default_factory=dict)
+    waivers: dict[str, Waiver | None] = field(default_factory=dict)
+    requests: dict[str, Request] = field(default_factory=dict)
+
+    def add(self, outcome: Outcome, now: float) -> None:
+        """Take everything of an outcome but the device, which the caller knows how to write."""
+        if outcome.receipts:
+            self.receipts.extend(outcome.receipts)
+        if outcome.audit:
+            self.audit.extend((now, entry) for entry in outcome.audit)
+        if outcome.effects:
+            self.effects.extend(outcome.effects)
+        for record in outcome.commands:
+            self.commands[record.command_id] = record
+
+    def writes(self) -> Writes:
+        """The same as one value for the store."""
+        return Writes(
+            tuple(self.devices.values()),
+            tuple(device for device_id, device in self.seen.items() if device_id not in self.devices),
+            tuple(self.reports.values()),
+            tuple(self.audit),
+            tuple(self.effects),
+            tuple(self.done),
+            tuple(self.commands.values()),
+            tuple(self.dead),
+            charges=tuple((ledger, device, at) for (ledger, device), at in self.charges.items()),
+            waivers=tuple(self.waivers.items()),
+            requests=tuple(self.requests.values()),
+        )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return not (
+            self.devices
+            or self.seen
+            or self.audit
+            or self.effects
+            or self.done
+            or self.commands
+            or self.dead
+            or self.reports
+            or self.charges
+            or self.waivers
+            or self.requests
+        )

@@ -1,0 +1,53 @@
+"""The configuration of apt: as much of its grammar as the question needs what one setting is."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from device_agent.host.files import files_in, text_of
+from device_agent.host.system import System
+
+MAX_DEPTH: Final = 16  # blocks in blocks
+# A comment that does not end takes the rest, so that every character is looked at once.
+_TOKEN: Final = re.compile(
+    r"//[^\n]*|#(?!clear|include)[^\n]*|/\*(?:.*?\*/|.*)"
+    r'|"(?P<text>[^"]*)"?|(?P<mark>[{};])|(?P<word>(?:(?!//|/\*)[^\s{};"])+)',
+    re.DOTALL,
+)
+_TRUE: Final = frozenset({"1", "yes", "true", "with", "on", "enable"})
+
+
+def settings(system: System) -> dict[str, str]:
+    """Every setting by its full name in lower case, the last one counts; lists are left out."""
+    found: dict[str, str] = {}
+    parts = files_in(system.path("/etc/apt/apt.conf.d"))
+    for path in (*parts, system.path("/etc/apt/apt.conf")):
+        # apt passes over files with other names, such as those of an editor.
+        if path.name == "apt.conf" or re.fullmatch(r"[A-Za-z0-9_-]+(\.conf)?", path.name):
+            found.update(parse(text_of(path)))
+    return found
+
+
+def is_true(value: str) -> bool:
+    """Whether apt takes a value for yes."""
+    return value.strip().lower() in _TRUE
+
+
+def parse(text: str) -> Iterator[tuple[str, str]]:
+    """Name in lower case and value of each setting of a file; what is damaged is passed over."""
+    scopes: list[str] = []
+    words: list[str] = []
+    for match in _TOKEN.finditer(text):
+        mark = match["mark"]
+        if mark is None:
+            word = match["text"] if match["text"] is not None else match["word"]
+            if word is not None and len(words) < 3:
+                words.append(word)
+            continue
+        if mark == "{" and len(scopes) < MAX_DEPTH:
+            scopes.append(words[0].lower() if words else "")
+        elif mark == "}" and scopes:
+            scopes.pop()
+        elif mark == ";" and len(words) == 2 and not words[0].startswith("#"):
+            yield "::".join([*filter(None, scopes), words[0].lower()]), words[1]
+        words = []

@@ -1,0 +1,67 @@
+"""What updates have put in place, looked up where it lies: the report confirms a version, and not the agent's word."""
+
+import threading
+from typing import Any, Final
+
+from device_agent.collectors.base import Section
+from device_agent.errors import JournalError, NoMeaningError
+from device_agent.host.system import System
+from device_agent.updates.errors import UpdateError
+from device_agent.updates.updater import Updater
+from schemas.updates import UpdatePhase
+
+_NOT_SET_UP: Final = "updates are not set up on this device: updates.url and updates.root of agent.toml"
+
+
+class Software:
+    """The collector of the `software` section."""
+
+    def __init__(self, updater: Updater | None = None) -> None:
+        """Without an updater the section has no meaning."""
+        self._updater = updater
+        self._mutex = threading.Lock()
+
+    def __call__(self, system: System) -> Section:
+        """One entry for each name."""
+        del system
+        updater = self._updater
+        if updater is None:
+            raise NoMeaningError(_NOT_SET_UP)
+        with self._mutex:
+            return {
+                "state": "ok",
+                "device_class": updater.device.device_class,
+                "hardware": list(updater.device.hardware),
+                "root_version": updater.trust.root_version,
+                "entries": [_entry(updater, name) for name in updater.ledger.names()],
+            }
+
+
+def _entry(updater: Updater, name: str) -> dict[str, Any]:
+    try:
+        record = updater.ledger.load(name)
+        version = updater.installed(record)
+        health, why = updater.health(record)
+    except (JournalError, UpdateError) as e:
+        return {"name": name, "kind": "unknown", "health": "unknown", "health_reason": str(e)}
+    release, transaction = record.current, record.transaction
+    target = release.target if release is not None else None
+    if transaction is not None:
+        outcome, attempted, reason = transaction.phase, transaction.wanted, transaction.reason
+    else:
+        outcome, attempted, reason = record.outcome, record.attempted, record.reason
+    if not version and outcome is UpdatePhase.CONFIRMED:
+        health, why = "failed", "what was installed is not there, or was changed"
+    return {
+        "name": name,
+        "version": version,
+        "kind": target.kind.value if target is not None else "unknown",
+        "previous": record.previous.version if record.previous is not None else "",
+        "health": health,
+        "health_reason": why,
+        "outcome": outcome.value,
+        "attempted": attempted,
+        "reason": reason,
+        "command_id": transaction.command_id if transaction is not None else record.command_id,
+        "at": record.at.isoformat() if record.at is not None and transaction is None else None,
+    }

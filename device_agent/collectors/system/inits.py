@@ -1,0 +1,118 @@
+"""Services of init systems other than systemd: OpenRC, procd of OpenWrt, and SysV scripts."""
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from device_agent.host.execute import ExecuteError, run
+from device_agent.host.files import text_of
+from device_agent.host.system import System
+
+Units = dict[str, tuple[bool, bool]]
+"""Enabled and active of each service by its name."""
+
+_MAX_LINKS: Final = 1024  # of one folder
+_START_LINK: Final = re.compile(r"^S\d\d?(.+)$")
+_DEFAULT_LEVEL: Final = re.compile(r"^[^#:\n]*:([0-6]):initdefault:", re.MULTILINE)
+_DEBIAN_LEVEL: Final = "2"
+_MAX_PID_BYTES: Final = 64
+
+
+def units_of(system: System) -> tuple[str, Units] | None:
+    """The name of the init system and its services; None when it is none of these."""
+    for name, is_here, read in _READERS:
+        if is_here(system):
+            return name, read(system)
+    return None
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(path.name for path in folder.iterdir())[:_MAX_LINKS]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _has_openrc(system: System) -> bool:
+    return system.path("/etc/runlevels").is_dir()
+
+
+def _openrc(system: System) -> Units:
+    units: Units = {}
+    for level in _names(system.path("/etc/runlevels")):
+        units.update(dict.fromkeys(_names(system.path(f"/etc/runlevels/{level}")), (True, False)))
+    for name in _names(system.path("/run/openrc/started")):
+        units[name] = (name in units, True)
+    return units
+
+
+def _has_procd(system: System) -> bool:
+    return system.path("/sbin/procd").exists() and system.path("/etc/rc.d").is_dir()
+
+
+def _procd(system: System) -> Units:
+    units = dict.fromkeys(_started(system.path("/etc/rc.d")), (True, False))
+    if system.is_live and shutil.which("ubus"):
+        with contextlib.suppress(ExecuteError, ValueError):
+            for name in running_of_ubus(run(["ubus", "call", "service", "list"]).out):
+                units[name] = (name in units, True)
+    return units
+
+
+def running_of_ubus(text: str) -> list[str]:
+    """Services with an instance that runs, from `ubus call service list`.
+
+    Raises:
+        ValueError: it is not what ubus writes.
+    """
+    services = json.loads(text)
+    if not isinstance(services, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - bad content, not a caller's mistake
+    return sorted(
+        name
+        for name, service in services.items()
+        if isinstance(service, dict)
+        and isinstance(service.get("instances"), dict)
+        and any(isinstance(one, dict) and one.get("running") is True for one in service["instances"].values())
+    )
+
+
+def _has_sysv(system: System) -> bool:
+    return system.path("/etc/init.d").is_dir() and _level_folder(system) is not None
+
+
+def _level_folder(system: System) -> Path | None:
+    match = _DEFAULT_LEVEL.search(text_of(system.path("/etc/inittab")))
+    level = match[1] if match else _DEBIAN_LEVEL
+    places = (system.path(f"/etc/rc{level}.d"), system.path(f"/etc/rc.d/rc{level}.d"))
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _sysv(system: System) -> Units:
+    folder = _level_folder(system)
+    names = _started(folder) if folder else []
+    return {name: (True, _has_process(system, name)) for name in names}
+
+
+def _started(folder: Path) -> list[str]:
+    return [match[1] for name in _names(folder) if (match := _START_LINK.match(name))]
+
+
+def _has_process(system: System, name: str) -> bool:
+    for place in (f"/run/{name}.pid", f"/var/run/{name}.pid", f"/run/{name}/{name}.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(text_of(system.path(place), _MAX_PID_BYTES))
+            if system.path(f"/proc/{pid}").is_dir():
+                return True
+    return False
+
+
+_READERS: Final[tuple[tuple[str, Callable[[System], bool], Callable[[System], Units]], ...]] = (
+    ("openrc", _has_openrc, _openrc),
+    ("procd", _has_procd, _procd),
+    ("sysv", _has_sysv, _sysv),
+)

@@ -1,0 +1,85 @@
+"""The baseline of watched files on the disk: what was there, and which changes were noticed when."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from device_agent.collectors.tools.file_integrity_scan import Seen
+from device_agent.host.files import write_whole
+
+_MAX_BYTES: Final = 32 * 1024 * 1024
+
+
+class DamagedError(Exception):
+    """The baseline cannot be read; comparing with nothing would call everything unchanged."""
+
+
+@dataclass(slots=True)
+class Baseline:
+    """What was there at `taken_at`; `noticed` says when a change was first seen, by path and kind of change."""
+
+    taken_at: datetime
+    roots: tuple[str, ...]
+    files: dict[str, Seen]
+    unread: int = 0
+    noticed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    read_all_at: float = 0.0  # seconds since the epoch: when every content was last read
+
+
+def load(path: Path) -> Baseline | None:
+    """The baseline of a file; None when there is none.
+
+    Raises:
+        DamagedError: it is not what this agent wrote.
+        OSError: it cannot be read.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DamagedError(f"larger than {_MAX_BYTES} bytes")
+        raw = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValueError, RecursionError) as e:
+        raise DamagedError(str(e)) from e
+    try:
+        return _read(raw)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
+        raise DamagedError(f"{type(e).__name__}: {e}") from e
+
+
+def save(path: Path, baseline: Baseline) -> None:
+    """Replace the file as a whole."""
+    content = {
+        "v": 1,
+        "taken_at": baseline.taken_at.isoformat(),
+        "roots": list(baseline.roots),
+        "unread": baseline.unread,
+        "read_all_at": baseline.read_all_at,
+        "noticed": baseline.noticed,
+        "files": {
+            name: [s.kind, s.sha256, s.mode, s.uid, s.gid, s.size, s.mtime, s.ctime, s.inode]
+            for name, s in baseline.files.items()
+        },
+    }
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    text = json.dumps(content, separators=(",", ":"))
+    # A name that is no UTF-8 is kept as JSON's own escapes of what stands for its bytes.
+    write_whole(path, path.with_name(f".{path.name}.new"), text.encode("ascii"))
+
+
+def _read(raw: Any) -> Baseline:
+    if raw["v"] != 1:
+        raise ValueError(f"version {raw['v']}")
+    return Baseline(
+        taken_at=datetime.fromisoformat(raw["taken_at"]),
+        roots=tuple(str(root) for root in raw["roots"]),
+        unread=int(raw["unread"]),
+        read_all_at=float(raw["read_all_at"]),
+        noticed={str(name): (str(what), str(when)) for name, (what, when) in raw["noticed"].items()},
+        files={
+            str(name): Seen(str(kind), str(sha256), *(int(number) for number in numbers))
+            for name, (kind, sha256, *numbers) in raw["files"].items()
+        },
+    )

@@ -1,0 +1,44 @@
+"""Which system this is: os-release and the running kernel."""
+
+import platform
+
+from device_agent.collectors.base import Section
+from device_agent.errors import CannotTellError
+from device_agent.host.system import System
+
+_PLACES = ("/etc/os-release", "/usr/lib/os-release")
+
+
+def collect(system: System) -> Section:
+    """The `os` section."""
+    release = read_os_release(system)
+    kernel = platform.uname()
+    return {
+        "state": "ok",
+        "id": release.get("ID", "linux"),
+        "version": release.get("VERSION_ID", ""),
+        "kernel": kernel.release,
+        "machine": kernel.machine,
+    }
+
+
+def read_os_release(system: System) -> dict[str, str]:
+    """The fields of os-release.
+
+    Raises:
+        CannotTellError: there is no such file.
+    """
+    for place in _PLACES:
+        path = system.path(place)
+        if path.is_file():
+            return _parse(path.read_text(errors="replace"))
+    raise CannotTellError("no os-release file")
+
+
+def _parse(text: str) -> dict[str, str]:
+    fields = {}
+    for line in text.splitlines():
+        key, equals, value = line.strip().partition("=")
+        if equals and not key.startswith("#"):
+            fields[key] = value.strip("\"'")
+    return fields
