@@ -18,7 +18,7 @@ from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
 from schemas.topics import Up
-from tests.integration.agent.helpers import (
+from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
     FakeController,
@@ -26,8 +26,8 @@ from tests.integration.agent.helpers import (
     wait_for,
     write_config,
 )
+from tests.support.controller_harness import world
 from tests.support.reports import full, incoming
-from tests.support.world import world
 
 MARK = "appended"
 

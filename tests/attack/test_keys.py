@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
-from tests.integration.agent.helpers import (
+from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
     FakeController,

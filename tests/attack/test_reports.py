@@ -6,11 +6,11 @@ from pathlib import Path
 
 from controller.domain.policy.model import Level
 from schemas.topics import Down, Up, down, up
+from tests.support.controller_harness import START, World, world
 from tests.support.reports import incoming
 from tests.support.signing_device import Signing
-from tests.support.world import START, World, world
-from tests.unit.service.test_ingest import answers
-from tests.unit.service.test_sealing import known, told
+from tests.unit.service.ingest.test_ingest import answers
+from tests.unit.service.ingest.test_signatures import known, told
 
 
 async def contained(place: World, device: Signing) -> None:

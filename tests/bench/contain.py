@@ -30,8 +30,8 @@ from controller.ports.broker import CLOCK_SLACK, AccessRule
 from schemas.topics import ALL_UP, Down, down
 from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS
-from tests.e2e.house import House, open_house
 from tests.support.certs import Certs
+from tests.support.deployment import House, open_house
 from tests.support.standin import StandInProcess
 
 NODES: Final = 3

@@ -41,9 +41,9 @@ from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import Keeper
+from tests.support.controller_harness import MemoryLink, starter
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
-from tests.support.world import MemoryLink, starter
 
 NODES: Final = 3
 POLL: Final = 0.005  # seconds

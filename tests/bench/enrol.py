@@ -17,7 +17,7 @@ from typing import Final
 
 from device_agent.host.certificate import read_file
 from device_agent.identity.keypair import read_leaf
-from tests.support.estate import Estate, EstateDevice, wait_for
+from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
 
 LIFETIME: Final = 90  # seconds, so that renewals are due within one minute and a half
 MOST_AT_ONCE: Final = 200  # requests of one client under way

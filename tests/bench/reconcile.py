@@ -21,8 +21,8 @@ from controller.domain.device import Case, Device
 from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Rules, restriction
 from controller.service.containment import comparison
+from tests.support.controller_harness import World, world
 from tests.support.standin import StandInProcess
-from tests.support.world import World, world
 
 _CHUNK = 1000
 _OWN: Rules = (AccessRule("fleet/${clientid}/#", "allow", "publish"), AccessRule("#", "deny", "all"))

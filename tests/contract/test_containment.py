@@ -15,7 +15,7 @@ from controller.ports.broker import KeptSubscription, Proof, Rules, restriction
 from controller.ports.errors import BrokerError
 from schemas.topics import Down, Up, down, up
 from tests.contract.target import RULES, Lab, allow
-from tests.integration.emqx.device import Device, wait_for
+from tests.support.mqtt_device import Device, wait_for
 from tests.support.mqtt_probe import Endpoint, eventually
 
 BANNED, DENIED, KICKED = 138, 135, 152

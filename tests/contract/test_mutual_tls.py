@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.tls_gate import Gate, emqx_gate, mosquitto_gate, standin_gate
+from tests.contract.tls_brokers import Gate, emqx_gate, mosquitto_gate, standin_gate
 
 FETCHED_WITHIN = 180.0  # seconds until a broker has read a list anew; a bound, nothing is measured with it
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.crash.siege import Report, open_siege
+from tests.crash.kill_run import Report, open_siege
 
 
 async def _run(kills: int, devices: int, seed: int) -> Report:

@@ -11,8 +11,8 @@ from controller.domain.policy.cel import Language
 from controller.domain.policy.facts import TYPES
 from controller.packs import pack_path
 from schemas.posture import Sections
-from tests.e2e.house import House, open_house
 from tests.support.certs import Certs
+from tests.support.deployment import House, open_house
 from tests.support.standin import StandInProcess
 
 DEVICE = "this-machine"

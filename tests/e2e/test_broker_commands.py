@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from controller.demo.observations import Chronicle
-from tests.e2e.house import CONTROLLER_ID, House, open_house
 from tests.support.certs import Certs
+from tests.support.deployment import CONTROLLER_ID, House, open_house
 from tests.support.standin import StandInProcess
 
 TEMPLATES = """

@@ -10,9 +10,9 @@ import pytest
 
 from controller.demo.observations import Chronicle
 from controller.ports.broker import restriction
-from tests.e2e.gate import Gate
-from tests.e2e.house import House, open_house, seen
+from tests.e2e.closing_proxy import Gate
 from tests.support.certs import Certs
+from tests.support.deployment import House, open_house, seen
 from tests.support.standin import StandInProcess
 
 WAIT = 25.0  # seconds

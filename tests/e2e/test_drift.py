@@ -7,8 +7,8 @@ from pathlib import Path
 
 from controller.demo.observations import Chronicle
 from controller.ports.broker import restriction
-from tests.e2e.house import open_house, seen
 from tests.support.certs import Certs
+from tests.support.deployment import open_house, seen
 from tests.support.standin import StandInProcess
 
 WITHIN = 15.0  # seconds; the reconciler compares every second here

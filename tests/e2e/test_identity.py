@@ -13,7 +13,7 @@ from cryptography import x509
 from device_agent.host.certificate import read_file
 from device_agent.identity.enrol import EnrolmentError
 from device_agent.identity.keypair import read_leaf
-from tests.support.estate import Estate, EstateDevice, wait_for
+from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
 
 DEVICES = 12
 

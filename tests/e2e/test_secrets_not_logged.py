@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from device_agent.identity.enrol import EnrolmentError
-from tests.support.estate import Estate, wait_for
+from tests.support.mtls_deployment import Estate, wait_for
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from device_agent.host.certificate import read_file
 from device_agent.identity.keypair import read_leaf
-from tests.integration.agent.helpers import AgentProcess
-from tests.support.estate import Estate, wait_for
+from tests.support.agent_process import AgentProcess
+from tests.support.mtls_deployment import Estate, wait_for
 
 NAME = "signer"
 PASSPHRASE = "opened by the connection and by the signature"

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from controller.cli.app import run_safely
-from tests.e2e.house import House, open_house
 from tests.support.certs import Certs
 from tests.support.debs import apt_root, deb, signed_source, stop_gpg_agent
+from tests.support.deployment import House, open_house
 from tests.support.standin import StandInProcess
 from tests.support.updates import PASSPHRASE
 
@@ -111,7 +111,7 @@ device_class = "gateway"
     )
     with (folder / "agent.log").open("wb") as log:
         agent = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "tests.integration.updates.root_agent", str(config), str(root), stdout=log, stderr=log
+            sys.executable, "-m", "tests.support.root_agent", str(config), str(root), stdout=log, stderr=log
         )
     try:
         yield

@@ -13,9 +13,9 @@ from controller.adapters.system import SystemClock
 from controller.domain.policy.model import Level
 from controller.ports.broker import Rules, restriction
 from controller.ports.errors import BrokerUnreachableError
-from tests.fault.emqx import Site, site
-from tests.integration.emqx.device import Device
+from tests.support.faulty_emqx import Site, site
 from tests.support.mosquitto import free_port
+from tests.support.mqtt_device import Device
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
 

@@ -9,8 +9,8 @@ import pytest
 from controller.domain.events import OperatorCommanded, OperatorReleased
 from controller.domain.policy.model import Level
 from schemas.topics import Down, down
+from tests.support.controller_harness import TestClock, World, world
 from tests.support.reports import full, heartbeat, incoming
-from tests.support.world import TestClock, World, world
 
 DAY = 86_400.0
 STALE_AFTER = 300.0  # as `world` sets it

@@ -11,9 +11,9 @@ from controller.domain.policy.model import Level, PolicySet, Response
 from controller.ports.broker import restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.fault.test_store import Trouble, locked, read_only
+from tests.support.controller_harness import TestClock, World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
-from tests.support.world import TestClock, World, world
 
 DAY = 86_400.0
 GUARDS = Guards(fresh_for=300.0)

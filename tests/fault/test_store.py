@@ -14,9 +14,9 @@ import pytest
 from controller.adapters.sqlite import schema
 from controller.domain.events import OperatorContained
 from controller.domain.policy.model import Level
-from tests.integration.store.support import lock_held
+from tests.support.controller_harness import World, world
 from tests.support.reports import full, incoming
-from tests.support.world import World, world
+from tests.support.store import lock_held
 
 PATIENCE_SECONDS = 20.0
 Trouble = Callable[[World, Path], contextlib.AbstractAsyncContextManager[None]]

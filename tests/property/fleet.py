@@ -25,9 +25,9 @@ from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.operator_actions import ByHand, Guarding
 from controller.service.containment.waivers import Waiving
 from controller.service.unit_of_work import Batch
+from tests.support.controller_harness import START, MemoryBroker, TestClock, World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
-from tests.support.world import START, MemoryBroker, TestClock, World, world
 
 DEVICES: Final = tuple(f"edge-{number}" for number in range(6))
 CLAIMED: Final = "edge-3"  # its sessions prove nothing

@@ -31,10 +31,10 @@ from controller.service.containment.waivers import Waiving
 from controller.service.settings.settings import Settings
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
+from tests.support.controller_harness import World, world
 from tests.support.identity import identity_of
+from tests.support.memory_users import MemoryUsers
 from tests.support.rollouts import desk_of
-from tests.support.users import MemoryUsers
-from tests.support.world import World, world
 
 BROKER_LANGUAGE = Language(BROKER_TYPES, BROKER)
 TOKEN = "cordon_for-tests"

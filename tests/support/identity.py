@@ -22,7 +22,7 @@ from controller.service.identity.renewal import Renewals
 from controller.service.identity.revocation import Revocation
 from controller.service.identity.services import Identity
 from controller.service.settings.settings import AuthoritySettings
-from tests.support.world import World
+from tests.support.controller_harness import World
 
 PASSPHRASE = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
 LISTS = "http://127.0.0.1:8481"

@@ -18,8 +18,8 @@ from controller.service.rollout.operations import Asked, RolloutDesk
 from controller.service.rollout.triggers import RuleRollouts
 from controller.service.settings.rollouts import RolloutSettings
 from schemas.topics import Up
+from tests.support.controller_harness import World, world
 from tests.support.reports import full, incoming
-from tests.support.world import World, world
 
 APP = Target("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
 RINGS = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", "rest"))

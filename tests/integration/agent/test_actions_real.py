@@ -24,7 +24,7 @@ from device_agent.actions.ssh import SetSsh
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
 from device_agent.host.systemd import UnitFiles
-from tests.integration.agent.helpers import wait_for
+from tests.support.agent_process import wait_for
 from tests.support.mosquitto import free_port
 
 SSHD: Final = shutil.which("sshd")

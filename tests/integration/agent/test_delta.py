@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.integration.agent.helpers import (
+from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
     FakeController,

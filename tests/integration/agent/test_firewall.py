@@ -19,7 +19,7 @@ from device_agent.actions.firewall import Firewall, Table
 from device_agent.host import nft
 from device_agent.host.nft import Rules
 from device_agent.host.system import System
-from tests.integration.agent.helpers import AgentProcess, FakeController, wait_for, write_config
+from tests.support.agent_process import AgentProcess, FakeController, wait_for, write_config
 from tests.support.mosquitto import Mosquitto, free_port
 
 _TOOLS: Final = ("ip", "nft")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.agent.helpers import AgentProcess, broker_with_controller, wait_for, write_config
+from tests.support.agent_process import AgentProcess, broker_with_controller, wait_for, write_config
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.posture import REPORT, FullReport
-from tests.integration.agent.helpers import (
+from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
     FakeController,

@@ -13,7 +13,7 @@ from device_agent.domain.backoff import Backoff
 from device_agent.settings import parse_server
 from device_agent.simulator.fleet import FleetSettings, Habits, Observation, Seen, SimulatedFleet, UnknownDeviceError
 from device_agent.simulator.postures import Edit
-from tests.integration.agent.helpers import WAIT, FakeController, broker_with_controller, wait_for
+from tests.support.agent_process import WAIT, FakeController, broker_with_controller, wait_for
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 

@@ -29,11 +29,11 @@ from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import Down, Up, down, up
-from tests.integration.emqx.device import Device
+from tests.support.controller_harness import World, world
+from tests.support.mqtt_device import Device
+from tests.support.project_tree import ROOT
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
-from tests.support.world import World, world
-from tests.unit.house.tree import ROOT
 
 DENIED = 135
 TEMPLATES = """

@@ -9,7 +9,7 @@ from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker import restriction
 from controller.service.containment.drift import DriftState
-from tests.fault.emqx import Site, site
+from tests.support.faulty_emqx import Site, site
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
 

@@ -18,8 +18,8 @@ from controller.ports.broker_setup import SetupWanted
 from controller.service.broker.setup import NothingToUndoError, SetupDesk
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler
+from tests.support.controller_harness import World, world
 from tests.support.standin import StandInProcess
-from tests.support.world import World, world
 
 CONTROLLER = "cordon-controller"
 WANTED = SetupWanted(CONTROLLER, 1000, "cordon", "the-password")

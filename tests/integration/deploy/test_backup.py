@@ -19,8 +19,8 @@ from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes
 from controller.service.maintenance import Housekeeping
-from tests.integration.store.support import QUICK, Logged, child, kept, line, names_in, opened, read_line, tell
-from tests.support.world import TestClock
+from tests.support.controller_harness import TestClock
+from tests.support.store import QUICK, Logged, child, kept, line, names_in, opened, read_line, tell
 
 NOW = 1_700_000_000.0
 DAY = 86_400.0

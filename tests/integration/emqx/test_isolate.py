@@ -9,7 +9,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import restriction
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.integration.emqx.device import Device, wait_for
+from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
 
 BANNED: Final = 138

@@ -11,7 +11,7 @@ from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.integration.emqx.device import Device, wait_for
+from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
 
 DENIED = 135

@@ -14,8 +14,8 @@ from controller.domain.policy.model import Level
 from controller.ports.broker import AccessRule, Intent
 from schemas.topics import Down, Up, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.integration.emqx.device import Device, wait_for
-from tests.integration.emqx.test_planned import unplanned
+from tests.integration.emqx.test_describe import unplanned
+from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
 
 BANNED, DENIED, NOBODY = 138, 135, 16

@@ -13,9 +13,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from controller.ports.errors import MessagesError, NoSubscriberError
 from schemas.topics import Down, Up, down, up
-from tests.integration.mqtt.harness import CLIENT_ID, TOPIC, eventually, fast, plain, running, secure
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
+from tests.support.mqtt_harness import CLIENT_ID, TOPIC, eventually, fast, plain, running, secure
 from tests.support.proxy import Proxy
 
 VERSIONS = ["5", "3.1.1"]

@@ -11,8 +11,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from controller.ports.errors import MessagesError
 from schemas.topics import Down, down
-from tests.integration.mqtt.harness import TOPIC, eventually, packets, plain, pubacks, running
 from tests.support.mosquitto import Mosquitto
+from tests.support.mqtt_harness import TOPIC, eventually, packets, plain, pubacks, running
 from tests.support.proxy import Proxy
 
 VERSIONS = ["5", "3.1.1"]

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from controller.ports.errors import StoreError
-from tests.integration.store.support import Logged, commit_all, line, opened, until
+from tests.support.store import Logged, commit_all, line, opened, until
 
 NOBODY = 65534
 ROOM = 256 * 1024  # bytes the starved process may still write to a file

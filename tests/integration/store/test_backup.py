@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.ports.errors import StoreError
-from tests.integration.store.support import commit_all, kept, line, names_in, opened
+from tests.support.store import commit_all, kept, line, names_in, opened
 
 
 async def test_a_copy_is_whole_and_of_one_moment_while_writing_goes_on(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.store.support import QUICK, child, commit_all, kept, line, opened, read_line, until
+from tests.support.store import QUICK, child, commit_all, kept, line, opened, read_line, until
 
 FRAME_HEADER = 24  # bytes before each page in the write-ahead log
 

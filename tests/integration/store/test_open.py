@@ -16,7 +16,7 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
 from controller.ports.store import Token
-from tests.integration.store.support import child, kept, line, lock_held, names_in, opened, read_line
+from tests.support.store import child, kept, line, lock_held, names_in, opened, read_line
 
 
 def _allow(path: Path, mode: int) -> None:

@@ -8,7 +8,7 @@ from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker import AccessRule
 from controller.ports.errors import StoreError
 from controller.ports.store import Audited, DeadLetter, StoredReport, Token, Writes
-from tests.integration.store.support import NOW, line, opened
+from tests.support.store import NOW, line, opened
 
 DAY = 86_400.0
 

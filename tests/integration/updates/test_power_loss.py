@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from tests.support.project_tree import ROOT
 from tests.support.update_device import WAIT
-from tests.unit.house.tree import ROOT
 
 
 @pytest.mark.parametrize("more", [["--most", "4"], ["--most", "1", "--twice"]], ids=["once", "twice"])

@@ -21,7 +21,7 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
 from schemas.topics import Down, down
 from schemas.updates import INSTALL, Install
-from tests.integration.agent.helpers import DEVICE, AgentProcess, FakeController, broker_with_controller, wait_for
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, wait_for
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, order

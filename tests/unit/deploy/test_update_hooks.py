@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.house.tree import ROOT
+from tests.support.project_tree import ROOT
 
 HOOKS = sorted((ROOT / "deploy/update-hooks").iterdir())
 

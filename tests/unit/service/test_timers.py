@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from controller.domain.policy.model import Level
+from tests.support.controller_harness import world
 from tests.support.reports import full, heartbeat, incoming
-from tests.support.world import world
 
 
 async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) -> None:

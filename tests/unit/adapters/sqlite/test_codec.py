@@ -16,7 +16,7 @@ from controller.domain.policy.model import Level
 from controller.ports.broker import Rules
 from controller.ports.errors import StoreError
 from controller.ports.store import Writes
-from tests.unit.adapters.sqlite import values
+from tests.unit.adapters.sqlite import strategies
 
 STATE = codec.DEVICE_COLUMNS.index("state")
 
@@ -33,25 +33,25 @@ def _keep(connection: sqlite3.Connection, writes: Writes) -> None:
     work_of(writes, DeadBook((), 1, most=1, most_per_device=1), 0).run(connection)
 
 
-@given(device=values.DEVICES)
+@given(device=strategies.DEVICES)
 def test_a_device_comes_back_as_it_was(memory: sqlite3.Connection, device: Device) -> None:
     _keep(memory, Writes(devices=(device,)))
     assert reader.devices(memory) == [device]
 
 
-@given(effect=values.EFFECTS)
+@given(effect=strategies.EFFECTS)
 def test_an_effect_comes_back_as_it_was(memory: sqlite3.Connection, effect: Effect) -> None:
     _keep(memory, Writes(effects=(effect,)))
     assert reader.effects(memory) == [effect]
 
 
-@given(command=values.COMMANDS)
+@given(command=strategies.COMMANDS)
 def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: CommandRecord) -> None:
     _keep(memory, Writes(commands=(command,)))
     assert reader.commands(memory, {"command_id": command.command_id}, 1) == [command]
 
 
-@given(detail=values.DETAILS)
+@given(detail=strategies.DETAILS)
 def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
     entry = AuditEntry("kind", "device", "actor", "case", detail, alert=True)
     _keep(memory, Writes(audit=((1.5, entry),)))
@@ -66,7 +66,7 @@ def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: d
     assert found.entry.detail == detail
 
 
-@given(rules=values.ACCESS_RULES)
+@given(rules=strategies.ACCESS_RULES)
 def test_access_rules_come_back_as_they_were(rules: Rules) -> None:
     assert codec.load_rules("device", codec.dump_rules(rules)) == rules
 

@@ -1,0 +1,177 @@
+"""The same damage towards the device: envelopes and receipts from whoever can publish at the broker."""
+
+import base64
+import json
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given, settings
+
+from device_agent.actions.rescan import Rescan
+from device_agent.commands.executor import MAX_WAITING, Commands
+from device_agent.commands.journal import Journal
+from device_agent.domain.command_verifier import Guard
+from device_agent.domain.report import Found, Sender
+from device_agent.domain.verdict import Accepted, Forged, Judgement, Refused
+from device_agent.host.clock import Clock
+from device_agent.reporting.reporter import Reporter
+from device_agent.settings import ReportSettings
+from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult
+from schemas.posture import digest_of
+from schemas.signing import sign
+from schemas.topics import Up
+from tests.attack.fuzz import strategies
+from tests.attack.fuzz.fuzz_run import resident
+from tests.attack.fuzz.mutations import DAMAGES
+from tests.support.reports import sections
+
+INPUTS = 10_000
+MAX_GROWTH = 30 * 1024 * 1024  # bytes
+NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
+KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+GUARD = Guard.of("edge-1", [KEY.public_key()], ["rescan"])
+
+
+def order(counter: int) -> dict[str, Any]:
+    command = Command(
+        command_id=f"c{counter}", device_id="edge-1", action="rescan", params={}, issued_at=NOW,
+        expires_at=NOW + timedelta(minutes=10), counter=counter,
+    )  # fmt: skip
+    body: dict[str, Any] = json.loads(command.model_dump_json())
+    return body
+
+
+def judge(raw: bytes) -> Judgement:
+    return GUARD.judge(raw, last_counter=0, known=(), now=NOW)
+
+
+def test_no_damaged_envelope_runs_anything_but_what_was_signed() -> None:
+    rand = random.Random(3)
+    good = sign(json.dumps(order(5)).encode(), COMMAND_PAYLOAD_TYPE, KEY)
+    signed = base64.b64decode(json.loads(good)["payload"])
+    ran = 0
+    for _ in range(INPUTS):
+        raw = rand.choice(DAMAGES)(rand, json.loads(good))
+        judged = judge(raw)
+        if isinstance(judged, Accepted):
+            ran += 1
+            assert judged.command == Command.model_validate_json(signed)
+        else:
+            assert isinstance(judged, Forged)
+            assert 0 < len(judged.reason) <= 200
+            assert judged.reason.isprintable()
+    assert 0 < ran < INPUTS / 4
+
+
+def test_no_command_of_a_stranger_runs_whatever_it_says() -> None:
+    rand = random.Random(4)
+    for number in range(INPUTS // 10):
+        payload = rand.choice(DAMAGES)(rand, order(number))
+        assert isinstance(judge(sign(payload[:4000], COMMAND_PAYLOAD_TYPE, STRANGER)), Forged)
+
+
+def test_a_damaged_order_of_the_controllers_own_is_refused_or_within_what_is_allowed() -> None:
+    rand = random.Random(5)
+    outcomes = set()
+    for number in range(1, INPUTS // 5):
+        payload = rand.choice(DAMAGES)(rand, order(number))
+        judged = judge(sign(payload[:20_000], COMMAND_PAYLOAD_TYPE, KEY))
+        outcomes.add(type(judged))
+        if isinstance(judged, Accepted):
+            assert (judged.command.device_id, judged.command.action) == ("edge-1", "rescan")
+            assert not judged.command.is_expired(NOW)
+    assert outcomes == {Accepted, Forged, Refused}
+
+
+@settings(max_examples=500, deadline=None)
+@given(strategies.payloads)
+def test_whatever_comes_as_a_command_is_judged(raw: bytes) -> None:
+    assert isinstance(judge(raw), Forged)
+
+
+class Sent:
+    """The link's place: keeps what was published."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[Up, bytes]] = []
+
+    def __call__(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        self.messages.append((channel, payload))
+        return True
+
+    def on(self, channel: Up) -> list[bytes]:
+        return [payload for to, payload in self.messages if to is channel]
+
+
+@contextmanager
+def journal(folder: Path) -> Iterator[Journal]:
+    opened = Journal(folder, first_seq=1)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end(tmp_path: Path) -> None:
+    rand, sent = random.Random(6), Sent()
+    body = sections(22)
+    with journal(tmp_path) as kept:
+        reporter = Reporter(Sender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock())
+        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
+        reporter.online()
+        reporter.tick()
+        seq = json.loads(sent.on(Up.POSTURE)[0])["seq"]
+        good = {"v": 1, "seq": seq + 1, "verdict": "rejected", "reason": "invalid", "detail": "d", "digest": None}
+        before = resident()
+        for _ in range(INPUTS):
+            reporter.receipt(rand.choice(DAMAGES)(rand, good))
+            reporter.tick()
+        assert resident() - before < MAX_GROWTH
+        # A receipt that says `resend_full` may ask for another report, once a second at most.
+        assert len(sent.messages) < 60
+        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
+        reporter.tick()
+        last = json.loads(sent.on(Up.POSTURE)[-1])
+        accepted = {"v": 1, "seq": last["seq"], "verdict": "accepted", "digest": last["digest"]}
+        reporter.receipt(json.dumps(accepted).encode())
+        assert kept.outbox().owed == ()
+
+
+def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path: Path) -> None:
+    rand, sent = random.Random(7), Sent()
+    refused: list[str] = []
+    with journal(tmp_path) as kept:
+        commands = Commands(
+            GUARD, {"rescan": Rescan()}, kept, sent, clock=_Still(), refused=refused.append, succeeded=lambda: None
+        )  # fmt: skip
+        for _ in range(2000):
+            commands.received(rand.choice(DAMAGES)(rand, order(1)))
+        assert len(refused) == 2000
+        assert not sent.messages
+        for counter in range(1, MAX_WAITING + 11):
+            commands.received(sign(json.dumps(order(counter)).encode(), COMMAND_PAYLOAD_TYPE, KEY))
+        answers = [CommandResult.model_validate_json(raw) for raw in sent.on(Up.RESULT)]
+        assert [one.reason for one in answers] == ["too many commands are waiting on the device"] * 10
+        assert len(kept.unfinished()) == MAX_WAITING
+
+
+class _Still(Clock):
+    """The moment in which the commands of this test were issued."""
+
+    def now(self) -> datetime:
+        return NOW
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff", b"[" * 30_000, b"{}" * 20_000, b"x" * 1_000_000])
+def test_the_worst_receipts_and_commands_are_cheap_to_refuse(tmp_path: Path, raw: bytes) -> None:
+    sent = Sent()
+    with journal(tmp_path) as kept:
+        Reporter(Sender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock()).receipt(raw)
+    assert isinstance(judge(raw), Forged)
+    assert not sent.messages

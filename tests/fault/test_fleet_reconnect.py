@@ -1,0 +1,81 @@
+"""The broker is away for long and comes back to a whole fleet: nobody stampedes, everybody is accepted in the end."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from controller.service.ingest.ingest import Ingest
+from device_agent.domain.backoff import Backoff
+from device_agent.settings import parse_server
+from device_agent.simulator.device import Habits
+from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
+from device_agent.simulator.observations import Observation, Seen
+from tests.attack.fuzz.fuzz_run import resident
+from tests.support.controller_harness import world
+from tests.support.mosquitto import Mosquitto
+from tests.support.mqtt_harness import plain, running
+
+DEVICES: Final = 250
+BACKOFF: Final = Backoff(first=0.2, cap=4.0)  # seconds; a real device waits up to a minute
+AWAY_SECONDS: Final = 6.0
+PATIENCE_SECONDS: Final = 60.0
+MIN_SPREAD_SECONDS: Final = 1.0  # between the first tenth of the fleet to come back and the last tenth
+MAX_GROWTH: Final = 30 * 1024 * 1024  # bytes, fleet and controller together
+MIN_WAITS: Final = 3  # of the controller, while the broker is away
+
+
+async def until(true: Callable[[], bool], what: str) -> None:
+    """Wait until it holds."""
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not true():
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not in time: {what}") from None
+
+
+async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> None:
+    seen: list[Observation] = []
+
+    def of(kind: Seen, since: float = 0.0) -> list[Observation]:
+        return [one for one in list(seen) if one.seen is kind and one.monotonic >= since]
+
+    def accepted(since: float = 0.0) -> int:
+        return len({one.device_id for one in of(Seen.RECEIPT, since) if one.data["verdict"] == "accepted"})
+
+    habits = Habits(heartbeat_every=30.0, receipt_timeout=5.0)
+    conf = "max_inflight_messages 0\nmax_queued_messages 0"
+    with Mosquitto(extra_conf=conf) as broker:
+        settings = FleetSettings(
+            DEVICES, (parse_server(f"mqtt://127.0.0.1:{broker.port}"),), habits=habits, backoff=BACKOFF
+        )
+        options = plain(broker.port, protocol="5", backoff_floor_seconds=0.3, backoff_ceiling_seconds=3.0)
+        async with world(tmp_path / "c.db") as place, running(options) as link, asyncio.TaskGroup() as group:
+            await link.connected()
+            ingest = Ingest(link.link, place.keeper, lambda event, fields: None)
+            reading = group.create_task(ingest.run())
+            with SimulatedFleet(settings, seen.append) as fleet:
+                await until(lambda: accepted() == DEVICES, "the whole fleet accepted")
+                before = resident()
+                broker.stop(kill=True)
+                await link.down()
+                await asyncio.sleep(AWAY_SECONDS)
+                back = fleet.clock.monotonic()
+                await asyncio.to_thread(broker.start)
+                await until(lambda: fleet.connected == DEVICES, "the whole fleet connected")
+                await link.connected()
+                for name in fleet.device_ids:
+                    fleet.rescan(name)
+                await until(lambda: accepted(back) == DEVICES, f"the whole fleet accepted again: {ingest.counts}")
+                growth = resident() - before
+            reading.cancel()
+    came = sorted({one.device_id: one.monotonic for one in reversed(of(Seen.CONNECTED, back))}.values())
+    assert len(came) == DEVICES
+    assert came[DEVICES * 9 // 10] - came[DEVICES // 10] > MIN_SPREAD_SECONDS
+    waits = [float(str(fields["seconds"])) for event, fields in link.events if event == "mqtt_waiting"]
+    assert len(waits) >= MIN_WAITS
+    assert max(waits) <= 3.0
+    assert len(of(Seen.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
+    assert growth < MAX_GROWTH
+    assert not any(device.stale for device in place.keeper.devices.values())

@@ -1,0 +1,189 @@
+"""How the agent reaches a broker: fallback between protocols, servers in turn, outages, brokers not to be trusted."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from device_agent.domain.report_outbox import MAX_OWED
+from tests.support.agent_process import DEVICE, AgentProcess, Proxy, broker_with_controller, wait_for, write_config
+from tests.support.certs import Certs
+from tests.support.mosquitto import Mosquitto, free_port
+
+
+class _Scripted:
+    """A TCP server in front of a broker that deals with a CONNECT of MQTT 5 in its own way and passes 3.1.1 on."""
+
+    def __init__(self, broker_port: int, answer: bytes | None) -> None:
+        self._broker_port = broker_port
+        self._answer = answer
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.levels: list[int] = []
+        self._open: list[socket.socket] = []
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for sock in self._open:
+            sock.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(client)
+            connect = client.recv(4096)
+            # Fixed header (2 bytes for these lengths, or 3), then "MQTT" and the protocol level.
+            level = connect[connect.index(b"MQTT") + 4]
+            self.levels.append(level)
+            if level == 4:
+                server = socket.create_connection(("127.0.0.1", self._broker_port))
+                self._open.append(server)
+                server.sendall(connect)
+                for source, target in ((client, server), (server, client)):
+                    threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+            elif self._answer is not None:
+                client.sendall(self._answer)
+                client.close()
+
+    @staticmethod
+    def _pump(source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(None, id="answers nothing"),
+        pytest.param(b"", id="closes without an answer"),
+        pytest.param(b"\x20\x02\x00\x01", id="refuses as a broker of 3.1.1 does"),
+        pytest.param(b"\x20\x03\x00\x84\x00", id="refuses as a broker of 5 does"),
+    ],
+)
+def test_falls_back_to_3_1_1(tmp_path: Path, answer: bytes | None) -> None:
+    with broker_with_controller() as (broker, controller):
+        old = _Scripted(broker.port, answer)
+        try:
+            more = 'connect_timeout = "1s"'
+            config = write_config(tmp_path, [f"mqtt://127.0.0.1:{old.port}"], mqtt_more=more)
+            with AgentProcess(config):
+                wait_for(controller.heartbeats, "a heartbeat")
+                assert old.levels == [5, 4]
+        finally:
+            old.close()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x00" * 64,
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\x20\x00",
+        b"\x20\x7f\xff",
+        b"\x30\xff\xff\xff\xff\x7f",
+        b"\xf0\x00",
+    ],
+    ids=repr,
+)
+def test_garbage_from_a_broker_does_not_end_the_agent(tmp_path: Path, garbage: bytes) -> None:
+    with broker_with_controller() as (broker, controller):
+        strange = _Scripted(broker.port, garbage)
+        try:
+            servers = [f"mqtt://127.0.0.1:{strange.port}", f"mqtt://127.0.0.1:{broker.port}"]
+            more = 'connect_timeout = "1s"\nprotocol = "5"'
+            with AgentProcess(write_config(tmp_path, servers, mqtt_more=more)) as agent:
+                wait_for(controller.full, "a report through the second server")
+                assert agent.status is None
+                assert strange.levels
+        finally:
+            strange.close()
+
+
+def test_garbage_as_receipt_or_command_is_survived(tmp_path: Path) -> None:
+    with broker_with_controller() as (broker, controller):
+        config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
+        with AgentProcess(config) as agent:
+            wait_for(controller.full, "a report")
+            for channel in ("receipt", "command"):
+                for garbage in (b"", b"\xff\xfe", b"[]", b"{" * 5000, b'{"v":1}', b"x" * 100_000):
+                    controller.publish(f"cordon/v1/{DEVICE}/down/{channel}", garbage)
+            controller.command(controller.envelope("test.append"))
+            end = wait_for(controller.ends, "the end of a command that came after it")[0]
+            assert end["state"] == "succeeded"
+            assert agent.status is None
+            assert "Traceback" not in agent.log
+
+
+def test_servers_are_tried_in_turn(tmp_path: Path) -> None:
+    with broker_with_controller() as (broker, controller):
+        servers = [f"mqtt://127.0.0.1:{free_port()}", f"mqtt://127.0.0.1:{broker.port}"]
+        with AgentProcess(write_config(tmp_path, servers)):
+            wait_for(controller.full, "a report through the second server")
+
+
+def test_a_wrong_authority_is_refused_and_said_clearly(tmp_path: Path) -> None:
+    certs, others = Certs(tmp_path / "certs"), Certs(tmp_path / "others")
+    with Mosquitto(tls=certs) as broker:
+        config = write_config(tmp_path, [f"mqtts://127.0.0.1:{broker.tls_port}"], certs=others)
+        with AgentProcess(config) as agent:
+            wait_for(lambda: "certificate is not trusted" in agent.log, "the reason in the log")
+            assert agent.status is None
+            assert "Traceback" not in agent.log
+        assert DEVICE not in broker.log
+
+
+def test_refused_connections_are_repeated_with_growing_waits(tmp_path: Path) -> None:
+    refuse = "allow_anonymous false"
+    with (
+        Mosquitto(extra_conf=refuse) as broker,
+        AgentProcess(write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])) as agent,
+    ):
+        wait_for(lambda: agent.log.count("refused") >= 3, "three refused attempts")
+        assert "Not authorized (135)" in agent.log
+
+
+def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(tmp_path: Path) -> None:
+    with broker_with_controller() as (broker, controller), Proxy(broker.port) as proxy:
+        config = write_config(tmp_path, [f"mqtt://127.0.0.1:{proxy.port}"])
+        config.write_text(config.read_text().replace('scan_every = "1h"', 'scan_every = "100ms"'))
+        with AgentProcess(config) as agent:
+            wait_for(controller.heartbeats, "a heartbeat")
+            proxy.is_open = False
+            proxy.cut()
+            wait_for(lambda: controller.of("status")[-1]["state"] == "offline", "the will")
+            before = len(controller.full())
+            owed = tmp_path / "state" / "reports.json"
+            for number in range(MAX_OWED + 3):
+                (tmp_path / "posture.txt").write_text(f"changed-{number}")
+                wait_for(lambda n=number: f"changed-{n}\\" in owed.read_text(), f"change {number} to be written down")  # type: ignore[misc]  # bound now
+            proxy.is_open = True
+            event = wait_for(lambda: controller.of("event"), "the event about dropped reports")[0]
+            assert (event["kind"], event["count"]) == ("reports_dropped", 3)
+            wait_for(lambda: len(controller.full()) >= before + MAX_OWED, "all reports that were kept")
+            kernels = [report["sections"]["os"]["kernel"] for report in controller.full()[before:][:MAX_OWED]]
+            assert kernels == [f"changed-{number}" for number in range(3, MAX_OWED + 3)]
+            assert agent.status is None
+
+
+def test_a_broker_that_restarts_is_found_again(tmp_path: Path) -> None:
+    with broker_with_controller(persistence=True) as (broker, controller):
+        config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"])
+        with AgentProcess(config) as agent:
+            wait_for(controller.heartbeats, "a heartbeat")
+            broker.stop(kill=True)
+            wait_for(lambda: "next attempt" in agent.log, "the loss")
+            beats = len(controller.heartbeats())
+            broker.start()
+            wait_for(lambda: len(controller.heartbeats()) > beats, "a heartbeat afterwards")

@@ -1,0 +1,48 @@
+"""A real agent that signs its reports with the key of its certificate, over TLS to a real broker."""
+
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+
+from schemas.posture import REPORT, FullReport
+from schemas.report_signing import ENVELOPE_START, Sealed, is_signed_by, name_of, public_bytes, read_public, unseal
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, wait_for, write_config
+from tests.support.certs import Certs
+from tests.support.mosquitto import Mosquitto
+
+
+class Ears(FakeController):
+    """Opens envelopes before it reads what is in them."""
+
+    sealed: list[Sealed]
+    plain = 0
+
+    def _heard(self, client: Any, data: Any, message: Any) -> None:
+        if message.topic.endswith("/posture"):
+            if message.payload.startswith(ENVELOPE_START):
+                self.sealed.append(unseal(message.payload))
+                message.payload = self.sealed[-1].payload
+            else:
+                self.plain += 1
+        super()._heard(client, data, message)
+
+
+def test_every_report_is_signed_by_the_key_of_the_certificate(tmp_path: Path) -> None:
+    certs = Certs(tmp_path / "certs")
+    with Mosquitto(tls=certs) as broker:
+        ears = Ears(broker.host, broker.port)
+        ears.sealed = []
+        with ears:
+            servers = [f"mqtts://127.0.0.1:{broker.tls_port}"]
+            config = write_config(tmp_path, servers, certs=certs, report="sign_reports = true")
+            with AgentProcess(config):
+                wait_for(ears.heartbeats, "a heartbeat")
+            certificate, _ = certs.client(DEVICE)
+            key = read_public(public_bytes(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()))  # type: ignore[arg-type]  # of a kind that signs
+            assert ears.plain == 0
+            assert all(is_signed_by(one, key) and one.keyid == name_of(key) for one in ears.sealed)
+            report = REPORT.validate_json(ears.sealed[0].payload)
+            assert isinstance(report, FullReport)
+            assert report.signing_key
+            assert report.answers == ""

@@ -1,0 +1,207 @@
+"""Grades from the broker's own settings, and the setup it needs: shown, made once, taken back."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.setup.baseline import rules_for_all, rules_for_controller
+from controller.adapters.system import SystemClock
+from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
+from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
+from schemas.topics import ALL_UP, PRESENCE, Down, Up, down, up
+from tests.integration.emqx.conftest import USER, Kept
+from tests.support.certs import Certs
+from tests.support.mqtt_device import Device, wait_for
+from tests.support.standin import StandInProcess
+
+DENIED = 135
+CONTROLLER = "cordon-controller"
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Certs:
+    return Certs(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture(scope="module")
+def open_broker(certs: Certs) -> Iterator[StandInProcess]:
+    """A broker that asks nobody for a password, with a TLS listener that asks for certificates."""
+    with StandInProcess(nodes=1, certs=certs) as process:
+        yield process
+
+
+def client_tls(certs: Certs, cn: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certs.ca)
+    context.load_cert_chain(*certs.client(cn))
+    return context
+
+
+async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_only_claims(
+    open_broker: StandInProcess, certs: Certs
+) -> None:
+    tls = client_tls(certs, "g-cert")
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        assert await broker.grade("g-nobody") is Grade.UNSEEN
+        with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
+            assert await broker.grade("g-cert") is Grade.PROVEN
+            assert await broker.grade("g-plain") is Grade.CLAIMED
+            assert await broker.admits_unproven()
+            now = time.time()
+            assert await broker.grade("g-cert", heard_at=now - 60) is Grade.LATER
+            assert await broker.grade("g-plain", heard_at=now - 60) is Grade.CLAIMED
+            assert await broker.grade("g-cert", heard_at=now + 2 * CLOCK_SLACK) is Grade.PROVEN
+
+
+async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker: StandInProcess, certs: Certs) -> None:
+    tls = client_tls(certs, "g-victim")
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        with Device("g-victim", open_broker.tls, tls=tls) as victim:
+            with Device("g-victim", open_broker.mqtt) as impostor:
+                await asyncio.to_thread(impostor.publish, up("g-victim", Up.POSTURE))
+                heard_at = time.time()
+                assert await broker.grade("g-victim", heard_at=heard_at) is Grade.CLAIMED
+            victim.close()
+        with Device("g-victim", open_broker.tls, tls=tls):
+            assert await broker.grade("g-victim") is Grade.PROVEN
+            assert await broker.grade("g-victim", heard_at=heard_at) is Grade.LATER
+
+
+async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
+    with Device("g-known", [emqx.mqtt[0]], user=USER):
+        assert await broker.grade("g-known") is Grade.KNOWN
+        assert await broker.grade("g-known", heard_at=1.0) is Grade.KNOWN, "any session is proof enough here"
+        assert not await broker.admits_unproven()
+    assert await broker.grade("g-nobody") is Grade.KNOWN, "nobody comes into this broker without a password"
+
+
+async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, broker: EmqxBroker) -> None:
+    theirs = (AccessRule("fleet/#", "allow", "all"), AccessRule("secret/#", "deny", "subscribe", qos=(1, 2)))
+    mine = (AccessRule("extra/#", "allow", "subscribe"),)
+    await broker.api.write_all_rules(theirs)
+    await broker.api.write_rules(CONTROLLER, mine)
+    before = await broker.snapshot(CONTROLLER)
+
+    planned = await broker.plan_setup(CONTROLLER)
+    assert [change.what for change in planned] == ["rules for all clients", f"rules of the client {CONTROLLER}"]
+    assert planned[0].before == "allow all fleet/#\ndeny subscribe secret/# qos 1,2"
+    assert planned[0].after.endswith(planned[0].before)
+    assert await broker.snapshot(CONTROLLER) == before, "a plan writes nothing"
+
+    assert await broker.apply_setup(CONTROLLER) == tuple(planned)
+    assert await broker.plan_setup(CONTROLLER) == []
+    assert await broker.apply_setup(CONTROLLER) == ()
+    assert await broker.api.all_rules() == rules_for_all() + theirs
+    assert await broker.api.rules(CONTROLLER) == rules_for_controller() + mine
+
+    assert await broker.restore(before) == ()
+    assert await broker.snapshot(CONTROLLER) == before
+    await broker.api.delete_all_rules()
+    await broker.api.delete_rules(CONTROLLER)
+
+
+async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_hears_all(
+    emqx: StandInProcess, broker: EmqxBroker
+) -> None:
+    before = await broker.snapshot(CONTROLLER)
+    await broker.apply_setup(CONTROLLER)
+    try:
+        with Device("s-one", [emqx.mqtt[0]], user=USER) as one, Device(CONTROLLER, [emqx.mqtt[1]], user=USER) as boss:
+            assert await asyncio.to_thread(boss.subscribe, ALL_UP) == 1
+            assert await asyncio.to_thread(boss.subscribe, PRESENCE) in {0, 1}
+            assert await asyncio.to_thread(boss.publish, down("s-one", Down.COMMAND)) != DENIED
+            assert await asyncio.to_thread(one.publish, up("s-one", Up.POSTURE)) == 0
+            assert await asyncio.to_thread(one.subscribe, down("s-one", Down.COMMAND)) == 1
+            assert await asyncio.to_thread(one.publish, up("s-two", Up.POSTURE)) == DENIED
+            assert await asyncio.to_thread(one.publish, down("s-two", Down.COMMAND)) == DENIED
+            assert await asyncio.to_thread(one.subscribe, down("s-two", Down.COMMAND)) == DENIED
+            assert await asyncio.to_thread(one.subscribe, ALL_UP) == DENIED
+            assert await asyncio.to_thread(one.publish, "fleet/telemetry") != DENIED
+    finally:
+        await broker.restore(before)
+
+
+async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
+    open_broker: StandInProcess, kept: Kept, certs: Certs
+) -> None:
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        source = (await broker.api.sources())[0]
+        await broker.api.write_source(source.model_copy(update={"enable": False}))
+        try:
+            proof = await broker.restrict("s-off", kept)
+            assert not proof.holds
+            assert "no effect" in proof.missing
+            changes = await broker.apply_setup(CONTROLLER)
+            assert changes[0].before == "built_in_database (off)"
+            assert changes[0].after == "built_in_database"
+            assert (await broker.restrict("s-off", kept)).holds
+        finally:
+            await broker.api.write_source(source)
+            await broker.release("s-off", ())
+
+
+async def test_a_wrong_key_is_refused_with_words_and_not_repeated(emqx: StandInProcess) -> None:
+    async with open_emqx(emqx.api_urls, emqx.key, "not-the-secret", clock=SystemClock()) as broker:
+        with pytest.raises(BrokerRefusedError, match="key or secret is wrong") as caught:
+            await broker.plan_setup(CONTROLLER)
+        assert "not-the-secret" not in str(caught.value)
+        assert [up_now for _, up_now, _ in await broker.ping()] == [False] * 3
+
+
+async def test_ping_tells_the_version_of_each_node(emqx: StandInProcess, broker: EmqxBroker) -> None:
+    seen = await broker.ping()
+    assert [base for base, _, _ in seen] == emqx.api_urls
+    assert all(up_now and version for _, up_now, version in seen)
+
+
+async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
+    open_broker: StandInProcess, kept: Kept
+) -> None:
+    async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
+        await broker.api.delete_source("built_in_database")
+        before = await broker.snapshot(CONTROLLER)
+        assert before.sources == ()
+        with pytest.raises(BrokerNotFoundError):
+            await broker.restrict("s-bare", kept)
+
+        changes = await broker.apply_setup(CONTROLLER)
+        assert len(changes) == 3
+        assert await broker.plan_setup(CONTROLLER) == []
+        assert (await broker.restrict("s-bare", kept)).holds
+
+        left = await broker.restore(before)
+        assert left == ("the built-in database stays: s-bare has rules in it",)
+        assert (await broker.release("s-bare", ())).holds
+        assert await broker.restore(before) == ()
+        assert await broker.snapshot(CONTROLLER) == before
+        await broker.api.create_database()
+
+
+async def test_a_superuser_passes_every_rule_and_is_no_proof(
+    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
+) -> None:
+    chain = (await broker.api.authenticators())[0].id
+    make_user(emqx, chain, {"user_id": "root", "password": "root-password", "is_superuser": True})
+    with Device("s-super", [emqx.mqtt[0]], user=("root", "root-password")) as device:
+        proof = await broker.restrict("s-super", kept)
+        assert not proof.holds
+        assert "superuser" in proof.missing
+        assert await asyncio.to_thread(device.publish, "fleet/telemetry") != DENIED, "it does pass"
+        proof = await broker.isolate("s-super", kept, case="c", reason="r", until=None)
+        assert proof.holds, proof.missing
+        wait_for("the disconnect", lambda: device.disconnects != [])
+    await broker.release("s-super", ())
+
+
+def make_user(emqx: StandInProcess, chain: str, user: dict[str, object]) -> None:
+    answer = httpx.post(
+        f"{emqx.api_urls[0]}/api/v5/authentication/{chain}/users",
+        json=user,
+        auth=(emqx.key, emqx.secret),
+        trust_env=False,
+    )
+    assert answer.status_code == 201, answer.text

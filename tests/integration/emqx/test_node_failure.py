@@ -1,0 +1,92 @@
+"""A node dies in the middle: the work goes on over the others, and the proof says which node was not asked and why."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from controller.adapters.emqx.containment.broker import open_emqx
+from controller.adapters.emqx.containment.checks import restriction
+from controller.adapters.system import SystemClock
+from controller.ports.broker import Rules
+from controller.ports.errors import BrokerUnreachableError
+from tests.integration.emqx.conftest import USER, Kept
+from tests.support.mqtt_device import Device, wait_for
+from tests.support.standin import StandInProcess
+
+BANNED = 138
+
+
+@pytest.fixture
+def cluster() -> Iterator[StandInProcess]:
+    """Three nodes of this test's own: it kills some."""
+    with StandInProcess(nodes=3, users=[USER]) as process:
+        yield process
+
+
+async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProcess) -> None:
+    async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
+        assert all(up for _, up, _ in await broker.ping())
+
+        async def keep_and_kill(rules: Rules) -> None:
+            await asyncio.to_thread(cluster.kill_node, cluster.names[0])
+            await asyncio.to_thread(wait_for, "the node to be gone", lambda: not _listens(cluster.mqtt[0]))
+
+        with Device("n-mid", [cluster.mqtt[2]], user=USER) as device:
+            proof = await broker.restrict("n-mid", keep_and_kill)
+            assert proof.holds, proof.missing
+            assert await asyncio.to_thread(device.publish, "fleet/telemetry") == 135
+        dead = cluster.api_urls[0]
+        assert any(step.what == "node not running" and step.node == dead for step in proof.steps)
+        assert {step.node for step in proof.steps if step.what == "rules read back"} == set(cluster.api_urls[1:])
+        assert [up for _, up, _ in await broker.ping()] == [False, True, True]
+
+
+async def test_a_node_that_was_dead_from_the_start_is_excused_once_all_running_ones_spoke(
+    cluster: StandInProcess, kept: Kept
+) -> None:
+    cluster.kill_node(cluster.names[1])
+    wait_for("the node to be gone", lambda: not _listens(cluster.mqtt[1]))
+    async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
+        device = Device("n-dead", [cluster.mqtt[0], cluster.mqtt[2]], user=USER, reconnects=True).connect()
+        try:
+            proof = await broker.isolate("n-dead", kept, case="c", reason="r", until=time.time() + 60)
+            assert proof.holds, proof.missing
+            seen = len(device.connacks)
+            wait_for("refused", lambda: len(device.connacks) > seen + 4)
+            assert set(device.connacks[seen + 1 :]) == {BANNED}
+        finally:
+            device.close()
+        assert await broker.api.rules("n-dead") == restriction("n-dead")
+        assert (await broker.release("n-dead", ())).holds
+
+
+async def test_an_address_that_is_silent_while_its_node_runs_is_missing(cluster: StandInProcess, kept: Kept) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        addresses = [*cluster.api_urls[:2], wrong]
+        async with open_emqx(addresses, cluster.key, cluster.secret, clock=SystemClock()) as broker:
+            proof = await broker.restrict("n-silent", kept)
+            assert not proof.holds
+            assert "no read-back from a running node" in proof.missing
+            assert wrong in proof.missing
+            assert await broker.api.rules("n-silent") == restriction("n-silent")
+
+
+async def test_no_node_at_all_is_an_error_and_nothing_was_done(cluster: StandInProcess, kept: Kept) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        async with open_emqx([wrong], cluster.key, cluster.secret, clock=SystemClock()) as broker:
+            with pytest.raises(BrokerUnreachableError):
+                await broker.restrict("n-none", kept)
+            assert kept.calls == []
+
+
+def _listens(where: tuple[str, int]) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(where) == 0

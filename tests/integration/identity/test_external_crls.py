@@ -1,0 +1,164 @@
+"""Lists of another authority, from a file and over HTTP: who is on one is out; a list that is not good moves nobody."""
+
+import threading
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.x509.authority import X509Authority, registered
+from controller.adapters.x509.foreign import X509ForeignLists
+from controller.domain.evolve import evolve
+from controller.domain.identity.certificates import Certificate, Kind, validity
+from controller.domain.policy.model import Level
+from controller.ports.errors import SettingsError
+from controller.service.identity.external_crls import FollowedLists
+from controller.service.identity.services import Identity
+from tests.support.controller_harness import START, World, world
+from tests.support.identity import DAY, identity_of, make_authority, request_for
+
+
+@dataclass
+class Scene:
+    """A controller that follows one list of a foreign authority, by which `edge-1` has its certificate."""
+
+    world: World
+    identity: Identity
+    foreign: X509Authority
+    device: Certificate
+    path: Path
+    lists: FollowedLists = field(init=False)
+
+    def follow(self, place: str, issuers: Path) -> None:
+        self.lists = FollowedLists(
+            X509ForeignLists(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
+            self.world.store, self.world.clock, lambda _event, _fields: None,
+        )  # fmt: skip
+
+    def publish(self, *revoked: Certificate, number: int = 1, now: float = START, life: float = DAY) -> bytes:
+        gone = [evolve(one, revoked_at=now) for one in revoked]
+        made = self.foreign.revocations(gone, number, now, now + life)
+        self.path.write_bytes(made.pem)
+        return made.der
+
+    def out(self) -> bool:
+        device = self.world.keeper.get("edge-1")
+        return device is not None and device.level is Level.ISOLATED
+
+    async def alerts(self) -> list[str]:
+        return [str((one.entry.detail or {}).get("why", "")) for one in await self.world.store.audit(alerts_only=True)]
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with world(tmp_path / "cordon.db") as one:
+        identity = await identity_of(one, tmp_path)
+        foreign = make_authority(tmp_path / "foreign", START - DAY)
+        made = foreign.issue(foreign.read(request_for("edge-1")), Kind.CLIENT, validity(START, DAY, None), START, "x")
+        known = registered(made.pem.encode(), START)
+        await identity.certificates.registry.add(known)
+        issuers = tmp_path / "issuers.pem"
+        issuers.write_text(foreign.chain + foreign.trust)
+        found = Scene(one, identity, foreign, known, tmp_path / "foreign.crl")
+        found.follow(str(found.path), issuers)
+        yield found
+
+
+async def test_whose_serial_appears_in_the_list_is_out(scene: Scene) -> None:
+    scene.publish()
+    await scene.lists.round()
+    assert not scene.out()
+    scene.publish(scene.device, number=2)
+    await scene.lists.round()
+    assert scene.out()
+    await scene.world.drain()
+    assert "edge-1" in scene.world.broker.bans_held
+    await scene.lists.round()
+    assert (await scene.world.audited("edge-1")).count("certificate revoked") == 1
+
+
+async def test_the_same_serial_of_another_issuer_is_another_certificate(scene: Scene, tmp_path: Path) -> None:
+    other = make_authority(tmp_path / "other", START - DAY)
+    (tmp_path / "issuers.pem").write_text(other.chain)
+    scene.foreign = other
+    scene.follow(str(scene.path), tmp_path / "issuers.pem")
+    scene.publish(scene.device)
+    await scene.lists.round()
+    assert not scene.out()
+    assert scene.lists.troubles == {}
+
+
+@pytest.mark.parametrize("what", ["signature", "stale", "future", "garbage", "absent", "older"])
+async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
+    scene: Scene, what: str, tmp_path: Path
+) -> None:
+    match what:
+        case "signature":
+            scene.foreign = make_authority(tmp_path / "thief", START - DAY)
+            scene.publish(scene.device)
+        case "stale":
+            scene.publish(scene.device, now=START - 3 * DAY)
+        case "future":
+            scene.publish(scene.device, now=START + 2 * DAY)
+        case "garbage":
+            scene.path.write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+        case "older":
+            scene.publish(number=9)
+            await scene.lists.round()
+            scene.publish(scene.device, number=8)
+    await scene.lists.round()
+    await scene.lists.round()
+    assert not scene.out()
+    (alert,) = await scene.alerts()
+    words = {
+        "signature": "not signed by",
+        "stale": "out of date",
+        "future": "in the future",
+        "garbage": "not a revocation",
+    }
+    assert words.get(what, {"absent": "cannot be read", "older": "an older list"}.get(what, "?")) in alert
+    scene.path.unlink(missing_ok=True)
+    if what == "absent":
+        scene.publish()
+        await scene.lists.round()
+        assert scene.lists.troubles == {}
+
+
+async def test_a_list_in_der_over_http(scene: Scene, tmp_path: Path) -> None:
+    served = {"/good.crl": scene.publish(scene.device)}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = served.get(self.path)
+            self.send_response(200 if body is not None else 404)
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the standard library's name
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        base = f"http://127.0.0.1:{server.server_port}"
+        scene.follow(f"{base}/absent.crl", tmp_path / "issuers.pem")
+        await scene.lists.round()
+        assert "answered 404" in next(iter(scene.lists.troubles.values()))
+        scene.follow(f"{base}/good.crl", tmp_path / "issuers.pem")
+        await scene.lists.round()
+        assert scene.out()
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_issuers_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        X509ForeignLists(tmp_path / "absent.pem")
+    (tmp_path / "bad.pem").write_text("nothing")
+    with pytest.raises(SettingsError, match="no certificates"):
+        X509ForeignLists(tmp_path / "bad.pem")

@@ -1,0 +1,145 @@
+"""The record of a real store, tampered with as somebody would who can write the file."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from controller.adapters.sqlite import migrations
+from controller.adapters.sqlite.audit_chain import check_file
+from controller.cli.app import run_safely
+from controller.domain.audit_chain import Head
+from controller.domain.effects import AuditEntry
+from controller.ports.errors import StoreError
+from controller.ports.store import Writes
+from tests.support.store import NOW, opened
+
+ROWS = 20
+
+
+@pytest.fixture
+async def record(tmp_path: Path) -> Path:
+    """A store with a record of some commits."""
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        for number in range(ROWS // 2):
+            entry = AuditEntry("kind", f"d{number}", "actor", "", {"ä": number, "list": [1, {"x": None}]})
+            await store.commit(Writes(audit=((NOW + number, entry), (NOW + number, entry))))
+    return path
+
+
+def tamper(path: Path, *statements: str) -> None:
+    """Change the file past Cordon."""
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            for statement in statements:
+                connection.execute(statement)
+    finally:
+        connection.close()
+
+
+def told(path: Path, noted: Head | None = None) -> list[tuple[str, int, int]]:
+    return [(one.what, one.first, one.last) for one in check_file(path, noted).flaws]
+
+
+def test_untouched(record: Path) -> None:
+    checked = check_file(record)
+    assert (checked.rows, checked.flaws, checked.head.seq) == (ROWS, (), ROWS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["kind = 'x'", "device_id = 'x'", "actor = 'x'", "case_id = 'x'", "alert = 1", "detail = '{}'", "detail = NULL",
+     "at = at + 0.001"],
+)  # fmt: skip
+def test_any_column_changed(record: Path, change: str) -> None:
+    tamper(record, f"UPDATE audit SET {change} WHERE seq = 7")
+    assert told(record) == [("changed", 7, 7)]
+
+
+def test_two_rows_swapped(record: Path) -> None:
+    tamper(record, "UPDATE audit SET seq = 1000 WHERE seq = 4", "UPDATE audit SET seq = 4 WHERE seq = 6",
+           "UPDATE audit SET seq = 6 WHERE seq = 1000")  # fmt: skip
+    assert told(record) == [("changed", 4, 4), ("changed", 6, 6)]
+
+
+def test_rows_removed(record: Path) -> None:
+    tamper(record, "DELETE FROM audit WHERE seq IN (3, 9, 10)")
+    assert told(record) == [("removed", 3, 3), ("removed", 9, 10)]
+
+
+def test_the_end_cut_off(record: Path) -> None:
+    noted = check_file(record).head
+    tamper(record, "DELETE FROM audit WHERE seq > 15")
+    assert told(record) == [("removed", 16, 20)]
+    tamper(record, "UPDATE sqlite_sequence SET seq = 15 WHERE name = 'audit'")
+    assert told(record) == []  # nothing in the file tells of it any more
+    assert told(record, noted) == [("removed", 16, 20)]
+
+
+def test_the_beginning_cut_off(record: Path) -> None:
+    (chain,) = sqlite3.connect(record).execute("SELECT chain FROM audit WHERE seq = 5").fetchone()
+    tamper(record, "DELETE FROM audit WHERE seq <= 5")
+    assert told(record)[0] == ("removed", 1, 5)
+    tamper(record, f"INSERT OR REPLACE INTO meta VALUES ('audit.anchor', '5:{chain[32:].hex()}')")
+    assert told(record) == [("removed", 1, 5)]  # pruned, it seems, but no row says so
+
+
+def test_rows_inserted(record: Path) -> None:
+    tamper(record, "INSERT INTO audit (at, kind, device_id, actor, case_id, alert) VALUES (1, 'k', 'd', 'a', '', 0)")
+    assert told(record) == [("inserted", ROWS + 1, ROWS + 1)]
+
+
+async def test_writing_goes_on_behind_what_was_done(record: Path) -> None:
+    tamper(record, "DELETE FROM audit WHERE seq > 18")
+    async with opened(record) as store:
+        await store.commit(Writes(audit=((NOW, AuditEntry("kind", "d", "actor")),)))
+        assert [one.what for one in (await store.check_audit()).flaws] == ["removed"]
+        assert (await store.audit_head()).seq == ROWS + 1
+    assert told(record) == [("removed", 19, 20)]
+
+
+async def test_a_failed_part_of_a_group_leaves_no_hole(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        good = Writes(audit=((NOW, AuditEntry("kind", "d", "actor")),))
+        bad = Writes(audit=((float("nan"), AuditEntry("kind", "d", "actor")),))
+        for writes in (good, bad, good):
+            try:
+                await store.commit(writes)
+            except (StoreError, ValueError):
+                assert writes is bad
+        assert (await store.check_audit()).flaws == ()
+        assert (await store.audit_head()).seq == 2
+
+
+async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store:
+        await store.commit(Writes(audit=tuple((NOW, AuditEntry("kind", f"d{number}", "a")) for number in range(9))))
+    tamper(
+        path,
+        "DELETE FROM audit WHERE seq IN (1, 2, 5)",
+        "ALTER TABLE audit DROP COLUMN chain",
+        "DELETE FROM meta",
+        "DELETE FROM _sqlite_migrations WHERE name = 'm0006b_audit_chain'",
+    )
+    async with opened(path) as store:
+        assert (await store.check_audit()).flaws == ()
+        await store.commit(Writes(audit=((NOW, AuditEntry("kind", "d", "a")),)))
+    assert told(path) == []
+    tamper(path, "DELETE FROM audit WHERE seq = 7")
+    assert told(path) == [("removed", 7, 7)]
+    assert "m0006b_audit_chain" in migrations.KNOWN
+
+
+def test_commands(record: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run_safely(["audit", "head", "--file", str(record)]) == 0
+    head = capsys.readouterr().out.strip()
+    assert run_safely(["audit", "verify", "--file", str(record), "--head", head]) == 0
+    assert "as they were written" in capsys.readouterr().err
+    tamper(record, "UPDATE audit SET actor = 'operator:eve' WHERE seq = 2")
+    assert run_safely(["audit", "verify", "--file", str(record)]) == 1
+    assert capsys.readouterr().out == "row 2 was changed after it was written\n"
+    assert run_safely(["audit", "verify", "--file", str(record), "--head", "x"]) == 2
+    assert run_safely(["audit", "verify", "--file", str(tmp_path / "absent")]) == 1

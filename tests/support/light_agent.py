@@ -1,0 +1,120 @@
+"""The agent with quick collectors and harmless actions, as a process of its own: everything else of it is the real one.
+
+`python -m tests.support.light_agent CONFIG [STEP]`. It reports the text of `posture.txt` beside CONFIG as the
+kernel, with 49 sockets beside it where there is a `more.txt`, and its actions `test.append` and `test.once` append a
+line to `done.txt` there. With STEP it kills itself as
+kill -9 does: `received` (the command arrived, nothing is written down), `begin` (it is written down), `plan` (what was
+there is written down), `apply` (done, and nobody knows), `finish` (written down, not told), `tell` (the broker has the
+end, which is not written down), `told` (all is written down).
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from device_agent.actions.base import Action, Params, Plan, Verified
+from device_agent.actions.rescan import Rescan
+from device_agent.actions.trust import trust
+from device_agent.assembly import ring_of
+from device_agent.collectors.base import Section
+from device_agent.commands import journal
+from device_agent.host.system import System
+from device_agent.runtime import run
+from device_agent.settings import load
+
+STEPS: Final = ("received", "begin", "plan", "apply", "finish", "tell", "told")
+_DIES_BEFORE: Final = {"received": "begin", "tell": "told"}  # the journal's method that is never called
+_DIES_AFTER: Final = {"begin": "begin", "plan": "planned", "finish": "finish", "told": "told"}
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class _Append:
+    """Appends one line each time it is applied, so that a second time shows."""
+
+    def __init__(self, file: Path, die_at: str, *, is_repeatable: bool) -> None:
+        self._file = file
+        self._die_at = die_at
+        self.is_repeatable = is_repeatable
+
+    def check(self, params: Params) -> None:
+        del params
+
+    def plan(self, params: Params) -> Plan:
+        del params
+        return Plan(was={"was": str(self._lines())}, would="append a line")
+
+    def apply(self, params: Params, was: Mapping[str, str]) -> None:
+        del params, was
+        with self._file.open("a") as file:
+            file.write("done\n")
+        if self._die_at == "apply":
+            _die()
+
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+        del params
+        return Verified(str(self._lines()) != was["was"], {"is": str(self._lines())})
+
+    def undo(self, params: Params, was: Mapping[str, str]) -> str:
+        del params, was
+        return "not undone"
+
+    def _lines(self) -> int:
+        return len(self._file.read_text().splitlines()) if self._file.exists() else 0
+
+
+def _dying(method: Any) -> Any:
+    def then_die(*arguments: Any) -> Any:
+        method(*arguments)
+        _die()
+
+    return then_die
+
+
+def _dead(*_arguments: Any) -> Any:
+    _die()
+
+
+def main(config: Path, die_at: str) -> None:
+    folder = config.parent
+
+    def posture(system: System) -> Section:
+        del system
+        file = folder / "posture.txt"
+        kernel = file.read_text().strip() if file.exists() else "first"
+        return {"state": "ok", "id": "test", "version": "1", "kernel": kernel, "machine": "none"}
+
+    def sockets(system: System) -> Section:
+        del system
+        listening = [{"proto": "tcp", "address": "::", "port": port, "process": "p"} for port in range(1, 50)]
+        return {"state": "ok", "listening": listening}
+
+    collectors = {"os": posture, "sockets": sockets} if (folder / "more.txt").exists() else {"os": posture}
+    if die_at in _DIES_BEFORE:
+        setattr(journal.Journal, _DIES_BEFORE[die_at], _dead)
+    if die_at in _DIES_AFTER:
+        method = _DIES_AFTER[die_at]
+        setattr(journal.Journal, method, _dying(getattr(journal.Journal, method)))
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
+    done = folder / "done.txt"
+    settings = load(config)
+    actions: dict[str, Action] = {
+        **trust(ring_of(settings)),
+        "rescan": Rescan(),
+        "test.append": _Append(done, die_at, is_repeatable=True),
+        "test.once": _Append(done, die_at, is_repeatable=False),
+    }
+    run(settings, System(), stop, collectors=collectors, actions=actions)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")
+    main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "")

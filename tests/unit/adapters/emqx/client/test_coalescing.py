@@ -1,0 +1,184 @@
+"""What sequences that run at once share: reads never older than their question, rules in bulk, each its own answer."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import httpx
+import pytest
+
+from controller.adapters.emqx.client.coalescing import MAX_BATCH, RuleWriter, Shared, SharedRead
+from controller.adapters.emqx.containment.checks import restriction
+from controller.adapters.emqx.containment.verification import Record
+from controller.ports.errors import BrokerError, BrokerRefusedError
+from tests.support.scripted_emqx import Cluster, error
+
+
+class Reader:
+    """Counts its reads; each waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = asyncio.Event()
+        self.fails: list[BrokerError] = []
+
+    async def read(self) -> int:
+        self.begun += 1
+        number = self.begun
+        await self.may_end.wait()
+        if self.fails:
+            raise self.fails.pop(0)
+        return number
+
+
+async def _settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def _together(shared: SharedRead[int], reader: Reader, many: int) -> Sequence[object]:
+    first = asyncio.get_running_loop().create_task(shared.get())
+    await _settle()
+    rest = [asyncio.get_running_loop().create_task(shared.get()) for _ in range(many)]
+    await _settle()
+    reader.may_end.set()
+    return await asyncio.gather(first, *rest, return_exceptions=True)
+
+
+async def test_who_asks_during_a_read_gets_the_next_one_and_all_of_them_the_same() -> None:
+    reader = Reader()
+    assert await _together(SharedRead(reader.read), reader, 50) == [1, *[2] * 50]
+    assert reader.begun == 2
+
+
+async def test_a_failed_read_is_told_to_those_who_waited_for_it_and_to_nobody_later() -> None:
+    reader = Reader()
+    shared = SharedRead(reader.read)
+    reader.fails = [BrokerError("one"), BrokerError("two")]
+    found = await _together(shared, reader, 3)
+    assert [str(each) for each in found] == ["one", "two", "two", "two"]
+    assert await shared.get() == 3
+
+
+async def test_one_who_gives_up_leaves_the_others_served() -> None:
+    reader = Reader()
+    shared = SharedRead(reader.read)
+    leader = asyncio.get_running_loop().create_task(shared.get())
+    await _settle()
+    other = asyncio.get_running_loop().create_task(shared.get())
+    await _settle()
+    leader.cancel()
+    reader.may_end.set()
+    assert await other == 2
+
+
+def _bulk(cluster: Cluster, refusal: httpx.Response | None = None) -> list[int]:
+    """Answer bulk writes; how many clients each had."""
+    sizes: list[int] = []
+
+    def answer(_base: str, method: str, path: str) -> httpx.Response | None:
+        if method == "POST" and path.endswith("/rules/clients"):
+            return refusal or httpx.Response(204)
+        return None
+
+    real = cluster.answer
+
+    async def counting(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.001)  # as an answer over a socket would take
+        if request.method == "POST" and request.url.path.endswith("/rules/clients"):
+            sizes.append(len(json.loads(request.content)))
+        return real(request)
+
+    cluster.answer = counting  # type: ignore[method-assign,assignment]  # the transport takes both
+    cluster.before.append(answer)
+    return sizes
+
+
+async def _write(writer: RuleWriter, many: int) -> list[Record]:
+    records = [Record() for _ in range(many)]
+    await asyncio.gather(*(writer.write(f"d{n}", restriction(f"d{n}"), records[n]) for n in range(many)))
+    return records
+
+
+async def test_one_alone_is_one_put_and_many_at_once_are_a_few_calls() -> None:
+    cluster = Cluster()
+    sizes = _bulk(cluster)
+    writer = RuleWriter(cluster.broker().api)
+    (alone,) = await _write(writer, 1)
+    assert [step.call.split()[0] for step in alone.steps] == ["PUT"]
+    records = await _write(writer, 250)
+    assert sum(sizes) in (249, 250)
+    assert max(sizes) <= MAX_BATCH
+    assert len(sizes) <= 4
+    # Each has its own receipt of the call that was made for many.
+    for record in records[1:]:
+        assert record.steps
+        assert record.steps[0].answer == "204"
+
+
+async def test_a_bulk_that_is_refused_because_one_has_rules_is_written_one_by_one() -> None:
+    cluster = Cluster()
+    _bulk(cluster, error(409, "ALREADY_EXISTS"))
+    await _write(RuleWriter(cluster.broker().api), 20)
+    assert cluster.made("PUT") == 20
+
+
+async def test_each_is_told_when_the_call_for_many_fails() -> None:
+    cluster = Cluster()
+    _bulk(cluster, error(403, "UNAUTHORIZED_ROLE"))
+    writer = RuleWriter(cluster.broker().api)
+    asked = [writer.write(f"d{n}", (), Record()) for n in range(30)]
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(each, BrokerRefusedError) for each in found) >= 29
+
+
+def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) -> list[int]:
+    """Answer for several ids at once; how many each call asked for."""
+    sizes: list[int] = []
+    real = cluster.answer
+
+    async def listing(request: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.001)
+        ids = request.url.params.get_list("clientid")
+        if not ids:
+            who = request.url.path.rpartition("/")[2]
+            cluster.session = "connected" if who in there else "none"
+            return real(request)
+        sizes.append(len(ids))
+        shown = [who for who in (ids if knows_several else ids[-1:]) if who in there]
+        rows = [{"clientid": who, "connected": True} for who in shown]
+        return httpx.Response(200, json={"data": rows, "meta": {"count": len(rows)}})
+
+    cluster.answer = listing  # type: ignore[method-assign,assignment]
+    return sizes
+
+
+@pytest.mark.parametrize("knows_several", [True, False])
+async def test_many_sessions_are_read_together_and_absence_is_believed_only_from_who_can_tell(
+    knows_several: bool,
+) -> None:
+    cluster, there = Cluster(), {f"d{n}" for n in range(0, 250, 2)}
+    sizes = _sessions(cluster, there, knows_several=knows_several)
+    shared = Shared(cluster.broker().api)
+    reader, record = shared.clients_at[""], Record()
+    found = await asyncio.gather(*(reader.get(f"d{n}", record) for n in range(250)))
+    assert [row is not None for row in found] == [n % 2 == 0 for n in range(250)]
+    assert max(sizes) <= MAX_BATCH
+    alone = cluster.made("GET /clients/d")
+    # The first goes alone; where one call cannot tell of several, everybody it left out is asked for alone.
+    assert alone == 1 if knows_several else alone > 200
+    assert any(step.what == "read clients" for step in record.steps)
+
+
+async def test_who_is_cancelled_while_waiting_is_not_written() -> None:
+    cluster = Cluster()
+    sizes = _bulk(cluster)
+    writer = RuleWriter(cluster.broker().api)
+    tasks = [asyncio.get_running_loop().create_task(writer.write(f"d{n}", (), Record())) for n in range(10)]
+    await asyncio.sleep(0)
+    for task in tasks[5:]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(sizes) <= 5
+    with pytest.raises(asyncio.CancelledError):
+        tasks[-1].result()

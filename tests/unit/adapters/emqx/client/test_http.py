@@ -1,0 +1,203 @@
+"""The HTTP client against servers that answer badly, over real sockets."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+from controller.adapters.emqx.client.http import MAX_ADDRESSES, Answer, Call, EmqxHttp, HttpLimits, Method, address
+from controller.adapters.emqx.client.responses import EmqxConflictError
+from controller.adapters.system import SystemClock
+from controller.ports.broker import Step
+from controller.ports.errors import (
+    BrokerAnswerError,
+    BrokerError,
+    BrokerNotFoundError,
+    BrokerRefusedError,
+    BrokerUnreachableError,
+)
+from tests.unit.adapters.emqx.client.bad_server import CLOSE, HANG, bad_server, response
+
+SECRET = "s3cret-of-the-key"
+GOOD = response(200, b'{"fine": true}')
+
+
+def always(raw: bytes) -> Callable[[str], bytes]:
+    return lambda _: raw
+
+
+async def ask(bases: list[str], limits: HttpLimits, method: Method = "GET", *, repeat: bool = True) -> Answer:
+    async with EmqxHttp(bases, "key", SECRET, clock=SystemClock(), limits=limits) as http:
+        return await http.call(
+            Call(method, "/nodes", "test", body={"a": 1} if method != "GET" else None, repeat=repeat)
+        )
+
+
+def refused_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("raw", "error", "transient"),
+    [
+        (response(401, b'{"code":"BAD_API_KEY_OR_SECRET","message":"Check"}'), BrokerRefusedError, False),
+        (response(403, b'{"code":"UNAUTHORIZED_ROLE","message":"no"}'), BrokerRefusedError, False),
+        (response(400, b'{"code":"BAD_REQUEST","message":"no"}'), BrokerRefusedError, False),
+        (response(404, b'{"code":"CLIENTID_NOT_FOUND","message":"no"}'), BrokerNotFoundError, False),
+        (response(409, b'{"code":"ALREADY_EXISTS","message":"there"}'), EmqxConflictError, False),
+        (response(400, b'{"code":"ALREADY_EXISTS","message":"{}"}'), EmqxConflictError, False),
+        (response(429, b""), BrokerError, True),
+        (response(500, b'{"code":"NODE_DOWN","message":"bad rpc"}'), BrokerError, True),
+        (response(503, b"<html>", "text/html"), BrokerError, True),
+        (response(404, b"<html>404</html>", "text/html"), BrokerAnswerError, True),
+        (response(302, b"", extra="location: http://elsewhere/\r\n"), BrokerAnswerError, True),
+        (response(200, b"<html>hello</html>", "text/html"), BrokerAnswerError, True),
+        (response(200, b""), BrokerAnswerError, True),
+        (response(204, b""), BrokerAnswerError, True),
+        (response(200, b'{"half": '), BrokerAnswerError, True),
+        (response(200, b"[" * 5000), BrokerAnswerError, True),
+        (response(200, b'"' + b"x" * 20_000 + b'"'), BrokerAnswerError, True),
+        (response(200, b"{}", extra="content-encoding: gzip\r\n"), BrokerAnswerError, True),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n{CUT", BrokerAnswerError, True),
+        (b"garbage all over\r\n\r\n", BrokerAnswerError, True),
+        (CLOSE, BrokerAnswerError, True),
+        (HANG, BrokerUnreachableError, True),
+    ],
+)
+async def test_each_bad_answer_becomes_its_error(
+    quick: HttpLimits, raw: bytes, error: type[BrokerError], transient: bool
+) -> None:
+    async with bad_server(always(raw)) as bad:
+        begun = time.monotonic()
+        with pytest.raises(error) as caught:
+            await ask([bad.base], quick)
+        assert time.monotonic() - begun < quick.call_seconds + 1
+        assert caught.type is error
+        assert caught.value.transient is transient
+        assert bad.base in str(caught.value)
+        assert "GET /nodes" in str(caught.value)
+        assert len(bad.seen) == (quick.attempts if transient else 1)
+
+
+async def test_connection_refused_is_unreachable(quick: HttpLimits) -> None:
+    with pytest.raises(BrokerUnreachableError, match="no connection"):
+        await ask([refused_port()], quick)
+
+
+async def test_a_dripping_answer_ends_at_the_attempts_time(quick: HttpLimits) -> None:
+    async with bad_server(always(GOOD), drip_seconds=0.2) as bad:
+        begun = time.monotonic()
+        with pytest.raises(BrokerUnreachableError):
+            await ask([bad.base], quick)
+        assert time.monotonic() - begun < quick.call_seconds + 1
+
+
+async def test_the_whole_call_ends_in_time_however_many_nodes_hang(quick: HttpLimits) -> None:
+    short = HttpLimits(read_seconds=0.3, attempt_seconds=0.3, call_seconds=0.5, attempts=50, wait_first_seconds=0.01)
+    async with bad_server(always(HANG)) as one, bad_server(always(HANG)) as two:
+        begun = time.monotonic()
+        with pytest.raises(BrokerUnreachableError, match=r"in 0\.5 s"):
+            await ask([one.base, two.base], short)
+        assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("raw", [HANG, CLOSE, response(503, b""), response(200, b"nonsense")])
+async def test_another_node_answers_and_is_asked_first_from_then_on(quick: HttpLimits, raw: bytes) -> None:
+    async with bad_server(always(raw)) as bad, bad_server(always(GOOD)) as good:
+        async with EmqxHttp([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            first = await http.call(Call("GET", "/nodes", "test"))
+            second = await http.call(Call("GET", "/nodes", "test"))
+        assert first.node == second.node == good.base
+        assert first.data == {"fine": True}
+        assert len(bad.seen) == 1
+
+
+async def test_a_refused_node_is_passed_over_even_for_a_call_that_must_not_be_repeated(quick: HttpLimits) -> None:
+    async with bad_server(always(GOOD)) as good:
+        answer = await ask([refused_port(), good.base], quick, "POST", repeat=False)
+        assert answer.node == good.base
+
+
+async def test_a_call_that_must_not_be_repeated_is_sent_once(quick: HttpLimits) -> None:
+    async with bad_server(always(HANG)) as bad, bad_server(always(GOOD)) as good:
+        with pytest.raises(BrokerUnreachableError):
+            await ask([bad.base, good.base], quick, "POST", repeat=False)
+        assert (len(bad.seen), len(good.seen)) == (1, 0)
+
+
+async def test_a_call_bound_to_a_node_asks_that_node_once(quick: HttpLimits) -> None:
+    async with bad_server(always(CLOSE)) as bad, bad_server(always(GOOD)) as good:
+        async with EmqxHttp([good.base, bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            with pytest.raises(BrokerAnswerError):
+                await http.call(Call("GET", "/nodes", "test", node=bad.base))
+        assert (len(bad.seen), len(good.seen)) == (1, 0)
+
+
+async def test_an_answer_after_a_repeat_is_good(quick: HttpLimits) -> None:
+    answers = iter([response(500, b"{}"), GOOD])
+    async with bad_server(lambda _: next(answers)) as bad:
+        assert (await ask([bad.base], quick)).data == {"fine": True}
+
+
+async def test_no_more_exchanges_at_once_than_allowed() -> None:
+    limits = HttpLimits(at_once=2, read_seconds=0.2, attempts=1, attempt_seconds=0.2)
+    async with bad_server(always(HANG)) as bad:
+        async with EmqxHttp([bad.base], "key", SECRET, clock=SystemClock(), limits=limits) as http:
+            calls = [http.call(Call("GET", "/nodes", "test")) for _ in range(4)]
+            waiting = asyncio.gather(*calls, return_exceptions=True)
+            await asyncio.sleep(0.1)
+            assert len(bad.seen) == 2
+            outcomes = await waiting
+        assert len(bad.seen) == 4
+        assert all(isinstance(outcome, BrokerUnreachableError) for outcome in outcomes)
+
+
+async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits) -> None:
+    steps: list[Step] = []
+    async with bad_server(always(response(503, b""))) as bad, bad_server(always(GOOD)) as good:
+        async with EmqxHttp([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            await http.call(Call("GET", "/nodes", "look"), steps.append)
+        assert [(step.what, step.call, step.node) for step in steps] == [
+            ("look", "GET /nodes", bad.base),
+            ("look", "GET /nodes", good.base),
+        ]
+    assert "503" in steps[0].answer
+    assert steps[1].answer == "200"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+async def test_the_secret_is_in_no_text(quick: HttpLimits, status: int) -> None:
+    body = f'{{"code":"ECHO","message":"you said {SECRET}"}}'.encode()
+    steps: list[Step] = []
+    async with bad_server(always(response(status, body))) as bad:
+        async with EmqxHttp([bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            with pytest.raises(BrokerError) as caught:
+                await http.call(Call("GET", "/nodes", "look"), steps.append)
+            assert SECRET not in repr(http)
+        assert "authorization: basic" in bad.headers[0].lower()
+    assert SECRET not in str(caught.value)
+    assert all(SECRET not in step.answer for step in steps)
+
+
+def test_addresses_get_one_spelling() -> None:
+    assert address(" http://EMQX1.example:18083/ ") == "http://emqx1.example:18083"
+    assert address("https://[::1]:18084") == "https://[::1]:18084"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "emqx1:18083", "ftp://emqx1", "http://", "http://u:p@emqx1", "http://emqx1/api/v5", "http://emqx1?x=1"],
+)
+def test_what_is_no_base_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        address(text)
+
+
+@pytest.mark.parametrize("count", [0, MAX_ADDRESSES + 1])
+def test_the_number_of_addresses_is_bounded(count: int) -> None:
+    with pytest.raises(ValueError, match="addresses"):
+        EmqxHttp([f"http://node{n}" for n in range(count)], "k", "s", clock=SystemClock())

@@ -1,0 +1,360 @@
+"""Orders of events between the calls of a sequence: late tables, refilled caches, answers that got lost."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from controller.adapters.emqx.containment.checks import restriction
+from controller.adapters.emqx.containment.verification import WAITS_SECONDS
+from controller.ports.broker import AccessRule, Rules
+from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
+from schemas.topics import Down, down
+from tests.support.scripted_emqx import BASES, Cluster, error
+
+
+class Store:
+    """Keeps rules, or fails to."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.kept: list[Rules] = []
+        self._failure = failure
+
+    async def __call__(self, rules: Rules) -> None:
+        if self._failure is not None:
+            raise self._failure
+        self.kept.append(rules)
+
+
+def allowed(topic: str, kind: str = "publish") -> dict[str, Any]:
+    return {"access": {"action_type": kind, "qos": 1}, "result": "allow", "topic": topic}
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """As many looks as ever, with next to no time between them."""
+    monkeypatch.setattr(
+        "controller.adapters.emqx.containment.verification.WAITS_SECONDS", (0.001,) * len(WAITS_SECONDS)
+    )
+    return Cluster()
+
+
+async def test_rules_that_reach_a_node_late_are_waited_for(cluster: Cluster) -> None:
+    cluster.before.append(lambda base, method, path: _set_lag(cluster, method, path))
+    proof = await cluster.broker().restrict("dev", Store())
+    assert proof.holds, proof.missing
+    looks = [step for step in proof.steps if step.what == "rules read back" and step.node == BASES[2]]
+    assert [step.answer == "as wanted" for step in looks] == [False, False, True]
+
+
+def _set_lag(cluster: Cluster, method: str, path: str) -> None:
+    if method == "PUT" and "/rules/clients/" in path:
+        cluster.lag[BASES[2]] = 2
+
+
+async def test_a_cache_that_was_filled_again_is_cleared_again(cluster: Cluster) -> None:
+    cluster.cache = [allowed("fleet/telemetry")]
+    refills = iter([[allowed("fleet/telemetry")], [allowed("fleet/news", "subscribe")]])
+
+    def refill(_base: str, method: str, path: str) -> httpx.Response | None:
+        if method == "DELETE" and path.endswith("/cache"):
+            cluster.cache = next(refills, [])
+            return httpx.Response(204)
+        return None
+
+    cluster.before.append(refill)
+    proof = await cluster.broker().restrict("dev", Store())
+    assert proof.holds, proof.missing
+    assert cluster.made("DELETE /clients/dev/authorization/cache") == 3
+    assert cluster.cache == []
+
+
+async def test_a_cache_that_stays_wrong_is_no_proof_and_ends(cluster: Cluster) -> None:
+    def stubborn(_base: str, method: str, path: str) -> httpx.Response | None:
+        if path.endswith("/authorization/cache"):
+            return httpx.Response(204) if method == "DELETE" else httpx.Response(200, json=[allowed("fleet/x")])
+        return None
+
+    cluster.before.append(stubborn)
+    proof = await cluster.broker().restrict("dev", Store())
+    assert not proof.holds
+    assert "its cache allows topics outside its branch" in proof.missing
+    assert proof.cut_at > 0
+
+
+async def test_what_its_own_branch_allows_may_stay_in_the_cache(cluster: Cluster) -> None:
+    def own(_base: str, method: str, path: str) -> httpx.Response | None:
+        if method == "DELETE" and path.endswith("/cache"):
+            cluster.cache = [allowed("cordon/v1/dev/up/posture"), allowed("cordon/v1/dev/down/#", "subscribe")]
+            return httpx.Response(204)
+        return None
+
+    cluster.before.append(own)
+    proof = await cluster.broker().restrict("dev", Store())
+    assert proof.holds, proof.missing
+    assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
+
+
+async def test_a_subscription_that_slipped_in_is_cut_in_the_next_look(cluster: Cluster) -> None:
+    own = down("dev", Down.COMMAND)
+    cluster.subscriptions = ["fleet/#", "$share/g/fleet/work", own, "$share/g/" + own]
+    slipped = iter(["fleet/late"])
+
+    def slip(_base: str, method: str, path: str) -> None:
+        if method == "GET" and path.endswith("/cache"):
+            cluster.subscriptions += list(slipped)
+
+    cluster.before.append(slip)
+    broker = cluster.broker()
+    assert (await broker.restrict("dev", Store())).holds
+    # It slipped in behind the look at the subscriptions: the next restriction, or the reconciler's, finds it.
+    assert (await broker.restrict("dev", Store())).holds
+    assert cluster.subscriptions == [own, "$share/g/" + own]
+
+
+async def test_a_store_that_fails_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
+    cluster.rules[BASES[0]]["dev"] = [{"topic": "a", "permission": "allow", "action": "all"}]
+    with pytest.raises(OSError, match="full"):
+        await cluster.broker().restrict("dev", Store(OSError("full")))
+    assert cluster.made("PUT") == 0
+
+
+async def test_a_store_that_fails_leaves_an_isolation_banned(cluster: Cluster) -> None:
+    with pytest.raises(OSError, match="full"):
+        await cluster.broker().isolate("dev", Store(OSError("full")), case="c", reason="r", until=None)
+    assert cluster.bans["dev"]["by"] == "cordon/c"
+    assert cluster.made("PUT") == 0
+
+
+async def test_a_ban_whose_answer_was_lost_is_found_to_be_ours(cluster: Cluster) -> None:
+    cluster.session = "none"  # the ban that was made cut it
+    lost = iter([True])
+
+    def lose(base: str, method: str, path: str) -> httpx.Response | None:
+        if method == "POST" and path == "/banned" and next(lost, False):
+            cluster.bans["dev"] = {"as": "clientid", "who": "dev", "by": "cordon/c", "at": 5, "until": "infinity"}
+            raise httpx.ReadTimeout("late")
+        return None
+
+    cluster.before.append(lose)
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert proof.holds, proof.missing
+    assert cluster.made("POST /banned") == 2
+    assert proof.cut_at == 6
+
+
+async def test_a_client_that_is_still_there_is_kicked_until_it_is_not(cluster: Cluster) -> None:
+    back = iter(["connected", "connected"])
+
+    def come_back(_base: str, method: str, path: str) -> httpx.Response | None:
+        if method == "DELETE" and path == "/clients/dev":
+            cluster.session = next(back, "none")
+            return httpx.Response(204)
+        return None
+
+    cluster.before.append(come_back)
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert proof.holds, proof.missing
+    assert cluster.made("DELETE /clients/dev") == 3
+
+
+async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster: Cluster) -> None:
+    cluster.session, cluster.subscriptions = "away", ["fleet/#"]
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert proof.holds, proof.missing
+    assert cluster.session == "none"
+
+
+async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Cluster) -> None:
+    cluster.session, cluster.subscriptions = "away", [down("dev", Down.COMMAND)]
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert proof.holds, proof.missing
+    assert cluster.session == "away"
+
+
+@pytest.mark.parametrize(("case", "until"), [("new", 4e9), ("old", 4e9 + 600), ("old", None)])
+async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
+    cluster: Cluster, case: str, until: float | None
+) -> None:
+    await cluster.broker().isolate("dev", Store(), case="old", reason="r", until=4e9)
+    before = len(cluster.calls)
+    proof = await cluster.broker().isolate("dev", Store(), case=case, reason="r", until=until)
+    assert proof.holds, proof.missing
+    ban = await cluster.broker().api.ban_of("dev")
+    assert ban is not None
+    assert (ban.by, ban.until, proof.ban_until) == (f"cordon/{case}", until, until)
+    lifted = cluster.calls.index(("DELETE", "/banned/clientid/dev"), before)
+    read_back = [call for call in cluster.calls[before:lifted] if "/rules/clients/dev" in call[1]]
+    assert len(read_back) > len(BASES)
+
+
+async def test_the_same_ban_again_is_left_as_it_is(cluster: Cluster) -> None:
+    for until in (4e9, 4e9 + 0.4):
+        proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=until)
+        assert proof.holds, proof.missing
+    assert cluster.made("DELETE /banned") == 0
+
+
+async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
+    def vanish(_base: str, method: str, path: str) -> None:
+        if method == "GET" and path == "/banned":
+            cluster.bans.clear()
+
+    cluster.before.append(vanish)
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert not proof.holds
+    assert "no ban in force" in proof.missing
+
+
+async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: Cluster) -> None:
+    def refuse(_base: str, _method: str, path: str) -> httpx.Response | None:
+        return error(403, "UNAUTHORIZED_ROLE") if path.startswith("/authorization") else None
+
+    cluster.before.append(refuse)
+    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    assert not proof.holds
+    assert "access_control" in proof.missing
+    assert proof.cut_at > 0
+    with pytest.raises(BrokerRefusedError, match="access_control"):
+        await cluster.broker().restrict("dev", Store())
+
+
+async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -> None:
+    cluster.sources = [{"type": "file", "enable": True}, {"type": "built_in_database", "enable": True}]
+    proof = await cluster.broker().restrict("dev", Store())
+    assert not proof.holds
+    assert "EMQX asks file before" in proof.missing
+
+
+async def test_a_silent_node_counts_until_the_cluster_lists_it_as_stopped(cluster: Cluster) -> None:
+    broker = cluster.broker()
+    await broker.ping()
+    looks = iter(range(100))
+
+    def notice(_base: str, method: str, path: str) -> None:
+        if path == "/nodes" and next(looks) == 2:
+            cluster.stopped.add(BASES[1])
+
+    cluster.silent.add(BASES[1])
+    cluster.before.append(notice)
+    proof = await broker.restrict("dev", Store())
+    assert proof.holds, proof.missing
+    assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
+
+
+async def test_a_silent_node_of_unknown_name_is_excused_only_if_all_running_ones_spoke(cluster: Cluster) -> None:
+    cluster.silent.add(BASES[1])
+    assert not (await cluster.broker().restrict("dev", Store())).holds
+    cluster.stopped.add(BASES[1])
+    assert (await cluster.broker().restrict("dev", Store())).holds
+
+
+async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
+    async def then_all_die(_rules: Rules) -> None:
+        cluster.silent.update(BASES)
+
+    with pytest.raises(BrokerUnreachableError) as caught:
+        await cluster.broker().restrict("dev", then_all_die)
+    assert all(base in str(caught.value) for base in BASES)
+
+
+async def test_what_narrows_a_rule_on_newer_versions_survives_a_restriction(cluster: Cluster) -> None:
+    narrow = {"topic": "a", "permission": "allow", "action": "all", "zone": "inner", "ipaddr": "10.0.0.0/8"}
+    for table in cluster.rules.values():
+        table["dev"] = [narrow]
+    store = Store()
+    broker = cluster.broker()
+    assert (await broker.restrict("dev", store)).holds
+    kept = store.kept[0]
+    assert kept == (AccessRule("a", "allow", "all", limits='{"ipaddr": "10.0.0.0/8", "zone": "inner"}'),)
+    assert (await broker.release("dev", kept)).holds
+    assert cluster.rules[BASES[0]]["dev"] == [narrow]
+
+
+async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    for table in cluster.rules.values():
+        table.clear()
+    cluster.calls.clear()
+    assert (await broker.end_isolation("dev", Store())).holds
+    writes = [call for call in cluster.calls if call[0] != "GET"]
+    assert [method for method, _ in writes] == ["PUT", "DELETE"]
+    assert await broker.api.rules("dev") == restriction("dev")
+
+
+async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_first(cluster: Cluster) -> None:
+    own = {"topic": "fleet/#", "permission": "allow", "action": "all"}
+    for table in cluster.rules.values():
+        table["dev"] = [own]
+    store, broker = Store(), cluster.broker()
+    assert (await broker.end_isolation("dev", store)).holds
+    assert store.kept == [(AccessRule("fleet/#", "allow", "all"),)]
+    assert await broker.api.rules("dev") == restriction("dev")
+    assert (await broker.end_isolation("dev", store)).holds
+    assert len(store.kept) == 1, "the restriction's own rules are nobody's"
+
+
+async def test_a_release_gives_the_rules_back_before_it_lifts_the_ban(cluster: Cluster) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    cluster.calls.clear()
+    assert (await broker.release("dev", ())).holds
+    writes = [path for method, path in cluster.calls if method == "DELETE"]
+    assert [path.split("/")[1] for path in writes] == ["authorization", "banned", "clients"]
+    assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
+    assert cluster.bans == {}
+
+
+async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    cluster.before.append(
+        lambda _base, method, path: error(500, "INTERNAL") if method == "DELETE" and "rules" in path else None
+    )
+    with pytest.raises(BrokerError):
+        await broker.release("dev", ())
+    assert "dev" in cluster.bans
+
+
+def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
+    """Every node falls silent once a call like this was made."""
+
+    def knob(_base: str, made: str, path: str) -> None:
+        if made == method and path.startswith(beginning):
+            cluster.silent.update(BASES)
+
+    cluster.before.append(knob)
+
+
+async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
+    _die_after(cluster, "PUT", "/authorization")
+    proof = await cluster.broker().restrict("dev", Store())
+    assert not proof.holds
+    assert all(base in proof.missing for base in BASES)
+    assert any(step.what == "write rules" and step.answer == "204" for step in proof.steps)
+    assert proof.cut_at == 0.0
+
+
+@pytest.mark.parametrize("way", ["end_isolation", "release"])
+async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    _die_after(cluster, "DELETE", "/banned")
+    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", ()))
+    assert not proof.holds
+    assert any(step.what == "lift ban" and step.answer == "204" for step in proof.steps)
+
+
+@pytest.mark.parametrize("way", ["end_isolation", "release"])
+async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster, way: str) -> None:
+    broker = cluster.broker()
+    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    kept = (AccessRule("a", "allow", "all"),)
+    cluster.before.append(
+        lambda base, method, path: error(404, "NOT_FOUND") if base == BASES[1] and "/rules/clients/" in path else None
+    )
+    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", kept))
+    assert not proof.holds
+    assert BASES[1] in proof.missing
+    assert "dev" in cluster.bans

@@ -1,0 +1,164 @@
+"""What whoever sets a device up uses: doctor, install, passphrase, the one-file agent, and how systemd hears of it."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from device_agent.cli.doctor import as_json, as_text, diagnose
+from device_agent.cli.install import unit_text
+from device_agent.cli.passphrase import ALPHABET, passphrase
+from device_agent.host.notify import Notifier
+from device_agent.host.system import System
+from device_agent.main import main
+from device_agent.settings import load
+from tests.support.project_tree import ROOT
+
+SECONDS: Final = 60
+
+
+def test_a_passphrase_has_the_entropy_that_is_stated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(set(ALPHABET)) == 32
+    seen = set()
+    for bits in (80, 81, 128, 1024):
+        text, stated = passphrase(bits)
+        letters = text.replace("-", "")
+        assert set(letters) <= set(ALPHABET)
+        assert stated == 5 * len(letters) >= bits > stated - 5
+        seen.add(text)
+    assert len(seen) == 4
+    assert main(["passphrase"]) == 0
+    said = capsys.readouterr()
+    assert re.fullmatch(r"([0-9a-z]{5}-){5}[0-9a-z]\n", said.out)
+    assert said.err == "130 bits of entropy\n"
+    assert main(["passphrase", "--bits", "40"]) == 2
+
+
+def _root(folder: Path, *, has_systemd: bool) -> Path:
+    if has_systemd:
+        (folder / "usr/lib/systemd").mkdir(parents=True)
+        (folder / "usr/lib/systemd/systemd").touch()
+    return folder
+
+
+def test_install_writes_unit_and_configuration_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = _root(tmp_path, has_systemd=True)
+    argv = ["install", "--root", str(root), "--device-id", "edge-17", "--server", "mqtts://b.example:8883"]
+    assert main([*argv, "--exec", "/usr/local/bin/cordon-agent"]) == 0
+    unit, config = root / "etc/systemd/system/cordon-agent.service", root / "etc/cordon/agent.toml"
+    assert "\nExecStart=/usr/local/bin/cordon-agent --log-format json run" in unit.read_text()
+    assert "/opt/cordon" not in unit.read_text()
+    assert config.stat().st_mode & 0o777 == 0o600
+    assert (root / "var/lib/cordon-agent").stat().st_mode & 0o777 == 0o700
+    settings = load(config)
+    assert (settings.device_id, settings.mqtt.servers) == ("edge-17", ("mqtts://b.example:8883",))
+    assert (settings.commands.allow, settings.commands.controller_keys) == ((), ())
+    config.write_text("mine")
+    capsys.readouterr()
+    assert main(argv) == 2
+    assert "already there, nothing was changed" in capsys.readouterr().err
+    assert config.read_text() == "mine"
+    assert main([*argv, "--force"]) == 0
+    assert load(config).device_id == "edge-17"
+
+
+def test_install_without_systemd_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = _root(tmp_path, has_systemd=False)
+    assert main(["install", "--root", str(root), "--exec", "/usr/bin/cordon-agent"]) == 0
+    assert "no systemd here" in capsys.readouterr().out
+    assert not (root / "etc/systemd").exists()
+    for wrong in (["--exec", "has space"], ["--server", "http://x"]):
+        assert main(["install", "--root", str(root), "--force", *wrong]) == 2
+
+
+def test_the_unit_that_install_writes_is_the_one_that_is_shipped() -> None:
+    assert unit_text() == (ROOT / "deploy" / "systemd" / "cordon-agent.service").read_text()
+
+
+def test_doctor_says_of_every_section_how_it_fared() -> None:
+    def shut(_system: System) -> dict[str, str]:
+        raise PermissionError(13, "needs root", "/x")
+
+    def good(_system: System) -> dict[str, str]:
+        return {"state": "ok", "id": "debian", "kernel": "6.1"}
+
+    found = diagnose(System(is_root_user=False), {"os": good, "firewall": shut})
+    assert [(one.section, one.state, one.reason) for one in found] == [
+        ("firewall", "unknown", "/x: needs root"),
+        ("os", "ok", ""),
+    ]
+    text = as_text(System(is_root_user=False), found)
+    assert "1 of 2 sections found." in text
+    assert "As root there would be more to see of: firewall." in text
+    parsed = json.loads(as_json(System(), found))
+    assert [one["section"] for one in parsed["sections"]] == ["firewall", "os"]
+    assert set(parsed["programs"]) == {"present", "absent"}
+
+
+def test_systemd_is_told(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
+        notifier = Notifier.of({**environment, "WATCHDOG_PID": str(os.getpid())})
+        notifier.ready("here")
+        assert systemd.recv(999) == b"READY=1\nSTATUS=here"
+        for now in (10.0, 10.5, 11.0):
+            notifier.alive(now, "well")
+        notifier.stopping()
+        heard = [systemd.recv(999) for _ in range(3)]
+        assert heard == [b"WATCHDOG=1\nSTATUS=well"] * 2 + [b"STOPPING=1"]
+        Notifier.of({**environment, "WATCHDOG_PID": "1"}).alive(0.0, "not ours")
+        Notifier.of({}).ready("nobody listens")
+        Notifier.of({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
+        systemd.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            systemd.recv(999)
+
+
+@pytest.fixture(scope="module")
+def one_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("agent") / "cordon-agent.pyz"
+    argv = [sys.executable, str(ROOT / "tools" / "build_agent.py"), str(target)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"cordon-agent\.pyz: \d+\.\d MB", done.stdout)
+    return target
+
+
+def _run(one_file: Path, cache: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    # An interpreter that sees neither the project nor its libraries.
+    argv = [sys._base_executable, "-I", str(one_file), *words]  # type: ignore[attr-defined]  # not in typeshed
+    environment = {"PATH": os.environ["PATH"], "CORDON_AGENT_CACHE": str(cache)}
+    return subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=SECONDS, env=environment, cwd=one_file.parent
+    )
+
+
+def test_the_one_file_agent_runs_by_itself(one_file: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    done = _run(one_file, cache, "report")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sections"]["os"]["state"] == "ok"
+    (unpacked,) = cache.iterdir()
+    assert not (unpacked / "controller").exists()
+    again = _run(one_file, cache, "passphrase")
+    assert (again.returncode, list(cache.iterdir())) == (0, [unpacked])
+    root = _root(tmp_path / "root", has_systemd=True)
+    assert _run(one_file, cache, "install", "--root", str(root)).returncode == 0
+    assert f"ExecStart={one_file} " in (root / "etc/systemd/system/cordon-agent.service").read_text()
+
+
+def test_the_one_file_agent_refuses_a_folder_of_others(one_file: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cache.chmod(0o777)
+    done = _run(one_file, cache, "passphrase")
+    assert done.returncode == 1
+    assert "may be written by, somebody else" in done.stderr

@@ -1,0 +1,205 @@
+"""Accounts, password rules and guards against guessing, on roots of several distributions."""
+
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.collectors.access import access, failed_logins
+from device_agent.collectors.access.accounts import algorithm_of
+from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError
+from device_agent.host import login_records
+from device_agent.host.system import System
+from tests.support.root_folder import put, put_all
+
+PASSWD = (
+    "root:x:0:0:root:/root:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\nada:x:1000:1000::/home/ada:/bin/bash\n"
+    "not a line of passwd\n"
+)
+YESCRYPT = "$y$j9T$abcdefgh$" + "k" * 43
+GOOD_DEBIAN = {
+    "/etc/passwd": PASSWD,
+    "/etc/shadow": f"root:!:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\nada:{YESCRYPT}:19000:1:180:14:::\n",
+    "/etc/login.defs": "# limits\nPASS_MAX_DAYS\t180\nPASS_MIN_DAYS   1\nPASS_WARN_AGE 14\nENCRYPT_METHOD YESCRYPT\n",
+    "/etc/pam.d/common-auth": (
+        "auth required pam_faillock.so preauth\nauth [success=1 default=ignore] pam_unix.so\n"
+        "auth [default=die] pam_faillock.so authfail\n"
+    ),
+    "/etc/pam.d/common-password": (
+        "password requisite pam_pwquality.so retry=3\npassword [success=1 default=ignore] pam_unix.so yescrypt\n"
+    ),
+    "/etc/security/pwquality.conf": "minlen = 14\nminclass = 3\n# dcredit = -1\n",
+    "/etc/security/faillock.conf": "# deny = 9\ndeny = 5\nunlock_time = 900\n",
+    "/etc/sudoers": "Defaults env_reset\n%sudo ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n",
+    "/etc/sudoers.d/README": "# nothing\n",
+    "/var/log/auth.log": "",
+}
+BAD_FEDORA = {
+    "/etc/passwd": PASSWD + "toor:x:0:0::/root:/bin/sh\nguest:x:1001:1001::/home/guest:/bin/sh\n",
+    "/etc/shadow": (
+        "root:$1$salt$abcdefghijklmnopqrstuv:19000:0:99999:7:::\nada:abJnggxhB/yWI:19000::::::\n"
+        "guest::19000:0:99999:7:::\ntoor:!!$6$salt$x:19000:0:99999:7:::\n"
+    ),
+    "/etc/login.defs": "PASS_MAX_DAYS 99999\nENCRYPT_METHOD MD5\n",
+    "/etc/pam.d/system-auth": (
+        "auth sufficient pam_unix.so nullok\npassword requisite pam_pwquality.so enforcing=0 minlen=6\n"
+        "password sufficient pam_unix.so md5 shadow nullok\n"
+    ),
+    "/etc/pam.d/passwd": "password include system-auth\n",
+    "/etc/sudoers": "%wheel ALL=(ALL) NOPASSWD: ALL\n#includedir /etc/sudoers.d\n",
+    "/etc/sudoers.d/ada": "ada ALL=(ALL) \\\n  NOPASSWD : /bin/true\n",
+    "/etc/sudoers.d/old.bak": "eve ALL=(ALL) NOPASSWD: ALL\n",
+    "/var/log/secure": "",
+}
+ALPINE = {
+    "/etc/passwd": "root:x:0:0:root:/root:/bin/ash\n",
+    "/etc/shadow": "root:$6$salt$abc:19000:0:::::\n",
+    "/etc/doas.d/doas.conf": "permit persist :wheel\npermit nopass keepenv :ops\n",
+}
+OPENWRT = {"/etc/passwd": "root::0:0:root:/root:/bin/ash\n", "/etc/shadow": "root::0:0:99999:7:::\n"}
+
+
+def look(root: Path, **system: bool) -> dict[str, Any]:
+    section = dict(access.collect(System(root, is_root_user=True, **system)))
+    # It is what the wire takes as well.
+    assert findings_of({"access": section}).sections["access"]["state"] == "ok"
+    return section
+
+
+def fields(section: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    return tuple(section[name] for name in names)
+
+
+def test_a_well_kept_debian(tmp_path: Path) -> None:
+    section = look(put_all(tmp_path, GOOD_DEBIAN))
+    assert fields(section, "accounts", "password_accounts", "empty_passwords", "root_equals") == (3, 1, [], [])
+    assert fields(section, "hash_algorithms", "weak_hashes", "never_expiring") == (["yescrypt"], [], [])
+    assert fields(section, "max_days", "min_days", "warn_days", "new_hash") == (180, 1, 14, "yescrypt")
+    assert fields(section, "quality_enforced", "minimum_length", "minimum_classes") == (True, 14, 3)
+    assert fields(section, "accepts_empty", "lockout", "lockout_after", "lockout_seconds") == (
+        False, ["faillock"], 5, 900,
+    )  # fmt: skip
+    assert fields(section, "sudo_without_password", "failed_logins", "gaps") == ([], [], [])
+    assert YESCRYPT not in str(section)
+
+
+def test_a_badly_kept_fedora(tmp_path: Path) -> None:
+    section = look(put_all(tmp_path, BAD_FEDORA))
+    assert fields(section, "empty_passwords", "root_equals", "weak_hashes") == (["guest"], ["toor"], ["ada", "root"])
+    assert fields(section, "hash_algorithms", "never_expiring") == (["des", "md5"], ["ada", "root"])
+    assert fields(section, "max_days", "new_hash", "accepts_empty") == (99999, "md5", True)
+    assert fields(section, "quality_enforced", "minimum_length", "minimum_classes") == (False, 6, 0)
+    assert fields(section, "lockout", "lockout_after") == ([], None)
+    assert section["sudo_without_password"] == ["%wheel", "ada"]
+    assert section["gaps"] == [
+        "min_days: login.defs does not set PASS_MIN_DAYS", "warn_days: login.defs does not set PASS_WARN_AGE",
+    ]  # fmt: skip
+
+
+def test_alpine_and_openwrt_have_no_pam(tmp_path: Path) -> None:
+    section = look(put_all(tmp_path / "alpine", ALPINE))
+    assert fields(section, "hash_algorithms", "quality_enforced", "minimum_length") == (["sha512"], False, None)
+    assert section["sudo_without_password"] == ["doas :ops"]
+    assert section["failed_logins"] is None
+    assert {"accepts_empty: no PAM here", "max_days: no login.defs"} <= set(section["gaps"])
+    assert "failed_logins: no btmp, auth log or journal here" in section["gaps"]
+    assert look(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
+    with pytest.raises(CannotTellError, match="no /etc/passwd"):
+        access.collect(System(tmp_path / "nothing"))
+
+
+def test_what_is_closed_says_so_and_costs_only_its_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_all(tmp_path, GOOD_DEBIAN)
+    closed = {tmp_path / "etc/shadow", tmp_path / "etc/sudoers", tmp_path / "var/log/auth.log"}
+    original = Path.open
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self in closed:
+            raise PermissionError(13, "Permission denied", str(self))
+        return original(self, *args, **kwargs)
+
+    # Root reads everything, so that a mode of 0600 would show nothing where the tests run as root.
+    monkeypatch.setattr(Path, "open", denied)
+    section = look(tmp_path)
+    assert fields(section, "empty_passwords", "hash_algorithms", "sudo_without_password", "failed_logins") == (
+        None, None, None, None,
+    )  # fmt: skip
+    assert fields(section, "max_days", "quality_enforced", "root_equals") == (180, True, [])
+    assert {f"{name}: needs root" for name in ("empty_passwords", "sudo_without_password", "failed_logins")} <= set(
+        section["gaps"]
+    )
+
+
+def test_fail2ban_guards_when_a_jail_for_logins_is_on(tmp_path: Path) -> None:
+    put_all(tmp_path, ALPINE)
+    put(tmp_path, "/etc/fail2ban/jail.conf", "[DEFAULT]\nmaxretry = 5\nbantime = 10m\n[sshd]\nport = ssh\n")
+    assert look(tmp_path)["lockout"] == []
+    put(tmp_path, "/etc/fail2ban/jail.d/defaults-debian.conf", "[sshd]\nenabled = true\nbantime  = 1h\n")
+    section = look(tmp_path)
+    assert fields(section, "lockout", "lockout_after", "lockout_seconds") == (["fail2ban"], 5, 3600)
+
+
+@pytest.mark.parametrize(
+    ("hashed", "name"),
+    [
+        ("$y$j9T$x$y", "yescrypt"), ("$gy$x", "gost-yescrypt"), ("$7$x", "scrypt"), ("$6$rounds=5$x$y", "sha512"),
+        ("$5$x", "sha256"), ("$2b$12$x", "bcrypt"), ("$1$x$y", "md5"), ("$md5,rounds=1$x", "sunmd5"),
+        ("abJnggxhB/yWI", "des"), ("_J9..CCCCXBrJUJV154M", "bsdi-des"), ("$99$x", "unknown"), ("x", ""), ("NP", ""),
+    ],
+)  # fmt: skip
+def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
+    assert algorithm_of(hashed) == name
+
+
+NOW = 1_700_000_000.0
+
+
+def record(at: int, host: str, packing: struct.Struct = login_records.RECORD) -> bytes:
+    return packing.pack(6, 1, b"ssh:notty", b"", b"root", host.encode(), 0, 0, 0, at, 0, b"")
+
+
+@pytest.mark.parametrize("packing", [login_records.RECORD, login_records.WIDE_RECORD], ids=["narrow", "wide"])
+def test_records_of_btmp(packing: struct.Struct) -> None:
+    assert packing.size in (384, 400)
+    recent, old = int(NOW) - 60, int(NOW) - 90_000
+    content = record(recent, "192.0.2.9", packing) * 3 + record(old, "192.0.2.9", packing) + record(recent, "", packing)
+    assert count_records(content + b"half a record", packing, NOW) == {"192.0.2.9": 3, "local": 1}
+
+
+def test_lines_of_sshd_and_dropbear() -> None:
+    lines = [
+        "Nov 14 22:00:00 box sshd[1]: Failed password for root from 192.0.2.1 port 22 ssh2",
+        "Nov 14 22:00:00 box sshd[1]: Failed password for invalid user a from b from 192.0.2.2 port 22 ssh2",
+        "Nov 14 22:00:00 box dropbear[1]: Bad password attempt for 'root' from 192.0.2.3:5000",
+        "Nov 14 22:00:00 box dropbear[1]: Login attempt for nonexistent user from 192.0.2.4:5000",
+        "Nov 14 22:00:00 box sshd[1]: Accepted publickey for root from 192.0.2.1 port 22 ssh2",
+    ]
+    assert sorted(count_lines(lines)) == [f"192.0.2.{n}" for n in (1, 2, 3, 4)]
+    assert sum(count_lines(lines).values()) == 4
+
+
+def test_times_of_log_lines() -> None:
+    assert time_of("2023-11-14T22:13:20.123456+00:00 box x", NOW) == NOW
+    assert time_of("2023-11-14T23:13:20+01:00 box x", NOW) == NOW
+    stamp = time.strftime("%b %e %H:%M:%S box x", time.localtime(NOW))
+    assert time_of(stamp, NOW) == NOW
+    later = time.strftime("%b %e %H:%M:%S box x", time.localtime(NOW + 40 * 86_400))
+    assert (time_of(later, NOW) or NOW) < NOW - 300 * 86_400
+    for text in ("", "no time", "Xxx 99 99:99:99 x", "9999-99-99T99:99:99Z"):
+        assert time_of(text, NOW) is None or isinstance(time_of(text, NOW), float)
+
+
+def test_sources_are_counted_coarsely_so_that_the_digest_holds_still(tmp_path: Path) -> None:
+    root = put_all(tmp_path, {"/var/log/auth.log": ""})
+    line = "2023-11-14T22:13:00+00:00 box sshd[1]: Failed password for root from {} port 22 ssh2\n"
+    text = line.format("192.0.2.1") * 12 + line.format("192.0.2.2") * 345 + line.format("192.0.2.3") * 3
+    put(root, "/var/log/auth.log", text)
+    found = failed_logins.collect(System(root), NOW)
+    assert found == [{"source": "192.0.2.2", "at_least": 100}, {"source": "192.0.2.1", "at_least": 10}]
+    put(root, "/var/log/auth.log", text + line.format("192.0.2.2") * 20)
+    assert failed_logins.collect(System(root), NOW) == found
+    assert failed_logins.collect(System(root), NOW + 2 * 86_400) == []

@@ -1,0 +1,142 @@
+"""The SSH server's settings: as its files say, on roots of several distributions, and as sshd itself resolves them."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.collectors.access import ssh
+from device_agent.collectors.access.ssh import parse_resolved, seconds_of, section_of
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import NoMeaningError
+from device_agent.host.system import System
+from tests.support.root_folder import put, put_all
+
+DEBIAN = {
+    "/usr/sbin/sshd": "",
+    "/etc/ssh/sshd_config": (
+        "# top\nInclude /etc/ssh/sshd_config.d/*.conf\nPort 22\nPort 2222\nPermitRootLogin yes\nX11Forwarding yes\n"
+        "ChallengeResponseAuthentication no\nMatch User bob Address 192.0.2.0/24\n  PasswordAuthentication yes\n"
+        "  AllowTcpForwarding no\nMatch all\nMaxAuthTries=3\n"
+    ),
+    "/etc/ssh/sshd_config.d/10-first.conf": "PermitRootLogin no\nPasswordAuthentication no\nLoginGraceTime 1m30s\n",
+    "/etc/ssh/sshd_config.d/20-late.conf": "PasswordAuthentication yes\nMatch User eve\nPermitRootLogin yes\n",
+    "/etc/ssh/sshd_config.d/ignored.txt": "PermitEmptyPasswords yes\n",
+}
+
+
+def look(root: Path) -> dict[str, Any]:
+    section = dict(ssh.collect(System(root, is_root_user=True)))
+    assert findings_of({"ssh": section}).sections["ssh"]["state"] == "ok"
+    return section
+
+
+def test_files_with_includes_and_match_blocks(tmp_path: Path) -> None:
+    section = look(put_all(tmp_path, DEBIAN))
+    assert {key: section[key] for key in ("server", "resolved", "ports", "weak_algorithms")} == {
+        "server": "openssh", "resolved": False, "ports": [22, 2222], "weak_algorithms": None,
+    }  # fmt: skip
+    # The first value counts, as in sshd, and a Match block never decides for everybody.
+    assert (section["root_login"], section["password_login"], section["interactive_login"]) == ("no", False, False)
+    assert (section["max_auth_tries"], section["login_grace_seconds"], section["x11_forwarding"]) == (3, 90, True)
+    assert section["empty_passwords"] is False
+    assert section["overrides"] == [
+        "Match User eve: permitrootlogin yes",
+        "Match User bob Address 192.0.2.0/24: passwordauthentication yes",
+    ]
+    assert section["gaps"] == ["weak_algorithms: only the server itself knows the algorithms of its version"]
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    section = look(put_all(tmp_path, {"/etc/ssh/sshd_config": ""}))
+    assert (section["root_login"], section["password_login"], section["max_auth_tries"], section["ports"]) == (
+        "prohibit-password", True, 6, [22],
+    )  # fmt: skip
+
+
+def test_files_that_are_closed_leave_nothing_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_all(tmp_path, DEBIAN)
+    original = Path.open
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.name == "sshd_config":
+            raise PermissionError(13, "Permission denied", str(self))
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    section = look(tmp_path)
+    assert (section["root_login"], section["password_login"], section["ports"]) == ("unknown", None, [])
+    assert "sshd_config: needs root" in section["gaps"]
+
+
+def test_files_that_include_each_other_end(tmp_path: Path) -> None:
+    put_all(tmp_path, {"/etc/ssh/sshd_config": "Include sshd_config\nPermitRootLogin no\n"})
+    assert look(tmp_path)["root_login"] == "no"
+
+
+def test_dropbear_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
+    program = {"/usr/sbin/dropbear": ""}
+    uci = "config dropbear\n\toption PasswordAuth 'on'\n\toption RootPasswordAuth 'off'\n\toption Port         '22'\n"
+    section = look(put_all(tmp_path / "openwrt", {**program, "/etc/config/dropbear": uci}))
+    assert (section["server"], section["password_login"], section["root_login"]) == (
+        "dropbear", True, "prohibit-password",
+    )  # fmt: skip
+    assert section["ports"] == [22]
+    off = uci.replace("PasswordAuth 'on'", "PasswordAuth 'off'") + "\toption enable '1'\n\toption RootLogin '0'\n"
+    section = look(put_all(tmp_path / "closed", {**program, "/etc/config/dropbear": off}))
+    assert (section["password_login"], section["root_login"]) == (False, "no")
+    section = look(
+        put_all(tmp_path / "alpine", {**program, "/etc/conf.d/dropbear": 'DROPBEAR_OPTS="-s -T 3 -p 2022"\n'})
+    )
+    assert (section["password_login"], section["max_auth_tries"], section["ports"]) == (False, 3, [2022])
+    debian = {**program, "/etc/default/dropbear": 'DROPBEAR_PORT=23\nDROPBEAR_EXTRA_ARGS="-w -g"\n'}
+    section = look(put_all(tmp_path / "debian", debian))
+    assert (section["root_login"], section["ports"], section["max_auth_tries"]) == ("no", [23], 10)
+    assert section["empty_passwords"] is None
+
+
+def test_no_server_is_no_section(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError):
+        ssh.collect(System(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("120", 120), ("2m", 120), ("1h30m", 5400), ("0", 0), ("", None), ("x", None), ("9" * 9 + "w", None)],
+)  # fmt: skip
+def test_times(text: str, seconds: int | None) -> None:
+    assert seconds_of(text) == seconds
+
+
+def _sshd(config: Path) -> str:
+    """What the real sshd says of a file of settings."""
+    program = shutil.which("sshd") or "/usr/sbin/sshd"
+    if not Path(program).exists():
+        pytest.skip("no sshd here")
+    if os.geteuid() != 0:
+        pytest.skip("sshd -T needs root")
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # what its service makes before it starts
+    done = subprocess.run([program, "-T", "-f", str(config)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_real_sshd_agrees_with_what_the_files_were_read_as(tmp_path: Path) -> None:
+    """The same file, resolved by sshd and read by us; not a copy of one another's defaults."""
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    text = (
+        f"HostKey {key}\nPort 2022\nPort 2023\nPermitRootLogin without-password\nPasswordAuthentication no\n"
+        "KbdInteractiveAuthentication no\nMaxAuthTries 2\nLoginGraceTime 1m30s\nX11Forwarding no\n"
+        "PermitEmptyPasswords no\nMACs hmac-sha1,hmac-sha2-256\nMatch User bob\n  PasswordAuthentication yes\n"
+    )
+    config = put(tmp_path, "/prepared/etc/ssh/sshd_config", text)
+    resolved = parse_resolved(_sshd(config))
+    read = look(tmp_path / "prepared")
+    assert {key: read[key] for key in section_of(resolved)} == section_of(resolved)
+    assert [int(port) for port in resolved["port"].split()] == read["ports"]
+    assert ssh._weak(resolved) == ["hmac-sha1"]
+    assert read["overrides"] == ["Match User bob: passwordauthentication yes"]

@@ -1,0 +1,341 @@
+"""Certificates: real ones, made here, each wrong in one way."""
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.x509 import ocsp
+from cryptography.x509.oid import ExtendedKeyUsageOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.collectors.crypto.certificates import CertificateCollector, Wanted
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.system import System
+from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
+from tests.support.unprivileged import somebody_else
+
+ROOT, OTHER = Authority("root"), Authority("elsewhere")
+MIDDLE = Authority("middle", ROOT)
+
+
+def collect(tmp_path: Path, now: float = NOW.timestamp(), **wanted: Any) -> dict[str, Any]:
+    options = {"paths": [Path("/certs")], "trust_store": Path("/store.pem"), "device_id": "edge-1", **wanted}
+    (tmp_path / "certs").mkdir(exist_ok=True)
+    if not (tmp_path / "store.pem").exists():
+        (tmp_path / "store.pem").write_bytes(ROOT.pem)
+    section = dict(CertificateCollector(Wanted(**options), clock=lambda: now)(System(tmp_path)))
+    sent = findings_of({"certificates": section}).sections["certificates"]
+    assert sent["state"] == "ok", sent
+    return section
+
+
+def one(tmp_path: Path, content: bytes, **wanted: Any) -> dict[str, Any]:
+    (tmp_path / "certs").mkdir(exist_ok=True)
+    (tmp_path / "certs/edge.pem").write_bytes(content)
+    entries = collect(tmp_path, **wanted)["entries"]
+    found: dict[str, Any] = next(entry for entry in entries if entry["path"] == "/certs/edge.pem")
+    return found
+
+
+def test_a_sound_certificate_with_its_chain(tmp_path: Path) -> None:
+    device = MIDDLE.issue("edge-1")
+    (tmp_path / "middle.crl").write_bytes(MIDDLE.crl())
+    entry = one(tmp_path, device.pem + MIDDLE.pem, crl=[Path("/middle.crl")], own=Path("/certs/edge.pem"))
+    assert entry == {
+        "path": "/certs/edge.pem",
+        "subject": "CN=edge-1",
+        "issuer": "CN=middle",
+        "serial": f"{device.certificate.serial_number:x}",
+        "kind": "ec",
+        "bits": 256,
+        "is_ca": False,
+        "self_signed": False,
+        "is_own": True,
+        "days_left": 300,
+        "not_yet_valid": False,
+        "chain": "trusted",
+        "name": "matches",
+        "crl": "fresh",
+        "revoked": "no",
+        "ocsp": "notchecked",
+        "reason": "",
+    }
+
+
+@pytest.mark.parametrize(
+    ("issued", "expected"),
+    [
+        (ROOT.issue("edge-1", end=NOW - DAY), {"days_left": -1, "chain": "trusted"}),
+        (ROOT.issue("edge-1", end=NOW - timedelta(hours=1)), {"days_left": -1, "chain": "trusted"}),
+        (ROOT.issue("edge-1", end=NOW + timedelta(hours=1)), {"days_left": 0, "chain": "trusted"}),
+        (ROOT.issue("edge-1", start=NOW + DAY), {"not_yet_valid": True, "chain": "trusted"}),
+        (ROOT.issue("edge-2"), {"name": "differs", "chain": "trusted"}),
+        (ROOT.issue("x", names=["edge-1"]), {"name": "matches", "chain": "trusted"}),
+        (MIDDLE.issue("edge-1"), {"chain": "untrusted", "reason": "none of the known authorities signed it"}),
+        (OTHER.issue("edge-1"), {"chain": "untrusted", "reason": "none of the known authorities signed it"}),
+        (OTHER.own, {"chain": "untrusted", "self_signed": True, "is_ca": True}),
+        (Authority("edge-1", is_ca=False).own, {"chain": "untrusted", "self_signed": True, "is_ca": False}),
+        (Authority("root").issue("edge-1"), {"chain": "untrusted"}),  # the name of an authority, not its key
+        (
+            ROOT.issue("edge-1", rsa.generate_private_key(public_exponent=65537, key_size=1024)),
+            {"kind": "rsa", "bits": 1024, "chain": "trusted"},
+        ),
+        (ROOT.issue("edge-1", ed25519.Ed25519PrivateKey.generate()), {"kind": "ed25519", "chain": "trusted"}),
+    ],
+)
+def test_what_is_wrong_with_a_certificate(tmp_path: Path, issued: Issued, expected: dict[str, Any]) -> None:
+    entry = one(tmp_path, issued.pem)
+    reason = expected.pop("reason", "")
+    assert {key: entry[key] for key in expected} == expected
+    assert reason in entry["reason"]
+
+
+def test_whoever_is_no_authority_vouches_for_nobody(tmp_path: Path) -> None:
+    pretender = Authority("device", ROOT, is_ca=False)
+    entry = one(tmp_path, pretender.issue("edge-1").pem + pretender.pem)
+    assert entry["chain"] == "untrusted"
+
+
+def test_a_chain_that_the_verifier_does_not_take_is_not_called_untrusted(tmp_path: Path) -> None:
+    edwards = Authority("edwards", key=ed25519.Ed25519PrivateKey.generate())
+    (tmp_path / "store.pem").write_bytes(edwards.pem)
+    entry = one(tmp_path, edwards.issue("edge-1").pem)
+    assert (entry["chain"], entry["reason"].split(";")[0]) == (
+        "notchecked", "chains with Ed25519 or Ed448 keys cannot be verified"
+    )  # fmt: skip
+
+
+def test_without_a_store_nothing_is_trusted_and_nothing_called_untrusted(tmp_path: Path) -> None:
+    assert one(tmp_path, ROOT.issue("edge-1").pem, trust_store=Path("/none.pem"))["chain"] == "notchecked"
+    section = collect(tmp_path, trust_store=Path("/none.pem"))
+    assert section["problems"] == ["trust_store: /none.pem is not a file"]
+
+
+DEVICE = ROOT.issue("edge-1")
+
+
+@pytest.mark.parametrize(
+    ("lists", "crl", "revoked"),
+    [
+        ([ROOT.crl()], "fresh", "no"),
+        ([ROOT.crl(DEVICE)], "fresh", "yes"),
+        ([ROOT.crl(start=NOW - 9 * DAY, end=NOW - DAY)], "stale", "notchecked"),
+        ([ROOT.crl(DEVICE, start=NOW - 9 * DAY, end=NOW - DAY)], "stale", "yes"),
+        ([ROOT.crl(start=NOW + DAY, end=NOW + 2 * DAY)], "stale", "notchecked"),
+        ([ROOT.crl(key=OTHER.own.key)], "badsignature", "notchecked"),
+        ([ROOT.crl(DEVICE, key=OTHER.own.key)], "badsignature", "notchecked"),
+        ([OTHER.crl(DEVICE)], "notchecked", "notchecked"),
+        ([ROOT.crl(start=NOW - 9 * DAY, end=NOW - DAY), ROOT.crl()], "fresh", "no"),
+        ([], "notchecked", "notchecked"),
+    ],
+)
+def test_revocation_lists(tmp_path: Path, lists: list[bytes], crl: str, revoked: str) -> None:
+    (tmp_path / "crls").mkdir()
+    for number, content in enumerate(lists):
+        (tmp_path / f"crls/{number}.pem").write_bytes(content)
+    entry = one(tmp_path, DEVICE.pem, crl=[Path("/crls")])
+    assert (entry["crl"], entry["revoked"]) == (crl, revoked)
+    assert bool(entry["reason"]) == (revoked == "notchecked")
+
+
+def test_a_list_that_covers_only_a_part_acquits_nobody(tmp_path: Path) -> None:
+    builder = x509.CertificateRevocationListBuilder().issuer_name(ROOT.own.certificate.subject)
+    part = x509.IssuingDistributionPoint(None, None, False, True, None, False, False)
+    crl = builder.last_update(NOW - DAY).next_update(NOW + DAY).add_extension(part, critical=True)
+    pem = crl.sign(ROOT.own.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    (tmp_path / "part.crl").write_bytes(pem)
+    entry = one(tmp_path, DEVICE.pem, crl=[Path("/part.crl")])
+    assert (entry["crl"], entry["revoked"]) == ("notchecked", "notchecked")
+    assert "only a part" in entry["reason"]
+
+
+@contextmanager
+def served(answer: Any, status: int = 200) -> Iterator[str]:
+    """A web server that answers everything with what `answer` makes of the request's body."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._say(b"")
+
+        def do_POST(self) -> None:
+            self._say(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def _say(self, body: bytes) -> None:
+            content = answer(body)
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Location", "/elsewhere")
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name it has there
+            return
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_list_from_an_address_is_fetched_once_an_hour_and_kept(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    now = [NOW.timestamp()]
+
+    def answer(body: bytes) -> bytes:
+        asked.append(body)
+        return ROOT.crl(DEVICE)
+
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
+    (tmp_path / "store.pem").write_bytes(ROOT.pem)
+    with served(answer) as url:
+        wanted = Wanted(paths=[Path("/certs")], trust_store=Path("/store.pem"), crl_urls=[url])
+        collector = CertificateCollector(wanted, clock=lambda: now[0])
+        for _ in range(3):
+            assert collector(System(tmp_path))["entries"][0]["revoked"] == "yes"
+        assert len(asked) == 1
+        now[0] += 3601
+        collector(System(tmp_path))
+        assert len(asked) == 2
+    now[0] += 3601
+    section = collector(System(tmp_path))
+    assert section["entries"][0]["revoked"] == "yes"
+    assert "no answer" in section["problems"][0]
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+def test_an_answer_that_is_none(tmp_path: Path, status: int) -> None:
+    with served(lambda _body: ROOT.crl(), status) as url:
+        (tmp_path / "certs").mkdir()
+        (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
+        section = collect(tmp_path, crl_urls=[url])
+    assert section["problems"] == [f"crl: {url}: the server answered {status}"]
+    assert section["entries"][0]["revoked"] == "notchecked"
+
+
+def _responder(status: ocsp.OCSPCertStatus, subject: Issued, signer: Issued, **options: Any) -> bytes:
+    is_revoked = status is ocsp.OCSPCertStatus.REVOKED
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        subject.certificate,
+        ROOT.own.certificate,
+        hashes.SHA1(),
+        status,
+        options.get("start", NOW - DAY),
+        options.get("end", NOW + DAY),
+        NOW - DAY if is_revoked else None,
+        None,
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, signer.certificate)
+    if "certificates" in options:
+        builder = builder.certificates(options["certificates"])
+    return builder.sign(signer.key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+
+DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.OCSP_SIGNING)
+NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+@pytest.mark.parametrize(
+    ("status", "signer", "options", "expected", "reason"),
+    [
+        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {}, "good", ""),
+        (ocsp.OCSPCertStatus.REVOKED, ROOT.own, {}, "revoked", ""),
+        (ocsp.OCSPCertStatus.UNKNOWN, ROOT.own, {}, "unknown", ""),
+        (ocsp.OCSPCertStatus.GOOD, DELEGATE, {"certificates": [DELEGATE.certificate]}, "good", ""),
+        (
+            ocsp.OCSPCertStatus.GOOD, NO_DELEGATE, {"certificates": [NO_DELEGATE.certificate]},
+            "notchecked", "no good signature",
+        ),
+        (ocsp.OCSPCertStatus.GOOD, OTHER.own, {}, "notchecked", "no good signature"),
+        (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": NOW - timedelta(hours=1)}, "notchecked", "out of date"),
+    ],
+)  # fmt: skip
+def test_ocsp(
+    tmp_path: Path, status: ocsp.OCSPCertStatus, signer: Issued, options: dict[str, Any], expected: str, reason: str
+) -> None:
+    asked: list[int] = []
+
+    def answer(body: bytes) -> bytes:
+        asked.append(ocsp.load_der_ocsp_request(body).serial_number)
+        return _responder(status, device, signer, **options)
+
+    with served(answer) as url:
+        device = ROOT.issue("edge-1", responder=url)
+        assert one(tmp_path, device.pem)["ocsp"] == "notchecked"
+        assert asked == [], "asked without leave"
+        entry = one(tmp_path, device.pem, ocsp=True)
+    assert asked == [device.certificate.serial_number]
+    assert entry["ocsp"] == expected
+    assert reason in entry["reason"]
+
+
+def test_ocsp_answers_that_are_none(tmp_path: Path) -> None:
+    with served(lambda _body: b"nonsense") as url:
+        device = ROOT.issue("edge-1", responder=url)
+        assert "cannot be read" in one(tmp_path, device.pem, ocsp=True)["reason"]
+    assert "no answer" in one(tmp_path, device.pem, ocsp=True)["reason"]
+    with served(lambda _body: _responder(ocsp.OCSPCertStatus.GOOD, DEVICE, ROOT.own)) as url:
+        device = ROOT.issue("edge-1", responder=url)
+        assert "another certificate" in one(tmp_path, device.pem, ocsp=True)["reason"]
+    assert "names no OCSP responder" in one(tmp_path, DEVICE.pem, ocsp=True)["reason"]
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "certs").mkdir()
+    body = base64.b64encode(b"\x30\x03abc").decode()
+    (tmp_path / "certs/bad.pem").write_text(f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    (tmp_path / "certs/cut.pem").write_bytes(DEVICE.pem[:200])
+    (tmp_path / "certs/key.pem").write_bytes(key_pem(DEVICE.key))
+    (tmp_path / "certs/der.crt").write_bytes(DEVICE.certificate.public_bytes(serialization.Encoding.DER))
+    (tmp_path / "certs/many.pem").write_bytes(DEVICE.pem * 17)
+    section = collect(tmp_path)
+    assert [entry["path"] for entry in section["entries"]] == ["/certs/der.crt"]
+    assert section["problems"] == [
+        "/certs/bad.pem: a certificate in it cannot be read",
+        "/certs/cut.pem: a certificate in it cannot be read",
+        "/certs/many.pem: a collection of 17 certificates, not looked at",
+    ]
+
+
+def test_nothing_configured_and_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError):
+        CertificateCollector()(System(tmp_path))
+    (tmp_path / "etc/cordon").mkdir(parents=True)
+    assert CertificateCollector()(System(tmp_path))["entries"] == []
+
+
+def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
+    (tmp_path / "certs").mkdir(mode=0)
+    (tmp_path / "store.pem").write_bytes(ROOT.pem)
+    with somebody_else(), pytest.raises(CannotTellError, match="needs root"):
+        CertificateCollector(Wanted(paths=[Path("/certs")]))(System(tmp_path))
+
+
+@settings(max_examples=60, deadline=None)
+@given(cut=st.integers(0, 1200), junk=st.binary(max_size=60), at=st.integers(0, 1200))
+def test_damaged_certificates_never_break_the_collector(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, junk: bytes, at: int
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    (folder / "certs").mkdir()
+    pem, der = DEVICE.pem, DEVICE.certificate.public_bytes(serialization.Encoding.DER)
+    (folder / "certs/a.pem").write_bytes(pem[:at] + junk + pem[at + len(junk) :])
+    (folder / "certs/b.der").write_bytes(der[:at] + junk + der[at + len(junk) :])
+    (folder / "certs/c.pem").write_bytes(pem[:cut])
+    (folder / "list.crl").write_bytes(ROOT.crl()[:cut] + junk)
+    collect(folder, crl=[Path("/list.crl")])

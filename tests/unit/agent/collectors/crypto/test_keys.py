@@ -1,0 +1,231 @@
+"""Private keys: real ones of every kind and format, made here, under every kind of mode."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.serialization import pkcs12
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_blocks
+from device_agent.collectors.crypto.key_format import KeyFormat, key_format
+from device_agent.collectors.crypto.keys import KeyCollector, days_between
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host.system import System
+from tests.support.pki import NOW, Authority, key_pem
+from tests.support.unprivileged import somebody_else
+
+RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+SHORT = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+EC = ec.generate_private_key(ec.SECP384R1())
+ED = ed25519.Ed25519PrivateKey.generate()
+DSA = dsa.generate_private_key(key_size=1024)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (key_pem(RSA), KeyFormat("pkcs8", "rsa", 2048, protected=False)),
+        (key_pem(SHORT), KeyFormat("pkcs8", "rsa", 1024, protected=False)),
+        (key_pem(EC), KeyFormat("pkcs8", "ec", 384, protected=False)),
+        (key_pem(ED), KeyFormat("pkcs8", "ed25519", 256, protected=False)),
+        (key_pem(DSA), KeyFormat("pkcs8", "dsa", 1024, protected=False)),
+        (key_pem(ed448.Ed448PrivateKey.generate()), KeyFormat("pkcs8", "ed448", 456, protected=False)),
+        (key_pem(x25519.X25519PrivateKey.generate()), KeyFormat("pkcs8", "x25519", 256, protected=False)),
+        (key_pem(RSA, "secret"), KeyFormat("pkcs8", "unknown", 0, protected=True)),
+        (key_pem(RSA, form="TraditionalOpenSSL"), KeyFormat("pkcs1", "rsa", 2048, protected=False)),
+        (key_pem(EC, form="TraditionalOpenSSL"), KeyFormat("sec1", "ec", 384, protected=False)),
+        (key_pem(DSA, form="TraditionalOpenSSL"), KeyFormat("pem", "dsa", 1024, protected=False)),
+        (key_pem(RSA, "secret", "TraditionalOpenSSL"), KeyFormat("pkcs1", "rsa", 0, protected=True)),
+        (key_pem(EC, "secret", "TraditionalOpenSSL"), KeyFormat("sec1", "ec", 0, protected=True)),
+        (key_pem(RSA, form="OpenSSH"), KeyFormat("openssh", "rsa", 2048, protected=False)),
+        (key_pem(ED, form="OpenSSH"), KeyFormat("openssh", "ed25519", 256, protected=False)),
+        (key_pem(EC, form="OpenSSH"), KeyFormat("openssh", "ec", 384, protected=False)),
+        (Authority("x").pem + key_pem(EC), KeyFormat("pkcs8", "ec", 384, protected=False)),
+        (b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n" + key_pem(
+            EC, form="TraditionalOpenSSL"), KeyFormat("sec1", "ec", 384, protected=False)),
+        (Authority("x").pem, None),
+        (RSA.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo), None),
+        (b"PuTTY-User-Key-File-3: ssh-ed25519\r\nEncryption: aes256-cbc\r\n",
+         KeyFormat("ppk", "ed25519", 256, protected=True)),
+        (b"PuTTY-User-Key-File-2: ssh-rsa\nEncryption: none\n", KeyFormat("ppk", "rsa", 0, protected=False)),
+        (b"", None),
+        (b"hello", None),
+        (b"-----BEGIN PRIVATE KEY-----\nMIIB", KeyFormat("pkcs8")),
+        (b"-----BEGIN RSA PRIVATE KEY-----\n!!!!\n-----END RSA PRIVATE KEY-----",
+         KeyFormat("pkcs1", "rsa", 0, protected=False)),
+        (key_pem(RSA)[:900], KeyFormat("pkcs8")),
+    ],
+)  # fmt: skip
+def test_a_key_by_its_format(content: bytes, expected: KeyFormat | None) -> None:
+    assert key_format(content) == expected
+
+
+def test_der_files() -> None:
+    form = serialization.PrivateFormat
+    der = RSA.private_bytes(serialization.Encoding.DER, form.PKCS8, serialization.NoEncryption())
+    assert key_format(der) == KeyFormat("pkcs8", "rsa", 2048, protected=False)
+    locked = RSA.private_bytes(serialization.Encoding.DER, form.PKCS8, serialization.BestAvailableEncryption(b"x"))
+    assert key_format(locked) == KeyFormat("pkcs8", protected=True)
+    store = pkcs12.serialize_key_and_certificates(b"n", RSA, None, None, serialization.BestAvailableEncryption(b"x"))
+    assert key_format(store) == KeyFormat("pkcs12")
+    assert key_format(Authority("x").own.certificate.public_bytes(serialization.Encoding.DER)) is None
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl program here")
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"], ("rsa", 3072, False)),
+        (["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"], ("ec", 256, False)),
+        (["genpkey", "-algorithm", "ED25519", "-aes256", "-pass", "pass:secret"], ("unknown", 0, True)),
+        (["ecparam", "-name", "secp521r1", "-genkey"], ("ec", 521, False)),
+    ],
+)
+def test_keys_of_the_real_openssl(arguments: list[str], expected: tuple[str, int, bool]) -> None:
+    content = subprocess.run(["openssl", *arguments], capture_output=True, check=True, timeout=60).stdout
+    known = key_format(content)
+    assert known is not None
+    assert (known.kind, known.bits, known.protected) == expected
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen here")
+def test_a_protected_key_of_the_real_ssh_keygen_tells_its_kind(tmp_path: Path) -> None:
+    path = tmp_path / "id"
+    argv = ["ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "secret", "-f", str(path)]
+    subprocess.run(argv, check=True, timeout=60)
+    assert key_format(path.read_bytes()) == KeyFormat("openssh", "rsa", 2048, protected=True)
+
+
+def prepared(root: Path, **files: tuple[bytes, int]) -> Path:
+    folder = root / "etc/ssl/private"
+    folder.mkdir(parents=True)
+    for name, (content, mode) in files.items():
+        (folder / name).write_bytes(content)
+        (folder / name).chmod(mode)
+        os.utime(folder / name, (NOW.timestamp(), NOW.timestamp() - 40 * 86400))
+    (root / "etc/passwd").write_text(f"keeper:x:{os.getuid()}:{os.getgid()}::/:/bin/sh\nbroken\n:::\n")
+    (root / "etc/group").write_text(f"keepers:x:{os.getgid()}:\n")
+    for place in (folder, folder.parent, folder.parent.parent, root):
+        place.chmod(0o755)
+    return folder
+
+
+def collect(root: Path, *paths: str, now: float = NOW.timestamp()) -> dict[str, Any]:
+    section = dict(KeyCollector([Path(path) for path in paths], clock=lambda: now)(System(root)))
+    sent = findings_of({"keys": section}).sections["keys"]
+    assert sent["state"] == "ok", sent
+    return section
+
+
+def test_who_owns_and_may_read_a_key(tmp_path: Path) -> None:
+    folder = prepared(tmp_path, good=(key_pem(EC, "s"), 0o600), group=(key_pem(EC), 0o640), all=(key_pem(ED), 0o644))
+    section = collect(tmp_path)
+    assert section["problems"] == []
+    entries = {entry["path"].rpartition("/")[2]: entry for entry in section["entries"]}
+    good = entries["good"]
+    assert good == {
+        "path": "/etc/ssl/private/good",
+        "format": "pkcs8",
+        "kind": "unknown",
+        "bits": 0,
+        "protected": True,
+        "age_days": 40,
+        "owner": "keeper",
+        "group": "keepers",
+        "mode": "0600",
+        "folder_owner": "keeper",
+        "folder_group": "keepers",
+        "folder_mode": "0755",
+        "readable_by": [],
+        "replaceable_by": [],
+    }
+    assert [entries[name]["readable_by"] for name in ("group", "all")] == [["group"], ["group", "others"]]
+    folder.chmod(0o750)
+    entries = {entry["path"].rpartition("/")[2]: entry for entry in collect(tmp_path)["entries"]}
+    assert entries["all"]["readable_by"] == ["group"], "others do not get into the folder"
+    folder.chmod(0o777)
+    assert collect(tmp_path)["entries"][0]["replaceable_by"] == ["group", "others"]
+    folder.chmod(0o1777)
+    assert {tuple(entry["replaceable_by"]) for entry in collect(tmp_path)["entries"]} == {()}
+
+
+def test_ages_change_at_midnight_only(tmp_path: Path) -> None:
+    prepared(tmp_path, key=(key_pem(EC), 0o600))
+    midnight = NOW.timestamp() // 86400 * 86400
+    ages = [collect(tmp_path, now=midnight + second)["entries"][0]["age_days"] for second in (-1, 0, 86399, 86400)]
+    assert ages == [39, 40, 40, 41]
+    assert collect(tmp_path, now=0.0)["entries"][0]["age_days"] == 0
+    assert days_between(0.0, 86399.9) == 0
+
+
+def test_no_content_of_a_key_is_ever_reported(tmp_path: Path) -> None:
+    prepared(tmp_path, key=(key_pem(RSA), 0o600))
+    text = repr(collect(tmp_path))
+    body = "".join(key_pem(RSA).decode().splitlines()[1:-1])
+    assert not any(body[at : at + 12] in text for at in range(0, len(body) - 12, 4))
+
+
+def test_links_pipes_and_deep_folders(tmp_path: Path) -> None:
+    folder = prepared(tmp_path, key=(key_pem(EC), 0o600))
+    (tmp_path / "outside").write_bytes(key_pem(EC))
+    os.mkfifo(folder / "pipe")
+    (folder / "again").symlink_to("key")
+    (folder / "out").symlink_to("/etc/hostname")
+    (folder / "nowhere").symlink_to("missing")
+    (folder / "round").symlink_to(".")
+    (folder / "large").write_bytes(key_pem(EC) + b"x" * MAX_READ_BYTES)
+    deep = folder.joinpath(*"abcdefgh")
+    deep.mkdir(parents=True)
+    section = collect(tmp_path)
+    assert [entry["path"].rpartition("/")[2] for entry in section["entries"]] == ["again", "large"]
+    assert section["problems"] == [
+        "/etc/ssl/private/a/b/c/d/e/f/g: more than 6 folders deep",
+        f"/etc/ssl/private/large: larger than {MAX_READ_BYTES} bytes, only the first of them were read",
+    ]
+    assert collect(tmp_path, "/missing")["problems"] == ["/missing: No such file or directory"]
+
+
+def test_nowhere_to_look(tmp_path: Path) -> None:
+    with pytest.raises(NoMeaningError, match="no folder of keys"):
+        collect(tmp_path)
+
+
+def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
+    prepared(tmp_path).chmod(0)
+    with somebody_else(), pytest.raises(CannotTellError, match="needs root"):
+        KeyCollector([Path("/etc/ssl/private")])(System(tmp_path))
+
+
+SAMPLES = [key_pem(RSA), key_pem(EC, form="TraditionalOpenSSL"), key_pem(ED, form="OpenSSH"), key_pem(DSA)]
+DER = [RSA.private_bytes(
+    serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)]  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(SAMPLES + DER), st.integers(0, 2000), st.binary(max_size=40))
+def test_damaged_keys_never_break_it(sample: bytes, at: int, junk: bytes) -> None:
+    known = key_format(sample[:at] + junk + sample[at + len(junk) :])
+    assert known is None or (0 <= known.bits <= 65_536 and known.format)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=400))
+def test_any_bytes(data: bytes) -> None:
+    key_format(data)
+    key_format(b"\x30" + data)
+    key_format(b"-----BEGIN PRIVATE KEY-----\n" + data)
+
+
+def test_a_flood_of_marks_takes_linear_time() -> None:
+    flood = b"-----BEGIN A-----\n" * 200_000
+    assert sum(1 for _ in pem_blocks(flood)) == 200_000

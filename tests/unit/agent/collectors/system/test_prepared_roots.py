@@ -1,0 +1,305 @@
+"""Services, disk, confinement and logging on roots of several distributions, well kept and badly."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from device_agent.collectors.base import Collector
+from device_agent.collectors.reading import Changes, Gaps, coarse
+from device_agent.collectors.system import disk, log_settings, mac, services
+from device_agent.domain.report_limits import findings_of
+from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.host import xinetd
+from device_agent.host.files import tail_of
+from device_agent.host.system import System
+from tests.support.root_folder import put, put_all
+
+MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source} rw\n"
+
+
+def look(name: str, collect: Collector, root: Path) -> dict[str, Any]:
+    section = dict(collect(System(root, is_root_user=True)))
+    assert findings_of({name: section}).sections[name]["state"] == "ok"
+    return section
+
+
+def mounts(*lines: tuple[str, str, str, str]) -> str:
+    return "".join(
+        MOUNT.format(id=n, numbers=numbers, path=path, kind=kind, source=source, options="rw")
+        for n, (numbers, path, kind, source) in enumerate(lines)
+    )
+
+
+def block(root: Path, name: str, numbers: str, *, uuid: str = "", dm: str = "", on: tuple[str, ...] = ()) -> None:
+    folder = root / "sys/class/block" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (root / "sys/dev/block").mkdir(parents=True, exist_ok=True)
+    (root / "sys/dev/block" / numbers).symlink_to(folder)
+    if dm:
+        put(folder, "dm/uuid", uuid + "\n")
+        put(folder, "dm/name", dm + "\n")
+    (folder / "slaves").mkdir(exist_ok=True)
+    for slave in on:
+        (folder / "slaves" / slave).symlink_to(root / "sys/class/block" / slave)
+
+
+# --- Services -------------------------------------------------------------------------------------------------------
+
+
+def names(section: dict[str, Any]) -> dict[str, tuple[bool, bool]]:
+    return {unit["name"]: (unit["enabled"], unit["active"]) for unit in section["units"]}
+
+
+def test_services_of_alpine_openwrt_and_sysv(tmp_path: Path) -> None:
+    alpine = put_all(tmp_path / "alpine", {"/etc/runlevels/default/sshd": "", "/run/openrc/started/sshd": ""})
+    put_all(alpine, {"/etc/runlevels/boot/syslog": "", "/run/openrc/started/telnetd": ""})
+    section = look("services", services.collect, alpine)
+    assert section["init"] == "openrc"
+    assert names(section) == {"sshd": (True, True), "syslog": (True, False), "telnetd": (False, True)}
+    openwrt = put_all(tmp_path / "openwrt", {"/sbin/procd": "", "/etc/rc.d/S50uhttpd": "", "/etc/rc.d/K50uhttpd": ""})
+    section = look("services", services.collect, openwrt)
+    assert (section["init"], names(section)) == ("procd", {"uhttpd": (True, False)})
+    sysv = put_all(tmp_path / "sysv", {"/etc/init.d/rsyslog": "", "/etc/inittab": "id:3:initdefault:\n"})
+    put_all(
+        sysv, {"/etc/rc3.d/S01rsyslog": "", "/etc/rc3.d/README": "", "/run/rsyslog.pid": "77\n", "/proc/77/comm": ""}
+    )
+    section = look("services", services.collect, sysv)
+    assert (section["init"], names(section)) == ("sysv", {"rsyslog": (True, True)})
+    with pytest.raises(CannotTellError):
+        services.collect(System(tmp_path / "nothing"))
+
+
+XINETD = {
+    "/etc/xinetd.conf": "defaults\n{\n  log_type = FILE /x\n  disabled = finger\n}\nincludedir /etc/xinetd.d\n",
+    "/etc/xinetd.d/telnet": "# on\nservice telnet\n{\n\tdisable\t= no\n\tserver\t= /usr/sbin/in.telnetd\n}\n",
+    "/etc/xinetd.d/tftp": "service tftp\n{\n disable = yes\n server = /usr/sbin/in.tftpd\n}\n",
+    "/etc/xinetd.d/finger": "service finger\n{\n server = /usr/sbin/in.fingerd\n}\n",
+    "/etc/xinetd.d/echo.bak": "service echo\n{\n}\n",
+    "/etc/xinetd.d/open": "service daytime\n{\n id = daytime-stream\n",
+}
+
+
+def test_entries_of_xinetd(tmp_path: Path) -> None:
+    root = put_all(tmp_path, {**XINETD, "/etc/runlevels/default/xinetd": ""})
+    found = {entry.service: entry.program for entry in xinetd.entries(System(root))}
+    assert found == {"telnet": "in.telnetd", "daytime": ""}
+    section = look("services", services.collect, root)
+    assert names(section)["xinetd:telnet"] == (True, False)
+    put(root, "/proc/9/comm", "xinetd\n")
+    assert names(look("services", services.collect, root))["xinetd:telnet"] == (True, True)
+    put(
+        root,
+        "/etc/xinetd.conf",
+        "defaults\n{\n enabled = finger\n}\nincludedir /etc/xinetd.d\ninclude /etc/xinetd.conf\n",
+    )
+    assert [entry.service for entry in xinetd.entries(System(root))] == ["finger"]
+
+
+def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None:
+    now = [0.0]
+    changes = Changes(lambda: now[0])
+    assert changes.seen(["b", "a"]) == ([], [])
+    assert changes.seen(["a", "c"]) == (["c"], ["b"])
+    now[0] = 86_000
+    assert changes.seen(["c", "a"]) == (["c"], ["b"])
+    now[0] = 86_401
+    assert changes.seen(["c", "a"]) == ([], [])
+
+
+def test_watched_services_tell_what_appeared(tmp_path: Path) -> None:
+    root = put_all(tmp_path, {"/etc/runlevels/default/sshd": ""})
+    watched = services.WatchedServices()
+    assert look("services", watched, root)["appeared"] == []
+    put(root, "/etc/runlevels/default/telnetd")
+    assert look("services", watched, root)["appeared"] == ["telnetd"]
+
+
+# --- Disk -----------------------------------------------------------------------------------------------------------
+
+
+def test_root_on_lvm_on_luks_with_open_data_and_swap(tmp_path: Path) -> None:
+    lines = mounts(
+        ("252:1", "/", "ext4", "/dev/mapper/vg-root"), ("8:1", "/boot", "ext4", "/dev/sda1"),
+        ("8:17", "/srv/my\\040data", "xfs", "/dev/sdb1"),
+        ("0:5", "/proc", "proc", "proc"), ("0:9", "/run", "tmpfs", "x"),
+    )  # fmt: skip
+    put(tmp_path, "/proc/self/mountinfo", lines + "damaged line\n")
+    put(
+        tmp_path,
+        "/proc/swaps",
+        "Filename Type Size Used Priority\n/dev/dm-2 partition 1 0 -2\n/dev/zram0 partition 1 0 9\n",
+    )
+    for name, numbers in (("sda1", "8:1"), ("sda2", "8:2"), ("sdb1", "8:17")):
+        block(tmp_path, name, numbers)
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-0123-crypt", dm="crypt", on=("sda2",))
+    block(tmp_path, "dm-1", "252:1", uuid="LVM-abc", dm="vg-root", on=("dm-0",))
+    block(tmp_path, "dm-2", "252:2", uuid="CRYPT-PLAIN-swap", dm="swap", on=("sda2",))
+    section = look("disk", disk.collect, tmp_path)
+    assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (True, False, "encrypted")
+    told = {mount["path"]: (mount["encrypted"], mount["how"]) for mount in section["mounts"]}
+    assert told == {"/": (True, "luks2"), "/boot": (False, ""), "/srv/my data": (False, "")}
+    put(tmp_path, "/proc/swaps", "Filename Type Size Used Priority\n/srv/my\\040data/swap file 1 0 -2\n")
+    assert look("disk", disk.collect, tmp_path)["swap"] == "plain"
+    (tmp_path / "srv/my data/.fscrypt").mkdir(parents=True)
+    assert look("disk", disk.collect, tmp_path)["fscrypt"] == ["/srv/my data"]
+
+
+def test_verity_is_no_encryption_and_half_an_array_is_not_enough(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "/proc/self/mountinfo",
+        mounts(("252:0", "/", "ext4", "/dev/dm-0"), ("9:0", "/data", "ext4", "/dev/md0")),
+    )
+    block(tmp_path, "sda1", "8:1")
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-VERITY-abc-root", dm="root", on=("sda1",))
+    block(tmp_path, "dm-1", "252:9", uuid="CRYPT-LUKS1-abc-half", dm="half", on=("sda1",))
+    block(tmp_path, "md0", "9:0", on=("dm-1", "sda1"))
+    section = look("disk", disk.collect, tmp_path)
+    assert (section["root_encrypted"], section["data_encrypted"], section["swap"]) == (False, False, "none")
+
+
+def test_btrfs_is_found_by_its_device_and_what_cannot_be_seen_is_unknown(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        "/proc/self/mountinfo",
+        mounts(("0:30", "/", "btrfs", "/dev/mapper/crypt"), ("0:31", "/x", "zfs", "pool")),
+    )
+    block(tmp_path, "sda1", "8:1")
+    block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", on=("sda1",))
+    section = look("disk", disk.collect, tmp_path)
+    assert (section["root_encrypted"], section["data_encrypted"]) == (True, None)
+    assert section["gaps"] == ["/x: ZFS keeps this to itself"]
+    container = put(tmp_path / "c", "/proc/self/mountinfo", mounts(("0:50", "/", "overlay", "overlay"))).parents[2]
+    section = look("disk", disk.collect, container)
+    assert section["root_encrypted"] is None
+    assert section["gaps"] == ["/: what lies beneath an overlay is not visible from inside"]
+    openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
+    section = look("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
+    assert section["data_encrypted"] is False
+    with pytest.raises(CannotTellError):
+        disk.collect(System(tmp_path / "nothing"))
+
+
+# --- Confinement ----------------------------------------------------------------------------------------------------
+
+
+def test_selinux_of_fedora(tmp_path: Path) -> None:
+    put_all(tmp_path, {
+        "/sys/fs/selinux/enforce": "1", "/etc/selinux/config": "# x\nSELINUX=permissive\nSELINUXTYPE=targeted\n",
+        "/var/log/audit/audit.log": "type=AVC msg=audit(1000000000.123:4): avc:  denied  { read } for pid=1\n" * 30,
+    })  # fmt: skip
+    section = look("mac", mac.collect, tmp_path)
+    told = {key: section[key] for key in ("system", "mode", "configured", "policy", "denials")}
+    # Those refusals are of 2001.
+    assert told == {
+        "system": "selinux",
+        "mode": "enforcing",
+        "configured": "permissive",
+        "policy": "targeted",
+        "denials": 0,
+    }
+    off = put_all(tmp_path / "off", {"/etc/selinux/config": "SELINUX=disabled\n"})
+    section = look("mac", mac.collect, off)
+    assert (section["mode"], section["configured"], section["denials"]) == ("disabled", "disabled", None)
+
+
+def test_apparmor_of_debian(tmp_path: Path) -> None:
+    put_all(tmp_path, {
+        "/sys/module/apparmor/parameters/enabled": "Y\n",
+        "/sys/kernel/security/apparmor/profiles": "a (enforce)\n/b (x) (complain)\nc (enforce)\nd (unconfined)\n",
+    })  # fmt: skip
+    section = look("mac", mac.collect, tmp_path)
+    told = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
+    assert told == ("enforcing", 2, 1, None)
+    assert section["gaps"] == ["denials: no audit log, kernel log or journal here"]
+    idle = put_all(tmp_path / "idle", {"/sys/module/apparmor/parameters/enabled": "Y\n"})
+    section = look("mac", mac.collect, idle)
+    assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
+    off = put_all(tmp_path / "off", {"/sys/module/apparmor/parameters/enabled": "N\n"})
+    assert look("mac", mac.collect, off)["mode"] == "disabled"
+    with pytest.raises(NoMeaningError, match="neither"):
+        mac.collect(System(tmp_path / "nothing"))
+    with pytest.raises(NoMeaningError, match="only lockdown,capability"):
+        mac.collect(System(put_all(tmp_path / "k", {"/sys/kernel/security/lsm": "lockdown,capability"})))
+
+
+# --- Logging --------------------------------------------------------------------------------------------------------
+
+RSYSLOG = (
+    'module(load="imuxsock")\n#*.* @@old.example\nauth.* @192.0.2.7\n*.* @@(o)[2001:db8::1]:6514\n'
+    '*.* action(type="omfwd" target="logs.example" port="6514" protocol="tcp"\n  StreamDriverMode="1")\n'
+    'action(type="omrelp" Target="relp.example")\nmail.* -/var/log/mail.log\n'
+)
+SYSLOG_NG = (
+    'source s { system(); };\n# destination off { tcp("no.example"); };\n'
+    'destination d_net { network("ng.example" port(6514) transport("tls")); };\n'
+    'destination d_old { udp("192.0.2.9"); };\ndestination f { file("/var/log/x"); };\n'
+)
+
+
+def test_logging_of_debian_with_rsyslog(tmp_path: Path) -> None:
+    put_all(tmp_path, {
+        "/usr/lib/systemd/systemd-journald": "",
+        "/etc/systemd/journald.conf": "[Journal]\n#Storage=none\nStorage=volatile\n",
+        "/etc/systemd/journald.conf.d/10.conf": "[Journal]\nStorage=persistent\n",
+        "/usr/sbin/rsyslogd": "", "/etc/rsyslog.conf": RSYSLOG, "/etc/rsyslog.d/x.conf": "*.* @@more.example:601\n",
+        "/usr/sbin/auditd": "",
+        "/etc/audit/rules.d/a.rules": "-D\n-b 8192\n-w /etc/passwd -p wa\n-a always,exit -S mount\n",
+        "/usr/sbin/logrotate": "", "/etc/logrotate.conf": "",
+    })  # fmt: skip
+    section = look("logging", log_settings.collect, tmp_path)
+    assert (section["journald"], section["syslog"], section["syslog_running"]) == ("persistent", "rsyslog", None)
+    assert section["remote_targets"] == [
+        "relp relp.example:514", "tcp [2001:db8::1]:6514", "tcp more.example:601", "tls logs.example:6514",
+        "udp 192.0.2.7:514",
+    ]  # fmt: skip
+    assert (section["audit"], section["audit_rules"], section["rotation"]) == ("unknown", 2, "logrotate")
+    put_all(tmp_path, {"/proc/1/comm": "systemd\n", "/proc/2/comm": "rsyslogd\n", "/proc/3/comm": "auditd\n"})
+    section = look("logging", log_settings.collect, tmp_path)
+    assert (section["journald"], section["syslog_running"], section["audit"]) == ("none", True, "running")
+
+
+def test_logging_of_smaller_systems(tmp_path: Path) -> None:
+    openwrt = put_all(tmp_path / "openwrt", {
+        "/sbin/logd": "",
+        "/etc/config/system": "config system\n\toption log_ip '192.0.2.5'\n\toption log_proto 'tcp'\n",
+    })  # fmt: skip
+    section = look("logging", log_settings.collect, openwrt)
+    told = (section["journald"], section["syslog"], section["remote_targets"], section["rotation"], section["audit"])
+    assert told == ("absent", "logd", ["tcp 192.0.2.5:514"], "logd", "absent")
+    alpine = put_all(
+        tmp_path / "alpine", {"/sbin/syslogd": "", "/etc/conf.d/syslog": 'SYSLOGD_OPTS="-t -R 192.0.2.6:514"\n'}
+    )
+    section = look("logging", log_settings.collect, alpine)
+    assert (section["syslog"], section["remote_targets"]) == ("busybox", ["udp 192.0.2.6:514"])
+    fedora = put_all(tmp_path / "fedora", {
+        "/usr/lib/systemd/systemd-journald": "", "/var/log/journal/x/system.journal": "",
+        "/usr/sbin/syslog-ng": "", "/etc/syslog-ng/syslog-ng.conf": SYSLOG_NG,
+    })  # fmt: skip
+    section = look("logging", log_settings.collect, fedora)
+    assert (section["journald"], section["syslog"]) == ("persistent", "syslog-ng")
+    assert section["remote_targets"] == ["tls ng.example:6514", "udp 192.0.2.9:514"]
+    section = look("logging", log_settings.collect, put_all(tmp_path / "bare", {"/lib/systemd/systemd-journald": ""}))
+    assert (section["journald"], section["syslog"], section["rotation"]) == ("volatile", "", "journald")
+
+
+# --- What they share ------------------------------------------------------------------------------------------------
+
+
+def test_counts_hold_still_and_gaps_have_reasons(tmp_path: Path) -> None:
+    assert [coarse(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
+    gaps = Gaps()
+    errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": CannotTellError("why")}
+    for field, error in errors.items():
+        with gaps.told(field):
+            _raise(error)
+    gaps.add("a", "not this")
+    assert gaps.listed() == ["a: needs root", "b: why"]
+    log = put(tmp_path, "/log", "first\nsecond\nthird\n")
+    assert tail_of(log, 10) == "third\n"
+    assert tail_of(log, 1000).startswith("first")
+
+
+def _raise(error: Exception) -> None:
+    raise error

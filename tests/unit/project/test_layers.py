@@ -1,0 +1,68 @@
+"""The layers hold: imports run one way, each technology has one place, topics have one file."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.project_tree import PRODUCT, ROOT, name_of, python_files
+
+
+def test_import_contracts_hold() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " 0 broken" in done.stdout
+
+
+def _imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def _importers(package: str) -> set[str]:
+    return {
+        name_of(path)
+        for path in python_files(*PRODUCT)
+        if any(name.partition(".")[0] == package for name in _imported(path))
+    }
+
+
+def test_httpx_is_imported_in_one_file() -> None:
+    # Its successor has another name; moving to it is to stay one line.
+    assert _importers("httpx") == {"controller/adapters/emqx/client/http.py"}
+
+
+def test_the_controller_meets_paho_in_its_adapter_and_demo_only() -> None:
+    places = {name for name in _importers("paho") if name.startswith("controller/")}
+    assert {name for name in places if not name.startswith(("controller/adapters/mqtt/", "controller/demo/"))} == set()
+    assert places
+
+
+def _docstrings(tree: ast.Module) -> set[int]:
+    owners = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, owners) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+
+
+def _topic_texts(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    spoken = _docstrings(tree)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str) or id(node) in spoken:
+            continue
+        if any(part in node.value for part in ("cordon/v1", "/up/", "/down/")):
+            yield f"{name_of(path)}:{node.lineno} {node.value!r}"
+
+
+def test_topics_are_written_in_one_file() -> None:
+    home = ROOT / "schemas" / "topics.py"
+    assert any(_topic_texts(home)), "the search finds nothing where topics are"
+    assert [text for path in python_files(*PRODUCT) if path != home for text in _topic_texts(path)] == []

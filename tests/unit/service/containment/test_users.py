@@ -1,0 +1,108 @@
+"""Users that are contained: decided durably, carried out until proven, compared since, over only by an operator."""
+
+from pathlib import Path
+
+import pytest
+
+from controller.domain.policy.model import Level
+from controller.ports.broker import AccessRule
+from controller.ports.errors import BrokerRefusedError, BrokerUnreachableError
+from controller.service.containment.users import Users
+from tests.support.controller_harness import World, world
+from tests.support.memory_users import MemoryUsers
+
+HAD = (AccessRule("fleet/#", "allow", "all"),)
+
+
+async def users_of(place: World, broker: MemoryUsers) -> Users:
+    users = Users(place.keeper, place.store, broker, 5.0, lambda *_: None)
+    await users.load()
+    return users
+
+
+async def kinds(place: World) -> list[str]:
+    return [one.entry.kind for one in await place.store.audit(device_id="", newest_first=False)]
+
+
+async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: Path) -> None:
+    broker = MemoryUsers(rules={"lab": HAD}, live={"lab": ["a", "b"]})
+    path = tmp_path / "cordon.db"
+    async with world(path) as place:
+        broker.at = place.clock.at + 0.25
+        users = await users_of(place, broker)
+        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="stolen", hold=60.0)
+        assert broker.calls == []  # decided, and the controller dies
+    async with world(path) as place:
+        users = await users_of(place, broker)
+        await users.tick()
+        case = users.cases["lab"]
+        assert (case.is_proven, broker.bans["lab"], broker.live) == (True, case.case_id, {})
+        (proven,) = await place.store.audit(kind="containment proven")
+        assert proven.entry.detail is not None
+        assert (proven.entry.detail["seconds"], proven.entry.detail["identity"]) == (0.25, "username:lab")
+        place.clock.at += 60.0
+        await users.tick()
+        assert (users.cases["lab"].level, broker.bans) == (Level.RESTRICTED, {})
+        place.clock.at += 1e9
+        await users.tick()
+        assert users.cases["lab"].level is Level.RESTRICTED
+        await users.release("lab", by="operator:a", reason="found")
+    async with world(path) as place:
+        users = await users_of(place, broker)
+        await users.tick()
+        assert (users.cases, broker.rules["lab"]) == ({}, HAD)
+        assert await place.store.user_cases() == []
+        assert await kinds(place) == [
+            "contained", "containment proven", "stepped down", "containment proven", "release decided", "release proven"
+        ]  # fmt: skip
+
+
+async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: Path) -> None:
+    broker = MemoryUsers()
+    async with world(tmp_path / "cordon.db") as place:
+        users = await users_of(place, broker)
+        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="r", hold=None)
+        await users.tick()
+        broker.live["lab"] = ["late"]
+        await users.tick()
+        assert broker.live == {}
+        broker.rules.clear()
+        await users.tick()
+        assert users.cases["lab"].is_proven
+        assert (await kinds(place)).count("drift found") == 2
+
+
+async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
+    broker = MemoryUsers(misses=["no ban in force"] * 3, fails=[BrokerUnreachableError("away")])
+    async with world(tmp_path / "cordon.db") as place:
+        users = await users_of(place, broker)
+        await users.contain("lab", Level.RESTRICTED, by="operator:a", reason="r", hold=None)
+        for _ in range(4):
+            await users.tick()
+            assert not users.cases["lab"].is_proven
+        await users.tick()
+        assert users.cases["lab"].is_proven
+        assert (await kinds(place)).count("containment in trouble") == 1
+        alerts = await place.store.audit(alerts_only=True)
+        assert [one.entry.kind for one in alerts] == ["containment in trouble"]
+
+
+async def test_a_step_down_that_a_restart_interrupted_still_lifts_the_ban(tmp_path: Path) -> None:
+    broker = MemoryUsers()
+    async with world(tmp_path / "cordon.db") as place:
+        users = await users_of(place, broker)
+        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="r", hold=None)
+        await users.release("lab", by="operator:a", reason="r")  # before it was ever proven
+        broker.bans["lab"] = "half done"
+        await users.tick()
+        assert (users.cases["lab"].is_proven, broker.bans) == (True, {})
+
+
+async def test_nobody_to_release_and_nobody_to_act_on(tmp_path: Path) -> None:
+    async with world(tmp_path / "cordon.db") as place:
+        users = await users_of(place, MemoryUsers())
+        assert await users.release("nobody", by="a", reason="r") is None
+        for name in ("", "..", "bell\x07", "x" * 257):
+            with pytest.raises(BrokerRefusedError):
+                await users.contain(name, Level.ISOLATED, by="a", reason="r", hold=None)
+        assert users.cases == {}

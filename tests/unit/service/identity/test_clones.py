@@ -1,0 +1,69 @@
+"""Presence messages become suspicions, and nothing a client can send does."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from controller.domain.device import Device
+from controller.ports.broker import Grade
+from controller.ports.messages import Incoming
+from controller.service.identity.clones import MAX_PRESENCE, CloneWatch
+from tests.support.controller_harness import World, world
+
+
+def presence(
+    device: str = "d1", reason: str = "takenover", peer: str = "192.0.2.1", what: str = "disconnected"
+) -> Incoming:
+    body = {"clientid": device, "reason": reason, "ipaddress": peer, "ts": 1, "username": "u"}
+    topic = f"$SYS/brokers/emqx1@127.0.0.1/clients/{device}/{what}"
+    return Incoming(topic, json.dumps(body).encode(), 0, retain=False, dup=False, ticket=-1, received_at=0.0)
+
+
+@pytest.fixture
+async def one(tmp_path: Path) -> AsyncIterator[World]:
+    async with world(tmp_path / "cordon.db") as made:
+        made.keeper.devices["d1"] = Device("d1", first_seen=0.0, last_seen=0.0)
+        yield made
+
+
+@pytest.fixture
+def watch(one: World) -> CloneWatch:
+    made = CloneWatch(one.keeper, one.broker, lambda _event, _fields: None)
+    one.ingest.on_presence = made.take
+    return made
+
+
+async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneWatch) -> None:
+    one.broker.grades["d1"] = Grade.KNOWN
+    await one.ingest.take([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
+    await watch.round()
+    (line,) = await one.store.audit(kind="clone suspected")
+    assert line.entry.alert
+    assert line.entry.detail is not None
+    assert line.entry.detail["grade"] == "known"
+    assert "192.0.2.0" in str(line.entry.detail["peers"])
+    assert one.ingest.counts["received"] == 0  # and none of it counts as a device's message
+    assert await one.store.dead_letters() == []
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        presence(reason="normal"),
+        presence(reason="kicked"),
+        presence(what="connected"),
+        presence(device="nobody-knows"),
+        presence(peer="x" * 65),
+        presence(peer="x" * MAX_PRESENCE),
+        Incoming("$SYS/brokers/n/clients/d1/disconnected/more", b'{"reason":"takenover"}', 0, False, False, -1, 0.0),
+        Incoming("$SYS/brokers/n/clients/../disconnected", b'{"reason":"takenover"}', 0, False, False, -1, 0.0),
+        Incoming("$SYS/brokers/n/clients/d1/disconnected", b"takenover, but no JSON", 0, False, False, -1, 0.0),
+        Incoming("$SYS/brokers/n/uptime", b"takenover", 0, False, False, -1, 0.0),
+    ],
+)
+async def test_everything_else_is_passed_over(one: World, watch: CloneWatch, message: Incoming) -> None:
+    await one.ingest.take([message] * 20)
+    await watch.round()
+    assert await one.store.audit(kind="clone suspected") == []

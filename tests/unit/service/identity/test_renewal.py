@@ -1,0 +1,149 @@
+"""Renewal on the controller's side: given to who proves the present key, refused to everybody else."""
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from controller.domain.identity.certificates import Certificate
+from controller.ports.messages import Incoming
+from controller.service.identity.services import Identity
+from device_agent.identity.keypair import request, sign
+from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
+from schemas.topics import Down, Up, down, up
+from tests.support.controller_harness import World, world
+from tests.support.identity import identity_of
+
+DEVICE = "edge-1"
+
+
+@dataclass(slots=True)
+class Scene:
+    world: World
+    identity: Identity
+    key: Any
+    present: Certificate
+
+    async def ask(self, body: dict[str, Any], device: str = DEVICE, *, retain: bool = False) -> Renewed | None:
+        """Over the ingest, as a device asks; the answer on its topic."""
+        message = Incoming(up(device, Up.RENEW), json.dumps(body).encode(), 1, retain=retain, dup=False, ticket=1,
+                           received_at=0.0)  # fmt: skip
+        await self.world.ingest.take([message])
+        await self.identity.renewals.round()
+        told = [payload for topic, payload in self.world.link.sent if topic == down(device, Down.CERTIFICATE)]
+        return Renewed.model_validate_json(told[-1]) if told else None
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with world(tmp_path / "cordon.db") as one:
+        identity = await identity_of(one, tmp_path)
+        one.ingest.on_renewal = identity.renewals.ask
+        key = ec.generate_private_key(ec.SECP256R1())
+        authority = identity.certificates.authority
+        present = identity.certificates.sign_client(authority.read(request(key, DEVICE)), (), "token:t1")
+        await identity.certificates.registry.add(present)
+        yield Scene(one, identity, key, present)
+
+
+def wanted(scene: Scene, **changes: Any) -> dict[str, Any]:
+    """A good request, changed; `signer` proves instead of the present key."""
+    fresh = changes.pop("fresh", None) or ec.generate_private_key(ec.SECP256R1())
+    signer = changes.pop("signer", scene.key)
+    body: dict[str, Any] = {
+        "v": 1, "device_id": DEVICE, "serial": scene.present.serial, "csr": request(fresh, DEVICE), **changes,
+    }  # fmt: skip
+    proof = sign(signer, renewal_bytes(body["device_id"], body["serial"], body["csr"]))
+    return {"proof": base64.b64encode(proof).decode(), **body}
+
+
+async def test_who_proves_the_present_key_gets_a_new_certificate(scene: Scene) -> None:
+    body = wanted(scene)
+    answer = await scene.ask(body)
+    assert answer is not None
+    assert answer.certificate is not None
+    assert answer.request == hashlib.sha256(body["csr"].encode()).hexdigest()
+    leaf = x509.load_pem_x509_certificate(answer.certificate.encode())
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(answer.chain.encode()))
+    found = await scene.identity.certificates.registry.of(DEVICE)
+    assert [one.origin for one in found] == ["token:t1", f"renewal:{scene.present.serial}"]
+    assert "edge-1" not in scene.world.keeper.devices  # asking for a certificate is no report
+
+
+async def test_asking_again_gets_the_same_certificate(scene: Scene) -> None:
+    fresh = ec.generate_private_key(ec.SECP256R1())
+    first, second = await scene.ask(wanted(scene, fresh=fresh)), await scene.ask(wanted(scene, fresh=fresh))
+    assert first is not None
+    assert second is not None
+    assert first.certificate == second.certificate
+    assert len(await scene.identity.certificates.registry.of(DEVICE)) == 2
+
+
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "another key proves": ("proof_wrong", {"signer": ec.generate_private_key(ec.SECP256R1())}),
+    "for another id": ("wrong_name", {"csr": request(ec.generate_private_key(ec.SECP256R1()), "edge-2")}),
+    "of a certificate nobody knows": ("certificate_unknown", {"serial": "abcdef"}),
+    "a weak key": ("key_weak", {"csr": request(rsa.generate_private_key(65537, 1024), DEVICE)}),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_everybody_else_is_refused(scene: Scene, attack: str) -> None:
+    code, changes = ATTACKS[attack]
+    answer = await scene.ask(wanted(scene, **changes))
+    assert answer is not None
+    assert (answer.certificate, answer.refused) == (None, code)
+    assert scene.identity.renewals.counts["refused"] == 1
+    assert len(await scene.identity.certificates.registry.of(DEVICE)) == 1
+
+
+async def test_the_present_key_is_not_certified_again(scene: Scene) -> None:
+    answer = await scene.ask(wanted(scene, fresh=scene.key))
+    assert answer is not None
+    assert answer.refused == "key_used"
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+async def test_what_does_not_hold_any_more_renews_nothing(scene: Scene, how: str) -> None:
+    if how == "revoked":
+        await scene.identity.revocation.revoke([scene.present.serial], "operator:ada", "unspecified", "stolen")
+    else:
+        scene.world.clock.at = scene.present.end + 1
+    answer = await scene.ask(wanted(scene))
+    assert answer is not None
+    assert answer.refused == "certificate_over"
+
+
+async def test_a_request_on_the_topic_of_another_device_is_refused_before_it_is_read(scene: Scene) -> None:
+    assert await scene.ask(wanted(scene), "edge-2") is None
+    (letter,) = await scene.world.store.dead_letters()
+    assert (letter.reason, letter.device_id) == ("wrong_device", "edge-2")
+
+
+async def test_a_retained_request_is_none(scene: Scene) -> None:
+    assert await scene.ask(wanted(scene), retain=True) is None
+
+
+async def test_of_many_requests_of_one_device_the_last_is_answered(scene: Scene) -> None:
+    bodies = [RenewRequest.model_validate(wanted(scene)) for _ in range(3)]
+    for body in bodies:
+        scene.identity.renewals.ask(DEVICE, body)
+    await scene.identity.renewals.round()
+    (told,) = [payload for topic, payload in scene.world.link.sent if topic == down(DEVICE, Down.CERTIFICATE)]
+    assert Renewed.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
+
+
+async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scene: Scene) -> None:
+    first, second = await scene.ask(wanted(scene)), await scene.ask(wanted(scene))
+    assert first is not None
+    assert second is not None
+    assert first.certificate != second.certificate
+    (line,) = await scene.world.store.audit(kind="clone suspected")
+    assert line.entry.alert

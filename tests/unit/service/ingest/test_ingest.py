@@ -1,0 +1,211 @@
+"""From bytes to a committed decision, an acknowledgement and an answer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.domain.policy.event_rules import event_language
+from controller.domain.policy.findings import Severity
+from controller.domain.policy.model import EventTerms, Level, Policy, PolicySet, Response, Rule
+from schemas.posture import digest_of
+from schemas.topics import Down, Up, down
+from tests.support import reports
+from tests.support.controller_harness import World, world
+from tests.support.reports import full, heartbeat, incoming
+
+
+def answers(place: World, device_id: str) -> list[dict[str, Any]]:
+    topic = down(device_id, Down.RECEIPT)
+    return [json.loads(payload) for to, payload in place.link.sent if to == topic]
+
+
+async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        message = incoming("edge-1", full("edge-1", 7, 22))
+        await place.ingest.take([message])
+        assert place.link.acknowledged == [message]
+        digest = digest_of(reports.sections(22))
+        assert answers(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
+    async with world(tmp_path / "c.db") as place:
+        device = place.keeper.get("edge-1")
+        assert device is not None
+        assert (device.report_seq, device.digest) == (7, digest)
+        assert await place.store.report("edge-1") == message.payload
+
+
+async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        batch = [
+            incoming("edge-1", b"{not json"),
+            incoming("edge-2", full("edge-2", 1, 22)),
+            incoming("edge-3", full("edge-4", 1, 22)),
+        ]
+        await place.ingest.take(batch)
+        assert place.link.acknowledged == batch
+        assert answers(place, "edge-1")[0]["reason"] == "malformed"
+        assert answers(place, "edge-2")[0]["verdict"] == "accepted"
+        assert answers(place, "edge-3")[0] == {
+            "v": 1, "seq": 1, "verdict": "rejected", "digest": None, "reason": "wrong_device",
+            "detail": "payload and topic name different devices",
+        }  # fmt: skip
+        assert set(place.keeper.devices) == {"edge-2"}
+        letters = await place.store.dead_letters()
+        assert sorted(letter.reason for letter in letters) == ["malformed", "wrong_device"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (b"x" * 70_000, "payload_too_large"),
+        (b"\xff\xfe", "malformed"),
+        (b"[" * 5000 + b"]" * 5000, "malformed"),
+        (b"[1, 2]", "malformed"),
+        (b'{"v": 2, "kind": "full", "device_id": "edge-1", "seq": 1}', "unsupported_version"),
+        (b'{"v": true, "kind": "full"}', "unsupported_version"),
+        (b'{"v": 1, "kind": "whole", "device_id": "edge-1", "seq": 1}', "unknown_kind"),
+        (b'{"v": 1, "kind": "full", "device_id": "edge-1", "seq": NaN}', "invalid"),
+        (b'{"v": 1, "kind": "full", "device_id": "edge-1", "seq": -1}', "invalid"),
+        (full("edge-1", 1, 0), "invalid"),
+        (full("edge-1", 1, boot_id="line\nbreak"), "invalid"),
+    ],
+)
+async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: str) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", payload)])
+        (answer,) = answers(place, "edge-1")
+        assert (answer["verdict"], answer["reason"]) == ("rejected", reason)
+        assert place.ingest.counts[f"refused:{reason}"] == 1
+
+
+async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
+        assert answers(place, "edge-1")[0]["reason"] == "invalid"
+        assert not place.keeper.devices
+
+
+async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        other = digest_of(reports.sections(80))
+        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 3, other))])
+        assert answers(place, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
+        await place.ingest.take([incoming("edge-1", full("edge-1", 4, 80))])
+        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 5, other))])
+        assert [one["verdict"] for one in answers(place, "edge-1")] == ["resend_full", "accepted"]
+
+
+async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_path: Path) -> None:
+    from tests.support.controller_harness import TELNET
+    from tests.support.playbook import policies, rule
+
+    lax = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 9)"))
+    async with world(tmp_path / "c.db", lax) as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        assert place.level("edge-1") == Level.NONE
+        strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
+        object.__setattr__(strict, "version", "v2")
+        place.keeper.use(strict)
+        digest = place.keeper.devices["edge-1"].digest
+        await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 2, digest))])
+        assert place.level("edge-1") == Level.RESTRICTED
+
+
+async def test_violation_repair_and_release(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22, 23))])
+        await place.drain()
+        assert place.level("edge-1") == Level.RESTRICTED
+        assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
+        topic, envelope = place.link.sent[-1]
+        assert topic == down("edge-1", Down.COMMAND)
+        command = json.loads(envelope.removeprefix(b"signed:"))
+        assert (command["action"], command["params"]) == ("service.disable", {"name": "telnetd"})
+        done = {"v": 1, "command_id": command["command_id"], "state": "succeeded", "at": reports.SENT_AT}
+        await place.ingest.take([incoming("edge-1", json.dumps(done).encode(), Up.RESULT)])
+        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        await place.drain()
+        assert place.level("edge-1") == Level.NONE
+        assert place.broker.calls[-1] == "release edge-1"
+        assert await place.audited("edge-1") == [
+            "first report", "posture changed", "contained", "command issued", "containment proven", "command sent",
+            "command succeeded", "posture changed", "release decided", "release proven",
+        ]  # fmt: skip
+
+
+async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.keeper._max_devices = 1
+        await place.ingest.take([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
+        assert answers(place, "edge-2")[0]["reason"] == "too_many"
+        assert set(place.keeper.devices) == {"edge-1"}
+
+
+async def test_receipts_that_cannot_be_sent_are_counted(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        place.link.takes = False
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        assert place.ingest.counts["receipts_not_sent"] == 1
+
+
+async def test_the_same_report_again_counts_again_without_being_read_again(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        for seq in (1, 2, 3):
+            await place.ingest.take([incoming("edge-1", full("edge-1", seq, 23))])
+        device = place.keeper.devices["edge-1"]
+        assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
+        assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2, 3]
+
+
+async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.take(
+            [incoming("edge-1", full("edge-1", 2, 22, 23)), incoming("edge-1", full("edge-1", 3, 22))]
+        )
+        await place.ingest.take([incoming("edge-1", full("edge-1", 4, 22, 23))])
+        assert place.level("edge-1") is Level.RESTRICTED
+        assert "p/telnet" in place.keeper.devices["edge-1"].rules
+
+
+async def test_labels_are_facts_too(tmp_path: Path) -> None:
+    from controller.domain.events import OperatorLabelled
+    from controller.domain.policy.model import Response
+    from tests.support.playbook import policies, rule
+
+    lab = rule("no-lab", Response(contain=Level.RESTRICTED), check='device.class != "lab"')
+    async with world(tmp_path / "c.db", policies(lab)) as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.keeper.handle("edge-1", OperatorLabelled(place.keeper.new_id(), "lab", (), "op"))
+        await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
+        assert place.level("edge-1") is Level.RESTRICTED
+
+
+async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", b"{}", Up.EVENT), incoming("edge-1", b"{}")])
+        event, report = answers(place, "edge-1")
+        assert (event["about"], event["reason"]) == ("event", "unsupported_version")
+        assert "about" not in report
+
+
+async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) -> None:
+    attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
+    async with world(tmp_path / "c.db") as place:
+        place.keeper.use(with_events(place.keeper.policies))
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
+        await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), Up.EVENT)])
+        await place.drain()
+        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.broker.calls[-1].startswith("restrict edge-1")
+    async with world(tmp_path / "c.db") as place:
+        device = place.keeper.devices["edge-1"]
+        assert device.rules["p/attack"].until == device.rules["p/attack"].since + 3600
+
+
+def with_events(policies: PolicySet) -> PolicySet:
+    """These and a rule about attacks."""
+    when = event_language().compile('event.monitor != "" && event.rank >= 4')
+    rule = Rule("p/attack", "t", when, Severity.HIGH, response=Response(Level.RESTRICTED), event=EventTerms())
+    return PolicySet((*policies.policies, Policy("e", 1, "t", (), events=(rule,))), "v2")

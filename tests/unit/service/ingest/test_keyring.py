@@ -1,0 +1,163 @@
+"""Whose signature counts, against a real registry: the present certificate of the device, and no other one."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.adapters.sqlite.report_keys import SqliteReportKeys
+from controller.domain.identity.certificates import Certificate
+from controller.service.identity.services import Identity
+from controller.service.ingest.keyring import FRESH, DeviceKeyring
+from controller.service.ingest.signatures import SealRules, Seals
+from device_agent.identity.keypair import request
+from tests.support.controller_harness import World, world
+from tests.support.identity import identity_of
+from tests.support.signing_device import Signing
+from tests.unit.service.ingest.test_signatures import told
+
+DEVICE = "edge-1"
+REFUSED = [("rejected", "bad_signature")]
+TAKEN = [("accepted", None)]
+LATER = [("rejected", "too_many")]
+
+
+@dataclass
+class Scene:
+    """A controller with an authority, whose ingest asks its registry."""
+
+    world: World
+    identity: Identity
+    keyring: DeviceKeyring
+    seq: int = 0
+
+    async def certified(self, name: str = DEVICE, origin: str = "token:t1") -> tuple[Signing, Certificate]:
+        """A key of this name with its certificate."""
+        device = Signing(name)
+        held = await self.identity.certificates.registry.of(name)
+        wanted = self.identity.certificates.authority.read(request(device.key, name))
+        made = self.identity.certificates.sign_client(wanted, held, origin)
+        await self.identity.certificates.registry.add(made)
+        self.identity.certificates.on_changed(name)
+        return device, made
+
+    async def report(self, signer: Signing, topic: str = DEVICE, **more: Any) -> list[tuple[str, str | None]]:
+        """What is said to a new report of this signer in the branch of `topic`."""
+        self.seq += 1
+        answer = await told(self.world, signer.full(self.seq, self.world.clock.at, 22, **more), device_id=topic)
+        await self.keyring.drain()
+        return answer
+
+    async def details(self, kind: str) -> list[dict[str, Any]]:
+        """Of the device's lines of this kind, oldest first; all of them are alerts."""
+        lines = await self.world.store.audit(device_id=DEVICE, kind=kind, newest_first=False)
+        assert all(line.entry.alert for line in lines)
+        return [dict(line.entry.detail or {}) for line in lines]
+
+
+async def scene_in(where: Path, place: World) -> Scene:
+    identity = await identity_of(place, where)
+    book = SqliteReportKeys(place.store, identity.certificates.registry)
+    keyring = DeviceKeyring(book, place.broker.grade, place.store, place.clock, lambda _text, _more: None)
+    identity.certificates.on_changed = keyring.changed
+    place.ingest._seals = Seals(keyring, place.keeper.get, SealRules())
+    return Scene(place, identity, keyring)
+
+
+@pytest.fixture
+async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+    async with world(tmp_path / "c.db") as place:
+        yield await scene_in(tmp_path, place)
+
+
+async def test_the_key_of_a_certificate_counts_without_a_first_contact(scene: Scene) -> None:
+    device, _ = await scene.certified()
+    assert await scene.report(device) == LATER  # while it is found out
+    assert await scene.report(device) == TAKEN
+
+
+async def test_a_revoked_certificates_signature_stops_counting_at_once(scene: Scene) -> None:
+    device, made = await scene.certified()
+    await scene.report(device)
+    assert await scene.report(device) == TAKEN
+    await scene.identity.revocation.revoke([made.serial], "operator:ada", "key_compromise", "stolen")
+    assert await scene.report(device) == LATER  # nothing of before counts, not even for a moment
+    assert await scene.report(device) == REFUSED
+    (row,) = await scene.details("report and certificate disagree")
+    assert (row["topic"], row["certificate"], row["why"]) == (DEVICE, DEVICE, "it is revoked")
+    again, _ = await scene.certified(origin="token:t2")
+    await scene.report(again)
+    assert await scene.report(again) == TAKEN
+    assert await scene.report(device) == REFUSED
+    assert "it is revoked" in (await scene.details("report refused"))[-1]["detail"]
+
+
+async def test_a_certificate_that_expired_signs_nothing(scene: Scene) -> None:
+    device, made = await scene.certified()
+    await scene.report(device)
+    assert await scene.report(device) == TAKEN
+    scene.world.clock.at = made.end + 1
+    assert await scene.report(device) == TAKEN  # known from a moment ago, and looked up again
+    assert await scene.report(device) != TAKEN
+
+
+async def test_a_former_certificate_counts_until_the_present_one_has_signed(scene: Scene, tmp_path: Path) -> None:
+    old, made = await scene.certified()
+    await scene.report(old)
+    assert await scene.report(old) == TAKEN
+    scene.world.clock.at += 1
+    new, _ = await scene.certified(origin=f"renewal:{made.serial}")
+    assert await scene.report(old) == LATER
+    assert await scene.report(old) == TAKEN  # the new pair has not connected yet
+    assert await scene.report(new) == TAKEN
+    assert await scene.report(old) == REFUSED
+    (refused,) = await scene.details("report refused")
+    assert "a newer one of this device has signed since" in refused["detail"]
+    (row,) = await scene.details("report and certificate disagree")
+    assert (row["certificate"], row["why"]) == (DEVICE, "a newer one of this device has signed since")
+    again = await scene_in(tmp_path, scene.world)  # the controller was restarted
+    again.seq = scene.seq
+    assert await again.report(old) == LATER
+    assert await again.report(old) == REFUSED
+    assert await again.report(new) == TAKEN
+
+
+async def test_another_devices_certificate_signs_nothing(scene: Scene) -> None:
+    device, _ = await scene.certified()
+    other, _ = await scene.certified("edge-2")
+    await scene.report(device)
+    assert await scene.report(device) == TAKEN
+    assert await scene.report(other) == REFUSED
+    (refused,) = await scene.details("report refused")
+    assert refused["detail"] == "signed with a key that is not this device's; the report names edge-2"
+    (row,) = await scene.details("report and certificate disagree")
+    assert {key: row[key] for key in ("topic", "payload", "certificate", "why")} == {
+        "topic": DEVICE, "payload": "edge-2", "certificate": "edge-2", "why": "the certificate is another device's",
+    }  # fmt: skip
+    # One that says it is of the device, and one that nobody made a certificate for.
+    assert await scene.report(other, device_id=DEVICE) == REFUSED
+    scene.world.clock.at += FRESH + 1
+    assert await scene.report(Signing(DEVICE)) == REFUSED
+    assert [(one["certificate"], one["why"]) for one in await scene.details("report and certificate disagree")][1:] == [
+        ("", "unknown key")
+    ]
+
+
+async def test_its_own_signature_about_another_device_is_refused(scene: Scene) -> None:
+    device, _ = await scene.certified()
+    await scene.report(device)
+    assert await scene.report(device) == TAKEN
+    assert await scene.report(device, device_id="edge-2") == [("rejected", "wrong_device")]
+    (row,) = await scene.details("report refused")
+    assert row["reason"] == "wrong_device"
+
+
+async def test_many_strangers_are_looked_up_once(scene: Scene) -> None:
+    device, _ = await scene.certified()
+    await scene.report(device)
+    assert await scene.report(device) == TAKEN
+    for _ in range(5):
+        assert await scene.report(Signing(DEVICE)) == REFUSED
+    assert len(await scene.details("report and certificate disagree")) == 1

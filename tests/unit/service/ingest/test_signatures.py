@@ -1,0 +1,205 @@
+"""Signed reports through the real ingest and store: who may sign, what is refused, and what is seen of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from controller.domain.policy.model import Level
+from controller.ports.broker import Grade
+from controller.service.ingest.signatures import SealRules, Seals
+from schemas.base import MAX_SIGNED_BYTES
+from schemas.report_signing import PrivateKey, Sealed, is_signed_by, read_public, seal, unseal
+from schemas.signing import SignatureError
+from tests.support.controller_harness import START, World, world
+from tests.support.reports import full, incoming
+from tests.support.signing_device import Signing
+from tests.unit.service.ingest.test_ingest import answers
+
+
+async def told(place: World, *payloads: bytes, device_id: str = "edge-1") -> list[tuple[str, str | None]]:
+    """Verdict and reason of each answer to these messages, taken as one batch."""
+    known = len(answers(place, device_id))
+    await place.ingest.take([incoming(device_id, payload) for payload in payloads])
+    return [(one["verdict"], one.get("reason")) for one in answers(place, device_id)[known:]]
+
+
+async def kinds(place: World, device_id: str = "edge-1") -> list[str]:
+    return [line.entry.kind for line in await place.store.audit(device_id=device_id, newest_first=False)]
+
+
+async def known(place: World, device: Signing, seq: int = 1) -> None:
+    """The first proven contact of the device, and its first report."""
+    place.broker.grades[device.device_id] = Grade.PROVEN
+    report = device.full(seq, START, 22)
+    assert await told(place, report, device_id=device.device_id) == [("rejected", "too_many")]
+    await place.signing.keyring.drain()
+    assert await told(place, report, device_id=device.device_id) == [("accepted", None)]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate(),
+     rsa.generate_private_key(65537, 2048)],
+)  # fmt: skip
+async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: PrivateKey) -> None:
+    device = Signing(key=key)
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device)
+        assert await kinds(place) == ["report key registered", "first report", "signs its reports"]
+        assert place.keeper.devices["edge-1"].signs
+        assert place.ingest.counts["signed"] == 1
+    async with world(tmp_path / "c.db") as place:  # the key is kept, and so is that it signs
+        assert await told(place, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
+        assert await told(place, device.full(2, START, 23)) == [("rejected", "too_many")]
+        await place.signing.keyring.drain()
+        assert await told(place, device.full(2, START, 23)) == [("accepted", None)]
+
+
+@pytest.mark.parametrize("waited", [False, True])
+async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_session(
+    tmp_path: Path, waited: bool
+) -> None:
+    impostor = Signing()
+    async with world(tmp_path / "c.db") as place:
+        place.broker.is_open = True
+        if waited:  # at the broker, while the controller was away: the victim came before it was heard
+            place.clock.at += 600
+            place.link.resumed_at = place.clock.monotonic()
+        assert await told(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
+        place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
+        await place.signing.keyring.drain()
+        assert await kinds(place) == ["report key not registered"]
+
+
+@pytest.mark.parametrize("grade", [Grade.KNOWN, Grade.CLAIMED, Grade.UNSEEN])
+async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: Grade) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        place.broker.grades["edge-1"] = grade
+        await told(place, device.full(1, START, 22))
+        await place.signing.keyring.drain()
+        assert await told(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
+        assert "edge-1" not in place.keeper.devices
+        assert await kinds(place) == ["report key not registered", "report refused"]
+
+
+async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await known(place, Signing())
+        place.clock.at += 60  # so that the keys are looked up again
+        thief = Signing()
+        assert await told(place, thief.full(2, place.clock.at, 22)) == [("rejected", "bad_signature")]
+        await place.signing.keyring.drain()
+        alerts = [line.entry.kind for line in await place.store.audit(alerts_only=True)]
+        assert sorted(alerts) == ["another key signs reports", "report refused"]
+
+
+async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device)
+        sealed = json.loads(device.full(2, START, 23))
+        other = json.loads(seal(device.plain(2, START), device.key))
+        forged = json.dumps({**sealed, "payload": other["payload"]}, separators=(",", ":")).encode()
+        assert await told(place, forged) == [("rejected", "bad_signature")]
+        assert (await place.store.audit(kind="report refused"))[0].entry.alert
+
+
+async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device, seq=100)
+        bad = device.full(101, START, 23)
+        assert await told(place, bad) == [("accepted", None)]
+        assert place.level("edge-1") is Level.RESTRICTED
+        first = device.full(100, START, 22)
+        assert await told(place, first) == [("rejected", "replayed")]  # the recorded good one
+        assert await told(place, device.full(20, START, 22)) == [("rejected", "replayed")]
+        late = device.full(102, START - 7200, 22)
+        assert await told(place, late) == [("rejected", "too_old")]
+        early = device.full(102, START + 7200, 22)
+        assert await told(place, early) == [("rejected", "too_old")]
+        assert place.level("edge-1") is Level.RESTRICTED
+        reasons = {(line.entry.detail or {})["reason"] for line in await place.store.audit(kind="report refused")}
+        assert reasons == {"replayed", "too_old"}
+
+
+async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path: Path) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device)
+        seen = place.keeper.devices["edge-1"].last_seen
+        place.clock.at += 100
+        assert await told(place, device.full(1, START, 22)) == [("accepted", None)]
+        assert place.keeper.devices["edge-1"].last_seen == seen
+
+
+async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device)
+        assert await told(place, device.beat(2, START, 22), device.beat(2, START, 22)) == [("rejected", "replayed")]
+        assert await told(place, device.beat(7, START, 22)) == []
+        assert await told(place, device.beat(5, START, 22)) == []  # late, and new
+        assert place.keeper.devices["edge-1"].gaps == 1
+        (line,) = await place.store.audit(kind="signed reports missing")
+        assert line.entry.detail == {"missing": 4, "before": 7}
+        assert place.ingest.counts["missing"] == 4
+
+
+async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await known(place, Signing())
+        assert await told(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
+        await place.signing.forgo(place.keeper, "edge-1", "operator:ada", "new key")
+        assert await told(place, full("edge-1", 3, 22)) == [("accepted", None)]
+        assert "signature no longer wanted" in await kinds(place)
+
+
+async def test_a_class_that_must_sign(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        seals = Seals(place.signing.keyring, place.keeper.get, SealRules(must_sign=frozenset({"*"})))
+        place.ingest._seals = seals
+        assert await told(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
+        assert await kinds(place) == ["report refused"]
+
+
+async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
+    device = Signing()
+    async with world(tmp_path / "c.db") as place:
+        await known(place, device)
+        await told(place, device.full(2, START, 80, receipt="sha256:" + "0" * 64))
+        assert "receipt was not heard" in await kinds(place)
+
+
+async def test_a_report_of_one_device_in_the_branch_of_another(tmp_path: Path) -> None:
+    one, other = Signing("edge-1"), Signing("edge-2")
+    async with world(tmp_path / "c.db") as place:
+        await known(place, one)
+        await known(place, other)
+        assert await told(place, one.full(9, START, 22), device_id="edge-2") == [("rejected", "bad_signature")]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'{"payloadType":', b'{"payloadType":"x"}', b'{"payloadType":' + b"[" * 5000,
+     b'{"payloadType":"application/vnd.cordon.report.v1+json","payload":"","signatures":[]}'],
+)  # fmt: skip
+async def test_envelopes_that_are_none(tmp_path: Path, raw: bytes) -> None:
+    async with world(tmp_path / "c.db") as place:
+        assert await told(place, raw) == [("rejected", "malformed")]
+
+
+def test_the_envelope() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    sealed = unseal(seal(b"report", key))
+    assert sealed.payload == b"report"
+    assert is_signed_by(sealed, key.public_key())
+    assert not is_signed_by(Sealed(b"other", sealed.keyid, sealed.signature), key.public_key())
+    assert len(seal(b"x" * MAX_SIGNED_BYTES, rsa.generate_private_key(65537, 4096))) <= 64 * 1024
+    with pytest.raises(SignatureError):
+        unseal(b"{}")
+    with pytest.raises(ValueError, match="not a public key"):
+        read_public(b"x")

@@ -1,0 +1,86 @@
+"""Lines of the log can be followed by device and by case."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from controller.domain.effects import AuditEntry
+from controller.ports.broker import BAN_MARK, Ban
+from controller.ports.errors import BrokerUnreachableError
+from controller.service.audit_log import MOST_TEXT, about, fields_of, log_record
+from tests.support.controller_harness import world
+from tests.support.reports import full, incoming
+
+_LINES = """
+from controller.adapters.logs import configure_logs, logger_for
+from controller.domain.effects import AuditEntry
+from controller.service.audit_log import fields_of
+configure_logs("info", "json")
+detail = {"event": "x", "reason": "two\\nlines", "steps": [1]}
+entry = AuditEntry("contained", "edge-1", "policy", "case-9", detail, True)
+logger_for("record")(entry.kind, fields_of(entry))
+"""
+
+
+async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        lines: list[tuple[str, dict[str, object]]] = []
+        log_record(place.keeper, lambda event, fields: lines.append((event, dict(fields))))
+        place.broker.fails = [BrokerUnreachableError("no node answered")]
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))])
+        await place.drain()
+        case = place.keeper.devices["edge-1"].case
+        assert case is not None
+        place.outbox._wake("edge-1")
+        await place.drain()
+    assert [event for event, _ in lines if event == "containment proven"] == ["containment proven"]
+    mine = [event for event, fields in lines if fields.get("case") == case.case_id]
+    assert mine.index("containment in trouble") < mine.index("containment proven")
+    assert {fields["device"] for _, fields in lines if fields.get("case")} == {"edge-1"}
+    retried = next(fields for event, fields in place.logged if event == "effect will be retried")
+    assert (retried["device"], retried["case"], retried["effect"]) == ("edge-1", case.case_id, "RestrictClient")
+
+
+async def test_who_listened_before_still_hears(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        heard: list[str] = []
+        place.keeper.on_audit = lambda _at, entry: heard.append(entry.kind)
+        log_record(place.keeper, lambda event, _fields: heard.append(f"log: {event}"))
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1))])
+    assert heard
+    assert heard[0::2] == [one.removeprefix("log: ") for one in heard[1::2]]
+
+
+async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
+        sent = [about(one) for one in await place.store.effects()]
+    assert {one["effect"] for one in sent} == {"RestrictClient", "SendCommand"}
+    assert all(("command" in one) is (one["effect"] == "SendCommand") for one in sent)
+    assert {one["device"] for one in sent} == {"edge-1"}
+
+
+async def test_a_ban_that_is_left_alone_names_device_and_case(tmp_path: Path) -> None:
+    async with world(tmp_path / "c.db") as place:
+        ban = Ban(kind="clientid", who="ghost", by=f"{BAN_MARK}case-7", reason="r", at=1.0, until=None)
+        place.broker.bans_held["ghost"] = ban
+        await place.reconciler.reconcile()
+    (told,) = [fields for event, fields in place.logged if fields.get("device") == "ghost"]
+    assert "case case-7" in str(told)
+
+
+def test_values_are_bounded_and_never_take_the_lines_own_names() -> None:
+    entry = AuditEntry("k", "d", "", detail={"device": "other", "text": "x" * 999, "many": [1, 2], "n": 3, "ok": True})
+    assert fields_of(entry) == {"device": "d", "device_": "other", "text": "x" * MOST_TEXT, "n": 3, "ok": True}
+
+
+def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
+    done = subprocess.run([sys.executable, "-c", _LINES], capture_output=True, text=True, timeout=60, check=True)
+    (line,) = done.stderr.splitlines()
+    found = json.loads(line)
+    del found["timestamp"]
+    assert found == {
+        "event": "contained", "event_": "x", "reason": "two\nlines", "device": "edge-1", "case": "case-9",
+        "actor": "policy", "alert": True, "part": "record", "level": "warning",
+    }  # fmt: skip
