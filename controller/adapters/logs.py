@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 import structlog
+
+from controller.ports.log import Log
 
 # Everything else is told as information; a line of the record that is an alert is a warning too.
 _ERRORS: Final = frozenset(
@@ -24,8 +26,6 @@ _WARNINGS: Final = frozenset(
         "the broker lacks what Cordon needs",
     }
 )
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 def configure_logs(level: str, style: Literal["auto", "json", "console"]) -> None:

@@ -1,16 +1,14 @@
 """Every line of the record as a line of the log too, so that a collector of logs can follow one device or one case."""
 
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.domain.effects import AuditEntry, Effect, SendCommand
+from controller.ports.log import Log
 from controller.service.fleet_state import Keeper
 
 MOST_TEXT: Final = 200  # characters of one value: devices write some of them
 # Names that the line itself uses.
 _OWN: Final = frozenset({"event", "level", "timestamp", "part", "device", "case", "actor", "alert", "logger"})
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 def log_record(keeper: Keeper, log: Log) -> None:

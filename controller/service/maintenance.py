@@ -2,19 +2,17 @@
 
 import asyncio
 import gc
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository, UpdatesError
 
 FIRST: Final = 120.0  # seconds after the start: first the fleet's reports
 EVERY: Final = 86_400.0  # seconds
 RETRY: Final = 3600.0  # seconds after a round that the store refused
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class Housekeeping:

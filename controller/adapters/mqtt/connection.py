@@ -7,7 +7,6 @@ nobody's state.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -23,10 +22,9 @@ from controller.adapters.mqtt.outbox import Letter, Outbox
 from controller.adapters.mqtt.packets import Published, as_publish, publish_packet
 from controller.adapters.mqtt.paho_client import PahoClient, Version
 from controller.adapters.mqtt.reason_codes import End, Kind, disconnected, network_words, refused
+from controller.ports.log import Log
 
 _T = TypeVar("_T")
-Log = Callable[[str, Mapping[str, object]], None]
-
 MISC_SECONDS: Final = 1.0
 # Packets handled in one turn of the loop before others get theirs; about 5 ms.
 READ_BUDGET: Final = 500

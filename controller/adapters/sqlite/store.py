@@ -12,13 +12,14 @@ from controller.adapters.sqlite.dead_letters import DeadBook
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import Work, work_of
-from controller.adapters.sqlite.writer import Log, Writer
+from controller.adapters.sqlite.writer import Writer
 from controller.domain.audit_chain import Checked, Head
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
 from controller.ports.broker import KeptSubscription, Rules
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.store import Audited, DeadLetter, GuardBooks, Store, StoreHealth, Token, Writes
 from schemas.commands import CommandState
 

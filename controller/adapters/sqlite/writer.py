@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +19,9 @@ from controller.adapters.sqlite import errors, schema
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.statements import Work
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.store import StoreHealth
 
-Log = Callable[[str, Mapping[str, object]], None]
 _OVERSIZE_PAUSE: Final = 5.0  # seconds between two attempts to shrink a log that readers hold on to
 
 

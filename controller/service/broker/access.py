@@ -24,6 +24,7 @@ from controller.domain.policy.model import Level
 from controller.ports.access import AccessBroker, AccessStore, KeptTemplates, Written
 from controller.ports.broker import AccessRule, Rules, restriction
 from controller.ports.errors import BrokerError
+from controller.ports.log import Log
 from controller.ports.store import Writes
 from controller.service.containment.outbox import Outbox
 from controller.service.fleet_state import Keeper
@@ -36,7 +37,6 @@ MANY: Final = 50  # devices from which on all rules are listed instead of read o
 YIELD: Final = 5000  # devices looked at before others get their turn
 _ACTOR: Final = "access"
 
-Log = Callable[[str, Mapping[str, object]], None]
 Parse = Callable[[str], Templates]
 
 

@@ -1,7 +1,7 @@
 """What operators do with the guards: contain many by hand, let through or dismiss what waits, decide requests."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +12,7 @@ from controller.domain.guards.approvals import Kind, NotDecidableError, Request,
 from controller.domain.policy.model import Level
 from controller.domain.transition import Outcome
 from controller.ports.errors import ControllerError
+from controller.ports.log import Log
 from controller.ports.store import GuardBooks
 from controller.service.fleet_state import Keeper
 from controller.service.unit_of_work import Batch
@@ -19,8 +20,6 @@ from controller.service.unit_of_work import Batch
 TICK: Final = 5.0  # seconds between two looks at what has expired
 MAX_REQUESTS: Final = 100  # open at a time
 KEPT_REQUESTS: Final = 200  # in memory, with those that ended
-Log = Callable[[str, Mapping[str, object]], None]
-
 
 class ProtectedError(ControllerError):
     """Somebody would contain protected devices without having said so twice."""

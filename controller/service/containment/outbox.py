@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from controller.domain.effects import Effect, SendCommand
+from controller.ports.log import Log
 from controller.service.audit_log import about
 from controller.service.containment.enforcer import Again, Done, Enforcer
 from controller.service.fleet_state import Keeper
@@ -17,8 +18,6 @@ CONTAINING: Final = 256
 SENDING: Final = 32  # devices sent commands at once; apart, so that a link that hangs holds no containment up
 FIRST_PAUSE: Final = 0.2  # seconds before the second attempt
 LONGEST_PAUSE: Final = 15.0  # seconds between later ones
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ Each node is read in turn, every one at least once in twice `every`; how many ro
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from controller.domain.device import Device
@@ -14,6 +14,7 @@ from controller.domain.policy.model import Level
 from controller.ports.broker import BAN_MARK, Ban, BrokerControl, Change, restriction
 from controller.ports.broker_tables import BrokerTables, TableCounts
 from controller.ports.errors import BrokerError
+from controller.ports.log import Log
 from controller.ports.store import Writes
 from controller.service.containment import comparison
 from controller.service.containment.comparison import Compared, ManagedRules, NoManagedRules, Suspect
@@ -26,8 +27,6 @@ SETTLE: Final = 0.3  # seconds in which tables that were just written reach ever
 _ACTOR: Final = "reconciler"
 _RULES_GONE: Final = frozenset({comparison.RULES_MISSING, comparison.RULES_ALTERED})
 _BY_HAND: Final = "somebody's work would be overwritten: `cordon access apply` writes the template again"
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class BrokerSettings(Protocol):

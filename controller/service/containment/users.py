@@ -1,7 +1,6 @@
 """Contains users by their name: every session they have, and those that appear while they are contained."""
 
 import asyncio
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -11,6 +10,7 @@ from controller.domain.effects import AuditEntry
 from controller.domain.policy.model import Level
 from controller.ports.broker import KeepRules, Proof, Rules
 from controller.ports.errors import ControllerError
+from controller.ports.log import Log
 from controller.ports.store import Writes
 from controller.ports.users import UserBroker, UserStore
 from controller.service.containment.enforcer import steps_of
@@ -18,8 +18,6 @@ from controller.service.fleet_state import Keeper
 
 MAX_CASES: Final = 1000  # users contained at once: each costs a few requests with every comparison
 SHOWN: Final = 5  # of what differed, in a line of the record
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class TooManyUsersError(ControllerError):

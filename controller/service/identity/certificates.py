@@ -1,7 +1,7 @@
 """Certificates as a service: issues them, keeps the revocation lists fresh, and tells the record what was issued."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from controller.domain.effects import AuditEntry
@@ -16,6 +16,7 @@ from controller.domain.identity.certificates import (
 from controller.ports.certificates import Authority, AuthorityError, Registry, Request, Serving
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.store import Store, Writes
 from controller.service.settings.settings import AuthoritySettings
 
@@ -23,8 +24,6 @@ ROUND: Final = 5.0  # seconds between two looks at what is due
 _RECORD_AT_ONCE: Final = 500  # certificates told to the record in one go
 _PRUNE_AFTER: Final = 400 * 86_400.0  # seconds after its end that a certificate is kept in the registry
 _PRUNE_EVERY: Final = 86_400.0
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 async def issue(

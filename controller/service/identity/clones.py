@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -11,14 +11,13 @@ from controller.domain.events import CloneSuspected
 from controller.domain.identity.clones import TAKEN_OVER, CloneDetector, Suspicion, TakenOver
 from controller.ports.broker import BrokerControl, Grade
 from controller.ports.errors import BrokerError, StoreError
+from controller.ports.log import Log
 from controller.ports.messages import Incoming
 from controller.service.fleet_state import Keeper
 from schemas.topics import TopicError, parse_presence
 
 MAX_PRESENCE: Final = 4096  # bytes of one presence message
 MAX_WAITING: Final = 1000  # suspicions; beyond that they are counted and left out
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class _Ended(BaseModel):

@@ -1,20 +1,18 @@
 """Follows revocation lists of other authorities: whose certificate appears in one is out here too."""
 
 import asyncio
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.domain.effects import AuditEntry
 from controller.ports.certificates import AuthorityError, ForeignList, ForeignLists, Registry
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.store import Store, Writes
 from controller.service.identity.revocation import Revocation
 
 _COMPARABLE: Final = 2**63  # numbers from here on are kept cut, and cannot be compared
 _MAX_WHY: Final = 300  # characters of a trouble that go into the record
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class FollowedLists:

@@ -5,13 +5,13 @@ import base64
 import binascii
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.domain.events import CloneSuspected
 from controller.domain.identity.certificates import Certificate, Kind
 from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.messages import Messages
 from controller.service.fleet_state import Keeper
 from controller.service.identity.certificates import Certificates
@@ -21,8 +21,6 @@ from schemas.topics import Down, down
 MAX_WAITING: Final = 10_000  # requests; beyond that one is left to be asked again
 AT_ONCE: Final = 64  # requests under way together
 ANSWER_EXPIRY: Final = 600  # seconds; by then the device has asked again
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class Renewals:

@@ -1,7 +1,7 @@
 """Revocation that sticks: the registry says who is out, and the devices' states follow it, also after a crash."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from controller.domain.containment import revocation
@@ -11,12 +11,11 @@ from controller.domain.identity.certificates import Certificate, Kind, Standing
 from controller.domain.policy.model import Level
 from controller.domain.transition import Outcome
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.service.fleet_state import Keeper, TooManyDevicesError
 from controller.service.identity.certificates import Certificates
 
 ROUND: Final = 2.0  # seconds between two comparisons of registry and devices
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class Revocation:

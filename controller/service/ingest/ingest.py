@@ -13,6 +13,7 @@ from controller.domain.policy.event_rules import event_facts, judge_event
 from controller.domain.policy.facts import Facts
 from controller.domain.policy.model import PolicySet
 from controller.domain.step import is_quiet, repeats
+from controller.ports.log import Log
 from controller.ports.messages import Incoming, Messages
 from controller.ports.store import DeadLetter, StoredReport
 from controller.service.fleet_state import Keeper, TooManyDevicesError
@@ -38,8 +39,6 @@ RECEIPT_EXPIRY: Final = 600  # seconds; by then the device has asked again
 HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held status is looked at again
 
 _DELTA: Final = b'"delta"'
-Log = Callable[[str, Mapping[str, object]], None]
-
 
 @dataclass(frozen=True, slots=True)
 class _Delivery:

@@ -5,7 +5,7 @@ verified certificate of its name; from then on it is the device's key until an o
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -14,6 +14,7 @@ from controller.ports.broker import Grade
 from controller.ports.clock import Clock
 from controller.ports.device_keys import SUPERSEDED, Certified
 from controller.ports.errors import ControllerError
+from controller.ports.log import Log
 from controller.ports.store import Store, Writes
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
 
@@ -21,8 +22,6 @@ MAX_WAITING: Final = 1024  # devices whose key is being found out; others ask ag
 FRESH: Final = 30.0  # seconds after which a key is looked up again: certificates are revoked
 GRADE_SECONDS: Final = 5.0  # for the broker's word on one session
 _NONE: Final[Mapping[str, PublicKey]] = {}
-Log = Callable[[str, Mapping[str, object]], None]
-
 
 class KeyBook(Protocol):
     """Where keys are kept, and where certificates tell of them."""

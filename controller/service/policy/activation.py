@@ -1,18 +1,17 @@
 """Puts policies in force, unless they would contain more of the fleet at once than the guards allow."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from controller.domain.policy.model import PolicySet
 from controller.ports.errors import ControllerError
+from controller.ports.log import Log
 from controller.ports.store import Store
 from controller.service.fleet_state import Keeper
 from controller.service.policy.preview import preview
 
 _NAMED: Final = 5  # devices that a refusal names
-Log = Callable[[str, Mapping[str, object]], None]
-
 
 class PolicyTooBroadError(ControllerError):
     """Policies that would contain more devices than the blast radius allows; those in force stay."""

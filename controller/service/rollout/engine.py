@@ -6,7 +6,7 @@ What a step changes, and the commands that it asks for, are kept in one transact
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -21,6 +21,7 @@ from controller.domain.rollout.model import (
     RolloutState,
 )
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.rollouts import RolloutStore, Targets
 from controller.service.fleet_state import Keeper
 from controller.service.rollout.observations import installed_of, news_of, view_of
@@ -33,8 +34,6 @@ TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
 MAX_OPEN_ROLLOUTS: Final = 64
 _ACTIONS: Final = frozenset({INSTALL, GO_BACK})
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class Rollouts:

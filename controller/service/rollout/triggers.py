@@ -1,7 +1,6 @@
 """Starts the rollouts that policies ask for: the update that mends a rule, for the devices where it fails."""
 
 import asyncio
-from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.domain.containment.response import inert, is_due
@@ -10,6 +9,7 @@ from controller.domain.policy.findings import Result
 from controller.domain.policy.model import Rule
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutState, Target
 from controller.ports.errors import StoreError
+from controller.ports.log import Log
 from controller.ports.rollouts import TargetError
 from controller.service.fleet_state import Keeper
 from controller.service.rollout.operations import Asked, RolloutDesk
@@ -20,8 +20,6 @@ EVERY: Final = 15.0  # seconds between two looks at all devices
 POLICY: Final = "policy"
 MOST_PAST: Final = 200  # rollouts of a name that are looked at
 _AT_ONCE: Final = 5000  # devices looked at before others get their turn
-
-Log = Callable[[str, Mapping[str, object]], None]
 
 
 class RuleRollouts:
