@@ -4,24 +4,24 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from device_agent.collectors.tools.tool_runner import ToolRuns
-from device_agent.commands.lazy_loading import LateActions
-from device_agent.domain.report import Found
-from device_agent.domain.verdict import Judge
+from device_agent.collectors.tools.tool_runner import ToolRunner
+from device_agent.commands.lazy_loading import LazyActions
+from device_agent.domain.report import ReportContent
+from device_agent.domain.verdict import EnvelopeVerifier
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
-from device_agent.keyring import KeyRing
-from device_agent.scanning.scan_process import ScanProcess, Scans
+from device_agent.keyring import Keyring
+from device_agent.scanning.scan_process import ScanProcess, ScanRunner
 from device_agent.settings import Settings
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import Action
+    from device_agent.actions.base import RemediationAction
     from device_agent.collectors.base import Collector
 from device_agent.updates.factory import updater_for
 
 
-class ScansHere:
+class InProcessScanRunner:
     """Scans of given collectors, in this process."""
 
     def __init__(self, system: System, collectors: "Mapping[str, Collector]") -> None:
@@ -30,7 +30,7 @@ class ScansHere:
 
         self._scanner = Scanner(system, collectors, every=EVERY)
 
-    def scan(self, *, is_fresh: bool) -> Found:
+    def scan(self, *, is_fresh: bool) -> ReportContent:
         """One scan."""
         from device_agent.domain.report_limits import findings_of, fit
 
@@ -40,49 +40,49 @@ class ScansHere:
         """Nothing: each collector has its own time."""
 
 
-def guard_of(settings: Settings) -> Judge:
+def guard_of(settings: Settings) -> EnvelopeVerifier:
     """Who judges commands: it needs cryptography."""
-    from device_agent.commands.keyring_verifier import TrustingGuard
+    from device_agent.commands.keyring_verifier import KeyringVerifier
 
-    return TrustingGuard(settings.device_id, settings.commands, ring_of(settings))
+    return KeyringVerifier(settings.device_id, settings.commands, ring_of(settings))
 
 
-def ring_of(settings: Settings) -> KeyRing:
+def ring_of(settings: Settings) -> Keyring:
     """The keys that commands may be signed with."""
-    return KeyRing(settings.agent.state_dir, settings.commands.controller_keys)
+    return Keyring(settings.agent.state_dir, settings.commands.controller_keys)
 
 
-def actions_of(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> LateActions:
+def actions_of(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> LazyActions:
     """All actions: those of updates at once where there are updates, because they have to settle what was begun."""
 
-    def others() -> "Mapping[str, Action]":
-        from device_agent.actions.integrity import Rebaseline
+    def others() -> "Mapping[str, RemediationAction]":
+        from device_agent.actions.integrity import RebaselineIntegrity
         from device_agent.actions.registry import actions
         from device_agent.actions.trust import trust
-        from device_agent.collectors.tools.file_integrity import Integrity
+        from device_agent.collectors.tools.file_integrity import IntegrityCollector
 
-        integrity = Integrity(settings.integrity, settings.agent.state_dir, is_keeper=True)
-        more = {"integrity.rebaseline": Rebaseline(integrity, system), **trust(ring_of(settings))}
+        integrity = IntegrityCollector(settings.integrity, settings.agent.state_dir, is_keeper=True)
+        more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(ring_of(settings))}
         return {**actions(system), **more}
 
-    return LateActions(others, at_once=_update_actions(settings, system, clock, stopping))
+    return LazyActions(others, at_once=_update_actions(settings, system, clock, stopping))
 
 
 def _update_actions(
     settings: Settings, system: System, clock: Clock, stopping: threading.Event
-) -> "Mapping[str, Action]":
+) -> "Mapping[str, RemediationAction]":
     updater = updater_for(settings, system, clock, stopping)
     if updater is None:
         return {}
-    from device_agent.actions.update import GoBackUpdate, InstallUpdate
+    from device_agent.actions.update import InstallUpdate, RollbackUpdate
     from schemas.updates import GO_BACK, INSTALL
 
-    return {INSTALL: InstallUpdate(updater), GO_BACK: GoBackUpdate(updater)}
+    return {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)}
 
 
-def eyes_of(settings: Settings, system: System, clock: Clock) -> tuple[Scans, IntrusionWatch, ToolRuns]:
+def eyes_of(settings: Settings, system: System, clock: Clock) -> tuple[ScanRunner, IntrusionWatch, ToolRunner]:
     """What looks at the device: scans, intrusion monitors, and the tools that it runs itself."""
     state_dir = settings.agent.state_dir
-    runs = ToolRuns(settings.tools, state_dir)
+    runs = ToolRunner(settings.tools, state_dir)
     watch = IntrusionWatch(settings.intrusion, state_dir, system, settings.device_id, clock)
     return ScanProcess(settings, system, runs), watch, runs

@@ -3,11 +3,11 @@
 from enum import IntEnum
 
 
-class CannotTellError(Exception):
+class FactsUnavailableError(Exception):
     """The facts cannot be found out here; the text is the reason that the report carries."""
 
 
-class NoMeaningError(Exception):
+class NotApplicableError(Exception):
     """The section has no meaning on this device; the text is the reason."""
 
 

@@ -22,7 +22,7 @@ _KeyText = Annotated[str, StringConstraints(max_length=128)]
 _KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
-class KeyRingError(AgentError):
+class KeyringError(AgentError):
     """The change cannot be made, or what was written down cannot be read; the text says why."""
 
 
@@ -37,7 +37,7 @@ class _Kept(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class KeyRing:
+class Keyring:
     """`configured` are the controller's keys as written in configurations; the folder is the agent's own."""
 
     folder: Path
@@ -47,7 +47,7 @@ class KeyRing:
         """Keys by their names, of those that count at `now` (Unix seconds).
 
         Raises:
-            KeyRingError: what was written down is damaged: without it a revoked key would count again.
+            KeyringError: what was written down is damaged: without it a revoked key would count again.
         """
         kept = self._read()
         keys = {key_name(text): text for text in (*self.configured, *kept.introduced)}
@@ -63,16 +63,16 @@ class KeyRing:
         """Trust another key from now on, and `retire` (a key's name, or empty) only until `until` (Unix seconds).
 
         Raises:
-            KeyRingError: it was revoked, or nothing more can be kept.
+            KeyringError: it was revoked, or nothing more can be kept.
         """
         kept, name = self._read(), key_name(key)
         if name in kept.revoked:
-            raise KeyRingError(f"key {name} was revoked: it does not come back")
+            raise KeyringError(f"key {name} was revoked: it does not come back")
         introduced = kept.introduced if key in (*self.configured, *kept.introduced) else (*kept.introduced, key)
         # What has ended makes room.
         introduced = tuple(one for one in introduced if kept.ends.get(key_name(one), now + 1) > now or one == key)
         if len(introduced) > MAX_INTRODUCED:
-            raise KeyRingError(f"{MAX_INTRODUCED} keys were introduced already: revoke one first")
+            raise KeyringError(f"{MAX_INTRODUCED} keys were introduced already: revoke one first")
         ends = {other: at for other, at in kept.ends.items() if other != name}
         if retire and retire != name:
             ends[retire] = min(until, ends.get(retire, until))
@@ -82,15 +82,15 @@ class KeyRing:
         """Trust a key never again.
 
         Raises:
-            KeyRingError: it is the last one: nobody could give the device an order any more.
+            KeyringError: it is the last one: nobody could give the device an order any more.
         """
         if set(self.trusted(now)) <= {name}:
-            raise KeyRingError(f"{name} is the last key: introduce another first")
+            raise KeyringError(f"{name} is the last key: introduce another first")
         kept = self._read()
         if name in kept.revoked:
             return
         if len(kept.revoked) >= MAX_REVOKED:
-            raise KeyRingError(f"{MAX_REVOKED} keys were revoked already")
+            raise KeyringError(f"{MAX_REVOKED} keys were revoked already")
         introduced = tuple(text for text in kept.introduced if key_name(text) != name)
         self._write(kept.model_copy(update={"introduced": introduced, "revoked": (*kept.revoked, name)}))
 
@@ -106,16 +106,16 @@ class KeyRing:
         except FileNotFoundError:
             return _Kept()
         except OSError as e:
-            raise KeyRingError(f"{path}: {e.strerror}") from e
+            raise KeyringError(f"{path}: {e.strerror}") from e
         except ValidationError as e:
             text = f"{path} is damaged; without it a revoked key would count again: look at it, then move it away"
-            raise KeyRingError(text) from e
+            raise KeyringError(text) from e
 
     def _write(self, kept: _Kept) -> None:
         try:
             write_whole(self._path, self._path.with_name(".keys.json.new"), kept.model_dump_json().encode())
         except OSError as e:
-            raise KeyRingError(f"{self._path}: {e.strerror}") from e
+            raise KeyringError(f"{self._path}: {e.strerror}") from e
 
 
 def names_of(keys: Collection[str]) -> frozenset[str]:

@@ -124,11 +124,11 @@ def _report(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from device_agent.actions.firewall import bring_back
     from device_agent.host.system import System
-    from device_agent.runtime import Reload, run
+    from device_agent.runtime import ConfigReload, run
     from device_agent.settings import load
 
     stop = threading.Event()
-    reload = Reload(threading.Event(), lambda: load(arguments.config))
+    reload = ConfigReload(threading.Event(), lambda: load(arguments.config))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: reload.wanted.set())

@@ -22,16 +22,16 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from device_agent.domain.connection_policy import MQTT5, Attempt, Outcome
-from device_agent.settings import MqttSettings, Server, read_secret
+from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
+from device_agent.settings import BrokerAddress, MqttSettings, read_secret
 from schemas import topics
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 
 class Publish(Protocol):
-    """Hands a message to the broker; see `Link.publish`."""
+    """Hands a message to the broker; see `MqttClient.publish`."""
 
-    def __call__(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
         """False when nothing was sent."""
         ...
 
@@ -48,7 +48,7 @@ NO_SUBSCRIBERS: Final = 16
 _log = logging.getLogger(__name__)
 
 
-class LinkListener(Protocol):
+class MqttListener(Protocol):
     """What the link tells; called from its own thread, so it must be quick and must not raise."""
 
     def connected(self) -> None:
@@ -57,12 +57,12 @@ class LinkListener(Protocol):
     def disconnected(self) -> None:
         """The connection ended; publishing does nothing until it is back."""
 
-    def received(self, channel: topics.Down, payload: bytes) -> None:
+    def received(self, channel: topics.DownChannel, payload: bytes) -> None:
         """A message of the controller's; it is acknowledged to the broker when this returns."""
 
 
 @dataclass(frozen=True, slots=True)
-class Goodbye:
+class StatusPayloads:
     """The two status payloads: what the broker says for us when we vanish, and what we say when we come."""
 
     will: bytes
@@ -70,11 +70,11 @@ class Goodbye:
     offline: Callable[[], bytes]
 
 
-Confirmed = Callable[[bool], None]
+OnConfirmed = Callable[[bool], None]
 _RENEWING: Final = "connecting anew, as asked"
 
 
-class Credentials(Protocol):
+class TlsCredentials(Protocol):
     """What the link shows of itself; asked from its own thread."""
 
     def context(self) -> ssl.SSLContext:
@@ -97,7 +97,7 @@ class _Settled:
         """Nothing follows."""
 
 
-class Link:
+class MqttClient:
     """One MQTT connection, kept up by its own thread from `start` to `stop`."""
 
     def __init__(
@@ -105,10 +105,10 @@ class Link:
         device_id: str,
         settings: MqttSettings,
         password: str | None,
-        status: Goodbye,
-        listener: LinkListener,
+        status: StatusPayloads,
+        listener: MqttListener,
         *,
-        credentials: Credentials | None = None,
+        credentials: TlsCredentials | None = None,
     ) -> None:
         """Prepare it; without `credentials` it shows the configured certificate for ever.
 
@@ -130,7 +130,7 @@ class Link:
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
         self._mutex = threading.Lock()
         self._client: mqtt.Client | None = None  # only while it is connected
-        self._waiting: dict[tuple[mqtt.Client, int], Confirmed] = {}
+        self._waiting: dict[tuple[mqtt.Client, int], OnConfirmed] = {}
         self._answers: deque[tuple[mqtt.Client, int, bool]] = deque()  # the broker's words, not passed on yet
         self._unclaimed: set[int] = set()  # answered messages nobody waited for a moment ago
         self._refusal = ""
@@ -157,7 +157,7 @@ class Link:
         """Whether publishing has a chance now."""
         return self._is_up
 
-    def publish(self, channel: topics.Up, payload: bytes, confirmed: Confirmed | None = None) -> bool:
+    def publish(self, channel: topics.UpChannel, payload: bytes, confirmed: OnConfirmed | None = None) -> bool:
         """Hand a QoS 1 message over; False when there is no connection or too much is under way, and nothing was done.
 
         `confirmed` is called from the link's thread with whether the broker took the message and had somebody to give
@@ -177,13 +177,13 @@ class Link:
         return True
 
     def _run(self) -> None:
-        attempt = Attempt.first(self._settings.protocol, len(self._servers))
+        attempt = ConnectionAttempt.first(self._settings.protocol, len(self._servers))
         while not self._stopping.is_set():
             server = self._servers[attempt.server]
             outcome, up_seconds, why = self._live(server, attempt)
             if self._stopping.is_set():
                 return
-            if outcome is Outcome.LOST:
+            if outcome is ConnectionOutcome.LOST:
                 attempt = attempt.worked()
             attempt = attempt.after(outcome, up_seconds)
             # Jitter is no secret, so the ordinary generator serves.
@@ -194,21 +194,21 @@ class Link:
             _log.warning("%s: %s (%s); next attempt in %.1f s", server, outcome, why, wait)
             self._stopping.wait(wait)
 
-    def _live(self, server: Server, attempt: Attempt) -> tuple[Outcome, float, str]:
+    def _live(self, server: BrokerAddress, attempt: ConnectionAttempt) -> tuple[ConnectionOutcome, float, str]:
         """One connection from its first to its last byte; how it ended, seconds it was up, and why it ended."""
         client = self._make_client(server, attempt)
         self._again.clear()
         self._refusal, self._is_up = "", False
         why = "connection closed"
-        outcome: Outcome | None = None
+        outcome: ConnectionOutcome | None = None
         try:
             client.connect(server.host, server.port, keepalive=int(self._settings.keepalive), **_clean_start(attempt))
             send_at_once(client)
             why = self._loop(client)
         except ssl.SSLCertVerificationError as e:
-            outcome, why = Outcome.UNREACHABLE, f"its certificate is not trusted: {e.verify_message}"
+            outcome, why = ConnectionOutcome.UNREACHABLE, f"its certificate is not trusted: {e.verify_message}"
         except (OSError, ValueError) as e:
-            outcome, why = (None, str(e)) if self._is_up else (Outcome.UNREACHABLE, str(e))
+            outcome, why = (None, str(e)) if self._is_up else (ConnectionOutcome.UNREACHABLE, str(e))
         except Exception as e:  # noqa: BLE001 - whatever a broker sends must not end the agent
             why = f"cannot read what the broker sends: {type(e).__name__}: {e}"
         finally:
@@ -216,10 +216,10 @@ class Link:
         if outcome is not None:
             return outcome, 0.0, why
         if was_up:
-            return Outcome.LOST, up_seconds, self._refusal or why
+            return ConnectionOutcome.LOST, up_seconds, self._refusal or why
         if self._refusal == "unsupported":
-            return Outcome.UNSUPPORTED, 0.0, "it does not speak this version of MQTT"
-        return (Outcome.REFUSED, 0.0, self._refusal) if self._refusal else (Outcome.MUTE, 0.0, why)
+            return ConnectionOutcome.UNSUPPORTED, 0.0, "it does not speak this version of MQTT"
+        return (ConnectionOutcome.REFUSED, 0.0, self._refusal) if self._refusal else (ConnectionOutcome.MUTE, 0.0, why)
 
     def _loop(self, client: mqtt.Client) -> str:
         """Serve the socket until it ends; returns why."""
@@ -243,7 +243,9 @@ class Link:
     def _say_goodbye(self, client: mqtt.Client) -> None:
         if not self._is_up:
             return
-        info = client.publish(topics.up(self._device_id, topics.Up.STATUS), self._status.offline(), qos=1, retain=True)
+        info = client.publish(
+            topics.up(self._device_id, topics.UpChannel.STATUS), self._status.offline(), qos=1, retain=True
+        )
         deadline = time.monotonic() + _GOODBYE_SECONDS
         while not info.is_published() and time.monotonic() < deadline:
             if client.loop(0.1) != mqtt.MQTT_ERR_SUCCESS:
@@ -265,7 +267,7 @@ class Link:
             self._listener.disconnected()
         return was_up, time.monotonic() - self._was_up_at
 
-    def _make_client(self, server: Server, attempt: Attempt) -> mqtt.Client:
+    def _make_client(self, server: BrokerAddress, attempt: ConnectionAttempt) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._device_id,
@@ -289,7 +291,7 @@ class Link:
         self._has_shown = server.tls
         if self._settings.username is not None:
             client.username_pw_set(self._settings.username, self._password)
-        client.will_set(topics.up(self._device_id, topics.Up.STATUS), self._status.will, qos=1, retain=True)
+        client.will_set(topics.up(self._device_id, topics.UpChannel.STATUS), self._status.will, qos=1, retain=True)
         return client
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
@@ -299,12 +301,12 @@ class Link:
             self._refusal = "unsupported" if unsupported else f"refused: {reason} ({reason.value})"
             return
         wanted = (
-            [(topics.down(self._device_id, channel), SubscribeOptions(qos=1)) for channel in topics.Down]
+            [(topics.down(self._device_id, channel), SubscribeOptions(qos=1)) for channel in topics.DownChannel]
             if _level(client) == MQTT5
-            else [(topics.down(self._device_id, channel), 1) for channel in topics.Down]
+            else [(topics.down(self._device_id, channel), 1) for channel in topics.DownChannel]
         )
         client.subscribe(wanted)
-        client.publish(topics.up(self._device_id, topics.Up.STATUS), self._status.online(), qos=1, retain=True)
+        client.publish(topics.up(self._device_id, topics.UpChannel.STATUS), self._status.online(), qos=1, retain=True)
         self._was_up_at = time.monotonic()
         with self._mutex:
             self._client = client
@@ -351,7 +353,7 @@ class Link:
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:
-            channel = next(c for c in topics.Down if topics.down(self._device_id, c) == message.topic)
+            channel = next(c for c in topics.DownChannel if topics.down(self._device_id, c) == message.topic)
         except (StopIteration, UnicodeDecodeError):
             _log.warning("a message on a topic that is not ours was ignored")
             return
@@ -369,7 +371,7 @@ def _level(client: mqtt.Client) -> int:
     return int(client.protocol)
 
 
-def _clean_start(attempt: Attempt) -> dict[str, Any]:
+def _clean_start(attempt: ConnectionAttempt) -> dict[str, Any]:
     """The session outlives the connection: in MQTT 5 said here, in 3.1.1 by the client's constructor."""
     if attempt.level != MQTT5:
         return {}

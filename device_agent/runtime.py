@@ -11,44 +11,44 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from device_agent import __version__
-from device_agent.assembly import ScansHere, actions_of, eyes_of, guard_of
-from device_agent.collectors.tools.tool_runner import ToolRuns
-from device_agent.commands.executor import Commands
+from device_agent.assembly import InProcessScanRunner, actions_of, eyes_of, guard_of
+from device_agent.collectors.tools.tool_runner import ToolRunner
+from device_agent.commands.executor import CommandExecutor
 from device_agent.commands.journal import Journal
-from device_agent.commands.lazy_loading import LateJudge
-from device_agent.domain.report import Sender
+from device_agent.commands.lazy_loading import LazyCommandVerifier
+from device_agent.domain.report import ReportSender
 from device_agent.errors import AgentError, SettingsError
 from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
 from device_agent.host.memory import give_back, keep_small, settle
-from device_agent.host.notify import Notifier
+from device_agent.host.notify import SystemdNotifier
 from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
-from device_agent.mqtt_client import Goodbye, Link
+from device_agent.mqtt_client import MqttClient, StatusPayloads
 from device_agent.reporting.reporter import Reporter
 from device_agent.reporting.signer import sealer_of
-from device_agent.scanning.scan_process import Scans
+from device_agent.scanning.scan_process import ScanRunner
 from device_agent.settings import Settings, doubts, read_secret
 from schemas.events import Status
-from schemas.topics import Down
+from schemas.topics import DownChannel
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import Action
+    from device_agent.actions.base import RemediationAction
     from device_agent.collectors.base import Collector
-    from device_agent.identity.renewal import Renewing
+    from device_agent.identity.renewal import DeviceRenewal
 
 _STOP_SECONDS: Final = 5.0  # for the command that runs, and for the threads
 _TICK_SECONDS: Final = 1.0  # between two looks whether to reload, and signs of life
 _log = logging.getLogger(__name__)
 
 
-def sender_of(device_id: str) -> Sender:
+def sender_of(device_id: str) -> ReportSender:
     """Who reports from this machine."""
-    return Sender(device_id=device_id, boot_id=boot_id(), agent=__version__)
+    return ReportSender(device_id=device_id, boot_id=boot_id(), agent=__version__)
 
 
 @dataclass(frozen=True, slots=True)
-class Reload:
+class ConfigReload:
     """How a running agent gets a new configuration: `wanted` is set by whoever wants it, `load` reads it."""
 
     wanted: threading.Event
@@ -62,11 +62,11 @@ class Agent:
         self,
         settings: Settings,
         clock: Clock,
-        scans: Scans,
-        actions: "Mapping[str, Action]",
+        scans: ScanRunner,
+        actions: "Mapping[str, RemediationAction]",
         *,
         watch: IntrusionWatch | None = None,
-        runs: ToolRuns | None = None,
+        runs: ToolRunner | None = None,
         stopping: threading.Event | None = None,
     ) -> None:
         """Put it together; `watch`: intrusion monitors, `runs`: its own tools, `stopping`: set at its end.
@@ -83,7 +83,9 @@ class Agent:
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
         self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
-        status = Goodbye(will=self._status("offline", with_time=False), online=self._online, offline=self._offline)
+        status = StatusPayloads(
+            will=self._status("offline", with_time=False), online=self._online, offline=self._offline
+        )
         try:
             self._link, self._renewing = self._connected_by(password, status)
         except OSError as e:  # ssl.SSLError is one
@@ -91,8 +93,8 @@ class Agent:
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
         publish, sealer = self._link.publish, sealer_of(settings)
         self._reporter = Reporter(sender, settings.report, self._journal, publish, clock, sealer)
-        self._commands = Commands(
-            LateJudge(lambda: guard_of(settings)),
+        self._commands = CommandExecutor(
+            LazyCommandVerifier(lambda: guard_of(settings)),
             actions,
             self._journal,
             publish,
@@ -108,14 +110,14 @@ class Agent:
         if watch is not None:
             self._threads.append(threading.Thread(target=self._watch_loop, name="watch", daemon=True))
 
-    def _connected_by(self, password: str | None, status: Goodbye) -> "tuple[Link, Renewing | None]":
+    def _connected_by(self, password: str | None, status: StatusPayloads) -> "tuple[MqttClient, DeviceRenewal | None]":
         settings = self._settings
         if not settings.identity.renew or settings.mqtt.certificate is None:
-            return Link(settings.device_id, settings.mqtt, password, status, self), None
-        from device_agent.identity.renewal import Renewing  # X.509 is large: only where it is needed
+            return MqttClient(settings.device_id, settings.mqtt, password, status, self), None
+        from device_agent.identity.renewal import DeviceRenewal  # X.509 is large: only where it is needed
 
-        renewing = Renewing(settings, self._clock)
-        link = Link(settings.device_id, settings.mqtt, password, status, self, credentials=renewing.credentials)
+        renewing = DeviceRenewal(settings, self._clock)
+        link = MqttClient(settings.device_id, settings.mqtt, password, status, self, credentials=renewing.credentials)
         renewing.use(link.publish, link.reconnect)
         return link, renewing
 
@@ -167,11 +169,11 @@ class Agent:
         """The link is down."""
         self._reporter.offline()
 
-    def received(self, channel: Down, payload: bytes) -> None:
+    def received(self, channel: DownChannel, payload: bytes) -> None:
         """The controller spoke."""
-        if channel is Down.COMMAND:
+        if channel is DownChannel.COMMAND:
             self._commands.received(payload)
-        elif channel is Down.CERTIFICATE:
+        elif channel is DownChannel.CERTIFICATE:
             if self._renewing is not None:
                 self._renewing.answered(payload)
         else:
@@ -247,8 +249,8 @@ def run(
     stop: threading.Event,
     *,
     collectors: "Mapping[str, Collector] | None" = None,
-    actions: "Mapping[str, Action] | None" = None,
-    reload: Reload | None = None,
+    actions: "Mapping[str, RemediationAction] | None" = None,
+    reload: ConfigReload | None = None,
 ) -> None:
     """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
 
@@ -265,7 +267,7 @@ def run(
         broken.append(f"{args.exc_type.__name__}: {args.exc_value}")
         stop.set()
 
-    notifier = Notifier.of(os.environ)
+    notifier = SystemdNotifier.of(os.environ)
     before, threading.excepthook = threading.excepthook, hook
     try:
         fresh: Settings | None = settings
@@ -292,18 +294,20 @@ def _assemble(
     settings: Settings,
     system: System,
     collectors: "Mapping[str, Collector] | None",
-    actions: "Mapping[str, Action] | None",
+    actions: "Mapping[str, RemediationAction] | None",
 ) -> Agent:
     clock, stopping = Clock(), threading.Event()
     if actions is None:
         actions = actions_of(settings, system, clock, stopping)
     if collectors is not None:
-        return Agent(settings, clock, ScansHere(system, collectors), actions, stopping=stopping)
+        return Agent(settings, clock, InProcessScanRunner(system, collectors), actions, stopping=stopping)
     scans, watch, runs = eyes_of(settings, system, clock)
     return Agent(settings, clock, scans, actions, watch=watch, runs=runs, stopping=stopping)
 
 
-def _serve(agent: Agent, stop: threading.Event, reload: Reload | None, notifier: Notifier) -> Settings | None:
+def _serve(
+    agent: Agent, stop: threading.Event, reload: ConfigReload | None, notifier: SystemdNotifier
+) -> Settings | None:
     """Wait for the end (None), or for a new configuration."""
     while not stop.wait(_TICK_SECONDS):
         if agent.is_well:
@@ -326,7 +330,7 @@ def _renewed(
     old: Settings,
     system: System,
     collectors: "Mapping[str, Collector] | None",
-    actions: "Mapping[str, Action] | None",
+    actions: "Mapping[str, RemediationAction] | None",
 ) -> tuple[Agent, Settings]:
     try:
         return _assemble(fresh, system, collectors, actions), fresh

@@ -42,12 +42,12 @@ _UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION: Final = re.compile(r"^(\d{1,9})(ms|s|m|h|d)$")
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
-Protocol = Literal["auto", "5", "3.1.1"]
+MqttProtocol = Literal["auto", "5", "3.1.1"]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class BrokerAddress:
     """One address of the broker."""
 
     host: str
@@ -70,7 +70,7 @@ def parse_duration(value: Any) -> Any:
     return value
 
 
-def parse_server(text: str) -> Server:
+def parse_server(text: str) -> BrokerAddress:
     """Read `mqtts://host[:port]` or `mqtt://host[:port]`.
 
     Raises:
@@ -81,7 +81,7 @@ def parse_server(text: str) -> Server:
         raise ValueError(f"a server is written mqtts://host:port or mqtt://host:port, not {text!r}")
     if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
         raise ValueError("a server is only a host and a port; user name and password have their own keys")
-    return Server(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts")
+    return BrokerAddress(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts")
 
 
 def _is_server(text: str) -> str:
@@ -112,7 +112,7 @@ class MqttSettings(_Part):
     servers: Annotated[
         tuple[Annotated[str, AfterValidator(_is_server)], ...], Field(min_length=1, max_length=_MAX_SERVERS)
     ]
-    protocol: Protocol = "auto"
+    protocol: MqttProtocol = "auto"
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -131,7 +131,7 @@ class MqttSettings(_Part):
         return self
 
     @property
-    def addresses(self) -> tuple[Server, ...]:
+    def addresses(self) -> tuple[BrokerAddress, ...]:
         """The servers, taken apart."""
         return tuple(parse_server(text) for text in self.servers)
 
@@ -191,7 +191,7 @@ class CertificateSettings(_Part):
     ocsp: bool = False
 
 
-class AgentPart(_Part):
+class AgentSettings(_Part):
     """Where the agent keeps what must survive."""
 
     state_dir: Path = DEFAULT_STATE_DIR
@@ -265,7 +265,7 @@ class Settings(_Part):
     mqtt: MqttSettings
     report: ReportSettings = ReportSettings()
     commands: CommandSettings = CommandSettings()
-    agent: AgentPart = AgentPart()
+    agent: AgentSettings = AgentSettings()
     keys: KeySettings = KeySettings()
     certificates: CertificateSettings = CertificateSettings()
     tools: ToolSettings = ToolSettings()

@@ -15,7 +15,7 @@ _WORD: Final = r"^[A-Za-z0-9_-]{0,64}$"
 
 
 @dataclass(frozen=True, slots=True)
-class Param:
+class ActionParam:
     """A parameter: `kind` is text, number, flag or value (text or number); bounds where the kind has them."""
 
     meaning: str
@@ -59,11 +59,11 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class ActionSpec:
     """An action: `one_of` are parameters of which at least one is needed, `alone` those that bear no other beside."""
 
     meaning: str
-    params: Mapping[str, Param] = field(default_factory=dict)
+    params: Mapping[str, ActionParam] = field(default_factory=dict)
     one_of: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
 
@@ -90,9 +90,9 @@ _SERVICE: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127}$"
 _PACKAGE: Final = r"^[a-z0-9][a-z0-9+._-]{0,127}$"
 _PATH: Final = r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$"
 _PORTS: Final = r"^(\d{1,5}/(tcp|udp)( \d{1,5}/(tcp|udp)){0,30})?$"
-_PORT: Final = Param("a port", "number", required=True, low=1, high=65535)
-_PROTO: Final = Param("a protocol, tcp without it", words=("tcp", "udp"))
-_WITHIN: Final = Param("seconds until it is put back unless the broker is reached", "number", low=5, high=600)
+_PORT: Final = ActionParam("a port", "number", required=True, low=1, high=65535)
+_PROTO: Final = ActionParam("a protocol, tcp without it", words=("tcp", "udp"))
+_WITHIN: Final = ActionParam("seconds until it is put back unless the broker is reached", "number", low=5, high=600)
 _ONE_PORT: Final = {"port": _PORT, "proto": _PROTO, "within": _WITHIN}
 # The options of sshd that may be set; which values each takes, the agent knows.
 SSH_OPTIONS: Final = (
@@ -101,103 +101,105 @@ SSH_OPTIONS: Final = (
     *("AllowTcpForwarding", "AllowAgentForwarding", "PermitUserEnvironment", "IgnoreRhosts", "HostbasedAuthentication"),
     *("LogLevel", "UsePAM"),
 )
-ACTIONS: Final[Mapping[str, Action]] = {
-    "account.lock": Action(
+ACTIONS: Final[Mapping[str, ActionSpec]] = {
+    "account.lock": ActionSpec(
         "locks an account",
-        {"name": Param("the name of an account", required=True, pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")},
+        {"name": ActionParam("the name of an account", required=True, pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")},
     ),
-    "audit.enable": Action("starts auditd now and by itself"),
-    "firewall.allow": Action("admits a port", _ONE_PORT),
-    "firewall.deny": Action("refuses a port", _ONE_PORT),
-    "firewall.enable": Action(
+    "audit.enable": ActionSpec("starts auditd now and by itself"),
+    "firewall.allow": ActionSpec("admits a port", _ONE_PORT),
+    "firewall.deny": ActionSpec("refuses a port", _ONE_PORT),
+    "firewall.enable": ActionSpec(
         "refuses everything that comes in but the ports named",
-        {"allow": Param("list of ports such as 22/tcp 53/udp", pattern=_PORTS), "within": _WITHIN},
+        {"allow": ActionParam("list of ports such as 22/tcp 53/udp", pattern=_PORTS), "within": _WITHIN},
     ),
-    "integrity.rebaseline": Action("takes the watched files as they are now for good"),
-    "key.restrict": Action(
+    "integrity.rebaseline": ActionSpec("takes the watched files as they are now for good"),
+    "key.restrict": ActionSpec(
         "lets only its owner read a private key",
         {
-            "path": Param("absolute path", required=True, pattern=_PATH),
-            "keep_group": Param("its group goes on reading", "flag"),
-            "own": Param("it belongs to root then", "flag"),
+            "path": ActionParam("absolute path", required=True, pattern=_PATH),
+            "keep_group": ActionParam("its group goes on reading", "flag"),
+            "own": ActionParam("it belongs to root then", "flag"),
         },
     ),
-    "keys.introduce": Action(
+    "keys.introduce": ActionSpec(
         "trusts another key that signs commands",
         {
-            "key": Param("a public key, ed25519: and base64", required=True, pattern=_KEY),
-            "retire": Param("name of the key that it takes the place of", pattern=r"^([0-9a-f]{16})?$"),
-            "overlap": Param("seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP),
+            "key": ActionParam("a public key, ed25519: and base64", required=True, pattern=_KEY),
+            "retire": ActionParam("name of the key that it takes the place of", pattern=r"^([0-9a-f]{16})?$"),
+            "overlap": ActionParam("seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP),
         },
     ),
-    "keys.revoke": Action(
+    "keys.revoke": ActionSpec(
         "never again trusts a key that signs commands",
-        {"keyid": Param("name of a key, 16 hex digits", required=True, pattern=r"^[0-9a-f]{16}$")},
+        {"keyid": ActionParam("name of a key, 16 hex digits", required=True, pattern=r"^[0-9a-f]{16}$")},
     ),
-    "logging.persist": Action("keeps the journal on the disk"),
-    "mac.enforce": Action("has SELinux or AppArmor enforce"),
-    "package.upgrade": Action(
+    "logging.persist": ActionSpec("keeps the journal on the disk"),
+    "mac.enforce": ActionSpec("has SELinux or AppArmor enforce"),
+    "package.upgrade": ActionSpec(
         "upgrades one package, or all with a security update",
         {
-            "name": Param("the name of a package", pattern=_PACKAGE),
-            "security": Param("all with a security update", "flag"),
+            "name": ActionParam("the name of a package", pattern=_PACKAGE),
+            "security": ActionParam("all with a security update", "flag"),
         },
         one_of=("name", "security"),
         alone=("name", "security"),
     ),
-    "password.policy": Action(
+    "password.policy": ActionSpec(
         "sets limits for new passwords",
         {
-            "min_length": Param("shortest password", "number", low=6, high=128),
-            "min_classes": Param("kinds of letters", "number", low=1, high=4),
-            "max_days": Param("days until it has to be changed", "number", low=1, high=3650),
-            "min_days": Param("days until it may be changed", "number", low=0, high=365),
-            "warn_days": Param("days of warning", "number", low=0, high=365),
+            "min_length": ActionParam("shortest password", "number", low=6, high=128),
+            "min_classes": ActionParam("kinds of letters", "number", low=1, high=4),
+            "max_days": ActionParam("days until it has to be changed", "number", low=1, high=3650),
+            "min_days": ActionParam("days until it may be changed", "number", low=0, high=365),
+            "warn_days": ActionParam("days of warning", "number", low=0, high=365),
         },
         one_of=("min_length", "min_classes", "max_days", "min_days", "warn_days"),
     ),
-    "port.close": Action("disables the service behind a port, or refuses the port", _ONE_PORT),
-    "rescan": Action("sends a fresh full report"),
-    "scan.run": Action("runs a hardening tool", {"tool": Param("a tool", required=True, words=("lynis", "openscap"))}),
-    "service.disable": Action(
-        "stops a service and keeps it from starting by itself",
-        {"name": Param("the name of a service", required=True, pattern=_SERVICE)},
+    "port.close": ActionSpec("disables the service behind a port, or refuses the port", _ONE_PORT),
+    "rescan": ActionSpec("sends a fresh full report"),
+    "scan.run": ActionSpec(
+        "runs a hardening tool", {"tool": ActionParam("a tool", required=True, words=("lynis", "openscap"))}
     ),
-    "source.disable": Action(
+    "service.disable": ActionSpec(
+        "stops a service and keeps it from starting by itself",
+        {"name": ActionParam("the name of a service", required=True, pattern=_SERVICE)},
+    ),
+    "source.disable": ActionSpec(
         "switches a package source off",
         {
-            "source": Param(
+            "source": ActionParam(
                 "address or id of a package source",
                 required=True,
                 pattern=r"^[A-Za-z0-9][^\s'\"\\]{1,250}$|^/[^\s'\"\\]{1,250}$",
             )
         },
     ),
-    "ssh.set": Action(
+    "ssh.set": ActionSpec(
         "sets an option of the SSH server",
         {
-            "option": Param("an option of sshd_config", required=True, words=SSH_OPTIONS),
-            "value": Param("its value", "value", required=True),
+            "option": ActionParam("an option of sshd_config", required=True, words=SSH_OPTIONS),
+            "value": ActionParam("its value", "value", required=True),
         },
     ),
-    "update.install": Action(
+    "update.install": ActionSpec(
         "puts a signed update in place; ordered by rollouts",
         {
-            "target": Param("path of a target", required=True),
-            "version": Param("version", required=True),
-            "sha256": Param("digest", required=True, pattern=r"^[0-9a-f]{64}$"),
-            "length": Param("bytes", "number", required=True, high=2**53 - 1),
-            "deadline": Param("time until which it has to be confirmed", required=True),
-            "ask_user": Param("a person at the device has to agree", "flag"),
-            "rollout": Param("id of a rollout", pattern=_WORD),
+            "target": ActionParam("path of a target", required=True),
+            "version": ActionParam("version", required=True),
+            "sha256": ActionParam("digest", required=True, pattern=r"^[0-9a-f]{64}$"),
+            "length": ActionParam("bytes", "number", required=True, high=2**53 - 1),
+            "deadline": ActionParam("time until which it has to be confirmed", required=True),
+            "ask_user": ActionParam("a person at the device has to agree", "flag"),
+            "rollout": ActionParam("id of a rollout", pattern=_WORD),
         },
     ),
-    "update.rollback": Action(
+    "update.rollback": ActionSpec(
         "goes back to the version before; ordered by rollouts",
         {
-            "name": Param("what is updated", required=True),
-            "version": Param("version to go back from", required=True),
-            "rollout": Param("id of a rollout", pattern=_WORD),
+            "name": ActionParam("what is updated", required=True),
+            "version": ActionParam("version to go back from", required=True),
+            "rollout": ActionParam("id of a rollout", pattern=_WORD),
         },
     ),
 }

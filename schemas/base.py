@@ -36,13 +36,13 @@ DEVICE_ID_PATTERN: Final = (
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
-class Wire(BaseModel):
+class WireModel(BaseModel):
     """A message from or to a device: immutable, and tolerant of fields that a newer peer added."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=False)
 
 
-class StrictWire(BaseModel):
+class StrictWireModel(BaseModel):
     """A message whose unknown fields could change what it means, so they are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,7 +54,7 @@ def _rfc3339(value: datetime) -> str:
 
 DeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
-Word = Annotated[str, StringConstraints(min_length=1, max_length=MAX_WORD, pattern=r"^[A-Za-z0-9_.:+~@/-]+$")]
+Keyword = Annotated[str, StringConstraints(min_length=1, max_length=MAX_WORD, pattern=r"^[A-Za-z0-9_.:+~@/-]+$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=_PRINTABLE)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT, pattern=_PRINTABLE)]
 Counter = Annotated[int, Field(ge=0, le=MAX_COUNTER, strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from schemas.base import MAX_NAME, Counter, DeviceId, StrictWire, Text, Timestamp, Wire
+from schemas.base import MAX_NAME, Counter, DeviceId, StrictWireModel, Text, Timestamp, WireModel
 
 COMMAND_PAYLOAD_TYPE: Final = "application/vnd.cordon.command.v1+json"
 MAX_PARAMS: Final = 16  # entries
@@ -45,7 +45,7 @@ ParamValue = Annotated[str, StringConstraints(max_length=MAX_NAME)] | bool | int
 CommandId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
-class Command(StrictWire):
+class Command(StrictWireModel):
     """One order to one device; only ever sent inside a signed envelope."""
 
     v: Literal[1] = 1
@@ -63,7 +63,7 @@ class Command(StrictWire):
         return now >= self.expires_at
 
 
-class CommandResult(Wire):
+class CommandResult(WireModel):
     """How far a command got; sent again whenever the controller asks for it by sending the command again."""
 
     v: Literal[1] = 1

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, StringConstraints
 
-from schemas.base import DeviceId, StrictWire, Text, Timestamp, Wire, Word
+from schemas.base import DeviceId, Keyword, StrictWireModel, Text, Timestamp, WireModel
 
 MAX_CSR: Final = 8 * 1024  # characters of a certificate request in PEM
 MAX_CERTIFICATE: Final = 16 * 1024  # characters of a certificate, or of a chain, in PEM
@@ -19,7 +19,7 @@ ChainText = Annotated[str, StringConstraints(max_length=MAX_CERTIFICATE)]
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class EnrolRequest(StrictWire):
+class EnrolRequest(StrictWireModel):
     """A device's first word: the token it was given, who it wants to be, and a request signed by its own key."""
 
     v: Literal[1] = 1
@@ -28,7 +28,7 @@ class EnrolRequest(StrictWire):
     csr: RequestText
 
 
-class EnrolAnswer(Wire):
+class EnrolResponse(WireModel):
     """Everything that a device needs from then on; `trust` is the root that brokers are checked against.
 
     `updates_url` and `updates_root` say where signed updates come from and by which first root they are verified; both
@@ -47,7 +47,7 @@ class EnrolAnswer(Wire):
     updates_root: Annotated[str, StringConstraints(max_length=MAX_UPDATES_ROOT)] = ""
 
 
-class RenewRequest(StrictWire):
+class RenewRequest(StrictWireModel):
     """`up/renew`: a request by a new key; `proof` is the present key's signature over `renewal_bytes`, in base64.
 
     `serial` names the present certificate, in hex.
@@ -60,14 +60,14 @@ class RenewRequest(StrictWire):
     proof: Annotated[str, StringConstraints(max_length=MAX_SIGNATURE, pattern=r"^[A-Za-z0-9+/]+={0,2}$")]
 
 
-class Renewed(StrictWire):
+class RenewResponse(StrictWireModel):
     """`down/certificate`: the answer to the request whose SHA-256 is `request`: a certificate, or why there is none."""
 
     v: Literal[1] = 1
     request: Fingerprint
     certificate: CertificateText | None = None
     chain: ChainText = ""
-    refused: Word | None = None
+    refused: Keyword | None = None
     detail: Text | None = None
 
 

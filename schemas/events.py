@@ -5,15 +5,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints
 
-from schemas.base import MAX_COUNTER, Counter, DeviceId, Digest, StrictWire, Text, Timestamp, Wire, Word
-from schemas.topics import Up
+from schemas.base import MAX_COUNTER, Counter, DeviceId, Digest, Keyword, StrictWireModel, Text, Timestamp, WireModel
+from schemas.topics import UpChannel
 
 MAX_FIELDS: Final = 16  # entries of an event's detail
 NONCE_DIGITS: Final = 32  # hex digits
 Nonce = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{NONCE_DIGITS}}}$")]
 
 
-class Status(Wire):
+class Status(WireModel):
     """Retained, and the last will: whether the device is there.
 
     `at` is missing in a will, which is written before it happens.
@@ -25,20 +25,20 @@ class Status(Wire):
     at: Timestamp | None = None
 
 
-class DeviceEvent(Wire):
+class DeviceEvent(WireModel):
     """Something that happened on the device and does not wait for the next report."""
 
     v: Literal[1] = 1
     device_id: DeviceId
-    kind: Word
+    kind: Keyword
     severity: Literal["info", "low", "medium", "high", "critical"] = "info"
     count: Annotated[int, Field(ge=1, le=MAX_COUNTER)] = 1
     summary: Text = ""
-    detail: Annotated[dict[Word, Text], Field(max_length=MAX_FIELDS, default_factory=dict)]
+    detail: Annotated[dict[Keyword, Text], Field(max_length=MAX_FIELDS, default_factory=dict)]
     at: Timestamp
 
 
-class Verdict(StrEnum):
+class ReceiptVerdict(StrEnum):
     """What the controller did with a message."""
 
     ACCEPTED = "accepted"
@@ -72,7 +72,7 @@ def _known_reason(value: Any) -> Any:
     return value if not isinstance(value, str) or value in _REASONS else RejectReason.OTHER
 
 
-class Receipt(StrictWire):
+class ReportReceipt(StrictWireModel):
     """The controller's own word on a report: only `accepted` lets the device forget it.
 
     What is `about` another channel than `posture` is a rejection, and says nothing of any report.
@@ -82,21 +82,21 @@ class Receipt(StrictWire):
 
     v: Literal[1] = 1
     seq: Counter | None
-    verdict: Verdict
+    verdict: ReceiptVerdict
     digest: Digest | None = None
     reason: Annotated[RejectReason, BeforeValidator(_known_reason)] | None = None
     detail: Text | None = None
-    about: Up = Up.POSTURE
+    about: UpChannel = UpChannel.POSTURE
     nonce: Nonce | None = None
 
     def to_json(self) -> bytes:
         """What is sent: without what is not said, and without `about` where it is a report."""
-        common = {"about"} if self.about is Up.POSTURE else set()
+        common = {"about"} if self.about is UpChannel.POSTURE else set()
         if self.nonce is None:
             common = common | {"nonce"}
-        return self.model_dump_json(exclude=common, exclude_none=self.verdict is not Verdict.REJECTED).encode()
+        return self.model_dump_json(exclude=common, exclude_none=self.verdict is not ReceiptVerdict.REJECTED).encode()
 
 
 def accepted_json(seq: int, digest: str) -> bytes:
-    """`Receipt.to_json` of an accepted report, as one is sent for every report: both values were validated."""
+    """`ReportReceipt.to_json` of an accepted report, as one is sent for every report: both values were validated."""
     return b'{"v":1,"seq":%d,"verdict":"accepted","digest":"%b"}' % (seq, digest.encode())

@@ -14,24 +14,24 @@ from pydantic import BaseModel, TypeAdapter
 from schemas import topics
 from schemas.actions import ACTIONS
 from schemas.commands import Command, CommandResult
-from schemas.enrolment import EnrolAnswer, EnrolRequest, Renewed, RenewRequest
-from schemas.events import DeviceEvent, Receipt, Status
+from schemas.enrolment import EnrolRequest, EnrolResponse, RenewRequest, RenewResponse
+from schemas.events import DeviceEvent, ReportReceipt, Status
 from schemas.posture import REPORT
 from schemas.signing import Envelope
-from schemas.updates import GoBack, Install, Progress, UpdateTarget
+from schemas.updates import InstallParams, RollbackParams, UpdateProgress, UpdateTarget
 
 _HERE: Final = Path(__file__).parent
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 # Name, model, where it travels; a command travels only inside its envelope.
 _ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], ...]] = (
-    ("posture", REPORT, topics.up("{device_id}", topics.Up.POSTURE)),
-    ("status", Status, topics.up("{device_id}", topics.Up.STATUS)),
-    ("event", DeviceEvent, topics.up("{device_id}", topics.Up.EVENT)),
-    ("result", CommandResult, topics.up("{device_id}", topics.Up.RESULT)),
-    ("command-envelope", Envelope, topics.down("{device_id}", topics.Down.COMMAND)),
-    ("receipt", Receipt, topics.down("{device_id}", topics.Down.RECEIPT)),
-    ("renew", RenewRequest, topics.up("{device_id}", topics.Up.RENEW)),
-    ("certificate", Renewed, topics.down("{device_id}", topics.Down.CERTIFICATE)),
+    ("posture", REPORT, topics.up("{device_id}", topics.UpChannel.POSTURE)),
+    ("status", Status, topics.up("{device_id}", topics.UpChannel.STATUS)),
+    ("event", DeviceEvent, topics.up("{device_id}", topics.UpChannel.EVENT)),
+    ("result", CommandResult, topics.up("{device_id}", topics.UpChannel.RESULT)),
+    ("command-envelope", Envelope, topics.down("{device_id}", topics.DownChannel.COMMAND)),
+    ("receipt", ReportReceipt, topics.down("{device_id}", topics.DownChannel.RECEIPT)),
+    ("renew", RenewRequest, topics.up("{device_id}", topics.UpChannel.RENEW)),
+    ("certificate", RenewResponse, topics.down("{device_id}", topics.DownChannel.CERTIFICATE)),
 )
 
 
@@ -39,11 +39,11 @@ _ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], .
 _INSIDE: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("command", Command),
     ("update-target", UpdateTarget),
-    ("update-install", Install),
-    ("update-rollback", GoBack),
-    ("update-progress", Progress),
+    ("update-install", InstallParams),
+    ("update-rollback", RollbackParams),
+    ("update-progress", UpdateProgress),
     ("enrol-request", EnrolRequest),
-    ("enrol-answer", EnrolAnswer),
+    ("enrol-answer", EnrolResponse),
 )
 
 
@@ -64,7 +64,7 @@ def _asyncapi() -> dict[str, Any]:
         }
         # Written from the controller's side, which is the application this document describes.
         operations[name] = {
-            "action": "receive" if name in set(topics.Up) else "send",
+            "action": "receive" if name in set(topics.UpChannel) else "send",
             "channel": {"$ref": f"#/channels/{name}"},
             "bindings": {"mqtt": {"qos": 0 if name == "receipt" else 1, "retain": name == "status"}},
         }

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, TypeAdapter, model_validator
 
-from schemas.base import MAX_KEY_TEXT, Counter, DeviceId, Digest, Text, Timestamp, Wire
+from schemas.base import MAX_KEY_TEXT, Counter, DeviceId, Digest, Text, Timestamp, WireModel
 from schemas.events import NONCE_DIGITS
 from schemas.sections.access import AccessSection, SshSection
 from schemas.sections.base import Unavailable
@@ -49,7 +49,7 @@ _Integrity = Annotated[IntegritySection | Unavailable, Field(discriminator="stat
 _Software = Annotated[SoftwareSection | Unavailable, Field(discriminator="state")]
 
 
-class Sections(Wire):
+class ReportSections(WireModel):
     """All sections of a full report; one that is missing was not collected, and counts as unknown."""
 
     os: _Os | None = None
@@ -80,7 +80,7 @@ _Answers = Annotated[str, StringConstraints(pattern=rf"^(?:[0-9a-f]{{{NONCE_DIGI
 _Key = Annotated[str, StringConstraints(max_length=MAX_KEY_TEXT, pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None
 
 
-class _Report(Wire):
+class _Report(WireModel):
     v: Literal[1]
     device_id: DeviceId
     seq: Counter
@@ -97,7 +97,7 @@ class FullReport(_Report):
     answers: _Answers = None
     receipt: Digest | None = None
     signing_key: _Key = None
-    sections: Sections
+    sections: ReportSections
 
 
 class DeltaReport(_Report):
@@ -110,7 +110,7 @@ class DeltaReport(_Report):
     answers: _Answers = None
     receipt: Digest | None = None
     signing_key: _Key = None
-    sections: Sections
+    sections: ReportSections
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
@@ -129,7 +129,7 @@ Report = Annotated[FullReport | DeltaReport | Heartbeat, Field(discriminator="ki
 REPORT: Final[TypeAdapter[FullReport | DeltaReport | Heartbeat]] = TypeAdapter(Report)
 
 
-def sections_of(report: bytes) -> Sections:
+def sections_of(report: bytes) -> ReportSections:
     """The sections of a full report that was accepted before.
 
     Raises:

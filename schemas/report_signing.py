@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from pydantic import Field, StringConstraints, ValidationError
 
-from schemas.base import MAX_POSTURE_BYTES, StrictWire
+from schemas.base import MAX_POSTURE_BYTES, StrictWireModel
 from schemas.signing import SignatureError, to_be_signed
 
 REPORT_PAYLOAD_TYPE: Final = "application/vnd.cordon.report.v1+json"
@@ -30,12 +30,12 @@ _Base64 = Annotated[str, StringConstraints(max_length=MAX_POSTURE_BYTES, pattern
 _KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Signature(StrictWire):
+class _Signature(StrictWireModel):
     keyid: _KeyId
     sig: Annotated[_Base64, Field(max_length=1024)]
 
 
-class SignedReport(StrictWire):
+class SignedReport(StrictWireModel):
     """A report in its envelope; field names are those of the DSSE specification."""
 
     payloadType: Literal["application/vnd.cordon.report.v1+json"]  # noqa: N815 - the specification's name
@@ -44,7 +44,7 @@ class SignedReport(StrictWire):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class UnverifiedReport:
     """An envelope taken apart and not verified yet."""
 
     payload: bytes
@@ -96,7 +96,7 @@ def seal(report: bytes, key: PrivateKey) -> bytes:
     )
 
 
-def unseal(raw: bytes) -> Sealed:
+def unseal(raw: bytes) -> UnverifiedReport:
     """Take an envelope apart.
 
     Raises:
@@ -106,12 +106,12 @@ def unseal(raw: bytes) -> Sealed:
         envelope = SignedReport.model_validate_json(raw)
         (signature,) = envelope.signatures
         payload = base64.b64decode(envelope.payload, validate=True)
-        return Sealed(payload, signature.keyid, base64.b64decode(signature.sig, validate=True))
+        return UnverifiedReport(payload, signature.keyid, base64.b64decode(signature.sig, validate=True))
     except (ValidationError, binascii.Error) as e:
         raise SignatureError("not a signed report") from e
 
 
-def is_signed_by(sealed: Sealed, key: PublicKey) -> bool:
+def is_signed_by(sealed: UnverifiedReport, key: PublicKey) -> bool:
     """Whether the key signed it."""
     message = to_be_signed(REPORT_PAYLOAD_TYPE, sealed.payload)
     try:

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import Field, StringConstraints, ValidationError
 
-from schemas.base import MAX_COMMAND_BYTES, StrictWire
+from schemas.base import MAX_COMMAND_BYTES, StrictWireModel
 from schemas.key_text import KEY_PREFIX, raw_key
 
 MAX_SIGNATURES: Final = 4
@@ -24,12 +24,12 @@ class SignatureError(Exception):
     """The envelope is not one that a trusted key signed; the text says what is wrong with it."""
 
 
-class Signature(StrictWire):
+class Signature(StrictWireModel):
     keyid: Annotated[str, StringConstraints(max_length=64)]
     sig: _Base64
 
 
-class Envelope(StrictWire):
+class Envelope(StrictWireModel):
     """A DSSE envelope; field names are those of the DSSE specification."""
 
     payloadType: Annotated[str, StringConstraints(max_length=128)]  # noqa: N815 - the specification's name

@@ -17,7 +17,7 @@ MAX_REMEMBERED: Final = 16_384  # topics; a device says the same one again and a
 _DEVICE_ID: Final = re.compile(DEVICE_ID_PATTERN)
 
 
-class Up(StrEnum):
+class UpChannel(StrEnum):
     """What a device publishes."""
 
     POSTURE = "posture"
@@ -27,7 +27,7 @@ class Up(StrEnum):
     RENEW = "renew"
 
 
-class Down(StrEnum):
+class DownChannel(StrEnum):
     """What a device receives."""
 
     COMMAND = "command"
@@ -44,10 +44,10 @@ class UpTopic:
     """A device's topic, taken apart."""
 
     device_id: str
-    channel: Up
+    channel: UpChannel
 
 
-_CHANNELS: Final = {channel.value: channel for channel in Up}
+_CHANNELS: Final = {channel.value: channel for channel in UpChannel}
 
 # The controller's own subscription: every device, every upward channel.
 ALL_UP: Final = f"{_ROOT}/+/up/+"
@@ -56,12 +56,12 @@ PRESENCE: Final = "$SYS/brokers/+/clients/+/+"
 PRESENCE_PREFIX: Final = "$SYS/"
 
 
-def up(device_id: str, channel: Up) -> str:
+def up(device_id: str, channel: UpChannel) -> str:
     """Where a device publishes on `channel`."""
     return f"{_ROOT}/{device_id}/up/{channel}"
 
 
-def down(device_id: str, channel: Down) -> str:
+def down(device_id: str, channel: DownChannel) -> str:
     """Where a device hears `channel`."""
     return f"{_ROOT}/{device_id}/down/{channel}"
 
@@ -86,7 +86,7 @@ def down_all() -> str:
     return f"{_ROOT}/+/down/+"
 
 
-def down_any(channel: Down) -> str:
+def down_any(channel: DownChannel) -> str:
     """The filter of one downward channel for every device: for tests and for the controller's own checks."""
     return f"{_ROOT}/+/down/{channel}"
 

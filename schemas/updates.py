@@ -1,7 +1,7 @@
 """Updates on the wire: what a signed target says of itself, the order to install it, and how far a device got.
 
 The metadata travels in the TUF targets role, as the `custom` part of a target. The order is an ordinary signed command
-whose parameters are an `Install` or a `GoBack`; progress and outcome travel in the `detail` of its results. What is
+whose parameters are an `InstallParams` or a `RollbackParams`; progress and outcome travel in the `detail` of its results. What is
 really there is told by the `software` section of the next report (`schemas.sections.installed`): only that confirms.
 """
 
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
 
-from schemas.base import MAX_NAME, StrictWire, Timestamp, Wire
+from schemas.base import MAX_NAME, StrictWireModel, Timestamp, WireModel
 from schemas.commands import ParamValue
 
 INSTALL: Final = "update.install"
@@ -42,7 +42,7 @@ TargetPath = Annotated[
 ANY_CLASS: Final = "*"
 
 
-class Kind(StrEnum):
+class UpdateKind(StrEnum):
     """What a target is, and with that how it is put in place."""
 
     PACKAGE = "package"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
     IMAGE = "image"
 
 
-class Installer(StrEnum):
+class InstallerKind(StrEnum):
     """Who puts it in place: a package manager, the agent itself, or the hook of an A/B system."""
 
     APT = "apt"
@@ -65,10 +65,10 @@ class Installer(StrEnum):
 
 
 INSTALLERS: Final = {
-    Kind.PACKAGE: (Installer.APT, Installer.DNF, Installer.APK, Installer.OPKG),
-    Kind.SCRIPT: (Installer.SCRIPT,),
-    Kind.FILE: (Installer.FILESET, Installer.AGENT),
-    Kind.IMAGE: (Installer.HOOK,),
+    UpdateKind.PACKAGE: (InstallerKind.APT, InstallerKind.DNF, InstallerKind.APK, InstallerKind.OPKG),
+    UpdateKind.SCRIPT: (InstallerKind.SCRIPT,),
+    UpdateKind.FILE: (InstallerKind.FILESET, InstallerKind.AGENT),
+    UpdateKind.IMAGE: (InstallerKind.HOOK,),
 }
 
 
@@ -121,7 +121,7 @@ def known_phase(value: Any) -> Any:
     return value if not isinstance(value, str) or value in _PHASES else UpdatePhase.UNKNOWN
 
 
-class Requirement(StrictWire):
+class Requirement(StrictWireModel):
     """One thing that has to be so on the device before anything is put in place.
 
     `what` is `os`, `os_version`, `machine`, `agent`, `free_mib`, `memory_mib`, or `installed:NAME` for the version of
@@ -161,7 +161,7 @@ def parse_requirement(text: str) -> Requirement:
         raise ValueError(f"{text!r} requires nothing that a device can look at: see docs/updates.md") from e
 
 
-class HealthCheck(StrictWire):
+class HealthCheck(StrictWireModel):
     """How a device finds out that the new version works; all that is named has to hold within `seconds`.
 
     `command` is an argv: a relative program lies inside the file set. `service` is a systemd unit that is active, `tcp`
@@ -184,14 +184,14 @@ class HealthCheck(StrictWire):
         return not (self.command or self.service or self.tcp or self.http)
 
 
-class Rollback(StrEnum):
+class RollbackPolicy(StrEnum):
     """What becomes of a version that is not healthy: the one before it again, or it stays (and is told as broken)."""
 
     PREVIOUS = "previous"
     NEVER = "never"
 
 
-class Restart(StrEnum):
+class RestartMode(StrEnum):
     """What has to start anew before the new version runs."""
 
     NONE = "none"
@@ -199,20 +199,20 @@ class Restart(StrEnum):
     REBOOT = "reboot"
 
 
-class UpdateTarget(StrictWire):
+class UpdateTarget(StrictWireModel):
     """What the targets role signs about a target beside length and hash: a device follows this and nothing else."""
 
     v: Literal[1] = 1
     name: UpdateName
     version: UpdateVersion
-    kind: Kind
-    installer: Installer
+    kind: UpdateKind
+    installer: InstallerKind
     classes: Annotated[tuple[DeviceClass, ...], Field(min_length=1, max_length=MAX_CLASSES)]
     hardware: Annotated[tuple[HardwareId, ...], Field(max_length=MAX_HARDWARE)] = ()
     requires: Annotated[tuple[Requirement, ...], Field(max_length=MAX_REQUIREMENTS)] = ()
     health: HealthCheck = HealthCheck()
-    rollback: Rollback = Rollback.PREVIOUS
-    restart: Restart = Restart.NONE
+    rollback: RollbackPolicy = RollbackPolicy.PREVIOUS
+    restart: RestartMode = RestartMode.NONE
     restart_service: Annotated[str, StringConstraints(pattern=r"^([A-Za-z0-9_][A-Za-z0-9_.@:-]{0,127})?$")] = ""
     arguments: Annotated[tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(max_length=MAX_ARGUMENTS)] = ()
     installed_bytes: Annotated[int, Field(ge=0, le=MAX_INSTALLED_BYTES)] = 0
@@ -224,7 +224,7 @@ class UpdateTarget(StrictWire):
         if self.installer not in INSTALLERS[self.kind]:
             words = ", ".join(INSTALLERS[self.kind])
             raise ValueError(f"a {self.kind} is installed by {words}, not by {self.installer}")
-        if (self.restart is Restart.SERVICE) != bool(self.restart_service):
+        if (self.restart is RestartMode.SERVICE) != bool(self.restart_service):
             raise ValueError("restart 'service' and restart_service belong together")
         return self
 
@@ -245,7 +245,7 @@ def target_path(name: str, version: str, file: str) -> str:
     return TypeAdapter(TargetPath).validate_python(f"{name}/{version}/{file}")
 
 
-class Install(StrictWire):
+class InstallParams(StrictWireModel):
     """The parameters of `update.install`: this very file, until then, and whether a person has to agree first."""
 
     target: TargetPath
@@ -272,7 +272,7 @@ class Install(StrictWire):
         return self.model_dump(mode="json")
 
 
-class GoBack(StrictWire):
+class RollbackParams(StrictWireModel):
     """The parameters of `update.rollback`: from this version back to the one before it; from another one nothing."""
 
     name: UpdateName
@@ -284,8 +284,8 @@ class GoBack(StrictWire):
         return self.model_dump(mode="json")
 
 
-class Progress(Wire):
-    """How far an update got: the `detail` of a result. `reason_code` is one word of `RefusalCode`, or empty."""
+class UpdateProgress(WireModel):
+    """How far an update got: the `detail` of a result. `reason_code` is one word of `UpdateRefusalCode`, or empty."""
 
     phase: Annotated[UpdatePhase, BeforeValidator(known_phase)]
     name: Annotated[str, Field(max_length=MAX_NAME)] = ""
@@ -301,7 +301,7 @@ class Progress(Wire):
         return {key: str(value) for key, value in self.model_dump(mode="json").items() if value != ""}
 
     @classmethod
-    def of(cls, detail: dict[str, str]) -> "Progress | None":
+    def of(cls, detail: dict[str, str]) -> "UpdateProgress | None":
         """Read the `detail` of a result; `None` when it does not tell of an update, or not so that it can be read."""
         try:
             return cls.model_validate(detail)
@@ -309,7 +309,7 @@ class Progress(Wire):
             return None
 
 
-class RefusalCode(StrEnum):
+class UpdateRefusalCode(StrEnum):
     """Why an update was not installed, in one word for machines; the result's reason says it for people."""
 
     ROLLBACK = "rollback"

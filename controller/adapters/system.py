@@ -23,7 +23,7 @@ class SystemClock:
         return time.monotonic()
 
 
-class UlidIds:
+class UlidGenerator:
     """`Ids` as ULIDs: 48 bits of milliseconds, 80 random bits, growing within a millisecond too."""
 
     def __init__(self) -> None:

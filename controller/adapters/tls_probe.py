@@ -13,7 +13,7 @@ SECONDS: Final = 5.0  # for one handshake
 
 
 @dataclass(frozen=True, slots=True)
-class Handshake:
+class TlsHandshake:
     """What was seen; `trouble` says why nothing was. `ends_at` in Unix seconds."""
 
     host: str
@@ -37,23 +37,25 @@ def probe_context(certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     return context
 
 
-async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = SECONDS) -> Handshake:
+async def look(host: str, port: int, context: ssl.SSLContext, seconds: float = SECONDS) -> TlsHandshake:
     """Shake hands once and close."""
     try:
         async with asyncio.timeout(seconds):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
     except (OSError, TimeoutError) as e:
-        return Handshake(host, port, trouble=f"no TLS handshake with {host}:{port} from here: {e or type(e).__name__}")
+        return TlsHandshake(
+            host, port, trouble=f"no TLS handshake with {host}:{port} from here: {e or type(e).__name__}"
+        )
     try:
         tls = writer.get_extra_info("ssl_object")
         shown = tls.getpeercert(binary_form=True)
         if not shown:
-            return Handshake(host, port, trouble=f"{host}:{port} shows no certificate")
+            return TlsHandshake(host, port, trouble=f"{host}:{port} shows no certificate")
         certificate = x509.load_der_x509_certificate(shown)
         ends = certificate.not_valid_after_utc.timestamp()
-        return Handshake(host, port, ends, certificate.subject.rfc4514_string(), str(tls.version()))
+        return TlsHandshake(host, port, ends, certificate.subject.rfc4514_string(), str(tls.version()))
     except ValueError as e:
-        return Handshake(host, port, trouble=f"{host}:{port}: its certificate cannot be read: {e}")
+        return TlsHandshake(host, port, trouble=f"{host}:{port}: its certificate cannot be read: {e}")
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):

@@ -8,13 +8,23 @@ from pydantic import Field, StringConstraints
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, Moment, Reason, View, at, moment
-from controller.domain.broker.access import Grant
-from controller.domain.broker.access_lint import Gravity
+from controller.api.fields import (
+    Body,
+    DeviceIdFilter,
+    DurationText,
+    PageLimit,
+    ReasonText,
+    UtcTimestamp,
+    View,
+    at,
+    moment,
+)
+from controller.domain.broker.access import AccessGrant
+from controller.domain.broker.access_lint import LintSeverity
 from controller.domain.durations import parse_duration
-from controller.ports.access import EndedGrant
+from controller.ports.access import GrantRecord
 from controller.ports.policies import PolicyError
-from controller.service.broker.access_operations import AccessDesk, AccessPlan, AccessRefusedError
+from controller.service.broker.access_operations import AccessOperations, AccessPlan, AccessRefusedError
 from schemas.base import DEVICE_ID_PATTERN
 
 _SOURCE = "templates"
@@ -22,26 +32,26 @@ _SOURCE = "templates"
 router = APIRouter(prefix="/access", tags=["access"], responses=problems(401, 403, 409, 413, 422, 429, 502, 503))
 
 
-class TemplatesGiven(Body):
+class AccessTemplatesBody(Body):
     """A file of templates as text."""
 
     templates: Annotated[str, StringConstraints(max_length=512 * 1024)]
 
 
-class TemplatesApplied(TemplatesGiven):
+class ApplyTemplatesBody(AccessTemplatesBody):
     """`overwrite`: also where somebody else wrote the device's rules."""
 
     overwrite: bool = False
 
 
-class RemarkView(View):
-    gravity: Gravity
+class LintFindingView(View):
+    gravity: LintSeverity
     device_class: str
     rule: int
     text: str
 
 
-class DeviceChangeView(View):
+class AccessChangeView(View):
     device_id: str
     device_class: str
     state: str
@@ -55,8 +65,8 @@ class AccessPlanView(View):
     ok: bool
     devices: int
     counts: dict[str, int]
-    remarks: tuple[RemarkView, ...]
-    items: tuple[DeviceChangeView, ...]
+    remarks: tuple[LintFindingView, ...]
+    items: tuple[AccessChangeView, ...]
 
     @classmethod
     def of(cls, plan: AccessPlan) -> "AccessPlanView":
@@ -69,19 +79,19 @@ class AccessPlanView(View):
             ok=not plan.errors,
             devices=plan.devices,
             counts=plan.counts,
-            remarks=tuple(RemarkView(**fields(one, RemarkView)) for one in plan.remarks),
-            items=tuple(DeviceChangeView(**fields(one, DeviceChangeView)) for one in plan.shown),
+            remarks=tuple(LintFindingView(**fields(one, LintFindingView)) for one in plan.remarks),
+            items=tuple(AccessChangeView(**fields(one, AccessChangeView)) for one in plan.shown),
         )
 
 
-class GrantWanted(Body):
+class NewGrant(Body):
     """What the device may do besides its template, and for how long."""
 
     device_id: Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
     action: Literal["publish", "subscribe", "all"]
     topic: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-    duration: Annotated[Duration, Field(alias="for", description="90s, 10m, 2h, 1d")]
-    reason: Reason
+    duration: Annotated[DurationText, Field(alias="for", description="90s, 10m, 2h, 1d")]
+    reason: ReasonText
 
 
 class GrantView(View):
@@ -93,14 +103,14 @@ class GrantView(View):
     topic: str
     reason: str
     by: str
-    granted_at: Moment
-    expires_at: Moment
-    ended_at: Moment | None
+    granted_at: UtcTimestamp
+    expires_at: UtcTimestamp
+    ended_at: UtcTimestamp | None
     lasts: bool
     in_force: bool
 
     @classmethod
-    def of(cls, services: ServicesDep, one: EndedGrant) -> "GrantView":
+    def of(cls, services: ServicesDep, one: GrantRecord) -> "GrantView":
         """With what holds now."""
         grant = one.grant
         device = services.keeper.get(grant.device_id)
@@ -119,7 +129,7 @@ class GrantList(View):
     items: tuple[GrantView, ...]
 
 
-def _desk(services: ServicesDep) -> AccessDesk:
+def _desk(services: ServicesDep) -> AccessOperations:
     if services.access is None:
         raise ApiError(409, "no_access_rules", "this controller gives out no access rules")
     return services.access
@@ -131,7 +141,7 @@ def _refused(error: PolicyError | AccessRefusedError) -> ApiError:
 
 
 @router.post("/plan", dependencies=[scope("read")], responses=problems(413))
-async def plan(services: ServicesDep, given: TemplatesGiven) -> AccessPlanView:
+async def plan(services: ServicesDep, given: AccessTemplatesBody) -> AccessPlanView:
     """What these templates would change now; nothing is written."""
     try:
         return AccessPlanView.of(await _desk(services).plan(given.templates))
@@ -140,7 +150,7 @@ async def plan(services: ServicesDep, given: TemplatesGiven) -> AccessPlanView:
 
 
 @router.post("/apply", dependencies=[scope("policy"), Depends(writable)], responses=problems(413))
-async def apply(services: ServicesDep, caller: CallerDep, given: TemplatesApplied) -> AccessPlanView:
+async def apply(services: ServicesDep, caller: CallerDep, given: ApplyTemplatesBody) -> AccessPlanView:
     """Put the templates in force; what differs is written, contained devices wait for their release."""
     try:
         return AccessPlanView.of(await _desk(services).apply(given.templates, caller, overwrite=given.overwrite))
@@ -155,24 +165,24 @@ async def diff(services: ServicesDep) -> AccessPlanView:
 
 
 @router.get("/grants", dependencies=[scope("read")])
-async def list_grants(services: ServicesDep, device_id: DeviceIdFilter = None, limit: Limit = 200) -> GrantList:
+async def list_grants(services: ServicesDep, device_id: DeviceIdFilter = None, limit: PageLimit = 200) -> GrantList:
     """Grants, newest first, ended ones too."""
     found = await _desk(services).grants(device_id, limit)
     return GrantList(items=tuple(GrantView.of(services, one) for one in found))
 
 
 @router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
-async def grant(services: ServicesDep, caller: CallerDep, wanted: GrantWanted) -> GrantView:
+async def grant(services: ServicesDep, caller: CallerDep, wanted: NewGrant) -> GrantView:
     """Let a device do something for a time; it lapses by itself."""
     services.device(wanted.device_id)
     seconds = parse_duration(wanted.duration)
     try:
-        made: Grant = await _desk(services).grant(
+        made: AccessGrant = await _desk(services).grant(
             wanted.device_id, wanted.action, wanted.topic, seconds=seconds, reason=wanted.reason, actor=caller
         )
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return GrantView.of(services, EndedGrant(made, None))
+    return GrantView.of(services, GrantRecord(made, None))
 
 
 @router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
@@ -182,4 +192,4 @@ async def revoke(services: ServicesDep, caller: CallerDep, grant_id: str) -> Gra
         ended = await _desk(services).revoke(grant_id, caller)
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return GrantView.of(services, EndedGrant(ended, services.keeper.clock.now()))
+    return GrantView.of(services, GrantRecord(ended, services.keeper.clock.now()))

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdFilter, Limit, Sequence, TextFilter, View
-from controller.api.views import AuditLine
-from controller.domain.audit_chain import Checked, Head
+from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
+from controller.api.views import AuditEntryView
+from controller.domain.audit_chain import ChainHead, ChainVerification
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422,
 class AuditPage(View):
     """`next` is the `after` that goes on behind this page; absent when there was nothing more."""
 
-    items: tuple[AuditLine, ...]
+    items: tuple[AuditEntryView, ...]
     next: int | None
 
 
@@ -28,8 +28,8 @@ async def list_audit(
     case_id: TextFilter = None,
     kind: TextFilter = None,
     alerts_only: bool = False,
-    after: Annotated[Sequence, Query(description="go on from this `seq`, in the chosen order")] = 0,
-    limit: Limit = 200,
+    after: Annotated[SequenceQuery, Query(description="go on from this `seq`, in the chosen order")] = 0,
+    limit: PageLimit = 200,
     order: Literal["newest", "oldest"] = "newest",
 ) -> AuditPage:
     """Lines of the record."""
@@ -43,10 +43,10 @@ async def list_audit(
         newest_first=order == "newest",
     )
     following = lines[-1].seq if len(lines) == limit else None
-    return AuditPage(items=tuple(AuditLine.of(line) for line in lines), next=following)
+    return AuditPage(items=tuple(AuditEntryView.of(line) for line in lines), next=following)
 
 
-class HeadView(View):
+class AuditHeadView(View):
     """The end of the chain: note it where nobody can change it who can change the store."""
 
     seq: int
@@ -54,12 +54,12 @@ class HeadView(View):
     head: str
 
     @classmethod
-    def of(cls, head: Head) -> "HeadView":
+    def of(cls, head: ChainHead) -> "AuditHeadView":
         """With the one text that `verify` takes."""
         return cls(seq=head.seq, digest=head.digest.hex(), head=str(head))
 
 
-class FlawView(View):
+class ChainFlawView(View):
     """What was done to the rows from `first` to `last`."""
 
     what: str
@@ -68,35 +68,37 @@ class FlawView(View):
     text: str
 
 
-class Verified(View):
+class AuditVerificationView(View):
     """`ok` when every row is as it was written; at most 100 flaws are told."""
 
     ok: bool
     rows: int
-    head: HeadView
-    flaws: tuple[FlawView, ...]
+    head: AuditHeadView
+    flaws: tuple[ChainFlawView, ...]
 
     @classmethod
-    def of(cls, checked: Checked) -> "Verified":
+    def of(cls, checked: ChainVerification) -> "AuditVerificationView":
         """What the check found."""
-        told = tuple(FlawView(what=one.what, first=one.first, last=one.last, text=one.text) for one in checked.flaws)
-        return cls(ok=not told, rows=checked.rows, head=HeadView.of(checked.head), flaws=told)
+        told = tuple(
+            ChainFlawView(what=one.what, first=one.first, last=one.last, text=one.text) for one in checked.flaws
+        )
+        return cls(ok=not told, rows=checked.rows, head=AuditHeadView.of(checked.head), flaws=told)
 
 
 @router.get("/head", dependencies=[scope("read")])
-async def audit_head(services: ServicesDep) -> HeadView:
+async def audit_head(services: ServicesDep) -> AuditHeadView:
     """The end of the record's chain."""
-    return HeadView.of(await services.store.audit_head())
+    return AuditHeadView.of(await services.store.audit_head())
 
 
 @router.get("/verify", dependencies=[scope("admin")])
 async def verify_audit(
     services: ServicesDep,
     head: Annotated[str | None, Query(pattern=r"^[0-9]{1,15}:[0-9a-f]{64}$", description="a head noted before")] = None,
-) -> Verified:
+) -> AuditVerificationView:
     """Look at every row of the record, in one snapshot; it reads them all, so it takes a while."""
     try:
-        noted = None if head is None else Head.parse(head)
+        noted = None if head is None else ChainHead.parse(head)
     except ValueError as e:
         raise ApiError(422, "invalid", str(e)) from e
-    return Verified.of(await services.store.check_audit(noted))
+    return AuditVerificationView.of(await services.store.check_audit(noted))

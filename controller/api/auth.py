@@ -15,9 +15,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError
-from controller.api.refusal_audit import Refusals
+from controller.api.refusal_audit import RefusalAudit
 from controller.domain.scopes import Scope
-from controller.ports.store import Token
+from controller.ports.store import ApiToken
 
 TOKEN_PREFIX: Final = "cordon_"  # noqa: S105 - lets scanners of repositories find one that leaked
 TOKEN_BYTES: Final = 32  # random
@@ -39,7 +39,7 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Failures:
+class FailedAttempts:
     """Counts failed attempts of each peer. `monotonic` gives seconds."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
@@ -58,7 +58,7 @@ class Failures:
         return began + WINDOW - now if count + 1 > MAX_FAILURES else 0.0
 
 
-def match(presented: str, tokens: "list[Token]") -> Token | None:
+def match(presented: str, tokens: "list[ApiToken]") -> ApiToken | None:
     """The token that was presented; every stored one is compared, in constant time."""
     digest = digest_of(presented)
     found = None
@@ -72,7 +72,7 @@ async def bearer(
     request: Request,
     services: ServicesDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_scheme)],
-) -> Token:
+) -> ApiToken:
     """The token that was presented, known here and in force.
 
     A valid token is let in whatever others behind the same address did: 256 random bits cannot be guessed, so the
@@ -82,7 +82,7 @@ async def bearer(
         ApiError: 401 without a valid token, 429 after too many attempts.
     """
     checked = getattr(request.state, "token", None)
-    if isinstance(checked, Token):
+    if isinstance(checked, ApiToken):
         return checked
     found = None
     if credentials is not None and len(credentials.credentials) <= MAX_TOKEN:
@@ -93,9 +93,9 @@ async def bearer(
     raise await _refusal(request, found, presented=credentials is not None)
 
 
-async def _refusal(request: Request, expired: Token | None, *, presented: bool) -> ApiError:
+async def _refusal(request: Request, expired: ApiToken | None, *, presented: bool) -> ApiError:
     failures = request.app.state.failures
-    assert isinstance(failures, Failures)
+    assert isinstance(failures, FailedAttempts)
     peer = request.client.host if request.client else ""
     wait = failures.note(peer)
     refusals = _refusals(request)
@@ -115,13 +115,13 @@ async def _refusal(request: Request, expired: Token | None, *, presented: bool) 
     return ApiError(401, "token_invalid", "this token is not known here, or was revoked", _CHALLENGE)
 
 
-def _refusals(request: Request) -> Refusals:
+def _refusals(request: Request) -> RefusalAudit:
     refusals = request.app.state.refusals
-    assert isinstance(refusals, Refusals)
+    assert isinstance(refusals, RefusalAudit)
     return refusals
 
 
-TokenDep = Annotated[Token, Depends(bearer)]
+TokenDep = Annotated[ApiToken, Depends(bearer)]
 
 
 def caller(token: TokenDep) -> str:
@@ -132,7 +132,7 @@ def caller(token: TokenDep) -> str:
 CallerDep = Annotated[str, Depends(caller)]
 
 
-class Needs:
+class RequiresScope:
     """The check that a token has one scope."""
 
     def __init__(self, wanted: Scope) -> None:
@@ -154,7 +154,7 @@ class Needs:
         raise ApiError(403, "scope_missing", text)
 
 
-class Public:
+class PublicRoute:
     """Marks a route that asks for no token, with the reason why that is right."""
 
     def __init__(self, why: str) -> None:
@@ -167,9 +167,9 @@ class Public:
 def scope(wanted: str) -> Any:
     """For `dependencies=[scope("contain")]` of a route: who calls needs this scope."""
     needed = Scope(wanted)
-    return Security(Needs(needed), scopes=[needed.value])
+    return Security(RequiresScope(needed), scopes=[needed.value])
 
 
 def public(why: str) -> Any:
     """For `dependencies=[public("...")]` of a route that asks for no token."""
-    return Depends(Public(why))
+    return Depends(PublicRoute(why))

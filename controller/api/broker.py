@@ -8,15 +8,15 @@ from fastapi import APIRouter, Depends
 from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import problems
-from controller.api.fields import Moment, View, moment
+from controller.api.fields import UtcTimestamp, View, moment
 from controller.domain.broker.inspection import LISTENERS, NODES, listening_of
-from controller.domain.broker.ports import Use
-from controller.service.containment.drift import Difference, DriftState
+from controller.domain.broker.ports import PortUse
+from controller.service.containment.drift import DriftEntry, DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
 
 
-class NodeView(View):
+class BrokerNodeView(View):
     """`detail` is its version, or why it does not answer."""
 
     url: str
@@ -24,7 +24,7 @@ class NodeView(View):
     detail: str
 
 
-class LinkView(View):
+class MqttConnectionView(View):
     """The MQTT connection."""
 
     connected: bool
@@ -33,19 +33,19 @@ class LinkView(View):
     detail: str
 
 
-class ComparisonView(View):
+class ReconciliationView(View):
     """The comparison with the store; `repaired` counts since the start, `lacks` is for `cordon broker setup`."""
 
-    last_pass: Moment | None
+    last_pass: UtcTimestamp | None
     trouble: str
     lacks: str
     repaired: int
 
 
 class BrokerView(View):
-    nodes: tuple[NodeView, ...]
-    link: LinkView
-    comparison: ComparisonView
+    nodes: tuple[BrokerNodeView, ...]
+    link: MqttConnectionView
+    comparison: ReconciliationView
 
 
 class DriftView(View):
@@ -56,11 +56,11 @@ class DriftView(View):
     node: str
     state: DriftState
     detail: str
-    since: Moment | None
-    until: Moment | None
+    since: UtcTimestamp | None
+    until: UtcTimestamp | None
 
     @classmethod
-    def of(cls, one: Difference) -> "DriftView":
+    def of(cls, one: DriftEntry) -> "DriftView":
         """From the book."""
         fields = {name: getattr(one, name) for name in ("device_id", "what", "node", "state", "detail")}
         return cls(**fields, since=moment(one.since), until=moment(one.until))
@@ -73,29 +73,29 @@ class DriftList(View):
     closed: tuple[DriftView, ...]
 
 
-class ListeningView(View):
+class BrokerListenerView(View):
     """One port that is listened on; `address` is `*` for all."""
 
-    use: Use
+    use: PortUse
     address: str
     port: int
 
 
 class NodeEndpoints(View):
     node: str
-    listening: tuple[ListeningView, ...] | None
+    listening: tuple[BrokerListenerView, ...] | None
 
 
-class Endpoints(View):
+class BrokerEndpoints(View):
     """The nodes of the broker; `unknown` says why they or their listeners are not told."""
 
     nodes: tuple[NodeEndpoints, ...]
     unknown: str
 
 
-def _comparison(services: Services) -> ComparisonView:
+def _comparison(services: Services) -> ReconciliationView:
     reconciler = services.reconciler
-    return ComparisonView(
+    return ReconciliationView(
         last_pass=moment(reconciler.last_pass),
         trouble=reconciler.trouble,
         lacks=reconciler.lacks,
@@ -109,34 +109,36 @@ async def show_broker(services: ServicesDep) -> BrokerView:
     nodes = await services.broker.ping()
     state = services.messages.state
     return BrokerView(
-        nodes=tuple(NodeView(url=url, answers=answers, detail=detail) for url, answers, detail in nodes),
-        link=LinkView(connected=state.connected, server=state.server, protocol=state.protocol, detail=state.detail),
+        nodes=tuple(BrokerNodeView(url=url, answers=answers, detail=detail) for url, answers, detail in nodes),
+        link=MqttConnectionView(
+            connected=state.connected, server=state.server, protocol=state.protocol, detail=state.detail
+        ),
         comparison=_comparison(services),
     )
 
 
 @router.get("/ports", dependencies=[scope("read")])
-async def list_endpoints(services: ServicesDep) -> Endpoints:
+async def list_endpoints(services: ServicesDep) -> BrokerEndpoints:
     """Nodes and listeners as the broker tells them now: what `cordon broker ports` reckons from."""
     seen = await services.inspector.endpoints()
     rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
     listening = None
     if listeners is not None:
         found = listening_of(listeners)
-        listening = tuple(ListeningView(use=one.use, address=one.address, port=one.port) for one in found)
+        listening = tuple(BrokerListenerView(use=one.use, address=one.address, port=one.port) for one in found)
         listening += tuple(_dashboards(seen.api))
     names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]
     nodes = tuple(NodeEndpoints(node=name, listening=listening) for name in names)
     unknown = seen.silence.get(NODES, "") or seen.silence.get(LISTENERS, "")
-    return Endpoints(nodes=nodes, unknown=unknown)
+    return BrokerEndpoints(nodes=nodes, unknown=unknown)
 
 
-def _dashboards(addresses: tuple[str, ...]) -> Iterator[ListeningView]:
+def _dashboards(addresses: tuple[str, ...]) -> Iterator[BrokerListenerView]:
     """The ports of EMQX's API that Cordon itself uses; every node is taken to have the same."""
     ports = {(urlsplit(base).scheme, urlsplit(base).port) for base in addresses}
     for scheme, port in sorted((scheme, port) for scheme, port in ports if port):
-        use = Use.DASHBOARD_TLS if scheme == "https" else Use.DASHBOARD
-        yield ListeningView(use=use, address="*", port=port)
+        use = PortUse.DASHBOARD_TLS if scheme == "https" else PortUse.DASHBOARD
+        yield BrokerListenerView(use=use, address="*", port=port)
 
 
 @router.get("/drift", dependencies=[scope("read")])

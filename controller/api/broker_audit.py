@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Moment, View, at
+from controller.api.fields import Body, UtcTimestamp, View, at
 from controller.api.policies import ExplanationView
 from controller.ports.inspection import DashboardLogin
 from controller.ports.policies import PolicyError
@@ -18,27 +18,27 @@ _Secret = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 403, 422, 429, 502, 503))
 
 
-class DashboardUser(Body):
+class DashboardCredentials(Body):
     """For what EMQX tells no API key: who else has one. Used for this audit and not kept."""
 
     user: _Secret
     password: Annotated[_Secret, Field(repr=False)]
 
 
-class AuditWanted(Body):
-    dashboard: DashboardUser | None = None
+class BrokerAuditBody(Body):
+    dashboard: DashboardCredentials | None = None
 
 
-class AuditView(View):
+class BrokerAuditView(View):
     """`policies` names the exact set that judged."""
 
-    at: Moment
+    at: UtcTimestamp
     policies: str
     items: tuple[ExplanationView, ...]
 
 
 @router.post("/audit", dependencies=[scope("policy")])
-async def audit(services: ServicesDep, wanted: AuditWanted) -> AuditView:
+async def audit(services: ServicesDep, wanted: BrokerAuditBody) -> BrokerAuditView:
     """Look at the broker now and judge it; admin/public is tried once, at most every ten minutes."""
     given = wanted.dashboard
     login = None if given is None else DashboardLogin(given.user, given.password)
@@ -47,4 +47,4 @@ async def audit(services: ServicesDep, wanted: AuditWanted) -> AuditView:
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
     items = tuple(ExplanationView.of(one) for one in found.items)
-    return AuditView(at=at(found.at), policies=found.policies, items=items)
+    return BrokerAuditView(at=at(found.at), policies=found.policies, items=items)

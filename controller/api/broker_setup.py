@@ -6,8 +6,8 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.ports.broker import Change
-from controller.service.broker.setup import NothingToUndoError, SetupDesk
+from controller.ports.broker import SettingChange
+from controller.service.broker.setup import NothingToUndoError, SetupOperations
 
 router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))
 
@@ -19,7 +19,7 @@ class SetupOptions(Body):
     deny_unmatched: bool = False
 
 
-class ChangeView(View):
+class SettingChangeView(View):
     """`danger` says what making it could do to devices; empty where it cannot."""
 
     what: str
@@ -28,12 +28,12 @@ class ChangeView(View):
     danger: str
 
     @classmethod
-    def of(cls, one: Change) -> "ChangeView":
+    def of(cls, one: SettingChange) -> "SettingChangeView":
         """From the plan."""
         return cls(what=one.what, before=one.before, after=one.after, danger=one.danger)
 
 
-class ByHandView(View):
+class ManualStepView(View):
     what: str
     why: str
     configuration: str
@@ -42,12 +42,12 @@ class ByHandView(View):
 class SetupView(View):
     """What would change, or was changed; and what only the broker's own configuration can change."""
 
-    changes: tuple[ChangeView, ...]
-    by_hand: tuple[ByHandView, ...] = ()
+    changes: tuple[SettingChangeView, ...]
+    by_hand: tuple[ManualStepView, ...] = ()
     left: tuple[str, ...] = ()
 
 
-def _desk(services: ServicesDep) -> SetupDesk:
+def _desk(services: ServicesDep) -> SetupOperations:
     if services.setup is None:
         raise ApiError(409, "no_setup", "this controller cannot set its broker up")
     return services.setup
@@ -57,22 +57,24 @@ def _desk(services: ServicesDep) -> SetupDesk:
 async def plan(services: ServicesDep, options: SetupOptions) -> SetupView:
     """What a setup would change now; nothing is written."""
     found = await _desk(services).plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched)
-    by_hand = tuple(ByHandView(what=one.what, why=one.why, configuration=one.configuration) for one in found.by_hand)
-    return SetupView(changes=tuple(map(ChangeView.of, found.changes)), by_hand=by_hand)
+    by_hand = tuple(
+        ManualStepView(what=one.what, why=one.why, configuration=one.configuration) for one in found.by_hand
+    )
+    return SetupView(changes=tuple(map(SettingChangeView.of, found.changes)), by_hand=by_hand)
 
 
 @router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
 async def apply(services: ServicesDep, caller: CallerDep, options: SetupOptions) -> SetupView:
     """Make the changes; what was before is kept for an undo."""
     made = await _desk(services).apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
-    return SetupView(changes=tuple(map(ChangeView.of, made)))
+    return SetupView(changes=tuple(map(SettingChangeView.of, made)))
 
 
 @router.post("/plan-undo", dependencies=[scope("read")])
 async def plan_undo(services: ServicesDep) -> SetupView:
     """What an undo would change now; nothing is written."""
     try:
-        return SetupView(changes=tuple(map(ChangeView.of, await _desk(services).plan_undo())))
+        return SetupView(changes=tuple(map(SettingChangeView.of, await _desk(services).plan_undo())))
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
 
@@ -86,4 +88,4 @@ async def undo(services: ServicesDep, caller: CallerDep) -> SetupView:
         left = await desk.undo(caller)
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
-    return SetupView(changes=tuple(map(ChangeView.of, changes)), left=tuple(left))
+    return SetupView(changes=tuple(map(SettingChangeView.of, changes)), left=tuple(left))

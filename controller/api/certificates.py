@@ -8,13 +8,24 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdFilter, DeviceIdPath, Limit, Moment, Offset, Reason, View, at, moment
-from controller.domain.identity.certificates import Certificate, Kind
-from controller.service.identity.services import Identity
+from controller.api.fields import (
+    Body,
+    DeviceIdFilter,
+    DeviceIdPath,
+    PageLimit,
+    PageOffset,
+    ReasonText,
+    UtcTimestamp,
+    View,
+    at,
+    moment,
+)
+from controller.domain.identity.certificates import Certificate, CertificateKind
+from controller.service.identity.services import IdentityServices
 
 router = APIRouter(prefix="/certificates", tags=["certificates"], responses=problems(401, 403, 404, 422, 429, 503))
-Serial = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]
-Word = Literal["unspecified", "key_compromise", "affiliation_changed", "superseded", "cessation_of_operation",
+SerialPath = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]
+RevocationReason = Literal["unspecified", "key_compromise", "affiliation_changed", "superseded", "cessation_of_operation",
                "privilege_withdrawn"]  # fmt: skip
 _UNKNOWN: Final = "there is no such certificate in the registry"
 
@@ -22,14 +33,14 @@ _UNKNOWN: Final = "there is no such certificate in the registry"
 class CertificateView(View):
     serial: str
     issuer: str
-    kind: Kind
+    kind: CertificateKind
     name: str
-    not_before: Moment
-    not_after: Moment
-    issued_at: Moment
+    not_before: UtcTimestamp
+    not_after: UtcTimestamp
+    issued_at: UtcTimestamp
     origin: str
     holds: bool
-    revoked_at: Moment | None
+    revoked_at: UtcTimestamp | None
     reason: str
 
     @classmethod
@@ -63,31 +74,31 @@ class AuthorityView(View):
     fingerprint: str
     subject: str
     issuing_subject: str
-    issuing_until: Moment
-    root_until: Moment
+    issuing_until: UtcTimestamp
+    root_until: UtcTimestamp
     crl_url: str
-    lists: tuple["ListView", ...]
+    lists: tuple["CrlView", ...]
 
 
-class ListView(View):
+class CrlView(View):
     issuer: str
-    next_update: Moment
+    next_update: UtcTimestamp
 
 
-class Revoked(View):
+class RevocationResultView(View):
     """What was withdrawn; each device among them is out until it has a new certificate."""
 
     items: tuple[CertificateView, ...]
 
 
-class Revocation(Body):
+class RevocationBody(Body):
     """`word` stands in the revocation list, `reason` in the record."""
 
-    reason: Reason
-    word: Annotated[Word, Field(description="RFC 5280's reason")] = "unspecified"
+    reason: ReasonText
+    word: Annotated[RevocationReason, Field(description="RFC 5280's reason")] = "unspecified"
 
 
-def identity_of(services: Services) -> Identity:
+def identity_of(services: Services) -> IdentityServices:
     """The authority's services.
 
     Raises:
@@ -105,8 +116,8 @@ async def list_certificates(
     name: DeviceIdFilter = None,
     *,
     good: Annotated[bool, Query(description="leave out what is expired or revoked")] = False,
-    limit: Limit = 100,
-    offset: Offset = 0,
+    limit: PageLimit = 100,
+    offset: PageOffset = 0,
 ) -> CertificatePage:
     """The registry, newest first."""
     now, registry = services.keeper.clock.now(), identity_of(services).certificates.registry
@@ -120,7 +131,7 @@ async def show_authority(services: ServicesDep) -> AuthorityView:
     """The authority that issues, and its revocation lists."""
     certificates = identity_of(services).certificates
     info = certificates.authority.info
-    lists = tuple(ListView(issuer=one.name, next_update=at(one.next_update)) for one in certificates.lists)
+    lists = tuple(CrlView(issuer=one.name, next_update=at(one.next_update)) for one in certificates.lists)
     return AuthorityView(
         fingerprint=info.fingerprint,
         subject=info.subject,
@@ -133,28 +144,32 @@ async def show_authority(services: ServicesDep) -> AuthorityView:
 
 
 @router.post("/publish", dependencies=[scope("identity"), Depends(writable)])
-async def publish(services: ServicesDep) -> ListView:
+async def publish(services: ServicesDep) -> CrlView:
     """Make the revocation list anew if something changed; its issuer and when the next one is due."""
     made = await identity_of(services).certificates.publish()
-    return ListView(issuer=made.name, next_update=at(made.next_update))
+    return CrlView(issuer=made.name, next_update=at(made.next_update))
 
 
 @router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
-async def revoke_serial(services: ServicesDep, caller: CallerDep, serial: Serial, body: Revocation) -> Revoked:
+async def revoke_serial(
+    services: ServicesDep, caller: CallerDep, serial: SerialPath, body: RevocationBody
+) -> RevocationResultView:
     """Withdraw one certificate, end its holder's session, and keep the holder out until it has a new one."""
     revocation = identity_of(services).revocation
     if await identity_of(services).certificates.registry.find(serial) is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
     done = await revocation.revoke([serial], caller, body.word, body.reason)
     now = services.keeper.clock.now()
-    return Revoked(items=tuple(CertificateView.of(one, now) for one in done))
+    return RevocationResultView(items=tuple(CertificateView.of(one, now) for one in done))
 
 
 @router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)])
-async def revoke_device(services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: Revocation) -> Revoked:
+async def revoke_device(
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: RevocationBody
+) -> RevocationResultView:
     """Withdraw every certificate of a device, end its session, and keep it out until it has a new one."""
     identity, now = identity_of(services), services.keeper.clock.now()
     if not await identity.certificates.registry.of(device_id):
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
     done = await identity.revocation.revoke_device(device_id, caller, body.word, body.reason)
-    return Revoked(items=tuple(CertificateView.of(one, now) for one in done))
+    return RevocationResultView(items=tuple(CertificateView.of(one, now) for one in done))

@@ -10,12 +10,12 @@ from pydantic import AfterValidator, Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdFilter, Duration, Limit, View
+from controller.api.fields import Body, DeviceIdFilter, DurationText, PageLimit, View
 from controller.api.views import CommandView
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
 from controller.domain.durations import parse_duration
-from controller.domain.events import OperatorCommanded, OperatorSigned
+from controller.domain.events import CommandCountersigned, CommandRequested
 from controller.service.containment.enforcer import payload_of
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
@@ -46,7 +46,9 @@ class NewCommand(Body):
     ]
     dry_run: bool = False
     hold: Annotated[bool, Field(description="send it only once an operator has signed it too")] = False
-    within: Annotated[Duration | None, AfterValidator(lambda value: None if value is None else _sensible(value))] = None
+    within: Annotated[
+        DurationText | None, AfterValidator(lambda value: None if value is None else _sensible(value))
+    ] = None
 
 
 class CommandPage(View):
@@ -58,7 +60,7 @@ async def list_commands(
     services: ServicesDep,
     device_id: DeviceIdFilter = None,
     state: Annotated[CommandState | None, Query()] = None,
-    limit: Limit = 100,
+    limit: PageLimit = 100,
 ) -> CommandPage:
     """Commands, newest first."""
     wanted = None if state is None else state.value
@@ -80,7 +82,7 @@ async def send_command(services: ServicesDep, caller: CallerDep, command: NewCom
     """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
     services.device(command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
-    event = OperatorCommanded(
+    event = CommandRequested(
         services.keeper.new_id(),
         command.action,
         tuple(command.params.items()),
@@ -96,7 +98,7 @@ async def send_command(services: ServicesDep, caller: CallerDep, command: NewCom
     return CommandView.of(outcome.commands[0])
 
 
-class PayloadView(View):
+class SigningPayloadView(View):
     """The bytes that an operator signs (base64), and the type that goes into the signature (DSSE)."""
 
     command_id: str
@@ -123,11 +125,13 @@ async def _open(services: Services, command_id: str) -> tuple[str, OpenCommand]:
 
 
 @router.get("/{command_id}/payload", dependencies=[scope("read")], responses=problems(404, 409))
-async def show_payload(services: ServicesDep, command_id: CommandIdPath) -> PayloadView:
+async def show_payload(services: ServicesDep, command_id: CommandIdPath) -> SigningPayloadView:
     """What an operator signs, as long as the command is open."""
     device_id, found = await _open(services, command_id)
     payload = base64.b64encode(payload_of(device_id, found)).decode()
-    return PayloadView(command_id=command_id, device_id=device_id, payload_type=COMMAND_PAYLOAD_TYPE, payload=payload)
+    return SigningPayloadView(
+        command_id=command_id, device_id=device_id, payload_type=COMMAND_PAYLOAD_TYPE, payload=payload
+    )
 
 
 @router.post(
@@ -148,7 +152,7 @@ async def sign_command(
         raise ApiError(422, "signature_wrong", "the signature does not fit key and command") from e
     if len(found.signatures) >= MAX_OPERATORS:
         raise ApiError(409, "too_many_signatures", f"{MAX_OPERATORS} operators have signed it already")
-    event = OperatorSigned(services.keeper.new_id(), command_id, key_id(key), body.signature, caller)
+    event = CommandCountersigned(services.keeper.new_id(), command_id, key_id(key), body.signature, caller)
     outcome = await services.keeper.handle(device_id, event)
     if not outcome.commands:
         raise ApiError(409, "signed_already", "this key has signed it already, or the command has expired")

@@ -14,26 +14,26 @@ from controller.ports.inspection import BrokerInspector
 from controller.ports.messages import Messages
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository
-from controller.service.broker.access_operations import AccessDesk
-from controller.service.broker.audit import Auditor
-from controller.service.broker.setup import SetupDesk
-from controller.service.containment.operator_actions import Guarding
+from controller.service.broker.access_operations import AccessOperations
+from controller.service.broker.audit import BrokerAuditor
+from controller.service.broker.setup import SetupOperations
+from controller.service.containment.operator_actions import OperatorActions
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from controller.service.containment.users import Users
-from controller.service.containment.waivers import Waiving
-from controller.service.fleet_state import Keeper
-from controller.service.identity.services import Identity
+from controller.service.containment.users import UserContainments
+from controller.service.containment.waivers import WaiverService
+from controller.service.fleet_state import FleetState
+from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
-from controller.service.ingest.signatures import ReportSigning
-from controller.service.maintenance import UpdateRefresher
-from controller.service.rollout.operations import RolloutDesk
+from controller.service.ingest.signatures import ReportSigningServices
+from controller.service.maintenance import MetadataRefresher
+from controller.service.rollout.operations import RolloutOperations
 from controller.service.settings.settings import Settings
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
 
-class Reload(Protocol):
+class PolicyReloader(Protocol):
     """Reads the policy files again."""
 
     async def __call__(self, *, force: bool = False) -> PolicySet:
@@ -41,7 +41,7 @@ class Reload(Protocol):
         ...
 
 
-class Candidate(Protocol):
+class CandidatePolicyCompiler(Protocol):
     """Makes a set of policies of texts (source and text), beside those in force or alone."""
 
     def __call__(self, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
@@ -62,7 +62,7 @@ class Services:
     `identity` is absent where no authority is configured.
     """
 
-    keeper: Keeper
+    keeper: FleetState
     store: Store
     messages: Messages
     outbox: Outbox
@@ -70,21 +70,21 @@ class Services:
     ingest: Ingest
     broker: BrokerControl
     inspector: BrokerInspector
-    auditor: Auditor
+    auditor: BrokerAuditor
     settings: Settings
     started_at: float
-    reload_policies: Reload
-    guarding: Guarding
-    waiving: Waiving
-    candidate: Candidate
-    users: Users | None = None
+    reload_policies: PolicyReloader
+    guarding: OperatorActions
+    waiving: WaiverService
+    candidate: CandidatePolicyCompiler
+    users: UserContainments | None = None
     updates: UpdateRepository | None = None
-    rollouts: RolloutDesk | None = None
-    update_refresher: UpdateRefresher | None = None
-    identity: Identity | None = None
-    setup: SetupDesk | None = None
-    signing: ReportSigning | None = None
-    access: AccessDesk | None = None
+    rollouts: RolloutOperations | None = None
+    update_refresher: MetadataRefresher | None = None
+    identity: IdentityServices | None = None
+    setup: SetupOperations | None = None
+    signing: ReportSigningServices | None = None
+    access: AccessOperations | None = None
 
     def device(self, device_id: str) -> Device:
         """The device as it is now.

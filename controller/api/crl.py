@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path, Response
 from controller.api.auth import public
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.ports.certificates import Serving
+from controller.ports.certificates import PublishedCrl
 
 router = APIRouter(
     prefix="/crl",
@@ -15,24 +15,24 @@ router = APIRouter(
     dependencies=[public("brokers and devices: lists are signed, and name serial numbers only")],
     responses=problems(404, 422),
 )
-Issuer = Annotated[str, Path(pattern=r"^[0-9a-f]{40}$", description="key identifier of the issuer, in hex")]
+IssuerPath = Annotated[str, Path(pattern=r"^[0-9a-f]{40}$", description="key identifier of the issuer, in hex")]
 _DER = {"content": {"application/pkix-crl": {}}, "description": "the list"}
 _PEM = {"content": {"application/x-pem-file": {}}, "description": "the list"}
 
 
 @router.get("/{issuer}.pem", response_class=Response, responses={200: _PEM})
-async def crl_pem(services: ServicesDep, issuer: Issuer) -> Response:
+async def crl_pem(services: ServicesDep, issuer: IssuerPath) -> Response:
     """The list in PEM, as EMQX fetches it."""
     return Response(_list(services, issuer).pem, media_type="application/x-pem-file")
 
 
 @router.get("/{issuer}.crl", response_class=Response, responses={200: _DER})
-async def crl_der(services: ServicesDep, issuer: Issuer) -> Response:
+async def crl_der(services: ServicesDep, issuer: IssuerPath) -> Response:
     """The list in DER, as RFC 5280 has it."""
     return Response(_list(services, issuer).der, media_type="application/pkix-crl")
 
 
-def _list(services: ServicesDep, issuer: str) -> Serving:
+def _list(services: ServicesDep, issuer: str) -> PublishedCrl:
     found = None if services.identity is None else services.identity.certificates.served(issuer)
     if found is None:
         raise ApiError(404, "crl_unknown", "this controller has no list of that issuer")

@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import problems
-from controller.api.fields import DeviceIdFilter, Limit, Moment, View, at
+from controller.api.fields import DeviceIdFilter, PageLimit, UtcTimestamp, View, at
 from controller.ports.store import DeadLetter
 
 router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=problems(401, 422, 429, 503))
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=prob
 class DeadLetterView(View):
     """`payload` is what was kept of `size` bytes; bytes that are no UTF-8 are written as escapes."""
 
-    at: Moment
+    at: UtcTimestamp
     device_id: str
     topic: str
     reason: str
@@ -42,7 +42,7 @@ class DeadLetterPage(View):
 
 @router.get("", dependencies=[scope("read")])
 async def list_dead_letters(
-    services: ServicesDep, device_id: DeviceIdFilter = None, limit: Limit = 100
+    services: ServicesDep, device_id: DeviceIdFilter = None, limit: PageLimit = 100
 ) -> DeadLetterPage:
     """Refused messages, newest first."""
     letters = await services.store.dead_letters(device_id=device_id, limit=limit)

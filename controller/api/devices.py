@@ -10,9 +10,19 @@ from pydantic import Field, StringConstraints
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdPath, Limit, Moment, Offset, Reason, TextFilter, View, at
+from controller.api.fields import (
+    Body,
+    DeviceIdPath,
+    PageLimit,
+    PageOffset,
+    ReasonText,
+    TextFilter,
+    UtcTimestamp,
+    View,
+    at,
+)
 from controller.api.views import (
-    AuditLine,
+    AuditEntryView,
     CommandView,
     DeviceSummary,
     FindingView,
@@ -21,10 +31,10 @@ from controller.api.views import (
     summary_fields,
 )
 from controller.domain.device import NO_SEQUENCE, Device
-from controller.domain.events import OperatorLabelled
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
-from schemas.posture import Sections, sections_of
+from controller.domain.events import DeviceLabelled
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
+from schemas.posture import ReportSections, sections_of
 
 MAX_TIMELINE: Final = 500  # lines
 MAX_TAGS: Final = 32
@@ -32,7 +42,7 @@ RECENT_COMMANDS: Final = 20
 _AT_ONCE: Final = 5000  # devices looked at before others get their turn
 
 router = APIRouter(prefix="/devices", tags=["devices"], responses=problems(401, 422, 429, 503))
-Label = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+DeviceLabel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
 
 
 class DevicePage(View):
@@ -49,14 +59,14 @@ class ReportView(View):
 
     seq: int
     digest: str
-    received_at: Moment
+    received_at: UtcTimestamp
     judged_by: str
 
 
 class DeviceDetail(DeviceSummary):
     """Everything known of a device; `timeline` is the newest part of its record, oldest line first."""
 
-    first_seen: Moment
+    first_seen: UtcTimestamp
     boot_id: str
     agent: str
     signs: bool
@@ -65,17 +75,19 @@ class DeviceDetail(DeviceSummary):
     findings: tuple[FindingView, ...]
     commands: tuple[OpenCommandView, ...]
     recent_commands: tuple[CommandView, ...]
-    timeline: tuple[AuditLine, ...]
+    timeline: tuple[AuditEntryView, ...]
 
 
-class Labels(Body):
+class DeviceLabelsBody(Body):
     """The class and tags that policies may refer to; what is left out stays as it is."""
 
     device_class: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{0,64}$")] | None = None
-    tags: Annotated[tuple[Label, ...], Field(max_length=MAX_TAGS)] | None = None
+    tags: Annotated[tuple[DeviceLabel, ...], Field(max_length=MAX_TAGS)] | None = None
 
 
-def _matches(device: Device, level: Level | None, stale: bool | None, rule: str | None, search: str | None) -> bool:
+def _matches(
+    device: Device, level: ContainmentLevel | None, stale: bool | None, rule: str | None, search: str | None
+) -> bool:
     if level is not None and device.level is not level:
         return False
     if stale is not None and device.stale is not stale:
@@ -90,19 +102,20 @@ def _matches(device: Device, level: Level | None, stale: bool | None, rule: str 
 
 def _fails(device: Device, rule: str) -> bool:
     return any(
-        state.result is Result.FAIL and (key == rule or key.endswith(f"/{rule}")) for key, state in device.rules.items()
+        state.result is RuleResult.FAIL and (key == rule or key.endswith(f"/{rule}"))
+        for key, state in device.rules.items()
     )
 
 
 @router.get("", dependencies=[scope("read")])
 async def list_devices(
     services: ServicesDep,
-    level: Level | None = None,
+    level: ContainmentLevel | None = None,
     stale: bool | None = None,
     rule: Annotated[TextFilter, Query(description="fails this rule: policy/rule or the rule alone")] = None,
     search: Annotated[TextFilter, Query(description="part of the id, class or a tag")] = None,
-    limit: Limit = 100,
-    offset: Offset = 0,
+    limit: PageLimit = 100,
+    offset: PageOffset = 0,
 ) -> DevicePage:
     """Devices in the order of their ids."""
     found: list[str] = []
@@ -130,7 +143,7 @@ async def show_device(
         device,
         findings=findings(device, keeper.policies, keeper.guards.waivers, keeper.clock.now()),
         recent_commands=tuple(CommandView.of(one) for one in recent),
-        timeline=tuple(AuditLine.of(line) for line in reversed(lines)),
+        timeline=tuple(AuditEntryView.of(line) for line in reversed(lines)),
     )
 
 
@@ -157,7 +170,7 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
 
 
 @router.get("/{device_id}/report", dependencies=[scope("read")], responses=problems(404))
-async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> Sections:
+async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> ReportSections:
     """The sections of the last full report, as this version reads them."""
     services.device(device_id)
     raw = await services.store.report(device_id)
@@ -168,24 +181,24 @@ async def show_report(services: ServicesDep, device_id: DeviceIdPath) -> Section
 
 @router.put("/{device_id}/labels", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
 async def label_device(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, labels: Labels
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, labels: DeviceLabelsBody
 ) -> DeviceSummary:
     """Give a device its class and tags; it is judged by them with its next full report."""
     device = services.device(device_id)
     device_class = device.device_class if labels.device_class is None else labels.device_class
     tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
-    event = OperatorLabelled(services.keeper.new_id(), device_class, tags, caller)
+    event = DeviceLabelled(services.keeper.new_id(), device_class, tags, caller)
     outcome = await services.keeper.handle(device_id, event)
     return DeviceSummary.of(outcome.device)
 
 
-class Forgone(Body):
-    reason: Reason
+class SignatureExemptionBody(Body):
+    reason: ReasonText
 
 
 @router.post("/{device_id}/unsigned", dependencies=[scope("identity"), Depends(writable)], responses=problems(404, 409))
 async def forgo_signature(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: Forgone
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: SignatureExemptionBody
 ) -> DeviceSummary:
     """Forget by which key the device signs, and take its reports without a signature until it signs again."""
     services.device(device_id)

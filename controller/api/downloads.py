@@ -24,7 +24,7 @@ _HASHED: Final = re.compile(r"^([0-9a-f]{64})\.")
 _VERSIONED: Final = re.compile(r"^\d+\.[a-z]+\.json$")
 
 
-class Bandwidth:
+class BandwidthLimiter:
     """Shares so many bytes a second among all downloads; 0: no bound."""
 
     def __init__(self, bytes_per_second: float) -> None:
@@ -42,10 +42,10 @@ class Bandwidth:
             await asyncio.sleep(start - now)
 
 
-class Throttle:
+class DownloadThrottle:
     """Bounds how many downloads there are and how fast they go, and ends those that stand still."""
 
-    def __init__(self, app: ASGIApp, *, bandwidth: Bandwidth, most: int, stall: float = STALL) -> None:
+    def __init__(self, app: ASGIApp, *, bandwidth: BandwidthLimiter, most: int, stall: float = STALL) -> None:
         self._app = app
         self._bandwidth = bandwidth
         self._most = most
@@ -108,4 +108,4 @@ def create_downloads(served: str | os.PathLike[str], *, mib_per_second: float, m
         Mount(f"/{part}", _Files(directory=Path(served) / part, check_dir=False)) for part in ("metadata", "targets")
     ]
     app = Starlette(routes=routes)
-    return Throttle(app, bandwidth=Bandwidth(mib_per_second * _MIB), most=most)
+    return DownloadThrottle(app, bandwidth=BandwidthLimiter(mib_per_second * _MIB), most=most)

@@ -6,18 +6,18 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import Field, StringConstraints
 from starlette.concurrency import run_in_threadpool
 
-from controller.api.auth import CallerDep, Failures, public, scope
+from controller.api.auth import CallerDep, FailedAttempts, public, scope
 from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Duration, Moment, View, at
+from controller.api.fields import Body, DurationText, UtcTimestamp, View, at
 from controller.domain.durations import parse_duration
 from controller.domain.identity.certificates import RENEW_AT
 from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
 from controller.ports.updates import UpdatesError
-from controller.service.identity.enrolment import EnrolmentRefusedError, NewToken
+from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from schemas.base import DeviceId
-from schemas.enrolment import EnrolAnswer, EnrolRequest
+from schemas.enrolment import EnrolRequest, EnrolResponse
 
 MAX_TOKENS: Final = 1000  # enrolment tokens at once
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1"})
@@ -25,15 +25,15 @@ _STATUS: Final = {"token_refused": 401, "id_taken": 409, "id_reserved": 409, "wr
 
 router = APIRouter(prefix="/enrolment", tags=["enrolment"])
 _OPERATOR: Final = problems(401, 403, 404, 422, 429, 503)
-ClassName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")]
+DeviceClassName = Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Za-z0-9._-]*$")]
 
 
 class NewEnrolmentToken(Body):
     """`for` is how long it opens; `replace` approves that a device which has, or had, a certificate gets another."""
 
-    duration: Annotated[Duration, Field(alias="for", description="90s, 10m, 2h, 7d; at most 30d")] = "24h"
+    duration: Annotated[DurationText, Field(alias="for", description="90s, 10m, 2h, 7d; at most 30d")] = "24h"
     uses: Annotated[int, Field(ge=1, le=MAX_USES)] = 1
-    device_class: Annotated[ClassName, Field(alias="class")] = ""
+    device_class: Annotated[DeviceClassName, Field(alias="class")] = ""
     device_id: DeviceId | None = None
     replace: bool = False
 
@@ -41,8 +41,8 @@ class NewEnrolmentToken(Body):
 class EnrolmentTokenView(View):
     token_id: str
     uses_left: int
-    created_at: Moment
-    expires_at: Moment
+    created_at: UtcTimestamp
+    expires_at: UtcTimestamp
     by: str
     device_class: str
     device_id: str
@@ -104,7 +104,7 @@ async def create_enrolment_token(
         raise ApiError(422, "invalid", "uses: a token for one device is used once")
     if len(await identity.certificates.registry.tokens()) >= MAX_TOKENS:
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: withdraw some first")
-    wanted = NewToken(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
+    wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
     secret, kept = await identity.enrolment.make_token(wanted)
     view = EnrolmentTokenView.of(kept, services.keeper.clock.now())
     fingerprint = identity.certificates.authority.info.fingerprint
@@ -139,7 +139,7 @@ async def root_certificate(services: ServicesDep) -> Response:
     dependencies=[public("devices that enrol: they bring an enrolment token in the body"), Depends(writable)],
     responses=problems(401, 403, 404, 409, 413, 422, 429, 503),
 )
-async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> EnrolAnswer:
+async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> EnrolResponse:
     """A certificate for a device that made its key itself."""
     identity, peer = identity_of(services), request.client.host if request.client else ""
     if request.url.scheme != "https" and peer not in _LOOPBACK:
@@ -150,7 +150,7 @@ async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> 
         raise await _refusal(request, peer, e) from e
     updates_url, updates_root = await _updates(services)
     renew_at = got.certificate.start + (got.certificate.end - got.certificate.start) * RENEW_AT
-    return EnrolAnswer(
+    return EnrolResponse(
         certificate=got.certificate.pem,
         chain=got.chain,
         trust=got.trust,
@@ -179,7 +179,7 @@ async def _refusal(request: Request, peer: str, error: EnrolmentRefusedError) ->
     if error.code != "token_refused":
         return ApiError(_STATUS.get(error.code, 422), error.code, str(error))
     failures = request.app.state.enrolment_failures
-    assert isinstance(failures, Failures)
+    assert isinstance(failures, FailedAttempts)
     wait = failures.note(peer)
     refusals = request.app.state.refusals
     if wait:

@@ -41,18 +41,18 @@ def _checked(value: str) -> str:
     return value
 
 
-Moment = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
-Reason = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=_TOLD)]
-Duration = Annotated[str, StringConstraints(pattern=DURATION_PATTERN), AfterValidator(_checked)]
+UtcTimestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+ReasonText = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=_TOLD)]
+DurationText = Annotated[str, StringConstraints(pattern=DURATION_PATTERN), AfterValidator(_checked)]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 # What an MQTT user is called: anything visible, bounded; what cannot be acted on is refused where it is acted on.
-UserName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_FILTER)]
+MqttUserName = Annotated[str, StringConstraints(min_length=1, max_length=256, pattern=_FILTER)]
 DeviceIdPath = Annotated[str, Path(pattern=DEVICE_ID_PATTERN, description="MQTT client id of the device")]
 DeviceIdFilter = Annotated[str | None, Query(pattern=DEVICE_ID_PATTERN)]
 TextFilter = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER)]
-Limit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
-Offset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
-Sequence = Annotated[int, Query(ge=0, le=MAX_COUNTER)]
+PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+PageOffset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
+SequenceQuery = Annotated[int, Query(ge=0, le=MAX_COUNTER)]
 
 
 def moment(seconds: float | None) -> datetime | None:

@@ -8,28 +8,28 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Limit, Moment, Offset, Reason, View, at
-from controller.api.quarantine_views import Decision, RequestView, Together, decide
-from controller.domain.device import Device, Wait
+from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, UtcTimestamp, View, at
+from controller.api.quarantine_views import ApprovalRequestView, BulkDecisionView, DecisionView, decide
+from controller.domain.device import Device, HoldReason
 from controller.domain.durations import duration_text
-from controller.domain.guards.approvals import MAX_TARGETS, Kind, Request
-from controller.domain.policy.model import Level
-from controller.service.containment.operator_actions import Wanted
+from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
+from controller.domain.policy.model import ContainmentLevel
+from controller.service.containment.operator_actions import OperatorRequest
 from schemas.base import DEVICE_ID_PATTERN
 
 MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
-Named = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
+HeldDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 router = APIRouter(prefix="/guard", tags=["guard"], responses=problems(401, 403, 422, 429, 503))
 
 
-class WaitingView(View):
+class HeldContainmentView(View):
     """A containment that policies ask for and a guard holds back."""
 
     device_id: str
-    why: Wait
-    level: Level
+    why: HoldReason
+    level: ContainmentLevel
     causes: tuple[str, ...]
-    since: Moment
+    since: UtcTimestamp
     protected: str
 
 
@@ -48,27 +48,27 @@ class GuardView(View):
     reached: bool
     left_by_hand: int
     waiting: int
-    items: tuple[WaitingView, ...]
+    items: tuple[HeldContainmentView, ...]
 
 
-class Selection(Body):
+class HeldDeviceSelection(Body):
     """The devices named, or all that wait because of the blast radius; and why."""
 
-    devices: Annotated[tuple[Named, ...], Field(max_length=MAX_NAMED)] = ()
+    devices: Annotated[tuple[HeldDeviceId, ...], Field(max_length=MAX_NAMED)] = ()
     all: bool = False
-    reason: Reason
+    reason: ReasonText
 
 
-class Approval(Selection):
+class GuardApprovalBody(HeldDeviceSelection):
     """`even_protected`: protected devices too, if they are named."""
 
     even_protected: bool = False
 
 
-def _waiting(services: Services, device: Device) -> WaitingView:
+def _waiting(services: Services, device: Device) -> HeldContainmentView:
     pending = device.pending
     assert pending is not None
-    return WaitingView(
+    return HeldContainmentView(
         device_id=device.device_id,
         why=pending.why,
         level=pending.level,
@@ -78,12 +78,14 @@ def _waiting(services: Services, device: Device) -> WaitingView:
     )
 
 
-def _selected(services: Services, selection: Selection) -> tuple[str, ...]:
+def _selected(services: Services, selection: HeldDeviceSelection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
         raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
     waiting = {one.device_id: one for one in services.guarding.waiting()}
     if selection.all:
-        chosen = [one.device_id for one in waiting.values() if one.pending and one.pending.why is Wait.BLAST_RADIUS]
+        chosen = [
+            one.device_id for one in waiting.values() if one.pending and one.pending.why is HoldReason.BLAST_RADIUS
+        ]
         return tuple(chosen[:MAX_TARGETS])
     strangers = [one for one in selection.devices if one not in waiting]
     if strangers:
@@ -92,7 +94,9 @@ def _selected(services: Services, selection: Selection) -> tuple[str, ...]:
 
 
 @router.get("", dependencies=[scope("read")])
-async def show_guard(services: ServicesDep, caller: CallerDep, limit: Limit = 100, offset: Offset = 0) -> GuardView:
+async def show_guard(
+    services: ServicesDep, caller: CallerDep, limit: PageLimit = 100, offset: PageOffset = 0
+) -> GuardView:
     """The blast radius now, and what waits for an operator, longest first."""
     keeper, now = services.keeper, services.keeper.clock.now()
     radius = keeper.guards.radius
@@ -114,21 +118,23 @@ async def show_guard(services: ServicesDep, caller: CallerDep, limit: Limit = 10
 @router.post(
     "/approve",
     dependencies=[scope("contain"), Depends(writable)],
-    responses={**problems(409), 202: {"model": Together, "description": "a second person has to approve"}},
+    responses={**problems(409), 202: {"model": BulkDecisionView, "description": "a second person has to approve"}},
 )
-async def approve(services: ServicesDep, caller: CallerDep, body: Approval, response: Response) -> Together:
+async def approve(
+    services: ServicesDep, caller: CallerDep, body: GuardApprovalBody, response: Response
+) -> BulkDecisionView:
     """Contain what waits, as far as the devices still fail; many of them at once need a second person."""
     devices = _selected(services, body)
-    wanted = Wanted(Kind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
+    wanted = OperatorRequest(ApprovalKind.LET_THROUGH, devices, caller, body.reason, even_protected=body.even_protected)
     decided = await decide(services, wanted)
-    if isinstance(decided, Request):
+    if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return Together(request=RequestView.of(decided, services.keeper.clock.now()))
-    return Together(items=tuple(map(Decision.of, decided)))
+        return BulkDecisionView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
+    return BulkDecisionView(items=tuple(map(DecisionView.of, decided)))
 
 
 @router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
-async def dismiss(services: ServicesDep, caller: CallerDep, body: Selection) -> Together:
+async def dismiss(services: ServicesDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
     """Leave what waits uncontained until its causes pass."""
     outcomes = await services.guarding.dismiss(_selected(services, body), caller, body.reason)
-    return Together(items=tuple(map(Decision.of, outcomes)))
+    return BulkDecisionView(items=tuple(map(DecisionView.of, outcomes)))

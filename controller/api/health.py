@@ -14,11 +14,11 @@ _PASSES: Final = 3  # comparisons that may be missed
 router = APIRouter(tags=["health"], dependencies=[public("supervisors: whether it lives, no device is named")])
 
 
-class Alive(View):
+class LivenessView(View):
     status: Literal["ok"] = "ok"
 
 
-class Readiness(View):
+class ReadinessView(View):
     """`reasons` say what is missing; empty when ready."""
 
     ready: bool
@@ -44,14 +44,14 @@ def reasons_against(services: Services, now: float) -> tuple[str, ...]:
 
 
 @router.get("/healthz")
-async def healthz() -> Alive:
+async def healthz() -> LivenessView:
     """The process lives and answers."""
-    return Alive()
+    return LivenessView()
 
 
-@router.get("/readyz", responses={503: {"model": Readiness, "description": "not ready"}})
-async def readyz(services: ServicesDep, response: Response) -> Readiness:
+@router.get("/readyz", responses={503: {"model": ReadinessView, "description": "not ready"}})
+async def readyz(services: ServicesDep, response: Response) -> ReadinessView:
     """The MQTT link is up, the store can write, the broker was read lately, policies are loaded."""
     reasons = reasons_against(services, services.keeper.clock.now())
     response.status_code = 503 if reasons else 200
-    return Readiness(ready=not reasons, reasons=reasons)
+    return ReadinessView(ready=not reasons, reasons=reasons)

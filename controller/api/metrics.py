@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 
 _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -31,7 +31,7 @@ class _Reading:
     devices: Counter[tuple[str, bool]]
 
 
-class Metrics(Collector):
+class MetricsCollector(Collector):
     """Reads the services when it is asked; only durations are counted as they happen."""
 
     def __init__(self, services: Services) -> None:
@@ -99,7 +99,7 @@ class Metrics(Collector):
 
     def _devices(self) -> Iterator[Metric]:
         family = GaugeMetricFamily("cordon_devices", "Devices by containment and silence", labels=["level", "stale"])
-        for level in Level:
+        for level in ContainmentLevel:
             for stale in (False, True):
                 family.add_metric([level.value, str(stale).lower()], self._reading.devices[level.value, stale])
         yield family
@@ -173,5 +173,5 @@ class Metrics(Collector):
 async def metrics(request: Request, _services: ServicesDep) -> Response:
     """Metrics in Prometheus' text format."""
     collector = request.app.state.metrics
-    assert isinstance(collector, Metrics)
+    assert isinstance(collector, MetricsCollector)
     return Response(await collector.text(), media_type=CONTENT_TYPE_LATEST)

@@ -23,7 +23,7 @@ _HEADERS: Final = (
 )
 
 
-class Limits:
+class RequestLimitMiddleware:
     """ASGI middleware. A body that is too large is refused before it is read where its length is announced."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -9,16 +9,24 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, Moment, View, at
+from controller.api.fields import DeviceIdPath, UtcTimestamp, View, at
 from controller.domain.containment.explain_events import EventExplanation, explain_standing
 from controller.domain.durations import duration_text
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.explain import Explanation, explain
+from controller.domain.policy.explain import RuleExplanation, explain
 from controller.domain.policy.facts import gather
-from controller.domain.policy.findings import Result, Severity
-from controller.domain.policy.model import EventTerms, Level, Mode, Policy, PolicySet, Response, Rule
+from controller.domain.policy.findings import RuleResult, Severity
+from controller.domain.policy.model import (
+    ContainmentLevel,
+    EnforcementMode,
+    EventTerms,
+    Policy,
+    PolicyRule,
+    PolicySet,
+    RuleResponse,
+)
 from controller.ports.policies import PolicyError
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from controller.service.policy.activation import PolicyTooBroadError
 from schemas.commands import ParamValue
 from schemas.posture import sections_of
@@ -31,7 +39,7 @@ class RemedyView(View):
     params: dict[str, ParamValue]
 
 
-class RepeatView(View):
+class RepeatOffenderView(View):
     """How much longer a device stays for each time it was contained `within` before."""
 
     within: str
@@ -42,22 +50,22 @@ class RepeatView(View):
 class ResponseView(View):
     """What follows when a rule fails; released after `passing` reports that pass, for `cool_down`."""
 
-    contain: Level
+    contain: ContainmentLevel
     isolate_for: str | None
     remediate: RemedyView | None
     consecutive: int
     grace: str
     passing: int
     cool_down: str
-    repeat: RepeatView | None
+    repeat: RepeatOffenderView | None
 
     @classmethod
-    def of(cls, response: Response) -> "ResponseView":
+    def of(cls, response: RuleResponse) -> "ResponseView":
         """From the policy."""
         remedy, repeat = response.remedy, response.repeat
         return cls(
             contain=response.contain,
-            isolate_for=duration_text(response.isolate_for) if response.contain is Level.ISOLATED else None,
+            isolate_for=duration_text(response.isolate_for) if response.contain is ContainmentLevel.ISOLATED else None,
             remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
             consecutive=response.consecutive,
             grace=duration_text(response.grace),
@@ -65,7 +73,9 @@ class ResponseView(View):
             cool_down=duration_text(response.cool_down),
             repeat=None
             if repeat is None
-            else RepeatView(within=duration_text(repeat.within), factor=repeat.factor, most=duration_text(repeat.most)),
+            else RepeatOffenderView(
+                within=duration_text(repeat.within), factor=repeat.factor, most=duration_text(repeat.most)
+            ),
         )
 
 
@@ -74,7 +84,7 @@ class RuleView(View):
 
     rule: str
     title: str
-    mode: Mode
+    mode: EnforcementMode
     why: str
     fix: str
     severity: Severity
@@ -87,14 +97,14 @@ class RuleView(View):
 class EventResponseView(View):
     """What follows when events break a rule: after `count` of them within `within`, and for how long."""
 
-    contain: Level
+    contain: ContainmentLevel
     remediate: RemedyView | None
     count: int
     within: str
     hold: Annotated[str, Field(serialization_alias="for")]
 
     @classmethod
-    def of(cls, response: Response, terms: EventTerms) -> "EventResponseView":
+    def of(cls, response: RuleResponse, terms: EventTerms) -> "EventResponseView":
         """From the policy."""
         remedy = response.remedy
         return cls(
@@ -111,7 +121,7 @@ class EventRuleView(View):
 
     rule: str
     title: str
-    mode: Mode
+    mode: EnforcementMode
     why: str
     fix: str
     severity: Severity
@@ -124,9 +134,9 @@ class EventRuleView(View):
 class EventStandingView(EventRuleView):
     """A rule about events on one device: `fail` asks for something, `informational` still counts."""
 
-    result: Result
+    result: RuleResult
     detail: str
-    until: Moment | None
+    until: UtcTimestamp | None
 
     @classmethod
     def of(cls, one: EventExplanation) -> "EventStandingView":
@@ -166,8 +176,8 @@ class ExplanationView(View):
 
     rule: str
     title: str
-    mode: Mode
-    result: Result
+    mode: EnforcementMode
+    result: RuleResult
     detail: str
     severity: Severity
     check: str
@@ -180,7 +190,7 @@ class ExplanationView(View):
     references: tuple[str, ...]
 
     @classmethod
-    def of(cls, one: Explanation) -> "ExplanationView":
+    def of(cls, one: RuleExplanation) -> "ExplanationView":
         """The explanation with its response in words."""
         fields: dict[str, Any] = {name: getattr(one, name) for name in cls.model_fields}
         fields["facts"] = tuple(FactView(**asdict(fact)) for fact in one.facts)
@@ -188,14 +198,14 @@ class ExplanationView(View):
         return cls(**fields)
 
 
-class Explained(View):
+class DeviceExplanationView(View):
     device_id: str
     policies: str
     items: tuple[ExplanationView, ...]
     events: tuple[EventStandingView, ...]
 
 
-def _rule(rule: Rule) -> RuleView:
+def _rule(rule: PolicyRule) -> RuleView:
     return RuleView(
         rule=rule.key,
         title=rule.title,
@@ -210,7 +220,7 @@ def _rule(rule: Rule) -> RuleView:
     )
 
 
-def _event_rule(rule: Rule) -> EventRuleView:
+def _event_rule(rule: PolicyRule) -> EventRuleView:
     return EventRuleView(
         rule=rule.key,
         title=rule.title,
@@ -260,12 +270,12 @@ async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool 
         raise ApiError(409, "policy_too_broad", str(e)) from e
     after = services.keeper.policies.version
     entry = AuditEntry("policies reloaded", "", caller, "", {"before": before, "after": after, "forced": force})
-    await services.store.commit(Writes(audit=((services.keeper.clock.now(), entry),)))
+    await services.store.commit(StoreWrites(audit=((services.keeper.clock.now(), entry),)))
     return _all(fresh)
 
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
-async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Explained:
+async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> DeviceExplanationView:
     """Every rule on the device's last full report: what was asked, of which facts, and what came out."""
     device = services.device(device_id)
     keeper = services.keeper
@@ -276,4 +286,4 @@ async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Expl
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
     events = tuple(EventStandingView.of(one) for one in explain_standing(keeper.policies, device))
-    return Explained(device_id=device_id, policies=keeper.policies.version, items=items, events=events)
+    return DeviceExplanationView(device_id=device_id, policies=keeper.policies.version, items=items, events=events)

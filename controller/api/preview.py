@@ -28,7 +28,7 @@ class PolicyText(Body):
     text: str
 
 
-class Candidate(Body):
+class CandidatePolicies(Body):
     """These beside the policies in force, in place of those of the same name; `alone`: in place of all of them."""
 
     files: Annotated[tuple[PolicyText, ...], Field(min_length=1, max_length=MAX_FILES)]
@@ -56,7 +56,7 @@ class PreviewLine(View):
     response_class=StreamingResponse,
     responses={200: {"content": {_NDJSON: {}}, "description": "one `PreviewLine` in each line", "model": PreviewLine}},
 )
-async def preview_policies(services: ServicesDep, body: Candidate) -> StreamingResponse:
+async def preview_policies(services: ServicesDep, body: CandidatePolicies) -> StreamingResponse:
     """Which devices' containment would change with their next word; nothing is kept and nothing comes into force."""
     try:
         candidate = services.candidate(tuple((one.source, one.text) for one in body.files), alone=body.alone)

@@ -8,24 +8,28 @@ from fastapi import APIRouter, Query
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, Duration, Moment, View, at, moment
-from controller.domain.containment.plan import Goal
-from controller.domain.containment.receipts import OPENED, Deed, Line, Receipt, receipt_of
-from controller.domain.device import Case
+from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View, at, moment
+from controller.domain.containment.plan import ContainmentGoal
+from controller.domain.containment.receipts import OPENED, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
+from controller.domain.device import ContainmentCase
 from controller.domain.durations import parse_duration
-from controller.domain.effects import Options
-from controller.domain.policy.model import Level
-from controller.ports.broker import Intent, PlannedCall, PlannedStage
+from controller.domain.effects import ContainmentOptions
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import PlannedCall, PlannedStage, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
 
 MAX_LINES: Final = 2000  # of the record that one receipt is read from
 _CASE_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
-_GOALS: Final = {"restrict": Goal.RESTRICT, "isolate": Goal.ISOLATE, "release": Goal.RELEASE}
+_GOALS: Final = {
+    "restrict": ContainmentGoal.RESTRICT,
+    "isolate": ContainmentGoal.ISOLATE,
+    "release": ContainmentGoal.RELEASE,
+}
 
 router = APIRouter(prefix="/quarantine", tags=["quarantine"], responses=problems(401, 404, 422, 429, 503))
 
 
-class CallView(View):
+class PlannedCallView(View):
     """A call as it will be made; what only the broker can tell stands in angle brackets."""
 
     method: str
@@ -35,46 +39,50 @@ class CallView(View):
     only: str
 
     @classmethod
-    def of(cls, call: PlannedCall) -> "CallView":
+    def of(cls, call: PlannedCall) -> "PlannedCallView":
         """As the plan has it."""
         return cls(method=call.method, path=call.path, body=call.body, where=call.where, only=call.only)
 
 
-class PointView(View):
+class PlanStepView(View):
     """An act, or a look that proves acts, with its calls."""
 
     what: str
-    calls: tuple[CallView, ...]
+    calls: tuple[PlannedCallView, ...]
 
 
-class StageView(View):
+class PlanStageView(View):
     """`gated`: nothing of it is done while something before it is missing. `repeated`: while a look shows otherwise."""
 
-    acts: tuple[PointView, ...]
-    looks: tuple[PointView, ...]
+    acts: tuple[PlanStepView, ...]
+    looks: tuple[PlanStepView, ...]
     repeated: tuple[str, ...]
     gated: bool
 
     @classmethod
-    def of(cls, stage: PlannedStage) -> "StageView":
+    def of(cls, stage: PlannedStage) -> "PlanStageView":
         """As the plan has it."""
         return cls(
-            acts=tuple(PointView(what=what, calls=tuple(map(CallView.of, calls))) for what, calls in stage.acts),
-            looks=tuple(PointView(what=what, calls=tuple(map(CallView.of, calls))) for what, calls in stage.looks),
+            acts=tuple(
+                PlanStepView(what=what, calls=tuple(map(PlannedCallView.of, calls))) for what, calls in stage.acts
+            ),
+            looks=tuple(
+                PlanStepView(what=what, calls=tuple(map(PlannedCallView.of, calls))) for what, calls in stage.looks
+            ),
             repeated=stage.repeated,
             gated=stage.gated,
         )
 
 
-class PlanView(View):
+class ContainmentPlanView(View):
     """What will be done, in order; nothing was asked of the broker."""
 
     device_id: str
-    goal: Goal
-    stages: tuple[StageView, ...]
+    goal: ContainmentGoal
+    stages: tuple[PlanStageView, ...]
 
 
-class LineView(View):
+class ReceiptStepView(View):
     """A call with its answer, or, where `call` is empty, what was observed at the node."""
 
     what: str
@@ -84,25 +92,25 @@ class LineView(View):
     seconds: float
 
 
-class DeedView(View):
+class ReceiptDecisionView(View):
     """A decision and what became of it. `seconds`: from the report's arrival to the cut."""
 
     decision: str
     level: str
     by: str
     reason: str
-    decided_at: Moment
-    evidence_at: Moment | None
-    cut_at: Moment | None
-    proven_at: Moment | None
+    decided_at: UtcTimestamp
+    evidence_at: UtcTimestamp | None
+    cut_at: UtcTimestamp | None
+    proven_at: UtcTimestamp | None
     seconds: float | None
     troubles: tuple[str, ...]
     refused: str
-    lines: tuple[LineView, ...]
-    attempted: tuple[LineView, ...]
+    lines: tuple[ReceiptStepView, ...]
+    attempted: tuple[ReceiptStepView, ...]
 
     @classmethod
-    def of(cls, deed: Deed) -> "DeedView":
+    def of(cls, deed: ReceiptDecision) -> "ReceiptDecisionView":
         """As the record tells it."""
         return cls(
             decision=deed.decision,
@@ -121,42 +129,43 @@ class DeedView(View):
         )
 
 
-class ReceiptView(View):
+class ContainmentReceiptView(View):
     """`closed`: the last decision of the case was read back at the broker."""
 
     device_id: str
     case_id: str
     closed: bool
-    deeds: tuple[DeedView, ...]
+    deeds: tuple[ReceiptDecisionView, ...]
 
     @classmethod
-    def of(cls, receipt: Receipt) -> "ReceiptView":
+    def of(cls, receipt: ContainmentReceipt) -> "ContainmentReceiptView":
         """As the record tells it."""
         return cls(
             device_id=receipt.device_id,
             case_id=receipt.case_id,
             closed=receipt.is_closed,
-            deeds=tuple(map(DeedView.of, receipt.deeds)),
+            deeds=tuple(map(ReceiptDecisionView.of, receipt.deeds)),
         )
 
 
-def _lines(lines: tuple[Line, ...]) -> tuple[LineView, ...]:
+def _lines(lines: tuple[ReceiptStep, ...]) -> tuple[ReceiptStepView, ...]:
     return tuple(
-        LineView(what=one.what, call=one.call, node=one.node, answer=one.answer, seconds=one.seconds) for one in lines
+        ReceiptStepView(what=one.what, call=one.call, node=one.node, answer=one.answer, seconds=one.seconds)
+        for one in lines
     )
 
 
-async def check_options(services: Services, level: Level, options: Options) -> None:
+async def check_options(services: Services, level: ContainmentLevel, options: ContainmentOptions) -> None:
     """Refuse what would be accepted and never done.
 
     Raises:
         ApiError: 422 for an option of the other level, 409 where the broker cannot do it, 503 where it does not answer.
     """
-    if options.kick and level is not Level.RESTRICTED:
+    if options.kick and level is not ContainmentLevel.RESTRICTED:
         raise ApiError(422, "option_without_use", "an isolation disconnects at any rate: kick goes with restricted")
     if not options.clear_retained:
         return
-    if level is not Level.ISOLATED:
+    if level is not ContainmentLevel.ISOLATED:
         text = "who is still connected would only publish them anew: clear_retained goes with isolated"
         raise ApiError(422, "option_without_use", text)
     try:
@@ -173,10 +182,10 @@ async def show_plan(
     _caller: CallerDep,
     device_id: DeviceIdPath,
     goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
-    duration: Annotated[Duration | None, Query(alias="for")] = None,
+    duration: Annotated[DurationText | None, Query(alias="for")] = None,
     kick: bool = False,
     clear_retained: bool = False,
-) -> PlanView:
+) -> ContainmentPlanView:
     """The calls that a containment or release would make now; the device need not be known."""
     known = services.keeper.get(device_id)
     case = None if known is None else known.case
@@ -186,20 +195,22 @@ async def show_plan(
         stages = services.broker.planned(device_id, intent)
     except BrokerRefusedError as e:
         raise ApiError(422, "not_a_subject", str(e)) from e
-    return PlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(StageView.of, stages)))
+    return ContainmentPlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(PlanStageView.of, stages)))
 
 
-async def _intent(services: Services, device_id: str, case: Case | None, goal: str, duration: str | None) -> Intent:
+async def _intent(
+    services: Services, device_id: str, case: ContainmentCase | None, goal: str, duration: str | None
+) -> PlanParameters:
     """What the case in force, and what is kept for it, say about the calls."""
     until = None if duration is None else services.keeper.clock.now() + parse_duration(duration)
     if case is None:
-        return Intent(_GOALS[goal], until=until)
+        return PlanParameters(_GOALS[goal], until=until)
     wanted = _GOALS[goal]
-    if wanted is Goal.RELEASE and case.level is Level.ISOLATED:
-        wanted = Goal.END_ISOLATION
+    if wanted is ContainmentGoal.RELEASE and case.level is ContainmentLevel.ISOLATED:
+        wanted = ContainmentGoal.END_ISOLATION
     kept = await services.store.kept_rules(device_id, case.case_id)
     subscriptions = await services.store.kept_subscriptions(device_id, case.case_id)
-    return Intent(wanted, case.case_id, case.reason, until, kept=kept or (), subscriptions=subscriptions)
+    return PlanParameters(wanted, case.case_id, case.reason, until, kept=kept or (), subscriptions=subscriptions)
 
 
 @router.get("/{device_id}/receipt", dependencies=[scope("read")])
@@ -208,7 +219,7 @@ async def show_receipt(
     _caller: CallerDep,
     device_id: DeviceIdPath,
     case_id: Annotated[str | None, Query(pattern=_CASE_PATTERN)] = None,
-) -> ReceiptView:
+) -> ContainmentReceiptView:
     """Each call of a case, what was observed on which node, and the seconds to the cut; the newest case by default."""
     device = services.device(device_id)
     if case_id is None:
@@ -216,7 +227,7 @@ async def show_receipt(
     return await read_receipt(services, device_id, case_id, shown=device_id)
 
 
-async def read_receipt(services: Services, device_id: str, case_id: str, *, shown: str) -> ReceiptView:
+async def read_receipt(services: Services, device_id: str, case_id: str, *, shown: str) -> ContainmentReceiptView:
     """The receipt of a case off the record; `shown` is whom it is about.
 
     Raises:
@@ -226,7 +237,7 @@ async def read_receipt(services: Services, device_id: str, case_id: str, *, show
     receipt = receipt_of(shown, case_id, ((line.at, line.entry) for line in lines))
     if not receipt.deeds:
         raise ApiError(404, "no_receipt", f"the record has no case {case_id} of {shown}")
-    return ReceiptView.of(receipt)
+    return ContainmentReceiptView.of(receipt)
 
 
 async def _last_case(services: Services, device_id: str) -> str:

@@ -4,25 +4,29 @@ from collections.abc import Sequence
 
 from controller.api.context import Services
 from controller.api.errors import ApiError
-from controller.api.fields import Moment, View, at
+from controller.api.fields import UtcTimestamp, View, at
 from controller.api.views import CaseView
 from controller.domain.durations import duration_text
-from controller.domain.guards.approvals import Kind, Request, RequestState
-from controller.domain.policy.model import Level
-from controller.domain.transition import Outcome
-from controller.service.containment.operator_actions import ProtectedError, TooManyRequestsError, Wanted
+from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import StepOutcome
+from controller.service.containment.operator_actions import (
+    OperatorRequest,
+    ProtectedDeviceError,
+    TooManyApprovalRequestsError,
+)
 
 
-class Decision(View):
+class DecisionView(View):
     """What was decided and kept. `case` turns `proven` once the broker was read back."""
 
     device_id: str
     decision: str
-    level: Level
+    level: ContainmentLevel
     case: CaseView | None
 
     @classmethod
-    def of(cls, outcome: Outcome) -> "Decision":
+    def of(cls, outcome: StepOutcome) -> "DecisionView":
         """From what the step made of it."""
         device = outcome.device
         case = None if device.case is None else CaseView.of(device.case)
@@ -30,24 +34,24 @@ class Decision(View):
         return cls(device_id=device.device_id, decision=decision, level=device.level, case=case)
 
 
-class RequestView(View):
+class ApprovalRequestView(View):
     """More containments than one person may decide. `asks`: contain, or let through what guards hold back."""
 
     request_id: str
-    asks: Kind
-    state: RequestState
+    asks: ApprovalKind
+    state: ApprovalState
     by: str
     reason: str
-    level: Level
+    level: ContainmentLevel
     duration: str | None
     devices: tuple[str, ...]
-    asked_at: Moment
-    expires_at: Moment
+    asked_at: UtcTimestamp
+    expires_at: UtcTimestamp
     decided_by: str
-    decided_at: Moment | None
+    decided_at: UtcTimestamp | None
 
     @classmethod
-    def of(cls, request: Request, now: float) -> "RequestView":
+    def of(cls, request: ApprovalRequest, now: float) -> "ApprovalRequestView":
         """The request as it stands at `now` (Unix seconds)."""
         return cls(
             request_id=request.request_id,
@@ -65,20 +69,20 @@ class RequestView(View):
         )
 
 
-class Asked(View):
+class ApprovalRequiredView(View):
     """Nothing was contained: this is for a second person to approve."""
 
-    request: RequestView
+    request: ApprovalRequestView
 
 
-class Together(View):
+class BulkDecisionView(View):
     """What was decided for each device; or `request`, and nothing was decided yet."""
 
-    items: tuple[Decision, ...] = ()
-    request: RequestView | None = None
+    items: tuple[DecisionView, ...] = ()
+    request: ApprovalRequestView | None = None
 
 
-async def decide(services: Services, wanted: Wanted) -> Sequence[Outcome] | Request:
+async def decide(services: Services, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
     """Carry out what an operator wants, or ask for a second person.
 
     Raises:
@@ -86,7 +90,7 @@ async def decide(services: Services, wanted: Wanted) -> Sequence[Outcome] | Requ
     """
     try:
         return await services.guarding.decide(wanted)
-    except ProtectedError as e:
+    except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
-    except TooManyRequestsError as e:
+    except TooManyApprovalRequestsError as e:
         raise ApiError(409, "too_many_requests", str(e)) from e

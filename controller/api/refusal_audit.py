@@ -8,7 +8,7 @@ from typing import Final
 from controller.domain.effects import AuditEntry
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
-from controller.ports.store import Store, Writes
+from controller.ports.store import Store, StoreWrites
 
 WINDOW: Final = 60.0  # seconds in which the same refusal is written down once
 MAX_ROWS: Final = 60  # rows of refusals written within `WINDOW`, whoever asks
@@ -17,7 +17,7 @@ MAX_KEYS: Final = 1024  # refusals remembered; the one told longest ago is forgo
 _WAIT: Final = 1.0  # seconds an answer waits for its row; the row itself is not given up
 
 
-class Refusals:
+class RefusalAudit:
     """Writes one row for each kind of refusal of each peer a minute; the next one tells how many were left out."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -42,7 +42,7 @@ class Refusals:
         entry = AuditEntry(kind, "", actor, "", detail, alert)
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(_WAIT):
-                await self._store.commit(Writes(audit=((self._clock.now(), entry),)))
+                await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
 
     def _due(self, kind: str, what: str, most: int) -> bool:
         now = self._clock.monotonic()

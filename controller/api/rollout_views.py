@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from controller.api.fields import Moment, View, at, moment
+from controller.api.fields import UtcTimestamp, View, at, moment
 from controller.domain.rollout.lifecycle import is_strict
-from controller.domain.rollout.model import Back, Member, MemberState, RingTally, Rollout, RolloutState
+from controller.domain.rollout.model import MemberState, RevertState, RingTally, Rollout, RolloutMember, RolloutState
 
 
 class RingView(View):
@@ -41,7 +41,7 @@ class RingView(View):
         return cls(devices=ring.total, must_be_green=must_be_green, **own)
 
 
-class TermsView(View):
+class RolloutTermsView(View):
     """On which terms it goes out; durations in seconds, `per_minute` 0 for no limit."""
 
     soak: float
@@ -69,18 +69,18 @@ class RolloutView(View):
     reason: str
     rule: str
     approved_by: str
-    created_at: Moment
-    soak_until: Moment | None
-    ended_at: Moment | None
+    created_at: UtcTimestamp
+    soak_until: UtcTimestamp | None
+    ended_at: UtcTimestamp | None
     rolling_back: bool
-    terms: TermsView
+    terms: RolloutTermsView
     rings: tuple[RingView, ...]
 
     @classmethod
     def of(cls, rollout: Rollout) -> "RolloutView":
         """The rollout as it is now."""
         terms = rollout.terms
-        own: dict[str, Any] = {name: getattr(terms, name) for name in TermsView.model_fields if name != "window"}
+        own: dict[str, Any] = {name: getattr(terms, name) for name in RolloutTermsView.model_fields if name != "window"}
         return cls(
             rollout_id=rollout.rollout_id,
             target=rollout.target.path,
@@ -98,14 +98,14 @@ class RolloutView(View):
             soak_until=moment(rollout.soak_until) if rollout.state is RolloutState.SOAKING else None,
             ended_at=moment(rollout.ended_at) if rollout.ended_at else None,
             rolling_back=rollout.is_reverting,
-            terms=TermsView(window="" if terms.window is None else str(terms.window), **own),
+            terms=RolloutTermsView(window="" if terms.window is None else str(terms.window), **own),
             rings=tuple(
                 RingView.of(ring, must_be_green=is_strict(rollout, number)) for number, ring in enumerate(rollout.rings)
             ),
         )
 
 
-class MemberView(View):
+class RolloutMemberView(View):
     """A device of a rollout. `phase` and `percent` are its own word; `before` the version it had."""
 
     device_id: str
@@ -116,13 +116,13 @@ class MemberView(View):
     before: str
     reason: str
     received: bool
-    back: Back
+    back: RevertState
     command_id: str
     back_command_id: str
-    updated_at: Moment
+    updated_at: UtcTimestamp
 
     @classmethod
-    def of(cls, member: Member, rollout: Rollout) -> "MemberView":
+    def of(cls, member: RolloutMember, rollout: Rollout) -> "RolloutMemberView":
         """The device as it is now."""
         return cls(
             device_id=member.device_id,

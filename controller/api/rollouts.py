@@ -8,15 +8,15 @@ from pydantic import AfterValidator, Field, StringConstraints
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Duration, Limit, Offset, Reason, View
-from controller.api.rollout_views import MemberView, RolloutView
+from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
+from controller.api.rollout_views import RolloutMemberView, RolloutView
 from controller.domain.durations import parse_duration
 from controller.domain.evolve import evolve
-from controller.domain.rollout.model import MemberState, Rollout, RolloutError, Terms
-from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, Ring, parse_ring, parse_select
+from controller.domain.rollout.model import MemberState, Rollout, RolloutError, RolloutTerms
+from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, RolloutRing, parse_ring, parse_select
 from controller.domain.rollout.window import WINDOW_PATTERN, parse_window
 from controller.ports.rollouts import TargetError
-from controller.service.rollout.operations import Asked, RolloutDesk, RolloutUnknownError
+from controller.service.rollout.operations import RolloutOperations, RolloutRequest, UnknownRolloutError
 from controller.service.settings.rollouts import RolloutSettings
 from schemas.base import MAX_NAME
 
@@ -59,35 +59,35 @@ class NewRollout(Body):
     target: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     rings: Annotated[tuple[NewRing, ...], Field(max_length=MAX_RINGS)] = ()
     only: Annotated[str | None, Field(max_length=MAX_SELECT)] = None
-    soak: Annotated[Duration | None, _between(0.0, MAX_SOAK)] = None
+    soak: Annotated[DurationText | None, _between(0.0, MAX_SOAK)] = None
     error_threshold: Annotated[float | None, Field(ge=0.0, le=1.0)] = None
     min_sample: Annotated[int | None, Field(ge=1, le=100_000)] = None
-    timeout: Annotated[Duration | None, _between(MIN_TIMEOUT, MAX_TIMEOUT)] = None
+    timeout: Annotated[DurationText | None, _between(MIN_TIMEOUT, MAX_TIMEOUT)] = None
     window: Annotated[str, Field(pattern=WINDOW_PATTERN), AfterValidator(_window)] | None = None
     per_minute: Annotated[float, Field(ge=0.0, le=MAX_RATE)] = 0.0
     rollback_on_error: bool | None = None
-    reason: Reason | None = None
+    reason: ReasonText | None = None
 
 
-class Abort(Body):
+class AbortBody(Body):
     """With `rollback` the devices that have it go back to the version before."""
 
     rollback: bool = False
-    reason: Reason | None = None
+    reason: ReasonText | None = None
 
 
 class RolloutPage(View):
     items: tuple[RolloutView, ...]
 
 
-class MemberPage(View):
-    items: tuple[MemberView, ...]
+class RolloutMemberPage(View):
+    items: tuple[RolloutMemberView, ...]
     total: int
     limit: int
     offset: int
 
 
-def desk_of(services: Services) -> RolloutDesk:
+def desk_of(services: Services) -> RolloutOperations:
     """Where rollouts are asked for.
 
     Raises:
@@ -99,14 +99,14 @@ def desk_of(services: Services) -> RolloutDesk:
 
 
 def _refused(error: RolloutError | TargetError) -> ApiError:
-    if isinstance(error, RolloutUnknownError):
+    if isinstance(error, UnknownRolloutError):
         return ApiError(404, "rollout_unknown", str(error))
     if isinstance(error, TargetError):
         return ApiError(404, "target_unknown", str(error))
     return ApiError(409, "rollout_refused", str(error))
 
 
-def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[Ring, ...]:
+def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[RolloutRing, ...]:
     """The rings that were asked for, all configured ones if none was.
 
     Raises:
@@ -124,7 +124,7 @@ def rings_of(asked: tuple[NewRing, ...], settings: RolloutSettings) -> tuple[Rin
     return tuple(rings)
 
 
-def terms_of(asked: NewRollout, settings: RolloutSettings) -> Terms:
+def terms_of(asked: NewRollout, settings: RolloutSettings) -> RolloutTerms:
     """The terms that were asked for, the configured ones where nothing was said."""
     given: dict[str, Any] = {
         "soak": None if asked.soak is None else parse_duration(asked.soak),
@@ -143,7 +143,7 @@ async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> R
     """Begin a rollout: its first ring is open when this returns."""
     settings = services.settings.rollouts
     try:
-        asked = Asked(
+        asked = RolloutRequest(
             target=body.target,
             rings=rings_of(body.rings, settings),
             terms=terms_of(body, settings),
@@ -159,7 +159,7 @@ async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> R
 
 @router.get("", dependencies=[scope("read")])
 async def list_rollouts(
-    services: ServicesDep, limit: Limit = 100, open_only: Annotated[bool, Query()] = False
+    services: ServicesDep, limit: PageLimit = 100, open_only: Annotated[bool, Query()] = False
 ) -> RolloutPage:
     """Rollouts, newest first; with `open_only` those that have not ended."""
     found = await desk_of(services).store.rollouts(limit=limit, is_open=open_only)
@@ -177,9 +177,9 @@ async def devices(
     services: ServicesDep,
     rollout_id: RolloutPath,
     state: MemberState | None = None,
-    limit: Limit = 100,
-    offset: Offset = 0,
-) -> MemberPage:
+    limit: PageLimit = 100,
+    offset: PageOffset = 0,
+) -> RolloutMemberPage:
     """Its devices, ring by ring."""
     rollout = await _known(services, rollout_id)
     word = None if state is None else state.value
@@ -187,8 +187,8 @@ async def devices(
     # A tally has no sum for "unknown" or "skipped" alone: each is in two places.
     names = {"unknown": ("unknown", "lost"), "skipped": ("skipped", "had_it")}.get(word or "", (word or "total",))
     total = sum(getattr(ring, name) for ring in rollout.rings for name in names)
-    items = tuple(MemberView.of(one, rollout) for one in members)
-    return MemberPage(items=items, total=total, limit=limit, offset=offset)
+    items = tuple(RolloutMemberView.of(one, rollout) for one in members)
+    return RolloutMemberPage(items=items, total=total, limit=limit, offset=offset)
 
 
 async def _known(services: Services, rollout_id: str) -> Rollout:
@@ -226,7 +226,7 @@ async def approve(services: ServicesDep, caller: CallerDep, rollout_id: RolloutP
 
 
 @router.post("/{rollout_id}/abort", dependencies=[Depends(writable), scope("rollout")], responses=problems(404, 409))
-async def abort(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath, body: Abort) -> RolloutView:
+async def abort(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath, body: AbortBody) -> RolloutView:
     """End it before its time. One that is over already can still be rolled back."""
     try:
         desk = desk_of(services)

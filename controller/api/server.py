@@ -31,12 +31,12 @@ from controller.api import (
     waivers,
 )
 from controller.api import tokens as token_routes
-from controller.api.auth import Failures
+from controller.api.auth import FailedAttempts
 from controller.api.context import Services
 from controller.api.errors import install
-from controller.api.metrics import Metrics
-from controller.api.middleware import Limits
-from controller.api.refusal_audit import Refusals
+from controller.api.metrics import MetricsCollector
+from controller.api.middleware import RequestLimitMiddleware
+from controller.api.refusal_audit import RefusalAudit
 
 BASE: Final = "/api/v1"
 API_VERSION: Final = "1"
@@ -77,10 +77,10 @@ def create_api(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services = services
-    app.state.failures = Failures(services.keeper.clock.monotonic)
-    app.state.refusals = Refusals(services.store, services.keeper.clock)
-    app.state.enrolment_failures = Failures(services.keeper.clock.monotonic)
-    app.state.metrics = Metrics(services)
+    app.state.failures = FailedAttempts(services.keeper.clock.monotonic)
+    app.state.refusals = RefusalAudit(services.store, services.keeper.clock)
+    app.state.enrolment_failures = FailedAttempts(services.keeper.clock.monotonic)
+    app.state.metrics = MetricsCollector(services)
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:
         base.include_router(resource.router)
@@ -88,7 +88,7 @@ def create_api(services: Services) -> FastAPI:
     for plain in (health, metrics, docs, crl):
         app.include_router(plain.router)
     install(app)
-    app.add_middleware(Limits)
+    app.add_middleware(RequestLimitMiddleware)
     return app
 
 
@@ -98,5 +98,5 @@ def create_list_server(services: Services) -> FastAPI:
     app.state.services = services
     app.include_router(crl.router)
     install(app)
-    app.add_middleware(Limits)
+    app.add_middleware(RequestLimitMiddleware)
     return app

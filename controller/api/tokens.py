@@ -8,11 +8,11 @@ from pydantic import Field
 from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Duration, Moment, TokenName, View, at, moment
+from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, View, at, moment
 from controller.domain.durations import parse_duration
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, beyond, ordered
-from controller.ports.store import Token, Writes
+from controller.ports.store import ApiToken, StoreWrites
 
 MAX_TOKENS: Final = 100
 
@@ -20,33 +20,33 @@ router = APIRouter(prefix="/tokens", tags=["tokens"], responses=problems(401, 40
 TokenPath = Annotated[TokenName, Path(description="name of the token")]
 
 
-class NewToken(Body):
+class NewApiToken(Body):
     """What it may be used for and how long; without `for` until it is revoked."""
 
     name: TokenName
     scopes: Annotated[tuple[Scope, ...], Field(min_length=1, max_length=len(ALL))] = (Scope.READ,)
-    duration: Annotated[Duration | None, Field(alias="for", description="90s, 10m, 2h, 90d")] = None
+    duration: Annotated[DurationText | None, Field(alias="for", description="90s, 10m, 2h, 90d")] = None
 
 
-class TokenView(View):
+class ApiTokenView(View):
     name: str
-    created_at: Moment
+    created_at: UtcTimestamp
     scopes: tuple[Scope, ...]
-    expires_at: Moment | None
+    expires_at: UtcTimestamp | None
     expired: bool
 
 
-class TokenList(View):
-    items: tuple[TokenView, ...]
+class ApiTokenList(View):
+    items: tuple[ApiTokenView, ...]
 
 
-class CreatedToken(TokenView):
+class CreatedApiToken(ApiTokenView):
     """`token` is shown here and never again."""
 
     token: str
 
 
-def _fields(token: Token, now: float) -> dict[str, object]:
+def _fields(token: ApiToken, now: float) -> dict[str, object]:
     return {
         "name": token.name,
         "created_at": at(token.created_at),
@@ -56,25 +56,25 @@ def _fields(token: Token, now: float) -> dict[str, object]:
     }
 
 
-def _told(token: Token) -> dict[str, object]:
+def _told(token: ApiToken) -> dict[str, object]:
     return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
 
 
 async def _record(services: Services, kind: str, actor: str, detail: dict[str, object]) -> None:
     line = (services.keeper.clock.now(), AuditEntry(kind, "", actor, "", detail))
-    await services.store.commit(Writes(audit=(line,)))
+    await services.store.commit(StoreWrites(audit=(line,)))
 
 
 @router.get("", dependencies=[scope("admin")])
-async def list_tokens(services: ServicesDep) -> TokenList:
+async def list_tokens(services: ServicesDep) -> ApiTokenList:
     """All tokens by name; never what they are."""
     now = services.keeper.clock.now()
     tokens = sorted(await services.store.tokens(), key=lambda one: one.name)
-    return TokenList(items=tuple(TokenView.model_validate(_fields(one, now)) for one in tokens))
+    return ApiTokenList(items=tuple(ApiTokenView.model_validate(_fields(one, now)) for one in tokens))
 
 
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
-async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep, body: NewToken) -> CreatedToken:
+async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep, body: NewApiToken) -> CreatedApiToken:
     """Make a token for somebody; it opens nothing that the caller's own does not."""
     excess = beyond(body.scopes, held.scopes)
     if excess:
@@ -87,10 +87,10 @@ async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep,
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} tokens already: revoke one first")
     secret, now = new_token(), services.keeper.clock.now()
     end = None if body.duration is None else now + parse_duration(body.duration)
-    token = Token(body.name, digest_of(secret), now, ordered(body.scopes), end)
+    token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
     await services.store.put_token(token)
     await _record(services, "token created", caller, _told(token))
-    return CreatedToken.model_validate({**_fields(token, now), "token": secret})
+    return CreatedApiToken.model_validate({**_fields(token, now), "token": secret})
 
 
 @router.delete(

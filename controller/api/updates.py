@@ -8,8 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Moment, View, at
-from controller.ports.updates import NoRepositoryError, Published, UpdateRepository, UpdatesError
+from controller.api.fields import UtcTimestamp, View, at
+from controller.ports.updates import NoRepositoryError, PublishedUpdate, UpdateRepository, UpdatesError
 from schemas.updates import UpdateTarget
 
 router = APIRouter(prefix="/updates", tags=["updates"], responses=problems(401, 404, 422, 429, 503))
@@ -26,7 +26,7 @@ class UpdateView(View):
     target: UpdateTarget
 
     @classmethod
-    def of(cls, found: Published) -> "UpdateView":
+    def of(cls, found: PublishedUpdate) -> "UpdateView":
         """As it is published."""
         return cls(path=found.path, sha256=found.sha256, length=found.length, target=found.target)
 
@@ -35,10 +35,10 @@ class UpdatePage(View):
     items: tuple[UpdateView, ...]
 
 
-class RoleView(View):
+class MetadataRoleView(View):
     role: str
     version: int
-    expires: Moment
+    expires: UtcTimestamp
     keys: int
     threshold: int
 
@@ -46,7 +46,7 @@ class RoleView(View):
 class RepositoryView(View):
     """`trouble`: why the online roles cannot be signed; `warnings`: what offline keys have to do soon."""
 
-    roles: tuple[RoleView, ...]
+    roles: tuple[MetadataRoleView, ...]
     trouble: str
     warnings: tuple[str, ...]
 
@@ -62,7 +62,7 @@ def repository_of(services: Services) -> UpdateRepository:
     return services.updates
 
 
-async def published(services: Services) -> tuple[Published, ...]:
+async def published(services: Services) -> tuple[PublishedUpdate, ...]:
     """What is published.
 
     Raises:
@@ -94,7 +94,7 @@ async def status(services: ServicesDep) -> RepositoryView:
     refresher = services.update_refresher
     return RepositoryView(
         roles=tuple(
-            RoleView(
+            MetadataRoleView(
                 role=one.role,
                 version=one.version,
                 expires=at(one.expires),

@@ -10,32 +10,40 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Duration, Moment, Reason, UserName, View, at, moment
-from controller.api.quarantine_plans import PlanView, ReceiptView, StageView, read_receipt
-from controller.api.quarantine_views import Decision, RequestView, decide
-from controller.domain.containment.plan import Goal, IdentityKind
+from controller.api.fields import Body, DurationText, MqttUserName, ReasonText, UtcTimestamp, View, at, moment
+from controller.api.quarantine_plans import ContainmentPlanView, ContainmentReceiptView, PlanStageView, read_receipt
+from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide
+from controller.domain.containment.plan import ContainmentGoal, SubjectKind
 from controller.domain.containment.users import UserCase
 from controller.domain.durations import parse_duration
-from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.guards.approvals import Kind, Request
-from controller.domain.policy.model import Level
-from controller.domain.transition import Outcome
-from controller.ports.broker import Intent
+from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import StepOutcome
+from controller.ports.broker import PlanParameters
 from controller.ports.errors import BrokerRefusedError
-from controller.ports.users import Session, UserBroker
-from controller.service.containment.operator_actions import ProtectedError, SecondPersonError, Wanted
-from controller.service.containment.users import TooManyUsersError, Users
+from controller.ports.users import MqttSession, UserBroker
+from controller.service.containment.operator_actions import (
+    OperatorRequest,
+    ProtectedDeviceError,
+    SecondApproverRequiredError,
+)
+from controller.service.containment.users import TooManyUsersError, UserContainments
 from schemas.base import DEVICE_ID_PATTERN
 
 MAX_SHOWN: Final = 1000  # sessions told of one user
 MAX_SESSIONS: Final = 10  # that a containment may cut without saying so
-_GOALS: Final = {"restrict": Goal.RESTRICT, "isolate": Goal.ISOLATE, "release": Goal.RELEASE}
+_GOALS: Final = {
+    "restrict": ContainmentGoal.RESTRICT,
+    "isolate": ContainmentGoal.ISOLATE,
+    "release": ContainmentGoal.RELEASE,
+}
 
 router = APIRouter(prefix="/users", tags=["users"], responses=problems(401, 404, 409, 422, 429, 503))
-NameQuery = Annotated[UserName, Query(description="the MQTT user name")]
+UserNameQuery = Annotated[MqttUserName, Query(description="the MQTT user name")]
 
 
-class SessionView(View):
+class MqttSessionView(View):
     """A session that is there now."""
 
     client_id: str
@@ -43,7 +51,7 @@ class SessionView(View):
     node: str
 
     @classmethod
-    def of(cls, session: Session) -> "SessionView":
+    def of(cls, session: MqttSession) -> "MqttSessionView":
         """As the broker listed it."""
         return cls(client_id=session.client_id, connected=session.is_connected, node=session.node)
 
@@ -53,14 +61,14 @@ class UserCaseView(View):
 
     username: str
     case_id: str
-    level: Level
+    level: ContainmentLevel
     proven: bool
-    proven_at: Moment | None
+    proven_at: UtcTimestamp | None
     trouble: str
     by: str
     reason: str
-    opened_at: Moment
-    until: Moment | None
+    opened_at: UtcTimestamp
+    until: UtcTimestamp | None
 
     @classmethod
     def of(cls, case: UserCase) -> "UserCaseView":
@@ -88,54 +96,54 @@ class UserView(View):
 
     username: str
     case: UserCaseView | None
-    sessions: tuple[SessionView, ...]
+    sessions: tuple[MqttSessionView, ...]
     total: int
 
 
-class UserContainment(Body):
+class UserContainmentBody(Body):
     """How far, why, and for how long an isolation. `max_sessions`: with more than these, nothing is done."""
 
-    username: UserName
-    level: Literal[Level.RESTRICTED, Level.ISOLATED]
-    reason: Reason
-    duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
+    username: MqttUserName
+    level: Literal[ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]
+    reason: ReasonText
+    duration: Annotated[DurationText | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
     max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
     even_protected: bool = False
 
 
-class UserRelease(Body):
-    username: UserName
-    reason: Reason
+class UserReleaseBody(Body):
+    username: MqttUserName
+    reason: ReasonText
 
 
-class CertificateContainment(Body):
+class CertificateContainmentBody(Body):
     """By a certificate's common name, which the broker takes for a client id or a user name."""
 
-    common_name: UserName
-    level: Literal[Level.RESTRICTED, Level.ISOLATED]
-    reason: Reason
-    duration: Annotated[Duration | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
+    common_name: MqttUserName
+    level: Literal[ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]
+    reason: ReasonText
+    duration: Annotated[DurationText | None, Field(alias="for", description="of an isolation: 90s, 10m, 2h, 1d")] = None
     max_sessions: Annotated[int, Field(ge=0, le=1_000_000)] = MAX_SESSIONS
     even_protected: bool = False
 
 
-class CertificateRelease(Body):
-    common_name: UserName
-    reason: Reason
+class CertificateReleaseBody(Body):
+    common_name: MqttUserName
+    reason: ReasonText
 
 
-class CertificateDecision(View):
+class CertificateDecisionView(View):
     """What was decided: for the device of that id, for the user of that name, or both, as the broker names them.
 
     `request`: the device waits for a second person.
     """
 
-    device: Decision | None
+    device: DecisionView | None
     user: UserCaseView | None
-    request: RequestView | None = None
+    request: ApprovalRequestView | None = None
 
 
-def _users(services: Services) -> tuple[Users, UserBroker]:
+def _users(services: Services) -> tuple[UserContainments, UserBroker]:
     assert services.users is not None
     return services.users, services.users.broker
 
@@ -148,13 +156,13 @@ async def list_users(services: ServicesDep, _caller: CallerDep) -> UserList:
 
 
 @router.get("/sessions", dependencies=[scope("read")])
-async def show_user(services: ServicesDep, _caller: CallerDep, username: NameQuery) -> UserView:
+async def show_user(services: ServicesDep, _caller: CallerDep, username: UserNameQuery) -> UserView:
     """The sessions of a user now, on all nodes."""
     users, broker = _users(services)
     _check(broker, username)
     found = await broker.sessions(username)
     case = users.cases.get(username)
-    shown = tuple(SessionView.of(one) for one in found[:MAX_SHOWN])
+    shown = tuple(MqttSessionView.of(one) for one in found[:MAX_SHOWN])
     return UserView(
         username=username, case=None if case is None else UserCaseView.of(case), sessions=shown, total=len(found)
     )
@@ -164,28 +172,28 @@ async def show_user(services: ServicesDep, _caller: CallerDep, username: NameQue
 async def show_plan(
     services: ServicesDep,
     _caller: CallerDep,
-    username: NameQuery,
+    username: UserNameQuery,
     goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
-    duration: Annotated[Duration | None, Query(alias="for")] = None,
-) -> PlanView:
+    duration: Annotated[DurationText | None, Query(alias="for")] = None,
+) -> ContainmentPlanView:
     """The calls that a containment or release of the user would make now."""
     users, broker = _users(services)
     _check(broker, username)
     case = users.cases.get(username)
     wanted = _GOALS[goal]
-    if wanted is Goal.RELEASE and case is not None and case.level is Level.ISOLATED:
-        wanted = Goal.END_ISOLATION
+    if wanted is ContainmentGoal.RELEASE and case is not None and case.level is ContainmentLevel.ISOLATED:
+        wanted = ContainmentGoal.END_ISOLATION
     until = None if duration is None else services.keeper.clock.now() + parse_duration(duration)
-    intent = Intent(wanted, until=until)
+    intent = PlanParameters(wanted, until=until)
     if case is not None:
         kept = await services.store.kept_rules(f"username:{username}", case.case_id)
-        intent = Intent(wanted, case.case_id, case.reason, until, kept=kept or ())
-    stages = tuple(map(StageView.of, broker.planned(username, intent)))
-    return PlanView(device_id=f"username:{username}", goal=wanted, stages=stages)
+        intent = PlanParameters(wanted, case.case_id, case.reason, until, kept=kept or ())
+    stages = tuple(map(PlanStageView.of, broker.planned(username, intent)))
+    return ContainmentPlanView(device_id=f"username:{username}", goal=wanted, stages=stages)
 
 
 @router.get("/receipt", dependencies=[scope("read")])
-async def show_receipt(services: ServicesDep, _caller: CallerDep, username: NameQuery) -> ReceiptView:
+async def show_receipt(services: ServicesDep, _caller: CallerDep, username: UserNameQuery) -> ContainmentReceiptView:
     """Each call of the user's case, what was observed on which node, and the seconds to the cut."""
     users, _ = _users(services)
     case = users.cases.get(username)
@@ -195,13 +203,13 @@ async def show_receipt(services: ServicesDep, _caller: CallerDep, username: Name
 
 
 @router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
-async def contain_user(services: ServicesDep, caller: CallerDep, body: UserContainment) -> UserCaseView:
+async def contain_user(services: ServicesDep, caller: CallerDep, body: UserContainmentBody) -> UserCaseView:
     """Ban or restrict a user and cut every session it has; later sessions are found and cut as well."""
     return await _contain_user(services, caller, body.username, body)
 
 
 @router.post("/release", dependencies=[scope("contain"), Depends(writable)])
-async def release_user(services: ServicesDep, caller: CallerDep, body: UserRelease) -> UserCaseView:
+async def release_user(services: ServicesDep, caller: CallerDep, body: UserReleaseBody) -> UserCaseView:
     """An isolation steps down to restricted, a restriction ends."""
     users, _ = _users(services)
     case = await users.release(body.username, by=caller, reason=body.reason)
@@ -212,52 +220,54 @@ async def release_user(services: ServicesDep, caller: CallerDep, body: UserRelea
 
 @router.post("/certificates/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateContainment
-) -> CertificateDecision:
+    services: ServicesDep, caller: CallerDep, body: CertificateContainmentBody
+) -> CertificateDecisionView:
     """Contain whoever the broker takes this common name for; the device need not have reported ever."""
     kinds = await _kinds(services)
-    device: Outcome | Request | None = None
-    if IdentityKind.CLIENT in kinds:
+    device: StepOutcome | ApprovalRequest | None = None
+    if SubjectKind.CLIENT in kinds:
         device = await _contain_device(services, caller, _device_id(services, body.common_name), body)
-    user = await _contain_user(services, caller, body.common_name, body) if IdentityKind.USER in kinds else None
-    if isinstance(device, Request):
+    user = await _contain_user(services, caller, body.common_name, body) if SubjectKind.USER in kinds else None
+    if isinstance(device, ApprovalRequest):
         now = services.keeper.clock.now()
-        return CertificateDecision(device=None, user=user, request=RequestView.of(device, now))
-    return CertificateDecision(device=None if device is None else Decision.of(device), user=user)
+        return CertificateDecisionView(device=None, user=user, request=ApprovalRequestView.of(device, now))
+    return CertificateDecisionView(device=None if device is None else DecisionView.of(device), user=user)
 
 
 async def _contain_device(
-    services: Services, caller: str, device_id: str, body: CertificateContainment
-) -> Outcome | Request:
+    services: Services, caller: str, device_id: str, body: CertificateContainmentBody
+) -> StepOutcome | ApprovalRequest:
     """As any device that is contained by hand; one that never reported becomes known by it."""
     hold = None if body.duration is None else parse_duration(body.duration)
     if services.keeper.get(device_id) is None:
         await _spend(services, caller, (device_id,), even_protected=body.even_protected)
-        event = OperatorContained(services.keeper.new_id(), body.level, caller, body.reason, hold)
+        event = ContainmentOrdered(services.keeper.new_id(), body.level, caller, body.reason, hold)
         return await services.keeper.handle(device_id, event)
-    wanted = Wanted(Kind.CONTAIN, (device_id,), caller, body.reason, body.level, hold, body.even_protected)
+    wanted = OperatorRequest(
+        ApprovalKind.CONTAIN, (device_id,), caller, body.reason, body.level, hold, body.even_protected
+    )
     decided = await decide(services, wanted)
-    return decided if isinstance(decided, Request) else decided[0]
+    return decided if isinstance(decided, ApprovalRequest) else decided[0]
 
 
 @router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
 async def release_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateRelease
-) -> CertificateDecision:
+    services: ServicesDep, caller: CallerDep, body: CertificateReleaseBody
+) -> CertificateDecisionView:
     """An isolation steps down to restricted, a restriction ends."""
     users, _ = _users(services)
     user = await users.release(body.common_name, by=caller, reason=body.reason)
     device = None
     if services.keeper.get(body.common_name) is not None:
-        event = OperatorReleased(services.keeper.new_id(), caller, body.reason)
-        device = Decision.of(await services.keeper.handle(body.common_name, event))
+        event = ReleaseOrdered(services.keeper.new_id(), caller, body.reason)
+        device = DecisionView.of(await services.keeper.handle(body.common_name, event))
     if user is None and device is None:
         raise ApiError(404, "certificate_not_contained", "nobody of that common name is contained")
-    return CertificateDecision(device=device, user=None if user is None else UserCaseView.of(user))
+    return CertificateDecisionView(device=device, user=None if user is None else UserCaseView.of(user))
 
 
 async def _contain_user(
-    services: Services, caller: str, username: str, body: UserContainment | CertificateContainment
+    services: Services, caller: str, username: str, body: UserContainmentBody | CertificateContainmentBody
 ) -> UserCaseView:
     users, broker = _users(services)
     _check(broker, username)
@@ -280,7 +290,10 @@ async def _contain_user(
 
 
 def _check_guards(
-    services: Services, caller: str, sessions: Sequence[Session], body: UserContainment | CertificateContainment
+    services: Services,
+    caller: str,
+    sessions: Sequence[MqttSession],
+    body: UserContainmentBody | CertificateContainmentBody,
 ) -> None:
     """What guards the devices of these sessions guards them here too."""
     alone = services.guarding.left_alone(caller)
@@ -291,20 +304,20 @@ def _check_guards(
     protection = services.keeper.guards.protection
     reasons = {device.device_id: why for device in known if (why := protection.why(device))}
     if reasons and not body.even_protected:
-        raise ApiError(409, "device_protected", f"{ProtectedError(reasons)} (`even_protected`)")
+        raise ApiError(409, "device_protected", f"{ProtectedDeviceError(reasons)} (`even_protected`)")
 
 
 async def _spend(services: Services, caller: str, names: tuple[str, ...], *, even_protected: bool) -> None:
     """Count it, so that one person does not contain one user after the other."""
     try:
         await services.guarding.spend(caller, names, even_protected=even_protected)
-    except ProtectedError as e:
+    except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
-    except SecondPersonError as e:
+    except SecondApproverRequiredError as e:
         raise ApiError(409, "second_person_needed", str(e)) from e
 
 
-async def _kinds(services: Services) -> frozenset[IdentityKind]:
+async def _kinds(services: Services) -> frozenset[SubjectKind]:
     _, broker = _users(services)
     kinds = await broker.named_by_certificate()
     if not kinds:

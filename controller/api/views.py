@@ -4,14 +4,14 @@ import math
 from collections import Counter
 from typing import Any, Final
 
-from controller.api.fields import Moment, View, at, moment
-from controller.domain.device import Case, Device, OpenCommand, Pending, Wait
+from controller.api.fields import UtcTimestamp, View, at, moment
+from controller.domain.device import ContainmentCase, Device, HoldReason, OpenCommand, PendingContainment
 from controller.domain.effects import CommandRecord
 from controller.domain.evidence import Evidence
 from controller.domain.guards.waivers import Waiver, Waivers
-from controller.domain.policy.findings import Result, Severity
-from controller.domain.policy.model import Level, Mode, PolicySet
-from controller.ports.store import Audited
+from controller.domain.policy.findings import RuleResult, Severity
+from controller.domain.policy.model import ContainmentLevel, EnforcementMode, PolicySet
+from controller.ports.store import StoredAuditEntry
 from schemas.commands import ParamValue
 
 MAX_FAILING: Final = 50  # rules named in a listing
@@ -26,25 +26,25 @@ class CaseView(View):
     """
 
     case_id: str
-    level: Level
+    level: ContainmentLevel
     proven: bool
-    proven_level: Level
-    proven_at: Moment | None
+    proven_level: ContainmentLevel
+    proven_at: UtcTimestamp | None
     trouble: str
     causes: tuple[str, ...]
     by: str
     reason: str
-    opened_at: Moment
-    evidence_at: Moment
-    hold_until: Moment | None
+    opened_at: UtcTimestamp
+    evidence_at: UtcTimestamp
+    hold_until: UtcTimestamp | None
     until_released: bool
-    isolate_until: Moment | None
+    isolate_until: UtcTimestamp | None
     evidence: Evidence
     passing: int
     approved_by: str
 
     @classmethod
-    def of(cls, case: Case) -> "CaseView":
+    def of(cls, case: ContainmentCase) -> "CaseView":
         """The case as it is now."""
         return cls(
             case_id=case.case_id,
@@ -67,17 +67,17 @@ class CaseView(View):
         )
 
 
-class PendingView(View):
+class PendingContainmentView(View):
     """A containment that policies ask for and a guard holds back, or an operator dismissed (`by`)."""
 
-    why: Wait
-    level: Level
+    why: HoldReason
+    level: ContainmentLevel
     causes: tuple[str, ...]
-    since: Moment
+    since: UtcTimestamp
     by: str
 
     @classmethod
-    def of(cls, pending: Pending) -> "PendingView":
+    def of(cls, pending: PendingContainment) -> "PendingContainmentView":
         """As the device's state has it."""
         return cls(why=pending.why, level=pending.level, causes=pending.causes, since=at(pending.since), by=pending.by)
 
@@ -90,10 +90,10 @@ class DeviceSummary(View):
     tags: tuple[str, ...]
     online: bool | None
     stale: bool
-    last_seen: Moment
-    level: Level
+    last_seen: UtcTimestamp
+    level: ContainmentLevel
     case: CaseView | None
-    pending: PendingView | None
+    pending: PendingContainmentView | None
     satisfied: int
     not_satisfied: dict[str, int]
     failing: tuple[str, ...]
@@ -107,7 +107,7 @@ class DeviceSummary(View):
 
 def summary_fields(device: Device) -> dict[str, Any]:
     """The fields of `DeviceSummary`."""
-    failing = [key for key, state in device.rules.items() if state.result is Result.FAIL]
+    failing = [key for key, state in device.rules.items() if state.result is RuleResult.FAIL]
     return {
         "device_id": device.device_id,
         "device_class": device.device_class,
@@ -117,7 +117,7 @@ def summary_fields(device: Device) -> dict[str, Any]:
         "last_seen": at(device.last_seen),
         "level": device.level,
         "case": None if device.case is None else CaseView.of(device.case),
-        "pending": None if device.pending is None else PendingView.of(device.pending),
+        "pending": None if device.pending is None else PendingContainmentView.of(device.pending),
         "satisfied": device.satisfied,
         "not_satisfied": dict(Counter(state.result.value for state in device.rules.values())),
         "failing": tuple(failing[:MAX_FAILING]),
@@ -125,16 +125,16 @@ def summary_fields(device: Device) -> dict[str, Any]:
     }
 
 
-class WaivedView(View):
+class AppliedWaiverView(View):
     """The waiver because of which nothing follows from a failing rule."""
 
     waiver_id: str
     owner: str
     reason: str
-    expires_at: Moment
+    expires_at: UtcTimestamp
 
     @classmethod
-    def of(cls, waiver: Waiver) -> "WaivedView":
+    def of(cls, waiver: Waiver) -> "AppliedWaiverView":
         """The part of a waiver that is shown beside a rule."""
         return cls(
             waiver_id=waiver.waiver_id,
@@ -151,8 +151,8 @@ class FindingView(View):
     """
 
     rule: str
-    result: Result
-    since: Moment
+    result: RuleResult
+    since: UtcTimestamp
     streak: int
     detail: str
     title: str
@@ -160,8 +160,8 @@ class FindingView(View):
     why: str
     fix: str
     remedies: int
-    mode: Mode
-    waived: WaivedView | None
+    mode: EnforcementMode
+    waived: AppliedWaiverView | None
 
 
 def findings(device: Device, policies: PolicySet, waivers: Waivers, now: float) -> tuple[FindingView, ...]:
@@ -183,7 +183,7 @@ def findings(device: Device, policies: PolicySet, waivers: Waivers, now: float) 
                 fix="" if rule is None else rule.fix,
                 remedies=state.remedies,
                 mode="enforce" if rule is None else rule.mode,
-                waived=None if waiver is None else WaivedView.of(waiver),
+                waived=None if waiver is None else AppliedWaiverView.of(waiver),
             )
         )
     return tuple(found)
@@ -202,9 +202,9 @@ class CommandView(View):
     by: str
     rule: str
     dry_run: bool
-    issued_at: Moment
-    expires_at: Moment
-    updated_at: Moment
+    issued_at: UtcTimestamp
+    expires_at: UtcTimestamp
+    updated_at: UtcTimestamp
 
     @classmethod
     def of(cls, record: CommandRecord) -> "CommandView":
@@ -236,8 +236,8 @@ class OpenCommandView(View):
     by: str
     rule: str
     dry_run: bool
-    issued_at: Moment
-    expires_at: Moment
+    issued_at: UtcTimestamp
+    expires_at: UtcTimestamp
 
     @classmethod
     def of(cls, command: OpenCommand) -> "OpenCommandView":
@@ -255,11 +255,11 @@ class OpenCommandView(View):
         )
 
 
-class AuditLine(View):
+class AuditEntryView(View):
     """A line of the record: what was seen, decided or done, by whom; `seq` only grows."""
 
     seq: int
-    at: Moment
+    at: UtcTimestamp
     kind: str
     device_id: str
     actor: str
@@ -268,7 +268,7 @@ class AuditLine(View):
     detail: dict[str, Any]
 
     @classmethod
-    def of(cls, line: Audited) -> "AuditLine":
+    def of(cls, line: StoredAuditEntry) -> "AuditEntryView":
         """The line as it is kept, with its times as times."""
         entry = line.entry
         detail = {

@@ -8,16 +8,18 @@ from pydantic import AfterValidator, Field, StringConstraints
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, Duration, Moment, Reason, View, at
+from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View, at
 from controller.domain.durations import parse_duration
 from controller.domain.guards.waivers import Waiver
 from controller.domain.policy.cel import MAX_EXPRESSION
-from controller.service.containment.waivers import NewWaiver, WaiverError
+from controller.service.containment.waivers import WaiverError, WaiverRequest
 from schemas.base import DEVICE_ID_PATTERN, MAX_NAME
 
 WaiverId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the waiver")]
 RuleKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}/([a-z0-9][a-z0-9._-]{0,63}|\*)$")]
-Owner = Annotated[str, StringConstraints(max_length=MAX_NAME, pattern=r"^[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$")]
+WaiverOwner = Annotated[
+    str, StringConstraints(max_length=MAX_NAME, pattern=r"^[^\x00-\x20\x7f-\xa0][^\x00-\x1f\x7f-\x9f]*$")
+]
 router = APIRouter(prefix="/waivers", tags=["waivers"], responses=problems(401, 403, 422, 429, 503))
 
 
@@ -31,9 +33,9 @@ class NewWaiverBody(Body):
     """The rule (`policy/rule`, or `policy/*`), who answers for it, why, for how long, and one of the next three."""
 
     rule: RuleKey
-    owner: Owner
-    reason: Reason
-    duration: Annotated[Duration, AfterValidator(_some), Field(alias="for", description="1h, 14d; at most 366d")]
+    owner: WaiverOwner
+    reason: ReasonText
+    duration: Annotated[DurationText, AfterValidator(_some), Field(alias="for", description="1h, 14d; at most 366d")]
     device: Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)] | None = None
     tag: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")] | None = None
     expression: Annotated[str, StringConstraints(min_length=1, max_length=MAX_EXPRESSION)] | None = None
@@ -50,8 +52,8 @@ class WaiverView(View):
     owner: str
     reason: str
     granted_by: str
-    granted_at: Moment
-    expires_at: Moment
+    granted_at: UtcTimestamp
+    expires_at: UtcTimestamp
 
     @classmethod
     def of(cls, waiver: Waiver) -> "WaiverView":
@@ -83,7 +85,7 @@ async def list_waivers(services: ServicesDep) -> WaiverList:
 @router.post("", status_code=201, dependencies=[scope("policy"), Depends(writable)], responses=problems(409))
 async def add_waiver(services: ServicesDep, caller: CallerDep, body: NewWaiverBody) -> WaiverView:
     """Put a waiver in force. A device that it covers goes on failing the rule, and nothing follows from that."""
-    new = NewWaiver(
+    new = WaiverRequest(
         body.rule,
         body.owner,
         body.reason,

@@ -11,23 +11,23 @@ from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.logs import logger_for
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
-from controller.adapters.sqlite.access import SqliteAccess
+from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.sqlite.store import SqliteStore
 from controller.adapters.system import SystemClock
 from controller.adapters.tls_probe import probe_context
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.packs import broker_pack_path
-from controller.ports.broker_setup import SetupWanted
-from controller.service.broker.access import AccessKeeper
-from controller.service.broker.access_operations import AccessDesk
-from controller.service.broker.audit import BROKER, Auditor
-from controller.service.broker.setup import SetupDesk
+from controller.ports.broker_setup import DesiredSetup
+from controller.service.broker.access import AccessRuleManager
+from controller.service.broker.access_operations import AccessOperations
+from controller.service.broker.audit import BROKER, BrokerAuditor
+from controller.service.broker.setup import SetupOperations
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
 
 
@@ -42,14 +42,14 @@ def inspector(broker: EmqxBroker, settings: Settings) -> EmqxInspector:
     )
 
 
-def auditor(broker_inspector: EmqxInspector, settings: Settings) -> Auditor:
+def auditor(broker_inspector: EmqxInspector, settings: Settings) -> BrokerAuditor:
     """What judges the broker, by the shipped pack where the configuration names no policies."""
-    language = Language(BROKER_TYPES, BROKER)
+    language = CelEnvironment(BROKER_TYPES, BROKER)
     paths = settings.emqx.audit or (broker_pack_path(),)
-    return Auditor(broker_inspector, language, lambda: load_policies(paths, language))
+    return BrokerAuditor(broker_inspector, language, lambda: load_policies(paths, language))
 
 
-def setup_wanted(settings: Settings) -> SetupWanted:
+def setup_wanted(settings: Settings) -> DesiredSetup:
     """What the configuration asks of the broker.
 
     Raises:
@@ -57,45 +57,45 @@ def setup_wanted(settings: Settings) -> SetupWanted:
     """
     mqtt = settings.mqtt
     password = "" if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
-    return SetupWanted(mqtt.client_id, mqtt.receive_maximum, mqtt.username or "", password)
+    return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, mqtt.username or "", password)
 
 
-def setup_desk(broker: EmqxBroker, store: SqliteStore, settings: Settings) -> SetupDesk:
+def setup_desk(broker: EmqxBroker, store: SqliteStore, settings: Settings) -> SetupOperations:
     """What sets the broker up and takes it back."""
-    return SetupDesk(EmqxSetup(broker.api), SqliteSetupStore(store), store, SystemClock(), setup_wanted(settings))
+    return SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(store), store, SystemClock(), setup_wanted(settings))
 
 
 async def access_desk(
-    broker: EmqxBroker, store: SqliteStore, keeper: Keeper, outbox: Outbox, enforcer: Enforcer
-) -> AccessDesk:
+    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, outbox: Outbox, enforcer: Enforcer
+) -> AccessOperations:
     """What keeps the fleet's access rules; a release gives back what it says."""
-    access = AccessKeeper(
+    access = AccessRuleManager(
         keeper,
         outbox,
         EmqxAccess(broker.api),
-        SqliteAccess(store),
+        SqliteAccessStore(store),
         lambda text: parse_templates(text, "templates"),
         logger_for("access"),
     )
     await access.load()
     enforcer.give_back(access.rules_after)
-    return AccessDesk(access, keeper)
+    return AccessOperations(access, keeper)
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerParts:
+class BrokerServices:
     """Everything that looks after the broker."""
 
     reconciler: Reconciler
     inspector: EmqxInspector
-    auditor: Auditor
-    setup: SetupDesk
-    access: AccessDesk
+    auditor: BrokerAuditor
+    setup: SetupOperations
+    access: AccessOperations
 
 
 async def broker_parts(
-    broker: EmqxBroker, store: SqliteStore, keeper: Keeper, outbox: Outbox, enforcer: Enforcer, settings: Settings
-) -> BrokerParts:
+    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, outbox: Outbox, enforcer: Enforcer, settings: Settings
+) -> BrokerServices:
     """Make all of them; a release gives back what access rules say from now on.
 
     Raises:
@@ -107,4 +107,4 @@ async def broker_parts(
     every = settings.reconcile.every
     reconciler = Reconciler(keeper, broker, tables, outbox, every, log, settings=setup, managed=access.access)
     looks = inspector(broker, settings)
-    return BrokerParts(reconciler, looks, auditor(looks, settings), setup, access)
+    return BrokerServices(reconciler, looks, auditor(looks, settings), setup, access)

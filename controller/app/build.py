@@ -15,45 +15,45 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
-from controller.adapters.mqtt.options import LinkOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
-from controller.adapters.sqlite.certificates import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
-from controller.adapters.sqlite.rollouts import SqliteRollouts
+from controller.adapters.sqlite.rollouts import SqliteRolloutStore
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.x509.folder import ISSUING_KEY
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
 from controller.api.server import create_api
 from controller.domain.guards.blast_radius import BlastRadius
-from controller.domain.guards.guards import Guards
-from controller.domain.policy.cel import ExpressionError, Language
+from controller.domain.guards.guards import FleetGuards
+from controller.domain.policy.cel import CelEnvironment, ExpressionError
 from controller.domain.policy.facts import TYPES
 from controller.domain.policy.model import PolicySet
 from controller.ports.broker import BrokerControl
 from controller.ports.errors import SettingsError
 from controller.ports.messages import Messages
 from controller.ports.updates import UpdateRepository
-from controller.service.containment.identity_check import Vouching
-from controller.service.containment.operator_actions import ByHand, Guarding
-from controller.service.containment.users import Users
-from controller.service.containment.waivers import Waiving
-from controller.service.fleet_state import Keeper
+from controller.service.containment.identity_check import IdentityCheck
+from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
+from controller.service.containment.users import UserContainments
+from controller.service.containment.waivers import WaiverService
+from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.keyring import DeviceKeyring
-from controller.service.ingest.rate_limit import Fairness, Share
-from controller.service.ingest.signatures import ReportSigning, SealRules, Seals
-from controller.service.maintenance import UpdateRefresher
-from controller.service.rollout.engine import Rollouts
+from controller.service.ingest.rate_limit import RateLimit, RateLimiter
+from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
+from controller.service.maintenance import MetadataRefresher
+from controller.service.rollout.engine import RolloutEngine
 from controller.service.rollout.observations import PublishedTargets
-from controller.service.rollout.operations import RolloutDesk
-from controller.service.rollout.triggers import RuleRollouts
+from controller.service.rollout.operations import RolloutOperations
+from controller.service.rollout.triggers import RolloutTrigger
 from controller.service.settings.settings import MqttSettings, Settings
 from schemas.commands import COMMAND_PAYLOAD_TYPE
 from schemas.signing import countersign, key_id, sign, to_be_signed
@@ -63,7 +63,7 @@ _MAX_KEY: Final = 64 * 1024  # bytes
 STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
 
 
-class Server(uvicorn.Server):
+class EmbeddedUvicornServer(uvicorn.Server):
     """uvicorn as a guest: signals belong to the process, not to it."""
 
     @contextlib.contextmanager
@@ -87,7 +87,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
         yield broker
 
 
-def link_options(settings: Settings) -> LinkOptions:
+def link_options(settings: Settings) -> MqttOptions:
     mqtt = settings.mqtt
     password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
     for url in mqtt.servers:
@@ -95,7 +95,7 @@ def link_options(settings: Settings) -> LinkOptions:
             _check_tls_files(mqtt)
             break
     heard = (ALL_UP, PRESENCE) if settings.identity.watch_presence else (ALL_UP,)
-    return LinkOptions(
+    return MqttOptions(
         subscriptions=heard,
         servers=mqtt.servers,
         client_id=mqtt.client_id,
@@ -137,9 +137,13 @@ def _check_tls_files(mqtt: MqttSettings) -> None:
         raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
 
 
-async def user_parts(settings: Settings, keeper: Keeper, store: SqliteStore, broker: EmqxBroker) -> Users:
+async def user_parts(
+    settings: Settings, keeper: FleetState, store: SqliteStore, broker: EmqxBroker
+) -> UserContainments:
     """What contains users by their name, with those that the store holds."""
-    users = Users(keeper, store, EmqxUsers(broker.api, keeper.clock), settings.reconcile.every, logger_for("users"))
+    users = UserContainments(
+        keeper, store, EmqxUsers(broker.api, keeper.clock), settings.reconcile.every, logger_for("users")
+    )
     await users.load()
     return users
 
@@ -167,11 +171,11 @@ def signer_of(settings: Settings, key: Ed25519PrivateKey) -> Callable[[bytes], b
     return signer(key, None if path is None else load_signing_key(path))
 
 
-class Policies:
+class PolicyLoader:
     """Loads and reloads what devices are judged by."""
 
     def __init__(self, settings: Settings) -> None:
-        self.language = Language(TYPES)
+        self.language = CelEnvironment(TYPES)
         self._paths = settings.policy.paths
 
     def load(self) -> PolicySet:
@@ -183,10 +187,10 @@ class Policies:
         return load_policies(self._paths, self.language)
 
 
-def guards_of(settings: Settings) -> Guards:
+def guards_of(settings: Settings) -> FleetGuards:
     """What the guards are set to, before the store says what happened of late."""
     guards = settings.guards
-    return Guards(
+    return FleetGuards(
         BlastRadius(guards.bounds),
         protection=guards.protection,
         fresh_for=settings.posture.stale_after,
@@ -194,7 +198,9 @@ def guards_of(settings: Settings) -> Guards:
     )
 
 
-async def guard_parts(keeper: Keeper, store: SqliteStore, settings: Settings) -> tuple[Guarding, Waiving]:
+async def guard_parts(
+    keeper: FleetState, store: SqliteStore, settings: Settings
+) -> tuple[OperatorActions, WaiverService]:
     """The guards, with what the store remembers of them.
 
     Raises:
@@ -203,18 +209,18 @@ async def guard_parts(keeper: Keeper, store: SqliteStore, settings: Settings) ->
     guards, books = settings.guards, await store.guard_books()
     keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
     try:
-        waiving = Waiving(keeper, guards.protected_if)
+        waiving = WaiverService(keeper, guards.protected_if)
     except ExpressionError as e:
         raise SettingsError(f"guards.protected_if: {e}") from e
     waiving.load(books)
-    by_hand = ByHand(guards.by_hand, guards.by_hand_window, guards.request_expiry)
-    guarding = Guarding(keeper, by_hand, logger_for("guards"))
+    by_hand = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
+    guarding = OperatorActions(keeper, by_hand, logger_for("guards"))
     guarding.load(books)
     return guarding, waiving
 
 
-def fairness(settings: Settings) -> Fairness:
-    return Fairness(Share(settings.limits.messages_per_second, settings.limits.message_burst))
+def fairness(settings: Settings) -> RateLimiter:
+    return RateLimiter(RateLimit(settings.limits.messages_per_second, settings.limits.message_burst))
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -248,7 +254,7 @@ class UpdateServer:
             ssl_ca_certs=None if updates.client_ca is None else str(updates.client_ca),
             ssl_cert_reqs=ssl.CERT_NONE if updates.client_ca is None else ssl.CERT_REQUIRED,
         )
-        self._server = Server(config)
+        self._server = EmbeddedUvicornServer(config)
         self._listener = _bind(updates.host, updates.port, f"updates.listen: cannot listen on {updates.listen}")
         host, port = self._listener.getsockname()[:2]
         self.url = f"{'http' if updates.certificate is None else 'https'}://{host}:{port}"
@@ -265,29 +271,29 @@ class UpdateServer:
 
 
 async def rollout_parts(
-    keeper: Keeper, store: SqliteStore, updates: UpdateRepository | None, settings: Settings
-) -> tuple[tuple[tuple[str, Rollouts | RuleRollouts], ...], RolloutDesk]:
+    keeper: FleetState, store: SqliteStore, updates: UpdateRepository | None, settings: Settings
+) -> tuple[tuple[tuple[str, RolloutEngine | RolloutTrigger], ...], RolloutOperations]:
     """What carries rollouts on and starts those of policies, and the desk; those that had begun are taken up."""
     targets = PublishedTargets(updates)
-    rollouts = Rollouts(keeper, SqliteRollouts(store), targets, settings.rollouts, logger_for("rollouts"))
+    rollouts = RolloutEngine(keeper, SqliteRolloutStore(store), targets, settings.rollouts, logger_for("rollouts"))
     await rollouts.load()
-    desk = RolloutDesk(keeper, rollouts)
-    by_rules = RuleRollouts(keeper, desk, settings.rollouts, logger_for("rollouts"))
+    desk = RolloutOperations(keeper, rollouts)
+    by_rules = RolloutTrigger(keeper, desk, settings.rollouts, logger_for("rollouts"))
     return (("rollouts", rollouts), ("rollouts of policies", by_rules)), desk
 
 
 def update_parts(
     settings: Settings, clock: SystemClock
-) -> tuple[TufUpdateRepository | None, UpdateRefresher | None, UpdateServer | None]:
+) -> tuple[TufUpdateRepository | None, MetadataRefresher | None, UpdateServer | None]:
     """The repository of updates, what keeps it valid and what serves it, as far as they are configured."""
     if settings.updates.folder is None:
         return None, None, None
     repository = TufUpdateRepository(settings.updates.folder)
-    refresher = UpdateRefresher(repository, clock, settings.updates.refresh_every, logger_for("updates"))
+    refresher = MetadataRefresher(repository, clock, settings.updates.refresh_every, logger_for("updates"))
     return repository, refresher, None if settings.updates.listen is None else UpdateServer(settings)
 
 
-def api_server(services: Services, settings: Settings) -> Server:
+def api_server(services: Services, settings: Settings) -> EmbeddedUvicornServer:
     certificate, key = settings.api.certificate, settings.api.key
     config = uvicorn.Config(
         create_api(services),
@@ -299,23 +305,23 @@ def api_server(services: Services, settings: Settings) -> Server:
         ssl_certfile=None if certificate is None else str(certificate),
         ssl_keyfile=None if key is None else str(key),
     )
-    return Server(config)
+    return EmbeddedUvicornServer(config)
 
 
 def ingest_parts(
-    settings: Settings, store: SqliteStore, keeper: Keeper, broker: BrokerControl, link: Messages
-) -> tuple[Ingest, ReportSigning]:
+    settings: Settings, store: SqliteStore, keeper: FleetState, broker: BrokerControl, link: Messages
+) -> tuple[Ingest, ReportSigningServices]:
     """What takes messages in, the keys of devices, and what looks at every report."""
-    registry = None if settings.authority.folder is None else SqliteRegistry(store)
+    registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
     book = SqliteReportKeys(store, registry)
     keyring = DeviceKeyring(
-        book, Vouching(broker, link, keeper.clock).grade, store, keeper.clock, logger_for("report keys")
+        book, IdentityCheck(broker, link, keeper.clock).grade, store, keeper.clock, logger_for("report keys")
     )
-    rules = SealRules(settings.reports.max_age, frozenset(settings.reports.must_sign))
-    seals = Seals(keyring, keeper.get, rules)
+    rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
+    seals = ReportSignatureVerifier(keyring, keeper.get, rules)
     seals.load(keeper.devices.values())
     ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings), seals)
-    return ingest, ReportSigning(keyring, seals)
+    return ingest, ReportSigningServices(keyring, seals)
 
 
 def check_secret_files(settings: Settings) -> None:
@@ -334,7 +340,7 @@ def _keys(settings: Settings) -> Iterator[tuple[str, Path]]:
     if settings.updates.key is not None:
         yield "updates.key", settings.updates.key
     if settings.updates.folder is not None:
-        for path in sorted(Folder(settings.updates.folder).online.glob("*.pem")):
+        for path in sorted(RepositoryFolder(settings.updates.folder).online.glob("*.pem")):
             yield "updates.folder", path
     if settings.authority.folder is not None:
         yield "authority.folder", settings.authority.folder / ISSUING_KEY

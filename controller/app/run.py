@@ -12,12 +12,12 @@ from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import configure_logs, logger_for
 from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.policies.loader import candidate_policies
-from controller.adapters.system import SystemClock, UlidIds
+from controller.adapters.system import SystemClock, UlidGenerator
 from controller.api.context import Services
 from controller.app.broker import broker_parts
 from controller.app.build import (
     STOP_TIMEOUT,
-    Policies,
+    PolicyLoader,
     UpdateServer,
     api_server,
     check_secret_files,
@@ -39,11 +39,11 @@ from controller.ports.errors import ControllerError
 from controller.service.audit_log import log_record
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
-from controller.service.fleet_state import Keeper
-from controller.service.maintenance import Housekeeping, settle
-from controller.service.policy.activation import PolicyGate
+from controller.service.fleet_state import FleetState
+from controller.service.maintenance import StoreMaintenance, settle
+from controller.service.policy.activation import PolicyActivation
 from controller.service.settings.settings import Settings
-from controller.service.timers import Timers
+from controller.service.timers import DeviceTimers
 from schemas.signing import public_key_text
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -72,7 +72,7 @@ async def serve(
     """
     log = logger_for("app")
     check_secret_files(settings)
-    loader = Policies(settings)
+    loader = PolicyLoader(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:
         services, running, gate = await _build(stack, settings, loader, policies)
@@ -84,18 +84,18 @@ async def serve(
 
 
 async def _build(
-    stack: contextlib.AsyncExitStack, settings: Settings, loader: Policies, policies: PolicySet
-) -> tuple[Services, _Running, PolicyGate]:
+    stack: contextlib.AsyncExitStack, settings: Settings, loader: PolicyLoader, policies: PolicySet
+) -> tuple[Services, _Running, PolicyActivation]:
     signing_key = load_signing_key(settings.commands.signing_key)
     link = PahoMessages(link_options(settings), rand=random.random, log=logger_for("mqtt"))
     clock = SystemClock()
     store = await own_store(stack, settings, clock)
     broker = await stack.enter_async_context(open_broker(settings))
     most, guards = settings.limits.max_devices, guards_of(settings)
-    keeper = Keeper(store, policies, loader.language, clock, UlidIds(), most, guards)
+    keeper = FleetState(store, policies, loader.language, clock, UlidGenerator(), most, guards)
     keeper.load(await store.devices())
     guarding, waiving = await guard_parts(keeper, store, settings)
-    gate = PolicyGate(keeper, store, loader.load, logger_for("app"))
+    gate = PolicyActivation(keeper, store, loader.load, logger_for("app"))
     settle()
     accept_claimed = settings.identity.unsafe_accept_claimed
     enforcer = Enforcer(keeper, broker, link, signer_of(settings, signing_key), accept_claimed=accept_claimed)
@@ -134,7 +134,9 @@ async def _build(
     return services, _loops(services, gate, rollout_loops, update_server), gate
 
 
-def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_server: UpdateServer | None) -> _Running:
+def _loops(
+    services: Services, gate: PolicyActivation, rollouts: _Running, update_server: UpdateServer | None
+) -> _Running:
     """What runs as long as the controller does."""
     keeper, clock, refresher = services.keeper, services.keeper.clock, services.update_refresher
     return (
@@ -143,13 +145,13 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
         ("policies", gate),
         ("guards", services.guarding),
         ("waivers", services.waiving),
-        ("timers", Timers(keeper, services.settings.posture.stale_after)),
+        ("timers", DeviceTimers(keeper, services.settings.posture.stale_after)),
         ("reconciler", services.reconciler),
         *rollouts,
         *((("access", services.access.access),) if services.access is not None else ()),
         *((("users", services.users),) if services.users is not None else ()),
         ("outbox", services.outbox),
-        ("housekeeping", Housekeeping(services.store, clock, logger_for("housekeeping"))),
+        ("housekeeping", StoreMaintenance(services.store, clock, logger_for("housekeeping"))),
         *((("update metadata", refresher),) if refresher is not None else ()),
         *((("update downloads", update_server),) if update_server is not None else ()),
         *identity_loops(services),
@@ -159,7 +161,7 @@ def _loops(services: Services, gate: PolicyGate, rollouts: _Running, update_serv
 
 
 async def _run(
-    running: _Running, services: Services, gate: PolicyGate, ready: Callable[[dict[str, Any]], None] | None
+    running: _Running, services: Services, gate: PolicyActivation, ready: Callable[[dict[str, Any]], None] | None
 ) -> None:
     settings = services.settings
     stop = asyncio.Event()

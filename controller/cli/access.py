@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 _COLUMNS: Final = ("device", "class", "state", "rules")
 _REMARKS: Final = ("gravity", "class", "rule", "remark")
@@ -17,7 +17,9 @@ _GRANTS: Final = ("grant", "device", "may", "until", "state", "by", "reason")
 _MAX: Final = 1024 * 1024  # bytes of a file
 app = typer.Typer(help="What devices may publish and subscribe.", no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="a file of access templates", show_default=False)]
+TemplatesFileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help="a file of access templates", show_default=False)
+]
 
 
 def _text(path: Path) -> str:
@@ -33,9 +35,9 @@ def _text(path: Path) -> str:
 
 @app.command("lint")
 def lint_file(
-    file: File,
+    file: TemplatesFileArgument,
     strict: Annotated[bool, typer.Option("--strict", help="warnings count as errors")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Look for shadowed rules, wildcards too wide, allow-all, rules that open Cordon's branches. Needs no controller.
 
@@ -63,7 +65,7 @@ def lint_file(
 
 @app.command("plan")
 @connected
-def plan(client: Client, file: File, output: Output = Format.TABLE) -> None:
+def plan(client: ApiClient, file: TemplatesFileArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Show what these templates would change at the broker, and write nothing; exit status 1 with errors of lint."""
     found = client.call("POST", "/access/plan", {"templates": _text(file)})
     _show(found, output)
@@ -74,25 +76,25 @@ def plan(client: Client, file: File, output: Output = Format.TABLE) -> None:
 @app.command("apply")
 @connected
 def apply(
-    client: Client,
-    file: File,
+    client: ApiClient,
+    file: TemplatesFileArgument,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="also devices whose rules somebody else wrote; they are lost")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do it without asking")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Put these templates in force: show what changes, then write it; contained devices wait for their release."""
     text = _text(file)
     found = client.call("POST", "/access/plan", {"templates": text})
-    if output is Format.TABLE:
+    if output is OutputFormat.TABLE:
         _show(found, output)
     if not found["ok"]:
         raise CliError("not applied: lint found errors")
     if not yes and not (sys.stdin.isatty() and typer.confirm("Write this to the broker?")):
         raise CliError("nothing was applied: agree with --yes")
     made = client.call("POST", "/access/apply", {"templates": text, "overwrite": overwrite})
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(made)
     else:
         say(f"in force: {_counts(made)}")
@@ -102,7 +104,7 @@ def apply(
 
 @app.command("diff")
 @connected
-def diff(client: Client, output: Output = Format.TABLE) -> None:
+def diff(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """Compare the rules at the broker with templates and grants in force; exit status 1 if they differ."""
     found = client.get("/access/diff")
     _show(found, output)
@@ -113,13 +115,13 @@ def diff(client: Client, output: Output = Format.TABLE) -> None:
 @app.command("grant")
 @connected
 def grant(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str, typer.Argument(metavar="DEVICE", help="the device", show_default=False)],
     duration: Annotated[str, typer.Option("--for", help="how long, as in 90s, 10m, 2h")],
     reason: Annotated[str, typer.Option(help="why, for the record")],
     publish: Annotated[str | None, typer.Option(help="topic it may publish to")] = None,
     subscribe: Annotated[str | None, typer.Option(help="topic it may subscribe to")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Let a device do something for a time besides its template; it lapses by itself, also after a restart."""
     if (publish is None) == (subscribe is None):
@@ -127,7 +129,7 @@ def grant(
     action, topic = ("publish", publish) if publish is not None else ("subscribe", subscribe)
     body = {"device_id": device, "action": action, "topic": topic, "for": duration, "reason": reason}
     found = client.call("POST", "/access/grants", body)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     say(f"{safe(found['grant_id'])}: {safe(device)} may {action} {safe(topic)}, it ends {ago(found['expires_at'])}")
@@ -138,10 +140,10 @@ def grant(
 @app.command("grants")
 @connected
 def grants(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str | None, typer.Option(help="of this device")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 200,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List grants, newest first, ended ones too."""
     found = client.get("/access/grants", device_id=device, limit=limit)["items"]
@@ -163,13 +165,13 @@ def grants(
 @app.command("revoke")
 @connected
 def revoke(
-    client: Client,
+    client: ApiClient,
     grant_id: Annotated[str, typer.Argument(metavar="GRANT", help="its id", show_default=False)],
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """End a grant now."""
     found = client.call("DELETE", f"/access/grants/{segment(grant_id)}")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         say(f"{safe(grant_id)} ended")
@@ -186,19 +188,19 @@ def _counts(found: dict[str, Any]) -> str:
     return f"{found['devices']} devices known; of those with rules: {counts or 'none'}"
 
 
-def _show(found: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
+def _show(found: dict[str, Any], output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     if found["remarks"]:
         rows = [(one["gravity"], one["device_class"], one["rule"] or "-", one["text"]) for one in found["remarks"]]
-        show(Format.TABLE, rows, _REMARKS, rows)
+        show(OutputFormat.TABLE, rows, _REMARKS, rows)
     changed = [
         (one["device_id"], one["device_class"], one["state"], f"{len(one['before'])} -> {len(one['after'])}")
         for one in found["items"]
     ]
     if changed:
-        show(Format.TABLE, changed, _COLUMNS, changed)
+        show(OutputFormat.TABLE, changed, _COLUMNS, changed)
     sets = {(tuple(one["before"]), tuple(one["after"])) for one in found["items"] if one["state"] != "contained"}
     for before, after in sorted(sets):
         say()

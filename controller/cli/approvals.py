@@ -4,22 +4,24 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.guard import Reason, print_decided
-from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+from controller.cli.guard import GuardReasonOption, print_decided
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
 _COLUMNS: Final = ("request", "state", "asks", "devices", "by", "asked", "ends", "reason")
 app = typer.Typer(help="Requests that need a second person.", no_args_is_help=True)
-RequestId = Annotated[str, typer.Argument(metavar="REQUEST", help="id of the request", show_default=False)]
+ApprovalRequestArgument = Annotated[
+    str, typer.Argument(metavar="REQUEST", help="id of the request", show_default=False)
+]
 
 
 @app.command("list")
 @connected
 def list_requests(
-    client: Client,
+    client: ApiClient,
     every: Annotated[bool, typer.Option("--all", help="those that ended too")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List requests that wait, newest first."""
     found = client.get("/approvals", state=None if every else "open")["items"]
@@ -40,10 +42,12 @@ def _asks(one: dict[str, Any]) -> str:
 
 @app.command("show")
 @connected
-def show_request(client: Client, request: RequestId, output: Output = Format.TABLE) -> None:
+def show_request(
+    client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE
+) -> None:
     """Show one request with its devices."""
     found = client.get(f"/approvals/{segment(request)}")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     say(f"{found['request_id']}: {found['state']}, {_asks(found)}")
@@ -54,7 +58,7 @@ def show_request(client: Client, request: RequestId, output: Output = Format.TAB
 
 @app.command("approve")
 @connected
-def approve(client: Client, request: RequestId, output: Output = Format.TABLE) -> None:
+def approve(client: ApiClient, request: ApprovalRequestArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Carry out what another operator asked for; never one's own request."""
     found = client.call("POST", f"/approvals/{segment(request)}/approve")
     print_decided({"items": found["items"]}, output)
@@ -62,10 +66,15 @@ def approve(client: Client, request: RequestId, output: Output = Format.TABLE) -
 
 @app.command("reject")
 @connected
-def reject(client: Client, request: RequestId, reason: Reason, output: Output = Format.TABLE) -> None:
+def reject(
+    client: ApiClient,
+    request: ApprovalRequestArgument,
+    reason: GuardReasonOption,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
     """Say no to a request."""
     found = client.call("POST", f"/approvals/{segment(request)}/reject", {"reason": reason})
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         say(f"{found['request_id']}: {found['state']}")

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connectable, connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, note, print_json, say, show
-from controller.domain.audit_chain import Checked, Head
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
+from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.ports.errors import StoreError
 
 PAGE: Final = 1000  # rows; the API's bound
@@ -25,7 +25,7 @@ letters = typer.Typer(help="Messages that were refused.", no_args_is_help=True)
 @audit.command("list")
 @connected
 def list_audit(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str | None, typer.Option(help="of this device only")] = None,
     case: Annotated[str | None, typer.Option(help="of this containment only")] = None,
     kind: Annotated[str | None, typer.Option(help="only lines of this kind, such as 'contained'")] = None,
@@ -33,7 +33,7 @@ def list_audit(
     after: Annotated[int, typer.Option(min=0, help="go on behind this seq")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 100,
     oldest_first: Annotated[bool, typer.Option("--oldest-first", help="from the beginning")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List lines of the record, newest first."""
     query = {"device_id": device, "case_id": case, "kind": kind, "alerts_only": alerts or None}
@@ -52,7 +52,7 @@ def list_audit(
     show(output, found, _AUDIT, rows, empty="no line fits")
 
 
-def _pages(client: Client, query: dict[str, Any], after: int, most: int, order: str) -> Iterator[dict[str, Any]]:
+def _pages(client: ApiClient, query: dict[str, Any], after: int, most: int, order: str) -> Iterator[dict[str, Any]]:
     left = most
     while left > 0:
         page = client.get("/audit", **query, after=after, limit=min(PAGE, left), order=order)
@@ -72,10 +72,10 @@ def _brief(line: dict[str, Any]) -> str:
 @letters.command("list")
 @connected
 def list_dead_letters(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str | None, typer.Option(help="of this device only")] = None,
     limit: Annotated[int, typer.Option(min=1, max=PAGE)] = 100,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List refused messages, newest first; JSON has what was kept of them."""
     found = client.get("/dead-letters", device_id=device, limit=limit)["items"]
@@ -86,23 +86,25 @@ def list_dead_letters(
 
 
 app: Final = audit  # the whole group, with these two
-File = Annotated[
+AuditFileOption = Annotated[
     Path | None, typer.Option("--file", help="look into this store or backup; needs no controller and trusts none")
 ]
-Noted = Annotated[
+AuditHeadOption = Annotated[
     str | None, typer.Option("--head", metavar="SEQ:DIGEST", help="a head noted before, which has to be in the record")
 ]
 
 
 @audit.command("head")
 @connectable
-def head(client: Callable[[], Client], file: File = None, output: Output = Format.TABLE) -> None:
+def head(
+    client: Callable[[], ApiClient], file: AuditFileOption = None, output: OutputOption = OutputFormat.TABLE
+) -> None:
     """Show the end of the chain, SEQ:DIGEST; note it where the controller cannot reach."""
     if file is not None:
         found: dict[str, Any] = _head(_checked(file, None).head)
     else:
         found = client().get("/audit/head")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         say(found["head"])
@@ -110,13 +112,18 @@ def head(client: Callable[[], Client], file: File = None, output: Output = Forma
 
 @audit.command("verify")
 @connectable
-def verify(client: Callable[[], Client], file: File = None, noted: Noted = None, output: Output = Format.TABLE) -> None:
+def verify(
+    client: Callable[[], ApiClient],
+    file: AuditFileOption = None,
+    noted: AuditHeadOption = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
     """Look at every line of the record: exit status 1, with the lines, when something was done to it.
 
     Without --head the end of the record can be cut off unseen by somebody who rewrites the whole store.
     """
     found = client().get("/audit/verify", head=noted) if file is None else _as_told(_checked(file, noted))
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         for one in found["flaws"]:
@@ -127,21 +134,21 @@ def verify(client: Callable[[], Client], file: File = None, noted: Noted = None,
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _checked(file: Path, noted: str | None) -> Checked:
+def _checked(file: Path, noted: str | None) -> ChainVerification:
     from controller.adapters.sqlite.audit_chain import check_file
 
     try:
-        return check_file(file, None if noted is None else Head.parse(noted))
+        return check_file(file, None if noted is None else ChainHead.parse(noted))
     except ValueError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
     except StoreError as e:
         raise CliError(str(e)) from e
 
 
-def _head(head: Head) -> dict[str, Any]:
+def _head(head: ChainHead) -> dict[str, Any]:
     return {"seq": head.seq, "digest": head.digest.hex(), "head": str(head)}
 
 
-def _as_told(checked: Checked) -> dict[str, Any]:
+def _as_told(checked: ChainVerification) -> dict[str, Any]:
     flaws = [{"what": one.what, "first": one.first, "last": one.last, "text": one.text} for one in checked.flaws]
     return {"ok": not flaws, "rows": checked.rows, "head": _head(checked.head), "flaws": flaws}

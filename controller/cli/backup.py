@@ -9,12 +9,14 @@ import typer
 from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.output import say
 
-Config = Annotated[Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml, which names the store")]
+BackupConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml, which names the store")
+]
 
 
 def backup(
     target: Annotated[Path, typer.Argument(help="file to make; it must not exist")],
-    config: Config = DEFAULT_CONFIG,
+    config: BackupConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Copy the store to TARGET, whole and of one moment, also while the controller runs.
 
@@ -29,7 +31,7 @@ def backup(
 
 def restore(
     source: Annotated[Path, typer.Argument(help="a file made by cordon backup")],
-    config: Config = DEFAULT_CONFIG,
+    config: BackupConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Put a backup in the place of the store; the controller has to be stopped.
 

@@ -5,10 +5,10 @@ from typing import Annotated, Final
 import typer
 
 from controller.cli import broker_audit, broker_ports, broker_setup
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import ExitCode
-from controller.cli.output import Format, Output, ago, note, safe, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, safe, show
 
 _NODES: Final = ("node", "answers", "detail")
 _DRIFT: Final = ("device", "what differs", "since", "state", "how, or why not", "node")
@@ -21,7 +21,7 @@ app.command("setup")(broker_setup.setup)
 
 @app.command("ping")
 @connected
-def ping(client: Client, output: Output = Format.TABLE) -> None:
+def ping(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """Ask every node now; exit status 1 unless all answer and the MQTT link is up."""
     found = client.get("/broker")
     link, comparison = found["link"], found["comparison"]
@@ -30,7 +30,7 @@ def ping(client: Client, output: Output = Format.TABLE) -> None:
     up = f"{protocol}{': ' if link['detail'] else ''}{link['detail']}"
     rows.append((link["server"] or "MQTT link", "yes" if link["connected"] else "no", up))
     show(output, found, _NODES, rows)
-    if output is Format.TABLE:
+    if output is OutputFormat.TABLE:
         trouble = f"; now: {safe(comparison['trouble'])}" if comparison["trouble"] else ""
         note(f"compared with the store {ago(comparison['last_pass'])}, {comparison['repaired']} repaired{trouble}")
     if not link["connected"] or not all(one["answers"] for one in found["nodes"]):
@@ -40,12 +40,12 @@ def ping(client: Client, output: Output = Format.TABLE) -> None:
 @app.command("drift")
 @connected
 def drift(
-    client: Client,
+    client: ApiClient,
     look_only: Annotated[
         bool, typer.Option("--no-compare", help="show what the running comparisons found, without a new one")
     ] = False,
     closed: Annotated[bool, typer.Option("--all", help="also what differed and does not any more")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Compare every node with the store now, put right what differs where that is safe, and show it.
 

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say, show
 
 _COLUMNS: Final = ("severity", "result", "rule", "title")
 _ORDER: Final = {name: place for place, name in enumerate(("critical", "high", "medium", "low", "info"))}
@@ -20,14 +20,14 @@ _MAX_PASSWORD: Final = 4096  # bytes of the file
 
 @connected
 def audit(
-    client: Client,
+    client: ApiClient,
     dashboard_user: Annotated[
         str | None, typer.Option(help="a dashboard user, who alone may read which API keys there are")
     ] = None,
     dashboard_password_file: Annotated[Path | None, typer.Option(help="file with that user's password")] = None,
     every: Annotated[bool, typer.Option("--all", help="rules that are kept, too")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Judge the broker's own settings by policies, and say what is wrong and what to do about it.
 
@@ -40,7 +40,7 @@ def audit(
     bad = _BAD | {"unknown"} if strict else _BAD
     failed = any(one["result"] in bad for one in items)
     counts = Counter(str(one["result"]) for one in items)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(
             {"ok": not failed, "at": found["at"], "policies": found["policies"], "counts": counts, "items": shown}
         )

@@ -8,19 +8,19 @@ from typing import Annotated, Any, Final, assert_never
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format as Plain
+from controller.cli.output import OutputFormat as Plain
 from controller.cli.output import note, print_json, safe, say, show
 from controller.domain.broker.ports import (
     MAX_NODES,
-    Allowed,
-    Listening,
+    AllowedNetworks,
+    BrokerListener,
     NodePort,
-    Peers,
+    PortPeers,
     PortsError,
-    Use,
+    PortUse,
     collisions,
     nftables,
     node_ports,
@@ -44,7 +44,7 @@ def _option(text: str, *names: str) -> Any:
 
 @connectable
 def ports(
-    client: Callable[[], Client],
+    client: Callable[[], ApiClient],
     node_name: Annotated[
         list[str] | None,
         _option("name of a node, as in emqx1@10.0.0.1; repeat for each. Needs neither broker nor controller"),
@@ -75,7 +75,7 @@ def ports(
     Without --node-name they are those of the live cluster, as its API tells them. Exit status 1 when --probe reaches
     a port that should be closed to this machine, or two nodes of one host want the same port.
     """
-    allowed = Allowed(tuple(operators or ()), tuple(devices or ()))
+    allowed = AllowedNetworks(tuple(operators or ()), tuple(devices or ()))
     try:
         found = _by_name(node_name, docker) if node_name else _live(client(), docker)
         reached = _probe(found) if probe else {}
@@ -90,7 +90,11 @@ def ports(
 
 
 def _print(
-    found: Sequence[NodePort], reached: "Reached", allowed: Allowed, address: Sequence[str], output: PortsFormat
+    found: Sequence[NodePort],
+    reached: "PortReachability",
+    allowed: AllowedNetworks,
+    address: Sequence[str],
+    output: PortsFormat,
 ) -> None:
     match output:
         case PortsFormat.NFTABLES:
@@ -111,7 +115,7 @@ def _by_name(names: Sequence[str], docker: bool | None) -> list[NodePort]:
     return [port for name in dict.fromkeys(names) for port in node_ports(name, docker=docker)]
 
 
-def _live(client: Client, docker: bool | None) -> list[NodePort]:
+def _live(client: ApiClient, docker: bool | None) -> list[NodePort]:
     found: list[NodePort] = []
     told = client.get("/broker/ports")
     if not told["nodes"]:
@@ -121,7 +125,7 @@ def _live(client: Client, docker: bool | None) -> list[NodePort]:
     for node in told["nodes"]:
         listening = None
         if node["listening"] is not None:
-            listening = [Listening(Use(one["use"]), one["address"], one["port"]) for one in node["listening"]]
+            listening = [BrokerListener(PortUse(one["use"]), one["address"], one["port"]) for one in node["listening"]]
         found += node_ports(node["node"], docker=docker, listening=listening)
     return found
 
@@ -141,16 +145,16 @@ def _addresses(found: Sequence[NodePort], given: Sequence[str]) -> dict[str, str
     return addresses
 
 
-Reached = dict[tuple[str, int], bool]
+PortReachability = dict[tuple[str, int], bool]
 
 
-def _probe(found: Sequence[NodePort]) -> Reached:
+def _probe(found: Sequence[NodePort]) -> PortReachability:
     from controller.adapters.tcp_probe import reachable
 
     return asyncio.run(reachable([(one.host, one.port) for one in found]))
 
 
-def _verdict(one: NodePort, reached: Reached) -> str:
+def _verdict(one: NodePort, reached: PortReachability) -> str:
     """Empty without a probe; devices' ports may be reached from anywhere, operators' from where Cordon runs."""
     from controller.adapters.tcp_probe import is_local
 
@@ -158,12 +162,12 @@ def _verdict(one: NodePort, reached: Reached) -> str:
         return ""
     if not reached[one.host, one.port]:
         return "not reachable"
-    if one.peers is not Peers.CLUSTER:
+    if one.peers is not PortPeers.CLUSTER:
         return "reachable"
     return "reachable, by loopback" if is_local(one.host) else _TOO_OPEN
 
 
-def _row(one: NodePort, reached: Reached) -> dict[str, Any]:
+def _row(one: NodePort, reached: PortReachability) -> dict[str, Any]:
     row: dict[str, Any] = {"node": one.node, "host": one.host, "port": one.port, "protocol": "tcp"}
     row |= {"use": one.use.value, "peers": one.peers.value, "note": one.note}
     if reached:
@@ -171,7 +175,7 @@ def _row(one: NodePort, reached: Reached) -> dict[str, Any]:
     return row
 
 
-def _table(found: Sequence[NodePort], reached: Reached) -> None:
+def _table(found: Sequence[NodePort], reached: PortReachability) -> None:
     columns = (*_COLUMNS, "from here") if reached else _COLUMNS
     rows = [
         (one.node, one.host, one.port, one.use.value, one.peers.value, one.note)

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, note, print_json, safe, say
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, safe, say
 
 
 @connected
 def setup(
-    client: Client,
+    client: ApiClient,
     plan: Annotated[bool, typer.Option("--plan", help="show what would change, and write nothing")] = False,
     apply: Annotated[bool, typer.Option("--apply", help="make the changes after showing them")] = False,
     undo: Annotated[bool, typer.Option("--undo", help="put back what was there before the first --apply")] = False,
@@ -25,7 +25,7 @@ def setup(
         bool, typer.Option("--with-no-match", help="deny what no rule allows, for all clients")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="do it without asking")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Bring the broker to what Cordon needs: sources and their order, rules, the controller's user and limits.
 
@@ -36,9 +36,9 @@ def setup(
     options = {"client_id": client_id, "deny_unmatched": no_match}
     path = "/broker/setup/plan-undo" if undo else "/broker/setup/plan"
     found = client.call("POST", path, None if undo else options)
-    if output is Format.JSON and plan:
+    if output is OutputFormat.JSON and plan:
         print_json(found)
-    if output is Format.TABLE:
+    if output is OutputFormat.TABLE:
         _show(found["changes"], "nothing has to change at the broker")
         _show_by_hand(found["by_hand"])
     if plan:
@@ -51,7 +51,7 @@ def setup(
         made: Any = {**found, "left": []}
     else:
         made = client.call("POST", "/broker/setup/undo" if undo else "/broker/setup/apply", None if undo else options)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(made)
     elif made["changes"]:
         say(f"{'put back' if undo else 'made'}: {', '.join(safe(one['what']) for one in made['changes'])}")

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
-    from controller.domain.identity.certificates import Kind
+    from controller.domain.identity.certificates import CertificateKind
     from controller.service.settings.settings import Settings
 
 DEFAULT_FOLDER: Final = Path("/etc/cordon/ca")
@@ -23,11 +23,15 @@ _GROUP: Final = 5
 _MAX_FILE: Final = 64 * 1024  # bytes
 _COLUMNS: Final = ("issuer", "next list")
 app = typer.Typer(help="The certificate authority.", no_args_is_help=True)
-Folder = Annotated[Path, typer.Option("--dir", help="the authority's folder; goes into authority.folder")]
-Config = Annotated[Path, typer.Option("--config", help="cordon.toml of the controller on this machine")]
-Out = Annotated[Path, typer.Option("--out", help="folder for NAME.pem, NAME.key and ca.pem")]
-RootKey = Annotated[Path, typer.Option("--root-key", help="file of the root's encrypted key", show_default=False)]
-Words = Annotated[Path | None, typer.Option("--passphrase-file", help="file with the passphrase of that key")]
+AuthorityFolderOption = Annotated[
+    Path, typer.Option("--dir", help="the authority's folder; goes into authority.folder")
+]
+CaConfigOption = Annotated[Path, typer.Option("--config", help="cordon.toml of the controller on this machine")]
+OutputFolderOption = Annotated[Path, typer.Option("--out", help="folder for NAME.pem, NAME.key and ca.pem")]
+RootKeyOption = Annotated[Path, typer.Option("--root-key", help="file of the root's encrypted key", show_default=False)]
+CaPassphraseFileOption = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="file with the passphrase of that key")
+]
 
 
 @app.command("init")
@@ -36,14 +40,14 @@ def init(
         str,
         typer.Option("--crl-url", help="http://host:port where brokers fetch revocation lists", show_default=False),
     ],
-    root_key: RootKey,
-    folder: Folder = DEFAULT_FOLDER,
-    passphrase_file: Words = None,
+    root_key: RootKeyOption,
+    folder: AuthorityFolderOption = DEFAULT_FOLDER,
+    passphrase_file: CaPassphraseFileOption = None,
     name: Annotated[str, typer.Option("--name", help="stands in front of the authorities' names")] = "Cordon",
 ) -> None:
     """Make a root and an issuing authority. The root's key is written encrypted: take it off this machine."""
     from controller.adapters.x509.authority import X509Authority
-    from controller.adapters.x509.folder import NewAuthority, create
+    from controller.adapters.x509.folder import AuthorityOptions, create
 
     if not crl_url.startswith("http://") or "/" in crl_url[len("http://") :].rstrip("/"):
         raise CliError(
@@ -51,7 +55,7 @@ def init(
         )
     made_words = passphrase_file is None
     passphrase = _passphrase() if passphrase_file is None else _words(passphrase_file)
-    wish = NewAuthority(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
+    wish = AuthorityOptions(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
     info = X509Authority(create(wish, time.time())).info
     say(f"made   {folder}  (root.pem, issuing.pem, issuing.key, root.crl)")
     say(f"made   {root_key}  (the root's key, encrypted)")
@@ -67,10 +71,10 @@ def init(
 
 @app.command("show")
 @connected
-def show_authority(client: Client, output: Output = Format.TABLE) -> None:
+def show_authority(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """The authority of the running controller: fingerprint, ends, revocation lists."""
     found = client.get("/certificates/authority")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     say(f"fingerprint  {found['fingerprint']}")
@@ -84,25 +88,25 @@ def show_authority(client: Client, output: Output = Format.TABLE) -> None:
 def issue_server(
     name: Annotated[str, typer.Argument(metavar="NAME", help="common name, also the first host", show_default=False)],
     host: Annotated[list[str] | None, typer.Option("--host", help="further host name or address; repeat")] = None,
-    out: Out = Path(),
-    config: Config = DEFAULT_CONFIG,
+    out: OutputFolderOption = Path(),
+    config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Make key and certificate of a server: a broker, or this controller's API."""
-    from controller.domain.identity.certificates import Kind
+    from controller.domain.identity.certificates import CertificateKind
 
-    _issue(config, Kind.SERVER, name, tuple(dict.fromkeys([name, *(host or ())])), out)
+    _issue(config, CertificateKind.SERVER, name, tuple(dict.fromkeys([name, *(host or ())])), out)
 
 
 @app.command("issue-client")
 def issue_client(
     name: Annotated[str, typer.Argument(metavar="NAME", help="client id, the common name", show_default=False)],
-    out: Out = Path(),
-    config: Config = DEFAULT_CONFIG,
+    out: OutputFolderOption = Path(),
+    config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Make key and certificate of a client by hand: the controller itself, or a device that cannot enrol."""
-    from controller.domain.identity.certificates import Kind
+    from controller.domain.identity.certificates import CertificateKind
 
-    _issue(config, Kind.CLIENT, name, (), out)
+    _issue(config, CertificateKind.CLIENT, name, (), out)
 
 
 @app.command("crl")
@@ -110,8 +114,8 @@ def crl(
     root_key: Annotated[
         Path | None, typer.Option("--root-key", help="sign the root's own list anew with this key")
     ] = None,
-    passphrase_file: Words = None,
-    folder: Folder = DEFAULT_FOLDER,
+    passphrase_file: CaPassphraseFileOption = None,
+    folder: AuthorityFolderOption = DEFAULT_FOLDER,
     url: Annotated[str | None, typer.Option("--url", help="address of the API; also CORDON_URL")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="cordon.toml to take address and token from")] = None,
 ) -> None:
@@ -119,9 +123,11 @@ def crl(
     if root_key is None:
         import os
 
-        from controller.cli.connection_options import Where, endpoint_of
+        from controller.cli.connection_options import ConnectionOptions, endpoint_of
 
-        made = Client(endpoint_of(Where(url=url, config=config), os.environ)).call("POST", "/certificates/publish")
+        made = ApiClient(endpoint_of(ConnectionOptions(url=url, config=config), os.environ)).call(
+            "POST", "/certificates/publish"
+        )
         say(f"list of {made['issuer']}: the next one by {made['next_update']}")
         return
     from controller.adapters.x509.folder import renew_root_list
@@ -139,9 +145,9 @@ def import_authority(
     root: Annotated[Path, typer.Option("--root", help="certificate that peers trust (PEM)", show_default=False)],
     issuing: Annotated[Path, typer.Option("--issuing", help="certificate that issues (PEM)", show_default=False)],
     key: Annotated[Path, typer.Option("--key", help="its key (PEM, mode 0600)", show_default=False)],
-    passphrase_file: Words = None,
+    passphrase_file: CaPassphraseFileOption = None,
     root_crl: Annotated[Path | None, typer.Option("--root-crl", help="the root's own list (PEM)")] = None,
-    folder: Folder = DEFAULT_FOLDER,
+    folder: AuthorityFolderOption = DEFAULT_FOLDER,
 ) -> None:
     """Use an authority that you have: Cordon issues with its key. Set authority.crl_url to where lists are fetched."""
     from controller.adapters.x509.folder import take_in
@@ -156,7 +162,7 @@ def import_authority(
 @app.command("register")
 def register(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="certificates (PEM)", show_default=False)],
-    config: Config = DEFAULT_CONFIG,
+    config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Make certificates known that another authority issued, so that they can be revoked by their serial number."""
     from controller.adapters.x509.authority import registered
@@ -164,13 +170,13 @@ def register(
     found = [registered(_read(path), time.time()) for path in files]
 
     async def enter() -> None:
-        from controller.adapters.sqlite.certificates import SqliteRegistry
+        from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
         from controller.adapters.sqlite.store import open_store
 
         store = await open_store(_settings(config).store.path, now=time.time, log=lambda _text, _more: None)
         try:
             for one in found:
-                await SqliteRegistry(store).add(one)
+                await SqliteCertificateRegistry(store).add(one)
         finally:
             await store.close()
 
@@ -179,7 +185,7 @@ def register(
         say(f"{safe(one.name)}  {one.serial}")
 
 
-def _issue(config: Path, kind: "Kind", name: str, hosts: tuple[str, ...], out: Path) -> None:
+def _issue(config: Path, kind: "CertificateKind", name: str, hosts: tuple[str, ...], out: Path) -> None:
     from controller.adapters.x509.folder import write
     from controller.adapters.x509.keys import new_request
 
@@ -193,19 +199,21 @@ def _issue(config: Path, kind: "Kind", name: str, hosts: tuple[str, ...], out: P
     say(f"made   {out / name}.pem, {out / name}.key, {out / 'ca.pem'}")
 
 
-async def _issued(settings: "Settings", kind: "Kind", pem: str, hosts: tuple[str, ...]) -> tuple[str, str, str]:
-    from controller.adapters.sqlite.certificates import SqliteRegistry
+async def _issued(
+    settings: "Settings", kind: "CertificateKind", pem: str, hosts: tuple[str, ...]
+) -> tuple[str, str, str]:
+    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
     from controller.adapters.sqlite.store import open_store
     from controller.app.identity import open_authority
-    from controller.domain.identity.certificates import Kind
+    from controller.domain.identity.certificates import CertificateKind
     from controller.service.identity.certificates import issue
 
     authority = open_authority(settings.authority)
     wanted = settings.authority
-    lifetime = wanted.server_lifetime if kind is Kind.SERVER else wanted.device_lifetime
+    lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
     store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
     try:
-        made = await issue(authority, SqliteRegistry(store), time.time(), lifetime, pem, kind, hosts)
+        made = await issue(authority, SqliteCertificateRegistry(store), time.time(), lifetime, pem, kind, hosts)
     finally:
         await store.close()
     return made.pem, authority.chain, authority.trust

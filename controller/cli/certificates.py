@@ -5,10 +5,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
@@ -19,12 +19,12 @@ app = typer.Typer(help="The certificates that were issued.", no_args_is_help=Tru
 @app.command("list")
 @connected
 def list_certificates(
-    client: Client,
+    client: ApiClient,
     name: Annotated[str | None, typer.Option("--name", help="device or server")] = None,
     *,
     good: Annotated[bool, typer.Option("--good", help="leave out what is expired or revoked")] = False,
     limit: Annotated[int, typer.Option(help="at most so many", min=1)] = 200,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the registry, newest first."""
     found = list(client.pages("/certificates", limit, name=name, good=good))
@@ -38,14 +38,14 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 
 @connected
 def revoke(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", show_default=False)] = None,
     reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record")] = "revoked by hand",
     serial: Annotated[str | None, typer.Option("--serial", help="one certificate instead of all of a device")] = None,
     word: Annotated[str, typer.Option("--word", help="reason in the revocation list")] = "unspecified",
     *,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="until the broker was read back")] = True,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Withdraw a device's certificates, end its session, and keep it out until it has a new one."""
     if (device is None) == (serial is None):
@@ -54,7 +54,7 @@ def revoke(
     done = client.call("POST", path, {"reason": reason, "word": word})["items"]
     names = sorted({one["name"] for one in done if one["kind"] == "client"})
     cases = {name: _wait(client, name) if wait else None for name in names}
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({"items": done, "proven": {name: bool(case and case["proven"]) for name, case in cases.items()}})
     else:
         for one in done:
@@ -67,11 +67,11 @@ def revoke(
         if not case["proven"]:
             trouble = case.get("trouble") or "it is being carried out"
             raise CliError(f"{name}: revoked and kept, but not proven at the broker yet: {trouble}")
-        if output is Format.TABLE:
+        if output is OutputFormat.TABLE:
             say(f"{safe(name)}: the broker was read back, its session is gone; it stays out until it has a new one")
 
 
-def _wait(client: Client, device: str) -> dict[str, Any]:
+def _wait(client: ApiClient, device: str) -> dict[str, Any]:
     end = time.monotonic() + PATIENCE
     while True:
         case: dict[str, Any] = client.get(f"/devices/{segment(device)}", timeline=1)["case"] or {"proven": False}

@@ -21,7 +21,7 @@ _CODES: Final = {401: ExitCode.NOT_ALLOWED, 403: ExitCode.NOT_ALLOWED, 422: Exit
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ApiEndpoint:
     """Where the API is and how to get in. `unsafe_http`: send the token in clear beyond this machine."""
 
     url: str
@@ -30,10 +30,10 @@ class Endpoint:
     unsafe_http: bool = False
 
 
-class Client:
+class ApiClient:
     """Calls the API; every failure is a `CliError` with its exit code."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: ApiEndpoint) -> None:
         parts = urlsplit(endpoint.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
             raise CliError(f"{endpoint.url}: the API's address is http(s)://host:port", ExitCode.USAGE)

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.devices import Device
+from controller.cli.devices import DeviceArgument
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.operator_keys import PassphraseFile, open_key, passphrase
-from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+from controller.cli.operator_keys import OperatorPassphraseFileOption, open_key, passphrase
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
 POLL: Final = 0.3  # seconds
 _COLUMNS: Final = ("command", "device", "action", "state", "reason", "by", "updated")
@@ -52,8 +52,8 @@ def _value(text: str) -> str | int | bool:
 @app.command("send")
 @connected
 def send(
-    client: Client,
-    device: Device,
+    client: ApiClient,
+    device: DeviceArgument,
     action: Annotated[str, typer.Argument(help="service.disable, package.upgrade, rescan, ...", show_default=False)],
     params: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="the device only says what it would do")] = False,
@@ -62,7 +62,7 @@ def send(
         bool, typer.Option("--hold", help="until an operator has signed it: `cordon command sign`")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="until it ended; exit status 1 unless it succeeded")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Sign a command and send it; a device that is away gets it when it is back."""
     body = {"device_id": device, "action": action, "params": parse_params(params or []), "dry_run": dry_run}
@@ -78,13 +78,13 @@ def send(
 @app.command("list")
 @connected
 def list_commands(
-    client: Client,
+    client: ApiClient,
     device: Annotated[str | None, typer.Option(help="of this device only")] = None,
     state: Annotated[
         str | None, typer.Option(help="scheduled, executing, succeeded, failed, expired, rejected")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List commands, newest first."""
     found = client.get("/commands", device_id=device, state=state, limit=limit)["items"]
@@ -106,9 +106,9 @@ def list_commands(
 @app.command("show")
 @connected
 def show_command(
-    client: Client,
+    client: ApiClient,
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="its id", show_default=False)],
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show one command and its result."""
     _print(client.get(f"/commands/{segment(command)}"), output)
@@ -119,8 +119,8 @@ def _action(command: dict[str, Any]) -> str:
     return f"{command['action']} {params}".strip() + (" (dry run)" if command["dry_run"] else "")
 
 
-def _print(command: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
+def _print(command: dict[str, Any], output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
         print_json(command)
         return
     say(f"{command['command_id']}  {safe(command['device_id'])}  {safe(_action(command))}")
@@ -132,12 +132,12 @@ def _print(command: dict[str, Any], output: Format) -> None:
 @app.command("sign")
 @connected
 def sign_command(
-    client: Client,
+    client: ApiClient,
     command: Annotated[str, typer.Argument(metavar="COMMAND", help="its id", show_default=False)],
     key: Annotated[Path, typer.Option("--key", help="your key, made by `cordon keys new`", show_default=False)],
-    passphrase_file: PassphraseFile = None,
+    passphrase_file: OperatorPassphraseFileOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="sign without being asked")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show what a command says, sign exactly that, and have it sent."""
     from schemas.signing import public_key_text, to_be_signed
@@ -151,7 +151,7 @@ def sign_command(
     signature = base64.b64encode(private.sign(to_be_signed(found["payload_type"], payload))).decode()
     body = {"key": public_key_text(private.public_key()), "signature": signature}
     signed = client.call("POST", f"/commands/{segment(command)}/signatures", body)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(signed)
     else:
         say(f"{command} is signed and on its way to {safe(signed['device_id'])}")

@@ -21,7 +21,7 @@ _CONFIG_MODE: Final = 0o640
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class InitAnswers:
     """What `cordon init` was told; paths are absolute."""
 
     directory: Path
@@ -38,7 +38,7 @@ class Answers:
     emqx_ca: Path | None = None
 
 
-def config_text(answers: Answers) -> str:
+def config_text(answers: InitAnswers) -> str:
     """The content of cordon.toml."""
     mqtt: dict[str, object] = {"servers": answers.mqtt, "client_id": answers.client_id}
     optional = {

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, Endpoint
+from controller.cli.client import ApiClient, ApiEndpoint
 from controller.cli.errors import CliError, ExitCode
 from controller.ports.errors import SettingsError
 
@@ -52,7 +52,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class ConnectionOptions:
     """What the command line said of the API."""
 
     url: str | None = None
@@ -67,7 +67,7 @@ def connected(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the shared options; its first parameter becomes the client made from them."""
 
     @functools.wraps(function)
-    def command(client: Callable[[], Client], **given: Any) -> None:
+    def command(client: Callable[[], ApiClient], **given: Any) -> None:
         function(client(), **given)
 
     return connectable(command)
@@ -84,8 +84,8 @@ def connectable(function: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def command(**given: Any) -> None:
-        where = Where(**{name: given.pop(name) for name in _OPTIONS})
-        function(lambda: Client(endpoint_of(where, os.environ)), **given)
+        where = ConnectionOptions(**{name: given.pop(name) for name in _OPTIONS})
+        function(lambda: ApiClient(endpoint_of(where, os.environ)), **given)
 
     parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
     command.__doc__ = function.__doc__
@@ -94,7 +94,7 @@ def connectable(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def endpoint_of(where: Where, environment: Mapping[str, str]) -> Endpoint:
+def endpoint_of(where: ConnectionOptions, environment: Mapping[str, str]) -> ApiEndpoint:
     """The command line comes first, then the environment, then the configuration.
 
     Raises:
@@ -115,10 +115,10 @@ def endpoint_of(where: Where, environment: Mapping[str, str]) -> Endpoint:
         if token is None and url == found.url and beside.exists():
             token = _read_token(beside)
     unsafe = where.unsafe_http or environment.get("CORDON_UNSAFE_HTTP", "").lower() in _TRUE
-    return Endpoint(url or DEFAULT_URL, token, ca, unsafe)
+    return ApiEndpoint(url or DEFAULT_URL, token, ca, unsafe)
 
 
-def _from_config(config: Path) -> Endpoint:
+def _from_config(config: Path) -> ApiEndpoint:
     from controller.service.settings.settings import load_settings  # pydantic takes a while to load
 
     try:
@@ -128,7 +128,7 @@ def _from_config(config: Path) -> Endpoint:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(api.host, api.host)  # noqa: S104 - listens anywhere: ask here
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if api.certificate is None else "https"
-    return Endpoint(f"{scheme}://{shown}:{api.port}", None)
+    return ApiEndpoint(f"{scheme}://{shown}:{api.port}", None)
 
 
 def _path(text: str | None) -> Path | None:

@@ -4,7 +4,7 @@ import sys
 from typing import Any, Final
 
 from controller.cli.output import STYLES, ago, safe, say
-from controller.cli.timeline import Line, lines_of
+from controller.cli.timeline import TimelineEntry, lines_of
 
 _MARKS: Final = {"alert": "!", "step": "·", "line": "•"}
 
@@ -104,7 +104,7 @@ def _commands(commands: list[dict[str, Any]]) -> None:
         _paint([(f"  {one['state']:<10}", ""), (name, "bold"), (f"  by {safe(one['by'])}, {one['command_id']}", "dim")])
 
 
-def _timeline(line: Line) -> None:
+def _timeline(line: TimelineEntry) -> None:
     mark = _MARKS["alert"] if line.alert else _MARKS["step"] if line.indent else _MARKS["line"]
     style = "red" if line.alert else line.style
     parts = [(f"  {line.clock:<12} {'  ' * line.indent}{mark} ", style or "dim"), (line.text, style)]

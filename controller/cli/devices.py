@@ -4,15 +4,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.device_view import print_portrait
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, say, show
 
 MAX_TIMELINE: Final = 500  # lines; the API's bound
 app = typer.Typer(help="The fleet: list, show, label.", no_args_is_help=True)
-Device = Annotated[str, typer.Argument(metavar="DEVICE", help="id of the device", show_default=False)]
+DeviceArgument = Annotated[str, typer.Argument(metavar="DEVICE", help="id of the device", show_default=False)]
 COLUMNS: Final = ("device", "containment", "proven", "seen", "fails", "unknown", "class")
 
 
@@ -34,13 +34,13 @@ def containment_row(device: dict[str, Any]) -> tuple[object, ...]:
 @app.command("list")
 @connected
 def list_devices(
-    client: Client,
+    client: ApiClient,
     level: Annotated[str | None, typer.Option(help="none, restricted or isolated")] = None,
     stale: Annotated[bool | None, typer.Option("--stale/--fresh", help="silent ones only, or the others")] = None,
     rule: Annotated[str | None, typer.Option(help="those that fail this rule")] = None,
     search: Annotated[str | None, typer.Option(help="part of id, class or a tag")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most so many; all without it")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List devices with their containment and what they fail."""
     found = list(client.pages("/devices", limit, level=level, stale=stale, rule=rule, search=search))
@@ -50,14 +50,14 @@ def list_devices(
 @app.command("show")
 @connected
 def show_device(
-    client: Client,
-    device: Device,
+    client: ApiClient,
+    device: DeviceArgument,
     lines: Annotated[int, typer.Option(min=0, max=MAX_TIMELINE, help="lines of the record")] = 100,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show a device, and why it is as it is: report, rule, decision, each call to the broker, what was read back."""
     found = client.get(f"/devices/{segment(device)}", timeline=lines)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         print_portrait(found)
@@ -66,12 +66,12 @@ def show_device(
 @app.command("label")
 @connected
 def label_device(
-    client: Client,
-    device: Device,
+    client: ApiClient,
+    device: DeviceArgument,
     device_class: Annotated[str | None, typer.Option("--class", help="device.class of the policies")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="device.tags of the policies; repeat, replaces all")] = None,
     no_tags: Annotated[bool, typer.Option("--no-tags", help="take all tags away")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Give a device a class and tags, which policies may refer to."""
     if tag and no_tags:
@@ -84,7 +84,7 @@ def label_device(
     if not body:
         raise CliError("nothing to change: give --class, --tag or --no-tags", ExitCode.USAGE)
     found = client.call("PUT", f"/devices/{segment(device)}/labels", body)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         tags = ", ".join(found["tags"]) or "none"
@@ -94,14 +94,14 @@ def label_device(
 @app.command("unsign")
 @connected
 def unsign_device(
-    client: Client,
-    device: Device,
+    client: ApiClient,
+    device: DeviceArgument,
     reason: Annotated[str, typer.Option("--reason", "-r", help="for the record")],
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Forget by which key a device signs, and take its reports without a signature until it signs again."""
     found = client.call("POST", f"/devices/{segment(device)}/unsigned", {"reason": reason})
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         say(f"{device}: reports without a signature are taken again")

@@ -24,7 +24,7 @@ def explain_event_offline(
 
     from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
     from controller.domain.containment.explain_events import explain_event
-    from controller.domain.policy.cel import Language
+    from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.event_rules import event_facts
     from controller.domain.policy.facts import TYPES
     from schemas.events import DeviceEvent
@@ -44,7 +44,7 @@ def explain_event_offline(
         raise CliError(
             safe(f"{where}: not an event: {place + ': ' if place else ''}{first['msg']}"), ExitCode.USAGE
         ) from e
-    loaded, version = read_policies(policies, Language(TYPES))
+    loaded, version = read_policies(policies, CelEnvironment(TYPES))
     found = explain_event(loaded, event_facts(event, event.device_id, device_class, tags))
     if not found:
         raise CliError("no rule of these policies is about events (a section `events:` has them)", ExitCode.USAGE)

@@ -11,7 +11,7 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import STYLES, safe, say
 
 if TYPE_CHECKING:
-    from controller.domain.policy.model import Repeat
+    from controller.domain.policy.model import RepeatOffenderTerms
 
 STARTER: Final = "starter"
 _ORDER: Final = ("fail", "error", "unknown", "pass", "notapplicable")
@@ -32,13 +32,13 @@ def explain_offline(
     """
     from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
     from controller.domain.durations import duration_text
-    from controller.domain.policy.cel import Language
+    from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.explain import explain
     from controller.domain.policy.facts import TYPES, gather
     from controller.packs import pack_path
 
     device_id, sections = _read_report(report)
-    language = Language(TYPES)
+    language = CelEnvironment(TYPES)
     loaded = load_policies(policies or [pack_path(STARTER)], language)
     items = []
     for one in explain(loaded, language, gather(sections, device_id, device_class, tags)):
@@ -62,7 +62,7 @@ def explain_offline(
     return {"device_id": device_id, "policies": loaded.version, "items": items}
 
 
-def _repeat(repeat: "Repeat") -> dict[str, Any]:
+def _repeat(repeat: "RepeatOffenderTerms") -> dict[str, Any]:
     from controller.domain.durations import duration_text
 
     return {

@@ -4,29 +4,31 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.confirmation import asking_twice
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 _COLUMNS: Final = ("device", "why", "asks for", "since", "because of")
 _PAGE: Final = 1000  # rows
 app = typer.Typer(help="What waits for an operator, and why.", no_args_is_help=True)
-Devices = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="devices that wait")]
-Every = Annotated[bool, typer.Option("--all", help="all that wait because of the blast radius")]
-Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
-EvenProtected = Annotated[
+HeldDevicesArgument = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="devices that wait")]
+AllHeldOption = Annotated[bool, typer.Option("--all", help="all that wait because of the blast radius")]
+GuardReasonOption = Annotated[
+    str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)
+]
+EvenProtectedOption = Annotated[
     bool, typer.Option("--even-protected", help="protected devices too, without being asked twice")
 ]
 
 
 @app.command("status")
 @connected
-def status(client: Client, output: Output = Format.TABLE) -> None:
+def status(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """Show how much of the blast radius is used, and what waits."""
     found = client.get("/guard", limit=_PAGE)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     bounds = [f"{found['max_percent']:g}% of the fleet"]
@@ -50,12 +52,12 @@ def _row(one: dict[str, Any]) -> tuple[object, ...]:
 @app.command("approve")
 @connected
 def approve(
-    client: Client,
-    reason: Reason,
-    devices: Devices = None,
-    every: Every = False,
-    even_protected: EvenProtected = False,
-    output: Output = Format.TABLE,
+    client: ApiClient,
+    reason: GuardReasonOption,
+    devices: HeldDevicesArgument = None,
+    every: AllHeldOption = False,
+    even_protected: EvenProtectedOption = False,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Contain what waits, as far as the devices still fail. Many at once need a second person."""
     body = {**_selected(devices, every=every), "reason": reason}
@@ -68,7 +70,11 @@ def approve(
 @app.command("dismiss")
 @connected
 def dismiss(
-    client: Client, reason: Reason, devices: Devices = None, every: Every = False, output: Output = Format.TABLE
+    client: ApiClient,
+    reason: GuardReasonOption,
+    devices: HeldDevicesArgument = None,
+    every: AllHeldOption = False,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Leave what waits uncontained: until its causes pass, or more is asked for."""
     body = {**_selected(devices, every=every), "reason": reason}
@@ -81,13 +87,13 @@ def _selected(devices: list[str] | None, *, every: bool) -> dict[str, Any]:
     return {"all": True} if every else {"devices": devices}
 
 
-def print_decided(found: dict[str, Any], output: Format) -> None:
+def print_decided(found: dict[str, Any], output: OutputFormat) -> None:
     """What was decided for each device.
 
     Raises:
         CliError: nothing was: a second person has to approve.
     """
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         rows = ((one["device_id"], one["decision"], one["level"]) for one in found["items"])

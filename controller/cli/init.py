@@ -17,8 +17,8 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import safe, say
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
-    from controller.cli.config_files import Answers
-    from controller.ports.broker import Change
+    from controller.cli.config_files import InitAnswers
+    from controller.ports.broker import SettingChange
     from controller.service.settings.settings import Settings
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")
@@ -30,7 +30,7 @@ _MQTT: Final = "MQTT"
 
 
 @dataclass(frozen=True, slots=True)
-class EmqxKey:
+class EmqxApiKeyOptions:
     """What is known of EMQX's API key before anybody is asked."""
 
     key: str | None
@@ -42,54 +42,56 @@ def _option(text: str, panel: str | None = None) -> Any:
     return typer.Option(help=text, rich_help_panel=panel)
 
 
-StorePath = Annotated[
+StorePathOption = Annotated[
     Path | None, _option(f"database file  [{DEFAULT_STORE}, or cordon.db in --dir where that is another]")
 ]
-MqttUrls = Annotated[
+MqttUrlsOption = Annotated[
     list[str] | None, _option("mqtt(s)://host:port; repeat for each node  [mqtt://127.0.0.1:1883]", _MQTT)
 ]
-ClientId = Annotated[str, _option("the controller's client id", _MQTT)]
-MqttCa = Annotated[Path | None, _option("CA of the broker's certificate", _MQTT)]
-MqttCert = Annotated[Path | None, _option("the controller's certificate", _MQTT)]
-MqttKey = Annotated[Path | None, _option("key of that certificate", _MQTT)]
-MqttUser = Annotated[str | None, _option("user name", _MQTT)]
-MqttPassword = Annotated[Path | None, _option("file with the password", _MQTT)]
-EmqxUrls = Annotated[
+ClientIdOption = Annotated[str, _option("the controller's client id", _MQTT)]
+MqttCaOption = Annotated[Path | None, _option("CA of the broker's certificate", _MQTT)]
+MqttCertOption = Annotated[Path | None, _option("the controller's certificate", _MQTT)]
+MqttKeyOption = Annotated[Path | None, _option("key of that certificate", _MQTT)]
+MqttUserOption = Annotated[str | None, _option("user name", _MQTT)]
+MqttPasswordOption = Annotated[Path | None, _option("file with the password", _MQTT)]
+EmqxUrlsOption = Annotated[
     list[str] | None, _option("http(s)://host:port; repeat for each node  [http://127.0.0.1:18083]", _EMQX)
 ]
-EmqxCa = Annotated[Path | None, _option("CA of that API's certificate", _EMQX)]
-EmqxName = Annotated[str | None, _option("API key; asked for when left out", _EMQX)]
-EmqxSecret = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
-NoBroker = Annotated[bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)]
+EmqxCaOption = Annotated[Path | None, _option("CA of that API's certificate", _EMQX)]
+EmqxKeyNameOption = Annotated[str | None, _option("API key; asked for when left out", _EMQX)]
+EmqxSecretOption = Annotated[Path | None, _option(f"file with its secret; also ${_SECRET_VARIABLE}", _EMQX)]
+NoBrokerOption = Annotated[
+    bool, typer.Option("--no-broker", help="leave the broker alone for now", rich_help_panel=_EMQX)
+]
 
 
 def init(
     directory: Annotated[Path, typer.Option("--dir", help="where the configuration goes")] = DEFAULT_DIRECTORY,
-    store: StorePath = None,
+    store: StorePathOption = None,
     listen: Annotated[str, _option("host:port of Cordon's own API")] = "127.0.0.1:8480",
-    mqtt: MqttUrls = None,
-    client_id: ClientId = "cordon-controller",
-    mqtt_ca: MqttCa = None,
-    mqtt_cert: MqttCert = None,
-    mqtt_key: MqttKey = None,
-    mqtt_user: MqttUser = None,
-    mqtt_password_file: MqttPassword = None,
-    emqx: EmqxUrls = None,
-    emqx_ca: EmqxCa = None,
-    emqx_key: EmqxName = None,
-    emqx_secret_file: EmqxSecret = None,
-    no_broker: NoBroker = False,
+    mqtt: MqttUrlsOption = None,
+    client_id: ClientIdOption = "cordon-controller",
+    mqtt_ca: MqttCaOption = None,
+    mqtt_cert: MqttCertOption = None,
+    mqtt_key: MqttKeyOption = None,
+    mqtt_user: MqttUserOption = None,
+    mqtt_password_file: MqttPasswordOption = None,
+    emqx: EmqxUrlsOption = None,
+    emqx_ca: EmqxCaOption = None,
+    emqx_key: EmqxKeyNameOption = None,
+    emqx_secret_file: EmqxSecretOption = None,
+    no_broker: NoBrokerOption = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="change the broker's rules without asking")] = False,
 ) -> None:
     """Make configuration, signing key, policies, store and first token, and set the broker up.
 
     What is there already stays as it is. Changes to the broker are shown first, and made after you agreed.
     """
-    from controller.cli.config_files import Answers  # pydantic takes a while to load
+    from controller.cli.config_files import InitAnswers  # pydantic takes a while to load
 
     base = directory.absolute()
     default_store = DEFAULT_STORE if base == DEFAULT_DIRECTORY else base / "cordon.db"
-    answers = Answers(
+    answers = InitAnswers(
         directory=base,
         store=_absolute(store) or default_store,
         mqtt=tuple(mqtt or ("mqtt://127.0.0.1:1883",)),
@@ -103,14 +105,14 @@ def init(
         mqtt_password_file=_absolute(mqtt_password_file),
         emqx_ca=_absolute(emqx_ca),
     )
-    _init(answers, EmqxKey(emqx_key, emqx_secret_file, not no_broker), yes=yes)
+    _init(answers, EmqxApiKeyOptions(emqx_key, emqx_secret_file, not no_broker), yes=yes)
 
 
 def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _init(answers: "Answers", emqx_key: EmqxKey, *, yes: bool) -> None:
+def _init(answers: "InitAnswers", emqx_key: EmqxApiKeyOptions, *, yes: bool) -> None:
     settings = _config(answers)
     public_key = _signing_key(settings.commands.signing_key)
     _policies(settings.policy.paths)
@@ -126,7 +128,7 @@ def _init(answers: "Answers", emqx_key: EmqxKey, *, yes: bool) -> None:
     say(f"Start the controller: cordon serve --config {answers.directory / 'cordon.toml'}")
 
 
-def _config(answers: "Answers") -> "Settings":
+def _config(answers: "InitAnswers") -> "Settings":
     from controller.cli.config_files import CONFIG, config_text, make_directory, write_config
     from controller.service.settings.settings import load_settings
 
@@ -164,7 +166,7 @@ def _tell(state: str, path: Path, what: str) -> None:
     say(f"{state:<6} {path}  ({what})")
 
 
-def _emqx_key(path: Path, given: EmqxKey, environment: Mapping[str, str]) -> None:
+def _emqx_key(path: Path, given: EmqxApiKeyOptions, environment: Mapping[str, str]) -> None:
     from controller.cli.config_files import write_new
 
     if path.exists():
@@ -216,7 +218,7 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
     from controller.adapters.sqlite.store import open_store
     from controller.api.auth import digest_of
     from controller.domain.scopes import ALL
-    from controller.ports.store import Token
+    from controller.ports.store import ApiToken
 
     store = await open_store(path, now=time.time, log=lambda _text, _more: None)
     try:
@@ -225,7 +227,7 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
         if not may_make:
             text = f"{TOKEN_FILE} is there, but the store {path} knows no token: move that file away, run this again"
             raise CliError(text)
-        await store.put_token(Token(FIRST_TOKEN, digest_of(token), time.time(), ALL))
+        await store.put_token(ApiToken(FIRST_TOKEN, digest_of(token), time.time(), ALL))
     finally:
         await store.close()
     return True
@@ -267,7 +269,7 @@ async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
         raise CliError(text, ExitCode.UNREACHABLE if e.transient else ExitCode.FAILED) from e
 
 
-def _show(changes: "Sequence[Change]", where: str) -> None:
+def _show(changes: "Sequence[SettingChange]", where: str) -> None:
     say(f"\nAt the broker ({where}) this has to change:")
     for change in changes:
         say(f"\n  {change.what}")

@@ -6,23 +6,25 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.operator_keys import PassphraseFile, new_key, passphrase
-from controller.cli.output import Format, Output, note, print_json, say, show
+from controller.cli.operator_keys import OperatorPassphraseFileOption, new_key, passphrase
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 
 _COLUMNS: Final = ("key", "what", "public")
 app = typer.Typer(help="Keys that sign commands, and keys of people.", no_args_is_help=True)
-Config = Annotated[Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml, which names the keys")]
-Within = Annotated[str, typer.Option(help="how long a device that is away may take to hear of it")]
-Hold = Annotated[bool, typer.Option("--hold", help="until an operator has signed each: `cordon command sign`")]
+KeysConfigOption = Annotated[
+    Path, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml, which names the keys")
+]
+WithinOption = Annotated[str, typer.Option(help="how long a device that is away may take to hear of it")]
+HoldOption = Annotated[bool, typer.Option("--hold", help="until an operator has signed each: `cordon command sign`")]
 
 
 @app.command("new")
 def new(
     path: Annotated[Path, typer.Argument(help="file to make; it must not exist", show_default=False)],
-    passphrase_file: PassphraseFile = None,
+    passphrase_file: OperatorPassphraseFileOption = None,
 ) -> None:
     """Make a key for a person: for `operator_keys` of the devices, and `cordon command sign`."""
     from schemas.signing import public_key_text
@@ -33,7 +35,7 @@ def new(
 
 
 @app.command("list")
-def list_keys(config: Config = DEFAULT_CONFIG, output: Output = Format.TABLE) -> None:
+def list_keys(config: KeysConfigOption = DEFAULT_CONFIG, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the keys that this controller signs with, as its configuration names them."""
     from controller.adapters.keys import load_signing_key
     from controller.service.settings.settings import load_settings
@@ -51,13 +53,13 @@ def list_keys(config: Config = DEFAULT_CONFIG, output: Output = Format.TABLE) ->
 @app.command("rotate")
 @connected
 def rotate(
-    client: Client,
+    client: ApiClient,
     key: Annotated[str, typer.Option("--key", help="public half of the new key, ed25519:...", show_default=False)],
     retire: Annotated[str, typer.Option("--retire", help="name of the old key, 16 hex digits", show_default=False)],
     overlap: Annotated[int, typer.Option(help="days for which devices obey both", min=1, max=365)] = 30,
-    within: Within = "1d",
-    hold: Hold = False,
-    output: Output = Format.TABLE,
+    within: WithinOption = "1d",
+    hold: HoldOption = False,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Have every device trust a new key, by a command that the old one signs; the old one ends after the overlap."""
     params = {"key": key, "retire": retire, "overlap": overlap * 86_400}
@@ -67,17 +69,17 @@ def rotate(
 @app.command("revoke")
 @connected
 def revoke(
-    client: Client,
+    client: ApiClient,
     keyid: Annotated[str, typer.Argument(help="name of the key, 16 hex digits", show_default=False)],
-    within: Within = "1d",
-    hold: Hold = False,
-    output: Output = Format.TABLE,
+    within: WithinOption = "1d",
+    hold: HoldOption = False,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Have no device trust a key ever again; devices with operator_keys want one of those to sign it: --hold."""
     _everywhere(client, {"action": "keys.revoke", "params": {"keyid": keyid}, "within": within, "hold": hold}, output)
 
 
-def _everywhere(client: Client, order: Mapping[str, Any], output: Format) -> None:
+def _everywhere(client: ApiClient, order: Mapping[str, Any], output: OutputFormat) -> None:
     told: list[dict[str, Any]] = []
     troubles: list[str] = []
     for device in client.pages("/devices"):
@@ -87,7 +89,7 @@ def _everywhere(client: Client, order: Mapping[str, Any], output: Format) -> Non
             if e.code is not ExitCode.FAILED:
                 raise
             troubles.append(f"{device['device_id']}: {e}")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json([{"device_id": one["device_id"], "command_id": one["command_id"]} for one in told])
     else:
         for one in told:

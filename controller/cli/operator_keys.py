@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 MIN_PASSPHRASE: Final = 12  # characters
 _MAX_FILE: Final = 16 * 1024  # bytes
 _OTHERS: Final = 0o077
-PassphraseFile = Annotated[
+OperatorPassphraseFileOption = Annotated[
     Path | None, typer.Option("--passphrase-file", help="file with the passphrase; asked for without it")
 ]
 

@@ -16,14 +16,14 @@ _UNSAFE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400  # seconds
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """What a listing is printed as."""
 
     TABLE = "table"
     JSON = "json"
 
 
-Output = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs")]
+OutputOption = Annotated[OutputFormat, typer.Option("--output", "-o", help="table for people, json for programs")]
 
 
 def safe(text: object) -> str:
@@ -52,13 +52,13 @@ def note(text: str) -> None:
 
 
 def show(
-    output: Format, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = ""
+    output: OutputFormat, value: Any, columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = ""
 ) -> None:
     """Print a listing: `value` as JSON, or `rows` under `columns`; `empty` is said when there is none."""
     match output:
-        case Format.JSON:
+        case OutputFormat.JSON:
             print_json(value)
-        case Format.TABLE:
+        case OutputFormat.TABLE:
             made = [[safe(cell) for cell in row] for row in rows]
             if not made and empty:
                 note(empty)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connectable, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.event_explanation import (
@@ -18,11 +18,11 @@ from controller.cli.event_explanation import (
     print_standing,
 )
 from controller.cli.explanation import explain_offline, follows_text, print_explanations
-from controller.cli.output import Format, Output, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 from controller.cli.preview import preview
 
 
-class Subject(StrEnum):
+class PolicySubject(StrEnum):
     """What a policy judges."""
 
     DEVICE = "device"
@@ -37,22 +37,22 @@ app.command("preview")(preview)
 @app.command("check")
 def check(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
-    subject: Annotated[Subject, typer.Option(help="what the policies judge")] = Subject.DEVICE,
-    output: Output = Format.TABLE,
+    subject: Annotated[PolicySubject, typer.Option(help="what the policies judge")] = PolicySubject.DEVICE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Check policy files without using them; every mistake is told with its place. Needs no controller."""
     from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
     from controller.domain.broker.facts import TYPES as BROKER_TYPES
-    from controller.domain.policy.cel import Language
+    from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.facts import TYPES
     from controller.ports.policies import PolicyError
 
     try:
         policies, version = read_policies(
-            files, Language(TYPES if subject is Subject.DEVICE else BROKER_TYPES, subject.value)
+            files, CelEnvironment(TYPES if subject is PolicySubject.DEVICE else BROKER_TYPES, subject.value)
         )
     except PolicyError as e:
-        if output is Format.JSON:
+        if output is OutputFormat.JSON:
             names = ("source", "line", "column", "message")
             problems = [{name: getattr(one, name) for name in names} for one in e.problems]
             print_json({"ok": False, "problems": problems})
@@ -60,7 +60,7 @@ def check(
             note(str(e))
         raise typer.Exit(ExitCode.FAILED) from e
     rules = sum(len(policy.rules) + len(policy.events) for policy in policies)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({"ok": True, "version": version, "policies": len(policies), "rules": rules})
     else:
         say(f"ok: {len(policies)} policies, {rules} rules, version {version}")
@@ -70,7 +70,7 @@ def check(
 
 @app.command("list")
 @connected
-def list_policies(client: Client, output: Output = Format.TABLE) -> None:
+def list_policies(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the rules in force."""
     found = client.get("/policies")
     rows = (
@@ -89,15 +89,15 @@ def list_policies(client: Client, output: Output = Format.TABLE) -> None:
 @app.command("reload")
 @connected
 def reload_policies(
-    client: Client,
+    client: ApiClient,
     force: Annotated[
         bool, typer.Option("--force", help="also if they would contain more than [guards] allows")
     ] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Read the policy files again; those in force stay if a file has a mistake, or if too much would be contained."""
     found = client.call("POST", "/policies/reload" + ("?force=true" if force else ""))
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found["items"])
     else:
         rules = sum(len(policy["rules"]) + len(policy["events"]) for policy in found["items"])
@@ -107,7 +107,7 @@ def reload_policies(
 @app.command("explain")
 @connectable
 def explain(
-    client: Callable[[], Client],
+    client: Callable[[], ApiClient],
     device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", help="a device, by its last report")] = None,
     report: Annotated[
         Path | None, typer.Option(help="a report as `cordon-agent report` prints it; - for standard input")
@@ -116,7 +116,7 @@ def explain(
         list[Path] | None, typer.Option(help="policy files for --report; the starter pack without it")
     ] = None,
     all_rules: Annotated[bool, typer.Option("--all", help="rules that pass in full too")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Say of every rule what it asked, of which facts, and what came out: of a device, or of a report in a file.
 
@@ -130,7 +130,7 @@ def explain(
         if policy:
             raise CliError("--policy goes with --report: a device is judged by the policies in force", ExitCode.USAGE)
         found = client().get(f"/devices/{segment(str(device))}/explain")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         print_explanations(found, in_full=all_rules)
@@ -152,7 +152,7 @@ def judge_report(
     device_class: Annotated[str, typer.Option("--class", help="judge as a device of this class")] = "",
     tag: Annotated[list[str] | None, typer.Option(help="judge as a device with this tag; may be repeated")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="what could not be found out counts as failed")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Judge a report or an event in a file by a policy; exit status 1 when a rule fails. Needs no controller."""
     if (report is None) == (event is None):
@@ -166,7 +166,7 @@ def judge_report(
     # A rule that cannot be evaluated has not been kept either.
     bad = {"fail", "error", "unknown"} if strict else {"fail", "error"}
     passed = not any(counts[word] for word in bad)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({"ok": passed, "counts": dict(counts), **found})
     else:
         print_explanations(found, in_full=False)
@@ -174,9 +174,9 @@ def judge_report(
         raise typer.Exit(ExitCode.FAILED)
 
 
-def _judge_event(found: dict[str, Any], output: Format) -> None:
+def _judge_event(found: dict[str, Any], output: OutputFormat) -> None:
     broken = any(one["result"] == "fail" for one in found["items"])
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({"ok": not broken, **found})
     else:
         print_event_explanations(found)

@@ -7,10 +7,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 
 MAX_LISTED: Final = 10_000  # devices that are listed one by one; the sums count all
 _COLUMNS: Final = ("device", "change", "from", "to", "because of")
@@ -25,12 +25,12 @@ _WORDS: Final = {
 
 @connected
 def preview(
-    client: Client,
+    client: ApiClient,
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="policy files or folders", show_default=False)],
     alone: Annotated[
         bool, typer.Option("--alone", help="in place of all policies in force, not only of those of the same name")
     ] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Say which devices would change containment by these policies, judged by their stored reports.
 
@@ -48,7 +48,7 @@ def preview(
         note("")
     if not last.get("done"):
         raise CliError("the preview broke off: the controller's log may say why")
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({**last, "changes": changes})
     else:
         _print(changes, last)
@@ -67,7 +67,7 @@ def _print(changes: list[dict[str, Any]], last: dict[str, Any]) -> None:
         )
         for one in changes
     ]
-    show(Format.TABLE, changes, _COLUMNS, rows, empty="no device would change containment")
+    show(OutputFormat.TABLE, changes, _COLUMNS, rows, empty="no device would change containment")
     counts = Counter(last["counts"])
     said = ", ".join(f"{counts[kind]} {word}" for kind, word in _WORDS.items() if counts[kind]) or "nothing changes"
     say(f"{last['judged']} reports judged: {said}; at most {last['limit']} may be contained at once")

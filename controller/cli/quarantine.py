@@ -7,14 +7,14 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.cli import quarantine_plans, users
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.confirmation import asking_twice
 from controller.cli.connection_options import connected
 from controller.cli.devices import proven_word
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.guard import EvenProtected, second_person
-from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
-from controller.cli.users import Certificate, MaxSessions, OptionalDevice, Username, who
+from controller.cli.guard import EvenProtectedOption, second_person
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
+from controller.cli.users import CertificateOption, MaxSessionsOption, OptionalDeviceArgument, UsernameOption, who
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
@@ -22,21 +22,27 @@ _MANY: Final = ("device", "decided", "now", "at the broker")
 _COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "reason")
 NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
-Reason = Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)]
+QuarantineReasonOption = Annotated[
+    str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)
+]
 app.command("plan")(quarantine_plans.plan)
 app.command("receipt")(quarantine_plans.receipt)
 app.command("users")(users.users)
-For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")]
-Devices = Annotated[list[str] | None, typer.Argument(metavar="[DEVICE]...", help="one or several devices")]
-Tag = Annotated[str | None, typer.Option(help="every device with this tag too")]
-Class = Annotated[str | None, typer.Option("--class", help="every device of this class too")]
-Wait = Annotated[
+QuarantineDurationOption = Annotated[
+    str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until somebody releases it")
+]
+QuarantineDevicesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[DEVICE]...", help="one or several devices")
+]
+TagOption = Annotated[str | None, typer.Option(help="every device with this tag too")]
+ClassOption = Annotated[str | None, typer.Option("--class", help="every device of this class too")]
+WaitOption = Annotated[
     bool, typer.Option("--wait/--no-wait", help=f"until the broker was read back, {PATIENCE:.0f}s at most")
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class DeviceSelection:
     """Whom a command is about."""
 
     devices: tuple[str, ...]
@@ -49,7 +55,7 @@ class Chosen:
         """Whether more than names select."""
         return self.tag is not None or self.device_class is not None
 
-    def user(self, username: str | None, certificate: str | None) -> users.Named | None:
+    def user(self, username: str | None, certificate: str | None) -> users.SubjectSelection | None:
         """The user or certificate that was named instead; `None` where devices are meant.
 
         Raises:
@@ -62,9 +68,9 @@ class Chosen:
 @app.command("list")
 @connected
 def list_contained(
-    client: Client,
+    client: ApiClient,
     level: Annotated[str | None, typer.Option(help="restricted or isolated")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List the devices that are contained."""
     found = list(client.pages("/quarantine", level=level))
@@ -89,22 +95,22 @@ def until(case: dict[str, Any]) -> str:
 @app.command("restrict")
 @connected
 def restrict(
-    client: Client,
-    reason: Reason,
-    devices: Devices = None,
-    tag: Tag = None,
-    device_class: Class = None,
-    username: Username = None,
-    certificate: Certificate = None,
-    max_sessions: MaxSessions = None,
-    duration: For = None,
-    even_protected: EvenProtected = False,
+    client: ApiClient,
+    reason: QuarantineReasonOption,
+    devices: QuarantineDevicesArgument = None,
+    tag: TagOption = None,
+    device_class: ClassOption = None,
+    username: UsernameOption = None,
+    certificate: CertificateOption = None,
+    max_sessions: MaxSessionsOption = None,
+    duration: QuarantineDurationOption = None,
+    even_protected: EvenProtectedOption = False,
     kick: Annotated[bool, typer.Option("--kick", help="destroy the session too: queued commands are lost")] = False,
-    wait: Wait = True,
-    output: Output = Format.TABLE,
+    wait: WaitOption = True,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Leave devices, or every session of a user, their own Cordon branch alone: they can still be repaired."""
-    chosen = Chosen(tuple(devices or ()), tag, device_class, even_protected)
+    chosen = DeviceSelection(tuple(devices or ()), tag, device_class, even_protected)
     if named := chosen.user(username, certificate):
         if kick or duration is not None:
             raise CliError("--kick and --for are for devices: a user stays restricted until released", ExitCode.USAGE)
@@ -118,24 +124,24 @@ def restrict(
 @app.command("isolate")
 @connected
 def isolate(
-    client: Client,
-    reason: Reason,
-    devices: Devices = None,
-    tag: Tag = None,
-    device_class: Class = None,
-    username: Username = None,
-    certificate: Certificate = None,
-    max_sessions: MaxSessions = None,
-    duration: For = None,
-    even_protected: EvenProtected = False,
+    client: ApiClient,
+    reason: QuarantineReasonOption,
+    devices: QuarantineDevicesArgument = None,
+    tag: TagOption = None,
+    device_class: ClassOption = None,
+    username: UsernameOption = None,
+    certificate: CertificateOption = None,
+    max_sessions: MaxSessionsOption = None,
+    duration: QuarantineDurationOption = None,
+    even_protected: EvenProtectedOption = False,
     clear_retained: Annotated[
         bool, typer.Option("--clear-retained", help="delete the retained messages they published too")
     ] = False,
-    wait: Wait = True,
-    output: Output = Format.TABLE,
+    wait: WaitOption = True,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Ban and disconnect devices, or a user with every session; when the time is over they step down to restricted."""
-    chosen = Chosen(tuple(devices or ()), tag, device_class, even_protected)
+    chosen = DeviceSelection(tuple(devices or ()), tag, device_class, even_protected)
     if named := chosen.user(username, certificate):
         if clear_retained:
             raise CliError("--clear-retained is for devices", ExitCode.USAGE)
@@ -150,13 +156,13 @@ def isolate(
 @app.command("release")
 @connected
 def release(
-    client: Client,
-    reason: Reason,
-    device: OptionalDevice = None,
-    username: Username = None,
-    certificate: Certificate = None,
-    wait: Wait = True,
-    output: Output = Format.TABLE,
+    client: ApiClient,
+    reason: QuarantineReasonOption,
+    device: OptionalDeviceArgument = None,
+    username: UsernameOption = None,
+    certificate: CertificateOption = None,
+    wait: WaitOption = True,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """End a containment: an isolation steps down to restricted, a restriction ends."""
     if named := who(device, username, certificate):
@@ -168,14 +174,14 @@ def release(
 
 
 def _contain(
-    client: Client,
-    chosen: Chosen,
+    client: ApiClient,
+    chosen: DeviceSelection,
     level: str,
     reason: str,
     duration: str | None,
     *,
     wait: bool,
-    output: Format,
+    output: OutputFormat,
     **options: bool,
 ) -> None:
     body: dict[str, Any] = {"level": level, "reason": reason, **({} if duration is None else {"for": duration})}
@@ -199,7 +205,7 @@ def _contain(
         _finish(client, decision, wait=wait, output=output)
 
 
-def finish_many(client: Client, decided: list[dict[str, Any]], *, wait: bool, output: Format) -> None:
+def finish_many(client: ApiClient, decided: list[dict[str, Any]], *, wait: bool, output: OutputFormat) -> None:
     """Tell what was decided for each device, and whether the broker holds it.
 
     Raises:
@@ -222,12 +228,12 @@ def finish_many(client: Client, decided: list[dict[str, Any]], *, wait: bool, ou
         raise CliError(f"decided and kept, but {left} of {len(wanted)} are not proven at the broker yet")
 
 
-def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: Format) -> None:
+def _finish(client: ApiClient, decision: dict[str, Any], *, wait: bool, output: OutputFormat) -> None:
     device, case = decision["device_id"], decision["case"]
     if decision["decision"] == NOTHING:
         wait = False
     lines = _wait(client, device, case) if wait else None
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({**decision, "case": lines["case"] if lines else case, "proven": bool(lines and lines["proven"])})
     else:
         say(f"{safe(device)}: {safe(decision['decision'])}, now {decision['level']}")
@@ -241,7 +247,7 @@ def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: For
         note("not waited for: `cordon devices show` tells when it is proven")
 
 
-def _wait(client: Client, device: str, case: dict[str, Any] | None) -> dict[str, Any]:
+def _wait(client: ApiClient, device: str, case: dict[str, Any] | None) -> dict[str, Any]:
     """Look until the broker was read back: `proven`, the case as it is then, and why not."""
     end = time.monotonic() + PATIENCE
     while True:

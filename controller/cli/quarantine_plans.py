@@ -6,16 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.devices import Device
+from controller.cli.devices import DeviceArgument
 from controller.cli.errors import ExitCode
-from controller.cli.output import Format, Output, exact, note, print_json, safe, say
+from controller.cli.output import OutputFormat, OutputOption, exact, note, print_json, safe, say
 
-For = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d: the end of the ban")]
+PlanDurationOption = Annotated[str | None, typer.Option("--for", help="90s, 10m, 2h, 1d: the end of the ban")]
 
 
-class Goal(StrEnum):
+class PlanGoal(StrEnum):
     """What is to be shown."""
 
     RESTRICT = "restrict"
@@ -25,18 +25,18 @@ class Goal(StrEnum):
 
 @connected
 def plan(
-    client: Client,
-    device: Device,
-    goal: Annotated[Goal, typer.Argument(help="what is to be done", show_default=False)],
-    duration: For = None,
+    client: ApiClient,
+    device: DeviceArgument,
+    goal: Annotated[PlanGoal, typer.Argument(help="what is to be done", show_default=False)],
+    duration: PlanDurationOption = None,
     kick: Annotated[bool, typer.Option("--kick", help="as `restrict --kick`")] = False,
     clear_retained: Annotated[bool, typer.Option("--clear-retained", help="as `isolate --clear-retained`")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show every call that a containment or a release would make now, and the reads that prove it."""
     query = {"goal": goal.value, "for": duration, "kick": kick, "clear_retained": clear_retained}
     found = client.get(f"/quarantine/{segment(device)}/plan", **query)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     say(f"{found['goal']} {safe(found['device_id'])}")
@@ -62,17 +62,17 @@ def _point(verb: str, point: dict[str, Any]) -> None:
 
 @connected
 def receipt(
-    client: Client,
-    device: Device,
+    client: ApiClient,
+    device: DeviceArgument,
     case: Annotated[str | None, typer.Option("--case", help="an earlier one; default: the newest")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show each call of a containment, what was observed on which node, and the seconds to the cut.
 
     Exit status 1 while the last decision is not proven yet.
     """
     found = client.get(f"/quarantine/{segment(device)}/receipt", case_id=case)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         say(f"{safe(found['device_id'])}, case {found['case_id']}: {'proven' if found['closed'] else 'NOT PROVEN YET'}")

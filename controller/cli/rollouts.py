@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.api.rollout_views import progress_line, state_of
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 POLL: Final = 1.0  # seconds
 _ENDS: Final = frozenset({"completed", "stopped", "aborted"})
@@ -28,7 +28,7 @@ _PER_MINUTE: Final = {"s": 60.0, "sec": 60.0, "min": 1.0, "h": 1 / 60}
 _MAX_FILE: Final = 65_536  # bytes
 
 app = typer.Typer(help="Updates through rings: tested before production, stopped when they fail.", no_args_is_help=True)
-Rollout = Annotated[str, typer.Argument(metavar="ROLLOUT", help="its id, such as r-0007", show_default=False)]
+RolloutArgument = Annotated[str, typer.Argument(metavar="ROLLOUT", help="its id, such as r-0007", show_default=False)]
 
 
 def parse_rings(text: str) -> list[dict[str, str]]:
@@ -93,7 +93,7 @@ def parse_rate(text: str) -> float:
 @app.command("start")
 @connected
 def start(
-    client: Client,
+    client: ApiClient,
     target: Annotated[str, typer.Argument(help="NAME/VERSION, as `cordon update list` tells", show_default=False)],
     rings: Annotated[
         str | None,
@@ -114,7 +114,7 @@ def start(
     ] = None,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="show its progress until it ends")] = False,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Begin a rollout. Exit status 1 with --watch unless it completed."""
     if rings is not None and rings_file is not None:
@@ -143,10 +143,10 @@ def start(
 @app.command("list")
 @connected
 def list_rollouts(
-    client: Client,
+    client: ApiClient,
     open_only: Annotated[bool, typer.Option("--open", help="only those that have not ended")] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 100,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """List rollouts, newest first."""
     found = client.get("/rollouts", limit=limit, open_only=open_only)["items"]
@@ -156,12 +156,12 @@ def list_rollouts(
 @app.command("status")
 @connected
 def status(
-    client: Client,
-    rollout: Rollout,
+    client: ApiClient,
+    rollout: RolloutArgument,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="until it ends; exit status 1 unless completed")] = False,
     devices: Annotated[bool, typer.Option("--devices", help="list its devices too")] = False,
     state: Annotated[str | None, typer.Option(help="only devices in this state, such as failed")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show how far a rollout is."""
     if watch:
@@ -172,7 +172,7 @@ def status(
         _print(found, output)
         return
     members = list(client.pages(f"/rollouts/{segment(rollout)}/devices", state=state))
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({**found, "members": members})
         return
     _print(found, output)
@@ -182,21 +182,21 @@ def status(
 
 @app.command("pause")
 @connected
-def pause(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+def pause(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Order nothing more until it is resumed; what is under way goes on."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/pause", {}), output)
 
 
 @app.command("resume")
 @connected
-def resume(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+def resume(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Let a paused rollout go on."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/resume", {}), output)
 
 
 @app.command("approve")
 @connected
-def approve(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> None:
+def approve(client: ApiClient, rollout: RolloutArgument, output: OutputOption = OutputFormat.TABLE) -> None:
     """Let the last ring begin; with another token than the one that started the rollout."""
     _print(client.call("POST", f"/rollouts/{segment(rollout)}/approve", {}), output)
 
@@ -204,11 +204,11 @@ def approve(client: Client, rollout: Rollout, output: Output = Format.TABLE) -> 
 @app.command("abort")
 @connected
 def abort(
-    client: Client,
-    rollout: Rollout,
+    client: ApiClient,
+    rollout: RolloutArgument,
     rollback: Annotated[bool, typer.Option("--rollback", help="devices that have it go back")] = False,
     reason: Annotated[str | None, typer.Option("--reason", "-r", help="why; it is kept in the record")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """End a rollout before its time; one that is over can still be rolled back."""
     body = {"rollback": rollback, **({} if reason is None else {"reason": reason})}
@@ -257,8 +257,8 @@ def _member(member: dict[str, Any]) -> tuple[object, ...]:
     return (*columns, member["reason"] or "-")
 
 
-def _print(rollout: dict[str, Any], output: Format) -> None:
-    if output is Format.JSON:
+def _print(rollout: dict[str, Any], output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
         print_json(rollout)
         return
     target = safe(f"{rollout['name']} {rollout['version']}")
@@ -272,7 +272,7 @@ def _print(rollout: dict[str, Any], output: Format) -> None:
     show(output, rollout["rings"], _RINGS, map(_ring_row, rollout["rings"]))
 
 
-def _watch(client: Client, rollout_id: str, output: Format) -> None:
+def _watch(client: ApiClient, rollout_id: str, output: OutputFormat) -> None:
     """Show every change until the end: lines beside the answer, which is the last state."""
     last = ""
     while True:

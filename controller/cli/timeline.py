@@ -26,7 +26,7 @@ _MAX_TEXT: Final = 300  # characters of a detail
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TimelineEntry:
     """A line of the story; `indent` 1 is a call that belongs to the line above."""
 
     text: str
@@ -38,7 +38,7 @@ class Line:
     style: str = ""
 
 
-def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
+def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
     """The story of `record`, whose lines come oldest first."""
     by_hand = False
     for entry in record:
@@ -46,7 +46,7 @@ def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
             by_hand = entry["actor"].startswith("operator:")
         when = parse_time(entry["at"])
         text, more = _told(entry, "the decision" if by_hand else "the report")
-        yield Line(
+        yield TimelineEntry(
             safe(text),
             safe(more),
             day=when.date().isoformat(),
@@ -57,11 +57,11 @@ def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[Line]:
         yield from _calls(entry["detail"].get("steps") or ())
 
 
-def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[Line]:
+def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
     """Each call to the broker and its answer; the same asked of several nodes is one line."""
     for (what, call, answer), group in groupby(steps, _asked):
         nodes = " ".join(_node(step) for step in group).strip()
-        yield Line(safe(f"{what:<19} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
+        yield TimelineEntry(safe(f"{what:<19} {call + ' -> ' if call else ''}{answer}"), safe(nodes), indent=1)
 
 
 def _asked(step: dict[str, Any]) -> tuple[str, str, str]:

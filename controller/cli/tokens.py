@@ -4,28 +4,34 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
-from controller.cli.output import Format, Output, ago, note, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, say, show
 from controller.domain.scopes import Scope
 
 _COLUMNS: Final = ("name", "made", "scopes", "until")
 NEVER: Final = "never"
 app = typer.Typer(help="Who may use the API.", no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="NAME", help="stands in the record as operator:NAME", show_default=False)]
+TokenNameArgument = Annotated[
+    str, typer.Argument(metavar="NAME", help="stands in the record as operator:NAME", show_default=False)
+]
 
 
-Scopes = Annotated[
+ScopesOption = Annotated[
     list[Scope] | None,
     typer.Option("--scope", help="what it may be used for; repeat for more", show_default="read"),
 ]
-For = Annotated[str, typer.Option("--for", metavar="DURATION", help="90d, 12h; `never` for no end")]
+TokenLifetimeOption = Annotated[str, typer.Option("--for", metavar="DURATION", help="90d, 12h; `never` for no end")]
 
 
 @app.command("create")
 @connected
 def create(
-    client: Client, name: Name, scopes: Scopes = None, duration: For = "90d", output: Output = Format.TABLE
+    client: ApiClient,
+    name: TokenNameArgument,
+    scopes: ScopesOption = None,
+    duration: TokenLifetimeOption = "90d",
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Make a token; it is shown here and never again. It opens nothing that your own does not."""
     wanted = [one.value for one in scopes or [Scope.READ]]
@@ -33,7 +39,7 @@ def create(
     if duration != NEVER:
         body["for"] = duration
     found = client.call("POST", "/tokens", body)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         note(f"token {name} for {', '.join(found['scopes'])}; {_until(found)}")
@@ -43,7 +49,7 @@ def create(
 
 @app.command("list")
 @connected
-def list_tokens(client: Client, output: Output = Format.TABLE) -> None:
+def list_tokens(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the tokens by name, what they are for and until when; never what they are."""
     found = client.get("/tokens")["items"]
     show(output, found, _COLUMNS, (_row(one) for one in found))
@@ -61,7 +67,7 @@ def _until(token: dict[str, Any]) -> str:
 
 @app.command("revoke")
 @connected
-def revoke(client: Client, name: Name) -> None:
+def revoke(client: ApiClient, name: TokenNameArgument) -> None:
     """Withdraw a token at once; the last one that can make others stays."""
     client.call("DELETE", f"/tokens/{segment(name)}")
     note(f"token {name} opens nothing any more")

@@ -7,44 +7,44 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, print_json, say, show
+from controller.cli.output import OutputFormat, OutputOption, print_json, say, show
 from controller.cli.update_options import (
-    Config,
-    Keys,
-    Repository,
-    RootPassphrase,
-    TargetsPassphrase,
+    OfflineKeysOption,
+    RepositoryOption,
+    RootPassphraseOption,
+    TargetsPassphraseOption,
+    UpdatesConfigOption,
     asker,
     folder_of,
 )
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
-    from controller.adapters.tuf_repository.folder import Folder
+    from controller.adapters.tuf_repository.folder import RepositoryFolder
 
 app = typer.Typer(help="Keys that sign updates: replace, sign again, look.", no_args_is_help=True)
 _Role = Annotated[str, typer.Argument(help="root, targets, snapshot or timestamp")]
 
 
 def init(
-    repository: Repository = None,
-    config: Config = None,
-    keys: Keys = Path(),
+    repository: RepositoryOption = None,
+    config: UpdatesConfigOption = None,
+    keys: OfflineKeysOption = Path(),
     root_keys: Annotated[int, typer.Option(min=1, max=16, help="keys of the root role")] = 3,
     root_threshold: Annotated[int, typer.Option(min=1, max=16, help="how many of them have to sign")] = 2,
     targets_keys: Annotated[int, typer.Option(min=1, max=16, help="keys of the targets role")] = 2,
     targets_threshold: Annotated[int, typer.Option(min=1, max=16, help="how many of them have to sign")] = 1,
-    root_passphrase_file: RootPassphrase = None,
-    targets_passphrase_file: TargetsPassphrase = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    targets_passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Make the repository: offline keys of root and targets behind passphrases, online keys of snapshot and timestamp.
 
     The keys in --keys decide what every device installs: take them off this machine when they are made.
     """
-    from controller.adapters.tuf_repository.ceremony import KeyPlan
+    from controller.adapters.tuf_repository.ceremony import RoleKeyPlan
     from controller.adapters.tuf_repository.ceremony import init as make
 
     folder = folder_of(repository, config)
-    plans = {"root": KeyPlan(root_keys, root_threshold), "targets": KeyPlan(targets_keys, targets_threshold)}
+    plans = {"root": RoleKeyPlan(root_keys, root_threshold), "targets": RoleKeyPlan(targets_keys, targets_threshold)}
     make(folder, keys, plans, asker(targets_passphrase_file, root_passphrase_file), now())
     say(f"made   {folder.base}  (repository of updates)")
     say(f"made   {keys.absolute()}  (offline keys: move them off this machine, each to its keeper)")
@@ -55,16 +55,16 @@ def init(
 @app.command("rotate")
 def rotate(
     role: _Role,
-    repository: Repository = None,
-    config: Config = None,
-    keys: Keys = Path(),
+    repository: RepositoryOption = None,
+    config: UpdatesConfigOption = None,
+    keys: OfflineKeysOption = Path(),
     count: Annotated[int | None, typer.Option("--count", min=1, max=16, help="of the new keys  [as before]")] = None,
     threshold: Annotated[int | None, typer.Option(min=1, max=16, help="that have to sign  [as before]")] = None,
-    root_passphrase_file: RootPassphrase = None,
-    targets_passphrase_file: TargetsPassphrase = None,
+    root_passphrase_file: RootPassphraseOption = None,
+    targets_passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Replace all keys of a role by new ones. Old root keys sign it, so that devices follow; then destroy the old."""
-    from controller.adapters.tuf_repository.ceremony import KeyPlan
+    from controller.adapters.tuf_repository.ceremony import RoleKeyPlan
     from controller.adapters.tuf_repository.ceremony import rotate as replace
 
     folder = folder_of(repository, config)
@@ -73,7 +73,7 @@ def rotate(
         held = folder.root().signed.roles.get(role)
         if held is None:
             raise CliError(f"no role {role}: there are root, targets, snapshot and timestamp", ExitCode.USAGE)
-        plan = KeyPlan(count or len(held.keyids), threshold or held.threshold)
+        plan = RoleKeyPlan(count or len(held.keyids), threshold or held.threshold)
     made = replace(folder, keys, role, plan, asker(targets_passphrase_file, root_passphrase_file), now())
     say(f"{role}: {len(made)} new keys: {', '.join(one[:16] for one in made)}")
     say_what_is_left(folder)
@@ -82,11 +82,11 @@ def rotate(
 @app.command("renew")
 def renew(
     role: Annotated[str, typer.Argument(help="root or targets")],
-    repository: Repository = None,
-    config: Config = None,
-    keys: Keys = Path(),
-    root_passphrase_file: RootPassphrase = None,
-    targets_passphrase_file: TargetsPassphrase = None,
+    repository: RepositoryOption = None,
+    config: UpdatesConfigOption = None,
+    keys: OfflineKeysOption = Path(),
+    root_passphrase_file: RootPassphraseOption = None,
+    targets_passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Sign an offline role again before it ends, with the same keys and content."""
     from controller.adapters.tuf_repository.ceremony import renew as sign_again
@@ -98,13 +98,15 @@ def renew(
 
 
 @app.command("list")
-def list_keys(repository: Repository = None, config: Config = None, output: Output = Format.TABLE) -> None:
+def list_keys(
+    repository: RepositoryOption = None, config: UpdatesConfigOption = None, output: OutputOption = OutputFormat.TABLE
+) -> None:
     """List which keys sign which role, and how many of them have to."""
     root = folder_of(repository, config).root().signed
     found = [
         {"role": name, "threshold": role.threshold, "keys": list(role.keyids)} for name, role in root.roles.items()
     ]
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     rows = [
@@ -120,7 +122,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def say_what_is_left(folder: "Folder") -> None:
+def say_what_is_left(folder: "RepositoryFolder") -> None:
     """Where the online keys are elsewhere, the controller there has to sign too."""
     from controller.adapters.tuf_repository.ceremony import has_online_keys
 

@@ -12,56 +12,60 @@ from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.errors import CliError, ExitCode
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
-    from controller.adapters.tuf_repository.folder import Folder
+    from controller.adapters.tuf_repository.folder import RepositoryFolder
 
-Config = Annotated[
+UpdatesConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml whose updates.folder is meant")
 ]
-Repository = Annotated[
+RepositoryOption = Annotated[
     Path | None, typer.Option("--repository", help="folder of the repository  [updates.folder of cordon.toml]")
 ]
-Keys = Annotated[Path, typer.Option("--keys", help="folder with the offline keys: keep it offline  [here]")]
-RootPassphrase = Annotated[
+OfflineKeysOption = Annotated[
+    Path, typer.Option("--keys", help="folder with the offline keys: keep it offline  [here]")
+]
+RootPassphraseOption = Annotated[
     Path | None, typer.Option("--root-passphrase-file", help="passphrase of the root keys; asked for without it")
 ]
-TargetsPassphrase = Annotated[
+TargetsPassphraseOption = Annotated[
     Path | None, typer.Option("--targets-passphrase-file", help="passphrase of the targets keys; asked for without it")
 ]
 
-File = Annotated[Path, typer.Argument(help="what devices get: a package, a script, an archive, an image")]
-KindWord = Annotated[str, typer.Option("--kind", help="package, script, file or image")]
-Version = Annotated[str, typer.Option("--version", help="of what is in the file")]
-Classes = Annotated[list[str], typer.Option("--for", help="device class; repeat it; '*' is every class")]
-Name = Annotated[str | None, typer.Option("--name", help="what is updated  [the file's name up to the version]")]
-InstallerWord = Annotated[
+UpdateFileArgument = Annotated[Path, typer.Argument(help="what devices get: a package, a script, an archive, an image")]
+UpdateKindOption = Annotated[str, typer.Option("--kind", help="package, script, file or image")]
+UpdateVersionOption = Annotated[str, typer.Option("--version", help="of what is in the file")]
+DeviceClassesOption = Annotated[list[str], typer.Option("--for", help="device class; repeat it; '*' is every class")]
+UpdateNameOption = Annotated[
+    str | None, typer.Option("--name", help="what is updated  [the file's name up to the version]")
+]
+InstallerOption = Annotated[
     str | None,
     typer.Option("--installer", help="apt, dnf, apk, opkg; fileset or agent; script; hook  [by kind and file]"),
 ]
-Hardware = Annotated[list[str] | None, typer.Option("--hardware", help="hardware id; repeat it  [any]")]
-Requires = Annotated[
+HardwareOption = Annotated[list[str] | None, typer.Option("--hardware", help="hardware id; repeat it  [any]")]
+RequirementsOption = Annotated[
     list[str] | None, typer.Option("--requires", help="such as free_mib>=200 or installed:base>=2; repeat it")
 ]
-Health = Annotated[
+HealthCheckOption = Annotated[
     list[str] | None,
     typer.Option("--health", help="command:PROGRAM ARGS, service:UNIT, tcp:PORT, http:URL or no-broker; repeat it"),
 ]
-HealthTimeout = Annotated[int, typer.Option("--health-timeout", min=1, max=3600, help="seconds until it counts")]
-RollbackWord = Annotated[str, typer.Option("--rollback", help="previous: go back when unhealthy; never: stay")]
-RestartWord = Annotated[str, typer.Option("--restart", help="none, reboot, or service:UNIT")]
-Arguments = Annotated[list[str] | None, typer.Option("--argument", help="of a script; repeat it")]
-Timeout = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to put it in place")]
+HealthTimeoutOption = Annotated[int, typer.Option("--health-timeout", min=1, max=3600, help="seconds until it counts")]
+RollbackOption = Annotated[str, typer.Option("--rollback", help="previous: go back when unhealthy; never: stay")]
+RestartOption = Annotated[str, typer.Option("--restart", help="none, reboot, or service:UNIT")]
+ScriptArgumentsOption = Annotated[list[str] | None, typer.Option("--argument", help="of a script; repeat it")]
+InstallTimeoutOption = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to put it in place")]
 
 
-def folder_of(repository: Path | None, config: Path | None) -> "Folder":
+def folder_of(repository: Path | None, config: Path | None) -> "RepositoryFolder":
     """The repository that is meant.
 
     Raises:
         CliError: nothing says where it is.
     """
-    from controller.adapters.tuf_repository.folder import Folder
+    from controller.adapters.tuf_repository.folder import RepositoryFolder
 
     if repository is not None:
-        return Folder(repository.absolute())
+        return RepositoryFolder(repository.absolute())
     path = config or (DEFAULT_CONFIG if os.access(DEFAULT_CONFIG, os.R_OK) else None)
     if path is None:
         raise CliError("say where the repository is: --repository DIR, or --config cordon.toml", ExitCode.USAGE)
@@ -70,7 +74,7 @@ def folder_of(repository: Path | None, config: Path | None) -> "Folder":
     found = load_settings(path).updates.folder
     if found is None:
         raise CliError(f"{path} has no updates.folder: set it, or give --repository DIR", ExitCode.USAGE)
-    return Folder(found)
+    return RepositoryFolder(found)
 
 
 def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:

@@ -12,15 +12,15 @@ import typer
 
 from controller.cli import update_keys
 from controller.cli import update_options as options
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, print_json, safe, say, show
 from controller.cli.update_options import (
-    Config,
-    Keys,
-    Repository,
-    TargetsPassphrase,
+    OfflineKeysOption,
+    RepositoryOption,
+    TargetsPassphraseOption,
+    UpdatesConfigOption,
     asker,
     folder_of,
 )
@@ -41,25 +41,25 @@ _Looked = Annotated[
 
 @app.command("publish")
 def publish(
-    file: options.File,
-    kind: options.KindWord,
-    version: options.Version,
-    classes: options.Classes,
-    name: options.Name = None,
-    installer: options.InstallerWord = None,
-    hardware: options.Hardware = None,
-    requires: options.Requires = None,
-    health: options.Health = None,
-    health_timeout: options.HealthTimeout = 60,
-    rollback: options.RollbackWord = "previous",
-    restart: options.RestartWord = "none",
-    argument: options.Arguments = None,
-    timeout: options.Timeout = 1800,
-    repository: Repository = None,
-    config: Config = None,
-    keys: Keys = Path(),
-    passphrase_file: TargetsPassphrase = None,
-    output: Output = Format.TABLE,
+    file: options.UpdateFileArgument,
+    kind: options.UpdateKindOption,
+    version: options.UpdateVersionOption,
+    classes: options.DeviceClassesOption,
+    name: options.UpdateNameOption = None,
+    installer: options.InstallerOption = None,
+    hardware: options.HardwareOption = None,
+    requires: options.RequirementsOption = None,
+    health: options.HealthCheckOption = None,
+    health_timeout: options.HealthTimeoutOption = 60,
+    rollback: options.RollbackOption = "previous",
+    restart: options.RestartOption = "none",
+    argument: options.ScriptArgumentsOption = None,
+    timeout: options.InstallTimeoutOption = 1800,
+    repository: RepositoryOption = None,
+    config: UpdatesConfigOption = None,
+    keys: OfflineKeysOption = Path(),
+    passphrase_file: TargetsPassphraseOption = None,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Sign a file with the targets key and publish it."""
     from controller.adapters.tuf_repository.publishing import publish as put
@@ -79,7 +79,7 @@ def publish(
     }
     target = _target(file, parts, requires or [], health or [], health_timeout)
     found = put(folder, file, target, keys, asker(passphrase_file), update_keys.now())
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({"path": found.path, "sha256": found.sha256, "length": found.length, "target": _plain(target)})
         return
     say(f"published {found.path}  ({found.length} bytes, sha256 {found.sha256})")
@@ -90,10 +90,10 @@ def publish(
 def withdraw(
     name: Annotated[str, typer.Argument()],
     version: Annotated[str, typer.Argument()],
-    repository: Repository = None,
-    config: Config = None,
-    keys: Keys = Path(),
-    passphrase_file: TargetsPassphrase = None,
+    repository: RepositoryOption = None,
+    config: UpdatesConfigOption = None,
+    keys: OfflineKeysOption = Path(),
+    passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Take a version out: no device installs it any more. Where it is installed it stays."""
     from controller.adapters.tuf_repository.publishing import withdraw as take_out
@@ -106,7 +106,9 @@ def withdraw(
 
 @app.command("list")
 @connectable
-def list_updates(client: "Callable[[], Client]", repository: _Looked = None, output: Output = Format.TABLE) -> None:
+def list_updates(
+    client: "Callable[[], ApiClient]", repository: _Looked = None, output: OutputOption = OutputFormat.TABLE
+) -> None:
     """List what devices may install."""
     found = _published(repository) if repository is not None else client().get("/updates")["items"]
     rows = (
@@ -127,11 +129,11 @@ def list_updates(client: "Callable[[], Client]", repository: _Looked = None, out
 @app.command("show")
 @connectable
 def show_update(
-    client: "Callable[[], Client]",
+    client: "Callable[[], ApiClient]",
     name: Annotated[str, typer.Argument()],
     version: Annotated[str, typer.Argument()],
     repository: _Looked = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Show one version with everything that is signed about it."""
     if repository is None:
@@ -142,7 +144,7 @@ def show_update(
         if one is None:
             raise CliError(f"{name} {version} is not published")
         found = one
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
         return
     lines = {key: found[key] for key in ("path", "sha256", "length")} | found["target"]
@@ -152,13 +154,15 @@ def show_update(
 
 @app.command("status")
 @connectable
-def status(client: "Callable[[], Client]", repository: _Looked = None, output: Output = Format.TABLE) -> None:
+def status(
+    client: "Callable[[], ApiClient]", repository: _Looked = None, output: OutputOption = OutputFormat.TABLE
+) -> None:
     """Say how long the signed metadata holds; exit status 1 when it has ended or cannot be renewed."""
     found = _status(repository) if repository is not None else client().get("/updates/status")
     rows = ((r["role"], r["version"], r["expires"], f"{r['threshold']} of {r['keys']}") for r in found["roles"])
     show(output, found, ("role", "version", "ends", "signatures"), rows)
     for text in (*found["warnings"], *([found["trouble"]] if found["trouble"] else [])):
-        if output is not Format.JSON:
+        if output is not OutputFormat.JSON:
             say(safe(text))
     if found["trouble"]:
         raise typer.Exit(ExitCode.FAILED)
@@ -256,7 +260,7 @@ def _published(folder: Path) -> list[Any]:
 
 
 def _status(base: Path) -> dict[str, Any]:
-    from controller.adapters.tuf_repository.folder import Folder
+    from controller.adapters.tuf_repository.folder import RepositoryFolder
     from controller.adapters.tuf_repository.repository import TufUpdateRepository
     from controller.adapters.tuf_repository.signing import at, warnings
 
@@ -274,5 +278,5 @@ def _status(base: Path) -> dict[str, Any]:
             for one in roles
         ],
         "trouble": f"ended: {', '.join(ended)}" if ended else "",
-        "warnings": list(warnings(Folder(base), at(time.time()))),
+        "warnings": list(warnings(RepositoryFolder(base), at(time.time()))),
     }

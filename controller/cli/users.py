@@ -7,32 +7,32 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client
+from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, note, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
 _COLUMNS: Final = ("user", "containment", "proven", "by", "since", "until", "reason")
 
-OptionalDevice = Annotated[
+OptionalDeviceArgument = Annotated[
     str | None, typer.Argument(metavar="[DEVICE]", help="a device, unless a user or certificate is named")
 ]
-Username = Annotated[
+UsernameOption = Annotated[
     str | None, typer.Option("--username", help="a user, with every session it has", show_default=False)
 ]
-Certificate = Annotated[
+CertificateOption = Annotated[
     str | None,
     typer.Option("--certificate", help="whoever has the certificate of this common name", show_default=False),
 ]
-MaxSessions = Annotated[
+MaxSessionsOption = Annotated[
     int | None, typer.Option("--max-sessions", help="of a user: with more nothing is done [10]", show_default=False)
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class SubjectSelection:
     """Who is meant, if not a device."""
 
     kind: str
@@ -49,7 +49,7 @@ class Named:
         return "username" if self.kind == "username" else "common_name"
 
 
-def who(device: str | None, username: str | None, certificate: str | None) -> Named | None:
+def who(device: str | None, username: str | None, certificate: str | None) -> SubjectSelection | None:
     """The user or certificate that was named; `None` if it is the device.
 
     Raises:
@@ -58,12 +58,18 @@ def who(device: str | None, username: str | None, certificate: str | None) -> Na
     if sum(one is not None for one in (device, username, certificate)) != 1:
         raise CliError("name one: a DEVICE, --username NAME or --certificate COMMON-NAME", ExitCode.USAGE)
     if username is not None:
-        return Named("username", username)
-    return None if certificate is None else Named("certificate", certificate)
+        return SubjectSelection("username", username)
+    return None if certificate is None else SubjectSelection("certificate", certificate)
 
 
 def contain(
-    client: Client, named: Named, body: Mapping[str, Any], *, wait: bool, output: Format, max_sessions: int | None
+    client: ApiClient,
+    named: SubjectSelection,
+    body: Mapping[str, Any],
+    *,
+    wait: bool,
+    output: OutputFormat,
+    max_sessions: int | None,
 ) -> None:
     """Decide, wait until the broker was read back, tell."""
     more = {} if max_sessions is None else {"max_sessions": max_sessions}
@@ -71,13 +77,13 @@ def contain(
     _finish(client, found, wait=wait, output=output)
 
 
-def release(client: Client, named: Named, reason: str, *, wait: bool, output: Format) -> None:
+def release(client: ApiClient, named: SubjectSelection, reason: str, *, wait: bool, output: OutputFormat) -> None:
     """The same for the end of it."""
     found = client.call("POST", f"{named.path}/release", {named.field: named.name, "reason": reason})
     _finish(client, found, wait=wait, output=output)
 
 
-def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: Format) -> None:
+def _finish(client: ApiClient, decision: dict[str, Any], *, wait: bool, output: OutputFormat) -> None:
     if decision.get("request"):
         raise CliError(f"a second person has to say yes: cordon approval approve {decision['request']['request_id']}")
     user = decision if "username" in decision else decision["user"]
@@ -85,7 +91,7 @@ def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: For
     after = _wait(client, user) if wait and user else user
     if device and wait:
         device = _wait_device(client, device)
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json({**decision, "user": after, "device": device} if "username" not in decision else after)
     else:
         if device:
@@ -96,13 +102,13 @@ def _finish(client: Client, decision: dict[str, Any], *, wait: bool, output: For
     if wait and unproven:
         why = next((one["trouble"] for one in unproven if one.get("trouble")), "it is being carried out")
         raise CliError(f"decided and kept, but not proven at the broker yet: {why}")
-    if wait and output is Format.TABLE:
+    if wait and output is OutputFormat.TABLE:
         say("the broker was read back and holds it")
     if not wait:
         note("not waited for: `cordon quarantine users` tells when it is proven")
 
 
-def _wait(client: Client, case: dict[str, Any]) -> dict[str, Any]:
+def _wait(client: ApiClient, case: dict[str, Any]) -> dict[str, Any]:
     """The case once it is proven, or as it is when patience ends; one that is gone was released."""
     end = time.monotonic() + PATIENCE
     while True:
@@ -115,7 +121,7 @@ def _wait(client: Client, case: dict[str, Any]) -> dict[str, Any]:
         time.sleep(POLL)
 
 
-def _wait_device(client: Client, decision: dict[str, Any]) -> dict[str, Any]:
+def _wait_device(client: ApiClient, decision: dict[str, Any]) -> dict[str, Any]:
     end = time.monotonic() + PATIENCE
     while True:
         case = client.get(f"/devices/{decision['device_id']}", timeline=0)["case"]
@@ -127,7 +133,7 @@ def _wait_device(client: Client, decision: dict[str, Any]) -> dict[str, Any]:
 
 
 @connected
-def users(client: Client, output: Output = Format.TABLE) -> None:
+def users(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the users that are contained by their name."""
     found = client.get("/users")["items"]
     show(output, found, _COLUMNS, map(_row, found), empty="no user is contained")

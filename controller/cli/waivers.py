@@ -4,10 +4,10 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import Client, segment
+from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
-from controller.cli.output import Format, Output, ago, print_json, safe, say, show
+from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
 _COLUMNS: Final = ("waiver", "rule", "for", "owner", "ends", "granted by", "reason")
 app = typer.Typer(help="Exceptions from a rule, with an end.", no_args_is_help=True)
@@ -15,7 +15,7 @@ app = typer.Typer(help="Exceptions from a rule, with an end.", no_args_is_help=T
 
 @app.command("list")
 @connected
-def list_waivers(client: Client, output: Output = Format.TABLE) -> None:
+def list_waivers(client: ApiClient, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the waivers in force, the next to end first; the record has the others."""
     found = client.get("/waivers")["items"]
     show(output, found, _COLUMNS, map(_row, found), empty="nothing is waived")
@@ -36,7 +36,7 @@ def target(one: dict[str, Any]) -> str:
 @app.command("add")
 @connected
 def add(
-    client: Client,
+    client: ApiClient,
     rule: Annotated[str, typer.Argument(metavar="RULE", help="policy/rule, or policy/*", show_default=False)],
     owner: Annotated[str, typer.Option(help="who answers for it", show_default=False)],
     reason: Annotated[str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)],
@@ -44,7 +44,7 @@ def add(
     device: Annotated[str | None, typer.Option(help="for this device")] = None,
     tag: Annotated[str | None, typer.Option(help="for devices with this tag")] = None,
     where: Annotated[str | None, typer.Option(help="for devices whose facts make this expression true")] = None,
-    output: Output = Format.TABLE,
+    output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Put a waiver in force: a device that it covers goes on failing the rule, and nothing follows from that.
 
@@ -55,7 +55,7 @@ def add(
         raise CliError("give one of --device, --tag and --where", ExitCode.USAGE)
     body = {"rule": rule, "owner": owner, "reason": reason, "for": duration}
     found = client.call("POST", "/waivers", {**body, **{key: value for key, value in given.items() if value}})
-    if output is Format.JSON:
+    if output is OutputFormat.JSON:
         print_json(found)
     else:
         what = f"{safe(found['rule'])} is waived for {safe(target(found))}"
@@ -65,7 +65,7 @@ def add(
 @app.command("revoke")
 @connected
 def revoke(
-    client: Client,
+    client: ApiClient,
     waiver: Annotated[str, typer.Argument(metavar="WAIVER", help="id of the waiver", show_default=False)],
 ) -> None:
     """End a waiver before its time: what it covered is acted on at once."""

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from controller.demo.certificates import Authority
-from controller.demo.options import DemoError, RealBroker
+from controller.demo.certificates import DemoCertificateAuthority
+from controller.demo.options import DemoError, ExternalBroker
 
 _TLS_PORT: Final = 8883
 _PLAIN_PORT: Final = 1883
 
-CertificateFor = Callable[[str], tuple[Path, Path]]
+ClientCertificateLookup = Callable[[str], tuple[Path, Path]]
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class DemoBrokerAccess:
     """`servers` are `mqtt://host:port` or `mqtts://host:port`.
 
     `certificate_for` gives the certificate and key of a client id; `own_certificates` says that each has its own.
@@ -27,7 +27,7 @@ class Access:
     ca: Path | None = None
     user: str | None = None
     password: str | None = None
-    certificate_for: CertificateFor | None = None
+    certificate_for: ClientCertificateLookup | None = None
     own_certificates: bool = False
 
     def address(self, number: int) -> tuple[str, int]:
@@ -53,9 +53,9 @@ class Access:
         return context
 
 
-def access_by_certificates(authority: Authority, addresses: tuple[str, ...]) -> Access:
+def access_by_certificates(authority: DemoCertificateAuthority, addresses: tuple[str, ...]) -> DemoBrokerAccess:
     """Everyone has a certificate of their own, as in a fleet that is run well."""
-    return Access(
+    return DemoBrokerAccess(
         servers=tuple(f"mqtts://{address}" for address in addresses),
         ca=authority.ca,
         certificate_for=authority.client,
@@ -63,7 +63,7 @@ def access_by_certificates(authority: Authority, addresses: tuple[str, ...]) -> 
     )
 
 
-def access_to(broker: RealBroker) -> Access:
+def access_to(broker: ExternalBroker) -> DemoBrokerAccess:
     """Into a broker that was there before, with what was given for it.
 
     Raises:
@@ -73,7 +73,7 @@ def access_to(broker: RealBroker) -> Access:
     scheme, port = ("mqtts", _TLS_PORT) if is_tls else ("mqtt", _PLAIN_PORT)
     certificate, key = broker.certificate, broker.certificate_key
     pair = None if certificate is None or key is None else (certificate, key)
-    return Access(
+    return DemoBrokerAccess(
         servers=tuple(_server(scheme, text, port) for text in broker.mqtt),
         ca=broker.ca,
         user=broker.user,

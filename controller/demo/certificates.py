@@ -17,7 +17,7 @@ _SKEW: Final = timedelta(hours=1)  # clocks that disagree a little
 _HOST: Final = "127.0.0.1"
 
 
-class Authority:
+class DemoCertificateAuthority:
     """Issues into `folder`: `ca.pem`, and `{name}.pem` with `{name}.key` for each name; its key stays in memory."""
 
     def __init__(self, folder: Path, now: datetime) -> None:

@@ -12,10 +12,10 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console
 
-from controller.demo.options import MAX_DEVICES, ROLES, DemoOptions, RealBroker, new_run
-from controller.demo.outcome import Outcome
-from controller.demo.runner import FleetView, perform
-from controller.demo.view import LiveView, PlainView, summary
+from controller.demo.options import MAX_DEVICES, ROLES, DemoOptions, ExternalBroker, new_run
+from controller.demo.outcome import DemoResult
+from controller.demo.runner import FleetProgressView, perform
+from controller.demo.view import LiveProgressView, PlainProgressView, summary
 
 _REAL: Final = "A real EMQX instead of the stand-in"
 _INTERRUPTED: Final = 130  # 128 + SIGINT
@@ -23,7 +23,7 @@ _MAX_SEED: Final = 2**31
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Output(StrEnum):
+class DemoOutput(StrEnum):
     """What standard output gets: the story, or one JSON object as its last line."""
 
     TEXT = "text"
@@ -36,7 +36,7 @@ def demo(
         int | None, typer.Option(min=0, max=_MAX_SEED, help="gives out the parts; the same again  [random]")
     ] = None,
     fast: Annotated[bool, typer.Option("--fast", help="shorter times, for tests")] = False,
-    output: Annotated[Output, typer.Option(help="text, or one JSON object as the last line")] = Output.TEXT,
+    output: Annotated[DemoOutput, typer.Option(help="text, or one JSON object as the last line")] = DemoOutput.TEXT,
     emqx: Annotated[
         str | None, typer.Option(metavar="URL[,URL...]", help="its HTTP API, each node", rich_help_panel=_REAL)
     ] = None,
@@ -64,7 +64,7 @@ def demo(
     if emqx is not None:
         if key is None or secret is None or mqtt is None:
             raise typer.BadParameter("--emqx needs --key, --secret and --mqtt")
-        broker = RealBroker(
+        broker = ExternalBroker(
             _list(emqx), key, secret, _list(mqtt), mqtt_user, mqtt_password, mqtt_ca, mqtt_cert, mqtt_key
         )
         _check(broker)
@@ -79,7 +79,7 @@ def _list(text: str) -> tuple[str, ...]:
     return tuple(one.strip().rstrip("/") for one in text.split(",") if one.strip())
 
 
-def _check(broker: RealBroker) -> None:
+def _check(broker: ExternalBroker) -> None:
     if not broker.api or not broker.mqtt:
         raise typer.BadParameter("--emqx and --mqtt name at least one address")
     if (broker.certificate is None) != (broker.certificate_key is None):
@@ -88,11 +88,11 @@ def _check(broker: RealBroker) -> None:
         raise typer.BadParameter("--mqtt-user and --mqtt-password belong together")
 
 
-def _run(options: DemoOptions, output: Output) -> int:
-    is_live = output is Output.TEXT and sys.stdout.isatty()
+def _run(options: DemoOptions, output: DemoOutput) -> int:
+    is_live = output is DemoOutput.TEXT and sys.stdout.isatty()
     # With JSON, what happens goes to standard error: standard output is for the object alone.
-    stream = sys.stderr if output is Output.JSON else sys.stdout
-    view: FleetView = LiveView(Console()) if is_live else PlainView(stream)
+    stream = sys.stderr if output is DemoOutput.JSON else sys.stdout
+    view: FleetProgressView = LiveProgressView(Console()) if is_live else PlainProgressView(stream)
     try:
         outcome, words = asyncio.run(_until_signalled(options, view))
     except asyncio.CancelledError:
@@ -101,12 +101,12 @@ def _run(options: DemoOptions, output: Output) -> int:
     view.close(summary(outcome))
     if words:
         sys.stderr.write(f"{words}\n")
-    if output is Output.JSON:
+    if output is DemoOutput.JSON:
         _print_json(outcome)
     return 0 if outcome.ok else 1
 
 
-async def _until_signalled(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
+async def _until_signalled(options: DemoOptions, view: FleetProgressView) -> tuple[DemoResult, str]:
     """Play; a signal ends the story early, and the stage is still taken down."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
@@ -125,6 +125,6 @@ async def _until_signalled(options: DemoOptions, view: FleetView) -> tuple[Outco
             loop.remove_signal_handler(number)
 
 
-def _print_json(outcome: Outcome) -> None:
+def _print_json(outcome: DemoResult) -> None:
     sys.stdout.write(json.dumps(outcome.as_json()) + "\n")
     sys.stdout.flush()

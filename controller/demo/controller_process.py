@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Final
 
 from controller.adapters.keys import load_signing_key
-from controller.demo.access import Access
+from controller.demo.access import DemoBrokerAccess
 from controller.demo.certificates import write_secret
-from controller.demo.operator import Operator
-from controller.demo.options import DemoError, Pace
-from controller.demo.processes import Child
+from controller.demo.operator import DemoApiClient
+from controller.demo.options import DemoError, DemoTimings
+from controller.demo.processes import ChildProcess
 from controller.packs import pack_path
 from schemas.signing import public_key_text
 
@@ -23,7 +23,7 @@ _LISTEN: Final = "127.0.0.1:0"
 
 
 @dataclass(frozen=True, slots=True)
-class Management:
+class DemoBrokerApi:
     """The broker's HTTP API: base URLs, key and secret."""
 
     urls: tuple[str, ...]
@@ -32,7 +32,7 @@ class Management:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedController:
     """What `cordon init` left: the configuration, the operator's token, the public key that devices trust."""
 
     config: Path
@@ -43,14 +43,14 @@ class Prepared:
 async def prepare(
     folder: Path,
     client_id: str,
-    management: Management,
-    access: Access,
-    pace: Pace,
+    management: DemoBrokerApi,
+    access: DemoBrokerAccess,
+    pace: DemoTimings,
     *,
     accept_claimed: bool,
     pack: str = "demo",
     more: str = "",
-) -> Prepared:
+) -> PreparedController:
     """Run `cordon init` in `folder`, with the policies of `pack`, the times of `pace` and `more` tables of TOML.
 
     Raises:
@@ -63,7 +63,7 @@ async def prepare(
         arguments += ["--emqx", url]
     arguments += ["--emqx-key", management.key, *_mqtt_arguments(folder, client_id, access)]
     secrets = {"CORDON_EMQX_SECRET": management.secret}
-    init = await Child.start("cordon-init", MODULE, arguments, folder, secrets)
+    init = await ChildProcess.start("cordon-init", MODULE, arguments, folder, secrets)
     try:
         await init.finished(START_SECONDS)
     finally:
@@ -74,10 +74,10 @@ async def prepare(
         file.write(_shorter_times(pace, accept_claimed=accept_claimed) + more)
     token = (folder / "operator.token").read_text().strip()
     key = load_signing_key(folder / "command-signing.key")
-    return Prepared(config, token, public_key_text(key.public_key()))
+    return PreparedController(config, token, public_key_text(key.public_key()))
 
 
-def _mqtt_arguments(folder: Path, client_id: str, access: Access) -> list[str]:
+def _mqtt_arguments(folder: Path, client_id: str, access: DemoBrokerAccess) -> list[str]:
     found: list[str] = []
     for server in access.servers:
         found += ["--mqtt", server]
@@ -93,7 +93,7 @@ def _mqtt_arguments(folder: Path, client_id: str, access: Access) -> list[str]:
     return found
 
 
-def _shorter_times(pace: Pace, *, accept_claimed: bool) -> str:
+def _shorter_times(pace: DemoTimings, *, accept_claimed: bool) -> str:
     sections = [
         f"[posture]\nstale_after = {json.dumps(pace.stale_after)}",
         f"[reconcile]\nevery = {json.dumps(pace.reconcile_every)}",
@@ -106,13 +106,13 @@ def _shorter_times(pace: Pace, *, accept_claimed: bool) -> str:
     return "".join(f"\n{section}\n" for section in sections)
 
 
-async def serve(config: Path, folder: Path, name: str = "cordon-serve") -> tuple[Child, str]:
+async def serve(config: Path, folder: Path, name: str = "cordon-serve") -> tuple[ChildProcess, str]:
     """Start `cordon serve`; the process and its API's URL, as soon as it listens.
 
     Raises:
         DemoError: it did not start.
     """
-    child = await Child.start(name, MODULE, ["serve", "--config", str(config)], folder)
+    child = await ChildProcess.start(name, MODULE, ["serve", "--config", str(config)], folder)
     try:
         told = await child.first_line(START_SECONDS)
     except BaseException:
@@ -121,7 +121,7 @@ async def serve(config: Path, folder: Path, name: str = "cordon-serve") -> tuple
     return child, str(told["api"])
 
 
-async def until_ready(operator: Operator, child: Child) -> None:
+async def until_ready(operator: DemoApiClient, child: ChildProcess) -> None:
     """Wait until the controller can do its work.
 
     Raises:

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from controller.demo.observations import Chronicle, Sight
+from controller.demo.observations import ObservationLog, SimulatorObservation
 from controller.demo.options import DemoError
-from controller.demo.processes import Child
+from controller.demo.processes import ChildProcess
 from controller.ports.broker import CLOCK_SLACK
 
 READY_SECONDS: Final = 30.0
@@ -16,10 +16,10 @@ _DEVICE_LINES: Final = frozenset({"device", "seen", "monotonic", "at"})
 _NOTES_LINES: Final = frozenset({"ready", "done", "error", "status", "stopped"})
 
 
-class Fleet:
+class SimulatorProcess:
     """Orders in, observations into the chronicle."""
 
-    def __init__(self, child: Child, chronicle: Chronicle, device_ids: Sequence[str]) -> None:
+    def __init__(self, child: ChildProcess, chronicle: ObservationLog, device_ids: Sequence[str]) -> None:
         self.device_ids = tuple(device_ids)
         self._child = child
         self._chronicle = chronicle
@@ -41,7 +41,7 @@ class Fleet:
         data = {key: value for key, value in line.items() if key not in _DEVICE_LINES}
         seen = str(line.get("seen"))
         device = NOTES if seen in _NOTES_LINES else str(line.get("device", NOTES))
-        self._chronicle.add(Sight(device, seen, float(line.get("monotonic", 0.0)), data))
+        self._chronicle.add(SimulatorObservation(device, seen, float(line.get("monotonic", 0.0)), data))
 
     async def ready(self) -> None:
         """Wait until every device has been connected.
@@ -89,7 +89,7 @@ class Fleet:
         await self._child.tell({**order, "id": number})
         look = self._chronicle.first
 
-        def answer() -> Sight | None:
+        def answer() -> SimulatorObservation | None:
             return look(NOTES, "done", id=number) or look(NOTES, "error", id=number)
 
         taken = await self._chronicle.until(answer, f"the fleet taking the order {order['do']!r}", READY_SECONDS)

@@ -11,22 +11,24 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from controller.demo.access import Access
-from controller.demo.observations import ARRIVED, Chronicle, Sight
+from controller.demo.access import DemoBrokerAccess
+from controller.demo.observations import ARRIVED, ObservationLog, SimulatorObservation
 from controller.demo.options import DemoError
 
 PATIENCE_SECONDS: Final = 10.0
 MAX_PAYLOAD: Final = 4096  # bytes that are looked at
 _KEEPALIVE: Final = 30  # seconds
 
-Heard = Callable[[str, bytes, float], None]
+DemoMessageCallback = Callable[[str, bytes, float], None]
 """Topic, payload, monotonic seconds; called on the event loop's thread."""
 
 
-class Visitor:
+class DemoMqttClient:
     """Connected while its `async with` block runs, with MQTT 5 and a session that ends with it."""
 
-    def __init__(self, access: Access, client_id: str, *, server: int = 0, heard: Heard | None = None) -> None:
+    def __init__(
+        self, access: DemoBrokerAccess, client_id: str, *, server: int = 0, heard: DemoMessageCallback | None = None
+    ) -> None:
         """Prepare it; `server` chooses the address, `heard` gets what arrives."""
         self.client_id = client_id
         self._address = access.address(server)
@@ -146,7 +148,7 @@ def _settle(future: asyncio.Future[int], code: int) -> None:
         future.set_result(code)
 
 
-def bystander(access: Access, client_id: str, chronicle: Chronicle) -> Visitor:
+def bystander(access: DemoBrokerAccess, client_id: str, chronicle: ObservationLog) -> DemoMqttClient:
     """An application that takes in the fleet's own messages and writes down what reached it from whom."""
 
     def heard(topic: str, payload: bytes, moment: float) -> None:
@@ -154,6 +156,6 @@ def bystander(access: Access, client_id: str, chronicle: Chronicle) -> Visitor:
             number = json.loads(payload)["n"]
         except (ValueError, KeyError, TypeError):
             return  # not of this fleet
-        chronicle.add(Sight(topic.split("/")[1], ARRIVED, moment, {"n": number}))
+        chronicle.add(SimulatorObservation(topic.split("/")[1], ARRIVED, moment, {"n": number}))
 
-    return Visitor(access, client_id, heard=heard)
+    return DemoMqttClient(access, client_id, heard=heard)

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class SimulatorObservation:
     """One thing seen. `moment`: monotonic seconds, the same clock in every process of this machine."""
 
     device: str
@@ -25,15 +25,15 @@ class Sight:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Chronicle:
+class ObservationLog:
     """Sights in the order they came in, and a way to wait for one."""
 
     def __init__(self) -> None:
-        self._sights: defaultdict[str, deque[Sight]] = defaultdict(lambda: deque(maxlen=MAX_SIGHTS))
+        self._sights: defaultdict[str, deque[SimulatorObservation]] = defaultdict(lambda: deque(maxlen=MAX_SIGHTS))
         self._news = asyncio.Event()
         self._broken = ""
 
-    def add(self, sight: Sight) -> None:
+    def add(self, sight: SimulatorObservation) -> None:
         """Write one down; on the event loop's thread."""
         self._sights[sight.device].append(sight)
         self._news.set()
@@ -43,13 +43,13 @@ class Chronicle:
         self._broken = self._broken or why
         self._news.set()
 
-    def of(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> Iterator[Sight]:
+    def of(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> Iterator[SimulatorObservation]:
         """What was seen at a device from `since` on, with these values in its data."""
         for sight in self._sights[device]:
             if sight.seen == seen and sight.moment >= since and all(sight.data.get(k) == v for k, v in data.items()):
                 yield sight
 
-    def first(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> Sight | None:
+    def first(self, device: str, seen: str, *, since: float = 0.0, **data: Any) -> SimulatorObservation | None:
         """The first of them."""
         return next(self.of(device, seen, since=since, **data), None)
 

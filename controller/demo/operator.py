@@ -13,7 +13,7 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _PAGE: Final = 500  # rows
 
 
-class Operator:
+class DemoApiClient:
     """Calls to one controller at `url`, with a token."""
 
     def __init__(self, url: str, token: str) -> None:

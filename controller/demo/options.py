@@ -17,7 +17,7 @@ class DemoError(ControllerError):
 
 
 @dataclass(frozen=True, slots=True)
-class RealBroker:
+class ExternalBroker:
     """An EMQX that was there before: API base URLs, MQTT addresses `host:port`, and how to get in."""
 
     api: tuple[str, ...]
@@ -39,7 +39,7 @@ class DemoOptions:
     seed: int
     fast: bool
     run: str
-    broker: RealBroker | None = None
+    broker: ExternalBroker | None = None
 
     @property
     def prefix(self) -> str:
@@ -48,7 +48,7 @@ class DemoOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class DemoTimings:
     """Times of one speed: durations as the programs take them, the rest in seconds.
 
     `quiet` is how long a cut is watched at least, `refusals` how often a banned device is seen to be turned away,
@@ -67,11 +67,11 @@ class Pace:
     patience: float
 
 
-NORMAL: Final = Pace("500ms", "1s", "5s", "3s", "2s", "2s", 2.0, 3, 1.0, 20.0)
-FAST: Final = Pace("250ms", "500ms", "2s", "1200ms", "400ms", "1s", 0.8, 2, 0.0, 20.0)
+NORMAL: Final = DemoTimings("500ms", "1s", "5s", "3s", "2s", "2s", 2.0, 3, 1.0, 20.0)
+FAST: Final = DemoTimings("250ms", "500ms", "2s", "1200ms", "400ms", "1s", 0.8, 2, 0.0, 20.0)
 
 
-def pace_of(options: DemoOptions) -> Pace:
+def pace_of(options: DemoOptions) -> DemoTimings:
     """The speed that was asked for."""
     return FAST if options.fast else NORMAL
 

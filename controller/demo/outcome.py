@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class StepResult:
+class DemoStepResult:
     """One step: what was observed and where, or (`missing`) what was not and what was seen instead."""
 
     name: str
@@ -17,7 +17,7 @@ class StepResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Contained:
+class DemoContainmentTiming:
     """A containment in figures.
 
     `to_contain`: seconds from the device publishing the violating report to the cut seen at the device.
@@ -31,23 +31,23 @@ class Contained:
 
 
 @dataclass(slots=True)
-class Figures:
+class DemoMetrics:
     """Collected while the story is played."""
 
     reports: int = 0
-    contained: dict[str, Contained] = field(default_factory=dict)
+    contained: dict[str, DemoContainmentTiming] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DemoResult:
     """The whole demonstration; it is `ok` only if every step was observed."""
 
     devices: int
     run: str
     broker: str
-    steps: tuple[StepResult, ...]
+    steps: tuple[DemoStepResult, ...]
     reports: int
-    contained: tuple[Contained, ...]
+    contained: tuple[DemoContainmentTiming, ...]
     seconds: float
 
     @property

@@ -17,7 +17,7 @@ TAIL_LINES: Final = 15
 _TAIL_BYTES: Final = 16 * 1024
 
 
-class Child:
+class ChildProcess:
     """One process of the project itself, `python -m MODULE`, in a session of its own: Ctrl-C reaches only us."""
 
     def __init__(self, name: str, process: asyncio.subprocess.Process, log: Path) -> None:
@@ -34,7 +34,7 @@ class Child:
         arguments: Sequence[str],
         folder: Path,
         secrets: Mapping[str, str] | None = None,
-    ) -> "Child":
+    ) -> "ChildProcess":
         """Start it; what it says on standard error goes to `folder/NAME.log`, `secrets` into its environment.
 
         Raises:

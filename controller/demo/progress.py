@@ -6,17 +6,17 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from controller.demo.outcome import StepResult
+from controller.demo.outcome import DemoStepResult
 from controller.demo.processes import tail_of
-from controller.demo.view import View
+from controller.demo.view import ProgressView
 from controller.ports.errors import ControllerError
 
 
-class Program:
+class DemoProgress:
     """Steps as they are played, timed and told to the view."""
 
-    def __init__(self, view: View) -> None:
-        self.results: list[StepResult] = []
+    def __init__(self, view: ProgressView) -> None:
+        self.results: list[DemoStepResult] = []
         self._view = view
         self._observed: list[str] = []
 
@@ -47,7 +47,7 @@ class Program:
         self._finish(name, title, begun, missing)
 
     def _finish(self, name: str, title: str, begun: float, missing: str) -> None:
-        result = StepResult(name, title, not missing, time.monotonic() - begun, tuple(self._observed), missing)
+        result = DemoStepResult(name, title, not missing, time.monotonic() - begun, tuple(self._observed), missing)
         self.results.append(result)
         self._view.end(result)
 

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from controller.demo.options import DemoError, DemoOptions
-from controller.demo.outcome import Figures, Outcome
-from controller.demo.progress import Program, last_words
-from controller.demo.scene import Cast, Scene
-from controller.demo.stage import Stage, open_stage
-from controller.demo.story import STORY, Act
-from controller.demo.view import View, state_of
+from controller.demo.outcome import DemoMetrics, DemoResult
+from controller.demo.progress import DemoProgress, last_words
+from controller.demo.scene import DemoDeviceRoles, DemoStepContext
+from controller.demo.stage import DemoEnvironment, open_stage
+from controller.demo.story import STORY, DemoStep
+from controller.demo.view import ProgressView, state_of
 
 _PICTURE_SECONDS: Final = 0.5
 
 
-class FleetView(View, Protocol):
+class FleetProgressView(ProgressView, Protocol):
     """A view that may want to show the fleet."""
 
     @property
@@ -28,10 +28,10 @@ class FleetView(View, Protocol):
         ...
 
 
-async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
+async def perform(options: DemoOptions, view: FleetProgressView) -> tuple[DemoResult, str]:
     """Play everything; the outcome, and where it failed the last words of every process."""
     begun = time.monotonic()
-    program, figures = Program(view), Figures()
+    program, figures = DemoProgress(view), DemoMetrics()
     folder = Path(tempfile.mkdtemp(prefix="cordon-demo-"))
     try:
         async with contextlib.AsyncExitStack() as house:
@@ -45,7 +45,7 @@ async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
         shutil.rmtree(folder, ignore_errors=True)
     broker = "stand-in" if options.broker is None else ", ".join(options.broker.api)
     contained = tuple(figures.contained.values())
-    outcome = Outcome(
+    outcome = DemoResult(
         options.devices,
         options.run,
         broker,
@@ -57,7 +57,7 @@ async def perform(options: DemoOptions, view: FleetView) -> tuple[Outcome, str]:
     return outcome, words
 
 
-async def _play(stage: Stage, program: Program, figures: Figures, view: FleetView) -> None:
+async def _play(stage: DemoEnvironment, program: DemoProgress, figures: DemoMetrics, view: FleetProgressView) -> None:
     curtain = contextlib.AsyncExitStack()
     async with asyncio.TaskGroup() as group:
         try:
@@ -70,8 +70,14 @@ async def _play(stage: Stage, program: Program, figures: Figures, view: FleetVie
                 await curtain.aclose()
 
 
-async def _acts(stage: Stage, program: Program, figures: Figures, view: FleetView, group: asyncio.TaskGroup) -> None:
-    scene = Scene(stage, Cast.of(stage.device_ids, stage.options.seed), figures, program.say)
+async def _acts(
+    stage: DemoEnvironment,
+    program: DemoProgress,
+    figures: DemoMetrics,
+    view: FleetProgressView,
+    group: asyncio.TaskGroup,
+) -> None:
+    scene = DemoStepContext(stage, DemoDeviceRoles.of(stage.device_ids, stage.options.seed), figures, program.say)
     picture = group.create_task(_picture(stage, view), name="picture") if view.wants_fleet else None
     try:
         for act in STORY:
@@ -85,12 +91,12 @@ async def _acts(stage: Stage, program: Program, figures: Figures, view: FleetVie
             picture.cancel()
 
 
-async def _act(act: Act, scene: Scene, program: Program) -> None:
+async def _act(act: DemoStep, scene: DemoStepContext, program: DemoProgress) -> None:
     async with program.step(act.name, act.title):
         await act.play(scene)
 
 
-async def _picture(stage: Stage, view: View) -> None:
+async def _picture(stage: DemoEnvironment, view: ProgressView) -> None:
     """Keep the view's picture of the fleet fresh; a moment without an answer leaves the old one."""
     while True:
         with contextlib.suppress(DemoError):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.demo.observations import ARRIVED, Chronicle, Sight
-from controller.demo.options import ROLES, DemoError, Pace
-from controller.demo.outcome import Figures
-from controller.demo.stage import Stage
+from controller.demo.observations import ARRIVED, ObservationLog, SimulatorObservation
+from controller.demo.options import ROLES, DemoError, DemoTimings
+from controller.demo.outcome import DemoMetrics
+from controller.demo.stage import DemoEnvironment
 
 NOT_AUTHORIZED: Final = 135
 BANNED: Final = 138
@@ -22,11 +22,11 @@ _POLL_SECONDS: Final = 0.1
 _LOOK_QUICKLY: Final = 0.02  # seconds between two messages that probe for a change
 
 T = TypeVar("T")
-Row = Mapping[str, Any]
+ListedDevice = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class DemoDeviceRoles:
     """The devices that play a part."""
 
     telnet: str
@@ -35,7 +35,7 @@ class Cast:
     forged: str
 
     @classmethod
-    def of(cls, device_ids: tuple[str, ...], seed: int) -> "Cast":
+    def of(cls, device_ids: tuple[str, ...], seed: int) -> "DemoDeviceRoles":
         """The parts as `seed` gives them out."""
         # Nothing secret comes from it; the same seed gives the same parts.
         chosen = random.Random(seed).sample(device_ids, ROLES)  # noqa: S311 - see above
@@ -43,21 +43,21 @@ class Cast:
 
 
 @dataclass(slots=True)
-class Scene:
+class DemoStepContext:
     """A step's view of the stage; `say` tells what was observed."""
 
-    stage: Stage
-    cast: Cast
-    figures: Figures
+    stage: DemoEnvironment
+    cast: DemoDeviceRoles
+    figures: DemoMetrics
     say: Callable[[str], None]
 
     @property
-    def chronicle(self) -> Chronicle:
+    def chronicle(self) -> ObservationLog:
         """What devices and bystander saw."""
         return self.stage.chronicle
 
     @property
-    def pace(self) -> Pace:
+    def pace(self) -> DemoTimings:
         """How patient to be."""
         return self.stage.pace
 
@@ -65,7 +65,7 @@ class Scene:
         """Where a device publishes the fleet's own messages."""
         return f"{self.stage.fleet_root}/{device}/telemetry"
 
-    async def seen(self, device: str, seen: str, what: str, *, since: float, **data: Any) -> Sight:
+    async def seen(self, device: str, seen: str, what: str, *, since: float, **data: Any) -> SimulatorObservation:
         """Wait for something at a device.
 
         Raises:
@@ -99,7 +99,7 @@ class Scene:
             await asyncio.sleep(_POLL_SECONDS)
         return found
 
-    async def change(self, device: str, change: Row) -> Sight:
+    async def change(self, device: str, change: ListedDevice) -> SimulatorObservation:
         """Make a device another one; the full report of it that the device published."""
         since = time.monotonic()
         await self.stage.fleet.change(device, change)
@@ -125,31 +125,31 @@ class Scene:
         except* DemoError as group_error:
             raise group_error.exceptions[0] from None
 
-    def puback(self, device: str, code: int, since: float) -> Sight | None:
+    def puback(self, device: str, code: int, since: float) -> SimulatorObservation | None:
         """The first answer of the broker to the device's own messages with this code."""
         return self.chronicle.first(device, "puback", since=since, code=code, topic=self.telemetry_topic(device))
 
-    async def flows(self, device: str, since: float) -> Sight:
+    async def flows(self, device: str, since: float) -> SimulatorObservation:
         """Wait until the device's own messages reach the bystander again; the first that did."""
         async with self.probing(device):
             return await self.seen(device, ARRIVED, "telemetry at the bystander", since=since)
 
-    async def recorded(self, device: str, kind: str, **detail: Any) -> Row:
+    async def recorded(self, device: str, kind: str, **detail: Any) -> ListedDevice:
         """Wait until the controller's record of the device has a line of this kind."""
 
-        async def look() -> Row | None:
+        async def look() -> ListedDevice | None:
             for line in reversed((await self.stage.operator.device(device))["timeline"]):
                 if line["kind"] == kind and all(line["detail"].get(k) == v for k, v in detail.items()):
-                    found: Row = line
+                    found: ListedDevice = line
                     return found
             return None
 
         return await self.answered(look, f"'{kind}' in the controller's record of {device}")
 
-    async def row(self, device: str, is_wanted: Callable[[Row], bool], what: str) -> Row:
+    async def row(self, device: str, is_wanted: Callable[[ListedDevice], bool], what: str) -> ListedDevice:
         """Wait until the controller's listing has the device as wanted."""
 
-        async def look() -> Row | None:
+        async def look() -> ListedDevice | None:
             found = (await self.stage.operator.devices(device)).get(device)
             return found if found is not None and is_wanted(found) else None
 

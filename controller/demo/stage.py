@@ -13,40 +13,40 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.system import SystemClock
 from controller.demo import controller_process, traces
-from controller.demo.access import Access, access_by_certificates, access_to
-from controller.demo.certificates import Authority, write_secret
-from controller.demo.controller_process import Management
-from controller.demo.fleet import Fleet
+from controller.demo.access import DemoBrokerAccess, access_by_certificates, access_to
+from controller.demo.certificates import DemoCertificateAuthority, write_secret
+from controller.demo.controller_process import DemoBrokerApi
+from controller.demo.fleet import SimulatorProcess
 from controller.demo.mqtt_client import bystander
-from controller.demo.observations import Chronicle
-from controller.demo.operator import Operator
-from controller.demo.options import DemoError, DemoOptions, Pace, pace_of
-from controller.demo.processes import Child
-from controller.demo.traces import Traces
-from controller.ports.broker import Grade
+from controller.demo.observations import ObservationLog
+from controller.demo.operator import DemoApiClient
+from controller.demo.options import DemoError, DemoOptions, DemoTimings, pace_of
+from controller.demo.processes import ChildProcess
+from controller.demo.traces import BrokerFootprint
+from controller.ports.broker import AuthStrength
 
 START_SECONDS: Final = 30.0
 CLEAN_SECONDS: Final = 60.0
 NODES: Final = 3  # of the stand-in
 
-Say = Callable[[str], None]
+DemoProgressCallback = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class Stage:
+class DemoEnvironment:
     """Everything a step of the story may touch or look at. `children` are in the order of their start."""
 
     options: DemoOptions
-    pace: Pace
+    pace: DemoTimings
     folder: Path
-    chronicle: Chronicle
-    access: Access
-    management: Management
+    chronicle: ObservationLog
+    access: DemoBrokerAccess
+    management: DemoBrokerApi
     broker: EmqxBroker
-    children: list[Child] = field(default_factory=list)
-    _operator: Operator | None = None
-    _fleet: Fleet | None = None
-    _controller: Child | None = None
+    children: list[ChildProcess] = field(default_factory=list)
+    _operator: DemoApiClient | None = None
+    _fleet: SimulatorProcess | None = None
+    _controller: ChildProcess | None = None
 
     @property
     def controller_id(self) -> str:
@@ -75,18 +75,20 @@ class Stage:
         return tuple(f"{self.options.prefix}{number:03d}" for number in range(1, count + 1))
 
     @property
-    def operator(self) -> Operator:
+    def operator(self) -> DemoApiClient:
         """Calls to the controller's API."""
         assert self._operator is not None
         return self._operator
 
     @property
-    def fleet(self) -> Fleet:
+    def fleet(self) -> SimulatorProcess:
         """The simulated devices."""
         assert self._fleet is not None
         return self._fleet
 
-    async def raise_curtain(self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup, say: Say) -> None:
+    async def raise_curtain(
+        self, stack: contextlib.AsyncExitStack, group: asyncio.TaskGroup, say: DemoProgressCallback
+    ) -> None:
         """Set the broker up, start controller, bystander and fleet; `stack` gets what ends them.
 
         Raises:
@@ -94,7 +96,7 @@ class Stage:
         """
         before = await self.broker.snapshot(self.controller_id)
         settings = await EmqxSetup(self.broker.api).state(self.controller_id)
-        left = Traces(before, settings, self.device_ids, (self.bystander_id, self.forger_id))
+        left = BrokerFootprint(before, settings, self.device_ids, (self.bystander_id, self.forger_id))
         stack.push_async_callback(self._clean, left, say)
         # First of all the cheapest look at whether anybody gets in with what was given.
         watcher = await stack.enter_async_context(bystander(self.access, self.bystander_id, self.chronicle))
@@ -109,7 +111,7 @@ class Stage:
         self._controller, url = await controller_process.serve(prepared.config, self.folder)
         self.children.append(self._controller)
         stack.push_async_callback(self._controller.stop)
-        self._operator = Operator(url, prepared.token)
+        self._operator = DemoApiClient(url, prepared.token)
         await controller_process.until_ready(self._operator, self._controller)
         say(f"controller serves {url}")
         code = await watcher.subscribe(f"{self.fleet_root}/+/telemetry")
@@ -120,12 +122,12 @@ class Stage:
             stack.push_async_callback(_ended, group.create_task(self._watch(child), name=child.name))
         say(f"{len(self.device_ids)} devices {self.options.prefix}* connected over {', '.join(self.access.servers)}")
 
-    async def _has_to_accept_claimed(self, say: Say) -> bool:
+    async def _has_to_accept_claimed(self, say: DemoProgressCallback) -> bool:
         """Whether this broker proves nobody's identity: containing then needs a setting that its name warns of."""
         if self.access.own_certificates:
             return False
         settings = await read_settings(self.broker.api)
-        if settings.floor is not Grade.CLAIMED:
+        if settings.floor is not AuthStrength.CLAIMED:
             return False
         say("this broker asks devices for no proof: the run sets identity.unsafe_accept_claimed = true for itself")
         return True
@@ -140,9 +142,9 @@ class Stage:
             "--telemetry-topic", f"{self.fleet_root}/{{id}}/telemetry",
         ]  # fmt: skip
         arguments += self._fleet_credentials()
-        child = await Child.start("cordon-agent-simulate", "device_agent.main", arguments, self.folder)
+        child = await ChildProcess.start("cordon-agent-simulate", "device_agent.main", arguments, self.folder)
         self.children.append(child)
-        fleet = Fleet(child, self.chronicle, self.device_ids)
+        fleet = SimulatorProcess(child, self.chronicle, self.device_ids)
         stack.push_async_callback(fleet.stop)
         self._fleet = fleet
         reading = group.create_task(fleet.read(), name="fleet")
@@ -166,11 +168,11 @@ class Stage:
             found += ["--username", self.access.user, "--password-file", str(password)]
         return found
 
-    async def _watch(self, child: Child) -> None:
+    async def _watch(self, child: ChildProcess) -> None:
         code = await child.ended()
         self.chronicle.broken(f"{child.name} ended with exit code {code}")
 
-    async def _clean(self, left: Traces, say: Say) -> None:
+    async def _clean(self, left: BrokerFootprint, say: DemoProgressCallback) -> None:
         try:
             async with asyncio.timeout(CLEAN_SECONDS):
                 remains = await traces.remove(self.broker, left, self.access)
@@ -187,7 +189,7 @@ async def _ended(reading: asyncio.Task[None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_stage(options: DemoOptions, folder: Path, say: Say) -> AsyncIterator[Stage]:
+async def open_stage(options: DemoOptions, folder: Path, say: DemoProgressCallback) -> AsyncIterator[DemoEnvironment]:
     """A stage with its broker; the rest comes with `raise_curtain`.
 
     Raises:
@@ -195,35 +197,37 @@ async def open_stage(options: DemoOptions, folder: Path, say: Say) -> AsyncItera
         ControllerError: the broker does not answer.
     """
     async with contextlib.AsyncExitStack() as stack:
-        children: list[Child] = []
+        children: list[ChildProcess] = []
         if options.broker is None:
             management, access = await stand_in(stack, children, folder)
             say(f"stand-in for EMQX with {NODES} nodes at {', '.join(management.urls)}; TLS with client certificates")
         else:
-            management = Management(options.broker.api, options.broker.key, options.broker.secret)
+            management = DemoBrokerApi(options.broker.api, options.broker.key, options.broker.secret)
             access = access_to(options.broker)
         broker = await stack.enter_async_context(
             open_emqx(management.urls, management.key, management.secret, clock=SystemClock())
         )
         if options.broker is not None:
             say(await _who_answers(broker))
-        yield Stage(options, pace_of(options), folder, Chronicle(), access, management, broker, children)
+        yield DemoEnvironment(options, pace_of(options), folder, ObservationLog(), access, management, broker, children)
 
 
-async def stand_in(stack: contextlib.AsyncExitStack, children: list[Child], folder: Path) -> tuple[Management, Access]:
+async def stand_in(
+    stack: contextlib.AsyncExitStack, children: list[ChildProcess], folder: Path
+) -> tuple[DemoBrokerApi, DemoBrokerAccess]:
     """Start the stand-in; how to manage it and how to get in."""
     certificates = folder / "certificates"
     certificates.mkdir()
-    authority = Authority(certificates, datetime.now(UTC))
+    authority = DemoCertificateAuthority(certificates, datetime.now(UTC))
     certificate, key = authority.server()
     arguments = ["--nodes", str(NODES), "--tls-ca", str(authority.ca), "--tls-cert", str(certificate)]
     arguments += ["--tls-key", str(key)]
-    child = await Child.start("cordon-standin", "controller.standin", arguments, folder)
+    child = await ChildProcess.start("cordon-standin", "controller.standin", arguments, folder)
     children.append(child)
     stack.push_async_callback(child.stop)
     told = await child.first_line(START_SECONDS)
     nodes: Sequence[dict[str, str]] = told["nodes"]
-    management = Management(tuple(node["api"] for node in nodes), told["api_key"], told["api_secret"])
+    management = DemoBrokerApi(tuple(node["api"] for node in nodes), told["api_key"], told["api_secret"])
     return management, access_by_certificates(authority, tuple(node["tls"] for node in nodes))
 
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.demo.forgery import forged_order
-from controller.demo.mqtt_client import Visitor
-from controller.demo.observations import ARRIVED, Sight
+from controller.demo.mqtt_client import DemoMqttClient
+from controller.demo.observations import ARRIVED, SimulatorObservation
 from controller.demo.options import DemoError
-from controller.demo.outcome import Contained
-from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, Row, Scene
+from controller.demo.outcome import DemoContainmentTiming
+from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, DemoStepContext, ListedDevice
 from controller.ports.broker import restriction
-from schemas.topics import Down, down
+from schemas.topics import DownChannel, down
 
 OLD_OPENSSL: Final = "3.0.11-1~deb12u1"
 TELNET: Final = 23
@@ -23,21 +23,21 @@ _FEW: Final = 3  # refused messages that make a cut believable
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class DemoStep:
     """One step: its name in the result, its title for people, and what is played."""
 
     name: str
     title: str
-    play: Callable[[Scene], Awaitable[None]]
+    play: Callable[[DemoStepContext], Awaitable[None]]
 
 
-def _is_well(row: Row) -> bool:
+def _is_well(row: ListedDevice) -> bool:
     return bool(
         row["level"] == "none" and not row["failing"] and not row["stale"] and row["satisfied"] > 0 and row["online"]
     )
 
 
-async def healthy(scene: Scene) -> None:
+async def healthy(scene: DemoStepContext) -> None:
     """Every device has reported, passes, and its messages reach the bystander."""
     devices, chronicle = scene.stage.device_ids, scene.chronicle
 
@@ -60,7 +60,7 @@ async def healthy(scene: Scene) -> None:
     scene.say(f"bystander: telemetry of all {len(devices)} devices arrives")
 
 
-async def restricted(scene: Scene) -> None:
+async def restricted(scene: DemoStepContext) -> None:
     """Telnet and an old OpenSSL: cut off from everything but repair, repaired by command, free again by itself."""
     device = scene.cast.telnet
     report = await scene.change(device, {"open_port": TELNET, "openssl": OLD_OPENSSL})
@@ -70,7 +70,7 @@ async def restricted(scene: Scene) -> None:
             lambda: scene.puback(device, NOT_AUTHORIZED, report.moment), "telemetry refused with PUBACK 135", device
         )
     seconds = cut.moment - report.moment
-    scene.figures.contained[device] = Contained(device, "restricted", seconds)
+    scene.figures.contained[device] = DemoContainmentTiming(device, "restricted", seconds)
     scene.say(f"device: PUBACK 135 for its telemetry {seconds:.3f} s after it published that report")
     nodes = await scene.on_every_node(lambda api: _is_restricted(api.rules(device), device), f"{device}'s three rules")
     scene.say(f"broker: the three rules of a restriction are on all {nodes} nodes")
@@ -85,7 +85,7 @@ async def _is_restricted(rules: Awaitable[object], device: str) -> bool:
     return await rules == restriction(device)
 
 
-async def _repairs(scene: Scene, device: str, since: float) -> float:
+async def _repairs(scene: DemoStepContext, device: str, since: float) -> float:
     """Wait until both commands did their work at the device; when the later one ended."""
     moments = []
     async with scene.probing(device, every=_ON_ITS_WAY):
@@ -98,7 +98,7 @@ async def _repairs(scene: Scene, device: str, since: float) -> float:
     return max(moments)
 
 
-def _check_quiet(scene: Scene, device: str, cut: Sight, back: Sight) -> None:
+def _check_quiet(scene: DemoStepContext, device: str, cut: SimulatorObservation, back: SimulatorObservation) -> None:
     """Nothing that the broker refused may have reached the bystander."""
     topic = scene.telemetry_topic(device)
     refused = [
@@ -117,7 +117,9 @@ def _check_quiet(scene: Scene, device: str, cut: Sight, back: Sight) -> None:
     scene.say(f"bystander: none of {len(refused)} messages published in the {window:.1f} s after the cut arrived")
 
 
-async def _is_free(scene: Scene, device: str, passing: Sight, back: Sight) -> None:
+async def _is_free(
+    scene: DemoStepContext, device: str, passing: SimulatorObservation, back: SimulatorObservation
+) -> None:
     seconds = back.moment - passing.moment
     scene.say(f"bystander: its telemetry is back {seconds:.3f} s after the device published its passing report")
     await scene.recorded(device, "release proven")
@@ -126,17 +128,17 @@ async def _is_free(scene: Scene, device: str, passing: Sight, back: Sight) -> No
     scene.figures.contained[device] = replace(scene.figures.contained[device], to_release=seconds)
 
 
-async def isolated(scene: Scene) -> None:
+async def isolated(scene: DemoStepContext) -> None:
     """An open Docker API: banned, its socket closed, its reconnects refused."""
     device = scene.cast.docker
     report = await scene.change(device, {"open_port": DOCKER, "process": "dockerd"})
     scene.say(f"{device} offers the Docker API to the network, and reported it")
     cut = await scene.seen(device, "disconnected", "its socket closed", since=report.moment, code=KICKED)
     seconds = cut.moment - report.moment
-    scene.figures.contained[device] = Contained(device, "isolated", seconds)
+    scene.figures.contained[device] = DemoContainmentTiming(device, "isolated", seconds)
     scene.say(f"device: DISCONNECT 152 and its socket closed {seconds:.3f} s after it published that report")
 
-    def refusals() -> list[Sight] | None:
+    def refusals() -> list[SimulatorObservation] | None:
         found = list(scene.chronicle.of(device, "refused", since=cut.moment, code=BANNED))
         return found if len(found) >= scene.pace.refusals else None
 
@@ -157,7 +159,7 @@ async def isolated(scene: Scene) -> None:
     scene.say(f"bystander: nothing of it in the {time.monotonic() - cut.moment:.1f} s since")
 
 
-async def silent(scene: Scene) -> None:
+async def silent(scene: DemoStepContext) -> None:
     """A device that says nothing more is stale, though it is still connected."""
     device = scene.cast.silent
     begun = time.monotonic()
@@ -171,19 +173,19 @@ async def silent(scene: Scene) -> None:
     scene.say(f"controller: stale after {time.monotonic() - begun:.1f} s, not a pass (contained: {row['level']})")
 
 
-async def forged(scene: Scene) -> None:
+async def forged(scene: DemoStepContext) -> None:
     """A command signed by a stranger: the broker does not carry it for clients, and the agent refuses it anyway."""
     device = scene.cast.forged
     known = list(scene.chronicle.of(device, "report_sent"))[-1].data["digest"]
     since = time.monotonic()
     order = forged_order(device, time.time())
-    if not await scene.stage.broker.api.publish(down(device, Down.COMMAND), order):
+    if not await scene.stage.broker.api.publish(down(device, DownChannel.COMMAND), order):
         raise DemoError(f"the broker had no subscriber for the forged command: {device} never got it")
     refused = await scene.seen(device, "command_rejected", "the forged command refused", since=since)
     scene.say(f"device: refused the command published over the HTTP API: {refused.data['reason']}")
-    async with Visitor(scene.stage.access, scene.stage.forger_id, server=1) as forger:
+    async with DemoMqttClient(scene.stage.access, scene.stage.forger_id, server=1) as forger:
         again = time.monotonic()
-        code = await forger.publish(down(device, Down.COMMAND), forged_order(device, time.time()))
+        code = await forger.publish(down(device, DownChannel.COMMAND), forged_order(device, time.time()))
     if code >= NOT_AUTHORIZED:
         scene.say(f"broker: refused the command of another MQTT client with PUBACK {code}")
     else:
@@ -199,7 +201,7 @@ async def forged(scene: Scene) -> None:
     scene.say("controller: the device told of the attempt")
 
 
-async def stepped_down(scene: Scene) -> None:
+async def stepped_down(scene: DemoStepContext) -> None:
     """An operator lets the isolated device back as far as repair; its passing report frees it."""
     device = scene.cast.docker
     since = time.monotonic()
@@ -212,7 +214,7 @@ async def stepped_down(scene: Scene) -> None:
     await _is_free(scene, device, passing, back)
 
 
-async def ending(scene: Scene) -> None:
+async def ending(scene: DemoStepContext) -> None:
     """The silent device speaks again, and the fleet is as it was at the beginning."""
     await scene.stage.fleet.speak(scene.cast.silent)
     await scene.row(scene.cast.silent, _is_well, "heard again and passing")
@@ -232,11 +234,11 @@ async def ending(scene: Scene) -> None:
 
 
 STORY: Final = (
-    Act("healthy", "A healthy fleet", healthy),
-    Act("restricted", "One device opens telnet: restricted, repaired, released", restricted),
-    Act("isolated", "One device opens the Docker API: isolated", isolated),
-    Act("stale", "One device falls silent: stale", silent),
-    Act("forged", "A forged command: refused", forged),
-    Act("stepped_down", "An operator releases the isolated device: repaired, free", stepped_down),
-    Act("ending", "The fleet as at the beginning", ending),
+    DemoStep("healthy", "A healthy fleet", healthy),
+    DemoStep("restricted", "One device opens telnet: restricted, repaired, released", restricted),
+    DemoStep("isolated", "One device opens the Docker API: isolated", isolated),
+    DemoStep("stale", "One device falls silent: stale", silent),
+    DemoStep("forged", "A forged command: refused", forged),
+    DemoStep("stepped_down", "An operator releases the isolated device: repaired, free", stepped_down),
+    DemoStep("ending", "The fleet as at the beginning", ending),
 )

@@ -9,11 +9,11 @@ from typing import Final
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.setup.baseline import SetupSnapshot, rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
-from controller.demo.access import Access
-from controller.demo.mqtt_client import Visitor
+from controller.demo.access import DemoBrokerAccess
+from controller.demo.mqtt_client import DemoMqttClient
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerNotFoundError, ControllerError
-from schemas.topics import Up, parse_up, up
+from schemas.topics import UpChannel, parse_up, up
 
 LOOK_SECONDS: Final = 10.0  # until a cluster has agreed
 _POLL_SECONDS: Final = 0.2
@@ -22,7 +22,7 @@ _AT_ONCE: Final = 8  # devices
 
 
 @dataclass(frozen=True, slots=True)
-class Traces:
+class BrokerFootprint:
     """What a run makes at the broker: its devices, its other clients, and what was there before."""
 
     before: SetupSnapshot
@@ -43,7 +43,7 @@ async def open_fleet_topics(broker: EmqxBroker, fleet_filter: str) -> None:
     await broker.api.write_all_rules((*rules[:ours], AccessRule(fleet_filter, "allow", "all"), *rules[ours:]))
 
 
-async def remove(broker: EmqxBroker, traces: Traces, access: Access) -> list[str]:
+async def remove(broker: EmqxBroker, traces: BrokerFootprint, access: DemoBrokerAccess) -> list[str]:
     """Remove bans, rules, sessions and retained messages of the run, and restore the settings; what is left, in words.
 
     The run's processes have ended before. What fails is told, and keeps nothing else from being removed.
@@ -82,11 +82,11 @@ async def _remove_device(broker: EmqxBroker, device_id: str) -> Sequence[str]:
     await broker.api.delete_rules(device_id)
     await broker.api.kick(device_id)
     # After the session: its last will is retained too.
-    await broker.api.publish(up(device_id, Up.STATUS), b"", retain=True)
+    await broker.api.publish(up(device_id, UpChannel.STATUS), b"", retain=True)
     return ()
 
 
-async def _retained(traces: Traces, access: Access) -> list[str]:
+async def _retained(traces: BrokerFootprint, access: DemoBrokerAccess) -> list[str]:
     """The devices of the run that still have a retained status."""
     found: set[str] = set()
     mine = set(traces.device_ids)
@@ -96,15 +96,15 @@ async def _retained(traces: Traces, access: Access) -> list[str]:
         if payload and device_id in mine:
             found.add(device_id)
 
-    async with Visitor(access, traces.controller_id, heard=heard) as visitor:
-        code = await visitor.subscribe(up("+", Up.STATUS))
+    async with DemoMqttClient(access, traces.controller_id, heard=heard) as visitor:
+        code = await visitor.subscribe(up("+", UpChannel.STATUS))
         if code >= 128:
             return [f"retained messages could not be looked for: subscribing was refused with {code}"]
         await asyncio.sleep(_RETAINED_SECONDS)
     return [f"the retained status of {device_id} is still there" for device_id in sorted(found)]
 
 
-async def _settled(broker: EmqxBroker, traces: Traces) -> list[str]:
+async def _settled(broker: EmqxBroker, traces: BrokerFootprint) -> list[str]:
     """What is not as it was found, looked at until nothing is or time is up."""
     deadline = asyncio.get_running_loop().time() + LOOK_SECONDS
     while left := await _differences(broker, traces):
@@ -114,7 +114,7 @@ async def _settled(broker: EmqxBroker, traces: Traces) -> list[str]:
     return left
 
 
-async def _differences(broker: EmqxBroker, traces: Traces) -> list[str]:
+async def _differences(broker: EmqxBroker, traces: BrokerFootprint) -> list[str]:
     clients = {*traces.device_ids, *traces.other_clients, traces.controller_id}
     left = [f"a ban of {ban.who}" async for ban in broker.bans() if ban.who in clients]
     now = await broker.snapshot(traces.controller_id)

@@ -15,14 +15,14 @@ import typer
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from controller.demo.command import Output
+from controller.demo.command import DemoOutput
 from controller.demo.options import FAST, NORMAL
-from controller.demo.outcome import StepResult
-from controller.demo.progress import Program, last_words
-from controller.demo.runner import FleetView
-from controller.demo.update_stage import UpdateOptions, open_update_stage
-from controller.demo.update_story import STORY, UpdateScene
-from controller.demo.view import LiveView, PlainView
+from controller.demo.outcome import DemoStepResult
+from controller.demo.progress import DemoProgress, last_words
+from controller.demo.runner import FleetProgressView
+from controller.demo.update_stage import UpdateDemoOptions, open_update_stage
+from controller.demo.update_story import STORY, UpdateStepContext
+from controller.demo.view import LiveProgressView, PlainProgressView
 
 LEAST: Final = 8  # devices: three to test with, two canaries, and some more
 MOST: Final = 500
@@ -35,7 +35,7 @@ def demo_update(
     devices: Annotated[int, typer.Option(min=LEAST, max=MOST, help="simulated devices beside the real agent")] = 60,
     seed: Annotated[int | None, typer.Option(min=0, max=_MAX_SEED, help="of what is left to chance  [random]")] = None,
     fast: Annotated[bool, typer.Option("--fast", help="shorter times, for tests")] = False,
-    output: Annotated[Output, typer.Option(help="text, or one JSON object as the last line")] = Output.TEXT,
+    output: Annotated[DemoOutput, typer.Option(help="text, or one JSON object as the last line")] = DemoOutput.TEXT,
 ) -> None:
     """Roll out a good update through three rings, and a bad one that stops itself in the second and goes back.
 
@@ -44,13 +44,13 @@ def demo_update(
     """
     chosen = secrets.randbelow(_MAX_SEED) if seed is None else seed
     soak, action = ("1s", "100ms") if fast else ("3s", "500ms")
-    raise typer.Exit(_run(UpdateOptions(devices, chosen, fast, soak, action), output))
+    raise typer.Exit(_run(UpdateDemoOptions(devices, chosen, fast, soak, action), output))
 
 
-def _run(options: UpdateOptions, output: Output) -> int:
-    is_live = output is Output.TEXT and sys.stdout.isatty()
-    stream = sys.stderr if output is Output.JSON else sys.stdout
-    view: FleetView = LiveView(Console()) if is_live else PlainView(stream)
+def _run(options: UpdateDemoOptions, output: DemoOutput) -> int:
+    is_live = output is DemoOutput.TEXT and sys.stdout.isatty()
+    stream = sys.stderr if output is DemoOutput.JSON else sys.stdout
+    view: FleetProgressView = LiveProgressView(Console()) if is_live else PlainProgressView(stream)
     try:
         answer, words = asyncio.run(_until_signalled(options, view))
     except asyncio.CancelledError:
@@ -59,13 +59,13 @@ def _run(options: UpdateOptions, output: Output) -> int:
     view.close(_summary(answer))
     if words:
         sys.stderr.write(f"{words}\n")
-    if output is Output.JSON:
+    if output is DemoOutput.JSON:
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     return 0 if answer["ok"] else 1
 
 
-async def _until_signalled(options: UpdateOptions, view: FleetView) -> tuple[dict[str, Any], str]:
+async def _until_signalled(options: UpdateDemoOptions, view: FleetProgressView) -> tuple[dict[str, Any], str]:
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
 
@@ -82,16 +82,16 @@ async def _until_signalled(options: UpdateOptions, view: FleetView) -> tuple[dic
             loop.remove_signal_handler(number)
 
 
-async def perform(options: UpdateOptions, view: FleetView) -> tuple[dict[str, Any], str]:
+async def perform(options: UpdateDemoOptions, view: FleetProgressView) -> tuple[dict[str, Any], str]:
     """Play everything; the answer as JSON has it, and where it failed the last words of every process."""
     begun = time.monotonic()
-    program = Program(view)
+    program = DemoProgress(view)
     rollouts: dict[str, dict[str, Any]] = {}
     folder = Path(tempfile.mkdtemp(prefix="cordon-demo-update-"))
     try:
         async with open_update_stage(options, FAST if options.fast else NORMAL, folder, program) as stage:
             if stage is not None:
-                scene = UpdateScene(stage, program.say, view, rollouts)
+                scene = UpdateStepContext(stage, program.say, view, rollouts)
                 for name, title, play in STORY:
                     async with program.step(name, title):
                         await play(scene)
@@ -104,7 +104,7 @@ async def perform(options: UpdateOptions, view: FleetView) -> tuple[dict[str, An
 
 
 def _answer(
-    options: UpdateOptions, program: Program, rollouts: dict[str, dict[str, Any]], seconds: float
+    options: UpdateDemoOptions, program: DemoProgress, rollouts: dict[str, dict[str, Any]], seconds: float
 ) -> dict[str, Any]:
     played = {step.name for step in program.results}
     return {
@@ -118,7 +118,7 @@ def _answer(
     }
 
 
-def _step(step: StepResult) -> dict[str, Any]:
+def _step(step: DemoStepResult) -> dict[str, Any]:
     return {
         "name": step.name,
         "title": step.title,

@@ -3,18 +3,18 @@
 from typing import Any
 from urllib.parse import quote
 
-from controller.demo.operator import Operator
+from controller.demo.operator import DemoApiClient
 from controller.demo.options import DemoError
 
 _ALL = 1000  # devices asked for at once
 
 
-class UpdateOperator(Operator):
+class DemoRolloutClient(DemoApiClient):
     """Calls about rollouts, with one operator's token."""
 
-    def at(self, url: str) -> "UpdateOperator":
+    def at(self, url: str) -> "DemoRolloutClient":
         """The same operator at a controller that listens elsewhere."""
-        return UpdateOperator(url, self._token)
+        return DemoRolloutClient(url, self._token)
 
     async def label(self, device_id: str, *tags: str) -> None:
         """Give a device tags."""

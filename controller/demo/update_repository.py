@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from controller.adapters.tuf_repository.ceremony import KeyPlan, init
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, init
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.publishing import publish
-from schemas.updates import HealthCheck, Installer, Kind, UpdateTarget
+from schemas.updates import HealthCheck, InstallerKind, UpdateKind, UpdateTarget
 
 NAME: Final = "edge-app"
 BEFORE: Final = "1.3.0"
@@ -22,17 +22,17 @@ _SICK: Final = "#!/bin/sh\necho 'the new version does not answer' >&2\nexit 1\n"
 _KEY_WORDS: Final = 4  # random parts of the passphrase
 
 
-class Repository:
+class DemoUpdateRepository:
     """A repository below `base`, whose offline keys lie in `keys` and go with it."""
 
     def __init__(self, base: Path, keys: Path) -> None:
-        self.folder = Folder(base)
+        self.folder = RepositoryFolder(base)
         self._keys = keys
         self._passphrase = "-".join(f"{secrets.token_hex(4)}Q7" for _ in range(_KEY_WORDS))
 
     def make(self) -> None:
         """Make the four roles, and publish the good version."""
-        plans = {"root": KeyPlan(2, 2), "targets": KeyPlan(1, 1)}
+        plans = {"root": RoleKeyPlan(2, 2), "targets": RoleKeyPlan(1, 1)}
         init(self.folder, self._keys, plans, self._ask, _now())
         self._publish(GOOD, _WELL)
 
@@ -51,8 +51,8 @@ class Repository:
         target = UpdateTarget(
             name=NAME,
             version=version,
-            kind=Kind.FILE,
-            installer=Installer.FILESET,
+            kind=UpdateKind.FILE,
+            installer=InstallerKind.FILESET,
             classes=("*",),
             health=HealthCheck(command=(_CHECK,), seconds=2),
             installed_bytes=sum(len(text) for text in files.values()),

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from controller.demo import controller_process
-from controller.demo.access import Access
-from controller.demo.controller_process import Management
-from controller.demo.fleet import Fleet
-from controller.demo.observations import Chronicle
-from controller.demo.options import DemoError, Pace
-from controller.demo.processes import Child
-from controller.demo.progress import Program
+from controller.demo.access import DemoBrokerAccess
+from controller.demo.controller_process import DemoBrokerApi
+from controller.demo.fleet import SimulatorProcess
+from controller.demo.observations import ObservationLog
+from controller.demo.options import DemoError, DemoTimings
+from controller.demo.processes import ChildProcess
+from controller.demo.progress import DemoProgress
 from controller.demo.stage import stand_in
-from controller.demo.update_operator import UpdateOperator
-from controller.demo.update_repository import BEFORE, NAME, Repository
+from controller.demo.update_operator import DemoRolloutClient
+from controller.demo.update_repository import BEFORE, NAME, DemoUpdateRepository
 
 AGENT: Final = "real-agent"
 PREFIX: Final = "sim-"
@@ -28,7 +28,7 @@ _POLL_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class UpdateOptions:
+class UpdateDemoOptions:
     """The whole demonstration: how many are simulated, and how fast it goes."""
 
     devices: int
@@ -39,19 +39,19 @@ class UpdateOptions:
 
 
 @dataclass(slots=True)
-class UpdateStage:
+class UpdateDemoEnvironment:
     """Everything that a step may touch or look at."""
 
-    options: UpdateOptions
+    options: UpdateDemoOptions
     folder: Path
-    chronicle: Chronicle
-    repository: Repository
-    first: UpdateOperator
-    second: UpdateOperator
-    fleet: Fleet
+    chronicle: ObservationLog
+    repository: DemoUpdateRepository
+    first: DemoRolloutClient
+    second: DemoRolloutClient
+    fleet: SimulatorProcess
     device_ids: tuple[str, ...]
-    controller: Child
-    restart: Callable[[], Awaitable[tuple[Child, str]]]
+    controller: ChildProcess
+    restart: Callable[[], Awaitable[tuple[ChildProcess, str]]]
 
     @property
     def test(self) -> tuple[str, ...]:
@@ -102,10 +102,10 @@ class UpdateStage:
 
 @contextlib.asynccontextmanager
 async def open_update_stage(
-    options: UpdateOptions, pace: Pace, folder: Path, program: Program
-) -> AsyncIterator[UpdateStage | None]:
+    options: UpdateDemoOptions, pace: DemoTimings, folder: Path, program: DemoProgress
+) -> AsyncIterator[UpdateDemoEnvironment | None]:
     """Put everything up, each part as a step; `None` when one could not be."""
-    chronicle, group_stack = Chronicle(), contextlib.AsyncExitStack()
+    chronicle, group_stack = ObservationLog(), contextlib.AsyncExitStack()
     async with group_stack, asyncio.TaskGroup() as group:
         stack = contextlib.AsyncExitStack()
         try:
@@ -114,7 +114,7 @@ async def open_update_stage(
                 management, access = await stand_in(stack, [], folder)
                 program.say(f"stand-in for EMQX with {len(management.urls)} nodes; TLS with client certificates")
             async with program.step("repository", "A repository of signed updates"):
-                repository = Repository(folder / "updates", folder / "offline-keys")
+                repository = DemoUpdateRepository(folder / "updates", folder / "offline-keys")
                 await asyncio.to_thread(repository.make)
                 program.say("root: 2 of 2 offline keys, targets: 1 offline key; the controller holds neither")
             if not program.is_broken:
@@ -128,15 +128,17 @@ async def open_update_stage(
 
 @dataclass(frozen=True, slots=True)
 class _Making:
-    options: UpdateOptions
-    pace: Pace
+    options: UpdateDemoOptions
+    pace: DemoTimings
     folder: Path
-    chronicle: Chronicle
+    chronicle: ObservationLog
     stack: contextlib.AsyncExitStack
     group: asyncio.TaskGroup
-    program: Program
+    program: DemoProgress
 
-    async def everything(self, management: Management, access: Access, repository: Repository) -> UpdateStage:
+    async def everything(
+        self, management: DemoBrokerApi, access: DemoBrokerAccess, repository: DemoUpdateRepository
+    ) -> UpdateDemoEnvironment:
         """Controller, fleet, agent and operators."""
         home, port = self.folder / "cordon", _free_port()
         home.mkdir()
@@ -150,29 +152,29 @@ class _Making:
             home, "cordon-demo", management, access, self.pace, accept_claimed=False, more=more
         )
 
-        async def serve() -> tuple[Child, str]:
+        async def serve() -> tuple[ChildProcess, str]:
             child, where = await controller_process.serve(prepared.config, self.folder)
             self.stack.push_async_callback(child.stop)
             return child, where
 
         controller, url = await serve()
-        first = UpdateOperator(url, prepared.token)
+        first = DemoRolloutClient(url, prepared.token)
         await controller_process.until_ready(first, controller)
         self.program.say(f"controller serves {url}, and updates at https://127.0.0.1:{port}")
-        second = UpdateOperator(url, await first.second("second-operator"))
+        second = DemoRolloutClient(url, await first.second("second-operator"))
         count = self.options.devices
         width = max(3, len(str(count)))  # as the simulator names them
         ids = tuple(f"{PREFIX}{number:0{width}d}" for number in range(1, count + 1))
         fleet = await self._fleet(access, prepared.public_key, ids)
         await self._agent(access, prepared.public_key, repository, port)
-        stage = UpdateStage(
+        stage = UpdateDemoEnvironment(
             self.options, self.folder, self.chronicle, repository, first, second, fleet, ids, controller, serve
         )
         await self._until_reported(stage)
         await self._label(stage)
         return stage
 
-    async def _fleet(self, access: Access, key: str, ids: tuple[str, ...]) -> Fleet:
+    async def _fleet(self, access: DemoBrokerAccess, key: str, ids: tuple[str, ...]) -> SimulatorProcess:
         if access.certificate_for is None:
             raise DemoError("the stand-in lets devices in by certificates only")
         certificates = [access.certificate_for(one)[0] for one in ids]
@@ -183,15 +185,15 @@ class _Making:
             "--heartbeat-every", self.pace.heartbeat_every, "--action-time", self.options.action_time,
             "--reconnect-max", self.pace.reconnect_max,
         ]  # fmt: skip
-        child = await Child.start("cordon-agent-simulate", "device_agent.main", arguments, self.folder)
-        fleet = Fleet(child, self.chronicle, ids)
+        child = await ChildProcess.start("cordon-agent-simulate", "device_agent.main", arguments, self.folder)
+        fleet = SimulatorProcess(child, self.chronicle, ids)
         self.stack.push_async_callback(fleet.stop)
         self._task(fleet.read(), "fleet")
         await fleet.ready()
         self.program.say(f"{len(ids)} simulated devices connected, each with {NAME} {BEFORE}")
         return fleet
 
-    async def _agent(self, access: Access, key: str, repository: Repository, port: int) -> None:
+    async def _agent(self, access: DemoBrokerAccess, key: str, repository: DemoUpdateRepository, port: int) -> None:
         if access.certificate_for is None:
             raise DemoError("the stand-in lets devices in by certificates only")
         certificate, own_key = access.certificate_for(AGENT)
@@ -206,12 +208,14 @@ class _Making:
             f"[agent]\nstate_dir = {json.dumps(str(self.folder / 'agent-state'))}\n"
             f'[updates]\nurl = "https://127.0.0.1:{port}"\nroot = {json.dumps(str(root))}\n'
         )
-        child = await Child.start("cordon-agent", "device_agent.main", ["run", "--config", str(config)], self.folder)
+        child = await ChildProcess.start(
+            "cordon-agent", "device_agent.main", ["run", "--config", str(config)], self.folder
+        )
         self._watched(child)
         self._task(_read_on(child), "agent's output")
         self.program.say("a real agent runs, with the first root installed and nothing of the application")
 
-    async def _until_reported(self, stage: UpdateStage) -> None:
+    async def _until_reported(self, stage: UpdateDemoEnvironment) -> None:
         try:
             async with asyncio.timeout(REPORT_SECONDS):
                 for one in (AGENT, *stage.device_ids):
@@ -219,25 +223,25 @@ class _Making:
         except TimeoutError as e:
             raise DemoError(f"not every device had reported within {REPORT_SECONDS:g} s") from e
 
-    async def _until_known(self, stage: UpdateStage, device_id: str) -> None:
+    async def _until_known(self, stage: UpdateDemoEnvironment, device_id: str) -> None:
         while True:
             with contextlib.suppress(DemoError):
                 if (await stage.first.report(device_id)).get("software"):
                     return
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _label(self, stage: UpdateStage) -> None:
+    async def _label(self, stage: UpdateDemoEnvironment) -> None:
         for one in stage.test:
             await stage.first.label(one, "ring:test")
         for one in (*stage.canaries, AGENT):
             await stage.first.label(one, "ring:canary")
         self.program.say(f"rings: {len(stage.test)} test, {len(stage.canaries)} canaries and the real agent, the rest")
 
-    def _watched(self, child: Child) -> None:
+    def _watched(self, child: ChildProcess) -> None:
         self.stack.push_async_callback(child.stop)
         self._task(self._watch(child), child.name)
 
-    async def _watch(self, child: Child) -> None:
+    async def _watch(self, child: ChildProcess) -> None:
         code = await child.ended()
         self.chronicle.broken(f"{child.name} ended with exit code {code}")
 
@@ -246,7 +250,7 @@ class _Making:
         self.stack.push_async_callback(_ended, task)
 
 
-async def _read_on(child: Child) -> None:
+async def _read_on(child: ChildProcess) -> None:
     while await child.line() is not None:
         pass
 

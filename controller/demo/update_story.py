@@ -10,8 +10,8 @@ from typing import Any, Final
 from controller.api.rollout_views import progress_line
 from controller.demo.options import DemoError
 from controller.demo.update_repository import BAD, BEFORE, GOOD, NAME
-from controller.demo.update_stage import AGENT, UpdateStage
-from controller.demo.view import View
+from controller.demo.update_stage import AGENT, UpdateDemoEnvironment
+from controller.demo.view import ProgressView
 
 PATIENCE: Final = 180.0  # seconds for a whole rollout
 REPORT_PATIENCE: Final = 30.0  # seconds for one device's next report
@@ -20,16 +20,16 @@ _ENDS: Final = frozenset({"completed", "stopped", "aborted"})
 _WORDS: Final = {"pending": "waiting", "away": "waiting", "confirmed": "updated", "skipped": "waiting"}
 _UNDER_WAY: Final = frozenset({"ordered", "received", "claimed"})
 
-Say = Callable[[str], None]
+UpdateDemoProgressCallback = Callable[[str], None]
 
 
 @dataclass(slots=True)
-class UpdateScene:
+class UpdateStepContext:
     """A step's view of the stage; `rollouts` keeps the last state of each."""
 
-    stage: UpdateStage
-    say: Say
-    view: View
+    stage: UpdateDemoEnvironment
+    say: UpdateDemoProgressCallback
+    view: ProgressView
     rollouts: dict[str, dict[str, Any]]
 
     async def follow(self, rollout_id: str, states: frozenset[str]) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def word_of(member: Mapping[str, Any]) -> str:
     return _WORDS.get(str(member["state"]), "went wrong")
 
 
-async def good(scene: UpdateScene) -> None:
+async def good(scene: UpdateStepContext) -> None:
     """A version that works: test ring, a controller that is killed, canaries, a second operator, everybody."""
     stage = scene.stage
     if stage.version_on_disk():
@@ -118,7 +118,7 @@ async def good(scene: UpdateScene) -> None:
     await scene.follow(rollout, frozenset({"completed"}))
 
 
-async def good_seen(scene: UpdateScene) -> None:
+async def good_seen(scene: UpdateStepContext) -> None:
     """Every device has it, by its report; the real one by its disk; the rings were kept, by when devices were told."""
     stage = scene.stage
     await scene.shows(stage.everybody, version=GOOD, health="ok")
@@ -134,7 +134,7 @@ async def good_seen(scene: UpdateScene) -> None:
     scene.say(f"no device was ordered before its ring: the first canary {gap:.1f} s after the last test device")
 
 
-def _moments(scene: UpdateScene, devices: tuple[str, ...]) -> list[float]:
+def _moments(scene: UpdateStepContext, devices: tuple[str, ...]) -> list[float]:
     found = [scene.taken(one, GOOD) for one in devices]
     missing = [one for one, moment in zip(devices, found, strict=True) if moment is None]
     if missing:
@@ -142,7 +142,7 @@ def _moments(scene: UpdateScene, devices: tuple[str, ...]) -> list[float]:
     return [moment for moment in found if moment is not None]
 
 
-async def bad(scene: UpdateScene) -> None:
+async def bad(scene: UpdateStepContext) -> None:
     """A version that is signed and does not work: fine in the test ring, sick on the canaries."""
     stage = scene.stage
     await asyncio.to_thread(stage.repository.publish_bad)
@@ -163,7 +163,7 @@ async def bad(scene: UpdateScene) -> None:
     scene.say(f"it stopped itself: {found['why']}")
 
 
-async def bad_seen(scene: UpdateScene) -> None:
+async def bad_seen(scene: UpdateStepContext) -> None:
     """Nobody beyond the canaries was told of it, and everybody has the good version again."""
     stage = scene.stage
     told = [one for one in stage.rest if scene.taken(one, BAD) is not None]

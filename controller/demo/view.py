@@ -12,7 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from controller.demo.outcome import Outcome, StepResult
+from controller.demo.outcome import DemoResult, DemoStepResult
 
 _FRAMES_PER_SECOND: Final = 8
 _COLOURS: Final = {
@@ -31,7 +31,7 @@ _COLOURS: Final = {
 _DOT: Final = "\N{BLACK CIRCLE}"
 
 
-class View(Protocol):
+class ProgressView(Protocol):
     """Gets told what happens, in order."""
 
     def begin(self, title: str) -> None:
@@ -42,7 +42,7 @@ class View(Protocol):
         """Something was observed."""
         ...
 
-    def end(self, result: StepResult) -> None:
+    def end(self, result: DemoStepResult) -> None:
         """A step is over."""
         ...
 
@@ -55,7 +55,7 @@ class View(Protocol):
         ...
 
 
-class PlainView:
+class PlainProgressView:
     """One line for each thing that happens, with the seconds since the beginning."""
 
     wants_fleet = False
@@ -70,7 +70,7 @@ class PlainView:
     def say(self, text: str) -> None:
         self._line(f"   {text}")
 
-    def end(self, result: StepResult) -> None:
+    def end(self, result: DemoStepResult) -> None:
         if not result.ok:
             self._line(f"!! {result.missing}")
 
@@ -89,10 +89,10 @@ class PlainView:
 class _Step:
     title: str
     lines: list[str] = field(default_factory=list)
-    result: StepResult | None = None
+    result: DemoStepResult | None = None
 
 
-class LiveView:
+class LiveProgressView:
     """Steps with what was observed, and a dot for each device in the colour of its state."""
 
     wants_fleet = True
@@ -114,7 +114,7 @@ class LiveView:
         if self._steps:
             self._steps[-1].lines.append(text)
 
-    def end(self, result: StepResult) -> None:
+    def end(self, result: DemoStepResult) -> None:
         """Finished steps scroll up; only the present one is redrawn."""
         step = self._steps.pop()
         step.result = result
@@ -159,7 +159,7 @@ class LiveView:
         return Group(head, *(Padding(line, (0, 0, 0, 6)) for line in lines))
 
 
-def summary(outcome: Outcome) -> RenderableType:
+def summary(outcome: DemoResult) -> RenderableType:
     """The table of seconds, and the verdict."""
     table = Table(title="Seconds to contain and to release", title_justify="left", show_edge=False, pad_edge=False)
     for name, numeric in (("device", False), ("containment", False), ("to contain", True), ("to release", True)):

@@ -31,7 +31,7 @@ def digest_after(before: bytes, seq: int, body: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class ChainHead:
     """The end of the chain, to be noted where nobody can reach it who can write the store."""
 
     seq: int
@@ -42,7 +42,7 @@ class Head:
         return f"{self.seq}:{self.digest.hex()}"
 
     @classmethod
-    def parse(cls, text: str) -> "Head":
+    def parse(cls, text: str) -> "ChainHead":
         """Read it back.
 
         Raises:
@@ -59,7 +59,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class ChainLink:
     """A row as it is found: its number, what it says, what it claims to follow, and its digest."""
 
     seq: int
@@ -70,7 +70,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ChainBounds:
     """What is known of the chain besides its rows.
 
     Attributes:
@@ -80,14 +80,14 @@ class Bounds:
         noted: a head that was noted elsewhere.
     """
 
-    anchor: Head = Head(0, GENESIS)
+    anchor: ChainHead = ChainHead(0, GENESIS)
     chained_through: int = 0
     counted: int | None = None
-    noted: Head | None = None
+    noted: ChainHead | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
+class ChainFlaw:
     """Something that was done to the record; `first` to `last` are the rows concerned."""
 
     what: str  # changed, removed, inserted, replaced
@@ -97,15 +97,15 @@ class Flaw:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class ChainVerification:
     """What a check of the whole chain found; `flaws` may be cut short."""
 
     rows: int
-    head: Head
-    flaws: tuple[Flaw, ...]
+    head: ChainHead
+    flaws: tuple[ChainFlaw, ...]
 
 
-def flaws(links: Iterable[Link], bounds: Bounds) -> Iterator[Flaw]:
+def flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw]:
     """Everything that is wrong with the rows, which come in the order of their numbers.
 
     Yields as it goes, so a caller may stop; the rows after a flaw are still checked.
@@ -121,22 +121,26 @@ def flaws(links: Iterable[Link], bounds: Bounds) -> Iterator[Flaw]:
         if bounds.noted is not None and link.seq == bounds.noted.seq:
             noted_seen = True
             if link.digest != bounds.noted.digest:
-                yield Flaw("replaced", link.seq, link.seq, f"row {link.seq} is not the one of the head that was noted")
+                yield ChainFlaw(
+                    "replaced", link.seq, link.seq, f"row {link.seq} is not the one of the head that was noted"
+                )
         if link.pruned_through is not None:
             pruned_through = link.pruned_through
-        last = Head(link.seq, link.digest)
+        last = ChainHead(link.seq, link.digest)
     yield from _ends(last, pruned_through, bounds, noted_seen=noted_seen)
 
 
-def _flaw(link: Link, last: Head, bounds: Bounds, *, sound_before: bool) -> Flaw | None:
+def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before: bool) -> ChainFlaw | None:
     seq = link.seq
     if len(link.digest) != DIGEST_BYTES or len(link.before) != DIGEST_BYTES:
-        return Flaw("inserted", seq, seq, f"row {seq} was inserted by something else than Cordon: it has no digest")
+        return ChainFlaw(
+            "inserted", seq, seq, f"row {seq} was inserted by something else than Cordon: it has no digest"
+        )
     if digest_after(link.before, seq, link.body) != link.digest:
-        return Flaw("changed", seq, seq, f"row {seq} was changed after it was written")
+        return ChainFlaw("changed", seq, seq, f"row {seq} was changed after it was written")
     gap = seq - last.seq - 1
     if gap < 0:
-        return Flaw("inserted", seq, seq, f"row {seq} was inserted: its number was given before")
+        return ChainFlaw("inserted", seq, seq, f"row {seq} was inserted: its number was given before")
     if link.before == last.digest:
         if gap == 0 or seq <= bounds.chained_through:
             return None
@@ -146,16 +150,18 @@ def _flaw(link: Link, last: Head, bounds: Bounds, *, sound_before: bool) -> Flaw
     if not sound_before:
         return None  # told already, of the row before
     if last.seq == bounds.anchor.seq:
-        return Flaw("replaced", seq, seq, f"row {seq}, the first, does not follow what was pruned before it")
-    return Flaw("replaced", last.seq, last.seq, f"row {last.seq} was replaced: row {seq} was written after another one")
+        return ChainFlaw("replaced", seq, seq, f"row {seq}, the first, does not follow what was pruned before it")
+    return ChainFlaw(
+        "replaced", last.seq, last.seq, f"row {last.seq} was replaced: row {seq} was written after another one"
+    )
 
 
-def _removed(first: int, last: int) -> Flaw:
+def _removed(first: int, last: int) -> ChainFlaw:
     which = f"row {first} was" if first == last else f"rows {first} to {last} were"
-    return Flaw("removed", first, last, f"{which} removed")
+    return ChainFlaw("removed", first, last, f"{which} removed")
 
 
-def _ends(last: Head, pruned_through: int | None, bounds: Bounds, *, noted_seen: bool) -> Iterator[Flaw]:
+def _ends(last: ChainHead, pruned_through: int | None, bounds: ChainBounds, *, noted_seen: bool) -> Iterator[ChainFlaw]:
     end = max(bounds.counted or 0, 0 if bounds.noted is None or noted_seen else bounds.noted.seq)
     if end > last.seq:
         yield _removed(last.seq + 1, end)
@@ -164,4 +170,4 @@ def _ends(last: Head, pruned_through: int | None, bounds: Bounds, *, noted_seen:
     before_chain = bounds.anchor.seq <= bounds.chained_through and pruned_through is None
     if bounds.anchor.seq and not before_chain and pruned_through != bounds.anchor.seq:
         text = f"rows 1 to {bounds.anchor.seq} are gone, and no row says that they were pruned"
-        yield Flaw("removed", 1, bounds.anchor.seq, text)
+        yield ChainFlaw("removed", 1, bounds.anchor.seq, text)

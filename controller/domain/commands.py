@@ -5,9 +5,9 @@ from typing import Final
 
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord, SendCommand
-from controller.domain.events import OperatorCommanded
+from controller.domain.events import CommandRequested
 from controller.domain.evolve import evolve
-from controller.domain.transition import Draft
+from controller.domain.transition import Transition
 from schemas.commands import OLD_COMMAND, CommandState, ParamValue
 
 COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
@@ -20,7 +20,7 @@ _MILLISECONDS: Final = 1000
 
 
 def issue(
-    draft: Draft,
+    draft: Transition,
     action: str,
     params: tuple[tuple[str, ParamValue], ...],
     *,
@@ -61,12 +61,12 @@ def issue(
     return command.command_id
 
 
-def ordered(draft: Draft, event: OperatorCommanded) -> None:
+def ordered(draft: Transition, event: CommandRequested) -> None:
     """An operator, or a rollout, asks for a command."""
     issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run, held=event.held)
 
 
-def countersigned(draft: Draft, command_id: str, keyid: str, signature: str, by: str) -> None:
+def countersigned(draft: Transition, command_id: str, keyid: str, signature: str, by: str) -> None:
     """An operator signed a command; now it is sent."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
     if command is None or draft.now >= command.expires_at or any(name == keyid for name, _ in command.signatures):
@@ -78,14 +78,14 @@ def countersigned(draft: Draft, command_id: str, keyid: str, signature: str, by:
     _send(draft, signed)
 
 
-def send_again(draft: Draft) -> None:
+def send_again(draft: Transition) -> None:
     """The device is back: whatever has not ended may have been lost with its session."""
     for command in draft.device.commands:
         if draft.now < command.expires_at and not command.held:
             _send(draft, command)
 
 
-def send_lost(draft: Draft) -> None:
+def send_lost(draft: Transition) -> None:
     """The device is there and has ended nothing of what it was sent a while ago: order or end may have been lost.
 
     A broker loses both without a word: what a device said before it was banned is dropped when the session of a
@@ -98,7 +98,7 @@ def send_lost(draft: Draft) -> None:
 
 
 def reported(
-    draft: Draft, command_id: str, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
+    draft: Transition, command_id: str, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
 ) -> None:
     """Take in what a device says of a command; a word from a newer agent changes nothing but the record."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
@@ -118,7 +118,7 @@ def reported(
         _keep(draft, command, state, reason, detail)  # an update got further
 
 
-def withdraw(draft: Draft, command_id: str, by: str, reason: str) -> None:
+def withdraw(draft: Transition, command_id: str, by: str, reason: str) -> None:
     """End a command that is wanted no more; a device that has it already may still carry it out."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
     if command is not None:
@@ -131,7 +131,7 @@ def due(command: OpenCommand) -> float:
     return command.expires_at + (END_GRACE if command.state is CommandState.EXECUTING else 0.0)
 
 
-def expire(draft: Draft) -> None:
+def expire(draft: Transition) -> None:
     """End what was not begun in time, and what was begun and never told of."""
     for command in draft.device.commands:
         if draft.now >= due(command):
@@ -140,7 +140,7 @@ def expire(draft: Draft) -> None:
 
 
 def _end(
-    draft: Draft, command: OpenCommand, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
+    draft: Transition, command: OpenCommand, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
 ) -> None:
     left = tuple(one for one in draft.device.commands if one.command_id != command.command_id)
     draft.update(commands=left)
@@ -155,11 +155,11 @@ def _end(
     _keep(draft, command, state, reason, detail)
 
 
-def _replace(draft: Draft, old: OpenCommand, new: OpenCommand) -> None:
+def _replace(draft: Transition, old: OpenCommand, new: OpenCommand) -> None:
     draft.update(commands=tuple(new if one is old else one for one in draft.device.commands))
 
 
-def _send(draft: Draft, command: OpenCommand) -> None:
+def _send(draft: Transition, command: OpenCommand) -> None:
     _replace(draft, command, evolve(command, sent_at=draft.now))
     draft.effects.append(
         SendCommand(
@@ -178,7 +178,7 @@ def _send(draft: Draft, command: OpenCommand) -> None:
 
 
 def _keep(
-    draft: Draft,
+    draft: Transition,
     command: OpenCommand,
     state: CommandState,
     reason: str,

@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Final
 
 from controller.domain.evidence import Evidence
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
 from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1
@@ -29,7 +29,7 @@ class RuleState:
     `until`: a rule about events (how many is in `streak`), which ends by time; 0 for what reports are asked.
     """
 
-    result: Result
+    result: RuleResult
     since: float
     streak: int
     detail: str = ""
@@ -39,7 +39,7 @@ class RuleState:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ContainmentCase:
     """A containment in force and why.
 
     `causes` are rule keys (none for an operator's). `hold_until`: before it, no report releases (infinite: only an
@@ -52,7 +52,7 @@ class Case:
     """
 
     case_id: str
-    level: Level
+    level: ContainmentLevel
     causes: tuple[str, ...]
     by: str
     reason: str
@@ -61,7 +61,7 @@ class Case:
     hold_until: float = 0.0
     isolate_until: float | None = None
     probation_until: float = 0.0
-    proven_level: Level = Level.NONE
+    proven_level: ContainmentLevel = ContainmentLevel.NONE
     proven_at: float | None = None
     trouble: str = ""
     evidence: Evidence = Evidence.UNASKED
@@ -78,7 +78,7 @@ class Case:
         return self.said_at or self.evidence_at
 
 
-class Wait(StrEnum):
+class HoldReason(StrEnum):
     """Why a containment that policies ask for is not carried out."""
 
     BLAST_RADIUS = "blast-radius"
@@ -87,11 +87,11 @@ class Wait(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingContainment:
     """A containment that policies ask for and a guard holds back; `by`: who dismissed it. Times are Unix seconds."""
 
-    why: Wait
-    level: Level
+    why: HoldReason
+    level: ContainmentLevel
     causes: tuple[str, ...]
     since: float
     evidence_at: float
@@ -144,20 +144,20 @@ class Device:
     judged_by: str = ""
     satisfied: int = 0
     rules: Mapping[str, RuleState] = field(default_factory=lambda: _NO_RULES)
-    case: Case | None = None
+    case: ContainmentCase | None = None
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
     refused_until: float = 0.0
     signs: bool = False  # it signed a report, so none without a signature counts any more
     gaps: int = 0  # times that numbers of signed reports were missing
     answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
-    pending: Pending | None = None
+    pending: PendingContainment | None = None
     marks: tuple[str, ...] = ()
     offences: tuple[float, ...] = ()
     boot_before: str = ""  # the boot before `boot_id`, in which nothing can be reported any more
     cloned_at: float = 0.0  # when it was last suspected to be two, Unix seconds
 
     @property
-    def level(self) -> Level:
+    def level(self) -> ContainmentLevel:
         """How far it is cut off, as decided."""
-        return Level.NONE if self.case is None else self.case.level
+        return ContainmentLevel.NONE if self.case is None else self.case.level

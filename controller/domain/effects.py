@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from controller.domain.evidence import Evidence
 from schemas.commands import ParamValue
-from schemas.events import RejectReason, Verdict
-from schemas.topics import Up
+from schemas.events import ReceiptVerdict, RejectReason
+from schemas.topics import UpChannel
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ContainmentOptions:
     """`kick`: a restriction also destroys the session, and with it queued commands. `clear_retained`: an isolation also
     deletes what the device left retained at the broker.
     """
@@ -22,7 +22,7 @@ class Options:
     clear_retained: bool = False
 
 
-NO_OPTIONS = Options()
+NO_OPTIONS = ContainmentOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,16 @@ class SendReceipt:
 
     device_id: str
     seq: int | None
-    verdict: Verdict
+    verdict: ReceiptVerdict
     digest: str | None = None
     reason: RejectReason | None = None
     detail: str | None = None
-    about: Up = Up.POSTURE
+    about: UpChannel = UpChannel.POSTURE
     nonce: str = ""
 
 
-Containing = RestrictClient | IsolateClient | EndIsolation | ReleaseClient
-Effect = Containing | SendCommand
+ContainmentEffect = RestrictClient | IsolateClient | EndIsolation | ReleaseClient
+Effect = ContainmentEffect | SendCommand
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from controller.domain.effects import NO_OPTIONS, Options
+from controller.domain.effects import NO_OPTIONS, ContainmentOptions
 from controller.domain.evidence import Evidence
 from controller.domain.policy.findings import Finding
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from schemas.commands import CommandState, ParamValue
 
 
@@ -64,7 +64,7 @@ class StatusChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceTold:
+class DeviceEventReported:
     """Something happened on the device between reports, and was judged: `findings` as `told.judge_event` gives them."""
 
     event_id: str
@@ -79,7 +79,7 @@ class DeviceTold:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorSigned:
+class CommandCountersigned:
     """An operator signed a command with a key of their own; `signature` in base64 is over the same bytes."""
 
     event_id: str
@@ -90,7 +90,7 @@ class OperatorSigned:
 
 
 @dataclass(frozen=True, slots=True)
-class SignatureForgone:
+class SignatureRequirementLifted:
     """An operator lets the device report without its signature again, until it signs the next time."""
 
     event_id: str
@@ -110,7 +110,7 @@ class CommandReported:
 
 
 @dataclass(frozen=True, slots=True)
-class FellSilent:
+class DeviceWentStale:
     """Nothing was heard of the device for longer than it may be silent."""
 
     event_id: str
@@ -118,26 +118,26 @@ class FellSilent:
 
 
 @dataclass(frozen=True, slots=True)
-class TimePassed:
+class DeadlineReached:
     """A deadline of the device has come: grace, isolation, command expiry."""
 
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorContained:
+class ContainmentOrdered:
     """An operator restricts or isolates by hand, for `hold` seconds (`None`: until released)."""
 
     event_id: str
-    level: Level
+    level: ContainmentLevel
     by: str
     reason: str
     hold: float | None
-    options: Options = NO_OPTIONS
+    options: ContainmentOptions = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorApproved:
+class ContainmentApproved:
     """An operator lets a containment through that a guard held back."""
 
     event_id: str
@@ -146,7 +146,7 @@ class OperatorApproved:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorDismissed:
+class ContainmentDismissed:
     """An operator says no to a containment that a guard held back."""
 
     event_id: str
@@ -155,7 +155,7 @@ class OperatorDismissed:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorReleased:
+class ReleaseOrdered:
     """An operator ends a containment: an isolation steps down, a restriction ends."""
 
     event_id: str
@@ -164,7 +164,7 @@ class OperatorReleased:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorCommanded:
+class CommandRequested:
     """An operator sends a command, to be begun within `ttl` seconds."""
 
     event_id: str
@@ -187,7 +187,7 @@ class CommandWithdrawn:
 
 
 @dataclass(frozen=True, slots=True)
-class OperatorLabelled:
+class DeviceLabelled:
     """An operator gave the device a class and tags."""
 
     event_id: str
@@ -205,14 +205,14 @@ class ContainmentProven:
 
     event_id: str
     case_id: str
-    level: Level
+    level: ContainmentLevel
     cut_at: float
     steps: tuple[dict[str, object], ...]
     evidence: Evidence = Evidence.UNASKED
 
 
 @dataclass(frozen=True, slots=True)
-class ContainmentTroubled:
+class ContainmentFailed:
     """An attempt to contain or release did not hold; it goes on."""
 
     event_id: str
@@ -237,7 +237,7 @@ class ContainmentRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class ContainmentVouched:
+class ReporterAuthenticated:
     """The broker vouches for who spoke at `heard_at`, and it is about to be cut off: no later session can be asked."""
 
     event_id: str
@@ -256,7 +256,7 @@ class ReleaseProven:
 
 
 @dataclass(frozen=True, slots=True)
-class DriftFound:
+class DriftDetected:
     """The broker did not hold what it should; it is being put right."""
 
     event_id: str
@@ -301,31 +301,31 @@ class CloneSuspected:
     grade: str
 
 
-DeviceEvent = (
+DomainEvent = (
     PostureReported
     | HeartbeatReceived
     | StatusChanged
-    | DeviceTold
+    | DeviceEventReported
     | CommandReported
-    | FellSilent
-    | TimePassed
-    | OperatorContained
-    | OperatorApproved
-    | OperatorDismissed
-    | OperatorReleased
-    | OperatorCommanded
+    | DeviceWentStale
+    | DeadlineReached
+    | ContainmentOrdered
+    | ContainmentApproved
+    | ContainmentDismissed
+    | ReleaseOrdered
+    | CommandRequested
     | CommandWithdrawn
-    | OperatorLabelled
+    | DeviceLabelled
     | ContainmentProven
-    | ContainmentTroubled
+    | ContainmentFailed
     | ContainmentRefused
-    | ContainmentVouched
+    | ReporterAuthenticated
     | ReleaseProven
-    | DriftFound
+    | DriftDetected
     | CommandDelivered
     | CertificateRevoked
     | CertificateRenewed
     | CloneSuspected
-    | SignatureForgone
-    | OperatorSigned
+    | SignatureRequirementLifted
+    | CommandCountersigned
 )

@@ -1,6 +1,6 @@
 """The one entry of every decision: `(device, event, now) -> (device', effects, record)`. Pure.
 
-What the rest of the fleet has to say comes in as `Guards`, what it has to know goes out with the `Outcome`.
+What the rest of the fleet has to say comes in as `FleetGuards`, what it has to know goes out with the `StepOutcome`.
 """
 
 from typing import Any
@@ -18,16 +18,18 @@ from controller.domain.containment import (
 )
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import SendReceipt
-from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.identity import clones
-from controller.domain.policy.model import Level, PolicySet
-from controller.domain.transition import Draft, Outcome
-from schemas.events import RejectReason, Verdict
+from controller.domain.policy.model import ContainmentLevel, PolicySet
+from controller.domain.transition import StepOutcome, Transition
+from schemas.events import ReceiptVerdict, RejectReason
 
 
-def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet, guards: Guards = NO_GUARDS) -> Outcome:
+def step(
+    device: Device, event: ev.DomainEvent, now: float, policies: PolicySet, guards: FleetGuards = NO_GUARDS
+) -> StepOutcome:
     """What `event` makes of `device` at `now` (Unix seconds), judged and answered by `policies` within `guards`."""
-    draft = Draft(device, event.event_id, now, policies, guards)
+    draft = Transition(device, event.event_id, now, policies, guards)
     match event:
         case ev.PostureReported():
             _posture(draft, event)
@@ -35,37 +37,37 @@ def step(device: Device, event: ev.DeviceEvent, now: float, policies: PolicySet,
             _heartbeat(draft, event)
         case ev.StatusChanged():
             _status(draft, event)
-        case ev.DeviceTold():
+        case ev.DeviceEventReported():
             device_events.happened(draft, event)
         case ev.CommandReported():
             commands.reported(draft, event.command_id, event.state, event.reason, event.detail)
-        case ev.FellSilent():
+        case ev.DeviceWentStale():
             draft.update(stale=True)
             draft.record("fell silent", after_seconds=event.after)
             admission.fell_silent(draft)
-        case ev.TimePassed():
+        case ev.DeadlineReached():
             _time(draft)
         case _:
             _by_others(draft, event)
     return draft.finish()
 
 
-def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
+def _by_others(draft: Transition, event: ev.DomainEvent) -> None:
     match event:
-        case ev.OperatorContained() | ev.OperatorReleased() if revocation.holds(draft.device):
+        case ev.ContainmentOrdered() | ev.ReleaseOrdered() if revocation.holds(draft.device):
             revocation.kept(draft, event)
-        case ev.OperatorContained():
+        case ev.ContainmentOrdered():
             cases.operator_contains(draft, event.level, event.by, event.reason, event.hold)
             cases.apply(draft, event.options)
-        case ev.OperatorReleased():
+        case ev.ReleaseOrdered():
             device_events.dismiss(draft, event.by)
             draft.update(answers=False)  # the way out for an agent that was set back to an older version
             cases.operator_releases(draft, event.by, event.reason)
-        case ev.OperatorApproved():
+        case ev.ContainmentApproved():
             cases.approve(draft, event.by, event.reason)
-        case ev.OperatorDismissed():
+        case ev.ContainmentDismissed():
             admission.dismiss(draft, event.by, event.reason)
-        case ev.OperatorCommanded():
+        case ev.CommandRequested():
             commands.ordered(draft, event)
         case ev.CommandWithdrawn():
             commands.withdraw(draft, event.command_id, event.by, event.reason)
@@ -73,29 +75,31 @@ def _by_others(draft: Draft, event: ev.DeviceEvent) -> None:
             _of_the_device(draft, event)
 
 
-def _of_the_device(draft: Draft, event: ev.DeviceEvent) -> None:
+def _of_the_device(draft: Transition, event: ev.DomainEvent) -> None:
     match event:
-        case ev.OperatorLabelled():
+        case ev.DeviceLabelled():
             before = {"device_class": draft.device.device_class, "tags": list(draft.device.tags)}
             draft.update(device_class=event.device_class, tags=event.tags)
             after: dict[str, Any] = {"device_class": event.device_class, "tags": list(event.tags)}
             draft.record("labelled", event.by, **after, before=before)
-        case ev.OperatorSigned():
+        case ev.CommandCountersigned():
             commands.countersigned(draft, event.command_id, event.keyid, event.signature, event.by)
-        case ev.SignatureForgone():
+        case ev.SignatureRequirementLifted():
             draft.update(signs=False)
             draft.record("signature no longer wanted", event.by, before={"signs": True}, reason=event.reason)
         case ev.CommandDelivered():
             draft.record("command sent", command_id=event.command_id)
         case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
             _about_identity(draft, event)
-        case ev.ContainmentVouched():
+        case ev.ReporterAuthenticated():
             cases.vouched(draft, event.case_id, event.evidence, event.heard_at)
         case _:
             _at_the_broker(draft, event)
 
 
-def _about_identity(draft: Draft, event: ev.CertificateRevoked | ev.CertificateRenewed | ev.CloneSuspected) -> None:
+def _about_identity(
+    draft: Transition, event: ev.CertificateRevoked | ev.CertificateRenewed | ev.CloneSuspected
+) -> None:
     match event:
         case ev.CertificateRevoked():
             revocation.revoked(draft, event)
@@ -106,15 +110,17 @@ def _about_identity(draft: Draft, event: ev.CertificateRevoked | ev.CertificateR
             draft.record("clone suspected", alert=True, **seen, grade=event.grade)
 
 
-def _posture(draft: Draft, event: ev.PostureReported) -> None:
+def _posture(draft: Transition, event: ev.PostureReported) -> None:
     device = draft.device
     same_boot = bool(event.boot_id) and event.boot_id == device.boot_id
     if same_boot and event.seq < device.report_seq:
         why = f"report {device.report_seq} was accepted already"
-        stale = SendReceipt(device.device_id, event.seq, Verdict.REJECTED, None, RejectReason.STALE_SEQUENCE, why)
+        stale = SendReceipt(
+            device.device_id, event.seq, ReceiptVerdict.REJECTED, None, RejectReason.STALE_SEQUENCE, why
+        )
         draft.receipts.append(stale)
         return
-    receipt = SendReceipt(device.device_id, event.seq, Verdict.ACCEPTED, event.digest)
+    receipt = SendReceipt(device.device_id, event.seq, ReceiptVerdict.ACCEPTED, event.digest)
     draft.receipts.append(receipt)
     if same_boot and event.seq == device.report_seq and event.digest == device.digest:
         _seen(draft, event.received_at)
@@ -154,7 +160,7 @@ def _posture(draft: Draft, event: ev.PostureReported) -> None:
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
 
-def _look_for_a_clone(draft: Draft, event: ev.PostureReported) -> None:
+def _look_for_a_clone(draft: Transition, event: ev.PostureReported) -> None:
     device = draft.device
     if event.seq < device.report_seq:
         is_news = draft.now - device.cloned_at >= clones.QUIET
@@ -174,7 +180,7 @@ def _look_for_a_clone(draft: Draft, event: ev.PostureReported) -> None:
         draft.update(boot_before=device.boot_id)
 
 
-def _record_changes(draft: Draft, rules: dict[str, RuleState], seq: int, digest: str) -> None:
+def _record_changes(draft: Transition, rules: dict[str, RuleState], seq: int, digest: str) -> None:
     before = draft.device.rules
     if not before and not rules:
         return
@@ -206,13 +212,13 @@ def is_quiet(device: Device, digest: str, policies: PolicySet) -> bool:
     )
 
 
-def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
+def _heartbeat(draft: Transition, event: ev.HeartbeatReceived) -> None:
     device = draft.device
     _seen(draft, event.received_at)
     report_signatures.note_missing(draft, event.seq, event.missing)
     commands.send_lost(draft)
     if not device.digest or event.digest != device.digest:
-        draft.receipts.append(SendReceipt(device.device_id, event.seq, Verdict.RESEND_FULL))
+        draft.receipts.append(SendReceipt(device.device_id, event.seq, ReceiptVerdict.RESEND_FULL))
         challenge.pose(draft, event.seq, None, ask=False)
         return
     if event.findings is not None:
@@ -235,7 +241,7 @@ def _heartbeat(draft: Draft, event: ev.HeartbeatReceived) -> None:
     challenge.pose(draft, event.seq, None, ask=not is_fresh)
 
 
-def _is_fresh(draft: Draft, answers: str | None) -> bool:
+def _is_fresh(draft: Transition, answers: str | None) -> bool:
     """Whether what the device says may count towards a release."""
     if answers is not None and not draft.device.answers:
         draft.update(answers=True)
@@ -244,13 +250,13 @@ def _is_fresh(draft: Draft, answers: str | None) -> bool:
     return challenge.may_release(draft.device, draft.now, answers, required=required, without=without)
 
 
-def _seen(draft: Draft, at: float) -> None:
+def _seen(draft: Transition, at: float) -> None:
     if draft.device.stale:
         draft.record("heard again", draft.device.device_id)
     draft.update(last_seen=max(at, draft.device.last_seen), stale=False)
 
 
-def _status(draft: Draft, event: ev.StatusChanged) -> None:
+def _status(draft: Transition, event: ev.StatusChanged) -> None:
     was = draft.device.online
     draft.update(online=event.online)
     if was is not event.online:
@@ -259,13 +265,13 @@ def _status(draft: Draft, event: ev.StatusChanged) -> None:
         commands.send_again(draft)
 
 
-def _time(draft: Draft) -> None:
+def _time(draft: Transition) -> None:
     commands.expire(draft)
     device_events.expire(draft)
     case = draft.device.case
     if (
         case is not None
-        and case.level is Level.ISOLATED
+        and case.level is ContainmentLevel.ISOLATED
         and case.isolate_until is not None
         and draft.now >= case.isolate_until
     ):
@@ -281,7 +287,7 @@ def _time(draft: Draft) -> None:
         cases.respond(draft, evidence_at=draft.now, said_at=device.reported_at, may_release=False, may_contain=fresh)
 
 
-def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
+def _at_the_broker(draft: Transition, event: ev.DomainEvent) -> None:
     case = draft.device.case
     mine = case is not None and case.case_id == getattr(event, "case_id", "")
     match event:
@@ -302,7 +308,7 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 evidence=event.evidence.value,
                 steps=list(event.steps),
             )
-        case ev.ContainmentTroubled():
+        case ev.ContainmentFailed():
             if case is not None and mine:
                 draft.update_case(case, trouble=event.trouble)
             draft.record(
@@ -325,7 +331,7 @@ def _at_the_broker(draft: Draft, event: ev.DeviceEvent) -> None:
                 cases.refused(draft, case, cases.LATER_PAUSE if event.by_a_later else cases.REFUSAL_PAUSE)
         case ev.ReleaseProven():
             draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
-        case ev.DriftFound():
+        case ev.DriftDetected():
             draft.record("drift found", case_id=event.case_id, alert=True, what=event.what)
         case _:
             raise TypeError(f"no step for {type(event).__name__}")

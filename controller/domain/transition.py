@@ -3,15 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.domain.device import Case, Device
+from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.evolve import evolve
-from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import PolicySet
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StepOutcome:
     """What a step decided: all of it is committed together, receipts are sent afterwards.
 
     `charge`: the device counts against the blast radius from now on (`True`), or no longer (`False`).
@@ -26,14 +26,14 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Draft:
+class Transition:
     """Local to one call of `step`: never shared, never kept."""
 
     device: Device
     event_id: str
     now: float
     policies: PolicySet
-    guards: Guards = NO_GUARDS
+    guards: FleetGuards = NO_GUARDS
     charge: bool | None = None
     effects: list[Effect] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Draft:
         """Replace fields of the device."""
         self.device = evolve(self.device, **changes)
 
-    def update_case(self, case: Case, **changes: Any) -> Case:
+    def update_case(self, case: ContainmentCase, **changes: Any) -> ContainmentCase:
         """Replace fields of the device's case; returns the new one."""
         changed = evolve(case, **changes)
         self.device = evolve(self.device, case=changed)
@@ -62,9 +62,9 @@ class Draft:
         case_id = case_id or (case.case_id if case is not None else "")
         self.audit.append(AuditEntry(kind, self.device.device_id, actor, case_id, detail, alert))
 
-    def finish(self) -> Outcome:
+    def finish(self) -> StepOutcome:
         """The values, frozen."""
-        return Outcome(
+        return StepOutcome(
             self.device,
             tuple(self.effects),
             tuple(self.audit),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, Protocol
 
-from controller.domain.containment.plan import Goal
+from controller.domain.containment.plan import ContainmentGoal
 from schemas.topics import down_branch, up_branch
 
 # How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
@@ -28,10 +28,10 @@ class AccessRule:
     limits: str = ""
 
 
-Rules = tuple[AccessRule, ...]
+AccessRules = tuple[AccessRule, ...]
 
 
-def restriction(client_id: str) -> Rules:
+def restriction(client_id: str) -> AccessRules:
     """The rules of a restricted client, in the order the broker asks them."""
     return (
         AccessRule(up_branch(client_id), "allow", "publish"),
@@ -57,7 +57,7 @@ class Ban:
         return self.by.startswith(BAN_MARK)
 
 
-class Grade(StrEnum):
+class AuthStrength(StrEnum):
     """How the identity of a live session was proved to the broker."""
 
     PROVEN = "proven"  # TLS with a verified client certificate
@@ -73,7 +73,7 @@ def was_there(connected_at: float | None, heard_at: float) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ProofStep:
     """One call to the broker and what was seen: the line of a receipt."""
 
     what: str  # "ban", "write rules", "read back rules", ...
@@ -93,13 +93,13 @@ class Proof:
 
     holds: bool
     missing: str
-    steps: tuple[Step, ...]
+    steps: tuple[ProofStep, ...]
     cut_at: float = 0.0
     ban_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SettingChange:
     """One change to the broker's settings, shown before it is made."""
 
     what: str
@@ -110,7 +110,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSubscription:
+class SavedSubscription:
     """A subscription that a restriction cut, as the broker listed it; `session` names the session it belonged to."""
 
     topic: str
@@ -146,26 +146,26 @@ class PlannedStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Intent:
+class PlanParameters:
     """What a plan is asked for: the goal and all that shapes its calls."""
 
-    goal: Goal
+    goal: ContainmentGoal
     case: str = "<case>"
     reason: str = ""
     until: float | None = None
     kick: bool = False
     clear_retained: bool = False
-    kept: Rules = ()
-    subscriptions: tuple[KeptSubscription, ...] = ()
+    kept: AccessRules = ()
+    subscriptions: tuple[SavedSubscription, ...] = ()
 
 
 # Called with the rules a client had, before Cordon's are written over them; the store has them once it returns.
-KeepRules = Callable[[Rules], Awaitable[None]]
+SaveRules = Callable[[AccessRules], Awaitable[None]]
 # The same for the subscriptions that are about to be cut.
-KeepSubscriptions = Callable[[tuple[KeptSubscription, ...]], Awaitable[None]]
+SaveSubscriptions = Callable[[tuple[SavedSubscription, ...]], Awaitable[None]]
 
 
-async def keep_no_subscriptions(_subscriptions: tuple[KeptSubscription, ...]) -> None:
+async def keep_no_subscriptions(_subscriptions: tuple[SavedSubscription, ...]) -> None:
     """For who does not give subscriptions back."""
 
 
@@ -175,7 +175,7 @@ class BrokerControl(Protocol):
     Every method is safe to repeat. Errors are `BrokerError` and its kinds from `controller.ports.errors`.
     """
 
-    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
         """The plan that the methods below carry out for this intent, as calls; nothing is asked of the broker.
 
         Raises:
@@ -186,9 +186,9 @@ class BrokerControl(Protocol):
     async def restrict(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
-        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
         """Leave the client its own Cordon branch and nothing else, and read that back on every node.
@@ -202,7 +202,7 @@ class BrokerControl(Protocol):
     async def isolate(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
         case: str,
         reason: str,
@@ -215,7 +215,7 @@ class BrokerControl(Protocol):
         """
         ...
 
-    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
         """Lift Cordon's ban (never another's); the restriction below it stays and is read back.
 
         `keep` is called with the rules the client has where the restriction's are not there: the isolation may never
@@ -223,7 +223,9 @@ class BrokerControl(Protocol):
         """
         ...
 
-    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+    async def release(
+        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+    ) -> Proof:
         """Lift Cordon's ban and restore `kept` (none: delete the client's rules), and read that back.
 
         Rules that are not the restriction's any more were changed by someone else, and are left as they are.
@@ -231,7 +233,7 @@ class BrokerControl(Protocol):
         """
         ...
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         """How the client's identity is proved at the broker now; with `heard_at` (Unix seconds) that of who spoke then.
 
         Where the broker lets nobody in without proof, any session is proof enough of who spoke; elsewhere only one that
@@ -255,7 +257,7 @@ class BrokerControl(Protocol):
         """Every ban, page by page."""
         ...
 
-    def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+    def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
         """Every client that has rules of its own, page by page."""
         ...
 
@@ -263,10 +265,10 @@ class BrokerControl(Protocol):
         """For each configured address: base URL, whether it answers, version or error."""
         ...
 
-    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
         """What the broker lacks for Cordon to work: nothing is written."""
         ...
 
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
         """Make the changes of `plan_setup`, or only those without danger; returns those that were made."""
         ...

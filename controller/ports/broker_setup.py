@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from controller.ports.broker import Change
+from controller.ports.broker import SettingChange
 
 
 @dataclass(frozen=True, slots=True)
-class SetupWanted:
+class DesiredSetup:
     """What the broker is to be like.
 
     `receive_maximum`: messages the controller wants in flight (0: leave the limits). `username` and `password` are the
@@ -25,7 +25,7 @@ class SetupWanted:
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class ManualStep:
     """Something that only whoever runs the broker can do: why, and the configuration to add there."""
 
     what: str
@@ -37,12 +37,12 @@ class ByHand:
 class SetupPlan:
     """What would change, in order, and what is left to do by hand."""
 
-    changes: tuple[Change, ...]
-    by_hand: tuple[ByHand, ...]
+    changes: tuple[SettingChange, ...]
+    by_hand: tuple[ManualStep, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSetup:
+class SavedSetup:
     """What was before the first setup that was not undone (only the adapter reads it), and what was wanted."""
 
     at: float
@@ -52,25 +52,27 @@ class KeptSetup:
 
 
 # Called with the state before, ahead of the first change; it is durable once this returns.
-KeepBefore = Callable[[str], Awaitable[None]]
+SavePreviousSetup = Callable[[str], Awaitable[None]]
 
 
 class BrokerSetup(Protocol):
     """The broker's settings. Errors are `BrokerError` and its kinds."""
 
-    async def changes(self, wanted: SetupWanted) -> Sequence[Change]:
+    async def changes(self, wanted: DesiredSetup) -> Sequence[SettingChange]:
         """What is missing; nothing is written."""
         ...
 
-    async def plan(self, wanted: SetupWanted) -> SetupPlan:
+    async def plan(self, wanted: DesiredSetup) -> SetupPlan:
         """The same, with what is left to do by hand."""
         ...
 
-    async def apply(self, wanted: SetupWanted, keep: KeepBefore, *, safe_only: bool = False) -> Sequence[Change]:
+    async def apply(
+        self, wanted: DesiredSetup, keep: SavePreviousSetup, *, safe_only: bool = False
+    ) -> Sequence[SettingChange]:
         """Make the changes of `plan`, or only those without danger; those that were made."""
         ...
 
-    async def plan_undo(self, before: str) -> Sequence[Change]:
+    async def plan_undo(self, before: str) -> Sequence[SettingChange]:
         """What taking it back would change; nothing is written."""
         ...
 
@@ -82,11 +84,11 @@ class BrokerSetup(Protocol):
 class SetupStore(Protocol):
     """Keeps what was before a setup, until it is undone."""
 
-    async def kept(self) -> KeptSetup | None:
+    async def kept(self) -> SavedSetup | None:
         """What is kept; `None` if the broker was never set up, or it was undone."""
         ...
 
-    async def keep(self, setup: KeptSetup) -> None:
+    async def keep(self, setup: SavedSetup) -> None:
         """Keep it; of a setup that is kept already the first `at` and `before` stay, and what was wanted adds up."""
         ...
 

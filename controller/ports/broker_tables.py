@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.ports.broker import Ban, Rules
+from controller.ports.broker import AccessRules, Ban
 
 # Whether the rows of this client id are worth taking apart; the others cost no more than their JSON.
-Wanted = Callable[[str], bool]
+SubjectFilter = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class BrokerTables(Protocol):
         """Every configured node."""
         ...
 
-    def bans(self, node: str, wanted: Wanted) -> AsyncIterator[Ban]:
+    def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:
         """Bans of client ids that Cordon made or whose client id is wanted, page by page."""
         ...
 
-    def rules(self, node: str, wanted: Wanted) -> AsyncIterator[tuple[str, Rules]]:
+    def rules(self, node: str, wanted: SubjectFilter) -> AsyncIterator[tuple[str, AccessRules]]:
         """The rules of every wanted client that has any of its own, page by page."""
         ...
 
@@ -45,11 +45,11 @@ class BrokerTables(Protocol):
         """The client id's own row."""
         ...
 
-    async def rules_of(self, node: str, client_id: str) -> Rules | None:
+    async def rules_of(self, node: str, client_id: str) -> AccessRules | None:
         """The client's own rules, `None` if it has none."""
         ...
 
-    async def write_rules(self, node: str, client_id: str, rules: Rules) -> None:
+    async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
         """Write them through this node, which then holds them whatever it missed."""
         ...
 

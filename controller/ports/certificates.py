@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.identity.certificates import Certificate, Kind, Standing, Validity
+from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus, ValidityPeriod
 from controller.domain.identity.enrolment import EnrolmentToken
 from controller.ports.errors import ControllerError
 
@@ -13,7 +13,7 @@ class AuthorityError(ControllerError):
     """The authority cannot do what was asked; the text says what to do."""
 
 
-class RequestRefusedError(AuthorityError):
+class CertificateRequestRefusedError(AuthorityError):
     """No certificate for this request; `code` is for programs."""
 
     def __init__(self, code: str, message: str) -> None:
@@ -22,7 +22,7 @@ class RequestRefusedError(AuthorityError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CertificateRequest:
     """A certificate request that was read, whose signature is good: `name` is its common name, `key` as in the
     registry.
     """
@@ -33,7 +33,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class PublishedCrl:
     """A revocation list to hand out: `name` is its issuer's key identifier."""
 
     name: str
@@ -55,7 +55,7 @@ class AuthorityInfo:
     is_imported: bool
 
 
-class Authority(Protocol):
+class CertificateAuthority(Protocol):
     """Signs with the issuing key. Every method is quick: microseconds to a few milliseconds."""
 
     @property
@@ -78,16 +78,22 @@ class Authority(Protocol):
         """What a peer trusts: the root, PEM."""
         ...
 
-    def read(self, pem: str) -> Request:
+    def read(self, pem: str) -> CertificateRequest:
         """Read a request.
 
         Raises:
-            RequestRefusedError: not a request, not signed by its own key, a weak key, no name or several.
+            CertificateRequestRefusedError: not a request, not signed by its own key, a weak key, no name or several.
         """
         ...
 
     def issue(
-        self, request: Request, kind: Kind, when: Validity, now: float, origin: str, hosts: Sequence[str] = ()
+        self,
+        request: CertificateRequest,
+        kind: CertificateKind,
+        when: ValidityPeriod,
+        now: float,
+        origin: str,
+        hosts: Sequence[str] = (),
     ) -> Certificate:
         """A certificate for the request; `hosts` are the names of a server.
 
@@ -96,11 +102,11 @@ class Authority(Protocol):
         """
         ...
 
-    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> Serving:
+    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
         """The list of what this authority revoked."""
         ...
 
-    def root_revocations(self) -> Serving | None:
+    def root_revocations(self) -> PublishedCrl | None:
         """The root's own list, signed offline; none where the authority was imported without one."""
         ...
 
@@ -110,7 +116,7 @@ class Authority(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignList:
+class ExternalCrl:
     """Another authority's list whose signature is good and whose time is not over; serials and issuer in hex."""
 
     place: str
@@ -120,10 +126,10 @@ class ForeignList:
     serials: frozenset[str]
 
 
-class ForeignLists(Protocol):
+class ExternalCrls(Protocol):
     """Where lists of other authorities come from."""
 
-    async def read(self, place: str, now: float) -> ForeignList:
+    async def read(self, place: str, now: float) -> ExternalCrl:
         """The list at a path or an address.
 
         Raises:
@@ -133,7 +139,7 @@ class ForeignLists(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class EnrolmentResult:
     """What became of an enrolment: the certificate, or the code and words of a refusal."""
 
     certificate: Certificate | None
@@ -142,7 +148,7 @@ class Admission:
     token: EnrolmentToken | None = None
 
 
-class Registry(Protocol):
+class CertificateRegistry(Protocol):
     """Every certificate and every enrolment token. What returned survives power loss."""
 
     async def add(self, certificate: Certificate) -> None:
@@ -175,7 +181,7 @@ class Registry(Protocol):
         """Revoked and not expired, of one issuer."""
         ...
 
-    async def standings(self, now: float) -> Sequence[Standing]:
+    async def standings(self, now: float) -> Sequence[RevocationStatus]:
         """Every client of which a certificate was revoked, and what it holds at `now`."""
         ...
 
@@ -207,7 +213,7 @@ class Registry(Protocol):
         """By the SHA-256 of the token."""
         ...
 
-    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> Admission:
+    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
         """Use the token and enter the certificate, both or neither; of two at once one wins.
 
         `is_known`: the controller has heard of a device of this name.

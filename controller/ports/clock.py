@@ -15,7 +15,7 @@ class Clock(Protocol):
         ...
 
 
-class Ids(Protocol):
+class IdGenerator(Protocol):
     """Identifiers that sort by the time they were made."""
 
     def new(self, now: float) -> str:

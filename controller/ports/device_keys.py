@@ -10,7 +10,7 @@ SUPERSEDED: Final = "a newer one of this device has signed since"
 
 
 @dataclass(frozen=True, slots=True)
-class Certified:
+class CertifiedKeys:
     """What the registry says of one device: keys that count, of the oldest certificate first, and why others do not.
 
     Both are by the keys' names.

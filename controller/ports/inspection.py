@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.broker.inspection import Inspection
+from controller.domain.broker.inspection import BrokerInspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +17,10 @@ class DashboardLogin:
 class BrokerInspector(Protocol):
     """Reads everything that broker policies speak of; what cannot be read is told with its reason, never raised."""
 
-    async def inspect(self, login: DashboardLogin | None) -> Inspection:
+    async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         """Look at everything now: settings, listeners with a TLS handshake each, one try of the default login."""
         ...
 
-    async def endpoints(self) -> Inspection:
+    async def endpoints(self) -> BrokerInspection:
         """Look at nodes and listeners only."""
         ...

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class IncomingMessage:
     """One message that the broker holds until `Messages.acknowledge` was called with it.
 
     `ticket` identifies the delivery (it is void after a reconnect: the broker delivers again, `dup` set);
@@ -23,7 +23,7 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkState:
+class ConnectionState:
     """What the link is doing, for health and readiness.
 
     `resumed_at`: when it last took up a session at which messages may have waited, monotonic seconds; `None`: never.
@@ -44,11 +44,11 @@ class Messages(Protocol):
         """Connect, stay connected (back-off with jitter), until cancelled; then disconnect cleanly."""
         ...
 
-    async def receive(self, most: int) -> Sequence[Incoming]:
+    async def receive(self, most: int) -> Sequence[IncomingMessage]:
         """Wait for at least one message, then take what has arrived, in order, at most `most`."""
         ...
 
-    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+    def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         """Send the PUBACKs, in the order given, which has to be the order received."""
         ...
 
@@ -69,6 +69,6 @@ class Messages(Protocol):
         ...
 
     @property
-    def state(self) -> LinkState:
+    def state(self) -> ConnectionState:
         """The link as it is now."""
         ...

@@ -7,7 +7,7 @@ from controller.ports.errors import ControllerError
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class PolicyProblem:
     """One thing that is wrong, and where: line and column from 1, 0 when it concerns the file as a whole.
 
     `excerpt` is the line of the file, `caret` the column within it that is meant.
@@ -35,6 +35,6 @@ class PolicyError(ControllerError):
         problems: all of them, in the order of files and lines.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[PolicyProblem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))

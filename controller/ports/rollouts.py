@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from controller.domain.rollout.model import Member, Rollout, Target
+from controller.domain.rollout.model import Rollout, RolloutMember, RolloutTarget
 from controller.ports.errors import ControllerError
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 
 
 class TargetError(ControllerError):
@@ -15,7 +15,7 @@ class TargetError(ControllerError):
 class RolloutStore(Protocol):
     """Rollouts and their devices, kept in one transaction with what follows from them."""
 
-    async def create(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+    async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """Keep a new rollout with all its devices, and `writes`.
 
         Raises:
@@ -23,7 +23,7 @@ class RolloutStore(Protocol):
         """
         ...
 
-    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+    async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """Keep the rollout, those of its devices that changed, and `writes`: together or not at all."""
         ...
 
@@ -45,15 +45,15 @@ class RolloutStore(Protocol):
 
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
-    ) -> Sequence[Member]:
+    ) -> Sequence[RolloutMember]:
         """Devices of a rollout, ring by ring; all of them without `limit`."""
         ...
 
 
-class Targets(Protocol):
+class RolloutTargets(Protocol):
     """The signed repository as far as rollouts look at it."""
 
-    async def find(self, text: str) -> Target:
+    async def find(self, text: str) -> RolloutTarget:
         """The one target that `text` means: `NAME/VERSION/FILE`, `NAME/VERSION`, or `NAME` for its newest version.
 
         Raises:

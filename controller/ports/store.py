@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from controller.domain.audit_chain import Checked, Head
+from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
-from controller.domain.guards.approvals import Request
+from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.domain.scopes import Scope
-from controller.ports.broker import KeptSubscription, Rules
+from controller.ports.broker import AccessRules, SavedSubscription
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
-class Audited:
+class StoredAuditEntry:
     """A line of the record as it is kept; `seq` grows by one."""
 
     seq: int
@@ -45,7 +45,7 @@ class StoredReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Writes:
+class StoreWrites:
     """Everything one decision changes: kept together or not at all.
 
     `devices`: whole new states. `seen`: devices of which only what a contact or a report tells is new. `reports`: full
@@ -66,21 +66,21 @@ class Writes:
     dead: tuple[DeadLetter, ...] = ()
     charges: tuple[tuple[str, str, float | None], ...] = ()
     waivers: tuple[tuple[str, Waiver | None], ...] = ()
-    requests: tuple[Request, ...] = ()
+    requests: tuple[ApprovalRequest, ...] = ()
     users: tuple[UserCase, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class GuardBooks:
-    """What the guards have to remember over a restart; `charges` as in `Writes`."""
+class GuardSnapshot:
+    """What the guards have to remember over a restart; `charges` as in `StoreWrites`."""
 
     charges: tuple[tuple[str, str, float], ...] = ()
     waivers: tuple[Waiver, ...] = ()
-    requests: tuple[Request, ...] = ()
+    requests: tuple[ApprovalRequest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class ApiToken:
     """An API token as it is kept: never the token itself."""
 
     name: str
@@ -105,7 +105,7 @@ class StoreHealth:
 class Store(Protocol):
     """Durable state. A commit that returned survives power loss; one that raised left nothing behind."""
 
-    def commit(self, writes: Writes) -> Awaitable[None]:
+    def commit(self, writes: StoreWrites) -> Awaitable[None]:
         """Keep all of `writes` in one transaction, together with whatever else waits (group commit), in call order.
 
         Queued by the call itself: what is decided and committed later may be decided before this is awaited.
@@ -131,7 +131,7 @@ class Store(Protocol):
         """Device id and last full report in the order of ids, from the one that follows `after` on."""
         ...
 
-    async def guard_books(self) -> GuardBooks:
+    async def guard_books(self) -> GuardSnapshot:
         """What the guards remember, for the start."""
         ...
 
@@ -147,21 +147,21 @@ class Store(Protocol):
         """Every effect not carried out yet, oldest first."""
         ...
 
-    async def keep_rules(self, device_id: str, case_id: str, rules: Rules, at: float) -> None:
+    async def keep_rules(self, device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
         """Remember the rules a client had before the case; the first ones of a case stay."""
         ...
 
-    async def kept_rules(self, device_id: str, case_id: str) -> Rules | None:
+    async def kept_rules(self, device_id: str, case_id: str) -> AccessRules | None:
         """What `keep_rules` remembered; `None` if nothing was."""
         ...
 
     async def keep_subscriptions(
-        self, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+        self, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
     ) -> None:
         """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
         ...
 
-    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
         """What `keep_subscriptions` remembered."""
         ...
 
@@ -179,15 +179,15 @@ class Store(Protocol):
         after: int = 0,
         limit: int = 200,
         newest_first: bool = True,
-    ) -> Sequence[Audited]:
+    ) -> Sequence[StoredAuditEntry]:
         """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
         ...
 
-    async def audit_head(self) -> Head:
+    async def audit_head(self) -> ChainHead:
         """The end of the record's chain, to be noted elsewhere."""
         ...
 
-    async def check_audit(self, noted: Head | None = None) -> Checked:
+    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
         """Look at every row of the record; `noted` is a head that has to be in it."""
         ...
 
@@ -205,11 +205,11 @@ class Store(Protocol):
         """Refused messages, newest first."""
         ...
 
-    async def put_token(self, token: Token) -> None:
+    async def put_token(self, token: ApiToken) -> None:
         """Add a token, or replace the one of the same name."""
         ...
 
-    async def tokens(self) -> Sequence[Token]:
+    async def tokens(self) -> Sequence[ApiToken]:
         """All tokens."""
         ...
 

@@ -16,7 +16,7 @@ class NoRepositoryError(UpdatesError):
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedUpdate:
     """A target that devices may install: where it lies, its content, and what is signed about it."""
 
     path: str
@@ -26,7 +26,7 @@ class Published:
 
 
 @dataclass(frozen=True, slots=True)
-class RoleState:
+class MetadataRoleState:
     """One role of the metadata; `expires` in Unix seconds, `keys` of which `threshold` have to sign."""
 
     role: str
@@ -37,7 +37,7 @@ class RoleState:
 
 
 @dataclass(frozen=True, slots=True)
-class Refreshed:
+class RefreshResult:
     """What a look at the online roles did: the roles signed anew, and what offline keys have to do soon."""
 
     signed: tuple[str, ...]
@@ -51,11 +51,11 @@ class UpdateRepository(Protocol):
         UpdatesError: from every method.
     """
 
-    def published(self) -> tuple[Published, ...]:
+    def published(self) -> tuple[PublishedUpdate, ...]:
         """Every target that the newest signed metadata lists, by name and version."""
         ...
 
-    def roles(self) -> tuple[RoleState, ...]:
+    def roles(self) -> tuple[MetadataRoleState, ...]:
         """How the four roles stand."""
         ...
 
@@ -63,6 +63,6 @@ class UpdateRepository(Protocol):
         """The newest root, for a device that trusts none yet."""
         ...
 
-    def refresh(self, now: float) -> Refreshed:
+    def refresh(self, now: float) -> RefreshResult:
         """Take in what offline keys signed, and renew what the online keys sign before it ends; blocking."""
         ...

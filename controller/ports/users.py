@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from controller.domain.containment.plan import IdentityKind
+from controller.domain.containment.plan import SubjectKind
 from controller.domain.containment.users import UserCase
-from controller.domain.policy.model import Level
-from controller.ports.broker import Intent, KeepRules, PlannedStage, Proof, Rules
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules, PlannedStage, PlanParameters, Proof, SaveRules
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class MqttSession:
     """A session of somebody, connected or away, and the node that has it."""
 
     client_id: str
@@ -31,23 +31,23 @@ class UserBroker(Protocol):
         """
         ...
 
-    async def sessions(self, username: str) -> Sequence[Session]:
+    async def sessions(self, username: str) -> Sequence[MqttSession]:
         """Every session of the user, on all nodes."""
         ...
 
-    async def named_by_certificate(self) -> frozenset[IdentityKind]:
+    async def named_by_certificate(self) -> frozenset[SubjectKind]:
         """As what the broker takes a certificate's common name: client id, user name, both, or nothing."""
         ...
 
-    def planned(self, username: str, intent: Intent) -> tuple[PlannedStage, ...]:
+    def planned(self, username: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
         """The plan that `carry_out` follows, as calls."""
         ...
 
-    async def restrict(self, username: str, keep: KeepRules) -> Proof:
+    async def restrict(self, username: str, keep: SaveRules) -> Proof:
         """Leave every session of the user its own Cordon branch and nothing else."""
         ...
 
-    async def isolate(self, username: str, keep: KeepRules, *, case: str, reason: str, until: float | None) -> Proof:
+    async def isolate(self, username: str, keep: SaveRules, *, case: str, reason: str, until: float | None) -> Proof:
         """Ban the user, end every session it has, and find those that appear meanwhile."""
         ...
 
@@ -55,11 +55,11 @@ class UserBroker(Protocol):
         """Lift Cordon's ban; the restriction below it stays."""
         ...
 
-    async def release(self, username: str, kept: Rules) -> Proof:
+    async def release(self, username: str, kept: AccessRules) -> Proof:
         """Give the user its rules back and lift Cordon's ban."""
         ...
 
-    async def missing(self, username: str, level: Level) -> Sequence[str]:
+    async def missing(self, username: str, level: ContainmentLevel) -> Sequence[str]:
         """What is not as a containment at this level wants it, looking once and changing nothing."""
         ...
 

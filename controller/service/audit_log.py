@@ -4,14 +4,14 @@ from typing import Final
 
 from controller.domain.effects import AuditEntry, Effect, SendCommand
 from controller.ports.log import Log
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 
 MOST_TEXT: Final = 200  # characters of one value: devices write some of them
 # Names that the line itself uses.
 _OWN: Final = frozenset({"event", "level", "timestamp", "part", "device", "case", "actor", "alert", "logger"})
 
 
-def log_record(keeper: Keeper, log: Log) -> None:
+def log_record(keeper: FleetState, log: Log) -> None:
     """Log what `keeper` records from now on, after whoever listens already."""
     before = keeper.on_audit
 

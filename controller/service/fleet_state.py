@@ -8,20 +8,20 @@ from operator import attrgetter
 from typing import Any, Final
 
 from controller.domain.containment.response import deadline
-from controller.domain.device import OF_A_REPORT, Device, Wait
+from controller.domain.device import OF_A_REPORT, Device, HoldReason
 from controller.domain.effects import AuditEntry, Effect
-from controller.domain.events import DeviceEvent, HeartbeatReceived, PostureReported
+from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
-from controller.domain.guards.guards import NO_GUARDS, Guards
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.guards.waivers import Waivers
-from controller.domain.policy.cel import Language
-from controller.domain.policy.evaluate import Judge
-from controller.domain.policy.model import Mark, PolicySet
+from controller.domain.policy.cel import CelEnvironment
+from controller.domain.policy.evaluate import PolicyEvaluator
+from controller.domain.policy.model import DevicePredicate, PolicySet
 from controller.domain.step import step
-from controller.domain.transition import Outcome
-from controller.ports.clock import Clock, Ids
-from controller.ports.store import Store, StoredReport, Writes
-from controller.service.unit_of_work import Batch
+from controller.domain.transition import StepOutcome
+from controller.ports.clock import Clock, IdGenerator
+from controller.ports.store import Store, StoredReport, StoreWrites
+from controller.service.unit_of_work import UnitOfWork
 
 DEFAULT_MAX_DEVICES: Final = 200_000
 # Whatever a row of a contact or of a report does not tell.
@@ -35,7 +35,7 @@ class TooManyDevicesError(Exception):
     """The fleet is as large as this controller was told to serve."""
 
 
-class Keeper:
+class FleetState:
     """The one place where device state changes; every method is called on the event loop's thread.
 
     Memory runs ahead of the store only while a commit is under way: nothing is acknowledged, sent or carried out
@@ -46,28 +46,28 @@ class Keeper:
         self,
         store: Store,
         policies: PolicySet,
-        language: Language,
+        language: CelEnvironment,
         clock: Clock,
-        ids: Ids,
+        ids: IdGenerator,
         max_devices: int = DEFAULT_MAX_DEVICES,
-        guards: Guards = NO_GUARDS,
+        guards: FleetGuards = NO_GUARDS,
     ) -> None:
         self.store = store
         self.policies = policies
         self.language = language
-        self.judge = Judge(policies, language)
+        self.judge = PolicyEvaluator(policies, language)
         self.clock = clock
         self.devices: dict[str, Device] = {}
         self.guards = guards
         # Devices whose containment waits because of the blast radius: counted without looking at all of them.
         self._waiting: set[str] = set()
-        self._marks: tuple[Mark, ...] = policies.marks
+        self._marks: tuple[DevicePredicate, ...] = policies.marks
         self._ids = ids
         self._max_devices = max_devices
         # Called with each line of the record once it is kept, for counting.
         self.on_audit: Callable[[float, AuditEntry], None] | None = None
         # Called with each batch once it is kept, for whoever follows what devices report and commands become.
-        self.on_kept: Callable[[Batch], None] | None = None
+        self.on_kept: Callable[[UnitOfWork], None] | None = None
         self._forward: Callable[[Effect], None] = _nowhere
         # Monotonic seconds of the last contact, oldest first: finding silent devices costs nothing for the others, and
         # a wall clock that is set makes nobody silent and hides nobody who is.
@@ -95,7 +95,7 @@ class Keeper:
         """What counts against the blast radius, at the start: device and Unix seconds, oldest first."""
         self._guard(radius=replace(self.guards.radius, charged=dict(charges)))
 
-    def use_guards(self, *, waivers: Waivers | None = None, marks: tuple[Mark, ...] | None = None) -> None:
+    def use_guards(self, *, waivers: Waivers | None = None, marks: tuple[DevicePredicate, ...] | None = None) -> None:
         """Other exceptions from now on. With other marks devices are judged again, with their next word."""
         if waivers is not None:
             self._guard(waivers=waivers)
@@ -107,7 +107,7 @@ class Keeper:
         """Judge by these from now on; a device is judged again with its next word."""
         self.policies = policies.watching(self._marks)
         if self.policies is not self.judge.policies:
-            self.judge = Judge(self.policies, self.language)
+            self.judge = PolicyEvaluator(self.policies, self.language)
         for device in self.devices.values():
             if device.rules or device.case or device.commands:
                 self._schedule(device)
@@ -134,8 +134,8 @@ class Keeper:
         return device
 
     def apply(
-        self, device: Device, event: DeviceEvent, now: float, batch: Batch, report: bytes | None = None
-    ) -> Outcome:
+        self, device: Device, event: DomainEvent, now: float, batch: UnitOfWork, report: bytes | None = None
+    ) -> StepOutcome:
         """Step `device` and note in `batch` what has to be kept; the caller commits the batch.
 
         `report` is the full report behind a `PostureReported`; it is kept if it was accepted and is another one.
@@ -158,7 +158,7 @@ class Keeper:
                 self._schedule(after)
         return outcome
 
-    def _note(self, before: Device, after: Device, batch: Batch, report: bytes | None) -> None:
+    def _note(self, before: Device, after: Device, batch: UnitOfWork, report: bytes | None) -> None:
         device_id = after.device_id
         is_kept = report is not None and after.accepted != before.accepted and after.digest != before.digest
         if is_kept and report is not None:
@@ -168,7 +168,7 @@ class Keeper:
         elif not is_kept:
             batch.seen[device_id] = after
 
-    def touch(self, device: Device, at: float, batch: Batch, seq: int | None = None) -> None:
+    def touch(self, device: Device, at: float, batch: UnitOfWork, seq: int | None = None) -> None:
         """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it.
 
         `seq`: of the report it came with.
@@ -185,18 +185,18 @@ class Keeper:
             batch.devices[device_id] = after
         self._contact(after)
 
-    async def commit(self, batch: Batch, beside: Callable[[Writes], Awaitable[None]] | None = None) -> None:
+    async def commit(self, batch: UnitOfWork, beside: Callable[[StoreWrites], Awaitable[None]] | None = None) -> None:
         """Keep the batch, then hand its effects on; `beside` keeps it together with something else."""
         kept = self.submit(batch) if beside is None else beside(batch.writes())
         if kept is not None:
             await kept
         self.hand_on(batch)
 
-    def submit(self, batch: Batch) -> Awaitable[None] | None:
+    def submit(self, batch: UnitOfWork) -> Awaitable[None] | None:
         """Queue the batch, in the order of the decisions; what is returned is awaited before `hand_on`."""
         return None if batch.is_empty else self.store.commit(batch.writes())
 
-    def hand_on(self, batch: Batch) -> None:
+    def hand_on(self, batch: UnitOfWork) -> None:
         """The batch is on disk: its effects may be carried out, and its record counted."""
         for effect in batch.effects:
             self._forward(effect)
@@ -206,21 +206,21 @@ class Keeper:
         if self.on_kept is not None:
             self.on_kept(batch)
 
-    async def handle(self, device_id: str, event: DeviceEvent, *, done: tuple[str, ...] = ()) -> Outcome:
+    async def handle(self, device_id: str, event: DomainEvent, *, done: tuple[str, ...] = ()) -> StepOutcome:
         """One event, kept before this returns; `done` are effects that it ends.
 
         Raises:
             TooManyDevicesError: it would be one device too many.
         """
         now = self.clock.now()
-        batch = Batch(done=list(done))
+        batch = UnitOfWork(done=list(done))
         outcome = self.apply(self.get_or_new(device_id, now), event, now, batch)
         await self.commit(batch)
         return outcome
 
     async def drop_effects(self, effect_ids: tuple[str, ...]) -> None:
         """These need nothing more: carried out without news, or overtaken."""
-        await self.store.commit(Writes(done=effect_ids))
+        await self.store.commit(StoreWrites(done=effect_ids))
 
     def silent_for(self, seconds: float, most: int) -> list[tuple[Device, float]]:
         """Devices not heard of for more than `seconds` and not stale yet, and for how long; longest silence first."""
@@ -245,7 +245,7 @@ class Keeper:
     def _guard(self, **changes: Any) -> None:
         self.guards = evolve(self.guards, **changes)
 
-    def _account(self, outcome: Outcome, now: float, batch: Batch) -> None:
+    def _account(self, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
         """Bring the fleet's budget to what a step decided, in the same commit."""
         device, radius = outcome.device, self.guards.radius
         if outcome.charge is not None:
@@ -275,7 +275,7 @@ class Keeper:
 
 
 def _waits(device: Device) -> bool:
-    return device.pending is not None and device.pending.why is Wait.BLAST_RADIUS
+    return device.pending is not None and device.pending.why is HoldReason.BLAST_RADIUS
 
 
 def _nowhere(_effect: Effect) -> None:

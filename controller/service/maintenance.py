@@ -15,7 +15,7 @@ EVERY: Final = 86_400.0  # seconds
 RETRY: Final = 3600.0  # seconds after a round that the store refused
 
 
-class Housekeeping:
+class StoreMaintenance:
     """Prunes the store once a day. `last_round`: when that last succeeded (Unix seconds); `pruned`: rows so far."""
 
     def __init__(self, store: Store, clock: Clock, log: Log) -> None:
@@ -48,7 +48,7 @@ class Housekeeping:
         return True
 
 
-class UpdateRefresher:
+class MetadataRefresher:
     """`trouble`: why the last look failed, empty when it did not; `warnings`: what offline keys have to do soon."""
 
     def __init__(self, repository: UpdateRepository, clock: Clock, every: float, log: Log) -> None:

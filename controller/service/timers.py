@@ -3,18 +3,18 @@
 import asyncio
 from typing import Final
 
-from controller.domain.events import FellSilent, TimePassed
-from controller.service.fleet_state import Keeper
-from controller.service.unit_of_work import Batch
+from controller.domain.events import DeadlineReached, DeviceWentStale
+from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 TICK: Final = 0.25  # seconds
 MOST_AT_ONCE: Final = 1000  # devices; the rest follows with the next tick
 
 
-class Timers:
+class DeviceTimers:
     """Turns the passing of time into events. `stale_after`: seconds a device may be silent."""
 
-    def __init__(self, keeper: Keeper, stale_after: float) -> None:
+    def __init__(self, keeper: FleetState, stale_after: float) -> None:
         self._keeper = keeper
         self._stale_after = stale_after
 
@@ -28,9 +28,9 @@ class Timers:
         """Handle everything that is due now."""
         keeper = self._keeper
         now = keeper.clock.now()
-        batch = Batch()
+        batch = UnitOfWork()
         for device in keeper.due(now, MOST_AT_ONCE):
-            keeper.apply(device, TimePassed(keeper.new_id()), now, batch)
+            keeper.apply(device, DeadlineReached(keeper.new_id()), now, batch)
         for device, seconds in keeper.silent_for(self._stale_after, MOST_AT_ONCE):
-            keeper.apply(device, FellSilent(keeper.new_id(), seconds), now, batch)
+            keeper.apply(device, DeviceWentStale(keeper.new_id(), seconds), now, batch)
         await keeper.commit(batch)

@@ -4,15 +4,15 @@ from dataclasses import dataclass, field
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
-from controller.domain.guards.approvals import Request
+from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
-from controller.domain.transition import Outcome
-from controller.ports.store import DeadLetter, StoredReport, Writes
+from controller.domain.transition import StepOutcome
+from controller.ports.store import DeadLetter, StoredReport, StoreWrites
 
 
 @dataclass(slots=True)
-class Batch:
-    """Filled by steps, turned into `Writes` once; a device that changed twice is written once, as it is last."""
+class UnitOfWork:
+    """Filled by steps, turned into `StoreWrites` once; a device that changed twice is written once, as it is last."""
 
     devices: dict[str, Device] = field(default_factory=dict)
     seen: dict[str, Device] = field(default_factory=dict)  # of which only the contact is written
@@ -25,9 +25,9 @@ class Batch:
     receipts: list[SendReceipt] = field(default_factory=list)
     charges: dict[tuple[str, str], float | None] = field(default_factory=dict)
     waivers: dict[str, Waiver | None] = field(default_factory=dict)
-    requests: dict[str, Request] = field(default_factory=dict)
+    requests: dict[str, ApprovalRequest] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome, now: float) -> None:
+    def add(self, outcome: StepOutcome, now: float) -> None:
         """Take everything of an outcome but the device, which the caller knows how to write."""
         if outcome.receipts:
             self.receipts.extend(outcome.receipts)
@@ -38,9 +38,9 @@ class Batch:
         for record in outcome.commands:
             self.commands[record.command_id] = record
 
-    def writes(self) -> Writes:
+    def writes(self) -> StoreWrites:
         """The same as one value for the store."""
-        return Writes(
+        return StoreWrites(
             tuple(self.devices.values()),
             tuple(device for device_id, device in self.seen.items() if device_id not in self.devices),
             tuple(self.reports.values()),

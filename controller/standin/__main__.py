@@ -9,7 +9,7 @@ from pathlib import Path
 
 from controller.standin.options import StandInOptions
 from controller.standin.process import run
-from controller.standin.settings import BadSettingError
+from controller.standin.settings import InvalidSettingError
 
 _SECRET_VARIABLE = "CORDON_STANDIN_SECRET"  # noqa: S105 -- the name of a variable, not a secret
 
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         run(options, ready)
-    except (OSError, BadSettingError) as error:
+    except (OSError, InvalidSettingError) as error:
         sys.stderr.write(f"cordon standin: cannot start: {error}\n")
         return 1
     return 0

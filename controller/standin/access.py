@@ -1,15 +1,15 @@
 """Decides who may connect and who may publish or subscribe, in EMQX's order of checks."""
 
-from controller.standin.authz import Action, Identity, Verdict
+from controller.standin.authz import AuthzAction, ClientIdentity, Verdict
 from controller.standin.client import Client
 from controller.standin.settings import seconds
-from controller.standin.state import State
+from controller.standin.state import ClusterState
 from controller.standin.topics import DELAYED_PREFIX, matches
 
 BANNED, NOT_AUTHORIZED, BAD_CREDENTIALS = 138, 135, 134
 
 
-def refuse_connect(state: State, who: Identity, password: bytes | None) -> tuple[int, bool]:
+def refuse_connect(state: ClusterState, who: ClientIdentity, password: bytes | None) -> tuple[int, bool]:
     """The CONNACK reason (0: may connect) and whether the user is a superuser.
 
     A ban is asked about before the password. No password at all is a wrong
@@ -31,7 +31,7 @@ def refuse_connect(state: State, who: Identity, password: bytes | None) -> tuple
     return 0, user.is_superuser
 
 
-def authorize(state: State, client: Client, action: Action, topic: str) -> Verdict:
+def authorize(state: ClusterState, client: Client, action: AuthzAction, topic: str) -> Verdict:
     """Ask the cache, the rules and the `no_match` setting, in that order."""
     if topic.startswith(DELAYED_PREFIX):
         _, _, real = topic[len(DELAYED_PREFIX) :].partition("/")
@@ -53,7 +53,7 @@ def _excluded(topic: str, excludes: list[str]) -> bool:
     return any(matches(topic, pattern) for pattern in excludes)
 
 
-def _decide(state: State, client: Client, action: Action, topic: str) -> Verdict:
+def _decide(state: ClusterState, client: Client, action: AuthzAction, topic: str) -> Verdict:
     if client.is_superuser:
         return Verdict.ALLOW
     allows_all = state.file_source is not None and state.file_source.allows_all

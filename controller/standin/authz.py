@@ -30,7 +30,7 @@ class ActionType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class AuthzAction:
     """One attempt; `retain` is None for a subscription."""
 
     type: ActionType
@@ -39,7 +39,7 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AuthzRule:
     """One rule row with its defaults filled in."""
 
     permission: Verdict
@@ -50,7 +50,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ClientIdentity:
     """Who is checked."""
 
     clientid: str
@@ -59,7 +59,7 @@ class Identity:
     peerhost: str = ""
 
 
-def render(template: str, who: Identity) -> str | None:
+def render(template: str, who: ClientIdentity) -> str | None:
     """Fill the placeholders of a rule's topic; None when one has no value, so the rule cannot match."""
     values: Mapping[str, str | None] = {
         "clientid": who.clientid,
@@ -83,7 +83,7 @@ def render(template: str, who: Identity) -> str | None:
     return None if missing else text
 
 
-def rule_matches(rule: Rule, who: Identity, action: Action, topic: str) -> bool:
+def rule_matches(rule: AuthzRule, who: ClientIdentity, action: AuthzAction, topic: str) -> bool:
     """Whether this rule decides the attempt."""
     if rule.action not in ("all", action.type.value):
         return False
@@ -97,7 +97,7 @@ def rule_matches(rule: Rule, who: Identity, action: Action, topic: str) -> bool:
     return pattern is not None and matches(topic, pattern)
 
 
-def evaluate(rules: Iterable[Rule], who: Identity, action: Action, topic: str) -> Verdict | None:
+def evaluate(rules: Iterable[AuthzRule], who: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
     """The first rule that matches decides; None when none does."""
     for rule in rules:
         if rule_matches(rule, who, action, topic):
@@ -106,14 +106,14 @@ def evaluate(rules: Iterable[Rule], who: Identity, action: Action, topic: str) -
 
 
 @dataclass(slots=True)
-class RuleBook:
+class AuthzRuleStore:
     """All rules of the cluster, in EMQX's order of evaluation: client, user, everybody."""
 
-    clients: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
-    users: dict[str, tuple[Rule, ...]] = field(default_factory=dict)
-    everybody: tuple[Rule, ...] = ()
+    clients: dict[str, tuple[AuthzRule, ...]] = field(default_factory=dict)
+    users: dict[str, tuple[AuthzRule, ...]] = field(default_factory=dict)
+    everybody: tuple[AuthzRule, ...] = ()
 
-    def decide(self, who: Identity, action: Action, topic: str) -> Verdict | None:
+    def decide(self, who: ClientIdentity, action: AuthzAction, topic: str) -> Verdict | None:
         """None when no rule matches, which leaves the decision to the `no_match` setting."""
         own = self.clients.get(who.clientid, ())
         user = () if who.username is None else self.users.get(who.username, ())
@@ -134,9 +134,9 @@ class AuthzCache:
 
     max_size: int = AUTHZ_CACHE_ENTRIES
     ttl: float = AUTHZ_CACHE_SECONDS
-    entries: OrderedDict[tuple[Action, str], CacheEntry] = field(default_factory=OrderedDict)
+    entries: OrderedDict[tuple[AuthzAction, str], CacheEntry] = field(default_factory=OrderedDict)
 
-    def get(self, action: Action, topic: str, now: float) -> Verdict | None:
+    def get(self, action: AuthzAction, topic: str, now: float) -> Verdict | None:
         """The remembered answer, or None when there is none or it is too old."""
         key = (action, topic)
         entry = self.entries.get(key)
@@ -147,7 +147,7 @@ class AuthzCache:
             return None
         return entry.verdict
 
-    def put(self, action: Action, topic: str, verdict: Verdict, now: float) -> None:
+    def put(self, action: AuthzAction, topic: str, verdict: Verdict, now: float) -> None:
         """Remember an answer; the oldest one gives way."""
         key = (action, topic)
         self.entries.pop(key, None)
@@ -155,7 +155,7 @@ class AuthzCache:
             self.entries.popitem(last=False)
         self.entries[key] = CacheEntry(verdict, now)
 
-    def rows(self, now: float) -> list[tuple[Action, str, CacheEntry]]:
+    def rows(self, now: float) -> list[tuple[AuthzAction, str, CacheEntry]]:
         """Living entries, newest first, as EMQX lists them."""
         living = [(k[0], k[1], e) for k, e in self.entries.items() if now - e.at < self.ttl]
         return living[::-1]

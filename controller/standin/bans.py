@@ -10,7 +10,7 @@ BAN_KINDS: tuple[BanKind, ...] = get_args(BanKind)
 RULE_KINDS = frozenset({"clientid_re", "username_re", "peerhost_net"})
 
 
-class BadBanError(ValueError):
+class InvalidBanError(ValueError):
     """The ban cannot be made; the text is what EMQX answers."""
 
 
@@ -34,24 +34,24 @@ def normalise(kind: BanKind, who: str) -> str:
     """Check and canonicalise the subject of a ban.
 
     Raises:
-        BadBanError: when it is not an address, a network or a regular expression as its kind demands.
+        InvalidBanError: when it is not an address, a network or a regular expression as its kind demands.
     """
     if kind == "peerhost":
         try:
             return str(ipaddress.ip_address(who))
         except ValueError as error:
-            raise BadBanError('"bad peerhost"') from error
+            raise InvalidBanError('"bad peerhost"') from error
     if kind == "peerhost_net":
         try:
             network = ipaddress.ip_network(who, strict=False)
         except ValueError as error:
-            raise BadBanError("einval") from error
+            raise InvalidBanError("einval") from error
         return str(network)
     if kind in ("clientid_re", "username_re"):
         try:
             re.compile(who)
         except re.error as error:
-            raise BadBanError(f'{{"{error.msg}",{error.pos or 0}}}') from error
+            raise InvalidBanError(f'{{"{error.msg}",{error.pos or 0}}}') from error
     return who
 
 

@@ -6,13 +6,13 @@ from typing import Protocol
 import mqtt5
 
 from controller.standin.access import authorize
-from controller.standin.authz import Action, ActionType, Verdict
-from controller.standin.client import Client, Endpoint, Link
-from controller.standin.connecting import Refusal, admit, welcome
+from controller.standin.authz import ActionType, AuthzAction, Verdict
+from controller.standin.client import Client, ClientConnection, ClientEndpoint
+from controller.standin.connecting import ConnectRefusal, admit, welcome
 from controller.standin.limits import MAX_TOPIC_LEVELS
-from controller.standin.messages import NO_PROPERTIES, Delivery, Message, Properties
-from controller.standin.registry import Registry
-from controller.standin.session import Outgoing, SubOptions
+from controller.standin.messages import NO_PROPERTIES, Delivery, Message, PublishProperties
+from controller.standin.registry import ClientRegistry
+from controller.standin.session import OutgoingPacket, SubscriptionOptions
 from controller.standin.topics import (
     EXCLUSIVE_PREFIX,
     ParsedFilter,
@@ -35,7 +35,7 @@ REASON_NAMES = {
 }  # fmt: skip
 
 
-class Wire(Link, Protocol):
+class ChannelTransport(ClientConnection, Protocol):
     """The connection as the channel needs it."""
 
     version: int
@@ -50,7 +50,9 @@ class Wire(Link, Protocol):
 class Channel:
     """The protocol state of one connection; the client itself outlives it."""
 
-    def __init__(self, registry: Registry, wire: Wire, endpoint: Endpoint, common_name: str | None) -> None:
+    def __init__(
+        self, registry: ClientRegistry, wire: ChannelTransport, endpoint: ClientEndpoint, common_name: str | None
+    ) -> None:
         self._registry = registry
         self._router = registry.router
         self._state = registry.state
@@ -106,7 +108,7 @@ class Channel:
 
     def _connect(self, packet: mqtt5.ConnectPacket) -> None:
         client = admit(self._state, packet, self._wire.version, self._endpoint, self._common_name)
-        if isinstance(client, Refusal):
+        if isinstance(client, ConnectRefusal):
             self._refuse(client.code)
             return
         self._max_packet = packet.max_packet_size
@@ -154,7 +156,7 @@ class Channel:
 
     # broker to client ---------------------------------------------------------------------------------------------
 
-    def send_messages(self, out: Sequence[Outgoing]) -> None:
+    def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
         """Write messages, leaving out what is larger than the client accepts."""
         client = self._client
         if client is None:
@@ -208,7 +210,7 @@ class Channel:
             self.fail(problem)
             return
         topic = problem
-        action = Action(ActionType.PUBLISH, qos, packet.retain)
+        action = AuthzAction(ActionType.PUBLISH, qos, packet.retain)
         client.counters.recv_msg[qos] += 1
         if authorize(self._state, client, action, topic) is Verdict.DENY:
             client.counters.recv_dropped += 1
@@ -313,10 +315,10 @@ class Channel:
         for delivery in retained:
             client.deliver(delivery)
 
-    def _options(self, wanted: mqtt5.TopicFilter, packet: mqtt5.SubscribePacket) -> SubOptions:
+    def _options(self, wanted: mqtt5.TopicFilter, packet: mqtt5.SubscribePacket) -> SubscriptionOptions:
         if self._wire.version < 5:
-            return SubOptions(int(wanted.max_qos))
-        return SubOptions(
+            return SubscriptionOptions(int(wanted.max_qos))
+        return SubscriptionOptions(
             int(wanted.max_qos),
             wanted.no_local,
             wanted.retain_as_published,
@@ -327,7 +329,7 @@ class Channel:
     def _check_subscribe(self, client: Client, parsed: ParsedFilter, qos: int) -> int:
         if parsed.filter.startswith(EXCLUSIVE_PREFIX):
             return TOPIC_FILTER_INVALID  # EMQX: `exclusive_subscription` is off by default
-        action = Action(ActionType.SUBSCRIBE, qos)
+        action = AuthzAction(ActionType.SUBSCRIBE, qos)
         if authorize(self._state, client, action, parsed.filter) is Verdict.DENY:
             return NOT_AUTHORIZED
         return TOPIC_FILTER_INVALID if level_count(parsed.filter) > MAX_TOPIC_LEVELS else 0
@@ -344,7 +346,7 @@ class Channel:
         self._wire.send(mqtt5.UnsubAckPacket(packet.packet_id, [mqtt5.UnsubAckReasonCode(code) for code in codes]))
 
 
-def _properties(packet: mqtt5.PublishPacket) -> Properties:
+def _properties(packet: mqtt5.PublishPacket) -> PublishProperties:
     if not (
         packet.payload_format_indicator
         or packet.content_type is not None
@@ -353,7 +355,7 @@ def _properties(packet: mqtt5.PublishPacket) -> Properties:
         or packet.user_properties
     ):
         return NO_PROPERTIES
-    return Properties(
+    return PublishProperties(
         packet.payload_format_indicator,
         packet.content_type,
         packet.response_topic,
@@ -362,7 +364,7 @@ def _properties(packet: mqtt5.PublishPacket) -> Properties:
     )
 
 
-def _publish_packet(item: Outgoing, now: float) -> mqtt5.PublishPacket:
+def _publish_packet(item: OutgoingPacket, now: float) -> mqtt5.PublishPacket:
     delivery = item.delivery
     message = delivery.message
     properties = message.properties

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from controller.standin.authz import AuthzCache, Identity
+from controller.standin.authz import AuthzCache, ClientIdentity
 from controller.standin.limits import EXPIRY_NEVER
 from controller.standin.messages import Delivery, Message
-from controller.standin.session import Outgoing, Session
+from controller.standin.session import OutgoingPacket, Session
 
 
 class Timer(Protocol):
@@ -24,10 +24,10 @@ class Scheduler(Protocol):
         """Call back after so many seconds."""
 
 
-class Link(Protocol):
+class ClientConnection(Protocol):
     """The connection of a client, seen from the broker."""
 
-    def send_messages(self, out: Sequence[Outgoing]) -> None:
+    def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
         """Write messages to the client."""
 
     def finish(self, reason_code: int | None) -> None:
@@ -38,7 +38,7 @@ class Link(Protocol):
 
 
 @dataclass(slots=True)
-class Counters:
+class ClientCounters:
     """What EMQX counts for a client row."""
 
     recv_oct: int = 0
@@ -52,7 +52,7 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ClientEndpoint:
     """Where a client came in and from where."""
 
     node: str
@@ -74,8 +74,8 @@ class Will:
 class Client:
     """A connected client, or the session it left behind."""
 
-    identity: Identity
-    endpoint: Endpoint
+    identity: ClientIdentity
+    endpoint: ClientEndpoint
     proto_name: str
     proto_ver: int
     keepalive: int
@@ -86,9 +86,9 @@ class Client:
     is_superuser: bool = False
     cache: AuthzCache = field(default_factory=AuthzCache)
     will: Will | None = None
-    link: Link | None = None
+    link: ClientConnection | None = None
     disconnected_at: float | None = None
-    counters: Counters = field(default_factory=Counters)
+    counters: ClientCounters = field(default_factory=ClientCounters)
     expiry_timer: Timer | None = None
     will_timer: Timer | None = None
     round_robin: dict[tuple[str, str], int] = field(default_factory=dict)

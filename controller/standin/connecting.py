@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import mqtt5
 
 from controller.standin import access
-from controller.standin.authz import Identity
-from controller.standin.client import Client, Endpoint, Will
+from controller.standin.authz import ClientIdentity
+from controller.standin.client import Client, ClientEndpoint, Will
 from controller.standin.limits import MAX_PACKET_BYTES, MAX_SESSIONS, MAX_TOPIC_ALIAS
-from controller.standin.messages import Message, Properties
+from controller.standin.messages import Message, PublishProperties
 from controller.standin.registry import new_session
-from controller.standin.state import State
+from controller.standin.state import ClusterState
 from controller.standin.topics import valid_name
 
 PROTOCOL_ERROR, UNSUPPORTED_VERSION, BAD_CLIENT_ID, SERVER_BUSY = 130, 132, 133, 137
@@ -21,33 +21,33 @@ _PROTO_NAMES = {3: "MQIsdp", 4: "MQTT", 5: "MQTT"}
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class ConnectRefusal:
     """The CONNACK reason of a client that may not come in."""
 
     code: int
 
 
 def admit(
-    state: State, packet: mqtt5.ConnectPacket, version: int, endpoint: Endpoint, common_name: str | None
-) -> Client | Refusal:
+    state: ClusterState, packet: mqtt5.ConnectPacket, version: int, endpoint: ClientEndpoint, common_name: str | None
+) -> Client | ConnectRefusal:
     """Check in EMQX's order (packet, ban, password) and build the client."""
     problem = _check(state, packet, version)
     if problem:
-        return Refusal(problem)
+        return ConnectRefusal(problem)
     limits = state.settings.limits()
     clientid = packet.client_id
     if limits.cert_clientid and common_name:
         clientid = common_name
     if not clientid:
         clientid = "mqtt_" + state.randbytes(_ASSIGNED_ID_BYTES).hex()
-    who = Identity(clientid, packet.username, common_name, endpoint.peerhost)
+    who = ClientIdentity(clientid, packet.username, common_name, endpoint.peerhost)
     code, superuser = access.refuse_connect(state, who, packet.password)
     if not code and packet.authentication_method is not None and state.authn is not None:
         code = access.NOT_AUTHORIZED  # no authenticator of the chain knows the method
     if code:
-        return Refusal(code)
+        return ConnectRefusal(code)
     if len(state.clients) >= MAX_SESSIONS and clientid not in state.clients:
-        return Refusal(SERVER_BUSY)
+        return ConnectRefusal(SERVER_BUSY)
     now = state.now()
     return Client(
         identity=who,
@@ -64,7 +64,7 @@ def admit(
     )
 
 
-def _check(state: State, packet: mqtt5.ConnectPacket, version: int) -> int:
+def _check(state: ClusterState, packet: mqtt5.ConnectPacket, version: int) -> int:
     if not packet.client_id and (version == _V31 or (version < _V5 and not packet.clean_start)):
         return BAD_CLIENT_ID
     if packet.receive_max == 0:
@@ -83,11 +83,11 @@ def _expiry(packet: mqtt5.ConnectPacket, version: int, configured: float) -> flo
     return 0.0 if packet.clean_start else configured
 
 
-def _will(state: State, packet: mqtt5.ConnectPacket, who: Identity, now: float) -> Will | None:
+def _will(state: ClusterState, packet: mqtt5.ConnectPacket, who: ClientIdentity, now: float) -> Will | None:
     will = packet.will
     if will is None:
         return None
-    properties = Properties(
+    properties = PublishProperties(
         will.payload_format_indicator,
         will.content_type,
         will.response_topic,

@@ -9,7 +9,7 @@ import mqtt5
 
 from controller.standin import codec311
 from controller.standin.channel import Channel
-from controller.standin.client import Endpoint
+from controller.standin.client import ClientEndpoint
 from controller.standin.decoding import decode
 from controller.standin.frames import FrameBuffer, FrameTooLargeError
 from controller.standin.limits import (
@@ -18,8 +18,8 @@ from controller.standin.limits import (
     MAX_CONNECTIONS_PER_NODE,
     MAX_OUTBOUND_BYTES,
 )
-from controller.standin.registry import Registry
-from controller.standin.session import Outgoing
+from controller.standin.registry import ClientRegistry
+from controller.standin.session import OutgoingPacket
 
 _LINGER_SECONDS = 5.0  # what a peer gets to read the last packet before its socket is dropped
 _V5 = 5
@@ -29,7 +29,9 @@ _MALFORMED, _TOO_LARGE = 129, 149
 class Connection(asyncio.Protocol):
     """Speaks for one socket; the meaning of packets lives in the channel."""
 
-    def __init__(self, registry: Registry, node: str, listener: str, sockport: int, live: set["Connection"]) -> None:
+    def __init__(
+        self, registry: ClientRegistry, node: str, listener: str, sockport: int, live: set["Connection"]
+    ) -> None:
         self._registry = registry
         self._node, self._listener, self._sockport = node, listener, sockport
         self._live = live
@@ -48,7 +50,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's transports do not inherit
         peer: tuple[Any, ...] = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 -- placeholder for a socket that is already gone
-        endpoint = Endpoint(self._node, self._listener, self._sockport, str(peer[0]), int(peer[1]))
+        endpoint = ClientEndpoint(self._node, self._listener, self._sockport, str(peer[0]), int(peer[1]))
         self.channel = Channel(self._registry, self, endpoint, _common_name(transport))
         if len(self._live) >= MAX_CONNECTIONS_PER_NODE:
             self.abort()
@@ -110,7 +112,7 @@ class Connection(asyncio.Protocol):
         if self._transport.get_write_buffer_size() > MAX_OUTBOUND_BYTES:
             self._transport.abort()
 
-    def send_messages(self, out: Sequence[Outgoing]) -> None:
+    def send_messages(self, out: Sequence[OutgoingPacket]) -> None:
         """Write messages to the client."""
         if self.channel is not None:
             self.channel.send_messages(out)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Properties:
+class PublishProperties:
     """What MQTT 5 lets a publisher attach and a broker must pass on."""
 
     payload_format_indicator: int = 0
@@ -14,7 +14,7 @@ class Properties:
     user_properties: tuple[tuple[str, str], ...] = ()
 
 
-NO_PROPERTIES = Properties()
+NO_PROPERTIES = PublishProperties()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Message:
     username: str | None
     at: float
     expiry: int | None = None
-    properties: Properties = NO_PROPERTIES
+    properties: PublishProperties = NO_PROPERTIES
 
     def expired(self, now: float) -> bool:
         """Whether nobody may receive it any more."""

@@ -17,8 +17,8 @@ only told: the sockets stay as the stand-in opened them.
 
 from typing import Any, Final
 
-from controller.standin.settings import BadSettingError
-from controller.standin.state import FileSource, State
+from controller.standin.settings import InvalidSettingError
+from controller.standin.state import ClusterState, FileAuthzSource
 
 _PARTS: Final = {
     "listeners": dict,
@@ -32,18 +32,18 @@ _PARTS: Final = {
 }
 
 
-def apply_overrides(state: State, given: Any) -> None:
+def apply_overrides(state: ClusterState, given: Any) -> None:
     """Take the configuration over.
 
     Raises:
-        BadSettingError: a part that is not known or not of its shape; what came before it is taken over already.
+        InvalidSettingError: a part that is not known or not of its shape; what came before it is taken over already.
     """
     if not isinstance(given, dict):
-        raise BadSettingError("root", given, "bad_value_for_struct")
+        raise InvalidSettingError("root", given, "bad_value_for_struct")
     for name, value in given.items():
         kind = _PARTS.get(name)
         if kind is None or not isinstance(value, kind):
-            raise BadSettingError(str(name), value, "unknown_fields" if kind is None else "bad_value_for_struct")
+            raise InvalidSettingError(str(name), value, "unknown_fields" if kind is None else "bad_value_for_struct")
     if "zone" in given:
         present = state.settings.zone
         state.settings.put_zone({root: {**present.get(root, {}), **part} for root, part in given["zone"].items()})
@@ -59,15 +59,15 @@ def apply_overrides(state: State, given: Any) -> None:
     state.told_versions = given.get("versions", state.told_versions)
 
 
-def _sources(state: State, rows: list[Any]) -> None:
+def _sources(state: ClusterState, rows: list[Any]) -> None:
     kinds = [row.get("type") if isinstance(row, dict) else None for row in rows]
     if not set(kinds) <= {"file", "built_in_database"} or len(set(kinds)) != len(kinds):
-        raise BadSettingError("sources", rows, "the stand-in has file and built_in_database, each once")
+        raise InvalidSettingError("sources", rows, "the stand-in has file and built_in_database, each once")
     state.authz_source, state.file_source = None, None
     for row in rows:
         enabled = bool(row.get("enable", True))
         if row["type"] == "file":
-            state.file_source = FileSource(enabled, str(row.get("rules", "")))
+            state.file_source = FileAuthzSource(enabled, str(row.get("rules", "")))
         else:
             state.authz_source = enabled
     state.file_first = kinds[:1] == ["file"]

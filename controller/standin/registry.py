@@ -4,21 +4,21 @@ import json
 from dataclasses import dataclass, replace
 
 from controller.standin.access import authorize
-from controller.standin.authz import Action, ActionType, Verdict
+from controller.standin.authz import ActionType, AuthzAction, Verdict
 from controller.standin.client import Client
 from controller.standin.messages import Message
 from controller.standin.router import Router
 from controller.standin.session import Session
-from controller.standin.state import State
+from controller.standin.state import ClusterState
 
 TAKEN_OVER, ADMINISTRATIVE_ACTION = 142, 152
 
 
 @dataclass(slots=True)
-class Registry:
+class ClientRegistry:
     """Which client is where; every change of it goes through here."""
 
-    state: State
+    state: ClusterState
     router: Router
 
     def open(self, client: Client) -> bool:
@@ -111,7 +111,7 @@ class Registry:
             return
         now = self.state.now()
         message = replace(will.message, at=now, id=self.state.message_id())
-        action = Action(ActionType.PUBLISH, message.qos, message.retain)
+        action = AuthzAction(ActionType.PUBLISH, message.qos, message.retain)
         who = client.identity
         if authorize(self.state, client, action, message.topic) is Verdict.DENY:
             return
@@ -152,7 +152,7 @@ def _milliseconds(at: float) -> int:
     return int(at * 1000)
 
 
-def new_session(state: State, receive_maximum: int) -> Session:
+def new_session(state: ClusterState, receive_maximum: int) -> Session:
     """A session with the limits that hold at this moment; the client's own receive maximum only narrows them."""
     limits = state.settings.limits()
     return Session(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from controller.standin.client import Client
 from controller.standin.limits import MAX_DELAY_SECONDS, MAX_DELAYED, MAX_RETAINED
 from controller.standin.messages import Delivery, Message
-from controller.standin.session import SubOptions
-from controller.standin.state import State
+from controller.standin.session import SubscriptionOptions
+from controller.standin.state import ClusterState
 from controller.standin.topics import DELAYED_PREFIX, ParsedFilter, TopicIndex, matches
 
 _RETAIN_ALWAYS, _RETAIN_IF_NEW = 0, 1
@@ -19,14 +19,14 @@ _SHARED = ""  # stands for "any member" where a client id would stand
 class Router:
     """The routing tables of the cluster."""
 
-    state: State
+    state: ClusterState
     first_member: Callable[[int], int]  # where a publisher's round begins among n members
     _index: TopicIndex[_Key] = field(default_factory=TopicIndex)
     _members: dict[ParsedFilter, list[str]] = field(default_factory=dict)
     retained: dict[str, Message] = field(default_factory=dict)
     delayed: int = 0
 
-    def subscribe(self, client: Client, parsed: ParsedFilter, options: SubOptions) -> list[Delivery]:
+    def subscribe(self, client: Client, parsed: ParsedFilter, options: SubscriptionOptions) -> list[Delivery]:
         """Add or replace a subscription; returns the retained messages to send for it."""
         new = parsed not in client.session.subscriptions
         client.session.subscriptions[parsed] = options
@@ -124,7 +124,7 @@ class Router:
         elif message.topic in self.retained or len(self.retained) < MAX_RETAINED:
             self.retained[message.topic] = message
 
-    def _retained_for(self, pattern: str, options: SubOptions) -> list[Delivery]:
+    def _retained_for(self, pattern: str, options: SubscriptionOptions) -> list[Delivery]:
         now = self.state.now()
         if "+" in pattern or "#" in pattern:
             found = [m for t, m in self.retained.items() if matches(t, pattern)]

@@ -13,14 +13,14 @@ from typing import Self
 from controller.standin.api import authn, banned, clients, cluster, dashboard, publish, retainer, rules, sources
 from controller.standin.api.own import own_routes
 from controller.standin.api.serving import HttpConnection
-from controller.standin.api.web import Api, Context, Route
+from controller.standin.api.web import HttpApi, RequestContext, Route
 from controller.standin.connection import Connection
 from controller.standin.limits import BAN_SWEEP_SECONDS, IDLE_TIMEOUT_SECONDS
 from controller.standin.options import StandInOptions
 from controller.standin.overrides import apply_overrides
-from controller.standin.registry import Registry
+from controller.standin.registry import ClientRegistry
 from controller.standin.router import Router
-from controller.standin.state import NodeState, State
+from controller.standin.state import ClusterState, NodeState
 
 _BACKLOG = 1024
 _DOWN_SECONDS = 0.5  # of a node that is restarted
@@ -59,7 +59,7 @@ class StandIn:
         self.tls_addresses: list[tuple[str, int]] = []
         self.api_urls: list[str] = []
         self._nodes: dict[str, _Node] = {}
-        self._registry: Registry | None = None
+        self._registry: ClientRegistry | None = None
         self._sweeper: asyncio.TimerHandle | None = None
         self._restarts: set[asyncio.Task[None]] = set()
         self._tls = _tls_context(options) if options.tls else None
@@ -85,7 +85,7 @@ class StandIn:
             OSError: when a port cannot be opened; nothing stays open then.
         """
         loop = asyncio.get_running_loop()
-        state = State(time.time, loop.call_later, os.urandom)
+        state = ClusterState(time.time, loop.call_later, os.urandom)
         state.settings.authz["no_match"] = self.options.no_match
         if self.options.tls:
             state.settings.zone["mqtt"]["peer_cert_as_clientid"] = "cn"
@@ -96,7 +96,7 @@ class StandIn:
             apply_overrides(state, self.options.config)
         # where a shared group's round begins is no secret
         router = Router(state, random.Random().randrange)  # noqa: S311 -- not used for security
-        self._registry = Registry(state, router)
+        self._registry = ClientRegistry(state, router)
         try:
             for number in range(1, self.options.nodes + 1):
                 await self._open(self._new_node(number))
@@ -124,8 +124,8 @@ class StandIn:
         assert registry is not None
         assert state.mqtt is not None
         assert state.api is not None
-        api = Api(
-            Context(registry, state),
+        api = HttpApi(
+            RequestContext(registry, state),
             (*_EMQX_ROUTES, *self._own_routes()),
             self.options.api_key,
             self.options.api_secret,

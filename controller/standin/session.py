@@ -12,7 +12,7 @@ from controller.standin.topics import ParsedFilter
 MAX_PACKET_ID = 65_535
 
 
-class Phase(IntEnum):
+class InflightPhase(IntEnum):
     """Which answer of the subscriber an in-flight message waits for."""
 
     ACK = 1
@@ -20,7 +20,7 @@ class Phase(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SubOptions:
+class SubscriptionOptions:
     """The options of one subscription."""
 
     qos: int
@@ -31,15 +31,15 @@ class SubOptions:
 
 
 @dataclass(slots=True)
-class Inflight:
+class InflightMessage:
     """A message sent and not yet acknowledged."""
 
     delivery: Delivery
-    phase: Phase = Phase.ACK
+    phase: InflightPhase = InflightPhase.ACK
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutgoingPacket:
     """One packet for the subscriber: a message, or only the release of a QoS 2 message."""
 
     packet_id: int | None
@@ -56,9 +56,9 @@ class Session:
     max_queue: int = MAX_QUEUE_MESSAGES
     store_qos0: bool = True
     window: int = MAX_INFLIGHT
-    subscriptions: dict[ParsedFilter, SubOptions] = field(default_factory=dict)
+    subscriptions: dict[ParsedFilter, SubscriptionOptions] = field(default_factory=dict)
     queue: deque[Delivery] = field(default_factory=deque)
-    inflight: dict[int, Inflight] = field(default_factory=dict)
+    inflight: dict[int, InflightMessage] = field(default_factory=dict)
     awaiting_rel: set[int] = field(default_factory=set)
     next_id: int = 1
     dropped: int = 0
@@ -74,27 +74,27 @@ class Session:
             self.dropped += 1
         self.queue.append(delivery)
 
-    def deliver(self, delivery: Delivery) -> Outgoing | None:
+    def deliver(self, delivery: Delivery) -> OutgoingPacket | None:
         """Send now if the window has room, else queue; None when nothing is to be sent now."""
         if delivery.qos == 0:
-            return Outgoing(None, delivery)
+            return OutgoingPacket(None, delivery)
         if len(self.inflight) >= self.window:
             self.enqueue(delivery)
             return None
         return self._start(delivery)
 
-    def _start(self, delivery: Delivery) -> Outgoing:
+    def _start(self, delivery: Delivery) -> OutgoingPacket:
         packet_id = self.next_id
         while packet_id in self.inflight:
             packet_id = packet_id % MAX_PACKET_ID + 1
         self.next_id = packet_id % MAX_PACKET_ID + 1
-        self.inflight[packet_id] = Inflight(delivery)
-        return Outgoing(packet_id, delivery)
+        self.inflight[packet_id] = InflightMessage(delivery)
+        return OutgoingPacket(packet_id, delivery)
 
     def acknowledge(self, packet_id: int) -> bool | None:
         """Take a PUBACK; True when it ends a message, False when unknown, None when it breaks the protocol."""
         entry = self.inflight.get(packet_id)
-        if entry is None or entry.phase is not Phase.ACK:
+        if entry is None or entry.phase is not InflightPhase.ACK:
             return False
         if entry.delivery.qos != 1:
             return None
@@ -104,11 +104,11 @@ class Session:
     def received(self, packet_id: int) -> bool | None:
         """Take a PUBREC, with the answers of `acknowledge`."""
         entry = self.inflight.get(packet_id)
-        if entry is None or entry.phase is not Phase.ACK:
+        if entry is None or entry.phase is not InflightPhase.ACK:
             return False
         if entry.delivery.qos != 2:
             return None
-        entry.phase = Phase.COMP
+        entry.phase = InflightPhase.COMP
         return True
 
     def completed(self, packet_id: int) -> bool | None:
@@ -118,37 +118,37 @@ class Session:
             return False
         if entry.delivery.qos != 2:
             return None
-        if entry.phase is not Phase.COMP:
+        if entry.phase is not InflightPhase.COMP:
             return False
         del self.inflight[packet_id]
         return True
 
-    def refill(self, now: float) -> list[Outgoing]:
+    def refill(self, now: float) -> list[OutgoingPacket]:
         """Take from the queue what the window has room for; expired messages fall out here."""
-        out: list[Outgoing] = []
+        out: list[OutgoingPacket] = []
         while self.queue and len(self.inflight) < self.window:
             delivery = self.queue.popleft()
             if delivery.message.expired(now):
                 self.expired += 1
             elif delivery.qos == 0:
-                out.append(Outgoing(None, delivery))
+                out.append(OutgoingPacket(None, delivery))
             else:
                 out.append(self._start(delivery))
         return out
 
-    def resume(self, now: float, keep: Callable[[str], bool]) -> list[Outgoing]:
+    def resume(self, now: float, keep: Callable[[str], bool]) -> list[OutgoingPacket]:
         """What a new connection gets first: unacknowledged messages in order and marked dup, then the queue.
 
         Args:
             now: wall-clock seconds.
             keep: whether messages of this sender may still be delivered (EMQX drops those of banned clients).
         """
-        out: list[Outgoing] = []
+        out: list[OutgoingPacket] = []
         for packet_id, entry in self.inflight.items():
-            if entry.phase is Phase.COMP:
-                out.append(Outgoing(packet_id, entry.delivery, release=True))
+            if entry.phase is InflightPhase.COMP:
+                out.append(OutgoingPacket(packet_id, entry.delivery, release=True))
             else:
-                out.append(Outgoing(packet_id, entry.delivery, dup=True))
+                out.append(OutgoingPacket(packet_id, entry.delivery, dup=True))
         self.queue = deque(item for item in self.queue if keep(item.message.sender))
         out.extend(self.refill(now))
         return out
@@ -159,6 +159,6 @@ class Session:
 
     def undelivered_shared(self) -> list[Delivery]:
         """What a dying member of a share group holds and others can still get, oldest first."""
-        held = [e.delivery for e in self.inflight.values() if e.phase is Phase.ACK]
+        held = [e.delivery for e in self.inflight.values() if e.phase is InflightPhase.ACK]
         held.extend(self.queue)
         return [item for item in held if item.share is not None and item.qos > 0]

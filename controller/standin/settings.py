@@ -52,7 +52,7 @@ _MAX_CACHE_ENTRIES = 1_048_576  # EMQX `authorization.cache.max_size`
 _MAX_DURATION_SECONDS = 10 * 365 * 86400.0
 
 
-class BadSettingError(ValueError):
+class InvalidSettingError(ValueError):
     """A setting has a value the broker cannot use; `path` says which."""
 
     def __init__(self, path: str, value: object, reason: str) -> None:
@@ -91,7 +91,7 @@ class MqttLimits:
 def _integer(mqtt: dict[str, Any], name: str, low: int, high: int) -> int:
     value = mqtt[name]
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BadSettingError(f"mqtt.{name}", value, f"Expected an integer between {low} and {high}")
+        raise InvalidSettingError(f"mqtt.{name}", value, f"Expected an integer between {low} and {high}")
     return value
 
 
@@ -99,14 +99,14 @@ def read_limits(mqtt: dict[str, Any]) -> MqttLimits:
     """Check the section and take out what the stand-in follows.
 
     Raises:
-        BadSettingError: when a value is of no use.
+        InvalidSettingError: when a value is of no use.
     """
     queue = mqtt["max_mqueue_len"]
     expiry = mqtt["session_expiry_interval"]
     try:
         session_expiry = seconds(expiry)
     except ValueError as error:
-        raise BadSettingError("mqtt.session_expiry_interval", expiry, str(error)) from error
+        raise InvalidSettingError("mqtt.session_expiry_interval", expiry, str(error)) from error
     return MqttLimits(
         max_inflight=_integer(mqtt, "max_inflight", 1, 65535),
         # 0 means "no limit" inside
@@ -134,7 +134,7 @@ class Settings:
         """Replace the given sections, absent keys falling back to their defaults, and return them.
 
         Raises:
-            BadSettingError: when a section or value is unknown or of no use; nothing is changed then.
+            InvalidSettingError: when a section or value is unknown or of no use; nothing is changed then.
         """
         merged: dict[str, dict[str, Any]] = {}
         for root, value in change.items():
@@ -148,7 +148,7 @@ class Settings:
         """Replace the section, absent keys falling back to their defaults.
 
         Raises:
-            BadSettingError: when a key is unknown.
+            InvalidSettingError: when a key is unknown.
         """
         merged = _overlay({"sys_topics": _SYS_DEFAULTS}, "sys_topics", change)
         events = change.get("sys_event_messages", {})
@@ -160,23 +160,23 @@ class Settings:
         """Replace the section, absent keys falling back to their defaults.
 
         Raises:
-            BadSettingError: when a key is unknown or a value of no use.
+            InvalidSettingError: when a key is unknown or a value of no use.
         """
         merged = _overlay({"authorization": _AUTHZ_DEFAULTS}, "authorization", change)
         cache = _overlay(_AUTHZ_DEFAULTS, "cache", change.get("cache", {}))
         for name, allowed in (("no_match", ("allow", "deny")), ("deny_action", ("ignore", "disconnect"))):
             if merged[name] not in allowed:
-                raise BadSettingError(f"authorization.{name}", merged[name], "not_a_enum_symbol")
+                raise InvalidSettingError(f"authorization.{name}", merged[name], "not_a_enum_symbol")
         try:
             seconds(cache["ttl"])
         except ValueError as error:
-            raise BadSettingError("authorization.cache.ttl", cache["ttl"], str(error)) from error
+            raise InvalidSettingError("authorization.cache.ttl", cache["ttl"], str(error)) from error
         size = cache["max_size"]
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= _MAX_CACHE_ENTRIES:
-            raise BadSettingError("authorization.cache.max_size", size, "out_of_range")
+            raise InvalidSettingError("authorization.cache.max_size", size, "out_of_range")
         excludes = cache["excludes"]
         if not isinstance(excludes, list) or not all(isinstance(topic, str) for topic in excludes):
-            raise BadSettingError("authorization.cache.excludes", excludes, "bad_array_value")
+            raise InvalidSettingError("authorization.cache.excludes", excludes, "bad_array_value")
         merged["cache"] = cache
         self.authz = merged
         return copy.deepcopy(merged)
@@ -185,10 +185,10 @@ class Settings:
 def _overlay(defaults: dict[str, Any], root: str, value: object) -> dict[str, Any]:
     base = defaults.get(root)
     if not isinstance(base, dict):
-        raise BadSettingError(root, value, "unknown_fields")
+        raise InvalidSettingError(root, value, "unknown_fields")
     if not isinstance(value, dict):
-        raise BadSettingError(root, value, "bad_value_for_struct")
+        raise InvalidSettingError(root, value, "bad_value_for_struct")
     for name in value:
         if name not in base:
-            raise BadSettingError(f"{root}.{name}", name, "unknown_fields")
+            raise InvalidSettingError(f"{root}.{name}", name, "unknown_fields")
     return {**copy.deepcopy(base), **copy.deepcopy(value)}

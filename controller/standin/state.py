@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.standin.authz import RuleBook
+from controller.standin.authz import AuthzRuleStore
 from controller.standin.bans import BanList
 from controller.standin.client import Client, Scheduler
 from controller.standin.dashboard import Dashboard
@@ -38,7 +38,7 @@ _ALLOW_ALL = re.compile(r"^\s*\{\s*allow\s*,\s*all\s*\}\s*\.", re.MULTILINE)
 
 
 @dataclass(slots=True)
-class FileSource:
+class FileAuthzSource:
     """The source that reads rules from a file; the stand-in follows an `{allow, all}` in it and no other rule."""
 
     enabled: bool
@@ -65,7 +65,7 @@ class NodeState:
 
 
 @dataclass(slots=True)
-class State:
+class ClusterState:
     """The tables; `now` is wall-clock seconds."""
 
     now: Callable[[], float]
@@ -73,9 +73,9 @@ class State:
     randbytes: Callable[[int], bytes]
     settings: Settings = field(default_factory=Settings)
     bans: BanList = field(default_factory=BanList)
-    rules: RuleBook = field(default_factory=RuleBook)
+    rules: AuthzRuleStore = field(default_factory=AuthzRuleStore)
     authz_source: bool | None = True  # None: the source was deleted; False: disabled
-    file_source: FileSource | None = None
+    file_source: FileAuthzSource | None = None
     file_first: bool = False
     dashboard: Dashboard = field(default_factory=lambda: Dashboard("admin", secrets.token_urlsafe(16)))
     # What listeners (by id) and nodes (by name) tell of themselves besides, or instead of, what they are.

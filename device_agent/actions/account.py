@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from device_agent.actions.base import KEPT, ActionError, BadParamsError, Params, Plan, Verified, only_name
+from device_agent.actions.base import KEPT, ActionError, ActionPlan, InvalidParamsError, Params, Verification, only_name
 from device_agent.actions.edit import need_root, read, write
 from device_agent.host.system import System
 
@@ -31,28 +31,28 @@ class LockAccount:
     def check(self, params: Params) -> None:
         """One parameter, `name`; root is never locked, or nobody could mend anything."""
         if only_name(params, _ACCOUNT, "account") == "root":
-            raise BadParamsError("name: root is not locked: nobody could mend the device any more")
+            raise InvalidParamsError("name: root is not locked: nobody could mend the device any more")
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Find the account."""
         name = str(params["name"])
         need_root(self._system)
         fields = self._fields(name)
         if _is_locked(fields):
-            return Plan(was={"is": "locked"}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": "locked"}, would="nothing", is_needed=False)
         would = f"lock the password of {name} and set its expiry date to the past in {_SHADOW}; its sessions go on"
-        return Plan(was={"was": _word(fields), _EXPIRY: fields[_EXPIRES]}, would=would)
+        return ActionPlan(was={"was": _word(fields), _EXPIRY: fields[_EXPIRES]}, would=would)
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Put a mark before the hash, and the expiry date into the past."""
         del was
         self._change(str(params["name"]), _LONG_AGO, is_locked=True)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Look again."""
         del was
         fields = self._fields(str(params["name"]))
-        return Verified(_is_locked(fields), {"is": _word(fields)})
+        return Verification(_is_locked(fields), {"is": _word(fields)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Take the mark away and put the date back."""

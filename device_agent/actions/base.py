@@ -18,12 +18,12 @@ class ActionError(Exception):
     """The action did not reach its goal; the text is the reason that the result carries."""
 
 
-class BadParamsError(ActionError):
+class InvalidParamsError(ActionError):
     """The parameters are not what the action takes: the command is rejected, nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ActionPlan:
     """What an action saw and is about to do; `was` is written down before anything changes."""
 
     was: Mapping[str, str]
@@ -32,7 +32,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Verified:
+class Verification:
     """What is there afterwards."""
 
     is_reached: bool
@@ -44,7 +44,7 @@ KEPT: Final = "_"
 
 
 @runtime_checkable
-class Guarded(Protocol):
+class ConnectivityChecked(Protocol):
     """What an action has beside when it may cut the device off: it counts only once the broker was reached after it."""
 
     def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
@@ -57,7 +57,7 @@ class Guarded(Protocol):
 
 
 @runtime_checkable
-class LongRunning(Protocol):
+class LongRunningAction(Protocol):
     """What an action has beside when it takes long: it has a thread of its own, tells how far it is, and goes on.
 
     After a restart it is applied again, whatever its command's expiry: it knows itself what that means. `apply` and
@@ -77,7 +77,7 @@ class LongRunning(Protocol):
         ...
 
 
-class Action(Protocol):
+class RemediationAction(Protocol):
     """One kind of remediation; `plan` changes nothing, so a dry run is a plan."""
 
     @property
@@ -86,10 +86,10 @@ class Action(Protocol):
         ...
 
     def check(self, params: Params) -> None:
-        """Refuse parameters it does not take (BadParamsError)."""
+        """Refuse parameters it does not take (InvalidParamsError)."""
         ...
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Look, and say what would be done (ActionError: it cannot be)."""
         ...
 
@@ -97,7 +97,7 @@ class Action(Protocol):
         """Do it (ActionError: it failed)."""
         ...
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Look whether the goal is reached."""
         ...
 
@@ -107,41 +107,41 @@ class Action(Protocol):
 
 
 def only(params: Params, *names: str) -> None:
-    """Refuse every parameter but these (BadParamsError)."""
+    """Refuse every parameter but these (InvalidParamsError)."""
     others = sorted(set(params) - set(names))
     if others:
-        raise BadParamsError(f"{others[0]}: no such parameter")
+        raise InvalidParamsError(f"{others[0]}: no such parameter")
 
 
 def text(params: Params, name: str, pattern: re.Pattern[str], what: str) -> str:
-    """The text parameter `name`, or BadParamsError: `what` says what it should be."""
+    """The text parameter `name`, or InvalidParamsError: `what` says what it should be."""
     value = params.get(name)
     if not isinstance(value, str) or pattern.fullmatch(value) is None:
-        raise BadParamsError(f"{name}: not {what}")
+        raise InvalidParamsError(f"{name}: not {what}")
     return value
 
 
 def number(params: Params, name: str, low: int, high: int, default: int | None = None) -> int:
-    """The whole number `name` from `low` to `high`, or BadParamsError."""
+    """The whole number `name` from `low` to `high`, or InvalidParamsError."""
     value = params.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise BadParamsError(f"{name}: a whole number from {low} to {high}")
+        raise InvalidParamsError(f"{name}: a whole number from {low} to {high}")
     return value
 
 
 def choice(params: Params, name: str, words: Collection[str], default: str | None = None) -> str:
-    """The word `name` out of `words`, or BadParamsError."""
+    """The word `name` out of `words`, or InvalidParamsError."""
     value = params.get(name, default)
     if not isinstance(value, str) or value not in words:
-        raise BadParamsError(f"{name}: one of {', '.join(sorted(words))}")
+        raise InvalidParamsError(f"{name}: one of {', '.join(sorted(words))}")
     return value
 
 
 def flag(params: Params, name: str) -> bool:
-    """The yes-or-no parameter `name`, no without it, or BadParamsError."""
+    """The yes-or-no parameter `name`, no without it, or InvalidParamsError."""
     value = params.get(name, False)
     if not isinstance(value, bool):
-        raise BadParamsError(f"{name}: true or false")
+        raise InvalidParamsError(f"{name}: true or false")
     return value
 
 
@@ -149,20 +149,20 @@ def only_name(params: Params, pattern: re.Pattern[str], what: str) -> str:
     """The `name` parameter, when it is the only one and safe to pass on.
 
     Raises:
-        BadParamsError: missing, of another type, unsafe, or not alone.
+        InvalidParamsError: missing, of another type, unsafe, or not alone.
     """
     name = params.get("name")
     if not isinstance(name, str) or pattern.fullmatch(name) is None:
-        raise BadParamsError(f"name: not the name of a {what}")
+        raise InvalidParamsError(f"name: not the name of a {what}")
     only(params, "name")
     return name
 
 
 def service_name(params: Params) -> str:
-    """The `name` of a service, or BadParamsError."""
+    """The `name` of a service, or InvalidParamsError."""
     return only_name(params, _SERVICE, "service")
 
 
 def package_name(params: Params) -> str:
-    """The `name` of a package, or BadParamsError."""
+    """The `name` of a package, or InvalidParamsError."""
     return only_name(params, _PACKAGE, "package")

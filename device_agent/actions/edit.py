@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import KEPT, ActionError, Params, Plan, Verified
+from device_agent.actions.base import KEPT, ActionError, ActionPlan, Params, Verification
 from device_agent.host.files import write_whole
 from device_agent.host.system import System
 
@@ -16,7 +16,7 @@ MAX_FILE_BYTES: Final = 64 * 1024  # of a file that is changed: all of it goes i
 FILES: Final = KEPT + "files"
 _LABEL: Final = "security.selinux"
 
-Texts = Mapping[str, str | None]
+FileContents = Mapping[str, str | None]
 """Text by absolute path; None: no such file."""
 
 
@@ -79,7 +79,7 @@ def need_root(system: System) -> None:
         raise ActionError("needs root")
 
 
-def keep(texts: Texts) -> str:
+def keep(texts: FileContents) -> str:
     """Texts as they go into the journal."""
     return json.dumps(texts)
 
@@ -126,7 +126,7 @@ class FileAction(ABC):
         """Refuse parameters it does not take (BadParamsError)."""
 
     @abstractmethod
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """The files as they should be (ActionError: they cannot be)."""
 
     @abstractmethod
@@ -146,16 +146,16 @@ class FileAction(ABC):
         del params
         return True
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Compare what is there with what should be."""
         texts = self.wanted(params)
         before = {place: read(self._system, place) for place in texts}
         changed = {place: before[place] for place, text in texts.items() if text != before[place]}
         state = self.state(params)
         if not changed and self.is_active(params):
-            return Plan(was={"is": state}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": state}, would="nothing", is_needed=False)
         need_root(self._system)
-        return Plan(was={"was": state, FILES: keep(changed)}, would=self.would(params, sorted(changed)))
+        return ActionPlan(was={"was": state, FILES: keep(changed)}, would=self.would(params, sorted(changed)))
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Write the files that differ, then tell whoever reads them."""
@@ -165,11 +165,11 @@ class FileAction(ABC):
                 write(self._system, place, text)
         self.activate(params)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Look again."""
         del was
         is_written = all(text == read(self._system, place) for place, text in self.wanted(params).items())
-        return Verified(is_written and self.is_active(params), {"is": self.state(params)})
+        return Verification(is_written and self.is_active(params), {"is": self.state(params)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """The files as they were, and whoever reads them told."""

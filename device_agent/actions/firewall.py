@@ -13,10 +13,10 @@ from typing import Final
 from device_agent.actions.base import (
     KEPT,
     ActionError,
-    BadParamsError,
+    ActionPlan,
+    InvalidParamsError,
     Params,
-    Plan,
-    Verified,
+    Verification,
     choice,
     number,
     only,
@@ -25,7 +25,7 @@ from device_agent.actions.edit import need_root
 from device_agent.host import nft
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import write_whole
-from device_agent.host.nft import Port, Rules
+from device_agent.host.nft import NftRules, ProtocolPort
 from device_agent.host.system import System
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ _UNDO: Final = KEPT + "undo"
 _MANAGERS: Final = (("ufw", ("ufw", "status"), "Status: active"), ("firewalld", ("firewall-cmd", "--state"), "running"))
 
 
-class Table:
+class FirewallTable:
     """The table in the kernel, its copy for the next start, and the dead man's hand."""
 
     def __init__(self, run_folder: Path = RUN_FOLDER, rules_file: Path = RULES_FILE) -> None:
@@ -49,14 +49,14 @@ class Table:
         self._rules_file = rules_file
         self._deadman: subprocess.Popen[bytes] | None = None
 
-    def read(self) -> Rules | None:
+    def read(self) -> NftRules | None:
         """What the kernel holds (ActionError)."""
         try:
             return nft.current()
         except (ExecuteError, ValueError) as e:
             raise ActionError(str(e)) from e
 
-    def change(self, rules: Rules, undo: str, seconds: float) -> None:
+    def change(self, rules: NftRules, undo: str, seconds: float) -> None:
         """Load `rules`; `undo` is loaded instead unless `keep` is called within `seconds` (ActionError)."""
         program = shutil.which("nft")
         if program is None:
@@ -139,27 +139,27 @@ class Table:
                 self._deadman.wait(_DISMISS_SECONDS)
 
 
-def bring_back(system: System, table: Table | None = None) -> None:
+def bring_back(system: System, table: FirewallTable | None = None) -> None:
     """Load the rules that were kept, after a start of the machine; what goes wrong is logged and stops nothing."""
     if not system.is_live or not system.is_root_user or shutil.which("nft") is None:
         return
     try:
-        if (table if table is not None else Table()).load_saved():
+        if (table if table is not None else FirewallTable()).load_saved():
             _log.info("the firewall's rules are loaded again")
     except ActionError as e:
         _log.error("the firewall's rules could not be loaded: %s", e)
 
 
-class Firewall:
+class ChangeFirewall:
     """`firewall.enable`, `firewall.allow` and `firewall.deny`, by `verb`."""
 
     # Killed before its proof it is put back by the dead man's hand; doing it again could cut the device off again.
     is_repeatable = False
 
-    def __init__(self, system: System, verb: str, table: Table | None = None) -> None:
+    def __init__(self, system: System, verb: str, table: FirewallTable | None = None) -> None:
         self._system = system
         self._verb = verb
-        self._table = table if table is not None else Table()
+        self._table = table if table is not None else FirewallTable()
 
     def check(self, params: Params) -> None:
         """`within` seconds of any; ports of `enable` as `22/tcp 53/udp`, of the others `port` and `proto`."""
@@ -170,7 +170,7 @@ class Firewall:
             only(params, "port", "proto", "within")
         self._ports(params)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Compare the table with what it should be."""
         if not self._system.is_live:
             raise ActionError("only the running system has a firewall")
@@ -178,10 +178,10 @@ class Firewall:
         before = self._table.read()
         wanted = self._wanted(before, params)
         if self._is_there(before, params):
-            return Plan(was={"is": _word(before)}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": _word(before)}, would="nothing", is_needed=False)
         if self._verb != "deny" and (manager := _other_manager()) is not None:
             raise ActionError(f"{manager} is in charge of the firewall here: a table beside it would only confuse")
-        return Plan(
+        return ActionPlan(
             was={"was": _word(before), _UNDO: nft.script(before)},
             would=f"make table inet {nft.TABLE}: {wanted}; undone unless the broker is reached within "
             f"{self.proof_seconds(params, {}):g} s",
@@ -192,11 +192,11 @@ class Firewall:
         wanted = self._wanted(self._table.read(), params)
         self._table.change(wanted, was[_UNDO], self.proof_seconds(params, was))
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Read it back from the kernel."""
         del was
         now = self._table.read()
-        return Verified(self._is_there(now, params), {"is": _word(now)})
+        return Verification(self._is_there(now, params), {"is": _word(now)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """The table as it was."""
@@ -214,32 +214,32 @@ class Firewall:
         del params, was
         self._table.keep()
 
-    def _ports(self, params: Params) -> frozenset[Port]:
+    def _ports(self, params: Params) -> frozenset[ProtocolPort]:
         if self._verb != "enable":
             return frozenset({(choice(params, "proto", _PROTOCOLS, "tcp"), number(params, "port", 1, 65535))})
         listed = params.get("allow", "")
         if listed == "":
             return frozenset()
         if not isinstance(listed, str) or _PORTS.fullmatch(listed) is None:
-            raise BadParamsError("allow: ports such as 22/tcp 53/udp, at most 31")
+            raise InvalidParamsError("allow: ports such as 22/tcp 53/udp, at most 31")
         pairs = [word.split("/") for word in listed.split()]
         if any(not 1 <= int(port) <= 65535 for port, _ in pairs):
-            raise BadParamsError("allow: ports from 1 to 65535")
+            raise InvalidParamsError("allow: ports from 1 to 65535")
         return frozenset((proto, int(port)) for port, proto in pairs)
 
-    def _wanted(self, before: Rules | None, params: Params) -> Rules:
-        rules, ports = before or Rules(), self._ports(params)
+    def _wanted(self, before: NftRules | None, params: Params) -> NftRules:
+        rules, ports = before or NftRules(), self._ports(params)
         rules = rules.with_denied(ports) if self._verb == "deny" else rules.with_allowed(ports)
         closed = self._verb == "enable" or rules.closed
         if max(len(rules.allow), len(rules.deny)) > nft.MAX_PORTS:
             raise ActionError(f"more than {nft.MAX_PORTS} ports in one list")
-        return Rules(closed=closed, allow=rules.allow, deny=rules.deny)
+        return NftRules(closed=closed, allow=rules.allow, deny=rules.deny)
 
-    def _is_there(self, rules: Rules | None, params: Params) -> bool:
+    def _is_there(self, rules: NftRules | None, params: Params) -> bool:
         return rules is not None and self._wanted(rules, params) == rules
 
 
-def _word(rules: Rules | None) -> str:
+def _word(rules: NftRules | None) -> str:
     return "off" if rules is None else str(rules)
 
 

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, flag, only, text
+from device_agent.actions.base import (
+    ActionError,
+    ActionPlan,
+    InvalidParamsError,
+    Params,
+    Verification,
+    flag,
+    only,
+    text,
+)
 from device_agent.host.system import System
 
 _PATH: Final = re.compile(r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$")
@@ -32,11 +41,11 @@ class RestrictKey:
         """An absolute path without `..`."""
         only(params, "path", "keep_group", "own")
         if ".." in text(params, "path", _PATH, "an absolute path").split("/"):
-            raise BadParamsError("path: without ..")
+            raise InvalidParamsError("path: without ..")
         flag(params, "keep_group")
         flag(params, "own")
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Look at the key and its folder."""
         file, folder = self._look(params)
         mode, above = _wanted(file, params), _folder_mode(folder)
@@ -48,12 +57,12 @@ class RestrictKey:
         }
         is_owned = not flag(params, "own") or file.st_uid == 0
         if (mode, above) == (stat.S_IMODE(file.st_mode), stat.S_IMODE(folder.st_mode)) and is_owned:
-            return Plan(was={"is": was["was"]}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": was["was"]}, would="nothing", is_needed=False)
         steps = [] if is_owned else ["chown root"]
         steps.append(f"chmod {mode:04o} {params['path']}")
         if above != stat.S_IMODE(folder.st_mode):
             steps.append(f"chmod {above:04o} its folder")
-        return Plan(was=was, would="; ".join(steps))
+        return ActionPlan(was=was, would="; ".join(steps))
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """First the owner, then the modes."""
@@ -63,14 +72,14 @@ class RestrictKey:
             self._set(params, owner=(0, file.st_gid))
         self._set(params, mode=_wanted(file, params), folder=_folder_mode(folder))
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Look again."""
         del was
         file, folder = self._look(params)
         is_tight = (_wanted(file, params), _folder_mode(folder)) == tuple(
             map(stat.S_IMODE, (file.st_mode, folder.st_mode))
         )
-        return Verified(is_tight and (not flag(params, "own") or file.st_uid == 0), {"is": _word(file, folder)})
+        return Verification(is_tight and (not flag(params, "own") or file.st_uid == 0), {"is": _word(file, folder)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Modes and owner as they were."""

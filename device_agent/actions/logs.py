@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.actions.base import ActionError, Params, Plan, Verified, only
-from device_agent.actions.edit import FileAction, Texts, need_root
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, only
+from device_agent.actions.edit import FileAction, FileContents, need_root
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
-from device_agent.host.systemd import OPENED, Systemd, Units, units_of
+from device_agent.host.systemd import OPENED, ServiceManager, Systemd, units_of
 
 _DROP_IN: Final = "/etc/systemd/journald.conf.d/99-cordon.conf"
 _JOURNALD: Final = ("/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald")
@@ -17,7 +17,7 @@ _UNIT: Final = "auditd.service"
 class PersistLogs(FileAction):
     """`logging.persist`: systemd's journal is kept on the disk."""
 
-    def __init__(self, system: System, units: Units | None = None) -> None:
+    def __init__(self, system: System, units: ServiceManager | None = None) -> None:
         """`units`: the service manager, when it is not the system's own."""
         super().__init__(system)
         self._units = units
@@ -26,7 +26,7 @@ class PersistLogs(FileAction):
         """Takes no parameters."""
         only(params)
 
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """Our own file beside those of the distribution: the last one in order of name wins."""
         del params
         if not any(self._system.path(place).exists() for place in _JOURNALD):
@@ -60,7 +60,7 @@ class EnableAudit:
 
     is_repeatable = True
 
-    def __init__(self, system: System, units: Units | None = None) -> None:
+    def __init__(self, system: System, units: ServiceManager | None = None) -> None:
         """`units`: the service manager, when it is not the system's own."""
         self._system = system
         self._given = units
@@ -69,7 +69,7 @@ class EnableAudit:
         """Takes no parameters."""
         only(params)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """It has to be installed: a new package is for a person to decide."""
         del params
         need_root(self._system)
@@ -77,9 +77,9 @@ class EnableAudit:
         if shown["LoadState"] != "loaded":
             raise ActionError("auditd is not installed")
         if self._is_on(shown):
-            return Plan(was={"is": _word(shown)}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": _word(shown)}, would="nothing", is_needed=False)
         was = {"was": _word(shown), "enabled": str(shown["UnitFileState"] in OPENED)}
-        return Plan(was=was, would=f"systemctl enable --now {_UNIT}")
+        return ActionPlan(was=was, would=f"systemctl enable --now {_UNIT}")
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Enable and start it."""
@@ -87,11 +87,11 @@ class EnableAudit:
         self._do("enable")
         self._do("start")
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Look again."""
         del params, was
         shown = self._shown()
-        return Verified(self._is_on(shown), {"is": _word(shown)})
+        return Verification(self._is_on(shown), {"is": _word(shown)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Only what starts by itself is put back: auditd refuses to be stopped by hand."""
@@ -105,7 +105,7 @@ class EnableAudit:
         runs = shown["ActiveState"] == "active" or not isinstance(self._manager(), Systemd)
         return runs and shown["UnitFileState"] in OPENED
 
-    def _manager(self) -> Units:
+    def _manager(self) -> ServiceManager:
         units = self._given if self._given is not None else units_of(self._system)
         if units is None:
             raise ActionError("auditd is started by systemd only, which does not run this machine")

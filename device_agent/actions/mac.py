@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from device_agent.actions.base import ActionError, Params, only
-from device_agent.actions.edit import FileAction, Texts, option, read, set_option
+from device_agent.actions.edit import FileAction, FileContents, option, read, set_option
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
@@ -29,7 +29,7 @@ class EnforceMac(FileAction):
         """Takes no parameters."""
         only(params)
 
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """SELinux's configuration with the mode; none for AppArmor, whose profiles are its configuration."""
         del params
         config = read(self._system, _CONFIG)

@@ -4,7 +4,16 @@ import shutil
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, flag, only, package_name
+from device_agent.actions.base import (
+    ActionError,
+    ActionPlan,
+    InvalidParamsError,
+    Params,
+    Verification,
+    flag,
+    only,
+    package_name,
+)
 from device_agent.collectors.software.pending_updates import dnf_security
 from device_agent.host.apt import UNATTENDED, apt_get, upgrades
 from device_agent.host.execute import ExecuteError, run
@@ -49,9 +58,9 @@ class UpgradePackage:
             return
         only(params, "security")
         if not flag(params, "security"):
-            raise BadParamsError("security: true, or a name instead")
+            raise InvalidParamsError("security: true, or a name instead")
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Find the package; whether there is a newer one is known only after its lists were fetched."""
         scheme = scheme_of(self._system)
         manager = manager_of(scheme) if scheme else "this system"
@@ -63,7 +72,7 @@ class UpgradePackage:
             return self._plan_security(scheme)
         name = package_name(params)
         _, fetch, upgrade = _NAMED.get(scheme, ((), ("apt-get", "update"), ("apt-get", "install", "--only-upgrade")))
-        return Plan(was={"was": self._version(name)}, would=f"{' '.join(fetch)}; {' '.join((*upgrade, name))}")
+        return ActionPlan(was={"was": self._version(name)}, would=f"{' '.join(fetch)}; {' '.join((*upgrade, name))}")
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Fetch the lists, then upgrade."""
@@ -81,27 +90,27 @@ class UpgradePackage:
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """The version is another one; no security update waits."""
         if "security" in params:
             left = self._waiting()
-            return Verified(not left, {"is": f"{len(left)} security updates wait"})
+            return Verification(not left, {"is": f"{len(left)} security updates wait"})
         now = self._version(package_name(params))
-        return Verified(now != was.get("was"), {"is": now})
+        return Verification(now != was.get("was"), {"is": now})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """A package manager cannot go back by itself."""
         del params
         return f"no newer version of it may be offered; it was {was.get('was', 'unknown')}"
 
-    def _plan_security(self, scheme: str) -> Plan:
+    def _plan_security(self, scheme: str) -> ActionPlan:
         if scheme not in {"deb", "rpm"}:
             raise ActionError(f"{manager_of(scheme)} does not say which updates are for security: name the packages")
         waiting = self._waiting()
         names = " ".join(waiting[:_MAX_SHOWN]) + (" ..." if len(waiting) > _MAX_SHOWN else "")
         # What waits may be more once the lists are fetched, so that nothing waiting now is no reason to do nothing.
         would = f"fetch the lists, then upgrade what is for security; now: {names or 'none known'}"
-        return Plan(was={"was": f"{len(waiting)} security updates wait"}, would=would)
+        return ActionPlan(was={"was": f"{len(waiting)} security updates wait"}, would=would)
 
     def _apt(self, params: Params) -> None:
         run(apt_get(self._system, "update"), seconds=_UPDATE_SECONDS, environment=UNATTENDED)

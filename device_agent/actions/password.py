@@ -2,8 +2,8 @@
 
 from typing import Final
 
-from device_agent.actions.base import BadParamsError, Params, number, only
-from device_agent.actions.edit import FileAction, Texts, option, read, set_option
+from device_agent.actions.base import InvalidParamsError, Params, number, only
+from device_agent.actions.edit import FileAction, FileContents, option, read, set_option
 
 _LOGIN_DEFS: Final = "/etc/login.defs"
 _PWQUALITY: Final = "/etc/security/pwquality.conf"
@@ -27,14 +27,14 @@ class SetPasswordPolicy(FileAction):
         """At least one of the limits, each a whole number within its bounds."""
         only(params, *_LIMITS)
         if not params:
-            raise BadParamsError(f"at least one of {', '.join(_LIMITS)}")
+            raise InvalidParamsError(f"at least one of {', '.join(_LIMITS)}")
         for name in params:
             low, high, _, _ = _LIMITS[name]
             number(params, name, low, high)
         if set(params) == {"min_classes"} and read(self._system, _PWQUALITY) is None:
-            raise BadParamsError("min_classes: pwquality is not installed, and nothing else counts classes")
+            raise InvalidParamsError("min_classes: pwquality is not installed, and nothing else counts classes")
 
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """Both files with the limits in them."""
         texts: dict[str, str | None] = {}
         for place, column, separator in ((_LOGIN_DEFS, 2, "\t"), (_PWQUALITY, 3, " = ")):

@@ -6,15 +6,15 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.actions.base import ActionError, Params, Plan, Verified, choice, number, only
-from device_agent.actions.firewall import DEFAULT_SECONDS, Firewall, Table
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, choice, number, only
+from device_agent.actions.firewall import DEFAULT_SECONDS, ChangeFirewall, FirewallTable
 from device_agent.actions.service import DisableService
 from device_agent.collectors.system.sockets import collect
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
-from device_agent.host.systemd import Units, units_of
+from device_agent.host.systemd import ServiceManager, units_of
 
 _PROTOCOLS: Final = ("tcp", "udp")
 _UNIT: Final = re.compile(r"/([A-Za-z0-9_.@\\:-]+\.service)(?:/|$)")
@@ -30,12 +30,12 @@ class ClosePort:
 
     is_repeatable = False
 
-    def __init__(self, system: System, units: Units | None = None, table: Table | None = None) -> None:
+    def __init__(self, system: System, units: ServiceManager | None = None, table: FirewallTable | None = None) -> None:
         """`units`, `table`: those of the machine, unless others are given."""
         self._system = system
         self._units = units
         self._services = DisableService(system, units)
-        self._drop = Firewall(system, "deny", table)
+        self._drop = ChangeFirewall(system, "deny", table)
 
     def check(self, params: Params) -> None:
         """A port, and tcp without `proto`."""
@@ -44,22 +44,22 @@ class ClosePort:
         choice(params, "proto", _PROTOCOLS, "tcp")
         self._drop.check(params)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Find who listens, and the gentlest way to end it."""
         if not self._is_open(params):
-            return Plan(was={"is": "closed"}, would="nothing", is_needed=False)
+            return ActionPlan(was={"is": "closed"}, would="nothing", is_needed=False)
         name = self._service(params)
         why = "no service that could be disabled is behind it"
         if name:
             try:
                 plan = self._services.plan({"name": name})
                 if plan.is_needed:
-                    return Plan({**plan.was, "was": "open", "by": f"service {name}"}, plan.would)
+                    return ActionPlan({**plan.was, "was": "open", "by": f"service {name}"}, plan.would)
             except ActionError as e:
                 why = str(e)
         plan = self._drop.plan(self._rule(params))
         was = {**plan.was, "was": "open", "by": "firewall", "why": why}
-        return Plan(was, f"{plan.would} ({why})", is_needed=plan.is_needed)
+        return ActionPlan(was, f"{plan.would} ({why})", is_needed=plan.is_needed)
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """As planned."""
@@ -68,14 +68,14 @@ class ClosePort:
         else:
             self._services.apply(_named(was), _of_service(was))
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Nobody listens any more, or the kernel has the rule."""
         if was.get("by") == "firewall":
             return self._drop.verify(self._rule(params), was)
         deadline = time.monotonic() + _CLOSE_SECONDS
         while (is_open := self._is_open(params)) and time.monotonic() < deadline:
             time.sleep(0.1)
-        return Verified(not is_open, {"is": "open" if is_open else "closed"})
+        return Verification(not is_open, {"is": "open" if is_open else "closed"})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """The service or the rules as they were."""
@@ -98,7 +98,7 @@ class ClosePort:
     def _is_open(self, params: Params) -> bool:
         try:
             listening = collect(self._system)["listening"]
-        except CannotTellError as e:
+        except FactsUnavailableError as e:
             raise ActionError(str(e)) from e
         wanted = (params.get("proto", "tcp"), params["port"])
         return any((entry["proto"], entry["port"]) == wanted for entry in listening)

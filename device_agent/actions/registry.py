@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from device_agent.actions.account import LockAccount
-from device_agent.actions.base import Action
-from device_agent.actions.firewall import Firewall
+from device_agent.actions.base import RemediationAction
+from device_agent.actions.firewall import ChangeFirewall
 from device_agent.actions.key import RestrictKey
 from device_agent.actions.logs import EnableAudit, PersistLogs
 from device_agent.actions.mac import EnforceMac
@@ -15,11 +15,11 @@ from device_agent.actions.rescan import Rescan
 from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
-from device_agent.actions.ssh import SetSsh
+from device_agent.actions.ssh import SetSshOption
 from device_agent.host.system import System
 
 
-def actions(system: System) -> Mapping[str, Action]:
+def actions(system: System) -> Mapping[str, RemediationAction]:
     """Every action of this agent, for the machine `system`."""
     return {
         "rescan": Rescan(),
@@ -28,12 +28,12 @@ def actions(system: System) -> Mapping[str, Action]:
         "port.close": ClosePort(system),
         "key.restrict": RestrictKey(system),
         "source.disable": DisableSource(system),
-        "firewall.enable": Firewall(system, "enable"),
-        "firewall.allow": Firewall(system, "allow"),
-        "firewall.deny": Firewall(system, "deny"),
+        "firewall.enable": ChangeFirewall(system, "enable"),
+        "firewall.allow": ChangeFirewall(system, "allow"),
+        "firewall.deny": ChangeFirewall(system, "deny"),
         "password.policy": SetPasswordPolicy(system),
         "account.lock": LockAccount(system),
-        "ssh.set": SetSsh(system),
+        "ssh.set": SetSshOption(system),
         "logging.persist": PersistLogs(system),
         "audit.enable": EnableAudit(system),
         "mac.enforce": EnforceMac(system),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from device_agent.actions.base import BadParamsError, Params, Plan, Verified
+from device_agent.actions.base import ActionPlan, InvalidParamsError, Params, Verification
 
 
 class Rescan:
@@ -13,20 +13,20 @@ class Rescan:
     def check(self, params: Params) -> None:
         """Takes no parameters."""
         if params:
-            raise BadParamsError(f"{min(params)}: no such parameter")
+            raise InvalidParamsError(f"{min(params)}: no such parameter")
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """A scan is always needed."""
         del params
-        return Plan(was={}, would="scan and send a full report")
+        return ActionPlan(was={}, would="scan and send a full report")
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """The scan follows the command's end."""
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Nothing can fail."""
         del params, was
-        return Verified(is_reached=True)
+        return Verification(is_reached=True)
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Nothing to put back."""

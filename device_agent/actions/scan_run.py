@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import ActionError, Params, Plan, Verified, choice, only
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, choice, only
 from device_agent.actions.edit import need_root
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
@@ -36,7 +36,7 @@ class RunScan:
         only(params, "tool")
         choice(params, "tool", _PROGRAMS)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """The tool has to be installed: a new package is for a person to decide."""
         tool = str(params["tool"])
         if not self._system.is_live:
@@ -44,7 +44,7 @@ class RunScan:
         need_root(self._system)
         if shutil.which(_PROGRAMS[tool]) is None:
             raise ActionError(f"{_PROGRAMS[tool]} is not installed")
-        return Plan(was={"was": self._written(tool)}, would=" ".join(self._argv(tool)))
+        return ActionPlan(was={"was": self._written(tool)}, would=" ".join(self._argv(tool)))
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Run it; what it finds is its business."""
@@ -59,10 +59,10 @@ class RunScan:
         except OSError as e:
             raise ActionError(f"{e.filename}: {e.strerror}") from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Its report is another one."""
         now = self._written(str(params["tool"]))
-        return Verified(now not in {_NEVER, was.get("was", _NEVER)}, {"is": now})
+        return Verification(now not in {_NEVER, was.get("was", _NEVER)}, {"is": now})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Nothing of the system was changed."""

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from device_agent.actions import xinetd_off
-from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified, service_name
+from device_agent.actions.base import ActionError, ActionPlan, InvalidParamsError, Params, Verification, service_name
 from device_agent.actions.edit import FILES, keep, read, restore, write
 from device_agent.host import inetd
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
-from device_agent.host.systemd import OPENED, STOPPED, Units, needed_by, units_of
+from device_agent.host.systemd import OPENED, STOPPED, ServiceManager, needed_by, units_of
 
 _KINDS: Final = (".service", ".socket")
 _OWN: Final = "cordon-agent"
@@ -21,7 +21,7 @@ class DisableService:
 
     is_repeatable = True
 
-    def __init__(self, system: System, units: Units | None = None) -> None:
+    def __init__(self, system: System, units: ServiceManager | None = None) -> None:
         """`units`: the service manager, when it is not the system's own."""
         self._system = system
         self._given = units
@@ -29,9 +29,9 @@ class DisableService:
     def check(self, params: Params) -> None:
         """One parameter, `name`: of a unit with or without its suffix, or of an inetd entry."""
         if service_name(params).removesuffix(".service") == _OWN:
-            raise BadParamsError("name: this agent does not switch itself off")
+            raise InvalidParamsError("name: this agent does not switch itself off")
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Find what the name means, and refuse when something that runs would stop with it."""
         name = service_name(params)
         units = self._units(name)
@@ -39,7 +39,7 @@ class DisableService:
         further = xinetd_off.named(self._system, name)
         if not units and not entries and not further:
             if self._is_switched_off_entry(name):
-                return Plan(was={"is": "disabled, inactive"}, would="nothing", is_needed=False)
+                return ActionPlan(was={"is": "disabled, inactive"}, would="nothing", is_needed=False)
             raise ActionError(f"there is no service {name}")
         self._refuse_what_is_needed(units)
         was = {"was": _word(units, has_entries=bool(entries or further))}
@@ -58,7 +58,9 @@ class DisableService:
             was[FILES] = keep({place: read(self._system, place) for place in places})
             steps.append(f"disable = yes for {was['xinetd']} in {', '.join(places)}")
         is_off = not entries and not further and all(_is_off(shown) for shown in units.values())
-        return Plan(was={**was, "is": was["was"]} if is_off else was, would="; ".join(steps), is_needed=not is_off)
+        return ActionPlan(
+            was={**was, "is": was["was"]} if is_off else was, would="; ".join(steps), is_needed=not is_off
+        )
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Stop and disable the units, comment out the entries."""
@@ -78,7 +80,7 @@ class DisableService:
                 write(self._system, place, text)
             xinetd_off.reload(self._system)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Nothing of that name is enabled or runs."""
         del was
         name = service_name(params)
@@ -86,7 +88,7 @@ class DisableService:
         entries = self._entries(name)
         is_offered = bool(entries or self._further(params))
         is_off = not is_offered and all(_is_off(shown) for shown in units.values())
-        return Verified(is_off, {"is": _word(units, has_entries=is_offered)})
+        return Verification(is_off, {"is": _word(units, has_entries=is_offered)})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Enable and start again what was enabled and ran."""
@@ -147,7 +149,7 @@ class DisableService:
             raise ActionError(str(e)) from e
         return found
 
-    def _manager(self) -> Units | None:
+    def _manager(self) -> ServiceManager | None:
         return self._given if self._given is not None else units_of(self._system)
 
     def _do(self, verb: str, *units: str) -> None:

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from device_agent.actions.base import ActionError, Params, only, text
-from device_agent.actions.edit import FileAction, Texts, read
+from device_agent.actions.edit import FileAction, FileContents, read
 
 _SOURCE: Final = re.compile(r"^[A-Za-z0-9][^\s'\"\\]{1,250}$|^/[^\s'\"\\]{1,250}$")
 _OFF: Final = "#<cordon># "
@@ -30,7 +30,7 @@ class DisableSource(FileAction):
         only(params, "source")
         text(params, "source", _SOURCE, "the address or id of a package source")
 
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """Every file that names the source, with it switched off there."""
         source = str(params["source"]).rstrip("/")
         texts: dict[str, str | None] = {}

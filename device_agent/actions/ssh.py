@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import ActionError, BadParamsError, Params, Verified, choice, only, text
-from device_agent.actions.edit import FileAction, Texts, read
+from device_agent.actions.base import ActionError, InvalidParamsError, Params, Verification, choice, only, text
+from device_agent.actions.edit import FileAction, FileContents, read
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import write_whole
 
@@ -39,7 +39,7 @@ _OPTIONS: Final = {
 _SAME: Final = {"without-password": "prohibit-password"}
 
 
-class SetSsh(FileAction):
+class SetSshOption(FileAction):
     """`ssh.set {option, value}`: at the top of sshd_config, where sshd takes the first word it finds.
 
     `Match` blocks below may still say otherwise for some users; those are not changed.
@@ -52,7 +52,7 @@ class SetSsh(FileAction):
         # Numbers and yes or no may come as what they are.
         text({"value": _value(params)}, "value", re.compile(pattern), f"a value for it: {pattern}")
 
-    def wanted(self, params: Params) -> Texts:
+    def wanted(self, params: Params) -> FileContents:
         """The configuration with the option in our block at its top."""
         before = read(self._system, _CONFIG)
         if before is None:
@@ -83,11 +83,11 @@ class SetSsh(FileAction):
         self._check(str(self.wanted(params)[_CONFIG]))
         super().apply(params, was)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """Ask sshd what it makes of the file."""
         written = super().verify(params, was)
         key = str(params["option"]).lower()
-        return Verified(written.is_reached and written.now["is"] == f"{key} {_value(params).lower()}", written.now)
+        return Verification(written.is_reached and written.now["is"] == f"{key} {_value(params).lower()}", written.now)
 
     def activate(self, params: Params) -> None:
         """Have a running server read its file again; one that is started for each connection reads it anyway."""
@@ -130,5 +130,5 @@ class SetSsh(FileAction):
 def _value(params: Params) -> str:
     value = params.get("value")
     if value is None:
-        raise BadParamsError("value: missing")
+        raise InvalidParamsError("value: missing")
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
 
-from device_agent.actions.base import ActionError, BadParamsError, Params, Plan, Verified
+from device_agent.actions.base import ActionError, ActionPlan, InvalidParamsError, Params, Verification
 from device_agent.errors import JournalError
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.records import Record
+from device_agent.updates.records import UpdateRecord
 from device_agent.updates.updater import Updater
-from schemas.updates import GoBack, Install, Progress, RefusalCode, UpdatePhase
+from schemas.updates import InstallParams, RollbackParams, UpdatePhase, UpdateProgress, UpdateRefusalCode
 
-Told = Callable[[Mapping[str, str]], None]
+ProgressDetailCallback = Callable[[Mapping[str, str]], None]
 
 
 class _Update:
@@ -22,9 +22,9 @@ class _Update:
     def __init__(self, updater: Updater) -> None:
         self._updater = updater
         self._command_id = ""
-        self._told: Told = lambda _detail: None
+        self._told: ProgressDetailCallback = lambda _detail: None
 
-    def attend(self, command_id: str, told: Told) -> None:
+    def attend(self, command_id: str, told: ProgressDetailCallback) -> None:
         """From here on it works for this command, and tells how far it is."""
         self._command_id, self._told = command_id, told
 
@@ -32,7 +32,7 @@ class _Update:
         """See `Updater.settle`."""
         self._updater.settle(unfinished)
 
-    def _tell(self, progress: Progress) -> None:
+    def _tell(self, progress: UpdateProgress) -> None:
         self._told(progress.detail())
 
     def _outcome(self, name: str) -> Mapping[str, str]:
@@ -53,16 +53,16 @@ class InstallUpdate(_Update):
         """Every parameter of an order, and no other."""
         _order(params)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """What would be put in place of what; nothing is fetched."""
         order = _order(params)
         record = _loaded(self._updater, order.name)
         before = self._updater.installed(record)
         is_there = before == order.version and record.outcome is UpdatePhase.CONFIRMED and record.transaction is None
         phase = UpdatePhase.CONFIRMED if is_there else UpdatePhase.OFFERED
-        was = Progress(phase=phase, name=order.name, version=order.version, before=before)
+        was = UpdateProgress(phase=phase, name=order.name, version=order.version, before=before)
         what = f"verify {order.target} ({order.length} bytes) and put it in the place of {before or 'nothing'}"
-        return Plan(was.detail(), would=what, is_needed=not is_there)
+        return ActionPlan(was.detail(), would=what, is_needed=not is_there)
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """As far as healthy."""
@@ -74,23 +74,25 @@ class InstallUpdate(_Update):
             self._failure = e
             raise
         except JournalError as e:
-            self._failure = UpdateError(RefusalCode.OTHER, str(e))
+            self._failure = UpdateError(UpdateRefusalCode.OTHER, str(e))
             raise self._failure from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """The version is there and healthy; where the broker need not be reached, that confirms it."""
         del was
         order = _order(params)
         if not self._updater.is_reached(order):
-            return Verified(False, self._outcome(order.name))
+            return Verification(False, self._outcome(order.name))
         if not self._updater.broker_seconds(order):
             self._updater.confirm(order.name)
-        return Verified(True)
+        return Verification(True)
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """The version before."""
         del was
-        failure = self._failure or UpdateError(RefusalCode.BROKER, "the broker was not reached with the new version")
+        failure = self._failure or UpdateError(
+            UpdateRefusalCode.BROKER, "the broker was not reached with the new version"
+        )
         return self._updater.undo(_order(params).name, failure)
 
     def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
@@ -108,21 +110,23 @@ class InstallUpdate(_Update):
         return self._outcome(_order(params).name)
 
 
-class GoBackUpdate(_Update):
+class RollbackUpdate(_Update):
     """`update.rollback`; see `schemas.updates.GoBack`."""
 
     def check(self, params: Params) -> None:
         """Name and version, and the rollout that asks."""
         _back(params)
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         """Needed only where that version is in place."""
         back = _back(params)
         record = _loaded(self._updater, back.name)
         current = "" if record.current is None else record.current.version
         to = "" if record.previous is None else record.previous.version
-        was = Progress(phase=UpdatePhase.OFFERED, name=back.name, version=back.version, before=current)
-        return Plan(was.detail(), would=f"put {to or 'nothing'} in place again", is_needed=current == back.version)
+        was = UpdateProgress(phase=UpdatePhase.OFFERED, name=back.name, version=back.version, before=current)
+        return ActionPlan(
+            was.detail(), would=f"put {to or 'nothing'} in place again", is_needed=current == back.version
+        )
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         """Go back."""
@@ -134,11 +138,11 @@ class GoBackUpdate(_Update):
         except JournalError as e:
             raise ActionError(str(e)) from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """The version before is there."""
         del was
         outcome = _loaded(self._updater, _back(params).name).outcome
-        return Verified(outcome is UpdatePhase.ROLLED_BACK)
+        return Verification(outcome is UpdatePhase.ROLLED_BACK)
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """There is no way back from going back."""
@@ -150,18 +154,18 @@ class GoBackUpdate(_Update):
         return self._outcome(_back(params).name)
 
 
-def _order(params: Params) -> Install:
+def _order(params: Params) -> InstallParams:
     try:
-        return Install.model_validate(dict(params))
+        return InstallParams.model_validate(dict(params))
     except ValidationError as e:
-        raise BadParamsError(_complaint(e)) from e
+        raise InvalidParamsError(_complaint(e)) from e
 
 
-def _back(params: Params) -> GoBack:
+def _back(params: Params) -> RollbackParams:
     try:
-        return GoBack.model_validate(dict(params))
+        return RollbackParams.model_validate(dict(params))
     except ValidationError as e:
-        raise BadParamsError(_complaint(e)) from e
+        raise InvalidParamsError(_complaint(e)) from e
 
 
 def _complaint(error: ValidationError) -> str:
@@ -170,7 +174,7 @@ def _complaint(error: ValidationError) -> str:
     return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
-def _loaded(updater: Updater, name: str) -> Record:
+def _loaded(updater: Updater, name: str) -> UpdateRecord:
     try:
         return updater.ledger.load(name)
     except JournalError as e:

@@ -5,7 +5,7 @@ import os
 import signal
 
 from device_agent.actions.base import ActionError
-from device_agent.actions.edit import Texts, read
+from device_agent.actions.edit import FileContents, read
 from device_agent.host import xinetd
 from device_agent.host.system import System
 
@@ -30,7 +30,7 @@ def named(system: System, name: str) -> dict[str, str]:
     }
 
 
-def texts(system: System, services: dict[str, str]) -> Texts:
+def texts(system: System, services: dict[str, str]) -> FileContents:
     """The files as they should be."""
     after: dict[str, str | None] = {}
     for service, place in services.items():

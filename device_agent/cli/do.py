@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from schemas.commands import ParamValue
 
 
-class DoneBadlyError(AgentError):
+class ActionFailedError(AgentError):
     """The action did not reach its goal."""
 
 
-class WrongUseError(AgentError):
+class ActionUsageError(AgentError):
     """No such action, or not its parameters."""
 
     exit_code = ExitCode.USAGE
@@ -36,7 +36,11 @@ def do(arguments: argparse.Namespace) -> None:
     Raises:
         AgentError: it cannot be, or failed; what it changed was put back.
     """
-    from device_agent.actions.base import ActionError, BadParamsError, Guarded  # only now: actions import much
+    from device_agent.actions.base import (  # only now: actions import much
+        ActionError,
+        ConnectivityChecked,
+        InvalidParamsError,
+    )
     from device_agent.actions.registry import actions
     from device_agent.host.system import System
 
@@ -46,7 +50,7 @@ def do(arguments: argparse.Namespace) -> None:
         return
     action = known.get(arguments.action)
     if action is None:
-        raise WrongUseError(f"no action {arguments.action}: there are {', '.join(sorted(known))}")
+        raise ActionUsageError(f"no action {arguments.action}: there are {', '.join(sorted(known))}")
     params = parse_params(arguments.params)
     try:
         action.check(params)
@@ -54,14 +58,14 @@ def do(arguments: argparse.Namespace) -> None:
         if arguments.dry_run or not plan.is_needed:
             _print({**plan.was, "would": plan.would})
             return
-        if isinstance(action, Guarded) and action.proof_seconds(params, plan.was):
-            raise WrongUseError(
+        if isinstance(action, ConnectivityChecked) and action.proof_seconds(params, plan.was):
+            raise ActionUsageError(
                 "only the running agent can see whether the broker is still reached: send it as a command"
             )
-    except BadParamsError as e:
-        raise WrongUseError(str(e)) from e
+    except InvalidParamsError as e:
+        raise ActionUsageError(str(e)) from e
     except ActionError as e:
-        raise DoneBadlyError(str(e)) from e
+        raise ActionFailedError(str(e)) from e
     try:
         action.apply(params, plan.was)
         verified = action.verify(params, plan.was)
@@ -70,9 +74,9 @@ def do(arguments: argparse.Namespace) -> None:
         reason = str(e)
     if reason:
         try:
-            raise DoneBadlyError(f"{reason}; {action.undo(params, plan.was)}")
+            raise ActionFailedError(f"{reason}; {action.undo(params, plan.was)}")
         except ActionError as e:
-            raise DoneBadlyError(f"{reason}; and undoing it failed: {e}") from e
+            raise ActionFailedError(f"{reason}; and undoing it failed: {e}") from e
     _print({**plan.was, **verified.now})
 
 
@@ -80,13 +84,13 @@ def parse_params(texts: list[str]) -> "dict[str, ParamValue]":
     """`key=value` as parameters; whole numbers, true and false become what they say.
 
     Raises:
-        WrongUseError: another shape, or a key that is there twice.
+        ActionUsageError: another shape, or a key that is there twice.
     """
     params: dict[str, ParamValue] = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key or key in params:
-            raise WrongUseError(f"{text}: a parameter is key=value, each key once")
+            raise ActionUsageError(f"{text}: a parameter is key=value, each key once")
         is_number = value.isascii() and value.isdigit() and len(value) <= 15
         params[key] = value == "true" if value in {"true", "false"} else int(value) if is_number else value
     return params

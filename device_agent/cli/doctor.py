@@ -39,7 +39,7 @@ _LISTS_OF_DOUBTS: Final = ("gaps", "problems", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
-class Diagnosis:
+class SectionDiagnosis:
     """One section: `partly` says what is missing of a section that was found."""
 
     section: str
@@ -49,7 +49,7 @@ class Diagnosis:
     seconds: float
 
 
-def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[Diagnosis, ...]:
+def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[SectionDiagnosis, ...]:
     """Run every collector as a scan would, and say how each one fared."""
     taken: dict[str, float] = {}
     timed = {name: _timed(name, collector, taken) for name, collector in collectors.items()}
@@ -57,7 +57,7 @@ def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[Diagn
     return tuple(_diagnosis(name, sections[name], taken.get(name, 0.0)) for name in sorted(sections))
 
 
-def as_text(system: System, found: tuple[Diagnosis, ...], doubts: Sequence[str] = ()) -> str:
+def as_text(system: System, found: tuple[SectionDiagnosis, ...], doubts: Sequence[str] = ()) -> str:
     """For people; `doubts` are about the configuration."""
     width = max(len(one.section) for one in found)
     who = "as root" if system.is_root_user else "not as root"
@@ -76,7 +76,7 @@ def as_text(system: System, found: tuple[Diagnosis, ...], doubts: Sequence[str] 
     return "\n".join(lines) + "\n"
 
 
-def as_json(system: System, found: tuple[Diagnosis, ...], doubts: Sequence[str] = ()) -> str:
+def as_json(system: System, found: tuple[SectionDiagnosis, ...], doubts: Sequence[str] = ()) -> str:
     """For programs."""
     present, absent = _programs()
     content = {
@@ -101,14 +101,16 @@ def _timed(name: str, collector: Collector, taken: dict[str, float]) -> Collecto
     return result
 
 
-def _diagnosis(name: str, section: Mapping[str, Any], seconds: float) -> Diagnosis:
+def _diagnosis(name: str, section: Mapping[str, Any], seconds: float) -> SectionDiagnosis:
     doubts = [str(doubt) for key in _LISTS_OF_DOUBTS for doubt in section.get(key, ())]
     if section.get("truncated"):
         doubts.append(f"{section['truncated']} entries do not fit a report")
     doubts += [
         f"{one['monitor']}: {one['path']}: {one['reason']}" for one in section.get("monitors", ()) if one.get("reason")
     ]
-    return Diagnosis(name, str(section["state"]), str(section.get("reason", "")), tuple(doubts), round(seconds, 3))
+    return SectionDiagnosis(
+        name, str(section["state"]), str(section.get("reason", "")), tuple(doubts), round(seconds, 3)
+    )
 
 
 def _programs() -> tuple[list[str], list[str]]:

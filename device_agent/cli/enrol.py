@@ -46,7 +46,7 @@ def enrol(arguments: argparse.Namespace) -> None:
         raise enrolment.EnrolmentUsageError(f"--device-id: {device_id!r} is none: 1 to 64 of A-Z a-z 0-9 . _ -")
     words = arguments.key_passphrase_file
     folder = arguments.dir.absolute()
-    wish = enrolment.Wish(
+    wish = enrolment.EnrolmentOptions(
         url=arguments.url,
         token=arguments.token or read_secret(arguments.token_file),
         fingerprint=fingerprint,

@@ -46,7 +46,7 @@ class InstallError(AgentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class InstallOptions:
     """What to install, and below which root; `program` is what the unit starts."""
 
     root: Path
@@ -56,7 +56,7 @@ class Wish:
     is_forced: bool
 
 
-def wish(root: Path, program: str | None, server: str, device_id: str | None, *, is_forced: bool) -> Wish:
+def wish(root: Path, program: str | None, server: str, device_id: str | None, *, is_forced: bool) -> InstallOptions:
     """Fill in what was not said: this very program, and the host name.
 
     Raises:
@@ -65,10 +65,10 @@ def wish(root: Path, program: str | None, server: str, device_id: str | None, *,
     chosen = program or _this_program()
     if _SAFE_PATH.match(chosen) is None:
         raise InstallError(f"{chosen}: a program in a unit needs an absolute path of plain characters; use --exec")
-    return Wish(root, chosen, server, device_id or default_device_id(), is_forced)
+    return InstallOptions(root, chosen, server, device_id or default_device_id(), is_forced)
 
 
-def install(wanted: Wish) -> list[str]:
+def install(wanted: InstallOptions) -> list[str]:
     """Write the files; returns what was done and what is left to do, a line each.
 
     Raises:

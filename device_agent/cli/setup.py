@@ -10,7 +10,7 @@ from typing import Any, Final
 from device_agent.errors import AgentError, ExitCode
 
 
-class WishError(AgentError):
+class SetupError(AgentError):
     """What was asked for cannot be done; the text says why."""
 
     exit_code = ExitCode.USAGE
@@ -64,7 +64,7 @@ def _install(arguments: argparse.Namespace) -> None:
     try:
         parse_server(arguments.server)
     except ValueError as e:
-        raise WishError(f"--server: {e}") from e
+        raise SetupError(f"--server: {e}") from e
     wanted = wish(arguments.root, arguments.program, arguments.server, arguments.device_id, is_forced=arguments.force)
     sys.stdout.write("".join(f"{line}\n" for line in install(wanted)))
 
@@ -73,7 +73,7 @@ def _passphrase(arguments: argparse.Namespace) -> None:
     from device_agent.cli.passphrase import MAX_BITS, MIN_BITS, passphrase
 
     if not MIN_BITS <= arguments.bits <= MAX_BITS:
-        raise WishError(f"--bits: between {MIN_BITS} and {MAX_BITS}; fewer can be guessed")
+        raise SetupError(f"--bits: between {MIN_BITS} and {MAX_BITS}; fewer can be guessed")
     text, bits = passphrase(arguments.bits)
     sys.stdout.write(f"{text}\n")
     sys.stderr.write(f"{bits} bits of entropy\n")

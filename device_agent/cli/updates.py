@@ -7,12 +7,12 @@ from pathlib import Path
 
 from device_agent.errors import AgentError
 from device_agent.settings import load
-from device_agent.updates.consent import Consent
+from device_agent.updates.consent import ConsentStore
 from device_agent.updates.factory import folder_of
-from device_agent.updates.records import Records
+from device_agent.updates.records import UpdateRecordStore
 
 
-class NothingAskedError(AgentError):
+class NoPendingConsentError(AgentError):
     """There is no question to answer."""
 
 
@@ -27,12 +27,12 @@ def updates(arguments: argparse.Namespace) -> None:
     """Print as JSON what is installed and what waits, or answer.
 
     Raises:
-        NothingAskedError: nothing waits under this name.
+        NoPendingConsentError: nothing waits under this name.
     """
     folder = folder_of(load(arguments.config))
-    consent = Consent(folder / "consent")
+    consent = ConsentStore(folder / "consent")
     if arguments.what == "list":
-        records = Records(folder / "records")
+        records = UpdateRecordStore(folder / "records")
         found = [records.load(name) for name in records.names()]
         installed = [
             {
@@ -48,6 +48,8 @@ def updates(arguments: argparse.Namespace) -> None:
         return
     name = arguments.name or ""
     if not any(one["name"] == name for one in consent.questions()):
-        raise NothingAskedError(f"no update of {name or 'anything'} waits for an answer: see cordon-agent updates list")
+        raise NoPendingConsentError(
+            f"no update of {name or 'anything'} waits for an answer: see cordon-agent updates list"
+        )
     consent.answer(name, agreed=arguments.what == "accept")
     sys.stdout.write(f"{name}: {arguments.what}ed\n".replace("declineed", "declined"))

@@ -25,7 +25,7 @@ class Collector(Protocol):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class StatefulCollector(Protocol):
     """A collector that needs to know what it found before; each scan may be another process."""
 
     def remembered(self) -> object:

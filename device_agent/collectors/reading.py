@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError
 
 CHANGES_KEPT_SECONDS: Final = 24 * 3600.0
@@ -22,7 +22,7 @@ def reason_of(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-class Gaps:
+class GapRecorder:
     """Gathers what could not be found out: `field: reason`, so that one closed file costs one field."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Gaps:
         """What goes wrong inside leaves the field as it was, and its reason here."""
         try:
             yield
-        except (OSError, CannotTellError, ExecuteError, ValueError, KeyError) as e:
+        except (OSError, FactsUnavailableError, ExecuteError, ValueError, KeyError) as e:
             self.add(field, reason_of(e))
 
     def add(self, field: str, reason: str) -> None:
@@ -50,7 +50,7 @@ def coarse(count: int) -> int:
     return 10 ** (len(str(count)) - 1) if count > 0 else 0
 
 
-class Changes:
+class ChangeTracker:
     """What came and what went with the last change, told for a day; nothing after the first look.
 
     Args:

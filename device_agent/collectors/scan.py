@@ -6,8 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import NOT_APPLICABLE, UNKNOWN, Collector, Remembers, Section, unavailable
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.collectors.base import NOT_APPLICABLE, UNKNOWN, Collector, Section, StatefulCollector, unavailable
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 
 COLLECTOR_SECONDS: Final = 60.0  # for one collector, its programs included
@@ -42,14 +42,14 @@ class Scanner:
 
     def remembered(self) -> dict[str, Any]:
         """What the collectors have to know next time, and what holds from before, for the next process that scans."""
-        minds = {name: one.remembered() for name, one in self._collectors.items() if isinstance(one, Remembers)}
+        minds = {name: one.remembered() for name, one in self._collectors.items() if isinstance(one, StatefulCollector)}
         return {"held": self._held, "collectors": minds}
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """Go on from there."""
         self._held = memory["held"]
         for name, one in self._collectors.items():
-            if isinstance(one, Remembers) and name in memory["collectors"]:
+            if isinstance(one, StatefulCollector) and name in memory["collectors"]:
                 one.recall(memory["collectors"][name])
 
     def scan(self, *, is_fresh: bool = False) -> dict[str, Section]:
@@ -90,9 +90,9 @@ class Scanner:
     def _collect(self, name: str, collector: Collector, results: dict[str, Section]) -> None:
         try:
             results[name] = collector(self._system)
-        except CannotTellError as e:
+        except FactsUnavailableError as e:
             results[name] = unavailable(UNKNOWN, str(e))
-        except NoMeaningError as e:
+        except NotApplicableError as e:
             results[name] = unavailable(NOT_APPLICABLE, str(e))
         except OSError as e:
             results[name] = unavailable(UNKNOWN, f"{e.filename or name}: {e.strerror}")

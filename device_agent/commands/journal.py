@@ -13,7 +13,7 @@ from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from device_agent.domain.report_outbox import Outbox, Owed
+from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.errors import JournalError
 from device_agent.host.files import write_whole
 from schemas.base import MAX_COUNTER
@@ -31,7 +31,7 @@ _KEPT: Final = "_"  # see `actions.base.KEPT`
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-class Entry(BaseModel):
+class JournalEntry(BaseModel):
     """A command that was taken, and how far it got; `told` once the broker holds its end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,7 +45,7 @@ class _Commands(BaseModel):
     model_config = ConfigDict(extra="forbid")
     v: Literal[1] = 1
     counter: Annotated[int, Field(ge=-1, le=MAX_COUNTER)] = -1
-    entries: list[Entry] = []
+    entries: list[JournalEntry] = []
 
 
 class _OwedReport(BaseModel):
@@ -108,25 +108,25 @@ class Journal:
         with self._mutex:
             return frozenset(entry.command.command_id for entry in self._commands.entries)
 
-    def entry(self, command_id: str) -> Entry | None:
+    def entry(self, command_id: str) -> JournalEntry | None:
         """What is remembered of a command."""
         with self._mutex:
             return next((e for e in self._commands.entries if e.command.command_id == command_id), None)
 
-    def unfinished(self) -> tuple[Entry, ...]:
+    def unfinished(self) -> tuple[JournalEntry, ...]:
         """Commands that were taken and have no end, oldest first."""
         with self._mutex:
             return tuple(entry for entry in self._commands.entries if not entry.result.state.is_end)
 
-    def untold(self) -> tuple[Entry, ...]:
+    def untold(self) -> tuple[JournalEntry, ...]:
         """Commands that ended and whose end the broker has not confirmed, oldest first."""
         with self._mutex:
             return tuple(e for e in self._commands.entries if e.result.state.is_end and not e.told)
 
-    def begin(self, command: Command, now: datetime) -> Entry:
+    def begin(self, command: Command, now: datetime) -> JournalEntry:
         """Write down that `command` was taken, and its counter with it; returns once that is on the disk."""
         result = CommandResult(command_id=command.command_id, state=CommandState.EXECUTING, detail={}, at=now)
-        entry = Entry(command=command, result=result)
+        entry = JournalEntry(command=command, result=result)
         with self._mutex:
             kept = _make_room(self._commands.entries)
             self._save_commands(max(self._commands.counter, command.counter), [*kept, entry])
@@ -160,12 +160,14 @@ class Journal:
         with self._mutex:
             self._next_seq += _SEQ_LEAP
 
-    def outbox(self) -> Outbox:
+    def outbox(self) -> ReportOutbox:
         """What was owed when it was last saved."""
-        owed = tuple(Owed(report.seq, report.digest, report.payload, report.attempts) for report in self._reports.owed)
-        return Outbox(owed=owed, dropped=self._reports.dropped)
+        owed = tuple(
+            PendingReport(report.seq, report.digest, report.payload, report.attempts) for report in self._reports.owed
+        )
+        return ReportOutbox(owed=owed, dropped=self._reports.dropped)
 
-    def save_outbox(self, outbox: Outbox) -> None:
+    def save_outbox(self, outbox: ReportOutbox) -> None:
         """Write down what is owed."""
         owed = [_OwedReport.model_validate({**asdict(report), "sent_at": None}) for report in outbox.owed]
         with self._mutex:
@@ -179,7 +181,7 @@ class Journal:
             ]
             self._save_commands(self._commands.counter, entries)
 
-    def _save_commands(self, counter: int, entries: list[Entry]) -> None:
+    def _save_commands(self, counter: int, entries: list[JournalEntry]) -> None:
         commands = _Commands(counter=counter, entries=entries)
         self._write("commands.json", commands)
         self._commands = commands
@@ -211,7 +213,7 @@ class Journal:
             raise JournalError(f"{path}: {e.strerror}") from e
 
 
-def _make_room(entries: list[Entry]) -> list[Entry]:
+def _make_room(entries: list[JournalEntry]) -> list[JournalEntry]:
     """Forget the oldest entries that ended (told ones first) until one more fits."""
     kept = list(entries)
     for may_go in (lambda e: e.told, lambda e: e.result.state.is_end, lambda _: True):

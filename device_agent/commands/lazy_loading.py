@@ -5,21 +5,21 @@ from datetime import datetime
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from device_agent.domain.verdict import Judge, Judgement
+from device_agent.domain.verdict import CommandVerdict, EnvelopeVerifier
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import Action
+    from device_agent.actions.base import RemediationAction
 
 
-class LateJudge:
+class LazyCommandVerifier:
     """A judge that is made when it is asked first."""
 
-    def __init__(self, make: Callable[[], Judge]) -> None:
+    def __init__(self, make: Callable[[], EnvelopeVerifier]) -> None:
         self._make = make
-        self._made: Judge | None = None
+        self._made: EnvelopeVerifier | None = None
         self._mutex = Lock()
 
-    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> Judgement:
+    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> CommandVerdict:
         """As the judge that is made."""
         with self._mutex:
             if self._made is None:
@@ -27,18 +27,21 @@ class LateJudge:
         return self._made.judge(raw, last_counter=last_counter, known=known, now=now)
 
 
-class LateActions(Mapping[str, "Action"]):
+class LazyActions(Mapping[str, "RemediationAction"]):
     """Actions that are made when one is looked for first, beside those that are there at once."""
 
     def __init__(
-        self, make: Callable[[], "Mapping[str, Action]"], *, at_once: "Mapping[str, Action] | None" = None
+        self,
+        make: Callable[[], "Mapping[str, RemediationAction]"],
+        *,
+        at_once: "Mapping[str, RemediationAction] | None" = None,
     ) -> None:
         self._make = make
-        self.at_once: Mapping[str, Action] = at_once or {}
-        self._made: Mapping[str, Action] | None = None
+        self.at_once: Mapping[str, RemediationAction] = at_once or {}
+        self._made: Mapping[str, RemediationAction] | None = None
         self._mutex = Lock()
 
-    def __getitem__(self, name: str) -> "Action":
+    def __getitem__(self, name: str) -> "RemediationAction":
         return self.at_once[name] if name in self.at_once else self._others()[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -47,7 +50,7 @@ class LateActions(Mapping[str, "Action"]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _others(self) -> "Mapping[str, Action]":
+    def _others(self) -> "Mapping[str, RemediationAction]":
         with self._mutex:
             if self._made is None:
                 self._made = self._make()

@@ -8,8 +8,14 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from pydantic import ValidationError
 
-from device_agent.domain.signature_policy import NO_TERMS, Terms
-from device_agent.domain.verdict import Accepted, Forged, Judgement, Known, Refused
+from device_agent.domain.signature_policy import NO_TERMS, SignaturePolicy
+from device_agent.domain.verdict import (
+    AcceptedCommand,
+    CommandVerdict,
+    DuplicateCommand,
+    ForgedCommand,
+    RejectedCommand,
+)
 from schemas.base import clean_text
 from schemas.commands import COMMAND_PAYLOAD_TYPE, OLD_COMMAND, Command, CommandState
 from schemas.signing import SignatureError, key_id, signers
@@ -19,13 +25,13 @@ WILD_CLOCK: Final = 2 * 86_400.0  # seconds between order and receipt that no co
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class CommandVerifier:
     """What the agent trusts and allows."""
 
     device_id: str
     keys: Mapping[str, Ed25519PublicKey] = field(repr=False)
     allow: frozenset[str]
-    terms: Terms = NO_TERMS
+    terms: SignaturePolicy = NO_TERMS
 
     @classmethod
     def of(
@@ -33,12 +39,12 @@ class Guard:
         device_id: str,
         keys: Collection[Ed25519PublicKey],
         allow: Collection[str],
-        terms: Terms = NO_TERMS,
-    ) -> "Guard":
+        terms: SignaturePolicy = NO_TERMS,
+    ) -> "CommandVerifier":
         """A guard that trusts `keys` and allows the actions `allow`."""
         return cls(device_id, {key_id(key): key for key in keys}, frozenset(allow), terms)
 
-    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> Judgement:
+    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> CommandVerdict:
         """Decide on a received envelope.
 
         Args:
@@ -51,30 +57,30 @@ class Guard:
             payload, signed_by = signers(raw, COMMAND_PAYLOAD_TYPE, {**self.keys, **self.terms.operators})
             command = Command.model_validate_json(payload)
         except SignatureError as e:
-            return Forged(clean_text(str(e), _REASON))
+            return ForgedCommand(clean_text(str(e), _REASON))
         except ValidationError as e:
-            return Forged(clean_text(f"signed, but not a command: {e.errors()[0]['msg']}", _REASON))
+            return ForgedCommand(clean_text(f"signed, but not a command: {e.errors()[0]['msg']}", _REASON))
         if command.device_id != self.device_id:
-            return Forged(f"signed for another device: {command.device_id}")
+            return ForgedCommand(f"signed for another device: {command.device_id}")
         return self._judge_own(command, signed_by, last_counter, known, now)
 
     def _judge_own(
         self, command: Command, signed_by: frozenset[str], last_counter: int, known: Collection[str], now: datetime
-    ) -> Judgement:
+    ) -> CommandVerdict:
         if command.command_id in known:
-            return Known(command.command_id)
+            return DuplicateCommand(command.command_id)
         if command.is_expired(now):
-            return Refused(command.command_id, CommandState.EXPIRED, _expired(command, now))
+            return RejectedCommand(command.command_id, CommandState.EXPIRED, _expired(command, now))
         if command.counter <= last_counter:
             reason = f"counter {command.counter} is not above {last_counter}: {OLD_COMMAND}"
-            return Refused(command.command_id, CommandState.REJECTED, reason)
+            return RejectedCommand(command.command_id, CommandState.REJECTED, reason)
         lacking = self.terms.lacking(command, signed_by, self.keys.keys())
         if lacking:
-            return Refused(command.command_id, CommandState.REJECTED, lacking)
+            return RejectedCommand(command.command_id, CommandState.REJECTED, lacking)
         if command.action not in self.allow and command.action not in self.terms.always:
             reason = f"{command.action} is not in this agent's allow-list"
-            return Refused(command.command_id, CommandState.REJECTED, reason)
-        return Accepted(command)
+            return RejectedCommand(command.command_id, CommandState.REJECTED, reason)
+        return AcceptedCommand(command)
 
 
 def _expired(command: Command, now: datetime) -> str:

@@ -8,10 +8,10 @@ from device_agent.domain.backoff import RECONNECT, STEADY_SECONDS, Backoff
 
 MQTT5: Final = 5
 MQTT311: Final = 4
-Level = Literal[4, 5]
+ProtocolLevel = Literal[4, 5]
 
 
-class Outcome(StrEnum):
+class ConnectionOutcome(StrEnum):
     """How a connection, or the attempt at one, ended."""
 
     UNREACHABLE = "unreachable"
@@ -27,10 +27,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class ConnectionAttempt:
     """The next connection to try; `number` counts attempts since the last steady one."""
 
-    level: Level
+    level: ProtocolLevel
     servers: int
     server: int = 0
     number: int = 0
@@ -47,22 +47,22 @@ class Attempt:
         """The broker accepted: this protocol is remembered."""
         return replace(self, has_worked=True)
 
-    def after(self, outcome: Outcome, up_seconds: float, backoff: Backoff = RECONNECT) -> Self:
+    def after(self, outcome: ConnectionOutcome, up_seconds: float, backoff: Backoff = RECONNECT) -> Self:
         """The attempt that follows one which ended with `outcome` after being up for `up_seconds`."""
-        number = 0 if outcome is Outcome.LOST and up_seconds >= STEADY_SECONDS else self.number + 1
+        number = 0 if outcome is ConnectionOutcome.LOST and up_seconds >= STEADY_SECONDS else self.number + 1
         ceiling = backoff.ceiling(max(0, number - 1))
         following = replace(self, number=number, wait_ceiling=ceiling)
         if self._other_protocol(outcome):
             # The same server again, at once the first time, in the other protocol.
-            other: Level = MQTT311 if self.level == MQTT5 else MQTT5
+            other: ProtocolLevel = MQTT311 if self.level == MQTT5 else MQTT5
             at_once = self.level == MQTT5 and self.number == 0
             return replace(following, level=other, wait_ceiling=0.0 if at_once else ceiling)
-        if outcome is Outcome.LOST:
+        if outcome is ConnectionOutcome.LOST:
             return following
         return replace(following, server=(self.server + 1) % self.servers)
 
-    def _other_protocol(self, outcome: Outcome) -> bool:
+    def _other_protocol(self, outcome: ConnectionOutcome) -> bool:
         if not self.is_auto:
             return False
         # A broker that worked and is mute now is ill, not old.
-        return outcome is Outcome.UNSUPPORTED or (outcome is Outcome.MUTE and not self.has_worked)
+        return outcome is ConnectionOutcome.UNSUPPORTED or (outcome is ConnectionOutcome.MUTE and not self.has_worked)

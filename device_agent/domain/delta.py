@@ -10,20 +10,20 @@ _MARK_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class DeltaBase:
     """A report that the controller accepted: its digest, and a hash of each section as it was sent."""
 
     digest: str
     marks: Mapping[str, bytes]
 
 
-def base_of(full: bytes) -> Base:
+def base_of(full: bytes) -> DeltaBase:
     """What a later delta needs to know of a full report; a few hundred bytes."""
     document = json.loads(full)
-    return Base(document["digest"], {name: _mark(section) for name, section in document["sections"].items()})
+    return DeltaBase(document["digest"], {name: _mark(section) for name, section in document["sections"].items()})
 
 
-def delta_of(full: bytes, base: Base) -> bytes | None:
+def delta_of(full: bytes, base: DeltaBase) -> bytes | None:
     """The same report as a delta to `base`; None where it cannot be one or would save nothing."""
     document = json.loads(full)
     sections: dict[str, Any] = document["sections"]

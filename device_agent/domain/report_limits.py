@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from device_agent.domain.report import MAX_HEAD_BYTES, Found
+from device_agent.domain.report import MAX_HEAD_BYTES, ReportContent
 from schemas.base import MAX_NAME, MAX_POSTURE_BYTES, MAX_TEXT, clean_text
-from schemas.posture import Sections, digest_of
+from schemas.posture import ReportSections, digest_of
 from schemas.sections.access import (
     ACCOUNT_LISTS,
     MAX_ACCOUNTS,
@@ -65,23 +65,23 @@ _NAME_KEYS: Final = frozenset({"name", "process"})
 
 
 @dataclass(frozen=True, slots=True)
-class Findings:
+class ScanFindings:
     """One scan: JSON-ready sections, cut to the wire's limits, and the digest of all that was found before cutting."""
 
     sections: Mapping[str, Any]
     digest: str
 
 
-def findings_of(collected: Mapping[str, Mapping[str, Any]]) -> Findings:
+def findings_of(collected: Mapping[str, Mapping[str, Any]]) -> ScanFindings:
     """Turn what the collectors returned into findings; a section the wire would refuse becomes `unknown`."""
     cleaned = {name: _clean(section, MAX_TEXT) for name, section in collected.items()}
     digest = digest_of(cleaned)
-    return Findings(
+    return ScanFindings(
         sections={name: _valid(name, _cut(name, section)) for name, section in cleaned.items()}, digest=digest
     )
 
 
-def fit(findings: Findings, limit: int = MAX_POSTURE_BYTES - MAX_HEAD_BYTES) -> Found:
+def fit(findings: ScanFindings, limit: int = MAX_POSTURE_BYTES - MAX_HEAD_BYTES) -> ReportContent:
     """The sections as they travel, in at most `limit` bytes; lists are shortened, and counted as `truncated`.
 
     Raises:
@@ -89,10 +89,10 @@ def fit(findings: Findings, limit: int = MAX_POSTURE_BYTES - MAX_HEAD_BYTES) -> 
     """
     sections = dict(findings.sections)
     while True:
-        text = Sections.model_validate(sections).model_dump_json(exclude_none=True)
+        text = ReportSections.model_validate(sections).model_dump_json(exclude_none=True)
         size = len(text.encode())
         if size <= limit:
-            return Found(text, findings.digest)
+            return ReportContent(text, findings.digest)
         shorter = {name: _shrink(name, section) for name, section in sections.items()}
         if shorter == sections:
             raise ValueError(f"a report without its lists still has {size} > {limit} bytes")
@@ -127,7 +127,7 @@ def _shrink(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _valid(name: str, section: dict[str, Any]) -> dict[str, Any]:
     try:
-        Sections.model_validate({name: section})
+        ReportSections.model_validate({name: section})
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -14,7 +14,7 @@ _OF_KEYS: Final = frozenset({KEYS_INTRODUCE, KEYS_REVOKE})
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class SignaturePolicy:
     """`operators`: keys of people, by name; `two`: actions that need one of them beside the controller's.
 
     `changes_keys`: commands may change which keys are trusted, whatever the allow-list says.
@@ -50,4 +50,4 @@ class Terms:
         return "" if signed_by - {keyid} else "a key is not revoked by itself alone"
 
 
-NO_TERMS: Final = Terms()
+NO_TERMS: Final = SignaturePolicy()

@@ -9,21 +9,21 @@ from schemas.commands import Command, CommandState
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class AcceptedCommand:
     """Run it."""
 
     command: Command
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class DuplicateCommand:
     """It was taken before: tell again how it ended, run nothing."""
 
     command_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedCommand:
     """Signed for this device by a trusted key, and still not to be run: `state` and `reason` go back as its result."""
 
     command_id: str
@@ -32,18 +32,18 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Forged:
+class ForgedCommand:
     """Nobody we trust sent this to us: nothing is answered to it, an event tells of it."""
 
     reason: str
 
 
-Judgement = Accepted | Known | Refused | Forged
+CommandVerdict = AcceptedCommand | DuplicateCommand | RejectedCommand | ForgedCommand
 
 
-class Judge(Protocol):
+class EnvelopeVerifier(Protocol):
     """Decides on envelopes; see `guard.Guard.judge`."""
 
-    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> Judgement:
+    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> CommandVerdict:
         """Decide on a received envelope."""
         ...

@@ -17,7 +17,7 @@ _SECURITY_SUITE: Final = re.compile(r"^[a-z]+-security$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Upgrade:
+class AptUpgrade:
     """A package that apt would upgrade."""
 
     name: str
@@ -61,7 +61,7 @@ def _apt(program: str, system: System, arguments: tuple[str, ...]) -> list[str]:
     ]
 
 
-def upgrades(output: str) -> tuple[Upgrade, ...]:
+def upgrades(output: str) -> tuple[AptUpgrade, ...]:
     """Read what `apt-get -s` would upgrade; packages that would be newly installed are no upgrades."""
     found = []
     for line in output.splitlines():
@@ -69,18 +69,18 @@ def upgrades(output: str) -> tuple[Upgrade, ...]:
         if match is not None:
             origins = [origin.strip() for origin in match["origins"].split(",")]
             is_security = any(_SECURITY.search(origin) for origin in origins)
-            found.append(Upgrade(match["name"], match["old"], match["new"], is_security))
+            found.append(AptUpgrade(match["name"], match["old"], match["new"], is_security))
     return tuple(found)
 
 
-def listed(output: str) -> tuple[Upgrade, ...]:
+def listed(output: str) -> tuple[AptUpgrade, ...]:
     """Read what `apt list --upgradable` says; the same package of two architectures counts once, as in `upgrades`."""
-    found: dict[str, Upgrade] = {}
+    found: dict[str, AptUpgrade] = {}
     for line in output.splitlines():
         match = _LISTED.match(line)
         if match is not None:
             is_security = any(_SECURITY_SUITE.search(suite) for suite in match["suites"].split(","))
-            found.setdefault(match["name"], Upgrade(match["name"], match["old"], match["new"], is_security))
+            found.setdefault(match["name"], AptUpgrade(match["name"], match["old"], match["new"], is_security))
     return tuple(found.values())
 
 

@@ -19,7 +19,7 @@ class IdentityError(AgentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class CertificateInfo:
     """What matters of a certificate; times are Unix seconds, `serial` is in hex."""
 
     name: str
@@ -34,7 +34,7 @@ class Leaf:
         return self.start + (self.end - self.start) * RENEW_AT
 
 
-def leaf_in(path: Path) -> Leaf:
+def leaf_in(path: Path) -> CertificateInfo:
     """The first certificate of a file, read by a process of its own.
 
     Raises:
@@ -42,7 +42,7 @@ def leaf_in(path: Path) -> Leaf:
     """
     found = ask(path)
     names = found["names"]
-    return Leaf(
+    return CertificateInfo(
         name=str(names[0]) if names else "",
         serial=str(found["serial"]),
         start=float(found["start"]),

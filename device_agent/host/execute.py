@@ -28,7 +28,7 @@ class ExecuteError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class ProcessResult:
     """A program that ended by itself."""
 
     status: int
@@ -45,7 +45,7 @@ def run(
     max_bytes: int = MAX_OUTPUT_BYTES,
     cancelled: threading.Event | None = None,
     stdin: bytes = b"",
-) -> Done:
+) -> ProcessResult:
     """Run `argv` without a shell, with the C locale.
 
     Args:
@@ -79,7 +79,7 @@ def run(
         raise ExecuteError(f"{name} is not installed") from e
     except OSError as e:
         raise ExecuteError(f"{name} cannot be started: {e.strerror}") from e
-    done = Done(status, out.decode(errors="replace"), err.decode(errors="replace"))
+    done = ProcessResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
     if status not in ok:
         words = (done.err.strip() or done.out.strip()).splitlines()
         raise ExecuteError(

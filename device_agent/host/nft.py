@@ -11,23 +11,23 @@ MAX_PORTS: Final = 256  # of one list
 _CHAIN: Final = "input"
 _ABSENT: Final = "No such file or directory"
 
-Port = tuple[str, int]
+ProtocolPort = tuple[str, int]
 """Protocol (tcp or udp) and number."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class NftRules:
     """What the table says: `closed`: refuse what no rule admits; `allow` and `deny`: ports."""
 
     closed: bool = False
-    allow: frozenset[Port] = frozenset()
-    deny: frozenset[Port] = frozenset()
+    allow: frozenset[ProtocolPort] = frozenset()
+    deny: frozenset[ProtocolPort] = frozenset()
 
-    def with_allowed(self, ports: frozenset[Port]) -> Self:
+    def with_allowed(self, ports: frozenset[ProtocolPort]) -> Self:
         """These ports admitted, and not refused any more."""
         return replace(self, allow=self.allow | ports, deny=self.deny - ports)
 
-    def with_denied(self, ports: frozenset[Port]) -> Self:
+    def with_denied(self, ports: frozenset[ProtocolPort]) -> Self:
         """These ports refused, and not admitted any more."""
         return replace(self, deny=self.deny | ports, allow=self.allow - ports)
 
@@ -37,11 +37,11 @@ class Rules:
         return f"{default}, allow {_words(self.allow)}, deny {_words(self.deny)}"
 
 
-def _words(ports: frozenset[Port]) -> str:
+def _words(ports: frozenset[ProtocolPort]) -> str:
     return " ".join(f"{number}/{proto}" for proto, number in sorted(ports)) or "none"
 
 
-def script(rules: Rules | None) -> str:
+def script(rules: NftRules | None) -> str:
     """What nft is given: the whole table anew in one transaction, or only its end."""
     # Made first, so that deleting it is no error where it was not there.
     lines = [f"table inet {TABLE} {{}}", f"delete table inet {TABLE}"]
@@ -65,7 +65,7 @@ def script(rules: Rules | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def current() -> Rules | None:
+def current() -> NftRules | None:
     """What the kernel holds; None without our table.
 
     Raises:
@@ -80,7 +80,7 @@ def current() -> Rules | None:
     return parse(done.out)
 
 
-def parse(out: str) -> Rules:
+def parse(out: str) -> NftRules:
     """Read what `nft -j list table` writes.
 
     Raises:
@@ -96,14 +96,14 @@ def parse(out: str) -> Rules:
     except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as e:
         raise ValueError("the table cordon is not one that this agent wrote") from e
     known = [verdict for verdict in verdicts if verdict is not None]
-    return Rules(
+    return NftRules(
         closed=is_closed,
         allow=frozenset(port for port, word in known if word == "accept"),
         deny=frozenset(port for port, word in known if word == "drop"),
     )
 
 
-def _verdict(expressions: list[dict[str, Any]]) -> tuple[Port, str] | None:
+def _verdict(expressions: list[dict[str, Any]]) -> tuple[ProtocolPort, str] | None:
     """The port and the word of a rule about one port; None for the fixed ones."""
     match = expressions[0].get("match", {})
     left = match.get("left", {})

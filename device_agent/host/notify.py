@@ -10,7 +10,7 @@ _MICROSECONDS: Final = 1_000_000
 _PER_PERIOD: Final = 3  # signs of life in one watchdog period, so that one may be late
 
 
-class Notifier:
+class SystemdNotifier:
     """The other end of systemd's notification socket."""
 
     def __init__(self, address: str = "", watchdog_seconds: float = 0.0) -> None:

@@ -3,7 +3,7 @@
 import platform
 
 from device_agent.collectors.base import Section
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 _PLACES = ("/etc/os-release", "/usr/lib/os-release")
@@ -26,13 +26,13 @@ def read_os_release(system: System) -> dict[str, str]:
     """The fields of os-release.
 
     Raises:
-        CannotTellError: there is no such file.
+        FactsUnavailableError: there is no such file.
     """
     for place in _PLACES:
         path = system.path(place)
         if path.is_file():
             return _parse(path.read_text(errors="replace"))
-    raise CannotTellError("no os-release file")
+    raise FactsUnavailableError("no os-release file")
 
 
 def _parse(text: str) -> dict[str, str]:

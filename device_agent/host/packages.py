@@ -19,7 +19,7 @@ _MANAGERS: Final = {"deb": "apt", "apk": "apk", "opkg": "opkg", "rpm": "dnf"}
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledPackage:
     """An installed package."""
 
     name: str
@@ -37,7 +37,7 @@ def manager_of(scheme: str) -> str:
     return _MANAGERS[scheme]
 
 
-def installed(system: System, name: str) -> Installed | None:
+def installed(system: System, name: str) -> InstalledPackage | None:
     """The installed version of a package; None when it is not installed or cannot be told."""
     scheme = scheme_of(system)
     if scheme == "deb":
@@ -50,7 +50,7 @@ def installed(system: System, name: str) -> Installed | None:
         version = _listed(system, "/usr/lib/opkg/status", "Package: ", "Version: ", name)
     else:
         return None
-    return Installed(name, version, scheme) if version else None
+    return InstalledPackage(name, version, scheme) if version else None
 
 
 def _said(*argv: str) -> str:

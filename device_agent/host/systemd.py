@@ -19,7 +19,7 @@ OPENED: Final = frozenset({"enabled", "enabled-runtime"})
 STOPPED: Final = frozenset({"inactive", "failed"})
 
 
-class Units(Protocol):
+class ServiceManager(Protocol):
     """The service manager of a machine; every method raises ExecuteError where it refuses."""
 
     def show(self, unit: str, *properties: str) -> Mapping[str, str]:
@@ -50,7 +50,7 @@ class Systemd:
         run(["systemctl", *_QUIET, verb, "--", *units], seconds=_SECONDS)
 
 
-class UnitFiles:
+class OfflineUnitFiles:
     """The unit files below a folder: nothing of it runs, so only what starts by itself can be seen and changed."""
 
     def __init__(self, system: System) -> None:
@@ -73,14 +73,14 @@ class UnitFiles:
             run(["systemctl", self._root, *_QUIET, verb, "--", *units], seconds=_SECONDS)
 
 
-def units_of(system: System) -> Units | None:
+def units_of(system: System) -> ServiceManager | None:
     """The service manager of this system; None where it is not systemd."""
     if shutil.which("systemctl") is None:
         return None
     if is_booted(system):
         return Systemd()
     has_units = any(system.path(place).is_dir() for place in ("/usr/lib/systemd/system", "/lib/systemd/system"))
-    return UnitFiles(system) if has_units and not system.is_live else None
+    return OfflineUnitFiles(system) if has_units and not system.is_live else None
 
 
 # What goes down with a unit that is stopped, as systemd says it of that unit.
@@ -88,7 +88,7 @@ _GO_DOWN: Final = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf")
 _MOST: Final = 256  # units that are followed
 
 
-def needed_by(units: Units, unit: str) -> dict[str, str]:
+def needed_by(units: ServiceManager, unit: str) -> dict[str, str]:
     """Every running unit that stopping `unit` would stop too, and through which other each is bound to it."""
     found: dict[str, str] = {}
     to_see = [unit]

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from device_agent.identity.store import IdentityStore
 from device_agent.settings import MqttSettings
 
-Load = Callable[[MqttSettings], ssl.SSLContext]
+TlsContextLoader = Callable[[MqttSettings], ssl.SSLContext]
 _log = logging.getLogger(__name__)
 
 
 class RotatingCredentials:
     """Contexts for a link, from its one thread. `promoted` is called when a new pair has connected."""
 
-    def __init__(self, settings: MqttSettings, store: IdentityStore, load: Load, promoted: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: MqttSettings, store: IdentityStore, load: TlsContextLoader, promoted: Callable[[], None]
+    ) -> None:
         """Load what is there.
 
         Raises:

@@ -19,7 +19,7 @@ from device_agent.errors import AgentError, ExitCode
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.files import write_whole
 from device_agent.identity.keypair import key_text, list_addresses, new_key, public_bytes, read_key, read_leaf, request
-from schemas.enrolment import EnrolAnswer, EnrolRequest
+from schemas.enrolment import EnrolRequest, EnrolResponse
 
 ROOT: Final = "/api/v1/enrolment/root"
 ENROL: Final = "/api/v1/enrolment/enrol"
@@ -34,7 +34,7 @@ class EnrolmentError(AgentError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class EnrolmentOptions:
     """What to enrol, where, and where the files go."""
 
     url: str
@@ -45,7 +45,7 @@ class Wish:
     passphrase: str | None = None
 
 
-def enrol(wish: Wish) -> EnrolAnswer:
+def enrol(wish: EnrolmentOptions) -> EnrolResponse:
     """Get a certificate, and write `ca.pem`, `device.pem` and `device.key` into the folder.
 
     The key is kept before it is sent for, so that a second call after a lost answer gets the same certificate.
@@ -76,7 +76,7 @@ def enrol(wish: Wish) -> EnrolAnswer:
     return answer
 
 
-def config_text(device_id: str, folder: Path, answer: EnrolAnswer, passphrase_file: Path | None) -> str:
+def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_file: Path | None) -> str:
     """The parts of agent.toml that follow from an enrolment."""
     lines = [
         "# Written by cordon-agent enrol. Every key: docs/configuration.md",
@@ -107,7 +107,7 @@ def config_text(device_id: str, folder: Path, answer: EnrolAnswer, passphrase_fi
     return "\n".join(lines)
 
 
-def _updates_text(folder: Path, answer: EnrolAnswer) -> list[str]:
+def _updates_text(folder: Path, answer: EnrolResponse) -> list[str]:
     return [
         "[updates]",
         "# Updates are installed once `allow` has update.install and update.rollback.",
@@ -149,7 +149,7 @@ def _digest(pem: str) -> str:
         return ""
 
 
-def _key(wish: Wish) -> Any:
+def _key(wish: EnrolmentOptions) -> Any:
     path = wish.folder / "device.key"
     try:
         if path.exists():
@@ -200,10 +200,10 @@ def _exchange(
     return response.status, raw
 
 
-def _read(status: int, raw: bytes) -> EnrolAnswer:
+def _read(status: int, raw: bytes) -> EnrolResponse:
     try:
         if status == 200:
-            return EnrolAnswer.model_validate_json(raw)
+            return EnrolResponse.model_validate_json(raw)
         text = str(json.loads(raw)["error"]["message"])
     except (ValidationError, ValueError, KeyError, TypeError) as e:
         raise EnrolmentError(f"the answer ({status}) is not Cordon's: is this the address of its API?") from e

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-from device_agent.host.certificate import IdentityError, Leaf
+from device_agent.host.certificate import CertificateInfo, IdentityError
 
 MAX_ADDRESSES: Final = 4
 
@@ -52,7 +52,7 @@ def _block(content: bytes) -> bytes:
     return content[start:]
 
 
-def read_leaf(content: bytes) -> Leaf:
+def read_leaf(content: bytes) -> CertificateInfo:
     """The first certificate of a chain.
 
     Raises:
@@ -64,7 +64,7 @@ def read_leaf(content: bytes) -> Leaf:
         key = found.public_key()
     except (ValueError, UnsupportedAlgorithm) as e:
         raise IdentityError("not a certificate in PEM") from e
-    return Leaf(
+    return CertificateInfo(
         name=str(names[0].value) if names else "",
         serial=f"{found.serial_number:x}",
         start=found.not_valid_before_utc.timestamp(),

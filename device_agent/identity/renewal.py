@@ -10,15 +10,15 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from device_agent.host.certificate import IdentityError, Leaf, leaf_in, read_file
+from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
 from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.store import IdentityStore
 from device_agent.mqtt_client import tls_context
 from device_agent.settings import Settings, read_secret
 from schemas.base import MAX_CERTIFICATE_BYTES
-from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
-from schemas.topics import Up
+from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
+from schemas.topics import UpChannel
 
 FIRST_WAIT: Final = 30.0  # seconds for an answer before asking again, or less where certificates are short-lived
 _WAIT_SHARE: Final = 0.02  # of the lifetime
@@ -30,16 +30,16 @@ SPREAD: Final = 0.02  # of the lifetime, over which the devices of a fleet that 
 _log = logging.getLogger(__name__)
 
 
-class Publish(Protocol):
+class PublishRenewal(Protocol):
     """As the link's."""
 
-    def __call__(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
         """Hand a message over."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class CertificateHolder:
     """Whose certificate, where it lies now, and what opens its key."""
 
     device_id: str
@@ -48,18 +48,23 @@ class Holder:
     passphrase: str | None
 
 
-class Renewal:
+class CertificateRenewer:
     """Called from the report thread (`step`) and from the link's (`answered`); monotonic seconds throughout."""
 
     def __init__(
-        self, holder: Holder, store: IdentityStore, publish: Publish, reconnect: Callable[[], None], clock: Clock
+        self,
+        holder: CertificateHolder,
+        store: IdentityStore,
+        publish: PublishRenewal,
+        reconnect: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._holder = holder
         self._store = store
         self._publish = publish
         self._reconnect = reconnect
         self._clock = clock
-        self._leaf: Leaf | None = None
+        self._leaf: CertificateInfo | None = None
         self._csr: str | None = None
         self._next = 0.0
         self._wait = FIRST_WAIT
@@ -67,7 +72,9 @@ class Renewal:
 
     def promoted(self) -> None:
         """The new pair has connected: it is this device's."""
-        self._holder = Holder(self._holder.device_id, self._store.current, self._store.current, self._holder.passphrase)
+        self._holder = CertificateHolder(
+            self._holder.device_id, self._store.current, self._store.current, self._holder.passphrase
+        )
         self._leaf, self._csr, self._trials, self._wait = None, None, 0, FIRST_WAIT
         self._next = 0.0  # the wait was for a trial that did not connect: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
@@ -93,16 +100,16 @@ class Renewal:
         if left > 0:
             self._next = now + min(left, LONGEST_WAIT)
             return
-        if self._publish(Up.RENEW, self._request(leaf)):
+        if self._publish(UpChannel.RENEW, self._request(leaf)):
             wait = min(self._wait, max(1.0, _WAIT_SHARE * (leaf.end - leaf.start)))
             self._next = now + wait
             self._wait = min(wait * 2, LONGEST_WAIT)
 
-    def _due(self, leaf: Leaf) -> float:
+    def _due(self, leaf: CertificateInfo) -> float:
         share = int.from_bytes(hashlib.sha256(leaf.serial.encode()).digest()[:4], "big") / 2**32
         return leaf.renew_at + share * SPREAD * (leaf.end - leaf.start)
 
-    def _request(self, leaf: Leaf) -> bytes:
+    def _request(self, leaf: CertificateInfo) -> bytes:
         from device_agent.identity.keypair import read_key, request, sign  # X.509 is large: only to renew
 
         holder = self._holder
@@ -121,7 +128,7 @@ class Renewal:
         if csr is None or len(payload) > MAX_CERTIFICATE_BYTES:
             return
         try:
-            answer = Renewed.model_validate_json(payload)
+            answer = RenewResponse.model_validate_json(payload)
         except ValidationError:
             _log.warning("an answer about a certificate could not be read")
             return
@@ -153,7 +160,7 @@ class Renewal:
         self._reconnect()
 
 
-class Renewing:
+class DeviceRenewal:
     """One device's renewal: `credentials` for its link, then `use` with what the link offers."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
@@ -169,16 +176,16 @@ class Renewing:
         self._clock = clock
         self._began_with = mqtt.certificate
         passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
-        self._holder = Holder(settings.device_id, mqtt.certificate, mqtt.key, passphrase)
+        self._holder = CertificateHolder(settings.device_id, mqtt.certificate, mqtt.key, passphrase)
         self._store = IdentityStore(settings.agent.state_dir, passphrase)
-        self._renewal: Renewal | None = None
+        self._renewal: CertificateRenewer | None = None
         self.has_moved = False
         self.on_renewed: Callable[[Path], None] | None = None  # with the file of the pair that has connected
         self.credentials = RotatingCredentials(mqtt, self._store, tls_context, self._promoted)
 
-    def use(self, publish: Publish, reconnect: Callable[[], None]) -> None:
+    def use(self, publish: PublishRenewal, reconnect: Callable[[], None]) -> None:
         """The link to ask over, and how it is made to connect anew."""
-        self._renewal = Renewal(self._holder, self._store, publish, reconnect, self._clock)
+        self._renewal = CertificateRenewer(self._holder, self._store, publish, reconnect, self._clock)
 
     def step(self) -> None:
         """Do what is due."""

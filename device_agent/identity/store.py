@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from device_agent.host.certificate import IdentityError, Leaf, leaf_in, read_file
+from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
 from device_agent.host.files import write_whole
 
 if TYPE_CHECKING:  # the settings read this module
@@ -44,7 +44,7 @@ class IdentityStore:
         self._write(self._pending, key_text(key, self._passphrase))
         return key
 
-    def offer(self, certificate: str, chain: str, device_id: str) -> Leaf:
+    def offer(self, certificate: str, chain: str, device_id: str) -> CertificateInfo:
         """Keep a certificate for the pending key as the candidate.
 
         Raises:

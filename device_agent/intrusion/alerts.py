@@ -19,16 +19,16 @@ _FAST: Final = re.compile(
 )
 
 
-class NoAlert(Exception):  # noqa: N818 - most lines of such files are none, which is no error
+class NotAnAlertError(Exception):  # noqa: N818 - most lines of such files are none, which is no error
     """The line says something else: traffic, statistics."""
 
 
-class DamagedLineError(Exception):
+class MalformedAlertError(Exception):
     """The line cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
-class Alert:
+class IntrusionAlert:
     """What a monitor said; `signature` is its own id of the rule."""
 
     monitor: str
@@ -39,37 +39,37 @@ class Alert:
     target: str = ""
 
 
-def parse_line(monitor: str, raw: bytes) -> Alert:
+def parse_line(monitor: str, raw: bytes) -> IntrusionAlert:
     """Read a line.
 
     Raises:
-        NoAlert: it is well-formed and no alert.
-        DamagedLineError: it is neither JSON of that monitor nor an alert_fast line.
+        NotAnAlertError: it is well-formed and no alert.
+        MalformedAlertError: it is neither JSON of that monitor nor an alert_fast line.
     """
     text = raw.decode(errors="replace").strip()
     if not text:
-        raise NoAlert
+        raise NotAnAlertError
     if not text.startswith("{"):
         return _fast(monitor, text)
     try:
         entry = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise DamagedLineError(str(e)) from e
+        raise MalformedAlertError(str(e)) from e
     if not isinstance(entry, dict):
-        raise DamagedLineError("not an object")
+        raise MalformedAlertError("not an object")
     if monitor in {"wazuh", "ossec"}:
         return _wazuh(monitor, entry)
     return _eve(monitor, entry) if "event_type" in entry else _snort3(monitor, entry)
 
 
-def _wazuh(monitor: str, entry: Mapping[str, Any]) -> Alert:
+def _wazuh(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     rule = _object(entry, "rule")
     level = _number(rule.get("level"))
     if level is None:
-        raise DamagedLineError("an alert without a level")
+        raise MalformedAlertError("an alert without a level")
     data = _object(entry, "data") if "data" in entry else {}
     # OSSEC's own names come second: `sidid`, `comment`, `srcip` at the top.
-    return Alert(
+    return IntrusionAlert(
         monitor,
         _word(rule.get("id", rule.get("sidid"))) or "unnamed",
         _of_level(level),
@@ -79,11 +79,11 @@ def _wazuh(monitor: str, entry: Mapping[str, Any]) -> Alert:
     )
 
 
-def _eve(monitor: str, entry: Mapping[str, Any]) -> Alert:
+def _eve(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     if entry["event_type"] != "alert":
-        raise NoAlert
+        raise NotAnAlertError
     alert = _object(entry, "alert")
-    return Alert(
+    return IntrusionAlert(
         monitor,
         f"{_word(alert.get('gid')) or 1}:{_word(alert.get('signature_id')) or 'unnamed'}",
         _of_priority(_number(alert.get("severity"))),
@@ -93,11 +93,11 @@ def _eve(monitor: str, entry: Mapping[str, Any]) -> Alert:
     )
 
 
-def _snort3(monitor: str, entry: Mapping[str, Any]) -> Alert:
+def _snort3(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     if "msg" not in entry:
-        raise NoAlert
+        raise NotAnAlertError
     rule = _word(entry.get("rule")).rpartition(":")[0] or f"{_word(entry.get('gid')) or 1}:{_word(entry.get('sid'))}"
-    return Alert(
+    return IntrusionAlert(
         monitor,
         rule,
         _of_priority(_number(entry.get("priority"))),
@@ -107,11 +107,11 @@ def _snort3(monitor: str, entry: Mapping[str, Any]) -> Alert:
     )
 
 
-def _fast(monitor: str, text: str) -> Alert:
+def _fast(monitor: str, text: str) -> IntrusionAlert:
     found = _FAST.search(text[:4096])
     if found is None:
-        raise DamagedLineError("neither JSON nor an alert_fast line")
-    return Alert(
+        raise MalformedAlertError("neither JSON nor an alert_fast line")
+    return IntrusionAlert(
         monitor,
         f"{found['gid']}:{found['sid']}",
         _of_priority(int(found["priority"]) if found["priority"] else None),
@@ -137,7 +137,7 @@ def _of_priority(priority: int | None) -> str:
 def _object(entry: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = entry.get(key)
     if not isinstance(value, dict):
-        raise DamagedLineError(f"{key} is missing")
+        raise MalformedAlertError(f"{key} is missing")
     return value
 
 

@@ -12,7 +12,7 @@ _MAX_SIBLINGS: Final = 2000  # files of a folder looked through for the one that
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FilePosition:
     """How far a file was read: the file's inode, and the first byte that was not read; both 0 before there was one."""
 
     inode: int
@@ -20,7 +20,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Piece:
+class LogChunk:
     """What was read: whole lines, and how many were lost because they were too long or rotated away unread."""
 
     lines: list[bytes]
@@ -29,10 +29,10 @@ class Piece:
     has_more: bool = False
 
 
-class Follower:
+class LogFollower:
     """One file by its path; `place` is what to remember, a new Follower goes on from there."""
 
-    def __init__(self, path: Path, place: Place | None) -> None:
+    def __init__(self, path: Path, place: FilePosition | None) -> None:
         """Without a place the file is followed from its end as it is now: what is older is no news."""
         self._path = path
         self._file: FileIO | None = None
@@ -45,37 +45,37 @@ class Follower:
             self._file.close()
             self._file = None
 
-    def read(self) -> Piece:
+    def read(self) -> LogChunk:
         """The next piece; empty when nothing was written.
 
         Raises:
             OSError: the file cannot be read (a file that is not there yet is no error).
         """
-        piece = Piece([])
+        piece = LogChunk([])
         if self._file is None and not self._open(piece):
             return piece
         self._take(piece)
         if not piece.lines and not piece.has_more and self._is_replaced():
             # All of the old one was read: the next piece comes from the new one.
             self.close()
-            self.place = Place(0, 0)
+            self.place = FilePosition(0, 0)
             if self._open(piece):
                 self._take(piece)
         return piece
 
-    def _open(self, piece: Piece) -> bool:
+    def _open(self, piece: LogChunk) -> bool:
         place = self.place
         try:
             file = self._path.open("rb", buffering=0)
         except FileNotFoundError:
             if place is None:
-                self.place = Place(0, 0)  # whatever appears from now on is news
+                self.place = FilePosition(0, 0)  # whatever appears from now on is news
             return False
         status = os.fstat(file.fileno())
         if place is None:
-            place = Place(status.st_ino, status.st_size)
+            place = FilePosition(status.st_ino, status.st_size)
         elif place.inode == 0:
-            place = Place(status.st_ino, 0)
+            place = FilePosition(status.st_ino, 0)
         elif place.inode != status.st_ino:
             rotated = self._rotated(place)
             if rotated is not None:
@@ -83,11 +83,11 @@ class Follower:
                 file, status = rotated, os.fstat(rotated.fileno())
             else:
                 piece.has_gap = True
-                place = Place(status.st_ino, 0)
+                place = FilePosition(status.st_ino, 0)
         self._file, self.place = file, place
         return True
 
-    def _rotated(self, place: Place) -> FileIO | None:
+    def _rotated(self, place: FilePosition) -> FileIO | None:
         """The file we were reading, under the name that rotation gave it; None when it is gone, or packed."""
         try:
             with os.scandir(self._path.parent) as entries:
@@ -98,14 +98,14 @@ class Follower:
             return None
         return None
 
-    def _take(self, piece: Piece) -> None:
+    def _take(self, piece: LogChunk) -> None:
         assert self._file is not None
         assert self.place is not None
         place = self.place
         size = os.fstat(self._file.fileno()).st_size
         if size < place.offset:  # emptied in place; what was written between our last look and that is lost
             piece.has_gap = True
-            place = Place(place.inode, 0)
+            place = FilePosition(place.inode, 0)
         self._file.seek(place.offset)
         data = self._file.read(MAX_READ_BYTES)
         *whole, rest = data.split(b"\n")
@@ -122,7 +122,7 @@ class Follower:
                 piece.skipped += 1
             else:
                 piece.lines.append(line)
-        self.place = Place(place.inode, place.offset + taken)
+        self.place = FilePosition(place.inode, place.offset + taken)
         piece.has_more = len(data) == MAX_READ_BYTES
 
     def _is_replaced(self) -> bool:

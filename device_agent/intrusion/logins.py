@@ -9,9 +9,9 @@ from typing import Final
 from device_agent.collectors.access.failed_logins import count_lines, source_of
 from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
 from device_agent.host.system import System
-from device_agent.intrusion.alerts import Alert
-from device_agent.intrusion.follow import Place
-from device_agent.intrusion.sources import Source
+from device_agent.intrusion.alerts import IntrusionAlert
+from device_agent.intrusion.follow import FilePosition
+from device_agent.intrusion.sources import AlertSource
 from device_agent.intrusion.tally import LOGIN
 
 MAX_SOURCES: Final = 1024  # counted at the same time; further ones are one source
@@ -21,14 +21,14 @@ _LOGS: Final = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 _BTMP: Final = "/var/log/btmp"
 
 
-def logs(system: System) -> tuple[Source, ...]:
+def logs(system: System) -> tuple[AlertSource, ...]:
     """The log that tells of failed logins; none where only btmp does."""
-    return tuple(Source(LOGIN, path) for path in _LOGS if system.path(path).is_file())[:1]
+    return tuple(AlertSource(LOGIN, path) for path in _LOGS if system.path(path).is_file())[:1]
 
 
-def alert_of(source: str) -> Alert:
+def alert_of(source: str) -> IntrusionAlert:
     """Failed logins of one source, as the tally takes them."""
-    return Alert(LOGIN, source, "medium", "logins that failed", source)
+    return IntrusionAlert(LOGIN, source, "medium", "logins that failed", source)
 
 
 def failed_in(line: bytes) -> str:
@@ -43,7 +43,7 @@ class _Count:
     told: bool = False
 
 
-class Guesses:
+class FailedLoginCounter:
     """Tells typing mistakes from guessing: a source counts once it failed often enough within the window.
 
     Args:
@@ -74,12 +74,12 @@ class Guesses:
         return source, count.failures
 
 
-class Btmp:
+class BtmpReader:
     """The records that were added to btmp since the last look; `place` is what to remember."""
 
-    source: Final = Source(LOGIN, _BTMP)
+    source: Final = AlertSource(LOGIN, _BTMP)
 
-    def __init__(self, system: System, place: Place | None) -> None:
+    def __init__(self, system: System, place: FilePosition | None) -> None:
         """Without a place it is read from its end as it is now."""
         self._path = system.path(_BTMP)
         self._record = WIDE_RECORD if platform.machine() in WIDE_MACHINES else RECORD
@@ -94,19 +94,19 @@ class Btmp:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
-            self.place = self.place or Place(0, 0)
+            self.place = self.place or FilePosition(0, 0)
             return []
         with file:
             status = os.fstat(file.fileno())
             if self.place is None:
-                self.place = Place(status.st_ino, status.st_size)
+                self.place = FilePosition(status.st_ino, status.st_size)
             start = self.place.offset
             if self.place.inode != status.st_ino or status.st_size < start:
                 start = 0  # it was rotated
             file.seek(start)
             content = file.read(MAX_RECORDS * self._record.size)
         whole = len(content) // self._record.size * self._record.size
-        self.place = Place(status.st_ino, start + whole)
+        self.place = FilePosition(status.st_ino, start + whole)
         return _sources(content[:whole], self._record)
 
 

@@ -39,17 +39,17 @@ _PROCESSES: Final = {
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Source:
+class AlertSource:
     """A monitor and the file, as the device names it, that it writes alerts to."""
 
     monitor: str
     path: str
 
 
-def sources(settings: IntrusionSettings, system: System) -> tuple[Source, ...]:
+def sources(settings: IntrusionSettings, system: System) -> tuple[AlertSource, ...]:
     """The configured sources, or those in the usual places; an installed monitor has one even without its file."""
     if settings.watch:
-        return tuple(sorted({Source(*entry.split(":", 1)) for entry in settings.watch}))
+        return tuple(sorted({AlertSource(*entry.split(":", 1)) for entry in settings.watch}))
     found = []
     for monitor, places, marks in _USUAL:
         is_installed = any(_exists(system, mark) for mark in marks)
@@ -59,7 +59,7 @@ def sources(settings: IntrusionSettings, system: System) -> tuple[Source, ...]:
             continue
         there = [place for place in places if _exists(system, place)]
         if there or is_installed:
-            found.append(Source(monitor, (there or list(places))[0]))
+            found.append(AlertSource(monitor, (there or list(places))[0]))
     return tuple(found)
 
 

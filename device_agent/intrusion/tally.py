@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from device_agent.intrusion.alerts import SEVERITIES, Alert
+from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert
 
 MAX_KEPT: Final = 256  # different alerts that wait; further ones are only counted
 UNCONFIRMED_SECONDS: Final = 120.0  # without the broker's word an event goes out again
@@ -13,26 +13,26 @@ LOGIN: Final = "login"  # alerts that are failed logins; their signature is wher
 LOGIN_KIND: Final = "login_failed"
 _NAMED: Final = 3  # signatures that the event about a flood names
 
-Key = tuple[str, str]  # monitor and signature
+AlertKey = tuple[str, str]  # monitor and signature
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingAlert:
     """Equal alerts that were not told yet; times as text."""
 
-    alert: Alert
+    alert: IntrusionAlert
     count: int
     first_at: str
     last_at: str
 
     @property
-    def key(self) -> Key:
+    def key(self) -> AlertKey:
         """What makes alerts equal."""
         return self.alert.monitor, self.alert.signature
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class AlertEvent:
     """One event to send, and what it tells of."""
 
     number: int
@@ -41,38 +41,38 @@ class Telling:
     count: int
     summary: str
     detail: dict[str, str]
-    parts: tuple[Waiting, ...]
+    parts: tuple[PendingAlert, ...]
     uncounted: int = 0
 
 
-class Tally:
+class AlertAggregator:
     """What waits and what is under way; times are monotonic seconds, given by the caller."""
 
     def __init__(
-        self, *, per_minute: int, repeat_after: float, waiting: Iterable[Waiting] = (), beyond: int = 0
+        self, *, per_minute: int, repeat_after: float, waiting: Iterable[PendingAlert] = (), beyond: int = 0
     ) -> None:
         self._per_minute = per_minute
         self._repeat_after = repeat_after
-        self._waiting: dict[Key, Waiting] = {one.key: one for one in waiting}
+        self._waiting: dict[AlertKey, PendingAlert] = {one.key: one for one in waiting}
         self._beyond = beyond  # alerts that were only counted
-        self._told_at: dict[Key, float] = {}
+        self._told_at: dict[AlertKey, float] = {}
         self._sent_at: list[float] = []
         self._flood_at = float("-inf")
-        self._under_way: dict[int, tuple[float, Telling]] = {}
+        self._under_way: dict[int, tuple[float, AlertEvent]] = {}
         self._number = 0
 
-    def add(self, alert: Alert, at: str, count: int = 1) -> None:
+    def add(self, alert: IntrusionAlert, at: str, count: int = 1) -> None:
         """One more alert, or `count` equal ones, seen at `at`."""
         key = (alert.monitor, alert.signature)
         known = self._waiting.get(key)
         if known is not None:
-            self._waiting[key] = _merged(known, Waiting(alert, count, at, at))
+            self._waiting[key] = _merged(known, PendingAlert(alert, count, at, at))
         elif len(self._waiting) < MAX_KEPT:
-            self._waiting[key] = Waiting(alert, count, at, at)
+            self._waiting[key] = PendingAlert(alert, count, at, at)
         else:
             self._beyond += count
 
-    def due(self, now: float) -> list[Telling]:
+    def due(self, now: float) -> list[AlertEvent]:
         """The events that may go out at `now`; each is under way until `settle`."""
         for number, (since, _) in list(self._under_way.items()):
             if now > since + UNCONFIRMED_SECONDS:
@@ -106,7 +106,7 @@ class Tally:
                 self._waiting[part.key] = part if later is None else _merged(part, later)
         return True
 
-    def kept(self) -> tuple[list[Waiting], int]:
+    def kept(self) -> tuple[list[PendingAlert], int]:
         """What must survive a restart: everything that the broker has not taken."""
         together = dict(self._waiting)
         beyond = self._beyond
@@ -117,7 +117,7 @@ class Tally:
                 together[part.key] = part if later is None else _merged(part, later)
         return list(together.values()), beyond
 
-    def _one(self, waiting: Waiting, now: float) -> Telling:
+    def _one(self, waiting: PendingAlert, now: float) -> AlertEvent:
         alert = waiting.alert
         detail = {
             "signature": alert.signature,
@@ -129,7 +129,7 @@ class Tally:
         kind = LOGIN_KIND if alert.monitor == LOGIN else f"intrusion.{alert.monitor}"
         return self._begin(kind, alert.severity, alert.summary or alert.signature, detail, (waiting,), now)
 
-    def _flood(self, rest: list[Waiting], now: float) -> Telling:
+    def _flood(self, rest: list[PendingAlert], now: float) -> AlertEvent:
         most = sorted(rest, key=lambda one: (-one.count, one.key))[:_NAMED]
         detail: dict[str, str] = {"signatures": str(len(rest))}
         for number, one in enumerate(most, 1):
@@ -152,23 +152,25 @@ class Tally:
         severity: str,
         summary: str,
         detail: dict[str, str],
-        parts: tuple[Waiting, ...],
+        parts: tuple[PendingAlert, ...],
         now: float,
         uncounted: int = 0,
-    ) -> Telling:
+    ) -> AlertEvent:
         self._number += 1
         for part in parts:
             del self._waiting[part.key]
             self._told_at[part.key] = now
         count = sum(part.count for part in parts) + uncounted
         shown = {key: value for key, value in detail.items() if value}
-        telling = Telling(self._number, kind, severity, count, summary, shown, parts, uncounted)
+        telling = AlertEvent(self._number, kind, severity, count, summary, shown, parts, uncounted)
         self._sent_at.append(now)
         self._under_way[self._number] = (now, telling)
         return telling
 
 
-def _merged(older: Waiting, newer: Waiting) -> Waiting:
+def _merged(older: PendingAlert, newer: PendingAlert) -> PendingAlert:
     """The newest words, the worst severity, the count of both."""
     severity = max(older.alert.severity, newer.alert.severity, key=SEVERITIES.index)
-    return Waiting(replace(newer.alert, severity=severity), older.count + newer.count, older.first_at, newer.last_at)
+    return PendingAlert(
+        replace(newer.alert, severity=severity), older.count + newer.count, older.first_at, newer.last_at
+    )

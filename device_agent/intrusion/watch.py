@@ -10,16 +10,16 @@ from typing import Any, Final
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
 from device_agent.host.system import System
-from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
-from device_agent.intrusion.follow import Follower, Place
-from device_agent.intrusion.logins import Btmp, Guesses, alert_of, failed_in, logs
-from device_agent.intrusion.sources import Source, sources
-from device_agent.intrusion.tally import LOGIN, Tally, Telling, Waiting
+from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
+from device_agent.intrusion.follow import FilePosition, LogFollower
+from device_agent.intrusion.logins import BtmpReader, FailedLoginCounter, alert_of, failed_in, logs
+from device_agent.intrusion.sources import AlertSource, sources
+from device_agent.intrusion.tally import LOGIN, AlertAggregator, AlertEvent, PendingAlert
 from device_agent.mqtt_client import Publish
 from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_TEXT, clean_text
 from schemas.events import DeviceEvent
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 FILE: Final = "intrusion.json"
 MAX_PIECES: Final = 16  # of one file in one step
@@ -43,17 +43,17 @@ class IntrusionWatch:
         self._clock = clock
         self._path = state_dir / FILE
         self._mutex = threading.Lock()
-        self._followers: dict[Source, Follower] = {}
+        self._followers: dict[AlertSource, LogFollower] = {}
         self._places, waiting, beyond = self._load()
-        self._tally = Tally(
+        self._tally = AlertAggregator(
             per_minute=settings.events_per_minute, repeat_after=settings.repeat_after, waiting=waiting, beyond=beyond
         )
-        self._guesses = Guesses(settings.failed_logins, settings.failed_logins_within)
-        self._btmp: Btmp | None = None
+        self._guesses = FailedLoginCounter(settings.failed_logins, settings.failed_logins_within)
+        self._btmp: BtmpReader | None = None
         self._looked_at = float("-inf")
         self._saved_at = float("-inf")
         self._has_news = False
-        self._damaged: dict[Source, int] = {}
+        self._damaged: dict[AlertSource, int] = {}
 
     def step(self, publish: Publish, *, is_online: bool) -> None:
         """Read what was written since the last step, send what is due, remember it."""
@@ -77,16 +77,21 @@ class IntrusionWatch:
         """Write down how far everything was read, and what was not told yet."""
         with self._mutex:
             waiting, beyond = self._tally.kept()
-            read: dict[Source, Follower | Btmp] = dict(self._followers)
+            read: dict[AlertSource, LogFollower | BtmpReader] = dict(self._followers)
             if self._btmp is not None:
-                read[Btmp.source] = self._btmp
+                read[BtmpReader.source] = self._btmp
             places = {f"{one.monitor}:{one.path}": f.place for one, f in read.items() if f.place is not None}
             content = {
                 "v": 1,
                 "places": {name: [place.inode, place.offset] for name, place in places.items()},
                 "beyond": beyond,
                 "waiting": [
-                    [one.count, one.first_at, one.last_at, *(getattr(one.alert, key) for key in Alert.__slots__)]
+                    [
+                        one.count,
+                        one.first_at,
+                        one.last_at,
+                        *(getattr(one.alert, key) for key in IntrusionAlert.__slots__),
+                    ]
                     for one in waiting
                 ],
             }
@@ -112,18 +117,18 @@ class IntrusionWatch:
             told = logs(self._system)
             wanted.update(told)
             if not told and self._btmp is None:
-                place = self._places.pop(f"{Btmp.source.monitor}:{Btmp.source.path}", None)
-                self._btmp = Btmp(self._system, place)
+                place = self._places.pop(f"{BtmpReader.source.monitor}:{BtmpReader.source.path}", None)
+                self._btmp = BtmpReader(self._system, place)
             elif told:
                 self._btmp = None
         for gone in self._followers.keys() - wanted:
             self._followers.pop(gone).close()
         for source in sorted(wanted - self._followers.keys()):
             place = self._places.pop(f"{source.monitor}:{source.path}", None)
-            self._followers[source] = Follower(self._system.path(source.path), place)
+            self._followers[source] = LogFollower(self._system.path(source.path), place)
             _log.info("following %s of %s", source.path, source.monitor)
 
-    def _read(self, source: Source, follower: Follower) -> None:
+    def _read(self, source: AlertSource, follower: LogFollower) -> None:
         for _ in range(MAX_PIECES):
             try:
                 piece = follower.read()
@@ -140,7 +145,7 @@ class IntrusionWatch:
             if not piece.has_more:
                 return
 
-    def _take(self, source: Source, line: bytes) -> None:
+    def _take(self, source: AlertSource, line: bytes) -> None:
         if source.monitor == LOGIN:
             self._failed(failed_in(line))
             return
@@ -148,9 +153,9 @@ class IntrusionWatch:
             return  # flows and statistics are most of what Suricata writes
         try:
             alert = parse_line(source.monitor, line)
-        except NoAlert:
+        except NotAnAlertError:
             return
-        except DamagedLineError:
+        except MalformedAlertError:
             self._note_damage(source, 1)
             return
         if SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity):
@@ -174,17 +179,17 @@ class IntrusionWatch:
         if count:
             self._add(alert_of(source), count)
 
-    def _add(self, alert: Alert, count: int = 1) -> None:
+    def _add(self, alert: IntrusionAlert, count: int = 1) -> None:
         with self._mutex:
             self._tally.add(alert, self._clock.now().isoformat(timespec="seconds"), count)
             self._has_news = True
 
-    def _note_damage(self, source: Source, count: int) -> None:
+    def _note_damage(self, source: AlertSource, count: int) -> None:
         if source not in self._damaged:
             _log.warning("%s: a line that cannot be read; further ones are only counted", source.path)
         self._damaged[source] = self._damaged.get(source, 0) + count
 
-    def _send(self, telling: Telling, publish: Publish) -> None:
+    def _send(self, telling: AlertEvent, publish: Publish) -> None:
         event = DeviceEvent(
             device_id=self._device_id,
             kind=telling.kind,
@@ -199,10 +204,10 @@ class IntrusionWatch:
             with self._mutex:
                 self._has_news = self._tally.settle(telling.number, is_taken=is_taken) or self._has_news
 
-        if not publish(Up.EVENT, event.model_dump_json().encode(), confirmed):
+        if not publish(UpChannel.EVENT, event.model_dump_json().encode(), confirmed):
             confirmed(False)
 
-    def _load(self) -> tuple[dict[str, Place], list[Waiting], int]:
+    def _load(self) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
         try:
             with self._path.open("rb") as file:
                 return _read_state(json.loads(file.read(_MAX_BYTES)))  # a longer one is broken by the cut
@@ -213,19 +218,19 @@ class IntrusionWatch:
             return {}, [], 0
 
 
-def _lost(source: Source) -> Alert:
+def _lost(source: AlertSource) -> IntrusionAlert:
     summary = f"{source.path} was rotated or emptied before all of it was read: alerts may be missing"
-    return Alert(source.monitor, "gap", "low", summary)
+    return IntrusionAlert(source.monitor, "gap", "low", summary)
 
 
-def _read_state(raw: Mapping[str, Any]) -> tuple[dict[str, Place], list[Waiting], int]:
+def _read_state(raw: Mapping[str, Any]) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
     if raw["v"] != 1:
         raise ValueError(f"version {raw['v']}")
-    places = {str(name): Place(int(inode), int(offset)) for name, (inode, offset) in raw["places"].items()}
+    places = {str(name): FilePosition(int(inode), int(offset)) for name, (inode, offset) in raw["places"].items()}
     waiting = []
     for count, first_at, last_at, *words in raw["waiting"]:
-        alert = Alert(*(str(word) for word in words))
+        alert = IntrusionAlert(*(str(word) for word in words))
         if alert.severity not in SEVERITIES:
             raise ValueError(f"severity {alert.severity}")
-        waiting.append(Waiting(alert, int(count), str(first_at), str(last_at)))
+        waiting.append(PendingAlert(alert, int(count), str(first_at), str(last_at)))
     return places, waiting, int(raw["beyond"])

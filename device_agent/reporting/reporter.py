@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from device_agent.commands.journal import Journal
-from device_agent.domain.delta import Base, base_of, delta_of
-from device_agent.domain.report import Found, Sender, full_report, heartbeat
-from device_agent.domain.report_outbox import Outbox, Owed
+from device_agent.domain.delta import DeltaBase, base_of, delta_of
+from device_agent.domain.report import ReportContent, ReportSender, full_report, heartbeat
+from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import Publish
 from device_agent.settings import ReportSettings
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
-from schemas.events import DeviceEvent, Receipt, RejectReason
-from schemas.topics import Up
+from schemas.events import DeviceEvent, RejectReason, ReportReceipt
+from schemas.topics import UpChannel
 
 if TYPE_CHECKING:  # only an agent that signs loads what signing needs
-    from device_agent.reporting.signer import Sealer
+    from device_agent.reporting.signer import ReportSigner
 
 # Between two full reports that were asked for: a controller gone wrong must not make the device flood the broker.
 RESEND_SECONDS: Final = 1.0
@@ -42,30 +42,30 @@ class Reporter:
 
     def __init__(
         self,
-        sender: Sender,
+        sender: ReportSender,
         settings: ReportSettings,
         journal: Journal,
         publish: Publish,
         clock: Clock,
-        sealer: "Sealer | None" = None,
+        sealer: "ReportSigner | None" = None,
     ) -> None:
         """Put it together; with a `sealer` every report is signed."""
         self._mutex = threading.RLock()
         self._sender = sender
-        self._sealer: Sealer | None = None
+        self._sealer: ReportSigner | None = None
         self.sign_with(sealer)
         self._settings = settings
         self._journal = journal
         self._publish = publish
         self._clock = clock
         self.wake = threading.Event()  # set when `tick` may have something to do earlier than it said
-        self._outbox: Outbox = journal.outbox()
-        self._findings: Found | None = None
+        self._outbox: ReportOutbox = journal.outbox()
+        self._findings: ReportContent | None = None
         self._told_digest: str | None = None  # of the newest full report that was not rejected
         self._accepted_digest: str | None = None
         # What a delta may refer to: the last report with a receipt, and those that wait for theirs, by number.
-        self._base: Base | None = None
-        self._bases: dict[int, Base] = {}
+        self._base: DeltaBase | None = None
+        self._bases: dict[int, DeltaBase] = {}
         self._may_send_deltas = True
         self._full_wanted_at: float | None = None
         # A contained device is asked for a report made after a nonce was sent; `on_challenge` has it look again.
@@ -81,13 +81,13 @@ class Reporter:
         self._refused: tuple[int, str] = (0, "")
         self._refused_told_at = float("-inf")
 
-    def sign_with(self, sealer: "Sealer | None") -> None:
+    def sign_with(self, sealer: "ReportSigner | None") -> None:
         """Sign with this key from the next report on, those included that wait to be sent again."""
         with self._mutex:
             self._sealer = sealer
             self._sender = replace(self._sender, signing_key="" if sealer is None else sealer.public)
 
-    def found(self, findings: Found, *, force: bool) -> None:
+    def found(self, findings: ReportContent, *, force: bool) -> None:
         """A scan is done; a full report goes out when it found something new, or with `force`."""
         with self._mutex:
             self._findings = findings
@@ -111,12 +111,14 @@ class Reporter:
     def receipt(self, raw: bytes) -> None:
         """The controller's word on a report."""
         try:
-            receipt = Receipt.model_validate_json(raw[: MAX_RECEIPT_BYTES + 1])  # a longer one is broken by the cut
+            receipt = ReportReceipt.model_validate_json(
+                raw[: MAX_RECEIPT_BYTES + 1]
+            )  # a longer one is broken by the cut
         except ValidationError:
             _log.warning("a receipt that cannot be read was ignored")
             return
         with self._mutex:
-            if receipt.about is not Up.POSTURE:
+            if receipt.about is not UpChannel.POSTURE:
                 _log.warning("the controller refused a message about %s: %s", receipt.about, receipt.detail)
             outbox, settled = self._outbox.settle(receipt)
             self._keep(outbox)
@@ -169,7 +171,7 @@ class Reporter:
         return True
 
     def _post(self, report: bytes) -> bool:
-        return self._publish(Up.POSTURE, report if self._sealer is None else self._sealer.wrap(report))
+        return self._publish(UpChannel.POSTURE, report if self._sealer is None else self._sealer.wrap(report))
 
     def _send_heartbeat(self, now: float) -> bool:
         # While a full report is owed it speaks for us; a heartbeat with a higher number would make it look stale.
@@ -189,12 +191,12 @@ class Reporter:
         if dropped and not self._is_telling_dropped:
             summary = "full reports given up while the controller could not be reached"
             event = self._event("reports_dropped", "medium", dropped, summary)
-            if not self._publish(Up.EVENT, event, partial(self._dropped_told, dropped)):
+            if not self._publish(UpChannel.EVENT, event, partial(self._dropped_told, dropped)):
                 return False
             self._is_telling_dropped = True
         count, reason = self._refused
         if count and now >= self._refused_told_at + REFUSED_EVENT_SECONDS:
-            if not self._publish(Up.EVENT, self._event("command_refused", "high", count, reason)):
+            if not self._publish(UpChannel.EVENT, self._event("command_refused", "high", count, reason)):
                 return False
             self._refused, self._refused_told_at = (0, ""), now
         return True
@@ -222,11 +224,11 @@ class Reporter:
         sent = delta_of(payload, self._base) if is_delta and self._base is not None else None
         self._bases = {owed.seq: self._bases[owed.seq] for owed in before.owed if owed.seq in self._bases}
         self._bases[seq] = base_of(payload)
-        report = Owed(seq=seq, digest=self._findings.digest, payload=(sent or payload).decode())
+        report = PendingReport(seq=seq, digest=self._findings.digest, payload=(sent or payload).decode())
         self._told_digest = report.digest
         self._keep(before.owe(report))
 
-    def _keep(self, outbox: Outbox) -> None:
+    def _keep(self, outbox: ReportOutbox) -> None:
         before, self._outbox = self._outbox, outbox
         if [r.seq for r in before.owed] != [r.seq for r in outbox.owed] or before.dropped != outbox.dropped:
             self._journal.save_outbox(outbox)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from device_agent.settings import Settings
 
 
-def sealer_of(settings: "Settings", renewed: Path | None = None) -> "Sealer | None":
+def sealer_of(settings: "Settings", renewed: Path | None = None) -> "ReportSigner | None":
     """What signs this device's reports; none, and nothing loaded for it, where that is not asked for.
 
     `renewed`: the file with the pair that the connection shows by now, when it is not the one of `settings` any more.
@@ -37,7 +37,7 @@ def sealer_of(settings: "Settings", renewed: Path | None = None) -> "Sealer | No
 _MAX_FILE = 64 * 1024  # bytes
 
 
-class Sealer:
+class ReportSigner:
     """The device's key, ready to sign."""
 
     def __init__(self, key: PrivateKey) -> None:
@@ -54,7 +54,7 @@ class Sealer:
         return seal(report, self._key)
 
 
-def load_sealer(path: Path, passphrase: str | None = None) -> Sealer:
+def load_sealer(path: Path, passphrase: str | None = None) -> ReportSigner:
     """Read the key; a passphrase that it does not need is passed over, as TLS does with the same file.
 
     Raises:
@@ -69,7 +69,7 @@ def load_sealer(path: Path, passphrase: str | None = None) -> Sealer:
         raise SettingsError(f"report.sign_reports: {path} cannot be opened: {e}") from e
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey):
         raise SettingsError(f"report.sign_reports: {path}: use an EC, Ed25519 or RSA key")
-    return Sealer(key)
+    return ReportSigner(key)
 
 
 def _key(content: bytes, passphrase: str | None) -> PrivateKeyTypes:

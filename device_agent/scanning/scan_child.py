@@ -17,8 +17,8 @@ from typing import Any
 
 from device_agent.collectors.registry import EVERY, collectors_for
 from device_agent.collectors.scan import Scanner
-from device_agent.collectors.tools.file_integrity import Integrity
-from device_agent.collectors.tools.tool_runner import ToolRuns, ToolWords
+from device_agent.collectors.tools.file_integrity import IntegrityCollector
+from device_agent.collectors.tools.tool_runner import ToolRunner, ToolStatus
 from device_agent.domain.report import MAX_HEAD_BYTES
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.host.clock import Clock
@@ -32,8 +32,8 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
     """What one scan found, and what the next one has to know."""
     settings = Settings.model_validate(request["settings"])
     state_dir = settings.agent.state_dir
-    words = ToolWords(ToolRuns.places_in(state_dir), request["tools"])
-    integrity = Integrity(settings.integrity, state_dir, is_keeper=True)
+    words = ToolStatus(ToolRunner.places_in(state_dir), request["tools"])
+    integrity = IntegrityCollector(settings.integrity, state_dir, is_keeper=True)
     system = System(Path(request["root"]), is_root_user=request["is_root_user"])
     updater = updater_for(settings, system, Clock(), threading.Event())
     collectors = collectors_for(settings, runs=words, integrity=integrity, updater=updater)

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from device_agent.collectors.names import SECTIONS
-from device_agent.collectors.tools.tool_runner import ToolRuns
-from device_agent.domain.report import Found, nothing_found
+from device_agent.collectors.tools.tool_runner import ToolRunner
+from device_agent.domain.report import ReportContent, nothing_found
 from device_agent.host.execute import ExecuteError, own_path, run
 from device_agent.host.system import System
 from device_agent.settings import Settings
@@ -20,10 +20,10 @@ _MODULE: Final = "device_agent.scanning.scan_child"
 _log = logging.getLogger(__name__)
 
 
-class Scans(Protocol):
+class ScanRunner(Protocol):
     """Looks at the device, from one thread."""
 
-    def scan(self, *, is_fresh: bool) -> Found:
+    def scan(self, *, is_fresh: bool) -> ReportContent:
         """What was found; with `is_fresh` everything is looked at anew."""
         ...
 
@@ -39,7 +39,7 @@ class ScanProcess:
         self,
         settings: Settings,
         system: System,
-        runs: ToolRuns,
+        runs: ToolRunner,
         *,
         seconds: float = SCAN_SECONDS,
         argv: Sequence[str] = (sys.executable, "-P", "-m", _MODULE),
@@ -53,7 +53,7 @@ class ScanProcess:
         self._memory = ""
         self._stopping = threading.Event()
 
-    def scan(self, *, is_fresh: bool) -> Found:
+    def scan(self, *, is_fresh: bool) -> ReportContent:
         """One scan; where it fails as a whole, every section is unknown and says why."""
         for tool in self._settings.tools.run:
             self._runs.consider(tool, self._system)
@@ -75,7 +75,7 @@ class ScanProcess:
                 stdin=json.dumps(request).encode("ascii"),
             )
             answer = json.loads(done.out)
-            found, self._memory = Found(answer["sections"], answer["digest"]), answer["memory"]
+            found, self._memory = ReportContent(answer["sections"], answer["digest"]), answer["memory"]
         except (ExecuteError, ValueError, KeyError, TypeError) as e:
             if not self._stopping.is_set():
                 _log.error("the scan failed: %s", e)

@@ -10,12 +10,12 @@ from typing import Any, Final
 
 from device_agent.domain.backoff import Backoff
 from device_agent.errors import SettingsError
-from device_agent.settings import Server, load, parse_duration, parse_server, read_secret
-from device_agent.simulator.control import MAX_LINE, LineWriter, Order, Readiness, obey, play, read_script
-from device_agent.simulator.device import Habits
+from device_agent.settings import BrokerAddress, load, parse_duration, parse_server, read_secret
+from device_agent.simulator.control import MAX_LINE, ControlRequest, FleetReadiness, LineWriter, obey, play, read_script
+from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import ACTIONS, FleetSettings, SimulatedFleet
-from device_agent.simulator.observations import Observation, Seen
-from device_agent.simulator.updates import Outcome
+from device_agent.simulator.observations import Observation, ObservationKind
+from device_agent.simulator.updates import SimulatedUpdateOutcome
 
 _SUMMARY_SECONDS: Final = 10.0
 
@@ -29,7 +29,7 @@ def simulate(arguments: argparse.Namespace) -> None:
     settings = fleet_settings(arguments)
     script = read_script(arguments.script) if arguments.script else []
     duration = _seconds("--for", arguments.duration) if arguments.duration else None
-    wanted = _wanted(arguments.observe) if arguments.observe or arguments.control else frozenset[Seen]()
+    wanted = _wanted(arguments.observe) if arguments.observe or arguments.control else frozenset[ObservationKind]()
     stop, ready = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -41,7 +41,7 @@ def simulate(arguments: argparse.Namespace) -> None:
         if is_written:
             writer.say({"seen": "ready", "devices": settings.devices})
 
-    readiness = Readiness(settings.device_ids(), on_ready)
+    readiness = FleetReadiness(settings.device_ids(), on_ready)
 
     def observe(observation: Observation) -> None:
         writer(observation)
@@ -89,9 +89,9 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
     )
 
 
-def _habits(arguments: argparse.Namespace) -> Habits:
+def _habits(arguments: argparse.Namespace) -> DeviceBehaviour:
     every = arguments.telemetry_every
-    return Habits(
+    return DeviceBehaviour(
         heartbeat_every=_seconds("--heartbeat-every", arguments.heartbeat_every),
         receipt_timeout=_seconds("--receipt-timeout", arguments.receipt_timeout),
         telemetry_every=_seconds("--telemetry-every", every) if every else 0.0,
@@ -111,12 +111,12 @@ def _pair(option: str, text: str) -> tuple[str, str]:
     return name, value
 
 
-def _outcome(text: str) -> tuple[str, Outcome]:
+def _outcome(text: str) -> tuple[str, SimulatedUpdateOutcome]:
     target, _, word = text.rpartition("=")
     try:
-        return target, Outcome(word)
+        return target, SimulatedUpdateOutcome(word)
     except ValueError as e:
-        raise SettingsError(f"--update-outcome: {e}; there are {', '.join(Outcome)}") from e
+        raise SettingsError(f"--update-outcome: {e}; there are {', '.join(SimulatedUpdateOutcome)}") from e
 
 
 def _seconds(option: str, text: str) -> float:
@@ -126,25 +126,25 @@ def _seconds(option: str, text: str) -> float:
         raise SettingsError(f"{option}: {e}") from e
 
 
-def _servers(text: str) -> tuple[Server, ...]:
+def _servers(text: str) -> tuple[BrokerAddress, ...]:
     try:
         return tuple(parse_server(part) for part in text.split(","))
     except ValueError as e:
         raise SettingsError(f"--servers: {e}") from e
 
 
-def _wanted(text: str | None) -> frozenset[Seen]:
+def _wanted(text: str | None) -> frozenset[ObservationKind]:
     try:
-        return frozenset(Seen(word) for word in text.split(",")) if text else frozenset(Seen)
+        return frozenset(ObservationKind(word) for word in text.split(",")) if text else frozenset(ObservationKind)
     except ValueError as e:
-        raise SettingsError(f"--observe: {e}; there are {', '.join(Seen)}") from e
+        raise SettingsError(f"--observe: {e}; there are {', '.join(ObservationKind)}") from e
 
 
 def _begin_threads(
     arguments: argparse.Namespace,
     fleet: SimulatedFleet,
     writer: LineWriter,
-    script: list[Order],
+    script: list[ControlRequest],
     stop: threading.Event,
     ready: threading.Event,
 ) -> None:

@@ -14,14 +14,14 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.domain.backoff import Backoff
-from device_agent.domain.connection_policy import MQTT5, Attempt, Outcome
+from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import send_at_once
-from device_agent.settings import Protocol as Mqtt
-from device_agent.settings import Server
+from device_agent.settings import BrokerAddress
+from device_agent.settings import MqttProtocol as Mqtt
 from device_agent.simulator.device import SimulatedDevice
-from device_agent.simulator.observations import Observation, Observer, Seen
-from schemas.topics import Up, up
+from device_agent.simulator.observations import Observation, ObservationKind, Observer
+from schemas.topics import UpChannel, up
 
 SESSION_EXPIRY_SECONDS: Final = 3600
 # Shorter than a real agent's: whoever watches wants to see a refused device try again.
@@ -33,10 +33,10 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class BrokerAccess:
     """How a device reaches the broker; times in seconds."""
 
-    servers: tuple[Server, ...]
+    servers: tuple[BrokerAddress, ...]
     protocol: Mqtt = "auto"
     tls: ssl.SSLContext | None = None
     username: str | None = None
@@ -46,7 +46,7 @@ class Access:
     backoff: Backoff = DEFAULT_BACKOFF
 
 
-class Fleet(Protocol):
+class FleetLoop(Protocol):
     """What a connection needs of the loop that serves it; all but `mark` only from the loop's thread."""
 
     clock: Clock
@@ -55,15 +55,15 @@ class Fleet(Protocol):
         """Do `act` after `seconds`."""
         ...
 
-    def connect(self, connection: "Connection") -> None:
+    def connect(self, connection: "SimulatedConnection") -> None:
         """Have `connection.dial` called in a thread that may block, then `dialled` in the loop."""
         ...
 
-    def mark(self, connection: "Connection") -> None:
+    def mark(self, connection: "SimulatedConnection") -> None:
         """There is something to write, or nothing any more."""
         ...
 
-    def forget(self, connection: "Connection", sock: Any) -> None:
+    def forget(self, connection: "SimulatedConnection", sock: Any) -> None:
         """The socket is about to be closed."""
         ...
 
@@ -72,23 +72,27 @@ class Fleet(Protocol):
         ...
 
 
-class Connection:
+class SimulatedConnection:
     """Connects, stays connected, and carries messages for one device; it is the device's `World`."""
 
-    def __init__(self, device_id: str, access: Access, first_server: int, fleet: Fleet, observer: Observer) -> None:
+    def __init__(
+        self, device_id: str, access: BrokerAccess, first_server: int, fleet: FleetLoop, observer: Observer
+    ) -> None:
         self.device_id = device_id
         self.clock = fleet.clock
         self.device: SimulatedDevice | None = None  # given before the first dial
         self._access = access
         self._fleet = fleet
         self._observer = observer
-        first = Attempt.first(access.protocol, len(access.servers))
-        self._attempt = Attempt(first.level, first.servers, first_server % first.servers, is_auto=first.is_auto)
+        first = ConnectionAttempt.first(access.protocol, len(access.servers))
+        self._attempt = ConnectionAttempt(
+            first.level, first.servers, first_server % first.servers, is_auto=first.is_auto
+        )
         self._client: mqtt.Client | None = None
         self._notes: dict[int, tuple[str, Mapping[str, Any]]] = {}
         self._asked: dict[int, list[str]] = {}
         self._up_since: float | None = None
-        self._outcome = Outcome.MUTE
+        self._outcome = ConnectionOutcome.MUTE
         self._is_wanted = True
         self._is_dialling = False
 
@@ -105,7 +109,7 @@ class Connection:
         self._notes[info.mid] = (topic, note)
         return True
 
-    def observe(self, seen: Seen, data: Mapping[str, Any]) -> None:
+    def observe(self, seen: ObservationKind, data: Mapping[str, Any]) -> None:
         """Tell whoever watches."""
         clock = self.clock
         self._observer(Observation(self.device_id, seen, clock.monotonic(), clock.now().timestamp(), data))
@@ -152,10 +156,10 @@ class Connection:
         """The result of `dial`, in the loop's thread."""
         self._is_dialling = False
         if client is None:
-            self.observe(Seen.UNREACHABLE, {"reason": why})
-            self._again(Outcome.UNREACHABLE, 0.0)
+            self.observe(ObservationKind.UNREACHABLE, {"reason": why})
+            self._again(ConnectionOutcome.UNREACHABLE, 0.0)
             return
-        self._client, self._outcome = client, Outcome.MUTE
+        self._client, self._outcome = client, ConnectionOutcome.MUTE
         if not self._is_wanted:
             self.leave()
             return
@@ -191,7 +195,7 @@ class Connection:
         if client is None:
             return
         if self._up_since is not None and self.device is not None:
-            self.send(up(self.device_id, Up.STATUS), self.device.status(is_online=False), {}, retain=True)
+            self.send(up(self.device_id, UpChannel.STATUS), self.device.status(is_online=False), {}, retain=True)
         client.disconnect()
         self._fleet.mark(self)
 
@@ -216,20 +220,20 @@ class Connection:
         if since is not None:
             if self.device is not None:
                 self.device.disconnected()
-            if self._outcome is not Outcome.REFUSED:
-                self.observe(Seen.DISCONNECTED, {"code": None, "reason": why})
-            self._again(Outcome.LOST, self.clock.monotonic() - since)
+            if self._outcome is not ConnectionOutcome.REFUSED:
+                self.observe(ObservationKind.DISCONNECTED, {"code": None, "reason": why})
+            self._again(ConnectionOutcome.LOST, self.clock.monotonic() - since)
             return
-        if self._outcome is Outcome.MUTE:
-            self.observe(Seen.UNREACHABLE, {"reason": why})
+        if self._outcome is ConnectionOutcome.MUTE:
+            self.observe(ObservationKind.UNREACHABLE, {"reason": why})
         self._again(self._outcome, 0.0)
 
-    def _again(self, outcome: Outcome, up_seconds: float) -> None:
+    def _again(self, outcome: ConnectionOutcome, up_seconds: float) -> None:
         self._attempt = self._attempt.after(outcome, up_seconds, self._access.backoff)
         if self._is_wanted:
             self.later(self._attempt.wait_ceiling * self._fleet.chance(), self.begin)
 
-    def _make_client(self, server: Server) -> mqtt.Client:
+    def _make_client(self, server: BrokerAddress) -> mqtt.Client:
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.device_id,
@@ -253,21 +257,21 @@ class Connection:
             client.username_pw_set(self._access.username.replace("{id}", self.device_id), self._access.password)
         if self.device is not None:
             will = self.device.status(is_online=False, is_will=True)
-            client.will_set(up(self.device_id, Up.STATUS), will, qos=1, retain=True)
+            client.will_set(up(self.device_id, UpChannel.STATUS), will, qos=1, retain=True)
         return client
 
     def _on_connect(self, client: mqtt.Client, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
         if reason.is_failure:
             is_old = reason.value in _UNSUPPORTED_CODES or str(reason) == "Unsupported protocol version"
-            self._outcome = Outcome.UNSUPPORTED if is_old else Outcome.REFUSED
-            self.observe(Seen.REFUSED, {"code": reason.value, "reason": str(reason)})
+            self._outcome = ConnectionOutcome.UNSUPPORTED if is_old else ConnectionOutcome.REFUSED
+            self.observe(ObservationKind.REFUSED, {"code": reason.value, "reason": str(reason)})
             return
         self._client = client
         self._attempt = self._attempt.worked()
         self._up_since = self.clock.monotonic()
         is_five = self._attempt.level == MQTT5
         data = {"mqtt": "5" if is_five else "3.1.1", "session_present": bool(flags.session_present)}
-        self.observe(Seen.CONNECTED, {**data, "server": str(self._access.servers[self._attempt.server])})
+        self.observe(ObservationKind.CONNECTED, {**data, "server": str(self._access.servers[self._attempt.server])})
         assert self.device is not None
         filters = self.device.filters
         wanted = [(topic, SubscribeOptions(qos=1)) for topic in filters] if is_five else [(t, 1) for t in filters]
@@ -278,16 +282,16 @@ class Connection:
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
         if flags.is_disconnect_packet_from_server:
-            self.observe(Seen.DISCONNECTED, {"code": reason.value, "reason": str(reason)})
-            self._outcome = Outcome.REFUSED
+            self.observe(ObservationKind.DISCONNECTED, {"code": reason.value, "reason": str(reason)})
+            self._outcome = ConnectionOutcome.REFUSED
 
     def _on_publish(self, _client: Any, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
         topic, note = self._notes.pop(mid, ("", {}))
-        self.observe(Seen.PUBACK, {"topic": topic, "code": reason.value, **note})
+        self.observe(ObservationKind.PUBACK, {"topic": topic, "code": reason.value, **note})
 
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _props: Any) -> None:
         for topic, reason in zip(self._asked.pop(mid, []), reasons, strict=False):
-            self.observe(Seen.SUBACK, {"topic": topic, "code": reason.value})
+            self.observe(ObservationKind.SUBACK, {"topic": topic, "code": reason.value})
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:

@@ -36,34 +36,34 @@ from pydantic import Field, ValidationError
 
 from device_agent.errors import AgentError, SettingsError
 from device_agent.simulator.fleet import SimulatedFleet, UnknownDeviceError
-from device_agent.simulator.observations import Observation, Seen
-from device_agent.simulator.postures import Edit
-from device_agent.simulator.updates import Outcome
+from device_agent.simulator.observations import Observation, ObservationKind
+from device_agent.simulator.postures import PostureEdit
+from device_agent.simulator.updates import SimulatedUpdateOutcome
 
 MAX_LINE: Final = 256 * 1024  # characters
 _MAX_SCRIPT_LINES: Final = 100_000
 
 
-class Order(Edit):
+class ControlRequest(PostureEdit):
     """One line in."""
 
     do: Literal["change", "rescan", "silence", "speak", "cut", "telemetry", "update", "status", "stop"]
     device: str | int = ""
     target: Annotated[str, Field(max_length=256)] = ""
-    outcome: Outcome = Outcome.GOOD
+    outcome: SimulatedUpdateOutcome = SimulatedUpdateOutcome.GOOD
     vanish: bool = False
     id: str | int | None = None
     at: Annotated[float, Field(ge=0)] = 0.0
 
-    def edit(self) -> Edit:
+    def edit(self) -> PostureEdit:
         """The change to a posture alone."""
-        return Edit.model_validate(self.model_dump(include=set(Edit.model_fields)))
+        return PostureEdit.model_validate(self.model_dump(include=set(PostureEdit.model_fields)))
 
 
 class LineWriter:
     """Writes lines whole, from any thread; a reader that left ends the program's wish to go on."""
 
-    def __init__(self, stream: TextIO, wanted: frozenset[Seen], gone: Callable[[], None]) -> None:
+    def __init__(self, stream: TextIO, wanted: frozenset[ObservationKind], gone: Callable[[], None]) -> None:
         self._stream = stream
         self._wanted = wanted
         self._gone = gone
@@ -92,7 +92,7 @@ class LineWriter:
                 self._gone()
 
 
-class Readiness:
+class FleetReadiness:
     """Notices when every device has been connected once."""
 
     def __init__(self, device_ids: list[str], ready: Callable[[], None]) -> None:
@@ -101,13 +101,13 @@ class Readiness:
 
     def __call__(self, observation: Observation) -> None:
         """Look at an observation; in the fleet's thread."""
-        if self._missing and observation.seen is Seen.CONNECTED:
+        if self._missing and observation.seen is ObservationKind.CONNECTED:
             self._missing.discard(observation.device_id)
             if not self._missing:
                 self._ready()
 
 
-def devices_of(order: Order, fleet: SimulatedFleet) -> list[str]:
+def devices_of(order: ControlRequest, fleet: SimulatedFleet) -> list[str]:
     """The names of the devices that an order means.
 
     Raises:
@@ -125,7 +125,7 @@ def devices_of(order: Order, fleet: SimulatedFleet) -> list[str]:
     return [order.device]
 
 
-def carry_out(order: Order, fleet: SimulatedFleet) -> None:
+def carry_out(order: ControlRequest, fleet: SimulatedFleet) -> None:
     """Do what an order about devices says.
 
     Raises:
@@ -156,7 +156,7 @@ def obey(lines: Iterator[str], fleet: SimulatedFleet, writer: LineWriter) -> Non
             continue
         label: Any = None
         try:
-            order = Order.model_validate_json(line[: MAX_LINE + 1])
+            order = ControlRequest.model_validate_json(line[: MAX_LINE + 1])
             label = order.id
             if order.do == "stop":
                 return
@@ -176,7 +176,7 @@ def obey(lines: Iterator[str], fleet: SimulatedFleet, writer: LineWriter) -> Non
             writer.say({"seen": "done", "do": order.do, "device": order.device, "id": label, "at": time.time()})
 
 
-def read_script(path: Path) -> list[Order]:
+def read_script(path: Path) -> list[ControlRequest]:
     """The orders of a script, by their time.
 
     Raises:
@@ -195,16 +195,16 @@ def read_script(path: Path) -> list[Order]:
     return sorted(orders, key=lambda order: order.at)
 
 
-def _script_line(path: Path, number: int, line: str) -> Order:
+def _script_line(path: Path, number: int, line: str) -> ControlRequest:
     try:
-        return Order.model_validate_json(line[: MAX_LINE + 1])
+        return ControlRequest.model_validate_json(line[: MAX_LINE + 1])
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(map(str, first["loc"])) or "line"
         raise SettingsError(f"{path}:{number}: {where}: {first['msg']}") from e
 
 
-def play(script: list[Order], fleet: SimulatedFleet, stop: threading.Event) -> None:
+def play(script: list[ControlRequest], fleet: SimulatedFleet, stop: threading.Event) -> None:
     """Carry out a script in its time; returns at its end, at a `stop` in it (which it passes on), or when stopped."""
     begun = time.monotonic()
     for order in script:

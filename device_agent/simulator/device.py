@@ -9,18 +9,18 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.report import Sender, full_report, heartbeat
-from device_agent.domain.report_limits import Findings, findings_of, fit
-from device_agent.domain.report_outbox import Outbox, Owed
-from device_agent.domain.verdict import Accepted, Forged, Known, Refused
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.report import ReportSender, full_report, heartbeat
+from device_agent.domain.report_limits import ScanFindings, findings_of, fit
+from device_agent.domain.report_outbox import PendingReport, ReportOutbox
+from device_agent.domain.verdict import AcceptedCommand, DuplicateCommand, ForgedCommand, RejectedCommand
 from device_agent.host.clock import Clock
 from device_agent.simulator import postures, updates
-from device_agent.simulator.observations import Seen
+from device_agent.simulator.observations import ObservationKind
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
 from schemas.commands import Command, CommandResult, CommandState
-from schemas.events import DeviceEvent, Receipt, Status
-from schemas.topics import Down, Up, down, up
+from schemas.events import DeviceEvent, ReportReceipt, Status
+from schemas.topics import DownChannel, UpChannel, down, up
 
 _MAX_KNOWN: Final = 64  # commands remembered
 _RESEND_SECONDS: Final = 1.0  # between two full reports that were asked for
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
+class DeviceBehaviour:
     """How devices behave; seconds. `telemetry_topic` and `subscribe` may hold `{id}`."""
 
     heartbeat_every: float = 10.0
@@ -40,11 +40,11 @@ class Habits:
     action_seconds: float = 0.2
     software: tuple[tuple[str, str], ...] = ()
     """Name and version of what updates have installed before."""
-    outcomes: tuple[tuple[str, updates.Outcome], ...] = ()
+    outcomes: tuple[tuple[str, updates.SimulatedUpdateOutcome], ...] = ()
     """How updates end: `NAME/VERSION` or an empty text for all, and the outcome; the first that fits."""
 
 
-class World(Protocol):
+class DeviceEnvironment(Protocol):
     """What a device needs of its surroundings; everything happens in the fleet's one thread."""
 
     clock: Clock
@@ -53,7 +53,7 @@ class World(Protocol):
         """Publish with QoS 1; False when there is no connection. `note` comes back with the PUBACK's observation."""
         ...
 
-    def observe(self, seen: Seen, data: Mapping[str, Any]) -> None:
+    def observe(self, seen: ObservationKind, data: Mapping[str, Any]) -> None:
         """Tell whoever watches."""
         ...
 
@@ -66,7 +66,7 @@ class World(Protocol):
 class _State:
     """What changes as time passes."""
 
-    outbox: Outbox = field(default_factory=Outbox)
+    outbox: ReportOutbox = field(default_factory=ReportOutbox)
     seq: int = 0
     counter: int = -1
     known: OrderedDict[str, CommandResult] = field(default_factory=OrderedDict)
@@ -84,16 +84,16 @@ class _State:
 
 
 class SimulatedDevice:
-    """A device's mind: reports, receipts, commands. Its body, the socket, is a `World`."""
+    """A device's mind: reports, receipts, commands. Its body, the socket, is a `DeviceEnvironment`."""
 
     def __init__(
         self,
-        sender: Sender,
+        sender: ReportSender,
         posture: postures.Posture,
         newest: postures.Posture,
-        guard: Guard,
-        habits: Habits,
-        world: World,
+        guard: CommandVerifier,
+        habits: DeviceBehaviour,
+        world: DeviceEnvironment,
     ) -> None:
         self.device_id = sender.device_id
         self._sender = sender
@@ -103,7 +103,7 @@ class SimulatedDevice:
         self._guard = guard
         self._habits = habits
         self._world = world
-        self._findings: Findings = findings_of(self._posture)
+        self._findings: ScanFindings = findings_of(self._posture)
         # As a real agent does on an empty state folder, so that the numbers are above those of an earlier run.
         self._state = _State(seq=int(world.clock.now().timestamp()))
         self._owe()
@@ -111,7 +111,7 @@ class SimulatedDevice:
     @property
     def filters(self) -> list[str]:
         """What it subscribes to after connecting."""
-        own = [down(self.device_id, channel) for channel in Down]
+        own = [down(self.device_id, channel) for channel in DownChannel]
         return own + [topic.replace("{id}", self.device_id) for topic in self._habits.subscribe]
 
     def status(self, *, is_online: bool, is_will: bool = False) -> bytes:
@@ -125,7 +125,7 @@ class SimulatedDevice:
         state = self._state
         state.is_online = True
         state.outbox = state.outbox.reconnected()
-        self._world.send(up(self.device_id, Up.STATUS), self.status(is_online=True), {}, retain=True)
+        self._world.send(up(self.device_id, UpChannel.STATUS), self.status(is_online=True), {}, retain=True)
         # Only what could not be told; what was lost under way the controller asks for by sending the command again.
         untold, state.untold = state.untold, set()
         for command_id in sorted(untold & state.known.keys()):
@@ -136,13 +136,13 @@ class SimulatedDevice:
         """The connection is gone."""
         self._state.is_online = False
 
-    def change(self, edit: postures.Edit) -> None:
+    def change(self, edit: postures.PostureEdit) -> None:
         """Become another device: what is new is reported at once; an edit that makes no posture is only observed."""
         try:
             after = postures.edited(self._posture, edit)
         except (ValidationError, KeyError, TypeError) as e:
             reason = e.errors()[0]["msg"] if isinstance(e, ValidationError) else f"{type(e).__name__}: {e}"
-            self._world.observe(Seen.CHANGE_REFUSED, {"reason": clean_text(reason)})
+            self._world.observe(ObservationKind.CHANGE_REFUSED, {"reason": clean_text(reason)})
             return
         self._become(after)
 
@@ -151,7 +151,7 @@ class SimulatedDevice:
         self._owe()
         self._tick()
 
-    def update_ends(self, target: str, outcome: updates.Outcome) -> None:
+    def update_ends(self, target: str, outcome: updates.SimulatedUpdateOutcome) -> None:
         """How updates end from now on: `NAME/VERSION`, or all with an empty text."""
         self._outcomes[target] = outcome
 
@@ -171,16 +171,16 @@ class SimulatedDevice:
         text = f'{{"n":{state.telemetry},"at":{self._world.clock.now().timestamp():.3f}'
         filler = max(0, self._habits.telemetry_bytes - len(text) - len(',"x":""}'))
         if self._world.send(topic, f'{text},"x":"{"x" * filler}"}}'.encode(), {"n": state.telemetry}):
-            self._world.observe(Seen.PUBLISHED, {"topic": topic, "n": state.telemetry})
+            self._world.observe(ObservationKind.PUBLISHED, {"topic": topic, "n": state.telemetry})
 
     def received(self, topic: str, payload: bytes) -> None:
         """A message arrived."""
-        if topic == down(self.device_id, Down.RECEIPT):
+        if topic == down(self.device_id, DownChannel.RECEIPT):
             self._receipt(payload)
-        elif topic == down(self.device_id, Down.COMMAND):
+        elif topic == down(self.device_id, DownChannel.COMMAND):
             self._command(payload)
         else:
-            self._world.observe(Seen.MESSAGE, {"topic": topic, "bytes": len(payload)})
+            self._world.observe(ObservationKind.MESSAGE, {"topic": topic, "bytes": len(payload)})
 
     def _become(self, posture: postures.Posture) -> None:
         self._posture = posture
@@ -188,7 +188,7 @@ class SimulatedDevice:
         is_new = findings.digest != self._findings.digest
         self._findings = findings
         if is_new:
-            self._world.observe(Seen.CHANGED, {"digest": findings.digest})
+            self._world.observe(ObservationKind.CHANGED, {"digest": findings.digest})
             self._owe()
             self._tick()
 
@@ -203,7 +203,7 @@ class SimulatedDevice:
         found = replace(fit(findings), answers=state.nonce)
         payload = full_report(self._sender, seq, self._world.clock.now(), found).decode()
         state.told = findings.digest
-        state.outbox = state.outbox.without(findings.digest).owe(Owed(seq, findings.digest, payload))
+        state.outbox = state.outbox.without(findings.digest).owe(PendingReport(seq, findings.digest, payload))
 
     def _tick(self) -> None:
         """Send what is due, and come back when the next thing is."""
@@ -239,19 +239,21 @@ class SimulatedDevice:
 
     def _post(self, payload: bytes, seq: int, kind: str, digest: str, attempt: int) -> None:
         self._state.last_sent = self._world.clock.monotonic()
-        if self._world.send(up(self.device_id, Up.POSTURE), payload, {"seq": seq}):
+        if self._world.send(up(self.device_id, UpChannel.POSTURE), payload, {"seq": seq}):
             data = {"seq": seq, "report": kind, "digest": digest, "attempt": attempt}
-            self._world.observe(Seen.REPORT_SENT, data)
+            self._world.observe(ObservationKind.REPORT_SENT, data)
 
     def _receipt(self, raw: bytes) -> None:
         try:
-            receipt = Receipt.model_validate_json(raw[: MAX_RECEIPT_BYTES + 1])  # a longer one is broken by the cut
+            receipt = ReportReceipt.model_validate_json(
+                raw[: MAX_RECEIPT_BYTES + 1]
+            )  # a longer one is broken by the cut
         except ValidationError:
             _log.warning("%s: a receipt that cannot be read was ignored", self.device_id)
             return
         state = self._state
         data = {"seq": receipt.seq, "verdict": str(receipt.verdict), "reason": receipt.reason and str(receipt.reason)}
-        self._world.observe(Seen.RECEIPT, data)
+        self._world.observe(ObservationKind.RECEIPT, data)
         state.outbox, settled = state.outbox.settle(receipt)
         state.accepted = settled.accepted or state.accepted
         state.nonce = receipt.nonce or state.nonce
@@ -270,19 +272,19 @@ class SimulatedDevice:
         state, now = self._state, self._world.clock.now()
         judged = self._guard.judge(raw, last_counter=state.counter, known=state.known.keys(), now=now)
         match judged:
-            case Accepted(command):
+            case AcceptedCommand(command):
                 self._take(command)
-            case Known(command_id):
+            case DuplicateCommand(command_id):
                 self._tell(state.known[command_id])
-            case Refused(command_id, end, reason):
-                self._world.observe(Seen.COMMAND_REJECTED, {"command_id": command_id, "reason": reason})
+            case RejectedCommand(command_id, end, reason):
+                self._world.observe(ObservationKind.COMMAND_REJECTED, {"command_id": command_id, "reason": reason})
                 self._tell(CommandResult(command_id=command_id, state=end, reason=reason, detail={}, at=now))
-            case Forged(reason):
-                self._world.observe(Seen.COMMAND_REJECTED, {"command_id": None, "reason": reason})
+            case ForgedCommand(reason):
+                self._world.observe(ObservationKind.COMMAND_REJECTED, {"command_id": None, "reason": reason})
                 event = DeviceEvent(
                     device_id=self.device_id, kind="command_refused", severity="high", summary=reason, detail={}, at=now
                 )
-                self._send(Up.EVENT, event.model_dump_json().encode())
+                self._send(UpChannel.EVENT, event.model_dump_json().encode())
 
     def _take(self, command: Command) -> None:
         state = self._state
@@ -290,7 +292,7 @@ class SimulatedDevice:
         while len(state.known) >= _MAX_KNOWN:
             state.known.popitem(last=False)
         data = {"command_id": command.command_id, "action": command.action, "params": dict(command.params)}
-        self._world.observe(Seen.COMMAND_TAKEN, data)
+        self._world.observe(ObservationKind.COMMAND_TAKEN, data)
         self._end(command, CommandState.EXECUTING, "", {})
         self._world.later(self._habits.action_seconds, lambda: self._execute(command))
 
@@ -306,7 +308,7 @@ class SimulatedDevice:
                 after, detail = postures.upgrade_package(self._posture, name, self._newest)
             else:
                 after, detail = self._posture, {}
-        except postures.NoSuchThingError as e:
+        except postures.PostureItemNotFoundError as e:
             self._end(command, CommandState.FAILED, str(e), {})
             return
         if command.dry_run:
@@ -319,16 +321,16 @@ class SimulatedDevice:
     def _update(self, command: Command) -> None:
         """Go through everything that an update says, a moment between two words."""
         target = "/".join(updates.named(command))
-        outcome = self._outcomes.get(target) or self._outcomes.get("") or updates.Outcome.GOOD
+        outcome = self._outcomes.get(target) or self._outcomes.get("") or updates.SimulatedUpdateOutcome.GOOD
         stages = updates.stages(command, self._posture, outcome, self._world.clock.now())
         for number, stage in enumerate(stages):
             act = partial(self._reach, command, stage)
             self._world.later(number * self._habits.action_seconds, act)
-        if outcome is updates.Outcome.SICK_LATER and command.action == updates.ACTIONS[0]:
+        if outcome is updates.SimulatedUpdateOutcome.SICK_LATER and command.action == updates.ACTIONS[0]:
             later = (len(stages) + 2) * self._habits.action_seconds
             self._world.later(later, lambda: self._become(updates.sick(self._posture, command)))
 
-    def _reach(self, command: Command, stage: updates.Stage) -> None:
+    def _reach(self, command: Command, stage: updates.UpdateStep) -> None:
         if stage.posture is not None:
             self._posture, self._findings = stage.posture, findings_of(stage.posture)
         self._end(command, stage.state, stage.reason, stage.detail(command))
@@ -342,12 +344,12 @@ class SimulatedDevice:
         self._state.known[command.command_id] = result
         if end.is_end:
             data = {"command_id": command.command_id, "action": command.action, "state": str(end), "reason": reason}
-            self._world.observe(Seen.COMMAND_DONE, data)
+            self._world.observe(ObservationKind.COMMAND_DONE, data)
         self._tell(result)
 
     def _tell(self, result: CommandResult) -> None:
-        if not self._send(Up.RESULT, result.model_dump_json().encode()):
+        if not self._send(UpChannel.RESULT, result.model_dump_json().encode()):
             self._state.untold.add(result.command_id)
 
-    def _send(self, channel: Up, payload: bytes) -> bool:
+    def _send(self, channel: UpChannel, payload: bytes) -> bool:
         return not self._state.is_silent and self._world.send(up(self.device_id, channel), payload, {})

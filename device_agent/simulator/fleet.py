@@ -24,17 +24,17 @@ import paho.mqtt.client as mqtt
 
 from device_agent import __version__
 from device_agent.domain.backoff import Backoff
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.report import Sender
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.report import ReportSender
 from device_agent.errors import AgentError, SettingsError
 from device_agent.host.clock import Clock
-from device_agent.settings import Protocol, Server
-from device_agent.simulator.connection import DEFAULT_BACKOFF, Access, Connection
-from device_agent.simulator.device import Habits, SimulatedDevice
-from device_agent.simulator.observations import Observation, Observer, Seen
-from device_agent.simulator.postures import Edit, Posture, load
+from device_agent.settings import BrokerAddress, MqttProtocol
+from device_agent.simulator.connection import DEFAULT_BACKOFF, BrokerAccess, SimulatedConnection
+from device_agent.simulator.device import DeviceBehaviour, SimulatedDevice
+from device_agent.simulator.observations import Observation, ObservationKind, Observer
+from device_agent.simulator.postures import Posture, PostureEdit, load
 from device_agent.simulator.updates import ACTIONS as UPDATE_ACTIONS
-from device_agent.simulator.updates import Outcome
+from device_agent.simulator.updates import SimulatedUpdateOutcome
 from schemas.signing import parse_public_key
 
 MAX_DEVICES: Final = 20_000
@@ -42,7 +42,7 @@ ACTIONS: Final = ("service.disable", "package.upgrade", "rescan", *UPDATE_ACTION
 _DIALLERS: Final = 8  # threads that open sockets, which blocks
 _CARE_SECONDS: Final = 5.0  # between looks at keep-alives
 _STOP_SECONDS: Final = 5.0
-_HABITS: Final = Habits()
+_HABITS: Final = DeviceBehaviour()
 _log = logging.getLogger(__name__)
 
 
@@ -51,9 +51,9 @@ class FleetSettings:
     """What to simulate; seconds."""
 
     devices: int
-    servers: tuple[Server, ...]
+    servers: tuple[BrokerAddress, ...]
     prefix: str = "sim-"
-    protocol: Protocol = "auto"
+    protocol: MqttProtocol = "auto"
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -66,7 +66,7 @@ class FleetSettings:
     controller_keys: tuple[str, ...] = ()
     allow: tuple[str, ...] = ACTIONS
     seed: int = 0
-    habits: Habits = _HABITS
+    habits: DeviceBehaviour = _HABITS
     keepalive: int = 30
     connect_timeout: float = 5.0
     backoff: Backoff = DEFAULT_BACKOFF
@@ -97,14 +97,14 @@ class SimulatedFleet:
         self._observer = observer
         # Only to make a run repeatable; nothing secret comes from it.
         self._random = random.Random(settings.seed)  # noqa: S311 - see above
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, SimulatedConnection] = {}
         self._make_devices(load(settings.postures))
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
         self._calls: deque[Callable[[], None]] = deque()
-        self._marked: dict[str, Connection] = {}
-        self._dials: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._marked: dict[str, SimulatedConnection] = {}
+        self._dials: queue.SimpleQueue[SimulatedConnection | None] = queue.SimpleQueue()
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
             end.setblocking(False)
@@ -161,7 +161,7 @@ class SimulatedFleet:
         for thread in self._diallers:
             thread.join(self.settings.connect_timeout + 1)
 
-    def change(self, device_id: str, edit: Edit) -> None:
+    def change(self, device_id: str, edit: PostureEdit) -> None:
         """Change a device's posture, which it reports at once.
 
         Raises:
@@ -170,7 +170,7 @@ class SimulatedFleet:
         device = self._device(device_id)
         self._call(lambda: device.change(edit))
 
-    def update_ends(self, device_id: str, target: str, outcome: Outcome) -> None:
+    def update_ends(self, device_id: str, target: str, outcome: SimulatedUpdateOutcome) -> None:
         """Have updates of a device end so from now on; see `SimulatedDevice.update_ends`."""
         device = self._device(device_id)
         self._call(lambda: device.update_ends(target, outcome))
@@ -205,15 +205,15 @@ class SimulatedFleet:
         self._timer_number += 1
         heapq.heappush(self._timers, (self.clock.monotonic() + seconds, self._timer_number, act))
 
-    def connect(self, connection: Connection) -> None:
+    def connect(self, connection: SimulatedConnection) -> None:
         """Open a connection in a thread that may block."""
         self._dials.put(connection)
 
-    def mark(self, connection: Connection) -> None:
+    def mark(self, connection: SimulatedConnection) -> None:
         """A connection has something to write."""
         self._marked[connection.device_id] = connection
 
-    def forget(self, connection: Connection, sock: Any) -> None:
+    def forget(self, connection: SimulatedConnection, sock: Any) -> None:
         """A socket is about to be closed."""
         self._marked.pop(connection.device_id, None)
         with contextlib.suppress(KeyError, ValueError):
@@ -234,7 +234,7 @@ class SimulatedFleet:
             tls = shared
             if settings.cert_dir is not None:
                 tls = self._context(settings.cert_dir / f"{device_id}.pem", settings.cert_dir / f"{device_id}.key")
-            access = Access(
+            access = BrokerAccess(
                 settings.servers,
                 protocol=settings.protocol,
                 tls=tls,
@@ -244,10 +244,10 @@ class SimulatedFleet:
                 connect_timeout=settings.connect_timeout,
                 backoff=settings.backoff,
             )
-            connection = Connection(device_id, access, number, self, self._observer)
+            connection = SimulatedConnection(device_id, access, number, self, self._observer)
             posture = templates[number % len(templates)]
-            sender = Sender(device_id, f"sim-{settings.seed}-{number}", f"{__version__}-simulated")
-            guard = Guard.of(device_id, keys, settings.allow)
+            sender = ReportSender(device_id, f"sim-{settings.seed}-{number}", f"{__version__}-simulated")
+            guard = CommandVerifier.of(device_id, keys, settings.allow)
             connection.device = SimulatedDevice(sender, posture, templates[0], guard, settings.habits, connection)
             self._connections[device_id] = connection
 
@@ -262,7 +262,7 @@ class SimulatedFleet:
             raise SettingsError(f"{certificate or self.settings.ca}: cannot be used for TLS: {e}") from e
         return context
 
-    def _connection(self, device_id: str) -> Connection:
+    def _connection(self, device_id: str) -> SimulatedConnection:
         try:
             return self._connections[device_id]
         except KeyError as e:
@@ -312,7 +312,7 @@ class SimulatedFleet:
             # One device's trouble, such as an edit that makes no posture, is not the fleet's.
             _log.exception("a simulated device failed")
 
-    def _serve(self, connection: Connection, events: int) -> None:
+    def _serve(self, connection: SimulatedConnection, events: int) -> None:
         client = connection.client
         if client is None:
             return
@@ -327,7 +327,7 @@ class SimulatedFleet:
                     code = client.loop_read()
                     sock = client.socket()
         except Exception as e:  # noqa: BLE001 - whatever a broker sends ends one connection only
-            connection.observe(Seen.UNREACHABLE, {"reason": f"{type(e).__name__}: {e}"})
+            connection.observe(ObservationKind.UNREACHABLE, {"reason": f"{type(e).__name__}: {e}"})
             connection.cut()
             return
         connection.served(code)
@@ -354,7 +354,7 @@ class SimulatedFleet:
             if connection.is_connected and connection.client is not None:
                 connection.served(connection.client.loop_misc())
 
-    def _telemetry_of(self, connection: Connection) -> Callable[[], None]:
+    def _telemetry_of(self, connection: SimulatedConnection) -> Callable[[], None]:
         def send() -> None:
             self.later(self.settings.habits.telemetry_every, send)
             if connection.device is not None:
@@ -369,4 +369,12 @@ class SimulatedFleet:
             self._is_stopping.set()
 
 
-__all__ = ["Edit", "FleetSettings", "Habits", "Observation", "Seen", "SimulatedFleet", "UnknownDeviceError"]
+__all__ = [
+    "PostureEdit",
+    "FleetSettings",
+    "DeviceBehaviour",
+    "Observation",
+    "ObservationKind",
+    "SimulatedFleet",
+    "UnknownDeviceError",
+]

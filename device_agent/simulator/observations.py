@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Seen(StrEnum):
+class ObservationKind(StrEnum):
     """What can be seen, and the `data` it comes with."""
 
     CONNECTED = "connected"
@@ -46,7 +46,7 @@ class Observation:
     """One thing seen at one device; `monotonic` as time.monotonic(), `wall` as time.time(), both in seconds."""
 
     device_id: str
-    seen: Seen
+    seen: ObservationKind
     monotonic: float
     wall: float
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -15,19 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from device_agent.errors import SettingsError
 from schemas.base import MAX_POSTURE_BYTES
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 
 _MAX_FILE_BYTES: Final = 256 * MAX_POSTURE_BYTES
-_TEMPLATES: Final[TypeAdapter[list[Sections]]] = TypeAdapter(Annotated[list[Sections], Field(min_length=1)])
+_TEMPLATES: Final[TypeAdapter[list[ReportSections]]] = TypeAdapter(Annotated[list[ReportSections], Field(min_length=1)])
 
 Posture = dict[str, Any]
 
 
-class NoSuchThingError(Exception):
+class PostureItemNotFoundError(Exception):
     """The posture has nothing of that name to change."""
 
 
-class Edit(BaseModel):
+class PostureEdit(BaseModel):
     """A change to a posture; several keys are applied in this order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,7 +66,7 @@ def load(path: Path | None) -> list[Posture]:
     return postures
 
 
-def edited(posture: Mapping[str, Any], edit: Edit) -> Posture:
+def edited(posture: Mapping[str, Any], edit: PostureEdit) -> Posture:
     """The posture after `edit`; the given one stays as it is.
 
     Raises:
@@ -86,7 +86,7 @@ def edited(posture: Mapping[str, Any], edit: Edit) -> Posture:
     if edit.openssl is not None:
         set_openssl(after, edit.openssl)
     _in_order(after)
-    Sections.model_validate(after)
+    ReportSections.model_validate(after)
     return after
 
 
@@ -94,13 +94,13 @@ def disable_service(posture: Mapping[str, Any], name: str) -> tuple[Posture, dic
     """What `service.disable` does to a posture: its units are off, its sockets closed.
 
     Raises:
-        NoSuchThingError: neither a unit nor a process has that name.
+        PostureItemNotFoundError: neither a unit nor a process has that name.
     """
     after = copy.deepcopy(dict(posture))
     units = [unit for unit in _units(after) if bare(unit["name"]) == bare(name)]
     sockets = [socket for socket in _sockets(after) if socket["process"] == bare(name)]
     if not units and not sockets:
-        raise NoSuchThingError(f"no service {name}")
+        raise PostureItemNotFoundError(f"no service {name}")
     was = [f"{'enabled' if u['enabled'] else 'disabled'}, {'active' if u['active'] else 'inactive'}" for u in units]
     # A service that is neither enabled nor running is not in a report.
     after["services"]["units"] = [unit for unit in _units(after) if unit not in units]
@@ -112,7 +112,7 @@ def upgrade_package(posture: Mapping[str, Any], name: str, newest: Mapping[str, 
     """What `package.upgrade` does to a posture; `newest` is a posture with the versions that an upgrade installs.
 
     Raises:
-        NoSuchThingError: the posture knows nothing of that package.
+        PostureItemNotFoundError: the posture knows nothing of that package.
     """
     after = copy.deepcopy(dict(posture))
     updates = after.get("updates", {})
@@ -126,7 +126,7 @@ def upgrade_package(posture: Mapping[str, Any], name: str, newest: Mapping[str, 
         set_openssl(after, newest["openssl"]["package"]["version"])
         return after, {"was": was, "is": after["openssl"]["package"]["version"]}
     if not pending:
-        raise NoSuchThingError(f"package {name} is not installed")
+        raise PostureItemNotFoundError(f"package {name} is not installed")
     return after, {"was": pending[0].get("installed", ""), "is": pending[0]["candidate"]}
 
 

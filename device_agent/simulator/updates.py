@@ -10,13 +10,21 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from schemas.commands import Command, CommandState
-from schemas.updates import GO_BACK, INSTALL, GoBack, Install, Progress, RefusalCode, UpdatePhase
+from schemas.updates import (
+    GO_BACK,
+    INSTALL,
+    InstallParams,
+    RollbackParams,
+    UpdatePhase,
+    UpdateProgress,
+    UpdateRefusalCode,
+)
 
 ACTIONS: Final = (INSTALL, GO_BACK)
-Posture = dict[str, Any]
+SoftwarePosture = dict[str, Any]
 
 
-class Outcome(StrEnum):
+class SimulatedUpdateOutcome(StrEnum):
     """How an update ends on a device."""
 
     GOOD = "good"
@@ -38,7 +46,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class UpdateStep:
     """One thing that a device says, and what it is from then on; `posture` is `None` where nothing changes."""
 
     state: CommandState
@@ -47,12 +55,12 @@ class Stage:
     code: str = ""
     percent: int = 0
     before: str = ""
-    posture: Posture | None = None
+    posture: SoftwarePosture | None = None
 
     def detail(self, command: Command) -> dict[str, str]:
         """As the `detail` of a result."""
         name, version = named(command)
-        return Progress(
+        return UpdateProgress(
             phase=self.phase,
             name=name,
             version=version,
@@ -62,7 +70,7 @@ class Stage:
         ).detail()
 
 
-def software(posture: Posture, versions: Mapping[str, str]) -> Posture:
+def software(posture: SoftwarePosture, versions: Mapping[str, str]) -> SoftwarePosture:
     """The posture of a device that these versions were installed on by updates."""
     after = copy.deepcopy(posture)
     entries = [_entry(name, version, "", "", None) for name, version in sorted(versions.items())]
@@ -74,50 +82,59 @@ def named(command: Command) -> tuple[str, str]:
     """Name and version that a command is about; empty where it says none that can be read."""
     try:
         if command.action == INSTALL:
-            install = Install.model_validate(dict(command.params))
+            install = InstallParams.model_validate(dict(command.params))
             return install.name, install.version
-        order = GoBack.model_validate(dict(command.params))
+        order = RollbackParams.model_validate(dict(command.params))
     except ValidationError:
         return "", ""
     return order.name, order.version
 
 
-def stages(command: Command, posture: Posture, outcome: Outcome, now: datetime) -> list[Stage]:
+def stages(
+    command: Command, posture: SoftwarePosture, outcome: SimulatedUpdateOutcome, now: datetime
+) -> list[UpdateStep]:
     """Everything that a device says of an update, in order, after that it has begun."""
     name, version = named(command)
     if not name:
-        return [_end(UpdatePhase.REFUSED, "the parameters make no sense", RefusalCode.OTHER)]
+        return [_end(UpdatePhase.REFUSED, "the parameters make no sense", UpdateRefusalCode.OTHER)]
     before = _version(posture, name)
     if command.action == GO_BACK:
         return _return(command, posture, now)
     if before == version:
-        return [Stage(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "it is there already", before=before)]
+        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "it is there already", before=before)]
     there = _put(posture, name, version, before, UpdatePhase.CONFIRMED, command, now)
     back = _put(posture, name, before, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
-    loading = Stage(CommandState.EXECUTING, UpdatePhase.DOWNLOADING, percent=50, before=before)
-    placed = Stage(CommandState.EXECUTING, UpdatePhase.INSTALLED, before=before)
+    loading = UpdateStep(CommandState.EXECUTING, UpdatePhase.DOWNLOADING, percent=50, before=before)
+    placed = UpdateStep(CommandState.EXECUTING, UpdatePhase.INSTALLED, before=before)
     match outcome:
-        case Outcome.DECLINED:
-            waiting = Stage(CommandState.EXECUTING, UpdatePhase.WAITING, before=before)
-            return [waiting, _end(UpdatePhase.DECLINED, "the person at the device said no", RefusalCode.DECLINED)]
-        case Outcome.REFUSED:
-            return [loading, _end(UpdatePhase.REFUSED, "it is not signed by enough keys", RefusalCode.BAD_SIGNATURE)]
-        case Outcome.SILENT:
+        case SimulatedUpdateOutcome.DECLINED:
+            waiting = UpdateStep(CommandState.EXECUTING, UpdatePhase.WAITING, before=before)
+            return [waiting, _end(UpdatePhase.DECLINED, "the person at the device said no", UpdateRefusalCode.DECLINED)]
+        case SimulatedUpdateOutcome.REFUSED:
+            return [
+                loading,
+                _end(UpdatePhase.REFUSED, "it is not signed by enough keys", UpdateRefusalCode.BAD_SIGNATURE),
+            ]
+        case SimulatedUpdateOutcome.SILENT:
             return [loading]
-        case Outcome.UNHEALTHY:
-            end = _end(UpdatePhase.ROLLED_BACK, "its health check failed", RefusalCode.HEALTH, before, back)
+        case SimulatedUpdateOutcome.UNHEALTHY:
+            end = _end(UpdatePhase.ROLLED_BACK, "its health check failed", UpdateRefusalCode.HEALTH, before, back)
             return [loading, placed, end]
-        case Outcome.BROKEN:
+        case SimulatedUpdateOutcome.BROKEN:
             sick = _put(posture, name, version, before, UpdatePhase.BROKEN, command, now, health="failed")
-            end = _end(UpdatePhase.BROKEN, "not healthy, and no way back", RefusalCode.HEALTH, before, sick)
+            end = _end(UpdatePhase.BROKEN, "not healthy, and no way back", UpdateRefusalCode.HEALTH, before, sick)
             return [loading, placed, end]
-        case Outcome.LIES:
-            return [loading, Stage(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before)]
+        case SimulatedUpdateOutcome.LIES:
+            return [loading, UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before)]
         case _:
-            return [loading, placed, Stage(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before, posture=there)]
+            return [
+                loading,
+                placed,
+                UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before, posture=there),
+            ]
 
 
-def sick(posture: Posture, command: Command) -> Posture:
+def sick(posture: SoftwarePosture, command: Command) -> SoftwarePosture:
     """The device when what was installed fails its health check."""
     after = copy.deepcopy(posture)
     for entry in after["software"]["entries"]:
@@ -126,28 +143,30 @@ def sick(posture: Posture, command: Command) -> Posture:
     return after
 
 
-def _return(command: Command, posture: Posture, now: datetime) -> list[Stage]:
+def _return(command: Command, posture: SoftwarePosture, now: datetime) -> list[UpdateStep]:
     name, version = named(command)
     found = _version(posture, name)
     if found != version:
-        return [Stage(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, f"{version} is not there", before=found)]
+        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, f"{version} is not there", before=found)]
     entry = next(one for one in posture["software"]["entries"] if one["name"] == name)
     previous = str(entry.get("previous", ""))
     after = _put(posture, name, previous, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
-    return [Stage(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, before=found, posture=after)]
+    return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, before=found, posture=after)]
 
 
-def _end(phase: UpdatePhase, reason: str, code: RefusalCode, before: str = "", posture: Posture | None = None) -> Stage:
-    return Stage(CommandState.FAILED, phase, reason, code.value, before=before, posture=posture)
+def _end(
+    phase: UpdatePhase, reason: str, code: UpdateRefusalCode, before: str = "", posture: SoftwarePosture | None = None
+) -> UpdateStep:
+    return UpdateStep(CommandState.FAILED, phase, reason, code.value, before=before, posture=posture)
 
 
-def _version(posture: Posture, name: str) -> str:
+def _version(posture: SoftwarePosture, name: str) -> str:
     entries = posture.get("software", {}).get("entries", [])
     return next((str(entry["version"]) for entry in entries if entry["name"] == name), "")
 
 
 def _put(
-    posture: Posture,
+    posture: SoftwarePosture,
     name: str,
     version: str,
     previous: str,
@@ -157,7 +176,7 @@ def _put(
     *,
     attempted: str = "",
     health: str = "ok",
-) -> Posture:
+) -> SoftwarePosture:
     after = posture if "software" in posture else software(posture, {})
     after = copy.deepcopy(after)
     entries = [entry for entry in after["software"]["entries"] if entry["name"] != name]

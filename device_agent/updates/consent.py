@@ -10,7 +10,7 @@ from device_agent.host.files import write_whole
 _MAX_BYTES: Final = 4096
 
 
-class Consent:
+class ConsentStore:
     """The folder of questions and answers, one of each for a name."""
 
     def __init__(self, folder: Path) -> None:

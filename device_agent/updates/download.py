@@ -16,7 +16,7 @@ from tuf.ngclient import FetcherInterface
 
 from device_agent.errors import StoppedError
 from device_agent.updates.errors import UpdateError, of_metadata
-from schemas.updates import RefusalCode
+from schemas.updates import UpdateRefusalCode
 
 CHUNK: Final = 64 * 1024  # bytes
 SOCKET_SECONDS: Final = 20.0  # without a byte
@@ -27,7 +27,7 @@ _MAX_REDIRECTS: Final = 0
 _log = logging.getLogger(__name__)
 
 
-class Pace:
+class TransferRateCheck:
     """Tells a server that is too slow, or means to hold a device for ever, from one that delivers."""
 
     def __init__(self, min_bytes_per_second: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Pace:
             )
 
 
-class Fetcher(FetcherInterface):
+class MetadataFetcher(FetcherInterface):
     """What python-tuf fetches metadata with."""
 
     def __init__(self, tls: ssl.SSLContext | None, min_bytes_per_second: float, stopping: threading.Event) -> None:
@@ -80,7 +80,7 @@ class Fetcher(FetcherInterface):
 
     def chunks(self, response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         """The body, as it comes."""
-        pace = Pace(self._least)
+        pace = TransferRateCheck(self._least)
         try:
             # One read returns what is there: a server that sends byte by byte is seen to do so.
             while chunk := response.read1(CHUNK, decode_content=False):
@@ -96,10 +96,12 @@ class Fetcher(FetcherInterface):
             response.close()
 
 
-class Download:
+class TargetDownload:
     """One target, fetched into `PATH.part` and renamed to `path` once its length and hash are right."""
 
-    def __init__(self, fetcher: Fetcher, url: str, info: TargetFile, path: Path, stopping: threading.Event) -> None:
+    def __init__(
+        self, fetcher: MetadataFetcher, url: str, info: TargetFile, path: Path, stopping: threading.Event
+    ) -> None:
         self._fetcher = fetcher
         self._url = url
         self._info = info
@@ -125,7 +127,7 @@ class Download:
             self._fetch_all(told, step)
         if not self._is_right(self._part):
             self._part.unlink()
-            raise UpdateError(RefusalCode.WRONG_HASH, f"{self._info.path}: the content is not what was signed")
+            raise UpdateError(UpdateRefusalCode.WRONG_HASH, f"{self._info.path}: the content is not what was signed")
         step("download:renamed")
         self._part.replace(self._path)
 
@@ -144,7 +146,7 @@ class Download:
         if have > self._info.length:
             self._part.unlink()
             text = f"{self._info.path}: more than the {self._info.length} bytes that were signed"
-            raise UpdateError(RefusalCode.ENDLESS_DATA, text)
+            raise UpdateError(UpdateRefusalCode.ENDLESS_DATA, text)
 
     def _fetch_rest(self, have: int, told: Callable[[int], None], step: Callable[[str], None]) -> None:
         tag = f'"{self._info.hashes["sha256"]}"'
@@ -175,7 +177,7 @@ class Download:
             os.fsync(file.fileno())
         if got < self._info.length and response.headers.get("Content-Length") == str(got - start):
             raise UpdateError(
-                RefusalCode.WRONG_LENGTH, f"{self._info.path}: {got} bytes, {self._info.length} were signed"
+                UpdateRefusalCode.WRONG_LENGTH, f"{self._info.path}: {got} bytes, {self._info.length} were signed"
             )
         if got < self._info.length:
             raise exceptions.DownloadError(f"{got} of {self._info.length} bytes came")
@@ -201,6 +203,6 @@ def _is_final(error: Exception) -> bool:
 
 def _of_target(error: Exception) -> UpdateError:
     found = of_metadata(error)
-    if found.code is RefusalCode.MISSING_METADATA:
-        return UpdateError(RefusalCode.NOT_FOUND, str(found))
+    if found.code is UpdateRefusalCode.MISSING_METADATA:
+        return UpdateError(UpdateRefusalCode.NOT_FOUND, str(found))
     return found

@@ -11,15 +11,15 @@ from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.settings import Settings
 from device_agent.updates.installers.agent import AgentInstaller
-from device_agent.updates.installers.base import Installer, Machine
+from device_agent.updates.installers.base import RebootControl, TargetInstaller
 from device_agent.updates.installers.fileset import FileSetInstaller
 from device_agent.updates.installers.image import ImageInstaller
 from device_agent.updates.installers.package import PackageInstaller
 from device_agent.updates.installers.script import ScriptInstaller
-from device_agent.updates.slots import Slots
-from device_agent.updates.tuf_client import Source, Trust
-from device_agent.updates.updater import Device, Updater
-from schemas.updates import Installer as Word
+from device_agent.updates.slots import AgentSlots
+from device_agent.updates.tuf_client import RepositorySource, TufClient
+from device_agent.updates.updater import DeviceProfile, Updater
+from schemas.updates import InstallerKind as Word
 
 if TYPE_CHECKING:
     from device_agent.updates.updater import Updater
@@ -49,28 +49,30 @@ def updater_of(
         return None
     folder = folder_of(settings)
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    device = Device(updates.device_class, updates.hardware, updates.ask_user, folder, system)
-    source = Source(
+    device = DeviceProfile(updates.device_class, updates.hardware, updates.ask_user, folder, system)
+    source = RepositorySource(
         url=updates.url,
         root=updates.root,
         cache=folder / "tuf",
         tls=lambda: _tls(settings),
         min_bytes_per_second=float(updates.min_bytes_per_second),
     )
-    trust = Trust(source, clock, stopping)
-    return Updater(device, trust, installers_of(settings, system, Machine(boot_id), step), clock, stopping, step=step)
+    trust = TufClient(source, clock, stopping)
+    return Updater(
+        device, trust, installers_of(settings, system, RebootControl(boot_id), step), clock, stopping, step=step
+    )
 
 
 def installers_of(
-    settings: Settings, system: System, machine: Machine, step: Callable[[str], None]
-) -> dict[Word, Installer]:
+    settings: Settings, system: System, machine: RebootControl, step: Callable[[str], None]
+) -> dict[Word, TargetInstaller]:
     """What this device can put in place."""
     folder = folder_of(settings)
     packages = (Word.APT, Word.DNF, Word.APK, Word.OPKG)
-    installers: dict[Word, Installer] = {
+    installers: dict[Word, TargetInstaller] = {
         Word.FILESET: FileSetInstaller(folder / "sets", machine, step),
         Word.SCRIPT: ScriptInstaller(folder / "scripts", machine),
-        Word.AGENT: AgentInstaller(Slots(folder / "agent")),
+        Word.AGENT: AgentInstaller(AgentSlots(folder / "agent")),
         **{word: PackageInstaller(word, folder / "downloads", system, machine) for word in packages},
     }
     if settings.updates.image_hook is not None:

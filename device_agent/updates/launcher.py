@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from device_agent.host.execute import SLOT_VARIABLE
-from device_agent.updates.slots import LAUNCHER_VARIABLE, Slots
+from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots
 
 AGAIN: Final = threading.Event()
 """Set when the agent is to be started anew once it has stopped in order."""
@@ -26,7 +26,7 @@ def launch(arguments: argparse.Namespace, run: Callable[[argparse.Namespace], No
     from device_agent.settings import load
     from device_agent.updates.factory import folder_of
 
-    chosen = Slots(folder_of(load(arguments.config)) / "agent").choose(time.time())
+    chosen = AgentSlots(folder_of(load(arguments.config)) / "agent").choose(time.time())
     # An alarm and its disposition survive execve: whatever hangs in the new agent, the kernel ends it.
     signal.setitimer(signal.ITIMER_REAL, chosen.alarm)
     environment = {

@@ -3,22 +3,22 @@
 from collections.abc import Callable
 
 from device_agent.host.clock import Clock
-from device_agent.updates.records import Record, Records, Transaction
+from device_agent.updates.records import UpdateRecord, UpdateRecordStore, UpdateTransaction
 from schemas.base import clean_text
-from schemas.updates import Progress, RefusalCode, UpdatePhase
+from schemas.updates import UpdatePhase, UpdateProgress, UpdateRefusalCode
 
-Tell = Callable[[Progress], None]
+UpdateProgressCallback = Callable[[UpdateProgress], None]
 
 
-class Ledger:
+class UpdateLedger:
     """The records of one device; `step` hears the name of each step before the next one."""
 
-    def __init__(self, records: Records, clock: Clock, step: Callable[[str], None]) -> None:
+    def __init__(self, records: UpdateRecordStore, clock: Clock, step: Callable[[str], None]) -> None:
         self._records = records
         self._clock = clock
         self._step = step
 
-    def load(self, name: str) -> Record:
+    def load(self, name: str) -> UpdateRecord:
         """What is known of a name."""
         return self._records.load(name)
 
@@ -26,13 +26,13 @@ class Ledger:
         """Every name with a record."""
         return self._records.names()
 
-    def save(self, record: Record, transaction: Transaction) -> Record:
+    def save(self, record: UpdateRecord, transaction: UpdateTransaction) -> UpdateRecord:
         """Write down what an update is about to do."""
         record = record.model_copy(update={"transaction": transaction})
         self._records.save(record)
         return record
 
-    def phase(self, record: Record, phase: UpdatePhase, tell: Tell) -> Record:
+    def phase(self, record: UpdateRecord, phase: UpdatePhase, tell: UpdateProgressCallback) -> UpdateRecord:
         """Write down how far it is, and tell it."""
         assert record.transaction is not None
         record = self.save(record, record.transaction.model_copy(update={"phase": phase}))
@@ -40,14 +40,16 @@ class Ledger:
         self._step(f"phase:{phase}")
         return record
 
-    def tell(self, record: Record, phase: UpdatePhase, tell: Tell, percent: int = 0) -> None:
+    def tell(self, record: UpdateRecord, phase: UpdatePhase, tell: UpdateProgressCallback, percent: int = 0) -> None:
         """Tell it without writing."""
         assert record.transaction is not None
         before = "" if record.current is None else record.current.version
         wanted = record.transaction.wanted
-        tell(Progress(phase=phase, name=record.name, version=wanted, before=before, percent=percent))
+        tell(UpdateProgress(phase=phase, name=record.name, version=wanted, before=before, percent=percent))
 
-    def end(self, record: Record, outcome: UpdatePhase, code: RefusalCode | None, reason: str) -> Record:
+    def end(
+        self, record: UpdateRecord, outcome: UpdatePhase, code: UpdateRefusalCode | None, reason: str
+    ) -> UpdateRecord:
         """Write down how it ended."""
         transaction = record.transaction
         assert transaction is not None
@@ -65,14 +67,16 @@ class Ledger:
         self._records.save(record)
         return record
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> UpdateProgress:
         """How the last, or the present, update of a name stands."""
         record = self.load(name)
         transaction = record.transaction
         before = "" if record.current is None else record.current.version
         if transaction is not None:
-            return Progress(phase=transaction.phase, name=name, version=transaction.wanted, before=before)
+            return UpdateProgress(phase=transaction.phase, name=name, version=transaction.wanted, before=before)
         if record.outcome is UpdatePhase.CONFIRMED:
             before = "" if record.previous is None else record.previous.version
         code = record.code or ""
-        return Progress(phase=record.outcome, name=name, version=record.attempted, before=before, reason_code=code)
+        return UpdateProgress(
+            phase=record.outcome, name=name, version=record.attempted, before=before, reason_code=code
+        )

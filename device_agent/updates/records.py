@@ -9,19 +9,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from device_agent.errors import JournalError
 from device_agent.host.files import write_whole
-from schemas.updates import Install, Installer, RefusalCode, UpdatePhase, UpdateTarget
+from schemas.updates import InstallerKind, InstallParams, UpdatePhase, UpdateRefusalCode, UpdateTarget
 
 _MAX_RECORD_BYTES: Final = 256 * 1024
 MAX_NAMES: Final = 48
 _NAME: Final = re.compile(r"^[a-z0-9][a-z0-9+._-]{0,63}$")
 
 
-class Release(BaseModel):
+class InstalledRelease(BaseModel):
     """A version that is, or was, in place; `tree` is the digest of a file set as it was unpacked."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     version: str
-    by: Installer
+    by: InstallerKind
     sha256: str = ""
     file: str = ""
     target: UpdateTarget | None = None
@@ -29,19 +29,19 @@ class Release(BaseModel):
     tree: str = ""
 
 
-class Transaction(BaseModel):
+class UpdateTransaction(BaseModel):
     """An update under way. `changing`: something may have been changed; `going_back`: the old version comes again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     command_id: str
-    order: Install | None = None
+    order: InstallParams | None = None
     """None: going back was ordered."""
     phase: UpdatePhase = UpdatePhase.OFFERED
     target: UpdateTarget | None = None
     tree: str = ""
     changing: bool = False
     going_back: bool = False
-    code: RefusalCode | None = None
+    code: UpdateRefusalCode | None = None
     reason: str = ""
     run_id: str = ""
     """Of the run in which a restart was asked for."""
@@ -55,12 +55,12 @@ class Transaction(BaseModel):
         return "" if self.target is None else self.target.version
 
     @property
-    def release(self) -> Release | None:
+    def release(self) -> InstalledRelease | None:
         """What it puts in place, once that is known."""
         if self.target is None:
             return None
         order, target = self.order, self.target
-        return Release(
+        return InstalledRelease(
             version=target.version,
             by=target.installer,
             sha256="" if order is None else order.sha256,
@@ -70,24 +70,24 @@ class Transaction(BaseModel):
         )
 
 
-class Record(BaseModel):
+class UpdateRecord(BaseModel):
     """One name."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     v: Literal[1] = 1
     name: str
-    current: Release | None = None
-    previous: Release | None = None
-    transaction: Transaction | None = None
+    current: InstalledRelease | None = None
+    previous: InstalledRelease | None = None
+    transaction: UpdateTransaction | None = None
     outcome: UpdatePhase = UpdatePhase.UNKNOWN
     attempted: str = ""
-    code: RefusalCode | None = None
+    code: UpdateRefusalCode | None = None
     reason: str = ""
     command_id: str = ""
     at: datetime | None = None
 
 
-class Records:
+class UpdateRecordStore:
     """The folder of records, one file for each name.
 
     Raises:
@@ -103,21 +103,21 @@ class Records:
             return []
         return sorted(path.stem for path in self._folder.glob("*.json") if _NAME.fullmatch(path.stem))[:MAX_NAMES]
 
-    def load(self, name: str) -> Record:
+    def load(self, name: str) -> UpdateRecord:
         """The record of a name; an empty one where there is none."""
         path = self._folder / f"{name}.json"
         try:
             if path.stat().st_size > _MAX_RECORD_BYTES:
                 raise JournalError(f"{path} is larger than {_MAX_RECORD_BYTES} bytes: not written by this agent")
-            return Record.model_validate_json(path.read_bytes())
+            return UpdateRecord.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            return Record(name=name)
+            return UpdateRecord(name=name)
         except OSError as e:
             raise JournalError(f"{path}: {e.strerror}") from e
         except ValidationError as e:
             raise JournalError(f"{path} is damaged: look at it, then move it away") from e
 
-    def save(self, record: Record) -> None:
+    def save(self, record: UpdateRecord) -> None:
         """Write it; on the disk when this returns."""
         path = self._folder / f"{record.name}.json"
         try:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from device_agent import __version__
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.os_release import collect as os_section
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.versions import compare
-from schemas.updates import RefusalCode, Requirement, UpdateTarget
+from schemas.updates import Requirement, UpdateRefusalCode, UpdateTarget
 
 _MIB: Final = 1024 * 1024
 SPARE_BYTES: Final = 16 * _MIB  # that stay free whatever is installed
@@ -24,7 +24,7 @@ def check_device(target: UpdateTarget, device_class: str, hardware: tuple[str, .
     if not target.is_for(device_class, hardware):
         wanted = f"classes {', '.join(target.classes)}; hardware {', '.join(target.hardware) or 'any'}"
         have = f"class {device_class or 'none'}, hardware {', '.join(hardware) or 'none'}"
-        raise UpdateError(RefusalCode.NOT_FOR_THIS_DEVICE, f"it is for {wanted}; this is {have}")
+        raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"it is for {wanted}; this is {have}")
 
 
 def check_requirements(target: UpdateTarget, system: System, folder: Path, installed: Mapping[str, str]) -> None:
@@ -32,9 +32,9 @@ def check_requirements(target: UpdateTarget, system: System, folder: Path, insta
     for requirement in target.requires:
         have = _value(requirement.what, system, folder, installed)
         if have is None:
-            raise UpdateError(RefusalCode.PRECONDITION, f"{requirement}: cannot be found out here")
+            raise UpdateError(UpdateRefusalCode.PRECONDITION, f"{requirement}: cannot be found out here")
         if not holds(requirement, have):
-            raise UpdateError(RefusalCode.PRECONDITION, f"{requirement}: here it is {have or 'nothing'}")
+            raise UpdateError(UpdateRefusalCode.PRECONDITION, f"{requirement}: here it is {have or 'nothing'}")
 
 
 def check_space(folder: Path, needed: int, what: str) -> None:
@@ -42,7 +42,7 @@ def check_space(folder: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
         text = f"{what} needs {needed // _MIB + 1} MiB and {SPARE_BYTES // _MIB} MiB to spare, {free // _MIB} are free"
-        raise UpdateError(RefusalCode.NO_SPACE, text)
+        raise UpdateError(UpdateRefusalCode.NO_SPACE, text)
 
 
 def holds(requirement: Requirement, have: str) -> bool:
@@ -79,5 +79,5 @@ def _value(what: str, system: System, folder: Path, installed: Mapping[str, str]
 def _os(system: System, key: str) -> str | None:
     try:
         return str(os_section(system).get(key, ""))
-    except CannotTellError:
+    except FactsUnavailableError:
         return None

@@ -18,64 +18,64 @@ from device_agent.host.files import write_whole
 LAUNCHER_VARIABLE: Final = "CORDON_AGENT_LAUNCHER"
 MAX_STARTS: Final = 3  # of a version that is being tried
 _FILE: Final = "slots.json"
-Slot = Literal["", "a", "b"]
+SlotName = Literal["", "a", "b"]
 """Empty: the agent that was installed by hand."""
 
 
-class Trial(BaseModel):
+class SlotTrial(BaseModel):
     """A version that is being tried; `deadline` in Unix seconds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    slot: Slot
+    slot: SlotName
     deadline: float
     starts: int = 0
 
 
-class State(BaseModel):
+class SlotState(BaseModel):
     """What is in the slots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    active: Slot = ""
+    active: SlotName = ""
     versions: dict[str, str] = {}
-    trial: Trial | None = None
+    trial: SlotTrial | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class LaunchChoice:
     """What to start: the file of a slot (None: the agent installed by hand), and in how many seconds it is killed."""
 
-    slot: Slot
+    slot: SlotName
     file: Path | None
     alarm: float = 0.0
 
 
-class Slots:
+class AgentSlots:
     """The folder of the slots."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def file(self, slot: Slot) -> Path:
+    def file(self, slot: SlotName) -> Path:
         """Where the agent of a slot lies."""
         return self._folder / f"{slot}.pyz"
 
-    def state(self) -> State:
+    def state(self) -> SlotState:
         """What is in the slots; a damaged file counts as none, so that the agent installed by hand runs."""
         try:
-            return State.model_validate_json((self._folder / _FILE).read_bytes())
+            return SlotState.model_validate_json((self._folder / _FILE).read_bytes())
         except (OSError, ValidationError, json.JSONDecodeError):
-            return State()
+            return SlotState()
 
-    def save(self, state: State) -> None:
+    def save(self, state: SlotState) -> None:
         """Write it; on the disk when this returns (OSError)."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_whole(self._folder / _FILE, self._folder / ".slots.new", state.model_dump_json().encode())
 
-    def free(self) -> Slot:
+    def free(self) -> SlotName:
         """The slot that a new version goes to."""
         return "b" if self.state().active == "a" else "a"
 
-    def choose(self, now: float) -> Choice:
+    def choose(self, now: float) -> LaunchChoice:
         """What to start at `now` (Unix seconds); a trial that is over is ended, one that goes on is counted."""
         state = self.state()
         trial = state.trial
@@ -86,10 +86,10 @@ class Slots:
             self.save(state)
         if trial is not None:
             self.save(state.model_copy(update={"trial": trial.model_copy(update={"starts": trial.starts + 1})}))
-            return Choice(trial.slot, self.file(trial.slot), max(1.0, trial.deadline - now))
+            return LaunchChoice(trial.slot, self.file(trial.slot), max(1.0, trial.deadline - now))
         if state.active and self._is_there(state.active):
-            return Choice(state.active, self.file(state.active))
-        return Choice("", None)
+            return LaunchChoice(state.active, self.file(state.active))
+        return LaunchChoice("", None)
 
     def confirm(self) -> None:
         """What is being tried is the active one from here on."""
@@ -98,9 +98,9 @@ class Slots:
             self.save(state.model_copy(update={"active": state.trial.slot, "trial": None}))
         signal.setitimer(signal.ITIMER_REAL, 0)
 
-    def go_back(self, to: Slot) -> None:
+    def go_back(self, to: SlotName) -> None:
         """Nothing is tried any more, and this slot is the active one."""
         self.save(self.state().model_copy(update={"active": to, "trial": None}))
 
-    def _is_there(self, slot: Slot) -> bool:
+    def _is_there(self, slot: SlotName) -> bool:
         return self.file(slot).is_file()

@@ -15,7 +15,7 @@ from device_agent.errors import StoppedError
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
 from device_agent.updates.errors import UpdateError, of_metadata
-from schemas.updates import Install, RefusalCode, UpdateTarget
+from schemas.updates import InstallParams, UpdateRefusalCode, UpdateTarget
 
 if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is loaded with the first update
     from tuf.api.metadata import TargetFile
@@ -26,7 +26,7 @@ _ROLES: Final = ("root", "timestamp", "snapshot", "targets")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class RepositorySource:
     """Where updates come from. `root`: the file with the first root; `cache`: what was verified before."""
 
     url: str
@@ -37,7 +37,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Trusted:
+class VerifiedTarget:
     """A target that was found in metadata that holds, and what fetches it."""
 
     target: UpdateTarget
@@ -54,10 +54,10 @@ class _Seen(BaseModel):
     """By which keys; with other ones versions begin anew, which heals what an attacker counted up for ever."""
 
 
-class Trust:
+class TufClient:
     """One device's view of the repository."""
 
-    def __init__(self, source: Source, clock: Clock, stopping: threading.Event) -> None:
+    def __init__(self, source: RepositorySource, clock: Clock, stopping: threading.Event) -> None:
         self._source = source
         self._clock = clock
         self._stopping = stopping
@@ -68,7 +68,7 @@ class Trust:
         """The version of the root that is trusted now; None before the first look."""
         return _version(self._source.cache / "root.json")
 
-    def find(self, order: Install) -> Trusted:
+    def find(self, order: InstallParams) -> VerifiedTarget:
         """The target that the order names, out of metadata that was verified just now.
 
         Raises:
@@ -77,10 +77,10 @@ class Trust:
         from tuf.api import exceptions
         from tuf.ngclient import Updater
 
-        from device_agent.updates.download import Fetcher
+        from device_agent.updates.download import MetadataFetcher
 
         self._check_clock()
-        fetcher = Fetcher(self._source.tls(), self._source.min_bytes_per_second, self._stopping)
+        fetcher = MetadataFetcher(self._source.tls(), self._source.min_bytes_per_second, self._stopping)
         base = self._source.url.rstrip("/")
         try:
             self._source.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -94,11 +94,11 @@ class Trust:
                 raise StoppedError from e
             raise of_metadata(e) from e
         except OSError as e:
-            raise UpdateError(RefusalCode.OTHER, f"{self._source.cache}: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.OTHER, f"{self._source.cache}: {e.strerror}") from e
         self._remember()
         if info is None:
-            raise UpdateError(RefusalCode.NOT_FOUND, f"{order.target} is not published, or was withdrawn")
-        return Trusted(_matching(info, order), _downloader(fetcher, base, info, self._stopping))
+            raise UpdateError(UpdateRefusalCode.NOT_FOUND, f"{order.target} is not published, or was withdrawn")
+        return VerifiedTarget(_matching(info, order), _downloader(fetcher, base, info, self._stopping))
 
     def _first_root(self) -> bytes:
         path = self._source.root
@@ -106,9 +106,9 @@ class Trust:
             with path.open("rb") as file:
                 root = file.read(_MAX_ROOT_BYTES + 1)
         except OSError as e:
-            raise UpdateError(RefusalCode.OTHER, f"the first root {path} cannot be read: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.OTHER, f"the first root {path} cannot be read: {e.strerror}") from e
         if len(root) > _MAX_ROOT_BYTES:
-            raise UpdateError(RefusalCode.OTHER, f"the first root {path} is larger than {_MAX_ROOT_BYTES} bytes")
+            raise UpdateError(UpdateRefusalCode.OTHER, f"the first root {path} is larger than {_MAX_ROOT_BYTES} bytes")
         return root
 
     def _check_clock(self) -> None:
@@ -117,7 +117,7 @@ class Trust:
         if seen is not None and self._clock.now() < seen.at - CLOCK_TOLERANCE:
             now = f"{self._clock.now():%Y-%m-%d %H:%M}"
             text = f"this device's clock says {now}, and it was {seen.at:%Y-%m-%d %H:%M} before: it was set back"
-            raise UpdateError(RefusalCode.CLOCK, text)
+            raise UpdateError(UpdateRefusalCode.CLOCK, text)
 
     def _remember(self) -> None:
         versions = {role: _version(self._source.cache / f"{role}.json") or 0 for role in _ROLES}
@@ -127,7 +127,7 @@ class Trust:
             is_same = role == "root" or (seen is not None and seen.keys.get(role) == keys.get(role))
             if is_same and versions.get(role, 0) < version:
                 text = f"{role} {versions.get(role, 0)} is older than {version}, which was seen before"
-                raise UpdateError(RefusalCode.ROLLBACK, text)
+                raise UpdateError(UpdateRefusalCode.ROLLBACK, text)
         now = self._clock.now() if seen is None else max(self._clock.now(), seen.at)
         fresh = _Seen(at=now.astimezone(UTC), versions=versions, keys=keys)
         write_whole(self._seen_path, self._source.cache / ".seen.new", fresh.model_dump_json().encode())
@@ -155,33 +155,33 @@ def _keys(path: Path) -> dict[str, str]:
         return {}
 
 
-def _matching(info: "TargetFile", order: Install) -> UpdateTarget:
+def _matching(info: "TargetFile", order: InstallParams) -> UpdateTarget:
     sha256 = info.hashes.get("sha256")
     if sha256 != order.sha256 or info.length != order.length:
         text = f"{order.target}: the order names {order.length} bytes with SHA-256 {order.sha256[:16]}..., "
-        raise UpdateError(RefusalCode.MISMATCH, f"{text}signed are {info.length} with {str(sha256)[:16]}...")
+        raise UpdateError(UpdateRefusalCode.MISMATCH, f"{text}signed are {info.length} with {str(sha256)[:16]}...")
     try:
         target = UpdateTarget.model_validate(info.custom)
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         text = f"{order.target}: what is signed about it cannot be read here: {where}: {first['msg']}"
-        raise UpdateError(RefusalCode.BAD_METADATA, text) from e
+        raise UpdateError(UpdateRefusalCode.BAD_METADATA, text) from e
     if (target.name, target.version) != (order.name, order.version):
         text = f"{order.target} is signed as {target.name} {target.version}"
-        raise UpdateError(RefusalCode.MISMATCH, text)
+        raise UpdateError(UpdateRefusalCode.MISMATCH, text)
     return target
 
 
 def _downloader(
     fetcher: Any, base: str, info: "TargetFile", stopping: threading.Event
 ) -> Callable[[Path, Callable[[int], None], Callable[[str], None]], None]:
-    from device_agent.updates.download import Download
+    from device_agent.updates.download import TargetDownload
 
     folder, _, name = info.path.rpartition("/")
     url = f"{base}/targets/{folder}/{info.hashes['sha256']}.{name}"
 
     def download(to: Path, told: Callable[[int], None], step: Callable[[str], None]) -> None:
-        Download(fetcher, url, info, to, stopping).run(told, step)
+        TargetDownload(fetcher, url, info, to, stopping).run(told, step)
 
     return download

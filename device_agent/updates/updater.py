@@ -17,30 +17,40 @@ from device_agent.host.clock import Clock
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 from device_agent.updates import requirements
-from device_agent.updates.consent import Consent
+from device_agent.updates.consent import ConsentStore
 from device_agent.updates.errors import UpdateError, end_of
 from device_agent.updates.health import look, wait_until_healthy
-from device_agent.updates.installers.base import Artifact, Installer
-from device_agent.updates.ledger import Ledger, Tell
-from device_agent.updates.records import Record, Records, Release, Transaction
-from device_agent.updates.tuf_client import Trust
+from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifact
+from device_agent.updates.ledger import UpdateLedger, UpdateProgressCallback
+from device_agent.updates.records import InstalledRelease, UpdateRecord, UpdateRecordStore, UpdateTransaction
+from device_agent.updates.tuf_client import TufClient
 from schemas.base import clean_text
-from schemas.updates import Install, Progress, RefusalCode, Restart, Rollback, UpdatePhase, UpdateTarget
-from schemas.updates import Installer as Word
+from schemas.updates import InstallerKind as Word
+from schemas.updates import (
+    InstallParams,
+    RestartMode,
+    RollbackPolicy,
+    UpdatePhase,
+    UpdateProgress,
+    UpdateRefusalCode,
+    UpdateTarget,
+)
 
 CONSENT_SECONDS: Final = 1.0  # between two looks for an answer
 RESTART_SECONDS: Final = 600.0  # for a restart that was asked for
 MAX_RESTARTS: Final = 3  # that are asked for and do not come
 LOOK_SECONDS: Final = 10.0  # for the health of what is in place
 # After these the same update may be ordered again, and its download goes on where it was.
-_MAY_GO_ON: Final = frozenset({RefusalCode.UNREACHABLE, RefusalCode.DEADLINE, RefusalCode.INTERRUPTED})
+_MAY_GO_ON: Final = frozenset(
+    {UpdateRefusalCode.UNREACHABLE, UpdateRefusalCode.DEADLINE, UpdateRefusalCode.INTERRUPTED}
+)
 _RESTART_UNIT_SECONDS: Final = 120.0
 _TELL_PERCENT: Final = 10
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceProfile:
     """What this device is to updates; `folder`: where everything about them is kept."""
 
     device_class: str
@@ -55,9 +65,9 @@ class Updater:
 
     def __init__(
         self,
-        device: Device,
-        trust: Trust,
-        installers: Mapping[Word, Installer],
+        device: DeviceProfile,
+        trust: TufClient,
+        installers: Mapping[Word, TargetInstaller],
         clock: Clock,
         stopping: threading.Event,
         *,
@@ -70,10 +80,10 @@ class Updater:
         self._clock = clock
         self._stopping = stopping
         self._step = step
-        self.ledger = Ledger(Records(device.folder / "records"), clock, step)
-        self.consent = Consent(device.folder / "consent")
+        self.ledger = UpdateLedger(UpdateRecordStore(device.folder / "records"), clock, step)
+        self.consent = ConsentStore(device.folder / "consent")
 
-    def install(self, order: Install, command_id: str, tell: Tell) -> None:
+    def install(self, order: InstallParams, command_id: str, tell: UpdateProgressCallback) -> None:
         """Bring the update as far as `health_ok`; goes on where an earlier run of the same command was."""
         record = self.ledger.load(order.name)
         under_way = record.transaction
@@ -81,21 +91,21 @@ class Updater:
             # It ended, and the agent was killed before the end was told.
             if record.outcome is UpdatePhase.CONFIRMED:
                 return
-            raise UpdateError(record.code or RefusalCode.OTHER, record.reason)
+            raise UpdateError(record.code or UpdateRefusalCode.OTHER, record.reason)
         if under_way is not None and under_way.command_id != command_id and under_way.changing:
-            raise UpdateError(RefusalCode.OTHER, f"{order.name}: another update is under way")
+            raise UpdateError(UpdateRefusalCode.OTHER, f"{order.name}: another update is under way")
         if under_way is None or under_way.command_id != command_id:
-            under_way = Transaction(command_id=command_id, order=order)
+            under_way = UpdateTransaction(command_id=command_id, order=order)
             record = self.ledger.save(record, under_way)
         if under_way.going_back:
-            raise UpdateError(under_way.code or RefusalCode.OTHER, under_way.reason)
+            raise UpdateError(under_way.code or UpdateRefusalCode.OTHER, under_way.reason)
         if self._clock.now() >= order.deadline:
-            raise UpdateError(RefusalCode.DEADLINE, f"it was to be confirmed by {order.deadline.isoformat()}")
+            raise UpdateError(UpdateRefusalCode.DEADLINE, f"it was to be confirmed by {order.deadline.isoformat()}")
         if not under_way.changing:
             record = self._make_ready(record, order, tell)
         self._look(self._put_in_place(record, tell), order, tell)
 
-    def is_reached(self, order: Install) -> bool:
+    def is_reached(self, order: InstallParams) -> bool:
         """Whether the version is really there, and was found healthy."""
         record = self.ledger.load(order.name)
         transaction = record.transaction
@@ -103,7 +113,7 @@ class Updater:
         is_well = well is (UpdatePhase.CONFIRMED if transaction is None else UpdatePhase.HEALTH_OK)
         return is_well and self.installed(record) == order.version
 
-    def broker_seconds(self, order: Install) -> float:
+    def broker_seconds(self, order: InstallParams) -> float:
         """How long the broker may take to be reached with the new version; 0: it need not be."""
         transaction = self.ledger.load(order.name).transaction
         if transaction is None or transaction.target is None or not transaction.target.health.broker:
@@ -140,7 +150,7 @@ class Updater:
             if failure.code not in _MAY_GO_ON:
                 self._forget_downloads(record)
             return "nothing was changed"
-        if transaction.target.rollback is Rollback.NEVER and transaction.order is not None:
+        if transaction.target.rollback is RollbackPolicy.NEVER and transaction.order is not None:
             self._end(record, UpdatePhase.BROKEN, failure.code, str(failure))
             return "it stays, because the update asks for no way back"
         if not transaction.going_back:
@@ -155,10 +165,10 @@ class Updater:
         if ours == command_id:
             return
         if record.transaction is not None or record.current is None or record.current.version != version:
-            raise UpdateError(RefusalCode.OTHER, f"{name} {version} is not what is in place")
+            raise UpdateError(UpdateRefusalCode.OTHER, f"{name} {version} is not what is in place")
         if record.current.target is None or record.previous is None:
-            raise UpdateError(RefusalCode.OTHER, f"{name}: there is no version before {version}")
-        back = Transaction(
+            raise UpdateError(UpdateRefusalCode.OTHER, f"{name}: there is no version before {version}")
+        back = UpdateTransaction(
             command_id=command_id,
             target=record.current.target,
             tree=record.current.tree,
@@ -180,19 +190,19 @@ class Updater:
             try:
                 transaction = self.ledger.load(name).transaction
                 if transaction is not None and transaction.command_id not in unfinished:
-                    self.undo(name, UpdateError(RefusalCode.INTERRUPTED, "the command that asked for it is gone"))
+                    self.undo(name, UpdateError(UpdateRefusalCode.INTERRUPTED, "the command that asked for it is gone"))
             except (UpdateError, JournalError) as e:
                 # The report tells it too; the others, and the agent, must not suffer for it.
                 _log.error("%s cannot be settled: %s", name, e)
 
-    def installed(self, record: Record) -> str:
+    def installed(self, record: UpdateRecord) -> str:
         """The version that is really there, as its installer finds it; empty: none, or not whole."""
         transaction = record.transaction
         is_new = transaction is not None and transaction.changing and not transaction.going_back
         release = transaction.release if transaction is not None and is_new else record.current
         return "" if release is None else self._installer(release.by).installed(record.name, release)
 
-    def health(self, record: Record) -> tuple[str, str]:
+    def health(self, record: UpdateRecord) -> tuple[str, str]:
         """`ok`, `failed` or `unknown` of what is in place now, and why."""
         target = record.current.target if record.current is not None else None
         if target is None or target.health.is_empty:
@@ -202,11 +212,11 @@ class Updater:
         wrong = look(target, lambda name: installer.program(target, name), seconds)
         return ("failed", wrong) if wrong else ("ok", "")
 
-    def progress(self, name: str) -> Progress:
+    def progress(self, name: str) -> UpdateProgress:
         """How the last, or the present, update of a name stands."""
         return self.ledger.progress(name)
 
-    def _make_ready(self, record: Record, order: Install, tell: Tell) -> Record:
+    def _make_ready(self, record: UpdateRecord, order: InstallParams, tell: UpdateProgressCallback) -> UpdateRecord:
         """Everything that changes nothing yet: verification, requirements, consent, download, staging."""
         name, folder = order.name, self.device.folder
         record = self.ledger.phase(record, UpdatePhase.OFFERED, tell)
@@ -215,7 +225,7 @@ class Updater:
         installer = self._installer(target.installer)
         if record.current is None and (version := installer.installed(name, None)):
             # It was there before any update: that is what going back means.
-            record = record.model_copy(update={"current": Release(version=version, by=target.installer)})
+            record = record.model_copy(update={"current": InstalledRelease(version=version, by=target.installer)})
         requirements.check_device(target, self.device.device_class, self.device.hardware)
         asked = {what for one in target.requires if (what := one.what.partition(":")[2])}
         versions = {one: self.installed(record if one == name else self.ledger.load(one)) for one in asked}
@@ -227,13 +237,13 @@ class Updater:
         file = self._file(order)
         trusted.download(file, self._percent(record, order, tell), self._step)
         record = self.ledger.phase(record, UpdatePhase.VERIFIED, tell)
-        tree = installer.stage(Artifact(target, file))
+        tree = installer.stage(VerifiedArtifact(target, file))
         self._step("staged:before")
         assert record.transaction is not None
         ready = record.transaction.model_copy(update={"target": target, "tree": tree, "changing": True})
         return self.ledger.phase(record.model_copy(update={"transaction": ready}), UpdatePhase.STAGED, tell)
 
-    def _put_in_place(self, record: Record, tell: Tell) -> Record:
+    def _put_in_place(self, record: UpdateRecord, tell: UpdateProgressCallback) -> UpdateRecord:
         transaction = record.transaction
         assert transaction is not None
         assert transaction.target is not None
@@ -241,10 +251,10 @@ class Updater:
         target, installer = transaction.target, self._installer(transaction.target.installer)
         if transaction.phase is UpdatePhase.STAGED:
             if transaction.tries and not installer.is_repeatable:
-                raise UpdateError(RefusalCode.INTERRUPTED, "power was lost while it was put in place")
+                raise UpdateError(UpdateRefusalCode.INTERRUPTED, "power was lost while it was put in place")
             record = self.ledger.save(record, transaction.model_copy(update={"tries": 1}))
             self._step("install:before")
-            installer.install(Artifact(target, self._file(transaction.order), transaction.tree))
+            installer.install(VerifiedArtifact(target, self._file(transaction.order), transaction.tree))
             self._step("install:after")
             record = self.ledger.phase(record, UpdatePhase.INSTALLED, tell)
         if installer.needs_restart(target):
@@ -252,7 +262,9 @@ class Updater:
         _restart_unit(target)
         return record
 
-    def _restarted(self, record: Record, installer: Installer, tell: Tell) -> Record:
+    def _restarted(
+        self, record: UpdateRecord, installer: TargetInstaller, tell: UpdateProgressCallback
+    ) -> UpdateRecord:
         """Start anew, unless that has been done; this process does not come back from it."""
         transaction = record.transaction
         assert transaction is not None
@@ -261,20 +273,20 @@ class Updater:
             return record
         asked = transaction.tries if is_asked else 0
         if asked >= MAX_RESTARTS:
-            raise UpdateError(RefusalCode.INSTALL, f"a restart was asked for {asked} times and did not come")
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"a restart was asked for {asked} times and did not come")
         marked = transaction.model_copy(update={"run_id": installer.run_id, "tries": asked + 1})
         self.ledger.phase(record.model_copy(update={"transaction": marked}), UpdatePhase.RESTARTING, tell)
         self._restart(installer)
         raise StoppedError
 
-    def _restart(self, installer: Installer) -> None:
+    def _restart(self, installer: TargetInstaller) -> None:
         try:
             installer.restart()
         except ExecuteError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"a restart was refused: {e}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"a restart was refused: {e}") from e
         self._stopping.wait(RESTART_SECONDS)
 
-    def _look(self, record: Record, order: Install, tell: Tell) -> None:
+    def _look(self, record: UpdateRecord, order: InstallParams, tell: UpdateProgressCallback) -> None:
         transaction = record.transaction
         assert transaction is not None
         assert transaction.target is not None
@@ -282,7 +294,7 @@ class Updater:
         there = self.installed(record)
         if there != order.version:
             text = f"{order.version} was put in place, and {there or 'nothing that is whole'} is there"
-            raise UpdateError(RefusalCode.INSTALL, text)
+            raise UpdateError(UpdateRefusalCode.INSTALL, text)
         self._step("health:before")
         left = (order.deadline - self._clock.now()).total_seconds()
         seconds = max(0.1, min(float(target.health.seconds), left))
@@ -290,11 +302,11 @@ class Updater:
         if self._stopping.is_set():
             raise StoppedError
         if wrong:
-            raise UpdateError(RefusalCode.HEALTH, f"{order.version} is not healthy: {wrong}")
+            raise UpdateError(UpdateRefusalCode.HEALTH, f"{order.version} is not healthy: {wrong}")
         self._step("health:after")
         self.ledger.phase(record, UpdatePhase.HEALTH_OK, tell)
 
-    def _put_back(self, record: Record) -> str:
+    def _put_back(self, record: UpdateRecord) -> str:
         transaction = record.transaction
         assert transaction is not None
         assert transaction.target is not None
@@ -323,26 +335,30 @@ class Updater:
         self._tidy(record, installer)
         return f"{wanted} is in place again" if wanted else "it was taken away again"
 
-    def _wait_for_person(self, record: Record, order: Install, tell: Tell) -> Record:
+    def _wait_for_person(
+        self, record: UpdateRecord, order: InstallParams, tell: UpdateProgressCallback
+    ) -> UpdateRecord:
         assert record.transaction is not None
         command_id = record.transaction.command_id
         self.consent.ask(order.name, order.version, command_id, order.deadline)
         record = self.ledger.phase(record, UpdatePhase.WAITING, tell)
         while (agreed := self.consent.answered(order.name, command_id)) is None:
             if self._clock.now() >= order.deadline - timedelta(seconds=1):
-                raise UpdateError(RefusalCode.DEADLINE, "nobody at the device agreed in time")
+                raise UpdateError(UpdateRefusalCode.DEADLINE, "nobody at the device agreed in time")
             if self._stopping.wait(CONSENT_SECONDS):
                 raise StoppedError
         if not agreed:
-            raise UpdateError(RefusalCode.DECLINED, "the person at the device said no")
+            raise UpdateError(UpdateRefusalCode.DECLINED, "the person at the device said no")
         return record
 
-    def _percent(self, record: Record, order: Install, tell: Tell) -> Callable[[int], None]:
+    def _percent(
+        self, record: UpdateRecord, order: InstallParams, tell: UpdateProgressCallback
+    ) -> Callable[[int], None]:
         told = [0]
 
         def got(count: int) -> None:
             if self._clock.now() >= order.deadline:
-                raise UpdateError(RefusalCode.DEADLINE, "the download took until the deadline")
+                raise UpdateError(UpdateRefusalCode.DEADLINE, "the download took until the deadline")
             percent = min(100, count * 100 // max(1, order.length))
             if percent >= told[0] + _TELL_PERCENT:
                 told[0] = percent
@@ -350,17 +366,19 @@ class Updater:
 
         return got
 
-    def _end(self, record: Record, outcome: UpdatePhase, code: RefusalCode | None, reason: str) -> Record:
+    def _end(
+        self, record: UpdateRecord, outcome: UpdatePhase, code: UpdateRefusalCode | None, reason: str
+    ) -> UpdateRecord:
         record = self.ledger.end(record, outcome, code, reason)
         self.consent.forget(record.name)
         return record
 
-    def _tidy(self, record: Record, installer: Installer) -> None:
+    def _tidy(self, record: UpdateRecord, installer: TargetInstaller) -> None:
         """Forget what nothing goes back to: older releases and downloads."""
         installer.tidy(record.name, tuple(one for one in (record.current, record.previous) if one is not None))
         self._forget_downloads(record)
 
-    def _forget_downloads(self, record: Record) -> None:
+    def _forget_downloads(self, record: UpdateRecord) -> None:
         """Keep only the files that going back needs."""
         held = [one for one in (record.current, record.previous) if one is not None]
         kept = {one.version for one in held if self._keeps_file(one)}
@@ -369,24 +387,24 @@ class Updater:
             if path.parent.name not in kept:
                 path.unlink(missing_ok=True)
 
-    def _file(self, order: Install) -> Path:
+    def _file(self, order: InstallParams) -> Path:
         return self.device.folder / "downloads" / order.name / order.version / order.target.rsplit("/", 1)[-1]
 
-    def _keeps_file(self, release: Release) -> bool:
+    def _keeps_file(self, release: InstalledRelease) -> bool:
         installer = self._installers.get(release.by)
         return installer is None or installer.keeps_files
 
-    def _installer(self, word: Word) -> Installer:
+    def _installer(self, word: Word) -> TargetInstaller:
         installer = self._installers.get(word)
         if installer is None:
-            raise UpdateError(RefusalCode.NOT_FOR_THIS_DEVICE, f"{word} is not set up on this device")
+            raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"{word} is not set up on this device")
         return installer
 
 
 def _restart_unit(target: UpdateTarget) -> None:
-    if target.restart is not Restart.SERVICE:
+    if target.restart is not RestartMode.SERVICE:
         return
     try:
         run(["systemctl", "restart", target.restart_service], seconds=_RESTART_UNIT_SECONDS)
     except ExecuteError as e:
-        raise UpdateError(RefusalCode.INSTALL, f"{target.restart_service} cannot be restarted: {e}") from e
+        raise UpdateError(UpdateRefusalCode.INSTALL, f"{target.restart_service} cannot be restarted: {e}") from e

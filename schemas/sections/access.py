@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Name, Text, Wire
-from schemas.sections.system import Gaps, Many
+from schemas.base import Counter, Name, Text, WireModel
+from schemas.sections.system import CollectionGaps, SystemCount
 
 MAX_ACCOUNTS: Final = 64  # names in each list; what is cut is counted in `truncated`
 MAX_SOURCES: Final = 32
@@ -16,18 +16,18 @@ MAX_PORTS: Final = 16
 # The lists of accounts in `AccessSection`.
 ACCOUNT_LISTS: Final = ("empty_passwords", "root_equals", "weak_hashes", "never_expiring", "sudo_without_password")
 
-Names = Annotated[tuple[Name, ...], Field(max_length=MAX_ACCOUNTS)]
-Days = Annotated[int, Field(ge=-1, le=1_000_000)]
+AccountNames = Annotated[tuple[Name, ...], Field(max_length=MAX_ACCOUNTS)]
+PasswordAgeDays = Annotated[int, Field(ge=-1, le=1_000_000)]
 
 
-class FailedLogins(Wire):
+class FailedLogins(WireModel):
     """A source that failed to log in; `at_least` is 10, 100, 1000, ... of the last whole day."""
 
     source: Text
-    at_least: Many
+    at_least: SystemCount
 
 
-class AccessSection(Wire):
+class AccessSection(WireModel):
     """Accounts, password rules and limits on guessing; names of accounts and of algorithms, never a hash.
 
     None where the device could not find out, with the reason in `gaps`. `minimum_length` and `minimum_classes` are what
@@ -35,31 +35,31 @@ class AccessSection(Wire):
     """
 
     state: Literal["ok"] = "ok"
-    accounts: Many = 0
-    password_accounts: Many | None = None
-    empty_passwords: Names | None = None
-    root_equals: Names = ()
+    accounts: SystemCount = 0
+    password_accounts: SystemCount | None = None
+    empty_passwords: AccountNames | None = None
+    root_equals: AccountNames = ()
     hash_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
-    weak_hashes: Names | None = None
-    never_expiring: Names | None = None
+    weak_hashes: AccountNames | None = None
+    never_expiring: AccountNames | None = None
     new_hash: Text = ""
-    max_days: Days | None = None
-    min_days: Days | None = None
-    warn_days: Days | None = None
+    max_days: PasswordAgeDays | None = None
+    min_days: PasswordAgeDays | None = None
+    warn_days: PasswordAgeDays | None = None
     quality_enforced: bool | None = None
-    minimum_length: Many | None = None
-    minimum_classes: Many | None = None
+    minimum_length: SystemCount | None = None
+    minimum_classes: SystemCount | None = None
     accepts_empty: bool | None = None
-    sudo_without_password: Names | None = None
+    sudo_without_password: AccountNames | None = None
     lockout: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
-    lockout_after: Many | None = None
-    lockout_seconds: Many | None = None
+    lockout_after: SystemCount | None = None
+    lockout_seconds: SystemCount | None = None
     failed_logins: Annotated[tuple[FailedLogins, ...], Field(max_length=MAX_SOURCES)] | None = None
-    gaps: Gaps = ()
+    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
-class SshSection(Wire):
+class SshSection(WireModel):
     """What the SSH server lets in.
 
     `resolved` is true when the server itself told its settings; else they were read from its files, with the defaults
@@ -75,10 +75,10 @@ class SshSection(Wire):
     interactive_login: bool | None = None
     root_login: Literal["yes", "no", "prohibit-password", "forced-commands-only", "unknown"] = "unknown"
     empty_passwords: bool | None = None
-    max_auth_tries: Many | None = None
-    login_grace_seconds: Many | None = None
+    max_auth_tries: SystemCount | None = None
+    login_grace_seconds: SystemCount | None = None
     x11_forwarding: bool | None = None
     weak_algorithms: Annotated[tuple[Name, ...], Field(max_length=MAX_ALGORITHMS)] | None = None
     overrides: Annotated[tuple[Text, ...], Field(max_length=MAX_OVERRIDES)] = ()
-    gaps: Gaps = ()
+    gaps: CollectionGaps = ()
     truncated: Counter = 0

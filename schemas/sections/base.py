@@ -4,10 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from schemas.base import Text, Wire
+from schemas.base import Text, WireModel
 
 
-class Unavailable(Wire):
+class Unavailable(WireModel):
     """A section the device has no facts for, and why."""
 
     state: Literal["unknown", "notapplicable"]

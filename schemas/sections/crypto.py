@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Name, Text, Wire, Word
-from schemas.sections.software import Days, Problems
+from schemas.base import Counter, Keyword, Name, Text, WireModel
+from schemas.sections.software import PackageAgeDays, Problems
 
 # Entries of a report; what is cut is counted in `truncated`.
 MAX_KEY_FILES: Final = 128
@@ -16,7 +16,7 @@ _Mode = Annotated[str, Field(pattern=r"^[0-7]{4}$")]
 _Bits = Annotated[int, Field(ge=0, le=65_536)]
 
 
-class KeyFile(Wire):
+class KeyFile(WireModel):
     """A private key, never its content; its age is since it was last written.
 
     `bits` is 0 where only the passphrase would tell. `protected` is None where the format does not say.
@@ -25,11 +25,11 @@ class KeyFile(Wire):
     """
 
     path: Text
-    format: Word
-    kind: Word
+    format: Keyword
+    kind: Keyword
     bits: _Bits = 0
     protected: bool | None = None
-    age_days: Days
+    age_days: PackageAgeDays
     owner: Name
     group: Name
     mode: _Mode
@@ -40,7 +40,7 @@ class KeyFile(Wire):
     replaceable_by: Annotated[tuple[Literal["group", "others"], ...], Field(max_length=2)] = ()
 
 
-class KeysSection(Wire):
+class KeysSection(WireModel):
     """Every private key below `folders`."""
 
     state: Literal["ok"] = "ok"
@@ -50,7 +50,7 @@ class KeysSection(Wire):
     problems: Problems = ()
 
 
-class CertificateFile(Wire):
+class CertificateFile(WireModel):
     """A certificate and what was found out about it.
 
     `days_left` is negative when it has expired. `chain` is judged at a time when the certificate was valid, so that an
@@ -62,7 +62,7 @@ class CertificateFile(Wire):
     subject: Text
     issuer: Text
     serial: Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]
-    kind: Word
+    kind: Keyword
     bits: _Bits = 0
     is_ca: bool
     is_own: bool = False
@@ -77,7 +77,7 @@ class CertificateFile(Wire):
     reason: Text = ""
 
 
-class CertificatesSection(Wire):
+class CertificatesSection(WireModel):
     """Every certificate below `folders`, and the device's own."""
 
     state: Literal["ok"] = "ok"

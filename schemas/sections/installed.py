@@ -4,13 +4,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field
 
-from schemas.base import Counter, Text, Timestamp, Wire, Word
+from schemas.base import Counter, Keyword, Text, Timestamp, WireModel
 from schemas.updates import MAX_HARDWARE, UpdatePhase, known_phase
 
 MAX_UPDATED: Final = 48  # entries of a report; what is cut is counted in `truncated`
 
 
-class UpdatedSoftware(Wire):
+class UpdatedSoftware(WireModel):
     """One name that updates were put in place for, as it is found now.
 
     `version` was looked up where it lies (package database, link of a file set and the hashes of its files, the hook of
@@ -18,9 +18,9 @@ class UpdatedSoftware(Wire):
     this report. `outcome` is how far the last update of it got, to `attempted`, by the command `command_id`.
     """
 
-    name: Word
+    name: Keyword
     version: Text = ""
-    kind: Word
+    kind: Keyword
     previous: Text = ""
     """What going back would lead to; empty: nothing."""
     health: Literal["ok", "failed", "unknown"] = "unknown"
@@ -32,7 +32,7 @@ class UpdatedSoftware(Wire):
     at: Timestamp | None = None
 
 
-class SoftwareSection(Wire):
+class SoftwareSection(WireModel):
     """What updates have put in place here, and what this device is to them; `root_version` of the trusted TUF root."""
 
     state: Literal["ok"] = "ok"

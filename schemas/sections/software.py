@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Digest, Name, Text, Wire, Word
+from schemas.base import Counter, Digest, Keyword, Name, Text, WireModel
 
 # Entries of a report; what is cut is counted in `truncated`.
 MAX_PACKAGES: Final = 128
@@ -14,23 +14,23 @@ MAX_STALE_PROCESSES: Final = 64
 MAX_PROBLEMS: Final = 16
 
 PackageScheme = Literal["deb", "rpm", "apk", "opkg", "unknown"]
-Days = Annotated[int, Field(ge=0, le=36_500)]
+PackageAgeDays = Annotated[int, Field(ge=0, le=36_500)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Problems = Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)]
 """What could not be found out, and why: one sentence each."""
 
 
-class OsSection(Wire):
+class OsSection(WireModel):
     """Which system this is; from os-release and uname."""
 
     state: Literal["ok"] = "ok"
-    id: Word
+    id: Keyword
     version: Text = ""
     kernel: Text
     machine: Text = ""
 
 
-class PendingPackage(Wire):
+class PendingPackage(WireModel):
     """A package with a security update waiting."""
 
     name: Name
@@ -38,7 +38,7 @@ class PendingPackage(Wire):
     candidate: Text
 
 
-class UpdatesSection(Wire):
+class UpdatesSection(WireModel):
     """What the package manager would still install; ages in days.
 
     `pending` counts every waiting update, `security_pending` those that are told apart as security updates, which not
@@ -49,11 +49,11 @@ class UpdatesSection(Wire):
     """
 
     state: Literal["ok"] = "ok"
-    manager: Word
+    manager: Keyword
     security_pending: Count | None = None
     pending: Count | None = None
-    oldest_security_days: Days | None = None
-    seen_security_days: Days | None = None
+    oldest_security_days: PackageAgeDays | None = None
+    seen_security_days: PackageAgeDays | None = None
     reboot_required: bool | None = None
     unattended: bool | None = None
     kernel_newest: Text = ""
@@ -66,7 +66,7 @@ class UpdatesSection(Wire):
     problems: Problems = ()
 
 
-class PackageSource(Wire):
+class PackageSource(WireModel):
     """Where packages may come from.
 
     `signed` says whether what comes from there is refused without a good signature; `key` is the keyring or key that is
@@ -77,25 +77,25 @@ class PackageSource(Wire):
     name: Name
     file: Text
     url: Text
-    transport: Word
+    transport: Keyword
     enabled: bool
     signed: bool | None = None
     key: Text = ""
     flags: Annotated[tuple[Text, ...], Field(max_length=16)] = ()
 
 
-class SourcesSection(Wire):
+class SourcesSection(WireModel):
     """Every configured package source; `keyrings` are the files of keys that are believed for any source."""
 
     state: Literal["ok"] = "ok"
-    manager: Word
+    manager: Keyword
     entries: Annotated[tuple[PackageSource, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
     keyrings: Annotated[tuple[Text, ...], Field(max_length=MAX_PACKAGE_SOURCES)] = ()
     truncated: Counter = 0
     problems: Problems = ()
 
 
-class PackageVersion(Wire):
+class PackageVersion(WireModel):
     """An installed package; `scheme` says by whose rules its version is ordered."""
 
     name: Name
@@ -103,7 +103,7 @@ class PackageVersion(Wire):
     scheme: PackageScheme
 
 
-class OpensslConfig(Wire):
+class OpensslConfig(WireModel):
     """What openssl.cnf asks for, by its own words; what it leaves open is empty, and then the library decides."""
 
     file: Text
@@ -116,7 +116,7 @@ class OpensslConfig(Wire):
     unsafe_options: Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)] = ()
 
 
-class OpensslSection(Wire):
+class OpensslSection(WireModel):
     """The OpenSSL in use: upstream version and the distribution's package, which is what decides.
 
     `version` is the program's, `library` that of the library it runs with. `stale_processes` are names of programs that

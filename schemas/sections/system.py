@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Name, Text, Wire, Word
+from schemas.base import Counter, Keyword, Name, Text, WireModel
 
 MAX_SOCKETS: Final = 256  # entries of a report; what is cut is counted in `truncated`
 MAX_UNITS: Final = 384
@@ -16,14 +16,14 @@ MAX_SWAPS: Final = 16
 MAX_TARGETS: Final = 16
 MAX_GAPS: Final = 16
 
-Gaps = Annotated[tuple[Text, ...], Field(max_length=MAX_GAPS)]
+CollectionGaps = Annotated[tuple[Text, ...], Field(max_length=MAX_GAPS)]
 """`field: reason` for each field of a section that could not be found out."""
-Changes = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES)]
-Many = Annotated[int, Field(ge=0, le=1_000_000)]
-Verdict = Literal["accept", "drop", "reject", "unknown"]
+RecentChanges = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES)]
+SystemCount = Annotated[int, Field(ge=0, le=1_000_000)]
+FirewallVerdict = Literal["accept", "drop", "reject", "unknown"]
 
 
-class ListeningSocket(Wire):
+class ListeningSocket(WireModel):
     """A socket that waits for others; `process` is empty where the device may not see it.
 
     `interface` has the address: `lo`, `eth0`; `*` for an address that means all of them, empty where it cannot be told.
@@ -36,17 +36,17 @@ class ListeningSocket(Wire):
     interface: Text = ""
 
 
-class SocketsSection(Wire):
+class SocketsSection(WireModel):
     """Every listening TCP and bound UDP socket; `opened` and `closed` by the last change, told for a day."""
 
     state: Literal["ok"] = "ok"
     listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS)] = ()
-    opened: Changes = ()
-    closed: Changes = ()
+    opened: RecentChanges = ()
+    closed: RecentChanges = ()
     truncated: Counter = 0
 
 
-class ServiceUnit(Wire):
+class ServiceUnit(WireModel):
     """A service of the init system, or an entry of inetd or xinetd (`inetd:`, `xinetd:` before its name)."""
 
     name: Name
@@ -54,46 +54,46 @@ class ServiceUnit(Wire):
     active: bool
 
 
-class ServicesSection(Wire):
+class ServicesSection(WireModel):
     """Every service that is enabled or running; `appeared` and `vanished` as with sockets."""
 
     state: Literal["ok"] = "ok"
     init: Text = ""
     units: Annotated[tuple[ServiceUnit, ...], Field(max_length=MAX_UNITS)] = ()
-    appeared: Changes = ()
-    vanished: Changes = ()
+    appeared: RecentChanges = ()
+    vanished: RecentChanges = ()
     truncated: Counter = 0
 
 
-class FirewallChain(Wire):
+class FirewallChain(WireModel):
     """A chain that the kernel itself sends packets through, and what becomes of those that reach its end."""
 
     table: Text
     name: Name
     hook: Text
-    policy: Verdict
+    policy: FirewallVerdict
 
 
-class FirewallSection(Wire):
+class FirewallSection(WireModel):
     """Whether something filters traffic; `default_input` is what happens to a packet no rule speaks of.
 
     `uncovered` are the exposed listening ports (`tcp/22`) that no rule decides about; None where that cannot be told.
     """
 
     state: Literal["ok"] = "ok"
-    backend: Word
+    backend: Keyword
     active: bool
-    default_input: Verdict = "unknown"
-    default_forward: Verdict = "unknown"
-    default_output: Verdict = "unknown"
-    rules: Many = 0
+    default_input: FirewallVerdict = "unknown"
+    default_forward: FirewallVerdict = "unknown"
+    default_output: FirewallVerdict = "unknown"
+    rules: SystemCount = 0
     chains: Annotated[tuple[FirewallChain, ...], Field(max_length=MAX_CHAINS)] = ()
-    uncovered: Annotated[tuple[Word, ...], Field(max_length=MAX_UNCOVERED)] | None = None
-    gaps: Gaps = ()
+    uncovered: Annotated[tuple[Keyword, ...], Field(max_length=MAX_UNCOVERED)] | None = None
+    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
-class Mount(Wire):
+class Mount(WireModel):
     """A local file system and whether what lies beneath it is encrypted; None where that cannot be seen."""
 
     path: Text
@@ -103,7 +103,7 @@ class Mount(Wire):
     how: Text = ""
 
 
-class SwapArea(Wire):
+class SwapArea(WireModel):
     """A swap area; one in memory (zram) leaves nothing on a disk."""
 
     device: Text
@@ -111,7 +111,7 @@ class SwapArea(Wire):
     how: Text = ""
 
 
-class DiskSection(Wire):
+class DiskSection(WireModel):
     """What lies encrypted: the root, what else is written to, and swap; `fscrypt` names mounts that use it."""
 
     state: Literal["ok"] = "ok"
@@ -121,11 +121,11 @@ class DiskSection(Wire):
     mounts: Annotated[tuple[Mount, ...], Field(max_length=MAX_MOUNTS)] = ()
     swaps: Annotated[tuple[SwapArea, ...], Field(max_length=MAX_SWAPS)] = ()
     fscrypt: Annotated[tuple[Text, ...], Field(max_length=MAX_MOUNTS)] = ()
-    gaps: Gaps = ()
+    gaps: CollectionGaps = ()
     truncated: Counter = 0
 
 
-class MacSection(Wire):
+class MacSection(WireModel):
     """Mandatory access control: by which system, in which mode now and after the next start.
 
     `denials` counts those of the last whole day, rounded down to 0, 1, 10, 100, ...
@@ -136,13 +136,13 @@ class MacSection(Wire):
     mode: Literal["enforcing", "permissive", "disabled", "unknown"]
     configured: Literal["enforcing", "permissive", "disabled", "unknown"] = "unknown"
     policy: Text = ""
-    enforced_profiles: Many | None = None
-    complaining_profiles: Many | None = None
-    denials: Many | None = None
-    gaps: Gaps = ()
+    enforced_profiles: SystemCount | None = None
+    complaining_profiles: SystemCount | None = None
+    denials: SystemCount | None = None
+    gaps: CollectionGaps = ()
 
 
-class LoggingSection(Wire):
+class LoggingSection(WireModel):
     """Whether what happens is written down, kept over a restart, sent elsewhere and cleared away in time."""
 
     state: Literal["ok"] = "ok"
@@ -151,7 +151,7 @@ class LoggingSection(Wire):
     syslog_running: bool | None = None
     remote_targets: Annotated[tuple[Text, ...], Field(max_length=MAX_TARGETS)] = ()
     audit: Literal["absent", "stopped", "running", "unknown"] = "absent"
-    audit_rules: Many | None = None
+    audit_rules: SystemCount | None = None
     rotation: Text = ""
-    gaps: Gaps = ()
+    gaps: CollectionGaps = ()
     truncated: Counter = 0

@@ -4,7 +4,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from schemas.base import Counter, Name, Text, Timestamp, Wire, Word
+from schemas.base import Counter, Keyword, Name, Text, Timestamp, WireModel
 
 # Entries of a report; what is cut is counted in `truncated`.
 MAX_LYNIS_FINDINGS: Final = 128
@@ -14,7 +14,7 @@ MAX_MONITORS: Final = 16
 MAX_CHANGES: Final = 128
 MAX_ROOTS: Final = 64
 
-Days = Annotated[int, Field(ge=0, le=36_500)]
+ScanAgeDays = Annotated[int, Field(ge=0, le=36_500)]
 Percent = Annotated[int, Field(ge=0, le=100)]
 XccdfResult = Literal[
     "pass",
@@ -29,20 +29,20 @@ XccdfResult = Literal[
 ]
 
 
-class LynisFinding(Wire):
+class LynisFinding(WireModel):
     """One warning or suggestion, under the id that Lynis gives its test."""
 
-    test: Word
+    test: Keyword
     kind: Literal["warning", "suggestion"]
     message: Text
 
 
-class LynisSection(Wire):
+class LynisSection(WireModel):
     """The newest report of Lynis; the numbers are counted before `findings` is cut."""
 
     state: Literal["ok"] = "ok"
     version: Text = ""
-    age_days: Days | None = None
+    age_days: ScanAgeDays | None = None
     complete: bool
     """Whether the report has its last line; a run that was broken off has not."""
     hardening_index: Percent | None = None
@@ -55,18 +55,18 @@ class LynisSection(Wire):
     truncated: Counter = 0
 
 
-class XccdfScan(Wire):
+class XccdfScan(WireModel):
     """One run of a benchmark with a profile; `results` counts its rules by XCCDF's own nine words."""
 
     benchmark: Name
     profile: Text = ""
-    age_days: Days | None = None
+    age_days: ScanAgeDays | None = None
     score: Percent | None = None
     complete: bool
     results: dict[XccdfResult, Counter]
 
 
-class XccdfRule(Wire):
+class XccdfRule(WireModel):
     """A rule that did not pass, under its own id."""
 
     rule: Name
@@ -75,7 +75,7 @@ class XccdfRule(Wire):
     title: Text = ""
 
 
-class OpenscapSection(Wire):
+class OpenscapSection(WireModel):
     """The newest result of each benchmark and profile that was found."""
 
     state: Literal["ok"] = "ok"
@@ -86,26 +86,26 @@ class OpenscapSection(Wire):
     truncated: Counter = 0
 
 
-class IntrusionMonitor(Wire):
+class IntrusionMonitor(WireModel):
     """A monitor whose alerts the agent follows, or cannot follow: `reason` says why."""
 
-    monitor: Word
+    monitor: Keyword
     path: Text
     readable: bool
     running: bool | None = None
-    age_days: Days | None = None
+    age_days: ScanAgeDays | None = None
     """Since its file was last written to."""
     reason: Text = ""
 
 
-class IntrusionSection(Wire):
+class IntrusionSection(WireModel):
     """Monitors on this device; what they say travels as events."""
 
     state: Literal["ok"] = "ok"
     monitors: Annotated[tuple[IntrusionMonitor, ...], Field(min_length=1, max_length=MAX_MONITORS)]
 
 
-class IntegrityChange(Wire):
+class IntegrityChange(WireModel):
     """A file that is not as it was; `seen_at` when the agent noticed, `modified_at` what the file says of itself."""
 
     path: Text
@@ -114,7 +114,7 @@ class IntegrityChange(Wire):
     modified_at: Timestamp | None = None
 
 
-class IntegritySection(Wire):
+class IntegritySection(WireModel):
     """Files compared with how they were at `baseline_at`; the numbers are counted before `changes` is cut."""
 
     state: Literal["ok"] = "ok"

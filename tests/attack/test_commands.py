@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
-from schemas.topics import Up
+from schemas.topics import UpChannel
 from tests.support.agent_process import (
     DEVICE,
     AgentProcess,
@@ -127,11 +127,11 @@ async def test_what_was_refused_stands_in_the_record(scene: Scene, tmp_path: Pat
     events: list[dict[str, Any]] = wait_for(lambda: scene.controller.of("event"), "an event")
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming(DEVICE, full(DEVICE, 1, 22))])
-        await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), Up.EVENT)])
+        await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
         rejected = [one for one in scene.controller.ends() if one["command_id"] == "old"]
         assert rejected
         for one in rejected:
-            await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), Up.RESULT)])
+            await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
         (line,) = await place.store.audit(kind="device event: command_refused")
         assert (line.entry.detail or {})["summary"]
         told = await place.store.audit(kind="replayed command refused")

@@ -57,7 +57,7 @@ class Ear:
         report = json.loads(message.payload)
         self.sizes[report["kind"]] = len(message.payload)
         receipt = {"v": 1, "seq": report["seq"], "verdict": "accepted", "digest": report["digest"]}
-        self._client.publish(topics.down(DEVICE, topics.Down.RECEIPT), json.dumps(receipt), qos=1)
+        self._client.publish(topics.down(DEVICE, topics.DownChannel.RECEIPT), json.dumps(receipt), qos=1)
         if report["kind"] != "heartbeat":
             self.reported.set()
 
@@ -75,7 +75,7 @@ class Ear:
         )
         envelope = sign(order.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, key)
         self.reported.clear()
-        self._client.publish(topics.down(DEVICE, topics.Down.COMMAND), envelope, qos=1)
+        self._client.publish(topics.down(DEVICE, topics.DownChannel.COMMAND), envelope, qos=1)
         if not self.reported.wait(PATIENCE):
             raise RuntimeError("no report came after the command")
 

@@ -16,10 +16,12 @@ DETAIL = '{"rule":"starter/no-telnet","result":"fail","was":"pass","why":"listen
 _PLAIN = "INSERT INTO audit (at, kind, device_id, actor, case_id, alert, detail) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
-def lines(first: int) -> list[audit_chain.Line]:
+def lines(first: int) -> list[audit_chain.AuditRow]:
     """One group."""
     return [
-        audit_chain.Line(1.7e9 + n, "posture changed", f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL)
+        audit_chain.AuditRow(
+            1.7e9 + n, "posture changed", f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL
+        )
         for n in range(first, first + GROUP)
     ]
 

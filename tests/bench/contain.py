@@ -22,12 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.demo.fleet import Fleet
-from controller.demo.observations import Chronicle
-from controller.demo.options import Pace
-from controller.demo.processes import Child
+from controller.demo.fleet import SimulatorProcess
+from controller.demo.observations import ObservationLog
+from controller.demo.options import DemoTimings
+from controller.demo.processes import ChildProcess
 from controller.ports.broker import CLOCK_SLACK, AccessRule
-from schemas.topics import ALL_UP, Down, down
+from schemas.topics import ALL_UP, DownChannel, down
 from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS
 from tests.support.certs import Certs
@@ -37,13 +37,16 @@ from tests.support.standin import StandInProcess
 NODES: Final = 3
 # As a real installation has them: reports every now and then, the broker compared every five seconds; devices that are
 # turned away try again only now and then, or their handshakes would be most of what is measured.
-PACE: Final = Pace("1h", "30s", "300s", "200ms", "15s", "5s", 0.0, 0, 0.0, 30.0)
+PACE: Final = DemoTimings("1h", "30s", "300s", "200ms", "15s", "5s", 0.0, 0, 0.0, 30.0)
 PORT: Final = 2375
 CUT: Final = 152  # the reason code of a client that an administrator's ban ends
 LONGEST_PAUSE: Final = 0.15  # seconds between one device's end and the next one's violation
 MEASURE_SECONDS: Final = 8.0
 WAIT_SECONDS: Final = 60.0
-CROWD_RULES: Final = (AccessRule(ALL_UP, "allow", "publish"), AccessRule(down("+", Down.RECEIPT), "allow", "subscribe"))
+CROWD_RULES: Final = (
+    AccessRule(ALL_UP, "allow", "publish"),
+    AccessRule(down("+", DownChannel.RECEIPT), "allow", "subscribe"),
+)
 _POLL_SECONDS: Final = 0.1
 
 
@@ -52,8 +55,8 @@ class Bench:
     """What runs."""
 
     house: House
-    fleet: Fleet
-    chronicle: Chronicle
+    fleet: SimulatorProcess
+    chronicle: ObservationLog
     rand: random.Random
 
     async def one(self, device: str) -> float:
@@ -122,14 +125,14 @@ def _tell(what: str, found: list[float]) -> tuple[float, float]:
     return p50, p99
 
 
-async def _ask(crowd: Child, **order: Any) -> dict[str, Any]:
+async def _ask(crowd: ChildProcess, **order: Any) -> dict[str, Any]:
     await crowd.tell(order)
     return await crowd.first_line(WAIT_SECONDS)
 
 
 async def measure(folder: Path, devices: int, samples: int, load: float | None) -> str:
     """Run all of it; the last line."""
-    certs, chronicle = Certs(folder / "certs"), Chronicle()
+    certs, chronicle = Certs(folder / "certs"), ObservationLog()
     with StandInProcess(nodes=NODES, certs=certs) as emqx:
         async with open_house(folder, emqx=emqx, certs=certs, pack="starter", pace=PACE) as house:
             fleet = await house.start_fleet(devices, chronicle, pace=PACE)
@@ -137,7 +140,7 @@ async def measure(folder: Path, devices: int, samples: int, load: float | None) 
             # Each of its connections speaks for many devices, which no device may.
             for number in range(CONNECTIONS):
                 await house.broker.api.write_rules(f"bench-load-{number}", CROWD_RULES)
-            crowd = await Child.start("crowd", "tests.bench.contain_worker", [addresses], folder)
+            crowd = await ChildProcess.start("crowd", "tests.bench.contain_worker", [addresses], folder)
             house.stack.push_async_callback(crowd.stop)
             await crowd.first_line(WAIT_SECONDS)
             bench = Bench(house, fleet, chronicle, random.Random(1))

@@ -31,16 +31,16 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.adapters.system import SystemClock, UlidIds
-from controller.domain.containment.plan import Goal
-from controller.domain.device import Case, Device
-from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.policy.model import Level
-from controller.ports.broker import Intent, PlannedCall
+from controller.adapters.system import SystemClock, UlidGenerator
+from controller.domain.containment.plan import ContainmentGoal
+from controller.domain.device import ContainmentCase, Device
+from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import PlannedCall, PlanParameters
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 from tests.support.controller_harness import MemoryLink, starter
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
@@ -61,22 +61,22 @@ class Side:
     emqx: StandInProcess
     broker: EmqxBroker
     store: SqliteStore
-    keeper: Keeper
+    keeper: FleetState
     outbox: Outbox
     tables: EmqxTables
     reconciler: Reconciler
 
-    async def contain(self, names: Sequence[str], level: Level) -> float:
+    async def contain(self, names: Sequence[str], level: ContainmentLevel) -> float:
         """Seconds until all are proven."""
         begun = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for name in names:
-                event = OperatorContained(self.keeper.new_id(), level, "operator:bench", "bench", None)
+                event = ContainmentOrdered(self.keeper.new_id(), level, "operator:bench", "bench", None)
                 group.create_task(self.keeper.handle(name, event))
         await self.until(lambda: all(self._is_proven(name, level) for name in names))
         return time.monotonic() - begun
 
-    def _is_proven(self, name: str, level: Level) -> bool:
+    def _is_proven(self, name: str, level: ContainmentLevel) -> bool:
         case = self.keeper.devices[name].case
         return case is not None and case.proven_level is level
 
@@ -85,7 +85,7 @@ class Side:
         for _ in range(2):  # an isolation steps down first
             for name in names:
                 if self.keeper.devices[name].case is not None:
-                    event = OperatorReleased(self.keeper.new_id(), "operator:bench", "bench")
+                    event = ReleaseOrdered(self.keeper.new_id(), "operator:bench", "bench")
                     await self.keeper.handle(name, event)
             await self.until(lambda: not self.outbox.pending)
 
@@ -107,7 +107,7 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
     store = await open_store(folder / "bench.db", now=clock.now, log=lambda *_: None)
     try:
         async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=clock) as broker:
-            keeper = Keeper(store, starter(), language(), clock, UlidIds())
+            keeper = FleetState(store, starter(), language(), clock, UlidGenerator())
             enforcer = Enforcer(keeper, broker, MemoryLink(), lambda payload: payload)
             outbox = Outbox(keeper, enforcer, lambda *_: None, lambda: 0.0)
             keeper.forward_effects_to(outbox.put)
@@ -155,17 +155,19 @@ class Bare:
                 group.create_task(self.in_turn(planned))
 
 
-def calls_of(broker: EmqxBroker, name: str, goal: Goal) -> list[PlannedCall]:
+def calls_of(broker: EmqxBroker, name: str, goal: ContainmentGoal) -> list[PlannedCall]:
     """What a plan asks for a device without rules, session and ban, but the write of its rules and the settings."""
-    stages = broker.planned(name, Intent(goal, "bench", "bench", UNTIL))
+    stages = broker.planned(name, PlanParameters(goal, "bench", "bench", UNTIL))
     every = [call for stage in stages for _, calls in stage.acts + stage.looks for call in calls]
     return [call for call in every if not call.only and call.path not in _SETTINGS]
 
 
-async def bare(side: Side, names: Sequence[str], goal: Goal) -> float:
+async def bare(side: Side, names: Sequence[str], goal: ContainmentGoal) -> float:
     """Seconds of the bare calls for all devices."""
     plans = {name: calls_of(side.broker, name, goal) for name in names}
-    before = 2 if goal is Goal.ISOLATE else 1  # the ban, and the read of the rules, come before they are written
+    before = (
+        2 if goal is ContainmentGoal.ISOLATE else 1
+    )  # the ban, and the read of the rules, come before they are written
     rules = [{"clientid": name, "rules": [rule_body(rule) for rule in restriction(name)]} for name in names]
     limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
     auth = (side.emqx.key, side.emqx.secret)
@@ -185,9 +187,9 @@ async def bare(side: Side, names: Sequence[str], goal: Goal) -> float:
     return took
 
 
-async def compare(side: Side, goal: Goal, devices: int, rounds: int) -> tuple[float, float, float]:
+async def compare(side: Side, goal: ContainmentGoal, devices: int, rounds: int) -> tuple[float, float, float]:
     """Medians: seconds of Cordon, seconds of the bare calls, their ratio."""
-    level = Level.ISOLATED if goal is Goal.ISOLATE else Level.RESTRICTED
+    level = ContainmentLevel.ISOLATED if goal is ContainmentGoal.ISOLATE else ContainmentLevel.RESTRICTED
     ours, theirs = [], []
     for number in range(rounds):
         names = [f"many-{goal.value}-{number}-{n}" for n in range(devices)]
@@ -214,8 +216,8 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
                 group.create_task(one.call("POST", "/api/v5/banned", body))
         end = 4_000_000_000.0
         case = [
-            Case(name, Level.ISOLATED, (), "operator:bench", "bench", now, now, isolate_until=end,
-                 proven_level=Level.ISOLATED, proven_at=now)
+            ContainmentCase(name, ContainmentLevel.ISOLATED, (), "operator:bench", "bench", now, now, isolate_until=end,
+                 proven_level=ContainmentLevel.ISOLATED, proven_at=now)
             for name in names
         ]  # fmt: skip
         side.keeper.load(Device(name, now, now, case=one_case) for name, one_case in zip(names, case, strict=True))
@@ -240,8 +242,8 @@ async def measure(folder: Path, devices: int, bans: int, rounds: int) -> str:
     """All of it; the last line."""
     with StandInProcess(nodes=NODES) as emqx:
         async with cordon(folder, emqx) as side:
-            restricted = await compare(side, Goal.RESTRICT, devices, rounds)
-            isolated = await compare(side, Goal.ISOLATE, devices, rounds)
+            restricted = await compare(side, ContainmentGoal.RESTRICT, devices, rounds)
+            isolated = await compare(side, ContainmentGoal.ISOLATE, devices, rounds)
     with StandInProcess(nodes=NODES) as emqx:  # a table without what the rounds before left
         (folder / "drift").mkdir()
         async with cordon(folder / "drift", emqx) as side:

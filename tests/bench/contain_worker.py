@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from paho.mqtt import client as paho
 
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import new_client
 
@@ -45,7 +45,7 @@ class Speaker:
         for first in range(0, len(self._devices), 100):
             self._is_there.clear()
             names = [device_id(device) for device in self._devices[first : first + 100]]
-            self._client.subscribe([(down(name, Down.RECEIPT), 1) for name in names])
+            self._client.subscribe([(down(name, DownChannel.RECEIPT), 1) for name in names])
             if not self._is_there.wait(_WAIT_SECONDS):
                 raise RuntimeError("the broker does not answer a subscription")
 
@@ -54,7 +54,9 @@ class Speaker:
         turn, index = divmod(self.sent, len(self._devices))
         device = self._devices[index]
         self.sent += 1
-        self._client.publish(up(device_id(device), Up.POSTURE), self._reports.full(device, self._seq + turn), qos=1)
+        self._client.publish(
+            up(device_id(device), UpChannel.POSTURE), self._reports.full(device, self._seq + turn), qos=1
+        )
 
     def say_for(self, seconds: float) -> None:
         """Publish as fast as receipts allow."""

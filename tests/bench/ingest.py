@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from schemas.topics import ALL_UP, Up, up
+from schemas.topics import ALL_UP, UpChannel, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import UNLIMITED, kept_session, new_client
 from tests.support.mosquitto import Mosquitto
@@ -101,7 +101,7 @@ class Publisher:
                 if kernels is not None:
                     reports = kernels[turn % 2]
             make = reports.beat if kind == "heartbeat" else reports.full
-            topic = up(device_id(device), Up.POSTURE)
+            topic = up(device_id(device), UpChannel.POSTURE)
             infos.append(self._client.publish(topic, make(device, self._sequence), qos=1))
         for info in infos:
             info.wait_for_publish(START_TIMEOUT)

@@ -14,19 +14,19 @@ from typing import Any, Final
 import uvloop
 
 from controller.adapters.mqtt.messages import PahoMessages
-from controller.adapters.mqtt.options import LinkOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.adapters.system import SystemClock, UlidIds
+from controller.adapters.system import SystemClock, UlidGenerator
 from controller.domain.effects import Effect
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.ports.errors import NoSubscriberError
-from controller.ports.messages import Incoming
-from controller.service.fleet_state import Keeper
+from controller.ports.messages import IncomingMessage
+from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
 from controller.service.maintenance import settle
-from schemas.topics import Up, up
+from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Place, drain_bare
 
@@ -45,12 +45,12 @@ def _unexpected(effect: Effect) -> None:
     raise AssertionError(f"a healthy fleet asks for nothing, and yet: {effect}")
 
 
-async def _keeper(path: Path) -> tuple[SqliteStore, Keeper]:
+async def _keeper(path: Path) -> tuple[SqliteStore, FleetState]:
     clock = SystemClock()
-    language = Language(TYPES)
+    language = CelEnvironment(TYPES)
     policies = load_policies([Path(str(files("controller.packs"))) / "starter.yaml"], language)
     store = await open_store(path, now=clock.now, log=_quiet)
-    keeper = Keeper(store, policies, language, clock, UlidIds())
+    keeper = FleetState(store, policies, language, clock, UlidGenerator())
     keeper.load(await store.devices())
     settle()
     keeper.forward_effects_to(_unexpected)
@@ -62,10 +62,10 @@ class _Bridge:
 
     link: PahoMessages
 
-    async def receive(self, most: int) -> Sequence[Incoming]:
+    async def receive(self, most: int) -> Sequence[IncomingMessage]:
         return await self.link.receive(most)
 
-    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+    def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         self.link.acknowledge(messages)
 
     def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
@@ -74,7 +74,7 @@ class _Bridge:
 
 async def _drain(port: int, bridge: _Bridge, ingest: Ingest, messages: int) -> float:
     """Messages a second from the first message to the last acknowledgement, receipts confirmed."""
-    options = LinkOptions(
+    options = MqttOptions(
         servers=(f"mqtt://127.0.0.1:{port}",),
         client_id="bench-controller",
         protocol="5",
@@ -105,14 +105,14 @@ async def _drain(port: int, bridge: _Bridge, ingest: Ingest, messages: int) -> f
 class _Nobody:
     """The link's place where no broker is measured."""
 
-    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+    def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         pass
 
     def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
         return bool(topic and payload and expiry_seconds)
 
 
-async def _growth(keeper: Keeper, devices: int) -> float:
+async def _growth(keeper: FleetState, devices: int) -> float:
     """Microseconds of CPU for a changed report; the fleet is there after the first pass."""
     nobody: Any = _Nobody()
     ingest = Ingest(nobody, keeper, _quiet)
@@ -135,8 +135,8 @@ async def _growth(keeper: Keeper, devices: int) -> float:
     return (time.process_time() - before) / GROWTH_REPORTS * 1e6
 
 
-def _message(payload: bytes, device: int) -> Incoming:
-    return Incoming(up(device_id(device), Up.POSTURE), payload, 1, False, False, device, time.monotonic())
+def _message(payload: bytes, device: int) -> IncomingMessage:
+    return IncomingMessage(up(device_id(device), UpChannel.POSTURE), payload, 1, False, False, device, time.monotonic())
 
 
 async def _lines(handle: Any) -> None:

@@ -23,8 +23,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from controller.adapters.mqtt.messages import PahoMessages
-from controller.adapters.mqtt.options import LinkOptions
-from schemas.topics import ALL_UP, Up, up
+from controller.adapters.mqtt.options import MqttOptions
+from schemas.topics import ALL_UP, UpChannel, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 
@@ -70,7 +70,7 @@ def preload(port: int, messages: int, size: int) -> None:
     publisher.connect("127.0.0.1", port)
     publisher.loop_start()
     payload = b"x" * size
-    infos = [publisher.publish(up(f"dev-{n % DEVICES}", Up.POSTURE), payload, qos=1) for n in range(messages)]
+    infos = [publisher.publish(up(f"dev-{n % DEVICES}", UpChannel.POSTURE), payload, qos=1) for n in range(messages)]
     for info in infos:
         info.wait_for_publish(120)
     publisher.disconnect()
@@ -130,7 +130,7 @@ async def drain_link(place: Place, messages: int) -> float:
     """Gives the time of the last message."""
     files = place.files()
     ca, certificate, key = files or (None, None, None)
-    options = LinkOptions(
+    options = MqttOptions(
         servers=(f"{'mqtts' if files else 'mqtt'}://127.0.0.1:{place.port}",),
         client_id=CLIENT_ID,
         protocol="5",

@@ -17,24 +17,24 @@ from typing import Any
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.system import SystemClock
-from controller.domain.device import Case, Device
-from controller.domain.policy.model import Level
-from controller.ports.broker import AccessRule, Rules, restriction
+from controller.domain.device import ContainmentCase, Device
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRule, AccessRules, restriction
 from controller.service.containment import comparison
 from tests.support.controller_harness import World, world
 from tests.support.standin import StandInProcess
 
 _CHUNK = 1000
-_OWN: Rules = (AccessRule("fleet/${clientid}/#", "allow", "publish"), AccessRule("#", "deny", "all"))
+_OWN: AccessRules = (AccessRule("fleet/${clientid}/#", "allow", "publish"), AccessRule("#", "deny", "all"))
 
 
 @dataclass(frozen=True)
 class _Written:
     """Every device outside of containment has the rules of a template."""
 
-    rules: Mapping[str, Rules]
+    rules: Mapping[str, AccessRules]
 
-    def managed(self) -> Mapping[str, Rules]:
+    def managed(self) -> Mapping[str, AccessRules]:
         return self.rules
 
 
@@ -42,7 +42,16 @@ def _device(number: int, now: float, one_in: int) -> Device:
     name = f"edge-{number}"
     case = None
     if number % one_in == 0:
-        case = Case(f"case-{number}", Level.ISOLATED, (), "bench", "bench", now, now, proven_level=Level.ISOLATED)
+        case = ContainmentCase(
+            f"case-{number}",
+            ContainmentLevel.ISOLATED,
+            (),
+            "bench",
+            "bench",
+            now,
+            now,
+            proven_level=ContainmentLevel.ISOLATED,
+        )
     return Device(name, first_seen=now, last_seen=now, case=case)
 
 
@@ -78,7 +87,7 @@ async def _measure(size: int, one_in: int) -> dict[str, Any]:
 
 
 async def _passes(
-    place: World, broker: Any, tables: EmqxTables, managed: dict[str, Rules], size: int, one_in: int
+    place: World, broker: Any, tables: EmqxTables, managed: dict[str, AccessRules], size: int, one_in: int
 ) -> dict[str, Any]:
     node = tables.addresses[0]
     rounds = []
@@ -110,7 +119,7 @@ async def _passes(
     }
 
 
-async def _nothing(_rules: Rules) -> None:
+async def _nothing(_rules: AccessRules) -> None:
     pass
 
 

@@ -23,16 +23,16 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from controller.demo.options import Pace
-from controller.demo.progress import Program, last_words
+from controller.demo.options import DemoTimings
+from controller.demo.progress import DemoProgress, last_words
 from controller.demo.update_repository import GOOD, NAME
-from controller.demo.update_stage import UpdateOptions, UpdateStage, open_update_stage
-from controller.demo.view import PlainView
-from controller.domain.rollout.model import RolloutState, Terms
+from controller.demo.update_stage import UpdateDemoEnvironment, UpdateDemoOptions, open_update_stage
+from controller.demo.view import PlainProgressView
+from controller.domain.rollout.model import RolloutState, RolloutTerms
 from controller.domain.rollout.rings import parse_ring
-from controller.ports.messages import Incoming
-from controller.service.rollout.operations import Asked
-from schemas.topics import Up, up
+from controller.ports.messages import IncomingMessage
+from controller.service.rollout.operations import RolloutRequest
+from schemas.topics import UpChannel, up
 from tests.bench.agent import cpu_seconds, memory_mb
 from tests.bench.fleet import sections
 from tests.support.reports import full
@@ -40,7 +40,7 @@ from tests.support.rollouts import Fleet, fleet, software
 
 MOST_RATIO: Final = 1.2
 BATCH: Final = 500  # messages given to ingest at once, as the link does
-PACE: Final = Pace("1h", "30s", "300s", "200ms", "15s", "30s", 0.0, 0, 0.0, 60.0)
+PACE: Final = DemoTimings("1h", "30s", "300s", "200ms", "15s", "30s", 0.0, 0, 0.0, 60.0)
 _MOST_PASSES: Final = 100_000
 _POLL_SECONDS: Final = 0.2
 _WAIT_SECONDS: Final = 900.0
@@ -54,7 +54,7 @@ class Devices:
         self.seconds = 0.0
         self._sent = 0
 
-    def answers(self) -> list[Incoming]:
+    def answers(self) -> list[IncomingMessage]:
         """Results and reports for the orders that came since the last call."""
         begun = time.process_time()
         sent, found = self.made.world.link.sent, []
@@ -67,7 +67,7 @@ class Devices:
                 "v": 1, "command_id": command_id, "state": "succeeded", "reason": "", "at": "2026-11-23T10:00:00Z",
                 "detail": {"phase": "confirmed", "name": "app", "version": "2.0", "before": "1.0"},
             }  # fmt: skip
-            found.append(incoming(device_id, json.dumps(result).encode(), Up.RESULT))
+            found.append(incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT))
             found.append(incoming(device_id, report(device_id, 2, "2.0", command_id)))
         self._sent = len(sent)
         self.seconds += time.process_time() - begun
@@ -80,9 +80,9 @@ def report(device_id: str, seq: int, version: str, command_id: str = "") -> byte
     return full(device_id, seq, **body)
 
 
-def incoming(device_id: str, payload: bytes, channel: Up = Up.POSTURE) -> Incoming:
+def incoming(device_id: str, payload: bytes, channel: UpChannel = UpChannel.POSTURE) -> IncomingMessage:
     """A message as the link hands it over."""
-    return Incoming(up(device_id, channel), payload, 1, False, False, 1, 0.0)
+    return IncomingMessage(up(device_id, channel), payload, 1, False, False, 1, 0.0)
 
 
 async def machine(count: int, folder: Path) -> dict[str, Any]:
@@ -98,8 +98,8 @@ async def machine(count: int, folder: Path) -> dict[str, Any]:
             sending = group.create_task(made.world.outbox.run(), name="outbox")
             wall, used = time.monotonic(), time.process_time()
             rings = tuple(parse_ring(*one) for one in (("test", "id:dev-0000?"), ("canary", "10%"), ("fleet", "rest")))
-            terms = Terms(soak=1.0, min_sample=10, timeout=600.0, approval=False)
-            await made.desk.start(Asked("app/2.0", rings, terms, "operator:bench"))
+            terms = RolloutTerms(soak=1.0, min_sample=10, timeout=600.0, approval=False)
+            await made.desk.start(RolloutRequest("app/2.0", rings, terms, "operator:bench"))
             last_ring = await _through(made, devices)
             seconds, used = time.monotonic() - wall, time.process_time() - used - devices.seconds
             sending.cancel()
@@ -142,8 +142,8 @@ def _rss_mb() -> float:
 
 async def over_mqtt(count: int, folder: Path) -> dict[str, Any]:
     """One rollout to `count` simulated devices and a real agent, with real processes over TLS."""
-    options = UpdateOptions(count, seed=1, fast=True, soak="1s", action_time="50ms")
-    program = Program(PlainView(sys.stderr))
+    options = UpdateDemoOptions(count, seed=1, fast=True, soak="1s", action_time="50ms")
+    program = DemoProgress(PlainProgressView(sys.stderr))
     async with open_update_stage(options, PACE, folder, program) as stage:
         if stage is None:
             why = "; ".join(one.missing for one in program.results if not one.ok)
@@ -177,7 +177,7 @@ async def over_mqtt(count: int, folder: Path) -> dict[str, Any]:
         }
 
 
-async def _until(stage: UpdateStage, rollout_id: str, state: str) -> dict[str, Any]:
+async def _until(stage: UpdateDemoEnvironment, rollout_id: str, state: str) -> dict[str, Any]:
     deadline = time.monotonic() + _WAIT_SECONDS
     while (found := await stage.first.rollout(rollout_id))["state"] != state:
         if found["ended_at"] is not None or time.monotonic() > deadline:

@@ -14,8 +14,8 @@ import uvloop
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.findings import Result
-from controller.ports.store import StoredReport, Writes
+from controller.domain.policy.findings import RuleResult
+from controller.ports.store import StoredReport, StoreWrites
 
 BATCH = 500  # rows of each commit
 SECTIONS = json.dumps(
@@ -41,23 +41,23 @@ def device(number: int, step: int) -> Device:
         judged_by="b" * 16,
         satisfied=40,
         rules={
-            f"starter/rule-{rule}": RuleState(Result.FAIL, 1.7e9 + rule, 3, "telnet.socket is enabled", 1, 1.7e9)
+            f"starter/rule-{rule}": RuleState(RuleResult.FAIL, 1.7e9 + rule, 3, "telnet.socket is enabled", 1, 1.7e9)
             for rule in range(failing)
         },
     )
 
 
-def changed(devices: tuple[Device, ...], *, sections: bool) -> Writes:
+def changed(devices: tuple[Device, ...], *, sections: bool) -> StoreWrites:
     """Devices with a line of the record each, and their reports."""
     detail: dict[str, object] = {"passed": 40, "failed": 1}
-    return Writes(
+    return StoreWrites(
         devices=devices,
         reports=tuple(StoredReport(one, SECTIONS) for one in devices) if sections else (),
         audit=tuple((one.last_seen, AuditEntry("judged", one.device_id, "cordon", "", detail)) for one in devices),
     )
 
 
-async def rate(store: SqliteStore, name: str, batches: list[Writes], at_once: int) -> None:
+async def rate(store: SqliteStore, name: str, batches: list[StoreWrites], at_once: int) -> None:
     """Commit the batches, `at_once` under way, and say how many rows a second that were."""
     waiting = iter(batches)
     begun, used = time.perf_counter(), time.process_time()
@@ -81,7 +81,7 @@ async def single(store: SqliteStore, count: int) -> None:
     async def caller(number: int) -> None:
         for step in range(5):
             begun = time.perf_counter()
-            await store.commit(Writes(devices=(device(number % count, step),)))
+            await store.commit(StoreWrites(devices=(device(number % count, step),)))
             waits.append(time.perf_counter() - begun)
 
     begun = time.perf_counter()
@@ -98,11 +98,11 @@ async def measure(path: Path, count: int) -> None:
     """Fill, change, touch, load, copy."""
     store = await open_store(path, now=time.time, log=lambda event, values: print(event, dict(values)))
     everyone = [device(number, 0) for number in range(count)]
-    fill = [Writes(devices=tuple(everyone[start : start + BATCH])) for start in range(0, count, BATCH)]
+    fill = [StoreWrites(devices=tuple(everyone[start : start + BATCH])) for start in range(0, count, BATCH)]
     await rate(store, "new devices in order", fill, 2)
     draw = random.Random(1)
 
-    def batches(number: int, make: Callable[[int], Writes]) -> list[Writes]:
+    def batches(number: int, make: Callable[[int], StoreWrites]) -> list[StoreWrites]:
         return [make(step) for step in range(1, number + 1)]
 
     def some(step: int) -> tuple[Device, ...]:
@@ -113,7 +113,7 @@ async def measure(path: Path, count: int) -> None:
         await rate(store, f"device + report of {len(SECTIONS)} bytes + line", reported, at_once)
         judged = batches(60, lambda step: changed(some(step), sections=False))
         await rate(store, "device + line", judged, at_once)
-        seen = batches(200, lambda step: Writes(seen=some(step)))
+        seen = batches(200, lambda step: StoreWrites(seen=some(step)))
         await rate(store, "seen", seen, at_once)
     print(await store.counts())
     await single(store, count)

@@ -11,9 +11,9 @@ import pytest
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
-from controller.ports.broker import KeptSubscription, Proof, Rules, restriction
+from controller.ports.broker import AccessRules, Proof, SavedSubscription, restriction
 from controller.ports.errors import BrokerError
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.contract.target import RULES, Lab, allow
 from tests.support.mqtt_device import Device, wait_for
 from tests.support.mqtt_probe import Endpoint, eventually
@@ -34,7 +34,7 @@ def over(lab: Lab, work: Callable[[EmqxBroker], Awaitable[T]]) -> T:
     return asyncio.run(run())
 
 
-async def keep_nothing(_rules: Rules) -> None:
+async def keep_nothing(_rules: AccessRules) -> None:
     """For tests that look at the broker, not at what is kept."""
 
 
@@ -124,12 +124,12 @@ def test_a_session_that_is_away_is_restricted_and_keeps_its_queued_commands(lab:
     lab.put_rules(lab.name("dev"), allow(f"{lab.prefix}/#"), allow(f"cordon/v1/{lab.name('dev')}/#"))
     device = lab.enter("dev", clean=False, expiry=3600)
     who = device.clientid
-    assert device.subscribe(news, down(who, Down.COMMAND)) == [1, 1]
+    assert device.subscribe(news, down(who, DownChannel.COMMAND)) == [1, 1]
     device.leave()
     lab.until_known(who, connected=False)
     proof = restrict(lab, who)
     assert proof.holds, proof.missing
-    command = {"topic": down(who, Down.COMMAND), "payload": "repair", "qos": 1}
+    command = {"topic": down(who, DownChannel.COMMAND), "payload": "repair", "qos": 1}
     assert lab.api.post("/publish", json=command).status_code == 200
     assert lab.api.post("/publish", json={"topic": news, "payload": "fleet", "qos": 1}).status_code == 202
     again = lab.probe("dev", clean=False, expiry=3600)
@@ -137,8 +137,8 @@ def test_a_session_that_is_away_is_restricted_and_keeps_its_queued_commands(lab:
     assert [one.text for one in again.messages(1)] == ["repair"]
     again.nothing()
     assert again.publish(news) == DENIED
-    assert again.subscribe(news, down(who, Down.RECEIPT)) == [DENIED, 1]
-    assert again.publish(up(who, Up.POSTURE)) in (0, 16)
+    assert again.subscribe(news, down(who, DownChannel.RECEIPT)) == [DENIED, 1]
+    assert again.publish(up(who, UpChannel.POSTURE)) in (0, 16)
 
 
 def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab) -> None:
@@ -147,15 +147,15 @@ def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab
     device = lab.enter("dev")
     who = device.clientid
     message = {"topic": news, "payload": "fleet", "qos": 1}
-    assert device.subscribe(news, down(who, Down.COMMAND)) == [1, 1]
+    assert device.subscribe(news, down(who, DownChannel.COMMAND)) == [1, 1]
     lab.until_subscribed(who, news)
-    kept: list[Rules] = []
-    cut: list[KeptSubscription] = []
+    kept: list[AccessRules] = []
+    cut: list[SavedSubscription] = []
 
-    async def keep(rules: Rules) -> None:
+    async def keep(rules: AccessRules) -> None:
         kept.append(rules)
 
-    async def keep_subscriptions(subscriptions: tuple[KeptSubscription, ...]) -> None:
+    async def keep_subscriptions(subscriptions: tuple[SavedSubscription, ...]) -> None:
         cut.extend(subscriptions)
 
     proof = over(lab, lambda broker: broker.restrict(who, keep, keep_subscriptions=keep_subscriptions))
@@ -204,7 +204,7 @@ def test_a_ban_that_is_lifted_finds_the_restriction_below_it(lab: Lab) -> None:
     assert over(lab, lambda broker: broker.end_isolation(device.clientid, keep_nothing)).holds
     again = lab.enter("dev")
     assert again.publish(f"{lab.prefix}/fleet") == DENIED
-    assert again.publish(up(device.clientid, Up.POSTURE)) in (0, 16)
+    assert again.publish(up(device.clientid, UpChannel.POSTURE)) in (0, 16)
     assert over(lab, partial(_release, who=device.clientid)).holds
 
 
@@ -219,7 +219,7 @@ def test_a_node_restarted_in_the_middle_of_a_containment(cluster: Lab) -> None:
     lab.owns("clientid", who)
     restarts = iter([True])
 
-    async def keep(_rules: Rules) -> None:
+    async def keep(_rules: AccessRules) -> None:
         if next(restarts, False):  # the ban is made, the rules are not
             await asyncio.to_thread(restart, number)
 
@@ -298,7 +298,9 @@ def test_what_deny_all_means_for_topics_that_begin_with_a_dollar(lab: Lab) -> No
     """Not recorded; EMQX's source says that it reaches them. Where it does not, `no_match` decides."""
     device = lab.probe("dev")
     who = device.clientid
-    lab.put_rules(who, allow(up(who, Up.POSTURE), "publish"), {"topic": "#", "permission": "deny", "action": "all"})
+    lab.put_rules(
+        who, allow(up(who, UpChannel.POSTURE), "publish"), {"topic": "#", "permission": "deny", "action": "all"}
+    )
     device.enter()
     settings = lab.api.get("/authorization/settings").json()
     published = device.publish(f"$ct/{lab.prefix}/x")

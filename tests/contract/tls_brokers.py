@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from controller.domain.identity.certificates import Kind
+from controller.domain.identity.certificates import CertificateKind
 from tests.support.identity import Files, Issued
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_probe import Endpoint, Probe
@@ -135,7 +135,7 @@ class _Material:
 
 
 def _material(files: Files, host: str, life: float = 86_400.0) -> _Material:
-    made = files.issue(host, Kind.SERVER, [host, "localhost"], life)
+    made = files.issue(host, CertificateKind.SERVER, [host, "localhost"], life)
     found = _Material(files, files.ca.parent)
     made.chain.replace(found.server_cert)
     made.key.replace(found.server_key)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controller.domain.containment.cases import POLICY
-from controller.domain.device import Case, Device
+from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import Effect, SendCommand
-from controller.domain.policy.model import Level
-from controller.ports.broker import BAN_MARK, Ban, Rules, restriction
-from controller.ports.store import Audited
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import BAN_MARK, AccessRules, Ban, restriction
+from controller.ports.store import StoredAuditEntry
 from schemas.commands import CommandState
 
 BY_ITSELF: Final = "cordon"  # who the record names when nobody asked
@@ -52,7 +52,7 @@ class Kept:
 
     devices: Mapping[str, Device]
     reports: Mapping[str, str]
-    audit: Sequence[Audited]
+    audit: Sequence[StoredAuditEntry]
     effects: Sequence[Effect]
     commands: Mapping[str, str]
 
@@ -61,7 +61,7 @@ class Kept:
 class Held:
     """At the broker, by client id."""
 
-    rules: Mapping[str, Rules]
+    rules: Mapping[str, AccessRules]
     bans: Mapping[str, Ban]
 
 
@@ -196,7 +196,7 @@ def cases_make_sense(kept: Kept, asked: Asked) -> Iterator[str]:
             yield f"{name}: the record ends in case {story.case_id or 'none'}, the device is in {case and case.case_id}"
 
 
-def _tell(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
+def _tell(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[str]:
     entry, detail = line.entry, _detail(line)
     match entry.kind:
         case "posture changed":
@@ -211,7 +211,7 @@ def _tell(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
                 yield from _stepped_down(story, line, asked)
             story.causes |= set(detail.get("causes", ()))
             story.until = detail.get("until")
-            story.pending = (entry.case_id, str(detail.get("level", Level.RESTRICTED.value)), line.seq)
+            story.pending = (entry.case_id, str(detail.get("level", ContainmentLevel.RESTRICTED.value)), line.seq)
         case "release decided":
             yield from _released(story, line, asked)
         case "containment refused":
@@ -225,7 +225,7 @@ def _tell(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
                 story.pending = None
 
 
-def _contained(story: _Story, line: Audited) -> Iterator[str]:
+def _contained(story: _Story, line: StoredAuditEntry) -> Iterator[str]:
     entry, detail = line.entry, _detail(line)
     is_taken_over = entry.actor != BY_ITSELF and entry.case_id == story.case_id
     if story.case_id and not is_taken_over and not story.is_refused:
@@ -240,7 +240,7 @@ def _contained(story: _Story, line: Audited) -> Iterator[str]:
         yield f"contained for {detail['causes']}, failing were {sorted(story.failing)}"
 
 
-def _stepped_down(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
+def _stepped_down(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[str]:
     if line.entry.actor == BY_ITSELF:
         if story.until is None or line.at < story.until:
             yield f"stepped down at {line.at} by itself, it was to hold until {story.until}"
@@ -248,7 +248,7 @@ def _stepped_down(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
         yield "stepped down by an operator, and none asked for it"
 
 
-def _released(story: _Story, line: Audited, asked: Asked) -> Iterator[str]:
+def _released(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[str]:
     entry = line.entry
     if entry.case_id != story.case_id:
         yield f"released from {entry.case_id}, in force is {story.case_id or 'none'}"
@@ -268,7 +268,7 @@ def everything_is_done(kept: Kept) -> Iterator[str]:
     for name, device in kept.devices.items():
         if device.case is not None and device.case.proven_level is not device.case.level:
             yield f"{name}: {device.case.level} is not proven ({device.case.trouble or 'no trouble is known'})"
-        if device.level is not Level.ISOLATED:
+        if device.level is not ContainmentLevel.ISOLATED:
             yield from (f"{name}: {one.command_id} has not ended" for one in device.commands)
 
 
@@ -285,8 +285,8 @@ def broker_holds_the_decisions(kept: Kept, held: Held) -> Iterator[str]:
         yield from (f"{name}: {text}" for text in _ban_trouble(case, ours))
 
 
-def _ban_trouble(case: Case | None, ban: Ban | None) -> Iterator[str]:
-    if case is None or case.level is not Level.ISOLATED:
+def _ban_trouble(case: ContainmentCase | None, ban: Ban | None) -> Iterator[str]:
+    if case is None or case.level is not ContainmentLevel.ISOLATED:
         if ban is not None:
             yield f"is banned for {ban.by}, in force is {_level(case)}"
     elif ban is None:
@@ -301,13 +301,13 @@ def _end(until: float | None) -> float:
     return FAR if until is None else until
 
 
-def _level(case: Case | None) -> str:
+def _level(case: ContainmentCase | None) -> str:
     return "nothing" if case is None else f"{case.level} in case {case.case_id}"
 
 
-def _decisions(kept: Kept) -> Iterator[Audited]:
+def _decisions(kept: Kept) -> Iterator[StoredAuditEntry]:
     return (line for line in kept.audit if line.entry.kind in {"contained", "escalated"})
 
 
-def _detail(line: Audited) -> Mapping[str, Any]:
+def _detail(line: StoredAuditEntry) -> Mapping[str, Any]:
     return line.entry.detail or {}

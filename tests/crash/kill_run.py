@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.demo import controller_process
-from controller.demo.fleet import Fleet
-from controller.demo.observations import Chronicle
-from controller.demo.operator import Operator
+from controller.demo.fleet import SimulatorProcess
+from controller.demo.observations import ObservationLog
+from controller.demo.operator import DemoApiClient
 from controller.demo.options import DemoError
-from controller.demo.processes import Child, tail_of
+from controller.demo.processes import ChildProcess, tail_of
 from controller.domain.containment.cases import FOREVER
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from tests.crash import invariants
 from tests.crash.invariants import Asked, Held, Kept, Seen
 from tests.crash.random_load import Storm
@@ -54,7 +54,7 @@ class Report:
 class Served:
     """The controller's processes, one after the other, over one store."""
 
-    def __init__(self, forge: Child, house: House) -> None:
+    def __init__(self, forge: ChildProcess, house: House) -> None:
         """Use `forge` for all processes but the house's own first."""
         self._forge = forge
         self._house = house
@@ -66,10 +66,10 @@ class Served:
         self._forge._process.stdin.write(b"start\n")
         self._pid = int((await self._line())["pid"])
 
-    async def listening(self) -> Operator:
+    async def listening(self) -> DemoApiClient:
         """Calls to the new process, once it listens."""
         line = await self._line()
-        return Operator(line["api"], self._house.prepared.token)
+        return DemoApiClient(line["api"], self._house.prepared.token)
 
     async def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
@@ -91,7 +91,9 @@ class Served:
 class Siege:
     """One run. `rand` decides what happens and when; which process gets there first stays open."""
 
-    def __init__(self, house: House, fleet: Fleet, served: Served, bystander: Bystander, rand: random.Random) -> None:
+    def __init__(
+        self, house: House, fleet: SimulatorProcess, served: Served, bystander: Bystander, rand: random.Random
+    ) -> None:
         """Everything is running but the processes of `served`."""
         self.report = Report()
         self.storm = Storm(fleet, rand)
@@ -176,7 +178,9 @@ class Siege:
     async def _release_held(self) -> None:
         """End what only operators may end. A restriction by policy alone has to end by a report."""
         for name, device in read_kept(self._path).devices.items():
-            if device.case is not None and (device.level is Level.ISOLATED or device.case.hold_until == FOREVER):
+            if device.case is not None and (
+                device.level is ContainmentLevel.ISOLATED or device.case.hold_until == FOREVER
+            ):
                 await self.storm.act(name, {})  # an isolation steps down, a restriction ends
 
     @property
@@ -199,13 +203,15 @@ async def open_siege(folder: Path, devices: int, rand: random.Random) -> AsyncIt
     """Stand-in, controller, fleet and bystander, ready for the first kill."""
     certs = Certs(folder / "certs")
     with StandInProcess(nodes=NODES, certs=certs) as emqx:
-        chronicle = Chronicle()
+        chronicle = ObservationLog()
         async with open_house(folder, emqx=emqx, certs=certs) as house:
             tls = house.access.tls(BYSTANDER)
             assert tls is not None
             with Bystander(house.access.address(0), tls, BYSTANDER) as bystander:
                 fleet = await house.start_fleet(devices, chronicle, more=["--receipt-timeout", "1s"])
-                forge = await Child.start("forge", "tests.crash.fork_server", [str(house.prepared.config)], folder)
+                forge = await ChildProcess.start(
+                    "forge", "tests.crash.fork_server", [str(house.prepared.config)], folder
+                )
                 house.stack.push_async_callback(forge.stop)
                 await house.kill_controller()
                 yield Siege(house, fleet, Served(forge, house), bystander, rand)

@@ -5,8 +5,8 @@ import json
 import random
 from typing import Any, Final
 
-from controller.demo.fleet import Fleet
-from controller.demo.operator import Operator
+from controller.demo.fleet import SimulatorProcess
+from controller.demo.operator import DemoApiClient
 from controller.demo.options import DemoError
 from tests.crash.snapshots import NEW_OPENSSL, OLD_OPENSSL
 
@@ -36,9 +36,9 @@ _OPERATOR_ACTS: Final[tuple[dict[str, Any], ...]] = (
 class Storm:
     """Goes on whether or not a controller is there to see it."""
 
-    def __init__(self, fleet: Fleet, rand: random.Random) -> None:
+    def __init__(self, fleet: SimulatorProcess, rand: random.Random) -> None:
         """Act on the devices of `fleet`; `operator` is set whenever another controller runs."""
-        self.operator: Operator | None = None
+        self.operator: DemoApiClient | None = None
         self.attempted: set[str] = set()
         self.confirmed: set[str] = set()
         self.acts = 0

@@ -14,7 +14,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.sqlite import reader, schema
 from controller.adapters.sqlite.options import StoreOptions
-from controller.demo.observations import Chronicle
+from controller.demo.observations import ObservationLog
 from schemas.topics import ALL_UP
 from tests.crash.invariants import Held, Kept, Seen
 
@@ -47,7 +47,7 @@ async def read_held(api: EmqxApi) -> Held:
     return Held({client: rules async for client, rules in api.client_rules()}, bans)
 
 
-def read_seen(chronicle: Chronicle, device_ids: tuple[str, ...], failing: Mapping[str, frozenset[str]]) -> Seen:
+def read_seen(chronicle: ObservationLog, device_ids: tuple[str, ...], failing: Mapping[str, frozenset[str]]) -> Seen:
     """What the devices told so far."""
     receipted: dict[str, tuple[int, str]] = {}
     sent: dict[str, tuple[int, str]] = {}

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import pytest
 
-from controller.domain.device import Case, Device, OpenCommand
+from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import AuditEntry, ReleaseClient
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import BAN_MARK, Ban, restriction
-from controller.ports.store import Audited
+from controller.ports.store import StoredAuditEntry
 from schemas.commands import CommandState
 from tests.crash import invariants
 from tests.crash.invariants import Asked, Held, Kept, Seen
@@ -21,26 +21,28 @@ BAD, GOOD = "sha256:bad", "sha256:good"
 UNTIL: Final = 4000.0
 
 
-def _line(seq: int, kind: str, actor: str = "cordon", case: str = "", **detail: Any) -> Audited:
-    return Audited(seq, 1000.0 + seq, AuditEntry(kind, NAME, actor, case, detail))
+def _line(seq: int, kind: str, actor: str = "cordon", case: str = "", **detail: Any) -> StoredAuditEntry:
+    return StoredAuditEntry(seq, 1000.0 + seq, AuditEntry(kind, NAME, actor, case, detail))
 
 
-def _failed(seq: int) -> Audited:
+def _failed(seq: int) -> StoredAuditEntry:
     return _line(seq, "posture changed", NAME, digest=BAD, worse={RULE: "fail"}, better=[])
 
 
-def _passed(seq: int) -> Audited:
+def _passed(seq: int) -> StoredAuditEntry:
     return _line(seq, "posture changed", NAME, digest=GOOD, worse={}, better=[RULE])
 
 
-def _contained(seq: int, case: str, level: str = "restricted", actor: str = "cordon", **changes: Any) -> Audited:
+def _contained(
+    seq: int, case: str, level: str = "restricted", actor: str = "cordon", **changes: Any
+) -> StoredAuditEntry:
     causes = [RULE] if actor == "cordon" else []
     return _line(
         seq, "contained", actor, case, **{"level": level, "causes": causes, "reason": "r", "until": None, **changes}
     )
 
 
-def _proven(seq: int, case: str, level: str = "restricted") -> Audited:
+def _proven(seq: int, case: str, level: str = "restricted") -> StoredAuditEntry:
     return _line(seq, "containment proven", case=case, level=level)
 
 
@@ -57,8 +59,16 @@ AUDIT: Final = (
     _contained(9, "c2", "isolated", "ada", reason="asked 1", until=UNTIL),
     _proven(10, "c2", "isolated"),
 )
-CASE: Final = Case(
-    "c2", Level.ISOLATED, (), "ada", "asked 1", 0.0, 0.0, isolate_until=UNTIL, proven_level=Level.ISOLATED
+CASE: Final = ContainmentCase(
+    "c2",
+    ContainmentLevel.ISOLATED,
+    (),
+    "ada",
+    "asked 1",
+    0.0,
+    0.0,
+    isolate_until=UNTIL,
+    proven_level=ContainmentLevel.ISOLATED,
 )
 DEVICE: Final = Device(NAME, 0.0, 0.0, report_seq=6, digest=GOOD, case=CASE)
 KEPT: Final = Kept({NAME: DEVICE}, {NAME: GOOD}, AUDIT, (), {"k1": "succeeded"})
@@ -76,7 +86,7 @@ def _found(kept: Kept = KEPT, held: Held = HELD, seen: Seen = SEEN, asked: Asked
     ]
 
 
-def _told(*lines: Audited) -> Kept:
+def _told(*lines: StoredAuditEntry) -> Kept:
     """The good record with these lines in the place of others, or after them."""
     by_seq = {line.seq: line for line in (*AUDIT, *lines)}
     return replace(KEPT, audit=[by_seq[seq] for seq in sorted(by_seq)])
@@ -123,12 +133,12 @@ BAD_KEPT: Final[Mapping[str, tuple[Kept, str]]] = {
     "command lost": (replace(KEPT, commands={}), "is not among the commands"),
     "command open and ended": (_with(commands=(COMMAND,)), "which the record contradicts"),
     "effect left over": (replace(KEPT, effects=(ReleaseClient("e", NAME, "c1"),)), "e is not carried out"),
-    "not read back": (_case(proven_level=Level.RESTRICTED), "is not proven"),
+    "not read back": (_case(proven_level=ContainmentLevel.RESTRICTED), "is not proven"),
     "in another case": (_case(case_id="c8"), "is banned for cordon/c2, in force is c8"),
     "for longer": (_case(isolate_until=UNTIL + 60), "is banned until"),
     "for ever": (_case(isolate_until=None), "is banned until"),
     "free in the store": (_with(case=None), "is restricted at the broker, in force is nothing"),
-    "only restricted in the store": (_case(level=Level.RESTRICTED, proven_level=Level.RESTRICTED), "is banned for"),
+    "only restricted in the store": (_case(level=ContainmentLevel.RESTRICTED, proven_level=ContainmentLevel.RESTRICTED), "is banned for"),
 }  # fmt: skip
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from controller.adapters.policies.loader import load_policies
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.packs import pack_path
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 from tests.support.certs import Certs
 from tests.support.deployment import House, open_house
 from tests.support.standin import StandInProcess
@@ -65,7 +65,7 @@ async def test_own_report_is_accepted_and_judged(tmp_path: Path, emqx: StandInPr
         finally:
             agent.terminate()
             assert await agent.wait() == 0, (tmp_path / "agent.log").read_text()
-        policies = load_policies((pack_path("starter"),), Language(TYPES))
+        policies = load_policies((pack_path("starter"),), CelEnvironment(TYPES))
         assert row["satisfied"] + sum(row["not_satisfied"].values()) == sum(
             rule.event is None for rule in policies.rules.values()
         )
@@ -73,7 +73,7 @@ async def test_own_report_is_accepted_and_judged(tmp_path: Path, emqx: StandInPr
         assert {finding["rule"] for finding in detail["findings"]} <= set(policies.rules)
         assert all(finding["detail"] for finding in detail["findings"] if finding["result"] == "unknown")
         raw = await house.operator.report(DEVICE)
-        sections = Sections.model_validate(raw)
+        sections = ReportSections.model_validate(raw)
         assert sections.openssl is not None
         assert sections.openssl.state == "ok"
         await _offline(house)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from controller.demo.observations import Chronicle
+from controller.demo.observations import ObservationLog
 from tests.support.certs import Certs
 from tests.support.deployment import CONTROLLER_ID, House, open_house
 from tests.support.standin import StandInProcess
@@ -60,7 +60,7 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         ports = await told(house, "broker", "ports", "--no-docker")
         assert {one["node"] for one in ports} == set(emqx.names)
 
-        await house.start_fleet(2, Chronicle())
+        await house.start_fleet(2, ObservationLog())
         plan = await told(house, "access", "plan", str(file))
         assert (plan["ok"], plan["counts"]) == (True, {"new": 2})
         applied = await told(house, "access", "apply", str(file), "--yes")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.demo.observations import Chronicle
+from controller.demo.observations import ObservationLog
 from controller.ports.broker import restriction
 from tests.e2e.closing_proxy import Gate
 from tests.support.certs import Certs
@@ -36,7 +36,7 @@ async def test_isolation_is_completed_after_kill_9(
     tmp_path: Path, emqx: StandInProcess, certs: Certs, last: bytes, is_cut: bool
 ) -> None:
     """Killed right after the ban went out, or before anything did: in the end the device is isolated, proven so."""
-    chronicle = Chronicle()
+    chronicle = ObservationLog()
     async with contextlib.AsyncExitStack() as stack:
         gates = [await stack.enter_async_context(Gate(url)) for url in emqx.api_urls]
         house = await stack.enter_async_context(
@@ -72,7 +72,7 @@ async def test_isolation_is_completed_after_kill_9(
 
 async def test_restriction_is_completed_after_kill_9(tmp_path: Path, emqx: StandInProcess, certs: Certs) -> None:
     """Killed between the rules and the clearing of the cache that would let the device go on."""
-    chronicle = Chronicle()
+    chronicle = ObservationLog()
     async with contextlib.AsyncExitStack() as stack:
         gates = [await stack.enter_async_context(Gate(url)) for url in emqx.api_urls]
         house = await stack.enter_async_context(

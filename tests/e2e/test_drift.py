@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from controller.demo.observations import Chronicle
+from controller.demo.observations import ObservationLog
 from controller.ports.broker import restriction
 from tests.support.certs import Certs
 from tests.support.deployment import open_house, seen
@@ -26,7 +26,7 @@ async def test_rules_and_ban_come_back_and_foreign_rows_stay(
     tmp_path: Path, emqx: StandInProcess, certs: Certs
 ) -> None:
     """Rules and ban of a contained device deleted by hand are there again within seconds."""
-    chronicle = Chronicle()
+    chronicle = ObservationLog()
     async with open_house(tmp_path, emqx=emqx, certs=certs) as house:
         api = house.broker.api
         until = time.time() + 3600

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
-from controller.domain.policy.model import Level
-from controller.ports.broker import Rules, restriction
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.faulty_emqx import Site, site
 from tests.support.mosquitto import free_port
@@ -39,7 +39,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
         ):
             ordinary = it.place.store.keep_rules
 
-            async def keep_and_kill(device_id: str, case_id: str, rules: Rules, at: float) -> None:
+            async def keep_and_kill(device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
                 await asyncio.to_thread(emqx.kill_node, emqx.names[0])
                 await ordinary(device_id, case_id, rules, at)
 
@@ -48,7 +48,11 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
             await _settled(it)
             case = it.place.keeper.devices["edge-1"].case
             assert case is not None
-            assert (case.level, case.proven_level, case.trouble) == (Level.RESTRICTED, Level.RESTRICTED, "")
+            assert (case.level, case.proven_level, case.trouble) == (
+                ContainmentLevel.RESTRICTED,
+                ContainmentLevel.RESTRICTED,
+                "",
+            )
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOT_AUTHORIZED
             assert await broker.api.rules("edge-1") == restriction("edge-1")
 

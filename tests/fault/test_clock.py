@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.events import OperatorCommanded, OperatorReleased
-from controller.domain.policy.model import Level
-from schemas.topics import Down, down
+from controller.domain.events import CommandRequested, ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
+from schemas.topics import DownChannel, down
 from tests.support.controller_harness import TestClock, World, world
 from tests.support.reports import full, heartbeat, incoming
 
@@ -94,11 +94,11 @@ async def test_an_isolation_ends_earlier_by_no_more_than_the_jump(place: World) 
     set_clock(place, ISOLATED_FOR / 2)
     place.clock.at += ISOLATED_FOR / 2 - 1
     await place.timers.tick()
-    assert place.level("edge-0") is Level.ISOLATED
+    assert place.level("edge-0") is ContainmentLevel.ISOLATED
     place.clock.at += 2
     await place.timers.tick()
     await place.drain()
-    assert place.level("edge-0") is Level.RESTRICTED  # and never free by time alone
+    assert place.level("edge-0") is ContainmentLevel.RESTRICTED  # and never free by time alone
 
 
 async def test_after_a_jump_back_an_isolation_lasts_longer_and_an_operator_can_end_it(place: World) -> None:
@@ -107,11 +107,11 @@ async def test_after_a_jump_back_an_isolation_lasts_longer_and_an_operator_can_e
     set_clock(place, -DAY)
     place.clock.at += ISOLATED_FOR + 1
     await place.timers.tick()
-    assert place.level("edge-0") is Level.ISOLATED
+    assert place.level("edge-0") is ContainmentLevel.ISOLATED
     assert await place.reconciler.reconcile() == []
-    await place.keeper.handle("edge-0", OperatorReleased(place.keeper.new_id(), "op", "clock was wrong"))
+    await place.keeper.handle("edge-0", ReleaseOrdered(place.keeper.new_id(), "op", "clock was wrong"))
     await place.drain()
-    assert place.level("edge-0") is Level.RESTRICTED
+    assert place.level("edge-0") is ContainmentLevel.RESTRICTED
 
 
 async def test_command_counters_and_ids_grow_through_jumps_in_both_directions(place: World) -> None:
@@ -120,9 +120,9 @@ async def test_command_counters_and_ids_grow_through_jumps_in_both_directions(pl
         set_clock(place, jump)
         place.clock.at += 1.0
         keeper = place.keeper
-        await keeper.handle("edge-0", OperatorCommanded(keeper.new_id(), "rescan", (), "op", 600.0, dry_run=False))
+        await keeper.handle("edge-0", CommandRequested(keeper.new_id(), "rescan", (), "op", 600.0, dry_run=False))
         await place.drain()
-        sent = [raw for topic, raw in place.link.sent if topic == down("edge-0", Down.COMMAND)]
+        sent = [raw for topic, raw in place.link.sent if topic == down("edge-0", DownChannel.COMMAND)]
         counters.append(json.loads(sent[-1].removeprefix(b"signed:"))["counter"])
         ids.append(keeper.new_id())
     assert counters == sorted(set(counters))
@@ -131,7 +131,13 @@ async def test_command_counters_and_ids_grow_through_jumps_in_both_directions(pl
 
 async def test_reports_are_accepted_and_judged_through_jumps(place: World) -> None:
     for seq, (jump, port, level) in enumerate(
-        ((DAY, 23, Level.RESTRICTED), (-2 * DAY, 22, Level.NONE), (DAY, 23, Level.RESTRICTED), (DAY, 22, Level.NONE)), 2
+        (
+            (DAY, 23, ContainmentLevel.RESTRICTED),
+            (-2 * DAY, 22, ContainmentLevel.NONE),
+            (DAY, 23, ContainmentLevel.RESTRICTED),
+            (DAY, 22, ContainmentLevel.NONE),
+        ),
+        2,
     ):
         set_clock(place, jump)
         await place.ingest.take([incoming("edge-1", full("edge-1", seq, port))])

@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from controller.adapters.emqx.containment import verification
-from controller.domain.events import OperatorReleased
-from controller.domain.policy.model import Level
+from controller.domain.events import ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import BrokerError
 from tests.support.faulty_emqx import FAULTS, FaultyCluster, Site, site
 from tests.support.reports import full, incoming
@@ -41,7 +41,7 @@ async def release(at: Site) -> None:
 
 async def end_isolation(at: Site) -> None:
     keeper = at.place.keeper
-    await keeper.handle("dev", OperatorReleased(keeper.new_id(), "op", "enough"))
+    await keeper.handle("dev", ReleaseOrdered(keeper.new_id(), "op", "enough"))
 
 
 @dataclass(frozen=True)
@@ -221,4 +221,4 @@ async def test_rules_and_bans_altered_by_hand_are_put_right(tmp_path: Path) -> N
         await at.outbox.drain()
         assert emqx.is_restricted("dev")
         assert "dev" in emqx.bans
-        assert at.place.level("dev") is Level.ISOLATED
+        assert at.place.level("dev") is ContainmentLevel.ISOLATED

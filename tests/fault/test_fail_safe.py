@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards
-from controller.domain.policy.model import Level, PolicySet, Response
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards
+from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
 from controller.ports.broker import restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.fault.test_store import Trouble, locked, read_only
@@ -16,7 +16,7 @@ from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 
 DAY = 86_400.0
-GUARDS = Guards(fresh_for=300.0)
+GUARDS = FleetGuards(fresh_for=300.0)
 SLOW = 24
 
 
@@ -25,9 +25,9 @@ def _policies() -> PolicySet:
     docker = "!listening_ports.exists(p, p == 2375)"
     slow = "!listening_ports.exists(p, p == 24)"
     return policies(
-        rule("telnet", Response(contain=Level.RESTRICTED), check=telnet),
-        rule("docker", Response(contain=Level.ISOLATED, isolate_for=600.0), check=docker),
-        rule("slow", Response(contain=Level.RESTRICTED, grace=120.0), check=slow),
+        rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED), check=telnet),
+        rule("docker", RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=600.0), check=docker),
+        rule("slow", RuleResponse(contain=ContainmentLevel.RESTRICTED, grace=120.0), check=slow),
     )
 
 
@@ -53,9 +53,9 @@ async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock, broker=broker) as place:
         for _ in range(3):
             await place.timers.tick()
-        assert place.level("edge-1") is Level.NONE
+        assert place.level("edge-1") is ContainmentLevel.NONE
         await _beat(place, "edge-1", 2)
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_what_was_contained_is_contained_after_any_time_without_a_controller(tmp_path: Path) -> None:
@@ -72,13 +72,13 @@ async def test_what_was_contained_is_contained_after_any_time_without_a_controll
             await place.timers.tick()
             await place.drain()
             clock.at += DAY
-        assert [place.level(one) for one in ("edge-1", "edge-2")] == [Level.RESTRICTED] * 2
+        assert [place.level(one) for one in ("edge-1", "edge-2")] == [ContainmentLevel.RESTRICTED] * 2
         assert broker.rules_held == {one: restriction(one) for one in ("edge-1", "edge-2")}
         assert broker.bans_held == {}
 
 
 async def test_silence_releases_nobody_and_lets_nothing_through(tmp_path: Path) -> None:
-    guards = Guards(BlastRadius(Bounds(1, 100.0, 60.0)), fresh_for=300.0)
+    guards = FleetGuards(BlastRadius(BlastRadiusLimits(1, 100.0, 60.0)), fresh_for=300.0)
     async with world(tmp_path / "c.db", _policies(), guards=guards) as place:
         await _report(place, "edge-1", 1, 23)
         await _report(place, "edge-2", 1, 23)
@@ -88,11 +88,11 @@ async def test_silence_releases_nobody_and_lets_nothing_through(tmp_path: Path) 
             place.clock.at += 400.0
             await place.timers.tick()
             await place.drain()
-        assert place.level("edge-1") is Level.RESTRICTED
-        assert place.level("edge-2") is Level.NONE
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
+        assert place.level("edge-2") is ContainmentLevel.NONE
         assert not _waits(place, "edge-2")
         await _beat(place, "edge-2", 2)
-        assert place.level("edge-2") is Level.RESTRICTED, "heard again, and the window is over"
+        assert place.level("edge-2") is ContainmentLevel.RESTRICTED, "heard again, and the window is over"
 
 
 async def test_a_clock_that_jumps_contains_only_who_was_heard_of(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ async def test_a_clock_that_jumps_contains_only_who_was_heard_of(tmp_path: Path)
         await _report(place, "edge-2", 1, SLOW)
         place.clock.at += 121.0
         await place.timers.tick()
-        assert place.level("edge-2") is Level.RESTRICTED
-        assert place.level("edge-1") is Level.NONE
+        assert place.level("edge-2") is ContainmentLevel.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(tmp_path: Path) -> None:
@@ -113,9 +113,9 @@ async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(
         place.keeper.use(other)
         place.clock.at += 121.0
         await place.timers.tick()
-        assert place.level("edge-1") is Level.NONE
+        assert place.level("edge-1") is ContainmentLevel.NONE
         await _beat(place, "edge-1", 2)
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 @pytest.mark.parametrize("trouble", [locked, read_only])
@@ -156,7 +156,7 @@ async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what
         assert broker.rules_held == {"edge-1": restriction("edge-1")}
         case = place.keeper.devices["edge-3"].case
         assert case is not None
-        assert (case.proven_level, case.trouble) == (Level.NONE, "away")
+        assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "away")
         alerts = [one.entry for one in await place.store.audit(alerts_only=True)]
         assert {one.device_id for one in alerts} >= {"edge-3"}
         await _report(place, "edge-2", 2, 22)

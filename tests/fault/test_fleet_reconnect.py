@@ -8,9 +8,9 @@ from typing import Final
 from controller.service.ingest.ingest import Ingest
 from device_agent.domain.backoff import Backoff
 from device_agent.settings import parse_server
-from device_agent.simulator.device import Habits
+from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
-from device_agent.simulator.observations import Observation, Seen
+from device_agent.simulator.observations import Observation, ObservationKind
 from tests.attack.fuzz.fuzz_run import resident
 from tests.support.controller_harness import world
 from tests.support.mosquitto import Mosquitto
@@ -38,13 +38,13 @@ async def until(true: Callable[[], bool], what: str) -> None:
 async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> None:
     seen: list[Observation] = []
 
-    def of(kind: Seen, since: float = 0.0) -> list[Observation]:
+    def of(kind: ObservationKind, since: float = 0.0) -> list[Observation]:
         return [one for one in list(seen) if one.seen is kind and one.monotonic >= since]
 
     def accepted(since: float = 0.0) -> int:
-        return len({one.device_id for one in of(Seen.RECEIPT, since) if one.data["verdict"] == "accepted"})
+        return len({one.device_id for one in of(ObservationKind.RECEIPT, since) if one.data["verdict"] == "accepted"})
 
-    habits = Habits(heartbeat_every=30.0, receipt_timeout=5.0)
+    habits = DeviceBehaviour(heartbeat_every=30.0, receipt_timeout=5.0)
     conf = "max_inflight_messages 0\nmax_queued_messages 0"
     with Mosquitto(extra_conf=conf) as broker:
         settings = FleetSettings(
@@ -70,12 +70,12 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
                 await until(lambda: accepted(back) == DEVICES, f"the whole fleet accepted again: {ingest.counts}")
                 growth = resident() - before
             reading.cancel()
-    came = sorted({one.device_id: one.monotonic for one in reversed(of(Seen.CONNECTED, back))}.values())
+    came = sorted({one.device_id: one.monotonic for one in reversed(of(ObservationKind.CONNECTED, back))}.values())
     assert len(came) == DEVICES
     assert came[DEVICES * 9 // 10] - came[DEVICES // 10] > MIN_SPREAD_SECONDS
     waits = [float(str(fields["seconds"])) for event, fields in link.events if event == "mqtt_waiting"]
     assert len(waits) >= MIN_WAITS
     assert max(waits) <= 3.0
-    assert len(of(Seen.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
+    assert len(of(ObservationKind.UNREACHABLE)) < DEVICES * 40  # bounded attempts while it was away
     assert growth < MAX_GROWTH
     assert not any(device.stale for device in place.keeper.devices.values())

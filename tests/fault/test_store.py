@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite import schema
-from controller.domain.events import OperatorContained
-from controller.domain.policy.model import Level
+from controller.domain.events import ContainmentOrdered
+from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import World, world
 from tests.support.reports import full, incoming
 from tests.support.store import lock_held
@@ -91,7 +91,7 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
     trouble, words = TROUBLES[name]
     path = tmp_path / "c.db"
     # Enough that it needs new pages of the file.
-    others = {f"edge-{number}": Level.NONE for number in range(2, 200)}
+    others = {f"edge-{number}": ContainmentLevel.NONE for number in range(2, 200)}
     batch = [incoming("edge-1", full("edge-1", 1, 23)), *(incoming(other, full(other, 1, 22)) for other in others)]
     async with world(path) as place, asyncio.TaskGroup() as group:
         async with trouble(place, path):
@@ -109,7 +109,10 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
         assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
         assert [event for event, _ in place.logged] == ["store cannot write", "store writes again"]
     async with world(path) as place:
-        assert {name: place.level(name) for name in place.keeper.devices} == {"edge-1": Level.RESTRICTED, **others}
+        assert {name: place.level(name) for name in place.keeper.devices} == {
+            "edge-1": ContainmentLevel.RESTRICTED,
+            **others,
+        }
 
 
 @pytest.mark.parametrize("name", ["locked", "read-only", "taken away"])  # one line finds room in the last page
@@ -119,7 +122,7 @@ async def test_an_operators_containment_waits_too_and_is_carried_out_once(tmp_pa
     async with world(path) as place, asyncio.TaskGroup() as group:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
         keeper = place.keeper
-        contained = OperatorContained(keeper.new_id(), Level.ISOLATED, "op", "by hand", None)
+        contained = ContainmentOrdered(keeper.new_id(), ContainmentLevel.ISOLATED, "op", "by hand", None)
         async with trouble(place, path):
             handling = group.create_task(keeper.handle("edge-1", contained))
             await until(lambda: words in place.store.health.trouble)
@@ -149,4 +152,4 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
         assert place.keeper.devices == {}
         await place.ingest.take([message])  # the broker delivers it again
         await place.drain()
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED

@@ -9,22 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from controller.domain.effects import AuditEntry
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards, Protection
-from controller.domain.policy.model import Level, PolicySet, Repeat, Response
-from controller.ports.broker import (
-    Grade,
-    KeepRules,
-    KeepSubscriptions,
-    KeptSubscription,
-    Proof,
-    Rules,
-)
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.domain.policy.model import ContainmentLevel, PolicySet, RepeatOffenderTerms, RuleResponse
+from controller.ports.broker import AccessRules, AuthStrength, Proof, SavedSubscription, SaveRules, SaveSubscriptions
 from controller.ports.broker import keep_no_subscriptions as none_kept
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.containment.operator_actions import ByHand, Guarding
-from controller.service.containment.waivers import Waiving
-from controller.service.unit_of_work import Batch
+from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
+from controller.service.containment.waivers import WaiverService
+from controller.service.unit_of_work import UnitOfWork
 from tests.support.controller_harness import START, MemoryBroker, TestClock, World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
@@ -44,14 +37,20 @@ OPENS: Final = {TELNET: "p/telnet", DOCKER: "p/docker", SLOW: "p/slow", SHADOW: 
 def baseline() -> PolicySet:
     """One rule for each port: at once, isolated and repeated, slow both ways, and in shadow mode."""
 
-    def port(name: str, number: int, response: Response, *, shadow: bool = False) -> Any:
+    def port(name: str, number: int, response: RuleResponse, *, shadow: bool = False) -> Any:
         return rule(name, response, check=f"!listening_ports.exists(p, p == {number})", shadow=shadow)
 
     return policies(
-        port("telnet", TELNET, Response(contain=Level.RESTRICTED)),
-        port("docker", DOCKER, Response(contain=Level.ISOLATED, isolate_for=120.0, repeat=Repeat(3600.0, 2.0, 900.0))),
-        port("slow", SLOW, Response(contain=Level.RESTRICTED, consecutive=2, grace=60.0, passing=2)),
-        port("shadow", SHADOW, Response(contain=Level.ISOLATED), shadow=True),
+        port("telnet", TELNET, RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+        port(
+            "docker",
+            DOCKER,
+            RuleResponse(
+                contain=ContainmentLevel.ISOLATED, isolate_for=120.0, repeat=RepeatOffenderTerms(3600.0, 2.0, 900.0)
+            ),
+        ),
+        port("slow", SLOW, RuleResponse(contain=ContainmentLevel.RESTRICTED, consecutive=2, grace=60.0, passing=2)),
+        port("shadow", SHADOW, RuleResponse(contain=ContainmentLevel.ISOLATED), shadow=True),
     )
 
 
@@ -80,9 +79,9 @@ class FailingBroker(MemoryBroker):
     async def restrict(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
-        keep_subscriptions: KeepSubscriptions = none_kept,
+        keep_subscriptions: SaveSubscriptions = none_kept,
         kick: bool = False,
     ) -> Proof:
         return await self._fated(
@@ -92,7 +91,7 @@ class FailingBroker(MemoryBroker):
     async def isolate(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
         case: str,
         reason: str,
@@ -104,16 +103,18 @@ class FailingBroker(MemoryBroker):
         )
         return await self._fated(made)
 
-    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
         return await self._fated(MemoryBroker.end_isolation(self, client_id, keep))
 
-    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+    async def release(
+        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+    ) -> Proof:
         return await self._fated(MemoryBroker.release(self, client_id, kept, subscriptions))
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         if self._next() == "refuse":
             raise BrokerUnreachableError("no node answered")
-        return Grade.CLAIMED if client_id == CLAIMED else self.grade_then(client_id, heard_at)
+        return AuthStrength.CLAIMED if client_id == CLAIMED else self.grade_then(client_id, heard_at)
 
 
 class Fleet:
@@ -128,8 +129,8 @@ class Fleet:
         self._seq = 0
         self._stack = contextlib.AsyncExitStack()
         self.place: World
-        self.guarding: Guarding
-        self.waiving: Waiving
+        self.guarding: OperatorActions
+        self.waiving: WaiverService
         self.run(self._open())
         self.run(self.place.ingest.take([incoming(one, full(one, 0, 22), at=self._moment()) for one in DEVICES]))
 
@@ -144,15 +145,19 @@ class Fleet:
         shutil.rmtree(self._folder)
 
     async def _open(self) -> None:
-        guards = Guards(
-            BlastRadius(Bounds(LIMIT, 100.0, WINDOW)), protection=Protection(frozenset({PROTECTED})), fresh_for=FRESH
+        guards = FleetGuards(
+            BlastRadius(BlastRadiusLimits(LIMIT, 100.0, WINDOW)),
+            protection=ProtectionRules(frozenset({PROTECTED})),
+            fresh_for=FRESH,
         )
         path = self._folder / "cordon.db"
         made = world(path, baseline(), guards=guards, clock=self.clock, broker=self.broker)
         self.place = await self._stack.enter_async_context(made)
         self.place.keeper.on_audit = lambda at, entry: self.heard.append((at, entry))
-        self.guarding = Guarding(self.place.keeper, ByHand(BY_HAND, 3600.0, 7200.0), lambda _event, _fields: None)
-        self.waiving = Waiving(self.place.keeper)
+        self.guarding = OperatorActions(
+            self.place.keeper, OperatorLimits(BY_HAND, 3600.0, 7200.0), lambda _event, _fields: None
+        )
+        self.waiving = WaiverService(self.place.keeper)
         books = await self.place.store.guard_books()
         self.guarding.load(books)
         self.waiving.load(books)
@@ -167,7 +172,7 @@ class Fleet:
         """A report is decided on and never committed: the process was killed in between."""
         keeper, submit = self.place.keeper, self.place.keeper.submit
 
-        def lost(batch: Batch) -> None:
+        def lost(batch: UnitOfWork) -> None:
             del batch
 
         keeper.submit = lost  # type: ignore[method-assign]  # the disk never sees it

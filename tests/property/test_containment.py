@@ -13,8 +13,8 @@ from controller.domain.containment.cases import POLICY, PROBATION
 from controller.domain.containment.response import deadline
 from controller.domain.device import Device
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
-from controller.domain.policy.findings import Finding, Result
-from controller.domain.policy.model import Level, Remedy, Response
+from controller.domain.policy.findings import Finding, RuleResult
+from controller.domain.policy.model import ContainmentLevel, Remedy, RuleResponse
 from controller.domain.step import step
 from schemas.commands import CommandState
 from tests.support.playbook import START, device, policies
@@ -22,14 +22,18 @@ from tests.support.playbook import rule as policy_rule
 
 REPAIR: Final = Remedy("service.disable", (("name", "telnetd"),))
 POLICIES: Final = policies(
-    policy_rule("restrict", Response(contain=Level.RESTRICTED, remedy=REPAIR)),
-    policy_rule("slow", Response(contain=Level.RESTRICTED, consecutive=2, grace=120.0)),
-    policy_rule("isolate", Response(contain=Level.ISOLATED, isolate_for=300.0)),
-    policy_rule("patient", Response(contain=Level.ISOLATED, consecutive=3, grace=600.0, isolate_for=60.0)),
-    policy_rule("note", Response(remedy=REPAIR)),
+    policy_rule("restrict", RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=REPAIR)),
+    policy_rule("slow", RuleResponse(contain=ContainmentLevel.RESTRICTED, consecutive=2, grace=120.0)),
+    policy_rule("isolate", RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=300.0)),
+    policy_rule(
+        "patient", RuleResponse(contain=ContainmentLevel.ISOLATED, consecutive=3, grace=600.0, isolate_for=60.0)
+    ),
+    policy_rule("note", RuleResponse(remedy=REPAIR)),
 )
 DIGESTS: Final = tuple(f"sha256:{c * 64}" for c in "ab")
-results = st.sampled_from([Result.PASS, Result.PASS, Result.FAIL, Result.UNKNOWN, Result.ERROR, Result.NOTAPPLICABLE])
+results = st.sampled_from(
+    [RuleResult.PASS, RuleResult.PASS, RuleResult.FAIL, RuleResult.UNKNOWN, RuleResult.ERROR, RuleResult.NOTAPPLICABLE]
+)
 findings = st.fixed_dictionaries(dict.fromkeys(POLICIES.rules, results)).map(
     lambda found: tuple(Finding(key, result) for key, result in found.items())
 )
@@ -61,43 +65,43 @@ class Containment(RuleBasedStateMachine):
         self._check_effects(outcome.effects)
         self._check_levels_have_their_effects(before, event, outcome.effects)
 
-    def _check_containment(self, before: Device, event: ev.DeviceEvent) -> None:
+    def _check_containment(self, before: Device, event: ev.DomainEvent) -> None:
         was, now = before.level, self.device.level
-        if now.rank > was.rank and not isinstance(event, ev.OperatorContained):
+        if now.rank > was.rank and not isinstance(event, ev.ContainmentOrdered):
             causes = self.device.case.causes if self.device.case is not None else ()
             due = [key for key in causes if self._is_due(key)]
             assert any(POLICIES.rules[key].response.contain.rank >= now.rank for key in due), "contained for nothing"
             assert self.now >= before.refused_until, "contained again at once after a refusal"
             assert before.case is None or self.now >= before.case.probation_until, "isolated within its probation"
-        if was is not Level.NONE and now is Level.NONE:
-            assert was is Level.RESTRICTED or isinstance(event, ev.ContainmentRefused), (
+        if was is not ContainmentLevel.NONE and now is ContainmentLevel.NONE:
+            assert was is ContainmentLevel.RESTRICTED or isinstance(event, ev.ContainmentRefused), (
                 "isolation went straight to none"
             )
             if isinstance(event, ev.ContainmentRefused):
                 assert before.case is not None
                 assert before.case.by == POLICY
-                assert before.case.proven_level is Level.NONE
+                assert before.case.proven_level is ContainmentLevel.NONE
             else:
-                assert isinstance(event, (*FRESH, ev.OperatorReleased)), "released without evidence"
+                assert isinstance(event, (*FRESH, ev.ReleaseOrdered)), "released without evidence"
                 if isinstance(event, FRESH):
                     assert before.case is not None
                     assert self.now >= self.held_until, "released while an operator holds it"
                     assert not set(before.case.causes) & set(self.device.rules), "released while a cause is open"
-        if was is Level.ISOLATED and now is Level.RESTRICTED:
-            assert isinstance(event, (ev.TimePassed, ev.OperatorReleased, ev.ContainmentRefused))
+        if was is ContainmentLevel.ISOLATED and now is ContainmentLevel.RESTRICTED:
+            assert isinstance(event, (ev.DeadlineReached, ev.ReleaseOrdered, ev.ContainmentRefused))
 
     def _is_due(self, key: str) -> bool:
         """Said again here, so that a slip in the domain does not excuse itself."""
         state, response = self.device.rules.get(key), POLICIES.rules[key].response
-        if state is None or state.result is not Result.FAIL:
+        if state is None or state.result is not RuleResult.FAIL:
             return False
         return state.streak >= response.consecutive and self.now >= state.since + response.grace
 
-    def _follow_operator(self, event: ev.DeviceEvent) -> None:
+    def _follow_operator(self, event: ev.DomainEvent) -> None:
         case = self.device.case
-        if isinstance(event, ev.OperatorReleased) or case is None:
+        if isinstance(event, ev.ReleaseOrdered) or case is None:
             self.held_until = 0.0
-        elif isinstance(event, ev.OperatorContained) and case.level is event.level:
+        elif isinstance(event, ev.ContainmentOrdered) and case.level is event.level:
             self.held_until = inf if event.hold is None else self.now + event.hold
 
     def _check_effects(self, effects: Any) -> None:
@@ -112,7 +116,7 @@ class Containment(RuleBasedStateMachine):
             elif isinstance(effect, SendCommand):
                 assert effect.counter == self.counters[effect.command_id]
 
-    def _check_levels_have_their_effects(self, before: Device, event: ev.DeviceEvent, effects: Any) -> None:
+    def _check_levels_have_their_effects(self, before: Device, event: ev.DomainEvent, effects: Any) -> None:
         kinds = {type(effect) for effect in effects}
         was, now = before.level, self.device.level
         if isinstance(event, ev.ContainmentRefused):
@@ -120,9 +124,9 @@ class Containment(RuleBasedStateMachine):
             assert kinds <= {RestrictClient}
             assert not kinds or self.held_until > self.now
         elif now.rank > was.rank:
-            assert (IsolateClient if now is Level.ISOLATED else RestrictClient) in kinds
+            assert (IsolateClient if now is ContainmentLevel.ISOLATED else RestrictClient) in kinds
         elif now.rank < was.rank:
-            assert (ReleaseClient if now is Level.NONE else EndIsolation) in kinds
+            assert (ReleaseClient if now is ContainmentLevel.NONE else EndIsolation) in kinds
 
     @rule(
         found=findings,
@@ -153,34 +157,34 @@ class Containment(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.0, 1.0, 60.0, PROBATION, 300.0, 700.0, 5000.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.happens(ev.TimePassed)
+        self.happens(ev.DeadlineReached)
 
     @rule()
     def the_deadline_comes(self) -> None:
         due = deadline(self.device, POLICIES)
         if due is not None:
             self.now = max(self.now, due)
-            self.happens(ev.TimePassed)
+            self.happens(ev.DeadlineReached)
 
     @rule()
     def falls_silent(self) -> None:
-        self.happens(ev.FellSilent, after=300.0)
+        self.happens(ev.DeviceWentStale, after=300.0)
 
     @rule(online=st.booleans())
     def status(self, online: bool) -> None:
         self.happens(ev.StatusChanged, online=online, boot_id="x")
 
-    @rule(level=st.sampled_from([Level.RESTRICTED, Level.ISOLATED]), hold=holds)
-    def operator_contains(self, level: Level, hold: float | None) -> None:
-        self.happens(ev.OperatorContained, level=level, by="ada", reason="r", hold=hold)
+    @rule(level=st.sampled_from([ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]), hold=holds)
+    def operator_contains(self, level: ContainmentLevel, hold: float | None) -> None:
+        self.happens(ev.ContainmentOrdered, level=level, by="ada", reason="r", hold=hold)
 
     @rule()
     def operator_releases(self) -> None:
-        self.happens(ev.OperatorReleased, by="ada", reason="r")
+        self.happens(ev.ReleaseOrdered, by="ada", reason="r")
 
     @rule(ttl=st.sampled_from([1.0, 600.0]))
     def operator_commands(self, ttl: float) -> None:
-        self.happens(ev.OperatorCommanded, action="rescan", params=(), by="ada", ttl=ttl, dry_run=False)
+        self.happens(ev.CommandRequested, action="rescan", params=(), by="ada", ttl=ttl, dry_run=False)
 
     @precondition(lambda self: self.device.commands)
     @rule(state=st.sampled_from(list(CommandState)), pick=st.integers(0, 99))
@@ -189,8 +193,8 @@ class Containment(RuleBasedStateMachine):
         self.happens(ev.CommandReported, command_id=command.command_id, state=state, reason="", detail=())
 
     @precondition(lambda self: self.device.case is not None)
-    @rule(level=st.sampled_from([Level.RESTRICTED, Level.ISOLATED]))
-    def proven(self, level: Level) -> None:
+    @rule(level=st.sampled_from([ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]))
+    def proven(self, level: ContainmentLevel) -> None:
         assert self.device.case is not None
         self.happens(ev.ContainmentProven, case_id=self.device.case.case_id, level=level, cut_at=self.now, steps=())
 
@@ -207,7 +211,7 @@ class Containment(RuleBasedStateMachine):
         if due is None:
             return
         now = max(self.now, due)
-        after = step(self.device, ev.TimePassed("probe"), now, POLICIES).device
+        after = step(self.device, ev.DeadlineReached("probe"), now, POLICIES).device
         later = deadline(after, POLICIES)
         assert later is None or later > now or replace(after) != self.device, "a deadline that never ends"
 
@@ -218,7 +222,7 @@ class Containment(RuleBasedStateMachine):
     @invariant()
     def an_isolation_has_an_end_unless_an_operator_wants_none(self) -> None:
         case = self.device.case
-        if case is not None and case.level is Level.ISOLATED and case.by == POLICY:
+        if case is not None and case.level is ContainmentLevel.ISOLATED and case.by == POLICY:
             assert case.isolate_until is not None
 
 

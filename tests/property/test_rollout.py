@@ -9,30 +9,30 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from controller.domain.rollout.lifecycle import APPROVAL_PATIENCE, begin, broken_ring, is_strict
 from controller.domain.rollout.model import (
-    Back,
-    DeviceView,
-    Installed,
-    Member,
+    CommandProgress,
+    InstalledVersion,
     MemberState,
-    News,
+    RevertState,
     RingTally,
     Rollout,
+    RolloutDevice,
+    RolloutMember,
     RolloutState,
-    Target,
-    Terms,
+    RolloutTarget,
+    RolloutTerms,
     places,
 )
-from controller.domain.rollout.window import Window
-from controller.service.rollout.run import Run
+from controller.domain.rollout.window import MaintenanceWindow
+from controller.service.rollout.run import RolloutRun
 
 START = 1_800_000_000.0
-TARGET = Target("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("*",))
+TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("*",))
 SENDER, SECOND = "operator:first", "operator:second"
 _FIELDS = [name for name in RingTally.__dataclass_fields__ if name != "name"]
 _picks = st.integers(min_value=0, max_value=1_000)
 
 
-def tally_of(name: str, ring: int, members: list[Member]) -> RingTally:
+def tally_of(name: str, ring: int, members: list[RolloutMember]) -> RingTally:
     """The tally counted anew, device by device."""
     counts: dict[str, int] = {}
     for member in members:
@@ -54,7 +54,7 @@ class Rollouts(RuleBasedStateMachine):
                 "approval": st.booleans(),
                 "rollback_on_error": st.booleans(),
                 "per_minute": st.sampled_from([0.0, 6.0, 600.0]),
-                "window": st.sampled_from([None, Window(120, 300)]),
+                "window": st.sampled_from([None, MaintenanceWindow(120, 300)]),
                 "soak": st.sampled_from([0.0, 60.0]),
             }
         ),
@@ -67,11 +67,11 @@ class Rollouts(RuleBasedStateMachine):
         self.is_isolated: set[str] = set()
         self.has: dict[str, str] = {}
         rings = [(f"r{n}", [f"r{n}d{m}" for m in range(size)]) for n, size in enumerate(sizes)]
-        terms = Terms(error_threshold=threshold, min_sample=sample, timeout=600.0, **options)
+        terms = RolloutTerms(error_threshold=threshold, min_sample=sample, timeout=600.0, **options)
         rollout, members = begin("r-0001", TARGET, terms, rings, by=SENDER, reason="", now=START)
         self.kept: Rollout = rollout
         self.kept_members = {member.device_id: member for member in members}
-        self.run = Run(rollout, members)
+        self.run = RolloutRun(rollout, members)
 
     def keep(self) -> None:
         """What the store does: everything that changed, at once."""
@@ -83,16 +83,16 @@ class Rollouts(RuleBasedStateMachine):
         names = sorted(self.kept_members)
         return names[pick % len(names)]
 
-    def one(self, device_id: str) -> Member:
+    def one(self, device_id: str) -> RolloutMember:
         return self.run.members[device_id]
 
-    def view(self, device_id: str) -> DeviceView:
-        return DeviceView(
+    def view(self, device_id: str) -> RolloutDevice:
+        return RolloutDevice(
             device_id, "", device_id not in self.is_away, device_id in self.is_isolated, False, "Europe/Berlin"
         )
 
-    def found(self, device_id: str, **changes: Any) -> Installed:
-        return replace(Installed(is_known=True, version=self.has.get(device_id, "1.0"), health="ok"), **changes)
+    def found(self, device_id: str, **changes: Any) -> InstalledVersion:
+        return replace(InstalledVersion(is_known=True, version=self.has.get(device_id, "1.0"), health="ok"), **changes)
 
     def go_on(self, most: int = 3) -> int:
         """One pass of the service; how many were ordered."""
@@ -140,19 +140,19 @@ class Rollouts(RuleBasedStateMachine):
     @rule(pick=_picks, phase=st.sampled_from(["", "downloading", "staged"]))
     def device_begins(self, pick: int, phase: str) -> None:
         member = self.one(self.device(pick))
-        self.run.told(member.device_id, News(member.command_id, "executing", "", phase, 10), self.now)
+        self.run.told(member.device_id, CommandProgress(member.command_id, "executing", "", phase, 10), self.now)
         self.keep()
 
     @rule(pick=_picks, words=st.sampled_from(["", "confirmed"]))
     def device_says_it_is_done(self, pick: int, words: str) -> None:
         member = self.one(self.device(pick))
-        self.run.told(member.device_id, News(member.command_id, "succeeded", "", words), self.now)
+        self.run.told(member.device_id, CommandProgress(member.command_id, "succeeded", "", words), self.now)
         self.keep()
 
     @rule(pick=_picks, phase=st.sampled_from(["failed", "refused", "rolled_back", "broken", "declined"]))
     def device_fails(self, pick: int, phase: str) -> None:
         member = self.one(self.device(pick))
-        self.run.told(member.device_id, News(member.command_id, "failed", "no good", phase), self.now)
+        self.run.told(member.device_id, CommandProgress(member.command_id, "failed", "no good", phase), self.now)
         self.keep()
 
     @rule(pick=_picks, version=st.sampled_from(["1.0", "2.0"]), health=st.sampled_from(["ok", "failed", "unknown"]))
@@ -174,7 +174,7 @@ class Rollouts(RuleBasedStateMachine):
     def device_tells_of_its_return(self, pick: int, end: str) -> None:
         member = self.one(self.device(pick))
         if member.back_command_id:
-            self.run.told(member.device_id, News(member.back_command_id, end), self.now)
+            self.run.told(member.device_id, CommandProgress(member.back_command_id, end), self.now)
             self.keep()
 
     @rule(pick=_picks, isolated=st.booleans())
@@ -229,7 +229,7 @@ class Rollouts(RuleBasedStateMachine):
         """What was not kept is gone; with `lose` that is a whole pass: none of its orders went out."""
         if lose:
             self.go_on()
-        self.run = Run(self.kept, self.kept_members.values())
+        self.run = RolloutRun(self.kept, self.kept_members.values())
 
     @invariant()
     def tallies_are_right(self) -> None:
@@ -271,7 +271,7 @@ class Rollouts(RuleBasedStateMachine):
             # Devices without a word, an operator without an answer.
             self.now += APPROVAL_PATIENCE if self.run.rollout.state is RolloutState.AWAITING_APPROVAL else 700.0
         assert self.run.rollout.state.is_end, f"no end: {self.run.rollout}"
-        assert not any(member.back is Back.REVERTING for member in self.run.members.values())
+        assert not any(member.back is RevertState.REVERTING for member in self.run.members.values())
 
 
 TestRollouts = Rollouts.TestCase

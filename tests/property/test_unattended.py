@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from controller.domain.containment.cases import POLICY
-from controller.domain.device import Device, Wait
-from controller.domain.events import OperatorReleased
-from controller.domain.guards.approvals import Kind, NotDecidableError, Request, RequestState
-from controller.domain.policy.model import Level
+from controller.domain.device import Device, HoldReason
+from controller.domain.events import ReleaseOrdered
+from controller.domain.guards.approvals import ApprovalKind, ApprovalNotAllowedError, ApprovalRequest, ApprovalState
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import restriction
-from controller.service.containment.operator_actions import ProtectedError, Wanted
-from controller.service.containment.waivers import NewWaiver
+from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
+from controller.service.containment.waivers import WaiverRequest
 from tests.property.fleet import (
     BY_HAND,
     CLAIMED,
@@ -36,7 +36,11 @@ from tests.property.fleet import (
 )
 
 EXAMPLES: Final = int(os.environ.get("CORDON_TEST_UNATTENDED", "40"))
-_LEVELS: Final = {"p/telnet": Level.RESTRICTED, "p/docker": Level.ISOLATED, "p/slow": Level.RESTRICTED}
+_LEVELS: Final = {
+    "p/telnet": ContainmentLevel.RESTRICTED,
+    "p/docker": ContainmentLevel.ISOLATED,
+    "p/slow": ContainmentLevel.RESTRICTED,
+}
 devices = st.sampled_from(DEVICES)
 some_ports = st.lists(st.sampled_from([TELNET, DOCKER, SLOW, SHADOW]), max_size=2, unique=True).map(tuple)
 fates = st.lists(st.sampled_from(["well", "refuse", "lose", "doubt"]), max_size=4)
@@ -67,7 +71,9 @@ class Unattended(RuleBasedStateMachine):
         an operator named.
         """
         before = dict(self.fleet.place.keeper.devices)
-        self.waited = any(one.pending is not None and one.pending.why is Wait.BLAST_RADIUS for one in before.values())
+        self.waited = any(
+            one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS for one in before.values()
+        )
         act()
         for device_id, after in self.fleet.place.keeper.devices.items():
             self._check(what, before[device_id], after, fresh=device_id == said, named=device_id in asked)
@@ -76,9 +82,9 @@ class Unattended(RuleBasedStateMachine):
         new_case = after.case is not None and (before.case is None or before.case.case_id != after.case.case_id)
         if after.level.rank > before.level.rank or new_case:
             self._was_contained(what, before, after, named=named)
-        if before.level is not Level.NONE and after.level is Level.NONE:
+        if before.level is not ContainmentLevel.NONE and after.level is ContainmentLevel.NONE:
             self._was_released(what, before, after, fresh=fresh, named=named)
-        if before.level is Level.ISOLATED and after.level is Level.RESTRICTED:
+        if before.level is ContainmentLevel.ISOLATED and after.level is ContainmentLevel.RESTRICTED:
             assert named or what in ("time", "carried out"), f"{what}: stepped down"
 
     def _was_contained(self, what: str, before: Device, after: Device, *, named: bool) -> None:
@@ -111,10 +117,10 @@ class Unattended(RuleBasedStateMachine):
         if what == "carried out":
             # The broker would not vouch for who reported: it was never really contained.
             assert before.case.by == POLICY
-            assert before.case.proven_level is Level.NONE
+            assert before.case.proven_level is ContainmentLevel.NONE
             self.automatic.pop(after.device_id, None)
             return
-        assert before.level is Level.RESTRICTED, f"{what}: an isolation went straight to none"
+        assert before.level is ContainmentLevel.RESTRICTED, f"{what}: an isolation went straight to none"
         if what == "released by hand":
             assert named
             return
@@ -174,28 +180,30 @@ class Unattended(RuleBasedStateMachine):
 
     @rule(
         chosen=st.lists(devices, min_size=1, max_size=4, unique=True),
-        level=st.sampled_from([Level.RESTRICTED, Level.ISOLATED]),
+        level=st.sampled_from([ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]),
         hold=st.sampled_from([None, 100.0]),
         by=operators,
         sure=st.booleans(),
     )
-    def operator_contains(self, chosen: list[str], level: Level, hold: float | None, by: str, sure: bool) -> None:
-        wanted = Wanted(Kind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
+    def operator_contains(
+        self, chosen: list[str], level: ContainmentLevel, hold: float | None, by: str, sure: bool
+    ) -> None:
+        wanted = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
         self._decide(wanted, "contained by hand")
 
     @precondition(lambda self: self.fleet.guarding.waiting())
     @rule(by=operators, sure=st.booleans(), most=st.integers(1, 6))
     def operator_lets_through(self, by: str, sure: bool, most: int) -> None:
         chosen = tuple(one.device_id for one in self.fleet.guarding.waiting()[:most])
-        self._decide(Wanted(Kind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
+        self._decide(OperatorRequest(ApprovalKind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
 
-    def _decide(self, wanted: Wanted, what: str) -> None:
+    def _decide(self, wanted: OperatorRequest, what: str) -> None:
         now, answers = self.fleet.clock.at, []
 
         def decide() -> None:
             try:
                 answers.append(self.fleet.run(self.fleet.guarding.decide(wanted)))
-            except ProtectedError:
+            except ProtectedDeviceError:
                 assert PROTECTED in wanted.devices
                 assert not wanted.even_protected
 
@@ -203,18 +211,18 @@ class Unattended(RuleBasedStateMachine):
         mine = self.by_hand.setdefault(wanted.by, {})
         lately = {one for one, at in mine.items() if now - at < 3600.0} | set(wanted.devices)
         if answers:
-            assert isinstance(answers[0], Request) is (len(lately) > BY_HAND), "one person too few, or too many"
-            if not isinstance(answers[0], Request):
+            assert isinstance(answers[0], ApprovalRequest) is (len(lately) > BY_HAND), "one person too few, or too many"
+            if not isinstance(answers[0], ApprovalRequest):
                 mine.update(dict.fromkeys(wanted.devices, now))
 
     @rule(by=operators, yes=st.booleans())
     def second_person_decides(self, by: str, yes: bool) -> None:
         guarding, now = self.fleet.guarding, self.fleet.clock.at
-        waiting = [one for one in guarding.requests.values() if one.state_at(now) is RequestState.OPEN]
+        waiting = [one for one in guarding.requests.values() if one.state_at(now) is ApprovalState.OPEN]
         if not waiting:
             return
         request = waiting[0]
-        what = "contained by hand" if request.kind is Kind.CONTAIN else "let through"
+        what = "contained by hand" if request.kind is ApprovalKind.CONTAIN else "let through"
 
         def decide() -> None:
             if not yes:
@@ -222,7 +230,7 @@ class Unattended(RuleBasedStateMachine):
                 return
             try:
                 self.fleet.run(guarding.approve(request.request_id, by))
-            except NotDecidableError:
+            except ApprovalNotAllowedError:
                 assert by == request.by
             else:
                 assert by != request.by
@@ -238,12 +246,12 @@ class Unattended(RuleBasedStateMachine):
     @rule(device=devices)
     def operator_releases(self, device: str) -> None:
         keeper = self.fleet.place.keeper
-        event = OperatorReleased(keeper.new_id(), "operator:ada", "r")
+        event = ReleaseOrdered(keeper.new_id(), "operator:ada", "r")
         self.happens("released by hand", lambda: self.fleet.run(keeper.handle(device, event)), asked=(device,))
 
     @rule(lasting=st.sampled_from([100.0, 1000.0]))
     def waive(self, lasting: float) -> None:
-        new = NewWaiver("p/telnet", "owner", "r", "operator:ada", lasting, device=WAIVED)
+        new = WaiverRequest("p/telnet", "owner", "r", "operator:ada", lasting, device=WAIVED)
         waiver: list[Any] = []
         self.happens("waived", lambda: waiver.append(self.fleet.run(self.fleet.waiving.add(new))))
         self.waivers.append(waiver[0].waiver_id)
@@ -288,7 +296,7 @@ class Unattended(RuleBasedStateMachine):
     def what_was_proven_is_held_by_the_broker(self) -> None:
         place = self.fleet.place
         for device in place.keeper.devices.values():
-            if device.case is not None and device.case.proven_level is not Level.NONE:
+            if device.case is not None and device.case.proven_level is not ContainmentLevel.NONE:
                 assert place.broker.rules_held.get(device.device_id) == restriction(device.device_id)
 
     @invariant()
@@ -302,7 +310,9 @@ class Unattended(RuleBasedStateMachine):
     def of_what_waits_there_is_one_alert_that_is_open(self) -> None:
         keeper = self.fleet.place.keeper
         waiting = [
-            one for one in keeper.devices.values() if one.pending is not None and one.pending.why is Wait.BLAST_RADIUS
+            one
+            for one in keeper.devices.values()
+            if one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS
         ]
         assert keeper.guards.radius.waiting == len(waiting)
         reached = [at for at, entry in self.fleet.heard if entry.kind == "blast radius reached"]

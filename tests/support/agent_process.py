@@ -81,7 +81,9 @@ class FakeController:
 
     def receipt(self, device_id: str, seq: int | None, verdict: str, **more: Any) -> None:
         """Send a receipt."""
-        self.publish(topics.down(device_id, topics.Down.RECEIPT), {"v": 1, "seq": seq, "verdict": verdict, **more})
+        self.publish(
+            topics.down(device_id, topics.DownChannel.RECEIPT), {"v": 1, "seq": seq, "verdict": verdict, **more}
+        )
 
     def publish(self, topic: str, payload: dict[str, Any] | bytes) -> None:
         """Send anything."""
@@ -106,7 +108,7 @@ class FakeController:
 
     def command(self, envelope: bytes, device_id: str = DEVICE) -> None:
         """Send an envelope to a device."""
-        self.publish(topics.down(device_id, topics.Down.COMMAND), envelope)
+        self.publish(topics.down(device_id, topics.DownChannel.COMMAND), envelope)
 
     def of(self, channel: str) -> list[dict[str, Any]]:
         """What was heard on one channel."""

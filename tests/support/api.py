@@ -16,18 +16,18 @@ from controller.api.auth import digest_of
 from controller.api.context import Services
 from controller.api.server import create_api
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
-from controller.domain.guards.guards import NO_GUARDS, Guards
-from controller.domain.policy.cel import Language
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.model import PolicySet
 from controller.domain.scopes import ALL
 from controller.packs import broker_pack_path
 from controller.ports.errors import ControllerError
-from controller.ports.messages import Incoming
-from controller.ports.store import Token
-from controller.service.broker.audit import BROKER, Auditor
-from controller.service.containment.operator_actions import ByHand, Guarding
-from controller.service.containment.users import Users
-from controller.service.containment.waivers import Waiving
+from controller.ports.messages import IncomingMessage
+from controller.ports.store import ApiToken
+from controller.service.broker.audit import BROKER, BrokerAuditor
+from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
+from controller.service.containment.users import UserContainments
+from controller.service.containment.waivers import WaiverService
 from controller.service.settings.settings import Settings
 from schemas.posture import digest_of as posture_digest
 from schemas.topics import up_branch
@@ -36,9 +36,9 @@ from tests.support.identity import identity_of
 from tests.support.memory_users import MemoryUsers
 from tests.support.rollouts import desk_of
 
-BROKER_LANGUAGE = Language(BROKER_TYPES, BROKER)
+BROKER_LANGUAGE = CelEnvironment(BROKER_TYPES, BROKER)
 TOKEN = "cordon_for-tests"
-MANY = ByHand(most=1000)
+MANY = OperatorLimits(most=1000)
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 SETTINGS: dict[str, Any] = {
     "mqtt": {"servers": ["mqtt://127.0.0.1:1"]},
@@ -82,7 +82,7 @@ def _broker_policies() -> PolicySet:
     return load_policies((broker_pack_path(),), BROKER_LANGUAGE)
 
 
-def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: str = "b1") -> Incoming:
+def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: str = "b1") -> IncomingMessage:
     """A full report as it comes off the link."""
     sections = {
         "sockets": {
@@ -102,11 +102,16 @@ def report_message(device_id: str, ports: tuple[int, ...], seq: int, boot_id: st
         "sections": sections,
     }
     topic = up_branch(device_id).replace("#", "posture")
-    return Incoming(topic, json.dumps(report).encode(), 1, retain=False, dup=False, ticket=seq, received_at=0.0)
+    return IncomingMessage(topic, json.dumps(report).encode(), 1, retain=False, dup=False, ticket=seq, received_at=0.0)
 
 
-async def _guards(one: World, by_hand: ByHand, protected_if: str | None) -> tuple[Guarding, Waiving]:
-    guarding, waiving = Guarding(one.keeper, by_hand, lambda _event, _fields: None), Waiving(one.keeper, protected_if)
+async def _guards(
+    one: World, by_hand: OperatorLimits, protected_if: str | None
+) -> tuple[OperatorActions, WaiverService]:
+    guarding, waiving = (
+        OperatorActions(one.keeper, by_hand, lambda _event, _fields: None),
+        WaiverService(one.keeper, protected_if),
+    )
     books = await one.store.guard_books()
     guarding.load(books)
     waiving.load(books)
@@ -119,13 +124,13 @@ async def api(
     policy_set: PolicySet | None = None,
     *,
     authority: Path | None = None,
-    guards: Guards = NO_GUARDS,
-    by_hand: ByHand = MANY,
+    guards: FleetGuards = NO_GUARDS,
+    by_hand: OperatorLimits = MANY,
     protected_if: str | None = None,
 ) -> AsyncIterator[Api]:
     """An API whose one token is `TOKEN`, named `tests`; `authority` is the folder of one that it shall have."""
     async with world(path, policy_set, guards=guards) as one:
-        await one.store.put_token(Token("tests", digest_of(TOKEN), one.clock.at, ALL))
+        await one.store.put_token(ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL))
         reload: list[PolicySet | ControllerError] = []
 
         async def reload_policies(*, force: bool = False) -> PolicySet:
@@ -146,12 +151,12 @@ async def api(
             ingest=one.ingest,
             broker=one.broker,
             inspector=one.inspector,
-            auditor=Auditor(one.inspector, BROKER_LANGUAGE, _broker_policies),
+            auditor=BrokerAuditor(one.inspector, BROKER_LANGUAGE, _broker_policies),
             settings=Settings.model_validate(SETTINGS),
             started_at=one.clock.at,
             reload_policies=reload_policies,
             signing=one.signing,
-            users=Users(one.keeper, one.store, users, 5.0, lambda *_: None),
+            users=UserContainments(one.keeper, one.store, users, 5.0, lambda *_: None),
             guarding=guarding,
             waiving=waiving,
             candidate=partial(candidate_policies, one.keeper),

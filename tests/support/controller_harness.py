@@ -9,44 +9,44 @@ from typing import Any
 from controller.adapters.emqx.containment.describe import described
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.adapters.system import UlidIds
-from controller.domain.broker.inspection import Inspection
-from controller.domain.guards.guards import NO_GUARDS, Guards
-from controller.domain.policy.model import Level, PolicySet, Remedy, Response
+from controller.adapters.system import UlidGenerator
+from controller.domain.broker.inspection import BrokerInspection
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
+from controller.domain.policy.model import ContainmentLevel, PolicySet, Remedy, RuleResponse
 from controller.ports.broker import (
+    AccessRules,
+    AuthStrength,
     Ban,
-    Change,
-    Grade,
-    Intent,
-    KeepRules,
-    KeepSubscriptions,
-    KeptSubscription,
     PlannedStage,
+    PlanParameters,
     Proof,
-    Rules,
-    Step,
+    ProofStep,
+    SavedSubscription,
+    SaveRules,
+    SaveSubscriptions,
+    SettingChange,
     keep_no_subscriptions,
     restriction,
     was_there,
 )
-from controller.ports.broker_tables import TableCounts, Wanted
+from controller.ports.broker_tables import SubjectFilter, TableCounts
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.inspection import DashboardLogin
-from controller.ports.messages import Incoming, LinkState
+from controller.ports.messages import ConnectionState, IncomingMessage
 from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.identity_check import Vouching
+from controller.service.containment.identity_check import IdentityCheck
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.keyring import DeviceKeyring
-from controller.service.ingest.signatures import ReportSigning, SealRules, Seals
-from controller.service.timers import Timers
+from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
+from controller.service.timers import DeviceTimers
 from tests.support.playbook import language, policies, rule
 
 START = 1_800_000_000.0
-TELNET = Response(contain=Level.RESTRICTED, remedy=Remedy("service.disable", (("name", "telnetd"),)))
-DOCKER = Response(contain=Level.ISOLATED, isolate_for=600.0)
+TELNET = RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=Remedy("service.disable", (("name", "telnetd"),)))
+DOCKER = RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=600.0)
 
 
 def starter() -> PolicySet:
@@ -77,14 +77,14 @@ class MemoryBroker:
 
     clock: TestClock
     bans_held: dict[str, Ban] = field(default_factory=dict)
-    rules_held: dict[str, Rules] = field(default_factory=dict)
-    grades: dict[str, Grade] = field(default_factory=dict)
+    rules_held: dict[str, AccessRules] = field(default_factory=dict)
+    grades: dict[str, AuthStrength] = field(default_factory=dict)
     is_open: bool = False  # it lets in clients without proof, so that it matters since when a session is there
     connected: dict[str, float] = field(default_factory=dict)  # since when, Unix seconds; missing: always
     fails: list[BrokerError] = field(default_factory=list)
     misses: int = 0  # proofs that will not hold
     calls: list[str] = field(default_factory=list)
-    lacks: list[Change] = field(default_factory=list)  # what a setup would change
+    lacks: list[SettingChange] = field(default_factory=list)  # what a setup would change
     can_list_retained: bool = True
     options: list[tuple[str, bool]] = field(default_factory=list)  # of each containment
 
@@ -94,21 +94,21 @@ class MemoryBroker:
             raise self.fails.pop(0)
 
     def _proof(self, what: str) -> Proof:
-        step = Step(what, what.upper(), "memory", "200", 0.001)
+        step = ProofStep(what, what.upper(), "memory", "200", 0.001)
         if self.misses:
             self.misses -= 1
             return Proof(False, "read back and not there", (step,))
         return Proof(True, "", (step,), cut_at=self.clock.at)
 
-    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
         return described(client_id, intent)
 
     async def restrict(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
-        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
         del keep_subscriptions
@@ -122,7 +122,7 @@ class MemoryBroker:
     async def isolate(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
         case: str,
         reason: str,
@@ -138,7 +138,7 @@ class MemoryBroker:
         self.rules_held[client_id] = restriction(client_id)
         return self._proof("isolate")
 
-    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
         self._call(f"end_isolation {client_id}")
         if self.rules_held.get(client_id) != restriction(client_id):
             await keep(self.rules_held.get(client_id, ()))
@@ -146,7 +146,9 @@ class MemoryBroker:
         self._lift(client_id)
         return self._proof("end_isolation")
 
-    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+    async def release(
+        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+    ) -> Proof:
         del subscriptions
         self._call(f"release {client_id}")
         self._lift(client_id)
@@ -161,16 +163,16 @@ class MemoryBroker:
         if ban is not None and ban.is_ours:
             del self.bans_held[client_id]
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         self._call(f"grade {client_id}")
         return self.grade_then(client_id, heard_at)
 
-    def grade_then(self, client_id: str, heard_at: float | None) -> Grade:
+    def grade_then(self, client_id: str, heard_at: float | None) -> AuthStrength:
         """The grade of who spoke then, as the port says."""
-        grade = self.grades.get(client_id, Grade.PROVEN)
-        if heard_at is None or not self.is_open or grade not in (Grade.PROVEN, Grade.KNOWN):
+        grade = self.grades.get(client_id, AuthStrength.PROVEN)
+        if heard_at is None or not self.is_open or grade not in (AuthStrength.PROVEN, AuthStrength.KNOWN):
             return grade
-        return grade if was_there(self.connected.get(client_id, 0.0), heard_at) else Grade.LATER
+        return grade if was_there(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
 
     async def admits_unproven(self) -> bool:
         return self.is_open
@@ -186,18 +188,18 @@ class MemoryBroker:
         for ban in list(self.bans_held.values()):
             yield ban
 
-    async def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+    async def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
         for client_id, rules in list(self.rules_held.items()):
             yield client_id, rules
 
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
         return [("memory", True, "5.8.9")]
 
-    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
         del controller_id
         return self.lacks
 
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
         del controller_id
         made = [change for change in self.lacks if not (safe_only and change.danger)]
         self.lacks = [change for change in self.lacks if change not in made]
@@ -219,14 +221,14 @@ class MemoryTables:
     def _lacks(self, node: str, client_id: str) -> bool:
         return client_id in self.missing.get(node, set())
 
-    async def bans(self, node: str, wanted: Wanted) -> AsyncIterator[Ban]:
+    async def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:
         async for ban in self.broker.bans():
             if ban.kind != "clientid" or self._lacks(node, ban.who) or ban.who in self.skipped:
                 continue
             if ban.is_ours or wanted(ban.who):
                 yield ban
 
-    async def rules(self, node: str, wanted: Wanted) -> AsyncIterator[tuple[str, Rules]]:
+    async def rules(self, node: str, wanted: SubjectFilter) -> AsyncIterator[tuple[str, AccessRules]]:
         async for client_id, rules in self.broker.client_rules():
             if wanted(client_id) and not self._lacks(node, client_id) and client_id not in self.skipped:
                 yield client_id, rules
@@ -239,10 +241,10 @@ class MemoryTables:
     async def ban_of(self, node: str, client_id: str) -> Ban | None:
         return None if self._lacks(node, client_id) else self.broker.bans_held.get(client_id)
 
-    async def rules_of(self, node: str, client_id: str) -> Rules | None:
+    async def rules_of(self, node: str, client_id: str) -> AccessRules | None:
         return None if self._lacks(node, client_id) else self.broker.rules_held.get(client_id)
 
-    async def write_rules(self, node: str, client_id: str, rules: Rules) -> None:
+    async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
         self.broker.calls.append(f"write rules {client_id} at {node}")
         self.missing.get(node, set()).discard(client_id)
         self.broker.rules_held[client_id] = rules
@@ -259,15 +261,15 @@ class MemoryInspector:
     answers: dict[str, Any] = field(default_factory=dict)
     logins: list[DashboardLogin | None] = field(default_factory=list)
 
-    async def endpoints(self) -> Inspection:
+    async def endpoints(self) -> BrokerInspection:
         return self._inspection()
 
-    async def inspect(self, login: DashboardLogin | None) -> Inspection:
+    async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         self.logins.append(login)
         return self._inspection()
 
-    def _inspection(self) -> Inspection:
-        return Inspection(dict(self.answers), {}, START, 1000, ("http://10.0.0.1:18083",))
+    def _inspection(self) -> BrokerInspection:
+        return BrokerInspection(dict(self.answers), {}, START, 1000, ("http://10.0.0.1:18083",))
 
 
 @dataclass(slots=True)
@@ -275,7 +277,7 @@ class MemoryLink:
     """What was sent and acknowledged; `confirm` is raised by the next confirmed publish."""
 
     sent: list[tuple[str, bytes]] = field(default_factory=list)
-    acknowledged: list[Incoming] = field(default_factory=list)
+    acknowledged: list[IncomingMessage] = field(default_factory=list)
     confirm: MessagesError | None = None
     takes: bool = True
     resumed_at: float | None = None  # monotonic seconds
@@ -283,10 +285,10 @@ class MemoryLink:
     async def run(self) -> None:
         raise NotImplementedError
 
-    async def receive(self, most: int) -> Sequence[Incoming]:
+    async def receive(self, most: int) -> Sequence[IncomingMessage]:
         raise NotImplementedError
 
-    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+    def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         self.acknowledged.extend(messages)
 
     def publish(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
@@ -305,8 +307,8 @@ class MemoryLink:
         self.sent.append((topic, payload))
 
     @property
-    def state(self) -> LinkState:
-        return LinkState(True, "memory", "5", START, "connected", self.resumed_at)
+    def state(self) -> ConnectionState:
+        return ConnectionState(True, "memory", "5", START, "connected", self.resumed_at)
 
 
 @dataclass(slots=True)
@@ -319,20 +321,20 @@ class World:
     inspector: MemoryInspector
     link: MemoryLink
     store: SqliteStore
-    keeper: Keeper
+    keeper: FleetState
     enforcer: Enforcer
     outbox: Outbox
     ingest: Ingest
-    timers: Timers
+    timers: DeviceTimers
     reconciler: Reconciler
     logged: list[tuple[str, dict[str, object]]]
-    signing: ReportSigning
+    signing: ReportSigningServices
 
     async def drain(self) -> None:
         """Carry out what is ready, one after the other, without waiting for retries."""
         await self.outbox.drain()
 
-    def level(self, device_id: str) -> Level:
+    def level(self, device_id: str) -> ContainmentLevel:
         """How far the device is cut off, as decided."""
         return self.keeper.devices[device_id].level
 
@@ -346,7 +348,7 @@ async def world(
     path: Path,
     policy_set: PolicySet | None = None,
     *,
-    guards: Guards = NO_GUARDS,
+    guards: FleetGuards = NO_GUARDS,
     clock: TestClock | None = None,
     broker: MemoryBroker | None = None,
     **enforcing: bool,
@@ -362,12 +364,14 @@ async def world(
     try:
         broker, link = broker or MemoryBroker(clock), MemoryLink()
         tables = MemoryTables(broker)
-        keeper = Keeper(store, policy_set or starter(), language(), clock, UlidIds(), guards=guards)
+        keeper = FleetState(store, policy_set or starter(), language(), clock, UlidGenerator(), guards=guards)
         keeper.load(await store.devices())
         books = await store.guard_books()
         keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
-        keyring = DeviceKeyring(SqliteReportKeys(store, None), Vouching(broker, link, clock).grade, store, clock, log)
-        signing = ReportSigning(keyring, Seals(keyring, keeper.get, SealRules()))
+        keyring = DeviceKeyring(
+            SqliteReportKeys(store, None), IdentityCheck(broker, link, clock).grade, store, clock, log
+        )
+        signing = ReportSigningServices(keyring, ReportSignatureVerifier(keyring, keeper.get, SignatureRequirements()))
         signing.seals.load(keeper.devices.values())
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
         outbox = Outbox(keeper, enforcer, log, lambda: 0.0)
@@ -375,7 +379,7 @@ async def world(
         await outbox.resume()
         yield World(
             clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
-            Ingest(link, keeper, log, None, signing.seals), Timers(keeper, 300.0),
+            Ingest(link, keeper, log, None, signing.seals), DeviceTimers(keeper, 300.0),
             Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged, signing,
         )  # fmt: skip
     finally:

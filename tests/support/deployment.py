@@ -10,13 +10,13 @@ from typing import Any, Final
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
 from controller.demo import controller_process
-from controller.demo.access import Access
-from controller.demo.controller_process import Management, Prepared
-from controller.demo.fleet import Fleet
-from controller.demo.observations import Chronicle
-from controller.demo.operator import Operator
-from controller.demo.options import FAST, DemoError, Pace
-from controller.demo.processes import Child
+from controller.demo.access import DemoBrokerAccess
+from controller.demo.controller_process import DemoBrokerApi, PreparedController
+from controller.demo.fleet import SimulatorProcess
+from controller.demo.observations import ObservationLog
+from controller.demo.operator import DemoApiClient
+from controller.demo.options import FAST, DemoError, DemoTimings
+from controller.demo.processes import ChildProcess
 from tests.support.certs import Certs
 from tests.support.standin import StandInProcess
 
@@ -30,11 +30,11 @@ class House:
     """What runs; `operator` talks to the controller that runs now."""
 
     folder: Path
-    access: Access
+    access: DemoBrokerAccess
     broker: EmqxBroker
-    prepared: Prepared
-    controller: Child
-    operator: Operator
+    prepared: PreparedController
+    controller: ChildProcess
+    operator: DemoApiClient
     stack: AsyncExitStack
     starts: int = 1
 
@@ -49,12 +49,12 @@ class House:
         name = f"cordon-serve-{self.starts}"
         self.controller, url = await controller_process.serve(self.prepared.config, self.folder, name)
         self.stack.push_async_callback(self.controller.stop)
-        self.operator = Operator(url, self.prepared.token)
+        self.operator = DemoApiClient(url, self.prepared.token)
         await controller_process.until_ready(self.operator, self.controller)
 
     async def start_fleet(
-        self, devices: int, chronicle: Chronicle, *, pace: Pace = FAST, more: Sequence[str] = ()
-    ) -> Fleet:
+        self, devices: int, chronicle: ObservationLog, *, pace: DemoTimings = FAST, more: Sequence[str] = ()
+    ) -> SimulatorProcess:
         """Simulated devices with certificates of their own, all connected; `more` are options of the simulator."""
         ids = [f"{PREFIX}{number:03d}" for number in range(1, devices + 1)]
         assert self.access.certificate_for is not None
@@ -70,8 +70,8 @@ class House:
         ]
         arguments += ["--controller-key", self.prepared.public_key, "--heartbeat-every", pace.heartbeat_every]
         arguments += ["--reconnect-max", pace.reconnect_max, *more]
-        child = await Child.start("simulate", "device_agent.main", arguments, self.folder)
-        fleet = Fleet(child, chronicle, ids)
+        child = await ChildProcess.start("simulate", "device_agent.main", arguments, self.folder)
+        fleet = SimulatorProcess(child, chronicle, ids)
         reading = asyncio.get_running_loop().create_task(fleet.read())
 
         async def end() -> None:
@@ -92,20 +92,20 @@ async def open_house(
     *,
     pack: str = "demo",
     api: Sequence[str] = (),
-    pace: Pace = FAST,
+    pace: DemoTimings = FAST,
     emqx: StandInProcess,
     certs: Certs,
 ) -> AsyncIterator[House]:
     """A ready controller over `emqx`; `api` are other addresses by which it reaches the broker's API."""
     home = folder / "cordon"
     home.mkdir()
-    access = Access(
+    access = DemoBrokerAccess(
         servers=tuple(f"mqtts://{host}:{port}" for host, port in emqx.tls),
         ca=certs.ca,
         certificate_for=certs.client,
         own_certificates=True,
     )
-    management = Management(tuple(api or emqx.api_urls), emqx.key, emqx.secret)
+    management = DemoBrokerApi(tuple(api or emqx.api_urls), emqx.key, emqx.secret)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         prepared = await controller_process.prepare(
@@ -113,12 +113,12 @@ async def open_house(
         )
         controller, url = await controller_process.serve(prepared.config, folder)
         stack.push_async_callback(controller.stop)
-        operator = Operator(url, prepared.token)
+        operator = DemoApiClient(url, prepared.token)
         await controller_process.until_ready(operator, controller)
         yield House(folder, access, broker, prepared, controller, operator, stack)
 
 
-async def seen(chronicle: Chronicle, device: str, what: str, *, since: float = 0.0, **data: Any) -> float:
+async def seen(chronicle: ObservationLog, device: str, what: str, *, since: float = 0.0, **data: Any) -> float:
     """Wait until a device saw something; its moment."""
     look = chronicle.first
     try:

@@ -9,18 +9,18 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.adapters.sqlite.certificates import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.building import named
 from controller.adapters.x509.keys import new_request
 from controller.domain.evolve import evolve
-from controller.domain.identity.certificates import Certificate, Kind, validity
-from controller.service.identity.certificates import Certificates
-from controller.service.identity.enrolment import Enrolment
-from controller.service.identity.renewal import Renewals
-from controller.service.identity.revocation import Revocation
-from controller.service.identity.services import Identity
+from controller.domain.identity.certificates import Certificate, CertificateKind, validity
+from controller.service.identity.certificates import CertificateService
+from controller.service.identity.enrolment import EnrolmentService
+from controller.service.identity.renewal import RenewalService
+from controller.service.identity.revocation import RevocationService
+from controller.service.identity.services import IdentityServices
 from controller.service.settings.settings import AuthoritySettings
 from tests.support.controller_harness import World
 
@@ -32,27 +32,27 @@ DAY = 86_400.0
 
 def make_authority(where: Path, now: float, lists: str = LISTS) -> X509Authority:
     """A fresh authority in `where`/ca, the root's key beside it in root.key; its lists are fetched below `lists`."""
-    wish = folder.NewAuthority(where / "ca", where / "root.key", PASSPHRASE, "Test", lists)
+    wish = folder.AuthorityOptions(where / "ca", where / "root.key", PASSPHRASE, "Test", lists)
     return X509Authority(folder.create(wish, now))
 
 
-async def identity_of(world: World, where: Path, **settings: Any) -> Identity:
+async def identity_of(world: World, where: Path, **settings: Any) -> IdentityServices:
     """The services of a controller with an authority in `where`, made if absent."""
     if not (where / "ca" / folder.ISSUING).exists():
         make_authority(where, world.clock.at)
     wanted = AuthoritySettings.model_validate({"folder": where / "ca", "readmit_after": "0s", **settings})
-    authority, registry = X509Authority(folder.load(where / "ca")), SqliteRegistry(world.store)
+    authority, registry = X509Authority(folder.load(where / "ca")), SqliteCertificateRegistry(world.store)
 
     def log(event: str, fields: object) -> None:
         world.logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
 
-    certificates = Certificates(authority, registry, world.store, world.clock, wanted, log)
+    certificates = CertificateService(authority, registry, world.store, world.clock, wanted, log)
     await certificates.publish()
-    enrolment = Enrolment(
+    enrolment = EnrolmentService(
         certificates, world.keeper, ("mqtts://b:8883",), lambda: KEYS, frozenset({"cordon-controller"})
     )
-    renewals = Renewals(certificates, world.keeper, world.link, log)
-    return Identity(certificates, enrolment, Revocation(certificates, world.keeper, log), renewals)
+    renewals = RenewalService(certificates, world.keeper, world.link, log)
+    return IdentityServices(certificates, enrolment, RevocationService(certificates, world.keeper, log), renewals)
 
 
 def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier, str]) -> str:
@@ -90,7 +90,9 @@ class Files:
         self.lists = where / "lists.pem"
         self.publish()
 
-    def issue(self, name: str, kind: Kind = Kind.CLIENT, hosts: Sequence[str] = (), life: float = DAY) -> Issued:
+    def issue(
+        self, name: str, kind: CertificateKind = CertificateKind.CLIENT, hosts: Sequence[str] = (), life: float = DAY
+    ) -> Issued:
         """One more key with its certificate."""
         secret, pem = new_request(name)
         made = self.authority.issue(

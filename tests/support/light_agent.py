@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.actions.base import Action, Params, Plan, Verified
+from device_agent.actions.base import ActionPlan, Params, RemediationAction, Verification
 from device_agent.actions.rescan import Rescan
 from device_agent.actions.trust import trust
 from device_agent.assembly import ring_of
@@ -47,9 +47,9 @@ class _Append:
     def check(self, params: Params) -> None:
         del params
 
-    def plan(self, params: Params) -> Plan:
+    def plan(self, params: Params) -> ActionPlan:
         del params
-        return Plan(was={"was": str(self._lines())}, would="append a line")
+        return ActionPlan(was={"was": str(self._lines())}, would="append a line")
 
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         del params, was
@@ -58,9 +58,9 @@ class _Append:
         if self._die_at == "apply":
             _die()
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verified:
+    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         del params
-        return Verified(str(self._lines()) != was["was"], {"is": str(self._lines())})
+        return Verification(str(self._lines()) != was["was"], {"is": str(self._lines())})
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         del params, was
@@ -106,7 +106,7 @@ def main(config: Path, die_at: str) -> None:
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     done = folder / "done.txt"
     settings = load(config)
-    actions: dict[str, Action] = {
+    actions: dict[str, RemediationAction] = {
         **trust(ring_of(settings)),
         "rescan": Rescan(),
         "test.append": _Append(done, die_at, is_repeatable=True),

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from controller.adapters.mqtt.messages import PahoMessages
-from controller.adapters.mqtt.options import LinkOptions
-from controller.ports.messages import Incoming, Messages
-from schemas.topics import Up, up
+from controller.adapters.mqtt.options import MqttOptions
+from controller.ports.messages import IncomingMessage, Messages
+from schemas.topics import UpChannel, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 
 CLIENT_ID = "cordon-controller"
-TOPIC = up("edge-1", Up.POSTURE)
+TOPIC = up("edge-1", UpChannel.POSTURE)
 PATIENCE_SECONDS = 10.0
 
 
@@ -37,9 +37,9 @@ class Running:
         """Wait until it is not connected and says why."""
         await eventually(lambda: not self.link.state.connected, lambda: f"{self.link.state} {self.events}")
 
-    async def take(self, count: int) -> list[Incoming]:
+    async def take(self, count: int) -> list[IncomingMessage]:
         """Exactly that many messages, unacknowledged."""
-        messages: list[Incoming] = []
+        messages: list[IncomingMessage] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while len(messages) < count:
                 messages += await self.link.receive(count - len(messages))
@@ -56,7 +56,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(options: LinkOptions, rand: Callable[[], float] = lambda: 0.5) -> AsyncIterator[Running]:
+async def running(options: MqttOptions, rand: Callable[[], float] = lambda: 0.5) -> AsyncIterator[Running]:
     """A link in a task group, stopped at the end."""
     events: list[tuple[str, dict[str, object]]] = []
 
@@ -84,22 +84,22 @@ async def eventually(
         raise AssertionError(f"did not come true: {why()}") from None
 
 
-def plain(port: int, **more: Any) -> LinkOptions:
+def plain(port: int, **more: Any) -> MqttOptions:
     """Options for a plain listener here, with a short back-off."""
     return fast(servers=(f"mqtt://127.0.0.1:{port}",), **more)
 
 
-def secure(broker: Mosquitto, certs: Certs, **more: Any) -> LinkOptions:
+def secure(broker: Mosquitto, certs: Certs, **more: Any) -> MqttOptions:
     """Options for the TLS listener, with the controller's own certificate."""
     certificate, key = certs.client(CLIENT_ID)
     given: dict[str, Any] = {"ca": certs.ca, "certificate": certificate, "key": key} | more
     return fast(servers=(f"mqtts://127.0.0.1:{broker.tls_port}",), **given)
 
 
-def fast(**given: Any) -> LinkOptions:
+def fast(**given: Any) -> MqttOptions:
     """Options whose waits suit a test."""
     short: dict[str, Any] = {"client_id": CLIENT_ID, "backoff_floor_seconds": 0.05, "backoff_ceiling_seconds": 0.1}
-    return LinkOptions(**(short | {"refused_wait_seconds": 0.4} | given))
+    return MqttOptions(**(short | {"refused_wait_seconds": 0.4} | given))
 
 
 def packets(stream: bytes | bytearray) -> Iterator[tuple[int, bytes]]:

@@ -14,16 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from controller.cli.client import Client, Endpoint
-from controller.domain.identity.certificates import Kind
+from controller.cli.client import ApiClient, ApiEndpoint
+from controller.domain.identity.certificates import CertificateKind
 from device_agent.host.clock import Clock
-from device_agent.identity.enrol import Wish, config_text, enrol
-from device_agent.identity.renewal import Renewing
-from device_agent.mqtt_client import Goodbye, Link
+from device_agent.identity.enrol import EnrolmentOptions, config_text, enrol
+from device_agent.identity.renewal import DeviceRenewal
+from device_agent.mqtt_client import MqttClient, StatusPayloads
 from device_agent.settings import load
 from schemas.events import Status
 from schemas.posture import digest_of
-from schemas.topics import Down, Up
+from schemas.topics import DownChannel, UpChannel
 from tests.support.identity import Files
 from tests.support.mosquitto import free_port
 from tests.support.standin import StandInProcess
@@ -37,7 +37,7 @@ class _Tls:
     """What the stand-in needs of an authority."""
 
     def __init__(self, files: Files) -> None:
-        server = files.issue("127.0.0.1", Kind.SERVER, ["127.0.0.1", "localhost"])
+        server = files.issue("127.0.0.1", CertificateKind.SERVER, ["127.0.0.1", "localhost"])
         self.ca, self.server_cert, self.server_key = files.ca, server.chain, server.key
 
 
@@ -105,7 +105,7 @@ class Estate:
             argv += ["--emqx", url]
         environment = {**os.environ, "CORDON_EMQX_SECRET": self.emqx.secret}
         subprocess.run(argv, check=True, capture_output=True, env=environment)
-        api = self.files.issue("127.0.0.1", Kind.SERVER, ["127.0.0.1"])
+        api = self.files.issue("127.0.0.1", CertificateKind.SERVER, ["127.0.0.1"])
         text = self.config.read_text().replace(
             "[api]\n", f"[api]\ncertificate = {json.dumps(str(api.chain))}\nkey = {json.dumps(str(api.key))}\n"
         )
@@ -123,10 +123,10 @@ class Estate:
         self.url = str(json.loads(line)["api"])
 
     @property
-    def client(self) -> Client:
+    def client(self) -> ApiClient:
         """An operator."""
         token = (self.folder / "cordon" / "operator.token").read_text().strip()
-        return Client(Endpoint(self.url, token, self.files.ca))
+        return ApiClient(ApiEndpoint(self.url, token, self.files.ca))
 
     def token(self, **wanted: Any) -> str:
         """An enrolment token."""
@@ -144,7 +144,7 @@ class EstateDevice:
         self.name = name
         self.folder = folder
         self.events: list[tuple[float, str]] = []
-        wish = Wish(estate.url, token, estate.files.authority.info.fingerprint, name, folder, passphrase)
+        wish = EnrolmentOptions(estate.url, token, estate.files.authority.info.fingerprint, name, folder, passphrase)
         self.answer = enrol(wish)
         words = None if passphrase is None else folder / "words"
         if words is not None:
@@ -154,19 +154,19 @@ class EstateDevice:
         text += f"[agent]\nstate_dir = {json.dumps(str(folder / 'state'))}\n"
         (folder / "agent.toml").write_text(text)
         self._seq = int(time.time())
-        self._link: Link | None = None
-        self._renewing: Renewing | None = None
+        self._link: MqttClient | None = None
+        self._renewing: DeviceRenewal | None = None
         self._is_up = threading.Event()
 
     def start(self) -> None:
         """Connect with the pair that counts, as the agent does."""
         settings = load(self.folder / "agent.toml")
         will = Status(state="offline").model_dump_json().encode()
-        self._renewing = Renewing(settings, Clock())
-        goodbye = Goodbye(
+        self._renewing = DeviceRenewal(settings, Clock())
+        goodbye = StatusPayloads(
             will=will, online=lambda: Status(state="online").model_dump_json().encode(), offline=lambda: will
         )
-        self._link = Link(self.name, settings.mqtt, None, goodbye, self, credentials=self._renewing.credentials)
+        self._link = MqttClient(self.name, settings.mqtt, None, goodbye, self, credentials=self._renewing.credentials)
         self._renewing.use(self._link.publish, self._link.reconnect)
         self._link.start()
 
@@ -188,7 +188,7 @@ class EstateDevice:
             "sent_at": datetime.now(UTC).isoformat(), "digest": digest_of(_SECTIONS), "sections": _SECTIONS,
         }  # fmt: skip
         assert self._link is not None
-        self._link.publish(Up.POSTURE, json.dumps(body).encode())
+        self._link.publish(UpChannel.POSTURE, json.dumps(body).encode())
 
     @property
     def is_up(self) -> bool:
@@ -213,8 +213,8 @@ class EstateDevice:
         self._is_up.clear()
         self.events.append((time.monotonic(), "down"))
 
-    def received(self, channel: Down, payload: bytes) -> None:
-        if channel is Down.CERTIFICATE and self._renewing is not None:
+    def received(self, channel: DownChannel, payload: bytes) -> None:
+        if channel is DownChannel.CERTIFICATE and self._renewing is not None:
             self._renewing.answered(payload)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import Effect
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
-from controller.domain.policy.findings import Finding, Result, Severity
-from controller.domain.policy.model import Policy, PolicySet, Response, Rule
+from controller.domain.policy.findings import Finding, RuleResult, Severity
+from controller.domain.policy.model import Policy, PolicyRule, PolicySet, RuleResponse
 from controller.domain.step import step
-from controller.domain.transition import Outcome
+from controller.domain.transition import StepOutcome
 
 START = 1_000_000.0
 DIGEST = "sha256:" + "a" * 64
@@ -21,20 +21,20 @@ _IDS = ("effect_id", "case_id", "command_id")
 
 
 @cache
-def language() -> Language:
+def language() -> CelEnvironment:
     """The language with all facts declared; compiled once for all tests."""
-    return Language(TYPES)
+    return CelEnvironment(TYPES)
 
 
-def rule(name: str, response: Response | None = None, check: str = "firewall_active", **changes: Any) -> Rule:
+def rule(name: str, response: RuleResponse | None = None, check: str = "firewall_active", **changes: Any) -> PolicyRule:
     """A rule `p/name`; what it checks matters only where a test judges."""
-    made = Rule(
-        f"p/{name}", f"Title of {name}", language().compile(check), Severity.HIGH, response=response or Response()
+    made = PolicyRule(
+        f"p/{name}", f"Title of {name}", language().compile(check), Severity.HIGH, response=response or RuleResponse()
     )
     return replace(made, **changes)
 
 
-def policies(*rules: Rule) -> PolicySet:
+def policies(*rules: PolicyRule) -> PolicySet:
     """One policy `p` with these rules."""
     return PolicySet((Policy("p", 1, "Tests", rules),), "v1")
 
@@ -56,8 +56,8 @@ def reported(
 ) -> ev.PostureReported:
     """A full report in which the rules named (without `p/`) fail or pass."""
     findings = (
-        *(Finding(f"p/{name}", Result.FAIL, "it does") for name in failing),
-        *(Finding(f"p/{name}", Result.PASS) for name in passing),
+        *(Finding(f"p/{name}", RuleResult.FAIL, "it does") for name in failing),
+        *(Finding(f"p/{name}", RuleResult.PASS) for name in passing),
         *others,
     )
     return ev.PostureReported(event_id, seq, digest, boot_id, "1.0", at, findings, "v1")
@@ -75,10 +75,10 @@ class Play:
     state: Device
     policies: PolicySet
     now: float
-    outcome: Outcome | None = None
+    outcome: StepOutcome | None = None
     effects: tuple[Effect, ...] = ()
 
-    def when(self, *events: ev.DeviceEvent, at: float | None = None) -> "Play":
+    def when(self, *events: ev.DomainEvent, at: float | None = None) -> "Play":
         """Step `events` in order at `at` (Unix seconds; unchanged if absent)."""
         now = self.now if at is None else at
         state, outcome = self.state, None

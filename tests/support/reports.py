@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from controller.ports.messages import Incoming
+from controller.ports.messages import IncomingMessage
 from schemas.posture import digest_of
-from schemas.topics import Up, up
+from schemas.topics import UpChannel, up
 
 SENT_AT = "2026-11-23T10:00:00Z"
 
@@ -37,7 +37,7 @@ def heartbeat(device_id: str, seq: int, digest: str) -> bytes:
 
 
 def incoming(
-    device_id: str, payload: bytes, channel: Up = Up.POSTURE, *, retain: bool = False, at: float = 0.0
-) -> Incoming:
+    device_id: str, payload: bytes, channel: UpChannel = UpChannel.POSTURE, *, retain: bool = False, at: float = 0.0
+) -> IncomingMessage:
     """A delivery of it, off the socket `at` monotonic seconds."""
-    return Incoming(up(device_id, channel), payload, 1, retain, False, 1, at)
+    return IncomingMessage(up(device_id, channel), payload, 1, retain, False, 1, at)

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.sqlite.rollouts import SqliteRollouts
-from controller.domain.events import OperatorLabelled
+from controller.adapters.sqlite.rollouts import SqliteRolloutStore
+from controller.domain.events import DeviceLabelled
 from controller.domain.policy.model import PolicySet
-from controller.domain.rollout.model import Member, Rollout, Target, Terms
+from controller.domain.rollout.model import Rollout, RolloutMember, RolloutTarget, RolloutTerms
 from controller.domain.rollout.rings import parse_ring
 from controller.ports.rollouts import TargetError
-from controller.service.rollout.engine import Rollouts
-from controller.service.rollout.operations import Asked, RolloutDesk
-from controller.service.rollout.triggers import RuleRollouts
+from controller.service.rollout.engine import RolloutEngine
+from controller.service.rollout.operations import RolloutOperations, RolloutRequest
+from controller.service.rollout.triggers import RolloutTrigger
 from controller.service.settings.rollouts import RolloutSettings
-from schemas.topics import Up
+from schemas.topics import UpChannel
 from tests.support.controller_harness import World, world
 from tests.support.reports import full, incoming
 
-APP = Target("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
+APP = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "ab" * 32, 1000, ("*",))
 RINGS = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", "rest"))
 DEVICES = ("t1", "c1", "c2", "f1", "f2", "f3")
 BY, SECOND = "operator:first", "operator:second"
@@ -30,10 +30,10 @@ BY, SECOND = "operator:first", "operator:second"
 class FakeTargets:
     """A repository with these targets."""
 
-    def __init__(self, *targets: Target) -> None:
+    def __init__(self, *targets: RolloutTarget) -> None:
         self.targets = targets or (APP,)
 
-    async def find(self, text: str) -> Target:
+    async def find(self, text: str) -> RolloutTarget:
         """By NAME/VERSION, with or without the file."""
         for one in self.targets:
             if text in (one.path, f"{one.name}/{one.version}"):
@@ -52,13 +52,13 @@ class Fleet:
     """A controller with rollouts, and the devices' side of it."""
 
     world: World
-    rollouts: Rollouts
-    desk: RolloutDesk
+    rollouts: RolloutEngine
+    desk: RolloutOperations
     seq: int = 0
 
-    def by_rules(self) -> RuleRollouts:
+    def by_rules(self) -> RolloutTrigger:
         """What starts the rollouts that policies ask for."""
-        return RuleRollouts(self.world.keeper, self.desk, self.rollouts.settings, _quiet)
+        return RolloutTrigger(self.world.keeper, self.desk, self.rollouts.settings, _quiet)
 
     async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
         """Devices report the app at a version."""
@@ -72,12 +72,12 @@ class Fleet:
     async def status(self, device_id: str, state: str) -> None:
         """A device says whether it is there."""
         body = json.dumps({"v": 1, "state": state, "boot_id": "boot"}).encode()
-        await self.world.ingest.take([incoming(device_id, body, Up.STATUS)])
+        await self.world.ingest.take([incoming(device_id, body, UpChannel.STATUS)])
 
     async def label(self, device_id: str, *tags: str, device_class: str = "") -> None:
         """An operator gives a device tags."""
         keeper = self.world.keeper
-        await keeper.handle(device_id, OperatorLabelled(keeper.new_id(), device_class, tags, "operator:test"))
+        await keeper.handle(device_id, DeviceLabelled(keeper.new_id(), device_class, tags, "operator:test"))
 
     async def go(self, seconds: float = 0.0) -> None:
         """Time passes, and everything that can be done is done."""
@@ -104,7 +104,7 @@ class Fleet:
             "v": 1, "command_id": command["command_id"], "state": state, "reason": reason,
             "detail": {"phase": phase, "name": "app", "version": "2.0"} if phase else {}, "at": "2026-11-23T10:00:00Z",
         }  # fmt: skip
-        await self.world.ingest.take([incoming(device_id, json.dumps(result).encode(), Up.RESULT)])
+        await self.world.ingest.take([incoming(device_id, json.dumps(result).encode(), UpChannel.RESULT)])
 
     async def install(self, *device_ids: str) -> None:
         """Devices do what they were ordered, and report it."""
@@ -126,7 +126,9 @@ class Fleet:
         """The app to everybody, through the rings of the devices' tags."""
         given = {"soak": 60.0, "min_sample": 2, "timeout": 600.0, **terms}
         rings = given.pop("rings", RINGS)
-        asked = Asked("app/2.0", tuple(parse_ring(*ring) for ring in rings), Terms(**given), BY, "because")
+        asked = RolloutRequest(
+            "app/2.0", tuple(parse_ring(*ring) for ring in rings), RolloutTerms(**given), BY, "because"
+        )
         rollout = await self.desk.start(asked)
         await self.go()
         return rollout
@@ -137,7 +139,7 @@ class Fleet:
         assert found is not None
         return found
 
-    async def members(self, rollout_id: str = "r-0001") -> dict[str, Member]:
+    async def members(self, rollout_id: str = "r-0001") -> dict[str, RolloutMember]:
         """Its devices as they are kept."""
         return {one.device_id: one for one in await self.desk.store.members(rollout_id)}
 
@@ -147,19 +149,19 @@ async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any
     """A controller with rollouts on the store at `path`; opening it again is a restart."""
     async with world(path, policy_set) as made:
         options = RolloutSettings(**settings)
-        rollouts = Rollouts(made.keeper, SqliteRollouts(made.store), FakeTargets(), options, _quiet)
+        rollouts = RolloutEngine(made.keeper, SqliteRolloutStore(made.store), FakeTargets(), options, _quiet)
         await rollouts.load()
-        yield Fleet(made, rollouts, RolloutDesk(made.keeper, rollouts))
+        yield Fleet(made, rollouts, RolloutOperations(made.keeper, rollouts))
 
 
 def _quiet(_event: str, _fields: object) -> None:
     """Nobody reads it."""
 
 
-def desk_of(made: World) -> RolloutDesk:
+def desk_of(made: World) -> RolloutOperations:
     """Rollouts beside a controller whose loop nobody runs."""
-    rollouts = Rollouts(made.keeper, SqliteRollouts(made.store), FakeTargets(), RolloutSettings(), _quiet)
-    return RolloutDesk(made.keeper, rollouts)
+    rollouts = RolloutEngine(made.keeper, SqliteRolloutStore(made.store), FakeTargets(), RolloutSettings(), _quiet)
+    return RolloutOperations(made.keeper, rollouts)
 
 
 async def people(made: Fleet) -> None:

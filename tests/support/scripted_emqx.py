@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import httpx
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.system import SystemClock
 
@@ -43,7 +43,7 @@ class Cluster:
     def broker(self) -> EmqxBroker:
         """The adapter over it."""
         limits = HttpLimits(wait_first_seconds=0.001, wait_most_seconds=0.002, wait_jitter_seconds=0.001)
-        http = EmqxHttp(
+        http = EmqxHttpClient(
             BASES, "k", "secret", clock=SystemClock(), limits=limits, transport=httpx.MockTransport(self.answer)
         )
         return EmqxBroker(EmqxApi(http), SystemClock())

@@ -12,7 +12,7 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 
 NOW = 1_700_000_000.0
 # Short waits, so that trouble shows at once; no emptying of the log behind a test's back.
@@ -65,9 +65,9 @@ def names_in(folder: Path) -> list[str]:
     return sorted(found.name for found in folder.iterdir())
 
 
-def line(name: str) -> Writes:
+def line(name: str) -> StoreWrites:
     """One line of the record with a device and an effect: what has to be kept together."""
-    return Writes(
+    return StoreWrites(
         devices=(Device(name, 1.0, 2.0),),
         audit=((1.0, AuditEntry("seen", name, "test")),),
         effects=(EndIsolation(f"effect-{name}", name, "case"),),
@@ -123,7 +123,7 @@ async def tell(process: asyncio.subprocess.Process, text: str) -> None:
     await process.stdin.drain()
 
 
-async def commit(store: SqliteStore, writes: Writes) -> None:
+async def commit(store: SqliteStore, writes: StoreWrites) -> None:
     """For a task of its own: the store queues at the call, so this does when the task begins."""
     await store.commit(writes)
 

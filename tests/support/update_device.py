@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from device_agent.actions.update import GoBackUpdate, InstallUpdate
-from device_agent.collectors.software.software import Software
-from device_agent.commands.executor import Commands
+from device_agent.actions.update import InstallUpdate, RollbackUpdate
+from device_agent.collectors.software.software import SoftwareCollector
+from device_agent.commands.executor import CommandExecutor
 from device_agent.commands.journal import Journal
-from device_agent.domain.command_verifier import Guard
+from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.settings import Settings
@@ -22,8 +22,8 @@ from device_agent.updates.factory import updater_of
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, ParamValue
 from schemas.sections.installed import SoftwareSection, UpdatedSoftware
 from schemas.signing import sign
-from schemas.topics import Up
-from schemas.updates import GO_BACK, INSTALL, GoBack, Install
+from schemas.topics import UpChannel
+from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
 
 WAIT: Final = 60.0  # seconds until a test gives up; nothing is measured with it
 DEVICE: Final = "edge-1"
@@ -87,9 +87,9 @@ class UpdateDevice:
         assert updater is not None
         self.updater = updater
         self.journal = Journal(self.settings.agent.state_dir, first_seq=1)
-        self.commands = Commands(
-            Guard.of(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
-            {INSTALL: InstallUpdate(updater), GO_BACK: GoBackUpdate(updater)},
+        self.commands = CommandExecutor(
+            CommandVerifier.of(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
+            {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)},
             self.journal,
             self._publish,
             clock=self.clock,
@@ -104,14 +104,14 @@ class UpdateDevice:
         self.commands.stop(WAIT)
         self.journal.close()
 
-    def install(self, order: Install) -> CommandResult:
+    def install(self, order: InstallParams) -> CommandResult:
         """Order it, and wait for its end."""
         self.send(INSTALL, order.params())
         return self.ended()
 
     def go_back(self, name: str, version: str) -> CommandResult:
         """Order it, and wait for its end."""
-        self.send(GO_BACK, GoBack(name=name, version=version).params())
+        self.send(GO_BACK, RollbackParams(name=name, version=version).params())
         return self.ended()
 
     def send(
@@ -141,7 +141,7 @@ class UpdateDevice:
 
     def section(self) -> SoftwareSection:
         """What the next report tells."""
-        found = Software(self.updater)(System())
+        found = SoftwareCollector(self.updater)(System())
         return SoftwareSection.model_validate_json(json.dumps(found))
 
     def entry(self, name: str = "edge-app") -> UpdatedSoftware:
@@ -156,8 +156,8 @@ class UpdateDevice:
     def _step(self, name: str) -> None:
         self.step(name)
 
-    def _publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
-        assert channel is Up.RESULT
+    def _publish(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is UpChannel.RESULT
         result = CommandResult.model_validate_json(payload)
         self.results.append(result)
         if result.state.is_end:

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from controller.adapters.tuf_repository.ceremony import KeyPlan, init
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, init
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.publishing import publish, unpacked_bytes
-from controller.ports.updates import Published
-from schemas.updates import Install, UpdateTarget
+from controller.ports.updates import PublishedUpdate
+from schemas.updates import InstallParams, UpdateTarget
 
 PASSPHRASE: Final = "mizzen-Quark7-otter_Blue-84"
 FILE_SET: Final[dict[str, Any]] = {"kind": "file", "installer": "fileset", "classes": ["*"]}
@@ -47,9 +47,9 @@ class Repository:
     at: datetime = field(default_factory=utc_now)
 
     @property
-    def folder(self) -> Folder:
+    def folder(self) -> RepositoryFolder:
         """As the product opens it."""
-        return Folder(self.base / "updates")
+        return RepositoryFolder(self.base / "updates")
 
     @property
     def keys(self) -> Path:
@@ -68,7 +68,7 @@ class Repository:
 
     def publish(
         self, name: str, version: str, content: bytes, *, file: str = "content.tar.gz", **parts: Any
-    ) -> Published:
+    ) -> PublishedUpdate:
         """Publish one version, a file set unless `parts` say otherwise."""
         path = self.base / "incoming" / file
         path.parent.mkdir(exist_ok=True)
@@ -80,16 +80,18 @@ class Repository:
         return publish(self.folder, path, target, self.keys, ask, self.at)
 
 
-def repository(base: Path, *, root: KeyPlan = KeyPlan(2, 2), targets: KeyPlan = KeyPlan(1, 1)) -> Repository:  # noqa: B008 - frozen
+def repository(
+    base: Path, *, root: RoleKeyPlan = RoleKeyPlan(2, 2), targets: RoleKeyPlan = RoleKeyPlan(1, 1)
+) -> Repository:  # noqa: B008 - frozen
     """A fresh repository."""
     made = Repository(base)
     init(made.folder, made.keys, {"root": root, "targets": targets}, ask, made.at)
     return made
 
 
-def order(found: Published, *, seconds: float = 600.0, **parts: Any) -> Install:
+def order(found: PublishedUpdate, *, seconds: float = 600.0, **parts: Any) -> InstallParams:
     """The order to install what was published, confirmed within so many seconds."""
-    return Install.model_validate(
+    return InstallParams.model_validate(
         {
             "target": found.path,
             "version": found.target.version,

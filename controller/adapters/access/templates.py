@@ -5,9 +5,9 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from controller.adapters.policies.document import read_document
-from controller.adapters.policies.models import Id, Line
-from controller.domain.broker.access import ANY_CLASS, Template, Templates, TopicRule
-from controller.ports.policies import PolicyError, Problem
+from controller.adapters.policies.models import PolicyIdentifier, SingleLineText
+from controller.domain.broker.access import ANY_CLASS, AccessTemplate, AccessTemplates, TopicRule
+from controller.ports.policies import PolicyError, PolicyProblem
 
 MAX_BYTES: Final = 1024 * 1024
 MAX_TEMPLATES: Final = 100
@@ -18,7 +18,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class RuleModel(_Strict):
+class TopicRuleModel(_Strict):
     """`allow: publish` or `deny: all`, with a topic."""
 
     allow: Literal["publish", "subscribe", "all"] | None = None
@@ -28,7 +28,7 @@ class RuleModel(_Strict):
     retain: bool | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> "RuleModel":
+    def _one_of_both(self) -> "TopicRuleModel":
         if (self.allow is None) == (self.deny is None):
             raise ValueError("a rule has one of `allow` and `deny`: publish, subscribe or all")
         return self
@@ -45,36 +45,36 @@ class RuleModel(_Strict):
         return TopicRule("deny", self.deny, self.topic, qos, retain)
 
 
-class TemplateModel(_Strict):
+class AccessTemplateModel(_Strict):
     """The rules of one class; `*` for every device whose class has no template."""
 
     device_class: Annotated[str, Field(alias="class", pattern=r"^(\*|[^\x00-\x1f\x7f]{0,64})$")]
-    title: Line
-    rules: Annotated[list[RuleModel], Field(max_length=MAX_RULES_WRITTEN)] = []
+    title: SingleLineText
+    rules: Annotated[list[TopicRuleModel], Field(max_length=MAX_RULES_WRITTEN)] = []
     otherwise: Literal["allow", "deny"] = "deny"
 
 
-class FileModel(_Strict):
+class AccessFileModel(_Strict):
     """One file."""
 
-    access: Id
+    access: PolicyIdentifier
     version: Annotated[int, Field(ge=1, le=1_000_000_000)]
-    templates: Annotated[list[TemplateModel], Field(min_length=1, max_length=MAX_TEMPLATES)]
+    templates: Annotated[list[AccessTemplateModel], Field(min_length=1, max_length=MAX_TEMPLATES)]
 
 
-def parse_templates(text: str, source: str) -> Templates:
+def parse_templates(text: str, source: str) -> AccessTemplates:
     """The templates of a file; `source` is what problems call it.
 
     Raises:
         PolicyError: anything that makes it no file of templates; it tells all problems.
     """
     if len(text.encode()) > MAX_BYTES:
-        raise PolicyError([Problem(source, 0, 0, f"larger than {MAX_BYTES} bytes")])
+        raise PolicyError([PolicyProblem(source, 0, 0, f"larger than {MAX_BYTES} bytes")])
     document = read_document(text.replace("\r\n", "\n").replace("\r", "\n"), source)
-    model: FileModel | None = None
+    model: AccessFileModel | None = None
     if document.data is not None or not document.problems:
         try:
-            model = FileModel.model_validate(document.data)
+            model = AccessFileModel.model_validate(document.data)
         except ValidationError as e:
             for error in e.errors(include_url=False):
                 place = error["loc"]
@@ -92,7 +92,7 @@ def parse_templates(text: str, source: str) -> Templates:
     if document.problems or model is None:
         raise PolicyError(document.problems)
     made = tuple(
-        Template(one.device_class, one.title, tuple(rule.rule() for rule in one.rules), one.otherwise)
+        AccessTemplate(one.device_class, one.title, tuple(rule.rule() for rule in one.rules), one.otherwise)
         for one in model.templates
     )
-    return Templates(model.access, model.version, made)
+    return AccessTemplates(model.access, model.version, made)

@@ -9,9 +9,9 @@ from urllib.parse import quote, urlsplit
 
 from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.tls_probe import Handshake, look
+from controller.adapters.tls_probe import TlsHandshake, look
 from controller.domain.broker import inspection as ask
-from controller.domain.broker.inspection import Inspection, bind_of
+from controller.domain.broker.inspection import BrokerInspection, bind_of
 from controller.domain.broker.ports import PortsError, parse_node
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerRefusedError
@@ -53,14 +53,14 @@ class EmqxInspector(BrokerInspector):
         self._context = context
         self._login: tuple[float, Any] | None = None
 
-    async def endpoints(self) -> Inspection:
+    async def endpoints(self) -> BrokerInspection:
         """See the port."""
         seen = _Look()
         await seen.take(ask.NODES, lambda: self._get("/nodes"))
         await seen.take(ask.LISTENERS, self._listeners)
         return self._inspection(seen)
 
-    async def inspect(self, login: DashboardLogin | None) -> Inspection:
+    async def inspect(self, login: DashboardLogin | None) -> BrokerInspection:
         """See the port."""
         seen = _Look()
         await seen.take(ask.NODES, lambda: self._get("/nodes"))
@@ -78,9 +78,9 @@ class EmqxInspector(BrokerInspector):
         await seen.take(ask.CERTIFICATES, lambda: self._certificates(seen.answers))
         return self._inspection(seen)
 
-    def _inspection(self, seen: _Look) -> Inspection:
+    def _inspection(self, seen: _Look) -> BrokerInspection:
         now = self._clock.now()
-        return Inspection(seen.answers, seen.silence, now, self._receive_maximum, self._api.addresses)
+        return BrokerInspection(seen.answers, seen.silence, now, self._receive_maximum, self._api.addresses)
 
     async def _get(self, path: str) -> Any:
         return (await self._api.ask("GET", path, "audit")).data
@@ -146,7 +146,7 @@ class EmqxInspector(BrokerInspector):
         token = await self._log_in(login)
         return (await self._api.ask("GET", "/api_key", "list API keys", bearer=token)).data
 
-    async def _certificates(self, answers: dict[str, Any]) -> list[Handshake]:
+    async def _certificates(self, answers: dict[str, Any]) -> list[TlsHandshake]:
         targets = _tls_targets(answers.get(ask.LISTENERS), answers.get(ask.NODES), self._api.addresses)
         if not targets:
             return []

@@ -7,8 +7,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from controller.adapters.emqx.client import models
 from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
-from controller.ports.broker import BAN_MARK, Ban, Rules
-from controller.ports.broker_tables import BrokerTables, TableCounts, Wanted
+from controller.ports.broker import BAN_MARK, AccessRules, Ban
+from controller.ports.broker_tables import BrokerTables, SubjectFilter, TableCounts
 from controller.ports.errors import BrokerAnswerError
 
 _BANS: Final = "/banned"
@@ -32,14 +32,14 @@ class EmqxTables(BrokerTables):
         """See the port."""
         return self._api.addresses
 
-    async def bans(self, node: str, wanted: Wanted) -> AsyncIterator[Ban]:
+    async def bans(self, node: str, wanted: SubjectFilter) -> AsyncIterator[Ban]:
         """See the port."""
         async for page in self._pages(node, _BANS, "list bans"):
             kept = [row for row in page if _concerns(row, wanted)]
             for ban in _parsed(_BAN_ROWS, kept, node):
                 yield ban.ban()
 
-    async def rules(self, node: str, wanted: Wanted) -> AsyncIterator[tuple[str, Rules]]:
+    async def rules(self, node: str, wanted: SubjectFilter) -> AsyncIterator[tuple[str, AccessRules]]:
         """See the port."""
         known = _Known()
         async for page in self._pages(node, _CLIENT_RULES, "list rules"):
@@ -64,11 +64,11 @@ class EmqxTables(BrokerTables):
         """See the port."""
         return await self._api.at(node).ban_of(client_id)
 
-    async def rules_of(self, node: str, client_id: str) -> Rules | None:
+    async def rules_of(self, node: str, client_id: str) -> AccessRules | None:
         """See the port."""
         return await self._api.at(node).rules_or_none(client_id)
 
-    async def write_rules(self, node: str, client_id: str, rules: Rules) -> None:
+    async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
         """See the port."""
         await self._api.at(node).write_rules(client_id, rules)
 
@@ -86,15 +86,15 @@ class _Known:
     """Rules taken apart once: devices of a class have the same, and comparing JSON is cheaper than reading it."""
 
     def __init__(self) -> None:
-        self._rules: dict[tuple[Any, ...], tuple[Any, Rules]] = {}
+        self._rules: dict[tuple[Any, ...], tuple[Any, AccessRules]] = {}
 
-    def rules(self, row: Any) -> Rules | None:
+    def rules(self, row: Any) -> AccessRules | None:
         """What the row's rules mean, if the very same were taken apart before."""
         key = _topics(row)
         known = None if key is None else self._rules.get(key)
         return known[1] if known is not None and known[0] == row["rules"] else None
 
-    def learn(self, row: Any, rules: Rules) -> Rules:
+    def learn(self, row: Any, rules: AccessRules) -> AccessRules:
         """Remember them by their topics; the same rules come out."""
         key = _topics(row)
         if key is not None and len(self._rules) < _KNOWN:
@@ -109,7 +109,7 @@ def _topics(row: Any) -> tuple[Any, ...] | None:
         return None  # told as a wrong shape when it is taken apart
 
 
-def _concerns(row: Any, wanted: Wanted) -> bool:
+def _concerns(row: Any, wanted: SubjectFilter) -> bool:
     if not isinstance(row, dict):
         return True  # told as a wrong shape when it is taken apart
     if row.get("as") != "clientid":

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from controller.adapters.mqtt.reason_codes import Kind
+from controller.adapters.mqtt.reason_codes import DisconnectKind
 
 _MAX_DOUBLINGS: Final = 20
 # A connection that lived this long was a good one: the next trouble starts from the floor again.
@@ -31,9 +31,9 @@ class Backoff:
         """Whether there was trouble since a connection last lived long."""
         return self._troubles > 0
 
-    def next(self, kind: Kind) -> float:
+    def next(self, kind: DisconnectKind) -> float:
         """Seconds to wait after this trouble."""
-        if kind in {Kind.REFUSED, Kind.TAKEN_OVER}:
+        if kind in {DisconnectKind.REFUSED, DisconnectKind.TAKEN_OVER}:
             return self._refused * (0.5 + 0.5 * self._rand())
         reach = min(self._ceiling, self._floor * 2.0 ** min(self._troubles, _MAX_DOUBLINGS))
         self._troubles += 1

@@ -10,14 +10,14 @@ import socket
 import ssl
 from typing import Final
 
-from controller.adapters.mqtt.options import LinkOptions, Server
+from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
 from controller.adapters.mqtt.packets import packet_end
 
 READ_BYTES: Final = 64 * 1024
 MAX_READ_BYTES: Final = 1024 * 1024  # asked for at once, of a packet that is larger
 
 
-class Wire:
+class BufferedSocket:
     """A connected socket with buffers on both sides; paho's `SocketLike`.
 
     Attributes:
@@ -137,7 +137,7 @@ class Wire:
         self._sock.setblocking(flag)
 
 
-def open_wire(server: Server, options: LinkOptions) -> Wire:
+def open_wire(server: BrokerAddress, options: MqttOptions) -> BufferedSocket:
     """Resolve, connect and shake hands; blocks, so it runs in a thread.
 
     Raises:
@@ -148,13 +148,13 @@ def open_wire(server: Server, options: LinkOptions) -> Wire:
     try:
         # What belongs together is gathered here already; waiting for more would only delay it.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return Wire(sock if context is None else context.wrap_socket(sock, server_hostname=server.host))
+        return BufferedSocket(sock if context is None else context.wrap_socket(sock, server_hostname=server.host))
     except BaseException:
         sock.close()
         raise
 
 
-def tls_context(options: LinkOptions) -> ssl.SSLContext:
+def tls_context(options: MqttOptions) -> ssl.SSLContext:
     """Trust and identity from the files as they are now: renewed certificates count at the next connection.
 
     Raises:

@@ -15,13 +15,13 @@ from paho.mqtt import client as paho
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from controller.adapters.mqtt.buffered_socket import Wire, open_wire
+from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire
 from controller.adapters.mqtt.inbox import Inbox
-from controller.adapters.mqtt.options import LinkOptions, Server
-from controller.adapters.mqtt.outbox import Letter, Outbox
-from controller.adapters.mqtt.packets import Published, as_publish, publish_packet
-from controller.adapters.mqtt.paho_client import PahoClient, Version
-from controller.adapters.mqtt.reason_codes import End, Kind, disconnected, network_words, refused
+from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
+from controller.adapters.mqtt.packets import InboundPublish, as_publish, publish_packet
+from controller.adapters.mqtt.paho_client import MqttVersion, PahoClient
+from controller.adapters.mqtt.reason_codes import Disconnection, DisconnectKind, disconnected, network_words, refused
 from controller.ports.log import Log
 
 _T = TypeVar("_T")
@@ -36,19 +36,26 @@ _FIRST_FAILURE: Final = 128
 _UNANSWERED: Final = "the server did not answer the CONNECT in time"
 
 
-class ConnectionEndedError(Exception):
+class ConnectionClosedError(Exception):
     """The connection could not be made, or is over; carries why."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: Disconnection) -> None:
         super().__init__(end.detail)
         self.end = end
 
 
-class Connection:
+class MqttConnection:
     """Connects, subscribes, reads, writes, and says in `ended` why it is over."""
 
     def __init__(
-        self, server: Server, version: Version, *, options: LinkOptions, inbox: Inbox, outbox: Outbox, log: Log
+        self,
+        server: BrokerAddress,
+        version: MqttVersion,
+        *,
+        options: MqttOptions,
+        inbox: Inbox,
+        outbox: PublishQueue,
+        log: Log,
     ) -> None:
         """Describe it; nothing happens before `open`. Made on the loop's thread."""
         self._server = server
@@ -59,10 +66,10 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._abandoned = False
-        self._wire: Wire | None = None
+        self._wire: BufferedSocket | None = None
         self._client = PahoClient(self._open_wire, options, version)
         self._five = version == "5"
-        self.ended: asyncio.Future[End] = self._loop.create_future()
+        self.ended: asyncio.Future[Disconnection] = self._loop.create_future()
         self.window = options.max_inflight
         self._connack: asyncio.Future[bool] = self._loop.create_future()
         self._suback: asyncio.Future[None] = self._loop.create_future()
@@ -81,7 +88,7 @@ class Connection:
         """Connect and subscribe; tells whether the broker had kept the session.
 
         Raises:
-            ConnectionEndedError: it did not come to that.
+            ConnectionClosedError: it did not come to that.
         """
         limit = self._options.connect_timeout_seconds
         try:
@@ -90,12 +97,15 @@ class Connection:
                 async with asyncio.timeout(2 * limit):
                     await self._loop.run_in_executor(executor, self._client.dial, self._server)
             except (OSError, ValueError) as error:  # TimeoutError is one of them
-                raise ConnectionEndedError(End(Kind.UNREACHABLE, network_words(error))) from error
+                raise ConnectionClosedError(Disconnection(DisconnectKind.UNREACHABLE, network_words(error))) from error
             self._attach()
-            present = await self._answer(self._connack, End(Kind.SILENT, _UNANSWERED))
+            present = await self._answer(self._connack, Disconnection(DisconnectKind.SILENT, _UNANSWERED))
             self._client.ask_for(self._options.subscriptions)
             self._want_flush()
-            await self._answer(self._suback, End(Kind.UNREACHABLE, "the broker did not answer the SUBSCRIBE in time"))
+            await self._answer(
+                self._suback,
+                Disconnection(DisconnectKind.UNREACHABLE, "the broker did not answer the SUBSCRIBE in time"),
+            )
         except BaseException:
             self.abandon()
             raise
@@ -115,7 +125,7 @@ class Connection:
 
     def abandon(self) -> None:
         """Drop everything at once; also what a thread may still bring."""
-        self._end(End(Kind.DROPPED, "closed by this side"))
+        self._end(Disconnection(DisconnectKind.DROPPED, "closed by this side"))
         with self._lock:
             self._abandoned = True
             wire = self._wire
@@ -149,7 +159,7 @@ class Connection:
 
     # -- connecting ------------------------------------------------------------------------------------------------
 
-    def _open_wire(self) -> Wire:
+    def _open_wire(self) -> BufferedSocket:
         """Runs in a thread: nothing of the loop may be touched here."""
         wire = open_wire(self._server, self._options)
         with self._lock:
@@ -175,14 +185,14 @@ class Connection:
         self._want_flush()
         self._read_more()
 
-    async def _answer(self, answer: asyncio.Future[_T], silence: End) -> _T:
+    async def _answer(self, answer: asyncio.Future[_T], silence: Disconnection) -> _T:
         limit = self._options.connect_timeout_seconds
         either: set[asyncio.Future[Any]] = {answer, self.ended}
         await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         if self.ended.done():
-            raise ConnectionEndedError(self.ended.result())
+            raise ConnectionClosedError(self.ended.result())
         if not answer.done():
-            raise ConnectionEndedError(silence)
+            raise ConnectionClosedError(silence)
         return answer.result()
 
     # -- the loop's side -------------------------------------------------------------------------------------------
@@ -203,7 +213,7 @@ class Connection:
             return
         self._read_more()
 
-    def _read_packet(self, wire: Wire, now: float) -> bool:
+    def _read_packet(self, wire: BufferedSocket, now: float) -> bool:
         """One packet, by us if it is a plain message, else by paho; whether there may be another."""
         found = wire.packet()
         if found is None:
@@ -225,7 +235,7 @@ class Connection:
         self._loop.remove_reader(wire.fileno())
         return False
 
-    def _deliver(self, message: Published, now: float) -> None:
+    def _deliver(self, message: InboundPublish, now: float) -> None:
         try:
             topic = message.topic.decode()
         except UnicodeDecodeError:
@@ -281,14 +291,16 @@ class Connection:
             self._want_flush()
 
     def _fail(self, detail: str) -> None:
-        self._end(End(Kind.DROPPED, detail))
+        self._end(Disconnection(DisconnectKind.DROPPED, detail))
         self.abandon()
 
-    def _end(self, end: End) -> None:
+    def _end(self, end: Disconnection) -> None:
         if self.ended.done():
             return
-        if not self._established and end.kind is Kind.DROPPED:
-            end = End(Kind.SILENT, f"{end.detail}, before the CONNECT was answered", end.reason_code)
+        if not self._established and end.kind is DisconnectKind.DROPPED:
+            end = Disconnection(
+                DisconnectKind.SILENT, f"{end.detail}, before the CONNECT was answered", end.reason_code
+            )
         self.ended.set_result(end)
         self._detach()
 
@@ -340,13 +352,13 @@ class Connection:
         if flags.is_disconnect_packet_from_server:
             self._end(disconnected(reason.value, reason.getName()))
         elif wire is not None and wire.trouble is not None:
-            self._end(End(Kind.DROPPED, f"the connection broke: {network_words(wire.trouble)}"))
+            self._end(Disconnection(DisconnectKind.DROPPED, f"the connection broke: {network_words(wire.trouble)}"))
         elif wire is not None and wire.ended:
-            self._end(End(Kind.DROPPED, "the server closed the connection"))
+            self._end(Disconnection(DisconnectKind.DROPPED, "the server closed the connection"))
         elif reason.value == _KEEPALIVE_TIMEOUT:
-            self._end(End(Kind.DROPPED, "the server did not answer a ping in time"))
+            self._end(Disconnection(DisconnectKind.DROPPED, "the server did not answer a ping in time"))
         else:
-            self._end(End(Kind.DROPPED, "the server broke the protocol"))
+            self._end(Disconnection(DisconnectKind.DROPPED, "the server broke the protocol"))
 
     def _on_subscribe(
         self,
@@ -359,14 +371,14 @@ class Connection:
         for topic, reason in zip(self._options.subscriptions, reasons, strict=False):
             if reason.value >= _FIRST_FAILURE:
                 words = f"the broker refused the subscription to {topic}: {reason.getName()} (reason {reason.value})"
-                self._end(End(Kind.REFUSED, words, reason.value))
+                self._end(Disconnection(DisconnectKind.REFUSED, words, reason.value))
                 return
         if not self._suback.done():
             self._suback.set_result(None)
 
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         raw = getattr(message, "_topic", b"")  # its property raises for what is no text
-        arrived = Published(raw, bytes(message.payload), message.qos, message.retain, message.dup, message.mid)
+        arrived = InboundPublish(raw, bytes(message.payload), message.qos, message.retain, message.dup, message.mid)
         self._deliver(arrived, monotonic())
 
     def _on_publish(
@@ -383,7 +395,7 @@ class Connection:
             self._log("mqtt_publish_refused", {"reason_code": code, "reason": reason.getName()})
         self._outbox.settled(packet_id, code, reason.getName(), self._loop.time())
 
-    def send(self, letter: Letter) -> int | None:
+    def send(self, letter: OutgoingMessage) -> int | None:
         """Publish at QoS 1; gives the packet id, or None when paho takes nothing now.
 
         Raises:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
-from controller.adapters.mqtt.packets import Published
-from controller.ports.messages import Incoming
+from controller.adapters.mqtt.packets import InboundPublish
+from controller.ports.messages import IncomingMessage
 
 NO_TICKET: Final = -1
 _ACK: Final = {1: b"\x40\x02", 2: b"\x70\x02"}  # PUBACK; PUBCOMP for a broker that sends QoS 2 to a QoS 1 subscription
@@ -23,7 +23,7 @@ class Inbox:
         """Take the bounds in messages and in payload bytes at which `full` turns true."""
         self._most = most
         self._most_bytes = most_bytes
-        self._waiting: deque[Incoming] = deque()
+        self._waiting: deque[IncomingMessage] = deque()
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         # The PUBACK packet of each delivery not yet answered, in the order received; the first one's ticket.
@@ -52,7 +52,7 @@ class Inbox:
             self._waiting = deque(message for message in self._waiting if message.qos == 0)
             self._waiting_bytes = sum(len(message.payload) for message in self._waiting)
 
-    def put(self, topic: str, message: Published, now: float) -> None:
+    def put(self, topic: str, message: InboundPublish, now: float) -> None:
         """Add one delivery that arrived `now` (monotonic seconds); `topic` is given apart because decoding may fail."""
         ticket = NO_TICKET
         _, payload, qos, retain, dup, packet_id = message
@@ -60,12 +60,12 @@ class Inbox:
             ticket = self._next
             self._next = ticket + 1
             self._owed.append(_ACK[qos] + packet_id.to_bytes(2))
-        self._waiting.append(Incoming(topic, payload, qos, retain, dup, ticket, now))
+        self._waiting.append(IncomingMessage(topic, payload, qos, retain, dup, ticket, now))
         self._waiting_bytes += len(payload)
         if len(self._waiting) == 1:
             self._arrived.set()
 
-    async def take(self, most: int) -> Sequence[Incoming]:
+    async def take(self, most: int) -> Sequence[IncomingMessage]:
         """Wait for one, then take up to `most`."""
         while not self._waiting:
             self._arrived.clear()
@@ -80,7 +80,7 @@ class Inbox:
             self._waiting_bytes -= len(message.payload)
         return taken
 
-    def settle(self, messages: Sequence[Incoming]) -> bytes:
+    def settle(self, messages: Sequence[IncomingMessage]) -> bytes:
         """Give the PUBACK packets that may leave now: no packet overtakes an earlier one's [MQTT-4.6.0-2]."""
         due: list[bytes] = []
         for message in messages:

@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import Final, NoReturn
 
 from controller.adapters.mqtt.backoff import Backoff
-from controller.adapters.mqtt.connection import Connection, ConnectionEndedError
+from controller.adapters.mqtt.connection import ConnectionClosedError, MqttConnection
 from controller.adapters.mqtt.inbox import Inbox
-from controller.adapters.mqtt.options import LinkOptions, Server
-from controller.adapters.mqtt.outbox import Letter, Outbox
-from controller.adapters.mqtt.paho_client import Version
-from controller.adapters.mqtt.reason_codes import End, Kind
+from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
+from controller.adapters.mqtt.paho_client import MqttVersion
+from controller.adapters.mqtt.reason_codes import Disconnection, DisconnectKind
 from controller.ports.errors import MessagesError
-from controller.ports.messages import Incoming, LinkState
+from controller.ports.messages import ConnectionState, IncomingMessage
 
 # A server that once answered only 3.1.1 is asked for MQTT 5 again after this long: it may have been slow, or upgraded.
 FALLBACK_KEPT_SECONDS: Final = 3600.0
 # Attempts whose name lookup hangs hold a thread until the resolver gives up.
 _DIAL_THREADS: Final = 4
-_WORKED_ONCE: Final = {Kind.DROPPED, Kind.TAKEN_OVER}
+_WORKED_ONCE: Final = {DisconnectKind.DROPPED, DisconnectKind.TAKEN_OVER}
 
 
 class PahoMessages:
@@ -28,7 +28,7 @@ class PahoMessages:
 
     def __init__(
         self,
-        options: LinkOptions,
+        options: MqttOptions,
         *,
         rand: Callable[[], float],
         log: Callable[[str, Mapping[str, object]], None],
@@ -36,18 +36,18 @@ class PahoMessages:
         """Take the settings, randomness in [0, 1) for the back-off, and where events of the link are told."""
         self._options = options
         self._log = log
-        self._servers = tuple(Server.parse(url) for url in options.servers)
+        self._servers = tuple(BrokerAddress.parse(url) for url in options.servers)
         self._backoff = Backoff(
             options.backoff_floor_seconds, options.backoff_ceiling_seconds, options.refused_wait_seconds, rand
         )
         self._inbox = Inbox(options.receive_maximum, options.max_waiting_bytes)
-        self._outbox = Outbox(options.max_queued)
-        self._connection: Connection | None = None
-        self._fallback_until: dict[Server, float] = {}
-        self._state = LinkState(connected=False, server="", protocol="", since=0.0, detail="not started")
+        self._outbox = PublishQueue(options.max_queued)
+        self._connection: MqttConnection | None = None
+        self._fallback_until: dict[BrokerAddress, float] = {}
+        self._state = ConnectionState(connected=False, server="", protocol="", since=0.0, detail="not started")
 
     @property
-    def state(self) -> LinkState:
+    def state(self) -> ConnectionState:
         """The link as it is now; `since` is the loop's time in seconds."""
         return self._state
 
@@ -61,14 +61,14 @@ class PahoMessages:
             self._tell(connected=False, detail="stopped")
             executor.shutdown(wait=False, cancel_futures=True)
 
-    async def receive(self, most: int) -> Sequence[Incoming]:
+    async def receive(self, most: int) -> Sequence[IncomingMessage]:
         """Wait for at least one message, then take what has arrived, in order, at most `most`."""
         messages = await self._inbox.take(most)
         if self._connection is not None:
             self._connection.resume()
         return messages
 
-    def acknowledge(self, messages: Sequence[Incoming]) -> None:
+    def acknowledge(self, messages: Sequence[IncomingMessage]) -> None:
         """Send the PUBACKs, in the order received; tickets of an earlier connection are void and ignored."""
         packets = self._inbox.settle(messages)
         if self._connection is not None:
@@ -79,7 +79,7 @@ class PahoMessages:
 
         What was queued outlives a reconnect, and may then be delivered twice.
         """
-        return self._offer(Letter(topic, payload), expiry_seconds)
+        return self._offer(OutgoingMessage(topic, payload), expiry_seconds)
 
     def tell(self, topic: str, payload: bytes, *, expiry_seconds: int | None = None) -> bool:
         """Send at QoS 0, at most once; `False` when the link is down or clogged: nothing was sent."""
@@ -95,7 +95,7 @@ class PahoMessages:
         if not self._outbox.attached:
             raise MessagesError(f"not connected to the broker: {self._state.detail}")
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if not self._offer(Letter(topic, payload, waiter=waiter), expiry_seconds):
+        if not self._offer(OutgoingMessage(topic, payload, waiter=waiter), expiry_seconds):
             raise MessagesError(f"{self._options.max_queued} messages wait to be sent already")
         limit = self._options.confirm_timeout_seconds
         try:
@@ -104,7 +104,7 @@ class PahoMessages:
         except TimeoutError as error:
             raise MessagesError(f"no PUBACK within {limit:g} s") from error
 
-    def _offer(self, letter: Letter, expiry_seconds: int | None) -> bool:
+    def _offer(self, letter: OutgoingMessage, expiry_seconds: int | None) -> bool:
         now = asyncio.get_running_loop().time()
         if expiry_seconds is not None:
             letter.deadline = now + expiry_seconds
@@ -130,23 +130,23 @@ class PahoMessages:
             self._log("mqtt_waiting", {"seconds": round(seconds, 3), "after": str(end.kind)})
             await asyncio.sleep(seconds)
 
-    async def _serve(self, server: Server, executor: Executor) -> End:
+    async def _serve(self, server: BrokerAddress, executor: Executor) -> Disconnection:
         """Use one server until the connection ends, in MQTT 5 or, where that is allowed and needed, in 3.1.1."""
         loop = asyncio.get_running_loop()
         chosen = self._options.protocol
         fallen_back = self._fallback_until.get(server, 0.0) > loop.time()
-        first: Version = ("3.1.1" if fallen_back else "5") if chosen == "auto" else chosen
+        first: MqttVersion = ("3.1.1" if fallen_back else "5") if chosen == "auto" else chosen
         end = await self._use(server, first, executor)
-        if chosen == "auto" and first == "5" and end.kind in {Kind.SILENT, Kind.UNSUPPORTED}:
+        if chosen == "auto" and first == "5" and end.kind in {DisconnectKind.SILENT, DisconnectKind.UNSUPPORTED}:
             self._log("mqtt_falling_back", {"server": str(server), "protocol": "3.1.1", "reason": end.detail})
             end = await self._use(server, "3.1.1", executor)
             if end.kind in _WORKED_ONCE:
                 self._fallback_until[server] = loop.time() + FALLBACK_KEPT_SECONDS
         return end
 
-    async def _use(self, server: Server, version: Version, executor: Executor) -> End:
+    async def _use(self, server: BrokerAddress, version: MqttVersion, executor: Executor) -> Disconnection:
         loop = asyncio.get_running_loop()
-        connection = Connection(
+        connection = MqttConnection(
             server, version, options=self._options, inbox=self._inbox, outbox=self._outbox, log=self._log
         )
         if not self._state.server:
@@ -164,7 +164,7 @@ class PahoMessages:
             self._log("mqtt_connected", {"server": str(server), "protocol": version, "session_present": present})
             end = await asyncio.shield(connection.ended)
             self._backoff.lived(loop.time() - began)
-        except ConnectionEndedError as error:
+        except ConnectionClosedError as error:
             end = error.end
         finally:
             self._connection = None
@@ -180,7 +180,7 @@ class PahoMessages:
         since = before.since
         if connected != before.connected or not before.since:
             since = asyncio.get_running_loop().time()
-        self._state = LinkState(
+        self._state = ConnectionState(
             connected=connected,
             server=before.server if server is None else server,
             protocol=before.protocol if protocol is None else protocol,

@@ -16,7 +16,7 @@ MAX_CLIENT_ID: Final = 256  # characters
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class BrokerAddress:
     """One address of the broker."""
 
     host: str
@@ -44,7 +44,7 @@ class Server:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOptions:
+class MqttOptions:
     """The link's settings; every limit of what may pile up in memory is here.
 
     Attributes:
@@ -87,7 +87,7 @@ class LinkOptions:
         if not 1 <= len(self.servers) <= MAX_SERVERS:
             raise ValueError(f"between 1 and {MAX_SERVERS} servers are needed")
         for url in self.servers:
-            Server.parse(url)
+            BrokerAddress.parse(url)
         if not 1 <= len(self.client_id) <= MAX_CLIENT_ID:
             raise ValueError("a client id is needed: the session at the broker hangs on it")
         if (self.certificate is None) != (self.key is None):

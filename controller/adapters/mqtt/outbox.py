@@ -12,7 +12,7 @@ _FIRST_FAILURE = 128
 
 
 @dataclass(slots=True, eq=False)
-class Letter:
+class OutgoingMessage:
     """One message on its way out; `deadline` in monotonic seconds; `waiter` is told how it ended."""
 
     topic: str
@@ -28,18 +28,18 @@ class Letter:
 
 # Hands a letter to the connection and gives its packet id, or None when it cannot be taken now.
 # Raises ValueError for what can never be sent.
-Send = Callable[[Letter], int | None]
+PublishSender = Callable[[OutgoingMessage], int | None]
 
 
-class Outbox:
+class PublishQueue:
     """The queue and the window; `Connection` does the sending."""
 
     def __init__(self, most: int) -> None:
         """Take the bound: letters queued and under way together."""
         self._most = most
-        self._queue: deque[Letter] = deque()
-        self._under_way: dict[int, Letter] = {}
-        self._send: Send | None = None
+        self._queue: deque[OutgoingMessage] = deque()
+        self._under_way: dict[int, OutgoingMessage] = {}
+        self._send: PublishSender | None = None
         self._window = 0
 
     def __len__(self) -> int:
@@ -50,7 +50,7 @@ class Outbox:
         """A connection is up to send on."""
         return self._send is not None
 
-    def offer(self, letter: Letter, now: float, *, opening: bool = False) -> bool:
+    def offer(self, letter: OutgoingMessage, now: float, *, opening: bool = False) -> bool:
         """Queue it and send what may be sent; False when the queue is full, or nothing is connected or `opening`."""
         if (self._send is None and not opening) or len(self) >= self._most:
             return False
@@ -58,7 +58,7 @@ class Outbox:
         self.pump(now)
         return True
 
-    def attach(self, send: Send, window: int, now: float) -> None:
+    def attach(self, send: PublishSender, window: int, now: float) -> None:
         """A connection is up and takes `window` messages at once."""
         self._send, self._window = send, window
         self.pump(now)

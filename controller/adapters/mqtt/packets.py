@@ -47,7 +47,7 @@ def _header(remaining: int) -> bytes:
             return bytes(header)
 
 
-class Published(NamedTuple):
+class InboundPublish(NamedTuple):
     """A PUBLISH at QoS 0 or 1 as it came; `topic` is not decoded yet."""
 
     topic: bytes
@@ -76,7 +76,7 @@ def packet_end(data: bytes, at: int) -> int | None:
     return None
 
 
-def as_publish(data: bytes, at: int, end: int, *, five: bool) -> Published | None:
+def as_publish(data: bytes, at: int, end: int, *, five: bool) -> InboundPublish | None:
     """The whole packet `data[at:end]`, or None: another packet, at QoS 2, or malformed, which paho says better."""
     first = data[at]
     qos = first >> 1 & 3
@@ -97,7 +97,7 @@ def as_publish(data: bytes, at: int, end: int, *, five: bool) -> Published | Non
     # A packet id is never zero; without properties MQTT 5 still has their length [MQTT-2.2.1-3] [MQTT-2.2.2-1].
     if at > end or (qos and not packet_id) or (five and at == topic_end + 2 * qos):
         return None
-    return Published(data[body:topic_end], data[at:end], qos, bool(first & 1), bool(first & 8), packet_id)
+    return InboundPublish(data[body:topic_end], data[at:end], qos, bool(first & 1), bool(first & 8), packet_id)
 
 
 def _behind_properties(data: bytes, at: int, end: int) -> int:

@@ -10,13 +10,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from controller.adapters.mqtt.buffered_socket import Wire
-from controller.adapters.mqtt.options import LinkOptions, Server
+from controller.adapters.mqtt.buffered_socket import BufferedSocket
+from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only
 
-Version = Literal["5", "3.1.1"]
+MqttVersion = Literal["5", "3.1.1"]
 
 _EXPIRIES_KEPT: Final = 256  # different seconds
 _PUBLISH_OVERHEAD: Final = 32  # bytes: fixed header, lengths, packet id, message expiry
@@ -25,7 +25,7 @@ _PUBLISH_OVERHEAD: Final = 32  # bytes: fixed header, lengths, packet id, messag
 class PahoClient(paho.Client):
     """One MQTT session on one socket, which `opener` makes; `_create_socket` is where paho would make its own."""
 
-    def __init__(self, opener: Callable[[], Wire], options: LinkOptions, version: Version) -> None:
+    def __init__(self, opener: Callable[[], BufferedSocket], options: MqttOptions, version: MqttVersion) -> None:
         self._five = version == "5"
         super().__init__(
             CallbackAPIVersion.VERSION2,
@@ -48,7 +48,7 @@ class PahoClient(paho.Client):
     def _create_socket(self) -> "SocketLike":
         return self._opener()
 
-    def dial(self, server: Server) -> None:
+    def dial(self, server: BrokerAddress) -> None:
         """Open the socket and write the CONNECT into its buffer; blocks.
 
         Raises:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class DisconnectKind(StrEnum):
     """What kind of end it was, as far as the next step differs."""
 
     UNREACHABLE = "unreachable"  # no connection, or it ended before the broker answered
@@ -19,59 +19,62 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class Disconnection:
     """Why a connection, or the attempt to make one, is over."""
 
-    kind: Kind
+    kind: DisconnectKind
     detail: str
     reason_code: int | None = None
 
 
-_CONNECT_WORDS: Final[dict[int, tuple[Kind, str]]] = {
-    128: (Kind.REFUSED, "the broker refused the connection without saying why"),
-    129: (Kind.UNSUPPORTED, "the broker could not read the CONNECT"),
-    130: (Kind.UNSUPPORTED, "the broker called the CONNECT a protocol error"),
-    132: (Kind.UNSUPPORTED, "the broker does not speak this MQTT version"),
-    133: (Kind.REFUSED, "the broker does not accept this client id"),
-    134: (Kind.REFUSED, "the broker refused the user name or password"),
-    135: (Kind.REFUSED, "the broker says this client is not authorized to connect"),
-    136: (Kind.UNREACHABLE, "the broker is unavailable"),
-    137: (Kind.UNREACHABLE, "the broker is busy"),
-    138: (Kind.REFUSED, "this client is banned at the broker"),
-    140: (Kind.REFUSED, "the broker does not accept this way to authenticate"),
-    156: (Kind.UNREACHABLE, "the broker says to use another server for now"),
-    157: (Kind.UNREACHABLE, "the broker says the server has moved"),
-    159: (Kind.UNREACHABLE, "the broker limits how fast clients may connect"),
+_CONNECT_WORDS: Final[dict[int, tuple[DisconnectKind, str]]] = {
+    128: (DisconnectKind.REFUSED, "the broker refused the connection without saying why"),
+    129: (DisconnectKind.UNSUPPORTED, "the broker could not read the CONNECT"),
+    130: (DisconnectKind.UNSUPPORTED, "the broker called the CONNECT a protocol error"),
+    132: (DisconnectKind.UNSUPPORTED, "the broker does not speak this MQTT version"),
+    133: (DisconnectKind.REFUSED, "the broker does not accept this client id"),
+    134: (DisconnectKind.REFUSED, "the broker refused the user name or password"),
+    135: (DisconnectKind.REFUSED, "the broker says this client is not authorized to connect"),
+    136: (DisconnectKind.UNREACHABLE, "the broker is unavailable"),
+    137: (DisconnectKind.UNREACHABLE, "the broker is busy"),
+    138: (DisconnectKind.REFUSED, "this client is banned at the broker"),
+    140: (DisconnectKind.REFUSED, "the broker does not accept this way to authenticate"),
+    156: (DisconnectKind.UNREACHABLE, "the broker says to use another server for now"),
+    157: (DisconnectKind.UNREACHABLE, "the broker says the server has moved"),
+    159: (DisconnectKind.UNREACHABLE, "the broker limits how fast clients may connect"),
 }
 
-_DISCONNECT_WORDS: Final[dict[int, tuple[Kind, str]]] = {
-    0: (Kind.DROPPED, "the broker closed the connection"),
-    130: (Kind.DROPPED, "the broker called something we sent a protocol error"),
-    135: (Kind.REFUSED, "the broker says this client is no longer authorized"),
-    137: (Kind.DROPPED, "the broker is busy"),
-    138: (Kind.REFUSED, "this client is banned at the broker"),
-    139: (Kind.DROPPED, "the broker is shutting down"),
-    141: (Kind.DROPPED, "the broker heard nothing from us for too long"),
-    142: (Kind.TAKEN_OVER, "another client connected with the same client id: is a second controller running?"),
-    147: (Kind.DROPPED, "the broker says we sent more messages at once than it takes"),
-    149: (Kind.DROPPED, "the broker says a packet of ours was too large"),
-    151: (Kind.DROPPED, "the broker says a quota is used up"),
-    152: (Kind.DROPPED, "the broker's administrator disconnected this client; its session is gone"),
-    156: (Kind.DROPPED, "the broker says to use another server for now"),
-    157: (Kind.DROPPED, "the broker says the server has moved"),
+_DISCONNECT_WORDS: Final[dict[int, tuple[DisconnectKind, str]]] = {
+    0: (DisconnectKind.DROPPED, "the broker closed the connection"),
+    130: (DisconnectKind.DROPPED, "the broker called something we sent a protocol error"),
+    135: (DisconnectKind.REFUSED, "the broker says this client is no longer authorized"),
+    137: (DisconnectKind.DROPPED, "the broker is busy"),
+    138: (DisconnectKind.REFUSED, "this client is banned at the broker"),
+    139: (DisconnectKind.DROPPED, "the broker is shutting down"),
+    141: (DisconnectKind.DROPPED, "the broker heard nothing from us for too long"),
+    142: (
+        DisconnectKind.TAKEN_OVER,
+        "another client connected with the same client id: is a second controller running?",
+    ),
+    147: (DisconnectKind.DROPPED, "the broker says we sent more messages at once than it takes"),
+    149: (DisconnectKind.DROPPED, "the broker says a packet of ours was too large"),
+    151: (DisconnectKind.DROPPED, "the broker says a quota is used up"),
+    152: (DisconnectKind.DROPPED, "the broker's administrator disconnected this client; its session is gone"),
+    156: (DisconnectKind.DROPPED, "the broker says to use another server for now"),
+    157: (DisconnectKind.DROPPED, "the broker says the server has moved"),
 }
 
 
-def refused(code: int, name: str) -> End:
+def refused(code: int, name: str) -> Disconnection:
     """Read a CONNACK that says no."""
-    kind, words = _CONNECT_WORDS.get(code, (Kind.REFUSED, f"the broker refused the connection: {name}"))
-    return End(kind, f"{words} (reason {code})", code)
+    kind, words = _CONNECT_WORDS.get(code, (DisconnectKind.REFUSED, f"the broker refused the connection: {name}"))
+    return Disconnection(kind, f"{words} (reason {code})", code)
 
 
-def disconnected(code: int, name: str) -> End:
+def disconnected(code: int, name: str) -> Disconnection:
     """Read a DISCONNECT from the broker."""
-    kind, words = _DISCONNECT_WORDS.get(code, (Kind.DROPPED, f"the broker disconnected us: {name}"))
-    return End(kind, f"{words} (reason {code})", code)
+    kind, words = _DISCONNECT_WORDS.get(code, (DisconnectKind.DROPPED, f"the broker disconnected us: {name}"))
+    return Disconnection(kind, f"{words} (reason {code})", code)
 
 
 def _openssl_words(error: ssl.SSLError) -> str:

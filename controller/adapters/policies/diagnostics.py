@@ -8,9 +8,9 @@ from typing import Any, Final
 from pydantic_core import ErrorDetails
 from yaml.nodes import ScalarNode
 
-from controller.adapters.policies.document import Document, Place, index_within
+from controller.adapters.policies.document import DocumentPath, YamlDocument, index_within
 from controller.adapters.policies.models import keys_at
-from controller.domain.policy.cel import SCHEMES, Expression, ExpressionError, Language
+from controller.domain.policy.cel import SCHEMES, CelEnvironment, CelExpression, ExpressionError
 
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _NEXT: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -42,7 +42,7 @@ def similar(word: str, words: list[str]) -> str:
     return f": did you mean {near[0]!r}?" if near else ""
 
 
-def rule_prefix(document: Document, path: Place) -> str:
+def rule_prefix(document: YamlDocument, path: DocumentPath) -> str:
     """`rule x: ` when `path` lies within a rule that has an id."""
     if len(path) < 2 or path[0] not in ("rules", "events"):
         return ""
@@ -50,9 +50,9 @@ def rule_prefix(document: Document, path: Place) -> str:
     return f"rule {node.value}: " if isinstance(node, ScalarNode) else ""
 
 
-def complain_of_shape(document: Document, error: ErrorDetails) -> None:
+def complain_of_shape(document: YamlDocument, error: ErrorDetails) -> None:
     """Note what the models refused."""
-    path: Place = error["loc"]
+    path: DocumentPath = error["loc"]
     known = path
     # A choice between types adds its own names to the end of the path.
     while known and known not in document.values:
@@ -91,7 +91,7 @@ def complain_of_shape(document: Document, error: ErrorDetails) -> None:
             document.complain_of(path, f"{prefix}{name}: {said}" if name else f"a policy {said}")
 
 
-def compile_at(document: Document, path: Place, language: Language) -> Expression | None:
+def compile_at(document: YamlDocument, path: DocumentPath, language: CelEnvironment) -> CelExpression | None:
     """The compiled expression that stands at `path`, if one does; what is wrong with it is noted."""
     node = document.values.get(path)
     if not isinstance(node, ScalarNode) or not node.value.strip():
@@ -126,7 +126,7 @@ def _errors(error: ExpressionError) -> list[tuple[int, int, str]]:
     return sorted(set(told or found[:1]))
 
 
-def _in_words(message: str, language: Language) -> str:
+def _in_words(message: str, language: CelEnvironment) -> str:
     if message.startswith(_TOO_SHORT):
         return "the expression ends too early"
     match = _UNDECLARED.match(message)

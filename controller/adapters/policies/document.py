@@ -6,13 +6,13 @@ from typing import Any, Final
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from controller.ports.policies import Problem
+from controller.ports.policies import PolicyProblem
 
 MAX_DEPTH: Final = 16  # levels of nesting
 MAX_NODES: Final = 20_000  # keys and values in one file, counted where an alias repeats them too
 MAX_EXCERPT: Final = 160  # characters of a line that a problem shows
 
-Place = tuple[str | int, ...]
+DocumentPath = tuple[str | int, ...]
 _TAG: Final = "tag:yaml.org,2002:"
 _PLAIN_TYPES: Final = frozenset(_TAG + name for name in ("str", "int", "bool", "null", "float"))
 _TOO_DEEP: Final = f"nested more than {MAX_DEPTH} levels deep"
@@ -21,15 +21,15 @@ _COLLECTIONS: Final = frozenset((_TAG + "map", _TAG + "seq"))
 
 
 @dataclass(slots=True)
-class Document:
+class YamlDocument:
     """One parsed file: `data`, the node of every value and of every key by its path, and what was wrong with it."""
 
     source: str
     text: str
     data: Any = None
-    values: dict[Place, Node] = field(default_factory=dict)
-    keys: dict[Place, Node] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    values: dict[DocumentPath, Node] = field(default_factory=dict)
+    keys: dict[DocumentPath, Node] = field(default_factory=dict)
+    problems: list[PolicyProblem] = field(default_factory=list)
 
     def complain(self, index: int, message: str) -> None:
         """Note a problem at the character `index` of the text."""
@@ -42,9 +42,9 @@ class Document:
         cut = max(0, offset - MAX_EXCERPT // 2) if len(line) > MAX_EXCERPT else 0
         shown = "".join(c if c.isprintable() else "?" for c in line[cut : cut + MAX_EXCERPT])
         number = self.text.count("\n", 0, index) + 1
-        self.problems.append(Problem(self.source, number, offset + 1, message, shown, offset - cut + 1))
+        self.problems.append(PolicyProblem(self.source, number, offset + 1, message, shown, offset - cut + 1))
 
-    def complain_of(self, path: Place, message: str, *, key: bool = False) -> None:
+    def complain_of(self, path: DocumentPath, message: str, *, key: bool = False) -> None:
         """Note a problem with the value (or the key) at `path`; at the start of the file when nothing stands there."""
         node = (self.keys if key else self.values).get(path)
         self.complain(node.start_mark.index if node is not None else 0, message)
@@ -74,15 +74,15 @@ class _BoundedLoader(yaml.SafeLoader):
             self.depth -= 1
 
 
-def read_document(text: str, source: str) -> Document:
+def read_document(text: str, source: str) -> YamlDocument:
     """Parse `text`; whatever is wrong with it is in `problems` of the answer, never raised."""
-    document = Document(source, text)
+    document = YamlDocument(source, text)
     try:
         loader = _BoundedLoader(text)
         try:
             root = loader.get_single_node()
             if root is None or root.tag == _TAG + "null":
-                document.problems.append(Problem(source, 0, 0, "the file is empty: it would pass every device"))
+                document.problems.append(PolicyProblem(source, 0, 0, "the file is empty: it would pass every device"))
             else:
                 document.data = _Builder(document, loader).build(root, ())
         finally:
@@ -99,12 +99,12 @@ def read_document(text: str, source: str) -> Document:
 
 
 class _Builder:
-    def __init__(self, document: Document, loader: _BoundedLoader) -> None:
+    def __init__(self, document: YamlDocument, loader: _BoundedLoader) -> None:
         self._document = document
         self._loader = loader
         self._left = MAX_NODES
 
-    def build(self, node: Node, path: Place) -> Any:
+    def build(self, node: Node, path: DocumentPath) -> Any:
         """The plain value of `node`; problems are noted, and such a value is left out as `None`."""
         self._left -= 1
         if self._left < 0:
@@ -121,7 +121,7 @@ class _Builder:
             return [self.build(child, (*path, number)) for number, child in enumerate(node.value)]
         return self._scalar(node)
 
-    def _mapping(self, node: MappingNode, path: Place) -> dict[str, Any]:
+    def _mapping(self, node: MappingNode, path: DocumentPath) -> dict[str, Any]:
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = key_node.value if isinstance(key_node, ScalarNode) else None

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 
 from controller.adapters.policies.diagnostics import compile_at
-from controller.adapters.policies.document import Document, Place
+from controller.adapters.policies.document import DocumentPath, YamlDocument
 from controller.adapters.policies.models import EventRuleModel, PolicyModel, RemediateModel
 from controller.domain.durations import parse_duration
-from controller.domain.policy.cel import Expression
+from controller.domain.policy.cel import CelExpression
 from controller.domain.policy.event_rules import DEVICE_FACTS, event_language
 from controller.domain.policy.findings import Severity
-from controller.domain.policy.model import EventTerms, Level, Remedy, Response, Rule
+from controller.domain.policy.model import ContainmentLevel, EventTerms, PolicyRule, Remedy, RuleResponse
 
-_SCOPE: Place = ("events", "applies_to")  # the policy's `applies_to` once more, in the language of events
+_SCOPE: DocumentPath = ("events", "applies_to")  # the policy's `applies_to` once more, in the language of events
 
 
 def remedy_of(model: RemediateModel | None) -> Remedy | None:
@@ -19,12 +19,12 @@ def remedy_of(model: RemediateModel | None) -> Remedy | None:
     return None if model is None else Remedy(model.action, tuple(model.params.items()))
 
 
-def compile_events(document: Document, scope: Expression | None) -> dict[Place, Expression]:
+def compile_events(document: YamlDocument, scope: CelExpression | None) -> dict[DocumentPath, CelExpression]:
     """What the rules about events ask; an event comes without a report, so the policy may not select by one.
 
     `scope` is the policy's `applies_to`, as it is asked of reports.
     """
-    compiled: dict[Place, Expression] = {}
+    compiled: dict[DocumentPath, CelExpression] = {}
     places = [place for place in document.values if len(place) == 3 and place[0] == "events" and place[2] == "when"]
     for place in places:
         expression = compile_at(document, place, event_language())
@@ -42,18 +42,20 @@ def compile_events(document: Document, scope: Expression | None) -> dict[Place, 
     return compiled
 
 
-def event_rule(policy: PolicyModel, number: int, rule: EventRuleModel, compiled: Mapping[Place, Expression]) -> Rule:
+def event_rule(
+    policy: PolicyModel, number: int, rule: EventRuleModel, compiled: Mapping[DocumentPath, CelExpression]
+) -> PolicyRule:
     """One rule about events."""
     answer = rule.on_event
     hold = parse_duration(answer.hold)
-    return Rule(
+    return PolicyRule(
         key=f"{policy.policy}/{rule.id}",
         title=rule.title,
         check=compiled["events", number, "when"],
         severity=Severity(rule.severity),
         applies_if=compiled.get(_SCOPE),
-        response=Response(
-            contain=Level(answer.contain),
+        response=RuleResponse(
+            contain=ContainmentLevel(answer.contain),
             remedy=remedy_of(answer.remediate),
             consecutive=answer.after.count,
             isolate_for=hold,

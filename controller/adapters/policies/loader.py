@@ -10,43 +10,51 @@ from pydantic import ValidationError
 from yaml.nodes import ScalarNode
 
 from controller.adapters.policies.diagnostics import compile_at, complain_of_shape
-from controller.adapters.policies.document import Document, Place, read_document
+from controller.adapters.policies.document import DocumentPath, YamlDocument, read_document
 from controller.adapters.policies.event_rules import compile_events, event_rule, remedy_of
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
 from controller.adapters.policies.remedies import check_remedies
 from controller.adapters.policies.subjects import check_subject
 from controller.domain.durations import parse_duration
-from controller.domain.policy.cel import Expression, Language
+from controller.domain.policy.cel import CelEnvironment, CelExpression
 from controller.domain.policy.findings import Severity
-from controller.domain.policy.model import EmptyPolicyError, Level, Policy, PolicySet, Repeat, Response, Rule
-from controller.ports.policies import PolicyError, Problem
+from controller.domain.policy.model import (
+    ContainmentLevel,
+    EmptyPolicyError,
+    Policy,
+    PolicyRule,
+    PolicySet,
+    RepeatOffenderTerms,
+    RuleResponse,
+)
+from controller.ports.policies import PolicyError, PolicyProblem
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FILES: Final = 100
 _EXPRESSIONS: Final = ("check", "applies_if")
 _SUFFIXES: Final = (".yaml", ".yml")
 _VERSION_DIGITS: Final = 12  # hex digits; enough to tell sets apart, short enough to read
-_DEFAULT_ISOLATION: Final = Response().isolate_for
+_DEFAULT_ISOLATION: Final = RuleResponse().isolate_for
 
 
-class Present(Protocol):
+class ActivePolicies(Protocol):
     """What is in force, and the language it is written in."""
 
     @property
     def policies(self) -> PolicySet: ...
 
     @property
-    def language(self) -> Language: ...
+    def language(self) -> CelEnvironment: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    document: Document
+    document: YamlDocument
     policy: Policy | None
     digest: str
 
 
-def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
+def load_policies(paths: Sequence[Path], language: CelEnvironment) -> PolicySet:
     """All policies of `paths`: files, or folders of which every `*.yaml` and `*.yml` is read, in order of name.
 
     Raises:
@@ -56,29 +64,29 @@ def load_policies(paths: Sequence[Path], language: Language) -> PolicySet:
     try:
         return PolicySet(policies, version)
     except EmptyPolicyError as e:
-        raise PolicyError([Problem(policies[0].source, 0, 0, str(e))]) from e
+        raise PolicyError([PolicyProblem(policies[0].source, 0, 0, str(e))]) from e
 
 
-def read_policies(paths: Sequence[Path], language: Language) -> tuple[tuple[Policy, ...], str]:
+def read_policies(paths: Sequence[Path], language: CelEnvironment) -> tuple[tuple[Policy, ...], str]:
     """The same as single policies, and the name of their set; rules about events alone are enough here.
 
     Raises:
         PolicyError: as `load_policies`.
     """
-    problems: list[Problem] = []
+    problems: list[PolicyProblem] = []
     files = [_parse(text, str(path), language) for path, text in _read(_files(paths, problems), problems)]
     problems.extend(problem for file in files for problem in file.document.problems)
     problems.extend(_clashes(files))
     policies = tuple(file.policy for file in files if file.policy is not None)
     if not files and not problems:
-        problems.append(Problem("policies", 0, 0, "no file is given: judging by nothing would pass every device"))
+        problems.append(PolicyProblem("policies", 0, 0, "no file is given: judging by nothing would pass every device"))
     if problems:
         raise PolicyError(problems)
     digests = sorted(f"{file.policy.name} {file.digest}" for file in files if file.policy is not None)
     return policies, hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_VERSION_DIGITS]
 
 
-def candidate_policies(present: Present, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
+def candidate_policies(present: ActivePolicies, texts: Sequence[tuple[str, str]], *, alone: bool) -> PolicySet:
     """What would be in force with these texts (source and text) in place of policies of the same name.
 
     `alone`: in place of all that are in force.
@@ -98,10 +106,10 @@ def candidate_policies(present: Present, texts: Sequence[tuple[str, str]], *, al
     try:
         return PolicySet((*kept, *fresh.values()), version)
     except EmptyPolicyError as e:
-        raise PolicyError([Problem(texts[0][0], 0, 0, str(e))]) from e
+        raise PolicyError([PolicyProblem(texts[0][0], 0, 0, str(e))]) from e
 
 
-def parse_policy(text: str, source: str, language: Language) -> Policy:
+def parse_policy(text: str, source: str, language: CelEnvironment) -> Policy:
     """One policy from its text; `source` is what problems call it.
 
     Raises:
@@ -113,7 +121,7 @@ def parse_policy(text: str, source: str, language: Language) -> Policy:
     return file.policy
 
 
-def _files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
+def _files(paths: Iterable[Path], problems: list[PolicyProblem]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
@@ -122,36 +130,38 @@ def _files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
         inside = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES and one.is_file())
         if not inside:
             message = "no *.yaml in this folder: judging by nothing would pass every device"
-            problems.append(Problem(str(path), 0, 0, message))
+            problems.append(PolicyProblem(str(path), 0, 0, message))
         found.extend(inside)
     found = list(dict.fromkeys(found))
     if len(found) > MAX_FILES:
-        problems.append(Problem(str(found[MAX_FILES]), 0, 0, f"too many policy files: {len(found)} > {MAX_FILES}"))
+        problems.append(
+            PolicyProblem(str(found[MAX_FILES]), 0, 0, f"too many policy files: {len(found)} > {MAX_FILES}")
+        )
     return found[:MAX_FILES]
 
 
-def _read(paths: Iterable[Path], problems: list[Problem]) -> Iterable[tuple[Path, str]]:
+def _read(paths: Iterable[Path], problems: list[PolicyProblem]) -> Iterable[tuple[Path, str]]:
     for path in paths:
         try:
             with path.open("rb") as file:
                 raw = file.read(MAX_FILE_BYTES + 1)
             if len(raw) > MAX_FILE_BYTES:
-                problems.append(Problem(str(path), 0, 0, f"larger than {MAX_FILE_BYTES} bytes"))
+                problems.append(PolicyProblem(str(path), 0, 0, f"larger than {MAX_FILE_BYTES} bytes"))
                 continue
             yield path, raw.decode("utf-8-sig")
         except OSError as e:
-            problems.append(Problem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
+            problems.append(PolicyProblem(str(path), 0, 0, f"cannot be read: {e.strerror}"))
         except UnicodeDecodeError as e:
-            problems.append(Problem(str(path), raw.count(b"\n", 0, e.start) + 1, 1, "not UTF-8 text"))
+            problems.append(PolicyProblem(str(path), raw.count(b"\n", 0, e.start) + 1, 1, "not UTF-8 text"))
 
 
-def _clashes(files: Iterable[_File]) -> Iterable[Problem]:
+def _clashes(files: Iterable[_File]) -> Iterable[PolicyProblem]:
     seen: dict[str, str] = {}
     count = 0
     for file in files:
         if file.policy is None:
             continue
-        document = Document(file.document.source, file.document.text, values=file.document.values)
+        document = YamlDocument(file.document.source, file.document.text, values=file.document.values)
         first = seen.setdefault(file.policy.name, file.policy.source)
         if first != file.policy.source:
             document.complain_of(("policy",), f"policy {file.policy.name!r} is in {first} already")
@@ -161,10 +171,12 @@ def _clashes(files: Iterable[_File]) -> Iterable[Problem]:
         yield from document.problems
 
 
-def _parse(text: str, source: str, language: Language) -> _File:
+def _parse(text: str, source: str, language: CelEnvironment) -> _File:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if len(text.encode()) > MAX_FILE_BYTES:
-        document = Document(source, "", problems=[Problem(source, 0, 0, f"larger than {MAX_FILE_BYTES} bytes")])
+        document = YamlDocument(
+            source, "", problems=[PolicyProblem(source, 0, 0, f"larger than {MAX_FILE_BYTES} bytes")]
+        )
         return _File(document, None, "")
     document = read_document(text, source)
     policy = None if document.problems and document.data is None else _validate(document, language)
@@ -172,7 +184,7 @@ def _parse(text: str, source: str, language: Language) -> _File:
     return _File(document, policy, hashlib.sha256(text.encode()).hexdigest())
 
 
-def _validate(document: Document, language: Language) -> Policy | None:
+def _validate(document: YamlDocument, language: CelEnvironment) -> Policy | None:
     model: PolicyModel | None = None
     try:
         model = PolicyModel.model_validate(document.data)
@@ -198,8 +210,8 @@ def _validate(document: Document, language: Language) -> Policy | None:
     return Policy(model.policy, model.version, model.title, rules, scope, document.source, events)
 
 
-def _compile(document: Document, language: Language) -> dict[Place, Expression]:
-    compiled: dict[Place, Expression] = {}
+def _compile(document: YamlDocument, language: CelEnvironment) -> dict[DocumentPath, CelExpression]:
+    compiled: dict[DocumentPath, CelExpression] = {}
     for place in list(document.values):
         if place == ("applies_to",) or (len(place) == 3 and place[0] == "rules" and place[2] in _EXPRESSIONS):
             expression = compile_at(document, place, language)
@@ -208,7 +220,7 @@ def _compile(document: Document, language: Language) -> dict[Place, Expression]:
     return {**compiled, **compile_events(document, compiled.get(("applies_to",)))}
 
 
-def _repeated_ids(document: Document) -> None:
+def _repeated_ids(document: YamlDocument) -> None:
     seen: dict[str, int] = {}
     for place, node in document.values.items():
         if len(place) == 3 and place[0] in ("rules", "events") and place[2] == "id" and isinstance(node, ScalarNode):
@@ -218,8 +230,10 @@ def _repeated_ids(document: Document) -> None:
                 document.complain(node.start_mark.index, message)
 
 
-def _rule(policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[Place, Expression]) -> Rule:
-    return Rule(
+def _rule(
+    policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[DocumentPath, CelExpression]
+) -> PolicyRule:
+    return PolicyRule(
         key=f"{policy.policy}/{rule.id}",
         title=rule.title,
         check=compiled["rules", number, "check"],
@@ -233,10 +247,10 @@ def _rule(policy: PolicyModel, number: int, rule: RuleModel, compiled: Mapping[P
     )
 
 
-def _response(on_fail: OnFailModel) -> Response:
+def _response(on_fail: OnFailModel) -> RuleResponse:
     until, repeat = on_fail.until or UntilModel(), on_fail.repeat
-    return Response(
-        contain=Level(on_fail.contain),
+    return RuleResponse(
+        contain=ContainmentLevel(on_fail.contain),
         remedy=remedy_of(on_fail.remediate),
         consecutive=on_fail.after.consecutive,
         grace=parse_duration(on_fail.after.grace),
@@ -245,6 +259,6 @@ def _response(on_fail: OnFailModel) -> Response:
         cool_down=parse_duration(until.cool_down),
         repeat=None
         if repeat is None
-        else Repeat(parse_duration(repeat.within), float(repeat.factor), parse_duration(repeat.most)),
+        else RepeatOffenderTerms(parse_duration(repeat.within), float(repeat.factor), parse_duration(repeat.most)),
         rollout=on_fail.rollout,
     )

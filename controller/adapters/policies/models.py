@@ -25,54 +25,56 @@ def _duration(text: str) -> str:
     return text
 
 
-Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Line = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-Prose = Annotated[str, StringConstraints(max_length=MAX_TEXT, strip_whitespace=True)]
-Check = Annotated[str, StringConstraints(min_length=1)]
-Mode = Literal["enforce", "shadow"]
-Duration = Annotated[str, AfterValidator(_duration)]
+PolicyIdentifier = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+SingleLineText = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")
+]
+MultilineText = Annotated[str, StringConstraints(max_length=MAX_TEXT, strip_whitespace=True)]
+CelSource = Annotated[str, StringConstraints(min_length=1)]
+EnforcementModeField = Literal["enforce", "shadow"]
+PolicyDuration = Annotated[str, AfterValidator(_duration)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """What an author mistyped must not be dropped in silence."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class AfterModel(Strict):
+class AfterModel(StrictModel):
     """How often and how long a rule has to fail before anything follows."""
 
     consecutive: Annotated[int, Field(ge=1, le=MAX_CONSECUTIVE)] = 1
-    grace: Duration = "0s"
+    grace: PolicyDuration = "0s"
 
 
-class UntilModel(Strict):
+class UntilModel(StrictModel):
     """How often and how long a contained device has to pass before it is released."""
 
     passing: Annotated[int, Field(ge=1, le=MAX_CONSECUTIVE)] = 1
-    cool_down: Duration = "0s"
+    cool_down: PolicyDuration = "0s"
 
 
-class RepeatModel(Strict):
+class RepeatModel(StrictModel):
     """How much longer a device stays for each time that it was contained before."""
 
-    within: Duration = "24h"
+    within: PolicyDuration = "24h"
     factor: Annotated[int, Field(ge=2, le=MAX_REPEAT_FACTOR)] = 2
-    most: Duration = "24h"
+    most: PolicyDuration = "24h"
 
 
-class RemediateModel(Strict):
+class RemediateModel(StrictModel):
     """The command that repairs."""
 
     action: ActionName
     params: Annotated[dict[ParamName, ParamValue], Field(max_length=MAX_PARAMS, default_factory=dict)]
 
 
-class OnFailModel(Strict):
+class OnFailModel(StrictModel):
     """What follows when a rule fails."""
 
     contain: Literal["none", "restricted", "isolated"] = "none"
-    isolate_for: Annotated[Duration | None, Field(alias="for")] = None
+    isolate_for: Annotated[PolicyDuration | None, Field(alias="for")] = None
     remediate: RemediateModel | None = None
     after: AfterModel = AfterModel()
     until: UntilModel | None = None
@@ -103,33 +105,33 @@ class OnFailModel(Strict):
         return self
 
 
-class RuleModel(Strict):
+class RuleModel(StrictModel):
     """One check."""
 
-    id: Id
-    title: Line
-    why: Prose = ""
-    check: Check
-    mode: Mode | None = None
-    applies_if: Check | None = None
+    id: PolicyIdentifier
+    title: SingleLineText
+    why: MultilineText = ""
+    check: CelSource
+    mode: EnforcementModeField | None = None
+    applies_if: CelSource | None = None
     severity: Literal["info", "low", "medium", "high", "critical"]
     on_fail: OnFailModel = OnFailModel()
-    fix: Prose = ""
-    references: Annotated[list[Line], Field(max_length=MAX_REFERENCES)] = []
+    fix: MultilineText = ""
+    references: Annotated[list[SingleLineText], Field(max_length=MAX_REFERENCES)] = []
 
 
-class AfterEventsModel(Strict):
+class AfterEventsModel(StrictModel):
     """How often it has to happen, and within what time, before anything follows."""
 
     count: Annotated[int, Field(ge=1, le=MAX_EVENT_COUNT)] = 1
-    within: Duration = "10m"
+    within: PolicyDuration = "10m"
 
 
-class OnEventModel(Strict):
+class OnEventModel(StrictModel):
     """What follows when events break a rule, and how long that stands."""
 
     contain: Literal["none", "restricted", "isolated"] = "none"
-    hold: Annotated[Duration, Field(alias="for")] = "1h"
+    hold: Annotated[PolicyDuration, Field(alias="for")] = "1h"
     remediate: RemediateModel | None = None
     after: AfterEventsModel = AfterEventsModel()
 
@@ -142,29 +144,29 @@ class OnEventModel(Strict):
         return self
 
 
-class EventRuleModel(Strict):
+class EventRuleModel(StrictModel):
     """One rule about events."""
 
-    id: Id
-    title: Line
-    why: Prose = ""
-    when: Check
-    mode: Mode | None = None
+    id: PolicyIdentifier
+    title: SingleLineText
+    why: MultilineText = ""
+    when: CelSource
+    mode: EnforcementModeField | None = None
     severity: Literal["info", "low", "medium", "high", "critical"]
     on_event: OnEventModel = OnEventModel()
-    fix: Prose = ""
-    references: Annotated[list[Line], Field(max_length=MAX_REFERENCES)] = []
+    fix: MultilineText = ""
+    references: Annotated[list[SingleLineText], Field(max_length=MAX_REFERENCES)] = []
 
 
-class PolicyModel(Strict):
+class PolicyModel(StrictModel):
     """One file."""
 
-    policy: Id
+    policy: PolicyIdentifier
     subject: Literal["device", "broker"] = "device"
     version: Annotated[int, Field(ge=1, le=MAX_VERSION)]
-    title: Line
-    mode: Mode = "enforce"
-    applies_to: Check | None = None
+    title: SingleLineText
+    mode: EnforcementModeField = "enforce"
+    applies_to: CelSource | None = None
     rules: Annotated[list[RuleModel], Field(max_length=MAX_RULES)] = []
     events: Annotated[list[EventRuleModel], Field(max_length=MAX_RULES)] = []
 
@@ -175,7 +177,7 @@ class PolicyModel(Strict):
         return self
 
 
-_AT: Final[dict[str, type[Strict]]] = {
+_AT: Final[dict[str, type[StrictModel]]] = {
     "rules": RuleModel,
     "on_fail": OnFailModel,
     "after": AfterModel,

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from controller.adapters.policies.diagnostics import rule_prefix
-from controller.adapters.policies.document import Document, Place
+from controller.adapters.policies.document import DocumentPath, YamlDocument
 from schemas.actions import ACTIONS, problems_of, unknown_action
 
 
-def check_remedies(document: Document) -> None:
+def check_remedies(document: YamlDocument) -> None:
     """Note remedies whose action or parameters no device knows."""
     for place in [place for place in document.values if place[-1:] == ("remediate",)]:
         remedy = _at(document.data, place)
@@ -27,7 +27,7 @@ def check_remedies(document: Document) -> None:
             document.complain_of(told, prefix + problem, key=bool(param) and param not in ACTIONS[name].params)
 
 
-def _at(data: Any, place: Place) -> Any:
+def _at(data: Any, place: DocumentPath) -> Any:
     for part in place:
         try:
             data = data[part]

@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from controller.adapters.policies.document import Document
+from controller.adapters.policies.document import YamlDocument
 from controller.adapters.policies.models import PolicyModel
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 
 _ELSEWHERE: Final = {
     "broker": "this policy judges the broker: `[emqx] audit` takes it for `cordon broker audit`, not `[policy] paths`",
@@ -12,7 +12,7 @@ _ELSEWHERE: Final = {
 }
 
 
-def check_subject(document: Document, model: PolicyModel, language: Language) -> None:
+def check_subject(document: YamlDocument, model: PolicyModel, language: CelEnvironment) -> None:
     """Note a policy that is not for what `language` speaks of, and responses that a broker cannot have."""
     if model.subject != language.subject:
         document.problems.clear()  # every fact of it is unknown here, which is no mistake of its author

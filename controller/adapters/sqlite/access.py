@@ -8,30 +8,30 @@ from functools import partial
 from typing import Any, Final
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.broker.access import Compiled, Grant, TopicRule, digest_of
-from controller.ports.access import AccessStore, EndedGrant, KeptTemplates, Written
+from controller.domain.broker.access import AccessGrant, CompiledRules, TopicRule, digest_of
+from controller.ports.access import AccessStore, GrantRecord, StoredTemplates, WrittenRules
 from controller.ports.errors import StoreError
 
 _AT_ONCE: Final = 1000  # rows of one statement list
 
 
-class SqliteAccess(AccessStore):
+class SqliteAccessStore(AccessStore):
     """See the port; beside the store, through its one writer."""
 
     def __init__(self, store: SqliteStore) -> None:
         """Use the store's file."""
         self._store = store
 
-    async def templates(self) -> KeptTemplates | None:
+    async def templates(self) -> StoredTemplates | None:
         """See the port."""
 
-        def query(db: sqlite3.Connection) -> KeptTemplates | None:
+        def query(db: sqlite3.Connection) -> StoredTemplates | None:
             row = db.execute("SELECT body, at, actor FROM access_templates").fetchone()
-            return None if row is None else KeptTemplates(*row)
+            return None if row is None else StoredTemplates(*row)
 
         return await self._store.read(query)
 
-    async def put_templates(self, kept: KeptTemplates) -> None:
+    async def put_templates(self, kept: StoredTemplates) -> None:
         """See the port."""
         await self._store.write(
             lambda db: db.execute(
@@ -41,11 +41,11 @@ class SqliteAccess(AccessStore):
             )
         )
 
-    async def written(self) -> Mapping[str, Written]:
+    async def written(self) -> Mapping[str, WrittenRules]:
         """See the port."""
         return await self._store.read(_written)
 
-    async def begin(self, rows: Mapping[str, Written]) -> None:
+    async def begin(self, rows: Mapping[str, WrittenRules]) -> None:
         """See the port."""
         sets: dict[str, str] = {}
         values: list[tuple[str, str, str]] = []
@@ -75,16 +75,16 @@ class SqliteAccess(AccessStore):
         """See the port."""
         await self._each("DELETE FROM access_rules WHERE device_id = ?", device_ids)
 
-    async def open_grants(self) -> Sequence[Grant]:
+    async def open_grants(self) -> Sequence[AccessGrant]:
         """See the port."""
 
-        def query(db: sqlite3.Connection) -> list[Grant]:
+        def query(db: sqlite3.Connection) -> list[AccessGrant]:
             rows = db.execute("SELECT body FROM access_grants WHERE ended_at IS NULL")
             return [_grant(body) for (body,) in rows]
 
         return await self._store.read(query)
 
-    async def put_grant(self, grant: Grant) -> None:
+    async def put_grant(self, grant: AccessGrant) -> None:
         """See the port."""
         values = (grant.grant_id, grant.device_id, grant.expires_at, json.dumps(asdict(grant)))
         await self._store.write(
@@ -99,16 +99,16 @@ class SqliteAccess(AccessStore):
         statement = "UPDATE access_grants SET ended_at = ? WHERE grant_id = ? AND ended_at IS NULL"
         await self._store.write(lambda db: db.executemany(statement, values))
 
-    async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[EndedGrant]:
+    async def grants(self, *, device_id: str | None = None, limit: int = 200) -> Sequence[GrantRecord]:
         """See the port."""
 
-        def query(db: sqlite3.Connection) -> list[EndedGrant]:
+        def query(db: sqlite3.Connection) -> list[GrantRecord]:
             rows = db.execute(
                 "SELECT body, ended_at FROM access_grants WHERE ?1 IS NULL OR device_id = ?1"
                 " ORDER BY rowid DESC LIMIT ?2",
                 (device_id, limit),
             )
-            return [EndedGrant(_grant(body), ended_at) for body, ended_at in rows]
+            return [GrantRecord(_grant(body), ended_at) for body, ended_at in rows]
 
         return await self._store.read(query)
 
@@ -122,32 +122,32 @@ def _many(db: sqlite3.Connection, *, statement: str, values: list[tuple[str]]) -
     db.executemany(statement, values)
 
 
-def _written(db: sqlite3.Connection) -> Mapping[str, Written]:
+def _written(db: sqlite3.Connection) -> Mapping[str, WrittenRules]:
     sets = {digest: _load(rules) for digest, rules in db.execute("SELECT digest, rules FROM access_sets")}
-    found: dict[str, Written] = {}
+    found: dict[str, WrittenRules] = {}
     for device_id, digest, previous, done in db.execute(
         "SELECT device_id, digest, previous, written FROM access_rules"
     ):
         if digest not in sets:
             raise StoreError(f"the rules written for {device_id} are not in the store any more")
-        found[device_id] = Written(sets[digest], sets.get(previous), bool(done))
+        found[device_id] = WrittenRules(sets[digest], sets.get(previous), bool(done))
     return found
 
 
-def _dump(rules: Compiled) -> str:
+def _dump(rules: CompiledRules) -> str:
     return json.dumps([asdict(rule) for rule in rules])
 
 
-def _load(text: str) -> Compiled:
+def _load(text: str) -> CompiledRules:
     try:
         return tuple(TopicRule(**{**row, "qos": tuple(row["qos"])}) for row in json.loads(text))
     except (ValueError, TypeError, KeyError) as e:
         raise StoreError("a set of access rules in the store cannot be read") from e
 
 
-def _grant(body: str) -> Grant:
+def _grant(body: str) -> AccessGrant:
     try:
         raw: dict[str, Any] = json.loads(body)
-        return Grant(**raw)
+        return AccessGrant(**raw)
     except (ValueError, TypeError) as e:
         raise StoreError("a grant in the store cannot be read") from e

@@ -15,10 +15,10 @@ from controller.domain.audit_chain import (
     DIGEST_BYTES,
     GENESIS,
     PRUNED,
-    Bounds,
-    Checked,
-    Head,
-    Link,
+    ChainBounds,
+    ChainHead,
+    ChainLink,
+    ChainVerification,
     body_of,
     digest_after,
     flaws,
@@ -37,7 +37,7 @@ _INSERT: Final = (
 _COLUMNS: Final = "seq, at, kind, device_id, actor, case_id, alert, detail, chain"
 
 
-class Line(NamedTuple):
+class AuditRow(NamedTuple):
     """A row before it has its number; in the order of the columns."""
 
     at: float
@@ -54,7 +54,7 @@ class Line(NamedTuple):
         return body_of(*self[:5], alert=self.alert, detail=self.detail)
 
 
-def append(connection: sqlite3.Connection, lines: list[tuple[Line, bytes]]) -> None:
+def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) -> None:
     """Write lines, with their bodies worked out before, behind the last row."""
     seq, before = _end(connection)
     rows: list[tuple[Any, ...]] = []
@@ -76,10 +76,10 @@ def _end(connection: sqlite3.Connection) -> tuple[int, bytes]:
     return max(found[0], counted[0] if counted else 0), bytes(found[1] or GENESIS)[-DIGEST_BYTES:]
 
 
-def head(connection: sqlite3.Connection) -> Head:
+def head(connection: sqlite3.Connection) -> ChainHead:
     """The end of the chain."""
     found = connection.execute("SELECT seq, chain FROM audit ORDER BY seq DESC LIMIT 1").fetchone()
-    return _anchor(connection) if found is None else Head(found[0], bytes(found[1] or GENESIS)[-DIGEST_BYTES:])
+    return _anchor(connection) if found is None else ChainHead(found[0], bytes(found[1] or GENESIS)[-DIGEST_BYTES:])
 
 
 def prune(connection: sqlite3.Connection, before: float, now: float, most: int) -> int:
@@ -92,23 +92,23 @@ def prune(connection: sqlite3.Connection, before: float, now: float, most: int) 
     for seq, at, chain in oldest:
         if before <= at <= now + _CLOCK_SLACK:
             break
-        anchor, gone = Head(seq, bytes(chain or GENESIS)[-DIGEST_BYTES:]), gone + 1
+        anchor, gone = ChainHead(seq, bytes(chain or GENESIS)[-DIGEST_BYTES:]), gone + 1
     if anchor is None:
         return 0
     detail = json.dumps({"through": anchor.seq, "digest": anchor.digest.hex(), "rows": gone}, separators=(",", ":"))
-    line = Line(now, PRUNED, "", "cordon", "", alert=False, detail=detail)
+    line = AuditRow(now, PRUNED, "", "cordon", "", alert=False, detail=detail)
     append(connection, [(line, line.body)])
     connection.execute("DELETE FROM audit WHERE seq <= ?", (anchor.seq,))
     connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (ANCHOR, str(anchor)))
     return gone
 
 
-def _anchor(connection: sqlite3.Connection) -> Head:
+def _anchor(connection: sqlite3.Connection) -> ChainHead:
     found = connection.execute("SELECT value FROM meta WHERE key = ?", (ANCHOR,)).fetchone()
-    return Head(0, GENESIS) if found is None else Head.parse(found[0])
+    return ChainHead(0, GENESIS) if found is None else ChainHead.parse(found[0])
 
 
-def check(connection: sqlite3.Connection, noted: Head | None = None) -> Checked:
+def check(connection: sqlite3.Connection, noted: ChainHead | None = None) -> ChainVerification:
     """Look at every row in one snapshot.
 
     Raises:
@@ -118,26 +118,28 @@ def check(connection: sqlite3.Connection, noted: Head | None = None) -> Checked:
     try:
         chained = connection.execute("SELECT value FROM meta WHERE key = ?", (CHAINED,)).fetchone()
         counted = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
-        bounds = Bounds(_anchor(connection), int(chained[0]) if chained else 0, counted[0] if counted else None, noted)
+        bounds = ChainBounds(
+            _anchor(connection), int(chained[0]) if chained else 0, counted[0] if counted else None, noted
+        )
         (rows,) = connection.execute("SELECT count(*) FROM audit").fetchone()
         found = []
         for flaw in flaws(_links(connection), bounds):
             found.append(flaw)
             if len(found) >= MAX_FLAWS:
                 break
-        return Checked(rows, head(connection), tuple(found))
+        return ChainVerification(rows, head(connection), tuple(found))
     finally:
         connection.execute("ROLLBACK")
 
 
-def _links(connection: sqlite3.Connection) -> Iterator[Link]:
+def _links(connection: sqlite3.Connection) -> Iterator[ChainLink]:
     for seq, at, kind, device_id, actor, case_id, alert, detail, chain in connection.execute(
         f"SELECT {_COLUMNS} FROM audit ORDER BY seq"  # noqa: S608 - constants
     ):
-        body = Line(at, kind, device_id, actor, case_id, alert=alert, detail=detail).body
+        body = AuditRow(at, kind, device_id, actor, case_id, alert=alert, detail=detail).body
         digests = bytes(chain or b"")
         through = _through(detail) if kind == PRUNED and actor == "cordon" else None
-        yield Link(seq, body, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:], through)
+        yield ChainLink(seq, body, digests[:DIGEST_BYTES], digests[DIGEST_BYTES:], through)
 
 
 def _through(detail: str | None) -> int | None:
@@ -148,7 +150,7 @@ def _through(detail: str | None) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def check_file(path: Path, noted: Head | None = None) -> Checked:
+def check_file(path: Path, noted: ChainHead | None = None) -> ChainVerification:
     """Check a store past a controller, running or not; nothing in it is changed.
 
     Raises:

@@ -3,7 +3,7 @@
 import sqlite3
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.ports.broker_setup import KeptSetup, SetupStore
+from controller.ports.broker_setup import SavedSetup, SetupStore
 
 
 class SqliteSetupStore(SetupStore):
@@ -13,16 +13,16 @@ class SqliteSetupStore(SetupStore):
         """Use the store's file."""
         self._store = store
 
-    async def kept(self) -> KeptSetup | None:
+    async def kept(self) -> SavedSetup | None:
         """See the port."""
 
-        def query(connection: sqlite3.Connection) -> KeptSetup | None:
+        def query(connection: sqlite3.Connection) -> SavedSetup | None:
             row = connection.execute("SELECT at, before, client_id, deny_unmatched FROM broker_setup").fetchone()
-            return None if row is None else KeptSetup(row[0], row[1], bool(row[2]), bool(row[3]))
+            return None if row is None else SavedSetup(row[0], row[1], bool(row[2]), bool(row[3]))
 
         return await self._store.read(query)
 
-    async def keep(self, setup: KeptSetup) -> None:
+    async def keep(self, setup: SavedSetup) -> None:
         """See the port."""
         values = (setup.at, setup.before, setup.client_id_from_certificate, setup.deny_unmatched)
 

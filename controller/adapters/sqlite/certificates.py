@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.identity.certificates import Certificate, Kind, Standing
+from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
 from controller.domain.identity.enrolment import EnrolmentToken, judge
-from controller.ports.certificates import Admission, Registry
+from controller.ports.certificates import CertificateRegistry, EnrolmentResult
 from controller.ports.errors import StoreError
 
 _COLUMNS: Final = "serial, issuer, kind, name, start_at, end_at, issued_at, origin, key, pem, revoked_at, reason"
@@ -20,7 +20,7 @@ _PRUNE_ROWS: Final = 1000
 _MAX_NUMBER: Final = 2**63 - 1  # SQLite's largest; a list's number may be larger, and then only its freshness counts
 
 
-class SqliteRegistry(Registry):
+class SqliteCertificateRegistry(CertificateRegistry):
     """`controller.ports.certificates.Registry` beside the store, through its one writer."""
 
     def __init__(self, store: SqliteStore) -> None:
@@ -86,14 +86,14 @@ class SqliteRegistry(Registry):
         text = f"{_SELECT} WHERE revoked_at IS NOT NULL AND issuer = ? AND end_at > ? ORDER BY revoked_at"
         return await self._store.read(lambda db: [_certificate(row) for row in db.execute(text, (issuer, now))])
 
-    async def standings(self, now: float) -> Sequence[Standing]:
+    async def standings(self, now: float) -> Sequence[RevocationStatus]:
         """See the port."""
         text = (
             "SELECT name, max(revoked_at), max(CASE WHEN revoked_at IS NULL AND end_at > ? THEN issued_at END)"
             " FROM certificates WHERE kind = 'client' AND name IN"
             " (SELECT name FROM certificates WHERE revoked_at IS NOT NULL AND kind = 'client') GROUP BY name"
         )
-        return await self._store.read(lambda db: [Standing(*row) for row in db.execute(text, (now,))])
+        return await self._store.read(lambda db: [RevocationStatus(*row) for row in db.execute(text, (now,))])
 
     async def good_among(self, issuer: str, serials: frozenset[str]) -> Sequence[str]:
         """See the port. The registry is asked for what it has, not for each of a list's many serials."""
@@ -147,26 +147,26 @@ class SqliteRegistry(Registry):
         """See the port."""
         return await self._store.read(lambda db: _token_of(db, digest))
 
-    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> Admission:
+    async def admit(self, digest: str, certificate: Certificate, now: float, *, is_known: bool) -> EnrolmentResult:
         """See the port."""
 
-        def change(db: sqlite3.Connection) -> Admission:
+        def change(db: sqlite3.Connection) -> EnrolmentResult:
             token = _token_of(db, digest)
             held = _of(db, certificate.name)
             if token is not None:
                 for one in held:
                     # The answer was lost on the way: the same key and token get the same certificate again.
                     if one.key == certificate.key and one.origin == f"token:{token.token_id}" and one.holds(now):
-                        return Admission(one, token=token)
+                        return EnrolmentResult(one, token=token)
             refusal = judge(token, certificate.name, held, now, is_known=is_known)
             if refusal is not None or token is None:
                 assert refusal is not None
-                return Admission(None, refusal.code, refusal.message, token)
+                return EnrolmentResult(None, refusal.code, refusal.message, token)
             if any(one.key == certificate.key for one in held):
-                return Admission(None, "key_used", "this key had a certificate already: make a new one", token)
+                return EnrolmentResult(None, "key_used", "this key had a certificate already: make a new one", token)
             db.execute("UPDATE enrolment_tokens SET uses_left = uses_left - 1 WHERE token_id = ?", (token.token_id,))
             _add(db, certificate)
-            return Admission(certificate, token=token.used())
+            return EnrolmentResult(certificate, token=token.used())
 
         return await self._store.write(change)
 
@@ -244,7 +244,7 @@ def _one(db: sqlite3.Connection, text: str, values: tuple[Any, ...]) -> Certific
 def _certificate(row: tuple[Any, ...]) -> Certificate:
     serial, issuer, kind, *more = row
     try:
-        return Certificate(serial, issuer, Kind(kind), *more)
+        return Certificate(serial, issuer, CertificateKind(kind), *more)
     except ValueError as e:
         raise StoreError(f"certificate {serial} is of the unknown kind {kind!r}: written by a newer version") from e
 

@@ -11,7 +11,15 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
-from controller.domain.device import OF_A_REPORT, Case, Device, OpenCommand, Pending, RuleState, Wait
+from controller.domain.device import (
+    OF_A_REPORT,
+    ContainmentCase,
+    Device,
+    HoldReason,
+    OpenCommand,
+    PendingContainment,
+    RuleState,
+)
 from controller.domain.effects import (
     CommandRecord,
     Effect,
@@ -22,21 +30,21 @@ from controller.domain.effects import (
     SendCommand,
 )
 from controller.domain.evidence import Evidence
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
-from controller.ports.broker import AccessRule, Rules
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRule, AccessRules
 from controller.ports.errors import StoreError
 from schemas.commands import CommandState
 
 T = TypeVar("T")
-Change = Callable[[Any], Any]
+FieldConversion = Callable[[Any], Any]
 
 _INFINITE: Final = "inf"  # JSON has no word for it, and a file that other tools read should hold nothing but JSON
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-_LEVELS: Final = {level.value: level for level in Level}
+_LEVELS: Final = {level.value: level for level in ContainmentLevel}
 _EVIDENCE: Final = {one.value: one for one in Evidence}
-_WAITS: Final = {one.value: one for one in Wait}
-_RESULTS: Final = {result.value: result for result in Result}
+_WAITS: Final = {one.value: one for one in HoldReason}
+_RESULTS: Final = {result.value: result for result in RuleResult}
 _COMMAND_STATES: Final = {state.value: state for state in CommandState}
 _NO_RULES: Final[Mapping[str, RuleState]] = MappingProxyType({})
 
@@ -48,7 +56,7 @@ _REPORTED: Final = len(OF_A_REPORT)
 _of_a_report: Final[Callable[[Device], tuple[Any, ...]]] = attrgetter(*OF_A_REPORT)
 
 
-class Record(Generic[T]):
+class DataclassCodec(Generic[T]):
     """One dataclass as a JSON object; `to_json` and `from_json` change the fields that JSON would change."""
 
     def __init__(
@@ -56,8 +64,8 @@ class Record(Generic[T]):
         kind: type[T],
         *,
         leave_out: frozenset[str] = frozenset(),
-        to_json: Mapping[str, Change] | None = None,
-        from_json: Mapping[str, Change] | None = None,
+        to_json: Mapping[str, FieldConversion] | None = None,
+        from_json: Mapping[str, FieldConversion] | None = None,
     ) -> None:
         names = [one.name for one in fields(kind) if one.name not in leave_out]  # type: ignore[arg-type]  # T is one
         self._kind = kind
@@ -94,9 +102,9 @@ def _narrow(found: float | str | None) -> float | None:
     return math.inf if found == _INFINITE else found  # type: ignore[return-value]  # the only text it can be
 
 
-_RULE: Final = Record(RuleState, from_json={"result": _RESULTS.__getitem__})
-_CASE: Final = Record(
-    Case,
+_RULE: Final = DataclassCodec(RuleState, from_json={"result": _RESULTS.__getitem__})
+_CASE: Final = DataclassCodec(
+    ContainmentCase,
     to_json={"hold_until": _wide, "isolate_until": _wide},
     from_json={
         "hold_until": _narrow,
@@ -107,14 +115,14 @@ _CASE: Final = Record(
         "evidence": _EVIDENCE.__getitem__,
     },
 )
-_OPEN: Final = Record(
+_OPEN: Final = DataclassCodec(
     OpenCommand, from_json={"params": _pairs, "signatures": _pairs, "state": _COMMAND_STATES.__getitem__}
 )
-_PENDING: Final = Record(
-    Pending,
+_PENDING: Final = DataclassCodec(
+    PendingContainment,
     from_json={"why": _WAITS.__getitem__, "level": _LEVELS.__getitem__, "causes": tuple},
 )
-_DEVICE: Final = Record(
+_DEVICE: Final = DataclassCodec(
     Device,
     leave_out=_IN_COLUMNS,
     to_json={
@@ -135,10 +143,10 @@ _DEVICE: Final = Record(
         "offences": tuple,
     },
 )
-_ACCESS_RULE: Final = Record(AccessRule, from_json={"qos": tuple})
-_COMMAND: Final = Record(CommandRecord, from_json={"params": _pairs, "detail": _pairs})
-_EFFECTS: Final[dict[str, Record[Any]]] = {
-    kind.__name__: Record(kind, **changes)
+_ACCESS_RULE: Final = DataclassCodec(AccessRule, from_json={"qos": tuple})
+_COMMAND: Final = DataclassCodec(CommandRecord, from_json={"params": _pairs, "detail": _pairs})
+_EFFECTS: Final[dict[str, DataclassCodec[Any]]] = {
+    kind.__name__: DataclassCodec(kind, **changes)
     for kind, changes in (
         (RestrictClient, {"from_json": {"evidence": _EVIDENCE.__getitem__}}),
         (
@@ -258,12 +266,12 @@ def command_from(body: str) -> CommandRecord:
     return read("a command", lambda: _COMMAND.decode(json.loads(body)))
 
 
-def dump_rules(rules: Rules) -> str:
+def dump_rules(rules: AccessRules) -> str:
     """A client's access rules."""
     return dump([_ACCESS_RULE.encode(rule) for rule in rules])
 
 
-def load_rules(device_id: str, found: str) -> Rules:
+def load_rules(device_id: str, found: str) -> AccessRules:
     """The rules again."""
     return read(f"the rules kept for {device_id}", lambda: tuple(map(_ACCESS_RULE.decode, json.loads(found))))
 

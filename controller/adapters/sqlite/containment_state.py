@@ -7,13 +7,13 @@ from typing import Final
 
 from controller.adapters.sqlite import codec
 from controller.domain.containment.users import UserCase
-from controller.domain.policy.model import Level
-from controller.ports.broker import KeptSubscription
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import SavedSubscription
 from controller.ports.errors import StoreError
 
-_SUBSCRIPTION: Final = codec.Record(KeptSubscription)
-_LEVELS: Final = {level.value: level for level in Level}
-_IDENTITY: Final = codec.Record(
+_SUBSCRIPTION: Final = codec.DataclassCodec(SavedSubscription)
+_LEVELS: Final = {level.value: level for level in ContainmentLevel}
+_IDENTITY: Final = codec.DataclassCodec(
     UserCase, from_json={"level": _LEVELS.__getitem__, "proven_level": lambda found: found and _LEVELS[found]}
 )
 _USER: Final = "username"  # the one kind there is: a certificate resolves to a client id or a user name
@@ -29,14 +29,14 @@ _KEEP: Final = (
 
 
 def keep_subscriptions(
-    connection: sqlite3.Connection, *, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+    connection: sqlite3.Connection, *, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
 ) -> None:
     """Remember what is about to be cut."""
     rows = [(device_id, case_id, one.topic, at, codec.dump(_SUBSCRIPTION.encode(one))) for one in cut]
     connection.executemany(_KEEP, rows)
 
 
-def subscriptions(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+def subscriptions(connection: sqlite3.Connection, *, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
     """What was cut, by topic."""
     rows = connection.execute(
         "SELECT body FROM kept_subscriptions WHERE device_id = ? AND case_id = ? ORDER BY topic", (device_id, case_id)

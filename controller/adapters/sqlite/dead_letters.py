@@ -4,7 +4,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable
 
 
-class DeadBook:
+class DeadLetterIndex:
     """The numbers and devices of the dead letters kept: the oldest of a device, then the oldest of all, go first."""
 
     def __init__(self, kept: Iterable[tuple[int, str]], next_seq: int, *, most: int, most_per_device: int) -> None:

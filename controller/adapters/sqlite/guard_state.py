@@ -5,24 +5,24 @@ import sqlite3
 from typing import Any, Final, TypeVar
 
 from controller.adapters.sqlite import codec
-from controller.domain.guards.approvals import Kind, Request, RequestState
+from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
 from controller.domain.guards.waivers import Waiver
-from controller.domain.policy.model import Level
-from controller.ports.store import GuardBooks, Writes
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.store import GuardSnapshot, StoreWrites
 
 KEPT_DAYS: Final = 90.0  # of requests that ended, and of what was contained
 _DAY: Final = 86_400.0  # seconds
 _POLICIES: Final = "policies in force"  # key in `meta`
 
 T = TypeVar("T")
-Rows = list[tuple[Any, ...]]
-_WAIVER: Final = codec.Record(Waiver)
-_REQUEST: Final = codec.Record(
-    Request,
+StatementRows = list[tuple[Any, ...]]
+_WAIVER: Final = codec.DataclassCodec(Waiver)
+_REQUEST: Final = codec.DataclassCodec(
+    ApprovalRequest,
     from_json={
-        "kind": {one.value: one for one in Kind}.__getitem__,
-        "state": {one.value: one for one in RequestState}.__getitem__,
-        "level": {one.value: one for one in Level}.__getitem__,
+        "kind": {one.value: one for one in ApprovalKind}.__getitem__,
+        "state": {one.value: one for one in ApprovalState}.__getitem__,
+        "level": {one.value: one for one in ContainmentLevel}.__getitem__,
         "devices": tuple,
     },
 )
@@ -40,17 +40,19 @@ _PUT_REQUEST: Final = (
 )
 
 
-def batches(writes: Writes) -> tuple[tuple[str, Rows], ...]:
+def batches(writes: StoreWrites) -> tuple[tuple[str, StatementRows], ...]:
     """Statements with their rows for the guards' part of a commit."""
-    charged: Rows = [(ledger, device, at) for ledger, device, at in writes.charges if at is not None]
-    struck: Rows = [(ledger, device) for ledger, device, at in writes.charges if at is None]
-    waived: Rows = [
+    charged: StatementRows = [(ledger, device, at) for ledger, device, at in writes.charges if at is not None]
+    struck: StatementRows = [(ledger, device) for ledger, device, at in writes.charges if at is None]
+    waived: StatementRows = [
         (key, waiver.expires_at, codec.dump(_WAIVER.encode(waiver)))
         for key, waiver in writes.waivers
         if waiver is not None
     ]
-    over: Rows = [(key,) for key, waiver in writes.waivers if waiver is None]
-    asked: Rows = [(one.request_id, one.expires_at, codec.dump(_REQUEST.encode(one))) for one in writes.requests]
+    over: StatementRows = [(key,) for key, waiver in writes.waivers if waiver is None]
+    asked: StatementRows = [
+        (one.request_id, one.expires_at, codec.dump(_REQUEST.encode(one))) for one in writes.requests
+    ]
     return (
         (_CHARGE, charged),
         ("DELETE FROM charges WHERE ledger = ? AND subject = ?", struck),
@@ -60,19 +62,19 @@ def batches(writes: Writes) -> tuple[tuple[str, Rows], ...]:
     )
 
 
-def books(connection: sqlite3.Connection) -> GuardBooks:
+def books(connection: sqlite3.Connection) -> GuardSnapshot:
     """Everything, in the order in which it came."""
     charges = connection.execute("SELECT ledger, subject, at FROM charges ORDER BY at").fetchall()
     waivers = connection.execute("SELECT body FROM waivers ORDER BY waiver_id").fetchall()
     requests = connection.execute("SELECT body FROM approvals ORDER BY request_id").fetchall()
-    return GuardBooks(
+    return GuardSnapshot(
         tuple((ledger, subject, at) for ledger, subject, at in charges),
         tuple(_decoded("a waiver", _WAIVER, body) for (body,) in waivers),
         tuple(_decoded("a request", _REQUEST, body) for (body,) in requests),
     )
 
 
-def _decoded(what: str, record: codec.Record[T], body: str) -> T:
+def _decoded(what: str, record: codec.DataclassCodec[T], body: str) -> T:
     return codec.read(what, lambda: record.decode(json.loads(body)))
 
 

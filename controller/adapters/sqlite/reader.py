@@ -14,9 +14,9 @@ from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import OF_A_REPORT, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope, ordered
-from controller.ports.broker import Rules
+from controller.ports.broker import AccessRules
 from controller.ports.errors import StoreError
-from controller.ports.store import Audited, DeadLetter, Token
+from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry
 
 T = TypeVar("T")
 MAX_ROWS: Final = 10_000  # rows one listing may ask for
@@ -35,7 +35,7 @@ _LISTED: Final = (
 )
 
 
-class Readers:
+class ReaderPool:
     """A few threads with a read-only connection each, opened when first used."""
 
     def __init__(self, path: Path, options: StoreOptions) -> None:
@@ -113,7 +113,7 @@ def effects(connection: sqlite3.Connection) -> list[Effect]:
     ]
 
 
-def kept_rules(connection: sqlite3.Connection, device_id: str, case_id: str) -> Rules | None:
+def kept_rules(connection: sqlite3.Connection, device_id: str, case_id: str) -> AccessRules | None:
     """The rules kept for a case."""
     found = connection.execute(
         "SELECT rules FROM kept_rules WHERE device_id = ? AND case_id = ?", (device_id, case_id)
@@ -129,7 +129,7 @@ def audit(
     after: int,
     limit: int,
     newest_first: bool,
-) -> list[Audited]:
+) -> list[StoredAuditEntry]:
     """Lines of the record; `wanted` has the columns that must be equal, `None` for any."""
     where, values = _equal(wanted)
     if wanted.get("case_id"):
@@ -145,7 +145,7 @@ def audit(
         (*values, limit),
     )
     return [
-        Audited(seq, at, AuditEntry(kind, device_id, actor, case_id, codec.load_detail(detail), bool(alert)))
+        StoredAuditEntry(seq, at, AuditEntry(kind, device_id, actor, case_id, codec.load_detail(detail), bool(alert)))
         for seq, at, kind, device_id, actor, case_id, detail, alert in rows
     ]
 
@@ -171,12 +171,14 @@ def dead_letters(connection: sqlite3.Connection, wanted: dict[str, str | None], 
     return [DeadLetter(*row) for row in rows]
 
 
-def tokens(connection: sqlite3.Connection) -> list[Token]:
+def tokens(connection: sqlite3.Connection) -> list[ApiToken]:
     """All tokens, by name."""
     rows = connection.execute("SELECT name, digest, created_at, scopes, expires_at FROM tokens ORDER BY name")
     # A scope that a newer Cordon knows opens nothing here.
     return [
-        Token(name, digest, created_at, ordered(Scope(word) for word in scopes.split() if word in _SCOPES), expires_at)
+        ApiToken(
+            name, digest, created_at, ordered(Scope(word) for word in scopes.split() if word in _SCOPES), expires_at
+        )
         for name, digest, created_at, scopes, expires_at in rows
     ]
 

@@ -5,23 +5,23 @@ import sqlite3
 from cryptography import x509
 
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.identity.certificates import Certificate, Kind
-from controller.ports.certificates import Registry
-from controller.ports.device_keys import SUPERSEDED, Certified
+from controller.domain.identity.certificates import Certificate, CertificateKind
+from controller.ports.certificates import CertificateRegistry
+from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
 
 
 class SqliteReportKeys:
     """`KeyBook`; `registry` is absent where Cordon issues no certificates."""
 
-    def __init__(self, store: SqliteStore, registry: Registry | None) -> None:
+    def __init__(self, store: SqliteStore, registry: CertificateRegistry | None) -> None:
         self._store = store
         self._registry = registry
 
-    async def certified(self, device_id: str, now: float) -> Certified | None:
+    async def certified(self, device_id: str, now: float) -> CertifiedKeys | None:
         """See `KeyBook`."""
         held = () if self._registry is None else await self._registry.of(device_id)
-        found = [one for one in held if one.kind is Kind.CLIENT]
+        found = [one for one in held if one.kind is CertificateKind.CLIENT]
         if not found:
             return None
         last = await self.registered(device_id)
@@ -38,7 +38,7 @@ class SqliteReportKeys:
             public = x509.load_pem_x509_certificate(one.pem.encode()).public_key()
             key = read_public(public_bytes(public))  # type: ignore[arg-type]  # other kinds are refused there
             keys[name_of(key)] = key
-        return Certified(keys, over)
+        return CertifiedKeys(keys, over)
 
     async def owner(self, keyid: str) -> str | None:
         """See `KeyBook`."""

@@ -7,27 +7,36 @@ from functools import partial
 from typing import Any, Final
 
 from controller.adapters.sqlite import codec
-from controller.adapters.sqlite.codec import Record
+from controller.adapters.sqlite.codec import DataclassCodec
 from controller.adapters.sqlite.store import SqliteStore
-from controller.domain.rollout.model import Back, Member, MemberState, RingTally, Rollout, RolloutState, Target, Terms
-from controller.domain.rollout.window import Window
+from controller.domain.rollout.model import (
+    MemberState,
+    RevertState,
+    RingTally,
+    Rollout,
+    RolloutMember,
+    RolloutState,
+    RolloutTarget,
+    RolloutTerms,
+)
+from controller.domain.rollout.window import MaintenanceWindow
 from controller.ports.errors import StoreError
 from controller.ports.rollouts import RolloutStore
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 
 _ENDS: Final = ", ".join(f"'{state.value}'" for state in RolloutState if state.is_end)
-_TARGET: Final = Record(Target, from_json={"classes": tuple, "hardware": tuple})
-_WINDOW: Final = Record(Window)
-_TERMS: Final = Record(
-    Terms,
+_TARGET: Final = DataclassCodec(RolloutTarget, from_json={"classes": tuple, "hardware": tuple})
+_WINDOW: Final = DataclassCodec(MaintenanceWindow)
+_TERMS: Final = DataclassCodec(
+    RolloutTerms,
     to_json={"window": lambda window: None if window is None else _WINDOW.encode(window)},
     from_json={
         "window": lambda found: None if found is None else _WINDOW.decode(found),
         "confirm_classes": tuple,
     },
 )
-_TALLY: Final = Record(RingTally)
-_ROLLOUT: Final = Record(
+_TALLY: Final = DataclassCodec(RingTally)
+_ROLLOUT: Final = DataclassCodec(
     Rollout,
     to_json={
         "target": _TARGET.encode,
@@ -42,8 +51,10 @@ _ROLLOUT: Final = Record(
         "ends_as": lambda found: None if found is None else RolloutState(found),
     },
 )
-_MEMBER: Final = Record(
-    Member, leave_out=frozenset({"device_id", "ring", "state"}), from_json={"state": MemberState, "back": Back}
+_MEMBER: Final = DataclassCodec(
+    RolloutMember,
+    leave_out=frozenset({"device_id", "ring", "state"}),
+    from_json={"state": MemberState, "back": RevertState},
 )
 _PUT_ROLLOUT: Final = (
     "INSERT INTO rollouts (number, rollout_id, name, state, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"
@@ -56,13 +67,13 @@ _PUT_MEMBER: Final = (
 _PREFIX: Final = "r-"
 
 
-class SqliteRollouts(RolloutStore):
+class SqliteRolloutStore(RolloutStore):
     """`controller.ports.rollouts.RolloutStore` beside a `SqliteStore`."""
 
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
 
-    async def create(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+    async def create(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """See `RolloutStore.create`."""
         number = int(rollout.rollout_id.removeprefix(_PREFIX))
         row = (number, rollout.rollout_id, rollout.target.name, rollout.state.value, rollout.created_at, _body(rollout))
@@ -74,7 +85,7 @@ class SqliteRollouts(RolloutStore):
 
         await self._store.commit_with(writes, change, len(rows) + 1)
 
-    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+    async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """See `RolloutStore.keep`."""
         row = (rollout.state.value, _body(rollout), rollout.rollout_id)
         rows = _member_rows(rollout, members)
@@ -107,7 +118,7 @@ class SqliteRollouts(RolloutStore):
 
     async def members(
         self, rollout_id: str, *, state: str | None = None, limit: int | None = None, offset: int = 0
-    ) -> Sequence[Member]:
+    ) -> Sequence[RolloutMember]:
         """See `RolloutStore.members`."""
         return await self._store.read(
             partial(_members, rollout_id=rollout_id, state=state, limit=-1 if limit is None else limit, offset=offset)
@@ -118,7 +129,7 @@ def _body(rollout: Rollout) -> str:
     return codec.dump(_ROLLOUT.encode(rollout))
 
 
-def _member_rows(rollout: Rollout, members: Sequence[Member]) -> list[tuple[Any, ...]]:
+def _member_rows(rollout: Rollout, members: Sequence[RolloutMember]) -> list[tuple[Any, ...]]:
     return [
         (rollout.rollout_id, one.device_id, one.ring, one.state.value, codec.dump(_MEMBER.encode(one)))
         for one in members
@@ -140,7 +151,7 @@ def _rollouts(connection: sqlite3.Connection, *, where: str, values: tuple[str, 
 
 def _members(
     connection: sqlite3.Connection, *, rollout_id: str, state: str | None, limit: int, offset: int
-) -> list[Member]:
+) -> list[RolloutMember]:
     chosen = "" if state is None else " AND state = ?"
     rows = connection.execute(
         "SELECT device_id, ring, state, body FROM rollout_members WHERE rollout_id = ?"  # noqa: S608 - values are bound
@@ -157,7 +168,7 @@ def _decode_rollout(body: str) -> Rollout:
         raise StoreError(f"a rollout in the store cannot be read: {e}") from e
 
 
-def _decode_member(device_id: str, ring: int, state: str, body: str) -> Member:
+def _decode_member(device_id: str, ring: int, state: str, body: str) -> RolloutMember:
     try:
         return _MEMBER.decode(json.loads(body), device_id=device_id, ring=ring, state=state)
     except (ValueError, TypeError, KeyError) as e:

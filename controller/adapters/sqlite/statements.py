@@ -7,16 +7,16 @@ from itertools import chain
 from typing import Any, Final
 
 from controller.adapters.sqlite import codec, guard_state
-from controller.adapters.sqlite.audit_chain import Line, append
+from controller.adapters.sqlite.audit_chain import AuditRow, append
 from controller.adapters.sqlite.containment_state import user_rows
-from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.domain.device import OF_A_REPORT
-from controller.ports.store import DeadLetter, Writes
+from controller.ports.store import DeadLetter, StoreWrites
 
 MAX_DEAD_TEXT: Final = 1024  # characters kept of a refused message's topic and of what was wrong with it
 _BYTES_PER_ROW: Final = 64  # what a row costs besides its texts
 
-Row = tuple[Any, ...]
+SqlRow = tuple[Any, ...]
 
 
 def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
@@ -41,7 +41,7 @@ _DEAD_GONE: Final = "DELETE FROM dead_letters WHERE seq = ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class WriteJob:
     """One caller's part of a transaction; `run` is called in the writer's thread, again if the transaction failed.
 
     `rows` and `size` (bytes, about) bound how much goes into one transaction and how much may wait.
@@ -52,18 +52,18 @@ class Work:
     size: int = _BYTES_PER_ROW
 
 
-def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
+def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> WriteJob:
     """Everything of `writes` in the order that keeps a device's rows right.
 
     Raises:
         StoreError: a value that cannot be kept.
     """
     audit = [
-        Line(at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
+        AuditRow(at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
         for at, one in writes.audit
     ]
     chained = [(line, line.body) for line in audit]
-    batches: tuple[tuple[str, list[Row]], ...] = (
+    batches: tuple[tuple[str, list[SqlRow]], ...] = (
         (_DEVICE, [codec.device_row(device) for device in writes.devices]),
         (_SEEN, [codec.seen_row(device) for device in writes.seen]),
         (_REPORT, [codec.report_row(report.device, report.body) for report in writes.reports]),
@@ -82,13 +82,15 @@ def work_of(writes: Writes, book: DeadBook, payload_bytes: int) -> Work:
         if chained:
             append(connection, chained)
 
-    everything: list[Sequence[Row]] = [audit, *(rows for _, rows in wanted)]
-    return Work(run, sum(map(len, everything)), _size(chain.from_iterable(everything)))
+    everything: list[Sequence[SqlRow]] = [audit, *(rows for _, rows in wanted)]
+    return WriteJob(run, sum(map(len, everything)), _size(chain.from_iterable(everything)))
 
 
-def _dead(letters: tuple[DeadLetter, ...], book: DeadBook, payload_bytes: int) -> tuple[tuple[str, list[Row]], ...]:
-    rows: list[Row] = []
-    gone: list[Row] = []
+def _dead(
+    letters: tuple[DeadLetter, ...], book: DeadLetterIndex, payload_bytes: int
+) -> tuple[tuple[str, list[SqlRow]], ...]:
+    rows: list[SqlRow] = []
+    gone: list[SqlRow] = []
     for one in letters:
         seq, out = book.add(one.device_id)
         topic, detail = one.topic[:MAX_DEAD_TEXT], one.detail[:MAX_DEAD_TEXT]
@@ -97,5 +99,5 @@ def _dead(letters: tuple[DeadLetter, ...], book: DeadBook, payload_bytes: int) -
     return (_DEAD, rows), (_DEAD_GONE, gone)
 
 
-def _size(rows: Iterable[Row]) -> int:
+def _size(rows: Iterable[SqlRow]) -> int:
     return sum(_BYTES_PER_ROW + sum(len(value) for value in row if isinstance(value, str | bytes)) for row in rows)

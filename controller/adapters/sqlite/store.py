@@ -8,19 +8,27 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from controller.adapters.sqlite import audit_chain, codec, containment_state, guard_state, reader, schema
-from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.restore import copy_to
-from controller.adapters.sqlite.statements import Work, work_of
-from controller.adapters.sqlite.writer import Writer
-from controller.domain.audit_chain import Checked, Head
+from controller.adapters.sqlite.statements import WriteJob, work_of
+from controller.adapters.sqlite.writer import WriterThread
+from controller.domain.audit_chain import ChainHead, ChainVerification
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
-from controller.ports.broker import KeptSubscription, Rules
+from controller.ports.broker import AccessRules, SavedSubscription
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.store import Audited, DeadLetter, GuardBooks, Store, StoreHealth, Token, Writes
+from controller.ports.store import (
+    ApiToken,
+    DeadLetter,
+    GuardSnapshot,
+    Store,
+    StoredAuditEntry,
+    StoreHealth,
+    StoreWrites,
+)
 from schemas.commands import CommandState
 
 T = TypeVar("T")
@@ -49,7 +57,7 @@ async def open_store(
     return SqliteStore(found, connection, book, now=now, log=log, options=options)
 
 
-def _open(path: Path, options: StoreOptions) -> tuple[Path, sqlite3.Connection, DeadBook]:
+def _open(path: Path, options: StoreOptions) -> tuple[Path, sqlite3.Connection, DeadLetterIndex]:
     path = path.absolute()  # later connections must not follow a change of the working directory
     connection = schema.prepare(path, options)
     try:
@@ -59,7 +67,7 @@ def _open(path: Path, options: StoreOptions) -> tuple[Path, sqlite3.Connection, 
         raise StoreError(f"cannot open the store {path}: {error}") from error
     next_seq = containment_state[-1][0] + 1 if containment_state else 1
     bounds = {"most": options.max_dead_letters, "most_per_device": options.max_dead_letters_per_device}
-    return path, connection, DeadBook(containment_state, next_seq, **bounds)
+    return path, connection, DeadLetterIndex(containment_state, next_seq, **bounds)
 
 
 class SqliteStore(Store):
@@ -69,7 +77,7 @@ class SqliteStore(Store):
         self,
         path: Path,
         connection: sqlite3.Connection,
-        book: DeadBook,
+        book: DeadLetterIndex,
         *,
         now: Callable[[], float],
         log: Log,
@@ -79,15 +87,15 @@ class SqliteStore(Store):
         self._book = book
         self._now = now
         self._options = options
-        self._readers = reader.Readers(path, options)
-        self._writer = Writer(path, connection, options, now, log)
+        self._readers = reader.ReaderPool(path, options)
+        self._writer = WriterThread(path, connection, options, now, log)
 
     @property
     def health(self) -> StoreHealth:
         """Whether commits go through."""
         return self._writer.health
 
-    def commit(self, writes: Writes) -> Awaitable[None]:
+    def commit(self, writes: StoreWrites) -> Awaitable[None]:
         """See `Store.commit`.
 
         Raises:
@@ -95,7 +103,7 @@ class SqliteStore(Store):
         """
         return self._writer.submit(work_of(writes, self._book, self._options.dead_payload_bytes))
 
-    async def keep_rules(self, device_id: str, case_id: str, rules: Rules, at: float) -> None:
+    async def keep_rules(self, device_id: str, case_id: str, rules: AccessRules, at: float) -> None:
         """Remember the rules a client had before the case; the first ones of a case stay."""
         await self._execute(
             "INSERT INTO kept_rules (device_id, case_id, at, rules) VALUES (?, ?, ?, ?)"
@@ -108,18 +116,18 @@ class SqliteStore(Store):
         await self.write(partial(containment_state.forget, device_id=device_id, case_id=case_id))
 
     async def keep_subscriptions(
-        self, device_id: str, case_id: str, cut: Sequence[KeptSubscription], at: float
+        self, device_id: str, case_id: str, cut: Sequence[SavedSubscription], at: float
     ) -> None:
         """Remember subscriptions that are about to be cut; one of the same topic replaces the earlier one."""
         await self.write(
             partial(containment_state.keep_subscriptions, device_id=device_id, case_id=case_id, cut=cut, at=at)
         )
 
-    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[KeptSubscription, ...]:
+    async def kept_subscriptions(self, device_id: str, case_id: str) -> tuple[SavedSubscription, ...]:
         """What `keep_subscriptions` remembered."""
         return await self._readers.run(partial(containment_state.subscriptions, device_id=device_id, case_id=case_id))
 
-    async def put_token(self, token: Token) -> None:
+    async def put_token(self, token: ApiToken) -> None:
         """Add a token, or replace the one of the same name."""
         await self._execute(
             "INSERT OR REPLACE INTO tokens (name, digest, created_at, scopes, expires_at) VALUES (?, ?, ?, ?, ?)",
@@ -152,10 +160,10 @@ class SqliteStore(Store):
         Raises:
             StoreError: closed, too much waits already, or this caller's data cannot be kept.
         """
-        result: T = await self._writer.submit(Work(change))
+        result: T = await self._writer.submit(WriteJob(change))
         return result
 
-    async def commit_with(self, writes: Writes, change: Callable[[sqlite3.Connection], object], rows: int) -> None:
+    async def commit_with(self, writes: StoreWrites, change: Callable[[sqlite3.Connection], object], rows: int) -> None:
         """`commit`, and `change` of about `rows` rows in the same transaction; for the stores beside this one.
 
         Raises:
@@ -167,7 +175,7 @@ class SqliteStore(Store):
             work.run(connection)
             change(connection)
 
-        await self._writer.submit(Work(both, work.rows + rows, work.size + rows * _ROW_BYTES))
+        await self._writer.submit(WriteJob(both, work.rows + rows, work.size + rows * _ROW_BYTES))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """The result of `query`, on a connection that cannot write.
@@ -193,7 +201,7 @@ class SqliteStore(Store):
         """Device id and last full report in the order of ids, from the one that follows `after` on."""
         return await self._readers.run(partial(guard_state.reports, after=after, limit=reader.check_limit(limit)))
 
-    async def guard_books(self) -> GuardBooks:
+    async def guard_books(self) -> GuardSnapshot:
         """What the guards remember, for the start."""
         return await self._readers.run(guard_state.books)
 
@@ -209,7 +217,7 @@ class SqliteStore(Store):
         """Every effect not carried out yet, oldest first."""
         return await self._readers.run(reader.effects)
 
-    async def kept_rules(self, device_id: str, case_id: str) -> Rules | None:
+    async def kept_rules(self, device_id: str, case_id: str) -> AccessRules | None:
         """What `keep_rules` remembered; `None` if nothing was."""
         return await self._readers.run(partial(reader.kept_rules, device_id=device_id, case_id=case_id))
 
@@ -223,7 +231,7 @@ class SqliteStore(Store):
         after: int = 0,
         limit: int = 200,
         newest_first: bool = True,
-    ) -> Sequence[Audited]:
+    ) -> Sequence[StoredAuditEntry]:
         """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
         query = partial(
             reader.audit,
@@ -235,11 +243,11 @@ class SqliteStore(Store):
         )
         return await self._readers.run(query)
 
-    async def audit_head(self) -> Head:
+    async def audit_head(self) -> ChainHead:
         """The end of the record's chain."""
         return await self.read(audit_chain.head)
 
-    async def check_audit(self, noted: Head | None = None) -> Checked:
+    async def check_audit(self, noted: ChainHead | None = None) -> ChainVerification:
         """Look at every row of the record; takes some seconds for a million rows, and holds up no commit."""
         return await self.read(partial(audit_chain.check, noted=noted))
 
@@ -264,7 +272,7 @@ class SqliteStore(Store):
         wanted = {"device_id": device_id}
         return await self._readers.run(partial(reader.dead_letters, wanted=wanted, limit=reader.check_limit(limit)))
 
-    async def tokens(self) -> Sequence[Token]:
+    async def tokens(self) -> Sequence[ApiToken]:
         """All tokens."""
         return await self._readers.run(reader.tokens)
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from controller.adapters.sqlite import errors, schema
 from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.statements import Work
+from controller.adapters.sqlite.statements import WriteJob
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth
@@ -27,7 +27,7 @@ _OVERSIZE_PAUSE: Final = 5.0  # seconds between two attempts to shrink a log tha
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    work: Work
+    work: WriteJob
     future: asyncio.Future[Any]
 
 
@@ -35,7 +35,7 @@ class _GivenUpError(Exception):
     """The store is closing and its time is up; the cause says why nothing could be written."""
 
 
-class Writer:
+class WriterThread:
     """Owns the connection that writes. `submit` and `close` are called on the loop's thread."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Work) -> asyncio.Future[Any]:
+    def submit(self, work: WriteJob) -> asyncio.Future[Any]:
         """Queue `work`; the future has its result once it is on disk.
 
         Raises:
@@ -219,7 +219,7 @@ class Writer:
             self._loop.call_soon_threadsafe(call, *arguments)
 
 
-def _alone(connection: sqlite3.Connection, work: Work) -> object:
+def _alone(connection: sqlite3.Connection, work: WriteJob) -> object:
     """One caller's part inside the transaction of all, undone by itself when it fails by itself."""
     connection.execute("SAVEPOINT work")
     try:

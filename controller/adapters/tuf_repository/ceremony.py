@@ -9,12 +9,12 @@ from typing import Any
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Root, Targets
 
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import (
     MAX_KEYS,
     OFFLINE,
     ROLES,
-    Passphrase,
+    PassphrasePrompt,
     load_offline,
     make_offline,
     make_online,
@@ -24,7 +24,7 @@ from controller.ports.updates import UpdatesError
 
 
 @dataclass(frozen=True, slots=True)
-class KeyPlan:
+class RoleKeyPlan:
     """How many keys an offline role has, and how many of them have to sign."""
 
     keys: int
@@ -37,7 +37,9 @@ class KeyPlan:
             raise UpdatesError(text)
 
 
-def init(folder: Folder, keys: Path, plans: dict[str, KeyPlan], ask: Passphrase, now: datetime) -> None:
+def init(
+    folder: RepositoryFolder, keys: Path, plans: dict[str, RoleKeyPlan], ask: PassphrasePrompt, now: datetime
+) -> None:
     """Make the four roles: root and targets with keys in `keys`, snapshot and timestamp with keys of the controller.
 
     Raises:
@@ -65,7 +67,9 @@ def init(folder: Folder, keys: Path, plans: dict[str, KeyPlan], ask: Passphrase,
         sign_online(folder, now)
 
 
-def rotate(folder: Folder, keys: Path, role: str, plan: KeyPlan | None, ask: Passphrase, now: datetime) -> list[str]:
+def rotate(
+    folder: RepositoryFolder, keys: Path, role: str, plan: RoleKeyPlan | None, ask: PassphrasePrompt, now: datetime
+) -> list[str]:
     """Replace all keys of a role by new ones; the ids of the new keys. `plan`: another number and threshold.
 
     A new root is signed by enough of the old root keys and enough of the new ones, so that devices follow.
@@ -78,7 +82,7 @@ def rotate(folder: Folder, keys: Path, role: str, plan: KeyPlan | None, ask: Pas
     with folder.locked():
         root = folder.root().signed
         old = load_offline(keys, "root", root.roles["root"].keyids, root.roles["root"].threshold, ask)
-        plan = plan or KeyPlan(len(root.roles[role].keyids), root.roles[role].threshold)
+        plan = plan or RoleKeyPlan(len(root.roles[role].keyids), root.roles[role].threshold)
         plan.check(role)
         fresh = make_offline(keys, role, plan.keys, ask) if role in OFFLINE else [make_online(folder.online, role)]
         for keyid in list(root.roles[role].keyids):
@@ -96,7 +100,7 @@ def rotate(folder: Folder, keys: Path, role: str, plan: KeyPlan | None, ask: Pas
         return [signer.public_key.keyid for signer in fresh]
 
 
-def renew(folder: Folder, keys: Path, role: str, ask: Passphrase, now: datetime) -> datetime:
+def renew(folder: RepositoryFolder, keys: Path, role: str, ask: PassphrasePrompt, now: datetime) -> datetime:
     """Sign an offline role again with the same keys and content; when it ends now.
 
     Raises:
@@ -117,7 +121,9 @@ def renew(folder: Folder, keys: Path, role: str, ask: Passphrase, now: datetime)
         return expiry(role, now)
 
 
-def change_targets(folder: Folder, targets: Targets, keys: Path, ask: Passphrase, now: datetime) -> None:
+def change_targets(
+    folder: RepositoryFolder, targets: Targets, keys: Path, ask: PassphrasePrompt, now: datetime
+) -> None:
     """Sign what `targets` became and publish it; without the online keys here, the running controller does the rest.
 
     Raises:
@@ -130,19 +136,21 @@ def change_targets(folder: Folder, targets: Targets, keys: Path, ask: Passphrase
         sign_online(folder, now)
 
 
-def has_online_keys(folder: Folder) -> bool:
+def has_online_keys(folder: RepositoryFolder) -> bool:
     """Whether this machine may sign the online roles."""
     return all((folder.online / f"{role}.pem").is_file() for role in ("snapshot", "timestamp"))
 
 
-def _publish_root(folder: Folder, root: Root, signers: Sequence[CryptoSigner], now: datetime) -> None:
+def _publish_root(folder: RepositoryFolder, root: Root, signers: Sequence[CryptoSigner], now: datetime) -> None:
     root.version = folder.versions("root")[-1] + 1
     root.expires = expiry("root", now)
     metadata: Metadata[Any] = signed(root, signers)
     folder.write(metadata)
 
 
-def _publish_targets(folder: Folder, targets: Targets, signers: Sequence[CryptoSigner], now: datetime) -> None:
+def _publish_targets(
+    folder: RepositoryFolder, targets: Targets, signers: Sequence[CryptoSigner], now: datetime
+) -> None:
     targets.version = folder.versions("targets")[-1] + 1
     targets.expires = expiry("targets", now)
     folder.write(signed(targets, signers))

@@ -24,7 +24,7 @@ _MAX_METADATA_BYTES: Final = 16 * 1024 * 1024
 _Signed = TypeVar("_Signed", Root, Snapshot, Targets, Timestamp)
 
 
-class Folder:
+class RepositoryFolder:
     """The files of one repository.
 
     Raises:

@@ -20,7 +20,7 @@ from securesystemslib.signer import CryptoSigner
 from controller.domain.passphrases import weakness
 from controller.ports.updates import UpdatesError
 
-Passphrase = Callable[[Path, bool], str]
+PassphrasePrompt = Callable[[Path, bool], str]
 """Asks for the passphrase of a key file; the flag says whether the file is being made."""
 ROLES: Final = ("root", "targets", "snapshot", "timestamp")
 OFFLINE: Final = ("root", "targets")
@@ -28,7 +28,7 @@ MAX_KEYS: Final = 16  # of one role
 _MAX_KEY_BYTES: Final = 64 * 1024
 
 
-def make_offline(folder: Path, role: str, count: int, ask: Passphrase) -> list[CryptoSigner]:
+def make_offline(folder: Path, role: str, count: int, ask: PassphrasePrompt) -> list[CryptoSigner]:
     """Make key files `ROLE-N.pem`, each behind its passphrase; numbers go on behind those that are there.
 
     Raises:
@@ -69,7 +69,9 @@ def load_online(folder: Path, role: str) -> CryptoSigner:
     return _load(folder / f"{role}.pem", None)
 
 
-def load_offline(folder: Path, role: str, wanted: Sequence[str], threshold: int, ask: Passphrase) -> list[CryptoSigner]:
+def load_offline(
+    folder: Path, role: str, wanted: Sequence[str], threshold: int, ask: PassphrasePrompt
+) -> list[CryptoSigner]:
     """Open as many key files of a role as have to sign; `wanted` are the ids of keys that count.
 
     Raises:

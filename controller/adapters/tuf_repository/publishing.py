@@ -10,10 +10,10 @@ from typing import Final
 from tuf.api.metadata import TargetFile
 
 from controller.adapters.tuf_repository.ceremony import change_targets
-from controller.adapters.tuf_repository.folder import Folder, sync_folder
-from controller.adapters.tuf_repository.keys import Passphrase
+from controller.adapters.tuf_repository.folder import RepositoryFolder, sync_folder
+from controller.adapters.tuf_repository.keys import PassphrasePrompt
 from controller.adapters.tuf_repository.signing import verified_targets
-from controller.ports.updates import Published, UpdatesError
+from controller.ports.updates import PublishedUpdate, UpdatesError
 from schemas.updates import MAX_TARGET_BYTES, UpdateTarget, target_path
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
@@ -21,7 +21,9 @@ MAX_MEMBERS: Final = 20_000  # of an archive
 _CUSTOM: Final = "custom"
 
 
-def publish(folder: Folder, file: Path, target: UpdateTarget, keys: Path, ask: Passphrase, now: datetime) -> Published:
+def publish(
+    folder: RepositoryFolder, file: Path, target: UpdateTarget, keys: Path, ask: PassphrasePrompt, now: datetime
+) -> PublishedUpdate:
     """Copy a file into the repository, and sign it with what it is.
 
     Raises:
@@ -48,10 +50,12 @@ def publish(folder: Folder, file: Path, target: UpdateTarget, keys: Path, ask: P
             raise UpdatesError(f"{file}: cannot be published: {e.strerror}") from e
         targets.targets[path] = info
         change_targets(folder, targets, keys, ask, now)
-        return Published(path, info.hashes["sha256"], info.length, target)
+        return PublishedUpdate(path, info.hashes["sha256"], info.length, target)
 
 
-def withdraw(folder: Folder, name: str, version: str, keys: Path, ask: Passphrase, now: datetime) -> str:
+def withdraw(
+    folder: RepositoryFolder, name: str, version: str, keys: Path, ask: PassphrasePrompt, now: datetime
+) -> str:
     """Take a version out: no device installs it any more. The path that it had.
 
     Raises:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.signing import at, sign_online, verified_targets, warnings
-from controller.ports.updates import Published, Refreshed, RoleState
+from controller.ports.updates import MetadataRoleState, PublishedUpdate, RefreshResult
 from schemas.updates import UpdateTarget
 
 
@@ -14,9 +14,9 @@ class TufUpdateRepository:
     """A folder of TUF metadata and targets; see `ports.updates.UpdateRepository`."""
 
     def __init__(self, base: Path) -> None:
-        self.folder = Folder(base)
+        self.folder = RepositoryFolder(base)
 
-    def published(self) -> tuple[Published, ...]:
+    def published(self) -> tuple[PublishedUpdate, ...]:
         """What the newest targets role lists; entries that are not ours are left out."""
         found = []
         targets = verified_targets(self.folder, self.folder.root().signed)
@@ -25,16 +25,16 @@ class TufUpdateRepository:
                 target = UpdateTarget.model_validate(info.custom)
             except ValidationError:
                 continue
-            found.append(Published(path, info.hashes.get("sha256", ""), info.length, target))
+            found.append(PublishedUpdate(path, info.hashes.get("sha256", ""), info.length, target))
         return tuple(sorted(found, key=lambda one: (one.target.name, one.path)))
 
-    def roles(self) -> tuple[RoleState, ...]:
+    def roles(self) -> tuple[MetadataRoleState, ...]:
         """Version, end, keys and threshold of each role that is there."""
         root, folder = self.folder.root().signed, self.folder
         held = (("root", folder.root()), ("targets", folder.newest_targets()))
         online = (("snapshot", folder.snapshot()), ("timestamp", folder.timestamp()))
         return tuple(
-            RoleState(
+            MetadataRoleState(
                 role,
                 metadata.signed.version,
                 metadata.signed.expires.timestamp(),
@@ -49,8 +49,8 @@ class TufUpdateRepository:
         """The newest root as it is served."""
         return self.folder.read_root(self.folder.root().signed.version)
 
-    def refresh(self, now: float) -> Refreshed:
+    def refresh(self, now: float) -> RefreshResult:
         """Sign what the online keys have to sign."""
         with self.folder.locked():
             done = sign_online(self.folder, at(now))
-        return Refreshed(done, warnings(self.folder, at(now)))
+        return RefreshResult(done, warnings(self.folder, at(now)))

@@ -8,7 +8,7 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
-from controller.adapters.tuf_repository.folder import Folder
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import load_online
 from controller.ports.updates import UpdatesError
 
@@ -36,7 +36,7 @@ def signed(what: Any, signers: Iterable[CryptoSigner]) -> Metadata[Any]:
     return metadata
 
 
-def verified_targets(folder: Folder, root: Root) -> Metadata[Targets]:
+def verified_targets(folder: RepositoryFolder, root: Root) -> Metadata[Targets]:
     """The newest targets role that enough keys of this root signed.
 
     Raises:
@@ -51,7 +51,7 @@ def verified_targets(folder: Folder, root: Root) -> Metadata[Targets]:
     return targets
 
 
-def sign_online(folder: Folder, now: datetime, *, force: bool = False) -> tuple[str, ...]:
+def sign_online(folder: RepositoryFolder, now: datetime, *, force: bool = False) -> tuple[str, ...]:
     """Bring snapshot and timestamp up to what offline keys signed, and renew them in time; the roles that were signed.
 
     Order matters to devices that are reading: a snapshot is there before the timestamp that names it.
@@ -82,7 +82,7 @@ def sign_online(folder: Folder, now: datetime, *, force: bool = False) -> tuple[
     return tuple(done)
 
 
-def warnings(folder: Folder, now: datetime) -> tuple[str, ...]:
+def warnings(folder: RepositoryFolder, now: datetime) -> tuple[str, ...]:
     """What people with offline keys have to do soon, in their words."""
     told = []
     for role, metadata in (("root", folder.root()), ("targets", folder.newest_targets())):
@@ -108,7 +108,7 @@ def _ends_soon(what: Snapshot | Timestamp, now: datetime) -> bool:
     return what.expires - now < LIFETIMES[what.type] * RENEW_AT
 
 
-def _online(folder: Folder, root: Root, role: str) -> CryptoSigner:
+def _online(folder: RepositoryFolder, root: Root, role: str) -> CryptoSigner:
     signer = load_online(folder.online, role)
     if signer.public_key.keyid not in root.roles[role].keyids:
         text = f"{folder.online}/{role}.pem is not the key that the root names: cordon update keys rotate {role}"

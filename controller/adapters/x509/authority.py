@@ -12,23 +12,23 @@ from cryptography.x509.oid import NameOID
 
 from controller.adapters.x509 import building, folder
 from controller.adapters.x509.building import DER, PEM
-from controller.domain.identity.certificates import Certificate, Kind, Validity, weakness
+from controller.domain.identity.certificates import Certificate, CertificateKind, ValidityPeriod, weakness
 from controller.ports.certificates import (
-    Authority,
     AuthorityError,
     AuthorityInfo,
-    Request,
-    RequestRefusedError,
-    Serving,
+    CertificateAuthority,
+    CertificateRequest,
+    CertificateRequestRefusedError,
+    PublishedCrl,
 )
 
 MAX_REQUEST: Final = 8 * 1024  # bytes of a request in PEM
 
 
-class X509Authority(Authority):
+class X509Authority(CertificateAuthority):
     """`controller.ports.certificates.Authority` over an authority's folder."""
 
-    def __init__(self, material: folder.Material, crl_base: str = "") -> None:
+    def __init__(self, material: folder.AuthorityMaterial, crl_base: str = "") -> None:
         """Take the material; `crl_base` is where lists are fetched, if not where the issuing certificate says.
 
         Raises:
@@ -80,7 +80,7 @@ class X509Authority(Authority):
         return Certificate(
             serial=building.serial_of(issuing),
             issuer=building.key_identifier(self._material.root.public_key()),
-            kind=Kind.ISSUING,
+            kind=CertificateKind.ISSUING,
             name=_common_name(issuing.subject) or issuing.subject.rfc4514_string()[:64],
             start=start,
             end=issuing.not_valid_after_utc.timestamp(),
@@ -90,28 +90,36 @@ class X509Authority(Authority):
             pem=issuing.public_bytes(PEM).decode(),
         )
 
-    def read(self, pem: str) -> Request:
+    def read(self, pem: str) -> CertificateRequest:
         """See the port."""
         if len(pem) > MAX_REQUEST:
-            raise RequestRefusedError("request_too_large", f"a request has at most {MAX_REQUEST} bytes")
+            raise CertificateRequestRefusedError("request_too_large", f"a request has at most {MAX_REQUEST} bytes")
         try:
             found = x509.load_pem_x509_csr(pem.encode("ascii", "replace"))
             public = found.public_key()
             is_signed = found.is_signature_valid
         except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-            raise RequestRefusedError("request_malformed", "not a certificate request in PEM") from e
+            raise CertificateRequestRefusedError("request_malformed", "not a certificate request in PEM") from e
         if not is_signed:
-            raise RequestRefusedError("request_forged", "the request is not signed by the key that is in it")
+            raise CertificateRequestRefusedError("request_forged", "the request is not signed by the key that is in it")
         weak = weakness(building.describe_key(public))
         if weak:
-            raise RequestRefusedError("key_weak", f"no certificate for a weak key: {weak}")
+            raise CertificateRequestRefusedError("key_weak", f"no certificate for a weak key: {weak}")
         name = _common_name(found.subject)
         if name is None or len(list(found.subject)) != 1:
-            raise RequestRefusedError("name_malformed", "a request has one common name, the device's id, and no more")
-        return Request(name, building.key_digest(public), found.public_bytes(PEM).decode())
+            raise CertificateRequestRefusedError(
+                "name_malformed", "a request has one common name, the device's id, and no more"
+            )
+        return CertificateRequest(name, building.key_digest(public), found.public_bytes(PEM).decode())
 
     def issue(
-        self, request: Request, kind: Kind, when: Validity, now: float, origin: str, hosts: Sequence[str] = ()
+        self,
+        request: CertificateRequest,
+        kind: CertificateKind,
+        when: ValidityPeriod,
+        now: float,
+        origin: str,
+        hosts: Sequence[str] = (),
     ) -> Certificate:
         """See the port; nothing of the request but its key and its name gets into the certificate."""
         public = x509.load_pem_x509_csr(request.pem.encode()).public_key()
@@ -130,19 +138,19 @@ class X509Authority(Authority):
             pem=made.public_bytes(PEM).decode(),
         )
 
-    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> Serving:
+    def revocations(self, revoked: Sequence[Certificate], number: int, now: float, next_update: float) -> PublishedCrl:
         """See the port."""
         issuing = self._material.issuing
         made = building.revocation_list(issuing.subject, self._material.key, revoked, number, now, next_update)
-        return Serving(self._issuer, made.public_bytes(DER), made.public_bytes(PEM), next_update)
+        return PublishedCrl(self._issuer, made.public_bytes(DER), made.public_bytes(PEM), next_update)
 
-    def root_revocations(self) -> Serving | None:
+    def root_revocations(self) -> PublishedCrl | None:
         """See the port."""
         found = self._material.root_list
         if found is None or found.next_update_utc is None:
             return None
         name = building.key_identifier(self._material.root.public_key())
-        return Serving(name, found.public_bytes(DER), found.public_bytes(PEM), found.next_update_utc.timestamp())
+        return PublishedCrl(name, found.public_bytes(DER), found.public_bytes(PEM), found.next_update_utc.timestamp())
 
     def verify(self, certificate: Certificate, message: bytes, signature: bytes) -> bool:
         """See the port."""
@@ -183,7 +191,7 @@ def registered(pem: bytes, now: float) -> Certificate:
     return Certificate(
         serial=building.serial_of(found),
         issuer=_issuer_of(found),
-        kind=Kind.CLIENT,
+        kind=CertificateKind.CLIENT,
         name=name,
         start=found.not_valid_before_utc.timestamp(),
         end=found.not_valid_after_utc.timestamp(),

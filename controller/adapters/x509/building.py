@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from controller.domain.identity.certificates import Certificate, Kind, PublicKey, Validity
+from controller.domain.identity.certificates import Certificate, CertificateKind, PublicKeyInfo, ValidityPeriod
 from controller.ports.certificates import AuthorityError
 
 SERIAL_BITS: Final = 128  # random; RFC 5280 asks for at most 20 bytes, positive
@@ -18,7 +18,10 @@ MAX_HOSTS: Final = 32
 PEM: Final = serialization.Encoding.PEM
 DER: Final = serialization.Encoding.DER
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
-_USAGES: Final = {Kind.SERVER: ExtendedKeyUsageOID.SERVER_AUTH, Kind.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH}
+_USAGES: Final = {
+    CertificateKind.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+    CertificateKind.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
 _REASONS: Final = {
     "unspecified": x509.ReasonFlags.unspecified,
     "key_compromise": x509.ReasonFlags.key_compromise,
@@ -59,15 +62,15 @@ def key_digest(public: Any) -> str:
     return digest.finalize().hex()
 
 
-def describe_key(public: Any) -> PublicKey:
+def describe_key(public: Any) -> PublicKeyInfo:
     """What the domain decides by."""
     if isinstance(public, ec.EllipticCurvePublicKey):
-        return PublicKey("ec", public.curve.key_size, public.curve.name)
+        return PublicKeyInfo("ec", public.curve.key_size, public.curve.name)
     if isinstance(public, rsa.RSAPublicKey):
-        return PublicKey("rsa", public.key_size)
+        return PublicKeyInfo("rsa", public.key_size)
     if isinstance(public, ed25519.Ed25519PublicKey):
-        return PublicKey("ed25519", 256)
-    return PublicKey(type(public).__name__, getattr(public, "key_size", 0))
+        return PublicKeyInfo("ed25519", 256)
+    return PublicKeyInfo(type(public).__name__, getattr(public, "key_size", 0))
 
 
 def serial_of(certificate: x509.Certificate) -> str:
@@ -76,7 +79,7 @@ def serial_of(certificate: x509.Certificate) -> str:
 
 
 def leaf(
-    kind: Kind, name: str, public: Any, when: Validity, hosts: Sequence[str], crl_url: str
+    kind: CertificateKind, name: str, public: Any, when: ValidityPeriod, hosts: Sequence[str], crl_url: str
 ) -> x509.CertificateBuilder:
     """A certificate of a server or client, without an issuer yet.
 
@@ -96,7 +99,9 @@ def leaf(
     return builder.add_extension(x509.SubjectAlternativeName(names), critical=False) if names else builder
 
 
-def authority(name: str, public: Any, when: Validity, *, path_length: int, crl_url: str) -> x509.CertificateBuilder:
+def authority(
+    name: str, public: Any, when: ValidityPeriod, *, path_length: int, crl_url: str
+) -> x509.CertificateBuilder:
     """A certificate of an authority, without an issuer yet; without `crl_url` it is a root."""
     builder = (
         _builder(named(name), public, when)
@@ -140,7 +145,7 @@ def revocation_list(
     return builder.sign(key, hash_for(key))
 
 
-def _builder(subject: x509.Name, public: Any, when: Validity) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, public: Any, when: ValidityPeriod) -> x509.CertificateBuilder:
     serial = x509.random_serial_number() >> (159 - SERIAL_BITS)
     return (
         x509.CertificateBuilder()

@@ -40,7 +40,7 @@ _PUBLIC_MODE: Final = 0o644
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class AuthorityMaterial:
     """An authority as it was read: `issuing` may be the root itself where another's authority is so."""
 
     root: x509.Certificate
@@ -50,7 +50,7 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAuthority:
+class AuthorityOptions:
     """What `create` is told: `root_key` is where the root's encrypted key goes."""
 
     folder: Path
@@ -65,7 +65,7 @@ def crl_address(base: str, issuer: str) -> str:
     return f"{base.rstrip('/')}/crl/{issuer}.pem"
 
 
-def create(wish: NewAuthority, now: float) -> Material:
+def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     """Make root and issuing authority.
 
     Raises:
@@ -95,10 +95,10 @@ def create(wish: NewAuthority, now: float) -> Material:
     write(wish.folder / ROOT_LIST, root_list.public_bytes(PEM), _PUBLIC_MODE)
     write(wish.folder / ROOT, root.public_bytes(PEM), _PUBLIC_MODE)
     write(wish.folder / ISSUING, issuing.public_bytes(PEM), _PUBLIC_MODE)
-    return Material(root, issuing, key, root_list)
+    return AuthorityMaterial(root, issuing, key, root_list)
 
 
-def load(folder: Path, passphrase_file: Path | None = None) -> Material:
+def load(folder: Path, passphrase_file: Path | None = None) -> AuthorityMaterial:
     """Read an authority.
 
     Raises:
@@ -110,7 +110,7 @@ def load(folder: Path, passphrase_file: Path | None = None) -> Material:
     key = _key(folder / ISSUING_KEY, passphrase)
     if building.key_digest(key.public_key()) != building.key_digest(issuing.public_key()):
         raise SettingsError(f"{folder / ISSUING_KEY} is not the key of {folder / ISSUING}")
-    return Material(root, issuing, key, _root_list(folder / ROOT_LIST))
+    return AuthorityMaterial(root, issuing, key, _root_list(folder / ROOT_LIST))
 
 
 def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_list: Path | None) -> None:

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
 from controller.adapters.x509 import building
-from controller.ports.certificates import AuthorityError, ForeignList, ForeignLists
+from controller.ports.certificates import AuthorityError, ExternalCrl, ExternalCrls
 from controller.ports.errors import SettingsError
 
 MAX_LIST: Final = 16 * 1024 * 1024  # bytes
@@ -20,7 +20,7 @@ TIMEOUT: Final = 20.0  # seconds without a byte
 _MAX_BUNDLE: Final = 1024 * 1024  # bytes
 
 
-class X509ForeignLists(ForeignLists):
+class X509ExternalCrls(ExternalCrls):
     """`controller.ports.certificates.ForeignLists` over files and addresses."""
 
     def __init__(self, issuers: Path) -> None:
@@ -39,12 +39,12 @@ class X509ForeignLists(ForeignLists):
         if len(self._issuers) > MAX_ISSUERS:
             raise SettingsError(f"authority.watch_issuers: {issuers} has more than {MAX_ISSUERS} certificates")
 
-    async def read(self, place: str, now: float) -> ForeignList:
+    async def read(self, place: str, now: float) -> ExternalCrl:
         """See the port."""
         raw = await (asyncio.to_thread(_fetch, place) if "://" in place else asyncio.to_thread(_load, Path(place)))
         return await asyncio.to_thread(self._judge, place, raw, now)
 
-    def _judge(self, place: str, raw: bytes, now: float) -> ForeignList:
+    def _judge(self, place: str, raw: bytes, now: float) -> ExternalCrl:
         found = _parse(place, raw)
         issuer = next((one for one in self._issuers if one.subject == found.issuer and _signed(found, one)), None)
         if issuer is None:
@@ -54,7 +54,7 @@ class X509ForeignLists(ForeignLists):
             raise AuthorityError(f"{place}: made in the future; is this machine's clock right?")
         if until is None or until.timestamp() <= now:
             raise AuthorityError(f"{place}: out of date since {until.isoformat() if until else 'ever'}")
-        return ForeignList(
+        return ExternalCrl(
             place=place,
             issuer=building.key_identifier(issuer.public_key()),
             number=_number(found),

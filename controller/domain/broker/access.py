@@ -18,16 +18,16 @@ ANY_CLASS: Final = "*"
 _OWN: Final = "${clientid}"
 _ALL_QOS: Final = (0, 1, 2)
 
-Action = Literal["publish", "subscribe", "all"]
-Permission = Literal["allow", "deny"]
+TopicAction = Literal["publish", "subscribe", "all"]
+TopicPermission = Literal["allow", "deny"]
 
 
 @dataclass(frozen=True, slots=True)
 class TopicRule:
     """One rule; the first that matches decides."""
 
-    permission: Permission
-    action: Action
+    permission: TopicPermission
+    action: TopicAction
     topic: str
     qos: tuple[int, ...] = _ALL_QOS
     retain: Literal["all", "true", "false"] = "all"
@@ -42,39 +42,39 @@ class TopicRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class AccessTemplate:
     """The rules of a class; `otherwise` is what happens to everything that no rule of it names."""
 
     device_class: str
     title: str
     rules: tuple[TopicRule, ...]
-    otherwise: Permission = "deny"
+    otherwise: TopicPermission = "deny"
 
 
 @dataclass(frozen=True, slots=True)
-class Templates:
+class AccessTemplates:
     """A whole file: one template for each class, `*` for devices whose class has none."""
 
     name: str
     version: int
-    templates: tuple[Template, ...]
+    templates: tuple[AccessTemplate, ...]
 
-    def of(self, device_class: str) -> Template | None:
+    def of(self, device_class: str) -> AccessTemplate | None:
         """The template of a device of this class; `None` if Cordon gives it no rules."""
         found = {one.device_class: one for one in self.templates}
         return found.get(device_class) or found.get(ANY_CLASS)
 
 
-NO_TEMPLATES: Final = Templates("", 0, ())
+NO_TEMPLATES: Final = AccessTemplates("", 0, ())
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class AccessGrant:
     """Something that a device may do for a time besides its template. Times are Unix seconds."""
 
     grant_id: str
     device_id: str
-    action: Action
+    action: TopicAction
     topic: str
     reason: str
     by: str
@@ -87,10 +87,10 @@ class Grant:
         return TopicRule("allow", self.action, self.topic)
 
 
-Compiled = tuple[TopicRule, ...]
+CompiledRules = tuple[TopicRule, ...]
 
 
-def first_rules() -> Compiled:
+def first_rules() -> CompiledRules:
     """A device's own branch, and nobody else's: in front of everything, so that no template can change it."""
     return (
         TopicRule("allow", "publish", topics.up_branch(_OWN)),
@@ -99,7 +99,7 @@ def first_rules() -> Compiled:
     )
 
 
-def compile_rules(template: Template | None, grants: Iterable[Grant]) -> Compiled | None:
+def compile_rules(template: AccessTemplate | None, grants: Iterable[AccessGrant]) -> CompiledRules | None:
     """The rules of a device; `None` if Cordon gives it none, and leaves to others what it has."""
     granted = tuple(grant.rule for grant in grants)
     if template is None:
@@ -108,7 +108,7 @@ def compile_rules(template: Template | None, grants: Iterable[Grant]) -> Compile
     return (*first_rules(), *granted, *template.rules, *rest)
 
 
-def digest_of(rules: Compiled | None) -> str:
+def digest_of(rules: CompiledRules | None) -> str:
     """What names a set of rules; empty for none."""
     if rules is None:
         return ""
@@ -116,15 +116,15 @@ def digest_of(rules: Compiled | None) -> str:
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:32]
 
 
-class Compiler:
+class AccessRuleCompiler:
     """Compiles for one device after the other; the devices of a class share one set of rules, the same object."""
 
-    def __init__(self, templates: Templates) -> None:
+    def __init__(self, templates: AccessTemplates) -> None:
         """Nothing is compiled yet."""
         self.templates = templates
-        self._by_class: dict[str, Compiled | None] = {}
+        self._by_class: dict[str, CompiledRules | None] = {}
 
-    def rules(self, device_class: str, grants: Sequence[Grant], now: float) -> Compiled | None:
+    def rules(self, device_class: str, grants: Sequence[AccessGrant], now: float) -> CompiledRules | None:
         """The rules of a device of this class with these grants, of which those that are over do not count."""
         open_ = [one for one in grants if one.expires_at > now]
         if open_:
@@ -134,7 +134,7 @@ class Compiler:
         return self._by_class[device_class]
 
 
-def no_longer_allowed(rules: Compiled, device_id: str, subscriptions: Sequence[str]) -> tuple[str, ...]:
+def no_longer_allowed(rules: CompiledRules, device_id: str, subscriptions: Sequence[str]) -> tuple[str, ...]:
     """Those subscriptions that the rules refuse: EMQX asks them at SUBSCRIBE only, so what exists goes on.
 
     The common name is the device's id; a user name is not known here, so a rule with one is given the benefit of the
@@ -143,7 +143,7 @@ def no_longer_allowed(rules: Compiled, device_id: str, subscriptions: Sequence[s
     return tuple(one for one in subscriptions if _refused(rules, device_id, real_topic(one)))
 
 
-def _refused(rules: Compiled, device_id: str, topic: str) -> bool:
+def _refused(rules: CompiledRules, device_id: str, topic: str) -> bool:
     for rule in rules:
         if rule.action == "publish":
             continue

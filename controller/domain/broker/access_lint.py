@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.broker.access import MAX_GRANTS, MAX_RULES, Template, Templates, TopicRule, compile_rules
+from controller.domain.broker.access import (
+    MAX_GRANTS,
+    MAX_RULES,
+    AccessTemplate,
+    AccessTemplates,
+    TopicRule,
+    compile_rules,
+)
 from controller.domain.broker.topic_filters import covers, may_meet, placeholders, problem_of
 from schemas import topics
 
@@ -16,7 +23,7 @@ _ATTRIBUTE: Final = "${client_attrs."
 _SYS: Final = "$SYS/#"
 
 
-class Gravity(StrEnum):
+class LintSeverity(StrEnum):
     """How much it matters: nothing with an error is applied."""
 
     ERROR = "error"
@@ -25,93 +32,93 @@ class Gravity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Remark:
+class LintFinding:
     """One thing that was found; `rule` counts from 1, 0 for the template as a whole."""
 
-    gravity: Gravity
+    gravity: LintSeverity
     device_class: str
     rule: int
     text: str
 
 
-def lint(templates: Templates) -> tuple[Remark, ...]:
+def lint(templates: AccessTemplates) -> tuple[LintFinding, ...]:
     """Everything that was found, in the order of the file."""
-    found: list[Remark] = []
+    found: list[LintFinding] = []
     for template in templates.templates:
         found += _whole(template)
         for number, rule in enumerate(template.rules, start=1):
             found += [
-                Remark(gravity, template.device_class, number, f"{text}: {rule.text}")
+                LintFinding(gravity, template.device_class, number, f"{text}: {rule.text}")
                 for gravity, text in lint_rule(rule)
             ]
         found += _shadows(template)
     return tuple(sorted(found, key=lambda one: (_order(templates, one.device_class), one.rule)))
 
 
-def _order(templates: Templates, device_class: str) -> int:
+def _order(templates: AccessTemplates, device_class: str) -> int:
     return [one.device_class for one in templates.templates].index(device_class)
 
 
-def _whole(template: Template) -> Iterator[Remark]:
+def _whole(template: AccessTemplate) -> Iterator[LintFinding]:
     count = len(compile_rules(template, ()) or ())
     room = MAX_RULES - MAX_GRANTS
     if count > MAX_RULES:
         text = f"{count} rules with Cordon's own: EMQX takes at most {MAX_RULES} of one client"
-        yield Remark(Gravity.ERROR, template.device_class, 0, text)
+        yield LintFinding(LintSeverity.ERROR, template.device_class, 0, text)
     elif count > room:
         text = f"{count} rules with Cordon's own leave no room for {MAX_GRANTS} grants within EMQX's {MAX_RULES}"
-        yield Remark(Gravity.WARNING, template.device_class, 0, text)
+        yield LintFinding(LintSeverity.WARNING, template.device_class, 0, text)
     if template.otherwise == "allow":
         text = "`otherwise: allow` leaves what no rule names to the rules for all and to `no_match`"
-        yield Remark(Gravity.WARNING, template.device_class, 0, text)
+        yield LintFinding(LintSeverity.WARNING, template.device_class, 0, text)
     if not template.rules:
         text = "no rules: devices of this class reach their own Cordon branch and nothing else"
-        yield Remark(Gravity.INFO, template.device_class, 0, text)
+        yield LintFinding(LintSeverity.INFO, template.device_class, 0, text)
 
 
-def lint_rule(rule: TopicRule) -> Iterator[tuple[Gravity, str]]:
+def lint_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
     """What one rule by itself has; grants are asked the same."""
     wrong = problem_of(rule.topic)
     if wrong:
-        yield Gravity.ERROR, wrong
+        yield LintSeverity.ERROR, wrong
         return
     unknown = [one for one in placeholders(rule.topic) if one not in _KNOWN and not one.startswith(_ATTRIBUTE)]
     if unknown or rule.topic.count("${") != len(placeholders(rule.topic)):
         what = ", ".join(unknown) or "a placeholder without an end"
-        yield Gravity.ERROR, f"EMQX does not know {what}, and would take it for text"
+        yield LintSeverity.ERROR, f"EMQX does not know {what}, and would take it for text"
     if not rule.qos:
-        yield Gravity.ERROR, "no QoS: the rule matches nothing"
+        yield LintSeverity.ERROR, "no QoS: the rule matches nothing"
     if rule.permission == "allow":
         yield from _allowing(rule)
 
 
-def _allowing(rule: TopicRule) -> Iterator[tuple[Gravity, str]]:
+def _allowing(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
     levels = rule.topic.split("/")
     if covers(rule.topic, "+/#"):
-        yield Gravity.ERROR, "allows everything"
+        yield LintSeverity.ERROR, "allows everything"
     elif levels[0] in {"+", "#"}:
-        yield Gravity.WARNING, "a wildcard in the first level reaches branches that nobody has thought of"
+        yield LintSeverity.WARNING, "a wildcard in the first level reaches branches that nobody has thought of"
     if may_meet(rule.topic, topics.everything()) and not covers(rule.topic, "+/#"):
-        yield Gravity.ERROR, "reaches into the branches of Cordon, which are opened for their own device only"
+        yield LintSeverity.ERROR, "reaches into the branches of Cordon, which are opened for their own device only"
     if may_meet(rule.topic, _SYS):
-        yield Gravity.WARNING, "reaches what the broker tells of every client"
+        yield LintSeverity.WARNING, "reaches what the broker tells of every client"
     if not any(one in rule.topic for one in WHO):
         if rule.action in ("publish", "all"):
-            yield Gravity.INFO, "every device of the class may publish here in another's name"
+            yield LintSeverity.INFO, "every device of the class may publish here in another's name"
     elif "${username}" in rule.topic and len(placeholders(rule.topic)) == 1:
-        yield Gravity.INFO, "devices that share a user share this topic"
+        yield LintSeverity.INFO, "devices that share a user share this topic"
 
 
-def _shadows(template: Template) -> Iterator[Remark]:
+def _shadows(template: AccessTemplate) -> Iterator[LintFinding]:
     for number, rule in enumerate(template.rules, start=1):
         before = next((other for other in template.rules[: number - 1] if _hides(other, rule)), None)
         if before is None:
             continue
         if before.permission == rule.permission:
-            gravity, text = Gravity.INFO, "says nothing that an earlier rule does not say"
+            gravity, text = LintSeverity.INFO, "says nothing that an earlier rule does not say"
         else:
-            gravity, text = Gravity.ERROR, "is never reached: an earlier rule decides the opposite"
-        yield Remark(gravity, template.device_class, number, f"{text}: {rule.text}  (after {before.text})")
+            gravity, text = LintSeverity.ERROR, "is never reached: an earlier rule decides the opposite"
+        yield LintFinding(gravity, template.device_class, number, f"{text}: {rule.text}  (after {before.text})")
 
 
 def _hides(earlier: TopicRule, later: TopicRule) -> bool:
@@ -124,6 +131,6 @@ def _hides(earlier: TopicRule, later: TopicRule) -> bool:
     )
 
 
-def errors_of(remarks: Sequence[Remark]) -> tuple[Remark, ...]:
+def errors_of(remarks: Sequence[LintFinding]) -> tuple[LintFinding, ...]:
     """Those that keep a file from being applied."""
-    return tuple(one for one in remarks if one.gravity is Gravity.ERROR)
+    return tuple(one for one in remarks if one.gravity is LintSeverity.ERROR)

@@ -1,6 +1,6 @@
 """One reader for each thing that is asked of a broker: the answer as EMQX shaped it in, facts out. Pure.
 
-A fact that the answer does not tell is a `NotToldError` in its place; an answer of another shape may raise anything,
+A fact that the answer does not tell is a `FactUnavailableError` in its place; an answer of another shape may raise anything,
 which the caller takes for "not told".
 """
 
@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, Inspection, bind_of, is_loopback
+from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, BrokerInspection, bind_of, is_loopback
 from controller.domain.broker.ports import PortsError, collisions, node_ports
-from controller.domain.policy.findings import Result
+from controller.domain.policy.findings import RuleResult
 
 _DEFAULT_COOKIE: Final = "emqxsecretcookie"
 _TLS_TYPES: Final = frozenset({"ssl", "wss"})
@@ -28,18 +28,18 @@ _DURATION: Final = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _WIDE: Final = frozenset({"#", "+/#"})
 
-Told = Mapping[str, Any]
+BrokerResponse = Mapping[str, Any]
 
 
-class NotToldError(ValueError):
+class FactUnavailableError(ValueError):
     """Why a fact has no value; as a value in the place of it."""
 
-    def __init__(self, reason: str, result: Result = Result.UNKNOWN) -> None:
+    def __init__(self, reason: str, result: RuleResult = RuleResult.UNKNOWN) -> None:
         super().__init__(reason)
         self.result = result
 
 
-def nodes(answer: Any, _seen: Inspection) -> Told:
+def nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /nodes`."""
     running = [row for row in answer if row["node_status"] == "running"]
     versions = sorted({str(row["version"]).removeprefix("v") for row in running if row.get("version")})
@@ -47,15 +47,15 @@ def nodes(answer: Any, _seen: Inspection) -> Told:
     try:
         clashes: Any = list(collisions(port for name in names for port in node_ports(name)))
     except PortsError as e:
-        clashes = NotToldError(str(e))
+        clashes = FactUnavailableError(str(e))
     return {
-        "versions": versions or NotToldError("no running node tells its version"),
+        "versions": versions or FactUnavailableError("no running node tells its version"),
         "nodes_not_running": [str(row["node"]) for row in answer if row["node_status"] != "running"],
         "node_port_clashes": clashes,
     }
 
 
-def listeners(answer: Any, seen: Inspection) -> Told:
+def listeners(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /listeners`, each with its own page."""
     rows = [row for row in answer if row.get("enable", True) is not False]
     tls = [row for row in rows if row["type"] in _TLS_TYPES]
@@ -86,13 +86,13 @@ def untold_tls(answer: Any) -> list[str]:
     ]
 
 
-def _is_open(row: Told) -> bool:
+def _is_open(row: BrokerResponse) -> bool:
     return not is_loopback(bind_of(row.get("bind"))[0])
 
 
-def _anonymous(rows: Sequence[Told], seen: Inspection) -> Any:
+def _anonymous(rows: Sequence[BrokerResponse], seen: BrokerInspection) -> Any:
     if AUTHENTICATION not in seen.answers:
-        return NotToldError(f"the authentication chain cannot be read: {seen.silence.get(AUTHENTICATION, '')}")
+        return FactUnavailableError(f"the authentication chain cannot be read: {seen.silence.get(AUTHENTICATION, '')}")
     asks = bool(_enabled(seen.answers[AUTHENTICATION]))
     found: list[str] = []
     for row in rows:
@@ -107,39 +107,43 @@ def _enabled(chain: Any) -> list[str]:
     return [str(link["id"]) for link in chain if link.get("enable", True)]
 
 
-def authentication(answer: Any, _seen: Inspection) -> Told:
+def authentication(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authentication`."""
     return {"authenticators": _enabled(answer)}
 
 
-def sources(answer: Any, _seen: Inspection) -> Told:
+def sources(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/sources`."""
     return {"authz_sources": [str(row["type"]) for row in answer["sources"] if row.get("enable", True)]}
 
 
-def file_rules(answer: Any, seen: Inspection) -> Told:
+def file_rules(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/sources/file`; where there is no such source, or it is off, nothing is allowed by it."""
     enabled = answer.get("enable", True)
     if not isinstance(answer.get("rules"), str):
-        return {"file_allows_all": NotToldError(f"its text is not told ({seen.silence.get(FILE_RULES, 'no rules')})")}
+        return {
+            "file_allows_all": FactUnavailableError(
+                f"its text is not told ({seen.silence.get(FILE_RULES, 'no rules')})"
+            )
+        }
     return {"file_allows_all": bool(enabled and _ALLOW_ALL.search(answer["rules"]))}
 
 
-def authorization(answer: Any, _seen: Inspection) -> Told:
+def authorization(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/settings`."""
     cache = answer["cache"]
     ttl = _seconds(cache["ttl"]) if cache["enable"] else 0
     return {"authz_no_match": str(answer["no_match"]), "authz_cache_seconds": ttl}
 
 
-def rules_for_all(answer: Any, seen: Inspection) -> Told:
+def rules_for_all(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """The rules for everybody of the built-in database."""
     del seen
     wide = [row for row in answer["rules"] if row["permission"] == "allow" and row["topic"] in _WIDE]
     return {"wide_rules_for_all": [f"allow {row['action']} {row['topic']}" for row in wide]}
 
 
-def zone(answer: Any, _seen: Inspection) -> Told:
+def zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /configs/global_zone`."""
     mqtt = answer["mqtt"]
     queue = mqtt["max_mqueue_len"]
@@ -153,28 +157,28 @@ def zone(answer: Any, _seen: Inspection) -> Told:
     }
 
 
-def node_config(answer: Any, _seen: Inspection) -> Told:
+def node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /configs`: most versions star the cookie out."""
     cookie = str(answer["node"]["cookie"])
     if not cookie.strip("*"):
         reason = "EMQX hides the cookie; see node.cookie in emqx.conf and EMQX_NODE__COOKIE"
-        return {"default_cookie": NotToldError(reason)}
+        return {"default_cookie": FactUnavailableError(reason)}
     return {"default_cookie": cookie == _DEFAULT_COOKIE}
 
 
-def counts(answer: Any, _seen: Inspection) -> Told:
+def counts(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """How many rows each node holds."""
     if len({tuple(rows) for rows in answer.values()}) <= 1:
         return {"nodes_disagree": []}
     return {"nodes_disagree": [f"{base}: {rows[0]} bans, {rows[1]} rows of rules" for base, rows in answer.items()]}
 
 
-def login(answer: Any, _seen: Inspection) -> Told:
+def login(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """One try of admin/public."""
     return {"default_dashboard_login": answer == "accepted"}
 
 
-def api_keys(answer: Any, seen: Inspection) -> Told:
+def api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /api_key`, with a dashboard login."""
     rows = [row for row in answer if row.get("enable", True) and not row.get("expired", False)]
     year_ago = datetime.fromtimestamp(seen.at, UTC) - _YEAR
@@ -191,17 +195,17 @@ def api_keys(answer: Any, seen: Inspection) -> Told:
     }
 
 
-def certificates(answer: Any, seen: Inspection) -> Told:
+def certificates(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """Handshakes with the TLS listeners."""
     if not answer:
-        return {"certificate_days_left": NotToldError("there is no TLS listener", Result.NOTAPPLICABLE)}
+        return {"certificate_days_left": FactUnavailableError("there is no TLS listener", RuleResult.NOTAPPLICABLE)}
     ends = [one.ends_at for one in answer if one.ends_at is not None]
     if not ends:
-        return {"certificate_days_left": NotToldError(answer[0].trouble)}
+        return {"certificate_days_left": FactUnavailableError(answer[0].trouble)}
     return {"certificate_days_left": int((min(ends) - seen.at) // _DAY)}
 
 
-def _name(row: Told) -> str:
+def _name(row: BrokerResponse) -> str:
     return str(row.get("name", json.dumps(row)[:80]))
 
 

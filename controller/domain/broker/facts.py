@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from controller.domain.broker import inspection as ask
 from controller.domain.broker.fact_readers import (
-    NotToldError,
+    FactUnavailableError,
     api_keys,
     authentication,
     authorization,
@@ -24,9 +24,9 @@ from controller.domain.broker.fact_readers import (
     untold_tls,
     zone,
 )
-from controller.domain.broker.inspection import Inspection
-from controller.domain.policy.facts import Facts, Missing
-from controller.domain.policy.findings import Result
+from controller.domain.broker.inspection import BrokerInspection
+from controller.domain.policy.facts import DeviceFacts, MissingFact
+from controller.domain.policy.findings import RuleResult
 
 # Every fact of a broker: its type, what it is read from ("" for what the controller knows), its meaning.
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
@@ -69,8 +69,8 @@ _FACTS_OF: Final = {
     source: tuple(name for name, (_, owner, _) in CATALOGUE.items() if owner == source)
     for _, source, _ in CATALOGUE.values()
 }
-Reader = Callable[[Any, Inspection], Mapping[str, Any]]
-_READERS: Final[dict[str, Reader]] = {
+FactReader = Callable[[Any, BrokerInspection], Mapping[str, Any]]
+_READERS: Final[dict[str, FactReader]] = {
     ask.NODES: nodes,
     ask.LISTENERS: listeners,
     ask.AUTHENTICATION: authentication,
@@ -87,32 +87,34 @@ _READERS: Final[dict[str, Reader]] = {
 }
 
 
-def gather_broker(seen: Inspection) -> Facts:
+def gather_broker(seen: BrokerInspection) -> DeviceFacts:
     """The facts of a broker, with a reason for each that is not known."""
     known: dict[str, Any] = {
         "controller_receive_maximum": seen.receive_maximum,
         "plain_api_addresses": [one for one in seen.api if _is_plain(one)],
     }
-    missing: dict[str, Missing] = {}
+    missing: dict[str, MissingFact] = {}
     for source, read in _READERS.items():
         if source not in seen.answers:
-            why = Missing(Result.UNKNOWN, f"{source}: {seen.silence.get(source, 'not asked')}")
+            why = MissingFact(RuleResult.UNKNOWN, f"{source}: {seen.silence.get(source, 'not asked')}")
             missing.update(dict.fromkeys(_FACTS_OF[source], why))
             continue
         try:
             found = read(seen.answers[source], seen)
         except (TypeError, KeyError, AttributeError, ValueError) as e:
-            found = dict.fromkeys(_FACTS_OF[source], NotToldError(f"an answer of another shape ({type(e).__name__})"))
+            found = dict.fromkeys(
+                _FACTS_OF[source], FactUnavailableError(f"an answer of another shape ({type(e).__name__})")
+            )
         for fact in _FACTS_OF[source]:
-            value = found.get(fact, NotToldError("this EMQX does not tell"))
-            if isinstance(value, NotToldError):
-                missing[fact] = Missing(value.result, f"{fact}: {value}")
+            value = found.get(fact, FactUnavailableError("this EMQX does not tell"))
+            if isinstance(value, FactUnavailableError):
+                missing[fact] = MissingFact(value.result, f"{fact}: {value}")
             else:
                 known[fact] = value
-    return Facts(known, missing, _partial(seen, known))
+    return DeviceFacts(known, missing, _partial(seen, known))
 
 
-def _partial(seen: Inspection, known: Mapping[str, Any]) -> dict[str, str]:
+def _partial(seen: BrokerInspection, known: Mapping[str, Any]) -> dict[str, str]:
     """Facts of which only a part was seen: what they show is true, what they do not show may be."""
     partial: dict[str, str] = {}
     untold = untold_tls(seen.answers.get(ask.LISTENERS))

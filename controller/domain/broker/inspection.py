@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.domain.broker.ports import Listening, Use
+from controller.domain.broker.ports import BrokerListener, PortUse
 
 # What is asked, by name; `gather_broker` reads each of them.
 NODES: Final = "nodes"
@@ -21,12 +21,12 @@ LOGIN: Final = "login"
 API_KEYS: Final = "api_keys"
 CERTIFICATES: Final = "certificates"
 
-_USES: Final = {"tcp": Use.MQTT, "ssl": Use.MQTTS, "ws": Use.WEBSOCKET, "wss": Use.WEBSOCKET_TLS}
+_USES: Final = {"tcp": PortUse.MQTT, "ssl": PortUse.MQTTS, "ws": PortUse.WEBSOCKET, "wss": PortUse.WEBSOCKET_TLS}
 _ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - what a listener says of itself
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class BrokerInspection:
     """`answers` by name as EMQX shaped them; `silence` says why the others are missing.
 
     `receive_maximum`: messages that the controller wants to have in flight. `api`: the addresses of EMQX's API.
@@ -46,16 +46,16 @@ def bind_of(text: object) -> tuple[str, int]:
     return ("*" if host in _ANYWHERE else host), int(port) if port.isdecimal() and len(port) <= 5 else 0
 
 
-def listening_of(rows: Any) -> tuple[Listening, ...]:
+def listening_of(rows: Any) -> tuple[BrokerListener, ...]:
     """The enabled MQTT listeners among the rows; other kinds (QUIC) open no TCP port."""
-    found: list[Listening] = []
+    found: list[BrokerListener] = []
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict) or row.get("enable", True) is False:
             continue
         use = _USES.get(str(row.get("type")))
         address, port = bind_of(row.get("bind"))
         if use is not None and port:
-            found.append(Listening(use, address, port))
+            found.append(BrokerListener(use, address, port))
     return tuple(found)
 
 

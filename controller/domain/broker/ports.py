@@ -27,7 +27,7 @@ class PortsError(ValueError):
     """A node name, address or network that cannot be used; the text says which."""
 
 
-class Use(StrEnum):
+class PortUse(StrEnum):
     """What a port is for."""
 
     DISCOVERY = "discovery"
@@ -40,7 +40,7 @@ class Use(StrEnum):
     DASHBOARD_TLS = "dashboard-tls"
 
 
-class Peers(StrEnum):
+class PortPeers(StrEnum):
     """Who has business at a port."""
 
     CLUSTER = "cluster"  # the other nodes, nobody else
@@ -49,18 +49,18 @@ class Peers(StrEnum):
 
 
 _PEERS: Final = {
-    Use.DISCOVERY: Peers.CLUSTER,
-    Use.RPC: Peers.CLUSTER,
-    Use.MQTTS: Peers.DEVICES,
-    Use.WEBSOCKET_TLS: Peers.DEVICES,
+    PortUse.DISCOVERY: PortPeers.CLUSTER,
+    PortUse.RPC: PortPeers.CLUSTER,
+    PortUse.MQTTS: PortPeers.DEVICES,
+    PortUse.WEBSOCKET_TLS: PortPeers.DEVICES,
 }
 _DEFAULTS: Final = (
-    (Use.MQTT, 1883),
-    (Use.MQTTS, 8883),
-    (Use.WEBSOCKET, 8083),
-    (Use.WEBSOCKET_TLS, 8084),
-    (Use.DASHBOARD, 18083),
-    (Use.DASHBOARD_TLS, 18084),
+    (PortUse.MQTT, 1883),
+    (PortUse.MQTTS, 8883),
+    (PortUse.WEBSOCKET, 8083),
+    (PortUse.WEBSOCKET_TLS, 8084),
+    (PortUse.DASHBOARD, 18083),
+    (PortUse.DASHBOARD_TLS, 18084),
 )
 
 
@@ -71,20 +71,20 @@ class NodePort:
     node: str
     host: str
     port: int
-    use: Use
+    use: PortUse
     note: str = ""
 
     @property
-    def peers(self) -> Peers:
+    def peers(self) -> PortPeers:
         """Who may reach it."""
-        return _PEERS.get(self.use, Peers.OPERATORS)
+        return _PEERS.get(self.use, PortPeers.OPERATORS)
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class BrokerListener:
     """A listener as the broker describes it: its use and where it is bound, `*` for every address."""
 
-    use: Use
+    use: PortUse
     address: str
     port: int
 
@@ -106,7 +106,7 @@ def parse_node(name: str) -> tuple[str, int]:
 
 
 def node_ports(
-    name: str, *, docker: bool | None = None, listening: Sequence[Listening] | None = None
+    name: str, *, docker: bool | None = None, listening: Sequence[BrokerListener] | None = None
 ) -> tuple[NodePort, ...]:
     """Everything the node is expected to open; without `listening` EMQX's own defaults.
 
@@ -116,12 +116,12 @@ def node_ports(
         PortsError: see `parse_node`.
     """
     host, number = parse_node(name)
-    ports = [NodePort(name, host, DISCOVERY_BASE + number, Use.DISCOVERY)]
+    ports = [NodePort(name, host, DISCOVERY_BASE + number, PortUse.DISCOVERY)]
     if docker is not True:
         note = "" if docker is False else "outside of EMQX's Docker image"
-        ports.append(NodePort(name, host, RPC_BASE + number, Use.RPC, note))
+        ports.append(NodePort(name, host, RPC_BASE + number, PortUse.RPC, note))
     if docker is not False:
-        ports.append(NodePort(name, host, DOCKER_RPC, Use.RPC, "" if docker else "in EMQX's Docker image"))
+        ports.append(NodePort(name, host, DOCKER_RPC, PortUse.RPC, "" if docker else "in EMQX's Docker image"))
     if listening is None:
         ports += [NodePort(name, host, port, use, "EMQX's default") for use, port in _DEFAULTS]
     else:
@@ -133,9 +133,9 @@ def node_ports(
 
 def collisions(ports: Iterable[NodePort]) -> tuple[str, ...]:
     """Ports that two nodes of one host would both want: the second one does not start."""
-    owners: defaultdict[tuple[str, int, Use], list[str]] = defaultdict(list)
+    owners: defaultdict[tuple[str, int, PortUse], list[str]] = defaultdict(list)
     for one in ports:
-        if one.use in (Use.DISCOVERY, Use.RPC) and one.port != DOCKER_RPC:
+        if one.use in (PortUse.DISCOVERY, PortUse.RPC) and one.port != DOCKER_RPC:
             owners[one.host, one.port, one.use].append(one.node)
     return tuple(
         f"{' and '.join(names)} on {host} both want {use.value} port {port}: end their names with different numbers"
@@ -145,7 +145,7 @@ def collisions(ports: Iterable[NodePort]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
+class AllowedNetworks:
     """Who is let in besides the nodes themselves, as networks; empty `devices` are all."""
 
     operators: tuple[str, ...] = ()
@@ -164,7 +164,7 @@ def network(text: str) -> str:
         raise PortsError(f"{text!r} is no address and no network such as 10.0.0.0/24") from e
 
 
-def nftables(ports: Sequence[NodePort], addresses: Mapping[str, str], allowed: Allowed) -> str:
+def nftables(ports: Sequence[NodePort], addresses: Mapping[str, str], allowed: AllowedNetworks) -> str:
     """A table for every node's host, to load with `nft -f`: it deals with EMQX's ports and with nothing else.
 
     `addresses` gives the address of each host that is named by name.
@@ -192,7 +192,7 @@ def nftables(ports: Sequence[NodePort], addresses: Mapping[str, str], allowed: A
         '    iif "lo" accept',
         "    ct state established,related accept",
     ]
-    for group in Peers:
+    for group in PortPeers:
         lines += _rules(group, sorted({one.port for one in ports if one.peers is group}), open_=not allowed.devices)
     return "\n".join([*lines, "  }", "}", ""])
 
@@ -223,11 +223,11 @@ def _element(text: str) -> str:
     return address if bits in ("32", "128") else text
 
 
-def _rules(group: Peers, numbers: Sequence[int], *, open_: bool) -> list[str]:
+def _rules(group: PortPeers, numbers: Sequence[int], *, open_: bool) -> list[str]:
     if not numbers:
         return []
     ports = ", ".join(str(one) for one in numbers)
-    if group is Peers.DEVICES and open_:
+    if group is PortPeers.DEVICES and open_:
         return [f"    # {group.value}: open, TLS asks who comes", f"    tcp dport {{ {ports} }} accept"]
     return [
         f"    # {group.value} only",

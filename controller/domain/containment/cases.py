@@ -5,24 +5,24 @@ from typing import Final
 
 from controller.domain.commands import issue
 from controller.domain.containment import admission
-from controller.domain.containment.response import Wanted, inert, is_settled, passes, releases, wanted
-from controller.domain.device import Case, Device, OpenCommand
+from controller.domain.containment.response import RequiredResponse, inert, is_settled, passes, releases, wanted
+from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import (
     NO_OPTIONS,
+    ContainmentOptions,
     Effect,
     EndIsolation,
     IsolateClient,
-    Options,
     ReleaseClient,
     RestrictClient,
 )
 from controller.domain.evidence import Evidence
-from controller.domain.policy.model import Level, Remedy
-from controller.domain.transition import Draft
+from controller.domain.policy.model import ContainmentLevel, Remedy
+from controller.domain.transition import Transition
 
 
 @dataclass(frozen=True, slots=True)
-class Grounds:
+class ContainmentEvidence:
     """The words behind a decision.
 
     `evidence_at`: when the message arrived that led to it, `said_at`: when the earliest one did that it needs, both
@@ -37,7 +37,7 @@ class Grounds:
         """Whether it is worth asking the broker; a signature is worth the same whatever was refused before."""
         return self.evidence is not Evidence.CLAIMED and (self.evidence.may_contain or now >= refused_until)
 
-    def with_events(self, draft: Draft, want: Wanted, without: frozenset[str]) -> "Grounds":
+    def with_events(self, draft: Transition, want: RequiredResponse, without: frozenset[str]) -> "ContainmentEvidence":
         """The same, or less where what is wanted needs events that were told before.
 
         A report proves who sent it, not who told of an event an hour ago; and of a number of events the first may have
@@ -52,7 +52,7 @@ class Grounds:
             return self
         said_at = min(self.said_at, *(rules[key].since for key in told))
         evidence = Evidence.UNASKED if self.evidence.may_contain else self.evidence
-        return Grounds(self.evidence_at, said_at, evidence)
+        return ContainmentEvidence(self.evidence_at, said_at, evidence)
 
 
 POLICY: Final = "policy"
@@ -64,7 +64,7 @@ MAX_OFFENCES: Final = 16  # earlier cases remembered of one device
 
 
 def respond(
-    draft: Draft,
+    draft: Transition,
     *,
     evidence_at: float,
     said_at: float | None = None,
@@ -83,12 +83,14 @@ def respond(
     without = inert(device, draft.policies, draft.guards, draft.now)
     want = _wanted(draft, without)
     case = _count_passing(draft, want, without) if may_release else device.case
-    said = Grounds(evidence_at, evidence_at if said_at is None else said_at, evidence).with_events(draft, want, without)
+    said = ContainmentEvidence(evidence_at, evidence_at if said_at is None else said_at, evidence).with_events(
+        draft, want, without
+    )
     vouched = may_contain and said.may_contain(draft.now, device.refused_until)
     if want.level.rank <= device.level.rank:
         admission.forget(draft, want)
     if case is None:
-        if want.level is not Level.NONE and vouched and admission.admits(draft, want, evidence_at):
+        if want.level is not ContainmentLevel.NONE and vouched and admission.admits(draft, want, evidence_at):
             _open(draft, want, said)
     elif may_release and _may_close(draft, case, want, without):
         _close(draft, case, POLICY, "a fresh report passes")
@@ -101,7 +103,7 @@ def respond(
     _repair(draft, want)
 
 
-def _wanted(draft: Draft, without: frozenset[str]) -> Wanted:
+def _wanted(draft: Transition, without: frozenset[str]) -> RequiredResponse:
     device = draft.device
     return wanted(device.rules, draft.policies, draft.now, without, _offences(device))
 
@@ -114,9 +116,9 @@ def _offences(device: Device) -> tuple[float, ...]:
     return tuple(at for at in device.offences if at < case.opened_at)
 
 
-def _count_passing(draft: Draft, want: Wanted, without: frozenset[str]) -> Case | None:
+def _count_passing(draft: Transition, want: RequiredResponse, without: frozenset[str]) -> ContainmentCase | None:
     case = draft.device.case
-    if case is None or case.level is not Level.RESTRICTED:
+    if case is None or case.level is not ContainmentLevel.RESTRICTED:
         return case
     if passes(case, draft.device.rules, want, without):
         since = case.passing_since if case.passing else draft.now
@@ -124,16 +126,16 @@ def _count_passing(draft: Draft, want: Wanted, without: frozenset[str]) -> Case 
     return draft.update_case(case, passing=0, passing_since=0.0) if case.passing else case
 
 
-def _may_close(draft: Draft, case: Case, want: Wanted, without: frozenset[str]) -> bool:
+def _may_close(draft: Transition, case: ContainmentCase, want: RequiredResponse, without: frozenset[str]) -> bool:
     if not releases(case, draft.device.rules, want, draft.now, without):
         return False
     earlier = tuple(at for at in draft.device.offences if at < case.opened_at)
     return is_settled(case, draft.policies, earlier, draft.now, without)
 
 
-def _open(draft: Draft, want: Wanted, said: Grounds, approved_by: str = "") -> None:
-    until = draft.now + want.isolate_for if want.level is Level.ISOLATED else None
-    case = Case(
+def _open(draft: Transition, want: RequiredResponse, said: ContainmentEvidence, approved_by: str = "") -> None:
+    until = draft.now + want.isolate_for if want.level is ContainmentLevel.ISOLATED else None
+    case = ContainmentCase(
         case_id=draft.event_id,
         level=want.level,
         causes=want.causes,
@@ -160,7 +162,9 @@ def _open(draft: Draft, want: Wanted, said: Grounds, approved_by: str = "") -> N
     _enforce(draft, case, by_policy=True)
 
 
-def _escalate(draft: Draft, case: Case, want: Wanted, said: Grounds, approved_by: str = "") -> None:
+def _escalate(
+    draft: Transition, case: ContainmentCase, want: RequiredResponse, said: ContainmentEvidence, approved_by: str = ""
+) -> None:
     if case.probation_until:  # it was isolated before, and that did not help
         draft.update(offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
     # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
@@ -188,7 +192,7 @@ def _escalate(draft: Draft, case: Case, want: Wanted, said: Grounds, approved_by
     _enforce(draft, case, by_policy=True)
 
 
-def approve(draft: Draft, by: str, reason: str) -> None:
+def approve(draft: Transition, by: str, reason: str) -> None:
     """An operator lets through what a guard held back, as far as the device's rules still ask for it."""
     device = draft.device
     pending, case = device.pending, device.case
@@ -197,7 +201,7 @@ def approve(draft: Draft, by: str, reason: str) -> None:
         return
     without = inert(device, draft.policies, draft.guards, draft.now)
     want = _wanted(draft, without)
-    said = Grounds(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
+    said = ContainmentEvidence(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
     draft.record("containment approved", by, reason=reason, why=pending.why.value, level=want.level.value)
     draft.update(pending=None)
     if device.stale or want.level.rank <= device.level.rank:
@@ -208,9 +212,9 @@ def approve(draft: Draft, by: str, reason: str) -> None:
         _escalate(draft, case, want, said, by)
 
 
-def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
+def _enforce(draft: Transition, case: ContainmentCase, *, by_policy: bool) -> None:
     effect_id, device_id = draft.next_effect_id(), draft.device.device_id
-    if case.level is Level.ISOLATED:
+    if case.level is ContainmentLevel.ISOLATED:
         draft.effects.append(
             IsolateClient(effect_id, device_id, case.case_id, by_policy, case.isolate_until, case.reason, case.evidence)
         )
@@ -218,24 +222,24 @@ def _enforce(draft: Draft, case: Case, *, by_policy: bool) -> None:
         draft.effects.append(RestrictClient(effect_id, device_id, case.case_id, by_policy, case.evidence))
 
 
-def _close(draft: Draft, case: Case, actor: str, reason: str) -> None:
+def _close(draft: Transition, case: ContainmentCase, actor: str, reason: str) -> None:
     draft.record("release decided", actor, reason=reason, contained_seconds=draft.now - case.opened_at)
     draft.effects.append(ReleaseClient(draft.next_effect_id(), draft.device.device_id, case.case_id))
     draft.update(case=None)
 
 
-def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: float = 0.0) -> None:
+def step_down(draft: Transition, case: ContainmentCase, actor: str, reason: str, *, hold_until: float = 0.0) -> None:
     """End an isolation: the restriction below it holds, and after `hold_until` a fresh report can free the device."""
     case = draft.update_case(
         case,
-        level=Level.RESTRICTED,
+        level=ContainmentLevel.RESTRICTED,
         isolate_until=None,
         hold_until=hold_until,
         probation_until=draft.now + PROBATION,
         reason=f"{case.reason}; isolation ended: {reason}",
     )
     draft.record("stepped down", actor, reason=reason)
-    if case.proven_level is Level.NONE:
+    if case.proven_level is ContainmentLevel.NONE:
         # The isolation was never proven. Perhaps nobody vouched for the device yet, and ending it writes a restriction;
         # perhaps it never was cut off, and ending it cuts no subscription.
         _enforce(draft, case, by_policy=case.by == POLICY)
@@ -243,16 +247,16 @@ def step_down(draft: Draft, case: Case, actor: str, reason: str, *, hold_until: 
     _repair(draft, _wanted(draft, inert(draft.device, draft.policies, draft.guards, draft.now)))
 
 
-def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: float | None) -> None:
+def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reason: str, hold: float | None) -> None:
     """Contain by hand; a case already in force is taken over, and never made weaker by it."""
     case = draft.device.case
     hold_until = FOREVER if hold is None else draft.now + hold
     if case is not None and case.level.rank > level.rank:
         draft.record("containment kept", by, reason=reason, level=case.level.value, asked=level.value)
         return
-    isolate_until = (None if hold is None else hold_until) if level is Level.ISOLATED else None
+    isolate_until = (None if hold is None else hold_until) if level is ContainmentLevel.ISOLATED else None
     if case is None:
-        case = Case(draft.event_id, level, (), by, reason, draft.now, draft.now)
+        case = ContainmentCase(draft.event_id, level, (), by, reason, draft.now, draft.now)
     case = replace(
         case,
         level=level,
@@ -269,25 +273,25 @@ def operator_contains(draft: Draft, level: Level, by: str, reason: str, hold: fl
     _enforce(draft, case, by_policy=False)
 
 
-def operator_releases(draft: Draft, by: str, reason: str) -> None:
+def operator_releases(draft: Transition, by: str, reason: str) -> None:
     """An isolation steps down to where the device can prove itself; a restriction ends."""
     case = draft.device.case
     if case is None:
         draft.record("nothing to release", by, reason=reason)
-    elif case.level is Level.ISOLATED:
+    elif case.level is ContainmentLevel.ISOLATED:
         step_down(draft, case, by, reason or "released by an operator")
     else:
         _close(draft, case, by, reason)
 
 
-def vouched(draft: Draft, case_id: str, evidence: Evidence, heard_at: float) -> None:
+def vouched(draft: Transition, case_id: str, evidence: Evidence, heard_at: float) -> None:
     """The broker vouches for who spoke at `heard_at`; what the case rests on by now may be somebody else's words."""
     case = draft.device.case
     if case is not None and (case.case_id, case.by, case.heard_at) == (case_id, POLICY, heard_at):
         draft.update_case(case, evidence=evidence)
 
 
-def refused(draft: Draft, case: Case, pause: float = REFUSAL_PAUSE) -> None:
+def refused(draft: Transition, case: ContainmentCase, pause: float = REFUSAL_PAUSE) -> None:
     """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays.
 
     For `pause` seconds no policy contains it.
@@ -298,15 +302,15 @@ def refused(draft: Draft, case: Case, pause: float = REFUSAL_PAUSE) -> None:
     # Events whose teller nobody vouches for are forgotten: a later report would rest on them again.
     rules = draft.device.rules
     draft.update(rules={key: state for key, state in rules.items() if not (state.until and key in case.causes)})
-    held_before = case.proven_level is not Level.NONE or draft.now < case.hold_until
+    held_before = case.proven_level is not ContainmentLevel.NONE or draft.now < case.hold_until
     if not held_before:
         if case.charged:
             draft.charge = False
         kept = tuple(at for at in draft.device.offences if at != case.opened_at)
         draft.update(case=None, offences=kept)
-    elif case.level is Level.ISOLATED and case.proven_level is not Level.ISOLATED:
-        case = draft.update_case(case, level=Level.RESTRICTED, isolate_until=None)
-        if case.proven_level is Level.NONE:
+    elif case.level is ContainmentLevel.ISOLATED and case.proven_level is not ContainmentLevel.ISOLATED:
+        case = draft.update_case(case, level=ContainmentLevel.RESTRICTED, isolate_until=None)
+        if case.proven_level is ContainmentLevel.NONE:
             # What an operator asked for was overtaken by the isolation before it was carried out.
             _enforce(draft, case, by_policy=False)
 
@@ -316,8 +320,8 @@ def _repairs(command: OpenCommand, key: str, remedy: Remedy) -> bool:
     return same or command.rule == key
 
 
-def _repair(draft: Draft, want: Wanted) -> None:
-    if draft.device.level is Level.ISOLATED:
+def _repair(draft: Transition, want: RequiredResponse) -> None:
+    if draft.device.level is ContainmentLevel.ISOLATED:
         return  # it could not hear a command
     for key, remedy in want.remedies:
         # Several rules may ask for the same repair; once is enough, whoever asked.
@@ -329,13 +333,13 @@ def _repair(draft: Draft, want: Wanted) -> None:
         issue(draft, remedy.action, remedy.params, by=POLICY, rule=key)
 
 
-def apply(draft: Draft, options: Options) -> None:
+def apply(draft: Transition, options: ContainmentOptions) -> None:
     """Give the effects of this step the options; a containment that was kept as it is has no effect to change."""
     if options != NO_OPTIONS:
         draft.effects[:] = [_with(effect, options) for effect in draft.effects]
 
 
-def _with(effect: Effect, options: Options) -> Effect:
+def _with(effect: Effect, options: ContainmentOptions) -> Effect:
     match effect:
         case RestrictClient():
             return replace(effect, kick=options.kick)

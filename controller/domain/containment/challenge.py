@@ -8,11 +8,11 @@ import hashlib
 from dataclasses import replace
 from typing import Final
 
-from controller.domain.device import Case, Device
+from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import SendReceipt
-from controller.domain.policy.model import Level
-from controller.domain.transition import Draft
-from schemas.events import NONCE_DIGITS, Verdict
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import Transition
+from schemas.events import NONCE_DIGITS, ReceiptVerdict
 
 _LABEL: Final = b"cordon challenge\0"
 
@@ -46,14 +46,14 @@ def may_release(
     return bool(case.nonce) and answers == case.nonce
 
 
-def looks_passing(device: Device, case: Case, now: float, without: frozenset[str] = frozenset()) -> bool:
+def looks_passing(device: Device, case: ContainmentCase, now: float, without: frozenset[str] = frozenset()) -> bool:
     """Whether a fresh report saying the same might free the device; only then is one worth asking for."""
-    if case.level is not Level.RESTRICTED or now < case.hold_until:
+    if case.level is not ContainmentLevel.RESTRICTED or now < case.hold_until:
         return False
     return not any(cause in device.rules and cause not in without for cause in case.causes)
 
 
-def pose(draft: Draft, seq: int, answers: str | None, *, ask: bool) -> None:
+def pose(draft: Transition, seq: int, answers: str | None, *, ask: bool) -> None:
     """Put the case's nonce into the receipts of this step; with `ask` the device is told to report at once.
 
     A nonce that was answered is used up. An agent that knows of none is sent none: it would not read the receipt.
@@ -64,8 +64,8 @@ def pose(draft: Draft, seq: int, answers: str | None, *, ask: bool) -> None:
         return
     if not case.nonce or answers == case.nonce:
         case = draft.update_case(case, nonce=nonce_of(draft.event_id))
-    if ask and not any(one.verdict is Verdict.RESEND_FULL for one in draft.receipts):
-        draft.receipts.append(SendReceipt(device.device_id, seq, Verdict.RESEND_FULL))
+    if ask and not any(one.verdict is ReceiptVerdict.RESEND_FULL for one in draft.receipts):
+        draft.receipts.append(SendReceipt(device.device_id, seq, ReceiptVerdict.RESEND_FULL))
     draft.receipts[:] = [
-        one if one.verdict is Verdict.REJECTED else replace(one, nonce=case.nonce) for one in draft.receipts
+        one if one.verdict is ReceiptVerdict.REJECTED else replace(one, nonce=case.nonce) for one in draft.receipts
     ]

@@ -10,20 +10,20 @@ from typing import Any, Final
 
 from controller.domain.containment import cases
 from controller.domain.device import RuleState
-from controller.domain.events import DeviceTold
+from controller.domain.events import DeviceEventReported
 from controller.domain.policy.event_rules import MAX_DETAIL
-from controller.domain.policy.findings import Result
+from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import EventTerms
-from controller.domain.transition import Draft
+from controller.domain.transition import Transition
 from schemas.base import MAX_COUNTER
 
 _SHOWN: Final = frozenset({"source", "signature", "target"})  # of an event's detail, on record
 
 
-def happened(draft: Draft, event: DeviceTold) -> None:
+def happened(draft: Transition, event: DeviceEventReported) -> None:
     """Keep the event on record, count it for the rules it breaks, and bring the device to what they ask for."""
-    broken = [one.rule for one in event.findings if one.result is Result.FAIL]
-    undecided = {one.rule: one.detail for one in event.findings if one.result is not Result.FAIL}
+    broken = [one.rule for one in event.findings if one.result is RuleResult.FAIL]
+    undecided = {one.rule: one.detail for one in event.findings if one.result is not RuleResult.FAIL}
     more: dict[str, Any] = {name: text for name, text in event.detail if name in _SHOWN}
     if broken:
         more["rules"] = broken
@@ -49,35 +49,37 @@ def happened(draft: Draft, event: DeviceTold) -> None:
     cases.respond(draft, evidence_at=event.received_at or draft.now, may_release=False, evidence=event.evidence)
 
 
-def _counted(old: RuleState | None, event: DeviceTold, enough: int, terms: EventTerms, now: float) -> RuleState:
+def _counted(
+    old: RuleState | None, event: DeviceEventReported, enough: int, terms: EventTerms, now: float
+) -> RuleState:
     if old is None or not old.until or now >= old.until:
-        old = RuleState(Result.INFORMATIONAL, now, 0)
+        old = RuleState(RuleResult.INFORMATIONAL, now, 0)
     count = min(old.streak + event.count, MAX_COUNTER)
     is_due = count >= enough
     source = dict(event.detail).get("source", "")
     words = f"{count} of {event.kind}{' from ' + source if source else ''}: {event.summary}"
     return replace(
         old,
-        result=Result.FAIL if is_due else Result.INFORMATIONAL,
+        result=RuleResult.FAIL if is_due else RuleResult.INFORMATIONAL,
         streak=count,
         detail=words[:MAX_DETAIL],
         until=now + terms.hold if is_due else old.since + terms.within,
     )
 
 
-def expire(draft: Draft) -> None:
+def expire(draft: Transition) -> None:
     """Forget what has stood its time."""
     rules = draft.device.rules
     over = [key for key, state in rules.items() if state.until and draft.now >= state.until]
     if not over:
         return
     draft.update(rules={key: state for key, state in rules.items() if key not in over})
-    told = [key for key in over if rules[key].result is Result.FAIL]
+    told = [key for key in over if rules[key].result is RuleResult.FAIL]
     if told:
         draft.record("events have stood their time", rules=told)
 
 
-def dismiss(draft: Draft, by: str) -> None:
+def dismiss(draft: Transition, by: str) -> None:
     """An operator releases the device: what the events asked for is dealt with."""
     told = [key for key, state in draft.device.rules.items() if state.until]
     if told:

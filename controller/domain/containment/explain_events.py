@@ -6,9 +6,9 @@ from typing import Any
 
 from controller.domain.device import Device, RuleState
 from controller.domain.policy.event_rules import judge_event
-from controller.domain.policy.explain import MAX_VALUE, FactShown
-from controller.domain.policy.findings import Finding, Result, Severity
-from controller.domain.policy.model import EventTerms, Mode, Policy, PolicySet, Response, Rule
+from controller.domain.policy.explain import MAX_VALUE, ExplainedFact
+from controller.domain.policy.findings import Finding, RuleResult, Severity
+from controller.domain.policy.model import EnforcementMode, EventTerms, Policy, PolicyRule, PolicySet, RuleResponse
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +17,16 @@ class EventExplanation:
 
     rule: str
     title: str
-    mode: Mode
-    result: Result
+    mode: EnforcementMode
+    result: RuleResult
     detail: str
     when: str
     applies_to: str
-    facts: tuple[FactShown, ...]
+    facts: tuple[ExplainedFact, ...]
     severity: Severity
     why: str
     fix: str
-    response: Response
+    response: RuleResponse
     terms: EventTerms
     references: tuple[str, ...]
     until: float = 0.0
@@ -36,7 +36,7 @@ def explain_event(policies: Collection[Policy], facts: Mapping[str, Any]) -> tup
     """Every rule about events, asked of one event: `fail` where the event breaks it."""
     found = {finding.rule: finding for finding in judge_event(policies, facts)}
     return tuple(
-        _explained(rule, found.get(rule.key, Finding(rule.key, Result.PASS)), _shown(rule, facts))
+        _explained(rule, found.get(rule.key, Finding(rule.key, RuleResult.PASS)), _shown(rule, facts))
         for policy in policies
         for rule in policy.events
     )
@@ -44,7 +44,7 @@ def explain_event(policies: Collection[Policy], facts: Mapping[str, Any]) -> tup
 
 def explain_standing(policies: PolicySet, device: Device) -> tuple[EventExplanation, ...]:
     """Every rule about events as it stands on a device: `fail` asks for something, `informational` still counts."""
-    nothing = RuleState(Result.PASS, 0.0, 0)
+    nothing = RuleState(RuleResult.PASS, 0.0, 0)
     found = []
     for policy in policies.policies:
         for rule in policy.events:
@@ -53,7 +53,9 @@ def explain_standing(policies: PolicySet, device: Device) -> tuple[EventExplanat
     return tuple(found)
 
 
-def _explained(rule: Rule, finding: Finding, facts: tuple[FactShown, ...], until: float = 0.0) -> EventExplanation:
+def _explained(
+    rule: PolicyRule, finding: Finding, facts: tuple[ExplainedFact, ...], until: float = 0.0
+) -> EventExplanation:
     return EventExplanation(
         rule=rule.key,
         title=rule.title,
@@ -73,10 +75,12 @@ def _explained(rule: Rule, finding: Finding, facts: tuple[FactShown, ...], until
     )
 
 
-def _shown(rule: Rule, facts: Mapping[str, Any]) -> tuple[FactShown, ...]:
+def _shown(rule: PolicyRule, facts: Mapping[str, Any]) -> tuple[ExplainedFact, ...]:
     uses = rule.check.uses | (rule.applies_if.uses if rule.applies_if is not None else frozenset())
     return tuple(
-        FactShown(name, _text(facts[name])) if name in facts else FactShown(name, None, "the event does not tell it")
+        ExplainedFact(name, _text(facts[name]))
+        if name in facts
+        else ExplainedFact(name, None, "the event does not tell it")
         for name in sorted(uses)
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Goal(StrEnum):
+class ContainmentGoal(StrEnum):
     """What a plan is for."""
 
     RESTRICT = "restrict"
@@ -18,7 +18,7 @@ class Goal(StrEnum):
     RELEASE = "release"
 
 
-class IdentityKind(StrEnum):
+class SubjectKind(StrEnum):
     """By what somebody is named at the broker."""
 
     CLIENT = "clientid"
@@ -26,7 +26,7 @@ class IdentityKind(StrEnum):
     CERTIFICATE = "certificate"
 
 
-class Act(StrEnum):
+class ContainmentAction(StrEnum):
     """Something the broker is asked to change."""
 
     BAN = "ban"
@@ -42,7 +42,7 @@ class Act(StrEnum):
     CLEAR_RETAINED = "delete the retained messages it published"
 
 
-class Look(StrEnum):
+class ContainmentCheck(StrEnum):
     """Something that is read, and must be as wanted."""
 
     SOURCE = "the broker asks its rule database before all others"
@@ -57,105 +57,121 @@ class Look(StrEnum):
     @property
     def is_setting(self) -> bool:
         """Whether it is of the broker itself: read once, because no waiting and no act of a plan mends it."""
-        return self in (Look.SOURCE, Look.SUPERUSER)
+        return self in (ContainmentCheck.SOURCE, ContainmentCheck.SUPERUSER)
 
     @property
     def is_everywhere(self) -> bool:
         """Whether every node is asked, because each answers by its own copy of a table."""
-        return not self.is_setting and self is not Look.NO_RETAINED
+        return not self.is_setting and self is not ContainmentCheck.NO_RETAINED
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class PlanStage:
     """Acts in their order, then looks; while a look shows something else, `again` is done and it is looked again.
 
     `gated`: nothing of it is done while something before it is missing. `urgent`: it goes before what is read back for
     others: of a fleet that fails together all are cut before the first one is proven so.
     """
 
-    do: tuple[Act, ...] = ()
-    see: tuple[Look, ...] = ()
-    again: tuple[Act, ...] = ()
+    do: tuple[ContainmentAction, ...] = ()
+    see: tuple[ContainmentCheck, ...] = ()
+    again: tuple[ContainmentAction, ...] = ()
     gated: bool = False
     urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ContainmentPlan:
     """The stages of one goal, in their order."""
 
-    goal: Goal
-    stages: tuple[Stage, ...]
+    goal: ContainmentGoal
+    stages: tuple[PlanStage, ...]
 
 
-_CUT = (Act.CLEAR_CACHE, Act.CUT_SUBSCRIPTIONS)
+_CUT = (ContainmentAction.CLEAR_CACHE, ContainmentAction.CUT_SUBSCRIPTIONS)
 
 
-def restriction_plan(*, kick: bool = False) -> Plan:
+def restriction_plan(*, kick: bool = False) -> ContainmentPlan:
     """Rules first, then what they no longer allow; queued commands survive unless a kick is asked for.
 
     Only with the rules on every node can a cache or a new subscription no longer come from the old ones.
     """
     stages = [
-        Stage(do=(Act.WRITE_RESTRICTION,), urgent=True),
-        Stage(do=_CUT, urgent=True),
-        Stage(see=(Look.SOURCE, Look.SUPERUSER, Look.RESTRICTED)),
+        PlanStage(do=(ContainmentAction.WRITE_RESTRICTION,), urgent=True),
+        PlanStage(do=_CUT, urgent=True),
+        PlanStage(see=(ContainmentCheck.SOURCE, ContainmentCheck.SUPERUSER, ContainmentCheck.RESTRICTED)),
     ]
     if kick:
-        stages.append(Stage(do=(Act.KICK,), gated=True))
-    stages.append(Stage(see=(Look.QUIET,), again=_CUT))
-    return Plan(Goal.RESTRICT, tuple(stages))
+        stages.append(PlanStage(do=(ContainmentAction.KICK,), gated=True))
+    stages.append(PlanStage(see=(ContainmentCheck.QUIET,), again=_CUT))
+    return ContainmentPlan(ContainmentGoal.RESTRICT, tuple(stages))
 
 
-def isolation_plan(*, clear_retained: bool = False, of: IdentityKind = IdentityKind.CLIENT) -> Plan:
+def isolation_plan(*, clear_retained: bool = False, of: SubjectKind = SubjectKind.CLIENT) -> ContainmentPlan:
     """The ban first, because it alone cuts the socket at once; the restriction below it holds when the ban ends.
 
     A ban of a user cuts nobody who is connected: its sessions are ended at once, and again as long as one is found.
     An older ban of Cordon's is replaced only with the rules on every node: whoever slips in between is restricted.
     """
     stages = [
-        Stage(do=(Act.BAN,) if of is IdentityKind.CLIENT else (Act.BAN, Act.KICK), urgent=True),
-        Stage(do=(Act.WRITE_RESTRICTION,), see=(Look.SOURCE, Look.RESTRICTED)),
-        Stage(do=(Act.RENEW_BAN,), gated=True),
-        Stage(see=(Look.OUT,), again=(Act.KICK,)),
+        PlanStage(
+            do=(ContainmentAction.BAN,)
+            if of is SubjectKind.CLIENT
+            else (ContainmentAction.BAN, ContainmentAction.KICK),
+            urgent=True,
+        ),
+        PlanStage(
+            do=(ContainmentAction.WRITE_RESTRICTION,), see=(ContainmentCheck.SOURCE, ContainmentCheck.RESTRICTED)
+        ),
+        PlanStage(do=(ContainmentAction.RENEW_BAN,), gated=True),
+        PlanStage(see=(ContainmentCheck.OUT,), again=(ContainmentAction.KICK,)),
     ]
     if clear_retained:
         # Last: somebody who is still connected would only publish them anew.
-        stages.append(Stage(do=(Act.CLEAR_RETAINED,), see=(Look.NO_RETAINED,), again=(Act.CLEAR_RETAINED,), gated=True))
-    return Plan(Goal.ISOLATE, tuple(stages))
+        stages.append(
+            PlanStage(
+                do=(ContainmentAction.CLEAR_RETAINED,),
+                see=(ContainmentCheck.NO_RETAINED,),
+                again=(ContainmentAction.CLEAR_RETAINED,),
+                gated=True,
+            )
+        )
+    return ContainmentPlan(ContainmentGoal.ISOLATE, tuple(stages))
 
 
-def end_of_isolation_plan() -> Plan:
+def end_of_isolation_plan() -> ContainmentPlan:
     """The ban is lifted only once the restriction below it is known to hold everywhere."""
     stages = (
-        Stage(do=(Act.RESTORE_RESTRICTION,)),
-        Stage(see=(Look.RESTRICTED,)),
-        Stage(do=(Act.LIFT_BAN,), see=(Look.UNBANNED,), gated=True),
+        PlanStage(do=(ContainmentAction.RESTORE_RESTRICTION,)),
+        PlanStage(see=(ContainmentCheck.RESTRICTED,)),
+        PlanStage(do=(ContainmentAction.LIFT_BAN,), see=(ContainmentCheck.UNBANNED,), gated=True),
     )
-    return Plan(Goal.END_ISOLATION, stages)
+    return ContainmentPlan(ContainmentGoal.END_ISOLATION, stages)
 
 
-def release_plan() -> Plan:
+def release_plan() -> ContainmentPlan:
     """Rules, then the ban, then the connection's memory: who reconnects at once is not refused its own topics."""
     stages = (
-        Stage(do=(Act.RESTORE_RULES,)),
-        Stage(see=(Look.RESTORED,)),
-        Stage(do=(Act.LIFT_BAN, Act.CLEAR_CACHE), see=(Look.UNBANNED,), gated=True),
-        Stage(do=(Act.RESTORE_SUBSCRIPTIONS,), gated=True),
+        PlanStage(do=(ContainmentAction.RESTORE_RULES,)),
+        PlanStage(see=(ContainmentCheck.RESTORED,)),
+        PlanStage(
+            do=(ContainmentAction.LIFT_BAN, ContainmentAction.CLEAR_CACHE), see=(ContainmentCheck.UNBANNED,), gated=True
+        ),
+        PlanStage(do=(ContainmentAction.RESTORE_SUBSCRIPTIONS,), gated=True),
     )
-    return Plan(Goal.RELEASE, stages)
+    return ContainmentPlan(ContainmentGoal.RELEASE, stages)
 
 
 def plan_for(
-    goal: Goal, *, kick: bool = False, clear_retained: bool = False, of: IdentityKind = IdentityKind.CLIENT
-) -> Plan:
+    goal: ContainmentGoal, *, kick: bool = False, clear_retained: bool = False, of: SubjectKind = SubjectKind.CLIENT
+) -> ContainmentPlan:
     """The plan of a goal; options that the goal does not know have no effect."""
     match goal:
-        case Goal.RESTRICT:
+        case ContainmentGoal.RESTRICT:
             return restriction_plan(kick=kick)
-        case Goal.ISOLATE:
+        case ContainmentGoal.ISOLATE:
             return isolation_plan(clear_retained=clear_retained, of=of)
-        case Goal.END_ISOLATION:
+        case ContainmentGoal.END_ISOLATION:
             return end_of_isolation_plan()
-        case Goal.RELEASE:
+        case ContainmentGoal.RELEASE:
             return release_plan()

@@ -18,7 +18,7 @@ REFUSED: Final = "containment refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ReceiptStep:
     """A call and its answer, or, without a call, what was observed at a node."""
 
     what: str
@@ -29,7 +29,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class ReceiptDecision:
     """A decision and what became of it; times in Unix seconds.
 
     `seconds`: from the arrival of the report (or from the operator's word) to the cut. `troubles`: what was missing in
@@ -47,8 +47,8 @@ class Deed:
     seconds: float | None = None
     troubles: tuple[str, ...] = ()
     refused: str = ""
-    lines: tuple[Line, ...] = ()
-    attempted: tuple[Line, ...] = ()
+    lines: tuple[ReceiptStep, ...] = ()
+    attempted: tuple[ReceiptStep, ...] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -57,12 +57,12 @@ class Deed:
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
+class ContainmentReceipt:
     """All deeds of one case, oldest first."""
 
     device_id: str
     case_id: str
-    deeds: tuple[Deed, ...]
+    deeds: tuple[ReceiptDecision, ...]
 
     @property
     def is_closed(self) -> bool:
@@ -70,9 +70,9 @@ class Receipt:
         return bool(self.deeds) and self.deeds[-1].is_closed
 
 
-def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> Receipt:
+def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> ContainmentReceipt:
     """The receipt of a case from its lines in the record, oldest first, each with its Unix seconds."""
-    deeds: list[Deed] = []
+    deeds: list[ReceiptDecision] = []
     for at, entry in lines:
         if entry.case_id != case_id:
             continue
@@ -80,16 +80,16 @@ def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditE
             deeds.append(_decided(at, entry))
         elif deeds:
             deeds[-1] = _after(deeds[-1], at, entry)
-    return Receipt(device_id, case_id, tuple(deeds))
+    return ContainmentReceipt(device_id, case_id, tuple(deeds))
 
 
-def _decided(at: float, entry: AuditEntry) -> Deed:
+def _decided(at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     level = {"stepped down": "restricted", "release decided": "none"}.get(entry.kind, _text(detail, "level"))
-    return Deed(entry.kind, at, entry.actor, _text(detail, "reason"), level)
+    return ReceiptDecision(entry.kind, at, entry.actor, _text(detail, "reason"), level)
 
 
-def _after(deed: Deed, at: float, entry: AuditEntry) -> Deed:
+def _after(deed: ReceiptDecision, at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     if entry.kind in PROVEN:
         if entry.kind == "containment proven" and _text(detail, "level") != deed.level:
@@ -112,10 +112,10 @@ def _after(deed: Deed, at: float, entry: AuditEntry) -> Deed:
     return deed
 
 
-def _lines(detail: Mapping[str, Any]) -> tuple[Line, ...]:
+def _lines(detail: Mapping[str, Any]) -> tuple[ReceiptStep, ...]:
     steps = detail.get("steps") or ()
     return tuple(
-        Line(
+        ReceiptStep(
             _text(one, "what"),
             _text(one, "call"),
             _text(one, "node"),

@@ -10,21 +10,21 @@ from typing import Final
 from controller.domain.device import Device
 from controller.domain.events import PostureReported
 from controller.domain.evidence import Evidence
-from controller.domain.transition import Draft
+from controller.domain.transition import Transition
 
 WINDOW: Final = 64  # numbers below the highest that may still come, once each
 MAX_AHEAD: Final = 300.0  # seconds by which a device's clock may be ahead
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ReplayWindow:
     """The highest number taken, and which of the `WINDOW` up to it were: bit 0 is the highest itself."""
 
     highest: int = -1
     taken: int = 0
 
     @classmethod
-    def after(cls, highest: int) -> "Window":
+    def after(cls, highest: int) -> "ReplayWindow":
         """For a start: whatever is not above `highest` was taken."""
         return cls(highest, (1 << WINDOW) - 1)
 
@@ -37,13 +37,13 @@ class Window:
             return f"number {seq} is {behind} behind the newest: held back, or recorded"
         return f"number {seq} came before: recorded and sent again" if self.taken >> behind & 1 else ""
 
-    def take(self, seq: int) -> "Window":
+    def take(self, seq: int) -> "ReplayWindow":
         """With this number taken."""
         ahead = seq - self.highest
         if ahead <= 0:
-            return Window(self.highest, self.taken | 1 << -ahead)
+            return ReplayWindow(self.highest, self.taken | 1 << -ahead)
         shifted = (self.taken << ahead) & ((1 << WINDOW) - 1) if ahead < WINDOW else 0
-        return Window(seq, shifted | 1)
+        return ReplayWindow(seq, shifted | 1)
 
     def missing(self, seq: int) -> int:
         """How many numbers are skipped when this one comes; 0 at the first."""
@@ -60,14 +60,14 @@ def age_trouble(sent_at: float, now: float, max_age: float) -> str:
     return ""
 
 
-def note_missing(draft: Draft, seq: int, missing: int) -> None:
+def note_missing(draft: Transition, seq: int, missing: int) -> None:
     """Numbers that never came are told; an agent that starts anew skips up to 64 of them."""
     if missing:
         draft.update(gaps=draft.device.gaps + 1)
         draft.record("signed reports missing", draft.device.device_id, missing=missing, before=seq)
 
 
-def follow(draft: Draft, before: Device, event: PostureReported) -> None:
+def follow(draft: Transition, before: Device, event: PostureReported) -> None:
     """What a signed report says besides its content; `before` is the device as it was without it."""
     if event.evidence is not Evidence.SIGNED:
         return

@@ -5,20 +5,20 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.domain.commands import due
-from controller.domain.device import Case, Device, RuleState
-from controller.domain.guards.guards import NO_GUARDS, Guards
-from controller.domain.policy.findings import Finding, Result
-from controller.domain.policy.model import Level, PolicySet, Remedy, Response, Rule
+from controller.domain.device import ContainmentCase, Device, RuleState
+from controller.domain.guards.guards import NO_GUARDS, FleetGuards
+from controller.domain.policy.findings import Finding, RuleResult
+from controller.domain.policy.model import ContainmentLevel, PolicyRule, PolicySet, Remedy, RuleResponse
 
 MAX_REMEDIES: Final = 3  # commands for one run of failures; after that an operator has to look
 REMEDY_PAUSE: Final = 60.0  # seconds between two commands for the same rule
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RequiredResponse:
     """What the findings ask for; `causes` are the rules that ask for containment, most severe level first."""
 
-    level: Level
+    level: ContainmentLevel
     causes: tuple[str, ...]
     isolate_for: float
     remedies: tuple[tuple[str, Remedy], ...]
@@ -49,12 +49,14 @@ def satisfied(findings: tuple[Finding, ...]) -> int:
     return len([finding for finding in findings if finding.result.satisfies])
 
 
-def is_due(state: RuleState, response: Response, now: float) -> bool:
+def is_due(state: RuleState, response: RuleResponse, now: float) -> bool:
     """Whether a rule has failed often and long enough; unknown and error never ask for anything."""
-    return state.result is Result.FAIL and state.streak >= response.consecutive and now - state.since >= response.grace
+    return (
+        state.result is RuleResult.FAIL and state.streak >= response.consecutive and now - state.since >= response.grace
+    )
 
 
-def inert(device: Device, policies: PolicySet, guards: Guards, now: float) -> frozenset[str]:
+def inert(device: Device, policies: PolicySet, guards: FleetGuards, now: float) -> frozenset[str]:
     """Of the rules that are not satisfied those from which nothing follows: in shadow mode, or waived."""
     waivers = guards.waivers
     return frozenset(
@@ -71,12 +73,12 @@ def wanted(
     now: float,
     without: frozenset[str] = frozenset(),
     offences: tuple[float, ...] = (),
-) -> Wanted:
+) -> RequiredResponse:
     """What the rules that are not satisfied ask for at `now`, but those of `without`.
 
     `offences`: when the device was contained before (Unix seconds), for the rules by which it then stays longer.
     """
-    level = Level.NONE
+    level = ContainmentLevel.NONE
     isolate_for = 0.0
     causes: list[str] = []
     remedies: list[tuple[str, Remedy]] = []
@@ -85,17 +87,17 @@ def wanted(
         if rule is None or key in without or not is_due(state, rule.response, now):
             continue
         response = rule.response
-        if response.contain is not Level.NONE:
+        if response.contain is not ContainmentLevel.NONE:
             causes.append(key)
             level = max(level, response.contain, key=lambda one: one.rank)
-            if response.contain is Level.ISOLATED:
+            if response.contain is ContainmentLevel.ISOLATED:
                 isolate_for = max(isolate_for, _stretched(response, response.isolate_for, offences, now))
         if response.remedy is not None and _may_repair(state, now):
             remedies.append((key, response.remedy))
-    return Wanted(level, tuple(causes), isolate_for, tuple(remedies))
+    return RequiredResponse(level, tuple(causes), isolate_for, tuple(remedies))
 
 
-def _stretched(response: Response, seconds: float, offences: tuple[float, ...], now: float) -> float:
+def _stretched(response: RuleResponse, seconds: float, offences: tuple[float, ...], now: float) -> float:
     return seconds if response.repeat is None else response.repeat.stretch(seconds, offences, now)
 
 
@@ -103,29 +105,33 @@ def _may_repair(state: RuleState, now: float) -> bool:
     return state.remedies < MAX_REMEDIES and now - state.last_remedy >= REMEDY_PAUSE
 
 
-def passes(case: Case, rules: Mapping[str, RuleState], want: Wanted, without: frozenset[str] = frozenset()) -> bool:
+def passes(
+    case: ContainmentCase, rules: Mapping[str, RuleState], want: RequiredResponse, without: frozenset[str] = frozenset()
+) -> bool:
     """Whether a report that left `rules` unsatisfied shows that every cause is satisfied, and asks for nothing else.
 
     A cause from which nothing follows any more (`without`) holds nobody.
     """
-    return want.level is Level.NONE and not any(cause in rules and cause not in without for cause in case.causes)
+    return want.level is ContainmentLevel.NONE and not any(
+        cause in rules and cause not in without for cause in case.causes
+    )
 
 
 def releases(
-    case: Case,
+    case: ContainmentCase,
     rules: Mapping[str, RuleState],
-    want: Wanted,
+    want: RequiredResponse,
     now: float,
     without: frozenset[str] = frozenset(),
 ) -> bool:
     """Whether such a report may free a restricted device, as far as this one report goes."""
-    if case.level is not Level.RESTRICTED or now < case.hold_until:
+    if case.level is not ContainmentLevel.RESTRICTED or now < case.hold_until:
         return False
     return passes(case, rules, want, without)
 
 
 def is_settled(
-    case: Case,
+    case: ContainmentCase,
     policies: PolicySet,
     offences: tuple[float, ...],
     now: float,
@@ -146,11 +152,11 @@ def is_settled(
     return True
 
 
-def deadline(device: Device, policies: PolicySet, guards: Guards = NO_GUARDS, now: float = 0.0) -> float | None:
+def deadline(device: Device, policies: PolicySet, guards: FleetGuards = NO_GUARDS, now: float = 0.0) -> float | None:
     """When `TimePassed` is due next for this device, in Unix seconds; waivers that are over at `now` do not count."""
     times: list[float] = [due(command) for command in device.commands]
     case = device.case
-    if case is not None and case.level is Level.ISOLATED and case.isolate_until is not None:
+    if case is not None and case.level is ContainmentLevel.ISOLATED and case.isolate_until is not None:
         times.append(case.isolate_until)
     for key, state in device.rules.items():
         if state.until:
@@ -166,9 +172,9 @@ def deadline(device: Device, policies: PolicySet, guards: Guards = NO_GUARDS, no
     return min(times, default=None)
 
 
-def _waits_for_grace(device: Device, rule: Rule, state: RuleState) -> bool:
+def _waits_for_grace(device: Device, rule: PolicyRule, state: RuleState) -> bool:
     response = rule.response
-    if state.result is not Result.FAIL or response.grace <= 0 or state.streak < response.consecutive:
+    if state.result is not RuleResult.FAIL or response.grace <= 0 or state.streak < response.consecutive:
         return False
     if device.pending is not None and device.pending.level.rank >= response.contain.rank:
         return False  # time changes nothing about what waits for an operator

@@ -4,11 +4,11 @@ from dataclasses import replace
 from typing import Final
 
 from controller.domain.containment import cases
-from controller.domain.device import Case, Device
+from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import IsolateClient
-from controller.domain.events import CertificateRenewed, CertificateRevoked, OperatorContained, OperatorReleased
-from controller.domain.policy.model import Level
-from controller.domain.transition import Draft
+from controller.domain.events import CertificateRenewed, CertificateRevoked, ContainmentOrdered, ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import Transition
 
 REVOKED: Final = "identity/revoked"  # the cause, beside keys of rules
 
@@ -18,14 +18,16 @@ def holds(device: Device) -> bool:
     return device.case is not None and REVOKED in device.case.causes
 
 
-def revoked(draft: Draft, event: CertificateRevoked) -> None:
+def revoked(draft: Transition, event: CertificateRevoked) -> None:
     """Isolate without end: no report, no operator's release and no time lets it in, a new certificate does."""
     case = draft.device.case
     if case is None:
-        case = Case(draft.event_id, Level.ISOLATED, (), event.by, event.reason, draft.now, draft.now)
+        case = ContainmentCase(
+            draft.event_id, ContainmentLevel.ISOLATED, (), event.by, event.reason, draft.now, draft.now
+        )
     case = replace(
         case,
-        level=Level.ISOLATED,
+        level=ContainmentLevel.ISOLATED,
         causes=tuple(dict.fromkeys((*case.causes, REVOKED))),
         by=event.by,
         reason=event.reason,
@@ -33,7 +35,7 @@ def revoked(draft: Draft, event: CertificateRevoked) -> None:
         hold_until=cases.FOREVER,
         isolate_until=None,
         # What was proven before was another decision: the live session has to be seen gone after this one.
-        proven_level=Level.NONE,
+        proven_level=ContainmentLevel.NONE,
         proven_at=None,
     )
     draft.update(case=case)
@@ -43,7 +45,7 @@ def revoked(draft: Draft, event: CertificateRevoked) -> None:
     )
 
 
-def renewed(draft: Draft, event: CertificateRenewed) -> None:
+def renewed(draft: Transition, event: CertificateRenewed) -> None:
     """It has a certificate that was issued after the revocation: let it prove itself, restricted."""
     case = draft.device.case
     if case is None or not holds(draft.device):
@@ -54,7 +56,7 @@ def renewed(draft: Draft, event: CertificateRenewed) -> None:
     cases.step_down(draft, case, "cordon", "it has a new certificate")
 
 
-def kept(draft: Draft, event: OperatorContained | OperatorReleased) -> None:
+def kept(draft: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:
     """An operator's word about a device that is out by revocation changes nothing, and says why."""
     draft.record(
         "revocation kept",

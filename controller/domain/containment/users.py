@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +15,13 @@ class UserCase:
 
     name: str
     case_id: str
-    level: Level
+    level: ContainmentLevel
     by: str
     reason: str
     opened_at: float
     decided_at: float  # of what is to hold now
     until: float | None = None
-    proven_level: Level | None = None
+    proven_level: ContainmentLevel | None = None
     proven_at: float | None = None
     trouble: str = ""
 
@@ -33,14 +33,14 @@ class UserCase:
     @property
     def is_over(self) -> bool:
         """Whether nothing of it is left at the broker."""
-        return self.level is Level.NONE and self.is_proven
+        return self.level is ContainmentLevel.NONE and self.is_proven
 
 
 def contained(
     was: UserCase | None,
     name: str,
     case_id: str,
-    level: Level,
+    level: ContainmentLevel,
     *,
     by: str,
     reason: str,
@@ -48,7 +48,7 @@ def contained(
     hold: float | None,
 ) -> UserCase:
     """Contain a user, or take its case over: never made weaker by it, and an isolation keeps the later end."""
-    until = None if hold is None or level is not Level.ISOLATED else now + hold
+    until = None if hold is None or level is not ContainmentLevel.ISOLATED else now + hold
     if was is None:
         return UserCase(name, case_id, level, by, reason, now, now, until)
     if was.level.rank > level.rank:
@@ -68,17 +68,17 @@ def contained(
 
 def released(was: UserCase, *, by: str, reason: str, now: float) -> UserCase:
     """An isolation steps down to a restriction, a restriction ends; what is over already stays so."""
-    if was.level is Level.ISOLATED:
+    if was.level is ContainmentLevel.ISOLATED:
         return stepped_down(replace(was, by=by), reason, now)
-    return replace(was, level=Level.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="")
+    return replace(was, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="")
 
 
 def stepped_down(was: UserCase, reason: str, now: float) -> UserCase:
     """The ban ends, the restriction below it holds."""
     text = f"{was.reason}; isolation ended: {reason}"
-    return replace(was, level=Level.RESTRICTED, until=None, reason=text, decided_at=now, trouble="")
+    return replace(was, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="")
 
 
 def is_due(case: UserCase, now: float) -> bool:
     """Whether an isolation's time is over."""
-    return case.level is Level.ISOLATED and case.until is not None and now >= case.until
+    return case.level is ContainmentLevel.ISOLATED and case.until is not None and now >= case.until

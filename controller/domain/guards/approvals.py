@@ -5,19 +5,19 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 
 MAX_TARGETS: Final = 10_000  # devices of one request
 
 
-class Kind(StrEnum):
+class ApprovalKind(StrEnum):
     """What is asked for."""
 
     CONTAIN = "contain"  # restrict or isolate these devices
     LET_THROUGH = "let-through"  # what a guard holds back of these devices
 
 
-class RequestState(StrEnum):
+class ApprovalState(StrEnum):
     """Where a request stands. One that expired can only be made anew."""
 
     OPEN = "open"
@@ -27,50 +27,50 @@ class RequestState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApprovalRequest:
     """More containments by hand than one person may decide; `hold` in seconds, `None` until released."""
 
     request_id: str
-    kind: Kind
+    kind: ApprovalKind
     by: str
     reason: str
-    level: Level
+    level: ContainmentLevel
     hold: float | None
     devices: tuple[str, ...]
     asked_at: float
     expires_at: float
-    state: RequestState = RequestState.OPEN
+    state: ApprovalState = ApprovalState.OPEN
     decided_by: str = ""
     decided_at: float = 0.0
     even_protected: bool = False
     kick: bool = False
     clear_retained: bool = False
 
-    def state_at(self, now: float) -> RequestState:
+    def state_at(self, now: float) -> ApprovalState:
         """Its state at `now` (Unix seconds): an open one ends by time alone, and only into nothing."""
-        is_over = self.state is RequestState.OPEN and now >= self.expires_at
-        return RequestState.EXPIRED if is_over else self.state
+        is_over = self.state is ApprovalState.OPEN and now >= self.expires_at
+        return ApprovalState.EXPIRED if is_over else self.state
 
-    def decided(self, state: RequestState, by: str, now: float) -> "Request":
+    def decided(self, state: ApprovalState, by: str, now: float) -> "ApprovalRequest":
         """The same after its end."""
         return replace(self, state=state, decided_by=by, decided_at=now)
 
 
-class NotDecidableError(ValueError):
+class ApprovalNotAllowedError(ValueError):
     """Why this person cannot decide this request now; `str()` is for them."""
 
 
-def check_decision(request: Request, by: str, now: float) -> None:
+def check_decision(request: ApprovalRequest, by: str, now: float) -> None:
     """Whether `by` may approve.
 
     Raises:
-        NotDecidableError: it is over already, or it is their own.
+        ApprovalNotAllowedError: it is over already, or it is their own.
     """
     state = request.state_at(now)
-    if state is not RequestState.OPEN:
-        raise NotDecidableError(f"this request is {state.value} already")
+    if state is not ApprovalState.OPEN:
+        raise ApprovalNotAllowedError(f"this request is {state.value} already")
     if request.by == by:
-        raise NotDecidableError("a second person has to approve: this request is your own")
+        raise ApprovalNotAllowedError("a second person has to approve: this request is your own")
 
 
 def alone(devices: Iterable[str], charged: dict[str, float], now: float, most: int, window: float) -> bool:

@@ -14,7 +14,7 @@ WHOLE: Final = 100.0  # percent
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class BlastRadiusLimits:
     """At most `max_devices`, and at most `max_percent` of the fleet, within `window` seconds. `None`: any number."""
 
     max_devices: int | None = None
@@ -36,7 +36,7 @@ class Bounds:
 class BlastRadius:
     """What was contained automatically of late (device and Unix seconds, oldest first), and how many devices wait."""
 
-    bounds: Bounds = Bounds()
+    bounds: BlastRadiusLimits = BlastRadiusLimits()
     charged: Mapping[str, float] = field(default_factory=lambda: _NOBODY)
     waiting: int = 0
 

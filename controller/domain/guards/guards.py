@@ -11,7 +11,7 @@ PROTECTED_MARK: Final = "protected"  # among a device's marks where the expressi
 
 
 @dataclass(frozen=True, slots=True)
-class Protection:
+class ProtectionRules:
     """Devices that are never contained automatically: by id, by tag, or by the expression behind `PROTECTED_MARK`."""
 
     devices: frozenset[str] = frozenset()
@@ -28,7 +28,7 @@ class Protection:
 
 
 @dataclass(frozen=True, slots=True)
-class Guards:
+class FleetGuards:
     """`fleet`: how many devices there are. `fresh_for`: seconds after its last word in which time may contain a device.
     `must_answer`: no report frees a device unless it answers the nonce of its case, however old the agent is.
 
@@ -37,10 +37,10 @@ class Guards:
 
     radius: BlastRadius = field(default_factory=BlastRadius)
     fleet: int = 0
-    protection: Protection = Protection()
+    protection: ProtectionRules = ProtectionRules()
     waivers: Waivers = NO_WAIVERS
     fresh_for: float = float("inf")
     must_answer: bool = False
 
 
-NO_GUARDS: Final = Guards()
+NO_GUARDS: Final = FleetGuards()

@@ -20,7 +20,7 @@ ROOT_CRL_LIFETIME: Final = 365 * _DAY  # signed by hand with a key that is offli
 MIN_PASSPHRASE: Final = 20  # characters of a passphrase for the root's key
 
 
-class Kind(StrEnum):
+class CertificateKind(StrEnum):
     """What a certificate is for: nothing else is ever issued."""
 
     ROOT = "root"
@@ -31,11 +31,11 @@ class Kind(StrEnum):
     @property
     def is_authority(self) -> bool:
         """Whether it may issue others."""
-        return self in (Kind.ROOT, Kind.ISSUING)
+        return self in (CertificateKind.ROOT, CertificateKind.ISSUING)
 
 
 @dataclass(frozen=True, slots=True)
-class Validity:
+class ValidityPeriod:
     """From when until when."""
 
     start: float
@@ -51,7 +51,7 @@ class CertificateTimeError(ValueError):
     """No certificate can be issued for this time."""
 
 
-def validity(now: float, lifetime: float, issuer_end: float | None) -> Validity:
+def validity(now: float, lifetime: float, issuer_end: float | None) -> ValidityPeriod:
     """How long a certificate made `now` holds: never longer than its issuer.
 
     Raises:
@@ -62,7 +62,7 @@ def validity(now: float, lifetime: float, issuer_end: float | None) -> Validity:
         end = min(end, issuer_end)
     if end - now < MIN_LIFETIME:
         raise CertificateTimeError("the authority's own certificate has expired, or is about to: make a new one")
-    return Validity(now - min(SKEW, (end - now) * _SKEW_SHARE), end)
+    return ValidityPeriod(now - min(SKEW, (end - now) * _SKEW_SHARE), end)
 
 
 WARN_BEFORE: Final = 30 * _DAY  # what is renewed by hand is told so long before it ends
@@ -78,7 +78,7 @@ def endings(ends: tuple[tuple[str, float | None], ...], now: float) -> tuple[str
 
 
 @dataclass(frozen=True, slots=True)
-class PublicKey:
+class PublicKeyInfo:
     """What decides about a key: `kind` is rsa, ec, ed25519 or another; `curve` for ec only."""
 
     kind: str
@@ -86,7 +86,7 @@ class PublicKey:
     curve: str = ""
 
 
-def weakness(key: PublicKey) -> str:
+def weakness(key: PublicKeyInfo) -> str:
     """Why no certificate is given for this key; empty when one is."""
     match key.kind:
         case "ed25519":
@@ -119,7 +119,7 @@ class Certificate:
 
     serial: str
     issuer: str
-    kind: Kind
+    kind: CertificateKind
     name: str
     start: float
     end: float
@@ -146,7 +146,7 @@ REASONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RevocationStatus:
     """What the registry says of a device that had a certificate revoked.
 
     `revoked_at`: the last time; `newest`: when the newest certificate that holds was issued, `None` if none does.

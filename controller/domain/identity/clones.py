@@ -20,7 +20,7 @@ TAKEN_OVER: Final = frozenset({"takenover", "takeovered", "discarded"})  # as EM
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOver:
+class SessionTakenOver:
     """A session ended because another client with the same id connected; `peer`: where the one that ended came from."""
 
     device_id: str
@@ -29,7 +29,7 @@ class TakenOver:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspicion:
+class CloneSuspicion:
     """What was seen, for the record."""
 
     device_id: str
@@ -53,7 +53,7 @@ def second_life(boot_id: str, *, now_in: str, before: str, told_at: float, now: 
 
 @dataclass(slots=True)
 class _Seen:
-    takeovers: list[TakenOver]
+    takeovers: list[SessionTakenOver]
     told_at: float = float("-inf")
 
 
@@ -67,7 +67,7 @@ class CloneDetector:
         """Devices that are remembered."""
         return len(self._seen)
 
-    def note(self, event: TakenOver) -> Suspicion | None:
+    def note(self, event: SessionTakenOver) -> CloneSuspicion | None:
         """One more takeover; the suspicion it completes, at most one an hour for each device."""
         seen = self._seen.pop(event.device_id, None) or _Seen([])
         self._seen[event.device_id] = seen
@@ -82,10 +82,10 @@ class CloneDetector:
             return None
         seen.told_at = event.at
         peers = tuple(dict.fromkeys(one.peer for one in seen.takeovers))
-        return Suspicion(event.device_id, how, peers, len(seen.takeovers))
+        return CloneSuspicion(event.device_id, how, peers, len(seen.takeovers))
 
 
-def _pattern(takeovers: list[TakenOver]) -> str:
+def _pattern(takeovers: list[SessionTakenOver]) -> str:
     peers = [one.peer for one in takeovers]
     switches = sum(first != second for first, second in pairwise(peers))
     if switches >= SWITCHES and len(set(peers)) < len(peers):

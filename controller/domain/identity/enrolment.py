@@ -33,7 +33,7 @@ class EnrolmentToken:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class EnrolmentRefusal:
     """Why not; `is_alert`: somebody may be trying to become another device."""
 
     code: str
@@ -41,10 +41,10 @@ class Refusal:
     is_alert: bool = False
 
 
-TOKEN_REFUSED: Final = Refusal("token_refused", "this token is unknown, used up or expired: ask for a new one")
+TOKEN_REFUSED: Final = EnrolmentRefusal("token_refused", "this token is unknown, used up or expired: ask for a new one")
 
 
-def judge_token(token: EnrolmentToken | None, now: float) -> Refusal | None:
+def judge_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | None:
     """Whether a token opens anything; nobody learns from the answer whether it ever existed."""
     if token is None or token.uses_left <= 0 or now >= token.expires_at:
         return TOKEN_REFUSED
@@ -53,18 +53,18 @@ def judge_token(token: EnrolmentToken | None, now: float) -> Refusal | None:
 
 def judge(
     token: EnrolmentToken | None, name: str, held: tuple[Certificate, ...], now: float, *, is_known: bool
-) -> Refusal | None:
+) -> EnrolmentRefusal | None:
     """Whether this token lets a device become `name`; `held` are all certificates that name was ever given."""
     refused = judge_token(token, now)
     if refused is not None or token is None:
         return refused or TOKEN_REFUSED
     if token.device_id and token.device_id != name:
         text = f"this token is for the device {token.device_id}"
-        return Refusal("wrong_device", text, is_alert=True)
+        return EnrolmentRefusal("wrong_device", text, is_alert=True)
     if (held or is_known) and not token.replaces:
         text = (
             f"the id {name} belongs to a device already; if it is this one, an operator approves it with: "
             f"cordon enrol token --device {name} --replace"
         )
-        return Refusal("id_taken", text, is_alert=True)
+        return EnrolmentRefusal("id_taken", text, is_alert=True)
     return None

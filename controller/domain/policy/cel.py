@@ -120,21 +120,21 @@ def older(a: str, b: str, scheme: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
+class CelExpression:
     """A compiled boolean expression and the facts that it refers to."""
 
     text: str
     uses: frozenset[str]
-    compiled: Any  # cel.Expression; opaque to everything but `Language`
+    compiled: Any  # cel.Expression; opaque to everything but `CelEnvironment`
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Expression) and self.text == other.text
+        return isinstance(other, CelExpression) and self.text == other.text
 
     def __hash__(self) -> int:
         return hash(self.text)
 
 
-class Language:
+class CelEnvironment:
     """CEL with one set of declared facts.
 
     Args:
@@ -157,7 +157,7 @@ class Language:
             functions=[cel.FunctionDecl("older", [overload])],
         )
 
-    def compile(self, text: str) -> Expression:
+    def compile(self, text: str) -> CelExpression:
         """Check names and types.
 
         Raises:
@@ -172,14 +172,14 @@ class Language:
         if compiled.return_type() != cel.Type.BOOL:
             kind = compiled.return_type().name()
             raise ExpressionError(f"a check answers yes or no, this one yields {kind}\n | {text}")
-        return Expression(text, references(compiled.serialize()) & self.names, compiled)
+        return CelExpression(text, references(compiled.serialize()) & self.names, compiled)
 
     def activation(self, facts: Mapping[str, Any]) -> Any:
         """Facts made ready for `evaluate`; shared by all rules of one device, which halves the cost."""
         return self._env.Activation(dict(facts))
 
 
-def evaluate(expression: Expression, activation: Any) -> bool:
+def evaluate(expression: CelExpression, activation: Any) -> bool:
     """The answer of `expression`.
 
     Raises:

@@ -2,38 +2,38 @@
 
 from typing import Any, Final
 
-from controller.domain.policy.cel import EvaluationError, Expression, Language, evaluate
-from controller.domain.policy.facts import Facts, gather
-from controller.domain.policy.findings import Finding, Result
-from controller.domain.policy.model import Mark, PolicySet, Rule
-from schemas.posture import Sections
+from controller.domain.policy.cel import CelEnvironment, CelExpression, EvaluationError, evaluate
+from controller.domain.policy.facts import DeviceFacts, gather
+from controller.domain.policy.findings import Finding, RuleResult
+from controller.domain.policy.model import DevicePredicate, PolicyRule, PolicySet
+from schemas.posture import ReportSections
 
 MAX_REMEMBERED: Final = 4096  # different sets of facts
 _MAX_DETAIL: Final = 200  # characters
 
 
-def judge(policies: PolicySet, language: Language, facts: Facts) -> tuple[Finding, ...]:
+def judge(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[Finding, ...]:
     """One finding for each rule of each policy that applies to the device."""
     activation = language.activation(facts.known)
     findings: list[Finding] = []
     for policy in policies.policies:
         if policy.applies_to is not None:
             scope = _ask(policy.applies_to, facts, activation, scope=True)
-            if scope.result is not Result.PASS:
-                outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
+            if scope.result is not RuleResult.PASS:
+                outside = RuleResult.NOTAPPLICABLE if scope.result is RuleResult.FAIL else scope.result
                 findings.extend(Finding(rule.key, outside, scope.detail or "applies_to") for rule in policy.rules)
                 continue
         findings.extend(_judge_rule(rule, facts, activation) for rule in policy.rules)
     return tuple(findings)
 
 
-class Judge:
+class PolicyEvaluator:
     """`judge` that remembers: devices of a fleet are much alike, and equal facts are judged equally.
 
     It compares what the rules use of the facts themselves, never a digest that a device claims.
     """
 
-    def __init__(self, policies: PolicySet, language: Language) -> None:
+    def __init__(self, policies: PolicySet, language: CelEnvironment) -> None:
         self.policies = policies
         self._language = language
         self._uses = _facts_used(policies)
@@ -41,17 +41,17 @@ class Judge:
         self._known: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
         self._marked: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
-    def facts(self, sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]) -> Facts:
+    def facts(self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]) -> DeviceFacts:
         """Of a full report only the facts that a rule or a mark uses."""
         return gather(sections, device_id, device_class, tags, self._wanted)
 
     def report(
-        self, sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...]
+        self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]
     ) -> tuple[Finding, ...]:
         """The findings of a full report."""
         return self(self.facts(sections, device_id, device_class, tags))
 
-    def __call__(self, facts: Facts) -> tuple[Finding, ...]:
+    def __call__(self, facts: DeviceFacts) -> tuple[Finding, ...]:
         """One finding for each rule of each policy that applies to the device."""
         key = self._key(facts)
         findings = self._known.get(key)
@@ -62,7 +62,7 @@ class Judge:
             self._known[key] = findings
         return findings
 
-    def marks(self, facts: Facts) -> tuple[str, ...]:
+    def marks(self, facts: DeviceFacts) -> tuple[str, ...]:
         """Names of the policies' marks that are true of these facts."""
         if not self.policies.marks:
             return ()
@@ -76,7 +76,7 @@ class Judge:
             self._marked[key] = found
         return found
 
-    def _key(self, facts: Facts) -> tuple[Any, ...]:
+    def _key(self, facts: DeviceFacts) -> tuple[Any, ...]:
         known, missing = facts.known, facts.missing
         values = [known.get(name) if name in known else missing.get(name) for name in self._uses]
         if facts.partial:
@@ -96,43 +96,43 @@ def _facts_used(policies: PolicySet) -> tuple[str, ...]:
     return tuple(sorted(used))
 
 
-def _is_marked(mark: Mark, facts: Facts, activation: Any) -> bool:
+def _is_marked(mark: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:
     answer = _ask(mark.expression, facts, activation, scope=True)
-    return answer.result is Result.PASS or (mark.when_unknown and answer.result is not Result.FAIL)
+    return answer.result is RuleResult.PASS or (mark.when_unknown and answer.result is not RuleResult.FAIL)
 
 
-def _judge_rule(rule: Rule, facts: Facts, activation: Any) -> Finding:
+def _judge_rule(rule: PolicyRule, facts: DeviceFacts, activation: Any) -> Finding:
     if rule.applies_if is not None:
         scope = _ask(rule.applies_if, facts, activation, scope=True)
-        if scope.result is not Result.PASS:
-            outside = Result.NOTAPPLICABLE if scope.result is Result.FAIL else scope.result
+        if scope.result is not RuleResult.PASS:
+            outside = RuleResult.NOTAPPLICABLE if scope.result is RuleResult.FAIL else scope.result
             return Finding(rule.key, outside, scope.detail or "applies_if")
     answer = _ask(rule.check, facts, activation)
     return Finding(rule.key, answer.result, answer.detail)
 
 
-def _ask(expression: Expression, facts: Facts, activation: Any, *, scope: bool = False) -> Finding:
+def _ask(expression: CelExpression, facts: DeviceFacts, activation: Any, *, scope: bool = False) -> Finding:
     """The answer as a finding without a rule: pass for yes, fail for no."""
     if facts.missing:
         reasons = [facts.missing[name] for name in sorted(expression.uses) if name in facts.missing]
         if reasons:
             # What is unknown outweighs what does not apply, which would satisfy the rule.
-            reason = min(reasons, key=lambda one: one.result is Result.NOTAPPLICABLE)
+            reason = min(reasons, key=lambda one: one.result is RuleResult.NOTAPPLICABLE)
             return Finding("", reason.result, reason.reason)
     partial = _partial(expression, facts)
     if scope and partial:
         # Either answer may be wrong, and "does not apply" would satisfy the rule.
-        return Finding("", Result.UNKNOWN, partial)
+        return Finding("", RuleResult.UNKNOWN, partial)
     try:
         answer = evaluate(expression, activation)
     except EvaluationError as e:
-        return Finding("", Result.ERROR, str(e)[:_MAX_DETAIL])
+        return Finding("", RuleResult.ERROR, str(e)[:_MAX_DETAIL])
     if not answer:
-        return Finding("", Result.FAIL)
+        return Finding("", RuleResult.FAIL)
     if partial:
-        return Finding("", Result.UNKNOWN, partial)
-    return Finding("", Result.PASS)
+        return Finding("", RuleResult.UNKNOWN, partial)
+    return Finding("", RuleResult.PASS)
 
 
-def _partial(expression: Expression, facts: Facts) -> str:
+def _partial(expression: CelExpression, facts: DeviceFacts) -> str:
     return next((facts.partial[name] for name in sorted(expression.uses) if name in facts.partial), "")

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from controller.domain.policy.cel import EvaluationError, Expression, Language, evaluate
-from controller.domain.policy.findings import Finding, Result, Severity
+from controller.domain.policy.cel import CelEnvironment, CelExpression, EvaluationError, evaluate
+from controller.domain.policy.findings import Finding, RuleResult, Severity
 from controller.domain.policy.model import Policy
 from schemas.events import DeviceEvent
 
@@ -38,9 +38,9 @@ DEVICE_FACTS: Final = frozenset(name for name in EVENT_CATALOGUE if name.startsw
 
 
 @cache
-def event_language() -> Language:
+def event_language() -> CelEnvironment:
     """The rule language with the facts of an event."""
-    return Language(EVENT_TYPES)
+    return CelEnvironment(EVENT_TYPES)
 
 
 def event_facts(
@@ -82,13 +82,13 @@ def judge_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[F
                 continue
             breaks = _answer(rule.check, facts, activation) if applies is True else applies
             if isinstance(breaks, str):
-                findings.append(Finding(rule.key, Result.UNKNOWN, breaks))
+                findings.append(Finding(rule.key, RuleResult.UNKNOWN, breaks))
             elif breaks:
-                findings.append(Finding(rule.key, Result.FAIL))
+                findings.append(Finding(rule.key, RuleResult.FAIL))
     return tuple(findings)
 
 
-def _answer(expression: Expression, facts: Mapping[str, Any], activation: Any) -> bool | str:
+def _answer(expression: CelExpression, facts: Mapping[str, Any], activation: Any) -> bool | str:
     """Yes or no, or why there is no answer."""
     try:
         return evaluate(expression, activation)

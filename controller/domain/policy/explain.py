@@ -3,17 +3,17 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.evaluate import judge
-from controller.domain.policy.facts import Facts
-from controller.domain.policy.findings import Result, Severity
-from controller.domain.policy.model import Mode, PolicySet, Response, Rule
+from controller.domain.policy.facts import DeviceFacts
+from controller.domain.policy.findings import RuleResult, Severity
+from controller.domain.policy.model import EnforcementMode, PolicyRule, PolicySet, RuleResponse
 
 MAX_VALUE: Final = 300  # characters of a fact's value that are shown
 
 
 @dataclass(frozen=True, slots=True)
-class FactShown:
+class ExplainedFact:
     """A fact that a rule refers to: its value as text, or why it has none."""
 
     name: str
@@ -22,35 +22,35 @@ class FactShown:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class RuleExplanation:
     """One rule on one device: what was asked, what it was asked of, what came out, and what follows from a failure."""
 
     rule: str
     title: str
-    mode: Mode
-    result: Result
+    mode: EnforcementMode
+    result: RuleResult
     detail: str
     check: str
     applies_if: str
     applies_to: str
-    facts: tuple[FactShown, ...]
+    facts: tuple[ExplainedFact, ...]
     severity: Severity
     why: str
     fix: str
-    response: Response
+    response: RuleResponse
     references: tuple[str, ...]
 
 
-def explain(policies: PolicySet, language: Language, facts: Facts) -> tuple[Explanation, ...]:
+def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[RuleExplanation, ...]:
     """One explanation for each rule, in the order of the policies."""
     findings = {finding.rule: finding for finding in judge(policies, language, facts)}
-    explained: list[Explanation] = []
+    explained: list[RuleExplanation] = []
     for policy in policies.policies:
         scope = policy.applies_to
         for rule in policy.rules:
             finding = findings[rule.key]
             explained.append(
-                Explanation(
+                RuleExplanation(
                     rule=rule.key,
                     title=rule.title,
                     mode=rule.mode,
@@ -70,18 +70,18 @@ def explain(policies: PolicySet, language: Language, facts: Facts) -> tuple[Expl
     return tuple(explained)
 
 
-def _shown(rule: Rule, scope: frozenset[str], facts: Facts) -> tuple[FactShown, ...]:
+def _shown(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts) -> tuple[ExplainedFact, ...]:
     uses = rule.check.uses | scope
     if rule.applies_if is not None:
         uses |= rule.applies_if.uses
     return tuple(_show(name, facts) for name in sorted(uses))
 
 
-def _show(name: str, facts: Facts) -> FactShown:
+def _show(name: str, facts: DeviceFacts) -> ExplainedFact:
     if name in facts.known:
-        return FactShown(name, _text(facts.known[name]), facts.partial.get(name, ""))
+        return ExplainedFact(name, _text(facts.known[name]), facts.partial.get(name, ""))
     missing = facts.missing.get(name)
-    return FactShown(name, None, missing.reason if missing is not None else "not known")
+    return ExplainedFact(name, None, missing.reason if missing is not None else "not known")
 
 
 def _text(value: Any) -> str:

@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from controller.domain.policy import facts_access, facts_crypto, facts_software, facts_system, facts_tools
-from controller.domain.policy.findings import Result
-from schemas.posture import Sections
+from controller.domain.policy.findings import RuleResult
+from schemas.posture import ReportSections
 from schemas.sections.base import Unavailable
 from schemas.sections.system import SocketsSection
 
@@ -42,26 +42,28 @@ _FACTS_OF: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class MissingFact:
     """Why a fact has no value: `result` is unknown or notapplicable."""
 
-    result: Result
+    result: RuleResult
     reason: str
 
 
 _ALL: Final = frozenset(CATALOGUE)
-_NOT_FOUND_OUT: Final = {fact: Missing(Result.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE}
+_NOT_FOUND_OUT: Final = {
+    fact: MissingFact(RuleResult.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class DeviceFacts:
     """What is known of one device.
 
     `partial` names list facts of which the device sent only a part: they can show presence, never absence.
     """
 
     known: Mapping[str, Any]
-    missing: Mapping[str, Missing]
+    missing: Mapping[str, MissingFact]
     partial: Mapping[str, str]
 
 
@@ -72,7 +74,7 @@ class _Part:
     name: str
     read: Callable[[Any], Mapping[str, Any]]
     wanted: frozenset[str]
-    not_reported: Mapping[str, Missing]
+    not_reported: Mapping[str, MissingFact]
 
 
 @lru_cache(maxsize=16)
@@ -81,20 +83,20 @@ def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
     for name, read in _READERS:
         facts = wanted & frozenset(_FACTS_OF[name])
         if facts:
-            why = Missing(Result.UNKNOWN, f"{name}: not reported")
+            why = MissingFact(RuleResult.UNKNOWN, f"{name}: not reported")
             parts.append(_Part(name, read, facts, dict.fromkeys(facts, why)))
     return tuple(parts)
 
 
 def gather(
-    sections: Sections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
-) -> Facts:
+    sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
+) -> DeviceFacts:
     """The `wanted` facts of a full report, with a reason for each one that it does not tell.
 
-    What a wanted list lacks (`Facts.partial`) may be told of others too.
+    What a wanted list lacks (`DeviceFacts.partial`) may be told of others too.
     """
     known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
-    missing: dict[str, Missing] = {}
+    missing: dict[str, MissingFact] = {}
     partial: dict[str, str] = {}
     for part in _parts(wanted):
         name = part.name
@@ -102,7 +104,7 @@ def gather(
         if section is None:
             missing.update(part.not_reported)
         elif isinstance(section, Unavailable):
-            reason = Missing(Result(section.state), f"{name}: {section.reason}")
+            reason = MissingFact(RuleResult(section.state), f"{name}: {section.reason}")
             missing.update(dict.fromkeys(part.wanted, reason))
         else:
             for fact, value in part.read(section).items():
@@ -124,7 +126,7 @@ def gather(
                 hidden = sum(1 for socket in section.listening if not socket.process)
                 if hidden:
                     partial["listening_processes"] = f"{name}: the process behind {hidden} of them is not visible"
-    return Facts(known, missing, partial)
+    return DeviceFacts(known, missing, partial)
 
 
 @cache
@@ -138,7 +140,7 @@ def _tells(section: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
 
 
-def _why(section: Any, fact: str) -> Missing:
+def _why(section: Any, fact: str) -> MissingFact:
     """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
     told: tuple[str, ...] = ()
     kind: type[BaseModel] = type(section)
@@ -148,4 +150,4 @@ def _why(section: Any, fact: str) -> Missing:
         return _NOT_FOUND_OUT[fact]
     field = f"{_FIELDS.get(fact, fact)}: "
     own = tuple(one.removeprefix(field) for one in told if one.startswith(field))
-    return Missing(Result.UNKNOWN, f"{fact}: {'; '.join((own or told)[:_PROBLEMS_TOLD])}")
+    return MissingFact(RuleResult.UNKNOWN, f"{fact}: {'; '.join((own or told)[:_PROBLEMS_TOLD])}")

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Result(StrEnum):
+class RuleResult(StrEnum):
     """The result of a rule (XCCDF 1.2 rule results, and `stale` for a device that fell silent)."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a secret
@@ -25,8 +25,8 @@ class Result(StrEnum):
         return self is _PASS or self in _SATISFYING  # asked for every rule of every report
 
 
-_PASS: Final = Result.PASS
-_SATISFYING: Final = frozenset({Result.PASS, Result.NOTAPPLICABLE, Result.INFORMATIONAL, Result.FIXED})
+_PASS: Final = RuleResult.PASS
+_SATISFYING: Final = frozenset({RuleResult.PASS, RuleResult.NOTAPPLICABLE, RuleResult.INFORMATIONAL, RuleResult.FIXED})
 
 
 class Severity(StrEnum):
@@ -44,5 +44,5 @@ class Finding:
     """The result of one rule for one device; `rule` is `policy/rule-id`, `detail` the reason in words."""
 
     rule: str
-    result: Result
+    result: RuleResult
     detail: str = ""

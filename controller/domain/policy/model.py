@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
 
-from controller.domain.policy.cel import Expression
+from controller.domain.policy.cel import CelExpression
 from controller.domain.policy.findings import Severity
 from schemas.commands import ParamValue
 
-Mode = Literal["enforce", "shadow"]
+EnforcementMode = Literal["enforce", "shadow"]
 _MARKED: Final = "+"  # between the version of the policies and that of the marks
 _MARK_DIGITS: Final = 6  # hex digits
 
 
-class Level(StrEnum):
+class ContainmentLevel(StrEnum):
     """How far a device is cut off.
 
     `restricted`: it reaches its own Cordon branch and nothing else. `isolated`: restricted, banned and disconnected.
@@ -30,7 +30,7 @@ class Level(StrEnum):
         return _RANKS[self]
 
 
-_RANKS = {Level.NONE: 0, Level.RESTRICTED: 1, Level.ISOLATED: 2}
+_RANKS = {ContainmentLevel.NONE: 0, ContainmentLevel.RESTRICTED: 1, ContainmentLevel.ISOLATED: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Remedy:
 
 
 @dataclass(frozen=True, slots=True)
-class Repeat:
+class RepeatOffenderTerms:
     """Repeat offenders stay longer: isolation and cool-down grow by `factor` for each case within `within` seconds.
 
     Neither grows beyond `most` seconds. A case that is older than `within` is forgotten.
@@ -61,7 +61,7 @@ class Repeat:
 
 
 @dataclass(frozen=True, slots=True)
-class Response:
+class RuleResponse:
     """What follows when a rule fails.
 
     It is due after `consecutive` failing reports and `grace` seconds since the first of them, both.
@@ -70,14 +70,14 @@ class Response:
     `rollout` is the update (NAME/VERSION) that is rolled out to the devices where it fails; empty: none.
     """
 
-    contain: Level = Level.NONE
+    contain: ContainmentLevel = ContainmentLevel.NONE
     remedy: Remedy | None = None
     consecutive: int = 1
     grace: float = 0.0
     isolate_for: float = 3600.0
     passing: int = 1
     cool_down: float = 0.0
-    repeat: Repeat | None = None
+    repeat: RepeatOffenderTerms | None = None
     rollout: str = ""
 
 
@@ -94,7 +94,7 @@ class EventTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class PolicyRule:
     """One check; `key` is `policy/rule-id` and unique over all policies.
 
     With `event` it is asked of what a device tells between reports, and its `check` is true of what must not happen.
@@ -102,10 +102,10 @@ class Rule:
 
     key: str
     title: str
-    check: Expression
+    check: CelExpression
     severity: Severity
-    applies_if: Expression | None = None
-    response: Response = Response()
+    applies_if: CelExpression | None = None
+    response: RuleResponse = RuleResponse()
     why: str = ""
     fix: str = ""
     references: tuple[str, ...] = ()
@@ -113,20 +113,20 @@ class Rule:
     shadow: bool = False  # judged and recorded, never acted on
 
     @property
-    def mode(self) -> Mode:
+    def mode(self) -> EnforcementMode:
         """The same in the words of a policy file."""
         return "shadow" if self.shadow else "enforce"
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class DevicePredicate:
     """A question about a device's facts beside the policies: who is protected, for whom a waiver is.
 
     `when_unknown`: the answer where a fact is missing or the expression fails.
     """
 
     name: str
-    expression: Expression
+    expression: CelExpression
     when_unknown: bool = False
 
 
@@ -140,10 +140,10 @@ class Policy:
     name: str
     version: int
     title: str
-    rules: tuple[Rule, ...]
-    applies_to: Expression | None = None
+    rules: tuple[PolicyRule, ...]
+    applies_to: CelExpression | None = None
     source: str = ""
-    events: tuple[Rule, ...] = ()
+    events: tuple[PolicyRule, ...] = ()
 
 
 class EmptyPolicyError(ValueError):
@@ -161,8 +161,8 @@ class PolicySet:
 
     policies: tuple[Policy, ...]
     version: str
-    marks: tuple[Mark, ...] = ()
-    rules: dict[str, Rule] = field(init=False, compare=False)
+    marks: tuple[DevicePredicate, ...] = ()
+    rules: dict[str, PolicyRule] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.policies:
@@ -180,7 +180,7 @@ class PolicySet:
         """The version of the policies alone, without marks."""
         return self.version.partition(_MARKED)[0]
 
-    def watching(self, marks: tuple[Mark, ...]) -> "PolicySet":
+    def watching(self, marks: tuple[DevicePredicate, ...]) -> "PolicySet":
         """The same policies with these marks."""
         if marks == self.marks:
             return self

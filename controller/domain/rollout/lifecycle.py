@@ -7,20 +7,29 @@ from collections.abc import Sequence
 from typing import Final
 
 from controller.domain.evolve import evolve
-from controller.domain.rollout.model import Member, Note, RingTally, Rollout, RolloutError, RolloutState, Target, Terms
+from controller.domain.rollout.model import (
+    RingTally,
+    Rollout,
+    RolloutError,
+    RolloutMember,
+    RolloutNote,
+    RolloutState,
+    RolloutTarget,
+    RolloutTerms,
+)
 
 APPROVAL_PATIENCE: Final = 7 * 86_400.0  # seconds in which a second operator may approve
 RATE_SLACK: Final = 1.0  # seconds of orders that may be caught up at once
 MAX_MEMBERS: Final = 1_000_000
 _MINUTE: Final = 60.0  # seconds
 
-Decided = tuple[Rollout, tuple[Note, ...]]
+RolloutTransition = tuple[Rollout, tuple[RolloutNote, ...]]
 
 
 def begin(
     rollout_id: str,
-    target: Target,
-    terms: Terms,
+    target: RolloutTarget,
+    terms: RolloutTerms,
     rings: Sequence[tuple[str, Sequence[str]]],
     *,
     by: str,
@@ -28,7 +37,7 @@ def begin(
     now: float,
     rule: str = "",
     is_trial: bool = False,
-) -> tuple[Rollout, tuple[Member, ...]]:
+) -> tuple[Rollout, tuple[RolloutMember, ...]]:
     """A new rollout, its first ring open.
 
     One with a single ring has to be approved before anything, unless `is_trial`: that ring is one of those meant for
@@ -46,7 +55,9 @@ def begin(
     if empty:
         raise RolloutError(f"ring {empty[0]} is empty: it would prove nothing; give it devices, or leave it out")
     tallies = tuple(RingTally(name, pending=size) for (name, _), size in zip(rings, sizes, strict=True))
-    members = tuple(Member(one, ring, updated_at=now) for ring, (_, devices) in enumerate(rings) for one in devices)
+    members = tuple(
+        RolloutMember(one, ring, updated_at=now) for ring, (_, devices) in enumerate(rings) for one in devices
+    )
     rollout = Rollout(
         rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, opened_at=now, next_order_at=now
     )
@@ -104,12 +115,12 @@ def ordered(rollout: Rollout, now: float) -> Rollout:
     return evolve(rollout, next_order_at=base + _MINUTE / rollout.terms.per_minute)
 
 
-def settle(rollout: Rollout, now: float, *, left: bool = False) -> Decided:
+def settle(rollout: Rollout, now: float, *, left: bool = False) -> RolloutTransition:
     """Go on as far as what is known at `now` allows; the same values settle to the same ones again.
 
     `left`: there are devices that have to be ordered back and were not yet.
     """
-    notes: list[Note] = []
+    notes: list[RolloutNote] = []
     while True:
         after, said = _once(rollout, now, left)
         notes += said
@@ -119,7 +130,7 @@ def settle(rollout: Rollout, now: float, *, left: bool = False) -> Decided:
         rollout = after
 
 
-def _once(rollout: Rollout, now: float, left: bool) -> Decided:
+def _once(rollout: Rollout, now: float, left: bool) -> RolloutTransition:
     if rollout.state.goes_on:
         trouble = broken_ring(rollout)
         if trouble:
@@ -137,22 +148,22 @@ def _once(rollout: Rollout, now: float, left: bool) -> Decided:
             return rollout, ()
 
 
-def _ring_over(rollout: Rollout, now: float) -> Decided:
+def _ring_over(rollout: Rollout, now: float) -> RolloutTransition:
     ring = rollout.now_ring
     if ring.waiting or ring.under_way:
         return rollout, ()
     if not ring.confirmed and not ring.had_it:
         return _stop(rollout, f"no device of ring {ring.name} could be updated: it proves nothing")
     detail: dict[str, object] = {"ring": ring.name, "confirmed": ring.confirmed, "errors": ring.errors}
-    note = Note("rollout ring done", detail=detail)
+    note = RolloutNote("rollout ring done", detail=detail)
     if rollout.is_last_ring:
         ended = evolve(rollout, state=RolloutState.COMPLETED, ended_at=now, why="")
-        return ended, (note, Note("rollout completed", detail=_sums(rollout)))
+        return ended, (note, RolloutNote("rollout completed", detail=_sums(rollout)))
     soak = rollout.terms.soak
     return evolve(rollout, state=RolloutState.SOAKING, soak_until=now + soak, why=""), (note,)
 
 
-def _soaked(rollout: Rollout, now: float) -> Decided:
+def _soaked(rollout: Rollout, now: float) -> RolloutTransition:
     if now < rollout.soak_until or rollout.is_paused:
         return rollout, ()
     ring = rollout.now_ring
@@ -163,7 +174,7 @@ def _soaked(rollout: Rollout, now: float) -> Decided:
     following = rollout.rings[rollout.ring + 1].name
     is_asked = rollout.ring + 1 == len(rollout.rings) - 1 and rollout.terms.approval and not rollout.approved_by
     if is_asked:
-        return _asks(rollout, now), (Note("rollout awaits approval", detail={"ring": following}, alert=True),)
+        return _asks(rollout, now), (RolloutNote("rollout awaits approval", detail={"ring": following}, alert=True),)
     return _open_next(rollout, now)
 
 
@@ -173,14 +184,14 @@ def _asks(rollout: Rollout, now: float) -> Rollout:
     return evolve(rollout, state=RolloutState.AWAITING_APPROVAL, asked_at=now, why=why)
 
 
-def _open_next(rollout: Rollout, now: float) -> Decided:
+def _open_next(rollout: Rollout, now: float) -> RolloutTransition:
     opened = evolve(rollout, state=RolloutState.RUNNING, ring=rollout.ring + 1, opened_at=now, why="")
     ring = opened.now_ring
-    return opened, (Note("rollout ring opened", detail={"ring": ring.name, "devices": ring.total}),)
+    return opened, (RolloutNote("rollout ring opened", detail={"ring": ring.name, "devices": ring.total}),)
 
 
-def _stop(rollout: Rollout, why: str) -> Decided:
-    note = Note("rollout stopped itself", detail={"why": why, **_sums(rollout)}, alert=True)
+def _stop(rollout: Rollout, why: str) -> RolloutTransition:
+    note = RolloutNote("rollout stopped itself", detail={"why": why, **_sums(rollout)}, alert=True)
     return _leave(rollout, RolloutState.STOPPED, why, revert=rollout.terms.rollback_on_error), (note,)
 
 
@@ -195,9 +206,9 @@ def _is_under_way(rollout: Rollout) -> bool:
     return any(ring.under_way or ring.reverting for ring in rollout.rings)
 
 
-def _end(rollout: Rollout, now: float) -> Decided:
+def _end(rollout: Rollout, now: float) -> RolloutTransition:
     ends_as = rollout.ends_as or RolloutState.STOPPED
-    note = Note("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_sums(rollout)})
+    note = RolloutNote("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_sums(rollout)})
     return evolve(rollout, state=ends_as, ended_at=now), (note,)
 
 
@@ -207,7 +218,7 @@ def _sums(rollout: Rollout) -> dict[str, object]:
     return {name: count for name, count in sums.items() if count}
 
 
-def pause(rollout: Rollout, by: str) -> Decided:
+def pause(rollout: Rollout, by: str) -> RolloutTransition:
     """Order nothing more and open no ring until it is resumed; what is under way goes on.
 
     Raises:
@@ -216,10 +227,10 @@ def pause(rollout: Rollout, by: str) -> Decided:
     _has_to_go_on(rollout)
     if rollout.is_paused:
         return rollout, ()
-    return evolve(rollout, is_paused=True), (Note("rollout paused", by),)
+    return evolve(rollout, is_paused=True), (RolloutNote("rollout paused", by),)
 
 
-def resume(rollout: Rollout, by: str) -> Decided:
+def resume(rollout: Rollout, by: str) -> RolloutTransition:
     """End a pause.
 
     Raises:
@@ -228,10 +239,10 @@ def resume(rollout: Rollout, by: str) -> Decided:
     _has_to_go_on(rollout)
     if not rollout.is_paused:
         raise RolloutError(f"{rollout.rollout_id} is not paused: it is {rollout.state.value}")
-    return evolve(rollout, is_paused=False), (Note("rollout resumed", by),)
+    return evolve(rollout, is_paused=False), (RolloutNote("rollout resumed", by),)
 
 
-def approve(rollout: Rollout, by: str, now: float) -> Decided:
+def approve(rollout: Rollout, by: str, now: float) -> RolloutTransition:
     """Let the last ring begin; only another one than who started it may say so, and only once the rings before it have
     been seen.
 
@@ -242,12 +253,12 @@ def approve(rollout: Rollout, by: str, now: float) -> Decided:
         raise RolloutError(f"{rollout.rollout_id} does not wait for approval: it is {rollout.state.value}")
     if by == rollout.by:
         raise RolloutError(f"{by} started it: a second operator, with a token of their own, has to approve")
-    note = Note("rollout approved", by, detail={"started_by": rollout.by})
+    note = RolloutNote("rollout approved", by, detail={"started_by": rollout.by})
     opened, said = _open_next(evolve(rollout, approved_by=by), now)
     return opened, (note, *said)
 
 
-def abort(rollout: Rollout, by: str, *, revert: bool, reason: str = "") -> Decided:
+def abort(rollout: Rollout, by: str, *, revert: bool, reason: str = "") -> RolloutTransition:
     """Order nothing more; with `revert` those that have it go back. One that has ended can still be reverted.
 
     Raises:
@@ -259,7 +270,9 @@ def abort(rollout: Rollout, by: str, *, revert: bool, reason: str = "") -> Decid
     why = f"aborted by {by}" + (f": {reason}" if reason else "")
     ends_as = RolloutState.ABORTED if rollout.ends_as is None else rollout.ends_as
     left = _leave(rollout, ends_as, why, revert=revert)
-    return evolve(left, ended_at=0.0), (Note("rollout aborted", by, detail={"rollback": revert, "reason": reason}),)
+    return evolve(left, ended_at=0.0), (
+        RolloutNote("rollout aborted", by, detail={"rollback": revert, "reason": reason}),
+    )
 
 
 def _has_to_go_on(rollout: Rollout) -> None:

@@ -4,7 +4,15 @@ from typing import Any, Final
 
 from controller.domain.evolve import evolve
 from controller.domain.rollout.lifecycle import ordered
-from controller.domain.rollout.model import Back, DeviceView, Installed, Member, MemberState, News, Rollout
+from controller.domain.rollout.model import (
+    CommandProgress,
+    InstalledVersion,
+    MemberState,
+    RevertState,
+    Rollout,
+    RolloutDevice,
+    RolloutMember,
+)
 from controller.domain.rollout.window import opens_at
 from schemas.commands import CommandState
 from schemas.updates import ANY_CLASS, UpdatePhase
@@ -15,10 +23,10 @@ MAX_AWAY: Final = 16  # times a device's turn may come in vain
 _SAME_AGAIN: Final = frozenset({UpdatePhase.REFUSED, UpdatePhase.FAILED, UpdatePhase.ROLLED_BACK, UpdatePhase.DECLINED})
 _OVER: Final = frozenset({UpdatePhase.FAILED, UpdatePhase.ROLLED_BACK, UpdatePhase.BROKEN, UpdatePhase.REFUSED})
 
-Moved = tuple[Rollout, Member]
+MemberTransition = tuple[Rollout, RolloutMember]
 
 
-def put(rollout: Rollout, was: Member, now: float, /, **changes: Any) -> Moved:
+def put(rollout: Rollout, was: RolloutMember, now: float, /, **changes: Any) -> MemberTransition:
     """A device with fields changed, and the rollout that counts it so."""
     after = evolve(was, updated_at=now, **changes)
     rings = list(rollout.rings)
@@ -26,7 +34,9 @@ def put(rollout: Rollout, was: Member, now: float, /, **changes: Any) -> Moved:
     return evolve(rollout, rings=tuple(rings)), after
 
 
-def turn(rollout: Rollout, member: Member, view: DeviceView, found: Installed, now: float, order_id: str) -> Moved:
+def turn(
+    rollout: Rollout, member: RolloutMember, view: RolloutDevice, found: InstalledVersion, now: float, order_id: str
+) -> MemberTransition:
     """A device's turn has come: it is ordered, or it is said why not. The caller has asked `may_order`."""
     unfit = _unfit(rollout, view, found)
     if unfit:
@@ -54,7 +64,7 @@ def turn(rollout: Rollout, member: Member, view: DeviceView, found: Installed, n
     return ordered(rollout, now), member
 
 
-def _unfit(rollout: Rollout, view: DeviceView, found: Installed) -> str:
+def _unfit(rollout: Rollout, view: RolloutDevice, found: InstalledVersion) -> str:
     """Why a device is not one for this target; what it says of itself counts, since it will refuse by that."""
     target = rollout.target
     if not found.is_known:
@@ -67,7 +77,7 @@ def _unfit(rollout: Rollout, view: DeviceView, found: Installed) -> str:
     return ""
 
 
-def _hindered(view: DeviceView) -> str:
+def _hindered(view: RolloutDevice) -> str:
     if view.is_isolated:
         return "isolated"
     if not view.is_there:
@@ -75,7 +85,7 @@ def _hindered(view: DeviceView) -> str:
     return "too many commands are open" if view.is_busy else ""
 
 
-def _away(rollout: Rollout, member: Member, reason: str, now: float) -> Moved:
+def _away(rollout: Rollout, member: RolloutMember, reason: str, now: float) -> MemberTransition:
     if member.away >= MAX_AWAY:
         text = f"its turn came {member.away} times in vain: {reason}"
         return put(rollout, member, now, state=MemberState.UNKNOWN, deadline=0.0, reason=text)
@@ -90,7 +100,7 @@ def _away(rollout: Rollout, member: Member, reason: str, now: float) -> Moved:
     )
 
 
-def came_back(rollout: Rollout, member: Member, now: float) -> Moved:
+def came_back(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     """Whatever hindered a device is over: it queues again. A confirmed one that was silent is heard."""
     if member.state is MemberState.AWAY:
         return put(rollout, member, now, state=MemberState.PENDING, deadline=0.0, reason="")
@@ -99,40 +109,40 @@ def came_back(rollout: Rollout, member: Member, now: float) -> Moved:
     return rollout, member
 
 
-def fell_silent(rollout: Rollout, member: Member, now: float) -> Moved:
+def fell_silent(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     """Nothing is heard of a device that has the update: its ring is not green as long as that is so."""
     if member.state is not MemberState.CONFIRMED or member.is_silent:
         return rollout, member
     return put(rollout, member, now, is_silent=True)
 
 
-def has_it(rollout: Rollout, found: Installed) -> bool:
+def has_it(rollout: Rollout, found: InstalledVersion) -> bool:
     """Whether a report shows the wanted version, confirmed and healthy."""
     is_there = found.version == rollout.target.version and found.outcome == UpdatePhase.CONFIRMED
     return is_there and _is_healthy(rollout, found)
 
 
-def _is_healthy(rollout: Rollout, found: Installed) -> bool:
+def _is_healthy(rollout: Rollout, found: InstalledVersion) -> bool:
     # A target without a check of its own says nothing of its health; one that has a check has to pass it.
     return found.health == "ok" or (found.health == "unknown" and not rollout.target.has_check)
 
 
-def looked(rollout: Rollout, member: Member, found: Installed, now: float) -> Moved:
+def looked(rollout: Rollout, member: RolloutMember, found: InstalledVersion, now: float) -> MemberTransition:
     """A report came: only what it shows confirms, or shows that it went wrong after all."""
-    if member.back is Back.REVERTING:
+    if member.back is RevertState.REVERTING:
         if found.is_known and found.version != rollout.target.version:
-            return put(rollout, member, now, back=Back.REVERTED, deadline=0.0)
+            return put(rollout, member, now, back=RevertState.REVERTED, deadline=0.0)
         return rollout, member
     if member.state.is_under_way:
         return _looked_under_way(rollout, member, found, now)
-    if member.state is MemberState.CONFIRMED and member.back is Back.NONE:
+    if member.state is MemberState.CONFIRMED and member.back is RevertState.NONE:
         return _looked_after(rollout, member, found, now)
-    if member.state is MemberState.UNKNOWN and member.back is Back.NONE and has_it(rollout, found):
+    if member.state is MemberState.UNKNOWN and member.back is RevertState.NONE and has_it(rollout, found):
         return _confirmed(rollout, member, now)  # it is heard again, and has it after all
     return rollout, member
 
 
-def _looked_under_way(rollout: Rollout, member: Member, found: Installed, now: float) -> Moved:
+def _looked_under_way(rollout: Rollout, member: RolloutMember, found: InstalledVersion, now: float) -> MemberTransition:
     if has_it(rollout, found):
         return _confirmed(rollout, member, now)
     is_ours = found.command_id == member.command_id
@@ -144,7 +154,7 @@ def _looked_under_way(rollout: Rollout, member: Member, found: Installed, now: f
     return rollout, member
 
 
-def _confirmed(rollout: Rollout, member: Member, now: float) -> Moved:
+def _confirmed(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     return put(
         rollout,
         member,
@@ -158,7 +168,7 @@ def _confirmed(rollout: Rollout, member: Member, now: float) -> Moved:
     )
 
 
-def _looked_after(rollout: Rollout, member: Member, found: Installed, now: float) -> Moved:
+def _looked_after(rollout: Rollout, member: RolloutMember, found: InstalledVersion, now: float) -> MemberTransition:
     if found.version != rollout.target.version:
         return _failed(rollout, member, f"afterwards it had version {found.version!r}", now)
     if found.health == "failed":
@@ -166,7 +176,9 @@ def _looked_after(rollout: Rollout, member: Member, found: Installed, now: float
     return rollout, member
 
 
-def _failed(rollout: Rollout, member: Member, reason: str, now: float, phase: str | None = None) -> Moved:
+def _failed(
+    rollout: Rollout, member: RolloutMember, reason: str, now: float, phase: str | None = None
+) -> MemberTransition:
     return put(
         rollout,
         member,
@@ -179,7 +191,7 @@ def _failed(rollout: Rollout, member: Member, reason: str, now: float, phase: st
     )
 
 
-def told(rollout: Rollout, member: Member, news: News, now: float) -> Moved:
+def told(rollout: Rollout, member: RolloutMember, news: CommandProgress, now: float) -> MemberTransition:
     """A command of this rollout got further."""
     if news.command_id and news.command_id == member.back_command_id:
         return _told_of_return(rollout, member, news, now)
@@ -213,19 +225,21 @@ def told(rollout: Rollout, member: Member, news: News, now: float) -> Moved:
             return rollout, member
 
 
-def _told_of_return(rollout: Rollout, member: Member, news: News, now: float) -> Moved:
-    if member.back is not Back.REVERTING:
+def _told_of_return(rollout: Rollout, member: RolloutMember, news: CommandProgress, now: float) -> MemberTransition:
+    if member.back is not RevertState.REVERTING:
         return rollout, member
     if news.state in (CommandState.FAILED.value, CommandState.REJECTED.value, CommandState.EXPIRED.value):
-        return put(rollout, member, now, back=Back.NOT_REVERTED, deadline=0.0, reason=news.reason or news.state)
+        return put(rollout, member, now, back=RevertState.NOT_REVERTED, deadline=0.0, reason=news.reason or news.state)
     # Its success is its word: the next report has to show it.
     return put(rollout, member, now, phase=news.phase or member.phase)
 
 
-def silent_too_long(rollout: Rollout, member: Member, now: float, reason: str = "") -> Moved:
+def silent_too_long(rollout: Rollout, member: RolloutMember, now: float, reason: str = "") -> MemberTransition:
     """A device's time is over: it holds nothing open any longer."""
-    if member.back is Back.REVERTING:
-        return put(rollout, member, now, back=Back.NOT_REVERTED, deadline=0.0, reason=reason or "no report showed it")
+    if member.back is RevertState.REVERTING:
+        return put(
+            rollout, member, now, back=RevertState.NOT_REVERTED, deadline=0.0, reason=reason or "no report showed it"
+        )
     match member.state:
         case MemberState.AWAY if member.reason == "isolated":
             return put(rollout, member, now, state=MemberState.SKIPPED, deadline=0.0)
@@ -240,16 +254,16 @@ def silent_too_long(rollout: Rollout, member: Member, now: float, reason: str = 
             return rollout, member
 
 
-def withdrawn(rollout: Rollout, member: Member, now: float) -> Moved:
+def withdrawn(rollout: Rollout, member: RolloutMember, now: float) -> MemberTransition:
     """The rollout ends: an order that was not begun is taken back."""
     if member.state is not MemberState.ORDERED:
         return rollout, member
     return put(rollout, member, now, state=MemberState.UNKNOWN, deadline=0.0, reason="the order was taken back")
 
 
-def has_to_go_back(member: Member) -> bool:
+def has_to_go_back(member: RolloutMember) -> bool:
     """Whether a device may have the new version by this rollout, and is not on its way back already."""
-    if member.back is not Back.NONE or not member.order_id:
+    if member.back is not RevertState.NONE or not member.order_id:
         return False
     match member.state:
         case MemberState.CONFIRMED | MemberState.UNKNOWN:
@@ -260,7 +274,7 @@ def has_to_go_back(member: Member) -> bool:
             return False
 
 
-def sent_back(rollout: Rollout, member: Member, now: float, back_id: str) -> Moved:
+def sent_back(rollout: Rollout, member: RolloutMember, now: float, back_id: str) -> MemberTransition:
     """A device is ordered back to the version before."""
     deadline = now + rollout.terms.timeout + GRACE
-    return put(rollout, member, now, back=Back.REVERTING, back_id=back_id, deadline=deadline)
+    return put(rollout, member, now, back=RevertState.REVERTING, back_id=back_id, deadline=deadline)

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from controller.domain.evolve import evolve
-from controller.domain.rollout.window import Window
+from controller.domain.rollout.window import MaintenanceWindow
 
 
 class RolloutState(StrEnum):
@@ -68,7 +68,7 @@ class MemberState(StrEnum):
 _UNDER_WAY: Final = frozenset({MemberState.ORDERED, MemberState.RECEIVED, MemberState.CLAIMED})
 
 
-class Back(StrEnum):
+class RevertState(StrEnum):
     """How far a device got on the way back to the version before."""
 
     NONE = "none"
@@ -78,7 +78,7 @@ class Back(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RolloutTarget:
     """What goes out, as the signed repository tells it. `has_check`: its health can be known."""
 
     path: str
@@ -92,7 +92,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class RolloutTerms:
     """On which terms.
 
     `error_threshold`: share of those that received it and ended. `timeout`: for one device, from its order on.
@@ -103,7 +103,7 @@ class Terms:
     error_threshold: float = 0.05
     min_sample: int = 10
     timeout: float = 1800.0
-    window: Window | None = None
+    window: MaintenanceWindow | None = None
     per_minute: float = 0.0
     rollback_on_error: bool = False
     approval: bool = True
@@ -111,7 +111,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class RolloutMember:
     """A device of a rollout.
 
     `deadline`: when its present state has lasted too long, 0 for never. `not_before`: no order until then.
@@ -133,7 +133,7 @@ class Member:
     was_received: bool = False
     had_it: bool = False
     is_silent: bool = False
-    back: Back = Back.NONE
+    back: RevertState = RevertState.NONE
     back_id: str = ""
     updated_at: float = 0.0
 
@@ -209,7 +209,7 @@ class RingTally:
         """Share of errors in the sample."""
         return self.errors / self.sample if self.sample else 0.0
 
-    def moved(self, before: Member, after: Member) -> "RingTally":
+    def moved(self, before: RolloutMember, after: RolloutMember) -> "RingTally":
         """With a device counted where it is now."""
         changes: dict[str, int] = {}
         for member, by in ((before, -1), (after, 1)):
@@ -219,7 +219,7 @@ class RingTally:
         return evolve(self, **left) if left else self
 
 
-def places(member: Member) -> tuple[str, ...]:
+def places(member: RolloutMember) -> tuple[str, ...]:
     """The fields of a tally that count this device."""
     place = member.state.value
     if member.state is MemberState.UNKNOWN and member.was_received:
@@ -227,7 +227,7 @@ def places(member: Member) -> tuple[str, ...]:
     elif member.state is MemberState.SKIPPED and member.had_it:
         place = "had_it"
     more = ("silent",) if member.is_silent and member.state is MemberState.CONFIRMED else ()
-    return (place, *more) if member.back is Back.NONE else (place, *more, member.back.value)
+    return (place, *more) if member.back is RevertState.NONE else (place, *more, member.back.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +238,8 @@ class Rollout:
     """
 
     rollout_id: str
-    target: Target
-    terms: Terms
+    target: RolloutTarget
+    terms: RolloutTerms
     rings: tuple[RingTally, ...]
     by: str
     reason: str
@@ -270,7 +270,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceView:
+class RolloutDevice:
     """What the controller knows of a device when its turn comes. `zone`: the name of its time zone."""
 
     device_id: str
@@ -282,7 +282,7 @@ class DeviceView:
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledVersion:
     """What the last report of a device says of the name that is rolled out; `version` empty: it is not there.
 
     `is_known` is false where the report says nothing of updates at all; `device_class` and `hardware` as it reports.
@@ -300,7 +300,7 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class News:
+class CommandProgress:
     """What became of a command: its state, and what the device says beside it."""
 
     command_id: str
@@ -312,7 +312,7 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class RolloutNote:
     """A line for the record."""
 
     kind: str

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
-from controller.domain.policy.cel import EvaluationError, Expression, ExpressionError, Language, evaluate
+from controller.domain.policy.cel import CelEnvironment, CelExpression, EvaluationError, ExpressionError, evaluate
 from controller.domain.rollout.model import RolloutError
 
 MAX_RINGS: Final = 16
@@ -17,11 +17,11 @@ REST: Final = "rest"
 _NAME: Final = re.compile(r"^[a-z0-9][a-z0-9_-]{0,31}$")
 _SHARE: Final = re.compile(r"^(\d{1,3}(?:\.\d{1,2})?)%$")
 _FACTS: Final = {"device.id": "string", "device.class": "string", "device.tags": "list(string)"}
-_language: Final = Language(_FACTS)
+_language: Final = CelEnvironment(_FACTS)
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RolloutCandidate:
     """A device as rings see it."""
 
     device_id: str
@@ -30,15 +30,15 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Select:
+class RingSelector:
     """One way to choose devices: `kind` is tag, class, id, share, cel or rest."""
 
     kind: str
     value: str = ""
     share: float = 0.0  # of those that no ring before has taken
-    expression: Expression | None = None
+    expression: CelExpression | None = None
 
-    def takes(self, device: Candidate) -> bool:
+    def takes(self, device: RolloutCandidate) -> bool:
         """Whether the device is meant; a share is no property of one device."""
         match self.kind:
             case "tag":
@@ -54,17 +54,17 @@ class Select:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
+class RolloutRing:
     """A ring as it is configured."""
 
     name: str
-    select: Select
+    select: RingSelector
 
 
 DEFAULT_RINGS: Final = (("test", "tag:ring:test"), ("canary", "tag:ring:canary"), ("fleet", REST))
 
 
-def parse_ring(name: str, select: str) -> Ring:
+def parse_ring(name: str, select: str) -> RolloutRing:
     """A ring of this name.
 
     Raises:
@@ -72,10 +72,10 @@ def parse_ring(name: str, select: str) -> Ring:
     """
     if _NAME.fullmatch(name) is None:
         raise RolloutError(f"{name!r} is not a ring's name: letters, digits, - and _ in lower case")
-    return Ring(name, parse_select(select))
+    return RolloutRing(name, parse_select(select))
 
 
-def parse_select(text: str) -> Select:
+def parse_select(text: str) -> RingSelector:
     """Read `tag:ring:test`, `class:gateway`, `id:edge-*`, `10%`, `rest` or `cel:"a" in device.tags`.
 
     Raises:
@@ -85,25 +85,25 @@ def parse_select(text: str) -> Select:
     if len(text) > MAX_SELECT:
         raise RolloutError(f"a selection has at most {MAX_SELECT} characters")
     if text == REST:
-        return Select(REST)
+        return RingSelector(REST)
     share = _SHARE.fullmatch(text)
     if share is not None:
         part = float(share[1]) / 100
         if not 0 < part <= 1:
             raise RolloutError(f"{text}: a share is more than 0% and at most 100%")
-        return Select("share", text, part)
+        return RingSelector("share", text, part)
     kind, _, value = text.partition(":")
     if kind == "cel" and value:
         try:
-            return Select("cel", value, expression=_language.compile(value))
+            return RingSelector("cel", value, expression=_language.compile(value))
         except ExpressionError as e:
             raise RolloutError(f"{text!r}: {e}") from e
     if kind not in ("tag", "class", "id") or not value:
         raise RolloutError(f"{text!r}: a ring takes tag:NAME, class:NAME, id:PATTERN, cel:EXPRESSION, 10% or rest")
-    return Select(kind, value)
+    return RingSelector(kind, value)
 
 
-def divide(devices: Iterable[Candidate], rings: Sequence[Ring], salt: str) -> tuple[tuple[str, ...], ...]:
+def divide(devices: Iterable[RolloutCandidate], rings: Sequence[RolloutRing], salt: str) -> tuple[tuple[str, ...], ...]:
     """The device ids of each ring, in an order that `salt` shuffles; those that no ring takes are left out.
 
     Raises:
@@ -131,7 +131,7 @@ def _shuffled(salt: str, device_id: str) -> bytes:
     return hashlib.sha256(f"{salt}/{device_id}".encode()).digest()
 
 
-def _answer(expression: Expression | None, device: Candidate) -> bool:
+def _answer(expression: CelExpression | None, device: RolloutCandidate) -> bool:
     if expression is None:
         return False
     facts = {"device.id": device.device_id, "device.class": device.device_class, "device.tags": list(device.tags)}

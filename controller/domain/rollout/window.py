@@ -16,7 +16,7 @@ _DAY: Final = 24 * 60  # minutes
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class MaintenanceWindow:
     """From `begin` to `end`, minutes of the day; over midnight where the end is the smaller one."""
 
     begin: int
@@ -31,7 +31,7 @@ class Window:
         return (self.end - self.begin) % _DAY
 
 
-def parse_window(text: str) -> Window:
+def parse_window(text: str) -> MaintenanceWindow:
     """Read `02:00-05:00`.
 
     Raises:
@@ -41,7 +41,7 @@ def parse_window(text: str) -> Window:
     if match is None:
         raise ValueError(f"{text!r} is not a window: write it as 02:00-05:00")
     hours = [int(one) for one in match.groups()]
-    window = Window(hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
+    window = MaintenanceWindow(hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
     if not window.minutes:
         raise ValueError(f"{text!r} is empty: a window has a beginning and another end")
     return window
@@ -73,7 +73,7 @@ def zone_of(tags: tuple[str, ...], default: str) -> str:
     return default
 
 
-def opens_at(window: Window | None, zone: str, now: float) -> float:
+def opens_at(window: MaintenanceWindow | None, zone: str, now: float) -> float:
     """When a device in `zone` may be changed, Unix seconds: `now` while the window is open, else its next opening."""
     if window is None:
         return now

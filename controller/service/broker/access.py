@@ -13,21 +13,21 @@ from typing import Final
 
 from controller.domain.broker.access import (
     NO_TEMPLATES,
-    Compiled,
-    Compiler,
-    Grant,
-    Templates,
+    AccessGrant,
+    AccessRuleCompiler,
+    AccessTemplates,
+    CompiledRules,
 )
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
-from controller.domain.policy.model import Level
-from controller.ports.access import AccessBroker, AccessStore, KeptTemplates, Written
-from controller.ports.broker import AccessRule, Rules, restriction
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules
+from controller.ports.broker import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from controller.service.containment.outbox import Outbox
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 
 EVERY: Final = 5.0  # seconds between two looks at all devices
 LATEST: Final = 0.05  # seconds after its end within which a grant is looked at
@@ -37,10 +37,10 @@ MANY: Final = 50  # devices from which on all rules are listed instead of read o
 YIELD: Final = 5000  # devices looked at before others get their turn
 _ACTOR: Final = "access"
 
-Parse = Callable[[str], Templates]
+TemplateParser = Callable[[str], AccessTemplates]
 
 
-def as_broker_rules(rules: Compiled) -> Rules:
+def as_broker_rules(rules: CompiledRules) -> AccessRules:
     """The same rules as the broker's port has them."""
     return tuple(AccessRule(one.topic, one.permission, one.action, one.qos, one.retain) for one in rules)
 
@@ -50,25 +50,31 @@ class _Due:
     """A device whose rules are not what they should be; `wanted` of `None` takes away what Cordon gave."""
 
     device: Device
-    wanted: Compiled | None
+    wanted: CompiledRules | None
 
 
 @dataclass(slots=True)
 class AccessState:
     """What is in force. `foreign`: devices whose rules somebody else wrote; they are left until told otherwise."""
 
-    kept: KeptTemplates | None = None
-    written: dict[str, Written] = field(default_factory=dict)
-    grants: dict[str, list[Grant]] = field(default_factory=dict)
-    foreign: dict[str, Rules] = field(default_factory=dict)
+    kept: StoredTemplates | None = None
+    written: dict[str, WrittenRules] = field(default_factory=dict)
+    grants: dict[str, list[AccessGrant]] = field(default_factory=dict)
+    foreign: dict[str, AccessRules] = field(default_factory=dict)
     overwrite: set[str] = field(default_factory=set)
 
 
-class AccessKeeper:
+class AccessRuleManager:
     """The one that writes access rules of devices outside of containment."""
 
     def __init__(
-        self, keeper: Keeper, outbox: Outbox, broker: AccessBroker, store: AccessStore, parse: Parse, log: Log
+        self,
+        keeper: FleetState,
+        outbox: Outbox,
+        broker: AccessBroker,
+        store: AccessStore,
+        parse: TemplateParser,
+        log: Log,
     ) -> None:
         """`parse` reads a file of templates; `load` has to be called before anything else."""
         self._keeper = keeper
@@ -79,9 +85,9 @@ class AccessKeeper:
         self._log = log
         self._wake = asyncio.Event()
         self._ticking = asyncio.Lock()
-        self._compiler = Compiler(NO_TEMPLATES)
-        self._as_rules: dict[int, tuple[Compiled, Rules]] = {}
-        self._managed: dict[str, Rules] = {}
+        self._compiler = AccessRuleCompiler(NO_TEMPLATES)
+        self._as_rules: dict[int, tuple[CompiledRules, AccessRules]] = {}
+        self._managed: dict[str, AccessRules] = {}
         self.state = AccessState()
         self.trouble = ""
 
@@ -98,13 +104,13 @@ class AccessKeeper:
             self.state.grants.setdefault(grant.device_id, []).append(grant)
 
     @property
-    def templates(self) -> Templates:
+    def templates(self) -> AccessTemplates:
         """Those in force."""
         return self._compiler.templates
 
-    def use(self, templates: Templates) -> None:
+    def use(self, templates: AccessTemplates) -> None:
         """These are in force from now on."""
-        self._compiler = Compiler(templates)
+        self._compiler = AccessRuleCompiler(templates)
         self._wake.set()
 
     def wake(self) -> None:
@@ -132,7 +138,7 @@ class AccessKeeper:
 
     # For the reconciler
 
-    def managed(self) -> Mapping[str, Rules]:
+    def managed(self) -> Mapping[str, AccessRules]:
         """The rules that were written for each device."""
         return self._managed
 
@@ -145,13 +151,13 @@ class AccessKeeper:
         """Write the device's rules once more: they went missing."""
         known = self.state.written.get(device_id)
         if known is not None:
-            self.state.written[device_id] = Written(known.rules, None, done=False)
+            self.state.written[device_id] = WrittenRules(known.rules, None, done=False)
             self.state.foreign.pop(device_id, None)
             self._wake.set()
 
     # For containment
 
-    async def rules_after(self, device_id: str, kept: Rules) -> Rules:
+    async def rules_after(self, device_id: str, kept: AccessRules) -> AccessRules:
         """What a release gives back: the template and the grants of now, where Cordon gives the device its rules.
 
         It is in the store as written before this returns: by the next look the grants may be others.
@@ -164,14 +170,14 @@ class AccessKeeper:
         if device_id in self.state.foreign:
             return kept
         known = self.state.written.get(device_id)
-        begun = Written(wanted, None if known is None else known.rules, done=False)
+        begun = WrittenRules(wanted, None if known is None else known.rules, done=False)
         await self.store.begin({device_id: begun})
         self.state.written[device_id] = begun
         return self._rules(wanted)
 
     # What is wanted
 
-    def wanted(self, device: Device, compiler: Compiler | None = None) -> Compiled | None:
+    def wanted(self, device: Device, compiler: AccessRuleCompiler | None = None) -> CompiledRules | None:
         """The device's rules by its template and grants, `None` if Cordon gives it none."""
         grants = self.state.grants.get(device.device_id, ())
         return (compiler or self._compiler).rules(device.device_class, grants, self._keeper.clock.now())
@@ -185,7 +191,7 @@ class AccessKeeper:
             return None
         if known is not None and known.done and known.rules is not wanted and known.rules == wanted:
             # Equal, and from now on the same object: comparing it costs nothing the next time.
-            known = self.state.written[device_id] = Written(wanted)
+            known = self.state.written[device_id] = WrittenRules(wanted)
         settled = known is not None and known.done and known.rules is wanted
         return None if settled else _Due(device, wanted)
 
@@ -211,7 +217,7 @@ class AccessKeeper:
         if ended:
             await self.end(ended, _ACTOR, "its time is over")
 
-    async def end(self, grants: Sequence[Grant], actor: str, why: str) -> None:
+    async def end(self, grants: Sequence[AccessGrant], actor: str, why: str) -> None:
         """These grants are over, and kept as such before their rules go."""
         now = self._keeper.clock.now()
         await self.store.end_grants([one.grant_id for one in grants], now)
@@ -226,7 +232,7 @@ class AccessKeeper:
             (now, AuditEntry("grant ended", one.device_id, actor, detail={"grant": one.grant_id, "why": why}))
             for one in grants
         ]
-        await self._keeper.store.commit(Writes(audit=tuple(lines)))
+        await self._keeper.store.commit(StoreWrites(audit=tuple(lines)))
         self._wake.set()
 
     async def _write_all(self, due: Sequence[_Due]) -> None:
@@ -242,7 +248,7 @@ class AccessKeeper:
             return
         known = self.state.written
         begun = {
-            one.device.device_id: Written(
+            one.device.device_id: WrittenRules(
                 one.wanted, known[one.device.device_id].rules if one.device.device_id in known else None, done=False
             )
             for one in ready
@@ -269,26 +275,26 @@ class AccessKeeper:
         if failed:
             raise BrokerError(f"{len(failed)} devices, the first one {failed[0]}")
 
-    async def _actual(self, due: Sequence[_Due]) -> Mapping[str, Rules]:
+    async def _actual(self, due: Sequence[_Due]) -> Mapping[str, AccessRules]:
         ids = {one.device.device_id for one in due}
         if len(ids) > MANY:
             return await self.broker.rules_of_all(ids)
         found = {device_id: await self.broker.rules(device_id) for device_id in ids}
         return {device_id: rules for device_id, rules in found.items() if rules is not None}
 
-    def _is_foreign(self, device_id: str, actual: Rules | None, wanted: Compiled | None) -> bool:
+    def _is_foreign(self, device_id: str, actual: AccessRules | None, wanted: CompiledRules | None) -> bool:
         if actual is None or device_id in self.state.overwrite:
             return False
-        ours: list[Compiled] = [] if wanted is None else [wanted]
+        ours: list[CompiledRules] = [] if wanted is None else [wanted]
         known = self.state.written.get(device_id)
         if known is not None:
             ours += [known.rules, *([] if known.previous is None else [known.previous])]
         return actual != restriction(device_id) and all(actual != self._rules(one) for one in ours)
 
-    def _leave(self, device_id: str, rules: Rules) -> None:
+    def _leave(self, device_id: str, rules: AccessRules) -> None:
         known = self.state.written.get(device_id)
         if known is not None and not known.done:
-            self.state.written[device_id] = Written(
+            self.state.written[device_id] = WrittenRules(
                 known.rules, known.previous
             )  # altered by somebody: alerted as drift
         if device_id not in self.state.foreign:
@@ -331,7 +337,7 @@ class AccessKeeper:
         present = self._keeper.get(one.device.device_id)
         return present is not None and present.case is None and not self._outbox.is_busy(one.device.device_id)
 
-    async def _write(self, one: _Due, actual: Rules | None) -> None:
+    async def _write(self, one: _Due, actual: AccessRules | None) -> None:
         device_id = one.device.device_id
         if not self._may_write(one):
             return
@@ -360,7 +366,7 @@ class AccessKeeper:
             self._managed.pop(device_id, None)
         for one in there:
             assert one.wanted is not None
-            self.state.written[one.device.device_id] = Written(one.wanted)
+            self.state.written[one.device.device_id] = WrittenRules(one.wanted)
             self._managed[one.device.device_id] = self._rules(one.wanted)
         for one in done:
             self.state.foreign.pop(one.device.device_id, None)
@@ -373,12 +379,12 @@ class AccessKeeper:
             return
         await self.broker.write(device_id, restriction(device_id))
         case, effect_id = present.case, f"access-{self._keeper.new_id()}"
-        if case.level is Level.ISOLATED:
+        if case.level is ContainmentLevel.ISOLATED:
             self._outbox.put(IsolateClient(effect_id, device_id, case.case_id, False, case.isolate_until, case.reason))
         else:
             self._outbox.put(RestrictClient(effect_id, device_id, case.case_id, False))
 
-    def _rules(self, rules: Compiled) -> Rules:
+    def _rules(self, rules: CompiledRules) -> AccessRules:
         """The broker's form, made once for each set: the devices of a class share it."""
         known = self._as_rules.get(id(rules))
         if known is not None and known[0] is rules:

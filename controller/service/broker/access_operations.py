@@ -5,16 +5,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.domain.broker.access import MAX_GRANTS, MAX_RULES, Action, Compiled, Compiler, Grant, TopicRule
-from controller.domain.broker.access_lint import Gravity, Remark, errors_of, lint, lint_rule
+from controller.domain.broker.access import (
+    MAX_GRANTS,
+    MAX_RULES,
+    AccessGrant,
+    AccessRuleCompiler,
+    CompiledRules,
+    TopicAction,
+    TopicRule,
+)
+from controller.domain.broker.access_lint import LintFinding, LintSeverity, errors_of, lint, lint_rule
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
-from controller.ports.access import EndedGrant, KeptTemplates
-from controller.ports.broker import AccessRule, Rules, restriction
+from controller.ports.access import GrantRecord, StoredTemplates
+from controller.ports.broker import AccessRule, AccessRules, restriction
 from controller.ports.errors import ControllerError
-from controller.ports.store import Writes
-from controller.service.broker.access import AccessKeeper, as_broker_rules
-from controller.service.fleet_state import Keeper
+from controller.ports.store import StoreWrites
+from controller.service.broker.access import AccessRuleManager, as_broker_rules
+from controller.service.fleet_state import FleetState
 
 SHOWN: Final = 200  # devices told one by one
 MAX_GRANT: Final = 30 * 86_400.0  # seconds; what has to last longer belongs into a template
@@ -25,7 +33,7 @@ class AccessRefusedError(ControllerError):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceChange:
+class AccessChange:
     """A device whose rules differ from what they should be; `state` says what becomes of it."""
 
     device_id: str
@@ -39,21 +47,21 @@ class DeviceChange:
 class AccessPlan:
     """What applying would do. `counts` by state; `shown` the first of them."""
 
-    remarks: tuple[Remark, ...]
+    remarks: tuple[LintFinding, ...]
     devices: int
     counts: dict[str, int]
-    shown: tuple[DeviceChange, ...]
+    shown: tuple[AccessChange, ...]
 
     @property
-    def errors(self) -> tuple[Remark, ...]:
+    def errors(self) -> tuple[LintFinding, ...]:
         """What keeps it from being applied."""
         return errors_of(self.remarks)
 
 
-class AccessDesk:
+class AccessOperations:
     """Over the keeper of access rules, which does the writing."""
 
-    def __init__(self, access: AccessKeeper, keeper: Keeper) -> None:
+    def __init__(self, access: AccessRuleManager, keeper: FleetState) -> None:
         """Use these."""
         self.access = access
         self._keeper = keeper
@@ -65,7 +73,7 @@ class AccessDesk:
             PolicyError: it is no file of templates.
         """
         templates = self.access.parse(text)
-        return await self._compare(lint(templates), Compiler(templates))
+        return await self._compare(lint(templates), AccessRuleCompiler(templates))
 
     async def diff(self) -> AccessPlan:
         """What differs at the broker from what is in force."""
@@ -83,7 +91,7 @@ class AccessDesk:
         if plan.errors:
             raise AccessRefusedError("not applied: " + "; ".join(one.text for one in plan.errors))
         access, now = self.access, self._keeper.clock.now()
-        kept = KeptTemplates(text, now, actor)
+        kept = StoredTemplates(text, now, actor)
         await access.store.put_templates(kept)
         access.state.kept = kept
         access.use(access.parse(text))
@@ -93,19 +101,21 @@ class AccessDesk:
         access.state.overwrite = {one.device_id for one in whole.shown if one.state in taken}
         detail: dict[str, object] = {"templates": access.templates.name, "counts": plan.counts}
         entry = AuditEntry("access applied", "", actor, detail={**detail, "version": access.templates.version})
-        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         await access.tick()
         return plan
 
     async def grant(
-        self, device_id: str, action: Action, topic: str, *, seconds: float, reason: str, actor: str
-    ) -> Grant:
+        self, device_id: str, action: TopicAction, topic: str, *, seconds: float, reason: str, actor: str
+    ) -> AccessGrant:
         """Let the device do something for a time; while it is contained the grant waits, and its time runs.
 
         Raises:
             AccessRefusedError: a topic that may not be granted, or too many grants.
         """
-        refusals = [text for gravity, text in lint_rule(TopicRule("allow", action, topic)) if gravity is Gravity.ERROR]
+        refusals = [
+            text for gravity, text in lint_rule(TopicRule("allow", action, topic)) if gravity is LintSeverity.ERROR
+        ]
         if refusals:
             raise AccessRefusedError(f"{topic}: {'; '.join(refusals)}")
         if not 0 < seconds <= MAX_GRANT:
@@ -118,16 +128,16 @@ class AccessDesk:
         rules = 0 if device is None else len(access.wanted(device) or ())
         if len(held) >= MAX_GRANTS or rules >= MAX_RULES:
             raise AccessRefusedError(f"{device_id} has {len(held)} grants and {rules} rules: EMQX takes no more")
-        grant = Grant(self._keeper.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
+        grant = AccessGrant(self._keeper.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
         await access.store.put_grant(grant)
         detail: dict[str, object] = {"grant": grant.grant_id, "rule": grant.rule.text, "until": grant.expires_at}
         entry = AuditEntry("granted", device_id, actor, detail={**detail, "reason": reason})
-        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         access.state.grants.setdefault(device_id, []).append(grant)
         access.wake()
         return grant
 
-    async def revoke(self, grant_id: str, actor: str) -> Grant:
+    async def revoke(self, grant_id: str, actor: str) -> AccessGrant:
         """End a grant now.
 
         Raises:
@@ -140,12 +150,12 @@ class AccessDesk:
                     return one
         raise AccessRefusedError(f"no grant {grant_id} lasts: it ended, or never was")
 
-    async def grants(self, device_id: str | None, limit: int) -> Sequence[EndedGrant]:
+    async def grants(self, device_id: str | None, limit: int) -> Sequence[GrantRecord]:
         """Grants, newest first, ended ones too."""
         return await self.access.store.grants(device_id=device_id, limit=limit)
 
     async def _compare(
-        self, remarks: Sequence[Remark], compiler: Compiler | None = None, *, most: int | None = SHOWN
+        self, remarks: Sequence[LintFinding], compiler: AccessRuleCompiler | None = None, *, most: int | None = SHOWN
     ) -> AccessPlan:
         """Every device's rules at the broker against what they should be."""
         access = self.access
@@ -154,7 +164,7 @@ class AccessDesk:
         concerned = [one for one in devices if wants[one.device_id] or one.device_id in access.state.written]
         actual = await access.broker.rules_of_all({one.device_id for one in concerned})
         counts: Counter[str] = Counter()
-        shown: list[DeviceChange] = []
+        shown: list[AccessChange] = []
         for device in concerned:
             wanted = wants[device.device_id]
             state = self._state(device, actual.get(device.device_id), wanted)
@@ -162,10 +172,10 @@ class AccessDesk:
             if state != "as it should be" and (most is None or len(shown) < most):
                 before = texts(actual.get(device.device_id, ()))
                 after = texts(wanted or ())
-                shown.append(DeviceChange(device.device_id, device.device_class, state, before, after))
+                shown.append(AccessChange(device.device_id, device.device_class, state, before, after))
         return AccessPlan(tuple(remarks), len(devices), dict(counts), tuple(shown))
 
-    def _state(self, device: Device, actual: Rules | None, wanted: Compiled | None) -> str:
+    def _state(self, device: Device, actual: AccessRules | None, wanted: CompiledRules | None) -> str:
         known = self.access.state.written.get(device.device_id)
         if device.case is not None or actual == restriction(device.device_id):
             return "contained"

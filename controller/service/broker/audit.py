@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.broker.facts import gather_broker
-from controller.domain.policy.cel import Language
-from controller.domain.policy.explain import Explanation, explain
+from controller.domain.policy.cel import CelEnvironment
+from controller.domain.policy.explain import RuleExplanation, explain
 from controller.domain.policy.model import PolicySet
 from controller.ports.inspection import BrokerInspector, DashboardLogin
 
@@ -15,25 +15,25 @@ BROKER: Final = "broker"
 
 
 @dataclass(frozen=True, slots=True)
-class Audit:
+class BrokerAudit:
     """One look at the broker: when (Unix seconds), by which policies, and every rule with its result and facts."""
 
     at: float
     policies: str
-    items: tuple[Explanation, ...]
+    items: tuple[RuleExplanation, ...]
 
 
-class Auditor:
+class BrokerAuditor:
     """Looks and judges when it is asked; one at a time, because a look tries a login and shakes hands."""
 
-    def __init__(self, inspector: BrokerInspector, language: Language, load: Callable[[], PolicySet]) -> None:
+    def __init__(self, inspector: BrokerInspector, language: CelEnvironment, load: Callable[[], PolicySet]) -> None:
         """`load` reads the policies, anew for each audit."""
         self._inspector = inspector
         self._language = language
         self._load = load
         self._looking = asyncio.Lock()
 
-    async def audit(self, login: DashboardLogin | None = None) -> Audit:
+    async def audit(self, login: DashboardLogin | None = None) -> BrokerAudit:
         """Look at the broker now.
 
         Raises:
@@ -42,4 +42,4 @@ class Auditor:
         policies = self._load()
         async with self._looking:
             seen = await self._inspector.inspect(login)
-        return Audit(seen.at, policies.version, explain(policies, self._language, gather_broker(seen)))
+        return BrokerAudit(seen.at, policies.version, explain(policies, self._language, gather_broker(seen)))

@@ -4,21 +4,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from controller.domain.effects import AuditEntry
-from controller.ports.broker import Change
-from controller.ports.broker_setup import BrokerSetup, KeepBefore, KeptSetup, SetupPlan, SetupStore, SetupWanted
+from controller.ports.broker import SettingChange
+from controller.ports.broker_setup import (
+    BrokerSetup,
+    DesiredSetup,
+    SavedSetup,
+    SavePreviousSetup,
+    SetupPlan,
+    SetupStore,
+)
 from controller.ports.clock import Clock
 from controller.ports.errors import ControllerError
-from controller.ports.store import Store, Writes
+from controller.ports.store import Store, StoreWrites
 
 
 class NothingToUndoError(ControllerError):
     """The broker was not set up by this controller, or it was taken back already."""
 
 
-class SetupDesk:
+class SetupOperations:
     """One broker, one setup. `wanted` is what the configuration asks for, without what an operator asks by name."""
 
-    def __init__(self, setup: BrokerSetup, kept: SetupStore, store: Store, clock: Clock, wanted: SetupWanted) -> None:
+    def __init__(self, setup: BrokerSetup, kept: SetupStore, store: Store, clock: Clock, wanted: DesiredSetup) -> None:
         """Use these; nothing is asked yet."""
         self._setup = setup
         self._kept = kept
@@ -26,7 +33,7 @@ class SetupDesk:
         self._clock = clock
         self._wanted = wanted
 
-    async def wanted(self, *, client_id: bool = False, deny_unmatched: bool = False) -> SetupWanted:
+    async def wanted(self, *, client_id: bool = False, deny_unmatched: bool = False) -> DesiredSetup:
         """What the broker is to be like, with what was asked for by name before."""
         kept = await self._kept.kept()
         return replace(
@@ -39,7 +46,9 @@ class SetupDesk:
         """What would change; nothing is written."""
         return await self._setup.plan(await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched))
 
-    async def apply(self, actor: str, *, client_id: bool = False, deny_unmatched: bool = False) -> Sequence[Change]:
+    async def apply(
+        self, actor: str, *, client_id: bool = False, deny_unmatched: bool = False
+    ) -> Sequence[SettingChange]:
         """Make the changes; what was before is durable ahead of the first one."""
         wanted = await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched)
         made = await self._setup.apply(wanted, self._keep(wanted))
@@ -47,7 +56,7 @@ class SetupDesk:
             await self._record("broker set up", actor, [change.what for change in made])
         return made
 
-    async def plan_undo(self) -> Sequence[Change]:
+    async def plan_undo(self) -> Sequence[SettingChange]:
         """What taking it back would change.
 
         Raises:
@@ -72,23 +81,23 @@ class SetupDesk:
         """Whether this controller, or an earlier run of it, set the broker up."""
         return await self._kept.kept() is not None
 
-    async def missing(self) -> Sequence[Change]:
+    async def missing(self) -> Sequence[SettingChange]:
         """What of the setup is not there."""
         return await self._setup.changes(await self.wanted())
 
-    async def put_back(self) -> Sequence[Change]:
+    async def put_back(self) -> Sequence[SettingChange]:
         """Make those changes that cannot do harm; those that were made."""
         wanted = await self.wanted()
         return await self._setup.apply(wanted, self._keep(wanted), safe_only=True)
 
-    def _keep(self, wanted: SetupWanted) -> KeepBefore:
+    def _keep(self, wanted: DesiredSetup) -> SavePreviousSetup:
         async def keep(before: str) -> None:
             flags = (wanted.client_id_from_certificate, wanted.deny_unmatched)
-            await self._kept.keep(KeptSetup(self._clock.now(), before, *flags))
+            await self._kept.keep(SavedSetup(self._clock.now(), before, *flags))
 
         return keep
 
-    async def _before(self) -> KeptSetup:
+    async def _before(self) -> SavedSetup:
         kept = await self._kept.kept()
         if kept is None:
             raise NothingToUndoError("this controller has not set the broker up, or it was taken back already")
@@ -96,4 +105,4 @@ class SetupDesk:
 
     async def _record(self, kind: str, actor: str, what: list[str]) -> None:
         entry = AuditEntry(kind, "", actor, detail={"what": what})
-        await self._store.commit(Writes(audit=((self._clock.now(), entry),)))
+        await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))

@@ -4,35 +4,35 @@ from collections.abc import Awaitable, Callable
 
 from controller.domain.device import Device
 from controller.domain.effects import (
-    Containing,
+    ContainmentEffect,
     Effect,
     EndIsolation,
     IsolateClient,
     ReleaseClient,
     RestrictClient,
 )
-from controller.domain.policy.model import Level
-from controller.ports.broker import BrokerControl, KeepRules, KeepSubscriptions, KeptSubscription, Proof, Rules
-from controller.service.fleet_state import Keeper
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules, BrokerControl, Proof, SavedSubscription, SaveRules, SaveSubscriptions
+from controller.service.fleet_state import FleetState
 
 # The device and the rules that were kept for it in; the rules it gets back out.
-RulesAfter = Callable[[str, Rules], Awaitable[Rules]]
+RulesAfterRelease = Callable[[str, AccessRules], Awaitable[AccessRules]]
 
 
-async def _as_kept(_device_id: str, kept: Rules) -> Rules:
+async def _as_kept(_device_id: str, kept: AccessRules) -> AccessRules:
     return kept
 
 
-class Containment:
+class ContainmentExecutor:
     """Carries one device's containing effects out at the broker; what is kept is in the store before it is cut."""
 
-    def __init__(self, keeper: Keeper, broker: BrokerControl) -> None:
+    def __init__(self, keeper: FleetState, broker: BrokerControl) -> None:
         self._keeper = keeper
         self._broker = broker
         # What a release gives back, from what was kept: a template may have changed, and a grant lapsed, meanwhile.
-        self.rules_after: RulesAfter = _as_kept
+        self.rules_after: RulesAfterRelease = _as_kept
 
-    async def carry_out(self, effect: Containing) -> Proof:
+    async def carry_out(self, effect: ContainmentEffect) -> Proof:
         """Ask the broker, and forget what was kept once it is given back.
 
         Raises:
@@ -81,25 +81,25 @@ class Containment:
         await store.keep_subscriptions(device_id, device.case.case_id, cut, now)
         await store.forget_rules(device_id, effect.case_id)
 
-    def _keep_rules(self, effect: RestrictClient | IsolateClient | EndIsolation) -> KeepRules:
-        async def keep(rules: Rules) -> None:
+    def _keep_rules(self, effect: RestrictClient | IsolateClient | EndIsolation) -> SaveRules:
+        async def keep(rules: AccessRules) -> None:
             await self._keeper.store.keep_rules(effect.device_id, effect.case_id, rules, self._keeper.clock.now())
 
         return keep
 
-    def _keep_subscriptions(self, effect: RestrictClient) -> KeepSubscriptions:
-        async def keep(cut: tuple[KeptSubscription, ...]) -> None:
+    def _keep_subscriptions(self, effect: RestrictClient) -> SaveSubscriptions:
+        async def keep(cut: tuple[SavedSubscription, ...]) -> None:
             await self._keeper.store.keep_subscriptions(effect.device_id, effect.case_id, cut, self._keeper.clock.now())
 
         return keep
 
 
-def level_of(effect: Containing) -> Level:
+def level_of(effect: ContainmentEffect) -> ContainmentLevel:
     """How far a device is contained once the effect is carried out."""
     match effect:
         case IsolateClient():
-            return Level.ISOLATED
+            return ContainmentLevel.ISOLATED
         case ReleaseClient():
-            return Level.NONE
+            return ContainmentLevel.NONE
         case _:
-            return Level.RESTRICTED
+            return ContainmentLevel.RESTRICTED

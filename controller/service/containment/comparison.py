@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from controller.domain.device import Device
-from controller.domain.policy.model import Level
-from controller.ports.broker import Ban, Rules, restriction
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules, Ban, restriction
 from controller.ports.broker_tables import BrokerTables
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 
 AT_ONCE: Final = 5000  # devices looked at before others get their turn
 # A few rows that seem to differ are read once more by themselves: a listing that changes while it is paged may skip a
@@ -34,7 +34,7 @@ ACCESS_ALTERED: Final = "the rules of its template were altered"
 class ManagedRules(Protocol):
     """Rules that devices have from templates; a device that is contained has the restriction's instead."""
 
-    def managed(self) -> Mapping[str, Rules]:
+    def managed(self) -> Mapping[str, AccessRules]:
         """The rules that were written for each device, as the store keeps them."""
         ...
 
@@ -50,7 +50,7 @@ class ManagedRules(Protocol):
 class NoManagedRules:
     """No device has rules from a template."""
 
-    def managed(self) -> Mapping[str, Rules]:
+    def managed(self) -> Mapping[str, AccessRules]:
         """None."""
         return {}
 
@@ -63,7 +63,7 @@ class NoManagedRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Suspect:
+class DriftCandidate:
     """A device whose rows differ at `node`; `device` is what was known of it when they were compared."""
 
     device: Device
@@ -72,10 +72,10 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class NodeComparison:
     """What one node's tables show. `strangers`: bans of Cordon's mark for ids that are not known here."""
 
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[DriftCandidate, ...]
     strangers: tuple[Ban, ...]
 
 
@@ -83,10 +83,12 @@ class Compared:
 class _Seen:
     device: Device
     ban: Ban | None = None
-    rules: Rules | None = None
+    rules: AccessRules | None = None
 
 
-def difference(device: Device, ban: Ban | None, rules: Rules | None, managed: Rules | None, now: float) -> str:
+def difference(
+    device: Device, ban: Ban | None, rules: AccessRules | None, managed: AccessRules | None, now: float
+) -> str:
     """What is wrong with a device's rows; empty if nothing is."""
     case = device.case
     ours = ban is not None and ban.is_ours and (ban.until is None or ban.until > now)
@@ -100,7 +102,7 @@ def difference(device: Device, ban: Ban | None, rules: Rules | None, managed: Ru
         return ACCESS_MISSING if rules is None else ACCESS_ALTERED
     if rules != restriction(device.device_id):
         return RULES_MISSING if rules is None else RULES_ALTERED
-    if case.level is Level.RESTRICTED:
+    if case.level is ContainmentLevel.RESTRICTED:
         return BAN_LEFT if ours else ""
     if ban is None or (ban.until is not None and ban.until <= now and _goes_on(case.isolate_until, now)):
         return BAN_MISSING
@@ -118,8 +120,12 @@ def _ends_elsewhere(is_until: float | None, should: float | None) -> bool:
 
 
 async def compare(
-    node: str, tables: BrokerTables, keeper: Keeper, managed: Mapping[str, Rules], is_busy: Callable[[str], bool]
-) -> Compared:
+    node: str,
+    tables: BrokerTables,
+    keeper: FleetState,
+    managed: Mapping[str, AccessRules],
+    is_busy: Callable[[str], bool],
+) -> NodeComparison:
     """Read the node's tables once; devices for which something is under way are left out.
 
     Raises:
@@ -154,10 +160,10 @@ async def compare(
     for client_id in as_written & loose.keys():
         loose[client_id].rules = managed.get(client_id)
     suspects = tuple(_judged(contained | loose, keeper, managed, is_busy, now, node))
-    return Compared(suspects, tuple(strangers))
+    return NodeComparison(suspects, tuple(strangers))
 
 
-async def _contained(keeper: Keeper) -> AsyncIterator[Device]:
+async def _contained(keeper: FleetState) -> AsyncIterator[Device]:
     for number, device in enumerate(list(keeper.devices.values())):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
@@ -167,26 +173,26 @@ async def _contained(keeper: Keeper) -> AsyncIterator[Device]:
 
 def _judged(
     seen: Mapping[str, _Seen],
-    keeper: Keeper,
-    managed: Mapping[str, Rules],
+    keeper: FleetState,
+    managed: Mapping[str, AccessRules],
     is_busy: Callable[[str], bool],
     now: float,
     node: str,
-) -> Iterator[Suspect]:
+) -> Iterator[DriftCandidate]:
     for device_id, rows in seen.items():
         device = keeper.get(device_id)
         if device is None or device.case != rows.device.case or is_busy(device_id):
             continue  # decisions go on while pages are read
         what = difference(device, rows.ban, rows.rules, managed.get(device_id), now)
         if what:
-            yield Suspect(device, what, node)
+            yield DriftCandidate(device, what, node)
 
 
 async def still_differs(
-    suspect: Suspect,
+    suspect: DriftCandidate,
     tables: BrokerTables,
-    keeper: Keeper,
-    managed: Mapping[str, Rules],
+    keeper: FleetState,
+    managed: Mapping[str, AccessRules],
     is_busy: Callable[[str], bool],
 ) -> str:
     """Read the device's own rows once more: what is wrong now; empty if nothing is, or a decision came in between."""

@@ -20,7 +20,7 @@ class DriftState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class DriftEntry:
     """One difference. Without a `device_id` it is one of the broker itself; `node` is where it was seen.
 
     `since` and `until` are Unix seconds; `until` is `None` while it lasts. `detail`: how it is repaired, or why not.
@@ -40,20 +40,20 @@ class Difference:
         return self.device_id, self.what, self.node
 
 
-class DriftBook:
+class DriftLog:
     """Open differences, and the last of those that are closed."""
 
     def __init__(self) -> None:
         """Empty: differences are facts of the broker and are found again after a restart."""
-        self._open: dict[tuple[str, str, str], Difference] = {}
-        self._closed: deque[Difference] = deque(maxlen=MAX_CLOSED)
+        self._open: dict[tuple[str, str, str], DriftEntry] = {}
+        self._closed: deque[DriftEntry] = deque(maxlen=MAX_CLOSED)
 
-    def note(self, found: Iterable[Difference], nodes: frozenset[str], now: float) -> list[Difference]:
+    def note(self, found: Iterable[DriftEntry], nodes: frozenset[str], now: float) -> list[DriftEntry]:
         """Take what a comparison of these nodes found; those that are new, or are new again.
 
         A difference seen at another node stays open until that node is looked at again.
         """
-        fresh: list[Difference] = []
+        fresh: list[DriftEntry] = []
         present: set[tuple[str, str, str]] = set()
         for one in found:
             present.add(one.key)
@@ -72,12 +72,12 @@ class DriftBook:
         return fresh
 
     @property
-    def open(self) -> list[Difference]:
+    def open(self) -> list[DriftEntry]:
         """What differs now, oldest first."""
         return sorted(self._open.values(), key=lambda one: (one.since, one.key))
 
     @property
-    def closed(self) -> list[Difference]:
+    def closed(self) -> list[DriftEntry]:
         """What differed and does not any more, newest first."""
         return list(reversed(self._closed))
 

@@ -9,7 +9,7 @@ from typing import Final
 from controller.domain import events as ev
 from controller.domain.device import Device, OpenCommand
 from controller.domain.effects import (
-    Containing,
+    ContainmentEffect,
     Effect,
     EndIsolation,
     IsolateClient,
@@ -18,16 +18,16 @@ from controller.domain.effects import (
     SendCommand,
 )
 from controller.domain.evidence import Evidence
-from controller.domain.policy.model import Level
-from controller.ports.broker import BrokerControl, Grade, Proof
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AuthStrength, BrokerControl, Proof
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
 from controller.ports.messages import Messages
-from controller.service.containment.broker_effects import Containment, RulesAfter, level_of
-from controller.service.containment.identity_check import Vouching
-from controller.service.fleet_state import Keeper
+from controller.service.containment.broker_effects import ContainmentExecutor, RulesAfterRelease, level_of
+from controller.service.containment.identity_check import IdentityCheck
+from controller.service.fleet_state import FleetState
 from schemas.commands import Command
 from schemas.signing import countersign
-from schemas.topics import Down, down
+from schemas.topics import DownChannel, down
 
 
 def payload_of(device_id: str, order: SendCommand | OpenCommand) -> bytes:
@@ -48,23 +48,23 @@ def payload_of(device_id: str, order: SendCommand | OpenCommand) -> bytes:
 MIN_EXPIRY: Final = 1  # second
 
 # What the broker's word on a live session is worth.
-_EVIDENCE: Final = {Grade.PROVEN: Evidence.MUTUAL_TLS, Grade.KNOWN: Evidence.PASSWORD}
-SignCommand = Callable[[bytes], bytes]
+_EVIDENCE: Final = {AuthStrength.PROVEN: Evidence.MUTUAL_TLS, AuthStrength.KNOWN: Evidence.PASSWORD}
+CommandSigner = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class EffectDone:
     """Carried out and seen; `event` tells the device's state about it, if there is something to tell."""
 
-    event: ev.DeviceEvent | None
+    event: ev.DomainEvent | None
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class EffectRetry:
     """Not done yet: try again, for ever if it has to be. `event` is told only the first time."""
 
     trouble: str
-    event: ev.DeviceEvent | None
+    event: ev.DomainEvent | None
 
 
 class Enforcer:
@@ -72,31 +72,31 @@ class Enforcer:
 
     def __init__(
         self,
-        keeper: Keeper,
+        keeper: FleetState,
         broker: BrokerControl,
         messages: Messages,
-        sign: SignCommand,
+        sign: CommandSigner,
         *,
         accept_claimed: bool = False,
     ) -> None:
         self._keeper = keeper
         self._broker = broker
-        self._containment = Containment(keeper, broker)
+        self._containment = ContainmentExecutor(keeper, broker)
         self._messages = messages
-        self._vouching = Vouching(broker, messages, keeper.clock)
+        self._vouching = IdentityCheck(broker, messages, keeper.clock)
         self._sign = sign
         self._accept_claimed = accept_claimed
 
-    def give_back(self, rules_after: RulesAfter) -> None:
+    def give_back(self, rules_after: RulesAfterRelease) -> None:
         """Ask this, with the device and the rules that were kept, what a release gives back."""
         self._containment.rules_after = rules_after
 
-    async def carry_out(self, effect: Effect) -> Done | Again:
+    async def carry_out(self, effect: Effect) -> EffectDone | EffectRetry:
         """Do what `effect` says, unless a later decision has overtaken it."""
         device = self._keeper.get(effect.device_id)
         if device is None or not is_current(effect, device):
             await self._containment.overtaken(effect, device)
-            return Done(None)
+            return EffectDone(None)
         if isinstance(effect, SendCommand):
             return await self._send(effect)
         try:
@@ -104,7 +104,7 @@ class Enforcer:
         except BrokerError as e:
             return self._troubled(effect, str(e), ())
 
-    async def _contain(self, effect: Containing, device: Device) -> Done | Again:
+    async def _contain(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry:
         evidence = await self._vouch(effect, device)
         if not isinstance(evidence, Evidence):
             return evidence
@@ -113,11 +113,11 @@ class Enforcer:
         if not proof.holds:
             return self._troubled(effect, proof.missing, steps)
         event_id, level = self._keeper.new_id(), level_of(effect)
-        if level is Level.NONE:
-            return Done(ev.ReleaseProven(event_id, effect.case_id, steps))
-        return Done(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
+        if level is ContainmentLevel.NONE:
+            return EffectDone(ev.ReleaseProven(event_id, effect.case_id, steps))
+        return EffectDone(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
 
-    async def _vouch(self, effect: Containing, device: Device) -> Done | Again | Evidence:
+    async def _vouch(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry | Evidence:
         """Refuse to let a policy contain a device on the word of somebody who may not be that device.
 
         What the signal itself proved needs no word of the broker's, and what was vouched for once needs no other: an
@@ -133,27 +133,27 @@ class Enforcer:
         grade = await self._vouching.grade(effect.device_id, heard_at=case.heard_at)
         if grade in _EVIDENCE:
             return await self._vouched(effect, _EVIDENCE[grade], case.heard_at)
-        if grade is Grade.LATER:
+        if grade is AuthStrength.LATER:
             reason = "the session that is there now may have come after the one that reported"
             event = ev.ContainmentRefused(
                 self._keeper.new_id(), effect.case_id, reason, Evidence.UNASKED, by_a_later=True
             )
-            return Done(event)
-        if grade is Grade.UNSEEN:
+            return EffectDone(event)
+        if grade is AuthStrength.UNSEEN:
             if await self._is_out_by_our_hand(effect):
                 return Evidence.UNASKED
             return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
         reason = "the broker lets this client in without any proof of who it is"
-        return Done(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
+        return EffectDone(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
 
-    async def _vouched(self, effect: Containing, evidence: Evidence, heard_at: float) -> Evidence:
+    async def _vouched(self, effect: ContainmentEffect, evidence: Evidence, heard_at: float) -> Evidence:
         """Have it on disk before anything is done, where a session after the cut could not be vouched for."""
         if await self._broker.admits_unproven():
-            event = ev.ContainmentVouched(self._keeper.new_id(), effect.case_id, evidence, heard_at)
+            event = ev.ReporterAuthenticated(self._keeper.new_id(), effect.case_id, evidence, heard_at)
             await self._keeper.handle(effect.device_id, event)
         return evidence
 
-    async def _is_out_by_our_hand(self, effect: Containing) -> bool:
+    async def _is_out_by_our_hand(self, effect: ContainmentEffect) -> bool:
         """Whether a ban of ours is why the device has no session.
 
         An earlier attempt, or an earlier case, was vouched for and ended it. Nobody is shut out by going on who is not
@@ -164,25 +164,25 @@ class Enforcer:
                 return True
         return False
 
-    async def _send(self, effect: SendCommand) -> Done | Again:
+    async def _send(self, effect: SendCommand) -> EffectDone | EffectRetry:
         now = self._keeper.clock.now()
         envelope = self._sign(payload_of(effect.device_id, effect))
         if effect.signatures:
             more = {name: base64.b64decode(signature) for name, signature in effect.signatures}
             envelope = countersign(envelope, more)
         expiry = max(MIN_EXPIRY, int(effect.expires_at - now))
-        topic = down(effect.device_id, Down.COMMAND)
+        topic = down(effect.device_id, DownChannel.COMMAND)
         try:
             await self._messages.publish_confirmed(topic, envelope, expiry_seconds=expiry)
         except NoSubscriberError:
-            return Done(None)  # the device is away; it is sent again when it says online
+            return EffectDone(None)  # the device is away; it is sent again when it says online
         except MessagesError as e:
-            return Again(str(e), None)
-        return Done(ev.CommandDelivered(self._keeper.new_id(), effect.command_id))
+            return EffectRetry(str(e), None)
+        return EffectDone(ev.CommandDelivered(self._keeper.new_id(), effect.command_id))
 
-    def _troubled(self, effect: Containing, trouble: str, steps: tuple[dict[str, object], ...]) -> Again:
-        event = ev.ContainmentTroubled(self._keeper.new_id(), effect.case_id, type(effect).__name__, trouble, steps)
-        return Again(trouble, event)
+    def _troubled(self, effect: ContainmentEffect, trouble: str, steps: tuple[dict[str, object], ...]) -> EffectRetry:
+        event = ev.ContainmentFailed(self._keeper.new_id(), effect.case_id, type(effect).__name__, trouble, steps)
+        return EffectRetry(trouble, event)
 
 
 def steps_of(proof: Proof) -> tuple[dict[str, object], ...]:
@@ -199,11 +199,11 @@ def is_current(effect: Effect, device: Device) -> bool:
         case ReleaseClient():
             return case is None
         case RestrictClient() | EndIsolation():
-            return case is not None and case.case_id == effect.case_id and case.level is Level.RESTRICTED
+            return case is not None and case.case_id == effect.case_id and case.level is ContainmentLevel.RESTRICTED
         case IsolateClient():
             return (
                 case is not None
                 and case.case_id == effect.case_id
-                and case.level is Level.ISOLATED
+                and case.level is ContainmentLevel.ISOLATED
                 and case.isolate_until == effect.until
             )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from controller.ports.broker import BrokerControl, Grade
+from controller.ports.broker import AuthStrength, BrokerControl
 from controller.ports.clock import Clock
 from controller.ports.messages import Messages
 
@@ -11,7 +11,7 @@ BACKLOG_SECONDS: Final = 10.0
 _LONG_AGO: Final = 0.0  # Unix seconds
 
 
-class Vouching:
+class IdentityCheck:
     """Asks the broker about the session that spoke."""
 
     def __init__(self, broker: BrokerControl, messages: Messages, clock: Clock) -> None:
@@ -19,7 +19,7 @@ class Vouching:
         self._messages = messages
         self._clock = clock
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         """See `BrokerControl.grade`; what may have been sent while nobody listened may be of anybody since.
 
         Raises:

@@ -5,23 +5,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.domain.device import Device, Wait
-from controller.domain.effects import NO_OPTIONS, AuditEntry, Options
-from controller.domain.events import OperatorApproved, OperatorContained, OperatorDismissed
-from controller.domain.guards.approvals import Kind, NotDecidableError, Request, RequestState, alone, check_decision
-from controller.domain.policy.model import Level
-from controller.domain.transition import Outcome
+from controller.domain.device import Device, HoldReason
+from controller.domain.effects import NO_OPTIONS, AuditEntry, ContainmentOptions
+from controller.domain.events import ContainmentApproved, ContainmentDismissed, ContainmentOrdered
+from controller.domain.guards.approvals import (
+    ApprovalKind,
+    ApprovalNotAllowedError,
+    ApprovalRequest,
+    ApprovalState,
+    alone,
+    check_decision,
+)
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import StepOutcome
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
-from controller.ports.store import GuardBooks
-from controller.service.fleet_state import Keeper
-from controller.service.unit_of_work import Batch
+from controller.ports.store import GuardSnapshot
+from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 TICK: Final = 5.0  # seconds between two looks at what has expired
 MAX_REQUESTS: Final = 100  # open at a time
 KEPT_REQUESTS: Final = 200  # in memory, with those that ended
 
-class ProtectedError(ControllerError):
+
+class ProtectedDeviceError(ControllerError):
     """Somebody would contain protected devices without having said so twice."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
@@ -30,16 +38,16 @@ class ProtectedError(ControllerError):
         super().__init__(f"{len(self.reasons)} of these devices are protected ({named}): say that you mean them too")
 
 
-class SecondPersonError(ControllerError):
+class SecondApproverRequiredError(ControllerError):
     """More than one person may contain, and this way of containing has no request that another could approve."""
 
 
-class TooManyRequestsError(ControllerError):
+class TooManyApprovalRequestsError(ControllerError):
     """So many requests wait for a second person that another would not be looked at."""
 
 
 @dataclass(frozen=True, slots=True)
-class ByHand:
+class OperatorLimits:
     """How many devices one person contains alone within `window` seconds, and when a request ends by itself."""
 
     most: int = 10
@@ -48,31 +56,31 @@ class ByHand:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class OperatorRequest:
     """What an operator wants with some devices."""
 
-    kind: Kind
+    kind: ApprovalKind
     devices: tuple[str, ...]
     by: str
     reason: str
-    level: Level = Level.RESTRICTED
+    level: ContainmentLevel = ContainmentLevel.RESTRICTED
     hold: float | None = None
     even_protected: bool = False
-    options: Options = NO_OPTIONS
+    options: ContainmentOptions = NO_OPTIONS
 
 
-class Guarding:
+class OperatorActions:
     """Every decision of an operator that one person may be too few for. Called on the event loop's thread."""
 
-    def __init__(self, keeper: Keeper, by_hand: ByHand, log: Log) -> None:
+    def __init__(self, keeper: FleetState, by_hand: OperatorLimits, log: Log) -> None:
         self._keeper = keeper
         self.by_hand = by_hand
         self._log = log
         # What each operator contained alone: device and Unix seconds.
         self._charged: dict[str, dict[str, float]] = {}
-        self.requests: dict[str, Request] = {}
+        self.requests: dict[str, ApprovalRequest] = {}
 
-    def load(self, books: GuardBooks) -> None:
+    def load(self, books: GuardSnapshot) -> None:
         """Take up what the store holds, at the start."""
         for ledger, device, at in books.charges:
             if ledger:
@@ -88,23 +96,23 @@ class Guarding:
     async def expire(self) -> None:
         """End what is over now."""
         now = self._keeper.clock.now()
-        batch = Batch()
+        batch = UnitOfWork()
         for one in list(self.requests.values()):
-            if one.state is RequestState.OPEN and one.state_at(now) is RequestState.EXPIRED:
-                self._put(one.decided(RequestState.EXPIRED, "cordon", now), "request expired", "cordon", now, batch)
+            if one.state is ApprovalState.OPEN and one.state_at(now) is ApprovalState.EXPIRED:
+                self._put(one.decided(ApprovalState.EXPIRED, "cordon", now), "request expired", "cordon", now, batch)
         await self._keeper.commit(batch)
 
-    async def decide(self, wanted: Wanted) -> Sequence[Outcome] | Request:
+    async def decide(self, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
         """Carry it out, or, where it is more than one person may decide, ask for a second one.
 
         Raises:
-            ProtectedError: some of the devices are protected, and that was not meant.
-            TooManyRequestsError: too many requests are open.
+            ProtectedDeviceError: some of the devices are protected, and that was not meant.
+            TooManyApprovalRequestsError: too many requests are open.
         """
         keeper = self._keeper
         now = keeper.clock.now()
         self._check_protected(wanted)
-        batch = Batch()
+        batch = UnitOfWork()
         if not self._charge(wanted.by, wanted.devices, now, batch):
             request = self._request(wanted, now, batch)
             await keeper.commit(batch)
@@ -117,20 +125,20 @@ class Guarding:
         """Count what an operator contains in another way: the sessions of a user, whoever has a certificate.
 
         Raises:
-            ProtectedError: one of the names is that of a protected device which is not contained.
-            SecondPersonError: with these it would be more than one person may contain.
+            ProtectedDeviceError: one of the names is that of a protected device which is not contained.
+            SecondApproverRequiredError: with these it would be more than one person may contain.
         """
         free = tuple(one for one in names if (found := self._keeper.get(one)) is None or found.case is None)
-        self._check_protected(Wanted(Kind.CONTAIN, free, by, "", even_protected=even_protected))
-        batch = Batch()
+        self._check_protected(OperatorRequest(ApprovalKind.CONTAIN, free, by, "", even_protected=even_protected))
+        batch = UnitOfWork()
         if not self._charge(by, names, self._keeper.clock.now(), batch):
-            raise SecondPersonError(
+            raise SecondApproverRequiredError(
                 f"these are {len(names)} more than one person may contain within a while ({self.by_hand.most}): "
                 "contain the devices by their ids, which another operator can approve, or have another operator do it"
             )
         await self._keeper.commit(batch)
 
-    def _charge(self, by: str, names: tuple[str, ...], now: float, batch: Batch) -> bool:
+    def _charge(self, by: str, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
         """Whether one person may contain these too; then they are counted, and what is long past is forgotten."""
         charged = self._charged.setdefault(by, {})
         if not alone(names, charged, now, self.by_hand.most, self.by_hand.window):
@@ -143,19 +151,19 @@ class Guarding:
             batch.charges[by, name] = now
         return True
 
-    async def approve(self, request_id: str, by: str) -> Sequence[Outcome]:
+    async def approve(self, request_id: str, by: str) -> Sequence[StepOutcome]:
         """A second person says yes: all of it is carried out, in one commit with the request's end.
 
         Raises:
             KeyError: there is no such request.
-            NotDecidableError: it is over, or their own.
+            ApprovalNotAllowedError: it is over, or their own.
         """
         now = self._keeper.clock.now()
         request = self.requests[request_id]
         check_decision(request, by, now)
-        batch = Batch()
-        self._put(request.decided(RequestState.APPROVED, by, now), "request approved", by, now, batch)
-        wanted = Wanted(
+        batch = UnitOfWork()
+        self._put(request.decided(ApprovalState.APPROVED, by, now), "request approved", by, now, batch)
+        wanted = OperatorRequest(
             request.kind,
             request.devices,
             request.by,
@@ -163,35 +171,35 @@ class Guarding:
             request.level,
             request.hold,
             even_protected=True,
-            options=Options(kick=request.kick, clear_retained=request.clear_retained),
+            options=ContainmentOptions(kick=request.kick, clear_retained=request.clear_retained),
         )
         outcomes = self._carry_out(wanted, f"{request.by} with {by}", now, batch)
         await self._keeper.commit(batch)
         return outcomes
 
-    async def reject(self, request_id: str, by: str, reason: str) -> Request:
+    async def reject(self, request_id: str, by: str, reason: str) -> ApprovalRequest:
         """Anybody says no, also who asked.
 
         Raises:
             KeyError: there is no such request.
-            NotDecidableError: it is over.
+            ApprovalNotAllowedError: it is over.
         """
         now = self._keeper.clock.now()
         request = self.requests[request_id]
-        if request.state_at(now) is not RequestState.OPEN:
-            raise NotDecidableError(f"this request is {request.state_at(now).value} already")
-        batch = Batch()
-        ended = request.decided(RequestState.REJECTED, by, now)
+        if request.state_at(now) is not ApprovalState.OPEN:
+            raise ApprovalNotAllowedError(f"this request is {request.state_at(now).value} already")
+        batch = UnitOfWork()
+        ended = request.decided(ApprovalState.REJECTED, by, now)
         self._put(ended, "request rejected", by, now, batch, reason)
         await self._keeper.commit(batch)
         return ended
 
-    async def dismiss(self, devices: Iterable[str], by: str, reason: str) -> Sequence[Outcome]:
+    async def dismiss(self, devices: Iterable[str], by: str, reason: str) -> Sequence[StepOutcome]:
         """Say no to what waits for these devices; that contains nobody, so one person is enough."""
         keeper = self._keeper
-        batch, now = Batch(), keeper.clock.now()
+        batch, now = UnitOfWork(), keeper.clock.now()
         outcomes = [
-            keeper.apply(device, OperatorDismissed(keeper.new_id(), by, reason), now, batch)
+            keeper.apply(device, ContainmentDismissed(keeper.new_id(), by, reason), now, batch)
             for device in map(keeper.get, devices)
             if device is not None
         ]
@@ -203,7 +211,7 @@ class Guarding:
         found = [
             device
             for device in self._keeper.devices.values()
-            if device.pending is not None and device.pending.why is not Wait.DISMISSED
+            if device.pending is not None and device.pending.why is not HoldReason.DISMISSED
         ]
         return sorted(found, key=lambda one: (one.pending.since if one.pending else 0.0, one.device_id))
 
@@ -213,7 +221,7 @@ class Guarding:
         used = sum(1 for at in self._charged.get(by, {}).values() if at > start)
         return max(0, self.by_hand.most - used)
 
-    def _check_protected(self, wanted: Wanted) -> None:
+    def _check_protected(self, wanted: OperatorRequest) -> None:
         if wanted.even_protected:
             return
         protection = self._keeper.guards.protection
@@ -223,13 +231,13 @@ class Guarding:
             if device is not None and (why := protection.why(device))
         }
         if reasons:
-            raise ProtectedError(reasons)
+            raise ProtectedDeviceError(reasons)
 
-    def _request(self, wanted: Wanted, now: float, batch: Batch) -> Request:
-        open_ones = sum(1 for one in self.requests.values() if one.state_at(now) is RequestState.OPEN)
+    def _request(self, wanted: OperatorRequest, now: float, batch: UnitOfWork) -> ApprovalRequest:
+        open_ones = sum(1 for one in self.requests.values() if one.state_at(now) is ApprovalState.OPEN)
         if open_ones >= MAX_REQUESTS:
-            raise TooManyRequestsError(f"{MAX_REQUESTS} requests wait for a second person: decide those first")
-        request = Request(
+            raise TooManyApprovalRequestsError(f"{MAX_REQUESTS} requests wait for a second person: decide those first")
+        request = ApprovalRequest(
             self._keeper.new_id(),
             wanted.kind,
             wanted.by,
@@ -246,10 +254,12 @@ class Guarding:
         self._put(request, "second person asked for", wanted.by, now, batch, wanted.reason)
         return request
 
-    def _put(self, request: Request, kind: str, by: str, now: float, batch: Batch, reason: str = "") -> None:
+    def _put(
+        self, request: ApprovalRequest, kind: str, by: str, now: float, batch: UnitOfWork, reason: str = ""
+    ) -> None:
         self.requests[request.request_id] = request
         while len(self.requests) > KEPT_REQUESTS:
-            ended = next((one for one in self.requests.values() if one.state is not RequestState.OPEN), None)
+            ended = next((one for one in self.requests.values() if one.state is not ApprovalState.OPEN), None)
             if ended is None:
                 break
             del self.requests[ended.request_id]
@@ -263,7 +273,7 @@ class Guarding:
         }
         batch.audit.append((now, AuditEntry(kind, "", by, "", detail, alert=kind == "second person asked for")))
 
-    def _carry_out(self, wanted: Wanted, by: str, now: float, batch: Batch) -> list[Outcome]:
+    def _carry_out(self, wanted: OperatorRequest, by: str, now: float, batch: UnitOfWork) -> list[StepOutcome]:
         keeper = self._keeper
         outcomes = []
         for device_id in wanted.devices:
@@ -271,10 +281,10 @@ class Guarding:
             if device is None:
                 continue
             event_id = keeper.new_id()
-            event: OperatorContained | OperatorApproved
-            if wanted.kind is Kind.CONTAIN:
-                event = OperatorContained(event_id, wanted.level, by, wanted.reason, wanted.hold, wanted.options)
+            event: ContainmentOrdered | ContainmentApproved
+            if wanted.kind is ApprovalKind.CONTAIN:
+                event = ContainmentOrdered(event_id, wanted.level, by, wanted.reason, wanted.hold, wanted.options)
             else:
-                event = OperatorApproved(event_id, by, wanted.reason)
+                event = ContainmentApproved(event_id, by, wanted.reason)
             outcomes.append(keeper.apply(device, event, now, batch))
         return outcomes

@@ -9,8 +9,8 @@ from typing import Final
 from controller.domain.effects import Effect, SendCommand
 from controller.ports.log import Log
 from controller.service.audit_log import about
-from controller.service.containment.enforcer import Again, Done, Enforcer
-from controller.service.fleet_state import Keeper
+from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
+from controller.service.fleet_state import FleetState
 
 # Devices worked on at once. Many, although the broker's API takes fewer calls: there the cuts go before the read-backs
 # of those that are cut already, so that of a fleet that fails together all are cut before the first one is proven so.
@@ -32,7 +32,7 @@ class _Lane:
 class Outbox:
     """Effects that were committed and not carried out yet. `counts`: done, retried."""
 
-    def __init__(self, keeper: Keeper, enforcer: Enforcer, log: Log, rand: Callable[[], float]) -> None:
+    def __init__(self, keeper: FleetState, enforcer: Enforcer, log: Log, rand: Callable[[], float]) -> None:
         self._keeper = keeper
         self._enforcer = enforcer
         self._log = log
@@ -103,16 +103,16 @@ class Outbox:
         lane = self._lanes[device_id]
         effect = lane.waiting[0]
         try:
-            result: Done | Again = await self._enforcer.carry_out(effect)
+            result: EffectDone | EffectRetry = await self._enforcer.carry_out(effect)
         except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
             self._log("effect failed", {**about(effect), "error": repr(e)})
-            result = Again(repr(e), None)
-        if isinstance(result, Done):
+            result = EffectRetry(repr(e), None)
+        if isinstance(result, EffectDone):
             await self._finish(lane, effect, result)
         else:
             await self._retry(lane, effect, result)
 
-    async def _finish(self, lane: _Lane, effect: Effect, result: Done) -> None:
+    async def _finish(self, lane: _Lane, effect: Effect, result: EffectDone) -> None:
         if result.event is not None:
             await self._keeper.handle(effect.device_id, result.event, done=(effect.effect_id,))
         else:
@@ -125,7 +125,7 @@ class Outbox:
         else:
             del self._lanes[effect.device_id]
 
-    async def _retry(self, lane: _Lane, effect: Effect, result: Again) -> None:
+    async def _retry(self, lane: _Lane, effect: Effect, result: EffectRetry) -> None:
         self.counts["retried"] += 1
         lane.attempts += 1
         if lane.attempts == 1:

@@ -9,18 +9,18 @@ from typing import Final, Protocol
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
-from controller.domain.events import DriftFound
-from controller.domain.policy.model import Level
-from controller.ports.broker import BAN_MARK, Ban, BrokerControl, Change, restriction
+from controller.domain.events import DriftDetected
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import BAN_MARK, Ban, BrokerControl, SettingChange, restriction
 from controller.ports.broker_tables import BrokerTables, TableCounts
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from controller.service.containment import comparison
-from controller.service.containment.comparison import Compared, ManagedRules, NoManagedRules, Suspect
-from controller.service.containment.drift import Difference, DriftBook, DriftState
+from controller.service.containment.comparison import DriftCandidate, ManagedRules, NodeComparison, NoManagedRules
+from controller.service.containment.drift import DriftEntry, DriftLog, DriftState
 from controller.service.containment.outbox import Outbox
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 
 RETRY: Final = 2.0  # seconds after a pass that could not read the broker
 SETTLE: Final = 0.3  # seconds in which tables that were just written reach every node
@@ -36,11 +36,11 @@ class BrokerSettings(Protocol):
         """Whether it was there once, so that what is missing was taken away."""
         ...
 
-    async def missing(self) -> Sequence[Change]:
+    async def missing(self) -> Sequence[SettingChange]:
         """What is not there."""
         ...
 
-    async def put_back(self) -> Sequence[Change]:
+    async def put_back(self) -> Sequence[SettingChange]:
         """Make it so where that can do no harm; what was changed."""
         ...
 
@@ -55,10 +55,10 @@ class _ByBroker:
     async def was_set_up(self) -> bool:
         return False
 
-    async def missing(self) -> Sequence[Change]:
+    async def missing(self) -> Sequence[SettingChange]:
         return await self._broker.plan_setup(self._controller_id)
 
-    async def put_back(self) -> Sequence[Change]:
+    async def put_back(self) -> Sequence[SettingChange]:
         return await self._broker.apply_setup(self._controller_id, safe_only=True)
 
 
@@ -67,7 +67,7 @@ class Reconciler:
 
     def __init__(
         self,
-        keeper: Keeper,
+        keeper: FleetState,
         broker: BrokerControl,
         tables: BrokerTables,
         outbox: Outbox,
@@ -90,7 +90,7 @@ class Reconciler:
         self._was_set_up = False
         self._turn = 0
         self._passing = asyncio.Lock()  # two at a time would ask for the same repairs twice
-        self.book = DriftBook()
+        self.book = DriftLog()
         self.lacks = ""  # what the broker never had for Cordon to work
         self.last_pass: float | None = None  # Unix seconds
         self.trouble = ""
@@ -110,7 +110,7 @@ class Reconciler:
                 pause = min(RETRY, self._every)
             await asyncio.sleep(pause)
 
-    async def reconcile(self, *, everywhere: bool = False) -> list[Difference]:
+    async def reconcile(self, *, everywhere: bool = False) -> list[DriftEntry]:
         """One pass over one node, or over all of them: what differs, and what is done about it.
 
         Raises:
@@ -119,9 +119,9 @@ class Reconciler:
         async with self._passing:
             settings = await self._compare_setup()
             unequal = await self._unequal_nodes()
-            read: dict[str, Compared] = await self._read(every_node=everywhere or bool(unequal))
+            read: dict[str, NodeComparison] = await self._read(every_node=everywhere or bool(unequal))
             found = [*settings, *unequal]
-            repairs: list[tuple[Device, Suspect]] = []
+            repairs: list[tuple[Device, DriftCandidate]] = []
             seen: set[str] = set()
             for compared in read.values():
                 found += [self._stranger(ban) for ban in compared.strangers]
@@ -138,12 +138,12 @@ class Reconciler:
             self.last_pass = now
             return found
 
-    async def _read(self, *, every_node: bool) -> dict[str, Compared]:
+    async def _read(self, *, every_node: bool) -> dict[str, NodeComparison]:
         """The tables of the node whose turn it is, or of all; a silent node is passed over while others answer."""
         bases = self._tables.addresses
         order = [bases[(self._turn + number) % len(bases)] for number in range(len(bases))]
         self._turn += 1
-        read: dict[str, Compared] = {}
+        read: dict[str, NodeComparison] = {}
         silence: BrokerError | None = None
         for base in order:
             try:
@@ -159,22 +159,22 @@ class Reconciler:
             raise silence
         return read
 
-    async def _confirmed(self, compared: Compared) -> list[Suspect]:
+    async def _confirmed(self, compared: NodeComparison) -> list[DriftCandidate]:
         suspects = compared.suspects
         if len(suspects) > comparison.CERTAIN:
             return list(suspects)
-        confirmed: list[Suspect] = []
+        confirmed: list[DriftCandidate] = []
         for one in suspects:
             what = await comparison.still_differs(
                 one, self._tables, self._keeper, self._managed.managed(), self._is_busy
             )
             if what:
-                confirmed.append(Suspect(one.device, what, one.node))
+                confirmed.append(DriftCandidate(one.device, what, one.node))
         return confirmed
 
     # Settings of the broker
 
-    async def _compare_setup(self) -> list[Difference]:
+    async def _compare_setup(self) -> list[DriftEntry]:
         """What all devices and the controller need: put back when it was there and that is safe, else only told."""
         if self._settings is None:
             return []
@@ -185,9 +185,9 @@ class Reconciler:
         if not self._was_set_up and not await self._settings.was_set_up():
             self.lacks = ", ".join(change.what for change in missing)
             detail = "it was never set up: run `cordon broker setup --apply`"
-            return [Difference("", f"{change.what}: missing", "", DriftState.ALERTED, detail) for change in missing]
+            return [DriftEntry("", f"{change.what}: missing", "", DriftState.ALERTED, detail) for change in missing]
         told = [
-            Difference("", f"{change.what}: altered", "", DriftState.ALERTED, change.danger)
+            DriftEntry("", f"{change.what}: altered", "", DriftState.ALERTED, change.danger)
             for change in missing
             if change.danger
         ]
@@ -195,10 +195,10 @@ class Reconciler:
             made = await self._settings.put_back()
             self.repaired += len(made)
             detail = "put back as it was set up"
-            told += [Difference("", f"{one.what}: altered", "", DriftState.REPAIRING, detail) for one in made]
+            told += [DriftEntry("", f"{one.what}: altered", "", DriftState.REPAIRING, detail) for one in made]
         return told
 
-    async def _unequal_nodes(self) -> list[Difference]:
+    async def _unequal_nodes(self) -> list[DriftEntry]:
         """Nodes whose tables hold other numbers of rows than the rest, asked twice: tables travel for a moment."""
         bases = self._tables.addresses
         if len(bases) == 1 or not _differ(await self._counts()):
@@ -209,7 +209,7 @@ class Reconciler:
             return []
         texts = [f"{base}: {one.bans} bans, {one.rules} rows of rules" for base, one in counts.items()]
         detail = "Cordon's own rows are written again; the rest is for whoever made it: " + "; ".join(texts)
-        return [Difference("", "nodes hold different bans or rules", "", DriftState.ALERTED, detail)]
+        return [DriftEntry("", "nodes hold different bans or rules", "", DriftState.ALERTED, detail)]
 
     async def _counts(self) -> dict[str, TableCounts]:
         bases = self._tables.addresses
@@ -227,20 +227,20 @@ class Reconciler:
     def _is_busy(self, device_id: str) -> bool:
         return self._outbox.is_busy(device_id) or self._managed.is_busy(device_id)
 
-    def _difference(self, suspect: Suspect) -> Difference:
+    def _difference(self, suspect: DriftCandidate) -> DriftEntry:
         device_id, what, node = suspect.device.device_id, suspect.what, suspect.node
         if what == comparison.ACCESS_ALTERED:
-            return Difference(device_id, what, node, DriftState.ALERTED, _BY_HAND)
-        return Difference(device_id, what, node, DriftState.REPAIRING, "asked for again, and read back")
+            return DriftEntry(device_id, what, node, DriftState.ALERTED, _BY_HAND)
+        return DriftEntry(device_id, what, node, DriftState.REPAIRING, "asked for again, and read back")
 
-    def _stranger(self, ban: Ban) -> Difference:
+    def _stranger(self, ban: Ban) -> DriftEntry:
         case = ban.by.removeprefix(BAN_MARK)
         detail = (
             f"its mark is Cordon's (case {case}), the store knows no such device: lift it by hand if it is not needed"
         )
-        return Difference(ban.who, "a ban for a device that is not known here", "", DriftState.ALERTED, detail)
+        return DriftEntry(ban.who, "a ban for a device that is not known here", "", DriftState.ALERTED, detail)
 
-    async def _repair(self, device: Device, suspect: Suspect) -> None:
+    async def _repair(self, device: Device, suspect: DriftCandidate) -> None:
         """Ask the outbox for the same effect again: it reads back, repeats and records like the first time."""
         keeper, device_id, case, what = self._keeper, device.device_id, device.case, suspect.what
         present = keeper.get(device_id)
@@ -249,7 +249,7 @@ class Reconciler:
         if what == comparison.ACCESS_ALTERED:
             return
         case_id = "" if case is None else case.case_id
-        await keeper.handle(device_id, DriftFound(keeper.new_id(), case_id, what))
+        await keeper.handle(device_id, DriftDetected(keeper.new_id(), case_id, what))
         self.repaired += 1
         effect_id = f"drift-{keeper.new_id()}"
         if what == comparison.ACCESS_MISSING:
@@ -258,14 +258,14 @@ class Reconciler:
         await self._mend_at_node(suspect)
         if case is None:
             self._outbox.put(ReleaseClient(effect_id, device_id, case_id))
-        elif case.level is Level.ISOLATED:
+        elif case.level is ContainmentLevel.ISOLATED:
             self._outbox.put(IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason))
         elif what == comparison.BAN_LEFT:
             self._outbox.put(EndIsolation(effect_id, device_id, case_id))
         else:
             self._outbox.put(RestrictClient(effect_id, device_id, case_id, False))
 
-    async def _mend_at_node(self, suspect: Suspect) -> None:
+    async def _mend_at_node(self, suspect: DriftCandidate) -> None:
         """Where only this node lacks the rules, an effect that asks another one finds nothing to write."""
         device_id = suspect.device.device_id
         if suspect.what not in _RULES_GONE or len(self._tables.addresses) == 1:
@@ -279,7 +279,7 @@ class Reconciler:
             except BrokerError as e:
                 self._log("a node could not be mended by itself", {"node": base, "error": str(e)})
 
-    async def _tell(self, fresh: list[Difference], now: float) -> None:
+    async def _tell(self, fresh: list[DriftEntry], now: float) -> None:
         """What the record of no device has: differences of the broker itself, and those that are only alerted."""
         told = [one for one in fresh if not one.device_id or one.state is DriftState.ALERTED]
         if not told:
@@ -292,7 +292,7 @@ class Reconciler:
             if not known and one.device_id:
                 detail["device"] = one.device_id
             entries.append((now, AuditEntry("drift found", known, _ACTOR, detail=detail, alert=True)))
-        await self._keeper.store.commit(Writes(audit=tuple(entries)))
+        await self._keeper.store.commit(StoreWrites(audit=tuple(entries)))
 
 
 def _differ(counts: Mapping[str, TableCounts]) -> bool:

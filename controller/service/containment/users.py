@@ -7,14 +7,14 @@ from typing import Final
 from controller.domain.containment import users
 from controller.domain.containment.users import UserCase
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.model import Level
-from controller.ports.broker import KeepRules, Proof, Rules
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules, Proof, SaveRules
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from controller.ports.users import UserBroker, UserStore
 from controller.service.containment.enforcer import steps_of
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 
 MAX_CASES: Final = 1000  # users contained at once: each costs a few requests with every comparison
 SHOWN: Final = 5  # of what differed, in a line of the record
@@ -24,13 +24,13 @@ class TooManyUsersError(ControllerError):
     """As many users are contained as are compared in time."""
 
 
-class Users:
+class UserContainments:
     """The decision is the case in the store; what the broker lacks of it is done until it is proven, then compared.
 
     No outbox: a case that is not proven is what is still to be carried out, and it survives with its decision.
     """
 
-    def __init__(self, keeper: Keeper, store: UserStore, broker: UserBroker, every: float, log: Log) -> None:
+    def __init__(self, keeper: FleetState, store: UserStore, broker: UserBroker, every: float, log: Log) -> None:
         self._keeper = keeper
         self._store = store
         self._broker = broker
@@ -48,7 +48,9 @@ class Users:
         """Take up what the store holds, at the start."""
         self.cases = {case.name: case for case in await self._store.user_cases()}
 
-    async def contain(self, name: str, level: Level, *, by: str, reason: str, hold: float | None) -> UserCase:
+    async def contain(
+        self, name: str, level: ContainmentLevel, *, by: str, reason: str, hold: float | None
+    ) -> UserCase:
         """Decide, keep, and have it carried out; `hold` seconds bound an isolation.
 
         Raises:
@@ -72,7 +74,9 @@ class Users:
         if was is None:
             return None
         case = users.released(was, by=by, reason=reason, now=self._keeper.clock.now())
-        await self._keep(case, "stepped down" if case.level is not Level.NONE else "release decided", by, reason=reason)
+        await self._keep(
+            case, "stepped down" if case.level is not ContainmentLevel.NONE else "release decided", by, reason=reason
+        )
         return case
 
     async def run(self) -> None:
@@ -116,24 +120,24 @@ class Users:
     async def _carry_out(self, case: UserCase) -> Proof:
         broker, store, name, key = self._broker, self._keeper.store, case.name, _key(case.name)
 
-        async def keep(rules: Rules) -> None:
+        async def keep(rules: AccessRules) -> None:
             await store.keep_rules(key, case.case_id, rules, self._keeper.clock.now())
 
-        keeping: KeepRules = keep
+        keeping: SaveRules = keep
         match case.level:
-            case Level.RESTRICTED if case.proven_level is Level.ISOLATED:
+            case ContainmentLevel.RESTRICTED if case.proven_level is ContainmentLevel.ISOLATED:
                 return await broker.end_isolation(name)
-            case Level.RESTRICTED:
+            case ContainmentLevel.RESTRICTED:
                 return await self._restrict(case, keeping)
-            case Level.ISOLATED:
+            case ContainmentLevel.ISOLATED:
                 return await broker.isolate(name, keeping, case=case.case_id, reason=case.reason, until=case.until)
-            case Level.NONE:
+            case ContainmentLevel.NONE:
                 proof = await broker.release(name, await store.kept_rules(key, case.case_id) or ())
                 if proof.holds:
                     await store.forget_rules(key, case.case_id)
                 return proof
 
-    async def _restrict(self, case: UserCase, keep: KeepRules) -> Proof:
+    async def _restrict(self, case: UserCase, keep: SaveRules) -> Proof:
         """Also after a restart in the middle of a step down: a ban of ours that is left is lifted below the rules."""
         proof = await self._broker.restrict(case.name, keep)
         if not proof.holds:
@@ -143,10 +147,14 @@ class Users:
 
     async def _proven(self, case: UserCase, proof: Proof) -> None:
         now = self._keeper.clock.now()
-        seconds = max(0.0, proof.cut_at - case.decided_at) if proof.cut_at and case.level is not Level.NONE else None
+        seconds = (
+            max(0.0, proof.cut_at - case.decided_at)
+            if proof.cut_at and case.level is not ContainmentLevel.NONE
+            else None
+        )
         after = replace(case, proven_level=case.level, proven_at=now, trouble="")
         steps = list(steps_of(proof))
-        if case.level is Level.NONE:
+        if case.level is ContainmentLevel.NONE:
             await self._keep(after, "release proven", "cordon", steps=steps)
             return
         level, cut_at, evidence_at = case.level.value, proof.cut_at or None, case.decided_at
@@ -182,7 +190,7 @@ class Users:
         before = self.cases.get(case.name)
         self.cases[case.name] = case
         try:
-            await self._keeper.store.commit(Writes(audit=((now, entry),), users=(case,)))
+            await self._keeper.store.commit(StoreWrites(audit=((now, entry),), users=(case,)))
         except BaseException:
             if self.cases.get(case.name) is case:
                 self._put_back(case.name, before)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.effects import AuditEntry
-from controller.domain.events import TimePassed
+from controller.domain.events import DeadlineReached
 from controller.domain.guards.guards import PROTECTED_MARK
 from controller.domain.guards.waivers import ANY_RULE, Waiver
 from controller.domain.policy.cel import ExpressionError
-from controller.domain.policy.model import Mark
+from controller.domain.policy.model import DevicePredicate
 from controller.ports.errors import ControllerError
-from controller.ports.store import GuardBooks
-from controller.service.fleet_state import Keeper
-from controller.service.unit_of_work import Batch
+from controller.ports.store import GuardSnapshot
+from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 MAX_WAIVERS: Final = 1000
 MAX_EXPRESSIONS: Final = 50  # waivers by expression: each is asked of every report
@@ -27,7 +27,7 @@ class WaiverError(ControllerError):
 
 
 @dataclass(frozen=True, slots=True)
-class NewWaiver:
+class WaiverRequest:
     """What an operator asks for; exactly one of device, tag and expression is given, `lasting` is in seconds."""
 
     rule: str
@@ -40,24 +40,24 @@ class NewWaiver:
     expression: str = ""
 
 
-class Waiving:
+class WaiverService:
     """Keeps waivers. Their end needs nobody: a decision asks the time, and the device's own timer rings."""
 
-    def __init__(self, keeper: Keeper, protected_if: str | None = None) -> None:
+    def __init__(self, keeper: FleetState, protected_if: str | None = None) -> None:
         """Take the expression of `guards.protected_if` along: it is asked of reports like those of waivers.
 
         Raises:
             ExpressionError: it is none.
         """
         self._keeper = keeper
-        self._protected: tuple[Mark, ...] = ()
+        self._protected: tuple[DevicePredicate, ...] = ()
         if protected_if is not None:
             # What cannot be answered protects: nothing unknown contains anyone.
-            mark = Mark(PROTECTED_MARK, keeper.language.compile(protected_if), when_unknown=True)
+            mark = DevicePredicate(PROTECTED_MARK, keeper.language.compile(protected_if), when_unknown=True)
             self._protected = (mark,)
-        self._expressions: dict[str, Mark] = {}
+        self._expressions: dict[str, DevicePredicate] = {}
 
-    def load(self, books: GuardBooks) -> None:
+    def load(self, books: GuardSnapshot) -> None:
         """Take up what the store holds, at the start."""
         for waiver in books.waivers:
             if waiver.expression:
@@ -79,7 +79,7 @@ class Waiving:
         found = [one for one in self._keeper.guards.waivers.all.values() if now < one.expires_at]
         return sorted(found, key=lambda one: (one.expires_at, one.waiver_id))
 
-    async def add(self, new: NewWaiver) -> Waiver:
+    async def add(self, new: WaiverRequest) -> Waiver:
         """Put a waiver in force.
 
         Raises:
@@ -94,7 +94,7 @@ class Waiving:
         )  # fmt: skip
         if waiver.expression:
             self._expressions[waiver.waiver_id] = self._mark(waiver)
-        batch = Batch()
+        batch = UnitOfWork()
         batch.waivers[waiver.waiver_id] = waiver
         self._record("waiver granted", new.granted_by, waiver, now, batch)
         keeper.use_guards(waivers=keeper.guards.waivers.added(waiver), marks=self._marks())
@@ -121,7 +121,7 @@ class Waiving:
     async def _end(self, waivers: Sequence[Waiver], kind: str, by: str) -> None:
         keeper = self._keeper
         now = keeper.clock.now()
-        batch = Batch()
+        batch = UnitOfWork()
         covered = [
             device
             for device in keeper.devices.values()
@@ -134,12 +134,12 @@ class Waiving:
         left = keeper.guards.waivers.without(*(one.waiver_id for one in waivers))
         keeper.use_guards(waivers=left)
         for device in covered:
-            keeper.apply(device, TimePassed(keeper.new_id()), now, batch)
+            keeper.apply(device, DeadlineReached(keeper.new_id()), now, batch)
         # After the devices were looked at: without its mark none would be judged by the policies in force any more.
         keeper.use_guards(marks=self._marks())
         await keeper.commit(batch)
 
-    def _check(self, new: NewWaiver) -> None:
+    def _check(self, new: WaiverRequest) -> None:
         waivers = self._keeper.guards.waivers.all
         policy, _, rule = new.rule.rpartition("/")
         known = self._keeper.policies.rules
@@ -161,13 +161,13 @@ class Waiving:
             except ExpressionError as e:
                 raise WaiverError(f"the expression cannot be used: {e}") from e
 
-    def _mark(self, waiver: Waiver) -> Mark:
-        return Mark(waiver.mark, self._keeper.language.compile(waiver.expression))
+    def _mark(self, waiver: Waiver) -> DevicePredicate:
+        return DevicePredicate(waiver.mark, self._keeper.language.compile(waiver.expression))
 
-    def _marks(self) -> tuple[Mark, ...]:
+    def _marks(self) -> tuple[DevicePredicate, ...]:
         return (*self._protected, *self._expressions.values())
 
-    def _record(self, kind: str, by: str, waiver: Waiver, now: float, batch: Batch) -> None:
+    def _record(self, kind: str, by: str, waiver: Waiver, now: float, batch: UnitOfWork) -> None:
         detail: dict[str, object] = {
             "waiver": waiver.waiver_id,
             "rule": waiver.rule,

@@ -8,16 +8,22 @@ from controller.domain.effects import AuditEntry
 from controller.domain.identity.certificates import (
     WARN_EVERY,
     Certificate,
+    CertificateKind,
     CertificateTimeError,
-    Kind,
     endings,
     validity,
 )
-from controller.ports.certificates import Authority, AuthorityError, Registry, Request, Serving
+from controller.ports.certificates import (
+    AuthorityError,
+    CertificateAuthority,
+    CertificateRegistry,
+    CertificateRequest,
+    PublishedCrl,
+)
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.store import Store, Writes
+from controller.ports.store import Store, StoreWrites
 from controller.service.settings.settings import AuthoritySettings
 
 ROUND: Final = 5.0  # seconds between two looks at what is due
@@ -27,7 +33,13 @@ _PRUNE_EVERY: Final = 86_400.0
 
 
 async def issue(
-    authority: Authority, registry: Registry, now: float, lifetime: float, pem: str, kind: Kind, hosts: Sequence[str]
+    authority: CertificateAuthority,
+    registry: CertificateRegistry,
+    now: float,
+    lifetime: float,
+    pem: str,
+    kind: CertificateKind,
+    hosts: Sequence[str],
 ) -> Certificate:
     """Sign an operator's request and enter it in the registry, with a controller running or not.
 
@@ -47,13 +59,13 @@ def _nobody(_name: str) -> None:
     """Nobody asked to be told."""
 
 
-class Certificates:
+class CertificateService:
     """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed."""
 
     def __init__(
         self,
-        authority: Authority,
-        registry: Registry,
+        authority: CertificateAuthority,
+        registry: CertificateRegistry,
         store: Store,
         clock: Clock,
         settings: AuthoritySettings,
@@ -67,7 +79,7 @@ class Certificates:
         self._store = store
         self._clock = clock
         self._log = log
-        self._lists: dict[str, Serving] = {}
+        self._lists: dict[str, PublishedCrl] = {}
         self._listed: tuple[str, ...] = ()
         self._publishing = asyncio.Lock()
         self._pruned_at = clock.monotonic()
@@ -79,7 +91,7 @@ class Certificates:
             await self.round()
             await asyncio.sleep(ROUND)
 
-    def sign_client(self, request: Request, held: Sequence[Certificate], origin: str) -> Certificate:
+    def sign_client(self, request: CertificateRequest, held: Sequence[Certificate], origin: str) -> Certificate:
         """A certificate for a device that had `held` before; not in the registry yet.
 
         Raises:
@@ -93,7 +105,7 @@ class Certificates:
         # After a revocation, whatever the clock was set to meanwhile: that is what lets the device in again.
         after = max((one.revoked_at for one in held if one.revoked_at is not None), default=now - 1.0)
         issued_at = now if now > after else after + 0.001
-        return self.authority.issue(request, Kind.CLIENT, when, issued_at, origin)
+        return self.authority.issue(request, CertificateKind.CLIENT, when, issued_at, origin)
 
     async def round(self) -> None:
         """Publish what is due, tell the record what is new."""
@@ -124,23 +136,23 @@ class Certificates:
         for why in endings(ends, now):
             self._log("authority ends", {"why": why})
             entry = AuditEntry("authority ends", "", "cordon", "", {"why": why}, alert=True)
-            await self._store.commit(Writes(audit=((now, entry),)))
+            await self._store.commit(StoreWrites(audit=((now, entry),)))
 
-    def served(self, name: str) -> Serving | None:
+    def served(self, name: str) -> PublishedCrl | None:
         """The list of this issuer, if it is one of ours."""
         return self._lists.get(name)
 
     @property
-    def lists(self) -> Sequence[Serving]:
+    def lists(self) -> Sequence[PublishedCrl]:
         """All lists that are handed out."""
         return tuple(self._lists.values())
 
-    async def publish(self) -> Serving:
+    async def publish(self) -> PublishedCrl:
         """The list of what was revoked, made anew where something was, or where it is half through its life."""
         async with self._publishing:
             return await self._publish()
 
-    async def _publish(self) -> Serving:
+    async def _publish(self) -> PublishedCrl:
         authority, now, lifetime = self.authority, self._clock.now(), self.settings.crl_lifetime
         root = authority.root_revocations()
         if root is not None:
@@ -161,7 +173,7 @@ class Certificates:
         """Tell the audit of certificates it does not know: at least once each, also those made by hand."""
         while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
             lines = tuple((one.issued_at, _told(one)) for one in found)
-            await self._store.commit(Writes(audit=lines))
+            await self._store.commit(StoreWrites(audit=lines))
             await self.registry.recorded([one.serial for one in found])
 
     async def tell_of_ends(self) -> None:
@@ -170,13 +182,13 @@ class Certificates:
         while found := await self.registry.ended(now, _RECORD_AT_ONCE):
             lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
             if lost:
-                await self._store.commit(Writes(audit=tuple((now, _ended(one)) for one in lost)))
+                await self._store.commit(StoreWrites(audit=tuple((now, _ended(one)) for one in lost)))
             await self.registry.end_told([one.serial for one, _ in found])
 
 
 def _is_lost(one: Certificate, *, is_followed: bool) -> bool:
     """A revoked one was told of, and what is said of a server's or an authority's end is said before it."""
-    return one.kind is Kind.CLIENT and one.revoked_at is None and not is_followed
+    return one.kind is CertificateKind.CLIENT and one.revoked_at is None and not is_followed
 
 
 def _ended(one: Certificate) -> AuditEntry:
@@ -189,6 +201,6 @@ def _told(one: Certificate) -> AuditEntry:
     detail: dict[str, object] = {
         "serial": one.serial, "kind": one.kind.value, "name": one.name, "origin": one.origin, "until": one.end,
     }  # fmt: skip
-    device_id = one.name if one.kind is Kind.CLIENT else ""
+    device_id = one.name if one.kind is CertificateKind.CLIENT else ""
     kind = "certificate made known" if one.origin == "import" else "certificate issued"
     return AuditEntry(kind, device_id, "cordon", "", detail)

@@ -8,12 +8,12 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from controller.domain.events import CloneSuspected
-from controller.domain.identity.clones import TAKEN_OVER, CloneDetector, Suspicion, TakenOver
-from controller.ports.broker import BrokerControl, Grade
+from controller.domain.identity.clones import TAKEN_OVER, CloneDetector, CloneSuspicion, SessionTakenOver
+from controller.ports.broker import AuthStrength, BrokerControl
 from controller.ports.errors import BrokerError, StoreError
 from controller.ports.log import Log
-from controller.ports.messages import Incoming
-from controller.service.fleet_state import Keeper
+from controller.ports.messages import IncomingMessage
+from controller.service.fleet_state import FleetState
 from schemas.topics import TopicError, parse_presence
 
 MAX_PRESENCE: Final = 4096  # bytes of one presence message
@@ -28,19 +28,19 @@ class _Ended(BaseModel):
     ipaddress: Annotated[str, Field(max_length=64)] = ""
 
 
-class CloneWatch:
+class CloneMonitor:
     """`take` presence messages on the hot path, `run` tells what they mean. `left_out`: suspicions beyond the bound."""
 
-    def __init__(self, keeper: Keeper, broker: BrokerControl, log: Log) -> None:
+    def __init__(self, keeper: FleetState, broker: BrokerControl, log: Log) -> None:
         self._keeper = keeper
         self._broker = broker
         self._log = log
         self._detector = CloneDetector()
-        self._waiting: deque[Suspicion] = deque()
+        self._waiting: deque[CloneSuspicion] = deque()
         self._wake = asyncio.Event()
         self.left_out = 0
 
-    def take(self, messages: Sequence[Incoming]) -> None:
+    def take(self, messages: Sequence[IncomingMessage]) -> None:
         """Presence as it comes from the broker; anything that is none is passed over."""
         for message in messages:
             if b"take" not in message.payload and b"discarded" not in message.payload:
@@ -50,7 +50,7 @@ class CloneWatch:
             if suspicion is not None:
                 self.suspect(suspicion)
 
-    def suspect(self, suspicion: Suspicion) -> None:
+    def suspect(self, suspicion: CloneSuspicion) -> None:
         """Have a suspicion told."""
         if len(self._waiting) >= MAX_WAITING:
             self.left_out += 1
@@ -58,7 +58,7 @@ class CloneWatch:
         self._waiting.append(suspicion)
         self._wake.set()
 
-    def _read(self, message: Incoming) -> TakenOver | None:
+    def _read(self, message: IncomingMessage) -> SessionTakenOver | None:
         if len(message.payload) > MAX_PRESENCE:
             return None
         try:
@@ -68,7 +68,7 @@ class CloneWatch:
             return None
         if is_connected or ended.reason not in TAKEN_OVER or self._keeper.get(device_id) is None:
             return None
-        return TakenOver(device_id, self._keeper.clock.now(), ended.ipaddress)
+        return SessionTakenOver(device_id, self._keeper.clock.now(), ended.ipaddress)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,11 +82,11 @@ class CloneWatch:
         while self._waiting:
             await self._tell(self._waiting.popleft())
 
-    async def _tell(self, suspicion: Suspicion) -> None:
+    async def _tell(self, suspicion: CloneSuspicion) -> None:
         try:
             grade = await self._broker.grade(suspicion.device_id)
         except BrokerError:
-            grade = Grade.UNSEEN
+            grade = AuthStrength.UNSEEN
         event = CloneSuspected(
             self._keeper.new_id(), suspicion.how, suspicion.peers, suspicion.times, str(getattr(grade, "value", grade))
         )

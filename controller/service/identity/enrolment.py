@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.domain.effects import AuditEntry
-from controller.domain.events import OperatorLabelled
+from controller.domain.events import DeviceLabelled
 from controller.domain.identity.certificates import Certificate
 from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken
-from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
-from controller.ports.store import Writes
-from controller.service.fleet_state import Keeper
-from controller.service.identity.certificates import Certificates
-from controller.service.ingest.rate_limit import Buckets
+from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
+from controller.ports.store import StoreWrites
+from controller.service.fleet_state import FleetState
+from controller.service.identity.certificates import CertificateService
+from controller.service.ingest.rate_limit import TokenBuckets
 
 PREFIX: Final = "cordon-enrol_"
 TOKEN_BYTES: Final = 32  # random
@@ -23,7 +23,7 @@ NOTES_BURST: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
-class Enrolled:
+class IssuedIdentity:
     """What a device is given."""
 
     certificate: Certificate
@@ -34,7 +34,7 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
-class NewToken:
+class EnrolmentTokenRequest:
     """What an operator wants a token to be; `lifetime` in seconds."""
 
     uses: int
@@ -58,13 +58,13 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-class Enrolment:
+class EnrolmentService:
     """Lets devices in that bring a token. `keys` are public keys that sign commands; `reserved` ids are nobody's."""
 
     def __init__(
         self,
-        certificates: Certificates,
-        keeper: Keeper,
+        certificates: CertificateService,
+        keeper: FleetState,
         servers: tuple[str, ...],
         keys: Callable[[], tuple[str, ...]],
         reserved: frozenset[str] = frozenset(),
@@ -75,9 +75,9 @@ class Enrolment:
         self._servers = servers
         self._keys = keys
         self._reserved = reserved
-        self._notes = Buckets(NOTES_PER_SECOND, NOTES_BURST)
+        self._notes = TokenBuckets(NOTES_PER_SECOND, NOTES_BURST)
 
-    async def make_token(self, wanted: NewToken) -> tuple[str, EnrolmentToken]:
+    async def make_token(self, wanted: EnrolmentTokenRequest) -> tuple[str, EnrolmentToken]:
         """A token to show once, and what is kept of it."""
         secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._keeper.clock.now()
         token = EnrolmentToken(
@@ -97,7 +97,7 @@ class Enrolment:
             "class": token.device_class, "replaces": token.replaces,
         }  # fmt: skip
         entry = AuditEntry("enrolment token created", token.device_id, wanted.by, "", detail)
-        await self._keeper.store.commit(Writes(audit=((now, entry),)))
+        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         return secret, token
 
     async def withdraw(self, token_id: str, by: str) -> bool:
@@ -105,10 +105,10 @@ class Enrolment:
         if not await self._registry.drop_token(token_id):
             return False
         entry = AuditEntry("enrolment token withdrawn", "", by, "", {"token_id": token_id})
-        await self._keeper.store.commit(Writes(audit=((self._keeper.clock.now(), entry),)))
+        await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
         return True
 
-    async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> Enrolled:
+    async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> IssuedIdentity:
         """A certificate for the device that brings a token and a request of its own.
 
         Raises:
@@ -123,7 +123,7 @@ class Enrolment:
             request = self._read(pem, device_id)
             held = await self._registry.of(device_id)
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
-        except RequestRefusedError as e:
+        except CertificateRequestRefusedError as e:
             raise await self._refused(device_id, peer, e.code, str(e)) from e
         is_known = self._keeper.get(device_id) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
@@ -131,28 +131,28 @@ class Enrolment:
             raise await self._refused(device_id, peer, admission.code, admission.message)
         return await self._welcome(admission.token or token, admission.certificate, peer)
 
-    def _read(self, pem: str, device_id: str) -> Request:
+    def _read(self, pem: str, device_id: str) -> CertificateRequest:
         request = self._certificates.authority.read(pem)
         if request.name != device_id:
-            raise RequestRefusedError("wrong_name", f"the request is for another name than {device_id}")
+            raise CertificateRequestRefusedError("wrong_name", f"the request is for another name than {device_id}")
         if device_id in self._reserved:
-            raise RequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
+            raise CertificateRequestRefusedError("id_reserved", f"the id {device_id} is the controller's own")
         return request
 
-    async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> Enrolled:
+    async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
         now, name = self._keeper.clock.now(), certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
         await self._keeper.store.commit(
-            Writes(audit=((now, AuditEntry("device enrolled", name, token.by, "", detail)),))
+            StoreWrites(audit=((now, AuditEntry("device enrolled", name, token.by, "", detail)),))
         )
         known = self._keeper.get(name)
         if token.device_class and (known is None or known.device_class != token.device_class):
             tags = () if known is None else known.tags
-            await self._keeper.handle(name, OperatorLabelled(self._keeper.new_id(), token.device_class, tags, token.by))
+            await self._keeper.handle(name, DeviceLabelled(self._keeper.new_id(), token.device_class, tags, token.by))
         self._certificates.changed.set()
         self._certificates.on_changed(name)
         authority = self._certificates.authority
-        return Enrolled(certificate, authority.chain, authority.trust, self._keys(), self._servers)
+        return IssuedIdentity(certificate, authority.chain, authority.trust, self._keys(), self._servers)
 
     async def _refused(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
         """The error, and a line in the record; somebody with a token must not fill it."""
@@ -162,5 +162,5 @@ class Enrolment:
         detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
         kind = "enrolment token reused" if code == TOKEN_REFUSED.code else "enrolment refused"
         entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
-        await self._keeper.store.commit(Writes(audit=((self._keeper.clock.now(), entry),)))
+        await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
         return error

@@ -4,27 +4,27 @@ import asyncio
 from typing import Final
 
 from controller.domain.effects import AuditEntry
-from controller.ports.certificates import AuthorityError, ForeignList, ForeignLists, Registry
+from controller.ports.certificates import AuthorityError, CertificateRegistry, ExternalCrl, ExternalCrls
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.store import Store, Writes
-from controller.service.identity.revocation import Revocation
+from controller.ports.store import Store, StoreWrites
+from controller.service.identity.revocation import RevocationService
 
 _COMPARABLE: Final = 2**63  # numbers from here on are kept cut, and cannot be compared
 _MAX_WHY: Final = 300  # characters of a trouble that go into the record
 
 
-class FollowedLists:
+class ExternalCrlRefresher:
     """Reads each list every `every` seconds. `troubles`: places that are not usable now, and why."""
 
     def __init__(
         self,
-        lists: ForeignLists,
+        lists: ExternalCrls,
         places: tuple[str, ...],
         every: float,
-        registry: Registry,
-        revocation: Revocation,
+        registry: CertificateRegistry,
+        revocation: RevocationService,
         store: Store,
         clock: Clock,
         log: Log,
@@ -56,7 +56,7 @@ class FollowedLists:
             except StoreError as e:
                 self._log("revocation list not followed", {"place": place, "error": str(e)})
 
-    async def _follow(self, found: ForeignList) -> None:
+    async def _follow(self, found: ExternalCrl) -> None:
         highest = await self._registry.note_list_number(f"{found.place} {found.issuer}", found.number)
         if found.number < highest and found.number < _COMPARABLE:
             # Somebody who can answer for that address could undo a revocation with an old list that is still fresh.
@@ -82,6 +82,6 @@ class FollowedLists:
     async def _tell(self, kind: str, place: str, why: str, *, alert: bool) -> None:
         entry = AuditEntry(kind, "", "cordon", "", {"place": place, "why": why}, alert)
         try:
-            await self._store.commit(Writes(audit=((self._clock.now(), entry),)))
+            await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
         except StoreError as e:
             self._log("not recorded", {"kind": kind, "error": str(e)})

@@ -8,25 +8,25 @@ from collections import Counter
 from typing import Final
 
 from controller.domain.events import CloneSuspected
-from controller.domain.identity.certificates import Certificate, Kind
-from controller.ports.certificates import AuthorityError, Request, RequestRefusedError
+from controller.domain.identity.certificates import Certificate, CertificateKind
+from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.messages import Messages
-from controller.service.fleet_state import Keeper
-from controller.service.identity.certificates import Certificates
-from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
-from schemas.topics import Down, down
+from controller.service.fleet_state import FleetState
+from controller.service.identity.certificates import CertificateService
+from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
+from schemas.topics import DownChannel, down
 
 MAX_WAITING: Final = 10_000  # requests; beyond that one is left to be asked again
 AT_ONCE: Final = 64  # requests under way together
 ANSWER_EXPIRY: Final = 600  # seconds; by then the device has asked again
 
 
-class Renewals:
+class RenewalService:
     """Answers requests in the background; `counts` has asked, renewed, refused, left_out, not_sent."""
 
-    def __init__(self, certificates: Certificates, keeper: Keeper, messages: Messages, log: Log) -> None:
+    def __init__(self, certificates: CertificateService, keeper: FleetState, messages: Messages, log: Log) -> None:
         """Answer from this registry, over this link."""
         self._certificates = certificates
         self._keeper = keeper
@@ -65,19 +65,19 @@ class Renewals:
         try:
             answer = await self._renew(device_id, request, digest)
             self.counts["renewed"] += 1
-        except RequestRefusedError as e:
+        except CertificateRequestRefusedError as e:
             self.counts["refused"] += 1
             self._log("renewal refused", {"device": device_id, "code": e.code, "why": str(e)})
-            answer = Renewed(request=digest, refused=e.code, detail=str(e)[:1000])
+            answer = RenewResponse(request=digest, refused=e.code, detail=str(e)[:1000])
         except (AuthorityError, StoreError) as e:
             self._log("renewal failed", {"device": device_id, "error": str(e)})
             return  # the device asks again
         payload = answer.model_dump_json(exclude_none=True).encode()
-        topic = down(device_id, Down.CERTIFICATE)
+        topic = down(device_id, DownChannel.CERTIFICATE)
         if not self._messages.publish(topic, payload, expiry_seconds=ANSWER_EXPIRY):
             self.counts["not_sent"] += 1
 
-    async def _renew(self, device_id: str, request: RenewRequest, digest: str) -> Renewed:
+    async def _renew(self, device_id: str, request: RenewRequest, digest: str) -> RenewResponse:
         certificates = self._certificates
         held = await certificates.registry.of(device_id)
         wanted = certificates.authority.read(request.csr)
@@ -89,37 +89,41 @@ class Renewals:
             # One key was followed by two: a copy of the device renews too, or its disk was set back.
             how = "its certificate was renewed twice, for two keys"
             await self._keeper.handle(device_id, CloneSuspected(self._keeper.new_id(), how, (), 2, "proven"))
-        return Renewed(request=digest, certificate=given.pem, chain=certificates.authority.chain)
+        return RenewResponse(request=digest, certificate=given.pem, chain=certificates.authority.chain)
 
     def _check(
         self,
         device_id: str,
         request: RenewRequest,
-        wanted: Request,
+        wanted: CertificateRequest,
         held: tuple[Certificate, ...],
-        certificates: Certificates,
+        certificates: CertificateService,
     ) -> None:
         """Whether who asks has the present key; the broker's word alone is not enough.
 
         Raises:
-            RequestRefusedError: it has not.
+            CertificateRequestRefusedError: it has not.
         """
         now = self._keeper.clock.now()
-        present = next((one for one in held if one.serial == request.serial and one.kind is Kind.CLIENT), None)
+        present = next(
+            (one for one in held if one.serial == request.serial and one.kind is CertificateKind.CLIENT), None
+        )
         if wanted.name != device_id or request.device_id != device_id:
-            raise RequestRefusedError("wrong_name", "the request is for another device")
+            raise CertificateRequestRefusedError("wrong_name", "the request is for another device")
         if present is None:
-            raise RequestRefusedError("certificate_unknown", "the present certificate is not in the registry")
+            raise CertificateRequestRefusedError(
+                "certificate_unknown", "the present certificate is not in the registry"
+            )
         if not present.holds(now):
             text = "the present certificate is expired or revoked: an operator has to approve a new enrolment"
-            raise RequestRefusedError("certificate_over", text)
+            raise CertificateRequestRefusedError("certificate_over", text)
         if wanted.key == present.key or any(
             one.key == wanted.key and one.origin != f"renewal:{request.serial}" for one in held
         ):
-            raise RequestRefusedError("key_used", "a renewal needs a new key")
+            raise CertificateRequestRefusedError("key_used", "a renewal needs a new key")
         try:
             proof = base64.b64decode(request.proof, validate=True)
         except binascii.Error as e:
-            raise RequestRefusedError("proof_malformed", "the proof is not base64") from e
+            raise CertificateRequestRefusedError("proof_malformed", "the proof is not base64") from e
         if not certificates.authority.verify(present, renewal_bytes(device_id, request.serial, request.csr), proof):
-            raise RequestRefusedError("proof_wrong", "the present key did not sign this request")
+            raise CertificateRequestRefusedError("proof_wrong", "the present key did not sign this request")

@@ -7,21 +7,21 @@ from typing import Final
 from controller.domain.containment import revocation
 from controller.domain.device import Device
 from controller.domain.events import CertificateRenewed, CertificateRevoked
-from controller.domain.identity.certificates import Certificate, Kind, Standing
-from controller.domain.policy.model import Level
-from controller.domain.transition import Outcome
+from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.transition import StepOutcome
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.service.fleet_state import Keeper, TooManyDevicesError
-from controller.service.identity.certificates import Certificates
+from controller.service.fleet_state import FleetState, TooManyDevicesError
+from controller.service.identity.certificates import CertificateService
 
 ROUND: Final = 2.0  # seconds between two comparisons of registry and devices
 
 
-class Revocation:
+class RevocationService:
     """Withdraws certificates, and lets in again whoever got a new one."""
 
-    def __init__(self, certificates: Certificates, keeper: Keeper, log: Log) -> None:
+    def __init__(self, certificates: CertificateService, keeper: FleetState, log: Log) -> None:
         self._certificates = certificates
         self._registry = certificates.registry
         self._keeper = keeper
@@ -61,12 +61,12 @@ class Revocation:
         for name in dict.fromkeys(one.name for one in done):
             self._certificates.on_changed(name)
         await self._certificates.publish()
-        for name in dict.fromkeys(one.name for one in done if one.kind is Kind.CLIENT):
+        for name in dict.fromkeys(one.name for one in done if one.kind is CertificateKind.CLIENT):
             mine = tuple(one.serial for one in done if one.name == name)
             await self._throw_out(name, mine, by, why)
         return done
 
-    async def _throw_out(self, name: str, serials: tuple[str, ...], by: str, why: str) -> Outcome:
+    async def _throw_out(self, name: str, serials: tuple[str, ...], by: str, why: str) -> StepOutcome:
         return await self._keeper.handle(name, CertificateRevoked(self._keeper.new_id(), serials, by, why))
 
     async def round(self) -> None:
@@ -83,8 +83,8 @@ class Revocation:
                 event = CertificateRenewed(self._keeper.new_id(), standing.newest)
                 await self._keeper.handle(standing.name, event)
 
-    def _may_return(self, device: Device, standing: Standing, now: float) -> bool:
+    def _may_return(self, device: Device, standing: RevocationStatus, now: float) -> bool:
         """Only once the old session was seen gone, and the broker has had time to fetch the list."""
-        if standing.is_out or device.case is None or device.case.proven_level is not Level.ISOLATED:
+        if standing.is_out or device.case is None or device.case.proven_level is not ContainmentLevel.ISOLATED:
             return False
         return now >= standing.revoked_at + self._certificates.settings.readmit_after

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
-from controller.service.identity.certificates import Certificates
-from controller.service.identity.enrolment import Enrolment
-from controller.service.identity.renewal import Renewals
-from controller.service.identity.revocation import Revocation
+from controller.service.identity.certificates import CertificateService
+from controller.service.identity.enrolment import EnrolmentService
+from controller.service.identity.renewal import RenewalService
+from controller.service.identity.revocation import RevocationService
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class IdentityServices:
     """The parts, wired together by the composition root."""
 
-    certificates: Certificates
-    enrolment: Enrolment
-    revocation: Revocation
-    renewals: Renewals
+    certificates: CertificateService
+    enrolment: EnrolmentService
+    revocation: RevocationService
+    renewals: RenewalService

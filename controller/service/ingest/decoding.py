@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
-from controller.ports.messages import Incoming
+from controller.ports.messages import IncomingMessage
 from schemas.base import (
     MAX_EVENT_BYTES,
     MAX_POSTURE_BYTES,
@@ -21,29 +21,29 @@ from schemas.commands import CommandResult
 from schemas.enrolment import RenewRequest
 from schemas.events import DeviceEvent, RejectReason, Status
 from schemas.posture import REPORT, DeltaReport, FullReport, Heartbeat
-from schemas.topics import TopicError, Up, UpTopic, parse_up
+from schemas.topics import TopicError, UpChannel, UpTopic, parse_up
 
 _LIMITS: Final = {
-    Up.POSTURE: MAX_POSTURE_BYTES,
-    Up.STATUS: MAX_STATUS_BYTES,
-    Up.EVENT: MAX_EVENT_BYTES,
-    Up.RESULT: MAX_RESULT_BYTES,
-    Up.RENEW: MAX_RENEW_BYTES,
+    UpChannel.POSTURE: MAX_POSTURE_BYTES,
+    UpChannel.STATUS: MAX_STATUS_BYTES,
+    UpChannel.EVENT: MAX_EVENT_BYTES,
+    UpChannel.RESULT: MAX_RESULT_BYTES,
+    UpChannel.RENEW: MAX_RENEW_BYTES,
 }
-_MODELS: Final[dict[Up, type[BaseModel]]] = {
-    Up.STATUS: Status,
-    Up.EVENT: DeviceEvent,
-    Up.RESULT: CommandResult,
-    Up.RENEW: RenewRequest,
+_MODELS: Final[dict[UpChannel, type[BaseModel]]] = {
+    UpChannel.STATUS: Status,
+    UpChannel.EVENT: DeviceEvent,
+    UpChannel.RESULT: CommandResult,
+    UpChannel.RENEW: RenewRequest,
 }
 _MAX_DETAIL: Final = 300  # characters of an explanation
 
 
-Shorten = Callable[[str, bytes], bytes | None]
+Deduplicate = Callable[[str, bytes], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
+class DecodedMessage:
     """A valid message of `device_id`; `same`: a full report whose sections are those of the last one, left out here."""
 
     device_id: str
@@ -52,7 +52,7 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RejectedMessage:
     """A message that is none; `device_id` is empty where the topic names no device to tell."""
 
     device_id: str
@@ -65,7 +65,7 @@ def _never(_device_id: str, _payload: bytes) -> None:
     return None
 
 
-def decode(message: Incoming, shorten: Shorten = _never) -> Accepted | Refused:
+def decode(message: IncomingMessage, shorten: Deduplicate = _never) -> DecodedMessage | RejectedMessage:
     """Read one message. Never raises for anything a device can send.
 
     `shorten` gives a report without its sections where those are known already.
@@ -73,14 +73,16 @@ def decode(message: Incoming, shorten: Shorten = _never) -> Accepted | Refused:
     try:
         topic = parse_up(message.topic)
     except TopicError as e:
-        return Refused("", RejectReason.UNKNOWN_TOPIC, str(e))
+        return RejectedMessage("", RejectReason.UNKNOWN_TOPIC, str(e))
     limit = _LIMITS[topic.channel]
     size = len(message.payload)
     if size > limit:
-        return Refused(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")
-    if message.retain and topic.channel is not Up.STATUS:
-        return Refused(topic.device_id, RejectReason.INVALID, "a retained message is not news: publish without retain")
-    short = shorten(topic.device_id, message.payload) if topic.channel is Up.POSTURE else None
+        return RejectedMessage(topic.device_id, RejectReason.PAYLOAD_TOO_LARGE, f"{size} > {limit} bytes")
+    if message.retain and topic.channel is not UpChannel.STATUS:
+        return RejectedMessage(
+            topic.device_id, RejectReason.INVALID, "a retained message is not news: publish without retain"
+        )
+    short = shorten(topic.device_id, message.payload) if topic.channel is UpChannel.POSTURE else None
     try:
         body = _read(topic, message.payload if short is None else short)
     except ValidationError as e:
@@ -88,34 +90,36 @@ def decode(message: Incoming, shorten: Shorten = _never) -> Accepted | Refused:
     claimed = getattr(body, "device_id", topic.device_id)
     if claimed != topic.device_id:
         seq = getattr(body, "seq", None)
-        return Refused(topic.device_id, RejectReason.WRONG_DEVICE, "payload and topic name different devices", seq)
-    return Accepted(topic.device_id, body, same=short is not None)
+        return RejectedMessage(
+            topic.device_id, RejectReason.WRONG_DEVICE, "payload and topic name different devices", seq
+        )
+    return DecodedMessage(topic.device_id, body, same=short is not None)
 
 
 def _read(topic: UpTopic, payload: bytes) -> Any:
-    if topic.channel is Up.POSTURE:
+    if topic.channel is UpChannel.POSTURE:
         return REPORT.validate_json(payload)
     return _MODELS[topic.channel].model_validate_json(payload)
 
 
-def _explain(device_id: str, payload: bytes, error: ValidationError) -> Refused:
+def _explain(device_id: str, payload: bytes, error: ValidationError) -> RejectedMessage:
     """The slow path: find the word that helps the device most."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return Refused(device_id, RejectReason.MALFORMED, clean_text(first["msg"], _MAX_DETAIL))
+        return RejectedMessage(device_id, RejectReason.MALFORMED, clean_text(first["msg"], _MAX_DETAIL))
     try:
         raw = json.loads(payload)
     except (ValueError, RecursionError):
-        return Refused(device_id, RejectReason.MALFORMED, "not JSON")
+        return RejectedMessage(device_id, RejectReason.MALFORMED, "not JSON")
     if not isinstance(raw, dict):
-        return Refused(device_id, RejectReason.MALFORMED, "not a JSON object")
+        return RejectedMessage(device_id, RejectReason.MALFORMED, "not a JSON object")
     seq = raw.get("seq")
     seq = seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq <= 2**53 - 1 else None
     if raw.get("v") != WIRE_VERSION or isinstance(raw.get("v"), bool):
-        return Refused(
+        return RejectedMessage(
             device_id, RejectReason.UNSUPPORTED_VERSION, f"this controller speaks version {WIRE_VERSION}", seq
         )
     if first["type"] in ("union_tag_invalid", "union_tag_not_found") and not first["loc"]:
-        return Refused(device_id, RejectReason.UNKNOWN_KIND, "kind is full, delta or heartbeat", seq)
+        return RejectedMessage(device_id, RejectReason.UNKNOWN_KIND, "kind is full, delta or heartbeat", seq)
     place = ".".join(str(part) for part in first["loc"])
-    return Refused(device_id, RejectReason.INVALID, clean_text(f"{place}: {first['msg']}", _MAX_DETAIL), seq)
+    return RejectedMessage(device_id, RejectReason.INVALID, clean_text(f"{place}: {first['msg']}", _MAX_DETAIL), seq)

@@ -14,7 +14,7 @@ _NO_SECTIONS: Final = b'"sections":{}}'
 _HASH_BYTES: Final = 16
 
 
-class Sameness:
+class ReportDeduplicator:
     """One hash for each device, of the sections it sent and of what they were judged by."""
 
     def __init__(self) -> None:

@@ -10,26 +10,26 @@ from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
 from controller.domain.policy.event_rules import event_facts, judge_event
-from controller.domain.policy.facts import Facts
+from controller.domain.policy.facts import DeviceFacts
 from controller.domain.policy.model import PolicySet
 from controller.domain.step import is_quiet, repeats
 from controller.ports.log import Log
-from controller.ports.messages import Incoming, Messages
+from controller.ports.messages import IncomingMessage, Messages
 from controller.ports.store import DeadLetter, StoredReport
-from controller.service.fleet_state import Keeper, TooManyDevicesError
-from controller.service.ingest.decoding import Accepted, Refused, decode
-from controller.service.ingest.deduplication import Sameness
+from controller.service.fleet_state import FleetState, TooManyDevicesError
+from controller.service.ingest.decoding import DecodedMessage, RejectedMessage, decode
+from controller.service.ingest.deduplication import ReportDeduplicator
 from controller.service.ingest.delta import merge
-from controller.service.ingest.rate_limit import Fairness, devices_of
+from controller.service.ingest.rate_limit import RateLimiter, devices_of
 from controller.service.ingest.receipts import evidence_of, read_whole, receipt_json
-from controller.service.ingest.rejections import RefusalRecord
-from controller.service.ingest.signatures import Again, Opened, Seals
-from controller.service.unit_of_work import Batch
+from controller.service.ingest.rejections import RejectionLog
+from controller.service.ingest.signatures import AdmittedMessage, DuplicateReport, ReportSignatureVerifier
+from controller.service.unit_of_work import UnitOfWork
 from schemas.commands import CommandResult
 from schemas.enrolment import RenewRequest
-from schemas.events import DeviceEvent, RejectReason, Status, Verdict
+from schemas.events import DeviceEvent, ReceiptVerdict, RejectReason, Status
 from schemas.posture import DeltaReport, FullReport, Heartbeat, sections_of
-from schemas.topics import PRESENCE_PREFIX, Down, down, parse_up
+from schemas.topics import PRESENCE_PREFIX, DownChannel, down, parse_up
 
 MAX_BATCH: Final = 512  # messages
 BATCHES_AHEAD: Final = 1  # decided and waiting for the disk, beside the one being written and the one being decided
@@ -40,21 +40,22 @@ HELD_PAUSE: Final = 0.5  # seconds in which nothing else came; then a held statu
 
 _DELTA: Final = b'"delta"'
 
+
 @dataclass(frozen=True, slots=True)
 class _Delivery:
-    message: Incoming
-    content: Accepted | Refused
+    message: IncomingMessage
+    content: DecodedMessage | RejectedMessage
     received_at: float  # Unix seconds
     stored: Mapping[str, bytes]
-    seal: Opened | None = None  # of a signed message
+    seal: AdmittedMessage | None = None  # of a signed message
 
 
 @dataclass(frozen=True, slots=True)
 class _Decided:
     """A batch that is on its way to the disk; `kept` is awaited before anybody hears of it."""
 
-    messages: Sequence[Incoming]
-    batch: Batch
+    messages: Sequence[IncomingMessage]
+    batch: UnitOfWork
     kept: Awaitable[None] | None
 
 
@@ -68,23 +69,23 @@ class Ingest:
     def __init__(
         self,
         messages: Messages,
-        keeper: Keeper,
+        keeper: FleetState,
         log: Log,
-        fairness: Fairness | None = None,
-        seals: Seals | None = None,
+        fairness: RateLimiter | None = None,
+        seals: ReportSignatureVerifier | None = None,
     ) -> None:
         self._messages = messages
         self._keeper = keeper
         self._log = log
-        self._fairness = fairness or Fairness()
-        self._sameness = Sameness()
+        self._fairness = fairness or RateLimiter()
+        self._sameness = ReportDeduplicator()
         self._seals = seals
-        self._refusals = RefusalRecord()
+        self._refusals = RejectionLog()
         self.counts: Counter[str] = Counter()
         # Called with requests for a new certificate: they are answered elsewhere, and asked again if that is lost.
         self.on_renewal: Callable[[str, RenewRequest], None] | None = None
         # Called with what the broker tells of who comes and goes.
-        self.on_presence: Callable[[Sequence[Incoming]], None] | None = None
+        self.on_presence: Callable[[Sequence[IncomingMessage]], None] | None = None
         self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
 
     async def run(self) -> None:
@@ -102,7 +103,7 @@ class Ingest:
         while True:
             await self._confirm(await decided.get())
 
-    async def _receive(self) -> Sequence[Incoming]:
+    async def _receive(self) -> Sequence[IncomingMessage]:
         if not self._fairness.is_holding:
             return await self._messages.receive(MAX_BATCH)
         try:
@@ -111,11 +112,11 @@ class Ingest:
         except TimeoutError:
             return ()
 
-    async def take(self, messages: Sequence[Incoming]) -> None:
+    async def take(self, messages: Sequence[IncomingMessage]) -> None:
         """One batch: decided, kept, acknowledged, answered, in this order."""
         await self._confirm(await self._decide(messages))
 
-    async def _decide(self, messages: Sequence[Incoming]) -> _Decided:
+    async def _decide(self, messages: Sequence[IncomingMessage]) -> _Decided:
         clock = self._keeper.clock
         if self.on_presence is None:
             said = messages
@@ -127,20 +128,20 @@ class Ingest:
         seals = self._opened(read, clock.now())
         stored = await self._stored_reports(read)
         # No await from here to `submit`: nothing else may change a device in between.
-        batch = Batch()
+        batch = UnitOfWork()
         now = clock.now()
         offset = now - clock.monotonic()
         for number, message in enumerate(read):
             seal = seals.get(number)
-            if isinstance(seal, Again):
-                batch.receipts.append(SendReceipt(seal.device_id, seal.seq, Verdict.ACCEPTED, seal.digest))
+            if isinstance(seal, DuplicateReport):
+                batch.receipts.append(SendReceipt(seal.device_id, seal.seq, ReceiptVerdict.ACCEPTED, seal.digest))
                 continue
-            content = seal if isinstance(seal, Refused) else decode(message, self._shorten)
-            opened = seal if isinstance(seal, Opened) else None
+            content = seal if isinstance(seal, RejectedMessage) else decode(message, self._shorten)
+            opened = seal if isinstance(seal, AdmittedMessage) else None
             self._one(_Delivery(message, content, message.received_at + offset, stored, opened), now, batch)
         for message, device_id in devices_of(over):
             self.counts["received"] += 1
-            self._refuse(message, Refused(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
+            self._refuse(message, RejectedMessage(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
         if batch.reports:
             self._unkept.append(batch.reports)
         return _Decided(messages, batch, self._keeper.submit(batch))
@@ -157,14 +158,16 @@ class Ingest:
             self._answer(receipt)
         self.counts["confirmed"] += len(decided.messages)
 
-    def _opened(self, messages: list[Incoming], now: float) -> dict[int, Opened | Again | Refused]:
+    def _opened(
+        self, messages: list[IncomingMessage], now: float
+    ) -> dict[int, AdmittedMessage | DuplicateReport | RejectedMessage]:
         """What is signed, or should be, by its place in the list, where the report itself takes the envelope's."""
-        found: dict[int, Opened | Again | Refused] = {}
+        found: dict[int, AdmittedMessage | DuplicateReport | RejectedMessage] = {}
         if self._seals is None or not self._seals.concern(messages):
             return found
         for number, message in enumerate(messages):
             opened = self._seals.open(message, now)
-            if not isinstance(opened, Opened):
+            if not isinstance(opened, AdmittedMessage):
                 found[number] = opened
             elif opened.is_sealed:
                 found[number], messages[number] = opened, opened.message
@@ -180,7 +183,7 @@ class Ingest:
         device = self._keeper.get(device_id)
         return None if device is None else self._sameness.shortened(device, self._keeper.policies.version, payload)
 
-    async def _stored_reports(self, messages: Sequence[Incoming]) -> dict[str, bytes]:
+    async def _stored_reports(self, messages: Sequence[IncomingMessage]) -> dict[str, bytes]:
         """Stored reports, to judge again where the policies changed before a heartbeat, or to change by a delta."""
         keeper = self._keeper
         version = keeper.policies.version
@@ -204,23 +207,25 @@ class Ingest:
         """A report that is later than the stored one, and on its way there."""
         return next((reports[device_id].body for reports in reversed(self._unkept) if device_id in reports), None)
 
-    def _one(self, delivery: _Delivery, now: float, batch: Batch) -> None:
+    def _one(self, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         self.counts["received"] += 1
         content = delivery.content
-        if isinstance(content, Refused):
+        if isinstance(content, RejectedMessage):
             self._refuse(delivery.message, content, now, batch)
             return
         try:
             self._accept(content, delivery, now, batch)
         except TooManyDevicesError as e:
-            self._refuse(delivery.message, Refused(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch)
+            self._refuse(
+                delivery.message, RejectedMessage(content.device_id, RejectReason.TOO_MANY, str(e)), now, batch
+            )
         except Exception as e:  # noqa: BLE001 - one message must never stop the others
             failure = {"device": content.device_id, "topic": delivery.message.topic, "error": repr(e)}
             self._log("message failed", failure)
-            why = Refused(content.device_id, RejectReason.OTHER, "the controller could not work with it")
+            why = RejectedMessage(content.device_id, RejectReason.OTHER, "the controller could not work with it")
             self._refuse(delivery.message, why, now, batch)
 
-    def _accept(self, content: Accepted, delivery: _Delivery, now: float, batch: Batch) -> None:
+    def _accept(self, content: DecodedMessage, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         keeper = self._keeper
         device = keeper.get_or_new(content.device_id, now)
         if self._takes_quietly(device, content, delivery, batch):
@@ -233,7 +238,7 @@ class Ingest:
             self._delta(device, body, delivery, now, batch)
             return
         event_id = keeper.new_id()
-        event: ev.DeviceEvent
+        event: ev.DomainEvent
         match body:
             case Heartbeat() as beat:
                 facts = self._facts_again(device, beat, delivery.stored)
@@ -262,7 +267,7 @@ class Ingest:
                 )
         keeper.apply(device, event, now, batch)
 
-    def _takes_quietly(self, device: Device, content: Accepted, delivery: _Delivery, batch: Batch) -> bool:
+    def _takes_quietly(self, device: Device, content: DecodedMessage, delivery: _Delivery, batch: UnitOfWork) -> bool:
         """The usual case, by far: nothing is new but that the device was heard, so nothing has to be decided."""
         body = content.body
         if delivery.seal is not None and (delivery.seal.missing or not device.signs):
@@ -279,12 +284,12 @@ class Ingest:
             return False
         if isinstance(body, FullReport):
             self._keeper.touch(device, delivery.received_at, batch, body.seq)
-            batch.receipts.append(SendReceipt(device.device_id, body.seq, Verdict.ACCEPTED, body.digest))
+            batch.receipts.append(SendReceipt(device.device_id, body.seq, ReceiptVerdict.ACCEPTED, body.digest))
         else:
             self._keeper.touch(device, delivery.received_at, batch)
         return True
 
-    def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: Batch) -> None:
+    def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         """Judge and keep the whole that a delta makes of the stored report, or ask for a full one."""
         keeper = self._keeper
         self.counts["deltas"] += 1
@@ -310,7 +315,7 @@ class Ingest:
         self._full(device, report, False, whole, now, batch)
 
     def _full(
-        self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: Batch
+        self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: UnitOfWork
     ) -> None:
         keeper = self._keeper
         payload = delivery.message.payload
@@ -331,10 +336,10 @@ class Ingest:
             missing=0 if delivery.seal is None else delivery.seal.missing,
         )
         outcome = keeper.apply(device, event, now, batch, payload)
-        if not same and any(receipt.verdict is Verdict.ACCEPTED for receipt in outcome.receipts):
+        if not same and any(receipt.verdict is ReceiptVerdict.ACCEPTED for receipt in outcome.receipts):
             self._sameness.accepted(device, keeper.policies.version, payload)
 
-    def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> Facts | None:
+    def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> DeviceFacts | None:
         """What the stored report says, where it was judged by other policies than the present ones."""
         keeper = self._keeper
         raw = stored.get(device.device_id)
@@ -342,7 +347,7 @@ class Ingest:
             return None
         return keeper.judge.facts(sections_of(raw), *_who(device))
 
-    def _refuse(self, message: Incoming, why: Refused, now: float, batch: Batch) -> None:
+    def _refuse(self, message: IncomingMessage, why: RejectedMessage, now: float, batch: UnitOfWork) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
         fairness, moment = self._fairness, self._keeper.clock.monotonic()
         if not fairness.may_answer(why.device_id, moment):
@@ -365,18 +370,18 @@ class Ingest:
             )
         if why.device_id:
             about = parse_up(message.topic).channel
-            receipt = SendReceipt(why.device_id, why.seq, Verdict.REJECTED, None, why.reason, why.detail, about)
+            receipt = SendReceipt(why.device_id, why.seq, ReceiptVerdict.REJECTED, None, why.reason, why.detail, about)
             batch.receipts.append(receipt)
 
     def _answer(self, receipt: SendReceipt) -> None:
-        topic = down(receipt.device_id, Down.RECEIPT)
+        topic = down(receipt.device_id, DownChannel.RECEIPT)
         if not self._messages.tell(topic, receipt_json(receipt), expiry_seconds=RECEIPT_EXPIRY):
             self.counts["receipts_not_sent"] += 1
 
 
-def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies: PolicySet) -> ev.DeviceTold:
+def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies: PolicySet) -> ev.DeviceEventReported:
     facts = event_facts(told, device.device_id, device.device_class, device.tags)
-    return ev.DeviceTold(
+    return ev.DeviceEventReported(
         event_id,
         told.kind,
         told.severity,

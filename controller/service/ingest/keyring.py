@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from controller.domain.effects import AuditEntry
-from controller.ports.broker import Grade
+from controller.ports.broker import AuthStrength
 from controller.ports.clock import Clock
-from controller.ports.device_keys import SUPERSEDED, Certified
+from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
-from controller.ports.store import Store, Writes
+from controller.ports.store import Store, StoreWrites
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
 
 MAX_WAITING: Final = 1024  # devices whose key is being found out; others ask again
@@ -23,10 +23,11 @@ FRESH: Final = 30.0  # seconds after which a key is looked up again: certificate
 GRADE_SECONDS: Final = 5.0  # for the broker's word on one session
 _NONE: Final[Mapping[str, PublicKey]] = {}
 
-class KeyBook(Protocol):
+
+class DeviceKeyStore(Protocol):
     """Where keys are kept, and where certificates tell of them."""
 
-    async def certified(self, device_id: str, now: float) -> Certified | None:
+    async def certified(self, device_id: str, now: float) -> CertifiedKeys | None:
         """Keys of certificates of this name; `None` when the registry has never had one of that name."""
         ...
 
@@ -49,7 +50,7 @@ class KeyBook(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    found: Certified
+    found: CertifiedKeys
     at: float  # monotonic seconds
     stranger_at: float = float("-inf")  # when a key that is not among them was looked up last, the same
 
@@ -63,10 +64,10 @@ class _Wanted:
     heard_at: float  # Unix seconds
 
 
-class GradeOf(Protocol):
+class AuthStrengthSource(Protocol):
     """The broker's word on who spoke."""
 
-    def __call__(self, client_id: str, *, heard_at: float | None = None) -> Awaitable[Grade]:
+    def __call__(self, client_id: str, *, heard_at: float | None = None) -> Awaitable[AuthStrength]:
         """See `BrokerControl.grade`."""
         ...
 
@@ -74,7 +75,7 @@ class GradeOf(Protocol):
 class DeviceKeyring:
     """`DeviceKeys` over a book of keys and the broker's word."""
 
-    def __init__(self, book: KeyBook, grade: GradeOf, store: Store, clock: Clock, log: Log) -> None:
+    def __init__(self, book: DeviceKeyStore, grade: AuthStrengthSource, store: Store, clock: Clock, log: Log) -> None:
         self._book = book
         self._grade = grade
         self._store = store
@@ -113,7 +114,7 @@ class DeviceKeyring:
         names = list(known.found.keys)
         former = dict.fromkeys(names[: names.index(keyid)], SUPERSEDED)
         keys = {name: key for name, key in known.found.keys.items() if name not in former}
-        self._known[device_id] = replace(known, found=Certified(keys, {**known.found.over, **former}))
+        self._known[device_id] = replace(known, found=CertifiedKeys(keys, {**known.found.over, **former}))
         self._signed[device_id] = public_bytes(keys[keyid])
         self.wanted(device_id, "", b"")
 
@@ -185,16 +186,16 @@ class DeviceKeyring:
             if self._signed.get(device_id) == key:
                 del self._signed[device_id]
 
-    async def _found(self, wanted: _Wanted) -> Certified:
+    async def _found(self, wanted: _Wanted) -> CertifiedKeys:
         device_id = wanted.device_id
         certified = await self._book.certified(device_id, self._clock.now())
         if certified is not None:  # the registry knows this device: nothing else counts
             if wanted.keyid and wanted.keyid not in certified.keys:
                 await self._disagree(wanted, certified)
             return certified
-        return Certified(await self._keys(wanted), {})
+        return CertifiedKeys(await self._keys(wanted), {})
 
-    async def _disagree(self, wanted: _Wanted, certified: Certified) -> None:
+    async def _disagree(self, wanted: _Wanted, certified: CertifiedKeys) -> None:
         """Tell whose certificate signed what came in this device's branch."""
         owner = await self._book.owner(wanted.keyid)
         detail: dict[str, object] = {
@@ -231,7 +232,7 @@ class DeviceKeyring:
                 grade = await self._grade(wanted.device_id, heard_at=wanted.heard_at)
         except TimeoutError:
             return _NONE
-        if grade is not Grade.PROVEN:
+        if grade is not AuthStrength.PROVEN:
             detail: dict[str, object] = {"presented": wanted.keyid, "session": grade.value}
             await self._record("report key not registered", wanted.device_id, detail)
             return _NONE
@@ -242,4 +243,4 @@ class DeviceKeyring:
     async def _record(self, kind: str, device_id: str, detail: dict[str, object], *, alert: bool = False) -> None:
         if not self._store.health.trouble:
             entry = AuditEntry(kind, device_id, "cordon", "", detail, alert)
-            await self._store.commit(Writes(audit=((self._clock.now(), entry),)))
+            await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from controller.ports.messages import Incoming
-from schemas.topics import TopicError, Up, parse_up
+from controller.ports.messages import IncomingMessage
+from schemas.topics import TopicError, UpChannel, parse_up
 
 MESSAGES_PER_SECOND: Final = 20.0  # of one device on one channel, sustained
 MESSAGE_BURST: Final = 100  # messages at once, after silence
@@ -27,7 +27,7 @@ _WEIGHTS: Final = {"/status": 10.0, "p/event": 4.0, "p/renew": 20.0}
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class RateLimit:
     """What one device may say on one channel.
 
     Attributes:
@@ -39,7 +39,7 @@ class Share:
     burst: int = MESSAGE_BURST
 
 
-class Buckets:
+class TokenBuckets:
     """Token buckets by key; times are monotonic seconds."""
 
     def __init__(self, per_second: float, burst: int, most: int = MAX_BUCKETS) -> None:
@@ -73,15 +73,15 @@ class Buckets:
         self._paid_until = left
 
 
-class Fairness:
+class RateLimiter:
     """Decides which messages are read, and which refusals are told and kept."""
 
-    def __init__(self, share: Share | None = None) -> None:
-        share = share or Share()
-        self._messages = Buckets(share.per_second, share.burst)
-        self._answers = Buckets(ANSWERS_PER_SECOND, ANSWER_BURST)
-        self._letters = Buckets(LETTERS_PER_SECOND, LETTER_BURST)
-        self._held: dict[str, Incoming] = {}
+    def __init__(self, share: RateLimit | None = None) -> None:
+        share = share or RateLimit()
+        self._messages = TokenBuckets(share.per_second, share.burst)
+        self._answers = TokenBuckets(ANSWERS_PER_SECOND, ANSWER_BURST)
+        self._letters = TokenBuckets(LETTERS_PER_SECOND, LETTER_BURST)
+        self._held: dict[str, IncomingMessage] = {}
         self.why = f"more than {share.per_second:g} messages a second: this one was not read, send it later"
 
     @property
@@ -90,14 +90,14 @@ class Fairness:
         return bool(self._held)
 
     def choose(
-        self, messages: Sequence[Incoming], now: float, is_awaited: Callable[[str], bool]
-    ) -> tuple[list[Incoming], list[Incoming]]:
+        self, messages: Sequence[IncomingMessage], now: float, is_awaited: Callable[[str], bool]
+    ) -> tuple[list[IncomingMessage], list[IncomingMessage]]:
         """Those to read, in order, and those beyond their device's share.
 
         `now` is monotonic seconds; `is_awaited` says whether a device owes the result of a command.
         """
         taken = self._due(now) if self._held else []
-        over: list[Incoming] = []
+        over: list[IncomingMessage] = []
         for message in messages:
             topic = message.topic
             key = topic if len(topic) <= MAX_KEY else ""
@@ -109,21 +109,23 @@ class Fairness:
                 over.append(message)
         return taken, over
 
-    def _spared(self, message: Incoming, taken: list[Incoming], is_awaited: Callable[[str], bool]) -> bool:
+    def _spared(
+        self, message: IncomingMessage, taken: list[IncomingMessage], is_awaited: Callable[[str], bool]
+    ) -> bool:
         """What nobody would send again must not be lost: a result that is waited for, and the last status."""
         try:
             topic = parse_up(message.topic)
         except TopicError:
             return False
-        if topic.channel is Up.RESULT and is_awaited(topic.device_id):
+        if topic.channel is UpChannel.RESULT and is_awaited(topic.device_id):
             taken.append(message)
             return True
-        if topic.channel is Up.STATUS and (message.topic in self._held or len(self._held) < MAX_HELD):
+        if topic.channel is UpChannel.STATUS and (message.topic in self._held or len(self._held) < MAX_HELD):
             self._held[message.topic] = message
             return True
         return False
 
-    def _due(self, now: float) -> list[Incoming]:
+    def _due(self, now: float) -> list[IncomingMessage]:
         """Held statuses whose turn has come."""
         due = [topic for topic in self._held if self._messages.take(topic, now, _WEIGHTS["/status"])]
         return [self._held.pop(topic) for topic in due]
@@ -137,7 +139,7 @@ class Fairness:
         return self._letters.take("", now)
 
 
-def devices_of(messages: Iterable[Incoming]) -> Iterable[tuple[Incoming, str]]:
+def devices_of(messages: Iterable[IncomingMessage]) -> Iterable[tuple[IncomingMessage, str]]:
     """Each message with its device's id, empty where the topic names none."""
     for message in messages:
         try:

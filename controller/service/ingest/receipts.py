@@ -4,16 +4,16 @@ from pydantic import ValidationError
 
 from controller.domain.effects import SendReceipt
 from controller.domain.evidence import Evidence
-from schemas.events import Receipt, Verdict, accepted_json
+from schemas.events import ReceiptVerdict, ReportReceipt, accepted_json
 from schemas.posture import FullReport
 
 
 def receipt_json(receipt: SendReceipt) -> bytes:
     """The receipt as it is sent; the usual one without a model."""
-    plain = receipt.verdict is Verdict.ACCEPTED and not receipt.nonce
+    plain = receipt.verdict is ReceiptVerdict.ACCEPTED and not receipt.nonce
     if plain and receipt.seq is not None and receipt.digest is not None:
         return accepted_json(receipt.seq, receipt.digest)
-    return Receipt(
+    return ReportReceipt(
         seq=receipt.seq,
         verdict=receipt.verdict,
         digest=receipt.digest,

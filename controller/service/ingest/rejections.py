@@ -4,7 +4,7 @@ from collections import OrderedDict
 from typing import Final
 
 from controller.domain.effects import AuditEntry
-from controller.service.ingest.decoding import Refused
+from controller.service.ingest.decoding import RejectedMessage
 from schemas.events import RejectReason
 
 WINDOW: Final = 60.0  # seconds
@@ -21,7 +21,7 @@ _KINDS: Final = frozenset(
 )
 
 
-class RefusalRecord:
+class RejectionLog:
     """Decides which refusals are worth a line."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class RefusalRecord:
         self._began = 0.0
         self._lines = 0
 
-    def line(self, why: Refused, now: float) -> AuditEntry | None:
+    def line(self, why: RejectedMessage, now: float) -> AuditEntry | None:
         """The line for a refusal at `now` (Unix seconds), if there is to be one."""
         if why.reason not in _KINDS or not why.device_id:
             return None

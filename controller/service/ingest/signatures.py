@@ -12,26 +12,26 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from controller.domain.containment.report_signatures import Window, age_trouble
+from controller.domain.containment.report_signatures import ReplayWindow, age_trouble
 from controller.domain.device import Device
-from controller.domain.events import SignatureForgone
+from controller.domain.events import SignatureRequirementLifted
 from controller.ports.device_keys import DeviceKeys
-from controller.ports.messages import Incoming
-from controller.service.fleet_state import Keeper
-from controller.service.ingest.decoding import Refused
+from controller.ports.messages import IncomingMessage
+from controller.service.fleet_state import FleetState
+from controller.service.ingest.decoding import RejectedMessage
 from controller.service.ingest.keyring import DeviceKeyring
-from schemas.base import DEVICE_ID_PATTERN, Timestamp, Wire
+from schemas.base import DEVICE_ID_PATTERN, Timestamp, WireModel
 from schemas.events import RejectReason
-from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, Sealed, is_signed_by, unseal
+from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, UnverifiedReport, is_signed_by, unseal
 from schemas.signing import SignatureError
-from schemas.topics import TopicError, Up, parse_up
+from schemas.topics import TopicError, UpChannel, parse_up
 
 EVERY_CLASS: Final = "*"
 _OFFER: Final = b'"signing_key":"'
-Find = Callable[[str], Device | None]
+DeviceLookup = Callable[[str], Device | None]
 
 
-class _Front(Wire):
+class _Front(WireModel):
     """What has to be known of a signed report before it is taken."""
 
     seq: int
@@ -40,16 +40,16 @@ class _Front(Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class AdmittedMessage:
     """A message to go on with; `missing`: of one that its device signed, how many numbers before it never came."""
 
-    message: Incoming
+    message: IncomingMessage
     is_sealed: bool = False
     missing: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Again:
+class DuplicateReport:
     """The last report once more, after a receipt that was lost: told again, and no sign of life."""
 
     device_id: str
@@ -58,21 +58,21 @@ class Again:
 
 
 @dataclass(frozen=True, slots=True)
-class SealRules:
+class SignatureRequirements:
     """`max_age`: seconds between the making of a signed report and its arrival. `must_sign`: classes, or `*`."""
 
     max_age: float = 3600.0
     must_sign: frozenset[str] = frozenset()
 
 
-class Seals:
+class ReportSignatureVerifier:
     """Called for every message, on the loop's thread. Numbers seen are in memory; the newest report's survives."""
 
-    def __init__(self, keys: DeviceKeys, find: Find, rules: SealRules) -> None:
+    def __init__(self, keys: DeviceKeys, find: DeviceLookup, rules: SignatureRequirements) -> None:
         self._keys = keys
         self._find = find
         self._rules = rules
-        self._windows: dict[str, Window] = {}
+        self._windows: dict[str, ReplayWindow] = {}
         self._signing: set[str] = set()  # devices that have signed once: no report without counts from then on
 
     def load(self, devices: Iterable[Device]) -> None:
@@ -84,38 +84,40 @@ class Seals:
         self._signing.discard(device_id)
         self._windows.pop(device_id, None)
 
-    def concern(self, messages: Sequence[Incoming]) -> bool:
+    def concern(self, messages: Sequence[IncomingMessage]) -> bool:
         """Whether anything in the batch is signed, or anybody has to sign: else there is nothing to do here."""
         if self._signing or self._rules.must_sign:
             return True
         return any(message.payload.startswith(ENVELOPE_START) for message in messages)
 
-    def open(self, message: Incoming, now: float) -> Opened | Again | Refused:
+    def open(self, message: IncomingMessage, now: float) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         """What to go on with at `now` (Unix seconds), or why not."""
         try:
             topic = parse_up(message.topic)
         except TopicError:
-            return Opened(message)
-        if topic.channel is not Up.POSTURE:
-            return Opened(message)
+            return AdmittedMessage(message)
+        if topic.channel is not UpChannel.POSTURE:
+            return AdmittedMessage(message)
         if message.payload.startswith(ENVELOPE_START):
             return self._sealed(topic.device_id, message, now)
         return self._plain(topic.device_id, message)
 
-    def _plain(self, device_id: str, message: Incoming) -> Opened | Refused:
+    def _plain(self, device_id: str, message: IncomingMessage) -> AdmittedMessage | RejectedMessage:
         device = self._find(device_id)
         classes = self._rules.must_sign
         of_class = EVERY_CLASS in classes or (device is not None and device.device_class in classes)
         if device_id in self._signing or of_class:
             why = "its class has to sign reports" if of_class else "it signed reports before"
-            return Refused(device_id, RejectReason.UNSIGNED, f"a report without a signature: {why}")
-        return Opened(message)
+            return RejectedMessage(device_id, RejectReason.UNSIGNED, f"a report without a signature: {why}")
+        return AdmittedMessage(message)
 
-    def _sealed(self, device_id: str, message: Incoming, now: float) -> Opened | Again | Refused:
+    def _sealed(
+        self, device_id: str, message: IncomingMessage, now: float
+    ) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         try:
             sealed = unseal(message.payload)
         except SignatureError as e:
-            return Refused(device_id, RejectReason.MALFORMED, str(e))
+            return RejectedMessage(device_id, RejectReason.MALFORMED, str(e))
         keys = self._keys.of(device_id)
         if keys is None or sealed.keyid not in keys:
             front = _front(sealed.payload)
@@ -123,36 +125,42 @@ class Seals:
             self._keys.wanted(device_id, sealed.keyid, _offered(sealed.payload), named)
             if keys is None:
                 text = "the key that signed this is being looked up: send it again"
-                return Refused(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
+                return RejectedMessage(device_id, RejectReason.TOO_MANY, text, _seq_of(front))
             why = self._keys.why_not(device_id, sealed.keyid)
             if named not in ("", device_id):
                 why = f"{why}; the report names {named}"
-            return Refused(device_id, RejectReason.BAD_SIGNATURE, why)
+            return RejectedMessage(device_id, RejectReason.BAD_SIGNATURE, why)
         if not is_signed_by(sealed, keys[sealed.keyid]):
-            return Refused(device_id, RejectReason.BAD_SIGNATURE, "the signature does not fit the report")
+            return RejectedMessage(device_id, RejectReason.BAD_SIGNATURE, "the signature does not fit the report")
         return self._signed(device_id, message, sealed, now)
 
-    def _signed(self, device_id: str, message: Incoming, sealed: Sealed, now: float) -> Opened | Again | Refused:
+    def _signed(
+        self, device_id: str, message: IncomingMessage, sealed: UnverifiedReport, now: float
+    ) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         try:
             front = _Front.model_validate_json(sealed.payload)
         except ValidationError:
-            return Refused(device_id, RejectReason.INVALID, "signed, but not a report")
+            return RejectedMessage(device_id, RejectReason.INVALID, "signed, but not a report")
         device = self._find(device_id)
         window = self._windows.get(device_id)
         if window is None:
-            window = Window() if device is None or device.report_seq < 0 else Window.after(device.report_seq)
+            window = (
+                ReplayWindow() if device is None or device.report_seq < 0 else ReplayWindow.after(device.report_seq)
+            )
         trouble = window.trouble(front.seq)
         if trouble and device is not None and (front.seq, front.digest) == (device.report_seq, device.digest):
-            return Again(device_id, front.seq, front.digest)
+            return DuplicateReport(device_id, front.seq, front.digest)
         if trouble:
-            return Refused(device_id, RejectReason.REPLAYED, trouble, front.seq)
+            return RejectedMessage(device_id, RejectReason.REPLAYED, trouble, front.seq)
         old = age_trouble(front.sent_at.timestamp(), now, self._rules.max_age)
         if old:
-            return Refused(device_id, RejectReason.TOO_OLD, old, front.seq)
+            return RejectedMessage(device_id, RejectReason.TOO_OLD, old, front.seq)
         self._windows[device_id] = window.take(front.seq)
         self._signing.add(device_id)
         self._keys.signed(device_id, sealed.keyid)
-        return Opened(replace(message, payload=sealed.payload), is_sealed=True, missing=window.missing(front.seq))
+        return AdmittedMessage(
+            replace(message, payload=sealed.payload), is_sealed=True, missing=window.missing(front.seq)
+        )
 
 
 def _front(payload: bytes) -> dict[str, Any]:
@@ -187,18 +195,18 @@ def _offered(payload: bytes) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportSigning:
+class ReportSigningServices:
     """The keys of devices, and what looks at every report; wired together by the composition root."""
 
     keyring: DeviceKeyring
-    seals: Seals
+    seals: ReportSignatureVerifier
 
     async def run(self) -> None:
         """Until cancelled: finds out keys."""
         await self.keyring.run()
 
-    async def forgo(self, keeper: Keeper, device_id: str, by: str, reason: str) -> None:
+    async def forgo(self, keeper: FleetState, device_id: str, by: str, reason: str) -> None:
         """Forget the key of a first contact, and take reports without a signature again."""
-        await keeper.handle(device_id, SignatureForgone(keeper.new_id(), by, reason))
+        await keeper.handle(device_id, SignatureRequirementLifted(keeper.new_id(), by, reason))
         await self.keyring.forget(device_id)
         self.seals.forget(device_id)

@@ -8,19 +8,20 @@ from controller.domain.policy.model import PolicySet
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
 from controller.ports.store import Store
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 from controller.service.policy.preview import preview
 
 _NAMED: Final = 5  # devices that a refusal names
+
 
 class PolicyTooBroadError(ControllerError):
     """Policies that would contain more devices than the blast radius allows; those in force stay."""
 
 
-class PolicyGate:
+class PolicyActivation:
     """The one way for policies to come into force, at the start and later."""
 
-    def __init__(self, keeper: Keeper, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
+    def __init__(self, keeper: FleetState, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
         self._keeper = keeper
         self._store = store
         self._load = load

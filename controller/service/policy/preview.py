@@ -8,11 +8,11 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from controller.domain.policy.evaluate import Judge
+from controller.domain.policy.evaluate import PolicyEvaluator
 from controller.domain.policy.model import PolicySet
-from controller.domain.policy_preview import Change, foresee
+from controller.domain.policy_preview import ContainmentPreview, foresee
 from controller.ports.store import Store
-from controller.service.fleet_state import Keeper
+from controller.service.fleet_state import FleetState
 from schemas.posture import sections_of
 
 PAGE: Final = 64  # reports in memory at a time; each has at most 64 KiB
@@ -20,7 +20,7 @@ _TURN: Final = 16  # reports judged before others get their turn
 
 
 @dataclass(slots=True)
-class Tally:
+class PreviewTally:
     """How far it is: `judged` of `reports`, and what was found. `counts`: contained, later, released, held, other."""
 
     reports: int
@@ -36,25 +36,25 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PreviewPage:
     """What the next reports showed, and the tally so far."""
 
-    changes: tuple[Change, ...]
-    tally: Tally
+    changes: tuple[ContainmentPreview, ...]
+    tally: PreviewTally
 
 
-async def preview(keeper: Keeper, store: Store, candidate: PolicySet) -> AsyncIterator[Page]:
+async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[PreviewPage]:
     """Page by page: which devices' containment would change by `candidate`. Nothing is kept.
 
     A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
     """
     policies = candidate.watching(keeper.policies.marks)
-    judge = Judge(policies, keeper.language)
-    tally = Tally(reports=sum(1 for device in keeper.devices.values() if device.digest))
+    judge = PolicyEvaluator(policies, keeper.language)
+    tally = PreviewTally(reports=sum(1 for device in keeper.devices.values() if device.digest))
     after = ""
     while page := await store.reports(after, PAGE):
         after = page[-1][0]
-        changes: list[Change] = []
+        changes: list[ContainmentPreview] = []
         for number, (device_id, raw) in enumerate(page):
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
@@ -75,10 +75,10 @@ async def preview(keeper: Keeper, store: Store, candidate: PolicySet) -> AsyncIt
             if change is not None:
                 tally.counts[kind_of(change)] += 1
                 changes.append(change)
-        yield Page(tuple(changes), tally)
+        yield PreviewPage(tuple(changes), tally)
 
 
-def kind_of(change: Change) -> str:
+def kind_of(change: ContainmentPreview) -> str:
     """The word that counts this change: contained, later, held or released (which a step down is too)."""
     if change.held:
         return "held"

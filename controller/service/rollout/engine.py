@@ -12,23 +12,18 @@ from typing import Final
 
 from controller.domain.commands import END_GRACE
 from controller.domain.effects import AuditEntry, CommandRecord
-from controller.domain.events import CommandWithdrawn, OperatorCommanded
+from controller.domain.events import CommandRequested, CommandWithdrawn
 from controller.domain.rollout.member import BEGIN_WITHIN, GRACE
-from controller.domain.rollout.model import (
-    Installed,
-    Note,
-    Rollout,
-    RolloutState,
-)
+from controller.domain.rollout.model import InstalledVersion, Rollout, RolloutNote, RolloutState
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.rollouts import RolloutStore, Targets
-from controller.service.fleet_state import Keeper
+from controller.ports.rollouts import RolloutStore, RolloutTargets
+from controller.service.fleet_state import FleetState
 from controller.service.rollout.observations import installed_of, news_of, view_of
-from controller.service.rollout.run import Run
+from controller.service.rollout.run import RolloutRun
 from controller.service.settings.rollouts import RolloutSettings
-from controller.service.unit_of_work import Batch
-from schemas.updates import GO_BACK, INSTALL, GoBack, Install
+from controller.service.unit_of_work import UnitOfWork
+from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
 
 TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
@@ -36,16 +31,16 @@ MAX_OPEN_ROLLOUTS: Final = 64
 _ACTIONS: Final = frozenset({INSTALL, GO_BACK})
 
 
-class Rollouts:
+class RolloutEngine:
     """All rollouts that have not ended. `counts`: orders, returns, passes."""
 
     def __init__(
-        self, keeper: Keeper, store: RolloutStore, targets: Targets, settings: RolloutSettings, log: Log
+        self, keeper: FleetState, store: RolloutStore, targets: RolloutTargets, settings: RolloutSettings, log: Log
     ) -> None:
         self.settings = settings
         self.store = store
         self.targets = targets
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, RolloutRun] = {}
         self.counts: Counter[str] = Counter()
         self._keeper = keeper
         self._log = log
@@ -58,7 +53,7 @@ class Rollouts:
         self._touched: set[str] = set()
         keeper.on_kept = self.take
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: UnitOfWork) -> None:
         """Note what was kept of devices that are in a rollout; everything else costs one look."""
         following = self._following
         if not following:
@@ -79,9 +74,9 @@ class Rollouts:
             await self.adopt(rollout)
         return len(self.runs)
 
-    async def adopt(self, rollout: Rollout) -> Run:
+    async def adopt(self, rollout: Rollout) -> RolloutRun:
         """Take up a rollout that the store holds; under `lock`."""
-        run = Run(rollout, await self.store.members(rollout.rollout_id))
+        run = RolloutRun(rollout, await self.store.members(rollout.rollout_id))
         self.follow(run)
         now = self._keeper.clock.now()
         for member in run.unsure():
@@ -93,7 +88,7 @@ class Rollouts:
             run.looked(member.device_id, installed_of(report, rollout.target.name), now)
         return run
 
-    def follow(self, run: Run) -> None:
+    def follow(self, run: RolloutRun) -> None:
         """Watch the devices of a rollout from now on; under `lock`."""
         rollout_id = run.rollout.rollout_id
         self.runs[rollout_id] = run
@@ -102,7 +97,7 @@ class Rollouts:
         self._touched.update(run.members)
         self._woken.set()
 
-    def _leave(self, run: Run) -> None:
+    def _leave(self, run: RolloutRun) -> None:
         rollout_id = run.rollout.rollout_id
         del self.runs[rollout_id]
         for device_id in run.members:
@@ -161,7 +156,7 @@ class Rollouts:
             for run in self._runs_of(device_id):
                 self._reached(run, device_id, now)
 
-    def _reached(self, run: Run, device_id: str, now: float) -> None:
+    def _reached(self, run: RolloutRun, device_id: str, now: float) -> None:
         device = self._keeper.get(device_id)
         if device is None:
             return
@@ -171,10 +166,10 @@ class Rollouts:
         elif view.is_there and not view.is_isolated and not view.is_busy:
             run.came_back(device_id, now)
 
-    def _runs_of(self, device_id: str) -> list[Run]:
+    def _runs_of(self, device_id: str) -> list[RolloutRun]:
         return [self.runs[one] for one in self._following.get(device_id, ()) if one in self.runs]
 
-    async def _go_on(self, run: Run) -> bool:
+    async def _go_on(self, run: RolloutRun) -> bool:
         now = self._keeper.clock.now()
         run.tick(now)
         chosen = run.candidates(now, ORDERS_AT_ONCE)
@@ -185,7 +180,7 @@ class Rollouts:
             run.put_back(chosen)
             raise
         # No await from here to the commit: nothing else may change a device in between.
-        batch = Batch()
+        batch = UnitOfWork()
         now = self._keeper.clock.now()
         orders = sum(self._order(run, one, what, now, batch) for one, what in zip(chosen, found, strict=True))
         returns = run.returns(ORDERS_AT_ONCE)
@@ -195,10 +190,10 @@ class Rollouts:
         await self.keep(run, batch, now)
         return bool(orders or returns) and not run.rollout.terms.per_minute
 
-    async def _installed(self, device_id: str, name: str) -> Installed:
+    async def _installed(self, device_id: str, name: str) -> InstalledVersion:
         return installed_of(await self._keeper.store.report(device_id), name)
 
-    def _order(self, run: Run, device_id: str, found: Installed, now: float, batch: Batch) -> bool:
+    def _order(self, run: RolloutRun, device_id: str, found: InstalledVersion, now: float, batch: UnitOfWork) -> bool:
         keeper = self._keeper
         device = keeper.get(device_id)
         if device is None:
@@ -210,7 +205,7 @@ class Rollouts:
             return False
         rollout = run.rollout
         target, terms = rollout.target, rollout.terms
-        install = Install(
+        install = InstallParams(
             target=target.path,
             version=target.version,
             sha256=target.sha256,
@@ -225,36 +220,36 @@ class Rollouts:
         self.counts["orders"] += 1
         return True
 
-    def _send_back(self, run: Run, device_id: str, now: float, batch: Batch) -> None:
+    def _send_back(self, run: RolloutRun, device_id: str, now: float, batch: UnitOfWork) -> None:
         back_id = self._keeper.new_id()
         run.sent_back(device_id, now, back_id)
         target = run.rollout.target
-        order = GoBack(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
+        order = RollbackParams(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
         params = tuple(order.params().items())
         self._command(run, device_id, GO_BACK, back_id, params, run.rollout.terms.timeout + GRACE, now, batch)
         self.counts["returns"] += 1
 
     def _command(
         self,
-        run: Run,
+        run: RolloutRun,
         device_id: str,
         action: str,
         event_id: str,
         params: tuple[tuple[str, str | bool | int], ...],
         ttl: float,
         now: float,
-        batch: Batch,
+        batch: UnitOfWork,
     ) -> None:
         keeper = self._keeper
         device = keeper.get(device_id)
         by = f"rollout:{run.rollout.rollout_id}"
         if device is not None:
-            outcome = keeper.apply(device, OperatorCommanded(event_id, action, params, by, ttl, False), now, batch)
+            outcome = keeper.apply(device, CommandRequested(event_id, action, params, by, ttl, False), now, batch)
             if outcome.commands:
                 return
         run.refused(device_id, event_id, "the command was not issued", now)
 
-    async def keep(self, run: Run, batch: Batch, now: float) -> None:
+    async def keep(self, run: RolloutRun, batch: UnitOfWork, now: float) -> None:
         """Keep what has changed of a rollout together with `batch`; under `lock`."""
         changes = run.drain()
         if not changes and batch.is_empty:
@@ -274,7 +269,7 @@ class Rollouts:
             self._leave(run)
 
 
-def record(rollout: Rollout, notes: Sequence[Note], batch: Batch, now: float) -> None:
+def record(rollout: Rollout, notes: Sequence[RolloutNote], batch: UnitOfWork, now: float) -> None:
     """Lines of the record, each with the rollout that it is about."""
     for note in notes:
         about: dict[str, object] = {"rollout": rollout.rollout_id, "target": rollout.target.path}

@@ -9,18 +9,18 @@ from pydantic import ValidationError
 from controller.domain.commands import MAX_OPEN
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord
-from controller.domain.policy.model import Level
-from controller.domain.rollout.model import DeviceView, Installed, News, Target
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.rollout.model import CommandProgress, InstalledVersion, RolloutDevice, RolloutTarget
 from controller.domain.rollout.window import zone_of
 from controller.ports.rollouts import TargetError
-from controller.ports.updates import Published, UpdateRepository, UpdatesError
+from controller.ports.updates import PublishedUpdate, UpdateRepository, UpdatesError
 from schemas.sections.installed import SoftwareSection
-from schemas.updates import Progress
+from schemas.updates import UpdateProgress
 
-_NOTHING: Final = Installed()
+_NOTHING: Final = InstalledVersion()
 
 
-def installed_of(report: bytes | None, name: str) -> Installed:
+def installed_of(report: bytes | None, name: str) -> InstalledVersion:
     """What a full report, accepted before, shows of `name`; without a section about updates nothing is known."""
     section = _software(report)
     if section is None:
@@ -29,8 +29,8 @@ def installed_of(report: bytes | None, name: str) -> Installed:
     common: dict[str, Any] = {"device_class": section.device_class, "hardware": section.hardware}
     if entry is None:
         # What was cut off may have been this one.
-        return _NOTHING if section.truncated else Installed(is_known=True, **common)
-    return Installed(
+        return _NOTHING if section.truncated else InstalledVersion(is_known=True, **common)
+    return InstalledVersion(
         is_known=True,
         version=entry.version,
         health=entry.health,
@@ -54,12 +54,14 @@ def _software(report: bytes | None) -> SoftwareSection | None:
         return None
 
 
-def news_of(record: CommandRecord) -> News:
+def news_of(record: CommandRecord) -> CommandProgress:
     """What a command's record says of an update."""
-    progress = Progress.of(dict(record.detail))
+    progress = UpdateProgress.of(dict(record.detail))
     if progress is None:
-        return News(record.command_id, record.state, record.reason)
-    return News(record.command_id, record.state, record.reason, progress.phase.value, progress.percent, progress.before)
+        return CommandProgress(record.command_id, record.state, record.reason)
+    return CommandProgress(
+        record.command_id, record.state, record.reason, progress.phase.value, progress.percent, progress.before
+    )
 
 
 def is_there(device: Device) -> bool:
@@ -67,13 +69,13 @@ def is_there(device: Device) -> bool:
     return device.online is not False and not device.stale
 
 
-def view_of(device: Device, default_zone: str) -> DeviceView:
+def view_of(device: Device, default_zone: str) -> RolloutDevice:
     """The device as its turn sees it."""
-    return DeviceView(
+    return RolloutDevice(
         device_id=device.device_id,
         device_class=device.device_class,
         is_there=is_there(device),
-        is_isolated=device.level is Level.ISOLATED,
+        is_isolated=device.level is ContainmentLevel.ISOLATED,
         is_busy=len(device.commands) >= MAX_OPEN,
         zone=zone_of(device.tags, default_zone),
     )
@@ -85,7 +87,7 @@ class PublishedTargets:
     def __init__(self, repository: UpdateRepository | None) -> None:
         self._repository = repository
 
-    async def find(self, text: str) -> Target:
+    async def find(self, text: str) -> RolloutTarget:
         """See `Targets.find`."""
         if self._repository is None:
             raise TargetError("there is no repository of updates: `cordon update init` makes one")
@@ -96,7 +98,7 @@ class PublishedTargets:
         return pick(published, text)
 
 
-def pick(published: tuple[Published, ...], text: str) -> Target:
+def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:
     """The one of these that `text` means.
 
     Raises:
@@ -110,7 +112,7 @@ def pick(published: tuple[Published, ...], text: str) -> Target:
         raise TargetError(f"{text} means {len(fits)} targets: name one of {names}")
     found = fits[0]
     target = found.target
-    return Target(
+    return RolloutTarget(
         path=found.path,
         name=target.name,
         version=target.version,

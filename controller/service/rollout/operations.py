@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 from controller.domain.device import Device
 from controller.domain.rollout.lifecycle import begin
-from controller.domain.rollout.model import Note, Rollout, RolloutError, Target, Terms
-from controller.domain.rollout.rings import Candidate, Ring, Select, divide
+from controller.domain.rollout.model import Rollout, RolloutError, RolloutNote, RolloutTarget, RolloutTerms
+from controller.domain.rollout.rings import RingSelector, RolloutCandidate, RolloutRing, divide
 from controller.ports.rollouts import RolloutStore
-from controller.service.fleet_state import Keeper
-from controller.service.rollout.engine import MAX_OPEN_ROLLOUTS, Rollouts, record
-from controller.service.rollout.run import Run
-from controller.service.unit_of_work import Batch
+from controller.service.fleet_state import FleetState
+from controller.service.rollout.engine import MAX_OPEN_ROLLOUTS, RolloutEngine, record
+from controller.service.rollout.run import RolloutRun
+from controller.service.unit_of_work import UnitOfWork
 from schemas.updates import ANY_CLASS
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RolloutRequest:
     """What a rollout is started with. `only` and `device_ids` narrow whom it is for; `rule` is the rule that asks.
 
     `is_proven`: this very target has been through all rings before, so that one without devices may be left out.
@@ -24,25 +24,25 @@ class Asked:
     """
 
     target: str
-    rings: tuple[Ring, ...]
-    terms: Terms
+    rings: tuple[RolloutRing, ...]
+    terms: RolloutTerms
     by: str
     reason: str = ""
-    only: Select | None = None
+    only: RingSelector | None = None
     device_ids: frozenset[str] | None = None
     rule: str = ""
     is_proven: bool = False
     is_trial: bool = False
 
 
-class RolloutUnknownError(RolloutError):
+class UnknownRolloutError(RolloutError):
     """There is no rollout of that id."""
 
 
-class RolloutDesk:
+class RolloutOperations:
     """Decisions about rollouts, each kept before it returns."""
 
-    def __init__(self, keeper: Keeper, rollouts: Rollouts) -> None:
+    def __init__(self, keeper: FleetState, rollouts: RolloutEngine) -> None:
         self._keeper = keeper
         self._rollouts = rollouts
 
@@ -60,7 +60,7 @@ class RolloutDesk:
         """Those that have not ended, as they are now."""
         return tuple(run.rollout for run in self._rollouts.runs.values())
 
-    async def find(self, text: str) -> Target:
+    async def find(self, text: str) -> RolloutTarget:
         """What `text` means in the repository.
 
         Raises:
@@ -68,7 +68,7 @@ class RolloutDesk:
         """
         return await self._rollouts.targets.find(text)
 
-    async def start(self, asked: Asked) -> Rollout:
+    async def start(self, asked: RolloutRequest) -> Rollout:
         """Begin a rollout.
 
         Raises:
@@ -97,13 +97,13 @@ class RolloutDesk:
                 "reason": asked.reason,
                 "rule": asked.rule,
             }
-            batch = Batch()
-            record(rollout, (Note("rollout started", asked.by, detail=detail),), batch, now)
+            batch = UnitOfWork()
+            record(rollout, (RolloutNote("rollout started", asked.by, detail=detail),), batch, now)
             await self._keeper.commit(batch, lambda writes: self.store.create(rollout, members, writes))
-            self._rollouts.follow(Run(rollout, members))
+            self._rollouts.follow(RolloutRun(rollout, members))
         return rollout
 
-    def divided(self, asked: Asked, target: Target) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    def divided(self, asked: RolloutRequest, target: RolloutTarget) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """The devices of each ring, as far as the controller knows whom the target is for.
 
         Raises:
@@ -114,7 +114,7 @@ class RolloutDesk:
         rings = zip(asked.rings, found, strict=True)
         return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
 
-    def _refuse_second(self, target: Target) -> None:
+    def _refuse_second(self, target: RolloutTarget) -> None:
         runs = self._rollouts.runs
         for run in runs.values():
             if run.rollout.target.name == target.name:
@@ -171,14 +171,14 @@ class RolloutDesk:
                 rollout = await self._known(rollout_id)
                 if revert:
                     self._refuse_second(rollout.target)
-                run = Run(rollout, await self.store.members(rollout_id))
+                run = RolloutRun(rollout, await self.store.members(rollout_id))
                 run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
                 self._rollouts.follow(run)
             else:
                 run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
             return await self._kept(run)
 
-    async def _open(self, rollout_id: str) -> Run:
+    async def _open(self, rollout_id: str) -> RolloutRun:
         run = self._rollouts.runs.get(rollout_id)
         if run is None:
             rollout = await self._known(rollout_id)
@@ -188,16 +188,16 @@ class RolloutDesk:
     async def _known(self, rollout_id: str) -> Rollout:
         rollout = await self.store.rollout(rollout_id)
         if rollout is None:
-            raise RolloutUnknownError(f"there is no rollout {rollout_id}")
+            raise UnknownRolloutError(f"there is no rollout {rollout_id}")
         return rollout
 
-    async def _kept(self, run: Run) -> Rollout:
+    async def _kept(self, run: RolloutRun) -> Rollout:
         rollout = run.rollout
-        await self._rollouts.keep(run, Batch(), self._keeper.clock.now())
+        await self._rollouts.keep(run, UnitOfWork(), self._keeper.clock.now())
         return rollout
 
 
-def _is_meant(device: Device, asked: Asked, target: Target) -> bool:
+def _is_meant(device: Device, asked: RolloutRequest, target: RolloutTarget) -> bool:
     """What the controller cannot know (no class given, hardware) the device's turn will show."""
     if asked.device_ids is not None and device.device_id not in asked.device_ids:
         return False
@@ -206,9 +206,9 @@ def _is_meant(device: Device, asked: Asked, target: Target) -> bool:
     return asked.only is None or asked.only.takes(_candidate(device))
 
 
-def _candidates(devices: Iterable[Device]) -> Iterable[Candidate]:
+def _candidates(devices: Iterable[Device]) -> Iterable[RolloutCandidate]:
     return (_candidate(one) for one in devices)
 
 
-def _candidate(device: Device) -> Candidate:
-    return Candidate(device.device_id, device.device_class, device.tags)
+def _candidate(device: Device) -> RolloutCandidate:
+    return RolloutCandidate(device.device_id, device.device_class, device.tags)

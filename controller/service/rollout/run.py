@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from controller.domain.rollout import lifecycle as whole
 from controller.domain.rollout import member as one
 from controller.domain.rollout.model import (
-    Back,
-    DeviceView,
-    Installed,
-    Member,
+    CommandProgress,
+    InstalledVersion,
     MemberState,
-    News,
-    Note,
+    RevertState,
     Rollout,
+    RolloutDevice,
+    RolloutMember,
+    RolloutNote,
     RolloutState,
     command_of,
 )
@@ -26,12 +26,12 @@ from schemas.commands import CommandState
 
 
 @dataclass(slots=True)
-class Changes:
+class RolloutChanges:
     """What is not kept yet: the rollout, the devices that changed, lines of the record, commands to take back."""
 
     rollout: Rollout
-    members: dict[str, Member] = field(default_factory=dict)
-    notes: list[Note] = field(default_factory=list)
+    members: dict[str, RolloutMember] = field(default_factory=dict)
+    notes: list[RolloutNote] = field(default_factory=list)
     withdrawals: list[tuple[str, str]] = field(default_factory=list)  # device id, command id
     is_new: bool = False  # whether anything of the rollout itself changed
 
@@ -39,13 +39,13 @@ class Changes:
         return bool(self.is_new or self.members or self.notes or self.withdrawals)
 
 
-class Run:
+class RolloutRun:
     """A rollout that has not ended."""
 
-    def __init__(self, rollout: Rollout, members: Iterable[Member]) -> None:
+    def __init__(self, rollout: Rollout, members: Iterable[RolloutMember]) -> None:
         self.rollout = rollout
         self.members = {member.device_id: member for member in members}
-        self._changes = Changes(rollout)
+        self._changes = RolloutChanges(rollout)
         self._queues: list[deque[str]] = [deque() for _ in rollout.rings]
         self._timers: list[tuple[float, str]] = []
         self._to_send_back: deque[str] = deque()
@@ -55,7 +55,7 @@ class Run:
         if rollout.is_reverting:
             self._gather_returns()
 
-    def _place(self, member: Member) -> None:
+    def _place(self, member: RolloutMember) -> None:
         device_id = member.device_id
         if member.state is MemberState.PENDING:
             if member.not_before:
@@ -69,9 +69,9 @@ class Run:
         else:
             self._under_way.discard(device_id)
 
-    def unsure(self) -> list[Member]:
+    def unsure(self) -> list[RolloutMember]:
         """Those of whom something may have been heard that did not get here before a restart."""
-        back = (member for member in self.members.values() if member.back is Back.REVERTING)
+        back = (member for member in self.members.values() if member.back is RevertState.REVERTING)
         confirmed = (member for member in self.members.values() if member.state is MemberState.CONFIRMED)
         found = {member.device_id: member for member in (*back, *confirmed)}
         return [*found.values(), *(self.members[one_id] for one_id in self._under_way if one_id not in found)]
@@ -91,7 +91,7 @@ class Run:
             if member.state is MemberState.PENDING and not member.not_before:
                 self._queues[member.ring].appendleft(device_id)
 
-    def turn(self, view: DeviceView, found: Installed, now: float, order_id: str) -> Member | None:
+    def turn(self, view: RolloutDevice, found: InstalledVersion, now: float, order_id: str) -> RolloutMember | None:
         """Order a candidate, or note why not; the member as it is ordered, else `None`."""
         member = self.members[view.device_id]
         if member.state is not MemberState.PENDING:
@@ -102,12 +102,12 @@ class Run:
         after = self._took(one.turn(self.rollout, member, view, found, now, order_id))
         return after if after.state is MemberState.ORDERED else None
 
-    def told(self, device_id: str, news: News, now: float) -> None:
+    def told(self, device_id: str, news: CommandProgress, now: float) -> None:
         """A command got further."""
         if device_id in self.members:
             self._took(one.told(self.rollout, self.members[device_id], news, now))
 
-    def looked(self, device_id: str, found: Installed, now: float) -> None:
+    def looked(self, device_id: str, found: InstalledVersion, now: float) -> None:
         """A report came."""
         if device_id in self.members:
             self._took(one.looked(self.rollout, self.members[device_id], found, now))
@@ -124,7 +124,7 @@ class Run:
 
     def refused(self, device_id: str, order_id: str, reason: str, now: float) -> None:
         """The order that `turn` or `sent_back` asked for was not issued."""
-        self.told(device_id, News(command_of(order_id), CommandState.REJECTED.value, reason), now)
+        self.told(device_id, CommandProgress(command_of(order_id), CommandState.REJECTED.value, reason), now)
 
     def tick(self, now: float) -> None:
         """Let time pass: what is due now, and what follows for the whole."""
@@ -146,7 +146,7 @@ class Run:
         queue = self._to_send_back
         return [queue.popleft() for _ in range(min(most, len(queue)))]
 
-    def sent_back(self, device_id: str, now: float, back_id: str) -> Member:
+    def sent_back(self, device_id: str, now: float, back_id: str) -> RolloutMember:
         """A device is ordered back."""
         return self._took(one.sent_back(self.rollout, self.members[device_id], now, back_id))
 
@@ -171,13 +171,13 @@ class Run:
         self._leave(now)
         self._decided(whole.settle(self.rollout, now, left=bool(self._to_send_back)))
 
-    def drain(self) -> Changes:
+    def drain(self) -> RolloutChanges:
         """What has changed since the last call."""
-        changes, self._changes = self._changes, Changes(self.rollout)
+        changes, self._changes = self._changes, RolloutChanges(self.rollout)
         changes.rollout = self.rollout
         return changes
 
-    def _took(self, moved: tuple[Rollout, Member]) -> Member:
+    def _took(self, moved: tuple[Rollout, RolloutMember]) -> RolloutMember:
         rollout, member = moved
         before = self.members[member.device_id]
         if member is before:
@@ -191,7 +191,7 @@ class Run:
             self._to_send_back.append(member.device_id)
         return member
 
-    def _decided(self, decided: tuple[Rollout, tuple[Note, ...]]) -> None:
+    def _decided(self, decided: tuple[Rollout, tuple[RolloutNote, ...]]) -> None:
         rollout, notes = decided
         if rollout is not self.rollout:
             started = rollout.is_reverting and not self.rollout.is_reverting

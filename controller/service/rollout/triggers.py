@@ -5,16 +5,16 @@ from typing import Final
 
 from controller.domain.containment.response import inert, is_due
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Rule
-from controller.domain.rollout.model import Rollout, RolloutError, RolloutState, Target
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import PolicyRule
+from controller.domain.rollout.model import Rollout, RolloutError, RolloutState, RolloutTarget
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.rollouts import TargetError
-from controller.service.fleet_state import Keeper
-from controller.service.rollout.operations import Asked, RolloutDesk
+from controller.service.fleet_state import FleetState
+from controller.service.rollout.operations import RolloutOperations, RolloutRequest
 from controller.service.settings.rollouts import RolloutSettings
-from controller.service.unit_of_work import Batch
+from controller.service.unit_of_work import UnitOfWork
 
 EVERY: Final = 15.0  # seconds between two looks at all devices
 POLICY: Final = "policy"
@@ -22,10 +22,10 @@ MOST_PAST: Final = 200  # rollouts of a name that are looked at
 _AT_ONCE: Final = 5000  # devices looked at before others get their turn
 
 
-class RuleRollouts:
+class RolloutTrigger:
     """Looks now and then at whoever fails a rule that names an update; nothing is kept but what rollouts keep."""
 
-    def __init__(self, keeper: Keeper, desk: RolloutDesk, settings: RolloutSettings, log: Log) -> None:
+    def __init__(self, keeper: FleetState, desk: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
         self._keeper = keeper
         self._desk = desk
         self._settings = settings
@@ -55,7 +55,7 @@ class RuleRollouts:
             else:
                 self._said.pop(rule.key, None)
 
-    async def _failing(self, rules: list[Rule]) -> dict[str, set[str]]:
+    async def _failing(self, rules: list[PolicyRule]) -> dict[str, set[str]]:
         keeper, now = self._keeper, self._keeper.clock.now()
         found: dict[str, set[str]] = {rule.key: set() for rule in rules}
         for number, device in enumerate(list(keeper.devices.values())):
@@ -65,7 +65,7 @@ class RuleRollouts:
                 rule.key
                 for rule in rules
                 if (state := device.rules.get(rule.key)) is not None
-                and state.result is Result.FAIL
+                and state.result is RuleResult.FAIL
                 and is_due(state, rule.response, now)
             ]
             if due:
@@ -75,7 +75,7 @@ class RuleRollouts:
                         found[key].add(device.device_id)
         return found
 
-    async def _ask(self, rule: Rule, failing: set[str]) -> None:
+    async def _ask(self, rule: PolicyRule, failing: set[str]) -> None:
         try:
             target = await self._desk.find(rule.response.rollout)
             if any(one.target.name == target.name for one in self._desk.open()):
@@ -86,7 +86,7 @@ class RuleRollouts:
                 return
             _refuse_after_a_stop(past)
             rollout = await self._desk.start(
-                Asked(
+                RolloutRequest(
                     target=target.path,
                     rings=self._settings.all_rings(),
                     terms=self._settings.terms(),
@@ -103,7 +103,7 @@ class RuleRollouts:
         self._said.pop(rule.key, None)
         self._log("rollout started by a rule", {"rule": rule.key, "rollout": rollout.rollout_id})
 
-    async def _past(self, target: Target) -> list[Rollout]:
+    async def _past(self, target: RolloutTarget) -> list[Rollout]:
         found = await self._desk.store.rollouts(limit=MOST_PAST, name=target.name)
         return [one for one in found if one.target.path == target.path]
 
@@ -114,12 +114,12 @@ class RuleRollouts:
             found.update(member.device_id for member in await self._desk.store.members(one.rollout_id))
         return found
 
-    async def _say(self, rule: Rule, why: str) -> None:
+    async def _say(self, rule: PolicyRule, why: str) -> None:
         if self._said.get(rule.key) == why:
             return
         self._said[rule.key] = why
         detail: dict[str, object] = {"rule": rule.key, "target": rule.response.rollout, "why": why}
-        batch = Batch()
+        batch = UnitOfWork()
         batch.audit.append((self._keeper.clock.now(), AuditEntry("rollout not started", "", POLICY, "", detail, True)))
         await self._keeper.commit(batch)
 

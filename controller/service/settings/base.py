@@ -14,7 +14,7 @@ def _seconds(value: Any) -> float:
 Duration = Annotated[float, BeforeValidator(_seconds)]  # seconds; written as 90s, 10m, 2h, 1d
 
 
-class Part(BaseModel):
+class SettingsTable(BaseModel):
     """A table of the file: unknown keys are mistakes, and nothing changes after the start."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

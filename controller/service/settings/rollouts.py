@@ -5,15 +5,15 @@ from typing import Annotated, Final, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from controller.domain.rollout.model import Terms
-from controller.domain.rollout.rings import DEFAULT_RINGS, MAX_RINGS, Ring, parse_ring
+from controller.domain.rollout.model import RolloutTerms
+from controller.domain.rollout.rings import DEFAULT_RINGS, MAX_RINGS, RolloutRing, parse_ring
 from controller.domain.rollout.window import zone_named
-from controller.service.settings.base import Duration, Part
+from controller.service.settings.base import Duration, SettingsTable
 
 MAX_CLASSES: Final = 64
 
 
-class RingSettings(Part):
+class RingSettings(SettingsTable):
     """One ring: `name`, and which devices it takes of those that no ring before it took."""
 
     name: Annotated[str, Field(max_length=32)]
@@ -37,7 +37,7 @@ _DEFAULT: Final = tuple(RingSettings(name=name, select=select) for name, select 
 _Rings = Annotated[tuple[RingSettings, ...], Field(max_length=MAX_RINGS), AfterValidator(_usable)]
 
 
-class RolloutSettings(Part):
+class RolloutSettings(SettingsTable):
     """Rings in their order, and what holds where a rollout says nothing else.
 
     `approval`: a second operator approves before the last ring. `time_zone`: of devices without a tag `tz:...`.
@@ -61,9 +61,9 @@ class RolloutSettings(Part):
         """The rings, where none is configured those that Cordon comes with."""
         return self.rings or _DEFAULT
 
-    def terms(self) -> Terms:
+    def terms(self) -> RolloutTerms:
         """What holds for a rollout that says nothing else."""
-        return Terms(
+        return RolloutTerms(
             soak=self.soak,
             error_threshold=self.threshold,
             min_sample=self.min_sample,
@@ -73,7 +73,7 @@ class RolloutSettings(Part):
             confirm_classes=self.confirm_classes,
         )
 
-    def all_rings(self) -> tuple[Ring, ...]:
+    def all_rings(self) -> tuple[RolloutRing, ...]:
         """The rings in order, ready to divide devices."""
         return tuple(parse_ring(ring.name, ring.select) for ring in self.in_order)
 
@@ -86,7 +86,7 @@ class RolloutSettings(Part):
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class UpdateSettings(Part):
+class UpdateSettings(SettingsTable):
     """`folder` is made by `cordon update init`; `listen` serves it to devices, where no other web server does.
 
     `url` is the address as devices see it: whoever enrols is told it, with the root.

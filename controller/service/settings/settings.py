@@ -7,41 +7,41 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 
-from controller.domain.guards.blast_radius import Bounds
-from controller.domain.guards.guards import Protection
+from controller.domain.guards.blast_radius import BlastRadiusLimits
+from controller.domain.guards.guards import ProtectionRules
 from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
-from controller.service.settings.base import Duration, Part
+from controller.service.settings.base import Duration, SettingsTable
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 
-Id = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
-Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+ProtectedDeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
+ProtectedTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
 
 
-class GuardSettings(Part):
+class GuardSettings(SettingsTable):
     """`[guards]`; a device is protected by its id, by a tag, or where `protected_if` holds."""
 
     max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     max_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
     window: Annotated[Duration, Field(ge=1.0)] = 3600.0
-    protected_devices: Annotated[tuple[Id, ...], Field(max_length=10_000)] = ()
-    protected_tags: Annotated[tuple[Tag, ...], Field(max_length=100)] = ()
+    protected_devices: Annotated[tuple[ProtectedDeviceId, ...], Field(max_length=10_000)] = ()
+    protected_tags: Annotated[tuple[ProtectedTag, ...], Field(max_length=100)] = ()
     protected_if: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] | None = None
     by_hand: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     by_hand_window: Annotated[Duration, Field(ge=1.0)] = 3600.0
     request_expiry: Annotated[Duration, Field(ge=60.0)] = 86_400.0
 
     @property
-    def bounds(self) -> Bounds:
+    def bounds(self) -> BlastRadiusLimits:
         """The blast radius."""
-        return Bounds(self.max_devices, self.max_percent, self.window)
+        return BlastRadiusLimits(self.max_devices, self.max_percent, self.window)
 
     @property
-    def protection(self) -> Protection:
+    def protection(self) -> ProtectionRules:
         """Who is protected without an expression."""
-        return Protection(frozenset(self.protected_devices), frozenset(self.protected_tags))
+        return ProtectionRules(frozenset(self.protected_devices), frozenset(self.protected_tags))
 
 
 __all__ = ["Settings", "SettingsError", "load_settings"]
@@ -65,7 +65,7 @@ MqttUrl = Annotated[str, BeforeValidator(_mqtt_url)]
 ApiUrl = Annotated[str, BeforeValidator(_api_url)]
 
 
-class MqttSettings(Part):
+class MqttSettings(SettingsTable):
     """How the controller reaches the broker."""
 
     servers: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=16)]
@@ -86,7 +86,7 @@ class MqttSettings(Part):
         return self
 
 
-class EmqxSettings(Part):
+class EmqxSettings(SettingsTable):
     """The broker's management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
 
     api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
@@ -95,18 +95,18 @@ class EmqxSettings(Part):
     audit: tuple[Path, ...] = ()
 
 
-class StoreSettings(Part):
+class StoreSettings(SettingsTable):
     """The file, and how many days the record and commands that ended are kept in it."""
 
     path: Path
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
 
 
-class PolicySettings(Part):
+class PolicySettings(SettingsTable):
     paths: Annotated[tuple[Path, ...], Field(min_length=1)]
 
 
-class ApiSettings(Part):
+class ApiSettings(SettingsTable):
     """`listen` is host:port; beyond loopback give a certificate and key, or put a proxy with TLS in front."""
 
     listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] = "127.0.0.1:8480"
@@ -124,24 +124,24 @@ class ApiSettings(Part):
         return int(self.listen.rpartition(":")[2])
 
 
-class CommandSettings(Part):
+class CommandSettings(SettingsTable):
     """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
 
     signing_key: Path
     retiring_key: Path | None = None  # signs too, for devices that have not heard of its successor
 
 
-class PostureSettings(Part):
+class PostureSettings(SettingsTable):
     """A device that was not heard of for `stale_after` is stale."""
 
     stale_after: Duration = 300.0
 
 
-class ReconcileSettings(Part):
+class ReconcileSettings(SettingsTable):
     every: Annotated[Duration, Field(ge=1.0)] = 5.0
 
 
-class IdentitySettings(Part):
+class IdentitySettings(SettingsTable):
     """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker.
 
     `watch_presence` has the broker tell who comes and goes, to find two that pass for one device.
@@ -151,7 +151,7 @@ class IdentitySettings(Part):
     watch_presence: bool = True
 
 
-class LimitSettings(Part):
+class LimitSettings(SettingsTable):
     """`messages_per_second` and `message_burst` are for one device on one channel."""
 
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
@@ -159,7 +159,7 @@ class LimitSettings(Part):
     message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
 
 
-class LogSettings(Part):
+class LogSettings(SettingsTable):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = "auto"
 
@@ -168,7 +168,7 @@ MAX_CLASSES = 64  # classes that have to sign
 _Class = Annotated[str, StringConstraints(pattern=r"^(?:\*|[A-Za-z0-9._:/-]{1,64})$")]
 
 
-class ReportSettings(Part):
+class ReportSettings(SettingsTable):
     """`must_sign`: classes whose reports have to be signed, `*` for all; `max_age`: of a signed report.
 
     `must_answer`: a contained device is freed by nothing but an answered nonce, also where its agent knows of none.
@@ -189,7 +189,7 @@ def _list_place(text: str) -> str:
     return text
 
 
-class AuthoritySettings(Part):
+class AuthoritySettings(SettingsTable):
     """`folder` is what `cordon ca init` made; without it this controller issues nothing."""
 
     folder: Path | None = None
@@ -214,7 +214,7 @@ class AuthoritySettings(Part):
         return self
 
 
-class Settings(Part):
+class Settings(SettingsTable):
     """The whole of `cordon.toml`; relative paths are relative to the file."""
 
     mqtt: MqttSettings

@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.standin.api.check import Field, bad_request, body_object, page_of, symbol, text, truth
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
 from controller.standin.limits import MAX_USERS
 from controller.standin.state import User
 
@@ -38,13 +38,13 @@ def _row(enabled: bool) -> dict[str, Any]:
     }
 
 
-def chain(context: Context, _request: Request) -> Response:
+def chain(context: RequestContext, _request: Request) -> Response:
     """The authenticators in order."""
     enabled = context.registry.state.authn
     return as_json(200, [] if enabled is None else [_row(enabled)])
 
 
-def add(context: Context, request: Request) -> Response:
+def add(context: RequestContext, request: Request) -> Response:
     """Put the built-in database into the empty chain; from then on nobody is anonymous."""
     given = body_object(request, _AUTHENTICATOR)
     if context.registry.state.authn is not None:
@@ -53,26 +53,26 @@ def add(context: Context, request: Request) -> Response:
     return as_json(200, _row(given["enable"]))
 
 
-def _present(context: Context, request: Request) -> None:
+def _present(context: RequestContext, request: Request) -> None:
     name = request.bindings["id"]
     if name != _ID or context.registry.state.authn is None:
         raise ApiError(404, "NOT_FOUND", f"Authenticator:{name} not found in chain 'mqtt:global'")
 
 
-def show(context: Context, request: Request) -> Response:
+def show(context: RequestContext, request: Request) -> Response:
     """One authenticator."""
     _present(context, request)
     return as_json(200, _row(bool(context.registry.state.authn)))
 
 
-def change(context: Context, request: Request) -> Response:
+def change(context: RequestContext, request: Request) -> Response:
     """Enable or disable it."""
     _present(context, request)
     context.registry.state.authn = body_object(request, _AUTHENTICATOR)["enable"]
     return as_json(200, _row(bool(context.registry.state.authn)))
 
 
-def delete(context: Context, request: Request) -> Response:
+def delete(context: RequestContext, request: Request) -> Response:
     """Take it out of the chain, and its users with it."""
     _present(context, request)
     context.registry.state.authn = None
@@ -84,7 +84,7 @@ def _user_row(user: User) -> dict[str, Any]:
     return {"is_superuser": user.is_superuser, "user_id": user.user_id}
 
 
-def users(context: Context, request: Request) -> Response:
+def users(context: RequestContext, request: Request) -> Response:
     """One page of users."""
     _present(context, request)
     page = page_of(request)
@@ -98,7 +98,7 @@ def users(context: Context, request: Request) -> Response:
     return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
 
 
-def add_user(context: Context, request: Request) -> Response:
+def add_user(context: RequestContext, request: Request) -> Response:
     """Add a user."""
     _present(context, request)
     given = body_object(request, _USER)
@@ -111,7 +111,7 @@ def add_user(context: Context, request: Request) -> Response:
     return as_json(201, _user_row(user))
 
 
-def _user(context: Context, request: Request) -> User:
+def _user(context: RequestContext, request: Request) -> User:
     _present(context, request)
     user = context.registry.state.users.get(request.bindings["user_id"])
     if user is None:
@@ -119,12 +119,12 @@ def _user(context: Context, request: Request) -> User:
     return user
 
 
-def show_user(context: Context, request: Request) -> Response:
+def show_user(context: RequestContext, request: Request) -> Response:
     """One user."""
     return as_json(200, _user_row(_user(context, request)))
 
 
-def change_user(context: Context, request: Request) -> Response:
+def change_user(context: RequestContext, request: Request) -> Response:
     """Change the password or the standing of a user."""
     user = _user(context, request)
     given = body_object(request, _CHANGED_USER)
@@ -137,7 +137,7 @@ def change_user(context: Context, request: Request) -> Response:
     return as_json(200, _user_row(changed))
 
 
-def delete_user(context: Context, request: Request) -> Response:
+def delete_user(context: RequestContext, request: Request) -> Response:
     """Remove a user; who is connected stays so."""
     del context.registry.state.users[_user(context, request).user_id]
     return empty()

@@ -7,7 +7,7 @@ from typing import Any
 from controller.standin.api.check import (
     Field,
     FieldError,
-    Problem,
+    FieldProblem,
     bad_request,
     body_object,
     page_of,
@@ -15,8 +15,8 @@ from controller.standin.api.check import (
     symbol,
     text,
 )
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, compact, empty
-from controller.standin.bans import BAN_KINDS, BadBanError, Ban, BanKind, normalise
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, compact, empty
+from controller.standin.bans import BAN_KINDS, Ban, BanKind, InvalidBanError, normalise
 from controller.standin.limits import MAX_BANS
 
 _MAX_EPOCH_SECONDS = 253_402_300_799  # the end of the year 9999, as far as RFC 3339 writes
@@ -66,7 +66,7 @@ def _until(path: str, value: Any) -> int | None:
     try:
         return _epoch(path, value)
     except FieldError as error:
-        mismatches: Problem = {
+        mismatches: FieldProblem = {
             "infinity": problem(path, f"Expected: infinity, got:{value}", value),
             "emqx_utils_calendar:epoch_second()": error.problem,
         }
@@ -90,7 +90,7 @@ _FIELDS = {
 }
 
 
-def create(context: Context, request: Request) -> Response:
+def create(context: RequestContext, request: Request) -> Response:
     """Ban somebody; a client that is named by its id is kicked at once, wherever it is."""
     state = context.registry.state
     given = body_object(request, _FIELDS)
@@ -98,7 +98,7 @@ def create(context: Context, request: Request) -> Response:
     now = state.now()
     try:
         who = normalise(kind, given["who"])
-    except BadBanError as error:
+    except InvalidBanError as error:
         raise bad_request(str(error)) from error
     at = int(now) if given["at"] is None else given["at"]
     until = given["until"]
@@ -136,7 +136,7 @@ def _expired_text(at: int, until: int) -> str:
     return "\n".join([*lines, line])
 
 
-def listing(context: Context, request: Request) -> Response:
+def listing(context: RequestContext, request: Request) -> Response:
     """All rows, or those that one filter finds; parameters EMQX does not know are ignored."""
     bans = context.registry.state.bans
     page = page_of(request)
@@ -148,7 +148,7 @@ def listing(context: Context, request: Request) -> Response:
         kind, who = exact[0]
         try:
             found = bans.look_up(kind, normalise(kind, who))
-        except BadBanError as error:
+        except InvalidBanError as error:
             raise bad_request(str(error)) from error
         rows = [] if found is None or ("bans", found.who) in context.node.hidden else [found]
         meta = {**page.meta(len(rows)), "hasnext": False}
@@ -177,13 +177,13 @@ def _search(rows: list[Ban], name: str, pattern: str) -> list[Ban]:
     return [b for b in rows if b.kind in _LIKE[name] and compiled.search(b.who)]
 
 
-def clear(context: Context, _request: Request) -> Response:
+def clear(context: RequestContext, _request: Request) -> Response:
     """Remove every row of every owner."""
     context.registry.state.bans.clear()
     return empty()
 
 
-def delete(context: Context, request: Request) -> Response:
+def delete(context: RequestContext, request: Request) -> Response:
     """Remove one row."""
     kind, who = request.bindings["as"], request.bindings["who"]
     try:
@@ -191,7 +191,7 @@ def delete(context: Context, request: Request) -> Response:
         name = normalise(known, who)
     except FieldError as error:
         raise bad_request(error.problem) from error
-    except BadBanError:
+    except InvalidBanError:
         name = who
     if not context.registry.state.bans.delete(known, name):
         raise ApiError(404, "NOT_FOUND", f"{kind}: {who} not found")

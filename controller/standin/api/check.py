@@ -7,13 +7,13 @@ from typing import Any
 from controller.standin.api.web import ApiError, Request, compact
 from controller.standin.limits import DEFAULT_PAGE_ROWS, MAX_PAGE_ROWS
 
-Problem = dict[str, object]
+FieldProblem = dict[str, object]
 
 
 class FieldError(ValueError):
     """One value is wrong; `problem` is EMQX's description of it."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: FieldProblem) -> None:
         super().__init__(str(problem.get("reason")))
         self.problem = problem
 
@@ -35,18 +35,18 @@ def bad_request(problem: object) -> ApiError:
     return ApiError(400, "BAD_REQUEST", problem if isinstance(problem, str) else compact(problem))
 
 
-def problem(path: str, reason: str, value: object = None, *, with_value: bool = True) -> Problem:
+def problem(path: str, reason: str, value: object = None, *, with_value: bool = True) -> FieldProblem:
     """EMQX's description of a wrong value."""
-    found: Problem = {"value": value} if with_value else {}
+    found: FieldProblem = {"value": value} if with_value else {}
     return {**found, "reason": reason, "path": path, "kind": "validation_error"}
 
 
-def struct(path: str, value: object, fields: Mapping[str, Field]) -> tuple[dict[str, Any], list[Problem]]:
+def struct(path: str, value: object, fields: Mapping[str, Field]) -> tuple[dict[str, Any], list[FieldProblem]]:
     """Check an object; returns what could be read and what is wrong."""
     if not isinstance(value, dict):
         return {}, [problem(path, "bad_value_for_struct", with_value=False)]
     out: dict[str, Any] = {}
-    wrong: list[Problem] = []
+    wrong: list[FieldProblem] = []
     for name, spec in fields.items():
         where = f"{path}.{name}"
         given = value.get(name)
@@ -96,7 +96,7 @@ def body_objects(request: Request, fields: Mapping[str, Field], limit: int) -> l
     if len(value) > limit:
         raise bad_request(problem("root", f"more than {limit} items", with_value=False))
     rows: list[dict[str, Any]] = []
-    wrong: list[Problem] = []
+    wrong: list[FieldProblem] = []
     for index, item in enumerate(value, 1):
         row, problems = struct(f"root.{index}", item, fields)
         rows.append(row)
@@ -105,7 +105,7 @@ def body_objects(request: Request, fields: Mapping[str, Field], limit: int) -> l
     return rows
 
 
-def _raise(wrong: Sequence[Problem]) -> None:
+def _raise(wrong: Sequence[FieldProblem]) -> None:
     if wrong:
         raise bad_request(wrong[0] if len(wrong) == 1 else list(wrong))
 

@@ -13,10 +13,10 @@ from controller.standin.api.check import (
     text,
 )
 from controller.standin.api.rows import client_row, subscription_row
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
 from controller.standin.client import Client
 from controller.standin.limits import MAX_PAGE_ROWS
-from controller.standin.session import SubOptions
+from controller.standin.session import SubscriptionOptions
 from controller.standin.topics import ParsedFilter, matches, parse_filter
 
 _TOPIC = {"topic": Field(text, required=True)}
@@ -29,14 +29,14 @@ _SUBSCRIPTION = {
 }
 
 
-def _client(context: Context, request: Request) -> Client:
+def _client(context: RequestContext, request: Request) -> Client:
     client = context.registry.state.clients.get(request.bindings["clientid"])
     if client is None:
         raise ApiError(404, "CLIENTID_NOT_FOUND", "Client ID not found")
     return client
 
 
-def _node_filter(context: Context, request: Request) -> str | None:
+def _node_filter(context: RequestContext, request: Request) -> str | None:
     node = request.first("node")
     if node is not None:
         known = context.registry.state.nodes.get(node)
@@ -48,7 +48,7 @@ def _node_filter(context: Context, request: Request) -> str | None:
     return node
 
 
-def _matching(context: Context, request: Request) -> tuple[list[Client], bool]:
+def _matching(context: RequestContext, request: Request) -> tuple[list[Client], bool]:
     """The clients a query asks for and whether it searched parts of text."""
     node = _node_filter(context, request)
     ids, users = request.every("clientid", "clientid[]"), request.every("username", "username[]")
@@ -81,7 +81,7 @@ def _fields(request: Request, rows: list[dict[str, Any]]) -> list[dict[str, Any]
     return [{name: row[name] for name in names if name in row} for row in rows]
 
 
-def listing(context: Context, request: Request) -> Response:
+def listing(context: RequestContext, request: Request) -> Response:
     """One page of clients."""
     page = page_of(request)
     found, fuzzy = _matching(context, request)
@@ -89,7 +89,7 @@ def listing(context: Context, request: Request) -> Response:
     return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=not fuzzy)})
 
 
-def cursor_listing(context: Context, request: Request) -> Response:
+def cursor_listing(context: RequestContext, request: Request) -> Response:
     """One page of clients from a cursor on; no cursor in the answer means that it was the last."""
     limit = page_of(request).limit
     start = _read_cursor(request.first("cursor"))
@@ -113,18 +113,18 @@ def _read_cursor(cursor: str | None) -> int:
     return int(position)
 
 
-def show(context: Context, request: Request) -> Response:
+def show(context: RequestContext, request: Request) -> Response:
     """One client."""
     return as_json(200, _fields(request, [client_row(_client(context, request))])[0])
 
 
-def kick(context: Context, request: Request) -> Response:
+def kick(context: RequestContext, request: Request) -> Response:
     """End a client and its session, connected or not."""
     context.registry.kick(_client(context, request).clientid)
     return empty()
 
 
-def kick_many(context: Context, request: Request) -> Response:
+def kick_many(context: RequestContext, request: Request) -> Response:
     """End several; those that do not exist are passed over."""
     ids = request.json()
     if not isinstance(ids, list) or len(ids) > MAX_PAGE_ROWS or not all(isinstance(i, str) for i in ids):
@@ -134,14 +134,14 @@ def kick_many(context: Context, request: Request) -> Response:
     return empty()
 
 
-def subscriptions(context: Context, request: Request) -> Response:
+def subscriptions(context: RequestContext, request: Request) -> Response:
     """What a client is subscribed to."""
     client = _client(context, request)
     rows = [subscription_row(client, p, o) for p, o in client.session.subscriptions.items()]
     return as_json(200, sorted(rows, key=lambda row: str(row["topic"])))
 
 
-def all_subscriptions(context: Context, request: Request) -> Response:
+def all_subscriptions(context: RequestContext, request: Request) -> Response:
     """One page of all subscriptions."""
     page = page_of(request)
     node = _node_filter(context, request)
@@ -162,9 +162,9 @@ def all_subscriptions(context: Context, request: Request) -> Response:
     return as_json(200, {"data": page.cut(rows), "meta": meta})
 
 
-def _force_subscribe(context: Context, client: Client, given: dict[str, Any]) -> dict[str, Any]:
+def _force_subscribe(context: RequestContext, client: Client, given: dict[str, Any]) -> dict[str, Any]:
     parsed = _parsed(given["topic"])
-    options = SubOptions(given["qos"], bool(given["nl"]), bool(given["rap"]), given["rh"])
+    options = SubscriptionOptions(given["qos"], bool(given["nl"]), bool(given["rap"]), given["rh"])
     for delivery in context.registry.router.subscribe(client, parsed, options):
         client.deliver(delivery)
     return subscription_row(client, parsed, options)
@@ -177,27 +177,27 @@ def _parsed(topic: str) -> ParsedFilter:
     return parsed
 
 
-def subscribe(context: Context, request: Request) -> Response:
+def subscribe(context: RequestContext, request: Request) -> Response:
     """Subscribe a client without asking it or the rules."""
     client = _client(context, request)
     return as_json(200, _force_subscribe(context, client, body_object(request, _SUBSCRIPTION)))
 
 
-def subscribe_many(context: Context, request: Request) -> Response:
+def subscribe_many(context: RequestContext, request: Request) -> Response:
     """Subscribe a client to several filters."""
     client = _client(context, request)
     given = body_objects(request, _SUBSCRIPTION, MAX_PAGE_ROWS)
     return as_json(200, [_force_subscribe(context, client, item) for item in given])
 
 
-def _force_unsubscribe(context: Context, client: Client, topics: list[str]) -> None:
+def _force_unsubscribe(context: RequestContext, client: Client, topics: list[str]) -> None:
     for topic in topics:
         parsed = parse_filter(topic)
         if parsed is not None:
             context.registry.router.unsubscribe(client, parsed)
 
 
-def unsubscribe(context: Context, request: Request) -> Response:
+def unsubscribe(context: RequestContext, request: Request) -> Response:
     """Take a subscription away; one that does not exist is passed over."""
     given = body_object(request, _TOPIC)
     client = _client(context, request)
@@ -205,7 +205,7 @@ def unsubscribe(context: Context, request: Request) -> Response:
     return empty()
 
 
-def unsubscribe_many(context: Context, request: Request) -> Response:
+def unsubscribe_many(context: RequestContext, request: Request) -> Response:
     """Take several subscriptions away, also from a session that is away."""
     given = body_objects(request, _TOPIC, MAX_PAGE_ROWS)
     client = _client(context, request)
@@ -213,7 +213,7 @@ def unsubscribe_many(context: Context, request: Request) -> Response:
     return empty()
 
 
-def cache(context: Context, request: Request) -> Response:
+def cache(context: RequestContext, request: Request) -> Response:
     """The access decisions remembered for a client, newest first."""
     client = _client(context, request)
     rows = []
@@ -232,7 +232,7 @@ def cache(context: Context, request: Request) -> Response:
     return as_json(200, rows)
 
 
-def clear_cache(context: Context, request: Request) -> Response:
+def clear_cache(context: RequestContext, request: Request) -> Response:
     """Forget them, so that new rules bite at once."""
     _client(context, request).cache.clear()
     return empty()

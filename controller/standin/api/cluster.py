@@ -6,10 +6,10 @@ from typing import Any
 import psutil
 
 from controller.standin.api.check import bad_request, problem
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json
 from controller.standin.limits import MAX_CONNECTIONS_PER_NODE
-from controller.standin.settings import BadSettingError
-from controller.standin.state import NodeState, State
+from controller.standin.settings import InvalidSettingError
+from controller.standin.state import ClusterState, NodeState
 
 EMQX_VERSION = "5.8.9"  # whose behaviour the stand-in follows
 EDITION = "Stand-in"  # EMQX says Opensource or Enterprise here
@@ -20,7 +20,7 @@ _STATS = (
 )  # fmt: skip
 
 
-def status(context: Context, request: Request) -> Response:
+def status(context: RequestContext, request: Request) -> Response:
     """Whether the node is up; needs no credentials."""
     name = context.node.name
     if request.first("format") == "json":
@@ -39,7 +39,7 @@ def status(context: Context, request: Request) -> Response:
     return Response(200, body.encode(), "text/plain")
 
 
-def _connections(state: State, node: str | None) -> tuple[int, int]:
+def _connections(state: ClusterState, node: str | None) -> tuple[int, int]:
     """Sessions and living connections, of one node or all."""
     clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
     return len(clients), sum(1 for c in clients if c.link is not None)
@@ -49,7 +49,7 @@ def _gigabytes(value: int) -> str:
     return f"{value / 1024**3:.2f}G"
 
 
-def _node_row(state: State, node: NodeState) -> dict[str, Any]:
+def _node_row(state: ClusterState, node: NodeState) -> dict[str, Any]:
     if not node.running:
         return {"node": node.name, "node_status": "stopped", "role": "core"}
     sessions, living = _connections(state, node.name)
@@ -79,13 +79,13 @@ def _node_row(state: State, node: NodeState) -> dict[str, Any]:
     }
 
 
-def nodes(context: Context, _request: Request) -> Response:
+def nodes(context: RequestContext, _request: Request) -> Response:
     """All nodes, stopped ones too."""
     state = context.registry.state
     return as_json(200, [_node_row(state, node) for node in state.nodes.values()])
 
 
-def node(context: Context, request: Request) -> Response:
+def node(context: RequestContext, request: Request) -> Response:
     """One node."""
     state = context.registry.state
     known = state.nodes.get(request.bindings["node"])
@@ -94,7 +94,7 @@ def node(context: Context, request: Request) -> Response:
     return as_json(200, _node_row(state, known))
 
 
-def cluster(context: Context, _request: Request) -> Response:
+def cluster(context: RequestContext, _request: Request) -> Response:
     """The nodes that are up, and the one that was asked."""
     running = context.registry.state.running_nodes()
     return as_json(200, {"name": CLUSTER_NAME, "nodes": running, "self": context.node.name})
@@ -104,7 +104,7 @@ def _address(node: NodeState, kind: str) -> tuple[str, int] | None:
     return node.tls if kind == "ssl" else node.mqtt
 
 
-def _listener_row(state: State, kind: str, asked: NodeState) -> dict[str, Any] | None:
+def _listener_row(state: ClusterState, kind: str, asked: NodeState) -> dict[str, Any] | None:
     running = [n for n in state.nodes.values() if n.running and _address(n, kind) is not None]
     if not running:
         return None
@@ -123,7 +123,7 @@ def _listener_row(state: State, kind: str, asked: NodeState) -> dict[str, Any] |
     }
 
 
-def _live(state: State, kind: str, node: str | None) -> int:
+def _live(state: ClusterState, kind: str, node: str | None) -> int:
     return sum(
         1
         for c in state.clients.values()
@@ -135,21 +135,21 @@ def _listener_status(connections: int) -> dict[str, object]:
     return {"current_connections": connections, "max_connections": "infinity", "running": True}
 
 
-def listeners(context: Context, _request: Request) -> Response:
+def listeners(context: RequestContext, _request: Request) -> Response:
     """The MQTT listeners that are open."""
     state = context.registry.state
     rows = [_listener_row(state, kind, context.node) for kind in ("ssl", "tcp")]
     return as_json(200, [_told(state, row) for row in rows if row is not None])
 
 
-def _told(state: State, row: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
+def _told(state: ClusterState, row: dict[str, Any], *, whole: bool = False) -> dict[str, Any]:
     """The row with what the listener was told to say of itself; the listing has no more keys than it had."""
     told = {key: value for key, value in state.told_listeners.get(row["id"], {}).items() if whole or key in row}
     ssl_options = {**row.get("ssl_options", {}), **told.get("ssl_options", {})}
     return {**row, **told, **({"ssl_options": ssl_options} if ssl_options else {})}
 
 
-def listener(context: Context, request: Request) -> Response:
+def listener(context: RequestContext, request: Request) -> Response:
     """One listener with its TLS options; the stand-in checks no revocation lists and says so."""
     state = context.registry.state
     kind, _, name = request.bindings["id"].partition(":")
@@ -185,7 +185,7 @@ def listener(context: Context, request: Request) -> Response:
     return as_json(200, _told(state, shown, whole=True))
 
 
-def _counts(context: Context, node: str | None) -> dict[str, int]:
+def _counts(context: RequestContext, node: str | None) -> dict[str, int]:
     state = context.registry.state
     clients = [c for c in state.clients.values() if node is None or c.endpoint.node == node]
     subscriptions = [p for c in clients for p in c.session.subscriptions]
@@ -208,7 +208,7 @@ def _counts(context: Context, node: str | None) -> dict[str, int]:
     return {f"{name}.{part}": values[name] for name in _STATS for part in ("count", "max")}
 
 
-def stats(context: Context, request: Request) -> Response:
+def stats(context: RequestContext, request: Request) -> Response:
     """Counts of the cluster, or of each node."""
     if request.first("aggregate") == "true":
         return as_json(200, _counts(context, None))
@@ -223,33 +223,33 @@ def _change(request: Request) -> dict[str, Any]:
     return given
 
 
-def _setting_error(error: BadSettingError) -> ApiError:
+def _setting_error(error: InvalidSettingError) -> ApiError:
     return ApiError(400, "UPDATE_FAILED", bad_request(problem(error.path, error.reason, error.value)).args[0])
 
 
-def zone(context: Context, _request: Request) -> Response:
+def zone(context: RequestContext, _request: Request) -> Response:
     """The settings of all clients."""
     return as_json(200, context.registry.state.settings.zone)
 
 
-def change_zone(context: Context, request: Request) -> Response:
+def change_zone(context: RequestContext, request: Request) -> Response:
     """Replace sections of them, for connections made from now on."""
     try:
         return as_json(200, context.registry.state.settings.put_zone(_change(request)))
-    except BadSettingError as error:
+    except InvalidSettingError as error:
         raise _setting_error(error) from error
 
 
-def sys_topics(context: Context, _request: Request) -> Response:
+def sys_topics(context: RequestContext, _request: Request) -> Response:
     """Which presence messages are published."""
     return as_json(200, context.registry.state.settings.sys_topics)
 
 
-def change_sys_topics(context: Context, request: Request) -> Response:
+def change_sys_topics(context: RequestContext, request: Request) -> Response:
     """Replace that."""
     try:
         return as_json(200, context.registry.state.settings.put_sys_topics(_change(request)))
-    except BadSettingError as error:
+    except InvalidSettingError as error:
         raise _setting_error(error) from error
 
 

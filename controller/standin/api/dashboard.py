@@ -7,13 +7,13 @@ import base64
 
 from controller.standin.api.check import Field, body_object, text
 from controller.standin.api.cluster import EMQX_VERSION
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json
 
 _LOGIN = {"username": Field(text, required=True), "password": Field(text, required=True)}
 _WORDS = {"BAD_USERNAME_OR_PWD": "Auth failed", "LOGIN_LOCKED": "Login locked"}
 
 
-def login(context: Context, request: Request) -> Response:
+def login(context: RequestContext, request: Request) -> Response:
     """A token for the dashboard's user; after five wrong passwords in five minutes nobody gets in for ten."""
     state = context.registry.state
     given = body_object(request, _LOGIN)
@@ -28,13 +28,13 @@ def login(context: Context, request: Request) -> Response:
     return as_json(200, {"token": token, **more})
 
 
-def api_keys(context: Context, _request: Request) -> Response:
+def api_keys(context: RequestContext, _request: Request) -> Response:
     """The keys that the stand-in was told to have; an API key never gets here."""
     defaults = {"desc": "", "enable": True, "expired": False, "role": "administrator", "expired_at": "infinity"}
     return as_json(200, [{**defaults, **row} for row in context.registry.state.dashboard.api_keys])
 
 
-def configs(context: Context, _request: Request) -> Response:
+def configs(context: RequestContext, _request: Request) -> Response:
     """The whole configuration; of it the stand-in has the node's cookie and the zone."""
     state = context.registry.state
     return as_json(200, {"node": {"cookie": state.dashboard.cookie}, **state.settings.zone})

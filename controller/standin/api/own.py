@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from controller.standin.api.check import bad_request, problem
-from controller.standin.api.web import Context, Request, Response, Route, as_json, empty
+from controller.standin.api.web import Request, RequestContext, Response, Route, as_json, empty
 from controller.standin.overrides import apply_overrides
-from controller.standin.settings import BadSettingError
+from controller.standin.settings import InvalidSettingError
 
 _AFTER_THE_ANSWER: Final = 0.01  # seconds; the node that is killed may be the one that answers
 _TABLES: Final = {"bans": "bans", "clients": "clientid", "users": "username"}
@@ -18,8 +18,8 @@ def own_routes(
 ) -> tuple[Route, ...]:
     """The routes; `kill` lets the named node die, `restart` too, and brings it back after a moment."""
 
-    def later(what: Callable[[str], None]) -> Callable[[Context, Request], Response]:
-        def answer(_context: Context, request: Request) -> Response:
+    def later(what: Callable[[str], None]) -> Callable[[RequestContext, Request], Response]:
+        def answer(_context: RequestContext, request: Request) -> Response:
             name = request.bindings["node"]
             if not is_known(name):
                 return as_json(404, {"code": "NOT_FOUND", "message": f"no node {name}"})
@@ -36,16 +36,16 @@ def own_routes(
     )
 
 
-def _configure(context: Context, request: Request) -> Response:
+def _configure(context: RequestContext, request: Request) -> Response:
     """Take a configuration over; see `controller.standin.overrides`."""
     try:
         apply_overrides(context.registry.state, request.json())
-    except BadSettingError as error:
+    except InvalidSettingError as error:
         raise bad_request(problem(error.path, error.reason, error.value)) from error
     return empty()
 
 
-def _hide(context: Context, request: Request) -> Response:
+def _hide(context: RequestContext, request: Request) -> Response:
     """Let a node show none of the rows named: `{"bans": [who], "clients": [client id], "users": [user name]}`.
 
     It is only what that node's API tells; who may connect stays the same. A row written through the node shows again.

@@ -16,9 +16,9 @@ from controller.standin.api.check import (
     text,
     truth,
 )
-from controller.standin.api.web import Context, Request, Response, Route, as_json
+from controller.standin.api.web import Request, RequestContext, Response, Route, as_json
 from controller.standin.limits import EXPIRY_NEVER, MAX_PACKET_BYTES, MAX_PAGE_ROWS
-from controller.standin.messages import NO_PROPERTIES, Message, Properties
+from controller.standin.messages import NO_PROPERTIES, Message, PublishProperties
 from controller.standin.topics import DELAYED_PREFIX, valid_name
 
 _NO_SUBSCRIBERS, _IMPLEMENTATION_SPECIFIC, _TOPIC_NAME_INVALID, _QUOTA_EXCEEDED = 16, 131, 144, 151
@@ -41,12 +41,12 @@ _PROPERTIES = {
 }
 
 
-def _properties(path: str, value: Any) -> tuple[Properties, int | None]:
+def _properties(path: str, value: Any) -> tuple[PublishProperties, int | None]:
     given, wrong = struct(path, value, _PROPERTIES)
     if wrong:
         raise FieldError(wrong[0])
     data = given["correlation_data"]
-    properties = Properties(
+    properties = PublishProperties(
         given["payload_format_indicator"],
         given["content_type"],
         given["response_topic"],
@@ -87,7 +87,7 @@ def _error(code: int, message: str) -> dict[str, object]:
     return {"message": message, "reason_code": code}
 
 
-def _publish(context: Context, given: dict[str, Any], payload: bytes) -> tuple[int, dict[str, object]]:
+def _publish(context: RequestContext, given: dict[str, Any], payload: bytes) -> tuple[int, dict[str, object]]:
     state = context.registry.state
     properties, expiry = given["properties"]
     message = Message(
@@ -108,7 +108,7 @@ def _publish(context: Context, given: dict[str, Any], payload: bytes) -> tuple[i
     return 202, _error(_NO_SUBSCRIBERS, "no_matching_subscribers")
 
 
-def publish(context: Context, request: Request) -> Response:
+def publish(context: RequestContext, request: Request) -> Response:
     """One message: 200 when somebody is subscribed, 202 when nobody is."""
     given = body_object(request, _MESSAGE)
     payload = _refusal(given)
@@ -117,7 +117,7 @@ def publish(context: Context, request: Request) -> Response:
     return as_json(*_publish(context, given, payload))
 
 
-def publish_many(context: Context, request: Request) -> Response:
+def publish_many(context: RequestContext, request: Request) -> Response:
     """Several messages, all or none; 202 when one of them found nobody."""
     batch = body_objects(request, _MESSAGE, MAX_PAGE_ROWS)
     ready: list[tuple[dict[str, Any], bytes]] = []

@@ -7,7 +7,7 @@ nothing that runs against a stand-in should get used to it.
 from datetime import UTC, datetime
 
 from controller.standin.api.check import page_of
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
 from controller.standin.messages import Message
 from controller.standin.topics import matches
 
@@ -24,12 +24,12 @@ def _row(message: Message) -> dict[str, object]:
     }
 
 
-def _living(context: Context) -> list[Message]:
+def _living(context: RequestContext) -> list[Message]:
     now = context.registry.state.now()
     return [message for message in context.registry.router.retained.values() if not message.expired(now)]
 
 
-def listing(context: Context, request: Request) -> Response:
+def listing(context: RequestContext, request: Request) -> Response:
     """One page; only an unfiltered one is counted."""
     page = page_of(request)
     wanted = request.first("topic")
@@ -40,7 +40,7 @@ def listing(context: Context, request: Request) -> Response:
     return as_json(200, {"data": [_row(one) for one in cut], "meta": meta})
 
 
-def delete(context: Context, request: Request) -> Response:
+def delete(context: RequestContext, request: Request) -> Response:
     """Delete those that the topic, or filter, covers; 404 when there is none."""
     pattern = request.bindings["topic"]
     gone = [one.topic for one in _living(context) if matches(one.topic, pattern)]

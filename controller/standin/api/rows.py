@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from controller.standin.client import Client
 from controller.standin.limits import MAX_AWAITING_REL
-from controller.standin.session import SubOptions
+from controller.standin.session import SubscriptionOptions
 from controller.standin.topics import ParsedFilter, unparse_filter
 
 
@@ -91,7 +91,7 @@ def _traffic(client: Client) -> dict[str, int]:
     return row
 
 
-def subscription_row(client: Client, parsed: ParsedFilter, options: SubOptions) -> dict[str, Any]:
+def subscription_row(client: Client, parsed: ParsedFilter, options: SubscriptionOptions) -> dict[str, Any]:
     """A subscription as EMQX shows it."""
     return {
         "clientid": client.clientid,

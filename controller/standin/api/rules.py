@@ -16,10 +16,10 @@ from controller.standin.api.check import (
     symbol,
     text,
 )
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
-from controller.standin.authz import Rule, RuleBook, Verdict
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.authz import AuthzRule, AuthzRuleStore, Verdict
 from controller.standin.limits import MAX_PAGE_ROWS, MAX_RULE_OWNERS, MAX_RULES_PER_OWNER
-from controller.standin.settings import BadSettingError
+from controller.standin.settings import InvalidSettingError
 
 _RULES = "/api/v5/authorization/sources/built_in_database/rules"
 _SOURCE = "built_in_database"
@@ -51,19 +51,21 @@ _RULE = {
 }
 
 
-def _rules(path: str, value: Any) -> tuple[Rule, ...]:
+def _rules(path: str, value: Any) -> tuple[AuthzRule, ...]:
     if not isinstance(value, list):
         raise FieldError(problem(path, "bad_array_value", value))
-    rules: list[Rule] = []
+    rules: list[AuthzRule] = []
     for index, item in enumerate(value, 1):
         given, wrong = struct(f"{path}.{index}", item, _RULE)
         if wrong:
             raise FieldError(wrong[0])
-        rules.append(Rule(Verdict(given["permission"]), given["action"], given["topic"], given["qos"], given["retain"]))
+        rules.append(
+            AuthzRule(Verdict(given["permission"]), given["action"], given["topic"], given["qos"], given["retain"])
+        )
     return tuple(rules)
 
 
-def _rule_row(rule: Rule) -> dict[str, Any]:
+def _rule_row(rule: AuthzRule) -> dict[str, Any]:
     return {
         "action": rule.action,
         "permission": rule.permission.value,
@@ -73,7 +75,7 @@ def _rule_row(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _source_present(context: Context) -> None:
+def _source_present(context: RequestContext) -> None:
     if context.registry.state.authz_source is None:
         raise ApiError(404, "NOT_FOUND", f"Not found: {_SOURCE}")
 
@@ -85,15 +87,15 @@ class _Owners:
     key: Literal["clientid", "username"]
     title: str
     absent: str
-    table: Callable[[RuleBook], dict[str, tuple[Rule, ...]]]
+    table: Callable[[AuthzRuleStore], dict[str, tuple[AuthzRule, ...]]]
 
     def fields(self) -> dict[str, Field]:
         return {self.key: Field(text, required=True), "rules": Field(_rules, required=True)}
 
-    def row(self, owner: str, rules: tuple[Rule, ...]) -> dict[str, Any]:
+    def row(self, owner: str, rules: tuple[AuthzRule, ...]) -> dict[str, Any]:
         return {self.key: owner, "rules": [_rule_row(rule) for rule in rules]}
 
-    def listing(self, context: Context, request: Request) -> Response:
+    def listing(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         page = page_of(request)
         like = request.first(f"like_{self.key}")
@@ -105,7 +107,7 @@ class _Owners:
         rows = [self.row(o, r) for o, r in page.cut(found)]
         return as_json(200, {"data": rows, "meta": page.meta(len(found), counted=like is None)})
 
-    def create(self, context: Context, request: Request) -> Response:
+    def create(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         table = self.table(context.registry.state.rules)
         given = body_objects(request, self.fields(), MAX_PAGE_ROWS)
@@ -120,7 +122,7 @@ class _Owners:
             table[item[self.key]] = item["rules"]
         return empty()
 
-    def show(self, context: Context, request: Request) -> Response:
+    def show(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         owner = request.bindings[self.key]
         rules = self.table(context.registry.state.rules).get(owner)
@@ -128,7 +130,7 @@ class _Owners:
             raise ApiError(404, "NOT_FOUND", "Not Found")
         return as_json(200, self.row(owner, rules))
 
-    def replace(self, context: Context, request: Request) -> Response:
+    def replace(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         given = body_object(request, self.fields())
         owner = request.bindings[self.key]
@@ -143,7 +145,7 @@ class _Owners:
         table[owner] = given["rules"]
         return empty()
 
-    def delete(self, context: Context, request: Request) -> Response:
+    def delete(self, context: RequestContext, request: Request) -> Response:
         _source_present(context)
         table = self.table(context.registry.state.rules)
         if table.pop(request.bindings[self.key], None) is None:
@@ -151,7 +153,7 @@ class _Owners:
         return empty()
 
 
-def _room(table: dict[str, tuple[Rule, ...]], more: int) -> None:
+def _room(table: dict[str, tuple[AuthzRule, ...]], more: int) -> None:
     if len(table) + more > MAX_RULE_OWNERS:
         raise ApiError(500, "INTERNAL_ERROR", f"the stand-in holds rules of {MAX_RULE_OWNERS} owners at most")
 
@@ -160,13 +162,13 @@ _CLIENTS = _Owners("clientid", "Client", "ClientID Not Found", lambda book: book
 _USERS = _Owners("username", "User", "Username Not Found", lambda book: book.users)
 
 
-def show_all(context: Context, _request: Request) -> Response:
+def show_all(context: RequestContext, _request: Request) -> Response:
     """The rules for everybody."""
     _source_present(context)
     return as_json(200, {"rules": [_rule_row(rule) for rule in context.registry.state.rules.everybody]})
 
 
-def set_all(context: Context, request: Request) -> Response:
+def set_all(context: RequestContext, request: Request) -> Response:
     """Replace the rules for everybody."""
     _source_present(context)
     rules = body_object(request, {"rules": Field(_rules, required=True)})["rules"]
@@ -176,40 +178,40 @@ def set_all(context: Context, request: Request) -> Response:
     return empty()
 
 
-def delete_all(context: Context, _request: Request) -> Response:
+def delete_all(context: RequestContext, _request: Request) -> Response:
     """Remove the rules for everybody."""
     _source_present(context)
     context.registry.state.rules.everybody = ()
     return empty()
 
 
-def purge(context: Context, _request: Request) -> Response:
+def purge(context: RequestContext, _request: Request) -> Response:
     """Remove every rule; only while the source is disabled."""
     state = context.registry.state
     _source_present(context)
     if state.authz_source:
         raise bad_request(f"'{_SOURCE}' type source must be disabled before purge.")
-    state.rules = RuleBook()
+    state.rules = AuthzRuleStore()
     return empty()
 
 
-def settings(context: Context, _request: Request) -> Response:
+def settings(context: RequestContext, _request: Request) -> Response:
     """The settings that every check follows."""
     return as_json(200, context.registry.state.settings.authz)
 
 
-def change_settings(context: Context, request: Request) -> Response:
+def change_settings(context: RequestContext, request: Request) -> Response:
     """Replace them."""
     given = request.json()
     if not isinstance(given, dict):
         raise bad_request(problem("root", "bad_value_for_struct", with_value=False))
     try:
         return as_json(200, context.registry.state.settings.put_authz(given))
-    except BadSettingError as error:
+    except InvalidSettingError as error:
         raise bad_request(problem(error.path, error.reason, error.value)) from error
 
 
-def clear_caches(context: Context, _request: Request) -> Response:
+def clear_caches(context: RequestContext, _request: Request) -> Response:
     """Forget the remembered decisions of all clients."""
     for client in context.registry.state.clients.values():
         client.cache.clear()

@@ -4,7 +4,7 @@ import asyncio
 
 import h11
 
-from controller.standin.api.web import Api, Response
+from controller.standin.api.web import HttpApi, Response
 from controller.standin.limits import HTTP_IDLE_SECONDS, MAX_HTTP_BODY_BYTES, MAX_HTTP_CONNECTIONS
 
 _SERVER = "cordon-standin (not EMQX)"
@@ -13,7 +13,7 @@ _SERVER = "cordon-standin (not EMQX)"
 class HttpConnection(asyncio.Protocol):
     """Parses requests with h11 and writes the answers in order."""
 
-    def __init__(self, api: Api, live: set["HttpConnection"]) -> None:
+    def __init__(self, api: HttpApi, live: set["HttpConnection"]) -> None:
         self._api = api
         self._live = live
         self._loop = asyncio.get_running_loop()

@@ -3,10 +3,10 @@
 from typing import Any
 
 from controller.standin.api.check import Field, bad_request, body_object, symbol, text
-from controller.standin.api.web import ApiError, Context, Request, Response, Route, as_json, empty
-from controller.standin.authz import RuleBook
+from controller.standin.api.web import ApiError, Request, RequestContext, Response, Route, as_json, empty
+from controller.standin.authz import AuthzRuleStore
 from controller.standin.limits import MAX_RULES_PER_OWNER
-from controller.standin.state import FileSource, State
+from controller.standin.state import ClusterState, FileAuthzSource
 
 _SOURCES = "/api/v5/authorization/sources"
 _DATABASE, _FILE = "built_in_database", "file"
@@ -18,7 +18,7 @@ _FIELDS = {
 }
 
 
-def _rows(state: State) -> list[dict[str, Any]]:
+def _rows(state: ClusterState) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     if state.authz_source is not None:
         rows.append({"enable": state.authz_source, "max_rules": MAX_RULES_PER_OWNER, "type": _DATABASE})
@@ -28,60 +28,60 @@ def _rows(state: State) -> list[dict[str, Any]]:
     return rows
 
 
-def sources(context: Context, _request: Request) -> Response:
+def sources(context: RequestContext, _request: Request) -> Response:
     """The chain of sources."""
     return as_json(200, {"sources": _rows(context.registry.state)})
 
 
-def add_source(context: Context, request: Request) -> Response:
+def add_source(context: RequestContext, request: Request) -> Response:
     """Put a source in front of all others; only two types the stand-in has."""
     given = body_object(request, _FIELDS)
     state = context.registry.state
     if any(row["type"] == given["type"] for row in _rows(state)):
         raise bad_request(f"{{already_exists,{given['type']}}}")
     if given["type"] == _FILE:
-        state.file_source, state.file_first = FileSource(given["enable"], given["rules"]), True
+        state.file_source, state.file_first = FileAuthzSource(given["enable"], given["rules"]), True
     else:
         state.authz_source, state.file_first = given["enable"], False
     return empty()
 
 
-def _named(context: Context, request: Request) -> str:
+def _named(context: RequestContext, request: Request) -> str:
     kind = request.bindings["type"]
     if all(row["type"] != kind for row in _rows(context.registry.state)):
         raise ApiError(404, "NOT_FOUND", f"Not found: {kind}")
     return kind
 
 
-def show_source(context: Context, request: Request) -> Response:
+def show_source(context: RequestContext, request: Request) -> Response:
     """One source."""
     kind = _named(context, request)
     return as_json(200, next(row for row in _rows(context.registry.state) if row["type"] == kind))
 
 
-def change_source(context: Context, request: Request) -> Response:
+def change_source(context: RequestContext, request: Request) -> Response:
     """Enable or disable it, or give the file other rules."""
     kind = _named(context, request)
     given = body_object(request, _FIELDS)
     if kind == _FILE:
-        context.registry.state.file_source = FileSource(given["enable"], given["rules"])
+        context.registry.state.file_source = FileAuthzSource(given["enable"], given["rules"])
     else:
         context.registry.state.authz_source = given["enable"]
     return empty()
 
 
-def delete_source(context: Context, request: Request) -> Response:
+def delete_source(context: RequestContext, request: Request) -> Response:
     """Delete it, and with the database every rule, as EMQX does."""
     state = context.registry.state
     if _named(context, request) == _FILE:
         state.file_source = None
         return empty()
     state.authz_source = None
-    state.rules = RuleBook()
+    state.rules = AuthzRuleStore()
     return empty()
 
 
-def move_source(context: Context, request: Request) -> Response:
+def move_source(context: RequestContext, request: Request) -> Response:
     """Change its place in the chain."""
     kind = _named(context, request)
     position = body_object(request, {"position": Field(text, required=True)})["position"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from controller.standin.registry import Registry
+from controller.standin.registry import ClientRegistry
 from controller.standin.state import NodeState
 
 _LOG = logging.getLogger(__name__)
@@ -86,14 +86,14 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class RequestContext:
     """What a handler may use: the shared state and the node that was asked."""
 
-    registry: Registry
+    registry: ClientRegistry
     node: NodeState
 
 
-Handler = Callable[[Context, Request], Response]
+Handler = Callable[[RequestContext, Request], Response]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ class Route:
 
 
 @dataclass(slots=True)
-class Api:
+class HttpApi:
     """Finds the handler of a request; the order of checks is EMQX's: path, method, credentials, body."""
 
-    context: Context
+    context: RequestContext
     routes: tuple[Route, ...]
     key: str
     secret: str

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from device_agent.collectors.access import fail2ban, failed_logins, pam
-from device_agent.collectors.access.accounts import Account, Secret, accounts, secret_from, secrets
+from device_agent.collectors.access.accounts import PasswdEntry, ShadowEntry, accounts, secret_from, secrets
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
-from device_agent.errors import CannotTellError
+from device_agent.collectors.reading import GapRecorder
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import files_in, settings_of, text_of
 from device_agent.host.system import System
 
@@ -29,13 +29,13 @@ def collect(system: System) -> Section:
     """The `access` section; what only root may read is None, with `needs root` in its gaps.
 
     Raises:
-        CannotTellError: there is no list of accounts.
+        FactsUnavailableError: there is no list of accounts.
     """
     try:
         known = accounts(system)
     except FileNotFoundError as e:
-        raise CannotTellError("no /etc/passwd") from e
-    gaps = Gaps()
+        raise FactsUnavailableError("no /etc/passwd") from e
+    gaps = GapRecorder()
     section: dict[str, Any] = {
         "state": "ok",
         "accounts": len(known),
@@ -58,13 +58,13 @@ def collect(system: System) -> Section:
     return {**section, "gaps": gaps.listed()}
 
 
-def _all_secrets(system: System, known: list[Account]) -> list[Secret]:
+def _all_secrets(system: System, known: list[PasswdEntry]) -> list[ShadowEntry]:
     own = [secret_from(one.name, one.password, None) for one in known if one.password != _SHADOWED]
     # Without any `x` there is no shadow file to ask.
     return own if len(own) == len(known) and known else own + secrets(system)
 
 
-def of_secrets(found: list[Secret]) -> dict[str, Any]:
+def of_secrets(found: list[ShadowEntry]) -> dict[str, Any]:
     """The fields that shadow tells."""
     usable = [one for one in found if one.algorithm]
     return {
@@ -76,7 +76,7 @@ def of_secrets(found: list[Secret]) -> dict[str, Any]:
     }
 
 
-def _login_defs(system: System, gaps: Gaps) -> dict[str, Any]:
+def _login_defs(system: System, gaps: GapRecorder) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(_LIMITS)
     text = ""
     with gaps.told("max_days"):
@@ -90,14 +90,14 @@ def _login_defs(system: System, gaps: Gaps) -> dict[str, Any]:
     return {**fields, "new_hash": values.get("ENCRYPT_METHOD", "").lower()}
 
 
-def _of_pam(system: System, gaps: Gaps, section: dict[str, Any]) -> list[pam.Module]:
+def _of_pam(system: System, gaps: GapRecorder, section: dict[str, Any]) -> list[pam.PamModule]:
     if not pam.is_there(system):
         # Small systems check nothing but what their `passwd` has built in.
         section["quality_enforced"] = False
         for field in _OF_PAM[1:]:
             gaps.add(field, "no PAM here")
         return []
-    logins: list[pam.Module] = []
+    logins: list[pam.PamModule] = []
     with gaps.told("quality_enforced"):
         modules = pam.stack(system, "password")
         quality = pam.quality_of(system, modules)
@@ -111,7 +111,7 @@ def _of_pam(system: System, gaps: Gaps, section: dict[str, Any]) -> list[pam.Mod
     return logins
 
 
-def _of_lockout(system: System, gaps: Gaps, section: dict[str, Any], logins: list[pam.Module]) -> None:
+def _of_lockout(system: System, gaps: GapRecorder, section: dict[str, Any], logins: list[pam.PamModule]) -> None:
     section["lockout"] = section["lockout_after"] = section["lockout_seconds"] = None
     with gaps.told("lockout"):
         guards = [one for one in (pam.lockout_of(system, logins), fail2ban.guard(system)) if one]

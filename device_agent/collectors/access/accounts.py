@@ -23,7 +23,7 @@ _FOREVER: Final = 99_999  # days; what shadow tools write for "never"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class PasswdEntry:
     """A line of passwd; `password` is its own second field, `x` where shadow has it."""
 
     name: str
@@ -33,7 +33,7 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class ShadowEntry:
     """A line of shadow without its secret: which kind of password, and how long it holds.
 
     `algorithm` is empty where there is no password to log in with; `max_days` None where it never runs out.
@@ -51,7 +51,7 @@ class Secret:
         return bool(self.algorithm) and self.algorithm not in _STRONG
 
 
-def accounts(system: System) -> list[Account]:
+def accounts(system: System) -> list[PasswdEntry]:
     """The accounts of passwd.
 
     Raises:
@@ -60,7 +60,7 @@ def accounts(system: System) -> list[Account]:
     return list(_lines(system, "/etc/passwd", account_of))
 
 
-def secrets(system: System) -> list[Secret]:
+def secrets(system: System) -> list[ShadowEntry]:
     """The accounts of shadow.
 
     Raises:
@@ -74,15 +74,15 @@ def _lines(system: System, place: str, read: Callable[[str], T | None]) -> Itera
         yield from read_lines(file, read)
 
 
-def account_of(line: str) -> Account | None:
+def account_of(line: str) -> PasswdEntry | None:
     """One line of passwd; None when it is none."""
     fields = line.rstrip("\n").split(":")
     if len(fields) < 7 or not fields[0] or fields[0][0] in "+-#" or not re.fullmatch(r"[0-9]{1,10}", fields[2]):
         return None
-    return Account(fields[0], int(fields[2]), fields[1], fields[6])
+    return PasswdEntry(fields[0], int(fields[2]), fields[1], fields[6])
 
 
-def secret_of(line: str) -> Secret | None:
+def secret_of(line: str) -> ShadowEntry | None:
     """One line of shadow; None when it is none."""
     fields = line.rstrip("\n").split(":")
     if len(fields) < 2 or not fields[0] or fields[0][0] in "+-#":
@@ -92,11 +92,11 @@ def secret_of(line: str) -> Secret | None:
     return secret_from(fields[0], fields[1], limit if limit < _FOREVER else None)
 
 
-def secret_from(name: str, password: str, max_days: int | None) -> Secret:
+def secret_from(name: str, password: str, max_days: int | None) -> ShadowEntry:
     """What a password field tells without the password."""
     is_locked = password.startswith(("!", "*"))
     bare = password.lstrip("!*")
-    return Secret(name, password == "", is_locked, "" if is_locked or not bare else algorithm_of(bare), max_days)
+    return ShadowEntry(name, password == "", is_locked, "" if is_locked or not bare else algorithm_of(bare), max_days)
 
 
 def algorithm_of(hashed: str) -> str:

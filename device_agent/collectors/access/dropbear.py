@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.host.files import settings_of, text_of
 from device_agent.host.system import System
 
@@ -22,7 +22,7 @@ def collect(system: System) -> dict[str, Any] | None:
     """The `ssh` section of dropbear; None when it is not installed."""
     if not any(system.path(place).exists() for place in _PROGRAMS):
         return None
-    gaps = Gaps()
+    gaps = GapRecorder()
     section: dict[str, Any] = {}
     with gaps.told("settings"):
         uci = text_of(system.path(_UCI))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from device_agent.collectors.reading import coarse, reason_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import tail_of
 from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
@@ -47,7 +47,7 @@ def collect(system: System, now: float) -> list[dict[str, Any]]:
         now: Unix time in seconds.
 
     Raises:
-        CannotTellError: nothing that records failed logins is there, or none of it can be read.
+        FactsUnavailableError: nothing that records failed logins is there, or none of it can be read.
     """
     readers: list[Callable[[], Counter[str] | None]] = [
         lambda: _btmp(system, now),
@@ -63,7 +63,7 @@ def collect(system: System, now: float) -> list[dict[str, Any]]:
         else:
             counts += [one] if one is not None else []
     if not counts:
-        raise CannotTellError(reasons[0] if reasons else "no btmp, auth log or journal here")
+        raise FactsUnavailableError(reasons[0] if reasons else "no btmp, auth log or journal here")
     # The same failure may stand in several of them.
     total = {source: max(count[source] for count in counts) for count in counts for source in count}
     worst = sorted((-coarse(number), source) for source, number in total.items() if number >= LEAST)

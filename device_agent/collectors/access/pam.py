@@ -25,7 +25,7 @@ _UNIX_LENGTH: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class PamModule:
     """A line of a stack."""
 
     kind: str
@@ -38,7 +38,7 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class PasswordQuality:
     """What a new password must be; None where PAM does not say."""
 
     is_enforced: bool
@@ -51,19 +51,19 @@ def is_there(system: System) -> bool:
     return any(system.path(folder).is_dir() for folder in _FOLDERS)
 
 
-def stack(system: System, kind: str) -> list[Module]:
+def stack(system: System, kind: str) -> list[PamModule]:
     """The modules of the common files for `auth` or `password`, included files in their place.
 
     Raises:
         OSError: a file cannot be read.
     """
-    found: list[Module] = []
+    found: list[PamModule] = []
     for name in _AUTH if kind == "auth" else _PASSWORD:
         found += [module for module in _modules(system, name, 0) if module.kind == kind]
     return found
 
 
-def _modules(system: System, name: str, depth: int) -> Iterator[Module]:
+def _modules(system: System, name: str, depth: int) -> Iterator[PamModule]:
     file = next((path for folder in _FOLDERS if (path := system.path(f"{folder}/{name}")).is_file()), None)
     if file is None or depth > _MAX_DEPTH or "/" in name:
         return
@@ -73,10 +73,10 @@ def _modules(system: System, name: str, depth: int) -> Iterator[Module]:
         elif (match := _LINE.match(line)) and match[2] in {"include", "substack"}:
             yield from (one for one in _modules(system, match[3], depth + 1) if one.kind == match[1])
         elif match:
-            yield Module(match[1], Path(match[3]).name, tuple(match[4].partition("#")[0].split()))
+            yield PamModule(match[1], Path(match[3]).name, tuple(match[4].partition("#")[0].split()))
 
 
-def quality_of(system: System, modules: list[Module]) -> Quality:
+def quality_of(system: System, modules: list[PamModule]) -> PasswordQuality:
     """What the password stack asks of a new password.
 
     Raises:
@@ -86,9 +86,9 @@ def quality_of(system: System, modules: list[Module]) -> Quality:
     if module is None:
         unix = next((one for one in modules if one.name == "pam_unix.so"), None)
         shortest = _number(unix.value("minlen")) if unix is not None else None
-        return Quality(is_enforced=False, length=shortest or _UNIX_LENGTH, classes=0)
+        return PasswordQuality(is_enforced=False, length=shortest or _UNIX_LENGTH, classes=0)
     if module.name == "pam_passwdqc.so":
-        return Quality(is_enforced=True, length=None, classes=None)
+        return PasswordQuality(is_enforced=True, length=None, classes=None)
     settings = _pwquality(system) if module.name == "pam_pwquality.so" else {}
     asked = {**settings, **dict(word.split("=", 1) for word in module.arguments if "=" in word)}
     usual = _PWQUALITY_LENGTH if module.name == "pam_pwquality.so" else _CRACKLIB_LENGTH
@@ -96,7 +96,9 @@ def quality_of(system: System, modules: list[Module]) -> Quality:
     # A negative credit asks for that many of its kind; `minclass` for that many kinds.
     kinds = sum(1 for key in _CREDITS if asked.get(key, "0").startswith("-"))
     is_enforced = asked.get("enforcing", "1") != "0"
-    return Quality(is_enforced, usual if length is None else length, max(kinds, _number(asked.get("minclass")) or 0))
+    return PasswordQuality(
+        is_enforced, usual if length is None else length, max(kinds, _number(asked.get("minclass")) or 0)
+    )
 
 
 def _pwquality(system: System) -> dict[str, str]:
@@ -104,12 +106,12 @@ def _pwquality(system: System) -> dict[str, str]:
     return {key: value for file in files for key, value in settings_of(text_of(file)).items()}
 
 
-def accepts_empty(modules: list[Module]) -> bool:
+def accepts_empty(modules: list[PamModule]) -> bool:
     """Whether the auth stack lets somebody in with an empty password."""
     return any(one.name == "pam_unix.so" and "nullok" in one.arguments for one in modules)
 
 
-def lockout_of(system: System, modules: list[Module]) -> dict[str, Any]:
+def lockout_of(system: System, modules: list[PamModule]) -> dict[str, Any]:
     """Which module locks after failures: name, failures and seconds.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from device_agent.collectors.access import dropbear
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps, reason_of
-from device_agent.errors import NoMeaningError
+from device_agent.collectors.reading import GapRecorder, reason_of
+from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import MAX_FILES, files_in, text_of
 from device_agent.host.system import System
@@ -47,7 +47,7 @@ _DIRECTIVE: Final = re.compile(r"^([A-Za-z0-9]+)[\s=]+(.*)$")
 
 
 @dataclass(slots=True)
-class Settings:
+class SshdSettings:
     """What the files say: the first value of a keyword counts, as in sshd itself."""
 
     values: dict[str, str] = field(default_factory=dict)
@@ -59,17 +59,17 @@ def collect(system: System) -> Section:
     """The `ssh` section.
 
     Raises:
-        NoMeaningError: no SSH server is installed.
+        NotApplicableError: no SSH server is installed.
         CannotTellError: the files of the one that is cannot be read.
     """
     has_openssh = system.path(_CONFIG).exists() or any(system.path(place).exists() for place in _PROGRAMS)
     if not has_openssh:
         section = dropbear.collect(system)
         if section is None:
-            raise NoMeaningError("no SSH server is installed")
+            raise NotApplicableError("no SSH server is installed")
         return section
-    gaps = Gaps()
-    said = Settings()
+    gaps = GapRecorder()
+    said = SshdSettings()
     with gaps.told("sshd_config"):
         read_config(system, system.path(_CONFIG), said)
     resolved = _ask(system, gaps)
@@ -105,7 +105,7 @@ def section_of(values: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _ask(system: System, gaps: Gaps) -> dict[str, str] | None:
+def _ask(system: System, gaps: GapRecorder) -> dict[str, str] | None:
     program = shutil.which("sshd") or next((place for place in _PROGRAMS if Path(place).exists()), None)
     if not system.is_live or program is None:
         return None
@@ -131,7 +131,7 @@ def parse_resolved(text: str) -> dict[str, str]:
     return values
 
 
-def read_config(system: System, file: Path, said: Settings, depth: int = 0) -> None:
+def read_config(system: System, file: Path, said: SshdSettings, depth: int = 0) -> None:
     """Read a file of settings and those it includes; what stands inside Match blocks goes to `overrides`.
 
     Raises:

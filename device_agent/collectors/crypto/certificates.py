@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.crypto.crypto_files import Found, files_below, pem_blocks
+from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below, pem_blocks
 from device_agent.collectors.crypto.keys import days_between
-from device_agent.collectors.reading import Gaps, reason_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.collectors.reading import GapRecorder, reason_of
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from device_agent.collectors.crypto.revocation import Lists
+    from device_agent.collectors.crypto.revocation import CrlLoader
 
 USUAL_FOLDERS: Final = ("/etc/cordon",)
 SYSTEM_STORES: Final = (
@@ -33,7 +33,7 @@ _MAX_PROBLEMS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class CertificateOptions:
     """What to look at; without a folder the usual ones that are there, without a store the system's."""
 
     paths: Sequence[Path] = ()
@@ -63,10 +63,10 @@ class CertificateCollector:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, wanted: Wanted | None = None, clock: Callable[[], float] = time.time) -> None:
-        self._wanted = wanted or Wanted()
+    def __init__(self, wanted: CertificateOptions | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._wanted = wanted or CertificateOptions()
         self._clock = clock
-        self._lists: Lists | None = None
+        self._lists: CrlLoader | None = None
 
     def remembered(self) -> object:
         """The lists that were fetched."""
@@ -75,9 +75,9 @@ class CertificateCollector:
     def recall(self, memory: Any) -> None:
         """Go on from there."""
         if memory is not None:
-            from device_agent.collectors.crypto.revocation import Lists
+            from device_agent.collectors.crypto.revocation import CrlLoader
 
-            self._lists = Lists(self._wanted.crl, self._wanted.crl_urls)
+            self._lists = CrlLoader(self._wanted.crl, self._wanted.crl_urls)
             self._lists.fetched = memory
 
     def __call__(self, system: System) -> Section:
@@ -88,14 +88,14 @@ class CertificateCollector:
         folders = folders or [place for place in USUAL_FOLDERS if system.path(place).is_dir()]
         places = [*folders, *([own] if own else [])]
         if not places:
-            raise NoMeaningError(
+            raise NotApplicableError(
                 "no folder of certificates is configured, and the device has no certificate of its own"
             )
-        gaps = Gaps()
+        gaps = GapRecorder()
         seen = _all_below(system, places, own, gaps)
         problems_of_files = gaps.listed()
         if not seen and problems_of_files and all(text.endswith(": needs root") for text in problems_of_files):
-            raise CannotTellError("needs root")
+            raise FactsUnavailableError("needs root")
         now = datetime.fromtimestamp(self._clock(), UTC)
         store_name, store = _trust_store(system, wanted.trust_store, gaps) if seen else ("", [])
         entries = self._entries(system, seen, store, now, gaps) if seen else []
@@ -108,14 +108,14 @@ class CertificateCollector:
         }
 
     def _entries(
-        self, system: System, seen: list[_Seen], store: "list[x509.Certificate]", now: datetime, gaps: Gaps
+        self, system: System, seen: list[_Seen], store: "list[x509.Certificate]", now: datetime, gaps: GapRecorder
     ) -> list[dict[str, Any]]:
         # Heavy, and only for whoever has certificates.
         from device_agent.collectors.crypto import certificate_chain, ocsp
-        from device_agent.collectors.crypto.revocation import Lists
+        from device_agent.collectors.crypto.revocation import CrlLoader
 
         wanted = self._wanted
-        self._lists = self._lists or Lists(wanted.crl, wanted.crl_urls)
+        self._lists = self._lists or CrlLoader(wanted.crl, wanted.crl_urls)
         known = [one.certificate for one in seen]
         issuers = [*store, *known]
         lists = self._lists.load(system, issuers, now, gaps)
@@ -154,7 +154,7 @@ def _days_left(certificate: "x509.Certificate", now: datetime) -> int:
     return max(-MAX_DAYS, min(days, -1 if end <= now else days))
 
 
-def _all_below(system: System, places: Sequence[str], own: str, gaps: Gaps) -> list[_Seen]:
+def _all_below(system: System, places: Sequence[str], own: str, gaps: GapRecorder) -> list[_Seen]:
     seen: list[_Seen] = []
     own_path = system.path(own).resolve() if own else None
     for found in files_below(system, places, gaps):
@@ -172,7 +172,7 @@ def _all_below(system: System, places: Sequence[str], own: str, gaps: Gaps) -> l
     return seen
 
 
-def certificates_in(found: Found, gaps: Gaps) -> "list[x509.Certificate]":
+def certificates_in(found: CryptoFile, gaps: GapRecorder) -> "list[x509.Certificate]":
     """Every certificate of a PEM or DER file; one that cannot be read goes to `gaps`."""
     if found.data[:1] != b"\x30" and b"-----BEGIN " not in found.data:
         return []
@@ -196,7 +196,7 @@ def certificates_in(found: Found, gaps: Gaps) -> "list[x509.Certificate]":
     return certificates
 
 
-def _trust_store(system: System, configured: Path | None, gaps: Gaps) -> "tuple[str, list[x509.Certificate]]":
+def _trust_store(system: System, configured: Path | None, gaps: GapRecorder) -> "tuple[str, list[x509.Certificate]]":
     """Name and authorities of the store that is believed; empty with a gap when there is none."""
     from device_agent.collectors.crypto.certificate_chain import load_pem
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.reading import Gaps, reason_of
+from device_agent.collectors.reading import GapRecorder, reason_of
 from device_agent.host.system import System
 
 MAX_DEPTH: Final = 6  # folders below a configured one
@@ -20,7 +20,7 @@ MAX_READ_BYTES: Final = 256 * 1024  # of one file; a key or a chain of certifica
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class CryptoFile:
     """A file, by its name on the system that is looked at, with what was in it."""
 
     name: str
@@ -29,7 +29,9 @@ class Found:
     data: bytes
 
 
-def files_below(system: System, places: Sequence[str], gaps: Gaps, max_bytes: int = MAX_READ_BYTES) -> Iterator[Found]:
+def files_below(
+    system: System, places: Sequence[str], gaps: GapRecorder, max_bytes: int = MAX_READ_BYTES
+) -> Iterator[CryptoFile]:
     """Every regular file at or below `places`, in order of name; what cannot be looked at goes to `gaps`.
 
     Links to files are followed, as programs do that use a key; links to folders are not, and in a prepared folder no
@@ -68,7 +70,7 @@ def _name(system: System, path: Path) -> str:
     return str(path) if system.is_live else "/" + str(path.relative_to(system.root))
 
 
-def _read(system: System, path: Path, name: str, gaps: Gaps, max_bytes: int) -> Found | None:
+def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: int) -> CryptoFile | None:
     if not system.is_live and not path.resolve().is_relative_to(system.root.resolve()):
         return None
     try:
@@ -87,7 +89,7 @@ def _read(system: System, path: Path, name: str, gaps: Gaps, max_bytes: int) -> 
         if b"-----BEGIN " in data:
             gaps.add(name, f"larger than {max_bytes} bytes, only the first of them were read")
         data = data[:max_bytes]
-    return Found(name, path, state, data)
+    return CryptoFile(name, path, state, data)
 
 
 def pem_blocks(data: bytes) -> Iterator[tuple[str, bytes, bool]]:

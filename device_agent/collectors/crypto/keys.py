@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.crypto.crypto_files import Found, files_below
+from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
-from device_agent.collectors.reading import Gaps
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.collectors.reading import GapRecorder
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.files import text_of
 from device_agent.host.system import System
 
@@ -46,8 +46,8 @@ class KeyCollector:
         folders = self._paths or tuple(place for place in USUAL_FOLDERS if system.path(place).is_dir())
         places = [*folders, *self._own]
         if not places:
-            raise NoMeaningError(f"no folder of keys: none of {', '.join(USUAL_FOLDERS)}")
-        gaps = Gaps()
+            raise NotApplicableError(f"no folder of keys: none of {', '.join(USUAL_FOLDERS)}")
+        gaps = GapRecorder()
         names = _Names(system)
         now = self._clock()
         entries = []
@@ -57,7 +57,7 @@ class KeyCollector:
                 entries.append(_entry(system, found, known, names, now))
         problems = gaps.listed()
         if not entries and problems and all(text.endswith(": needs root") for text in problems):
-            raise CannotTellError("needs root")
+            raise FactsUnavailableError("needs root")
         entries.sort(key=lambda entry: str(entry["path"]))
         return {"state": "ok", "folders": sorted(places), "entries": entries, "problems": problems[:_MAX_PROBLEMS]}
 
@@ -90,7 +90,7 @@ def _ids(text: str) -> dict[int, str]:
     return found
 
 
-def _entry(system: System, found: Found, known: KeyFormat, names: _Names, now: float) -> dict[str, Any]:
+def _entry(system: System, found: CryptoFile, known: KeyFormat, names: _Names, now: float) -> dict[str, Any]:
     state = found.state
     folder = os.stat(found.path.resolve().parent)  # noqa: PTH116 - one call, and the path is already there
     readable, replaceable = _open_to(system, found, folder)
@@ -112,7 +112,7 @@ def _entry(system: System, found: Found, known: KeyFormat, names: _Names, now: f
     }
 
 
-def _open_to(system: System, found: Found, folder: os.stat_result) -> tuple[list[str], list[str]]:
+def _open_to(system: System, found: CryptoFile, folder: os.stat_result) -> tuple[list[str], list[str]]:
     """Who beside the owner may read, and who may replace: by the modes of the file and of every folder above it."""
     mode, group = found.state.st_mode, found.state.st_gid
     above = [place.stat() for place in found.path.resolve().parents if _is_within(system, place)]

@@ -7,10 +7,10 @@ from device_agent.collectors.base import Section
 from device_agent.collectors.crypto import openssl_config
 from device_agent.collectors.crypto.stale_libraries import stale_processes
 from device_agent.collectors.crypto.tls_errors import WINDOW_HOURS, tls_errors
-from device_agent.collectors.reading import Gaps
-from device_agent.errors import CannotTellError
+from device_agent.collectors.reading import GapRecorder
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
-from device_agent.host.packages import Installed, installed
+from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
 
 # The command-line package first, then the libraries, by the names of Debian, Fedora, Alpine and OpenWrt.
@@ -30,19 +30,19 @@ def collect(system: System) -> Section:
     if not version and system.is_live:
         version = _linked_version()
     if not version:
-        raise CannotTellError("neither an openssl program nor a package of it was found")
+        raise FactsUnavailableError("neither an openssl program nor a package of it was found")
     section: dict[str, Any] = {"state": "ok", "version": version}
     if package is not None:
         section["package"] = {"name": package.name, "version": package.version, "scheme": package.scheme}
     # Before OpenSSL 3 the library was named only where it differs from the program.
     section["library"] = _first(_LIBRARY, told) or _first(_VERSION, told)
-    gaps = Gaps()
+    gaps = GapRecorder()
     _add_rest(section, system, _first(_FOLDER, told), gaps)
     section["problems"] = gaps.listed()
     return section
 
 
-def _add_rest(section: dict[str, Any], system: System, folder: str, gaps: Gaps) -> None:
+def _add_rest(section: dict[str, Any], system: System, folder: str, gaps: GapRecorder) -> None:
     with gaps.told("stale_processes"):
         section["stale_processes"], section["stale_hidden"] = stale_processes(system)
         if section["stale_hidden"]:
@@ -79,6 +79,6 @@ def _linked_version() -> str:
     return _first(_VERSION, ssl.OPENSSL_VERSION)
 
 
-def _upstream(package: Installed) -> str:
+def _upstream(package: InstalledPackage) -> str:
     match = re.match(r"^(?:\d+:)?(\d+\.\d+\.\d+[a-z]*)", package.version)
     return match[1] if match else ""

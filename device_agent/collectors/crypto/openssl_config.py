@@ -24,7 +24,7 @@ _ON: Final = frozenset({"1", "yes", "true", "on", "y"})
 # Words of `Options` (and flags of old) that weaken TLS.
 _UNSAFE: Final = frozenset({"unsafelegacyrenegotiation", "unsafelegacyserverconnect", "allownoenckeyexchange"})
 
-Sections = dict[str, dict[str, str]]
+ConfigSections = dict[str, dict[str, str]]
 
 
 def file_of(system: System, told_folder: str) -> str | None:
@@ -42,14 +42,14 @@ def read(system: System, file: str) -> dict[str, Any]:
     return judge(file, sections_of(system, file))
 
 
-def sections_of(system: System, file: str) -> Sections:
+def sections_of(system: System, file: str) -> ConfigSections:
     """Every section with its values, the last value counts; includes read in place, cycles once."""
-    sections: Sections = {_DEFAULT: {}}
+    sections: ConfigSections = {_DEFAULT: {}}
     _read_into(sections, system, file, _DEFAULT, [MAX_INCLUDES])
     return sections
 
 
-def _read_into(sections: Sections, system: System, file: str, section: str, left: list[int]) -> str:
+def _read_into(sections: ConfigSections, system: System, file: str, section: str, left: list[int]) -> str:
     left[0] -= 1
     for line in _lines(text_of(system.path(file))):
         if line.startswith("[") and "]" in line:
@@ -102,7 +102,7 @@ def _unquoted(value: str) -> str:
     return value[:MAX_VALUE]
 
 
-def _expanded(sections: Sections, scope: str, value: str) -> str:
+def _expanded(sections: ConfigSections, scope: str, value: str) -> str:
     def replacement(match: re.Match[str]) -> str:
         name = match[2] or match[3] or match[4]
         if match[1]:

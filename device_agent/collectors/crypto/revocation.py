@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtensionOID
 from device_agent.collectors.crypto.certificate_chain import DAMAGED
 from device_agent.collectors.crypto.crypto_files import files_below, pem_blocks
 from device_agent.collectors.fetch import FetchError, fetch
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.host.system import System
 
 FETCH_EVERY_SECONDS: Final = 3600.0
@@ -22,7 +22,7 @@ _KNOWN_CRITICAL: Final = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, Exten
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class RevocationStatus:
     """What the lists say of one certificate; `reason` is why they say nothing."""
 
     crl: str
@@ -31,31 +31,31 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedCrls:
     """Lists with the judgement of each: `fresh`, `stale`, `badsignature`, or a reason why it cannot be used."""
 
     lists: Sequence[tuple[x509.CertificateRevocationList, str]]
 
-    def judge(self, certificate: x509.Certificate) -> Told:
+    def judge(self, certificate: x509.Certificate) -> RevocationStatus:
         """The word of the lists on one certificate; a well-signed list that names it counts even when it is stale."""
         mine = [(crl, state) for crl, state in self.lists if crl.issuer == certificate.issuer]
         if not mine:
-            return Told("notchecked", "notchecked", "no revocation list of its issuer")
+            return RevocationStatus("notchecked", "notchecked", "no revocation list of its issuer")
         signed = [(crl, state) for crl, state in mine if state in ("fresh", "stale")]
         if any(crl.get_revoked_certificate_by_serial_number(certificate.serial_number) for crl, _ in signed):
             state = "fresh" if any(state == "fresh" for _, state in signed) else "stale"
-            return Told(state, "yes")
+            return RevocationStatus(state, "yes")
         if any(state == "fresh" for _, state in signed):
-            return Told("fresh", "no")
+            return RevocationStatus("fresh", "no")
         if signed:
-            return Told("stale", "notchecked", "the revocation list is out of date")
+            return RevocationStatus("stale", "notchecked", "the revocation list is out of date")
         state = mine[0][1]
         if state == "badsignature":
-            return Told(state, "notchecked", "the revocation list has no good signature of its issuer")
-        return Told("notchecked", "notchecked", state)
+            return RevocationStatus(state, "notchecked", "the revocation list has no good signature of its issuer")
+        return RevocationStatus("notchecked", "notchecked", state)
 
 
-class Lists:
+class CrlLoader:
     """Reads lists anew at each look, and fetches those with an address once an hour."""
 
     def __init__(self, paths: Sequence[Path], urls: Sequence[str]) -> None:
@@ -73,9 +73,11 @@ class Lists:
     def fetched(self, value: tuple[dict[str, bytes], datetime | None]) -> None:
         self._fetched, self._fetched_at = value
 
-    def load(self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: Gaps) -> Checked:
+    def load(
+        self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: GapRecorder
+    ) -> VerifiedCrls:
         """Every list, judged; what cannot be read or fetched goes to `gaps`."""
-        own = Gaps()
+        own = GapRecorder()
         blobs = [(found.name, found.data) for found in files_below(system, self._paths, own, MAX_LIST_BYTES)]
         blobs += self._from_addresses(now, own)
         lists = []
@@ -87,9 +89,9 @@ class Lists:
         for text in own.listed():
             field, _, reason = text.partition(": ")
             gaps.add(f"crl: {field}", reason)
-        return Checked(lists)
+        return VerifiedCrls(lists)
 
-    def _from_addresses(self, now: datetime, gaps: Gaps) -> list[tuple[str, bytes]]:
+    def _from_addresses(self, now: datetime, gaps: GapRecorder) -> list[tuple[str, bytes]]:
         is_due = self._fetched_at is None or (now - self._fetched_at).total_seconds() >= FETCH_EVERY_SECONDS
         for url in self._urls:
             if is_due or url not in self._fetched:

@@ -4,7 +4,7 @@ import os
 import re
 from typing import Final
 
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 MAX_PROCESSES: Final = 4096
@@ -17,14 +17,14 @@ def stale_processes(system: System) -> tuple[list[str], bool]:
     """Names of the programs, sorted and each once; and whether some processes were closed to us.
 
     Raises:
-        CannotTellError: there is no list of processes.
+        FactsUnavailableError: there is no list of processes.
     """
     try:
         pids = [name for name in os.listdir(system.path("/proc")) if name.isdigit()]  # noqa: PTH208 - names are enough
     except OSError as e:
-        raise CannotTellError("no list of processes") from e
+        raise FactsUnavailableError("no list of processes") from e
     if not pids:
-        raise CannotTellError("no list of processes")
+        raise FactsUnavailableError("no list of processes")
     found: set[str] = set()
     is_hidden = len(pids) > MAX_PROCESSES
     for pid in pids[:MAX_PROCESSES]:

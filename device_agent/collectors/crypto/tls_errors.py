@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from typing import Final
 
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
@@ -31,14 +31,14 @@ def tls_errors(system: System) -> str:
     """`none`, `few` (below 10), `some` (below 100) or `many`.
 
     Raises:
-        CannotTellError: there is no journal, it is closed to us, or it cannot be read.
+        FactsUnavailableError: there is no journal, it is closed to us, or it cannot be read.
     """
     if not system.is_live:
-        raise CannotTellError("only the running system has a journal")
+        raise FactsUnavailableError("only the running system has a journal")
     # Without any file of it, the program shows nothing and calls that success.
     has_files = any(next(system.path(place).glob("*/*.journal"), None) for place in _PLACES)
     if shutil.which("journalctl") is None or not has_files:
-        raise CannotTellError("no journal")
+        raise FactsUnavailableError("no journal")
     return told_by_journalctl()
 
 
@@ -49,12 +49,12 @@ def told_by_journalctl() -> str:
     try:
         done = run(argv, seconds=_SECONDS, ok=frozenset({0, 1}), max_bytes=_MAX_BYTES)
     except ExecuteError as e:
-        raise CannotTellError(str(e)) from e
+        raise FactsUnavailableError(str(e)) from e
     # It ends with 0 when it has nothing to show, for whatever reason.
     if "not seeing messages from other users" in done.err or "insufficient permissions" in done.err.lower():
-        raise CannotTellError("needs root")
+        raise FactsUnavailableError("needs root")
     if "No journal files were" in done.err or (done.status != 0 and not done.out):
-        raise CannotTellError("no journal")
+        raise FactsUnavailableError("no journal")
     return steps(sum(is_tls_error(line) for line in done.out.splitlines()))
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import run
 from device_agent.host.system import System
 
@@ -16,7 +16,7 @@ _RPM_FORMAT: Final = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{SOURCERPM}\n
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Package:
+class InventoryPackage:
     """An installed package; source name and version are empty where they are the same."""
 
     name: str
@@ -28,11 +28,11 @@ class Package:
         return " ".join(filter(None, (self.name, self.version, self.source, self.source_version)))
 
 
-def packages(system: System, scheme: str) -> list[Package]:
+def packages(system: System, scheme: str) -> list[InventoryPackage]:
     """All of them, sorted.
 
     Raises:
-        CannotTellError: the database cannot be read here.
+        FactsUnavailableError: the database cannot be read here.
         OSError, ExecuteError: it cannot be read.
     """
     if scheme == "deb":
@@ -43,13 +43,13 @@ def packages(system: System, scheme: str) -> list[Package]:
         found = _opkg(system.path("/usr/lib/opkg/status"))
     else:
         if not system.is_live:
-            raise CannotTellError("rpm's database can be read on the running system only")
+            raise FactsUnavailableError("rpm's database can be read on the running system only")
         found = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).out)
     unique = set()
     for package in found:
         unique.add(package)
         if len(unique) > MAX_PACKAGES:
-            raise CannotTellError(f"more than {MAX_PACKAGES} packages")
+            raise FactsUnavailableError(f"more than {MAX_PACKAGES} packages")
     return sorted(unique)
 
 
@@ -70,40 +70,40 @@ def stanzas(path: Path, wanted: frozenset[str]) -> Iterator[Mapping[str, str]]:
         yield fields
 
 
-def _named(name: str, version: str, source: str, source_version: str) -> Package | None:
+def _named(name: str, version: str, source: str, source_version: str) -> InventoryPackage | None:
     if not name or not version or any(c.isspace() for c in name + version):
         return None
     is_other = source_version not in ("", version)
     is_named = bool(source) and (source != name or is_other)
-    return Package(name, version, source if is_named else "", source_version if is_named and is_other else "")
+    return InventoryPackage(name, version, source if is_named else "", source_version if is_named and is_other else "")
 
 
-def _deb(path: Path) -> Iterator[Package]:
-    for fields in stanzas(path, frozenset({"Package", "Status", "Version", "Source"})):
+def _deb(path: Path) -> Iterator[InventoryPackage]:
+    for fields in stanzas(path, frozenset({"InventoryPackage", "Status", "Version", "Source"})):
         if fields.get("Status", "").split()[-1:] != ["installed"]:
             continue
         source, _, version = fields.get("Source", "").partition(" (")
-        package = _named(fields.get("Package", ""), fields.get("Version", ""), source, version.rstrip(")"))
+        package = _named(fields.get("InventoryPackage", ""), fields.get("Version", ""), source, version.rstrip(")"))
         if package is not None:
             yield package
 
 
-def _apk(path: Path) -> Iterator[Package]:
+def _apk(path: Path) -> Iterator[InventoryPackage]:
     for fields in stanzas(path, frozenset({"P", "V", "o"})):
         package = _named(fields.get("P", ""), fields.get("V", ""), fields.get("o", ""), "")
         if package is not None:
             yield package
 
 
-def _opkg(path: Path) -> Iterator[Package]:
-    for fields in stanzas(path, frozenset({"Package", "Version", "Status"})):
+def _opkg(path: Path) -> Iterator[InventoryPackage]:
+    for fields in stanzas(path, frozenset({"InventoryPackage", "Version", "Status"})):
         state = fields.get("Status", "installed").split()[-1:]
-        package = _named(fields.get("Package", ""), fields.get("Version", ""), "", "")
+        package = _named(fields.get("InventoryPackage", ""), fields.get("Version", ""), "", "")
         if package is not None and state == ["installed"]:
             yield package
 
 
-def rpm_lines(text: str) -> Iterator[Package]:
+def rpm_lines(text: str) -> Iterator[InventoryPackage]:
     """Read what rpm was asked to print."""
     for fields in (line.split("\t") for line in text.splitlines()):
         if len(fields) != 3 or fields[0] == "gpg-pubkey":

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.packages import installed
 from device_agent.host.system import System
 
@@ -45,11 +45,11 @@ def newest_and_current(system: System) -> tuple[str, bool | None]:
     """The newest installed release of the running kernel's flavour, and whether it is the one that runs.
 
     Raises:
-        CannotTellError: no kernel is installed, as in a container.
+        FactsUnavailableError: no kernel is installed, as in a container.
     """
     found = releases(system)
     if not found:
-        raise CannotTellError("no installed kernel was found")
+        raise FactsUnavailableError("no installed kernel was found")
     if not system.is_live:
         return found[-1], None
     running = platform.uname()

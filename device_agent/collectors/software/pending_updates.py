@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from device_agent.errors import CannotTellError
-from device_agent.host.apt import Upgrade, apt_get, apt_list, listed, lists_refreshed_at, upgrades
+from device_agent.errors import FactsUnavailableError
+from device_agent.host.apt import AptUpgrade, apt_get, apt_list, listed, lists_refreshed_at, upgrades
 from device_agent.host.execute import run
 from device_agent.host.system import System
 
@@ -31,7 +31,7 @@ _REFRESH: Final = {"deb": "apt-get update", "rpm": "dnf makecache", "apk": "apk 
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Waiting:
+class PendingUpdate:
     """An update that waits."""
 
     name: str
@@ -40,16 +40,16 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingUpdates:
     """What waits: every update, those for security (None: the manager does not tell them apart), and since when."""
 
-    every: tuple[Waiting, ...]
-    security: tuple[Waiting, ...] | None
+    every: tuple[PendingUpdate, ...]
+    security: tuple[PendingUpdate, ...] | None
     oldest: datetime | None = None
     reason: str = field(default="")
 
 
-def pending(system: System, scheme: str, installed: Mapping[str, str]) -> Pending:
+def pending(system: System, scheme: str, installed: Mapping[str, str]) -> PendingUpdates:
     """What waits now.
 
     Args:
@@ -58,26 +58,28 @@ def pending(system: System, scheme: str, installed: Mapping[str, str]) -> Pendin
         installed: version by name, for managers that tell only the new one.
 
     Raises:
-        CannotTellError: the machine is not the running one.
+        FactsUnavailableError: the machine is not the running one.
         ExecuteError: the manager failed.
     """
     if scheme == "deb":
         found = _apt(system)
-        every = {Waiting(one.name, one.old, one.new) for one in found}
-        security = {Waiting(one.name, one.old, one.new) for one in found if one.is_security}
-        return Pending(tuple(sorted(every)), tuple(sorted(security)), reason="apt does not keep the age of an update")
+        every = {PendingUpdate(one.name, one.old, one.new) for one in found}
+        security = {PendingUpdate(one.name, one.old, one.new) for one in found if one.is_security}
+        return PendingUpdates(
+            tuple(sorted(every)), tuple(sorted(security)), reason="apt does not keep the age of an update"
+        )
     if not system.is_live:
-        raise CannotTellError("only the running system can be asked for its updates")
+        raise FactsUnavailableError("only the running system can be asked for its updates")
     if scheme == "rpm":
         return _dnf(installed)
     if scheme == "apk":
         every_apk = apk_upgrades(run(["apk", "list", "--upgradable"], seconds=_SECONDS).out)
-        return Pending(every_apk, None, reason="apk does not tell security updates from others")
+        return PendingUpdates(every_apk, None, reason="apk does not tell security updates from others")
     every_opkg = opkg_upgrades(run(["opkg", "list-upgradable"], seconds=_SECONDS).out)
-    return Pending(every_opkg, None, reason="opkg does not tell security updates from others")
+    return PendingUpdates(every_opkg, None, reason="opkg does not tell security updates from others")
 
 
-def _apt(system: System) -> tuple[Upgrade, ...]:
+def _apt(system: System) -> tuple[AptUpgrade, ...]:
     if shutil.which("apt"):
         return listed(run(apt_list(system), seconds=_SECONDS).out)
     return upgrades(run(apt_get(system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"), seconds=_SECONDS).out)
@@ -100,17 +102,17 @@ def check_lists(system: System, scheme: str, now: float) -> None:
     """See that the lists tell the present.
 
     Raises:
-        CannotTellError: they are missing or too old.
+        FactsUnavailableError: they are missing or too old.
     """
     refreshed, program = _refreshed_at(system, scheme), _REFRESH[scheme]
     if refreshed is None:
-        raise CannotTellError(f"the package lists were never fetched: run {program}")
+        raise FactsUnavailableError(f"the package lists were never fetched: run {program}")
     if now - refreshed > MAX_LISTS_AGE_DAYS * _DAY:
         day = time.strftime("%Y-%m-%d", time.gmtime(refreshed))
-        raise CannotTellError(f"the package lists are of {day}: run {program}")
+        raise FactsUnavailableError(f"the package lists are of {day}: run {program}")
 
 
-def _dnf(installed: Mapping[str, str]) -> Pending:
+def _dnf(installed: Mapping[str, str]) -> PendingUpdates:
     ask = ["dnf", "-q", "-C"]
     listed = run([*ask, "updateinfo", "list", "--security", "--updates"], seconds=_SECONDS).out
     waiting = run([*ask, "check-update"], seconds=_SECONDS, ok=frozenset({0, _UPDATES_WAIT})).out
@@ -119,18 +121,18 @@ def _dnf(installed: Mapping[str, str]) -> Pending:
         oldest = _oldest(
             _UPDATED.findall(run([*ask, "updateinfo", "info", "--security", "--updates"], seconds=_SECONDS).out)
         )
-    return Pending(dnf_updates(waiting, installed), security, oldest)
+    return PendingUpdates(dnf_updates(waiting, installed), security, oldest)
 
 
-def dnf_security(text: str, installed: Mapping[str, str]) -> tuple[tuple[Waiting, ...], datetime | None]:
+def dnf_security(text: str, installed: Mapping[str, str]) -> tuple[tuple[PendingUpdate, ...], datetime | None]:
     """Read `updateinfo list --security --updates`; the dates are in what version 5 says."""
-    found: dict[str, Waiting] = {}
+    found: dict[str, PendingUpdate] = {}
     dates = []
     for words in map(str.split, text.splitlines()):
         match = next((match for word in words[1:] if (match := _NEVRA.match(word))), None)
         if match is not None:
             name = match["name"]
-            found[name] = Waiting(name, installed.get(name, ""), match["evr"])
+            found[name] = PendingUpdate(name, installed.get(name, ""), match["evr"])
             dates += [word for word in words if _DATE.match(word)]
     return tuple(sorted(found.values())), _oldest(dates)
 
@@ -145,7 +147,7 @@ def _oldest(dates: Iterable[str]) -> datetime | None:
     return min(known, default=None)
 
 
-def dnf_updates(text: str, installed: Mapping[str, str]) -> tuple[Waiting, ...]:
+def dnf_updates(text: str, installed: Mapping[str, str]) -> tuple[PendingUpdate, ...]:
     """Read `check-update`: name.arch, version, repository; what obsoletes what comes after them and does not count."""
     found = set()
     for line in text.splitlines():
@@ -154,17 +156,17 @@ def dnf_updates(text: str, installed: Mapping[str, str]) -> tuple[Waiting, ...]:
         words = line.split()
         name, dot, _ = words[0].rpartition(".") if words else ("", "", "")
         if len(words) == 3 and dot and "-" in words[1]:
-            found.add(Waiting(name, installed.get(name, ""), words[1]))
+            found.add(PendingUpdate(name, installed.get(name, ""), words[1]))
     return tuple(sorted(found))
 
 
-def apk_upgrades(text: str) -> tuple[Waiting, ...]:
+def apk_upgrades(text: str) -> tuple[PendingUpdate, ...]:
     """Read `apk list --upgradable`."""
     matches = (_APK.match(line.strip()[:1024]) for line in text.splitlines())
-    return tuple(sorted({Waiting(match["name"], match["old"], match["new"]) for match in matches if match}))
+    return tuple(sorted({PendingUpdate(match["name"], match["old"], match["new"]) for match in matches if match}))
 
 
-def opkg_upgrades(text: str) -> tuple[Waiting, ...]:
+def opkg_upgrades(text: str) -> tuple[PendingUpdate, ...]:
     """Read `opkg list-upgradable`: name - old - new."""
     parts = (line.split(" - ") for line in text.splitlines())
-    return tuple(sorted({Waiting(*map(str.strip, part)) for part in parts if len(part) == 3 and all(part)}))
+    return tuple(sorted({PendingUpdate(*map(str.strip, part)) for part in parts if len(part) == 3 and all(part)}))

@@ -4,7 +4,7 @@ import threading
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.errors import JournalError, NoMeaningError
+from device_agent.errors import JournalError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.updater import Updater
@@ -13,7 +13,7 @@ from schemas.updates import UpdatePhase
 _NOT_SET_UP: Final = "updates are not set up on this device: updates.url and updates.root of agent.toml"
 
 
-class Software:
+class SoftwareCollector:
     """The collector of the `software` section."""
 
     def __init__(self, updater: Updater | None = None) -> None:
@@ -26,7 +26,7 @@ class Software:
         del system
         updater = self._updater
         if updater is None:
-            raise NoMeaningError(_NOT_SET_UP)
+            raise NotApplicableError(_NOT_SET_UP)
         with self._mutex:
             return {
                 "state": "ok",

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.collectors.software import sources_apt
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import files_in, text_of
 from device_agent.host.packages import manager_of, scheme_of
 from device_agent.host.system import System
@@ -30,8 +30,8 @@ def collect(system: System) -> Section:
     """The `sources` section."""
     scheme = scheme_of(system)
     if scheme is None:
-        raise CannotTellError("no known package manager")
-    gaps = Gaps()
+        raise FactsUnavailableError("no known package manager")
+    gaps = GapRecorder()
     read, keys = _READERS[scheme]
     entries = read(system, gaps)
     for entry in entries:
@@ -84,7 +84,7 @@ def parse_repos(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def _dnf(system: System, gaps: Gaps) -> list[dict[str, Any]]:
+def _dnf(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     main: dict[str, str] = {}
     with gaps.told("dnf.conf"):
         for _, text in _matching(system, _DNF_MAIN):
@@ -123,7 +123,7 @@ def _setting(key: str, repo: Mapping[str, str], main: Mapping[str, str]) -> str:
     return repo.get(key, main.get(key, "")).strip().lower()
 
 
-def _apk(system: System, gaps: Gaps) -> list[dict[str, Any]]:
+def _apk(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     # Version 3 reads options for every call from there.
     options = text_of(system.path("/etc/apk/config")).split()
     flags = ["allow-untrusted"] if {"allow-untrusted", "--allow-untrusted"} & set(options) else []
@@ -140,7 +140,7 @@ def _apk(system: System, gaps: Gaps) -> list[dict[str, Any]]:
     return found
 
 
-def _opkg(system: System, gaps: Gaps) -> list[dict[str, Any]]:
+def _opkg(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     found, is_checked = [], False
     with gaps.told("opkg.conf"):
         for file, text in _matching(system, ("/etc/opkg.conf", "/etc/opkg/*.conf")):

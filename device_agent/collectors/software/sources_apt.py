@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.collectors.software import apt_conf
 from device_agent.host.files import files_in, text_of
 from device_agent.host.system import System
@@ -29,7 +29,7 @@ _WEAKENING_ALL: Final = (
 _UNSIGNED: Final = ("trusted=", "allow-insecure=", "apt::get::allowunauthenticated", "acquire::allowinsecure")
 
 
-def entries(system: System, gaps: Gaps) -> list[dict[str, Any]]:
+def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     """Every source, in order of file and line."""
     everywhere = _weakened_everywhere(system)
     found = []

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section
 from device_agent.collectors.crypto.keys import days_between
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.collectors.software import inventory, kernels, unattended_upgrades
-from device_agent.collectors.software.pending_updates import Pending, Waiting, check_lists, pending
-from device_agent.errors import CannotTellError
+from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates, check_lists, pending
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import write_whole
 from device_agent.host.packages import manager_of, scheme_of
 from device_agent.host.system import System
@@ -48,7 +48,7 @@ class UpdatesCollector:
     def __init__(self, state_dir: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._state_dir = state_dir
         self._clock = clock
-        self._asked: tuple[tuple[object, ...], float, Pending] | None = None
+        self._asked: tuple[tuple[object, ...], float, PendingUpdates] | None = None
 
     def remembered(self) -> object:
         """What the manager said, and of what state of its files."""
@@ -62,8 +62,8 @@ class UpdatesCollector:
         """The `updates` section; what the manager does not tell is named in `problems`."""
         scheme = scheme_of(system)
         if scheme is None:
-            raise CannotTellError("no known package manager")
-        gaps = Gaps()
+            raise FactsUnavailableError("no known package manager")
+        gaps = GapRecorder()
         now = self._clock()
         section: dict[str, Any] = {"state": "ok", "manager": manager_of(scheme)}
         versions: dict[str, str] = {}
@@ -81,7 +81,7 @@ class UpdatesCollector:
         section["problems"] = gaps.listed()
         return section
 
-    def _ask(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> Pending:
+    def _ask(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
         """What waits; the manager itself is asked when its lists, its settings or what is installed changed."""
         shape = (system.root, scheme, *_shape(system))
         check_lists(system, scheme, now)
@@ -91,7 +91,7 @@ class UpdatesCollector:
         self._asked = (shape, now, found)
         return found
 
-    def _add_pending(self, section: dict[str, Any], found: Pending, now: float, gaps: Gaps) -> None:
+    def _add_pending(self, section: dict[str, Any], found: PendingUpdates, now: float, gaps: GapRecorder) -> None:
         section["pending"] = len(found.every)
         if found.security is None:
             gaps.add("security_pending", found.reason)
@@ -132,7 +132,7 @@ def _days(earlier: float, now: float) -> int:
     return min(max(0, days_between(earlier, now)), _MAX_DAYS)
 
 
-def _add_installed(section: dict[str, Any], found: list[inventory.Package]) -> None:
+def _add_installed(section: dict[str, Any], found: list[inventory.InventoryPackage]) -> None:
     lines = [str(package) for package in found]
     digest = hashlib.sha256()
     for line in lines:
@@ -150,7 +150,7 @@ def _reboot_required(system: System, is_kernel_current: bool | None) -> bool | N
     return False if any(system.path(place).exists() for place in _REBOOT_MARKERS) else None
 
 
-def _first_seen(path: Path, waiting: Iterable[Waiting], today: int) -> int:
+def _first_seen(path: Path, waiting: Iterable[PendingUpdate], today: int) -> int:
     """The day on which the oldest of these was first seen; what waits no longer is forgotten."""
     known = _read_seen(path)
     now = {f"{one.name} {one.new}": min(known.get(f"{one.name} {one.new}", today), today) for one in waiting}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
-from device_agent.errors import CannotTellError
+from device_agent.collectors.reading import GapRecorder
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import text_of
 from device_agent.host.system import System
 
@@ -32,7 +32,7 @@ _NUMBERS: Final = re.compile(r"^\d{1,6}:\d{1,9}$")
 
 
 @dataclass(frozen=True, slots=True)
-class Mounted:
+class MountEntry:
     """A line of mountinfo."""
 
     path: str
@@ -43,7 +43,7 @@ class Mounted:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EncryptionStatus:
     """Whether something is encrypted, by what, and why not known."""
 
     encrypted: bool | None
@@ -55,10 +55,10 @@ def collect(system: System) -> Section:
     """The `disk` section.
 
     Raises:
-        CannotTellError: the kernel's table of mounts is not there.
+        FactsUnavailableError: the kernel's table of mounts is not there.
     """
     mounted = _mounted(system)
-    gaps = Gaps()
+    gaps = GapRecorder()
     answers = {one: _answer(system, one) for one in mounted}
     for one, answer in answers.items():
         if answer.encrypted is None:
@@ -95,13 +95,13 @@ def _all(answers: list[bool | None]) -> bool | None:
     return None if None in answers else True
 
 
-def _mounted(system: System) -> list[Mounted]:
+def _mounted(system: System) -> list[MountEntry]:
     path = next(
         (path for place in ("/proc/self/mountinfo", "/proc/1/mountinfo") if (path := system.path(place)).exists()), None
     )
     if path is None:
-        raise CannotTellError("the kernel's table of mounts is not there")
-    found: dict[str, Mounted] = {}
+        raise FactsUnavailableError("the kernel's table of mounts is not there")
+    found: dict[str, MountEntry] = {}
     by_device: dict[tuple[str, str], str] = {}
     for one in parse_mounts(text_of(path, _MAX_BYTES)):
         # The same file system in several places counts once: containers and chroots see single files of it.
@@ -111,7 +111,7 @@ def _mounted(system: System) -> list[Mounted]:
     return list(found.values())
 
 
-def parse_mounts(text: str) -> list[Mounted]:
+def parse_mounts(text: str) -> list[MountEntry]:
     """The file systems of `/proc/self/mountinfo` that lie on a disk of this machine; damaged lines are left out."""
     found = []
     for line in text.splitlines()[:_MAX_MOUNTS]:
@@ -120,7 +120,7 @@ def parse_mounts(text: str) -> list[Mounted]:
         if len(fields) < 6 or len(more) < 2 or more[0] not in _ON_DISK or not _NUMBERS.match(fields[2]):
             continue
         options = {*fields[5].split(","), *(more[2].split(",") if len(more) > 2 else ())}
-        found.append(Mounted(_plain(fields[4]), fields[2], more[0], _plain(more[1]), "ro" not in options))
+        found.append(MountEntry(_plain(fields[4]), fields[2], more[0], _plain(more[1]), "ro" not in options))
     return found
 
 
@@ -128,18 +128,18 @@ def _plain(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def _answer(system: System, mounted: Mounted) -> Answer:
+def _answer(system: System, mounted: MountEntry) -> EncryptionStatus:
     if mounted.kind in _LAYERED:
-        return Answer(None, "", "what lies beneath an overlay is not visible from inside")
+        return EncryptionStatus(None, "", "what lies beneath an overlay is not visible from inside")
     if mounted.kind == "ecryptfs":
-        return Answer(encrypted=True, how="ecryptfs")
+        return EncryptionStatus(encrypted=True, how="ecryptfs")
     if mounted.kind == "zfs":
-        return Answer(None, "", "ZFS keeps this to itself")
+        return EncryptionStatus(None, "", "ZFS keeps this to itself")
     if mounted.kind in _FLASH:
-        return Answer(encrypted=False, how="flash")
+        return EncryptionStatus(encrypted=False, how="flash")
     block = _block(system, mounted.numbers, mounted.source)
     if block is None:
-        return Answer(None, "", f"nothing is known of {mounted.source}")
+        return EncryptionStatus(None, "", f"nothing is known of {mounted.source}")
     return trace(system, block)
 
 
@@ -158,12 +158,12 @@ def _mappers(system: System) -> list[Path]:
     return sorted(system.path("/sys/class/block").glob("dm-*/dm/name"))[:_MAX_LAYERS]
 
 
-def trace(system: System, block: str) -> Answer:
+def trace(system: System, block: str) -> EncryptionStatus:
     """Whether everything beneath a block device passes through dm-crypt."""
     budget = [_MAX_LAYERS]
     how: set[str] = set()
     is_encrypted = _trace(system, block, 0, budget, how)
-    return Answer(is_encrypted, "+".join(sorted(how)), "" if is_encrypted is not None else "too many layers")
+    return EncryptionStatus(is_encrypted, "+".join(sorted(how)), "" if is_encrypted is not None else "too many layers")
 
 
 def _trace(system: System, block: str, depth: int, budget: list[int], how: set[str]) -> bool | None:
@@ -181,7 +181,7 @@ def _trace(system: System, block: str, depth: int, budget: list[int], how: set[s
     return _all([_trace(system, slave, depth + 1, budget, how) for slave in slaves]) if slaves else False
 
 
-def _swaps(system: System, gaps: Gaps) -> list[tuple[str, Answer]]:
+def _swaps(system: System, gaps: GapRecorder) -> list[tuple[str, EncryptionStatus]]:
     found = []
     with gaps.told("swap"):
         for line in text_of(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
@@ -191,30 +191,30 @@ def _swaps(system: System, gaps: Gaps) -> list[tuple[str, Answer]]:
             device = _plain(fields[0])
             name = device.rpartition("/")[2]
             if name.startswith("zram"):
-                found.append((device, Answer(encrypted=None, how="memory")))
+                found.append((device, EncryptionStatus(encrypted=None, how="memory")))
             elif fields[1] == "file":
                 found.append((device, _of_file(system, device)))
             else:
                 block = _block(system, "", device)
-                found.append((device, trace(system, block) if block else Answer(None, "", "unknown device")))
+                found.append((device, trace(system, block) if block else EncryptionStatus(None, "", "unknown device")))
     return sorted(found, key=lambda item: item[0])
 
 
-def _of_file(system: System, path: str) -> Answer:
+def _of_file(system: System, path: str) -> EncryptionStatus:
     """A swap file is as safe as the file system it lies on."""
     homes = [one for one in _mounted(system) if path.startswith(one.path.rstrip("/") + "/")]
     best = max(homes, key=lambda one: len(one.path), default=None)
-    return _answer(system, best) if best is not None else Answer(None, "", "unknown file system")
+    return _answer(system, best) if best is not None else EncryptionStatus(None, "", "unknown file system")
 
 
-def _swap_word(swaps: list[tuple[str, Answer]]) -> str:
+def _swap_word(swaps: list[tuple[str, EncryptionStatus]]) -> str:
     answers = [one.encrypted for _, one in swaps if one.how != "memory"]
     if not answers:
         return "none"
     return {True: "encrypted", False: "plain", None: "unknown"}[_all(answers)]
 
 
-def _has_fscrypt(system: System, mounted: Mounted) -> bool:
+def _has_fscrypt(system: System, mounted: MountEntry) -> bool:
     try:
         return system.path(mounted.path.rstrip("/") + "/.fscrypt").is_dir()
     except OSError:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
-from device_agent.collectors.system.firewall_ruleset import Chain, default_of, read_iptables, read_nft
+from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.system.firewall_ruleset import FilterChain, default_of, read_iptables, read_nft
 from device_agent.collectors.system.interfaces import addresses
 from device_agent.collectors.system.sockets import exposed
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
@@ -22,17 +22,17 @@ _UFW: Final = {"deny": "drop", "reject": "reject", "allow": "accept"}
 def collect(system: System) -> Section:
     """The `firewall` section; reading rules needs root, so without it the section is unknown."""
     if not system.is_live:
-        raise CannotTellError("only the running system has a firewall")
+        raise FactsUnavailableError("only the running system has a firewall")
     tools = [tool for tool in ("firewall-cmd", "ufw", "nft", "iptables-save") if shutil.which(tool)]
     if not tools:
         return _without_tools(system)
     if not system.is_root_user:
-        raise CannotTellError("needs root")
+        raise FactsUnavailableError("needs root")
     families = _families(system)
     try:
         chains, sections = _read(tools, families)
     except (ExecuteError, ValueError, KeyError) as e:
-        raise CannotTellError(f"the rules cannot be read: {e}") from e
+        raise FactsUnavailableError(f"the rules cannot be read: {e}") from e
     # A manager that is installed and off says nothing of what others have loaded.
     section = next((section for section in sections if section["active"]), sections[-1])
     return {**section, **_coverage(system, chains, families)}
@@ -44,8 +44,8 @@ def _families(system: System) -> frozenset[str]:
     return _BOTH if has_6 else frozenset({"ip"})
 
 
-def _read(tools: list[str], families: frozenset[str]) -> tuple[list[Chain], list[dict[str, Any]]]:
-    chains: list[Chain] = []
+def _read(tools: list[str], families: frozenset[str]) -> tuple[list[FilterChain], list[dict[str, Any]]]:
+    chains: list[FilterChain] = []
     sections = []
     for tool in tools:
         if tool in _MANAGERS:
@@ -57,9 +57,9 @@ def _read(tools: list[str], families: frozenset[str]) -> tuple[list[Chain], list
     return chains, sections
 
 
-def _coverage(system: System, chains: list[Chain], families: frozenset[str]) -> dict[str, Any]:
+def _coverage(system: System, chains: list[FilterChain], families: frozenset[str]) -> dict[str, Any]:
     """What the kernel itself was told, whichever program told it."""
-    gaps = Gaps()
+    gaps = GapRecorder()
     more: dict[str, Any] = {"uncovered": None}
     if chains or shutil.which("nft") or shutil.which("iptables-save"):
         with gaps.told("uncovered"):
@@ -75,7 +75,7 @@ def _coverage(system: System, chains: list[Chain], families: frozenset[str]) -> 
     return {**more, "gaps": gaps.listed()}
 
 
-def uncovered(sockets: set[tuple[str, int, str]], chains: list[Chain], families: frozenset[str]) -> list[str]:
+def uncovered(sockets: set[tuple[str, int, str]], chains: list[FilterChain], families: frozenset[str]) -> list[str]:
     """`tcp/22` for each socket that some packet reaches without any rule or closed default having a say."""
     inputs = [chain for chain in chains if chain.hook == "input"]
     open_ones = {
@@ -99,11 +99,11 @@ def _without_tools(system: System) -> Section:
     try:
         is_loaded = loaded.exists() and bool(loaded.read_bytes())
     except PermissionError as e:
-        raise CannotTellError("needs root") from e
+        raise FactsUnavailableError("needs root") from e
     if is_loaded:
-        raise CannotTellError("rules are loaded, and no program to read them is installed")
+        raise FactsUnavailableError("rules are loaded, and no program to read them is installed")
     section = _section("none", is_active=False, default_input="accept", rules=0)
-    gaps = Gaps()
+    gaps = GapRecorder()
     with gaps.told("uncovered"):
         section["uncovered"] = uncovered(exposed(system), [], _families(system))
     return {**section, "default_forward": "accept", "default_output": "accept", "gaps": gaps.listed()}
@@ -113,7 +113,7 @@ def _section(backend: str, *, is_active: bool, default_input: str, rules: int) -
     return {"state": "ok", "backend": backend, "active": is_active, "default_input": default_input, "rules": rules}
 
 
-def _section_of(backend: str, chains: list[Chain], rules: int, families: frozenset[str]) -> dict[str, Any]:
+def _section_of(backend: str, chains: list[FilterChain], rules: int, families: frozenset[str]) -> dict[str, Any]:
     is_active = any(chain.hook == "input" and chain.is_filtering for chain in chains)
     default = _verdict(default_of(chains, "input", families))
     return _section(backend, is_active=is_active, default_input=default, rules=rules)
@@ -123,11 +123,11 @@ def _verdict(end: str) -> str:
     return end if end in {"accept", "drop", "reject"} else "unknown"
 
 
-def _nft() -> tuple[list[Chain], int]:
+def _nft() -> tuple[list[FilterChain], int]:
     return _nft_chains(run(["nft", "-j", "list", "ruleset"]).out)
 
 
-def _nft_chains(text: str) -> tuple[list[Chain], int]:
+def _nft_chains(text: str) -> tuple[list[FilterChain], int]:
     found = json.loads(text or '{"nftables": []}')
     if not isinstance(found, dict) or not isinstance(found["nftables"], list):
         raise ValueError("not a rule set of nftables")  # noqa: TRY004 - bad content, not a caller's mistake
@@ -143,7 +143,7 @@ def parse_nft(text: str, families: frozenset[str] = _BOTH) -> dict[str, Any]:
     return _section_of("nftables", *_nft_chains(text), families)
 
 
-def _iptables() -> tuple[list[Chain], int]:
+def _iptables() -> tuple[list[FilterChain], int]:
     chains, rules = read_iptables(run(["iptables-save", "-t", "filter"]).out, "ip")
     if shutil.which("ip6tables-save"):
         more, further = read_iptables(run(["ip6tables-save", "-t", "filter"]).out, "ip6")
@@ -186,5 +186,5 @@ def parse_zone(text: str) -> dict[str, Any]:
 
 
 _MANAGERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {"firewall-cmd": _firewalld, "ufw": _ufw}
-_RULES: Final[Mapping[str, Callable[[], tuple[list[Chain], int]]]] = {"nft": _nft, "iptables-save": _iptables}
+_RULES: Final[Mapping[str, Callable[[], tuple[list[FilterChain], int]]]] = {"nft": _nft, "iptables-save": _iptables}
 _BACKENDS: Final = {"nft": "nftables", "iptables-save": "iptables"}

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-Ports = tuple[tuple[int, int], ...]
+PortRanges = tuple[tuple[int, int], ...]
 """Ranges of ports, first and last."""
 
 _DECIDING: Final = frozenset({"accept", "drop", "reject"})
@@ -27,18 +27,18 @@ _HARMLESS: Final = frozenset({"counter", "log", "comment", "reject", "accept", "
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class FirewallRule:
     """A rule: None for protocols and ports means all; `target` is a chain to go on in."""
 
     verdict: str = ""
     target: str = ""
     protocols: frozenset[str] | None = None
-    ports: Ports | None = None
+    ports: PortRanges | None = None
     is_conditional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Chain:
+class FilterChain:
     """A chain that the kernel itself sends packets through; `end` is what becomes of one that no rule speaks of."""
 
     families: frozenset[str]
@@ -61,7 +61,7 @@ class Chain:
 
 @dataclass(slots=True)
 class _Walk:
-    chains: Mapping[str, list[Rule]]
+    chains: Mapping[str, list[FirewallRule]]
     spoken: set[tuple[str, int, int]] = field(default_factory=set)
     steps: int = 0
 
@@ -84,7 +84,7 @@ class _Walk:
                 self._speak(rule)
         return ""
 
-    def _speak(self, rule: Rule) -> None:
+    def _speak(self, rule: FirewallRule) -> None:
         # Without ports a condition that is not understood may narrow it down to any of them.
         if rule.ports is None and (rule.protocols is None or rule.is_conditional):
             return
@@ -93,15 +93,15 @@ class _Walk:
 
 
 def chain_of(
-    families: frozenset[str], table: str, name: str, hook: str, policy: str, chains: Mapping[str, list[Rule]]
-) -> Chain:
+    families: frozenset[str], table: str, name: str, hook: str, policy: str, chains: Mapping[str, list[FirewallRule]]
+) -> FilterChain:
     """Walk a chain from its first rule to its end."""
     walk = _Walk(chains)
     end = walk.end_of(name) or policy
-    return Chain(families, table, name, hook, end, len(chains.get(name, ())), frozenset(walk.spoken))
+    return FilterChain(families, table, name, hook, end, len(chains.get(name, ())), frozenset(walk.spoken))
 
 
-def default_of(chains: Iterable[Chain], hook: str, families: frozenset[str]) -> str:
+def default_of(chains: Iterable[FilterChain], hook: str, families: frozenset[str]) -> str:
     """What happens to a packet no rule speaks of, at this hook; the more open answer where IPv4 and IPv6 differ."""
     ends = []
     for family in sorted(families):
@@ -112,11 +112,11 @@ def default_of(chains: Iterable[Chain], hook: str, families: frozenset[str]) -> 
     return next((end for end in ("accept", "unknown", "reject", "drop") if end in ends), "unknown")
 
 
-def read_nft(objects: Iterable[Any]) -> tuple[list[Chain], int]:
+def read_nft(objects: Iterable[Any]) -> tuple[list[FilterChain], int]:
     """The filter chains and the number of rules in `nft -j list ruleset`'s objects; what is damaged is left out."""
     items = [item for item in objects if isinstance(item, dict)]
-    sets: dict[tuple[str, str], dict[str, Ports]] = {}
-    rules: dict[tuple[str, str], dict[str, list[Rule]]] = {}
+    sets: dict[tuple[str, str], dict[str, PortRanges]] = {}
+    rules: dict[tuple[str, str], dict[str, list[FirewallRule]]] = {}
     count = 0
     for one in _of_kind(items, "set"):
         sets.setdefault(_home(one), {})[str(one.get("name"))] = _ports(one.get("elem"), {})
@@ -149,10 +149,10 @@ def _home(one: Mapping[str, Any]) -> tuple[str, str]:
     return str(one.get("family")), str(one.get("table"))
 
 
-def _nft_rule(expressions: Any, sets: Mapping[str, Ports]) -> Rule:
+def _nft_rule(expressions: Any, sets: Mapping[str, PortRanges]) -> FirewallRule:
     verdict = target = ""
     protocols: frozenset[str] | None = None
-    ports: Ports | None = None
+    ports: PortRanges | None = None
     is_conditional = False
     for item in expressions if isinstance(expressions, list) else ():
         if not isinstance(item, dict) or not item:
@@ -173,7 +173,7 @@ def _nft_rule(expressions: Any, sets: Mapping[str, Ports]) -> Rule:
             verdict = "reject" if value.get("name") == "REJECT" else verdict
         elif kind not in _HARMLESS and not _is_remark(value):
             is_conditional = True
-    return Rule(verdict, target, protocols, ports, is_conditional)
+    return FirewallRule(verdict, target, protocols, ports, is_conditional)
 
 
 def _is_remark(value: Any) -> bool:
@@ -181,7 +181,9 @@ def _is_remark(value: Any) -> bool:
     return isinstance(value, dict) and value.get("name") == "comment"
 
 
-def _match(match: Mapping[str, Any], sets: Mapping[str, Ports]) -> tuple[frozenset[str] | None, Ports | None] | None:
+def _match(
+    match: Mapping[str, Any], sets: Mapping[str, PortRanges]
+) -> tuple[frozenset[str] | None, PortRanges | None] | None:
     """Protocols and ports a match asks for; None for any other condition."""
     left, right = match.get("left"), match.get("right")
     if match.get("op") not in {"==", "in"} or not isinstance(left, dict):
@@ -208,7 +210,7 @@ def _values(right: Any) -> list[Any]:
     return right if isinstance(right, list) else [right]
 
 
-def _ports(right: Any, sets: Mapping[str, Ports]) -> Ports:
+def _ports(right: Any, sets: Mapping[str, PortRanges]) -> PortRanges:
     if isinstance(right, str) and right.startswith("@"):
         return sets.get(right[1:], ())
     found = []
@@ -222,10 +224,10 @@ def _ports(right: Any, sets: Mapping[str, Ports]) -> Ports:
     return tuple(found)
 
 
-def read_iptables(text: str, family: str) -> tuple[list[Chain], int]:
+def read_iptables(text: str, family: str) -> tuple[list[FilterChain], int]:
     """The built-in chains and the number of rules in `iptables-save -t filter` (or `ip6tables-save`)."""
     policies: dict[str, str] = {}
-    rules: dict[str, list[Rule]] = {}
+    rules: dict[str, list[FirewallRule]] = {}
     count = 0
     for line in text.splitlines():
         words = _WORD.findall(line)
@@ -242,10 +244,10 @@ def read_iptables(text: str, family: str) -> tuple[list[Chain], int]:
     return chains, count
 
 
-def _iptables_rule(words: list[str]) -> Rule:
+def _iptables_rule(words: list[str]) -> FirewallRule:
     verdict = target = ""
     protocols: frozenset[str] | None = None
-    ports: Ports | None = None
+    ports: PortRanges | None = None
     is_conditional = False
     waiting = iter(words)
     for word in waiting:
@@ -267,10 +269,10 @@ def _iptables_rule(words: list[str]) -> Rule:
             continue
         elif word not in {"-m", "--comment"}:
             is_conditional = True
-    return Rule(verdict, target, protocols, ports, is_conditional)
+    return FirewallRule(verdict, target, protocols, ports, is_conditional)
 
 
-def _iptables_ports(text: str) -> Ports:
+def _iptables_ports(text: str) -> PortRanges:
     found = []
     for part in text.split(","):
         low, _, high = part.partition(":")

@@ -12,7 +12,7 @@ from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import text_of
 from device_agent.host.system import System
 
-Units = dict[str, tuple[bool, bool]]
+ServiceStates = dict[str, tuple[bool, bool]]
 """Enabled and active of each service by its name."""
 
 _MAX_LINKS: Final = 1024  # of one folder
@@ -22,7 +22,7 @@ _DEBIAN_LEVEL: Final = "2"
 _MAX_PID_BYTES: Final = 64
 
 
-def units_of(system: System) -> tuple[str, Units] | None:
+def units_of(system: System) -> tuple[str, ServiceStates] | None:
     """The name of the init system and its services; None when it is none of these."""
     for name, is_here, read in _READERS:
         if is_here(system):
@@ -41,8 +41,8 @@ def _has_openrc(system: System) -> bool:
     return system.path("/etc/runlevels").is_dir()
 
 
-def _openrc(system: System) -> Units:
-    units: Units = {}
+def _openrc(system: System) -> ServiceStates:
+    units: ServiceStates = {}
     for level in _names(system.path("/etc/runlevels")):
         units.update(dict.fromkeys(_names(system.path(f"/etc/runlevels/{level}")), (True, False)))
     for name in _names(system.path("/run/openrc/started")):
@@ -54,7 +54,7 @@ def _has_procd(system: System) -> bool:
     return system.path("/sbin/procd").exists() and system.path("/etc/rc.d").is_dir()
 
 
-def _procd(system: System) -> Units:
+def _procd(system: System) -> ServiceStates:
     units = dict.fromkeys(_started(system.path("/etc/rc.d")), (True, False))
     if system.is_live and shutil.which("ubus"):
         with contextlib.suppress(ExecuteError, ValueError):
@@ -92,7 +92,7 @@ def _level_folder(system: System) -> Path | None:
     return next((place for place in places if place.is_dir()), None)
 
 
-def _sysv(system: System) -> Units:
+def _sysv(system: System) -> ServiceStates:
     folder = _level_folder(system)
     names = _started(folder) if folder else []
     return {name: (True, _has_process(system, name)) for name in names}
@@ -111,7 +111,7 @@ def _has_process(system: System, name: str) -> bool:
     return False
 
 
-_READERS: Final[tuple[tuple[str, Callable[[System], bool], Callable[[System], Units]], ...]] = (
+_READERS: Final[tuple[tuple[str, Callable[[System], bool], Callable[[System], ServiceStates]], ...]] = (
     ("openrc", _has_openrc, _openrc),
     ("procd", _has_procd, _procd),
     ("sysv", _has_sysv, _sysv),

@@ -6,7 +6,7 @@ import shutil
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.host.execute import run
 from device_agent.host.files import files_in, settings_of, text_of
 from device_agent.host.system import System
@@ -42,7 +42,7 @@ _AUDIT_RULE: Final = re.compile(r"^-[aAw]\b")
 
 def collect(system: System) -> Section:
     """The `logging` section."""
-    gaps = Gaps()
+    gaps = GapRecorder()
     section: dict[str, Any] = {"state": "ok", "journald": "unknown", "syslog": "", "remote_targets": []}
     with gaps.told("journald"):
         section["journald"] = _journald(system)
@@ -156,7 +156,7 @@ def targets_of_uci(text: str) -> set[str]:
     return {f"{said.get('log_proto', 'udp')} {said['log_ip']}:{said.get('log_port', '514')}"}
 
 
-def _audit(system: System, gaps: Gaps) -> dict[str, Any]:
+def _audit(system: System, gaps: GapRecorder) -> dict[str, Any]:
     if not any(system.path(place).exists() for place in _AUDIT_PROGRAMS):
         return {"audit": "absent", "audit_rules": None}
     state = "unknown"

@@ -5,9 +5,9 @@ import time
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.collectors.system import mac_denials
-from device_agent.errors import NoMeaningError
+from device_agent.errors import NotApplicableError
 from device_agent.host.files import settings_of, text_of
 from device_agent.host.system import System
 
@@ -26,9 +26,9 @@ def collect(system: System) -> Section:
     """The `mac` section.
 
     Raises:
-        NoMeaningError: the kernel has neither.
+        NotApplicableError: the kernel has neither.
     """
-    gaps = Gaps()
+    gaps = GapRecorder()
     if system.path(_ENFORCE).exists():
         section = _selinux(system, gaps)
     elif text_of(system.path(_APPARMOR)).strip() == "Y":
@@ -40,7 +40,7 @@ def collect(system: System) -> Section:
     else:
         modules = text_of(system.path(_LSM)).strip()
         told = f"the kernel has only {modules}" if modules else "the kernel has neither SELinux nor AppArmor"
-        raise NoMeaningError(told)
+        raise NotApplicableError(told)
     section["denials"] = None
     if section["mode"] != "disabled":
         with gaps.told("denials"):
@@ -48,7 +48,7 @@ def collect(system: System) -> Section:
     return {"state": "ok", **section, "gaps": gaps.listed()}
 
 
-def _configured(system: System, gaps: Gaps) -> dict[str, Any]:
+def _configured(system: System, gaps: GapRecorder) -> dict[str, Any]:
     word = policy = ""
     with gaps.told("configured"):
         values = settings_of(text_of(system.path(_CONFIG)))
@@ -56,14 +56,14 @@ def _configured(system: System, gaps: Gaps) -> dict[str, Any]:
     return {"configured": word if word in _WORDS else "unknown", "policy": policy}
 
 
-def _selinux(system: System, gaps: Gaps) -> dict[str, Any]:
+def _selinux(system: System, gaps: GapRecorder) -> dict[str, Any]:
     mode = "unknown"
     with gaps.told("mode"):
         mode = _MODES.get(text_of(system.path(_ENFORCE)).strip(), "unknown")
     return {"system": "selinux", "mode": mode, **_configured(system, gaps)}
 
 
-def _apparmor(system: System, gaps: Gaps) -> dict[str, Any]:
+def _apparmor(system: System, gaps: GapRecorder) -> dict[str, Any]:
     section: dict[str, Any] = {"system": "apparmor", "mode": "unknown", "policy": ""}
     section["enforced_profiles"] = section["complaining_profiles"] = None
     with gaps.told("enforced_profiles"):

@@ -7,7 +7,7 @@ from typing import Final
 
 from device_agent.collectors.access.failed_logins import WINDOW_SECONDS, time_of
 from device_agent.collectors.reading import coarse
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import run
 from device_agent.host.files import tail_of
 from device_agent.host.system import System
@@ -25,7 +25,7 @@ def count(system: System, now: float) -> int:
     """Refusals of the last day, coarsely.
 
     Raises:
-        CannotTellError: no log that would have them is here.
+        FactsUnavailableError: no log that would have them is here.
         OSError: it is, and cannot be read.
         ExecuteError: the journal cannot be read.
     """
@@ -33,13 +33,13 @@ def count(system: System, now: float) -> int:
         return coarse(count_lines(tail_of(system.path(_AUDIT), _MAX_BYTES).splitlines(), now))
     if system.is_live and shutil.which("journalctl") and system.path("/run/systemd/journal").is_dir():
         if not system.is_root_user:
-            raise CannotTellError("needs root")
+            raise FactsUnavailableError("needs root")
         argv = ["journalctl", "-q", "-k", "--no-pager", "-o", "short-iso", "--since=-24h", f"-n{_MAX_LINES}"]
         return coarse(count_lines(run(argv, seconds=_SECONDS).out.splitlines(), now))
     for place in _LOGS:
         if system.path(place).exists():
             return coarse(count_lines(tail_of(system.path(place), _MAX_BYTES).splitlines(), now))
-    raise CannotTellError("no audit log, kernel log or journal here")
+    raise FactsUnavailableError("no audit log, kernel log or journal here")
 
 
 def count_lines(lines: Iterable[str], now: float) -> int:

@@ -5,9 +5,9 @@ import shutil
 from typing import Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Changes
-from device_agent.collectors.system.inits import Units, units_of
-from device_agent.errors import CannotTellError
+from device_agent.collectors.reading import ChangeTracker
+from device_agent.collectors.system.inits import ServiceStates, units_of
+from device_agent.errors import FactsUnavailableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
@@ -39,11 +39,11 @@ def collect(system: System) -> Section:
     }
 
 
-class WatchedServices:
+class ServicesCollector:
     """The `services` section with what appeared and what vanished since the scan before."""
 
     def __init__(self) -> None:
-        self._changes = Changes()
+        self._changes = ChangeTracker()
         self.remembered = self._changes.remembered
         self.recall = self._changes.recall
 
@@ -54,25 +54,25 @@ class WatchedServices:
         return {**section, "appeared": appeared, "vanished": vanished}
 
 
-def _of_init(system: System) -> tuple[str, Units]:
+def _of_init(system: System) -> tuple[str, ServiceStates]:
     has_units = any(system.path(place).is_dir() for place in ("/usr/lib/systemd/system", "/lib/systemd/system"))
     if has_units and shutil.which("systemctl"):
         return "systemd", _systemd(system)
     found = units_of(system)
     if found is None:
-        raise CannotTellError("no systemd here that could be asked, nor OpenRC, procd or SysV scripts")
+        raise FactsUnavailableError("no systemd here that could be asked, nor OpenRC, procd or SysV scripts")
     return found
 
 
-def _systemd(system: System) -> Units:
+def _systemd(system: System) -> ServiceStates:
     """Where systemd does not run the machine, nothing of it is active."""
     where = () if is_booted(system) else (f"--root={system.root}",)
     try:
         listed = run(["systemctl", *where, "list-unit-files", _KINDS, *_PLAIN]).out
         running = run(["systemctl", "list-units", _KINDS, "--state=active", *_PLAIN]).out if is_booted(system) else ""
     except ExecuteError as e:
-        raise CannotTellError(str(e)) from e
-    units: Units = {}
+        raise FactsUnavailableError(str(e)) from e
+    units: ServiceStates = {}
     for fields in map(str.split, listed.splitlines()):
         if len(fields) > 1 and fields[1] in _OPENED:
             units[fields[0]] = (True, False)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.reading import Changes
+from device_agent.collectors.reading import ChangeTracker
 from device_agent.collectors.system.interfaces import addresses, interface_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 _TABLES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
@@ -66,7 +66,7 @@ def exposed(system: System) -> set[tuple[str, int, str]]:
     """Protocol, port and address of every socket that waits on more than loopback, without lingering on passing ones.
 
     Raises:
-        CannotTellError: the kernel's tables are not there.
+        FactsUnavailableError: the kernel's tables are not there.
     """
     low, high = _ephemeral(system)
     return {
@@ -76,11 +76,11 @@ def exposed(system: System) -> set[tuple[str, int, str]]:
     }
 
 
-class WatchedSockets:
+class SocketsCollector:
     """The `sockets` section with what opened and what closed since the scan before."""
 
     def __init__(self) -> None:
-        self._changes = Changes()
+        self._changes = ChangeTracker()
         self.remembered = self._changes.remembered
         self.recall = self._changes.recall
 
@@ -106,7 +106,7 @@ def _read(system: System) -> set[_Waiting]:
             with path.open(errors="replace") as lines:
                 found |= _parse(proto, lines)
     if not is_any_read:
-        raise CannotTellError("/proc/net is not there")
+        raise FactsUnavailableError("/proc/net is not there")
     return found
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.base import Section
-from device_agent.collectors.tools.file_integrity_baseline import Baseline, DamagedError, load, save
-from device_agent.collectors.tools.file_integrity_scan import Look, Seen, look
-from device_agent.errors import CannotTellError
+from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, IntegrityBaseline, load, save
+from device_agent.collectors.tools.file_integrity_scan import FileState, IntegrityScan, look
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
 
@@ -43,7 +43,7 @@ READ_ALL_SECONDS: Final = 86_400.0  # contents are read again after this time, w
 _MIB: Final = 1024 * 1024
 
 
-class Integrity:
+class IntegrityCollector:
     """The collector of the `integrity` section, and what the command `integrity.rebaseline` changes."""
 
     def __init__(
@@ -116,26 +116,26 @@ class Integrity:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _take(self, system: System, now: float) -> Baseline:
+    def _take(self, system: System, now: float) -> IntegrityBaseline:
         seen = self._look(system, {})
-        return Baseline(_at(now), self._roots, seen.files, seen.unread, read_all_at=now)
+        return IntegrityBaseline(_at(now), self._roots, seen.files, seen.unread, read_all_at=now)
 
-    def _look(self, system: System, known: dict[str, Seen]) -> Look:
+    def _look(self, system: System, known: dict[str, FileState]) -> IntegrityScan:
         settings = self._settings
         return look(system, self._roots, known, max_files=settings.max_files, max_bytes=settings.max_mib * _MIB)
 
     def _compare(self, system: System, now: float) -> Section:
         try:
             baseline = load(self._path)
-        except DamagedError as e:
-            raise CannotTellError(
+        except BaselineDamagedError as e:
+            raise FactsUnavailableError(
                 f"the baseline {self._path} is damaged: {e}; look at it, then send integrity.rebaseline"
             ) from e
         except PermissionError as e:
-            raise CannotTellError("the baseline needs root") from e
+            raise FactsUnavailableError("the baseline needs root") from e
         if baseline is None:
             if not self._is_keeper:
-                raise CannotTellError("no baseline yet: the running agent takes one")
+                raise FactsUnavailableError("no baseline yet: the running agent takes one")
             baseline = self._take(system, now)
             save(self._path, baseline)
         is_to_read_all = not 0 <= now - baseline.read_all_at < READ_ALL_SECONDS
@@ -150,7 +150,7 @@ class Integrity:
             save(self._path, baseline)
         return _section(baseline, seen, found)
 
-    def _adopt(self, baseline: Baseline, seen: Look) -> None:
+    def _adopt(self, baseline: IntegrityBaseline, seen: IntegrityScan) -> None:
         """Take in what has no earlier state: newly watched by the configuration, or not readable before."""
         fresh = [root for root in self._roots if not _is_below(root, baseline.roots)]
         for path, now in seen.files.items():
@@ -160,7 +160,7 @@ class Integrity:
                     baseline.files[path] = now
             elif was.kind == now.kind and (not was.sha256 or was.sha256 == now.sha256):
                 # The stamp moves on with the same content, so that it is not read again each time.
-                stamp = Seen(was.kind, now.sha256, was.mode, was.uid, was.gid, *now.stamp)
+                stamp = FileState(was.kind, now.sha256, was.mode, was.uid, was.gid, *now.stamp)
                 if stamp != was:
                     baseline.files[path] = stamp
         baseline.unread = min(baseline.unread, seen.unread)
@@ -173,7 +173,7 @@ def _is_below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-def _changes(before: dict[str, Seen], seen: Look) -> Iterator[tuple[str, tuple[str, int]]]:
+def _changes(before: dict[str, FileState], seen: IntegrityScan) -> Iterator[tuple[str, tuple[str, int]]]:
     """Path, what kind of change, and the file's own time of it in nanoseconds (0: none)."""
     for path, now in seen.files.items():
         was = before.get(path)
@@ -193,14 +193,14 @@ def _changes(before: dict[str, Seen], seen: Look) -> Iterator[tuple[str, tuple[s
             yield path, ("removed", 0)
 
 
-def _notice(baseline: Baseline, found: dict[str, tuple[str, int]], now: str) -> None:
+def _notice(baseline: IntegrityBaseline, found: dict[str, tuple[str, int]], now: str) -> None:
     baseline.noticed = {
         path: old if (old := baseline.noticed.get(path)) is not None and old[0] == what else (what, now)
         for path, (what, _) in found.items()
     }
 
 
-def _section(baseline: Baseline, seen: Look, found: dict[str, tuple[str, int]]) -> dict[str, Any]:
+def _section(baseline: IntegrityBaseline, seen: IntegrityScan, found: dict[str, tuple[str, int]]) -> dict[str, Any]:
     lacking = any(one.kind == "file" and not one.sha256 for one in seen.files.values())
     return {
         "state": "ok",

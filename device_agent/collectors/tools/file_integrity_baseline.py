@@ -6,50 +6,50 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.tools.file_integrity_scan import Seen
+from device_agent.collectors.tools.file_integrity_scan import FileState
 from device_agent.host.files import write_whole
 
 _MAX_BYTES: Final = 32 * 1024 * 1024
 
 
-class DamagedError(Exception):
+class BaselineDamagedError(Exception):
     """The baseline cannot be read; comparing with nothing would call everything unchanged."""
 
 
 @dataclass(slots=True)
-class Baseline:
+class IntegrityBaseline:
     """What was there at `taken_at`; `noticed` says when a change was first seen, by path and kind of change."""
 
     taken_at: datetime
     roots: tuple[str, ...]
-    files: dict[str, Seen]
+    files: dict[str, FileState]
     unread: int = 0
     noticed: dict[str, tuple[str, str]] = field(default_factory=dict)
     read_all_at: float = 0.0  # seconds since the epoch: when every content was last read
 
 
-def load(path: Path) -> Baseline | None:
+def load(path: Path) -> IntegrityBaseline | None:
     """The baseline of a file; None when there is none.
 
     Raises:
-        DamagedError: it is not what this agent wrote.
+        BaselineDamagedError: it is not what this agent wrote.
         OSError: it cannot be read.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise DamagedError(f"larger than {_MAX_BYTES} bytes")
+            raise BaselineDamagedError(f"larger than {_MAX_BYTES} bytes")
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as e:
-        raise DamagedError(str(e)) from e
+        raise BaselineDamagedError(str(e)) from e
     try:
         return _read(raw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-        raise DamagedError(f"{type(e).__name__}: {e}") from e
+        raise BaselineDamagedError(f"{type(e).__name__}: {e}") from e
 
 
-def save(path: Path, baseline: Baseline) -> None:
+def save(path: Path, baseline: IntegrityBaseline) -> None:
     """Replace the file as a whole."""
     content = {
         "v": 1,
@@ -69,17 +69,17 @@ def save(path: Path, baseline: Baseline) -> None:
     write_whole(path, path.with_name(f".{path.name}.new"), text.encode("ascii"))
 
 
-def _read(raw: Any) -> Baseline:
+def _read(raw: Any) -> IntegrityBaseline:
     if raw["v"] != 1:
         raise ValueError(f"version {raw['v']}")
-    return Baseline(
+    return IntegrityBaseline(
         taken_at=datetime.fromisoformat(raw["taken_at"]),
         roots=tuple(str(root) for root in raw["roots"]),
         unread=int(raw["unread"]),
         read_all_at=float(raw["read_all_at"]),
         noticed={str(name): (str(what), str(when)) for name, (what, when) in raw["noticed"].items()},
         files={
-            str(name): Seen(str(kind), str(sha256), *(int(number) for number in numbers))
+            str(name): FileState(str(kind), str(sha256), *(int(number) for number in numbers))
             for name, (kind, sha256, *numbers) in raw["files"].items()
         },
     )

@@ -18,7 +18,7 @@ _CHUNK: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileState:
     """A file as it was; `sha256` is empty where it has no content to read, or was not read; times in nanoseconds."""
 
     kind: str
@@ -38,10 +38,10 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Look:
+class IntegrityScan:
     """Everything that was seen, by its path on the device, and what was not."""
 
-    files: dict[str, Seen] = field(default_factory=dict)
+    files: dict[str, FileState] = field(default_factory=dict)
     unread: int = 0
     is_complete: bool = True
 
@@ -49,17 +49,17 @@ class Look:
 def look(
     system: System,
     roots: Sequence[str],
-    known: Mapping[str, Seen],
+    known: Mapping[str, FileState],
     *,
     max_files: int,
     max_bytes: int,
     clock: Callable[[], float] = time.monotonic,
-) -> Look:
+) -> IntegrityScan:
     """Look at every file at or below `roots`; links are looked at, not followed.
 
     A file whose stamp is that of `known` is not read again. Where a bound is reached, `is_complete` is false.
     """
-    found = Look()
+    found = IntegrityScan()
     deadline = clock() + MAX_SECONDS
     left = max_bytes
     for path in _below(system, roots, found):
@@ -88,12 +88,12 @@ def look(
     return found
 
 
-def _below(system: System, roots: Sequence[str], found: Look) -> Iterator[str]:
+def _below(system: System, roots: Sequence[str], found: IntegrityScan) -> Iterator[str]:
     for root in sorted(set(roots)):
         yield from _walk(system, "/" + root.strip("/"), found, MAX_DEPTH)
 
 
-def _walk(system: System, path: str, found: Look, depth: int) -> Iterator[str]:
+def _walk(system: System, path: str, found: IntegrityScan, depth: int) -> Iterator[str]:
     if len(path) > MAX_PATH:
         found.is_complete = False
         return
@@ -116,9 +116,9 @@ def _walk(system: System, path: str, found: Look, depth: int) -> Iterator[str]:
         yield from _walk(system, f"{path.rstrip('/')}/{name}", found, depth - 1)
 
 
-def _seen(status: os.stat_result, content: str) -> Seen:
+def _seen(status: os.stat_result, content: str) -> FileState:
     is_folder = stat.S_ISDIR(status.st_mode)
-    return Seen(
+    return FileState(
         kind=_kind(status.st_mode),
         sha256=content,
         mode=stat.S_IMODE(status.st_mode),
@@ -140,7 +140,7 @@ def _kind(mode: int) -> str:
     return "link" if stat.S_ISLNK(mode) else "other"
 
 
-def _content(path: Path, seen: Seen) -> tuple[str, int]:
+def _content(path: Path, seen: FileState) -> tuple[str, int]:
     """The digest, and how many bytes were read for it; at most as many as the file had."""
     if seen.kind == "link":
         return hashlib.sha256(os.fsencode(path.readlink())).hexdigest(), 0

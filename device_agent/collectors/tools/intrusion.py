@@ -6,16 +6,16 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.lynis import age_days
-from device_agent.errors import NoMeaningError
+from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
-from device_agent.intrusion.sources import Source, running, sources
+from device_agent.intrusion.sources import AlertSource, running, sources
 from device_agent.settings import IntrusionSettings
 from schemas.sections.tools import MAX_MONITORS
 
 _LIST_ONLY: Final = 1  # byte, to see whether reading is allowed
 
 
-class Intrusion:
+class IntrusionCollector:
     """The collector of the `intrusion` section."""
 
     def __init__(self, settings: IntrusionSettings) -> None:
@@ -25,7 +25,7 @@ class Intrusion:
         """The `intrusion` section."""
         found = sources(self._settings, system)
         if not found:
-            raise NoMeaningError("no intrusion monitor is installed")
+            raise NotApplicableError("no intrusion monitor is installed")
         try:
             alive: frozenset[str] | None = running(system)
         except OSError:
@@ -33,7 +33,7 @@ class Intrusion:
         return {"state": "ok", "monitors": [_monitor(system, one, alive) for one in found[:MAX_MONITORS]]}
 
 
-def _monitor(system: System, source: Source, alive: frozenset[str] | None) -> dict[str, Any]:
+def _monitor(system: System, source: AlertSource, alive: frozenset[str] | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "monitor": source.monitor,
         "path": source.path,

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO, Final
 
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.lynis_report import MAX_LINE_BYTES, LynisReport, parse
-from device_agent.collectors.tools.tool_runner import ToolWords
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.collectors.tools.tool_runner import ToolStatus
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
 
@@ -28,10 +28,10 @@ _DAY: Final = 86_400
 _MAX_DAYS: Final = 36_500
 
 
-class Lynis:
+class LynisCollector:
     """The collector of the `lynis` section."""
 
-    def __init__(self, settings: ToolSettings, runs: ToolWords | None = None) -> None:
+    def __init__(self, settings: ToolSettings, runs: ToolStatus | None = None) -> None:
         """`runs` is given where the agent keeps running and may run the tool itself."""
         self._settings = settings
         self._runs = runs
@@ -44,17 +44,17 @@ class Lynis:
         path = self._newest(system)
         if path is None:
             if not is_installed:
-                raise NoMeaningError("Lynis is not installed and left no report")
+                raise NotApplicableError("Lynis is not installed and left no report")
             why = self._runs.told("lynis") if self._runs is not None else ""
-            raise CannotTellError(f"Lynis is installed, but there is no report: {why or 'it was never run'}")
+            raise FactsUnavailableError(f"Lynis is installed, but there is no report: {why or 'it was never run'}")
         try:
             with path.open("rb") as file:
                 report = parse(_lines(file))
             written = path.stat().st_mtime
         except PermissionError as e:
-            raise CannotTellError(f"{path}: needs root") from e
+            raise FactsUnavailableError(f"{path}: needs root") from e
         if not report.looks_like_one:
-            raise CannotTellError(f"{path}: not a report of Lynis ({report.damaged} damaged lines)")
+            raise FactsUnavailableError(f"{path}: not a report of Lynis ({report.damaged} damaged lines)")
         return section(report, written, time.time())
 
     def _newest(self, system: System) -> Path | None:

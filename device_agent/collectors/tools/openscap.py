@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.lynis import age_days
-from device_agent.collectors.tools.tool_runner import ToolWords
-from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, Found, Scan, parse
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.collectors.tools.tool_runner import ToolStatus
+from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, XccdfDocument, XccdfTestResult, parse
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
 from schemas.base import MAX_NAME
@@ -45,14 +45,14 @@ class _Titled:
 class _Parsed:
     """What is kept of a file, so that an unchanged one is not read again."""
 
-    scans: tuple[tuple[Scan, tuple[_Titled, ...]], ...]
+    scans: tuple[tuple[XccdfTestResult, tuple[_Titled, ...]], ...]
     trouble: str
 
 
-class Openscap:
+class OpenscapCollector:
     """The collector of the `openscap` section."""
 
-    def __init__(self, settings: ToolSettings, runs: ToolWords | None = None) -> None:
+    def __init__(self, settings: ToolSettings, runs: ToolStatus | None = None) -> None:
         """`runs` is given where the agent keeps running and may run the tool itself."""
         self._settings = settings
         self._runs = runs
@@ -74,12 +74,12 @@ class Openscap:
         files = self._files(system)
         if not files:
             if not is_installed:
-                raise NoMeaningError("OpenSCAP is not installed and left no result")
+                raise NotApplicableError("OpenSCAP is not installed and left no result")
             why = self._runs.told("openscap") if self._runs is not None else ""
-            raise CannotTellError(f"OpenSCAP is installed, but there is no result: {why or 'it was never run'}")
+            raise FactsUnavailableError(f"OpenSCAP is installed, but there is no result: {why or 'it was never run'}")
         known: dict[tuple[str, int, int], _Parsed] = {}
         unreadable: list[str] = []
-        newest: dict[tuple[str, str], tuple[Scan, tuple[_Titled, ...]]] = {}
+        newest: dict[tuple[str, str], tuple[XccdfTestResult, tuple[_Titled, ...]]] = {}
         for path in files:
             try:
                 status = path.stat()
@@ -96,7 +96,7 @@ class Openscap:
                     newest[scan.benchmark, scan.profile] = (scan, rules)
         self._known = known
         if not newest:
-            raise CannotTellError("; ".join(unreadable) or "no XCCDF result in any of the files")
+            raise FactsUnavailableError("; ".join(unreadable) or "no XCCDF result in any of the files")
         return _section(newest, sorted(unreadable), time.time())
 
     def _files(self, system: System) -> list[Path]:
@@ -135,7 +135,7 @@ def _read(path: Path, size: int) -> _Parsed:
     return _Parsed(tuple(_titled(found, scan) for scan in found.scans), trouble)
 
 
-def _titled(found: Found, scan: Scan) -> tuple[Scan, tuple[_Titled, ...]]:
+def _titled(found: XccdfDocument, scan: XccdfTestResult) -> tuple[XccdfTestResult, tuple[_Titled, ...]]:
     rules = tuple(
         _Titled(one.rule[:MAX_NAME], one.result, one.severity, found.titles.get(one.rule, "")[:MAX_TITLE])
         for one in scan.rules
@@ -152,12 +152,12 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _when(scan: Scan) -> float:
+def _when(scan: XccdfTestResult) -> float:
     return scan.ended.timestamp() if scan.ended is not None else float("-inf")
 
 
 def _section(
-    newest: dict[tuple[str, str], tuple[Scan, tuple[_Titled, ...]]], unreadable: list[str], now: float
+    newest: dict[tuple[str, str], tuple[XccdfTestResult, tuple[_Titled, ...]]], unreadable: list[str], now: float
 ) -> dict[str, Any]:
     chosen = sorted(newest.values(), key=lambda one: _when(one[0]), reverse=True)
     extra = [f"{scan.benchmark}: only the newest {MAX_XCCDF_SCANS} are told" for scan, _ in chosen[MAX_XCCDF_SCANS:]]

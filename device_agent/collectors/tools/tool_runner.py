@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ToolResultPaths:
     """Where the agent's own runs leave their results."""
 
     folder: Path
@@ -41,10 +41,10 @@ class Places:
         return self.folder / "openscap-results.xml"
 
 
-class ToolWords:
+class ToolStatus:
     """What a scan may know of the runs, told by the process that starts them."""
 
-    def __init__(self, places: Places, told: Mapping[str, str]) -> None:
+    def __init__(self, places: ToolResultPaths, told: Mapping[str, str]) -> None:
         self.places = places
         self._told = told
 
@@ -56,7 +56,7 @@ class ToolWords:
         """Somebody else does."""
 
 
-class ToolRuns(ToolWords):
+class ToolRunner(ToolStatus):
     """Starts each allowed tool when its time has come; one run of each at a time, `stop` ends them."""
 
     def __init__(self, settings: ToolSettings, state_dir: Path) -> None:
@@ -69,9 +69,9 @@ class ToolRuns(ToolWords):
         self._trouble: dict[str, str] = {}
 
     @staticmethod
-    def places_in(state_dir: Path) -> Places:
+    def places_in(state_dir: Path) -> ToolResultPaths:
         """Where an agent with this state folder leaves results."""
-        return Places(state_dir / _FOLDER)
+        return ToolResultPaths(state_dir / _FOLDER)
 
     def stop(self) -> None:
         """End what runs, soon."""

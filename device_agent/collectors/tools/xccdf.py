@@ -29,12 +29,12 @@ _TOLD: Final = frozenset({"fail", "error", "unknown"})
 _TITLES: Final = 20_000
 
 
-class RefusedError(Exception):
+class XccdfRefusedError(Exception):
     """The file is not one to read on; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class XccdfRuleResult:
     """A rule that did not pass."""
 
     rule: str
@@ -43,7 +43,7 @@ class Rule:
 
 
 @dataclass(slots=True)
-class Scan:
+class XccdfTestResult:
     """One TestResult; `is_complete` once its end was read and says when it ended."""
 
     benchmark: str
@@ -52,15 +52,15 @@ class Scan:
     score: int | None = None
     is_complete: bool = False
     results: dict[str, int] = field(default_factory=dict)
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[XccdfRuleResult] = field(default_factory=list)
     not_kept: int = 0
 
 
 @dataclass(slots=True)
-class Found:
+class XccdfDocument:
     """Everything a file said: scans, titles by rule, and why it broke off ("" when it did not)."""
 
-    scans: list[Scan] = field(default_factory=list)
+    scans: list[XccdfTestResult] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
     trouble: str = ""
 
@@ -69,18 +69,18 @@ class _Reader:
     """The state between two tags; only elements of XCCDF's own namespace count."""
 
     def __init__(self) -> None:
-        self.found = Found()
+        self.found = XccdfDocument()
         self._path: list[str] = []
         self._benchmark = ""
         self._rule = ""  # of the benchmark: whose title comes
-        self._scan: Scan | None = None
+        self._scan: XccdfTestResult | None = None
         self._result: tuple[str, str] | None = None  # rule and severity
         self._text: list[str] | None = None
         self._length = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if len(self._path) >= MAX_DEPTH:
-            raise RefusedError(f"nested deeper than {MAX_DEPTH} elements")
+            raise XccdfRefusedError(f"nested deeper than {MAX_DEPTH} elements")
         namespace, _, tag = name.rpartition(" ")
         tag = tag if _NAMESPACE.match(namespace) else ""
         self._path.append(tag)
@@ -88,17 +88,17 @@ class _Reader:
             self._start_in_scan(self._scan, tag, attributes)
         elif tag == "TestResult":
             if len(self.found.scans) >= MAX_SCANS:
-                raise RefusedError(f"more than {MAX_SCANS} results in one file")
-            self._scan = Scan(self._benchmark, ended=_time(attributes.get("end-time", "")))
+                raise XccdfRefusedError(f"more than {MAX_SCANS} results in one file")
+            self._scan = XccdfTestResult(self._benchmark, ended=_time(attributes.get("end-time", "")))
             self.found.scans.append(self._scan)
         elif tag == "Benchmark":
             self._benchmark = attributes.get("id", "")[:MAX_TEXT]
-        elif tag == "Rule":
+        elif tag == "XccdfRuleResult":
             self._rule = attributes.get("id", "")[:MAX_TEXT]
-        elif tag == "title" and self._path[-2:-1] == ["Rule"]:
+        elif tag == "title" and self._path[-2:-1] == ["XccdfRuleResult"]:
             self._listen()
 
-    def _start_in_scan(self, scan: Scan, tag: str, attributes: dict[str, str]) -> None:
+    def _start_in_scan(self, scan: XccdfTestResult, tag: str, attributes: dict[str, str]) -> None:
         parent = self._path[-2]
         if parent == "TestResult" and tag == "benchmark":
             scan.benchmark = (
@@ -130,7 +130,7 @@ class _Reader:
         if self._scan is None:
             if tag == "title" and words and self._rule and len(self.found.titles) < _TITLES:
                 self.found.titles.setdefault(self._rule, words)
-            elif tag == "Rule":
+            elif tag == "XccdfRuleResult":
                 self._rule = ""
             return
         if tag == "TestResult":
@@ -143,7 +143,7 @@ class _Reader:
         elif tag == "rule-result":
             self._result = None
 
-    def _count(self, scan: Scan, word: str) -> None:
+    def _count(self, scan: XccdfTestResult, word: str) -> None:
         assert self._result is not None
         rule, severity = self._result
         result = word if word in RESULTS else "unknown"
@@ -151,12 +151,12 @@ class _Reader:
         if result not in _TOLD or not rule:
             return
         if len(scan.rules) < MAX_RULES:
-            scan.rules.append(Rule(rule, result, severity))
+            scan.rules.append(XccdfRuleResult(rule, result, severity))
         else:
             scan.not_kept += 1
 
 
-def parse(chunks: Iterable[bytes]) -> Found:
+def parse(chunks: Iterable[bytes]) -> XccdfDocument:
     """Read a file in pieces; `trouble` says why it broke off, what came before is kept."""
     reader = _Reader()
     parser = xml.parsers.expat.ParserCreate(namespace_separator=" ")
@@ -167,7 +167,7 @@ def parse(chunks: Iterable[bytes]) -> Found:
     parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
         _feed(parser, chunks)
-    except RefusedError as e:
+    except XccdfRefusedError as e:
         reader.found.trouble = str(e)
     except (
         xml.parsers.expat.ExpatError,
@@ -184,13 +184,13 @@ def _feed(parser: xml.parsers.expat.XMLParserType, chunks: Iterable[bytes]) -> N
         parser.Parse(chunk, False)
         fed += len(chunk)
         if fed - parser.CurrentByteIndex > MAX_TOKEN_BYTES:
-            raise RefusedError(f"a tag longer than {MAX_TOKEN_BYTES} bytes")
+            raise XccdfRefusedError(f"a tag longer than {MAX_TOKEN_BYTES} bytes")
     parser.Parse(b"", True)
 
 
 def _refuse_doctype(*_: object) -> None:
     # Entities are declared there: a few bytes could become gigabytes, or the content of another file.
-    raise RefusedError("it has a document type declaration, which no result of OpenSCAP has")
+    raise XccdfRefusedError("it has a document type declaration, which no result of OpenSCAP has")
 
 
 def _time(text: str) -> datetime | None:

@@ -12,12 +12,12 @@ from typing import Final
 from device_agent import __version__
 from device_agent.host.execute import SLOT_VARIABLE, ExecuteError, run
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import Artifact
+from device_agent.updates.installers.base import VerifiedArtifact
 from device_agent.updates.installers.fileset import sync
 from device_agent.updates.launcher import ask_again
-from device_agent.updates.records import Release
-from device_agent.updates.slots import LAUNCHER_VARIABLE, Slot, Slots, Trial
-from schemas.updates import RefusalCode, UpdateTarget
+from device_agent.updates.records import InstalledRelease
+from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots, SlotName, SlotTrial
+from schemas.updates import UpdateRefusalCode, UpdateTarget
 
 _VERSION_SECONDS: Final = 60.0
 _START_SECONDS: Final = 60.0  # beside the health check, until the new agent is confirmed
@@ -30,7 +30,7 @@ class AgentInstaller:
     keeps_files = False
 
     def __init__(
-        self, slots: Slots, environment: Mapping[str, str] | None = None, again: Callable[[], None] = ask_again
+        self, slots: AgentSlots, environment: Mapping[str, str] | None = None, again: Callable[[], None] = ask_again
     ) -> None:
         self._slots = slots
         self._environment = os.environ if environment is None else environment
@@ -42,18 +42,18 @@ class AgentInstaller:
         """This process."""
         return self._run_id
 
-    def stage(self, artifact: Artifact) -> str:
+    def stage(self, artifact: VerifiedArtifact) -> str:
         """Let it say its version, and copy it to the slot that does not run."""
         if LAUNCHER_VARIABLE not in self._environment:
             text = "the agent updates itself only when it is started with cordon-agent launch"
-            raise UpdateError(RefusalCode.NOT_FOR_THIS_DEVICE, text)
+            raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, text)
         if not zipfile.is_zipfile(artifact.file):
-            raise UpdateError(RefusalCode.INSTALL, f"{artifact.file.name} is no one-file agent")
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} is no one-file agent")
         wanted = f"cordon-agent {artifact.target.version}"
         try:
             said = run([sys.executable, str(artifact.file), "--version"], seconds=_VERSION_SECONDS).out.strip()
             if said != wanted:
-                raise UpdateError(RefusalCode.MISMATCH, f"it says {said[:64]!r}, and is signed as {wanted!r}")
+                raise UpdateError(UpdateRefusalCode.MISMATCH, f"it says {said[:64]!r}, and is signed as {wanted!r}")
             fresh = self._slots.file(self._slots.free()).with_suffix(".new")
             fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(artifact.file, fresh)
@@ -63,30 +63,30 @@ class AgentInstaller:
             fresh.replace(self._slots.file(self._slots.free()))
             sync(fresh.parent)
         except ExecuteError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"it does not start: {e}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"it does not start: {e}") from e
         except OSError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"the slot cannot be written: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"the slot cannot be written: {e.strerror}") from e
         return ""
 
-    def install(self, artifact: Artifact) -> None:
+    def install(self, artifact: VerifiedArtifact) -> None:
         """Let the launcher try it at the next start."""
         slot, state = self._slots.free(), self._slots.state()
         deadline = time.time() + artifact.target.health.seconds + _START_SECONDS
         versions = {**state.versions, slot: artifact.target.version}
-        trial = Trial(slot=slot, deadline=deadline)
+        trial = SlotTrial(slot=slot, deadline=deadline)
         self._slots.save(state.model_copy(update={"versions": versions, "trial": trial}))
 
-    def installed(self, name: str, release: Release | None) -> str:
+    def installed(self, name: str, release: InstalledRelease | None) -> str:
         """What runs."""
         del name, release
         slot = self._environment.get(SLOT_VARIABLE, "")
         return self._slots.state().versions.get(slot, "") if slot else __version__
 
-    def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
+    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
         """The slot of the version before is the active one again; it runs after a restart."""
         del bad
         versions = self._slots.state().versions
-        slots: tuple[Slot, ...] = ("a", "b")
+        slots: tuple[SlotName, ...] = ("a", "b")
         wanted = "" if to is None else to.version
         active = self._slots.state().active
         fitting = [slot for slot in slots if versions.get(slot) == wanted and self._slots.file(slot).is_file()]
@@ -111,5 +111,5 @@ class AgentInstaller:
         del target
         return name
 
-    def tidy(self, name: str, keep: tuple[Release, ...]) -> None:
+    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """There are always two slots."""

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from device_agent.host.execute import run
-from device_agent.updates.records import Release
+from device_agent.updates.records import InstalledRelease
 from schemas.updates import UpdateTarget
 
 REBOOT_SECONDS: Final = 60.0  # for the machine to take the order
 
 
 @dataclass(frozen=True, slots=True)
-class Artifact:
+class VerifiedArtifact:
     """A verified target on the disk; `tree`: digest of the file set that was staged from it."""
 
     target: UpdateTarget
@@ -21,7 +21,7 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class RebootControl:
     """The machine as installers that need a restart see it."""
 
     boot_id: str
@@ -32,7 +32,7 @@ class Machine:
         run(self.reboot_argv, seconds=REBOOT_SECONDS)
 
 
-class Installer(Protocol):
+class TargetInstaller(Protocol):
     """Puts one kind in place.
 
     Raises:
@@ -49,19 +49,19 @@ class Installer(Protocol):
         """Whether going back needs the file that was downloaded."""
         ...
 
-    def stage(self, artifact: Artifact) -> str:
+    def stage(self, artifact: VerifiedArtifact) -> str:
         """Make ready, changing nothing that is in use; the digest of what was made ready, or empty."""
         ...
 
-    def install(self, artifact: Artifact) -> None:
+    def install(self, artifact: VerifiedArtifact) -> None:
         """Put it in place."""
         ...
 
-    def installed(self, name: str, release: Release | None) -> str:
+    def installed(self, name: str, release: InstalledRelease | None) -> str:
         """The version that is really there; empty: none, or not as it was installed (`release` as recorded)."""
         ...
 
-    def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
+    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
         """Put the version before in place again (None: there was none), from whatever state; repeatable."""
         ...
 
@@ -86,6 +86,6 @@ class Installer(Protocol):
         """Where a program of the health check lies: relative names are inside what was installed."""
         ...
 
-    def tidy(self, name: str, keep: tuple[Release, ...]) -> None:
+    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """Forget releases other than these."""
         ...

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import Artifact, Machine
-from device_agent.updates.records import Release
-from schemas.updates import RefusalCode, Restart, UpdateTarget
+from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
+from device_agent.updates.records import InstalledRelease
+from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 MAX_MEMBERS: Final = 20_000
@@ -29,13 +29,13 @@ class FileSetInstaller:
     is_repeatable = True
     keeps_files = False
 
-    def __init__(self, folder: Path, machine: Machine, step: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, machine: RebootControl, step: Callable[[str], None]) -> None:
         self._folder = folder
         self._machine = machine
         self._step = step
         self._digests: dict[Path, tuple[str, str]] = {}
 
-    def stage(self, artifact: Artifact) -> str:
+    def stage(self, artifact: VerifiedArtifact) -> str:
         """Unpack it, or copy the one file, beside the other sets."""
         target = artifact.target
         place = self._folder / target.name / target.version
@@ -63,15 +63,17 @@ class FileSetInstaller:
                 fresh.rename(place)
             sync(place.parent)
         except (OSError, tarfile.TarError) as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{target.name} {target.version} cannot be unpacked: {e}") from e
+            raise UpdateError(
+                UpdateRefusalCode.INSTALL, f"{target.name} {target.version} cannot be unpacked: {e}"
+            ) from e
         self._step("stage:done")
         return tree
 
-    def install(self, artifact: Artifact) -> None:
+    def install(self, artifact: VerifiedArtifact) -> None:
         """Swap the link."""
         self._point(artifact.target.name, artifact.target.version)
 
-    def installed(self, name: str, release: Release | None) -> str:
+    def installed(self, name: str, release: InstalledRelease | None) -> str:
         """Where the link points, when the set behind it is as it was unpacked."""
         version = self._link(name)
         place = self._folder / name / version
@@ -81,11 +83,11 @@ class FileSetInstaller:
             return ""
         return version
 
-    def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
+    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
         """Point the link at the set of before, or take it away."""
         if to is not None:
             if not (self._folder / bad.name / to.version).is_dir():
-                raise UpdateError(RefusalCode.INSTALL, f"{bad.name} {to.version} is not there any more")
+                raise UpdateError(UpdateRefusalCode.INSTALL, f"{bad.name} {to.version} is not there any more")
             self._point(bad.name, to.version)
             return
         (self._folder / bad.name / _CURRENT).unlink(missing_ok=True)
@@ -97,7 +99,7 @@ class FileSetInstaller:
 
     def needs_restart(self, target: UpdateTarget) -> bool:
         """Only where the target says so."""
-        return target.restart is Restart.REBOOT
+        return target.restart is RestartMode.REBOOT
 
     def restart(self) -> None:
         """The machine."""
@@ -112,7 +114,7 @@ class FileSetInstaller:
         """Inside the set that is in use."""
         return name if name.startswith("/") else str(self._folder / target.name / _CURRENT / name)
 
-    def tidy(self, name: str, keep: tuple[Release, ...]) -> None:
+    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """Remove every other set."""
         kept = {release.version for release in keep} | {_CURRENT, self._link(name)}
         place = self._folder / name
@@ -139,7 +141,7 @@ class FileSetInstaller:
             self._step("swap:after")
             sync(place)
         except OSError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{name}: the files cannot be swapped: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{name}: the files cannot be swapped: {e.strerror}") from e
 
     def _digest(self, place: Path) -> str:
         """The digest of a set; read again only when size, time or place of one of its files changed."""
@@ -156,7 +158,9 @@ def _unpack(file: Path, to: Path, most: int) -> None:
         for number, member in enumerate(archive):
             total += member.size
             if number >= MAX_MEMBERS or total > most:
-                raise UpdateError(RefusalCode.INSTALL, f"{file.name} unpacks to more than was signed: {most} bytes")
+                raise UpdateError(
+                    UpdateRefusalCode.INSTALL, f"{file.name} unpacks to more than was signed: {most} bytes"
+                )
             # `data`: nothing outside, no devices, no owners and special bits of somebody else.
             archive.extract(member, to, filter="data")
 

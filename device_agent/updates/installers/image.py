@@ -10,9 +10,9 @@ from typing import Final
 
 from device_agent.host.execute import ExecuteError, run
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import Artifact, Machine
-from device_agent.updates.records import Release
-from schemas.updates import RefusalCode, Restart, UpdateTarget
+from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
+from device_agent.updates.records import InstalledRelease
+from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
 
 _ASK_SECONDS: Final = 30.0
 _MAX_VERSION: Final = 64
@@ -24,7 +24,7 @@ class ImageInstaller:
     is_repeatable = True
     keeps_files = False
 
-    def __init__(self, hook: Path, machine: Machine) -> None:
+    def __init__(self, hook: Path, machine: RebootControl) -> None:
         self._hook = str(hook)
         self._machine = machine
 
@@ -33,17 +33,17 @@ class ImageInstaller:
         """The machine's boot."""
         return self._machine.boot_id
 
-    def stage(self, artifact: Artifact) -> str:
+    def stage(self, artifact: VerifiedArtifact) -> str:
         """The hook writes straight to the slot that is not running."""
         if not artifact.file.is_file():
-            raise UpdateError(RefusalCode.INSTALL, f"{artifact.file.name} is not there any more")
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} is not there any more")
         return ""
 
-    def install(self, artifact: Artifact) -> None:
+    def install(self, artifact: VerifiedArtifact) -> None:
         """Write the other slot; again from the start after a power loss."""
         self._ask("install", str(artifact.file), artifact.target.version, seconds=float(artifact.target.seconds))
 
-    def installed(self, name: str, release: Release | None) -> str:
+    def installed(self, name: str, release: InstalledRelease | None) -> str:
         """What runs; before the restart that is still the version before."""
         del name, release
         try:
@@ -51,7 +51,7 @@ class ImageInstaller:
         except ExecuteError:
             return ""
 
-    def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
+    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
         """The other slot again."""
         del bad, to
         self._ask("rollback")
@@ -63,7 +63,7 @@ class ImageInstaller:
 
     def needs_restart(self, target: UpdateTarget) -> bool:
         """An image runs after the next start, unless the target says that its hook does without."""
-        return target.restart is not Restart.NONE
+        return target.restart is not RestartMode.NONE
 
     def restart(self) -> None:
         """The machine."""
@@ -74,11 +74,11 @@ class ImageInstaller:
         del target
         return name
 
-    def tidy(self, name: str, keep: tuple[Release, ...]) -> None:
+    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """There are always two slots."""
 
     def _ask(self, *words: str, seconds: float = _ASK_SECONDS) -> None:
         try:
             run([self._hook, *words], seconds=seconds)
         except ExecuteError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{words[0]}: {e}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{words[0]}: {e}") from e

@@ -11,9 +11,9 @@ from typing import Final
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import write_whole
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import Artifact, Machine
-from device_agent.updates.records import Release
-from schemas.updates import RefusalCode, Restart, UpdateTarget
+from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
+from device_agent.updates.records import InstalledRelease
+from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
 
 _MAX_OUTPUT: Final = 1024 * 1024  # bytes
 _SCRIPT: Final = "script"
@@ -26,7 +26,7 @@ class ScriptInstaller:
     is_repeatable = False
     keeps_files = False
 
-    def __init__(self, folder: Path, machine: Machine) -> None:
+    def __init__(self, folder: Path, machine: RebootControl) -> None:
         self._folder = folder
         self._machine = machine
 
@@ -35,22 +35,22 @@ class ScriptInstaller:
         """The machine's boot."""
         return self._machine.boot_id
 
-    def stage(self, artifact: Artifact) -> str:
+    def stage(self, artifact: VerifiedArtifact) -> str:
         """Copy it to where it can be run."""
         place = self._folder / artifact.target.name / artifact.target.version / _SCRIPT
         try:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(place, place.with_name(".new"), artifact.file.read_bytes(), mode=0o700)
         except OSError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{artifact.file.name} cannot be kept: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} cannot be kept: {e.strerror}") from e
         return ""
 
-    def install(self, artifact: Artifact) -> None:
+    def install(self, artifact: VerifiedArtifact) -> None:
         """Run it, and write down that it ended well."""
         self._run(artifact.target, "install")
         self._write(artifact.target.name, artifact.target.version)
 
-    def installed(self, name: str, release: Release | None) -> str:
+    def installed(self, name: str, release: InstalledRelease | None) -> str:
         """The version whose script ended well last."""
         del release
         try:
@@ -58,7 +58,7 @@ class ScriptInstaller:
         except OSError:
             return ""
 
-    def go_back(self, bad: UpdateTarget, to: Release | None) -> None:
+    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
         """Let the script undo what it did."""
         self._run(bad, "rollback")
         self._write(bad.name, "" if to is None else to.version)
@@ -68,7 +68,7 @@ class ScriptInstaller:
 
     def needs_restart(self, target: UpdateTarget) -> bool:
         """Only where the target says so."""
-        return target.restart is Restart.REBOOT
+        return target.restart is RestartMode.REBOOT
 
     def restart(self) -> None:
         """The machine."""
@@ -79,7 +79,7 @@ class ScriptInstaller:
         del target
         return name
 
-    def tidy(self, name: str, keep: tuple[Release, ...]) -> None:
+    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """Forget the scripts of other versions."""
         kept = {release.version for release in keep}
         place = self._folder / name
@@ -102,11 +102,11 @@ class ScriptInstaller:
                 max_bytes=_MAX_OUTPUT,
             )
         except ExecuteError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{step}: {e}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{step}: {e}") from e
 
     def _write(self, name: str, version: str) -> None:
         place = self._folder / name / _DONE
         try:
             write_whole(place, place.with_name(".installed.new"), version.encode())
         except OSError as e:
-            raise UpdateError(RefusalCode.INSTALL, f"{place}: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{place}: {e.strerror}") from e

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from controller.ports.messages import Incoming
-from controller.service.ingest.decoding import Refused, decode
+from controller.ports.messages import IncomingMessage
+from controller.service.ingest.decoding import RejectedMessage, decode
 from tests.attack.fuzz.messages import hostile
 
 FILE: Final = Path(__file__).with_name("corpus.jsonl")
@@ -21,8 +21,8 @@ _LARGEST: Final = 2000  # bytes of topic and payload
 
 def verdict(topic: str, payload: bytes, retain: bool) -> str:
     """`accepted`, or the reason why not."""
-    content = decode(Incoming(topic, payload, 1, retain, False, 1, 0.0))
-    return content.reason.value if isinstance(content, Refused) else "accepted"
+    content = decode(IncomingMessage(topic, payload, 1, retain, False, 1, 0.0))
+    return content.reason.value if isinstance(content, RejectedMessage) else "accepted"
 
 
 def lines() -> list[dict[str, Any]]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from controller.domain.policy.model import Level
-from controller.ports.messages import Incoming
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.messages import IncomingMessage
 from schemas.events import RejectReason
 from schemas.posture import digest_of
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support import reports
 from tests.support.controller_harness import World, world
@@ -77,10 +77,12 @@ async def _one(place: World, batch: list[Hostile], tally: Tally) -> None:
     now = place.clock.monotonic()
     number = int(now)
     honest = [
-        Incoming(up(name, Up.POSTURE), reports.full(name, number, 22, 80 + number % 7), 1, False, False, 1, now)
+        IncomingMessage(
+            up(name, UpChannel.POSTURE), reports.full(name, number, 22, 80 + number % 7), 1, False, False, 1, now
+        )
         for name in _names()
     ]
-    bad = [Incoming(one.topic, one.payload, 1, one.retain, False, 1, now) for one in batch]
+    bad = [IncomingMessage(one.topic, one.payload, 1, one.retain, False, 1, now) for one in batch]
     middle = len(bad) // 2
     messages = [*bad[:middle], *honest, *bad[middle:]]
     place.link.sent.clear()
@@ -111,8 +113,8 @@ def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> N
     for name in _names():
         expected = {"v": 1, "seq": number, "verdict": "accepted", "digest": digest}
         if said.pop(name, None) != [expected]:
-            raise BreachError(f"{name} was not answered as it should be: {down(name, Down.RECEIPT)}")
-        if place.keeper.devices[name].level is not Level.NONE:
+            raise BreachError(f"{name} was not answered as it should be: {down(name, DownChannel.RECEIPT)}")
+        if place.keeper.devices[name].level is not ContainmentLevel.NONE:
             raise BreachError(f"{name} was contained by what others sent")
     for one in batch:
         verdict = _verdict(one, said.pop(one.device_id, []))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from schemas.posture import digest_of
-from schemas.topics import Up, up
+from schemas.topics import UpChannel, up
 from tests.attack.fuzz.mutations import DAMAGES, dump
 from tests.support.reports import SENT_AT, sections
 
@@ -77,11 +77,11 @@ def renewal(device_id: str, _seq: int) -> dict[str, Any]:
     return {"v": 1, "device_id": device_id, "serial": "1f", "csr": csr, "proof": "AAAA"}
 
 
-_BODIES: Final[tuple[tuple[Up, Callable[[str, int], dict[str, Any]]], ...]] = (
-    (Up.POSTURE, report), (Up.POSTURE, report), (Up.POSTURE, beat), (Up.POSTURE, delta), (Up.STATUS, status),
-    (Up.EVENT, event),
-    (Up.RESULT, result),
-    (Up.RENEW, renewal),
+_BODIES: Final[tuple[tuple[UpChannel, Callable[[str, int], dict[str, Any]]], ...]] = (
+    (UpChannel.POSTURE, report), (UpChannel.POSTURE, report), (UpChannel.POSTURE, beat), (UpChannel.POSTURE, delta), (UpChannel.STATUS, status),
+    (UpChannel.EVENT, event),
+    (UpChannel.RESULT, result),
+    (UpChannel.RENEW, renewal),
 )  # fmt: skip
 _SHAPES: Final[tuple[Callable[[str, int], dict[str, Any]], ...]] = (report, beat, delta, status, event, result, renewal)
 
@@ -94,13 +94,13 @@ def _damaged(rand: random.Random, device_id: str) -> Hostile:
 
 
 def _other_device(rand: random.Random, device_id: str) -> Hostile:
-    channel, make = rand.choice(((Up.POSTURE, report), (Up.POSTURE, beat), (Up.EVENT, event)))
+    channel, make = rand.choice(((UpChannel.POSTURE, report), (UpChannel.POSTURE, beat), (UpChannel.EVENT, event)))
     other = rand.choice(("honest-0", "", ".", "..", "a/b", "é", f"{device_id}x", device_id.upper(), "x" * 65))
     return Hostile("other device", device_id, up(device_id, channel), dump(make(other, 1)))
 
 
 def _other_shape(rand: random.Random, device_id: str) -> Hostile:
-    channel = rand.choice(tuple(Up))
+    channel = rand.choice(tuple(UpChannel))
     return Hostile(
         f"{channel} other shape", device_id, up(device_id, channel), dump(rand.choice(_SHAPES)(device_id, 1))
     )
@@ -114,12 +114,14 @@ def _other_version(rand: random.Random, device_id: str) -> Hostile:
 
 def _other_kind(rand: random.Random, device_id: str) -> Hostile:
     body = {**report(device_id, 1), "kind": rand.choice(_WORDS)}
-    return Hostile("other kind", device_id, up(device_id, Up.POSTURE), dump(body))
+    return Hostile("other kind", device_id, up(device_id, UpChannel.POSTURE), dump(body))
 
 
 def _order(rand: random.Random, device_id: str) -> Hostile:
     seq = rand.choice((0, 1, 5, 999, 2**53 - 1))
-    return Hostile("replayed or out of order", device_id, up(device_id, Up.POSTURE), dump(report(device_id, seq)))
+    return Hostile(
+        "replayed or out of order", device_id, up(device_id, UpChannel.POSTURE), dump(report(device_id, seq))
+    )
 
 
 def _retained(rand: random.Random, device_id: str) -> Hostile:
@@ -128,7 +130,7 @@ def _retained(rand: random.Random, device_id: str) -> Hostile:
 
 
 def _outside(rand: random.Random, device_id: str) -> Hostile:
-    good = up(device_id, Up.POSTURE)
+    good = up(device_id, UpChannel.POSTURE)
     topics = (
         "", "/", "cordon", good + "/more", good.replace("v1", "v2"), good.replace("posture", "secrets"),
         good.replace(device_id, ""), good.replace(device_id, ".."), good.replace(device_id, "a b"),

@@ -5,15 +5,15 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import beat, delta, event, renewal, report, result, status
 
 _BODIES = {
-    Up.POSTURE: (report, beat, delta),
-    Up.STATUS: (status,),
-    Up.EVENT: (event,),
-    Up.RESULT: (result,),
-    Up.RENEW: (renewal,),
+    UpChannel.POSTURE: (report, beat, delta),
+    UpChannel.STATUS: (status,),
+    UpChannel.EVENT: (event,),
+    UpChannel.RESULT: (result,),
+    UpChannel.RENEW: (renewal,),
 }
 
 device_ids = st.one_of(
@@ -21,8 +21,8 @@ device_ids = st.one_of(
     st.sampled_from(["", ".", "..", "a/b", "+", "#", "é", "x" * 65]),
 )
 topics = st.one_of(
-    st.builds(up, device_ids, st.sampled_from(Up)),
-    st.builds(down, device_ids, st.sampled_from(Down)),
+    st.builds(up, device_ids, st.sampled_from(UpChannel)),
+    st.builds(down, device_ids, st.sampled_from(DownChannel)),
     st.text(max_size=200),
     st.lists(st.sampled_from(["cordon", "v1", "up", "down", "posture", "a", "+", ""]), max_size=8).map("/".join),
 )
@@ -36,7 +36,7 @@ values = st.recursive(
 @st.composite
 def bodies(draw: st.DrawFn) -> bytes:
     """A valid message with some of its fields replaced, removed or added."""
-    channel = draw(st.sampled_from(Up))
+    channel = draw(st.sampled_from(UpChannel))
     body: dict[str, Any] = draw(st.sampled_from(_BODIES[channel]))("edge-1", draw(st.integers(0, 2**54)))
     for key in draw(st.lists(st.sampled_from([*body, "extra"]), max_size=3)):
         if draw(st.booleans()):

@@ -14,18 +14,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 
 from device_agent.actions.rescan import Rescan
-from device_agent.commands.executor import MAX_WAITING, Commands
+from device_agent.commands.executor import MAX_WAITING, CommandExecutor
 from device_agent.commands.journal import Journal
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.report import Found, Sender
-from device_agent.domain.verdict import Accepted, Forged, Judgement, Refused
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.report import ReportContent, ReportSender
+from device_agent.domain.verdict import AcceptedCommand, CommandVerdict, ForgedCommand, RejectedCommand
 from device_agent.host.clock import Clock
 from device_agent.reporting.reporter import Reporter
 from device_agent.settings import ReportSettings
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult
 from schemas.posture import digest_of
 from schemas.signing import sign
-from schemas.topics import Up
+from schemas.topics import UpChannel
 from tests.attack.fuzz import strategies
 from tests.attack.fuzz.fuzz_run import resident
 from tests.attack.fuzz.mutations import DAMAGES
@@ -35,7 +35,7 @@ INPUTS = 10_000
 MAX_GROWTH = 30 * 1024 * 1024  # bytes
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-GUARD = Guard.of("edge-1", [KEY.public_key()], ["rescan"])
+GUARD = CommandVerifier.of("edge-1", [KEY.public_key()], ["rescan"])
 
 
 def order(counter: int) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def order(counter: int) -> dict[str, Any]:
     return body
 
 
-def judge(raw: bytes) -> Judgement:
+def judge(raw: bytes) -> CommandVerdict:
     return GUARD.judge(raw, last_counter=0, known=(), now=NOW)
 
 
@@ -59,11 +59,11 @@ def test_no_damaged_envelope_runs_anything_but_what_was_signed() -> None:
     for _ in range(INPUTS):
         raw = rand.choice(DAMAGES)(rand, json.loads(good))
         judged = judge(raw)
-        if isinstance(judged, Accepted):
+        if isinstance(judged, AcceptedCommand):
             ran += 1
             assert judged.command == Command.model_validate_json(signed)
         else:
-            assert isinstance(judged, Forged)
+            assert isinstance(judged, ForgedCommand)
             assert 0 < len(judged.reason) <= 200
             assert judged.reason.isprintable()
     assert 0 < ran < INPUTS / 4
@@ -73,7 +73,7 @@ def test_no_command_of_a_stranger_runs_whatever_it_says() -> None:
     rand = random.Random(4)
     for number in range(INPUTS // 10):
         payload = rand.choice(DAMAGES)(rand, order(number))
-        assert isinstance(judge(sign(payload[:4000], COMMAND_PAYLOAD_TYPE, STRANGER)), Forged)
+        assert isinstance(judge(sign(payload[:4000], COMMAND_PAYLOAD_TYPE, STRANGER)), ForgedCommand)
 
 
 def test_a_damaged_order_of_the_controllers_own_is_refused_or_within_what_is_allowed() -> None:
@@ -83,29 +83,29 @@ def test_a_damaged_order_of_the_controllers_own_is_refused_or_within_what_is_all
         payload = rand.choice(DAMAGES)(rand, order(number))
         judged = judge(sign(payload[:20_000], COMMAND_PAYLOAD_TYPE, KEY))
         outcomes.add(type(judged))
-        if isinstance(judged, Accepted):
+        if isinstance(judged, AcceptedCommand):
             assert (judged.command.device_id, judged.command.action) == ("edge-1", "rescan")
             assert not judged.command.is_expired(NOW)
-    assert outcomes == {Accepted, Forged, Refused}
+    assert outcomes == {AcceptedCommand, ForgedCommand, RejectedCommand}
 
 
 @settings(max_examples=500, deadline=None)
 @given(strategies.payloads)
 def test_whatever_comes_as_a_command_is_judged(raw: bytes) -> None:
-    assert isinstance(judge(raw), Forged)
+    assert isinstance(judge(raw), ForgedCommand)
 
 
 class Sent:
     """The link's place: keeps what was published."""
 
     def __init__(self) -> None:
-        self.messages: list[tuple[Up, bytes]] = []
+        self.messages: list[tuple[UpChannel, bytes]] = []
 
-    def __call__(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
         self.messages.append((channel, payload))
         return True
 
-    def on(self, channel: Up) -> list[bytes]:
+    def on(self, channel: UpChannel) -> list[bytes]:
         return [payload for to, payload in self.messages if to is channel]
 
 
@@ -122,11 +122,11 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
     rand, sent = random.Random(6), Sent()
     body = sections(22)
     with journal(tmp_path) as kept:
-        reporter = Reporter(Sender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock())
-        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
+        reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock())
+        reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
         reporter.online()
         reporter.tick()
-        seq = json.loads(sent.on(Up.POSTURE)[0])["seq"]
+        seq = json.loads(sent.on(UpChannel.POSTURE)[0])["seq"]
         good = {"v": 1, "seq": seq + 1, "verdict": "rejected", "reason": "invalid", "detail": "d", "digest": None}
         before = resident()
         for _ in range(INPUTS):
@@ -135,9 +135,9 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
         assert resident() - before < MAX_GROWTH
         # A receipt that says `resend_full` may ask for another report, once a second at most.
         assert len(sent.messages) < 60
-        reporter.found(Found(json.dumps(body), digest_of(body)), force=True)
+        reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
         reporter.tick()
-        last = json.loads(sent.on(Up.POSTURE)[-1])
+        last = json.loads(sent.on(UpChannel.POSTURE)[-1])
         accepted = {"v": 1, "seq": last["seq"], "verdict": "accepted", "digest": last["digest"]}
         reporter.receipt(json.dumps(accepted).encode())
         assert kept.outbox().owed == ()
@@ -147,7 +147,7 @@ def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path:
     rand, sent = random.Random(7), Sent()
     refused: list[str] = []
     with journal(tmp_path) as kept:
-        commands = Commands(
+        commands = CommandExecutor(
             GUARD, {"rescan": Rescan()}, kept, sent, clock=_Still(), refused=refused.append, succeeded=lambda: None
         )  # fmt: skip
         for _ in range(2000):
@@ -156,7 +156,7 @@ def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path:
         assert not sent.messages
         for counter in range(1, MAX_WAITING + 11):
             commands.received(sign(json.dumps(order(counter)).encode(), COMMAND_PAYLOAD_TYPE, KEY))
-        answers = [CommandResult.model_validate_json(raw) for raw in sent.on(Up.RESULT)]
+        answers = [CommandResult.model_validate_json(raw) for raw in sent.on(UpChannel.RESULT)]
         assert [one.reason for one in answers] == ["too many commands are waiting on the device"] * 10
         assert len(kept.unfinished()) == MAX_WAITING
 
@@ -172,6 +172,6 @@ class _Still(Clock):
 def test_the_worst_receipts_and_commands_are_cheap_to_refuse(tmp_path: Path, raw: bytes) -> None:
     sent = Sent()
     with journal(tmp_path) as kept:
-        Reporter(Sender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock()).receipt(raw)
-    assert isinstance(judge(raw), Forged)
+        Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock()).receipt(raw)
+    assert isinstance(judge(raw), ForgedCommand)
     assert not sent.messages

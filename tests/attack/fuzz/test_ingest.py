@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from controller.ports.messages import Incoming
-from controller.service.ingest.decoding import Accepted, Refused, decode
+from controller.ports.messages import IncomingMessage
+from controller.service.ingest.decoding import DecodedMessage, RejectedMessage, decode
 from schemas.base import MAX_TEXT
-from schemas.events import Receipt, RejectReason
-from schemas.topics import Down, Up, down
+from schemas.events import RejectReason, ReportReceipt
+from schemas.topics import DownChannel, UpChannel, down
 from tests.attack.fuzz import corpus, strategies
 from tests.attack.fuzz.fuzz_run import BreachError, _verdict, resident, run
 from tests.attack.fuzz.messages import Hostile
@@ -46,14 +46,14 @@ def test_the_corpus_is_judged_as_before(line: dict[str, Any]) -> None:
 @settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(strategies.topics, strategies.payloads)
 def test_whatever_comes_is_read_or_refused_with_a_word_that_fits_into_a_receipt(topic: str, payload: bytes) -> None:
-    content = decode(Incoming(topic, payload, 1, False, False, 1, 0.0))
-    if isinstance(content, Accepted):
+    content = decode(IncomingMessage(topic, payload, 1, False, False, 1, 0.0))
+    if isinstance(content, DecodedMessage):
         assert topic.split("/")[2] == content.device_id
         return
-    assert isinstance(content, Refused)
+    assert isinstance(content, RejectedMessage)
     assert content.reason in set(RejectReason) - {RejectReason.OTHER}
     assert 0 < len(content.detail) <= MAX_TEXT
-    Receipt(seq=content.seq, verdict="rejected", reason=content.reason, detail=content.detail)
+    ReportReceipt(seq=content.seq, verdict="rejected", reason=content.reason, detail=content.detail)
 
 
 async def test_ten_thousand_unknown_devices_at_once(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_ten_thousand_unknown_devices_at_once(tmp_path: Path) -> None:
         for begin in range(0, UNKNOWN, 500):
             await place.ingest.take([incoming(name, full(name, 1, 22)) for name in names[begin : begin + 500]])
         receipts = {topic for topic, payload in place.link.sent if json.loads(payload)["verdict"] == "accepted"}
-        assert receipts == {down(name, Down.RECEIPT) for name in names}
+        assert receipts == {down(name, DownChannel.RECEIPT) for name in names}
         assert len(await place.store.devices()) == UNKNOWN
         assert resident() - before < MAX_RSS_FOR_UNKNOWN
 
@@ -87,7 +87,7 @@ async def test_other_topics_of_a_device_that_fills_one_are_read(tmp_path: Path) 
     async with world(tmp_path / "c.db") as place:
         flood = [incoming("noisy", full("noisy", seq, 22)) for seq in range(1, 300)]
         told = {"v": 1, "device_id": "noisy", "kind": "login_failed", "at": "2026-11-23T10:00:00Z"}
-        await place.ingest.take([*flood, incoming("noisy", json.dumps(told).encode(), Up.EVENT)])
+        await place.ingest.take([*flood, incoming("noisy", json.dumps(told).encode(), UpChannel.EVENT)])
         assert "device event: login_failed" in await place.audited("noisy")
 
 

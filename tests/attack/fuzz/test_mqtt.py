@@ -9,7 +9,7 @@ import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from controller.service.ingest.ingest import Ingest
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support.controller_harness import world
 from tests.support.mosquitto import Mosquitto
@@ -46,13 +46,13 @@ async def test_hostile_messages_over_a_broker_end_neither_link_nor_ingest(tmp_pa
             publisher.connect(broker.host, broker.port)
             publisher.loop_start()
             try:
-                publisher.subscribe(down("honest", Down.RECEIPT), 1)
+                publisher.subscribe(down("honest", DownChannel.RECEIPT), 1)
                 async with asyncio.TaskGroup() as group:
                     reading = group.create_task(ingest.run())
                     for number, one in enumerate(messages):
                         publisher.publish(one.topic, one.payload, qos=1, retain=one.retain)
                         if number == INPUTS // 2:
-                            publisher.publish(up("honest", Up.POSTURE), full("honest", 1, 22), qos=1)
+                            publisher.publish(up("honest", UpChannel.POSTURE), full("honest", 1, 22), qos=1)
                     wanted = len(messages) + 1
                     await eventually(
                         lambda: ingest.counts["received"] == wanted, lambda: str(ingest.counts), seconds=60.0

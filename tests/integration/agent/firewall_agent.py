@@ -12,8 +12,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from device_agent.actions.base import Action, Params
-from device_agent.actions.firewall import Firewall, Table
+from device_agent.actions.base import Params, RemediationAction
+from device_agent.actions.firewall import ChangeFirewall, FirewallTable
 from device_agent.actions.port import ClosePort
 from device_agent.collectors.base import Section
 from device_agent.host.system import System
@@ -21,7 +21,7 @@ from device_agent.runtime import run
 from device_agent.settings import load
 
 
-class _DiesAfter(Firewall):
+class _DiesAfter(ChangeFirewall):
     def apply(self, params: Params, was: Mapping[str, str]) -> None:
         super().apply(params, was)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -35,9 +35,9 @@ def main(config: Path, die_at: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     system = System(is_root_user=True)
-    table = Table(config.parent / "run", config.parent / "firewall.nft")
-    kind = _DiesAfter if die_at else Firewall
-    actions: dict[str, Action] = {
+    table = FirewallTable(config.parent / "run", config.parent / "firewall.nft")
+    kind = _DiesAfter if die_at else ChangeFirewall
+    actions: dict[str, RemediationAction] = {
         "firewall.enable": kind(system, "enable", table),
         "firewall.allow": kind(system, "allow", table),
         "firewall.deny": kind(system, "deny", table),

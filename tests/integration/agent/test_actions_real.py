@@ -14,16 +14,16 @@ from typing import Any, Final
 
 import pytest
 
-from device_agent.actions.base import ActionError, BadParamsError
+from device_agent.actions.base import ActionError, InvalidParamsError
 from device_agent.actions.logs import EnableAudit
 from device_agent.actions.mac import EnforceMac
 from device_agent.actions.port import ClosePort
 from device_agent.actions.scan_run import RunScan
 from device_agent.actions.service import DisableService
-from device_agent.actions.ssh import SetSsh
+from device_agent.actions.ssh import SetSshOption
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
-from device_agent.host.systemd import UnitFiles
+from device_agent.host.systemd import OfflineUnitFiles
 from tests.support.agent_process import wait_for
 from tests.support.mosquitto import free_port
 
@@ -84,7 +84,7 @@ def _methods(port: int) -> str:
 def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) -> None:
     config = ssh_root / "etc/ssh/sshd_config"
     before = config.read_text()
-    action, params = SetSsh(System(ssh_root)), {"option": "PasswordAuthentication", "value": "no"}
+    action, params = SetSshOption(System(ssh_root)), {"option": "PasswordAuthentication", "value": "no"}
     with running_sshd(ssh_root) as port:
         assert "password" in _methods(port)
         action.check(params)
@@ -103,7 +103,7 @@ def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) ->
 @needs_root
 @needs_sshd
 def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: Path) -> None:
-    action = SetSsh(System(ssh_root))
+    action = SetSshOption(System(ssh_root))
     for option, value in (
         ("MaxAuthTries", 3),
         ("PermitRootLogin", "no"),
@@ -124,7 +124,7 @@ def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: P
 @needs_sshd
 def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> None:
     config = ssh_root / "etc/ssh/sshd_config"
-    action, params = SetSsh(System(ssh_root)), {"option": "MaxAuthTries", "value": "3"}
+    action, params = SetSshOption(System(ssh_root)), {"option": "MaxAuthTries", "value": "3"}
     plan = action.plan(params)
     config.write_text(config.read_text() + "NoSuchWord yes\n")
     broken = config.read_text()
@@ -146,15 +146,15 @@ def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> No
     ],
 )
 def test_ssh_options_that_are_not_set(option: str, value: Any) -> None:
-    with pytest.raises(BadParamsError):
-        SetSsh(System()).check({"option": option, **({} if value is None else {"value": value})})
+    with pytest.raises(InvalidParamsError):
+        SetSshOption(System()).check({"option": option, **({} if value is None else {"value": value})})
 
 
 class RecordedSystemd:
     """systemd as one was recorded: enabling is done by the real `systemctl --root`, what runs is remembered here."""
 
     def __init__(self, root: Path, recorded: Mapping[str, Mapping[str, str]]) -> None:
-        self._files = UnitFiles(System(root))
+        self._files = OfflineUnitFiles(System(root))
         self._recorded = recorded
         self.active = {unit for unit, fields in recorded.items() if fields.get("ActiveState", "active") == "active"}
         self.done: list[tuple[str, ...]] = []
@@ -304,7 +304,7 @@ def test_a_tool_that_is_not_installed_is_not_run(tmp_path: Path, monkeypatch: py
     action.check({"tool": "lynis"})
     with pytest.raises(ActionError, match="lynis is not installed"):
         action.plan({"tool": "lynis"})
-    with pytest.raises(BadParamsError):
+    with pytest.raises(InvalidParamsError):
         action.check({"tool": "rm"})
 
 

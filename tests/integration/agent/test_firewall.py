@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import pytest
 
-from device_agent.actions.base import ActionError, BadParamsError
-from device_agent.actions.firewall import Firewall, Table
+from device_agent.actions.base import ActionError, InvalidParamsError
+from device_agent.actions.firewall import ChangeFirewall, FirewallTable
 from device_agent.host import nft
-from device_agent.host.nft import Rules
+from device_agent.host.nft import NftRules
 from device_agent.host.system import System
 from tests.support.agent_process import AgentProcess, FakeController, wait_for, write_config
 from tests.support.mosquitto import Mosquitto, free_port
@@ -258,16 +258,16 @@ def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(p
     ],
 )
 def test_what_is_no_rule_is_refused(verb: str, params: dict[str, Any]) -> None:
-    with pytest.raises(BadParamsError):
-        Firewall(System(), verb).check(params)
+    with pytest.raises(InvalidParamsError):
+        ChangeFirewall(System(), verb).check(params)
 
 
 def test_only_the_running_system_has_a_firewall(tmp_path: Path) -> None:
-    action = Firewall(System(tmp_path), "deny", Table(tmp_path / "run", tmp_path / "rules"))
+    action = ChangeFirewall(System(tmp_path), "deny", FirewallTable(tmp_path / "run", tmp_path / "rules"))
     with pytest.raises(ActionError, match="only the running system"):
         action.plan({"port": 23})
     with pytest.raises(ActionError, match="needs root"):
-        Firewall(System(), "deny").plan({"port": 23})
+        ChangeFirewall(System(), "deny").plan({"port": 23})
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_table_that_is_not_ours_is_not_taken_for_one(out: str) -> None:
 
 
 def test_rules_in_words() -> None:
-    rules = Rules().with_denied(frozenset({("tcp", 23)})).with_allowed(frozenset({("tcp", 22), ("udp", 53)}))
+    rules = NftRules().with_denied(frozenset({("tcp", 23)})).with_allowed(frozenset({("tcp", 22), ("udp", 53)}))
     assert str(rules) == "open, allow 22/tcp 53/udp, deny 23/tcp"
     assert str(rules.with_denied(frozenset({("tcp", 22)}))) == "open, allow 53/udp, deny 22/tcp 23/tcp"
     assert "tcp dport 23 drop" in nft.script(rules)

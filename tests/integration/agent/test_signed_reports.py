@@ -6,7 +6,15 @@ from typing import Any
 from cryptography import x509
 
 from schemas.posture import REPORT, FullReport
-from schemas.report_signing import ENVELOPE_START, Sealed, is_signed_by, name_of, public_bytes, read_public, unseal
+from schemas.report_signing import (
+    ENVELOPE_START,
+    UnverifiedReport,
+    is_signed_by,
+    name_of,
+    public_bytes,
+    read_public,
+    unseal,
+)
 from tests.support.agent_process import DEVICE, AgentProcess, FakeController, wait_for, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
@@ -15,7 +23,7 @@ from tests.support.mosquitto import Mosquitto
 class Ears(FakeController):
     """Opens envelopes before it reads what is in them."""
 
-    sealed: list[Sealed]
+    sealed: list[UnverifiedReport]
     plain = 0
 
     def _heard(self, client: Any, data: Any, message: Any) -> None:

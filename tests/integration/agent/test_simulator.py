@@ -11,13 +11,15 @@ import pytest
 
 from device_agent.domain.backoff import Backoff
 from device_agent.settings import parse_server
-from device_agent.simulator.fleet import FleetSettings, Habits, Observation, Seen, SimulatedFleet, UnknownDeviceError
-from device_agent.simulator.postures import Edit
+from device_agent.simulator.device import DeviceBehaviour
+from device_agent.simulator.fleet import FleetSettings, Observation, SimulatedFleet, UnknownDeviceError
+from device_agent.simulator.observations import ObservationKind
+from device_agent.simulator.postures import PostureEdit
 from tests.support.agent_process import WAIT, FakeController, broker_with_controller, wait_for
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 
-QUICK = Habits(heartbeat_every=0.3, receipt_timeout=1.0, action_seconds=0.05)
+QUICK = DeviceBehaviour(heartbeat_every=0.3, receipt_timeout=1.0, action_seconds=0.05)
 
 
 class _Watch:
@@ -27,7 +29,7 @@ class _Watch:
     def __call__(self, observation: Observation) -> None:
         self.seen.append(observation)
 
-    def of(self, seen: Seen, device_id: str = "") -> list[Observation]:
+    def of(self, seen: ObservationKind, device_id: str = "") -> list[Observation]:
         return [o for o in self.seen if o.seen is seen and device_id in {"", o.device_id}]
 
 
@@ -41,8 +43,10 @@ def test_reports_receipts_commands_and_repair() -> None:
     with broker_with_controller() as (broker, controller):
         settings = _settings(f"mqtt://127.0.0.1:{broker.port}", controller_keys=(controller.public_key,))
         with SimulatedFleet(settings, watch) as fleet:
-            wait_for(lambda: len({o.device_id for o in watch.of(Seen.RECEIPT)}) == 3, "a receipt for each device")
-            fleet.change("sim-002", Edit(open_port=23))
+            wait_for(
+                lambda: len({o.device_id for o in watch.of(ObservationKind.RECEIPT)}) == 3, "a receipt for each device"
+            )
+            fleet.change("sim-002", PostureEdit(open_port=23))
             wait_for(lambda: len(controller.full()) == 4, "the changed report")
             bad = controller.full()[-1]
             assert bad["device_id"] == "sim-002"
@@ -52,13 +56,13 @@ def test_reports_receipts_commands_and_repair() -> None:
             assert 23 not in [e["port"] for e in controller.full()[-1]["sections"]["sockets"]["listening"]]
             assert [end["state"] for end in controller.ends()] == ["succeeded"]
             controller.command(b"{}", "sim-003")
-            rejected = wait_for(lambda: watch.of(Seen.COMMAND_REJECTED), "the refusal")[0]
+            rejected = wait_for(lambda: watch.of(ObservationKind.COMMAND_REJECTED), "the refusal")[0]
             assert (rejected.device_id, rejected.data["command_id"]) == ("sim-003", None)
             wait_for(controller.heartbeats, "a heartbeat")
             with pytest.raises(UnknownDeviceError):
-                fleet.change("sim-999", Edit())
-            fleet.change("sim-001", Edit(sections={"firewall": {"active": "perhaps"}}))
-            wait_for(lambda: watch.of(Seen.CHANGE_REFUSED), "the refusal of a change that makes no posture")
+                fleet.change("sim-999", PostureEdit())
+            fleet.change("sim-001", PostureEdit(sections={"firewall": {"active": "perhaps"}}))
+            wait_for(lambda: watch.of(ObservationKind.CHANGE_REFUSED), "the refusal of a change that makes no posture")
         wait_for(lambda: len([s for s in controller.of("status") if s["state"] == "offline"]) == 3, "three goodbyes")
     assert fleet.connected == 0
 
@@ -74,7 +78,7 @@ def test_over_tls_with_a_certificate_for_each_device(tmp_path: Path, protocol: A
             wait_for(lambda: len(controller.full()) >= 3, "three reports")
             assert "u'sim-002'" in broker.log
             expected = "5" if protocol == "auto" else "3.1.1"
-            assert {o.data["mqtt"] for o in watch.of(Seen.CONNECTED)} == {expected}
+            assert {o.data["mqtt"] for o in watch.of(ObservationKind.CONNECTED)} == {expected}
 
 
 def test_silence_cuts_and_returns() -> None:
@@ -84,38 +88,46 @@ def test_silence_cuts_and_returns() -> None:
         with SimulatedFleet(settings, watch) as fleet:
             wait_for(lambda: len(controller.heartbeats()) >= 3, "heartbeats")
             fleet.cut("sim-001")
-            wait_for(lambda: len(watch.of(Seen.CONNECTED, "sim-001")) == 2, "the return after a cut")
+            wait_for(lambda: len(watch.of(ObservationKind.CONNECTED, "sim-001")) == 2, "the return after a cut")
             fleet.go_silent("sim-001", vanish=True)
             fleet.go_silent("sim-002")
-            wait_for(lambda: watch.of(Seen.DISCONNECTED, "sim-001")[1:], "the vanishing")
-            sent = len(watch.of(Seen.REPORT_SENT, "sim-003"))
-            silent = len(watch.of(Seen.REPORT_SENT, "sim-002"))
-            wait_for(lambda: len(watch.of(Seen.REPORT_SENT, "sim-003")) >= sent + 3, "the others going on")
-            assert len(watch.of(Seen.REPORT_SENT, "sim-002")) <= silent + 1
-            assert len(watch.of(Seen.CONNECTED, "sim-001")) == 2
+            wait_for(lambda: watch.of(ObservationKind.DISCONNECTED, "sim-001")[1:], "the vanishing")
+            sent = len(watch.of(ObservationKind.REPORT_SENT, "sim-003"))
+            silent = len(watch.of(ObservationKind.REPORT_SENT, "sim-002"))
+            wait_for(lambda: len(watch.of(ObservationKind.REPORT_SENT, "sim-003")) >= sent + 3, "the others going on")
+            assert len(watch.of(ObservationKind.REPORT_SENT, "sim-002")) <= silent + 1
+            assert len(watch.of(ObservationKind.CONNECTED, "sim-001")) == 2
             assert fleet.connected == 2
             for name in ("sim-001", "sim-002"):
                 fleet.speak(name)
             wait_for(lambda: fleet.connected == 3, "its return")
-            wait_for(lambda: len(watch.of(Seen.REPORT_SENT, "sim-002")) > silent + 1, "its voice")
+            wait_for(lambda: len(watch.of(ObservationKind.REPORT_SENT, "sim-002")) > silent + 1, "its voice")
 
 
 def test_refusals_are_seen_with_their_code_and_tried_again() -> None:
     watch = _Watch()
     with Mosquitto(extra_conf="allow_anonymous false") as broker:
         with SimulatedFleet(_settings(f"mqtt://127.0.0.1:{broker.port}", devices=1), watch):
-            wait_for(lambda: len(watch.of(Seen.REFUSED)) >= 3, "three refusals")
-        assert {o.data["code"] for o in watch.of(Seen.REFUSED)} == {135}
+            wait_for(lambda: len(watch.of(ObservationKind.REFUSED)) >= 3, "three refusals")
+        assert {o.data["code"] for o in watch.of(ObservationKind.REFUSED)} == {135}
 
 
 def test_two_hundred_devices_in_one_process() -> None:
     watch = _Watch()
     with broker_with_controller(extra_conf="max_queued_messages 0") as (broker, controller):
-        settings = _settings(f"mqtt://127.0.0.1:{broker.port}", devices=200, habits=Habits(telemetry_every=0.5))
+        settings = _settings(
+            f"mqtt://127.0.0.1:{broker.port}", devices=200, habits=DeviceBehaviour(telemetry_every=0.5)
+        )
         before = threading.active_count()
         with SimulatedFleet(settings, watch) as fleet:
-            wait_for(lambda: len({o.device_id for o in watch.of(Seen.RECEIPT)}) == 200, "a receipt for each device")
-            wait_for(lambda: len({o.device_id for o in watch.of(Seen.PUBLISHED)}) == 200, "telemetry of each device")
+            wait_for(
+                lambda: len({o.device_id for o in watch.of(ObservationKind.RECEIPT)}) == 200,
+                "a receipt for each device",
+            )
+            wait_for(
+                lambda: len({o.device_id for o in watch.of(ObservationKind.PUBLISHED)}) == 200,
+                "telemetry of each device",
+            )
             assert threading.active_count() - before < 20
             assert fleet.connected == 200
         assert len({report["device_id"] for report in controller.full()}) == 200

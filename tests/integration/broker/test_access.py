@@ -13,22 +13,22 @@ from controller.adapters.access.templates import parse_templates
 from controller.adapters.emqx.access import EmqxAccess
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.sqlite.access import SqliteAccess
+from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.system import SystemClock
 from controller.domain.device import Device as DeviceState
-from controller.domain.events import OperatorContained, OperatorReleased
-from controller.domain.policy.model import Level
+from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.policy.model import ContainmentLevel
 from controller.main import main
-from controller.ports.broker import AccessRule, Rules, restriction
+from controller.ports.broker import AccessRule, AccessRules, restriction
 from controller.ports.policies import PolicyError
-from controller.service.broker.access import AccessKeeper, as_broker_rules
-from controller.service.broker.access_operations import AccessDesk, AccessRefusedError
+from controller.service.broker.access import AccessRuleManager, as_broker_rules
+from controller.service.broker.access_operations import AccessOperations, AccessRefusedError
 from controller.service.containment.comparison import ACCESS_ALTERED, ACCESS_MISSING
 from controller.service.containment.drift import DriftState
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import World, world
 from tests.support.mqtt_device import Device
 from tests.support.project_tree import ROOT
@@ -49,7 +49,7 @@ templates:
 NARROW = TEMPLATES.replace("version: 1", "version: 2").replace(
     '      - {allow: subscribe, topic: "fleet/broadcast"}\n', ""
 )
-FOREIGN: Rules = (AccessRule("theirs/#", "allow", "all"),)
+FOREIGN: AccessRules = (AccessRule("theirs/#", "allow", "all"),)
 WHO = "operator:tests"
 
 
@@ -60,14 +60,14 @@ class Place:
     world: World
     broker: EmqxBroker
     outbox: Outbox
-    access: AccessKeeper
-    desk: AccessDesk
+    access: AccessRuleManager
+    desk: AccessOperations
     reconciler: Reconciler
 
-    async def rules(self, device_id: str) -> Rules:
+    async def rules(self, device_id: str) -> AccessRules:
         return await self.broker.api.rules(device_id)
 
-    def template(self, device_id: str) -> Rules:
+    def template(self, device_id: str) -> AccessRules:
         wanted = self.access.wanted(self.world.keeper.devices[device_id])
         assert wanted is not None
         return as_broker_rules(wanted)
@@ -76,12 +76,12 @@ class Place:
         """Effects that are ready are carried out."""
         await self.outbox.drain()
 
-    async def contain(self, device_id: str, level: Level = Level.RESTRICTED) -> None:
-        event = OperatorContained(self.world.keeper.new_id(), level, WHO, "a test", None)
+    async def contain(self, device_id: str, level: ContainmentLevel = ContainmentLevel.RESTRICTED) -> None:
+        event = ContainmentOrdered(self.world.keeper.new_id(), level, WHO, "a test", None)
         await self.world.keeper.handle(device_id, event)
 
     async def release(self, device_id: str) -> None:
-        await self.world.keeper.handle(device_id, OperatorReleased(self.world.keeper.new_id(), WHO, "over"))
+        await self.world.keeper.handle(device_id, ReleaseOrdered(self.world.keeper.new_id(), WHO, "over"))
         await self.settled()
 
 
@@ -93,15 +93,15 @@ async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
         outbox = Outbox(place.keeper, enforcer, log, lambda: 0.0)
         place.keeper.forward_effects_to(outbox.put)
         await outbox.resume()
-        access = AccessKeeper(
-            place.keeper, outbox, EmqxAccess(broker.api), SqliteAccess(place.store),
+        access = AccessRuleManager(
+            place.keeper, outbox, EmqxAccess(broker.api), SqliteAccessStore(place.store),
             lambda text: parse_templates(text, "templates"), log,
         )  # fmt: skip
         await access.load()
         enforcer.give_back(access.rules_after)
         tables = EmqxTables(broker.api)
         reconciler = Reconciler(place.keeper, broker, tables, outbox, 0.2, log, managed=access)
-        yield Place(place, broker, outbox, access, AccessDesk(access, place.keeper), reconciler)
+        yield Place(place, broker, outbox, access, AccessOperations(access, place.keeper), reconciler)
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +140,9 @@ async def test_a_template_binds_at_once_also_what_was_allowed_and_subscribed_bef
         assert await asyncio.to_thread(device.publish, "fleet/a-1/x") != DENIED
         assert await asyncio.to_thread(device.publish, "fleet/a-2/x") == DENIED
         assert await asyncio.to_thread(device.subscribe, "fleet/broadcast") < 128
-        assert await asyncio.to_thread(device.publish, up("a-1", Up.POSTURE)) != DENIED
-        assert await asyncio.to_thread(device.subscribe, down("a-1", Down.COMMAND)) < 128
-        assert await asyncio.to_thread(device.publish, up("a-2", Up.POSTURE)) == DENIED
+        assert await asyncio.to_thread(device.publish, up("a-1", UpChannel.POSTURE)) != DENIED
+        assert await asyncio.to_thread(device.subscribe, down("a-1", DownChannel.COMMAND)) < 128
+        assert await asyncio.to_thread(device.publish, up("a-2", UpChannel.POSTURE)) == DENIED
     assert await place.rules("a-1") == place.template("a-1")
     again = await place.desk.diff()
     assert again.counts == {"as it should be": 3}
@@ -238,7 +238,7 @@ async def test_grants_have_bounds(place: Place) -> None:
 async def test_a_containment_decided_while_rules_are_written_wins(place: Place) -> None:
     ordinary = place.access.broker.write
 
-    async def contain_meanwhile(client_id: str, rules: Rules | None) -> None:
+    async def contain_meanwhile(client_id: str, rules: AccessRules | None) -> None:
         place.access.broker.write = ordinary  # type: ignore[method-assign]  # once
         await place.contain(client_id)
         await place.settled()
@@ -253,7 +253,7 @@ async def test_a_containment_decided_while_rules_are_written_wins(place: Place) 
     await place.settled()
     case = place.world.keeper.devices["a-1"].case
     assert case is not None
-    assert case.proven_level is Level.RESTRICTED
+    assert case.proven_level is ContainmentLevel.RESTRICTED
 
 
 async def test_drift_of_template_rules(place: Place) -> None:
@@ -291,7 +291,7 @@ async def test_many_devices_in_few_requests(place: Place) -> None:
     posts: list[int] = []
     ordinary = place.access.broker.add
 
-    async def counted(client_ids: list[str], rules: Rules) -> bool:
+    async def counted(client_ids: list[str], rules: AccessRules) -> bool:
         posts.append(len(client_ids))
         return await ordinary(client_ids, rules)
 

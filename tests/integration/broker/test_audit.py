@@ -14,11 +14,11 @@ from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.system import SystemClock
 from controller.adapters.tls_probe import probe_context
-from controller.domain.policy.findings import Result
+from controller.domain.policy.findings import RuleResult
 from controller.main import main
 from controller.packs import broker_pack_path
 from controller.ports.inspection import DashboardLogin
-from controller.service.broker.audit import Audit, Auditor
+from controller.service.broker.audit import BrokerAudit, BrokerAuditor
 from tests.support.api import BROKER_LANGUAGE, TOKEN
 from tests.support.api_server import ApiServer
 from tests.support.certs import Certs
@@ -97,7 +97,7 @@ def good(tmp_path: Path) -> Iterator[StandInProcess]:
 
 
 @asynccontextmanager
-async def auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncIterator[Auditor]:
+async def auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncIterator[BrokerAuditor]:
     own = None if certs is None else certs.client("cordon-controller")
     async with open_emqx(process.api_urls, process.key, process.secret, clock=SystemClock()) as broker:
         inspector = EmqxInspector(
@@ -106,17 +106,19 @@ async def auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncI
             receive_maximum=1000,
             context=lambda: probe_context(None, None) if own is None else probe_context(*own),
         )
-        yield Auditor(inspector, BROKER_LANGUAGE, lambda: load_policies((broker_pack_path(),), BROKER_LANGUAGE))
+        yield BrokerAuditor(inspector, BROKER_LANGUAGE, lambda: load_policies((broker_pack_path(),), BROKER_LANGUAGE))
 
 
-def by(audit: Audit, *results: Result) -> set[str]:
+def by(audit: BrokerAudit, *results: RuleResult) -> set[str]:
     return {one.rule for one in audit.items if one.result in results}
 
 
 async def test_a_good_broker_has_no_finding(good: StandInProcess, tmp_path: Path) -> None:
     async with auditor(good, Certs(tmp_path / "client")) as one:
         audit = await one.audit(ADMIN)
-    left = {item.rule: (item.result, item.detail, item.facts) for item in audit.items if item.result is not Result.PASS}
+    left = {
+        item.rule: (item.result, item.detail, item.facts) for item in audit.items if item.result is not RuleResult.PASS
+    }
     assert left == {}
     assert len(audit.items) >= 28
 
@@ -134,7 +136,7 @@ async def test_every_planted_weakness_is_found(tmp_path: Path) -> None:
         async with auditor(process, certs) as one:
             audit = await one.audit(DashboardLogin("admin", "public"))
     every = {item.rule for item in audit.items}
-    assert by(audit, Result.FAIL) == every - NEEDS_ANOTHER_HOST
+    assert by(audit, RuleResult.FAIL) == every - NEEDS_ANOTHER_HOST
     shown = {fact.name: fact.value for item in audit.items for fact in item.facts}
     assert shown["anonymous_listeners"] == "ssl:default, tcp:default"
     assert shown["administrator_api_keys"] == "old, other"
@@ -145,7 +147,7 @@ async def test_every_planted_weakness_is_found(tmp_path: Path) -> None:
 async def test_what_may_not_be_read_is_unknown_with_its_reason(good: StandInProcess) -> None:
     async with auditor(good) as one:
         audit = await one.audit(None)
-    unknown = {item.rule: item.detail for item in audit.items if item.result is Result.UNKNOWN}
+    unknown = {item.rule: item.detail for item in audit.items if item.result is RuleResult.UNKNOWN}
     assert set(unknown) == {"emqx/api-keys-end", "emqx/api-keys-not-old", "emqx/few-mighty-api-keys"}
     assert all("--dashboard-user" in text for text in unknown.values())
 
@@ -154,8 +156,8 @@ async def test_audits_one_after_the_other_lock_nobody_out(good: StandInProcess) 
     async with auditor(good) as one:
         for _ in range(8):
             audit = await one.audit(None)
-            assert "emqx/no-default-dashboard-login" in by(audit, Result.PASS)
-        assert by(await one.audit(ADMIN), Result.UNKNOWN) == set(), "the operator's own login is not locked"
+            assert "emqx/no-default-dashboard-login" in by(audit, RuleResult.PASS)
+        assert by(await one.audit(ADMIN), RuleResult.UNKNOWN) == set(), "the operator's own login is not locked"
 
 
 async def test_a_hidden_cookie_is_unknown(good: StandInProcess) -> None:
@@ -163,7 +165,7 @@ async def test_a_hidden_cookie_is_unknown(good: StandInProcess) -> None:
     async with auditor(good) as one:
         audit = await one.audit(ADMIN)
     (cookie,) = [item for item in audit.items if item.rule == "emqx/no-default-cookie"]
-    assert (cookie.result, "hides the cookie" in cookie.detail) == (Result.UNKNOWN, True)
+    assert (cookie.result, "hides the cookie" in cookie.detail) == (RuleResult.UNKNOWN, True)
 
 
 def test_findings_as_an_operator_sees_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

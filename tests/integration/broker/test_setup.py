@@ -14,15 +14,15 @@ from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
 from controller.ports.broker import AccessRule
-from controller.ports.broker_setup import SetupWanted
-from controller.service.broker.setup import NothingToUndoError, SetupDesk
+from controller.ports.broker_setup import DesiredSetup
+from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler
 from tests.support.controller_harness import World, world
 from tests.support.standin import StandInProcess
 
 CONTROLLER = "cordon-controller"
-WANTED = SetupWanted(CONTROLLER, 1000, "cordon", "the-password")
+WANTED = DesiredSetup(CONTROLLER, 1000, "cordon", "the-password")
 FILE = {"type": "file", "rules": "{allow, all}.\n"}
 USERS = "/authentication/password_based%3Abuilt_in_database/users"
 
@@ -32,7 +32,7 @@ class Place:
     emqx: StandInProcess
     broker: EmqxBroker
     world: World
-    desk: SetupDesk
+    desk: SetupOperations
 
     async def zone(self) -> dict[str, Any]:
         data: dict[str, Any] = (await self.broker.api.ask("GET", "/configs/global_zone", "read")).data  # type: ignore[assignment]
@@ -56,7 +56,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         one = await stack.enter_async_context(world(tmp_path / "c.db"))
-        desk = SetupDesk(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.store, one.clock, WANTED)
+        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.store, one.clock, WANTED)
         yield Place(emqx, broker, one, desk)
 
 
@@ -137,7 +137,7 @@ async def test_what_was_set_up_is_watched_also_after_a_restart(place: Place) -> 
 
 
 async def test_settings_that_the_key_may_not_read_are_left_to_people(place: Place) -> None:
-    wanted = SetupWanted(CONTROLLER, 1000)
+    wanted = DesiredSetup(CONTROLLER, 1000)
     setup = EmqxSetup(place.broker.api)
 
     async def forbidden(path: str) -> None:

@@ -17,8 +17,8 @@ from controller.adapters.sqlite.store import open_store
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
-from controller.ports.store import Writes
-from controller.service.maintenance import Housekeeping
+from controller.ports.store import StoreWrites
+from controller.service.maintenance import StoreMaintenance
 from tests.support.controller_harness import TestClock
 from tests.support.store import QUICK, Logged, child, kept, line, names_in, opened, read_line, tell
 
@@ -203,7 +203,7 @@ async def test_a_backup_that_does_not_pass_replaces_nothing(
 async def test_a_damaged_store_yields_no_backup(tmp_path: Path) -> None:
     path, target = tmp_path / "cordon.db", tmp_path / "copy.db"
     async with opened(path) as store:
-        await store.commit(Writes(devices=tuple(Device(f"d{n}", 1.0, 2.0) for n in range(200))))
+        await store.commit(StoreWrites(devices=tuple(Device(f"d{n}", 1.0, 2.0) for n in range(200))))
     _cut(path)
     with pytest.raises(StoreError):
         back_up_file(path, target)
@@ -217,12 +217,12 @@ async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None
     options = StoreOptions(audit_days=5, command_days=5, idle_seconds=600.0, close_seconds=QUICK.close_seconds)
     store = await open_store(tmp_path / "cordon.db", now=clock.now, log=Logged(), options=options)
     logged = Logged()
-    keeping = Housekeeping(store, clock, logged)
+    keeping = StoreMaintenance(store, clock, logged)
     sizes = []
     try:
         for day in range(30):
             entries = [AuditEntry("seen", f"device-{n % 50}", "test", detail={"day": day}) for n in range(1500)]
-            await store.commit(Writes(audit=tuple((clock.at, entry) for entry in entries)))
+            await store.commit(StoreWrites(audit=tuple((clock.at, entry) for entry in entries)))
             assert await keeping.round()
             counts = await store.counts()
             assert counts["audit"] <= 6 * 1502
@@ -243,7 +243,7 @@ async def test_a_store_that_refuses_is_asked_again_later(tmp_path: Path) -> None
     logged = Logged()
     store = await open_store(tmp_path / "cordon.db", now=lambda: NOW, log=Logged(), options=QUICK)
     await store.close()
-    keeping = Housekeeping(store, TestClock(NOW), logged)
+    keeping = StoreMaintenance(store, TestClock(NOW), logged)
     assert await keeping.round() is False
     assert keeping.last_round is None
     assert logged.events == ["cannot prune the store"]

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from controller.adapters.sqlite.options import StoreOptions
 from controller.ports.errors import BrokerUnreachableError
-from controller.ports.messages import Incoming
+from controller.ports.messages import IncomingMessage
 from tests.support.api import Api, api
 from tests.support.compose import DEPLOY, ROOT
 
@@ -64,7 +64,7 @@ async def samples(tmp_path: Path) -> Samples:
     """What a controller exposes that has contained one device and refused one message."""
     async with api(tmp_path / "cordon.db") as one:
         await one.report("edge-1", ports=(23,))
-        await one.world.ingest.take([Incoming("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
+        await one.world.ingest.take([IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
         await one.world.drain()
         return await _samples(one)
 

@@ -19,7 +19,7 @@ from cryptography.x509.verification import PolicyBuilder, Store
 from controller.adapters.keys import load_signing_key
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.secret_files import read_secret
-from controller.domain.policy.cel import Language
+from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.service.settings.settings import load_settings
 from device_agent.settings import load
@@ -155,7 +155,7 @@ def test_the_controllers_configuration_is_complete(out: Path) -> None:
     assert settings.mqtt.servers == tuple(f"mqtts://{node}:8884" for node in NODES)
     assert settings.emqx.api == tuple(f"http://{node}:18083" for node in NODES)
     assert read_secret(settings.emqx.key_file, "k") == (out / "emqx" / "api-key").read_text().strip()
-    assert load_policies(settings.policy.paths, Language(TYPES)).rules
+    assert load_policies(settings.policy.paths, CelEnvironment(TYPES)).rules
     assert settings.store.path == out / "store" / "cordon.db"
     assert settings.mqtt.ca is not None
     context = ssl.create_default_context(cafile=str(settings.mqtt.ca))

@@ -7,7 +7,7 @@ import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Rules
+from controller.ports.broker import AccessRules
 from tests.support.standin import StandInProcess
 
 USER = ("lab", "lab-password")
@@ -17,9 +17,9 @@ USER = ("lab", "lab-password")
 class Kept:
     """Takes the place of the store: what `keep` was called with."""
 
-    calls: list[Rules] = field(default_factory=list)
+    calls: list[AccessRules] = field(default_factory=list)
 
-    async def __call__(self, rules: Rules) -> None:
+    async def __call__(self, rules: AccessRules) -> None:
         """Keep them."""
         self.calls.append(rules)
 

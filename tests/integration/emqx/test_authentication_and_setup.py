@@ -11,9 +11,9 @@ import pytest
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.baseline import rules_for_all, rules_for_controller
 from controller.adapters.system import SystemClock
-from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
+from controller.ports.broker import CLOCK_SLACK, AccessRule, AuthStrength
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
-from schemas.topics import ALL_UP, PRESENCE, Down, Up, down, up
+from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.certs import Certs
 from tests.support.mqtt_device import Device, wait_for
@@ -46,15 +46,15 @@ async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_
 ) -> None:
     tls = client_tls(certs, "g-cert")
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
-        assert await broker.grade("g-nobody") is Grade.UNSEEN
+        assert await broker.grade("g-nobody") is AuthStrength.UNSEEN
         with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
-            assert await broker.grade("g-cert") is Grade.PROVEN
-            assert await broker.grade("g-plain") is Grade.CLAIMED
+            assert await broker.grade("g-cert") is AuthStrength.PROVEN
+            assert await broker.grade("g-plain") is AuthStrength.CLAIMED
             assert await broker.admits_unproven()
             now = time.time()
-            assert await broker.grade("g-cert", heard_at=now - 60) is Grade.LATER
-            assert await broker.grade("g-plain", heard_at=now - 60) is Grade.CLAIMED
-            assert await broker.grade("g-cert", heard_at=now + 2 * CLOCK_SLACK) is Grade.PROVEN
+            assert await broker.grade("g-cert", heard_at=now - 60) is AuthStrength.LATER
+            assert await broker.grade("g-plain", heard_at=now - 60) is AuthStrength.CLAIMED
+            assert await broker.grade("g-cert", heard_at=now + 2 * CLOCK_SLACK) is AuthStrength.PROVEN
 
 
 async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker: StandInProcess, certs: Certs) -> None:
@@ -62,21 +62,21 @@ async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         with Device("g-victim", open_broker.tls, tls=tls) as victim:
             with Device("g-victim", open_broker.mqtt) as impostor:
-                await asyncio.to_thread(impostor.publish, up("g-victim", Up.POSTURE))
+                await asyncio.to_thread(impostor.publish, up("g-victim", UpChannel.POSTURE))
                 heard_at = time.time()
-                assert await broker.grade("g-victim", heard_at=heard_at) is Grade.CLAIMED
+                assert await broker.grade("g-victim", heard_at=heard_at) is AuthStrength.CLAIMED
             victim.close()
         with Device("g-victim", open_broker.tls, tls=tls):
-            assert await broker.grade("g-victim") is Grade.PROVEN
-            assert await broker.grade("g-victim", heard_at=heard_at) is Grade.LATER
+            assert await broker.grade("g-victim") is AuthStrength.PROVEN
+            assert await broker.grade("g-victim", heard_at=heard_at) is AuthStrength.LATER
 
 
 async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
     with Device("g-known", [emqx.mqtt[0]], user=USER):
-        assert await broker.grade("g-known") is Grade.KNOWN
-        assert await broker.grade("g-known", heard_at=1.0) is Grade.KNOWN, "any session is proof enough here"
+        assert await broker.grade("g-known") is AuthStrength.KNOWN
+        assert await broker.grade("g-known", heard_at=1.0) is AuthStrength.KNOWN, "any session is proof enough here"
         assert not await broker.admits_unproven()
-    assert await broker.grade("g-nobody") is Grade.KNOWN, "nobody comes into this broker without a password"
+    assert await broker.grade("g-nobody") is AuthStrength.KNOWN, "nobody comes into this broker without a password"
 
 
 async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, broker: EmqxBroker) -> None:
@@ -113,12 +113,12 @@ async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_he
         with Device("s-one", [emqx.mqtt[0]], user=USER) as one, Device(CONTROLLER, [emqx.mqtt[1]], user=USER) as boss:
             assert await asyncio.to_thread(boss.subscribe, ALL_UP) == 1
             assert await asyncio.to_thread(boss.subscribe, PRESENCE) in {0, 1}
-            assert await asyncio.to_thread(boss.publish, down("s-one", Down.COMMAND)) != DENIED
-            assert await asyncio.to_thread(one.publish, up("s-one", Up.POSTURE)) == 0
-            assert await asyncio.to_thread(one.subscribe, down("s-one", Down.COMMAND)) == 1
-            assert await asyncio.to_thread(one.publish, up("s-two", Up.POSTURE)) == DENIED
-            assert await asyncio.to_thread(one.publish, down("s-two", Down.COMMAND)) == DENIED
-            assert await asyncio.to_thread(one.subscribe, down("s-two", Down.COMMAND)) == DENIED
+            assert await asyncio.to_thread(boss.publish, down("s-one", DownChannel.COMMAND)) != DENIED
+            assert await asyncio.to_thread(one.publish, up("s-one", UpChannel.POSTURE)) == 0
+            assert await asyncio.to_thread(one.subscribe, down("s-one", DownChannel.COMMAND)) == 1
+            assert await asyncio.to_thread(one.publish, up("s-two", UpChannel.POSTURE)) == DENIED
+            assert await asyncio.to_thread(one.publish, down("s-two", DownChannel.COMMAND)) == DENIED
+            assert await asyncio.to_thread(one.subscribe, down("s-two", DownChannel.COMMAND)) == DENIED
             assert await asyncio.to_thread(one.subscribe, ALL_UP) == DENIED
             assert await asyncio.to_thread(one.publish, "fleet/telemetry") != DENIED
     finally:

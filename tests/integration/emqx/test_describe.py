@@ -11,8 +11,8 @@ from controller.adapters.emqx.containment.actions import ACTS
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import LABELS, LOOKS
 from controller.adapters.emqx.containment.describe import ACT_CALLS, LOOK_CALLS
-from controller.domain.containment.plan import Act, Goal, Look
-from controller.ports.broker import AccessRule, Intent, KeptSubscription, PlannedStage, Proof
+from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentGoal
+from controller.ports.broker import AccessRule, PlannedStage, PlanParameters, Proof, SavedSubscription
 from controller.ports.errors import BrokerRefusedError
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device
@@ -40,19 +40,19 @@ def unplanned(proof: Proof, stages: tuple[PlannedStage, ...]) -> set[str]:
 
 
 def test_every_act_and_look_can_be_carried_out_and_shown() -> None:
-    assert set(ACTS) == set(ACT_CALLS) == set(Act)
-    assert set(LOOKS) == set(LOOK_CALLS) == set(LABELS) == set(Look)
+    assert set(ACTS) == set(ACT_CALLS) == set(ContainmentAction)
+    assert set(LOOKS) == set(LOOK_CALLS) == set(LABELS) == set(ContainmentCheck)
 
 
 async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     had = (AccessRule("fleet/#", "allow", "all"),)
-    intent = Intent(Goal.RESTRICT, case="c1", reason="r", until=time.time() + 60, kept=had)
+    intent = PlanParameters(ContainmentGoal.RESTRICT, case="c1", reason="r", until=time.time() + 60, kept=had)
     await broker.api.write_rules("p-dev", had)
     with Device("p-dev", [emqx.mqtt[1]], user=USER) as device:
         device.subscribe("fleet/news")
-        cut: list[KeptSubscription] = []
+        cut: list[SavedSubscription] = []
 
-        async def keep(subscriptions: tuple[KeptSubscription, ...]) -> None:
+        async def keep(subscriptions: tuple[SavedSubscription, ...]) -> None:
             cut.extend(subscriptions)
 
         restricted = await broker.restrict("p-dev", kept, keep_subscriptions=keep)
@@ -62,20 +62,20 @@ async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker
 
         freed = await broker.release("p-dev", had, tuple(cut))
         assert freed.holds, freed.missing
-        out = replace(intent, goal=Goal.RELEASE, subscriptions=tuple(cut))
+        out = replace(intent, goal=ContainmentGoal.RELEASE, subscriptions=tuple(cut))
         assert unplanned(freed, broker.planned("p-dev", out)) == set()
 
         isolated = await broker.isolate("p-dev", kept, case="c1", reason="r", until=intent.until)
         assert isolated.holds, isolated.missing
-        assert unplanned(isolated, broker.planned("p-dev", replace(intent, goal=Goal.ISOLATE))) == set()
+        assert unplanned(isolated, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.ISOLATE))) == set()
     down = await broker.end_isolation("p-dev", kept)
-    assert unplanned(down, broker.planned("p-dev", replace(intent, goal=Goal.END_ISOLATION))) == set()
+    assert unplanned(down, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.END_ISOLATION))) == set()
     await broker.release("p-dev", had)
     await broker.api.delete_rules("p-dev")
 
 
 async def test_the_body_of_a_planned_ban_is_the_row_that_is_made(broker: EmqxBroker, kept: Kept) -> None:
-    intent = Intent(Goal.ISOLATE, case="c9", reason="telnet\nis open", until=2_000_000_000.5)
+    intent = PlanParameters(ContainmentGoal.ISOLATE, case="c9", reason="telnet\nis open", until=2_000_000_000.5)
     (act,) = broker.planned("p-ban", intent)[0].acts
     (call,) = act[1]
     assert call.body == {
@@ -96,4 +96,4 @@ async def test_the_body_of_a_planned_ban_is_the_row_that_is_made(broker: EmqxBro
 def test_no_plan_for_what_is_no_client_id(broker: EmqxBroker) -> None:
     for name in ("..", "a/b", "#", ""):
         with pytest.raises(BrokerRefusedError):
-            broker.planned(name, Intent(Goal.RELEASE))
+            broker.planned(name, PlanParameters(ContainmentGoal.RELEASE))

@@ -7,7 +7,7 @@ from typing import Final
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import restriction
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
@@ -51,7 +51,7 @@ async def test_the_socket_is_closed_and_every_node_refuses(
     with Device("i-cut", [emqx.mqtt[0]], user=USER) as back:
         assert back.connacks == [0]
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") == DENIED
-        assert await asyncio.to_thread(back.publish, up("i-cut", Up.POSTURE)) != DENIED
+        assert await asyncio.to_thread(back.publish, up("i-cut", UpChannel.POSTURE)) != DENIED
         assert (await broker.release("i-cut", ())).holds
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") != DENIED
 
@@ -120,9 +120,9 @@ async def test_the_session_that_waited_is_gone_when_an_isolation_ends(
         assert (await broker.end_isolation("i-away", kept)).holds
         device.connect()
         await broker.api.publish("fleet/news", b"while restricted")
-        assert await asyncio.to_thread(device.subscribe, down("i-away", Down.COMMAND)) == 1
-        await broker.api.publish(down("i-away", Down.COMMAND), b"last")
-        wait_for("the command", lambda: device.got(down("i-away", Down.COMMAND)) == [b"last"])
+        assert await asyncio.to_thread(device.subscribe, down("i-away", DownChannel.COMMAND)) == 1
+        await broker.api.publish(down("i-away", DownChannel.COMMAND), b"last")
+        wait_for("the command", lambda: device.got(down("i-away", DownChannel.COMMAND)) == [b"last"])
         assert device.got("fleet/news") == []
     finally:
         device.close()

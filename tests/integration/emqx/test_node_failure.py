@@ -10,7 +10,7 @@ import pytest
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Rules
+from controller.ports.broker import AccessRules
 from controller.ports.errors import BrokerUnreachableError
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device, wait_for
@@ -30,7 +30,7 @@ async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProc
     async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
         assert all(up for _, up, _ in await broker.ping())
 
-        async def keep_and_kill(rules: Rules) -> None:
+        async def keep_and_kill(rules: AccessRules) -> None:
             await asyncio.to_thread(cluster.kill_node, cluster.names[0])
             await asyncio.to_thread(wait_for, "the node to be gone", lambda: not _listens(cluster.mqtt[0]))
 

@@ -9,7 +9,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import restriction
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
@@ -25,8 +25,8 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") in {0, NOBODY}
         assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
         assert await asyncio.to_thread(device.subscribe, "$share/g/fleet/work") == 1
-        assert await asyncio.to_thread(device.subscribe, down("r-own", Down.COMMAND)) == 1
-        assert await asyncio.to_thread(other.subscribe, up("r-own", Up.POSTURE)) == 1
+        assert await asyncio.to_thread(device.subscribe, down("r-own", DownChannel.COMMAND)) == 1
+        assert await asyncio.to_thread(other.subscribe, up("r-own", UpChannel.POSTURE)) == 1
 
         before = time.time()
         proof = await broker.restrict("r-own", kept)
@@ -36,18 +36,18 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         assert kept.calls == [()]
         for url in emqx.api_urls:
             assert await broker.api.at(url).rules("r-own") == restriction("r-own")
-        assert await broker.api.subscriptions("r-own") == (down("r-own", Down.COMMAND),)
+        assert await broker.api.subscriptions("r-own") == (down("r-own", DownChannel.COMMAND),)
         # What was allowed and remembered before is denied, by the same connection.
         assert device.disconnects == []
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
         assert await asyncio.to_thread(device.subscribe, "fleet/news") == DENIED
-        assert await asyncio.to_thread(device.publish, up("r-other", Up.POSTURE)) == DENIED
-        assert await asyncio.to_thread(device.subscribe, down("r-other", Down.COMMAND)) == DENIED
+        assert await asyncio.to_thread(device.publish, up("r-other", UpChannel.POSTURE)) == DENIED
+        assert await asyncio.to_thread(device.subscribe, down("r-other", DownChannel.COMMAND)) == DENIED
         await asyncio.to_thread(other.publish, "fleet/news", b"not for you")
-        assert await asyncio.to_thread(device.publish, up("r-own", Up.POSTURE), b"report") == 0
-        wait_for("the report", lambda: other.got(up("r-own", Up.POSTURE)) == [b"report"])
-        assert await broker.api.publish(down("r-own", Down.COMMAND), b"repair")
-        wait_for("the command", lambda: device.got(down("r-own", Down.COMMAND)) == [b"repair"])
+        assert await asyncio.to_thread(device.publish, up("r-own", UpChannel.POSTURE), b"report") == 0
+        wait_for("the report", lambda: other.got(up("r-own", UpChannel.POSTURE)) == [b"report"])
+        assert await broker.api.publish(down("r-own", DownChannel.COMMAND), b"repair")
+        wait_for("the command", lambda: device.got(down("r-own", DownChannel.COMMAND)) == [b"repair"])
         assert device.got("fleet/news") == []
 
 
@@ -110,18 +110,18 @@ async def test_a_persistent_session_that_is_away_is_restricted_too(
     device = Device("r-away", [emqx.mqtt[0], emqx.mqtt[1]], user=USER, persistent=True).connect()
     try:
         assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
-        assert await asyncio.to_thread(device.subscribe, down("r-away", Down.COMMAND)) == 1
+        assert await asyncio.to_thread(device.subscribe, down("r-away", DownChannel.COMMAND)) == 1
         device.close()
 
         proof = await broker.restrict("r-away", kept)
         assert proof.holds, proof.missing
-        assert await broker.api.subscriptions("r-away") == (down("r-away", Down.COMMAND),)
+        assert await broker.api.subscriptions("r-away") == (down("r-away", DownChannel.COMMAND),)
         await broker.api.publish("fleet/news", b"while away")
-        assert await broker.api.publish(down("r-away", Down.COMMAND), b"repair")
+        assert await broker.api.publish(down("r-away", DownChannel.COMMAND), b"repair")
 
         device.connect()
         await broker.api.publish("fleet/news", b"after")
-        wait_for("the queued command", lambda: device.got(down("r-away", Down.COMMAND)) == [b"repair"])
+        wait_for("the queued command", lambda: device.got(down("r-away", DownChannel.COMMAND)) == [b"repair"])
         assert device.got("fleet/news") == []
     finally:
         device.close()

@@ -9,10 +9,10 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.users.actions import USER_RESTRICTION
 from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
-from controller.domain.containment.plan import Goal, IdentityKind
-from controller.domain.policy.model import Level
-from controller.ports.broker import AccessRule, Intent
-from schemas.topics import Down, Up, down, up
+from controller.domain.containment.plan import ContainmentGoal, SubjectKind
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRule, PlanParameters
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.integration.emqx.test_describe import unplanned
 from tests.support.mqtt_device import Device, wait_for
@@ -39,14 +39,14 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
         assert {one.client_id for one in await users.sessions(NAME)} >= {"u-ban-0", "u-ban-2", "u-ban-away"}
         proof = await users.isolate(NAME, kept, case="c1", reason="stolen", until=time.time() + 60)
         assert proof.holds, proof.missing
-        assert unplanned(proof, users.planned(NAME, Intent(Goal.ISOLATE))) == set()
+        assert unplanned(proof, users.planned(NAME, PlanParameters(ContainmentGoal.ISOLATE))) == set()
         for device in devices:
             wait_for("the cut", lambda each=device: each.disconnects != [])  # type: ignore[misc]  # a default binds it
             seen = len(device.connacks)
             wait_for("refused", lambda each=device, n=seen: len(each.connacks) > n + 3)  # type: ignore[misc]
             assert set(device.connacks[seen + 1 :]) == {BANNED}
         assert await users.sessions(NAME) == ()
-        assert await users.missing(NAME, Level.ISOLATED) == []
+        assert await users.missing(NAME, ContainmentLevel.ISOLATED) == []
     finally:
         for device in devices:
             device.close()
@@ -55,10 +55,10 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
     with Device("u-ban-0", [emqx.mqtt[1]], user=USER) as back:
         assert back.connacks == [0]
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") == DENIED
-        assert await asyncio.to_thread(back.publish, up("u-ban-0", Up.POSTURE)) in {0, NOBODY}
+        assert await asyncio.to_thread(back.publish, up("u-ban-0", UpChannel.POSTURE)) in {0, NOBODY}
         released = await users.release(NAME, ())
         assert released.holds, released.missing
-        assert unplanned(released, users.planned(NAME, Intent(Goal.RELEASE))) == set()
+        assert unplanned(released, users.planned(NAME, PlanParameters(ContainmentGoal.RELEASE))) == set()
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") in {0, NOBODY}
     assert await broker.api.user_rules(NAME) == ()
 
@@ -72,20 +72,22 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
         for device in (one, two):
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") in {0, NOBODY}
             assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
-            assert await asyncio.to_thread(device.subscribe, down(device.client_id, Down.COMMAND)) == 1
+            assert await asyncio.to_thread(device.subscribe, down(device.client_id, DownChannel.COMMAND)) == 1
         proof = await users.restrict(NAME, kept)
         assert proof.holds, proof.missing
-        assert unplanned(proof, users.planned(NAME, Intent(Goal.RESTRICT))) == set()
+        assert unplanned(proof, users.planned(NAME, PlanParameters(ContainmentGoal.RESTRICT))) == set()
         assert kept.calls == [had]
         assert await broker.api.user_rules(NAME) == USER_RESTRICTION
         for device in (one, two):
             assert device.disconnects == []
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
-            assert await broker.api.subscriptions(device.client_id) == (down(device.client_id, Down.COMMAND),)
-        assert await users.missing(NAME, Level.RESTRICTED) == []
+            assert await broker.api.subscriptions(device.client_id) == (down(device.client_id, DownChannel.COMMAND),)
+        assert await users.missing(NAME, ContainmentLevel.RESTRICTED) == []
         # Rules of a client go before its user's: the proof says so instead of pretending.
         await broker.api.write_rules("u-r-1", had)
-        assert any("u-r-1: has rules of its own" in text for text in await users.missing(NAME, Level.RESTRICTED))
+        assert any(
+            "u-r-1: has rules of its own" in text for text in await users.missing(NAME, ContainmentLevel.RESTRICTED)
+        )
         await broker.api.delete_rules("u-r-1")
         assert (await users.release(NAME, had)).holds
         assert await broker.api.user_rules(NAME) == had
@@ -93,4 +95,4 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
 
 
 async def test_whom_a_certificate_names_is_read_from_the_broker(users: EmqxUsers) -> None:
-    assert await users.named_by_certificate() <= {IdentityKind.CLIENT, IdentityKind.USER}
+    assert await users.named_by_certificate() <= {SubjectKind.CLIENT, SubjectKind.USER}

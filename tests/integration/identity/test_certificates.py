@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.certificates import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.domain.identity.certificates import Certificate, Kind
+from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import EnrolmentToken
 
 NOW = 1_800_000_000.0
@@ -19,7 +19,7 @@ TOKEN = EnrolmentToken("t1", "aa", 1, NOW, NOW + 10, "operator:ada", device_clas
 def certificate(number: int, name: str = "d1", origin: str = "token:t1") -> Certificate:
     text = f"{number:x}"
     return Certificate(
-        text, "b2", Kind.CLIENT, name, NOW, NOW + 100, NOW + number, origin, f"key{number}", f"pem{number}"
+        text, "b2", CertificateKind.CLIENT, name, NOW, NOW + 100, NOW + number, origin, f"key{number}", f"pem{number}"
     )
 
 
@@ -28,20 +28,20 @@ async def opened(path: Path) -> SqliteStore:
 
 
 @pytest.fixture
-async def registry(tmp_path: Path) -> AsyncIterator[SqliteRegistry]:
+async def registry(tmp_path: Path) -> AsyncIterator[SqliteCertificateRegistry]:
     store = await opened(tmp_path / "cordon.db")
-    yield SqliteRegistry(store)
+    yield SqliteCertificateRegistry(store)
     await store.close()
 
 
 async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
     store = await opened(tmp_path / "cordon.db")
     one = certificate(1)
-    await SqliteRegistry(store).add(one)
-    await SqliteRegistry(store).put_token(TOKEN)
+    await SqliteCertificateRegistry(store).add(one)
+    await SqliteCertificateRegistry(store).put_token(TOKEN)
     await store.close()
     store = await opened(tmp_path / "cordon.db")
-    again = SqliteRegistry(store)
+    again = SqliteCertificateRegistry(store)
     assert await again.find("1") == one
     assert await again.of("d1") == (one,)
     assert await again.tokens() == [TOKEN]
@@ -50,7 +50,7 @@ async def test_what_was_entered_is_found_again(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteRegistry) -> None:
+async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteCertificateRegistry) -> None:
     await registry.put_token(TOKEN)
     asked = [registry.admit("aa", certificate(n, f"d{n}"), NOW, is_known=False) for n in range(1, 21)]
     answers = await asyncio.gather(*asked)
@@ -61,7 +61,7 @@ async def test_of_many_at_once_one_gets_the_last_use(registry: SqliteRegistry) -
     assert total == 1
 
 
-async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqliteRegistry) -> None:
+async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: SqliteCertificateRegistry) -> None:
     await registry.put_token(replace(TOKEN, uses_left=5))
     answers = await asyncio.gather(*[registry.admit("aa", certificate(n), NOW, is_known=False) for n in (1, 2)])
     assert sorted(one.code for one in answers) == ["", "id_taken"]
@@ -70,7 +70,7 @@ async def test_of_two_devices_that_want_an_id_at_once_one_gets_it(registry: Sqli
     assert left.uses_left == 4
 
 
-async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqliteRegistry) -> None:
+async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry: SqliteCertificateRegistry) -> None:
     await registry.put_token(TOKEN)
     first = await registry.admit("aa", certificate(1), NOW, is_known=False)
     again = await registry.admit("aa", replace(certificate(2), key="key1"), NOW, is_known=True)
@@ -79,7 +79,7 @@ async def test_an_answer_that_was_lost_is_given_again_for_the_same_key(registry:
     assert (other.certificate, other.code) == (None, "token_refused")
 
 
-async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteRegistry) -> None:
+async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteCertificateRegistry) -> None:
     await registry.put_token(TOKEN)
     await registry.put_token(replace(TOKEN, token_id="t2", digest="bb", device_id="d1", replaces=True))
     await registry.admit("aa", certificate(1), NOW, is_known=False)
@@ -87,7 +87,7 @@ async def test_a_key_is_not_certified_again_by_another_token(registry: SqliteReg
     assert (answer.certificate, answer.code) == (None, "key_used")
 
 
-async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: SqliteRegistry) -> None:
+async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: SqliteCertificateRegistry) -> None:
     await registry.add(certificate(1))
     fresh = certificate(2, origin="renewal:1")
     assert await registry.renew(fresh, "1") == fresh
@@ -95,7 +95,7 @@ async def test_a_renewal_is_given_once_however_often_it_is_asked_for(registry: S
     assert len(await registry.of("d1")) == 2
 
 
-async def test_revocation_is_marked_once(registry: SqliteRegistry) -> None:
+async def test_revocation_is_marked_once(registry: SqliteCertificateRegistry) -> None:
     await registry.add(certificate(1))
     await registry.add(certificate(2))
     done = await registry.revoke(["1", "ff"], NOW + 5, "key_compromise")
@@ -110,7 +110,7 @@ async def test_revocation_is_marked_once(registry: SqliteRegistry) -> None:
     assert not standing.is_out
 
 
-async def test_pages_and_what_holds(registry: SqliteRegistry) -> None:
+async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None:
     for number in range(1, 6):
         await registry.add(certificate(number, f"d{number}"))
     await registry.revoke(["5"], NOW, "unspecified")
@@ -122,14 +122,14 @@ async def test_pages_and_what_holds(registry: SqliteRegistry) -> None:
     assert [one.serial for one in named] == ["2"]
 
 
-async def test_the_record_is_told_once(registry: SqliteRegistry) -> None:
+async def test_the_record_is_told_once(registry: SqliteCertificateRegistry) -> None:
     await registry.add(certificate(1))
     assert [one.serial for one in await registry.unrecorded(10)] == ["1"]
     await registry.recorded(["1"])
     assert await registry.unrecorded(10) == []
 
 
-async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqliteRegistry) -> None:
+async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: SqliteCertificateRegistry) -> None:
     for number in (1, 2):
         await registry.add(certificate(number))
     await registry.put_token(TOKEN)
@@ -138,6 +138,6 @@ async def test_the_last_certificate_of_a_name_is_never_forgotten(registry: Sqlit
     assert await registry.tokens() == []
 
 
-async def test_list_numbers_grow(registry: SqliteRegistry) -> None:
+async def test_list_numbers_grow(registry: SqliteCertificateRegistry) -> None:
     assert [await registry.next_crl_number("b2") for _ in range(3)] == [1, 2, 3]
     assert await registry.next_crl_number("c3") == 1

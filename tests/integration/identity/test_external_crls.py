@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.x509.authority import X509Authority, registered
-from controller.adapters.x509.foreign import X509ForeignLists
+from controller.adapters.x509.foreign import X509ExternalCrls
 from controller.domain.evolve import evolve
-from controller.domain.identity.certificates import Certificate, Kind, validity
-from controller.domain.policy.model import Level
+from controller.domain.identity.certificates import Certificate, CertificateKind, validity
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import SettingsError
-from controller.service.identity.external_crls import FollowedLists
-from controller.service.identity.services import Identity
+from controller.service.identity.external_crls import ExternalCrlRefresher
+from controller.service.identity.services import IdentityServices
 from tests.support.controller_harness import START, World, world
 from tests.support.identity import DAY, identity_of, make_authority, request_for
 
@@ -25,15 +25,15 @@ class Scene:
     """A controller that follows one list of a foreign authority, by which `edge-1` has its certificate."""
 
     world: World
-    identity: Identity
+    identity: IdentityServices
     foreign: X509Authority
     device: Certificate
     path: Path
-    lists: FollowedLists = field(init=False)
+    lists: ExternalCrlRefresher = field(init=False)
 
     def follow(self, place: str, issuers: Path) -> None:
-        self.lists = FollowedLists(
-            X509ForeignLists(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
+        self.lists = ExternalCrlRefresher(
+            X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
             self.world.store, self.world.clock, lambda _event, _fields: None,
         )  # fmt: skip
 
@@ -45,7 +45,7 @@ class Scene:
 
     def out(self) -> bool:
         device = self.world.keeper.get("edge-1")
-        return device is not None and device.level is Level.ISOLATED
+        return device is not None and device.level is ContainmentLevel.ISOLATED
 
     async def alerts(self) -> list[str]:
         return [str((one.entry.detail or {}).get("why", "")) for one in await self.world.store.audit(alerts_only=True)]
@@ -56,7 +56,9 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     async with world(tmp_path / "cordon.db") as one:
         identity = await identity_of(one, tmp_path)
         foreign = make_authority(tmp_path / "foreign", START - DAY)
-        made = foreign.issue(foreign.read(request_for("edge-1")), Kind.CLIENT, validity(START, DAY, None), START, "x")
+        made = foreign.issue(
+            foreign.read(request_for("edge-1")), CertificateKind.CLIENT, validity(START, DAY, None), START, "x"
+        )
         known = registered(made.pem.encode(), START)
         await identity.certificates.registry.add(known)
         issuers = tmp_path / "issuers.pem"
@@ -158,7 +160,7 @@ async def test_a_list_in_der_over_http(scene: Scene, tmp_path: Path) -> None:
 
 def test_issuers_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        X509ForeignLists(tmp_path / "absent.pem")
+        X509ExternalCrls(tmp_path / "absent.pem")
     (tmp_path / "bad.pem").write_text("nothing")
     with pytest.raises(SettingsError, match="no certificates"):
-        X509ForeignLists(tmp_path / "bad.pem")
+        X509ExternalCrls(tmp_path / "bad.pem")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.identity.certificates import Kind
+from controller.domain.identity.certificates import CertificateKind
 from tests.support.identity import Files, Issued
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_probe import Endpoint, Probe, eventually
@@ -19,7 +19,7 @@ class Broker:
 
     def __init__(self, files: Files) -> None:
         self.files = files
-        server = files.issue("127.0.0.1", Kind.SERVER, ["127.0.0.1", "localhost"])
+        server = files.issue("127.0.0.1", CertificateKind.SERVER, ["127.0.0.1", "localhost"])
 
         class Tls:
             ca, server_cert, server_key = files.ca, server.chain, server.key
@@ -107,4 +107,4 @@ def test_a_list_that_is_out_of_date_lets_nobody_in(tmp_path: Path) -> None:
 
 def test_a_server_certificate_is_no_clients(broker: Broker) -> None:
     with pytest.raises(OSError):
-        _connect(broker, broker.files.issue("edge-4", Kind.SERVER, ["edge-4"]))
+        _connect(broker, broker.files.issue("edge-4", CertificateKind.SERVER, ["edge-4"]))

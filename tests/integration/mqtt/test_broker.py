@@ -12,7 +12,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from controller.ports.errors import MessagesError, NoSubscriberError
-from schemas.topics import Down, Up, down, up
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import CLIENT_ID, TOPIC, eventually, fast, plain, running, secure
@@ -60,7 +60,7 @@ class Device:
 @pytest.mark.parametrize("version", [*VERSIONS, "auto"])
 async def test_messages_go_both_ways(broker: Mosquitto, certs: Certs, version: Any) -> None:
     device = Device(broker)
-    await asyncio.to_thread(device.listen, down("edge-1", Down.RECEIPT))
+    await asyncio.to_thread(device.listen, down("edge-1", DownChannel.RECEIPT))
     async with running(secure(broker, certs, protocol=version)) as here:
         await here.connected()
         await asyncio.to_thread(device.say, TOPIC, b"report")
@@ -69,8 +69,8 @@ async def test_messages_go_both_ways(broker: Mosquitto, certs: Certs, version: A
         assert not message.dup
         assert not message.retain
         here.link.acknowledge([message])
-        assert here.link.publish(down("edge-1", Down.RECEIPT), b"receipt")
-        await eventually(lambda: device.heard == [(down("edge-1", Down.RECEIPT), b"receipt")])
+        assert here.link.publish(down("edge-1", DownChannel.RECEIPT), b"receipt")
+        await eventually(lambda: device.heard == [(down("edge-1", DownChannel.RECEIPT), b"receipt")])
         state = here.link.state
         assert state.server == f"mqtts://127.0.0.1:{broker.tls_port}"
         assert state.protocol == ("5" if version == "auto" else version)
@@ -112,7 +112,7 @@ def test_either_loop_carries_many_messages_in_order(broker: Mosquitto, certs: Ce
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_retained_status_and_last_will_are_seen(broker: Mosquitto, certs: Certs, version: Any) -> None:
-    status = up("edge-1", Up.STATUS)
+    status = up("edge-1", UpChannel.STATUS)
     device = Device(broker, will=(status, b"offline"))
     await asyncio.to_thread(device.say, status, b"online", retain=True)
     async with running(secure(broker, certs, protocol=version)) as here:
@@ -192,14 +192,14 @@ async def test_confirmed_publish_tells_what_became_of_it(certs: Certs, tmp_path:
     acl.write_text("topic readwrite cordon/#\n")
     with Mosquitto(extra_conf=f"acl_file {acl}") as broker:
         device = Device(broker)
-        await asyncio.to_thread(device.listen, down("edge-1", Down.COMMAND))
+        await asyncio.to_thread(device.listen, down("edge-1", DownChannel.COMMAND))
         async with running(plain(broker.port)) as here:
             with pytest.raises(MessagesError, match="not connected"):
                 await here.link.publish_confirmed(TOPIC, b"too early")
             await here.connected()
-            await here.link.publish_confirmed(down("edge-1", Down.COMMAND), b"do", expiry_seconds=60)
+            await here.link.publish_confirmed(down("edge-1", DownChannel.COMMAND), b"do", expiry_seconds=60)
             with pytest.raises(NoSubscriberError, match="nobody"):
-                await here.link.publish_confirmed(down("edge-2", Down.COMMAND), b"do")
+                await here.link.publish_confirmed(down("edge-2", DownChannel.COMMAND), b"do")
             with pytest.raises(MessagesError, match=r"refused .*135") as refused:
                 await here.link.publish_confirmed("elsewhere/x", b"do")
             assert not isinstance(refused.value, NoSubscriberError)
@@ -210,7 +210,7 @@ async def test_confirmed_publish_tells_what_became_of_it(certs: Certs, tmp_path:
             # A receipt that is refused harms nothing, and is told once.
             assert here.link.publish("elsewhere/x", b"receipt")
             assert here.link.publish("elsewhere/x", b"receipt")
-            await here.link.publish_confirmed(down("edge-1", Down.COMMAND), b"again")
+            await here.link.publish_confirmed(down("edge-1", DownChannel.COMMAND), b"again")
             await eventually(lambda: here.count("mqtt_publish_refused") == 1)
             await eventually(lambda: [payload for _, payload in device.heard] == [b"do", b"again"])
         device.leave()

@@ -10,7 +10,7 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
 from controller.ports.errors import MessagesError
-from schemas.topics import Down, down
+from schemas.topics import DownChannel, down
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import TOPIC, eventually, packets, plain, pubacks, running
 from tests.support.proxy import Proxy
@@ -152,7 +152,7 @@ async def test_reading_stops_at_a_number_of_bytes(broker: Mosquitto, proxy: Prox
 
 
 async def test_outgoing_queue_is_bounded_and_survives_a_cut(broker: Mosquitto, proxy: Proxy) -> None:
-    topic = down("edge-1", Down.RECEIPT)
+    topic = down("edge-1", DownChannel.RECEIPT)
     heard: list[bytes] = []
     device = paho.Client(CallbackAPIVersion.VERSION2, client_id="edge-1")
     device.on_message = lambda _c, _u, message: heard.append(bytes(message.payload))

@@ -8,10 +8,10 @@ import pytest
 from controller.adapters.sqlite import migrations
 from controller.adapters.sqlite.audit_chain import check_file
 from controller.cli.app import run_safely
-from controller.domain.audit_chain import Head
+from controller.domain.audit_chain import ChainHead
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from tests.support.store import NOW, opened
 
 ROWS = 20
@@ -24,7 +24,7 @@ async def record(tmp_path: Path) -> Path:
     async with opened(path) as store:
         for number in range(ROWS // 2):
             entry = AuditEntry("kind", f"d{number}", "actor", "", {"ä": number, "list": [1, {"x": None}]})
-            await store.commit(Writes(audit=((NOW + number, entry), (NOW + number, entry))))
+            await store.commit(StoreWrites(audit=((NOW + number, entry), (NOW + number, entry))))
     return path
 
 
@@ -39,7 +39,7 @@ def tamper(path: Path, *statements: str) -> None:
         connection.close()
 
 
-def told(path: Path, noted: Head | None = None) -> list[tuple[str, int, int]]:
+def told(path: Path, noted: ChainHead | None = None) -> list[tuple[str, int, int]]:
     return [(one.what, one.first, one.last) for one in check_file(path, noted).flaws]
 
 
@@ -94,7 +94,7 @@ def test_rows_inserted(record: Path) -> None:
 async def test_writing_goes_on_behind_what_was_done(record: Path) -> None:
     tamper(record, "DELETE FROM audit WHERE seq > 18")
     async with opened(record) as store:
-        await store.commit(Writes(audit=((NOW, AuditEntry("kind", "d", "actor")),)))
+        await store.commit(StoreWrites(audit=((NOW, AuditEntry("kind", "d", "actor")),)))
         assert [one.what for one in (await store.check_audit()).flaws] == ["removed"]
         assert (await store.audit_head()).seq == ROWS + 1
     assert told(record) == [("removed", 19, 20)]
@@ -102,8 +102,8 @@ async def test_writing_goes_on_behind_what_was_done(record: Path) -> None:
 
 async def test_a_failed_part_of_a_group_leaves_no_hole(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        good = Writes(audit=((NOW, AuditEntry("kind", "d", "actor")),))
-        bad = Writes(audit=((float("nan"), AuditEntry("kind", "d", "actor")),))
+        good = StoreWrites(audit=((NOW, AuditEntry("kind", "d", "actor")),))
+        bad = StoreWrites(audit=((float("nan"), AuditEntry("kind", "d", "actor")),))
         for writes in (good, bad, good):
             try:
                 await store.commit(writes)
@@ -116,7 +116,9 @@ async def test_a_failed_part_of_a_group_leaves_no_hole(tmp_path: Path) -> None:
 async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     async with opened(path) as store:
-        await store.commit(Writes(audit=tuple((NOW, AuditEntry("kind", f"d{number}", "a")) for number in range(9))))
+        await store.commit(
+            StoreWrites(audit=tuple((NOW, AuditEntry("kind", f"d{number}", "a")) for number in range(9)))
+        )
     tamper(
         path,
         "DELETE FROM audit WHERE seq IN (1, 2, 5)",
@@ -126,7 +128,7 @@ async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: P
     )
     async with opened(path) as store:
         assert (await store.check_audit()).flaws == ()
-        await store.commit(Writes(audit=((NOW, AuditEntry("kind", "d", "a")),)))
+        await store.commit(StoreWrites(audit=((NOW, AuditEntry("kind", "d", "a")),)))
     assert told(path) == []
     tamper(path, "DELETE FROM audit WHERE seq = 7")
     assert told(path) == [("removed", 7, 7)]

@@ -10,7 +10,7 @@ import pytest
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.device import Device
 from controller.ports.errors import StoreError, StoreFullError
-from controller.ports.store import StoredReport, StoreHealth, Writes
+from controller.ports.store import StoredReport, StoreHealth, StoreWrites
 from tests.support.store import (
     NOW,
     QUICK,
@@ -150,7 +150,7 @@ async def test_closing_first_writes_what_is_queued(tmp_path: Path) -> None:
 
 async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
-    large = Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 60_000),))
+    large = StoreWrites(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 60_000),))
     options = replace(QUICK, max_waiting_bytes=100_000)
     async with opened(path, options) as store, asyncio.TaskGroup() as group, lock_held(path):
         group.create_task(commit(store, large))
@@ -198,7 +198,7 @@ async def test_no_room_is_waited_out_and_has_an_error_of_its_own(tmp_path: Path)
         await waiting
         _connection(store).execute("PRAGMA max_page_count = 1")
         (pages,) = _connection(store).execute("PRAGMA page_count").fetchone()
-        more = Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 4096 * 100),))
+        more = StoreWrites(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 4096 * 100),))
         last = group.create_task(_refused_as_full(store, more))
         await until(lambda: store.health.trouble != "")
         await store.close()
@@ -206,7 +206,7 @@ async def test_no_room_is_waited_out_and_has_an_error_of_its_own(tmp_path: Path)
     assert kept(path) == NAMES
 
 
-async def _refused_as_full(store: SqliteStore, writes: Writes) -> None:
+async def _refused_as_full(store: SqliteStore, writes: StoreWrites) -> None:
     with pytest.raises(StoreFullError, match="no room left"):
         await store.commit(writes)
 

@@ -15,7 +15,7 @@ from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.device import Device
 from controller.ports.errors import StoreError
-from controller.ports.store import Token
+from controller.ports.store import ApiToken
 from tests.support.store import child, kept, line, lock_held, names_in, opened, read_line
 
 
@@ -37,10 +37,10 @@ async def test_what_was_kept_is_there_after_opening_again(tmp_path: Path) -> Non
     path = tmp_path / "store.db"
     async with opened(path) as store:
         await store.commit(line("a"))
-        await store.put_token(Token("t", "0" * 64, 1.0))
+        await store.put_token(ApiToken("t", "0" * 64, 1.0))
     async with opened(path) as store:
         assert await store.devices() == [Device("a", 1.0, 2.0)]
-        assert await store.tokens() == [Token("t", "0" * 64, 1.0)]
+        assert await store.tokens() == [ApiToken("t", "0" * 64, 1.0)]
         await store.commit(line("b"))
     assert kept(path) == ["a", "b"]
     assert names_in(tmp_path) == ["store.db"]  # the log was folded in

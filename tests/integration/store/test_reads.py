@@ -7,7 +7,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker import AccessRule
 from controller.ports.errors import StoreError
-from controller.ports.store import Audited, DeadLetter, StoredReport, Token, Writes
+from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites
 from tests.support.store import NOW, line, opened
 
 DAY = 86_400.0
@@ -32,7 +32,7 @@ def _seqs(found: object) -> list[int]:
 
 async def test_the_record_is_listed_by_what_is_asked_for(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        await store.commit(Writes(audit=tuple((float(number), _entry(number)) for number in range(1, 13))))
+        await store.commit(StoreWrites(audit=tuple((float(number), _entry(number)) for number in range(1, 13))))
         assert _seqs(await store.audit(limit=3)) == [12, 11, 10]
         assert _seqs(await store.audit(limit=3, after=10)) == [9, 8, 7]
         assert _seqs(await store.audit(limit=3, newest_first=False)) == [1, 2, 3]
@@ -41,7 +41,7 @@ async def test_the_record_is_listed_by_what_is_asked_for(tmp_path: Path) -> None
         assert _seqs(await store.audit(case_id="case-1")) == [9, 5, 1]
         assert _seqs(await store.audit(case_id="case-1", device_id="device-0")) == [9]
         assert _seqs(await store.audit(kind="restricted", after=6)) == [5, 3, 1]
-        assert await store.audit(alerts_only=True) == [Audited(5, 5.0, _entry(5))]
+        assert await store.audit(alerts_only=True) == [StoredAuditEntry(5, 5.0, _entry(5))]
         assert await store.audit(device_id="nobody") == []
 
 
@@ -69,13 +69,13 @@ async def test_the_first_rules_kept_for_a_case_stay_until_they_are_forgotten(tmp
 
 async def test_tokens_are_replaced_by_name_and_withdrawn(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        await store.put_token(Token("ops", "a" * 64, 1.0))
-        await store.put_token(Token("ops", "b" * 64, 2.0))
-        await store.put_token(Token("api", "c" * 64, 3.0))
-        assert await store.tokens() == [Token("api", "c" * 64, 3.0), Token("ops", "b" * 64, 2.0)]
+        await store.put_token(ApiToken("ops", "a" * 64, 1.0))
+        await store.put_token(ApiToken("ops", "b" * 64, 2.0))
+        await store.put_token(ApiToken("api", "c" * 64, 3.0))
+        assert await store.tokens() == [ApiToken("api", "c" * 64, 3.0), ApiToken("ops", "b" * 64, 2.0)]
         assert await store.drop_token("ops")
         assert not await store.drop_token("ops")
-        assert await store.tokens() == [Token("api", "c" * 64, 3.0)]
+        assert await store.tokens() == [ApiToken("api", "c" * 64, 3.0)]
 
 
 def _command(command_id: str, state: str, updated_at: float) -> CommandRecord:
@@ -93,7 +93,7 @@ async def test_what_is_older_than_its_time_is_pruned_and_what_is_open_stays(tmp_
         _command("new-ended", "succeeded", new),
     )
     async with opened(tmp_path / "store.db") as store:
-        await store.commit(Writes(audit=((old, entry),) * 2500 + ((new, entry),) * 3, commands=commands))
+        await store.commit(StoreWrites(audit=((old, entry),) * 2500 + ((new, entry),) * 3, commands=commands))
         assert await store.prune() == 2501
         # Each round of taking away says so in a row of its own.
         assert _seqs(await store.audit()) == [2506, 2505, 2504, 2503, 2502, 2501]
@@ -111,7 +111,7 @@ async def test_counts_are_the_rows_of_each_table_and_the_bytes_on_disk(tmp_path:
     path = tmp_path / "store.db"
     async with opened(path) as store:
         letter = DeadLetter(1.0, "", "t", "r", "", 1, b"x")
-        await store.commit(Writes(reports=(StoredReport(Device("a", 1.0, 1.0), b"{}"),), dead=(letter,)))
+        await store.commit(StoreWrites(reports=(StoredReport(Device("a", 1.0, 1.0), b"{}"),), dead=(letter,)))
         await store.commit(line("a"))
         counts = await store.counts()
         size = path.stat().st_size + path.with_name("store.db-wal").stat().st_size
@@ -134,9 +134,9 @@ async def test_dead_letters_are_bounded_also_across_a_restart(tmp_path: Path) ->
     path = tmp_path / "store.db"
     letters = tuple(DeadLetter(float(number), "d", "t", "r", "", 5000, b"x" * 5000) for number in range(30))
     async with opened(path) as store:
-        await store.commit(Writes(dead=letters[:25]))
+        await store.commit(StoreWrites(dead=letters[:25]))
     async with opened(path) as store:
-        await store.commit(Writes(dead=letters[25:]))
+        await store.commit(StoreWrites(dead=letters[25:]))
         found = await store.dead_letters(device_id="d")
         assert [one.at for one in found] == [float(number) for number in range(29, 9, -1)]
         assert {len(one.payload) for one in found} == {2048}

@@ -23,7 +23,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.commands import CommandState
-from schemas.updates import GO_BACK, INSTALL, GoBack, Install
+from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, archive, order, repository
@@ -114,7 +114,7 @@ class Place:
         self.made: Repository = repository(base / "repository")
         self.key = Ed25519PrivateKey.generate()
         self.server = UpdateServer(self.made.served)
-        orders: list[Install] = []
+        orders: list[InstallParams] = []
         for version in (*story.before, story.wanted):
             if version not in {one.version for one in orders}:
                 healthy = story.healthy or version != story.wanted
@@ -170,7 +170,11 @@ class Place:
         # A device that was killed before it took the order hears it again, as the controller would send it.
         if device.journal.entry("story") is None:
             story = self.story
-            params = GoBack(name="edge-app", version=story.wanted).params() if story.goes_back else self.order.params()
+            params = (
+                RollbackParams(name="edge-app", version=story.wanted).params()
+                if story.goes_back
+                else self.order.params()
+            )
             device.send(GO_BACK if story.goes_back else INSTALL, params, command_id="story", counter=1000)
             device.ended()
         elif not is_first and device.journal.unfinished():

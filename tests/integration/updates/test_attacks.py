@@ -14,9 +14,9 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 from tuf.ngclient._internal import trusted_metadata_set
 
-from controller.adapters.tuf_repository.ceremony import KeyPlan, rotate
+from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, rotate
 from controller.adapters.tuf_repository.keys import load_offline, load_online
-from controller.ports.updates import Published
+from controller.ports.updates import PublishedUpdate
 from device_agent.updates import download
 from schemas.commands import CommandState
 from tests.support.update_device import UpdateDevice
@@ -72,7 +72,7 @@ class Scene:
         """The newest that is published."""
         return self.made.folder.versions(role)[-1]
 
-    def refused(self, code: str, found: Published | None = None, phase: str = "refused") -> None:
+    def refused(self, code: str, found: PublishedUpdate | None = None, phase: str = "refused") -> None:
         """The order for 1.1 is refused, the reason told, and 1.0 untouched."""
         before = {path: path.read_bytes() for path in self.device.current.rglob("*") if path.is_file()}
         seconds = 600.0 + max(0.0, self.device.clock.shift.total_seconds())
@@ -201,7 +201,7 @@ def test_a_target_that_no_targets_key_signed(scene: Scene) -> None:
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Scene]:
     """A repository whose targets role two keys have to sign."""
-    made = repository(tmp_path / "guarded", targets=KeyPlan(2, 2))
+    made = repository(tmp_path / "guarded", targets=RoleKeyPlan(2, 2))
     with UpdateServer(made.served) as server:
         device = UpdateDevice(tmp_path / "guarded-device", server.url, made.first_root)
         yield Scene(made, server, device)

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from controller.ports.updates import Published
+from controller.ports.updates import PublishedUpdate
 from device_agent.errors import StoppedError
 from device_agent.host.system import System
 from device_agent.updates.installers import base
 from schemas.commands import CommandState
-from schemas.updates import Installer
+from schemas.updates import InstallerKind
 from tests.support.debs import apt_root, deb, signed_source, stop_gpg_agent
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
@@ -26,7 +26,7 @@ exit {status}
 """
 
 
-def publish_script(made: Repository, version: str, log: Path, *, status: int = 0, **parts: Any) -> Published:
+def publish_script(made: Repository, version: str, log: Path, *, status: int = 0, **parts: Any) -> PublishedUpdate:
     script = {"kind": "script", "installer": "script", "arguments": ["x"], **parts}
     content = SCRIPT.format(log=log, status=f"$([ $CORDON_UPDATE_STEP = install ] && echo {status} || echo 0)")
     return made.publish("tune", version, content.encode(), file="tune.sh", **script)
@@ -106,7 +106,7 @@ class Machine:
         self.falls_back = False
         self.device: UpdateDevice | None = None
         self.asked = threading.Semaphore(0)
-        monkeypatch.setattr(base.Machine, "reboot", lambda _machine: self.asked.release())
+        monkeypatch.setattr(base.RebootControl, "reboot", lambda _machine: self.asked.release())
 
     def reboot(self) -> None:
         """Once the agent asked for it."""
@@ -129,7 +129,7 @@ def machine(
     one.device.stop()
 
 
-def publish_image(made: Repository, version: str, **parts: Any) -> Published:
+def publish_image(made: Repository, version: str, **parts: Any) -> PublishedUpdate:
     image = {"kind": "image", "installer": "hook", "restart": "reboot", **parts}
     return made.publish("system", version, b"image " + version.encode(), file="system.img", **image)
 
@@ -199,7 +199,7 @@ def test_a_package_is_upgraded_with_what_it_needs_and_put_back_when_unhealthy(
     root = debian.system.root
     place = root / "usr/share/edge-tool/version"
 
-    def published(version: str, **parts: Any) -> Published:
+    def published(version: str, **parts: Any) -> PublishedUpdate:
         file = deb(tmp_path / version, "edge-tool", version, depends="edge-lib (>= 3)")
         return made.publish("edge-tool", version, file.read_bytes(), file=file.name, **PACKAGE, **parts)
 
@@ -236,7 +236,7 @@ def test_a_package_of_another_manager_is_not_for_this_device(
     made: Repository, server: UpdateServer, tmp_path: Path
 ) -> None:
     device = UpdateDevice(tmp_path / "d", server.url, made.first_root, system=System(is_root_user=True))
-    for word in (Installer.DNF, Installer.OPKG):
+    for word in (InstallerKind.DNF, InstallerKind.OPKG):
         parts = {"kind": "package", "installer": word.value}
         found = made.publish("edge-tool", f"1.{word.value}", b"package", file="edge-tool.pkg", **parts)
         result = device.install(order(found))

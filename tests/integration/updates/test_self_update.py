@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from device_agent import __version__
-from device_agent.updates.slots import LAUNCHER_VARIABLE, State, Trial
+from device_agent.updates.slots import LAUNCHER_VARIABLE, SlotState, SlotTrial
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
-from schemas.topics import Down, down
-from schemas.updates import INSTALL, Install
+from schemas.topics import DownChannel, down
+from schemas.updates import INSTALL, InstallParams
 from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, wait_for
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
@@ -90,7 +90,7 @@ def write_launch_config(folder: Path, broker_port: int, public_key: str, url: st
     return path
 
 
-def send(controller: FakeController, what: Install, command_id: str) -> None:
+def send(controller: FakeController, what: InstallParams, command_id: str) -> None:
     now = datetime.now(UTC)
     command = Command(
         command_id=command_id,
@@ -102,7 +102,7 @@ def send(controller: FakeController, what: Install, command_id: str) -> None:
         counter=int(now.timestamp() * 1000),
     )
     envelope = sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, controller.key)
-    controller.publish(down(DEVICE, Down.COMMAND), envelope)
+    controller.publish(down(DEVICE, DownChannel.COMMAND), envelope)
 
 
 def ended(controller: FakeController, command_id: str) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def test_a_new_agent_takes_over_and_a_broken_one_does_not(
         result = ended(controller, "bad")
         assert (result["state"], result["detail"]["phase"]) == ("failed", "rolled_back"), result
         assert agent.starts == 4  # three tries, then the old one
-        slots = State.model_validate_json((tmp_path / "state/updates/agent/slots.json").read_bytes())
+        slots = SlotState.model_validate_json((tmp_path / "state/updates/agent/slots.json").read_bytes())
         assert (slots.versions[slots.active], slots.trial) == ("9.9.1", None)
 
 
@@ -164,8 +164,8 @@ def test_an_agent_that_hangs_is_killed_by_the_alarm_and_the_one_before_runs(
     slots = tmp_path / "state/updates/agent"
     slots.mkdir(parents=True)
     one_file(slots / "a.pyz", "9.9.3", wrong="import time; time.sleep(1000)")
-    trial = Trial(slot="a", deadline=time.time() + 2)
-    (slots / "slots.json").write_text(State(versions={"a": "9.9.3"}, trial=trial).model_dump_json())
+    trial = SlotTrial(slot="a", deadline=time.time() + 2)
+    (slots / "slots.json").write_text(SlotState(versions={"a": "9.9.3"}, trial=trial).model_dump_json())
     with launched(tmp_path, made, server) as (controller, agent):
         assert controller.full()[0]["agent"] == __version__
         assert agent.starts >= 2
@@ -187,7 +187,7 @@ def test_an_agent_that_says_another_version_is_refused(
 
 @pytest.mark.parametrize("damage", ["", "{", '{"active": "c"}'])
 def test_damaged_slots_start_the_agent_that_was_installed_by_hand(tmp_path: Path, damage: str) -> None:
-    from device_agent.updates.slots import Slots
+    from device_agent.updates.slots import AgentSlots
 
     (tmp_path / "slots.json").write_text(damage)
-    assert Slots(tmp_path).choose(0.0).file is None
+    assert AgentSlots(tmp_path).choose(0.0).file is None

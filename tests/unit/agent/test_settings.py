@@ -6,7 +6,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.errors import SettingsError
-from device_agent.settings import DEFAULT_STATE_DIR, Server, Settings, default_device_id, doubts, load, parse_server
+from device_agent.settings import (
+    DEFAULT_STATE_DIR,
+    BrokerAddress,
+    Settings,
+    default_device_id,
+    doubts,
+    load,
+    parse_server,
+)
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
 
@@ -26,7 +34,7 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(MINIMAL)
     settings = load(path)
-    assert settings.mqtt.addresses == (Server("broker", 8883, tls=True),)
+    assert settings.mqtt.addresses == (BrokerAddress("broker", 8883, tls=True),)
     assert (settings.report.scan_every, settings.report.heartbeat_every) == (300.0, 60.0)
     assert settings.commands.allow == ()
     assert settings.agent.state_dir == DEFAULT_STATE_DIR
@@ -46,7 +54,7 @@ def test_everything(tmp_path: Path) -> None:
     settings = load(path)
     assert settings.report.scan_every == 600
     assert settings.report.receipt_timeout == 0.5
-    assert settings.mqtt.addresses[1] == Server("::1", 1883, tls=False)
+    assert settings.mqtt.addresses[1] == BrokerAddress("::1", 1883, tls=False)
 
 
 @pytest.mark.parametrize(

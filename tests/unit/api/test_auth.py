@@ -4,8 +4,8 @@ import hashlib
 
 import pytest
 
-from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, Failures, digest_of, match, new_token
-from controller.ports.store import Token
+from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, FailedAttempts, digest_of, match, new_token
+from controller.ports.store import ApiToken
 from tests.support.api import TOKEN, Api
 
 PATHS = ["devices", "quarantine", "commands", "policies", "audit", "dead-letters", "broker", "tokens"]
@@ -53,7 +53,7 @@ async def test_guessing_is_slowed_and_a_good_token_is_still_let_in(api: Api) -> 
 
 
 def test_failures_are_counted_for_each_peer_and_bounded() -> None:
-    failures = Failures(lambda: 0.0)
+    failures = FailedAttempts(lambda: 0.0)
     for _ in range(MAX_FAILURES):
         assert failures.note("a") == 0.0
     assert failures.note("a") == WINDOW
@@ -69,7 +69,7 @@ def test_tokens_are_long_random_and_kept_as_digests_only() -> None:
     assert one.startswith("cordon_")
     assert len(one) >= 50
     assert digest_of(one) == hashlib.sha256(one.encode()).hexdigest()
-    tokens = [Token("a", digest_of(one), 0.0), Token("b", digest_of(other), 0.0)]
+    tokens = [ApiToken("a", digest_of(one), 0.0), ApiToken("b", digest_of(other), 0.0)]
     assert match(one, tokens) == tokens[0]
     assert match(other, tokens) == tokens[1]
     assert match(one[:-1], tokens) is None

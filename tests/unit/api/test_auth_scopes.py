@@ -7,10 +7,10 @@ import pytest
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute, iter_route_contexts
 
-from controller.api.auth import Needs, Public, digest_of
+from controller.api.auth import PublicRoute, RequiresScope, digest_of
 from controller.api.refusal_audit import MAX_ROWS, WINDOW
 from controller.domain.scopes import ALL, Scope, beyond, ordered
-from controller.ports.store import Token
+from controller.ports.store import ApiToken
 from tests.support.api import Api
 
 SECRETS = {one: f"cordon_only-{one.value}" for one in Scope}
@@ -26,9 +26,9 @@ def routes(api: Api) -> Iterator[tuple[str, frozenset[str], Dependant]]:
             yield one.path or "", frozenset(one.methods or ()), dependant
 
 
-def checks(dependant: Dependant) -> list[Needs | Public]:
+def checks(dependant: Dependant) -> list[RequiresScope | PublicRoute]:
     """What the route says of who may call it."""
-    mine = [dependant.call] if isinstance(dependant.call, Needs | Public) else []
+    mine = [dependant.call] if isinstance(dependant.call, RequiresScope | PublicRoute) else []
     return [*mine, *(found for one in dependant.dependencies for found in checks(one))]
 
 
@@ -44,7 +44,7 @@ def described(api: Api) -> list[tuple[str, str, list[str]]]:
 
 async def holder(api: Api, scope: Scope, expires_at: float | None = None) -> dict[str, str]:
     """The header of a token with this scope alone."""
-    token = Token(f"only-{scope.value}", digest_of(SECRETS[scope]), 0.0, (scope,), expires_at)
+    token = ApiToken(f"only-{scope.value}", digest_of(SECRETS[scope]), 0.0, (scope,), expires_at)
     await api.world.store.put_token(token)
     return {"Authorization": f"Bearer {SECRETS[scope]}"}
 
@@ -56,14 +56,14 @@ async def test_each_route_needs_one_scope_or_says_why_it_is_public(api: Api) -> 
         told = checks(dependant)
         where = f"{sorted(methods)} {path}"
         assert len(told) == 1, f"{where}: give it `dependencies=[scope(...)]` or `public(...)` (controller.api.auth)"
-        if isinstance(told[0], Public):
+        if isinstance(told[0], PublicRoute):
             assert len(told[0].why) > 10, f"{where}: say why no token is asked for"
 
 
 async def test_the_description_tells_the_scope(api: Api) -> None:
     told = {(method, path): scopes for method, path, scopes in described(api)}
     for path, methods, dependant in routes(api):
-        wanted = [one.scope.value for one in checks(dependant) if isinstance(one, Needs)]
+        wanted = [one.scope.value for one in checks(dependant) if isinstance(one, RequiresScope)]
         for method in methods:
             if wanted:
                 assert told[method, path] == wanted

@@ -12,11 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controller.app.build import signer
 from controller.cli.errors import CliError
 from controller.cli.operator_keys import new_key, open_key
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.signature_policy import Terms
-from device_agent.domain.verdict import Accepted, Refused
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.signature_policy import SignaturePolicy
+from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
 from schemas.signing import key_id, public_key_text, to_be_signed
-from schemas.topics import Down, down
+from schemas.topics import DownChannel, down
 from tests.support.api import Api
 
 OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
@@ -25,14 +25,14 @@ ORDER = {"device_id": "edge-1", "action": "rescan", "hold": True}
 
 def sent(api: Api) -> list[bytes]:
     """Envelopes that went to the device."""
-    topic = down("edge-1", Down.COMMAND)
+    topic = down("edge-1", DownChannel.COMMAND)
     return [payload for to, payload in api.world.link.sent if to == topic]
 
 
 def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     """By a device that wants two signatures."""
-    terms = Terms({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
-    guard = Guard.of("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
+    terms = SignaturePolicy({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
+    guard = CommandVerifier.of("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
     now = datetime.fromtimestamp(api.world.clock.at, UTC)
     return guard.judge(raw, last_counter=-1, known=frozenset(), now=now)
 
@@ -64,7 +64,7 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
     (envelope,) = sent(api)
     assert len(json.loads(envelope)["signatures"]) == 3
     for trusted in ((NEW,), (OLD,), (OLD, NEW)):  # whichever of the controller's keys the device knows
-        assert isinstance(judged(api, envelope, *trusted), Accepted)
+        assert isinstance(judged(api, envelope, *trusted), AcceptedCommand)
     assert "command signed" in [line.entry.kind for line in await api.world.store.audit(device_id="edge-1")]
     await api.json("POST", path, 409, body)
 
@@ -75,7 +75,7 @@ async def test_a_controller_alone_is_refused_by_the_device(api: Api) -> None:
     await api.world.drain()
     (envelope,) = sent(api)
     answer = judged(api, envelope, OLD, NEW)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, RejectedCommand)
     assert "second signature" in answer.reason
 
 

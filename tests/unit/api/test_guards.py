@@ -7,19 +7,23 @@ from typing import Any
 import pytest
 
 from controller.api.auth import digest_of
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards, Protection
-from controller.domain.policy.model import Level
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.domain.policy.model import ContainmentLevel
 from controller.domain.scopes import ALL
-from controller.ports.store import Token
-from controller.service.containment.operator_actions import ByHand, ProtectedError, SecondPersonError
+from controller.ports.store import ApiToken
+from controller.service.containment.operator_actions import (
+    OperatorLimits,
+    ProtectedDeviceError,
+    SecondApproverRequiredError,
+)
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.controller_harness import world
 
 BASE = "/api/v1"
 FLEET = tuple(f"edge-{number}" for number in range(1, 6))
-GUARDS = Guards(BlastRadius(Bounds(2, 100.0, 600.0)), protection=Protection(frozenset({"edge-5"})))
+GUARDS = FleetGuards(BlastRadius(BlastRadiusLimits(2, 100.0, 600.0)), protection=ProtectionRules(frozenset({"edge-5"})))
 SECOND = {"Authorization": "Bearer cordon_second"}
 WHY = {"reason": "because"}
 
@@ -27,8 +31,8 @@ WHY = {"reason": "because"}
 @pytest.fixture
 async def guarded(tmp_path: Path) -> AsyncIterator[Api]:
     """Five devices, of which policies contain two; an operator contains two alone; another operator is there."""
-    async with open_api(tmp_path / "cordon.db", guards=GUARDS, by_hand=ByHand(2, 3600.0, 7200.0)) as one:
-        await one.world.store.put_token(Token("second", digest_of("cordon_second"), one.world.clock.at, ALL))
+    async with open_api(tmp_path / "cordon.db", guards=GUARDS, by_hand=OperatorLimits(2, 3600.0, 7200.0)) as one:
+        await one.world.store.put_token(ApiToken("second", digest_of("cordon_second"), one.world.clock.at, ALL))
         for device in FLEET:
             await one.report(device)
         yield one
@@ -177,7 +181,7 @@ async def test_protected_devices_are_asked_about(guarded: Api) -> None:
     through = {"devices": ["edge-5"], **WHY}
     await guarded.json("POST", f"{BASE}/guard/approve", 409, through)
     await guarded.json("POST", f"{BASE}/guard/approve", 200, {**through, "even_protected": True})
-    assert guarded.world.level("edge-5") is Level.RESTRICTED
+    assert guarded.world.level("edge-5") is ContainmentLevel.RESTRICTED
 
 
 async def test_devices_are_chosen_by_tag_and_class(guarded: Api) -> None:
@@ -196,12 +200,12 @@ async def test_protection_by_an_expression_over_facts(tmp_path: Path) -> None:
     async with open_api(tmp_path / "c.db", protected_if="listening_ports.exists(p, p == 104)") as one:
         await one.report("edge-1", ports=(23, 104))
         await one.report("edge-2", ports=(23,))
-        assert one.world.level("edge-1") is Level.NONE
-        assert one.world.level("edge-2") is Level.RESTRICTED
+        assert one.world.level("edge-1") is ContainmentLevel.NONE
+        assert one.world.level("edge-2") is ContainmentLevel.RESTRICTED
         assert one.world.keeper.devices["edge-1"].marks == ("protected",)
     async with open_api(tmp_path / "d.db", protected_if="reboot_required") as one:
         await one.report("edge-1", ports=(23,))
-        assert one.world.level("edge-1") is Level.NONE, "what cannot be answered protects"
+        assert one.world.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"
 
 
 WAIVER = {"rule": "p/telnet", "owner": "J. Doe", "for": "1h", **WHY}
@@ -211,13 +215,13 @@ async def test_a_waiver_from_its_grant_to_its_end(guarded: Api) -> None:
     made = await guarded.json("POST", f"{BASE}/waivers", 201, {**WAIVER, "device": "edge-1"})
     assert (made["owner"], made["granted_by"]) == ("J. Doe", "operator:tests")
     await guarded.report("edge-1", ports=(23,), seq=2)
-    assert guarded.world.level("edge-1") is Level.NONE
+    assert guarded.world.level("edge-1") is ContainmentLevel.NONE
     (finding,) = (await guarded.json("GET", f"{BASE}/devices/edge-1"))["findings"]
     assert (finding["result"], finding["waived"]["owner"], finding["mode"]) == ("fail", "J. Doe", "enforce")
     assert (await guarded.json("GET", f"{BASE}/waivers"))["items"] == [made]
     guarded.world.clock.at += 3600
     await guarded.world.timers.tick()
-    assert guarded.world.level("edge-1") is Level.RESTRICTED, "it bites by itself"
+    assert guarded.world.level("edge-1") is ContainmentLevel.RESTRICTED, "it bites by itself"
     await guarded.services.waiving.expire()
     assert (await guarded.json("GET", f"{BASE}/waivers"))["items"] == []
     assert (await guarded.world.store.guard_books()).waivers == ()
@@ -227,9 +231,9 @@ async def test_a_revoked_waiver_bites_at_once(guarded: Api) -> None:
     await guarded.json("PUT", f"{BASE}/devices/edge-1/labels", 200, {"tags": ["lab"]})
     made = await guarded.json("POST", f"{BASE}/waivers", 201, {**WAIVER, "tag": "lab"})
     await guarded.report("edge-1", ports=(23,), seq=2)
-    assert guarded.world.level("edge-1") is Level.NONE
+    assert guarded.world.level("edge-1") is ContainmentLevel.NONE
     await guarded.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
-    assert guarded.world.level("edge-1") is Level.RESTRICTED
+    assert guarded.world.level("edge-1") is ContainmentLevel.RESTRICTED
     await guarded.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 404)
 
 
@@ -241,12 +245,15 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
         made = await one.json("POST", f"{BASE}/waivers", 201, body)
         await one.report("edge-1", ports=(23, 8080), seq=2)
         await one.report("edge-2", ports=(23,))
-        assert (one.world.level("edge-1"), one.world.level("edge-2")) == (Level.NONE, Level.RESTRICTED)
+        assert (one.world.level("edge-1"), one.world.level("edge-2")) == (
+            ContainmentLevel.NONE,
+            ContainmentLevel.RESTRICTED,
+        )
     async with open_api(path) as one:
         await one.report("edge-1", ports=(23, 8080, 9), seq=3)
-        assert one.world.level("edge-1") is Level.NONE
+        assert one.world.level("edge-1") is ContainmentLevel.NONE
         await one.report("edge-1", ports=(23,), seq=4)
-        assert one.world.level("edge-1") is Level.RESTRICTED
+        assert one.world.level("edge-1") is ContainmentLevel.RESTRICTED
         await one.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
         assert one.world.keeper.policies.marks == ()
 
@@ -274,8 +281,8 @@ async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> 
     guarding = guarded.services.guarding
     await guarding.spend("operator:tests", ("edge-1", "edge-2"))
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
-    with pytest.raises(SecondPersonError, match="more than one person"):
+    with pytest.raises(SecondApproverRequiredError, match="more than one person"):
         await guarding.spend("operator:tests", ("edge-3",))
     await guarding.spend("operator:second", ("user:somebody",))
-    with pytest.raises(ProtectedError):
+    with pytest.raises(ProtectedDeviceError):
         await guarding.spend("operator:second", ("edge-5",))

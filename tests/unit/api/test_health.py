@@ -11,7 +11,7 @@ from controller.ports.errors import (
     MessagesError,
     StoreError,
 )
-from controller.ports.messages import Incoming, LinkState
+from controller.ports.messages import ConnectionState, IncomingMessage
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
 
@@ -38,7 +38,7 @@ async def test_ready_once_the_broker_was_read(api: Api) -> None:
 
 async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     await api.world.reconciler.reconcile()
-    down = LinkState(False, "", "", 0.0, "refused")
+    down = ConnectionState(False, "", "", 0.0, "refused")
     monkeypatch.setattr(type(api.world.link), "state", property(lambda _self: down))
     monkeypatch.setattr(type(api.world.store), "health", property(lambda _self: StoreHealth("disk full", 1.0)))
     reasons = reasons_against(api.services, api.world.clock.at)
@@ -51,7 +51,7 @@ async def test_not_ready_without_link_or_store(api: Api, monkeypatch: pytest.Mon
 async def test_metrics_count_and_never_name_a_device(api: Api) -> None:
     await api.report("edge-1", ports=(23,))
     await api.report("edge-2")
-    await api.world.ingest.take([Incoming("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
+    await api.world.ingest.take([IncomingMessage("cordon/v1/edge-3/up/posture", b"{", 1, False, False, 9, 0.0)])
     await api.world.drain()
     metrics = await _metrics(api)
     assert metrics["cordon_messages_received_total"][()] == 3

@@ -10,14 +10,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from controller.adapters.sqlite.certificates import SqliteRegistry
+from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.domain.policy.model import Level
-from controller.service.identity.certificates import Certificates
-from controller.service.identity.services import Identity
+from controller.domain.policy.model import ContainmentLevel
+from controller.service.identity.certificates import CertificateService
+from controller.service.identity.services import IdentityServices
 from device_agent.identity.enrol import config_text
 from device_agent.settings import Settings
-from schemas.enrolment import EnrolAnswer
+from schemas.enrolment import EnrolResponse
 from tests.support.api import Api
 from tests.support.api import api as open_api
 from tests.support.identity import KEYS, request_for
@@ -33,7 +33,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
         yield one
 
 
-def identity(api: Api) -> Identity:
+def identity(api: Api) -> IdentityServices:
     assert api.services.identity is not None
     return api.services.identity
 
@@ -80,12 +80,12 @@ async def test_a_device_that_enrols_is_told_where_updates_come_from_and_by_which
         updates=TufUpdateRepository(made.folder.base),
         settings=settings.model_copy(update={"updates": updates}),
     )
-    got = EnrolAnswer.model_validate(await enrol(api, await token(api)))
+    got = EnrolResponse.model_validate(await enrol(api, await token(api)))
     assert got.updates_root.encode() == made.first_root
     written = Settings.model_validate(tomllib.loads(config_text("edge-1", tmp_path, got, None)))
     assert (written.updates.url, written.updates.root) == (got.updates_url, tmp_path / "updates-root.json")
     api.app.state.services = api.services
-    without = EnrolAnswer.model_validate(await enrol(api, await token(api), "edge-2"))
+    without = EnrolResponse.model_validate(await enrol(api, await token(api), "edge-2"))
     assert (without.updates_url, without.updates_root) == ("", "")
 
 
@@ -202,16 +202,16 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     # Nobody lets it in, and it does not get a new certificate unasked.
     await api.json("POST", f"{BASE}/quarantine/edge-1/release", 200, {"reason": "please"})
     await parts.revocation.round()
-    assert world.level("edge-1") is Level.ISOLATED
+    assert world.level("edge-1") is ContainmentLevel.ISOLATED
     world.clock.at += 5
     await enrol(api, await token(api), status=409)
     await enrol(api, await token(api, device_id="edge-1", replace=True))
     await parts.revocation.round()
     await world.drain()
-    assert world.level("edge-1") is Level.RESTRICTED
+    assert world.level("edge-1") is ContainmentLevel.RESTRICTED
     assert "edge-1" not in world.broker.bans_held
     await api.report("edge-1", seq=2)
-    assert world.level("edge-1") is Level.NONE
+    assert world.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_one_serial_is_revoked(api: Api) -> None:
@@ -232,7 +232,7 @@ async def test_a_revocation_that_a_crash_cut_short_is_made_good(api: Api) -> Non
     (one,) = await parts.certificates.registry.of("edge-1")
     await parts.certificates.registry.revoke([one.serial], api.world.clock.at, "unspecified")
     await parts.revocation.round()
-    assert api.world.level("edge-1") is Level.ISOLATED
+    assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
     await parts.revocation.round()
     assert (await kinds(api)).count("certificate revoked") == 1
 
@@ -250,10 +250,10 @@ async def test_it_comes_back_only_after_the_broker_had_time_for_the_list(tmp_pat
         await parts.revocation.round()
         await api.world.drain()
         await parts.revocation.round()
-        assert api.world.level("edge-1") is Level.ISOLATED
+        assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
         api.world.clock.at += 60
         await parts.revocation.round()
-        assert api.world.level("edge-1") is Level.RESTRICTED
+        assert api.world.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_without_an_authority_there_is_nothing(tmp_path: Path) -> None:
@@ -294,8 +294,8 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     await certificates.round()
     await certificates.round()
     world = api.world
-    registry = SqliteRegistry(world.store)
-    again = Certificates(
+    registry = SqliteCertificateRegistry(world.store)
+    again = CertificateService(
         certificates.authority, registry, world.store, world.clock, certificates.settings, lambda _text, _more: None
     )
     await again.round()  # nor after a restart

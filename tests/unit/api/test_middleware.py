@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from controller.api.middleware import MAX_BODY
-from controller.ports.messages import Incoming
+from controller.ports.messages import IncomingMessage
 from tests.support.api import Api
 
 OVERSIZED = b"x" * (MAX_BODY + 1)
@@ -115,7 +115,7 @@ async def test_record_pages_through_both_ways(api: Api) -> None:
 
 
 async def test_dead_letters_show_what_was_kept(api: Api) -> None:
-    bad = Incoming("cordon/v1/edge-2/up/posture", b"\xff\x00{", 1, False, False, 2, 0.0)
+    bad = IncomingMessage("cordon/v1/edge-2/up/posture", b"\xff\x00{", 1, False, False, 2, 0.0)
     await api.world.ingest.take([bad])
     (letter,) = (await api.json("GET", "/api/v1/dead-letters?device_id=edge-2"))["items"]
     assert (letter["reason"], letter["size"], letter["payload"]) == ("malformed", 3, "\\xff\x00{")

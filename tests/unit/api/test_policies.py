@@ -1,6 +1,6 @@
 """Policies in force, read again, and explained."""
 
-from controller.ports.policies import PolicyError, Problem
+from controller.ports.policies import PolicyError, PolicyProblem
 from tests.support.api import Api
 from tests.support.playbook import policies, rule
 
@@ -35,7 +35,7 @@ async def test_explain(api: Api) -> None:
 
 
 async def test_reload_takes_good_ones_and_keeps_the_old_beside_bad_ones(api: Api) -> None:
-    api.reload.append(PolicyError([Problem("a.yaml", 3, 1, "no such fact")]))
+    api.reload.append(PolicyError([PolicyProblem("a.yaml", 3, 1, "no such fact")]))
     answer = await api.json("POST", "/api/v1/policies/reload", 422)
     assert answer["error"] == {"code": "policy_mistake", "message": "a.yaml:3:1: no such fact"}
     assert len(api.world.keeper.policies.rules) == 2

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.ports.broker import KeptSubscription
+from controller.ports.broker import SavedSubscription
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.api import Api
 
@@ -38,7 +38,7 @@ async def test_the_plan_of_a_release_is_of_the_case_in_force(api: Api) -> None:
     await api.json("POST", f"{BASE}/release", body={"reason": "fine"})
     case = api.world.keeper.devices["edge-1"].case
     assert case is not None
-    cut = (KeptSubscription("fleet/news", 1, session="s"),)
+    cut = (SavedSubscription("fleet/news", 1, session="s"),)
     await api.world.store.keep_subscriptions("edge-1", case.case_id, cut, 1.0)
     plan = await api.json("GET", f"{BASE}/plan?goal=release")
     assert plan["goal"] == "release"

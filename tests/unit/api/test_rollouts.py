@@ -6,7 +6,7 @@ import pytest
 
 from controller.api.auth import digest_of
 from controller.domain.scopes import Scope
-from controller.ports.store import Token
+from controller.ports.store import ApiToken
 from tests.support.api import Api
 
 BASE = "/api/v1/rollouts"
@@ -86,7 +86,7 @@ async def test_unknown_ones(api: Api) -> None:
 
 async def test_it_needs_the_scope(api: Api) -> None:
     await started(api)
-    await api.world.store.put_token(Token("reader", digest_of("cordon_reader"), api.world.clock.at, (Scope.READ,)))
+    await api.world.store.put_token(ApiToken("reader", digest_of("cordon_reader"), api.world.clock.at, (Scope.READ,)))
     headers = {"Authorization": "Bearer cordon_reader"}
     assert (await api.client.get(f"{BASE}/r-0001", headers=headers)).status_code == 200
     assert (await api.client.post(f"{BASE}/r-0001/abort", json={}, headers=headers)).status_code == 403

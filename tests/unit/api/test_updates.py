@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.api.downloads import Bandwidth, Throttle, create_downloads
-from controller.api.metrics import Metrics
-from controller.service.maintenance import UpdateRefresher
+from controller.api.downloads import BandwidthLimiter, DownloadThrottle, create_downloads
+from controller.api.metrics import MetricsCollector
+from controller.service.maintenance import MetadataRefresher
 from tests.support.api import api
 from tests.support.updates import Repository, repository
 
@@ -26,7 +26,7 @@ async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repos
     async with api(tmp_path / "cordon.db") as it:
         assert (await it.json("GET", "/api/v1/updates", 404))["error"]["code"] == "updates_not_set_up"
         product = TufUpdateRepository(made.folder.base)
-        refresher = UpdateRefresher(product, it.world.clock, 600.0, lambda *_: None)
+        refresher = MetadataRefresher(product, it.world.clock, 600.0, lambda *_: None)
         refresher.trouble = "the key is gone"
         it.app.state.services = replace(it.services, updates=product, update_refresher=refresher)
         (one,) = (await it.json("GET", "/api/v1/updates"))["items"]
@@ -36,7 +36,7 @@ async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repos
         status = await it.json("GET", "/api/v1/updates/status")
         assert [role["role"] for role in status["roles"]] == ["root", "targets", "snapshot", "timestamp"]
         assert status["trouble"] == "the key is gone"
-        it.app.state.metrics = Metrics(it.app.state.services)
+        it.app.state.metrics = MetricsCollector(it.app.state.services)
         measured = (await it.client.get("/metrics")).text
         assert "cordon_update_metadata_trouble 1.0" in measured
         assert "cordon_update_metadata_warnings 0.0" in measured
@@ -71,17 +71,19 @@ async def test_downloads_have_ranges_and_content_hashes_and_nothing_else_is_serv
 
 
 async def test_too_many_downloads_are_told_to_come_again(made: Repository) -> None:
-    app = Throttle(create_downloads(made.served, mib_per_second=0, most=4), bandwidth=Bandwidth(0), most=0)
+    app = DownloadThrottle(
+        create_downloads(made.served, mib_per_second=0, most=4), bandwidth=BandwidthLimiter(0), most=0
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://updates") as client:
         busy = await client.get("/metadata/timestamp.json")
     assert (busy.status_code, busy.headers["retry-after"]) == (503, "30")
 
 
 async def test_bandwidth_is_shared() -> None:
-    bandwidth = Bandwidth(1_000_000.0)
+    bandwidth = BandwidthLimiter(1_000_000.0)
     for _ in range(3):
         await bandwidth.take(10_000)
     assert bandwidth._free > 0  # the third one waited for its share
-    free = Bandwidth(0)
+    free = BandwidthLimiter(0)
     await free.take(10**12)
     assert free._free == 0

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from controller.domain.containment.plan import IdentityKind
-from controller.domain.guards.guards import Protection
-from controller.domain.policy.model import Level
+from controller.domain.containment.plan import SubjectKind
+from controller.domain.guards.guards import ProtectionRules
+from controller.domain.policy.model import ContainmentLevel
 from tests.support.api import Api
 
 BASE = "/api/v1/users"
@@ -67,12 +67,12 @@ async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
     api.users.named = frozenset()
     refused = await api.json("POST", f"{BASE}/certificates/contain", 409, body)
     assert refused["error"]["code"] == "certificate_names_nobody"
-    api.users.named = frozenset({IdentityKind.CLIENT, IdentityKind.USER})
+    api.users.named = frozenset({SubjectKind.CLIENT, SubjectKind.USER})
     decided = await api.json("POST", f"{BASE}/certificates/contain", body=body)
     # The device never reported, and is contained all the same.
     assert (decided["device"]["device_id"], decided["device"]["level"]) == ("edge-9", "isolated")
     assert (decided["user"]["username"], decided["user"]["level"]) == ("edge-9", "isolated")
-    assert api.world.level("edge-9") is Level.ISOLATED
+    assert api.world.level("edge-9") is ContainmentLevel.ISOLATED
     released = await api.json("POST", f"{BASE}/certificates/release", body={"common_name": "edge-9", "reason": "ok"})
     assert (released["device"]["level"], released["user"]["level"]) == ("restricted", "restricted")
     await api.json("POST", f"{BASE}/certificates/release", 404, {"common_name": "nobody", "reason": "ok"})
@@ -89,7 +89,7 @@ async def test_more_sessions_than_one_person_contains_alone_are_for_two(api: Api
 async def test_a_protected_device_among_the_sessions_has_to_be_meant(api: Api) -> None:
     await api.report("edge-1")
     await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
-    protection = Protection(tags=frozenset({"infrastructure"}))
+    protection = ProtectionRules(tags=frozenset({"infrastructure"}))
     api.world.keeper.guards = replace(api.world.keeper.guards, protection=protection)
     api.users.live["lab"] = ["edge-1"]
     assert (await _isolate(api, 409))["error"]["code"] == "device_protected"

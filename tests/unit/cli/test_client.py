@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from controller.cli import client as client_module
-from controller.cli.client import Client, Endpoint, segment
+from controller.cli.client import ApiClient, ApiEndpoint, segment
 from controller.cli.errors import CliError, ExitCode
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
@@ -25,19 +25,19 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 def test_answers(api: ApiServer) -> None:
-    client = Client(Endpoint(api.url, TOKEN))
+    client = ApiClient(ApiEndpoint(api.url, TOKEN))
     assert client.get("/devices", level="restricted", search=None)["total"] == 1
     assert client.call("PUT", f"/devices/{segment('edge-2')}/labels", {"tags": ["x"]})["tags"] == ["x"]
     made = client.call("POST", "/tokens", {"name": "gone"})
     assert client.call("DELETE", "/tokens/gone") is None
     with pytest.raises(CliError) as caught:
-        Client(Endpoint(api.url, made["token"])).get("/devices")
+        ApiClient(ApiEndpoint(api.url, made["token"])).get("/devices")
     assert caught.value.code is ExitCode.NOT_ALLOWED
 
 
 def test_pages_follow_on(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "PAGE", 2)
-    client = Client(Endpoint(api.url, TOKEN))
+    client = ApiClient(ApiEndpoint(api.url, TOKEN))
     ids = [one["device_id"] for one in client.pages("/devices")]
     assert ids == ["edge-1", "edge-2", "edge-3"]
     assert len(list(client.pages("/devices", 1))) == 1
@@ -55,7 +55,7 @@ def test_pages_follow_on(api: ApiServer, monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_refusals(api: ApiServer, token: str | None, path: str, code: ExitCode, text: str) -> None:
     with pytest.raises(CliError, match=text) as caught:
-        Client(Endpoint(api.url, token)).get(path)
+        ApiClient(ApiEndpoint(api.url, token)).get(path)
     assert caught.value.code is code
 
 
@@ -67,7 +67,7 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(CliError, match="refused") as caught:
-        Client(Endpoint(f"http://127.0.0.1:{port}", None)).get("/devices")
+        ApiClient(ApiEndpoint(f"http://127.0.0.1:{port}", None)).get("/devices")
     assert caught.value.code is ExitCode.UNREACHABLE
 
 
@@ -76,7 +76,7 @@ def test_somebody_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(CliError, match="may still happen") as caught:
-            Client(Endpoint(url, None)).get("/devices")
+            ApiClient(ApiEndpoint(url, None)).get("/devices")
     assert caught.value.code is ExitCode.UNREACHABLE
 
 
@@ -119,17 +119,17 @@ def strange() -> Iterator[str]:
 def test_answers_that_are_none(strange: str, path: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "MAX_ANSWER", 1000)
     with pytest.raises(CliError, match=text):
-        Client(Endpoint(strange, "t")).get(f"/{path}")
+        ApiClient(ApiEndpoint(strange, "t")).get(f"/{path}")
 
 
 def test_tls_is_verified(tmp_path: Path) -> None:
     certs = Certs(tmp_path)
     devices: dict[str, tuple[int, ...]] = {"edge-1": ()}
     with ApiServer(tmp_path / "db", devices, certificate=certs.server_cert, key=certs.server_key) as server:
-        assert Client(Endpoint(server.url, TOKEN, certs.ca)).get("/devices")["total"] == 1
+        assert ApiClient(ApiEndpoint(server.url, TOKEN, certs.ca)).get("/devices")["total"] == 1
         with pytest.raises(CliError, match="not trusted") as caught:
-            Client(Endpoint(server.url, TOKEN)).get("/devices")
+            ApiClient(ApiEndpoint(server.url, TOKEN)).get("/devices")
         assert caught.value.code is ExitCode.UNREACHABLE
         with pytest.raises(CliError, match="CA") as caught:
-            Client(Endpoint(server.url, TOKEN, tmp_path / "none")).get("/devices")
+            ApiClient(ApiEndpoint(server.url, TOKEN, tmp_path / "none")).get("/devices")
         assert caught.value.code is ExitCode.USAGE

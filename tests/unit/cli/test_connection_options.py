@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.client import Client, Endpoint
-from controller.cli.config_files import Answers, config_text
-from controller.cli.connection_options import DEFAULT_URL, Where, endpoint_of
+from controller.cli.client import ApiClient, ApiEndpoint
+from controller.cli.config_files import InitAnswers, config_text
+from controller.cli.connection_options import DEFAULT_URL, ConnectionOptions, endpoint_of
 from controller.cli.errors import CliError, ExitCode
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A configuration whose API listens everywhere, with a token beside it."""
-    answers = Answers(tmp_path, tmp_path / "db", ("mqtt://a:1",), ("http://a:2",), "0.0.0.0:9999", "cordon-controller")
+    answers = InitAnswers(
+        tmp_path, tmp_path / "db", ("mqtt://a:1",), ("http://a:2",), "0.0.0.0:9999", "cordon-controller"
+    )
     path = tmp_path / "cordon.toml"
     path.write_text(config_text(answers))
     (tmp_path / "operator.token").write_text("from-config\n")
@@ -22,26 +24,30 @@ def config(tmp_path: Path) -> Path:
 
 
 def test_defaults() -> None:
-    assert endpoint_of(Where(), {"CORDON_URL": "http://x:1", "CORDON_TOKEN": "t"}) == Endpoint("http://x:1", "t")
-    assert endpoint_of(Where(token="t", url=None), {"CORDON_TOKEN": "u", "CORDON_URL": ""}).token == "t"
+    assert endpoint_of(ConnectionOptions(), {"CORDON_URL": "http://x:1", "CORDON_TOKEN": "t"}) == ApiEndpoint(
+        "http://x:1", "t"
+    )
+    assert endpoint_of(ConnectionOptions(token="t", url=None), {"CORDON_TOKEN": "u", "CORDON_URL": ""}).token == "t"
 
 
 def test_command_line_before_environment_before_configuration(config: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine"
     file.write_text(" from-file \n")
     file.chmod(0o600)
-    here = Where(config=config)
-    assert endpoint_of(here, {}) == Endpoint("http://127.0.0.1:9999", "from-config")
-    assert endpoint_of(Where(), {"CORDON_CONFIG": str(config)}) == Endpoint("http://127.0.0.1:9999", "from-config")
+    here = ConnectionOptions(config=config)
+    assert endpoint_of(here, {}) == ApiEndpoint("http://127.0.0.1:9999", "from-config")
+    assert endpoint_of(ConnectionOptions(), {"CORDON_CONFIG": str(config)}) == ApiEndpoint(
+        "http://127.0.0.1:9999", "from-config"
+    )
     assert endpoint_of(here, {"CORDON_TOKEN": "from-env"}).token == "from-env"
     assert endpoint_of(here, {"CORDON_TOKEN_FILE": str(file)}).token == "from-file"
-    assert endpoint_of(Where(token_file=file), {"CORDON_TOKEN": "from-env"}).token == "from-file"
-    assert endpoint_of(Where(url="http://h:1", config=config), {}).url == "http://h:1"
+    assert endpoint_of(ConnectionOptions(token_file=file), {"CORDON_TOKEN": "from-env"}).token == "from-file"
+    assert endpoint_of(ConnectionOptions(url="http://h:1", config=config), {}).url == "http://h:1"
 
 
 def test_the_token_of_a_configuration_goes_to_its_own_api_only(config: Path) -> None:
-    assert endpoint_of(Where(url="http://elsewhere:1", config=config), {}).token is None
-    assert endpoint_of(Where(url="http://127.0.0.1:9999", config=config), {}).token == "from-config"
+    assert endpoint_of(ConnectionOptions(url="http://elsewhere:1", config=config), {}).token is None
+    assert endpoint_of(ConnectionOptions(url="http://127.0.0.1:9999", config=config), {}).token == "from-config"
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
@@ -50,41 +56,41 @@ def test_a_token_file_without_a_token(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     file.chmod(0o600)
     with pytest.raises(CliError, match="token") as caught:
-        endpoint_of(Where(token_file=file, url=DEFAULT_URL), {})
+        endpoint_of(ConnectionOptions(token_file=file, url=DEFAULT_URL), {})
     assert caught.value.code is ExitCode.USAGE
 
 
 def test_files_that_others_can_read_or_change(config: Path, tmp_path: Path) -> None:
     (tmp_path / "operator.token").chmod(0o640)
     with pytest.raises(CliError, match="chmod 600"):
-        endpoint_of(Where(config=config), {})
+        endpoint_of(ConnectionOptions(config=config), {})
     config.chmod(0o664)
     with pytest.raises(CliError, match="chmod go-w"):
-        endpoint_of(Where(config=config), {})
+        endpoint_of(ConnectionOptions(config=config), {})
 
 
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(CliError, match="cannot be read"):
-        endpoint_of(Where(token_file=tmp_path / "none", url=DEFAULT_URL), {})
+        endpoint_of(ConnectionOptions(token_file=tmp_path / "none", url=DEFAULT_URL), {})
     with pytest.raises(CliError, match="cannot be read"):
-        endpoint_of(Where(config=tmp_path / "none"), {})
+        endpoint_of(ConnectionOptions(config=tmp_path / "none"), {})
 
 
 @pytest.mark.parametrize("url", ["ftp://a", "a:1", "http://", "http://a/path"])
 def test_addresses_that_are_none(url: str) -> None:
     with pytest.raises(CliError, match="address") as caught:
-        Client(Endpoint(url, None))
+        ApiClient(ApiEndpoint(url, None))
     assert caught.value.code is ExitCode.USAGE
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1:1", "http://controller.example:1", "http://localhost.example:1"])
 def test_a_token_leaves_this_machine_encrypted_or_not_at_all(url: str) -> None:
     with pytest.raises(CliError, match="clear text"):
-        Client(Endpoint(url, "t"))
-    Client(Endpoint(url, "t", unsafe_http=True))
-    Client(Endpoint(url.replace("http:", "https:"), "t"))
+        ApiClient(ApiEndpoint(url, "t"))
+    ApiClient(ApiEndpoint(url, "t", unsafe_http=True))
+    ApiClient(ApiEndpoint(url.replace("http:", "https:"), "t"))
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
 def test_on_this_machine_plain_http_is_fine(url: str) -> None:
-    Client(Endpoint(url, "t"))
+    ApiClient(ApiEndpoint(url, "t"))

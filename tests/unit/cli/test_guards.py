@@ -10,15 +10,15 @@ import pytest
 import typer
 
 from controller.cli.app import run_safely
-from controller.cli.client import Client, Endpoint
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards, Protection
-from controller.service.containment.operator_actions import ByHand
+from controller.cli.client import ApiClient, ApiEndpoint
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.service.containment.operator_actions import OperatorLimits
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
 
 FLEET: dict[str, tuple[int, ...]] = {f"edge-{number}": (23,) if number < 4 else () for number in range(1, 8)}
-GUARDS = Guards(BlastRadius(Bounds(1, 100.0, 600.0)), protection=Protection(frozenset({"edge-7"})))
+GUARDS = FleetGuards(BlastRadius(BlastRadiusLimits(1, 100.0, 600.0)), protection=ProtectionRules(frozenset({"edge-7"})))
 POLICY = """
 policy: p
 version: 1
@@ -63,7 +63,7 @@ class Operator:
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[ApiServer]:
     """Seven devices, three of which fail; one is contained, two wait, one is protected."""
-    options: dict[str, Any] = {"guards": GUARDS, "by_hand": ByHand(2, 3600.0, 7200.0)}
+    options: dict[str, Any] = {"guards": GUARDS, "by_hand": OperatorLimits(2, 3600.0, 7200.0)}
     with ApiServer(tmp_path / "cordon.db", FLEET, **options) as server:
         yield server
 
@@ -75,7 +75,9 @@ def cordon(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
 
 
 def _second(api: ApiServer, capsys: pytest.CaptureFixture[str]) -> Operator:
-    made = Client(Endpoint(api.url, TOKEN)).call("POST", "/tokens", {"name": "second", "scopes": ["read", "contain"]})
+    made = ApiClient(ApiEndpoint(api.url, TOKEN)).call(
+        "POST", "/tokens", {"name": "second", "scopes": ["read", "contain"]}
+    )
     return Operator(api.url, capsys, made["token"])
 
 

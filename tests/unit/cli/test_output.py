@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.cli.output import Format, ago, exact, print_json, safe, show, span
+from controller.cli.output import OutputFormat, ago, exact, print_json, safe, show, span
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 
@@ -50,14 +50,14 @@ def test_json_is_ascii_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_table_in_a_pipe_is_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Format.TABLE, [], ("device", "level"), [("edge-1", "none"), ("e\x1b", "isolated")])
+    show(OutputFormat.TABLE, [], ("device", "level"), [("edge-1", "none"), ("e\x1b", "isolated")])
     assert capsys.readouterr().out == "device  level\nedge-1  none\ne\\x1b   isolated\n"
 
 
 def test_nothing_is_said_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    show(Format.TABLE, [], ("device",), [], empty="no device fits")
+    show(OutputFormat.TABLE, [], ("device",), [], empty="no device fits")
     assert capsys.readouterr() == ("", "no device fits\n")
-    show(Format.JSON, [], ("device",), [], empty="no device fits")
+    show(OutputFormat.JSON, [], ("device",), [], empty="no device fits")
     assert capsys.readouterr() == ("[]\n", "")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from controller.cli.device_view import print_portrait
-from controller.cli.timeline import Line, lines_of
+from controller.cli.timeline import TimelineEntry, lines_of
 
 
 def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: Any) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: A
     }
 
 
-def _one(entry: dict[str, Any]) -> Line:
+def _one(entry: dict[str, Any]) -> TimelineEntry:
     (line,) = lines_of([entry])
     return line
 

@@ -11,8 +11,8 @@ from schemas.commands import CommandState
 from tests.support.playbook import DIGEST, START, Play, beat, device, given
 
 
-def order(event_id: str = "a", **changes: Any) -> ev.OperatorCommanded:
-    return ev.OperatorCommanded(
+def order(event_id: str = "a", **changes: Any) -> ev.CommandRequested:
+    return ev.CommandRequested(
         event_id, "rescan", (("what", "all"),), "ada", changes.get("ttl", COMMAND_TTL), changes.get("dry_run", False)
     )
 
@@ -81,9 +81,9 @@ def test_a_word_from_a_newer_agent_changes_only_the_record() -> None:
 
 
 def test_what_is_not_begun_in_time_expires() -> None:
-    play = given(device()).when(order()).when(ev.TimePassed("t"), at=START + COMMAND_TTL - 1)
+    play = given(device()).when(order()).when(ev.DeadlineReached("t"), at=START + COMMAND_TTL - 1)
     assert len(play.state.commands) == 1
-    play = play.when(ev.TimePassed("t"), at=START + COMMAND_TTL)
+    play = play.when(ev.DeadlineReached("t"), at=START + COMMAND_TTL)
     assert states(play) == [("expired", "not begun in time")]
 
 
@@ -92,9 +92,9 @@ def test_what_was_begun_gets_time_to_tell_and_no_more() -> None:
     end = START + COMMAND_TTL + END_GRACE
     assert due(play.state.commands[0]) == end
     for at in (START + COMMAND_TTL, end - 1):
-        play = play.when(ev.TimePassed("t"), at=at)
+        play = play.when(ev.DeadlineReached("t"), at=at)
         assert len(play.state.commands) == 1
-    assert states(play.when(ev.TimePassed("t"), at=end)) == [("expired", "no result came")]
+    assert states(play.when(ev.DeadlineReached("t"), at=end)) == [("expired", "no result came")]
 
 
 def test_other_commands_stay_open() -> None:

@@ -5,10 +5,10 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.effects import RestrictClient
 from controller.domain.evidence import Evidence
-from controller.domain.policy.model import Level, Response
+from controller.domain.policy.model import ContainmentLevel, RuleResponse
 from tests.support.playbook import device, given, policies, reported, rule
 
-RULES = policies(rule("telnet", Response(contain=Level.RESTRICTED)))
+RULES = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)))
 
 
 def test_only_a_proof_may_contain() -> None:
@@ -54,6 +54,6 @@ def test_the_brokers_word_is_noted_in_the_case_unless_the_signal_proved_more() -
     ):
         play = given(device(), RULES).when(_report(of_report))
         case_id = play.state.case.case_id if play.state.case else ""
-        play = play.when(ev.ContainmentProven("p", case_id, Level.RESTRICTED, 1.0, (), of_broker))
+        play = play.when(ev.ContainmentProven("p", case_id, ContainmentLevel.RESTRICTED, 1.0, (), of_broker))
         assert play.state.case is not None
         assert play.state.case.evidence is kept

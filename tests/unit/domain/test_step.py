@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.device import Case, RuleState
+from controller.domain.device import ContainmentCase, RuleState
 from controller.domain.effects import RestrictClient, SendReceipt
 from controller.domain.evolve import evolve
-from controller.domain.policy.findings import Finding, Result
-from controller.domain.policy.model import Level, Response
+from controller.domain.policy.findings import Finding, RuleResult
+from controller.domain.policy.model import ContainmentLevel, RuleResponse
 from controller.domain.step import is_quiet, repeats, step
-from controller.domain.transition import Outcome
+from controller.domain.transition import StepOutcome
 from schemas.commands import CommandState
-from schemas.events import RejectReason, Verdict
+from schemas.events import ReceiptVerdict, RejectReason
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
 
 OTHER = "sha256:" + "b" * 64
 RULES = policies(
-    rule("telnet", Response(contain=Level.RESTRICTED)),
-    rule("slow", Response(contain=Level.RESTRICTED, consecutive=2, grace=60.0)),
+    rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+    rule("slow", RuleResponse(contain=ContainmentLevel.RESTRICTED, consecutive=2, grace=60.0)),
 )
 
 
@@ -32,7 +32,7 @@ def receipts(play: Play) -> list[SendReceipt]:
 def test_the_first_report_is_accepted_and_remembered() -> None:
     play = given(device(), RULES).when(reported(passing=("telnet", "slow"), at=START + 1)).then_nothing()
     play.recorded("first report")
-    assert receipts(play) == [SendReceipt("d1", 1, Verdict.ACCEPTED, DIGEST)]
+    assert receipts(play) == [SendReceipt("d1", 1, ReceiptVerdict.ACCEPTED, DIGEST)]
     state = play.state
     assert (state.report_seq, state.digest, state.reported_at, state.satisfied) == (1, DIGEST, START + 1, 2)
     assert (state.judged_by, state.agent, state.boot_id) == ("v1", "1.0", "boot")
@@ -41,14 +41,16 @@ def test_the_first_report_is_accepted_and_remembered() -> None:
 def test_an_older_sequence_of_the_same_boot_is_rejected() -> None:
     play = given(device(), RULES).when(reported(seq=5)).when(reported("telnet", seq=4)).then_nothing()
     assert receipts(play) == [
-        SendReceipt("d1", 4, Verdict.REJECTED, None, RejectReason.STALE_SEQUENCE, "report 5 was accepted already")
+        SendReceipt(
+            "d1", 4, ReceiptVerdict.REJECTED, None, RejectReason.STALE_SEQUENCE, "report 5 was accepted already"
+        )
     ]
 
 
 def test_a_redelivered_report_is_accepted_again_and_changes_only_when_it_was_seen() -> None:
     play = given(device(), RULES).when(reported("telnet"))
     again = play.when(reported("telnet", at=START + 3, event_id="again")).then_nothing().recorded()
-    assert receipts(again) == [SendReceipt("d1", 1, Verdict.ACCEPTED, DIGEST)]
+    assert receipts(again) == [SendReceipt("d1", 1, ReceiptVerdict.ACCEPTED, DIGEST)]
     assert again.state.rules == play.state.rules
     assert again.state.last_seen == START + 3
 
@@ -83,9 +85,9 @@ def test_a_change_of_posture_is_recorded_once() -> None:
 
 def test_a_heartbeat_of_unknown_content_asks_for_the_full_report() -> None:
     play = given(device(), RULES).when(beat()).then_nothing()
-    assert receipts(play) == [SendReceipt("d1", 2, Verdict.RESEND_FULL)]
+    assert receipts(play) == [SendReceipt("d1", 2, ReceiptVerdict.RESEND_FULL)]
     play = given(device(), RULES).when(reported()).when(beat(digest=OTHER)).then_nothing()
-    assert receipts(play) == [SendReceipt("d1", 2, Verdict.RESEND_FULL)]
+    assert receipts(play) == [SendReceipt("d1", 2, ReceiptVerdict.RESEND_FULL)]
 
 
 def test_a_heartbeat_of_a_healthy_device_only_shows_that_it_is_there() -> None:
@@ -101,7 +103,7 @@ def test_heartbeats_count_as_reports_in_a_row() -> None:
 
 
 def test_a_heartbeat_judged_again_by_other_policies_contains_and_releases() -> None:
-    fails, passes = (Finding("p/telnet", Result.FAIL),), (Finding("p/telnet", Result.PASS),)
+    fails, passes = (Finding("p/telnet", RuleResult.FAIL),), (Finding("p/telnet", RuleResult.PASS),)
     play = given(device(), RULES).when(reported(passing=("telnet",)))
     play = play.when(beat(findings=fails, judged_by="v2")).then(RestrictClient("", "d1", "h", True))
     assert play.state.judged_by == "v2"
@@ -111,13 +113,13 @@ def test_a_heartbeat_judged_again_by_other_policies_contains_and_releases() -> N
 
 def test_time_contains_when_the_grace_is_over_unless_the_device_is_silent() -> None:
     play = given(device(), RULES).when(reported("slow"), beat())
-    play.when(ev.TimePassed("t"), at=START + 59).then_nothing()
-    play.when(ev.TimePassed("t"), at=START + 60).then(RestrictClient("", "d1", "t", True))
-    play.when(ev.FellSilent("s", 300.0), ev.TimePassed("t"), at=START + 60).then_nothing()
+    play.when(ev.DeadlineReached("t"), at=START + 59).then_nothing()
+    play.when(ev.DeadlineReached("t"), at=START + 60).then(RestrictClient("", "d1", "t", True))
+    play.when(ev.DeviceWentStale("s", 300.0), ev.DeadlineReached("t"), at=START + 60).then_nothing()
 
 
 def test_silence_is_recorded_and_ends_with_the_next_word() -> None:
-    play = given(device(), RULES).when(reported()).when(ev.FellSilent("s", 300.0)).recorded("fell silent")
+    play = given(device(), RULES).when(reported()).when(ev.DeviceWentStale("s", 300.0)).recorded("fell silent")
     assert play.state.stale
     for back in (beat(at=START + 400), reported(seq=2, at=START + 400)):
         heard = play.when(back).recorded("heard again")
@@ -132,41 +134,47 @@ def test_coming_and_going_is_recorded_once() -> None:
 
 
 def test_what_a_device_tells_is_recorded() -> None:
-    given(device()).when(ev.DeviceTold("a", "ids.alert", "high", 3, "scan")).recorded("device event: ids.alert")
+    given(device()).when(ev.DeviceEventReported("a", "ids.alert", "high", 3, "scan")).recorded(
+        "device event: ids.alert"
+    )
 
 
 def test_labels() -> None:
-    play = given(device()).when(ev.OperatorLabelled("a", "lab", ("x", "y"), "ada")).recorded("labelled")
+    play = given(device()).when(ev.DeviceLabelled("a", "lab", ("x", "y"), "ada")).recorded("labelled")
     assert (play.state.device_class, play.state.tags) == ("lab", ("x", "y"))
 
 
 def test_proof_keeps_the_first_measure() -> None:
     play = given(device(), RULES).when(reported("telnet"))
-    play = play.when(ev.ContainmentTroubled("w", "r", "restrict", "no answer", ())).recorded("containment in trouble")
+    play = play.when(ev.ContainmentFailed("w", "r", "restrict", "no answer", ())).recorded("containment in trouble")
     assert play.state.case is not None
     assert play.state.case.trouble == "no answer"
-    play = play.when(ev.ContainmentProven("p", "r", Level.RESTRICTED, START + 2, ({"step": "rules"},)), at=START + 3)
+    play = play.when(
+        ev.ContainmentProven("p", "r", ContainmentLevel.RESTRICTED, START + 2, ({"step": "rules"},)), at=START + 3
+    )
     assert play.outcome is not None
     assert play.outcome.audit[0].detail is not None
     assert play.outcome.audit[0].detail["seconds"] == 2.0
     case = play.state.case
     assert case is not None
-    assert (case.proven_level, case.proven_at, case.trouble) == (Level.RESTRICTED, START + 3, "")
-    play = play.when(ev.ContainmentProven("q", "r", Level.RESTRICTED, START + 9, ()))
+    assert (case.proven_level, case.proven_at, case.trouble) == (ContainmentLevel.RESTRICTED, START + 3, "")
+    play = play.when(ev.ContainmentProven("q", "r", ContainmentLevel.RESTRICTED, START + 9, ()))
     assert play.outcome is not None
     assert play.outcome.audit[0].detail is not None
     assert play.outcome.audit[0].detail["seconds"] is None
 
 
-@pytest.mark.parametrize(("case_id", "level"), [("other", Level.RESTRICTED), ("r", Level.ISOLATED)])
-def test_proof_of_something_else_proves_nothing(case_id: str, level: Level) -> None:
+@pytest.mark.parametrize(
+    ("case_id", "level"), [("other", ContainmentLevel.RESTRICTED), ("r", ContainmentLevel.ISOLATED)]
+)
+def test_proof_of_something_else_proves_nothing(case_id: str, level: ContainmentLevel) -> None:
     play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentProven("p", case_id, level, START, ()))
     assert play.state.case is not None
-    assert play.state.case.proven_level is Level.NONE
+    assert play.state.case.proven_level is ContainmentLevel.NONE
 
 
 def test_trouble_of_another_case_stays_off_this_one() -> None:
-    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentTroubled("w", "other", "x", "y", ()))
+    play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentFailed("w", "other", "x", "y", ()))
     assert play.state.case is not None
     assert play.state.case.trouble == ""
 
@@ -175,18 +183,18 @@ def test_trouble_of_another_case_stays_off_this_one() -> None:
     ("event", "kind"),
     [
         (ev.ReleaseProven("a", "c", ()), "release proven"),
-        (ev.DriftFound("a", "c", "rules"), "drift found"),
+        (ev.DriftDetected("a", "c", "rules"), "drift found"),
         (ev.CommandDelivered("a", "k"), "command sent"),
         (ev.ContainmentRefused("a", "c", "claimed"), "containment refused"),
     ],
 )
-def test_what_happened_at_the_broker_is_recorded(event: ev.DeviceEvent, kind: str) -> None:
+def test_what_happened_at_the_broker_is_recorded(event: ev.DomainEvent, kind: str) -> None:
     play = given(device()).when(event).then_nothing().recorded(kind)
     assert play.state == device()
 
 
 def test_commands_go_through() -> None:
-    ordered = ev.OperatorCommanded("a", "rescan", (), "ada", 60.0, False)
+    ordered = ev.CommandRequested("a", "rescan", (), "ada", 60.0, False)
     play = given(device()).when(ordered).recorded("command issued")
     told = ev.CommandReported("b", "a-c0", CommandState.SUCCEEDED, "", ())
     assert play.when(told).recorded("command succeeded").state.commands == ()
@@ -206,7 +214,7 @@ def test_a_quiet_heartbeat_changes_nothing_but_the_time_of_contact() -> None:
     quiet = device(digest=DIGEST, judged_by="v1")
     assert is_quiet(quiet, DIGEST, policies(rule("a")))
     outcome = step(quiet, beat(at=START + 5), START + 5, policies(rule("a")))
-    assert outcome == Outcome(evolve(quiet, last_seen=START + 5))
+    assert outcome == StepOutcome(evolve(quiet, last_seen=START + 5))
 
 
 @pytest.mark.parametrize("after", [(7, "boot", "1.0"), (9, "", "1.0"), (9, "other", "1.0"), (9, "boot", "1.1")])
@@ -223,8 +231,8 @@ def test_a_report_repeats_only_as_the_next_of_the_same_run(after: tuple[int, str
         {"digest": ""},
         {"stale": True},
         {"judged_by": "v0"},
-        {"rules": {"p/a": RuleState(Result.FAIL, START, 1)}},
-        {"case": Case("c", Level.RESTRICTED, (), "ada", "", START, START)},
+        {"rules": {"p/a": RuleState(RuleResult.FAIL, START, 1)}},
+        {"case": ContainmentCase("c", ContainmentLevel.RESTRICTED, (), "ada", "", START, START)},
     ],
 )
 def test_other_heartbeats_are_stepped(changes: dict[str, Any]) -> None:

@@ -8,10 +8,10 @@ import pytest
 from controller.adapters.policies.loader import load_policies
 from controller.domain.policy.evaluate import judge
 from controller.domain.policy.facts import gather
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level, PolicySet
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel, PolicySet
 from controller.packs import pack_names, pack_path
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
@@ -30,9 +30,9 @@ def pack(name: str) -> PolicySet:
     return load_policies([pack_path(name)], language())
 
 
-def failing(name: str, result: Result = Result.FAIL, **sections: dict[str, Any]) -> set[str]:
+def failing(name: str, result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD.items()}
-    facts = gather(Sections.model_validate(merged), "d", "", ())
+    facts = gather(ReportSections.model_validate(merged), "d", "", ())
     return {one.rule.partition("/")[2] for one in judge(pack(name), language(), facts) if one.result is result}
 
 
@@ -65,7 +65,7 @@ def test_a_pack_is_named_like_its_file_and_every_rule_says_why_and_what_to_do(na
 
 @pytest.mark.parametrize("name", pack_names())
 def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> None:
-    for result in (Result.FAIL, Result.ERROR, Result.UNKNOWN):
+    for result in (RuleResult.FAIL, RuleResult.ERROR, RuleResult.UNKNOWN):
         assert failing(name, result) == set()
 
 
@@ -134,21 +134,21 @@ def test_the_starter_pack_finds(sections: dict[str, Any], rules: set[str]) -> No
 
 def test_no_waiting_update_needs_no_age() -> None:
     patched = {"security_pending": 0, "oldest_security_days": None}
-    assert "security-updates-timely" in failing("starter", Result.NOTAPPLICABLE, updates=patched)
+    assert "security-updates-timely" in failing("starter", RuleResult.NOTAPPLICABLE, updates=patched)
 
 
 def test_a_process_out_of_sight_passes_no_rule_about_processes() -> None:
     hidden = port(514, process="")
-    assert failing("starter", Result.UNKNOWN, **hidden) == {"one-ssh-service"}
+    assert failing("starter", RuleResult.UNKNOWN, **hidden) == {"one-ssh-service"}
     assert failing("starter", **hidden) == {"port-514-is-syslog"}
 
 
 def test_what_the_starter_pack_contains_for() -> None:
     levels = {rule.key: rule.response.contain for rule in pack("starter").rules.values()}
-    assert {key: level for key, level in levels.items() if level is not Level.NONE} == {
-        "starter/no-telnet": Level.RESTRICTED,
-        "starter/no-r-services": Level.RESTRICTED,
-        "starter/no-open-docker-api": Level.ISOLATED,
+    assert {key: level for key, level in levels.items() if level is not ContainmentLevel.NONE} == {
+        "starter/no-telnet": ContainmentLevel.RESTRICTED,
+        "starter/no-r-services": ContainmentLevel.RESTRICTED,
+        "starter/no-open-docker-api": ContainmentLevel.ISOLATED,
     }
     assert pack("starter").rules["starter/no-open-docker-api"].response.isolate_for == 1800.0
 
@@ -156,12 +156,12 @@ def test_what_the_starter_pack_contains_for() -> None:
 @pytest.mark.parametrize(
     ("sections", "rule", "level", "action"),
     [
-        (port(23), "no-telnet", Level.RESTRICTED, "service.disable"),
-        (openssl("3.0.16-1~deb12u1"), "openssl-current", Level.RESTRICTED, "package.upgrade"),
-        (port(2375), "no-open-docker-api", Level.ISOLATED, ""),
+        (port(23), "no-telnet", ContainmentLevel.RESTRICTED, "service.disable"),
+        (openssl("3.0.16-1~deb12u1"), "openssl-current", ContainmentLevel.RESTRICTED, "package.upgrade"),
+        (port(2375), "no-open-docker-api", ContainmentLevel.ISOLATED, ""),
     ],
 )
-def test_the_demo_pack_answers(sections: dict[str, Any], rule: str, level: Level, action: str) -> None:
+def test_the_demo_pack_answers(sections: dict[str, Any], rule: str, level: ContainmentLevel, action: str) -> None:
     assert failing("demo", **sections) == {rule}
     response = pack("demo").rules[f"demo/{rule}"].response
     assert response.contain is level

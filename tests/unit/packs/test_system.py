@@ -4,8 +4,8 @@ from typing import Any, Final
 
 import pytest
 
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
 from tests.support.good_system import GOOD_SYSTEM
 from tests.unit.packs.test_packs import failing, pack
 
@@ -97,23 +97,23 @@ def test_every_rule_fails_for_some_device() -> None:
 @pytest.mark.parametrize("section", list(GOOD_SYSTEM))
 def test_what_a_device_could_not_find_out_is_never_a_pass(section: str) -> None:
     hidden = {"state": "unknown", "reason": "needs root"}
-    assert failing(NAME, Result.UNKNOWN, **{section: hidden})
-    assert failing(NAME, Result.FAIL, **{section: hidden}) == set()
+    assert failing(NAME, RuleResult.UNKNOWN, **{section: hidden})
+    assert failing(NAME, RuleResult.FAIL, **{section: hidden}) == set()
 
 
 def test_a_closed_shadow_file_leaves_only_its_own_rules_unknown() -> None:
     closed: dict[str, Any] = {"empty_passwords": None, "weak_hashes": None, "gaps": ["weak_hashes: needs root"]}
-    assert failing(NAME, Result.UNKNOWN, access=closed) == {"no-empty-passwords", "strong-password-hashes"}
+    assert failing(NAME, RuleResult.UNKNOWN, access=closed) == {"no-empty-passwords", "strong-password-hashes"}
 
 
 def test_a_cut_list_shows_what_is_there_and_leaves_single_values_alone() -> None:
     cut = {"access": {"truncated": 5}}
-    assert failing(NAME, Result.UNKNOWN, **cut) >= {"no-empty-passwords", "one-root", "sudo-asks"}
-    assert "password-length" not in failing(NAME, Result.UNKNOWN, **cut)
+    assert failing(NAME, RuleResult.UNKNOWN, **cut) >= {"no-empty-passwords", "one-root", "sudo-asks"}
+    assert "password-length" not in failing(NAME, RuleResult.UNKNOWN, **cut)
 
 
 def test_it_contains_only_for_an_open_door() -> None:
     levels = {rule.key: rule.response.contain for rule in pack(NAME).rules.values()}
-    assert {key for key, level in levels.items() if level is not Level.NONE} == {
+    assert {key for key, level in levels.items() if level is not ContainmentLevel.NONE} == {
         f"{NAME}/no-empty-passwords-over-network"
     }

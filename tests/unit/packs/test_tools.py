@@ -8,10 +8,10 @@ import pytest
 from controller.adapters.policies.loader import load_policies
 from controller.domain.policy.evaluate import judge
 from controller.domain.policy.facts import gather
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level, PolicySet
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel, PolicySet
 from controller.packs import pack_path
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 from tests.support.good_tools import GOOD_TOOLS
 from tests.support.playbook import language
 
@@ -21,9 +21,9 @@ def pack() -> PolicySet:
     return load_policies([pack_path("baseline-tools")], language())
 
 
-def failing(result: Result = Result.FAIL, **sections: dict[str, Any]) -> set[str]:
+def failing(result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD_TOOLS.items()}
-    facts = gather(Sections.model_validate(merged), "d", "", ())
+    facts = gather(ReportSections.model_validate(merged), "d", "", ())
     return {one.rule.partition("/")[2] for one in judge(pack(), language(), facts) if one.result is result}
 
 
@@ -82,12 +82,12 @@ def test_the_pack_finds(sections: dict[str, Any], rules: set[str]) -> None:
 def test_alerts_that_cannot_be_read_are_found_and_say_nothing_of_silence() -> None:
     hidden = monitor(readable=False, age_days=None, reason="needs root")
     assert failing(**hidden) == {"intrusion-alerts-readable"}
-    assert failing(Result.UNKNOWN, **hidden) == {"intrusion-monitor-speaks"}
+    assert failing(RuleResult.UNKNOWN, **hidden) == {"intrusion-monitor-speaks"}
 
 
 def test_a_list_that_was_cut_passes_nothing_that_needs_all_of_it() -> None:
     cut = {"lynis": {"truncated": 3}, "openscap": {"truncated": 3}, "integrity": {"truncated": 3}}
-    assert failing(Result.UNKNOWN, **cut) == {
+    assert failing(RuleResult.UNKNOWN, **cut) == {
         "lynis-no-warnings",
         "lynis-no-open-accounts",
         "openscap-no-high-failures",
@@ -98,13 +98,17 @@ def test_a_list_that_was_cut_passes_nothing_that_needs_all_of_it() -> None:
 
 def test_a_device_without_these_tools_is_not_judged_by_them() -> None:
     absent = {name: {"state": "notapplicable", "reason": "not installed"} for name in GOOD_TOOLS}
-    facts = gather(Sections.model_validate(absent), "d", "", ())
-    assert {one.result for one in judge(pack(), language(), facts)} == {Result.NOTAPPLICABLE}
+    facts = gather(ReportSections.model_validate(absent), "d", "", ())
+    assert {one.result for one in judge(pack(), language(), facts)} == {RuleResult.NOTAPPLICABLE}
 
 
 def test_only_a_forced_library_and_critical_alerts_contain() -> None:
-    levels = {key: one.response.contain for key, one in pack().rules.items() if one.response.contain is not Level.NONE}
+    levels = {
+        key: one.response.contain
+        for key, one in pack().rules.items()
+        if one.response.contain is not ContainmentLevel.NONE
+    }
     assert levels == {
-        "baseline-tools/no-forced-library": Level.RESTRICTED,
-        "baseline-tools/no-critical-alerts": Level.RESTRICTED,
+        "baseline-tools/no-forced-library": ContainmentLevel.RESTRICTED,
+        "baseline-tools/no-critical-alerts": ContainmentLevel.RESTRICTED,
     }

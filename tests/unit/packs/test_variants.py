@@ -6,38 +6,38 @@ import pytest
 
 from controller.domain.policy.evaluate import judge
 from controller.domain.policy.facts import gather
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
 from controller.packs import pack_names
-from device_agent.actions.base import BadParamsError
+from device_agent.actions.base import InvalidParamsError
 from device_agent.actions.registry import actions
 from device_agent.host.system import System
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 from tests.support.playbook import language
 from tests.unit.packs.test_packs import GOOD, pack, port
 
 
-def found(name: str, device_class: str, result: Result, **sections: dict[str, Any]) -> set[str]:
+def found(name: str, device_class: str, result: RuleResult, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD.items()}
-    facts = gather(Sections.model_validate(merged), "d", device_class, ())
+    facts = gather(ReportSections.model_validate(merged), "d", device_class, ())
     return {one.rule.partition("/")[2] for one in judge(pack(name), language(), facts) if one.result is result}
 
 
 def failing(name: str, device_class: str, **sections: dict[str, Any]) -> set[str]:
-    return found(name, device_class, Result.FAIL, **sections)
+    return found(name, device_class, RuleResult.FAIL, **sections)
 
 
 @pytest.mark.parametrize(("name", "device_class"), [("baseline-strict", "critical"), ("baseline-lax", "lab")])
 def test_a_variant_is_for_its_class_alone(name: str, device_class: str) -> None:
     rules = {key.partition("/")[2] for key, rule in pack(name).rules.items() if rule.event is None}
-    assert found(name, "", Result.NOTAPPLICABLE) == rules
-    assert found(name, "other", Result.NOTAPPLICABLE) == rules
+    assert found(name, "", RuleResult.NOTAPPLICABLE) == rules
+    assert found(name, "other", RuleResult.NOTAPPLICABLE) == rules
     assert failing(name, device_class, **port(23)) != set()
 
 
 def test_a_healthy_device_keeps_the_stricter_one_once_its_updates_are_in() -> None:
     assert failing("baseline-strict", "critical") == {"security-updates-in-three-days"}
-    for result in (Result.FAIL, Result.UNKNOWN, Result.ERROR):
+    for result in (RuleResult.FAIL, RuleResult.UNKNOWN, RuleResult.ERROR):
         assert found("baseline-strict", "critical", result, updates={"security_pending": 0}) == set()
         assert found("baseline-lax", "lab", result) == set()
 
@@ -64,7 +64,9 @@ def test_the_laxer_one_lets_pass_what_the_baseline_finds() -> None:
 def test_what_they_contain_for() -> None:
     contained = {
         name: {
-            key.partition("/")[2] for key, rule in pack(name).rules.items() if rule.response.contain is not Level.NONE
+            key.partition("/")[2]
+            for key, rule in pack(name).rules.items()
+            if rule.response.contain is not ContainmentLevel.NONE
         }
         for name in ("baseline-strict", "baseline-lax")
     }
@@ -83,5 +85,5 @@ def test_every_repair_is_an_action_that_takes_these_parameters(name: str) -> Non
             continue
         try:
             known[remedy.action].check(dict(remedy.params))
-        except BadParamsError as e:
+        except InvalidParamsError as e:
             pytest.fail(f"{rule.key}: {e}")

@@ -16,8 +16,8 @@ from controller.adapters.policies.models import (
 )
 from controller.domain.policy.event_rules import EVENT_CATALOGUE
 from controller.domain.policy.facts import CATALOGUE
-from controller.domain.policy.findings import Result, Severity
-from controller.domain.policy.model import EventTerms, Level
+from controller.domain.policy.findings import RuleResult, Severity
+from controller.domain.policy.model import ContainmentLevel, EventTerms
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 from tests.support.project_tree import ROOT
@@ -63,6 +63,6 @@ def test_every_key_and_word_is_on_the_page() -> None:
     assert [key for key in keys if f"`{key}`" not in PAGE] == []
     names = (*AfterModel.model_fields, *AfterEventsModel.model_fields)
     assert [name for name in names if f"{name}:" not in PAGE] == []
-    assert [word for word in (*Severity, *Level) if f"`{word}`" not in PAGE] == []
-    for result in (Result.PASS, Result.FAIL, Result.UNKNOWN, Result.ERROR, Result.NOTAPPLICABLE):
+    assert [word for word in (*Severity, *ContainmentLevel) if f"`{word}`" not in PAGE] == []
+    for result in (RuleResult.PASS, RuleResult.FAIL, RuleResult.UNKNOWN, RuleResult.ERROR, RuleResult.NOTAPPLICABLE):
         assert f"| `{result}` |" in PAGE

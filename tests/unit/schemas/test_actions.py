@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.actions.base import BadParamsError
-from device_agent.actions.integrity import Rebaseline
+from device_agent.actions.base import InvalidParamsError
+from device_agent.actions.integrity import RebaselineIntegrity
 from device_agent.actions.registry import actions
 from device_agent.actions.ssh import _OPTIONS
-from device_agent.actions.trust import IntroduceKey, RevokeKey
-from device_agent.collectors.tools.file_integrity import Integrity
+from device_agent.actions.trust import RevokeKey, TrustKey
+from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.host.system import System
-from device_agent.keyring import KeyRing
+from device_agent.keyring import Keyring
 from device_agent.settings import IntegritySettings
 from schemas.actions import ACTIONS, SSH_OPTIONS, problems_of, unknown_action
 from schemas.export import documents
@@ -24,9 +24,11 @@ from schemas.updates import GO_BACK, INSTALL
 
 REGISTRY = {
     **actions(System()),
-    "keys.introduce": IntroduceKey(KeyRing(Path("/nowhere"), ())),
-    "keys.revoke": RevokeKey(KeyRing(Path("/nowhere"), ())),
-    "integrity.rebaseline": Rebaseline(Integrity(IntegritySettings(), Path("/nowhere"), is_keeper=False), System()),
+    "keys.introduce": TrustKey(Keyring(Path("/nowhere"), ())),
+    "keys.revoke": RevokeKey(Keyring(Path("/nowhere"), ())),
+    "integrity.rebaseline": RebaselineIntegrity(
+        IntegrityCollector(IntegritySettings(), Path("/nowhere"), is_keeper=False), System()
+    ),
 }
 GOOD: dict[str, dict[str, Any]] = {
     "account.lock": {"name": "guest"},
@@ -67,7 +69,7 @@ def refusal(name: str, params: dict[str, Any]) -> str:
     """Why the agent refuses these parameters; empty when it takes them."""
     try:
         REGISTRY[name].check(params)
-    except BadParamsError as e:
+    except InvalidParamsError as e:
         return str(e)
     return ""
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from schemas.base import MAX_COUNTER, MAX_NAME, MAX_TEXT, MAX_WORD, clean_text
 from schemas.commands import MAX_DETAILS, MAX_PARAMS, Command, CommandResult, CommandState
-from schemas.events import MAX_FIELDS, DeviceEvent, Receipt, RejectReason, Status
+from schemas.events import MAX_FIELDS, DeviceEvent, RejectReason, ReportReceipt, Status
 from schemas.posture import REPORT, FullReport, digest_of
 from schemas.sections.software import MAX_PACKAGES
 from schemas.sections.system import MAX_SOCKETS, MAX_UNITS
@@ -18,7 +18,7 @@ from tests.unit.schemas import examples
 MODELS: dict[str, tuple[TypeAdapter[Any], dict[str, Any]]] = {
     "full": (REPORT, examples.FULL),
     "beat": (REPORT, examples.HEARTBEAT),
-    "receipt": (TypeAdapter(Receipt), examples.RECEIPTS[0]),
+    "receipt": (TypeAdapter(ReportReceipt), examples.RECEIPTS[0]),
     "command": (TypeAdapter(Command), examples.COMMAND),
     "result": (TypeAdapter(CommandResult), examples.RESULT),
     "status": (TypeAdapter(Status), examples.STATUS),
@@ -178,7 +178,7 @@ def test_words_from_a_newer_peer() -> None:
     result = CommandResult.model_validate_json(changed("result", "state", "paused"))
     assert result.state is CommandState.UNKNOWN
     assert not result.state.is_end
-    receipt = Receipt.model_validate_json(changed("receipt", "reason", "moon_phase"))
+    receipt = ReportReceipt.model_validate_json(changed("receipt", "reason", "moon_phase"))
     assert receipt.reason is RejectReason.OTHER
     assert not accepts("result", changed("result", "state", 5))
     assert not accepts("receipt", changed("receipt", "reason", 5))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from schemas import export
 from schemas.commands import Command, CommandResult
-from schemas.events import DeviceEvent, Receipt, Status
+from schemas.events import DeviceEvent, ReportReceipt, Status
 from schemas.posture import REPORT
 from schemas.signing import Envelope
 from tests.unit.schemas import examples
@@ -27,7 +27,7 @@ CASES: list[tuple[str, TypeAdapter[Any], dict[str, Any]]] = [
     ("posture", REPORT, examples.FULL),
     ("posture", REPORT, examples.DELTA),
     ("posture", REPORT, examples.HEARTBEAT),
-    *(("receipt", TypeAdapter(Receipt), one) for one in examples.RECEIPTS),
+    *(("receipt", TypeAdapter(ReportReceipt), one) for one in examples.RECEIPTS),
     ("command", TypeAdapter(Command), examples.COMMAND),
     ("result", TypeAdapter(CommandResult), examples.RESULT),
     ("status", TypeAdapter(Status), examples.STATUS),

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from schemas import topics
 from schemas.base import DEVICE_ID_PATTERN
-from schemas.topics import Down, TopicError, Up, UpTopic, parse_up
+from schemas.topics import DownChannel, TopicError, UpChannel, UpTopic, parse_up
 
 device_ids = st.from_regex(DEVICE_ID_PATTERN, fullmatch=True)
 
 
-@given(device_ids, st.sampled_from(Up))
-def test_what_is_built_is_read_back(device_id: str, channel: Up) -> None:
+@given(device_ids, st.sampled_from(UpChannel))
+def test_what_is_built_is_read_back(device_id: str, channel: UpChannel) -> None:
     assert parse_up(topics.up(device_id, channel)) == UpTopic(device_id, channel)
 
 
@@ -27,7 +27,7 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 @given(st.text(max_size=70))
 def test_what_is_no_device_id_is_refused(device_id: str) -> None:
-    topic = topics.up(device_id, Up.EVENT)
+    topic = topics.up(device_id, UpChannel.EVENT)
     try:
         assert parse_up(topic).device_id == device_id
     except TopicError:
@@ -62,11 +62,11 @@ def test_what_is_outside_the_protocol(topic: str) -> None:
 
 
 def test_the_topics_of_the_protocol() -> None:
-    assert topics.up("d", Up.POSTURE) == "cordon/v1/d/up/posture"
-    assert topics.down("d", Down.COMMAND) == "cordon/v1/d/down/command"
+    assert topics.up("d", UpChannel.POSTURE) == "cordon/v1/d/up/posture"
+    assert topics.down("d", DownChannel.COMMAND) == "cordon/v1/d/down/command"
     assert topics.ALL_UP == "cordon/v1/+/up/+"
     assert topics.up_branch("d") == "cordon/v1/d/up/#"
     assert topics.down_branch("${clientid}") == "cordon/v1/${clientid}/down/#"
     assert topics.everything() == "cordon/v1/#"
     assert topics.down_all() == "cordon/v1/+/down/+"
-    assert topics.down_any(Down.RECEIPT) == "cordon/v1/+/down/receipt"
+    assert topics.down_any(DownChannel.RECEIPT) == "cordon/v1/+/down/receipt"

@@ -6,15 +6,15 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.commands import Command
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 from schemas.sections.installed import SoftwareSection
 from schemas.updates import (
     INSTALL,
-    GoBack,
-    Install,
-    Kind,
-    Progress,
+    InstallParams,
+    RollbackParams,
+    UpdateKind,
     UpdatePhase,
+    UpdateProgress,
     UpdateTarget,
     parse_requirement,
     target_path,
@@ -80,7 +80,7 @@ def test_a_target_that_says_something_else_is_refused(change: dict[str, Any], co
 
 
 def test_an_order_fits_into_a_command_and_back() -> None:
-    order = Install.model_validate(ORDER)
+    order = InstallParams.model_validate(ORDER)
     command = Command.model_validate(
         {
             "command_id": "c1",
@@ -93,10 +93,10 @@ def test_an_order_fits_into_a_command_and_back() -> None:
         }
     )
     again = Command.model_validate_json(command.model_dump_json())
-    assert Install.model_validate(again.params) == order
+    assert InstallParams.model_validate(again.params) == order
     assert order.name == "edge-app"
-    back = GoBack(name="edge-app", version="1.4.0")
-    assert GoBack.model_validate(back.params()) == back
+    back = RollbackParams(name="edge-app", version="1.4.0")
+    assert RollbackParams.model_validate(back.params()) == back
 
 
 @pytest.mark.parametrize(
@@ -113,11 +113,11 @@ def test_an_order_fits_into_a_command_and_back() -> None:
 )
 def test_an_order_that_is_not_exact_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        Install.model_validate({**ORDER, **change})
+        InstallParams.model_validate({**ORDER, **change})
 
 
 def test_progress_travels_as_text() -> None:
-    progress = Progress(phase=UpdatePhase.DOWNLOADING, name="edge-app", version="1.4.0", percent=40)
+    progress = UpdateProgress(phase=UpdatePhase.DOWNLOADING, name="edge-app", version="1.4.0", percent=40)
     detail = progress.detail()
     assert detail == {
         "phase": "downloading",
@@ -125,9 +125,9 @@ def test_progress_travels_as_text() -> None:
         "version": "1.4.0",
         "percent": "40",
     }
-    assert Progress.of(detail) == progress
-    assert Progress.of({"was": "enabled"}) is None
-    newer = Progress.of({"phase": "teleported"})
+    assert UpdateProgress.of(detail) == progress
+    assert UpdateProgress.of({"was": "enabled"}) is None
+    newer = UpdateProgress.of({"phase": "teleported"})
     assert newer is not None
     assert newer.phase is UpdatePhase.UNKNOWN
     assert not newer.phase.is_end
@@ -162,10 +162,12 @@ def test_paths_of_targets() -> None:
 
 
 def test_a_report_tells_what_is_there() -> None:
-    entry = {"name": "edge-app", "version": "1.4.0", "kind": Kind.FILE, "health": "ok", "outcome": "confirmed"}
-    found = Sections.model_validate({"software": {"state": "ok", "entries": [{**entry, "outcome": "improved"}]}})
+    entry = {"name": "edge-app", "version": "1.4.0", "kind": UpdateKind.FILE, "health": "ok", "outcome": "confirmed"}
+    found = ReportSections.model_validate({"software": {"state": "ok", "entries": [{**entry, "outcome": "improved"}]}})
     assert isinstance(found.software, SoftwareSection)
     assert found.software.entries[0].outcome is UpdatePhase.UNKNOWN
-    missing = Sections.model_validate({"software": {"state": "notapplicable", "reason": "updates are not set up"}})
+    missing = ReportSections.model_validate(
+        {"software": {"state": "notapplicable", "reason": "updates are not set up"}}
+    )
     assert missing.software is not None
     assert missing.software.state == "notapplicable"

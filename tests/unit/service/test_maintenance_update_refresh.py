@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.service.maintenance import UpdateRefresher
+from controller.service.maintenance import MetadataRefresher
 from tests.support.updates import repository
 
 
@@ -23,7 +23,7 @@ async def test_trouble_is_told_once_and_goes_away(tmp_path: Path) -> None:
     made = repository(tmp_path)
     clock = _Clock(made.at.timestamp() + 20 * 3600)
     told: list[tuple[str, Mapping[str, object]]] = []
-    timer = UpdateRefresher(TufUpdateRepository(made.folder.base), clock, 600.0, lambda *one: told.append(one))
+    timer = MetadataRefresher(TufUpdateRepository(made.folder.base), clock, 600.0, lambda *one: told.append(one))
     key = made.folder.online / "timestamp.pem"
     key.rename(tmp_path / "away")
     await timer.round()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import world
 from tests.support.reports import full, heartbeat, incoming
 
@@ -17,7 +17,7 @@ async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) ->
         await place.timers.tick()
         assert not place.keeper.devices["edge-2"].stale
         assert place.keeper.devices["edge-1"].stale
-        assert place.level("edge-1") == Level.RESTRICTED
+        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         await place.timers.tick()
         assert (await place.audited("edge-1")).count("fell silent") == 1
 
@@ -38,11 +38,11 @@ async def test_an_isolation_steps_down_when_its_time_is_over(tmp_path: Path) -> 
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
         await place.drain()
-        assert place.level("edge-1") == Level.ISOLATED
+        assert place.level("edge-1") == ContainmentLevel.ISOLATED
         place.clock.at += 601
         await place.timers.tick()
         await place.drain()
-        assert place.level("edge-1") == Level.RESTRICTED
+        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         assert place.broker.bans_held == {}
         assert "edge-1" in place.broker.rules_held
 

@@ -1,24 +1,24 @@
 from controller.standin.authz import (
-    Action,
     ActionType,
+    AuthzAction,
     AuthzCache,
-    Identity,
-    Rule,
-    RuleBook,
+    AuthzRule,
+    AuthzRuleStore,
+    ClientIdentity,
     Verdict,
     evaluate,
     render,
 )
 
-ME = Identity("dev", "joe", "cn-1")
-ANONYMOUS = Identity("dev", None)
-PUB = Action(ActionType.PUBLISH, 1, False)
-SUB = Action(ActionType.SUBSCRIBE, 1)
+ME = ClientIdentity("dev", "joe", "cn-1")
+ANONYMOUS = ClientIdentity("dev", None)
+PUB = AuthzAction(ActionType.PUBLISH, 1, False)
+SUB = AuthzAction(ActionType.SUBSCRIBE, 1)
 ALLOW, DENY = Verdict.ALLOW, Verdict.DENY
 
 
 def test_the_first_match_decides() -> None:
-    rules = [Rule(ALLOW, "publish", "a/#"), Rule(DENY, "all", "#")]
+    rules = [AuthzRule(ALLOW, "publish", "a/#"), AuthzRule(DENY, "all", "#")]
     assert evaluate(rules, ME, PUB, "a/b") is ALLOW
     assert evaluate(rules, ME, SUB, "a/b") is DENY
     assert evaluate(rules[:1], ME, SUB, "a/b") is None
@@ -28,31 +28,31 @@ def test_placeholders() -> None:
     assert render("x/${clientid}/${username}/${cert_common_name}", ME) == "x/dev/joe/cn-1"
     assert render("x/${username}", ANONYMOUS) is None
     assert render("x/${other}", ME) == "x/${other}"
-    assert evaluate([Rule(DENY, "all", "x/${username}")], ANONYMOUS, PUB, "x/") is None
+    assert evaluate([AuthzRule(DENY, "all", "x/${username}")], ANONYMOUS, PUB, "x/") is None
 
 
 def test_eq_takes_wildcards_as_text() -> None:
-    rule = [Rule(ALLOW, "subscribe", "eq a/#")]
+    rule = [AuthzRule(ALLOW, "subscribe", "eq a/#")]
     assert evaluate(rule, ME, SUB, "a/#") is ALLOW
     assert evaluate(rule, ME, SUB, "a/b") is None
 
 
 def test_a_denied_hash_does_not_cover_dollar_topics() -> None:
-    assert evaluate([Rule(DENY, "all", "#")], ME, SUB, "$SYS/brokers") is None
+    assert evaluate([AuthzRule(DENY, "all", "#")], ME, SUB, "$SYS/brokers") is None
 
 
 def test_quality_and_retain_narrow_a_rule() -> None:
-    rules = [Rule(DENY, "publish", "t", qos=(2,)), Rule(DENY, "publish", "t", retain=True)]
+    rules = [AuthzRule(DENY, "publish", "t", qos=(2,)), AuthzRule(DENY, "publish", "t", retain=True)]
     assert evaluate(rules, ME, PUB, "t") is None
-    assert evaluate(rules, ME, Action(ActionType.PUBLISH, 2, False), "t") is DENY
-    assert evaluate(rules, ME, Action(ActionType.PUBLISH, 0, True), "t") is DENY
+    assert evaluate(rules, ME, AuthzAction(ActionType.PUBLISH, 2, False), "t") is DENY
+    assert evaluate(rules, ME, AuthzAction(ActionType.PUBLISH, 0, True), "t") is DENY
 
 
 def test_the_order_of_owners() -> None:
-    book = RuleBook(
-        clients={"dev": (Rule(ALLOW, "all", "c"),)},
-        users={"joe": (Rule(DENY, "all", "c"), Rule(ALLOW, "all", "u"))},
-        everybody=(Rule(DENY, "all", "u"), Rule(DENY, "all", "e")),
+    book = AuthzRuleStore(
+        clients={"dev": (AuthzRule(ALLOW, "all", "c"),)},
+        users={"joe": (AuthzRule(DENY, "all", "c"), AuthzRule(ALLOW, "all", "u"))},
+        everybody=(AuthzRule(DENY, "all", "u"), AuthzRule(DENY, "all", "e")),
     )
     assert [book.decide(ME, PUB, topic) for topic in ("c", "u", "e", "x")] == [ALLOW, ALLOW, DENY, None]
     assert book.decide(ANONYMOUS, PUB, "u") is DENY

@@ -1,6 +1,6 @@
 import pytest
 
-from controller.standin.bans import BadBanError, Ban, BanKind, BanList, normalise
+from controller.standin.bans import Ban, BanKind, BanList, InvalidBanError, normalise
 
 
 def _ban(kind: BanKind, who: str, until: int | None = 100) -> Ban:
@@ -59,5 +59,5 @@ def test_expired_rows_stay_until_the_sweep() -> None:
 
 @pytest.mark.parametrize(("kind", "who"), [("peerhost", "nope"), ("peerhost_net", "x/1"), ("clientid_re", "(")])
 def test_subjects_that_are_none(kind: BanKind, who: str) -> None:
-    with pytest.raises(BadBanError):
+    with pytest.raises(InvalidBanError):
         normalise(kind, who)

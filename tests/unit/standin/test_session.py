@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.standin.messages import Delivery, Message
-from controller.standin.session import Outgoing, Session
+from controller.standin.session import OutgoingPacket, Session
 
 
 def _delivery(
@@ -12,7 +12,7 @@ def _delivery(
     return Delivery(message, qos, False, None, ("g", "t") if shared else None)
 
 
-def _numbers(out: list[Outgoing]) -> list[int]:
+def _numbers(out: list[OutgoingPacket]) -> list[int]:
     return [int(item.delivery.message.id) for item in out]
 
 
@@ -29,7 +29,7 @@ def test_the_window_and_the_queue() -> None:
 def test_quality_0_takes_no_room_in_the_window() -> None:
     session = Session(0.0, window=1)
     session.deliver(_delivery(0))
-    assert session.deliver(_delivery(1, qos=0)) == Outgoing(None, _delivery(1, qos=0))
+    assert session.deliver(_delivery(1, qos=0)) == OutgoingPacket(None, _delivery(1, qos=0))
 
 
 def test_a_session_away_may_refuse_quality_0() -> None:

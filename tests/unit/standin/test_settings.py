@@ -1,7 +1,7 @@
 import pytest
 
 from controller.standin.options import StandInOptions
-from controller.standin.settings import BadSettingError, Settings, seconds
+from controller.standin.settings import InvalidSettingError, Settings, seconds
 
 
 @pytest.mark.parametrize(("text", "value"), [("15s", 15.0), ("500ms", 0.5), ("1h30m", 5400.0), ("2d", 172_800.0)])
@@ -38,7 +38,7 @@ def test_a_section_is_replaced_as_a_whole() -> None:
 )
 def test_a_bad_change_changes_nothing(change: dict[str, object]) -> None:
     settings = Settings()
-    with pytest.raises(BadSettingError):
+    with pytest.raises(InvalidSettingError):
         settings.put_zone(change)
     assert settings == Settings()
 
@@ -53,7 +53,7 @@ def test_authorization_settings() -> None:
         {"cache": {"max_size": "x"}},
         {"cache": {"excludes": 5}},
     ):
-        with pytest.raises(BadSettingError):
+        with pytest.raises(InvalidSettingError):
             settings.put_authz(bad)
     assert settings.authz["no_match"] == "deny"
 

@@ -6,18 +6,18 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from controller.adapters.emqx.client import models
-from controller.adapters.emqx.client.http import Answer, Call, Method
+from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, HttpMethod
 from controller.adapters.emqx.client.requests import RULES as _RULES
-from controller.adapters.emqx.client.subject_api import MAX_PAGES, SubjectCalls, is_last, read
-from controller.ports.broker import Ban, Rules
+from controller.adapters.emqx.client.subject_api import MAX_PAGES, SubjectApi, is_last, read
+from controller.ports.broker import AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError
 
 _SOURCES: Final = "/authorization/sources"
 RULES_PATH: Final = _RULES
 
 
-class EmqxApi(SubjectCalls):
-    """All calls; those on one client or user are `SubjectCalls`'."""
+class EmqxApi(SubjectApi):
+    """All calls; those on one client or user are `SubjectApi`'."""
 
     # The cluster
 
@@ -44,7 +44,7 @@ class EmqxApi(SubjectCalls):
 
     # Rules
 
-    async def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+    async def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
         """Every client that has rules of its own, page by page."""
         async for row in self._listing(models.ClientRulesRow, f"{_RULES}/clients", "list rules"):
             yield row.clientid, models.rules_of(row)
@@ -52,14 +52,14 @@ class EmqxApi(SubjectCalls):
     async def has_user_rules(self) -> bool:
         """Whether any user name has rules."""
         answer = await self._call("GET", f"{_RULES}/users", "list rules", query={"page": 1, "limit": 1})
-        return bool(read(models.Page[models.RulesRow], answer).data)
+        return bool(read(models.ListingPage[models.RulesRow], answer).data)
 
-    async def all_rules(self) -> Rules:
+    async def all_rules(self) -> AccessRules:
         """The rules for everybody."""
         answer = await self._maybe("GET", f"{_RULES}/all", "read rules for all")
         return () if answer is None else models.rules_of(read(models.RulesRow, answer))
 
-    async def write_all_rules(self, rules: Rules) -> None:
+    async def write_all_rules(self, rules: AccessRules) -> None:
         """Make these the rules for everybody."""
         body = {"rules": [models.rule_body(rule) for rule in rules]}
         await self._call("POST", f"{_RULES}/all", "write rules for all", body=body)
@@ -131,19 +131,19 @@ class EmqxApi(SubjectCalls):
     # Any call
 
     async def ask(
-        self, method: Method, path: str, what: str, *, body: object = None, repeat: bool = True, bearer: str = ""
-    ) -> Answer:
+        self, method: HttpMethod, path: str, what: str, *, body: object = None, repeat: bool = True, bearer: str = ""
+    ) -> ApiResponse:
         """Any call, for the parts of the API that only one module needs.
 
         `bearer` is a dashboard login's token in the place of the API key.
         """
-        return await self.send(Call(method, path, what, body=body, repeat=repeat, bearer=bearer))
+        return await self.send(ApiRequest(method, path, what, body=body, repeat=repeat, bearer=bearer))
 
     async def pages(self, path: str, what: str, size: int) -> AsyncIterator[list[Any]]:
         """The pages of a listing as plain JSON, for those who take only some rows apart."""
         for page in range(1, MAX_PAGES + 1):
             answer = await self._call("GET", path, what, query={"page": page, "limit": size})
-            content = read(models.Page[Any], answer)
+            content = read(models.ListingPage[Any], answer)
             yield list(content.data)
             if is_last(content.data, content.meta, page, size):
                 return
@@ -152,4 +152,4 @@ class EmqxApi(SubjectCalls):
     async def count(self, path: str) -> int | None:
         """How many rows a listing has, where it tells."""
         answer = await self._call("GET", path, "count rows", query={"page": 1, "limit": 1})
-        return read(models.Page[Any], answer).meta.count
+        return read(models.ListingPage[Any], answer).meta.count

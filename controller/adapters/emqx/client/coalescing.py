@@ -12,8 +12,8 @@ from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import ClientRow
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.adapters.emqx.containment.verification import Record
-from controller.ports.broker import Rules, Step
+from controller.adapters.emqx.containment.verification import ProofRecorder
+from controller.ports.broker import AccessRules, ProofStep
 from controller.ports.errors import BrokerError
 
 MAX_BATCH: Final = requests.RULES_AT_ONCE
@@ -27,7 +27,7 @@ class _Answer(Generic[T]):
     trouble: BrokerError | None
 
 
-class SharedRead(Generic[T]):
+class SingleFlightRead(Generic[T]):
     """One read for everybody who asked before it began; who asks while it is under way waits for the next one.
 
     So an answer is never older than its question, which a cache would not promise.
@@ -68,13 +68,13 @@ class SharedRead(Generic[T]):
 @dataclass(slots=True)
 class _Row:
     client_id: str
-    rules: Rules
-    record: Record
+    rules: AccessRules
+    record: ProofRecorder
     is_done: bool = False
     trouble: BrokerError | None = None
 
 
-class RuleWriter:
+class BatchingRuleWriter:
     """Gives clients that have no rules theirs: one alone at once, those that come meanwhile together, 100 in a call."""
 
     def __init__(self, api: EmqxApi) -> None:
@@ -83,7 +83,7 @@ class RuleWriter:
         self._lock = asyncio.Lock()
         self._waiting: list[_Row] = []
 
-    async def write(self, client_id: str, rules: Rules, record: Record) -> None:
+    async def write(self, client_id: str, rules: AccessRules, record: ProofRecorder) -> None:
         """Write them; the step, also that of a call for many, goes to `record`.
 
         Raises:
@@ -111,7 +111,7 @@ class RuleWriter:
         if len(batch) == 1:
             await self._alone(first)
             return
-        steps: list[Step] = []
+        steps: list[ProofStep] = []
         try:
             await self._api.urgently().noting(steps.append).add_rules([(row.client_id, row.rules) for row in batch])
         except EmqxConflictError:
@@ -132,7 +132,7 @@ class RuleWriter:
             row.trouble = None
 
 
-def _settle(batch: list[_Row], steps: list[Step], trouble: BrokerError | None) -> None:
+def _settle(batch: list[_Row], steps: list[ProofStep], trouble: BrokerError | None) -> None:
     for row in batch:
         row.trouble = trouble
         for step in steps:
@@ -143,23 +143,23 @@ def _settle(batch: list[_Row], steps: list[Step], trouble: BrokerError | None) -
 @dataclass(slots=True)
 class _Asked:
     client_id: str
-    record: Record | None
+    record: ProofRecorder | None
     is_done: bool = False
     row: ClientRow | None = None
     trouble: BrokerError | None = None
 
 
 @dataclass(slots=True)
-class Trust:
+class BulkReadSupport:
     """Whether this broker was seen to answer for several ids in one call: only then does "not listed" mean absent."""
 
     holds: bool = False
 
 
-class ClientReader:
+class BatchingClientReader:
     """Reads sessions: one alone by its own call, those that are asked for meanwhile together, 100 in a call."""
 
-    def __init__(self, api: EmqxApi, trust: Trust, *, learns: bool) -> None:
+    def __init__(self, api: EmqxApi, trust: BulkReadSupport, *, learns: bool) -> None:
         """Nobody is asked for; `api` is bound to a node where that node's word is wanted.
 
         `learns`: asks for several also while it is not known whether this broker can tell, to find out.
@@ -170,7 +170,7 @@ class ClientReader:
         self._lock = asyncio.Lock()
         self._waiting: list[_Asked] = []
 
-    async def get(self, client_id: str, record: Record | None = None) -> ClientRow | None:
+    async def get(self, client_id: str, record: ProofRecorder | None = None) -> ClientRow | None:
         """The client's session as a call that began after this one tells, `None` if there is none.
 
         Raises:
@@ -199,7 +199,7 @@ class ClientReader:
         if len(batch) == 1:
             await self._alone(first)
             return
-        steps: list[Step] = []
+        steps: list[ProofStep] = []
         found: dict[str, ClientRow] = {}
         trouble: BrokerError | None = None
         try:
@@ -230,16 +230,16 @@ def _answer(asked: _Asked) -> ClientRow | None:
     return asked.row
 
 
-class Shared:
+class CoalescedRequests:
     """What all sequences of one broker share. `clients_at`: by the node whose word is wanted, empty for any."""
 
     def __init__(self, api: EmqxApi) -> None:
         """Nothing is read or written yet."""
-        self.sources = SharedRead(api.sources)
-        self.authenticators = SharedRead(api.authenticators)
-        self.rules = RuleWriter(api)
-        trust = Trust()
+        self.sources = SingleFlightRead(api.sources)
+        self.authenticators = SingleFlightRead(api.authenticators)
+        self.rules = BatchingRuleWriter(api)
+        trust = BulkReadSupport()
         # Who asks urgently is about a device that reported a moment ago: it is there, or was.
-        self.urgent_clients = ClientReader(api.urgently(), trust, learns=True)
-        self.clients_at = {base: ClientReader(api.at(base), trust, learns=False) for base in api.addresses}
-        self.clients_at[""] = ClientReader(api, trust, learns=True)
+        self.urgent_clients = BatchingClientReader(api.urgently(), trust, learns=True)
+        self.clients_at = {base: BatchingClientReader(api.at(base), trust, learns=False) for base in api.addresses}
+        self.clients_at[""] = BatchingClientReader(api, trust, learns=True)

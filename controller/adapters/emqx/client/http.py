@@ -14,7 +14,7 @@ import httpx
 import stamina
 
 from controller.adapters.emqx.client.responses import meaning
-from controller.ports.broker import Step
+from controller.ports.broker import ProofStep
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError
 
@@ -35,8 +35,8 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024  # a page of 10,000 clients has about
 AT_ONCE: Final = 16  # exchanges in flight; EMQX's listener takes 512 connections of everybody
 MAX_ADDRESSES: Final = 64
 
-Method = Literal["GET", "PUT", "POST", "DELETE"]
-Note = Callable[[Step], None]
+HttpMethod = Literal["GET", "PUT", "POST", "DELETE"]
+StepListener = Callable[[ProofStep], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class ApiRequest:
     """One request as the API layer wants it.
 
     `repeat` says that doing it twice is as good as once. `node` binds it to one address, tried once: who asks a
@@ -65,7 +65,7 @@ class Call:
     is cut off before others are looked at.
     """
 
-    method: Method
+    method: HttpMethod
     path: str
     what: str
     query: Mapping[str, str | int | tuple[str, ...]] | None = None  # several values: the name once for each
@@ -82,7 +82,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ApiResponse:
     """A good answer: the address that gave it, its status and its JSON (`None` without a body)."""
 
     node: str
@@ -90,7 +90,7 @@ class Answer:
     data: object
 
 
-class Turns:
+class PrioritySemaphore:
     """At most so many at a time; of those who wait, the urgent ones first, each kind in the order of its coming."""
 
     def __init__(self, at_once: int) -> None:
@@ -154,7 +154,7 @@ def address(text: str) -> str:
     return str(url.copy_with(path="/")).rstrip("/")
 
 
-class EmqxHttp:
+class EmqxHttpClient:
     """A JSON client over the API addresses of one EMQX cluster.
 
     The node that answered last is asked first; one that failed rests for a moment. Use as an async context manager.
@@ -193,7 +193,7 @@ class EmqxHttp:
         self._secret = secret
         self._favourite = self.addresses[0]
         self._resting: dict[str, float] = {}
-        self._turns = Turns(self._limits.at_once)
+        self._turns = PrioritySemaphore(self._limits.at_once)
         basic = base64.b64encode(f"{key}:{secret}".encode()).decode()
         self._headers = {
             "accept": "application/json",
@@ -224,7 +224,7 @@ class EmqxHttp:
         for transport in self._transports.values():
             await transport.aclose()
 
-    async def call(self, call: Call, note: Note | None = None) -> Answer:
+    async def call(self, call: ApiRequest, note: StepListener | None = None) -> ApiResponse:
         """Make the call, over to other nodes and again where that is safe; each exchange goes to `note`.
 
         Raises:
@@ -237,7 +237,7 @@ class EmqxHttp:
             except TimeoutError as e:
                 raise BrokerUnreachableError(f"{call.text}: no answer in {self._limits.call_seconds:g} s") from e
 
-    async def _rounds(self, call: Call, note: Note | None) -> Answer:
+    async def _rounds(self, call: ApiRequest, note: StepListener | None) -> ApiResponse:
         def again(error: Exception) -> bool:
             return isinstance(error, BrokerError) and error.transient and _repeatable(call, error)
 
@@ -254,7 +254,7 @@ class EmqxHttp:
                 return await self._round(call, note)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _round(self, call: Call, note: Note | None) -> Answer:
+    async def _round(self, call: ApiRequest, note: StepListener | None) -> ApiResponse:
         """Ask one node after the other until one answers."""
         failures: list[BrokerError] = []
         for base in (call.node,) if call.node else self._order():
@@ -278,7 +278,7 @@ class EmqxHttp:
         now = self._clock.monotonic()
         return sorted(self.addresses, key=lambda base: (self._resting.get(base, 0.0) > now, base != self._favourite))
 
-    async def _noted(self, call: Call, base: str, note: Note | None) -> Answer:
+    async def _noted(self, call: ApiRequest, base: str, note: StepListener | None) -> ApiResponse:
         begun = self._clock.monotonic()
         answer, seen = None, ""
         try:
@@ -290,10 +290,10 @@ class EmqxHttp:
         finally:
             if note is not None:
                 took = self._clock.monotonic() - begun
-                note(Step(what=call.what, call=call.text, node=base, answer=seen or "cancelled", seconds=took))
+                note(ProofStep(what=call.what, call=call.text, node=base, answer=seen or "cancelled", seconds=took))
         return answer
 
-    async def _exchange(self, call: Call, base: str) -> Answer:
+    async def _exchange(self, call: ApiRequest, base: str) -> ApiResponse:
         try:
             async with asyncio.timeout(self._limits.attempt_seconds):
                 status, kind, raw = await self._send(call, base)
@@ -310,9 +310,9 @@ class EmqxHttp:
         data = meaning(f"{base}: {call.text}", call.path, status, kind, body)
         if data is None and call.method == "GET":
             raise BrokerAnswerError(f"{base}: {call.text}: an empty answer")
-        return Answer(node=base, status=status, data=data)
+        return ApiResponse(node=base, status=status, data=data)
 
-    async def _send(self, call: Call, base: str) -> tuple[int, str, bytes]:
+    async def _send(self, call: ApiRequest, base: str) -> tuple[int, str, bytes]:
         headers = {**self._headers, "authorization": f"Bearer {call.bearer}"} if call.bearer else self._headers
         request = httpx.Request(
             call.method,
@@ -341,7 +341,7 @@ class EmqxHttp:
         return text.replace(self._secret, "***") if self._secret else text
 
 
-def _repeatable(call: Call, error: BrokerError) -> bool:
+def _repeatable(call: ApiRequest, error: BrokerError) -> bool:
     return call.repeat or isinstance(error, _NotSentError)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from controller.ports.broker import AccessRule, Ban, Rules
+from controller.ports.broker import AccessRule, AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError
 from schemas.base import clean_text
 
@@ -23,7 +23,7 @@ _RULE_TEXT: Final = 4096  # characters of a rule that an operator is shown
 T = TypeVar("T")
 
 
-class Row(BaseModel):
+class EmqxRow(BaseModel):
     """What every row shares."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -34,7 +34,7 @@ def _words(value: object) -> object:
     return json.dumps(value) if isinstance(value, bool) else value
 
 
-class RuleRow(Row):
+class RuleRow(EmqxRow):
     """One access rule."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -57,7 +57,7 @@ class RuleRow(Row):
         )
 
 
-class RulesRow(Row):
+class RulesRow(EmqxRow):
     """The rules of all."""
 
     rules: tuple[RuleRow, ...] = ()
@@ -75,7 +75,7 @@ class UserRulesRow(RulesRow):
     username: str
 
 
-class BanRow(Row):
+class BanRow(EmqxRow):
     """One ban."""
 
     kind: str = Field(alias="as")
@@ -92,7 +92,7 @@ class BanRow(Row):
         return Ban(kind=self.kind, who=self.who, by=self.by, reason=self.reason, at=at, until=until)
 
 
-class ClientRow(Row):
+class ClientRow(EmqxRow):
     """A session, connected or away."""
 
     clientid: str
@@ -110,7 +110,7 @@ class ClientRow(Row):
         return None if self.connected_at is None else _seconds(self.connected_at)
 
 
-class SubscriptionRow(Row):
+class SubscriptionRow(EmqxRow):
     """What a session listens to."""
 
     topic: str
@@ -120,17 +120,17 @@ class SubscriptionRow(Row):
     rh: int = 0
 
 
-class RetainedRow(Row):
+class RetainedRow(EmqxRow):
     """A retained message, without its payload."""
 
     topic: str
     from_clientid: str = ""
 
 
-class CacheRow(Row):
+class CacheRow(EmqxRow):
     """A decision that a client's connection remembers."""
 
-    class Access(Row):
+    class Access(EmqxRow):
         """What was asked."""
 
         action_type: str
@@ -140,7 +140,7 @@ class CacheRow(Row):
     result: str
 
 
-class SourceRow(Row):
+class SourceRow(EmqxRow):
     """Whom EMQX asks for access, with all its settings, which are written back when one of them changes."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -148,13 +148,13 @@ class SourceRow(Row):
     enable: bool = True
 
 
-class SourcesRow(Row):
+class SourcesRow(EmqxRow):
     """All of them, in the order they are asked."""
 
     sources: tuple[SourceRow, ...]
 
 
-class AuthenticatorRow(Row):
+class AuthenticatorRow(EmqxRow):
     """One link of the authentication chain."""
 
     id: str
@@ -163,20 +163,20 @@ class AuthenticatorRow(Row):
     user_id_type: Literal["username", "clientid"] = "username"
 
 
-class UserRow(Row):
+class UserRow(EmqxRow):
     """A user of the built-in database."""
 
     is_superuser: bool = False
 
 
-class TlsRow(Row):
+class TlsRow(EmqxRow):
     """How a TLS listener treats its clients."""
 
     verify: str = "verify_none"
     fail_if_no_peer_cert: bool = False
 
 
-class ListenerRow(Row):
+class ListenerRow(EmqxRow):
     """A listener; the listing leaves `ssl_options` out, the single one has them."""
 
     id: str
@@ -188,20 +188,20 @@ class ListenerRow(Row):
     ssl_options: TlsRow | None = None
 
 
-class MqttRow(Row):
+class MqttRow(EmqxRow):
     """The part of the zone that decides who a client is."""
 
     peer_cert_as_clientid: str = "disabled"
     peer_cert_as_username: str = "disabled"
 
 
-class ZoneRow(Row):
+class ZoneRow(EmqxRow):
     """The global zone."""
 
     mqtt: MqttRow = MqttRow()
 
 
-class NodeRow(Row):
+class NodeRow(EmqxRow):
     """A member of the cluster, running or not."""
 
     node: str
@@ -210,24 +210,24 @@ class NodeRow(Row):
     edition: str = ""
 
 
-class ClusterRow(Row):
+class ClusterRow(EmqxRow):
     """The cluster as one node sees it."""
 
     self: str = ""
 
 
-class Meta(Row):
+class PageMeta(EmqxRow):
     """Where a page stands; bans tell no `hasnext`."""
 
     count: int | None = None
     hasnext: bool | None = None
 
 
-class Page(Row, Generic[T]):
+class ListingPage(EmqxRow, Generic[T]):
     """One page of a listing."""
 
     data: tuple[T, ...]
-    meta: Meta = Meta()
+    meta: PageMeta = PageMeta()
 
 
 def faults(error: ValidationError) -> str:
@@ -260,7 +260,7 @@ def rule_body(rule: AccessRule) -> dict[str, object]:
     return body
 
 
-def rules_of(row: RulesRow) -> Rules:
+def rules_of(row: RulesRow) -> AccessRules:
     """The port's value."""
     return tuple(rule.rule() for rule in row.rules)
 

@@ -8,10 +8,10 @@ from typing import Any, Final, Self, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from controller.adapters.emqx.client import models, requests
-from controller.adapters.emqx.client.http import Answer, Call, EmqxHttp, Method, Note
+from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, EmqxHttpClient, HttpMethod, StepListener
 from controller.adapters.emqx.client.requests import BanKind
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.ports.broker import Ban, KeptSubscription, Rules
+from controller.ports.broker import AccessRules, Ban, SavedSubscription
 from controller.ports.errors import BrokerAnswerError, BrokerNotFoundError
 
 PAGE_ROWS: Final = 1000
@@ -20,13 +20,15 @@ MAX_PAGES: Final = 10_000
 T = TypeVar("T")
 
 
-class Sender:
+class RequestSender:
     """Calls over one HTTP client; `noting`, `at` and `urgently` give views of the same client.
 
     Every method that asks EMQX raises `BrokerError` and its kinds.
     """
 
-    def __init__(self, http: EmqxHttp, *, note: Note | None = None, node: str = "", urgent: bool = False) -> None:
+    def __init__(
+        self, http: EmqxHttpClient, *, note: StepListener | None = None, node: str = "", urgent: bool = False
+    ) -> None:
         """Use the given client; `note` gets a step for each exchange, `node` binds to one address."""
         self._http = http
         self._note = note
@@ -43,7 +45,7 @@ class Sender:
         """The address that this view is bound to, empty for any."""
         return self._node
 
-    def noting(self, note: Note) -> Self:
+    def noting(self, note: StepListener) -> Self:
         """The same calls, each exchange told to `note`."""
         return type(self)(self._http, note=note, node=self._node, urgent=self._urgent)
 
@@ -55,18 +57,18 @@ class Sender:
         """The same calls, before all that are not urgent."""
         return type(self)(self._http, note=self._note, node=self._node, urgent=True)
 
-    async def send(self, call: Call) -> Answer:
+    async def send(self, call: ApiRequest) -> ApiResponse:
         """Make a call as this view makes them."""
         return await self._http.call(replace(call, node=self._node, urgent=self._urgent), self._note)
 
-    async def maybe(self, call: Call) -> Answer | None:
+    async def maybe(self, call: ApiRequest) -> ApiResponse | None:
         """The same where "not there" is an answer."""
         try:
             return await self.send(call)
         except BrokerNotFoundError:
             return None
 
-    async def listing(self, model: type[T], page_call: Callable[[int], Call]) -> AsyncIterator[T]:
+    async def listing(self, model: type[T], page_call: Callable[[int], ApiRequest]) -> AsyncIterator[T]:
         """Every row of a listing whose pages have `PAGE_ROWS` rows.
 
         Raises:
@@ -74,7 +76,7 @@ class Sender:
         """
         for page in range(1, MAX_PAGES + 1):
             call = page_call(page)
-            content = read(models.Page[model], await self.send(call))  # type: ignore[valid-type]  # chosen at run time
+            content = read(models.ListingPage[model], await self.send(call))  # type: ignore[valid-type]  # chosen at run time
             for row in content.data:
                 yield row
             if is_last(content.data, content.meta, page, PAGE_ROWS):
@@ -83,26 +85,26 @@ class Sender:
 
     async def _call(
         self,
-        method: Method,
+        method: HttpMethod,
         path: str,
         what: str,
         *,
         query: dict[str, str | int] | None = None,
         body: object = None,
         repeat: bool = True,
-    ) -> Answer:
-        return await self.send(Call(method, path, what, query=query, body=body, repeat=repeat))
+    ) -> ApiResponse:
+        return await self.send(ApiRequest(method, path, what, query=query, body=body, repeat=repeat))
 
-    async def _maybe(self, method: Method, path: str, what: str, *, body: object = None) -> Answer | None:
-        return await self.maybe(Call(method, path, what, body=body))
+    async def _maybe(self, method: HttpMethod, path: str, what: str, *, body: object = None) -> ApiResponse | None:
+        return await self.maybe(ApiRequest(method, path, what, body=body))
 
     def _listing(self, model: type[T], path: str, what: str, **filters: str) -> AsyncIterator[T]:
         return self.listing(
-            model, lambda page: Call("GET", path, what, query={"page": page, "limit": PAGE_ROWS, **filters})
+            model, lambda page: ApiRequest("GET", path, what, query={"page": page, "limit": PAGE_ROWS, **filters})
         )
 
 
-def is_last(data: Sized, meta: models.Meta, page: int, size: int) -> bool:
+def is_last(data: Sized, meta: models.PageMeta, page: int, size: int) -> bool:
     """Whether a page of `size` rows is the last one of its listing."""
     if not data:
         return True
@@ -116,7 +118,7 @@ def _adapter(model: Any) -> TypeAdapter[Any]:
     return TypeAdapter(model)  # building one costs more than using it
 
 
-def read(model: type[T], answer: Answer) -> T:
+def read(model: type[T], answer: ApiResponse) -> T:
     """The answer's rows, validated.
 
     Raises:
@@ -133,7 +135,7 @@ def read(model: type[T], answer: Answer) -> T:
 UNSUBSCRIBE_AT_ONCE: Final = 500  # topics in one request
 
 
-class SubjectCalls(Sender):
+class SubjectApi(RequestSender):
     """What containment is made of."""
 
     # Sessions
@@ -145,7 +147,7 @@ class SubjectCalls(Sender):
 
     async def clients(self, client_ids: Sequence[str]) -> tuple[models.ClientRow, ...]:
         """The sessions of several clients, in one call."""
-        return read(models.Page[models.ClientRow], await self.send(requests.read_clients(client_ids))).data
+        return read(models.ListingPage[models.ClientRow], await self.send(requests.read_clients(client_ids))).data
 
     async def sessions_of(self, username: str) -> tuple[models.ClientRow, ...]:
         """Every session of a user, connected or away, whichever node it is on."""
@@ -168,7 +170,7 @@ class SubjectCalls(Sender):
         for first in range(0, len(topics), UNSUBSCRIBE_AT_ONCE):
             await self.maybe(requests.unsubscribe(client_id, topics[first : first + UNSUBSCRIBE_AT_ONCE]))
 
-    async def subscribe(self, client_id: str, kept: Sequence[KeptSubscription]) -> None:
+    async def subscribe(self, client_id: str, kept: Sequence[SavedSubscription]) -> None:
         """Make subscriptions for the client's session; rules are not asked."""
         for first in range(0, len(kept), UNSUBSCRIBE_AT_ONCE):
             await self.maybe(requests.subscribe(client_id, kept[first : first + UNSUBSCRIBE_AT_ONCE]))
@@ -218,20 +220,20 @@ class SubjectCalls(Sender):
 
     # Rules
 
-    async def rules(self, client_id: str) -> Rules:
+    async def rules(self, client_id: str) -> AccessRules:
         """The client's own rules; none if it has none."""
         return await self.rules_or_none(client_id) or ()
 
-    async def rules_or_none(self, client_id: str) -> Rules | None:
+    async def rules_or_none(self, client_id: str) -> AccessRules | None:
         """The client's own rules; `None` if there is no row, which an empty one is not."""
         answer = await self.maybe(requests.read_rules("clients", client_id))
         return None if answer is None else models.rules_of(read(models.ClientRulesRow, answer))
 
-    async def write_rules(self, client_id: str, rules: Rules) -> None:
+    async def write_rules(self, client_id: str, rules: AccessRules) -> None:
         """Make these the client's own rules, whatever it had."""
         await self.send(requests.write_rules("clients", client_id, rules))
 
-    async def add_rules(self, wanted: Sequence[tuple[str, Rules]]) -> None:
+    async def add_rules(self, wanted: Sequence[tuple[str, AccessRules]]) -> None:
         """Give several clients their rules in one call.
 
         Raises:
@@ -243,12 +245,12 @@ class SubjectCalls(Sender):
         """Leave the client no rules of its own; whether it had any."""
         return await self.maybe(requests.delete_rules("clients", client_id)) is not None
 
-    async def user_rules(self, username: str) -> Rules:
+    async def user_rules(self, username: str) -> AccessRules:
         """The user's rules, which are asked after a client's own."""
         answer = await self.maybe(requests.read_rules("users", username))
         return () if answer is None else models.rules_of(read(models.UserRulesRow, answer))
 
-    async def write_user_rules(self, username: str, rules: Rules) -> None:
+    async def write_user_rules(self, username: str, rules: AccessRules) -> None:
         """Make these the user's rules, whatever it had."""
         await self.send(requests.write_rules("users", username, rules))
 

@@ -7,16 +7,16 @@ from typing import Final
 from controller.adapters.emqx.client.models import SubscriptionRow
 from controller.adapters.emqx.client.requests import BanKind
 from controller.adapters.emqx.containment.checks import outside, restriction
-from controller.adapters.emqx.containment.context import Scene
-from controller.domain.containment.plan import Act
-from controller.ports.broker import Ban, KeptSubscription
+from controller.adapters.emqx.containment.context import RunContext
+from controller.domain.containment.plan import ContainmentAction
+from controller.ports.broker import Ban, SavedSubscription
 from controller.ports.errors import BrokerNotFoundError
 from schemas.base import MAX_NAME, clean_text
 
 END_SLACK: Final = 1.0  # seconds by which a row's end may differ from what was asked: it tells whole ones
 
 
-async def put_ban(scene: Scene, kind: BanKind) -> None:
+async def put_ban(scene: RunContext, kind: BanKind) -> None:
     """Ban the subject; a row that is there already stays, and says whether it is of an earlier decision."""
     wish = scene.wish
     ban, made = await scene.api.add_ban(scene.subject, by=wish.by, reason=wish.reason, until=wish.until, kind=kind)
@@ -29,7 +29,7 @@ async def put_ban(scene: Scene, kind: BanKind) -> None:
         scene.found.ban_is_outdated = _is_outdated(ban, wish.by, wish.until)
 
 
-async def renew_ban(scene: Scene, kind: BanKind) -> None:
+async def renew_ban(scene: RunContext, kind: BanKind) -> None:
     """Put this decision's ban in the place of an older one of Cordon's; EMQX has no update."""
     if not scene.found.ban_is_outdated:
         return
@@ -40,7 +40,7 @@ async def renew_ban(scene: Scene, kind: BanKind) -> None:
     scene.record.ban_until = ban.until
 
 
-async def lift_own_ban(scene: Scene, kind: BanKind) -> None:
+async def lift_own_ban(scene: RunContext, kind: BanKind) -> None:
     """Lift Cordon's ban; one that somebody else made is never touched."""
     ban = await scene.api.ban_of(scene.subject, kind)
     if ban is None:
@@ -51,7 +51,7 @@ async def lift_own_ban(scene: Scene, kind: BanKind) -> None:
     await scene.api.lift_ban(scene.subject, kind)
 
 
-async def _write_restriction(scene: Scene) -> None:
+async def _write_restriction(scene: RunContext) -> None:
     """Give the client the restriction's rules, once those it had are kept."""
     wanted = restriction(scene.subject)
     row = await scene.api.rules_or_none(scene.subject)
@@ -66,7 +66,7 @@ async def _write_restriction(scene: Scene) -> None:
         await scene.api.write_rules(scene.subject, wanted)
 
 
-async def _restore_restriction(scene: Scene) -> None:
+async def _restore_restriction(scene: RunContext) -> None:
     """Writing before a ban is lifted: between the two the client would be free."""
     wanted = restriction(scene.subject)
     had = await scene.api.rules(scene.subject)
@@ -77,7 +77,7 @@ async def _restore_restriction(scene: Scene) -> None:
         await scene.api.write_rules(scene.subject, wanted)
 
 
-async def _restore_rules(scene: Scene) -> None:
+async def _restore_rules(scene: RunContext) -> None:
     """Restore what was kept; rules that are not the restriction's any more were changed by someone else and stay."""
     found, kept = scene.found, scene.wish.kept_rules
     had = await scene.api.rules(scene.subject)
@@ -96,11 +96,11 @@ async def _restore_rules(scene: Scene) -> None:
         await scene.api.delete_rules(scene.subject)
 
 
-async def _clear_cache(scene: Scene) -> None:
+async def _clear_cache(scene: RunContext) -> None:
     await scene.api.clear_cache(scene.subject)
 
 
-async def _cut_subscriptions(scene: Scene) -> None:
+async def _cut_subscriptions(scene: RunContext) -> None:
     """End what it listens to outside its branch, once that is kept."""
     held = await scene.api.subscription_rows(scene.subject)
     cut = set(outside(scene.subject, tuple(row.topic for row in held)))
@@ -112,11 +112,11 @@ async def _cut_subscriptions(scene: Scene) -> None:
     scene.record.cut_at = scene.clock.now()
 
 
-def _kept(row: SubscriptionRow, session: str) -> KeptSubscription:
-    return KeptSubscription(row.topic, row.qos, row.nl, row.rap, row.rh, session)
+def _kept(row: SubscriptionRow, session: str) -> SavedSubscription:
+    return SavedSubscription(row.topic, row.qos, row.nl, row.rap, row.rh, session)
 
 
-async def _restore_subscriptions(scene: Scene) -> None:
+async def _restore_subscriptions(scene: RunContext) -> None:
     """Give the same session back what Cordon cut; a later one asks for itself, and other rules may forbid it."""
     kept = scene.wish.kept_subscriptions
     if not kept:
@@ -135,7 +135,7 @@ async def _restore_subscriptions(scene: Scene) -> None:
     scene.record.say("subscriptions given back", f"{len(missing)} of {len(kept)} that were cut")
 
 
-async def _kick(scene: Scene) -> None:
+async def _kick(scene: RunContext) -> None:
     """Disconnect who is there or came back, and destroy a session that waits with old subscriptions."""
     client = await scene.api.client(scene.subject)
     kicked = await scene.api.kick(scene.subject)
@@ -143,7 +143,7 @@ async def _kick(scene: Scene) -> None:
         scene.record.cut_at = scene.clock.now()
 
 
-async def _clear_retained(scene: Scene) -> None:
+async def _clear_retained(scene: RunContext) -> None:
     try:
         topics = await scene.api.retained_of(scene.subject)
     except BrokerNotFoundError:
@@ -166,16 +166,16 @@ def _whose(ban: Ban) -> str:
     return f"Cordon's own, by {ban.by}" if ban.is_ours else f"made by {clean_text(ban.by, MAX_NAME)}, left as it is"
 
 
-ACTS: Final[Mapping[Act, Callable[[Scene], Awaitable[None]]]] = {
-    Act.BAN: partial(put_ban, kind="clientid"),
-    Act.RENEW_BAN: partial(renew_ban, kind="clientid"),
-    Act.LIFT_BAN: partial(lift_own_ban, kind="clientid"),
-    Act.WRITE_RESTRICTION: _write_restriction,
-    Act.RESTORE_RESTRICTION: _restore_restriction,
-    Act.RESTORE_RULES: _restore_rules,
-    Act.CLEAR_CACHE: _clear_cache,
-    Act.CUT_SUBSCRIPTIONS: _cut_subscriptions,
-    Act.RESTORE_SUBSCRIPTIONS: _restore_subscriptions,
-    Act.KICK: _kick,
-    Act.CLEAR_RETAINED: _clear_retained,
+ACTS: Final[Mapping[ContainmentAction, Callable[[RunContext], Awaitable[None]]]] = {
+    ContainmentAction.BAN: partial(put_ban, kind="clientid"),
+    ContainmentAction.RENEW_BAN: partial(renew_ban, kind="clientid"),
+    ContainmentAction.LIFT_BAN: partial(lift_own_ban, kind="clientid"),
+    ContainmentAction.WRITE_RESTRICTION: _write_restriction,
+    ContainmentAction.RESTORE_RESTRICTION: _restore_restriction,
+    ContainmentAction.RESTORE_RULES: _restore_rules,
+    ContainmentAction.CLEAR_CACHE: _clear_cache,
+    ContainmentAction.CUT_SUBSCRIPTIONS: _cut_subscriptions,
+    ContainmentAction.RESTORE_SUBSCRIPTIONS: _restore_subscriptions,
+    ContainmentAction.KICK: _kick,
+    ContainmentAction.CLEAR_RETAINED: _clear_retained,
 }

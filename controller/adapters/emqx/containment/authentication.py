@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.coalescing import ClientReader, SharedRead
+from controller.adapters.emqx.client.coalescing import BatchingClientReader, SingleFlightRead
 from controller.adapters.emqx.client.models import ClientRow, ListenerRow
-from controller.ports.broker import Grade, was_there
+from controller.ports.broker import AuthStrength, was_there
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerRefusedError
 
@@ -15,7 +15,7 @@ _TLS_KINDS: Final = ("ssl:", "wss:")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class AuthSettings:
     """What decides about identities, read together."""
 
     authenticates: bool  # an enabled authenticator is in the chain
@@ -23,43 +23,50 @@ class Settings:
     listeners: dict[str, ListenerRow] | None  # `None`: the API key may not read them
 
     @property
-    def floor(self) -> Grade:
+    def floor(self) -> AuthStrength:
         """What the least proved client of this broker is."""
         if self.listeners is None:
-            return Grade.CLAIMED
+            return AuthStrength.CLAIMED
         # Of a broker without a door all that is known is whether it asks.
         doors = {self._at(row) for row in self.listeners.values() if row.enable} or {self._asked(asks=True)}
-        return next(grade for grade in (Grade.CLAIMED, Grade.KNOWN, Grade.PROVEN) if grade in doors)
+        return next(
+            grade for grade in (AuthStrength.CLAIMED, AuthStrength.KNOWN, AuthStrength.PROVEN) if grade in doors
+        )
 
-    def _at(self, listener: ListenerRow) -> Grade:
+    def _at(self, listener: ListenerRow) -> AuthStrength:
         if self.id_from_certificate and _proves(listener):
-            return Grade.PROVEN
+            return AuthStrength.PROVEN
         return self._asked(asks=listener.enable_authn is not False)
 
-    def _asked(self, *, asks: bool) -> Grade:
-        return Grade.KNOWN if self.authenticates and asks else Grade.CLAIMED
+    def _asked(self, *, asks: bool) -> AuthStrength:
+        return AuthStrength.KNOWN if self.authenticates and asks else AuthStrength.CLAIMED
 
 
-def grade_of(settings: Settings, client: ClientRow | None) -> Grade:
+def grade_of(settings: AuthSettings, client: ClientRow | None) -> AuthStrength:
     """The grade of a session, or of none."""
     if client is None:
-        return Grade.UNSEEN if settings.floor is Grade.CLAIMED else settings.floor
+        return AuthStrength.UNSEEN if settings.floor is AuthStrength.CLAIMED else settings.floor
     listener = (settings.listeners or {}).get(client.listener)
     if settings.id_from_certificate and listener is not None and _proves(listener):
-        return Grade.PROVEN
+        return AuthStrength.PROVEN
     asked = settings.authenticates and client.enable_authn is not False
-    return Grade.KNOWN if asked else Grade.CLAIMED
+    return AuthStrength.KNOWN if asked else AuthStrength.CLAIMED
 
 
-def grade_then(settings: Settings, client: ClientRow | None, heard_at: float | None) -> Grade:
+def grade_then(settings: AuthSettings, client: ClientRow | None, heard_at: float | None) -> AuthStrength:
     """The grade of who spoke at `heard_at` (Unix seconds; `None`: of who is there now).
 
     A client id has one session at a time: one that was connected before and still is was the only one that could speak.
     """
     grade = grade_of(settings, client)
-    if heard_at is None or client is None or grade is Grade.CLAIMED or settings.floor is not Grade.CLAIMED:
+    if (
+        heard_at is None
+        or client is None
+        or grade is AuthStrength.CLAIMED
+        or settings.floor is not AuthStrength.CLAIMED
+    ):
         return grade
-    return grade if was_there(client.connected_since, heard_at) else Grade.LATER
+    return grade if was_there(client.connected_since, heard_at) else AuthStrength.LATER
 
 
 def _proves(listener: ListenerRow) -> bool:
@@ -74,18 +81,18 @@ def _proves(listener: ListenerRow) -> bool:
     )
 
 
-class Grading:
+class AuthStrengthEvaluator:
     """Grades, with the settings read at most every half minute."""
 
-    def __init__(self, api: EmqxApi, clock: Clock, clients: ClientReader) -> None:
+    def __init__(self, api: EmqxApi, clock: Clock, clients: BatchingClientReader) -> None:
         """Know nothing yet. `clients` reads sessions, of many at once together."""
         self._clients = clients
         self._api = api
         self._clock = clock
-        self._settings: tuple[Settings, float] | None = None
-        self._reading = SharedRead(lambda: read_settings(api.urgently()))
+        self._settings: tuple[AuthSettings, float] | None = None
+        self._reading = SingleFlightRead(lambda: read_settings(api.urgently()))
 
-    async def grade(self, client_id: str, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, heard_at: float | None = None) -> AuthStrength:
         """How the client's identity is proved now; with `heard_at` (Unix seconds) that of who spoke then."""
         settings = await self._current()
         # Whoever asks is about to cut the client off.
@@ -93,9 +100,9 @@ class Grading:
 
     async def admits_unproven(self) -> bool:
         """Whether a client can be connected that proved nothing."""
-        return (await self._current()).floor is Grade.CLAIMED
+        return (await self._current()).floor is AuthStrength.CLAIMED
 
-    async def _current(self) -> Settings:
+    async def _current(self) -> AuthSettings:
         now = self._clock.monotonic()
         if self._settings is not None and now - self._settings[1] < SETTINGS_SECONDS:
             return self._settings[0]
@@ -105,12 +112,12 @@ class Grading:
         return settings
 
 
-async def read_settings(api: EmqxApi) -> Settings:
+async def read_settings(api: EmqxApi) -> AuthSettings:
     """Read what decides about identities; what the API key may not read proves nothing, so grades fall."""
     chain = await api.authenticators()
     try:
         from_certificate = (await api.zone()).mqtt.peer_cert_as_clientid == "cn"
         listeners = {row.id: await api.listener(row.id) or row for row in await api.listeners()}
     except BrokerRefusedError:
-        return Settings(any(link.enable for link in chain), id_from_certificate=False, listeners=None)
-    return Settings(any(link.enable for link in chain), from_certificate, listeners)
+        return AuthSettings(any(link.enable for link in chain), id_from_certificate=False, listeners=None)
+    return AuthSettings(any(link.enable for link in chain), from_certificate, listeners)

@@ -9,31 +9,31 @@ from dataclasses import replace
 import controller.adapters.emqx.setup.baseline as wiring
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
-from controller.adapters.emqx.containment.authentication import Grading
-from controller.adapters.emqx.containment.context import Place, Scene, Wish
+from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
+from controller.adapters.emqx.containment.authentication import AuthStrengthEvaluator
+from controller.adapters.emqx.containment.context import BrokerContext, ContainmentRequest, RunContext
 from controller.adapters.emqx.containment.describe import ban_wish, described
 from controller.adapters.emqx.containment.runner import carry_out
 from controller.adapters.emqx.setup.baseline import SetupSnapshot
 from controller.domain.containment.plan import (
-    Plan,
+    ContainmentPlan,
     end_of_isolation_plan,
     isolation_plan,
     release_plan,
     restriction_plan,
 )
 from controller.ports.broker import (
+    AccessRules,
+    AuthStrength,
     Ban,
     BrokerControl,
-    Change,
-    Grade,
-    Intent,
-    KeepRules,
-    KeepSubscriptions,
-    KeptSubscription,
     PlannedStage,
+    PlanParameters,
     Proof,
-    Rules,
+    SavedSubscription,
+    SaveRules,
+    SaveSubscriptions,
+    SettingChange,
     keep_no_subscriptions,
 )
 from controller.ports.clock import Clock
@@ -47,26 +47,26 @@ class EmqxBroker(BrokerControl):
         """Use these calls; `open_emqx` builds both."""
         self.api = api
         self._clock = clock
-        self._place = Place.at(api, clock)
+        self._place = BrokerContext.at(api, clock)
         self._nodes = self._place.nodes
-        self._grading = Grading(api, clock, self._place.shared.urgent_clients)
+        self._grading = AuthStrengthEvaluator(api, clock, self._place.shared.urgent_clients)
 
     async def restrict(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
-        keep_subscriptions: KeepSubscriptions = keep_no_subscriptions,
+        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
         """See the port."""
-        wish = Wish(keep_rules=keep, keep_subscriptions=keep_subscriptions)
+        wish = ContainmentRequest(keep_rules=keep, keep_subscriptions=keep_subscriptions)
         return await self._carry_out(client_id, restriction_plan(kick=kick), wish)
 
     async def isolate(
         self,
         client_id: str,
-        keep: KeepRules,
+        keep: SaveRules,
         *,
         case: str,
         reason: str,
@@ -77,19 +77,23 @@ class EmqxBroker(BrokerControl):
         wish = replace(ban_wish(case, reason, until), keep_rules=keep)
         return await self._carry_out(client_id, isolation_plan(clear_retained=clear_retained), wish)
 
-    async def end_isolation(self, client_id: str, keep: KeepRules) -> Proof:
+    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
         """See the port."""
-        return await self._carry_out(client_id, end_of_isolation_plan(), Wish(keep_rules=keep))
+        return await self._carry_out(client_id, end_of_isolation_plan(), ContainmentRequest(keep_rules=keep))
 
-    async def release(self, client_id: str, kept: Rules, subscriptions: tuple[KeptSubscription, ...] = ()) -> Proof:
+    async def release(
+        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+    ) -> Proof:
         """See the port."""
-        return await self._carry_out(client_id, release_plan(), Wish(kept_rules=kept, kept_subscriptions=subscriptions))
+        return await self._carry_out(
+            client_id, release_plan(), ContainmentRequest(kept_rules=kept, kept_subscriptions=subscriptions)
+        )
 
-    def planned(self, client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
         """See the port."""
         return described(client_id, intent)
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> Grade:
+    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         """See the port."""
         return await self._grading.grade(client_id, heard_at)
 
@@ -109,7 +113,7 @@ class EmqxBroker(BrokerControl):
         """See the port."""
         return self.api.bans()
 
-    def client_rules(self) -> AsyncIterator[tuple[str, Rules]]:
+    def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
         """See the port."""
         return self.api.client_rules()
 
@@ -119,11 +123,11 @@ class EmqxBroker(BrokerControl):
             tasks = [group.create_task(self._ping(base)) for base in self.api.addresses]
         return [task.result() for task in tasks]
 
-    async def plan_setup(self, controller_id: str) -> Sequence[Change]:
+    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
         """See the port."""
         return [todo.change for todo in wiring.plan(await self.snapshot(controller_id))]
 
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[Change]:
+    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
         """See the port."""
         todos = wiring.plan(await self.snapshot(controller_id))
         return await wiring.apply(self.api, tuple(one for one in todos if not (safe_only and one.change.danger)))
@@ -147,9 +151,9 @@ class EmqxBroker(BrokerControl):
         mine = next((row for row in rows if row.node == name), None)
         return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
 
-    async def _carry_out(self, client_id: str, plan: Plan, wish: Wish) -> Proof:
+    async def _carry_out(self, client_id: str, plan: ContainmentPlan, wish: ContainmentRequest) -> Proof:
         requests.segment(client_id)
-        return await carry_out(Scene.of(self._place, client_id, wish), plan)
+        return await carry_out(RunContext.of(self._place, client_id, wish), plan)
 
 
 @asynccontextmanager
@@ -167,5 +171,5 @@ async def open_emqx(
     Raises:
         ValueError: an address that is none.
     """
-    async with EmqxHttp(addresses, key, secret, clock=clock, limits=limits, tls=tls) as http:
+    async with EmqxHttpClient(addresses, key, secret, clock=clock, limits=limits, tls=tls) as http:
         yield EmqxBroker(EmqxApi(http), clock)

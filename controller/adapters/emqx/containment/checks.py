@@ -5,8 +5,8 @@ from typing import Final
 
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, CacheRow, SourceRow
-from controller.adapters.emqx.containment.context import Scene
-from controller.domain.containment.plan import Look
+from controller.adapters.emqx.containment.context import RunContext
+from controller.domain.containment.plan import ContainmentCheck
 from controller.ports.broker import Ban, restriction
 from controller.ports.errors import BrokerNotFoundError
 from schemas import topics
@@ -60,15 +60,15 @@ def _real(topic: str) -> str:
 
 
 # Under what the read-back stands in the proof.
-LABELS: Final[Mapping[Look, str]] = {
-    Look.SOURCE: "order of sources read",
-    Look.SUPERUSER: "superuser read",
-    Look.RESTRICTED: "rules read back",
-    Look.RESTORED: "rules read back",
-    Look.QUIET: "subscriptions and cache read back",
-    Look.OUT: "ban and client read back",
-    Look.UNBANNED: "ban read back",
-    Look.NO_RETAINED: "retained messages read back",
+LABELS: Final[Mapping[ContainmentCheck, str]] = {
+    ContainmentCheck.SOURCE: "order of sources read",
+    ContainmentCheck.SUPERUSER: "superuser read",
+    ContainmentCheck.RESTRICTED: "rules read back",
+    ContainmentCheck.RESTORED: "rules read back",
+    ContainmentCheck.QUIET: "subscriptions and cache read back",
+    ContainmentCheck.OUT: "ban and client read back",
+    ContainmentCheck.UNBANNED: "ban read back",
+    ContainmentCheck.NO_RETAINED: "retained messages read back",
 }
 
 
@@ -77,13 +77,13 @@ def in_force(ban: Ban | None, now: float) -> bool:
     return ban is not None and (ban.until is None or ban.until > now)
 
 
-async def _source(scene: Scene, _api: EmqxApi) -> list[str]:
+async def _source(scene: RunContext, _api: EmqxApi) -> list[str]:
     trouble = consulted(await scene.shared.sources.get())
-    scene.record.say(LABELS[Look.SOURCE], trouble or "as wanted")
+    scene.record.say(LABELS[ContainmentCheck.SOURCE], trouble or "as wanted")
     return [trouble] if trouble else []
 
 
-async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
+async def _superuser(scene: RunContext, api: EmqxApi) -> list[str]:
     """A superuser passes every rule: it can be isolated, but a restriction of it would be pretended."""
     client = await scene.shared.clients_at[api.node].get(scene.subject, scene.record)
     if client is None:
@@ -95,17 +95,17 @@ async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
     return []
 
 
-async def _restricted(scene: Scene, api: EmqxApi) -> list[str]:
+async def _restricted(scene: RunContext, api: EmqxApi) -> list[str]:
     wanted = restriction(scene.subject)
     return [] if await api.rules(scene.subject) == wanted else ["the rules are not the restriction's"]
 
 
-async def _restored(scene: Scene, api: EmqxApi) -> list[str]:
+async def _restored(scene: RunContext, api: EmqxApi) -> list[str]:
     wanted = scene.found.restored
     return [] if await api.rules(scene.subject) == wanted else ["the rules are not those that were restored"]
 
 
-async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
+async def _quiet(scene: RunContext, api: EmqxApi) -> list[str]:
     missing = []
     if outside(scene.subject, await api.subscriptions(scene.subject)):
         missing.append("subscriptions outside its branch")
@@ -114,7 +114,7 @@ async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
     return missing
 
 
-async def _out(scene: Scene, api: EmqxApi) -> list[str]:
+async def _out(scene: RunContext, api: EmqxApi) -> list[str]:
     """A node refuses whom its own table bans, before it looks at a password: with nobody in, that is the cut."""
     missing = []
     if not in_force(await api.ban_of(scene.subject), scene.clock.now()):
@@ -127,13 +127,13 @@ async def _out(scene: Scene, api: EmqxApi) -> list[str]:
     return missing
 
 
-async def _unbanned(scene: Scene, api: EmqxApi) -> list[str]:
+async def _unbanned(scene: RunContext, api: EmqxApi) -> list[str]:
     ban = await api.ban_of(scene.subject)
     ours = ban is not None and ban.is_ours and in_force(ban, scene.clock.now())
     return ["Cordon's ban is still there"] if ours else []
 
 
-async def _no_retained(scene: Scene, api: EmqxApi) -> list[str]:
+async def _no_retained(scene: RunContext, api: EmqxApi) -> list[str]:
     try:
         left = await api.retained_of(scene.subject)
     except BrokerNotFoundError:
@@ -141,13 +141,13 @@ async def _no_retained(scene: Scene, api: EmqxApi) -> list[str]:
     return [f"{len(left)} retained messages of it are left"] if left else []
 
 
-LOOKS: Final[Mapping[Look, Callable[[Scene, EmqxApi], Awaitable[list[str]]]]] = {
-    Look.SOURCE: _source,
-    Look.SUPERUSER: _superuser,
-    Look.RESTRICTED: _restricted,
-    Look.RESTORED: _restored,
-    Look.QUIET: _quiet,
-    Look.OUT: _out,
-    Look.UNBANNED: _unbanned,
-    Look.NO_RETAINED: _no_retained,
+LOOKS: Final[Mapping[ContainmentCheck, Callable[[RunContext, EmqxApi], Awaitable[list[str]]]]] = {
+    ContainmentCheck.SOURCE: _source,
+    ContainmentCheck.SUPERUSER: _superuser,
+    ContainmentCheck.RESTRICTED: _restricted,
+    ContainmentCheck.RESTORED: _restored,
+    ContainmentCheck.QUIET: _quiet,
+    ContainmentCheck.OUT: _out,
+    ContainmentCheck.UNBANNED: _unbanned,
+    ContainmentCheck.NO_RETAINED: _no_retained,
 }

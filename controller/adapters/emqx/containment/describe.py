@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from controller.adapters.emqx.client import requests
-from controller.adapters.emqx.client.http import API, Call
+from controller.adapters.emqx.client.http import API, ApiRequest
 from controller.adapters.emqx.containment.checks import restriction
-from controller.adapters.emqx.containment.context import Wish
-from controller.domain.containment.plan import Act, Look, Plan, plan_for
-from controller.ports.broker import BAN_MARK, Intent, KeptSubscription, PlannedCall, PlannedStage
+from controller.adapters.emqx.containment.context import ContainmentRequest
+from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentPlan, plan_for
+from controller.ports.broker import BAN_MARK, PlannedCall, PlannedStage, PlanParameters, SavedSubscription
 from schemas.base import MAX_NAME, clean_text
 
 MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
@@ -23,16 +23,18 @@ OURS: Final = "where the ban is Cordon's"
 TOGETHER: Final = "in its place where many are looked for in the same moment: 100 in one call"
 
 # A call, and in which case it is made (empty: always).
-Wanted = tuple[Call, str]
-Describe = Callable[[str, Intent], tuple[Wanted, ...]]
+ConditionalRequest = tuple[ApiRequest, str]
+RequestDescriber = Callable[[str, PlanParameters], tuple[ConditionalRequest, ...]]
 
 
-def ban_wish(case: str, reason: str, until: float | None) -> Wish:
+def ban_wish(case: str, reason: str, until: float | None) -> ContainmentRequest:
     """The words of a ban, bounded, as every one of Cordon's carries them."""
-    return Wish(by=clean_text(f"{BAN_MARK}{case}", MAX_NAME), reason=clean_text(reason, MAX_REASON), until=until)
+    return ContainmentRequest(
+        by=clean_text(f"{BAN_MARK}{case}", MAX_NAME), reason=clean_text(reason, MAX_REASON), until=until
+    )
 
 
-def described(client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
+def described(client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
     """The plan of this intent.
 
     Raises:
@@ -43,17 +45,17 @@ def described(client_id: str, intent: Intent) -> tuple[PlannedStage, ...]:
 
 
 def shown_plan(
-    plan: Plan,
+    plan: ContainmentPlan,
     subject: str,
-    intent: Intent,
-    acts: Mapping[Act, Describe],
-    looks: Mapping[Look, Describe],
+    intent: PlanParameters,
+    acts: Mapping[ContainmentAction, RequestDescriber],
+    looks: Mapping[ContainmentCheck, RequestDescriber],
     *,
-    through_one: frozenset[Look] = frozenset(),
+    through_one: frozenset[ContainmentCheck] = frozenset(),
 ) -> tuple[PlannedStage, ...]:
     """A plan as calls, described by these for its kind of subject; without acts that make none."""
 
-    def shown(look: Look) -> tuple[str, tuple[PlannedCall, ...]]:
+    def shown(look: ContainmentCheck) -> tuple[str, tuple[PlannedCall, ...]]:
         where = "each node" if look.is_everywhere and look not in through_one else "one node"
         return look.value, _shown(looks[look](subject, intent), where)
 
@@ -67,11 +69,11 @@ def shown_plan(
     return tuple(stages)
 
 
-def _shown(wanted: tuple[Wanted, ...], where: str) -> tuple[PlannedCall, ...]:
+def _shown(wanted: tuple[ConditionalRequest, ...], where: str) -> tuple[PlannedCall, ...]:
     return tuple(PlannedCall(call.method, _path(call), call.body, where, only) for call, only in wanted)
 
 
-def _path(call: Call) -> str:
+def _path(call: ApiRequest) -> str:
     query = "&".join(
         f"{name}={one}"
         for name, value in (call.query or {}).items()
@@ -80,36 +82,36 @@ def _path(call: Call) -> str:
     return f"{API}{call.path}" + (f"?{query}" if query else "")
 
 
-def _ban(client_id: str, intent: Intent) -> Call:
+def _ban(client_id: str, intent: PlanParameters) -> ApiRequest:
     wish = ban_wish(intent.case, intent.reason, intent.until)
     return requests.add_ban("clientid", client_id, by=wish.by, reason=wish.reason, until=wish.until)
 
 
-def _act_ban(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
+def _act_ban(client_id: str, intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((_ban(client_id, intent), ""),)
 
 
-def _act_renew_ban(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
+def _act_renew_ban(client_id: str, intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.lift_ban("clientid", client_id), OUTDATED), (_ban(client_id, intent), OUTDATED))
 
 
-def _act_lift_ban(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_lift_ban(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.read_ban("clientid", client_id), ""), (requests.lift_ban("clientid", client_id), OURS))
 
 
-def _act_restrict(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_restrict(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     wanted = restriction(client_id)
     alone, bulk = requests.write_rules("clients", client_id, wanted), requests.add_rules([(client_id, wanted)])
     together = "in its place where it has no rules and others are restricted in the same moment: 100 in one call"
     return ((requests.read_rules("clients", client_id), ""), (alone, UNLESS_RESTRICTED), (bulk, together))
 
 
-def _act_restrict_again(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_restrict_again(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     write = requests.write_rules("clients", client_id, restriction(client_id))
     return ((requests.read_rules("clients", client_id), ""), (write, UNLESS_RESTRICTED))
 
 
-def _act_restore_rules(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
+def _act_restore_rules(client_id: str, intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     if intent.kept:
         back = requests.write_rules("clients", client_id, intent.kept)
     else:
@@ -117,18 +119,18 @@ def _act_restore_rules(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
     return ((requests.read_rules("clients", client_id), ""), (back, "where its rules still are the restriction's"))
 
 
-def _act_clear_cache(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_clear_cache(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.clear_cache(client_id), ""),)
 
 
-def _act_cut(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_cut(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     held = "where it holds any outside its branch"
     cut = requests.unsubscribe(client_id, ["<each topic outside its branch>"])
     return ((requests.read_subscriptions(client_id), ""), (requests.read_client(client_id), held), (cut, held))
 
 
-def _act_give_back(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
-    kept = intent.subscriptions or (KeptSubscription("<each topic that was cut>"),)
+def _act_give_back(client_id: str, intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
+    kept = intent.subscriptions or (SavedSubscription("<each topic that was cut>"),)
     same = "where the session is the one they were cut from"
     return (
         (requests.read_client(client_id), "where any were cut"),
@@ -137,30 +139,30 @@ def _act_give_back(client_id: str, intent: Intent) -> tuple[Wanted, ...]:
     )
 
 
-def _act_kick(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _act_kick(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.read_client(client_id), ""), (requests.kick(client_id), ""))
 
 
-def _act_clear_retained(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
-    each = Call("DELETE", f"{requests.RETAINED}/message/<topic>", "delete retained message")
+def _act_clear_retained(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
+    each = ApiRequest("DELETE", f"{requests.RETAINED}/message/<topic>", "delete retained message")
     return ((requests.list_retained(), "page by page"), (each, f"for each message that {client_id} published"))
 
 
-def _look_superuser(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
-    user = Call("GET", "/authentication/<built-in database>/users/<its user>", "read user")
+def _look_superuser(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
+    user = ApiRequest("GET", "/authentication/<built-in database>/users/<its user>", "read user")
     client = ((requests.read_client(client_id), ""), (requests.read_clients([client_id]), TOGETHER))
     return (*client, (requests.read_authenticators(), _EXISTS), (user, _EXISTS))
 
 
-def _look_rules(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _look_rules(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.read_rules("clients", client_id), ""),)
 
 
-def _look_quiet(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _look_quiet(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     return ((requests.read_subscriptions(client_id), ""), (requests.read_cache(client_id), ""))
 
 
-def _look_out(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
+def _look_out(client_id: str, _intent: PlanParameters) -> tuple[ConditionalRequest, ...]:
     waits = "where a session waits without a connection"
     return (
         (requests.read_ban("clientid", client_id), ""),
@@ -170,26 +172,26 @@ def _look_out(client_id: str, _intent: Intent) -> tuple[Wanted, ...]:
     )
 
 
-ACT_CALLS: Final[Mapping[Act, Describe]] = {
-    Act.BAN: _act_ban,
-    Act.RENEW_BAN: _act_renew_ban,
-    Act.LIFT_BAN: _act_lift_ban,
-    Act.WRITE_RESTRICTION: _act_restrict,
-    Act.RESTORE_RESTRICTION: _act_restrict_again,
-    Act.RESTORE_RULES: _act_restore_rules,
-    Act.CLEAR_CACHE: _act_clear_cache,
-    Act.CUT_SUBSCRIPTIONS: _act_cut,
-    Act.RESTORE_SUBSCRIPTIONS: _act_give_back,
-    Act.KICK: _act_kick,
-    Act.CLEAR_RETAINED: _act_clear_retained,
+ACT_CALLS: Final[Mapping[ContainmentAction, RequestDescriber]] = {
+    ContainmentAction.BAN: _act_ban,
+    ContainmentAction.RENEW_BAN: _act_renew_ban,
+    ContainmentAction.LIFT_BAN: _act_lift_ban,
+    ContainmentAction.WRITE_RESTRICTION: _act_restrict,
+    ContainmentAction.RESTORE_RESTRICTION: _act_restrict_again,
+    ContainmentAction.RESTORE_RULES: _act_restore_rules,
+    ContainmentAction.CLEAR_CACHE: _act_clear_cache,
+    ContainmentAction.CUT_SUBSCRIPTIONS: _act_cut,
+    ContainmentAction.RESTORE_SUBSCRIPTIONS: _act_give_back,
+    ContainmentAction.KICK: _act_kick,
+    ContainmentAction.CLEAR_RETAINED: _act_clear_retained,
 }
-LOOK_CALLS: Final[Mapping[Look, Describe]] = {
-    Look.SOURCE: lambda _client_id, _intent: ((requests.read_sources(), ""),),
-    Look.SUPERUSER: _look_superuser,
-    Look.RESTRICTED: _look_rules,
-    Look.RESTORED: _look_rules,
-    Look.QUIET: _look_quiet,
-    Look.OUT: _look_out,
-    Look.UNBANNED: lambda client_id, _intent: ((requests.read_ban("clientid", client_id), ""),),
-    Look.NO_RETAINED: lambda _client_id, _intent: ((requests.list_retained(), "page by page"),),
+LOOK_CALLS: Final[Mapping[ContainmentCheck, RequestDescriber]] = {
+    ContainmentCheck.SOURCE: lambda _client_id, _intent: ((requests.read_sources(), ""),),
+    ContainmentCheck.SUPERUSER: _look_superuser,
+    ContainmentCheck.RESTRICTED: _look_rules,
+    ContainmentCheck.RESTORED: _look_rules,
+    ContainmentCheck.QUIET: _look_quiet,
+    ContainmentCheck.OUT: _look_out,
+    ContainmentCheck.UNBANNED: lambda client_id, _intent: ((requests.read_ban("clientid", client_id), ""),),
+    ContainmentCheck.NO_RETAINED: lambda _client_id, _intent: ((requests.list_retained(), "page by page"),),
 }

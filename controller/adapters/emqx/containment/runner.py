@@ -7,29 +7,29 @@ from typing import Final
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.containment.actions import ACTS
 from controller.adapters.emqx.containment.checks import LABELS, LOOKS
-from controller.adapters.emqx.containment.context import Scene
+from controller.adapters.emqx.containment.context import RunContext
 from controller.adapters.emqx.containment.verification import on_every_node
-from controller.domain.containment.plan import Act, Look, Plan, Stage
+from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentPlan, PlanStage
 from controller.ports.broker import Proof
 from controller.ports.errors import BrokerError
 
 
 @dataclass(frozen=True, slots=True)
-class Toolbox:
+class PlanStepHandlers:
     """How the acts and looks of a plan are done for one kind of subject.
 
     `through_one`: looks that one node answers for all, because it asks the node that has the session.
     """
 
-    acts: Mapping[Act, Callable[[Scene], Awaitable[None]]]
-    looks: Mapping[Look, Callable[[Scene, EmqxApi], Awaitable[list[str]]]]
-    through_one: frozenset[Look] = frozenset()
+    acts: Mapping[ContainmentAction, Callable[[RunContext], Awaitable[None]]]
+    looks: Mapping[ContainmentCheck, Callable[[RunContext, EmqxApi], Awaitable[list[str]]]]
+    through_one: frozenset[ContainmentCheck] = frozenset()
 
 
-CLIENT: Final = Toolbox(ACTS, LOOKS)
+CLIENT: Final = PlanStepHandlers(ACTS, LOOKS)
 
 
-async def carry_out(scene: Scene, plan: Plan, tools: Toolbox = CLIENT) -> Proof:
+async def carry_out(scene: RunContext, plan: ContainmentPlan, tools: PlanStepHandlers = CLIENT) -> Proof:
     """Do all of it; what was done and what is missing.
 
     Raises:
@@ -50,13 +50,13 @@ async def carry_out(scene: Scene, plan: Plan, tools: Toolbox = CLIENT) -> Proof:
     return scene.record.proof(missing)
 
 
-async def _do(scene: Scene, stage: Stage, tools: Toolbox) -> None:
+async def _do(scene: RunContext, stage: PlanStage, tools: PlanStepHandlers) -> None:
     acting = scene.urgently() if stage.urgent else scene
     for act in stage.do:
         await tools.acts[act](acting)
 
 
-async def see(scene: Scene, stage: Stage, tools: Toolbox) -> list[str]:
+async def see(scene: RunContext, stage: PlanStage, tools: PlanStepHandlers) -> list[str]:
     """Look, and do again what the stage repeats; what is missing in the end."""
     missing: list[str] = []
     for look in stage.see:
@@ -77,7 +77,7 @@ async def see(scene: Scene, stage: Stage, tools: Toolbox) -> list[str]:
     return missing + await scene.until_holds(everything, repair)
 
 
-async def _at_the_nodes(scene: Scene, look: Look, tools: Toolbox) -> list[str]:
+async def _at_the_nodes(scene: RunContext, look: ContainmentCheck, tools: PlanStepHandlers) -> list[str]:
     if not look.is_everywhere or look in tools.through_one:
         found = await tools.looks[look](scene, scene.api)
         scene.record.say(LABELS[look], "; ".join(found) or "as wanted")

@@ -7,7 +7,7 @@ from typing import Final
 
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import NodeRow
-from controller.ports.broker import Proof, Step
+from controller.ports.broker import Proof, ProofStep
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerError, BrokerNotFoundError, BrokerRefusedError
 
@@ -19,25 +19,25 @@ NAME_SECONDS: Final = 60.0  # how long the name behind an address is believed
 MAX_STEPS: Final = 500  # of one proof
 
 # Looks at one node and says what is missing there.
-Look = Callable[[EmqxApi], Awaitable[list[str]]]
+NodeCheck = Callable[[EmqxApi], Awaitable[list[str]]]
 
 
 @dataclass(slots=True)
-class Record:
+class ProofRecorder:
     """The steps of one proof, as they happen."""
 
-    steps: list[Step] = field(default_factory=list)
+    steps: list[ProofStep] = field(default_factory=list)
     cut_at: float = 0.0
     ban_until: float | None = None
 
-    def add(self, step: Step) -> None:
+    def add(self, step: ProofStep) -> None:
         """Take a step; what a runaway repeat adds is not kept."""
         if len(self.steps) < MAX_STEPS:
             self.steps.append(step)
 
     def say(self, what: str, answer: str, node: str = "") -> None:
         """Take a remark: what was seen rather than what was asked."""
-        self.add(Step(what=what, call="", node=node, answer=answer, seconds=0.0))
+        self.add(ProofStep(what=what, call="", node=node, answer=answer, seconds=0.0))
 
     def proof(self, missing: Sequence[str]) -> Proof:
         """The proof: it holds if nothing is missing."""
@@ -50,7 +50,7 @@ class Record:
         )
 
 
-class Nodes:
+class NodeNameCache:
     """Which node's name is behind which address, learned while it answered, for when it no longer does."""
 
     def __init__(self, clock: Clock) -> None:
@@ -82,7 +82,9 @@ class _Seen:
     silence: str  # the error's text if the node did not answer
 
 
-async def on_every_node(api: EmqxApi, nodes: Nodes, record: Record, what: str, look: Look) -> list[str]:
+async def on_every_node(
+    api: EmqxApi, nodes: NodeNameCache, record: ProofRecorder, what: str, look: NodeCheck
+) -> list[str]:
     """What is missing, over every configured address; empty when it holds.
 
     An address that does not answer is excused only if the cluster says that its node is not running.
@@ -120,7 +122,7 @@ async def until_holds(
     return missing
 
 
-async def _look(api: EmqxApi, nodes: Nodes, base: str, look: Look) -> _Seen:
+async def _look(api: EmqxApi, nodes: NodeNameCache, base: str, look: NodeCheck) -> _Seen:
     here = api.at(base)
     try:
         await nodes.learn(here, base)
@@ -131,7 +133,9 @@ async def _look(api: EmqxApi, nodes: Nodes, base: str, look: Look) -> _Seen:
         return _Seen(base, (str(e),), "")
 
 
-def _excuse(seen: _Seen, name: str, answered: set[str], cluster: Sequence[NodeRow], record: Record) -> tuple[str, ...]:
+def _excuse(
+    seen: _Seen, name: str, answered: set[str], cluster: Sequence[NodeRow], record: ProofRecorder
+) -> tuple[str, ...]:
     running = {row.node for row in cluster if row.node_status == "running"}
     # A name that was never learned is excused when every running node has spoken for itself.
     stopped = name not in running if name else running <= answered

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, SourceRow, rule_text
-from controller.ports.broker import AccessRule, Change, Rules
+from controller.ports.broker import AccessRule, AccessRules, SettingChange
 from schemas import topics
 
 
@@ -15,19 +15,19 @@ class SetupSnapshot:
 
     controller_id: str
     sources: tuple[SourceRow, ...]
-    all_rules: Rules
-    controller_rules: Rules
+    all_rules: AccessRules
+    controller_rules: AccessRules
 
 
 @dataclass(frozen=True, slots=True)
-class Todo:
+class ExecutableChange:
     """A change, and how it is made."""
 
-    change: Change
+    change: SettingChange
     make: Callable[[EmqxApi], Awaitable[None]]
 
 
-def rules_for_all() -> Rules:
+def rules_for_all() -> AccessRules:
     """What every device may do with its own branch, and nobody with another's, whatever `no_match` says."""
     return (
         AccessRule(topics.up_branch("${clientid}"), "allow", "publish"),
@@ -36,7 +36,7 @@ def rules_for_all() -> Rules:
     )
 
 
-def rules_for_controller() -> Rules:
+def rules_for_controller() -> AccessRules:
     """What the controller needs of the rules that bind everybody else."""
     return (
         AccessRule(topics.ALL_UP, "allow", "subscribe"),
@@ -57,13 +57,13 @@ async def snapshot(api: EmqxApi, controller_id: str) -> SetupSnapshot:
     )
 
 
-def plan(before: SetupSnapshot) -> tuple[Todo, ...]:
+def plan(before: SetupSnapshot) -> tuple[ExecutableChange, ...]:
     """What has to change; empty when all is there. Pure: the functions inside are only called by who applies them."""
     todos = [_source_todo(before.sources), _all_todo(before.all_rules), _controller_todo(before)]
     return tuple(todo for todo in todos if todo is not None)
 
 
-async def apply(api: EmqxApi, todos: tuple[Todo, ...]) -> tuple[Change, ...]:
+async def apply(api: EmqxApi, todos: tuple[ExecutableChange, ...]) -> tuple[SettingChange, ...]:
     """Make the changes, in order."""
     for todo in todos:
         await todo.make(api)
@@ -100,7 +100,7 @@ async def restore_sources(api: EmqxApi, before: tuple[SourceRow, ...]) -> list[s
     return []
 
 
-def without(now: Rules, ours: Rules, before: Rules) -> Rules:
+def without(now: AccessRules, ours: AccessRules, before: AccessRules) -> AccessRules:
     """The rules as they were, with what others have added since, and without Cordon's own."""
     if now == _in_front(ours, before):
         return before
@@ -125,15 +125,15 @@ async def _put_database_back(api: EmqxApi, sources: tuple[SourceRow, ...], index
         await api.write_source(sources[index])
 
 
-def _source_todo(sources: tuple[SourceRow, ...]) -> Todo | None:
+def _source_todo(sources: tuple[SourceRow, ...]) -> ExecutableChange | None:
     kinds = [source.type for source in sources]
     had = ", ".join(source.type + ("" if source.enable else " (off)") for source in sources) or "none"
     others = ", ".join(kind for kind in kinds if kind != DATABASE)
     after = f"{DATABASE}, {others}" if others else DATABASE
-    change = Change(what="whom the broker asks for access, in order", before=had, after=after)
+    change = SettingChange(what="whom the broker asks for access, in order", before=had, after=after)
     found = next((source for source in sources if source.type == DATABASE), None)
     if found is None:
-        return Todo(change, lambda api: api.create_database())
+        return ExecutableChange(change, lambda api: api.create_database())
     if kinds[0] == DATABASE and found.enable:
         return None
 
@@ -143,31 +143,31 @@ def _source_todo(sources: tuple[SourceRow, ...]) -> Todo | None:
         if kinds[0] != DATABASE:
             await api.move_source(DATABASE, "front")
 
-    return Todo(change, make)
+    return ExecutableChange(change, make)
 
 
-def _all_todo(had: Rules) -> Todo | None:
+def _all_todo(had: AccessRules) -> ExecutableChange | None:
     wanted = _in_front(rules_for_all(), had)
     if wanted == had:
         return None
-    change = Change(what="rules for all clients", before=text(had), after=text(wanted))
-    return Todo(change, lambda api: api.write_all_rules(wanted))
+    change = SettingChange(what="rules for all clients", before=text(had), after=text(wanted))
+    return ExecutableChange(change, lambda api: api.write_all_rules(wanted))
 
 
-def _controller_todo(before: SetupSnapshot) -> Todo | None:
+def _controller_todo(before: SetupSnapshot) -> ExecutableChange | None:
     wanted = _in_front(rules_for_controller(), before.controller_rules)
     if wanted == before.controller_rules:
         return None
     what = f"rules of the client {before.controller_id}"
-    change = Change(what=what, before=text(before.controller_rules), after=text(wanted))
-    return Todo(change, lambda api: api.write_rules(before.controller_id, wanted))
+    change = SettingChange(what=what, before=text(before.controller_rules), after=text(wanted))
+    return ExecutableChange(change, lambda api: api.write_rules(before.controller_id, wanted))
 
 
-def _in_front(needed: Rules, had: Rules) -> Rules:
+def _in_front(needed: AccessRules, had: AccessRules) -> AccessRules:
     """The needed rules first, the others behind them in their order."""
     return needed + tuple(rule for rule in had if rule not in needed)
 
 
-def text(rules: Rules) -> str:
+def text(rules: AccessRules) -> str:
     """For an operator's eyes."""
     return "\n".join(rule_text(rule) for rule in rules) or "none"

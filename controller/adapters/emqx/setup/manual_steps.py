@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.domain.broker.inspection import bind_of, is_loopback
-from controller.ports.broker_setup import ByHand, SetupWanted
+from controller.ports.broker_setup import DesiredSetup, ManualStep
 from controller.ports.errors import BrokerError
 
 _TLS: Final = ("ssl", "wss")
@@ -16,42 +16,42 @@ _TLS_OPTIONS: Final = (
 
 async def left_to_do(
     api: EmqxApi,
-    wanted: SetupWanted,
+    wanted: DesiredSetup,
     mqtt: dict[str, Any] | None,
     settings: dict[str, Any] | None,
     authenticator: str,
-) -> tuple[ByHand, ...]:
+) -> tuple[ManualStep, ...]:
     """Everything that `setup` does not do by itself."""
-    left: list[ByHand] = []
+    left: list[ManualStep] = []
     if wanted.username and not authenticator:
         text = "authentication = [{mechanism = password_based, backend = built_in_database, user_id_type = username}]"
-        left.append(ByHand("an authenticator that knows users", "nobody is asked for a password", text))
+        left.append(ManualStep("an authenticator that knows users", "nobody is asked for a password", text))
     if mqtt is None:
         limits = f"mqtt.max_inflight = {wanted.receive_maximum or 1000}\nmqtt.max_mqueue_len = 100000"
-        left.append(ByHand("limits of sessions", "the API key may not read or change the zone", limits))
+        left.append(ManualStep("limits of sessions", "the API key may not read or change the zone", limits))
     elif mqtt.get("peer_cert_as_clientid") != "cn" and not wanted.client_id_from_certificate:
         why = "a device can take another's client id; `--with-client-id` sets it for all clients"
-        left.append(ByHand("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
+        left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
     if settings is not None and settings.get("no_match") != "deny" and not wanted.deny_unmatched:
         why = "what no rule allows is allowed; give devices rules first, then `--with-no-match`"
-        left.append(ByHand("what no rule decides", why, "authorization.no_match = deny"))
+        left.append(ManualStep("what no rule decides", why, "authorization.no_match = deny"))
     return (*left, *await _listeners(api))
 
 
-async def _listeners(api: EmqxApi) -> list[ByHand]:
+async def _listeners(api: EmqxApi) -> list[ManualStep]:
     try:
         rows = await api.listeners()
         whole = [(row, await api.listener(row.id)) for row in rows if row.enable]
     except BrokerError as e:
-        return [ByHand("listeners", f"they cannot be read: {e}", "")]
-    left: list[ByHand] = []
+        return [ManualStep("listeners", f"they cannot be read: {e}", "")]
+    left: list[ManualStep] = []
     for row, more in whole:
         kind, _, name = row.id.partition(":")
         if row.type not in _TLS:
             if not is_loopback(bind_of(row.bind)[0]):
                 why = "MQTT in clear text can be reached from other machines"
                 left.append(
-                    ByHand(
+                    ManualStep(
                         f"listener {row.id}", why, f'listeners.{kind}.{name}.bind = "127.0.0.1:{bind_of(row.bind)[1]}"'
                     )
                 )
@@ -59,7 +59,7 @@ async def _listeners(api: EmqxApi) -> list[ByHand]:
         tls = None if more is None else more.ssl_options
         if tls is None:
             left.append(
-                ByHand(
+                ManualStep(
                     f"listener {row.id}", "its TLS settings are not told: see that they are these", _wanted(kind, name)
                 )
             )
@@ -67,7 +67,7 @@ async def _listeners(api: EmqxApi) -> list[ByHand]:
         wrong = [(key, value, why) for key, value, why in _TLS_OPTIONS if getattr(tls, key) != value]
         if wrong:
             reasons = "; ".join(why for _, _, why in wrong)
-            left.append(ByHand(f"listener {row.id}", reasons, _wanted(kind, name)))
+            left.append(ManualStep(f"listener {row.id}", reasons, _wanted(kind, name)))
     return left
 
 

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 import controller.adapters.emqx.setup.baseline as base
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, SourceRow
-from controller.adapters.emqx.setup.baseline import SetupSnapshot, Todo
+from controller.adapters.emqx.setup.baseline import ExecutableChange, SetupSnapshot
 from controller.adapters.emqx.setup.manual_steps import left_to_do
-from controller.ports.broker import AccessRule, Change, Rules
-from controller.ports.broker_setup import BrokerSetup, KeepBefore, SetupPlan, SetupWanted
+from controller.ports.broker import AccessRule, AccessRules, SettingChange
+from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SetupPlan
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
 QUEUE: Final = 100_000  # messages that wait for a controller that is away; the audit wants 10,000 at least
@@ -34,7 +34,7 @@ _SOURCES: Final = TypeAdapter(tuple[SourceRow, ...])
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class PreviousBrokerSettings:
     """Everything that setup may change, as it was. `None` is what the API key may not read, or EMQX does not have."""
 
     base: SetupSnapshot
@@ -73,12 +73,12 @@ class EmqxSetup(BrokerSetup):
         """What `undo` takes: everything that setup may change, as it is now."""
         return (await self._read(controller_id, "")).text()
 
-    async def changes(self, wanted: SetupWanted) -> Sequence[Change]:
+    async def changes(self, wanted: DesiredSetup) -> Sequence[SettingChange]:
         """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
         return [todo.change for todo in _todos(before, wanted)]
 
-    async def plan(self, wanted: SetupWanted) -> SetupPlan:
+    async def plan(self, wanted: DesiredSetup) -> SetupPlan:
         """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
         changes = tuple(todo.change for todo in _todos(before, wanted))
@@ -86,7 +86,9 @@ class EmqxSetup(BrokerSetup):
             changes, await left_to_do(self._api, wanted, before.mqtt, before.settings, before.authenticator)
         )
 
-    async def apply(self, wanted: SetupWanted, keep: KeepBefore, *, safe_only: bool = False) -> Sequence[Change]:
+    async def apply(
+        self, wanted: DesiredSetup, keep: SavePreviousSetup, *, safe_only: bool = False
+    ) -> Sequence[SettingChange]:
         """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
         todos = tuple(todo for todo in _todos(before, wanted) if not (safe_only and todo.change.danger))
@@ -94,7 +96,7 @@ class EmqxSetup(BrokerSetup):
             await keep(before.text())
         return await base.apply(self._api, todos)
 
-    async def plan_undo(self, before: str) -> Sequence[Change]:
+    async def plan_undo(self, before: str) -> Sequence[SettingChange]:
         """See the port."""
         return [todo.change for todo in await self._undoing(_parsed(before))]
 
@@ -107,7 +109,7 @@ class EmqxSetup(BrokerSetup):
         await self._api.clear_all_caches()
         return left
 
-    async def _undoing(self, was: "_Kept") -> list[Todo]:
+    async def _undoing(self, was: "_Kept") -> list[ExecutableChange]:
         now = await self._read(was.controller_id, was.user)
         todos = [
             *_rules_back(was, now.base),
@@ -115,18 +117,18 @@ class EmqxSetup(BrokerSetup):
             *_no_match_back(was.no_match, now.settings),
         ]
         if was.user and not was.has_user and now.has_user and now.authenticator == was.authenticator:
-            change = Change(f"user {was.user} of {was.authenticator}", "there", "removed")
+            change = SettingChange(f"user {was.user} of {was.authenticator}", "there", "removed")
             path = _user_path(was.authenticator, was.user)
-            todos.append(Todo(change, _asking("DELETE", path, "delete user")))
+            todos.append(ExecutableChange(change, _asking("DELETE", path, "delete user")))
         if [row.type for row in now.base.sources] != [row.type for row in was.sources]:
             order = tuple(", ".join(row.type for row in rows) or "none" for rows in (now.base.sources, was.sources))
-            todos.append(Todo(Change("whom the broker asks for access, in order", *order), _nothing))
+            todos.append(ExecutableChange(SettingChange("whom the broker asks for access, in order", *order), _nothing))
         return todos
 
-    async def _read(self, controller_id: str, username: str) -> Before:
+    async def _read(self, controller_id: str, username: str) -> PreviousBrokerSettings:
         authenticator = await self._authenticator()
         has_user = bool(username) and bool(authenticator) and await self._has_user(authenticator, username)
-        return Before(
+        return PreviousBrokerSettings(
             base=await base.snapshot(self._api, controller_id),
             mqtt=_section(await self._maybe(_ZONE), "mqtt"),
             settings=await self._maybe(_SETTINGS),
@@ -163,8 +165,8 @@ class EmqxSetup(BrokerSetup):
 class _Kept:
     controller_id: str
     sources: tuple[SourceRow, ...]
-    all_rules: Rules
-    controller_rules: Rules
+    all_rules: AccessRules
+    controller_rules: AccessRules
     mqtt: dict[str, Any] | None
     no_match: str | None
     authenticator: str
@@ -187,23 +189,23 @@ def _section(data: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _todos(before: Before, wanted: SetupWanted) -> tuple[Todo, ...]:
+def _todos(before: PreviousBrokerSettings, wanted: DesiredSetup) -> tuple[ExecutableChange, ...]:
     todos = [*_user_todo(before, wanted), *base.plan(before.base), *_zone_todo(before, wanted)]
     if wanted.deny_unmatched and before.settings is not None and before.settings.get("no_match") != "deny":
         todos.append(_no_match_todo(before.settings, "deny"))
     return tuple(todos)
 
 
-def _user_todo(before: Before, wanted: SetupWanted) -> list[Todo]:
+def _user_todo(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
     if not wanted.username or not wanted.password or not before.authenticator or before.has_user:
         return []
     body = {"user_id": wanted.username, "password": wanted.password, "is_superuser": False}
-    change = Change(f"user {wanted.username} of {before.authenticator}", "none", "there, not a superuser")
+    change = SettingChange(f"user {wanted.username} of {before.authenticator}", "none", "there, not a superuser")
     path = f"/authentication/{quote(before.authenticator, safe='')}/users"
-    return [Todo(change, _asking("POST", path, "add user", body))]
+    return [ExecutableChange(change, _asking("POST", path, "add user", body))]
 
 
-def _zone_todo(before: Before, wanted: SetupWanted) -> list[Todo]:
+def _zone_todo(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
     if before.mqtt is None:
         return []
     mqtt, todos = before.mqtt, []
@@ -225,31 +227,31 @@ def _number(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 1 << 30
 
 
-def _zone_change(mqtt: dict[str, Any], target: dict[str, Any], what: str, danger: str) -> Todo:
+def _zone_change(mqtt: dict[str, Any], target: dict[str, Any], what: str, danger: str) -> ExecutableChange:
     before = "\n".join(f"mqtt.{key} = {mqtt.get(key)}" for key in target)
     after = "\n".join(f"mqtt.{key} = {value}" for key, value in target.items())
     body = {"mqtt": {**mqtt, **target}}
-    return Todo(Change(what, before, after, danger), _asking("PUT", _ZONE, "write zone", body))
+    return ExecutableChange(SettingChange(what, before, after, danger), _asking("PUT", _ZONE, "write zone", body))
 
 
-def _zone_back(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[Todo]:
+def _zone_back(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
     if was is None or now is None:
         return []
     target = {key: value for key, value in was.items() if key in _MQTT_KEYS and now.get(key) != value}
     return [_zone_change(now, target, "settings of the zone", _RENAMES)] if target else []
 
 
-def _no_match_todo(settings: dict[str, Any], value: str) -> Todo:
+def _no_match_todo(settings: dict[str, Any], value: str) -> ExecutableChange:
     before, after = (f"authorization.no_match = {one}" for one in (settings.get("no_match"), value))
-    change = Change("what no rule decides", before, after, _CUTS_OFF if value == "deny" else "")
-    return Todo(change, _asking("PUT", _SETTINGS, "write settings", {**settings, "no_match": value}))
+    change = SettingChange("what no rule decides", before, after, _CUTS_OFF if value == "deny" else "")
+    return ExecutableChange(change, _asking("PUT", _SETTINGS, "write settings", {**settings, "no_match": value}))
 
 
-def _no_match_back(was: str | None, now: dict[str, Any] | None) -> list[Todo]:
+def _no_match_back(was: str | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
     return [] if was is None or now is None or now.get("no_match") == was else [_no_match_todo(now, was)]
 
 
-def _rules_back(was: _Kept, now: SetupSnapshot) -> list[Todo]:
+def _rules_back(was: _Kept, now: SetupSnapshot) -> list[ExecutableChange]:
     """Take Cordon's rules away and leave what others have added since."""
     everybody = base.without(now.all_rules, base.rules_for_all(), was.all_rules)
     own = base.without(now.controller_rules, base.rules_for_controller(), was.controller_rules)
@@ -263,10 +265,14 @@ def _rules_back(was: _Kept, now: SetupSnapshot) -> list[Todo]:
 
     todos = []
     if everybody != now.all_rules:
-        todos.append(Todo(Change("rules for all clients", base.text(now.all_rules), base.text(everybody)), all_back))
+        todos.append(
+            ExecutableChange(
+                SettingChange("rules for all clients", base.text(now.all_rules), base.text(everybody)), all_back
+            )
+        )
     if own != now.controller_rules:
-        change = Change(f"rules of the client {controller_id}", base.text(now.controller_rules), base.text(own))
-        todos.append(Todo(change, own_back))
+        change = SettingChange(f"rules of the client {controller_id}", base.text(now.controller_rules), base.text(own))
+        todos.append(ExecutableChange(change, own_back))
     return todos
 
 

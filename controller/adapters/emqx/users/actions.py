@@ -10,20 +10,20 @@ from controller.adapters.emqx.client.models import DATABASE, ClientRow
 from controller.adapters.emqx.client.requests import segment
 from controller.adapters.emqx.containment.actions import lift_own_ban, put_ban, renew_ban
 from controller.adapters.emqx.containment.checks import LOOKS, in_force, outside, restriction, wrongly_allowed
-from controller.adapters.emqx.containment.context import Scene
-from controller.adapters.emqx.containment.runner import Toolbox
-from controller.domain.containment.plan import Act, Look
-from controller.ports.broker import Rules
+from controller.adapters.emqx.containment.context import RunContext
+from controller.adapters.emqx.containment.runner import PlanStepHandlers
+from controller.domain.containment.plan import ContainmentAction, ContainmentCheck
+from controller.ports.broker import AccessRules
 from controller.ports.errors import BrokerRefusedError
 
 KICK_AT_ONCE: Final = 1000  # sessions in one request
 SESSIONS_AT_ONCE: Final = 16  # sessions worked on side by side; the HTTP client bounds the calls of everybody
 NAMED: Final = 5  # sessions named in a sentence
 # A session may do with its own branch what every restricted device may; the broker fills the client id in.
-USER_RESTRICTION: Final[Rules] = restriction("${clientid}")
+USER_RESTRICTION: Final[AccessRules] = restriction("${clientid}")
 
 
-async def _kick(scene: Scene) -> None:
+async def _kick(scene: RunContext) -> None:
     """End every session of the user, connected or away."""
     sessions = await scene.api.sessions_of(scene.subject)
     ids = [each.clientid for each in sessions]
@@ -34,7 +34,7 @@ async def _kick(scene: Scene) -> None:
         scene.record.cut_at = scene.clock.now()
 
 
-async def _write_restriction(scene: Scene) -> None:
+async def _write_restriction(scene: RunContext) -> None:
     had = await scene.api.user_rules(scene.subject)
     if had == USER_RESTRICTION:
         return
@@ -43,14 +43,14 @@ async def _write_restriction(scene: Scene) -> None:
     await scene.api.write_user_rules(scene.subject, USER_RESTRICTION)
 
 
-async def _restore_restriction(scene: Scene) -> None:
+async def _restore_restriction(scene: RunContext) -> None:
     had = await scene.api.user_rules(scene.subject)
     if had != USER_RESTRICTION:
         scene.record.say("restriction was gone", f"{len(had)} rules of someone else replaced")
         await scene.api.write_user_rules(scene.subject, USER_RESTRICTION)
 
 
-async def _restore_rules(scene: Scene) -> None:
+async def _restore_rules(scene: RunContext) -> None:
     kept = scene.wish.kept_rules
     had = await scene.api.user_rules(scene.subject)
     scene.found.restored = kept
@@ -65,7 +65,7 @@ async def _restore_rules(scene: Scene) -> None:
         await scene.api.delete_user_rules(scene.subject)
 
 
-async def _clear_cache(scene: Scene) -> None:
+async def _clear_cache(scene: RunContext) -> None:
     async def clear(session: ClientRow) -> None:
         if actable(session.clientid):
             await scene.api.clear_cache(session.clientid)
@@ -73,7 +73,7 @@ async def _clear_cache(scene: Scene) -> None:
     await each_of(await scene.api.sessions_of(scene.subject), clear)
 
 
-async def _cut_subscriptions(scene: Scene) -> None:
+async def _cut_subscriptions(scene: RunContext) -> None:
     async def cut(session: ClientRow) -> None:
         if not actable(session.clientid):
             return
@@ -85,11 +85,11 @@ async def _cut_subscriptions(scene: Scene) -> None:
     scene.record.cut_at = scene.clock.now()
 
 
-async def _nothing(_scene: Scene) -> None:
+async def _nothing(_scene: RunContext) -> None:
     """For what is not kept for users: their sessions ask for their subscriptions when they connect."""
 
 
-async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
+async def _superuser(scene: RunContext, api: EmqxApi) -> list[str]:
     for link in await scene.shared.authenticators.get():
         named = link.enable and link.backend == DATABASE and link.user_id_type == "username"
         if named and await api.is_superuser(link.id, scene.subject):
@@ -97,17 +97,17 @@ async def _superuser(scene: Scene, api: EmqxApi) -> list[str]:
     return []
 
 
-async def _restricted(scene: Scene, api: EmqxApi) -> list[str]:
+async def _restricted(scene: RunContext, api: EmqxApi) -> list[str]:
     wanted = await api.user_rules(scene.subject) == USER_RESTRICTION
     return [] if wanted else ["the user's rules are not the restriction's"]
 
 
-async def _restored(scene: Scene, api: EmqxApi) -> list[str]:
+async def _restored(scene: RunContext, api: EmqxApi) -> list[str]:
     wanted = await api.user_rules(scene.subject) == scene.found.restored
     return [] if wanted else ["the user's rules are not those that were restored"]
 
 
-async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
+async def _quiet(scene: RunContext, api: EmqxApi) -> list[str]:
     """Of each session: what it listens to, what it remembers, and rules of its client that go before its user's."""
     missing: list[str] = []
 
@@ -128,7 +128,7 @@ async def _quiet(scene: Scene, api: EmqxApi) -> list[str]:
     return missing[:NAMED] + ([f"and {len(missing) - NAMED} more"] if len(missing) > NAMED else [])
 
 
-async def _out(scene: Scene, api: EmqxApi) -> list[str]:
+async def _out(scene: RunContext, api: EmqxApi) -> list[str]:
     missing = []
     if not in_force(await api.ban_of(scene.subject, "username"), scene.clock.now()):
         missing.append("no ban in force")
@@ -138,7 +138,7 @@ async def _out(scene: Scene, api: EmqxApi) -> list[str]:
     return missing
 
 
-async def _unbanned(scene: Scene, api: EmqxApi) -> list[str]:
+async def _unbanned(scene: RunContext, api: EmqxApi) -> list[str]:
     ban = await api.ban_of(scene.subject, "username")
     ours = ban is not None and ban.is_ours and in_force(ban, scene.clock.now())
     return ["Cordon's ban is still there"] if ours else []
@@ -171,27 +171,27 @@ def _named(ids: Sequence[str]) -> str:
     return f"{shown} and {len(ids) - NAMED} more" if len(ids) > NAMED else shown
 
 
-_ACTS: Final[Mapping[Act, Callable[[Scene], Awaitable[None]]]] = {
-    Act.BAN: partial(put_ban, kind="username"),
-    Act.RENEW_BAN: partial(renew_ban, kind="username"),
-    Act.LIFT_BAN: partial(lift_own_ban, kind="username"),
-    Act.WRITE_RESTRICTION: _write_restriction,
-    Act.RESTORE_RESTRICTION: _restore_restriction,
-    Act.RESTORE_RULES: _restore_rules,
-    Act.CLEAR_CACHE: _clear_cache,
-    Act.CUT_SUBSCRIPTIONS: _cut_subscriptions,
-    Act.RESTORE_SUBSCRIPTIONS: _nothing,
-    Act.KICK: _kick,
-    Act.CLEAR_RETAINED: _nothing,
+_ACTS: Final[Mapping[ContainmentAction, Callable[[RunContext], Awaitable[None]]]] = {
+    ContainmentAction.BAN: partial(put_ban, kind="username"),
+    ContainmentAction.RENEW_BAN: partial(renew_ban, kind="username"),
+    ContainmentAction.LIFT_BAN: partial(lift_own_ban, kind="username"),
+    ContainmentAction.WRITE_RESTRICTION: _write_restriction,
+    ContainmentAction.RESTORE_RESTRICTION: _restore_restriction,
+    ContainmentAction.RESTORE_RULES: _restore_rules,
+    ContainmentAction.CLEAR_CACHE: _clear_cache,
+    ContainmentAction.CUT_SUBSCRIPTIONS: _cut_subscriptions,
+    ContainmentAction.RESTORE_SUBSCRIPTIONS: _nothing,
+    ContainmentAction.KICK: _kick,
+    ContainmentAction.CLEAR_RETAINED: _nothing,
 }
-_LOOKS: Final[Mapping[Look, Callable[[Scene, EmqxApi], Awaitable[list[str]]]]] = {
-    Look.SOURCE: LOOKS[Look.SOURCE],
-    Look.SUPERUSER: _superuser,
-    Look.RESTRICTED: _restricted,
-    Look.RESTORED: _restored,
-    Look.QUIET: _quiet,
-    Look.OUT: _out,
-    Look.UNBANNED: _unbanned,
-    Look.NO_RETAINED: LOOKS[Look.NO_RETAINED],
+_LOOKS: Final[Mapping[ContainmentCheck, Callable[[RunContext, EmqxApi], Awaitable[list[str]]]]] = {
+    ContainmentCheck.SOURCE: LOOKS[ContainmentCheck.SOURCE],
+    ContainmentCheck.SUPERUSER: _superuser,
+    ContainmentCheck.RESTRICTED: _restricted,
+    ContainmentCheck.RESTORED: _restored,
+    ContainmentCheck.QUIET: _quiet,
+    ContainmentCheck.OUT: _out,
+    ContainmentCheck.UNBANNED: _unbanned,
+    ContainmentCheck.NO_RETAINED: LOOKS[ContainmentCheck.NO_RETAINED],
 }
-USER: Final = Toolbox(_ACTS, _LOOKS, through_one=frozenset({Look.QUIET}))
+USER: Final = PlanStepHandlers(_ACTS, _LOOKS, through_one=frozenset({ContainmentCheck.QUIET}))

@@ -9,7 +9,7 @@ from typing import Final
 import sqlite_utils
 
 from controller.adapters.sqlite.migrations.registry import migration
-from controller.domain.audit_chain import GENESIS, Head
+from controller.domain.audit_chain import GENESIS, ChainHead
 
 _DEVICES: Final = (
     # The columns after `state` change with every report and are kept out of its JSON.
@@ -133,6 +133,6 @@ def m0001_initial(db: sqlite_utils.Database) -> None:
         for statement in group:
             db.execute(statement)
     # The keys are named here, not imported: a migration means what it meant when it was written.
-    start = (("audit.anchor", str(Head(0, GENESIS))), ("audit.chained_through", "0"))
+    start = (("audit.anchor", str(ChainHead(0, GENESIS))), ("audit.chained_through", "0"))
     for row in start:
         db.execute("INSERT INTO meta (key, value) VALUES (?, ?)", row)

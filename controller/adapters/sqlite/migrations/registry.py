@@ -9,10 +9,10 @@ from sqlite_utils.migrations import Migrations
 migrations: Final = Migrations("cordon")
 KNOWN: Final[set[str]] = set()  # the names this version of Cordon knows
 
-Change = Callable[[sqlite_utils.Database], None]
+Migration = Callable[[sqlite_utils.Database], None]
 
 
-def migration(change: Change) -> Change:
+def migration(change: Migration) -> Migration:
     """Enrol `change` under its function's name; it runs once for a file, inside the transaction that opens it."""
     KNOWN.add(change.__name__)
     migrations()(change)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
 from controller.adapters.mqtt.backoff import STABLE_SECONDS, Backoff
-from controller.adapters.mqtt.buffered_socket import Wire, open_wire, tls_context
-from controller.adapters.mqtt.options import LinkOptions, Server
+from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire, tls_context
+from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
 from controller.adapters.mqtt.packets import publish_packet
-from controller.adapters.mqtt.reason_codes import Kind, disconnected, network_words, refused
+from controller.adapters.mqtt.reason_codes import DisconnectKind, disconnected, network_words, refused
 
 HERE: dict[str, Any] = {"servers": ("mqtt://localhost",), "client_id": "c"}
 
@@ -30,8 +30,8 @@ HERE: dict[str, Any] = {"servers": ("mqtt://localhost",), "client_id": "c"}
     ],
 )
 def test_server_addresses(url: str, host: str, port: int, tls: bool, text: str) -> None:
-    server = Server.parse(url)
-    assert server == Server(host, port, tls)
+    server = BrokerAddress.parse(url)
+    assert server == BrokerAddress(host, port, tls)
     assert str(server) == text
 
 
@@ -40,7 +40,7 @@ def test_server_addresses(url: str, host: str, port: int, tls: bool, text: str) 
 )
 def test_other_addresses_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r".+") as refusal:
-        Server.parse(url)
+        BrokerAddress.parse(url)
     assert "pw" not in str(refusal.value)
 
 
@@ -68,40 +68,40 @@ def test_other_addresses_are_refused(url: str) -> None:
 )
 def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        LinkOptions(**(HERE | wrong))
+        MqttOptions(**(HERE | wrong))
 
 
 def test_password_is_not_shown() -> None:
-    assert "geheim" not in repr(LinkOptions(**(HERE | {"username": "u", "password": "geheim"})))
+    assert "geheim" not in repr(MqttOptions(**(HERE | {"username": "u", "password": "geheim"})))
 
 
 def test_backoff_doubles_to_its_ceiling_and_starts_again_after_a_good_connection() -> None:
     backoff = Backoff(1.0, 10.0, 40.0, lambda: 0.5)
-    assert [backoff.next(Kind.UNREACHABLE) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+    assert [backoff.next(DisconnectKind.UNREACHABLE) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     backoff.lived(STABLE_SECONDS / 2)
-    assert backoff.next(Kind.DROPPED) == 5.0
+    assert backoff.next(DisconnectKind.DROPPED) == 5.0
     backoff.lived(STABLE_SECONDS)
-    assert backoff.next(Kind.DROPPED) == 0.5
+    assert backoff.next(DisconnectKind.DROPPED) == 0.5
 
 
 def test_backoff_is_spread_over_the_whole_reach_and_stays_finite() -> None:
     numbers = iter([0.0, 0.999] + [1.0] * 5000)
     backoff = Backoff(1.0, 10.0, 40.0, lambda: next(numbers))
-    assert backoff.next(Kind.DROPPED) == 0.0
-    assert backoff.next(Kind.DROPPED) == pytest.approx(1.998)
-    assert max(backoff.next(Kind.DROPPED) for _ in range(5000)) == 10.0
+    assert backoff.next(DisconnectKind.DROPPED) == 0.0
+    assert backoff.next(DisconnectKind.DROPPED) == pytest.approx(1.998)
+    assert max(backoff.next(DisconnectKind.DROPPED) for _ in range(5000)) == 10.0
 
 
-@pytest.mark.parametrize("kind", [Kind.REFUSED, Kind.TAKEN_OVER])
-def test_a_no_waits_longer(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [DisconnectKind.REFUSED, DisconnectKind.TAKEN_OVER])
+def test_a_no_waits_longer(kind: DisconnectKind) -> None:
     assert Backoff(1.0, 10.0, 40.0, lambda: 0.0).next(kind) == 20.0
     assert Backoff(1.0, 10.0, 40.0, lambda: 1.0).next(kind) == 40.0
 
 
 def test_unknown_codes_keep_the_name_of_the_library() -> None:
-    assert refused(200, "Odd").kind is Kind.REFUSED
+    assert refused(200, "Odd").kind is DisconnectKind.REFUSED
     assert "Odd" in refused(200, "Odd").detail
-    assert disconnected(200, "Odd").kind is Kind.DROPPED
+    assert disconnected(200, "Odd").kind is DisconnectKind.DROPPED
     assert "Odd" in disconnected(200, "Odd").detail
 
 
@@ -123,16 +123,16 @@ def test_network_words(error: Exception, words: str) -> None:
 
 
 @pytest.fixture
-def pair() -> Iterator[tuple[Wire, socket.socket]]:
+def pair() -> Iterator[tuple[BufferedSocket, socket.socket]]:
     here, there = socket.socketpair()
     here.setblocking(False)
-    wire = Wire(here)
+    wire = BufferedSocket(here)
     yield wire, there
     wire.close()
     there.close()
 
 
-def test_one_read_serves_many(pair: tuple[Wire, socket.socket]) -> None:
+def test_one_read_serves_many(pair: tuple[BufferedSocket, socket.socket]) -> None:
     wire, there = pair
     there.sendall(b"\xd0\x00\x40\x02\x00\x07\xd0")
     data, start, end = wire.packet() or (b"", 0, 0)
@@ -162,7 +162,7 @@ def test_packets_are_found_however_they_are_cut(bodies: list[bytes], piece: int)
     here, there = socket.socketpair()
     here.setblocking(False)
     with here, there:
-        wire = Wire(here)
+        wire = BufferedSocket(here)
         packets = [publish_packet("t", body, None, five=True) for body in bodies]
         stream = b"".join(packets)
         found = []
@@ -175,14 +175,14 @@ def test_packets_are_found_however_they_are_cut(bodies: list[bytes], piece: int)
         assert found == packets
 
 
-def test_what_is_no_mqtt_is_said(pair: tuple[Wire, socket.socket]) -> None:
+def test_what_is_no_mqtt_is_said(pair: tuple[BufferedSocket, socket.socket]) -> None:
     wire, there = pair
     there.sendall(b"\x30\xff\xff\xff\xff\xff")
     with pytest.raises(ValueError, match="four bytes"):
         wire.packet()
 
 
-def test_many_sends_leave_in_one_write_and_wait_where_they_must(pair: tuple[Wire, socket.socket]) -> None:
+def test_many_sends_leave_in_one_write_and_wait_where_they_must(pair: tuple[BufferedSocket, socket.socket]) -> None:
     wire, there = pair
     assert [wire.send(b"ab"), wire.send(b"cd")] == [2, 2]
     there.setblocking(False)
@@ -200,7 +200,7 @@ def test_many_sends_leave_in_one_write_and_wait_where_they_must(pair: tuple[Wire
     assert got == data
 
 
-def test_broken_connection_is_remembered(pair: tuple[Wire, socket.socket]) -> None:
+def test_broken_connection_is_remembered(pair: tuple[BufferedSocket, socket.socket]) -> None:
     wire, there = pair
     there.close()
     wire.send(b"x")
@@ -209,7 +209,7 @@ def test_broken_connection_is_remembered(pair: tuple[Wire, socket.socket]) -> No
     assert isinstance(wire.trouble, OSError)
 
 
-def test_close_sends_what_is_left(pair: tuple[Wire, socket.socket]) -> None:
+def test_close_sends_what_is_left(pair: tuple[BufferedSocket, socket.socket]) -> None:
     wire, there = pair
     wire.send(b"bye")
     wire.close()
@@ -218,13 +218,13 @@ def test_close_sends_what_is_left(pair: tuple[Wire, socket.socket]) -> None:
 
 
 def test_trust_files_are_named_when_missing(tmp_path: Path) -> None:
-    options = LinkOptions(**(HERE | {"servers": ("mqtts://127.0.0.1",), "ca": tmp_path / "none.pem"}))
+    options = MqttOptions(**(HERE | {"servers": ("mqtts://127.0.0.1",), "ca": tmp_path / "none.pem"}))
     with pytest.raises(FileNotFoundError, match=r"none\.pem"):
-        open_wire(Server.parse("mqtts://127.0.0.1"), options)
+        open_wire(BrokerAddress.parse("mqtts://127.0.0.1"), options)
 
 
 def test_trust_is_required_and_old_tls_is_off() -> None:
-    context = tls_context(LinkOptions(**HERE))
+    context = tls_context(MqttOptions(**HERE))
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2

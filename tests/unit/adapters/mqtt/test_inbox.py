@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.adapters.mqtt.inbox import NO_TICKET, Inbox
-from controller.adapters.mqtt.packets import Published
+from controller.adapters.mqtt.packets import InboundPublish
 
 
-def message(packet_id: int, payload: bytes = b"", qos: int = 1) -> Published:
-    return Published(b"t", payload, qos, retain=False, dup=False, packet_id=packet_id)
+def message(packet_id: int, payload: bytes = b"", qos: int = 1) -> InboundPublish:
+    return InboundPublish(b"t", payload, qos, retain=False, dup=False, packet_id=packet_id)
 
 
 def filled(count: int, most: int = 1000) -> Inbox:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from controller.adapters.mqtt.outbox import Letter, Outbox
+from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
 from controller.ports.errors import MessagesError, NoSubscriberError
 
 
@@ -15,7 +15,7 @@ class Sender:
         self.taking = taking
         self.sent: list[str] = []
 
-    def __call__(self, letter: Letter) -> int | None:
+    def __call__(self, letter: OutgoingMessage) -> int | None:
         if letter.topic == "bad":
             raise ValueError("cannot")
         if not self.taking:
@@ -24,8 +24,8 @@ class Sender:
         return len(self.sent)
 
 
-def letter(topic: str, *, waiter: asyncio.Future[None] | None = None, deadline: float | None = None) -> Letter:
-    return Letter(topic, b"", deadline, waiter)
+def letter(topic: str, *, waiter: asyncio.Future[None] | None = None, deadline: float | None = None) -> OutgoingMessage:
+    return OutgoingMessage(topic, b"", deadline, waiter)
 
 
 def future() -> asyncio.Future[None]:
@@ -33,13 +33,13 @@ def future() -> asyncio.Future[None]:
 
 
 def test_nothing_is_taken_without_a_connection() -> None:
-    outbox = Outbox(10)
+    outbox = PublishQueue(10)
     assert not outbox.offer(letter("a"), 0)
     assert len(outbox) == 0
 
 
 def test_window_and_bound_hold() -> None:
-    outbox, sender = Outbox(3), Sender()
+    outbox, sender = PublishQueue(3), Sender()
     outbox.attach(sender, 2, 0)
     assert [outbox.offer(letter(topic), 0) for topic in "abcd"] == [True, True, True, False]
     assert sender.sent == ["a", "b"]
@@ -49,7 +49,7 @@ def test_window_and_bound_hold() -> None:
 
 
 def test_unacknowledged_goes_first_on_the_next_connection() -> None:
-    outbox, sender = Outbox(10), Sender()
+    outbox, sender = PublishQueue(10), Sender()
     outbox.attach(sender, 2, 0)
     for topic in "abc":
         outbox.offer(letter(topic), 0)
@@ -60,7 +60,7 @@ def test_unacknowledged_goes_first_on_the_next_connection() -> None:
 
 
 async def test_who_waits_is_told_and_nothing_is_sent_twice_for_them() -> None:
-    outbox, waiter = Outbox(10), future()
+    outbox, waiter = PublishQueue(10), future()
     outbox.attach(Sender(), 2, 0)
     outbox.offer(letter("a", waiter=waiter), 0)
     outbox.detach("the cable was cut")
@@ -73,7 +73,7 @@ async def test_who_waits_is_told_and_nothing_is_sent_twice_for_them() -> None:
 
 @pytest.mark.parametrize(("code", "error"), [(0, None), (16, NoSubscriberError), (128, MessagesError)])
 async def test_reason_codes_reach_who_waits(code: int, error: type[Exception] | None) -> None:
-    outbox, waiter = Outbox(10), future()
+    outbox, waiter = PublishQueue(10), future()
     outbox.attach(Sender(), 2, 0)
     outbox.offer(letter("a", waiter=waiter), 0)
     outbox.settled(1, code, "words", 0)
@@ -84,7 +84,7 @@ async def test_reason_codes_reach_who_waits(code: int, error: type[Exception] | 
 
 
 async def test_given_up_expired_and_impossible_letters_are_passed_over() -> None:
-    outbox, sender = Outbox(10), Sender()
+    outbox, sender = PublishQueue(10), Sender()
     outbox.attach(sender, 1, 0)
     given_up, expired, impossible = future(), future(), future()
     outbox.offer(letter("first"), 0)
@@ -101,7 +101,7 @@ async def test_given_up_expired_and_impossible_letters_are_passed_over() -> None
 
 
 def test_waits_while_the_connection_takes_nothing() -> None:
-    outbox, sender = Outbox(10), Sender(taking=False)
+    outbox, sender = PublishQueue(10), Sender(taking=False)
     outbox.attach(sender, 5, 0)
     assert outbox.offer(letter("a"), 0)
     sender.taking = True
@@ -110,6 +110,6 @@ def test_waits_while_the_connection_takes_nothing() -> None:
 
 
 def test_unknown_puback_is_ignored() -> None:
-    outbox = Outbox(10)
+    outbox = PublishQueue(10)
     outbox.settled(9, 0, "", 0)
     assert len(outbox) == 0

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.mqtt.packets import Published, as_publish, packet_end, publish_packet
+from controller.adapters.mqtt.packets import InboundPublish, as_publish, packet_end, publish_packet
 
 TOPICS = st.text(st.characters(codec="utf-8", exclude_characters="\x00#+"), min_size=1, max_size=60)
 
@@ -58,7 +58,7 @@ def test_it_reads_what_a_broker_sends(packet: mqtt5.PublishPacket, before: bytes
     data = before + raw + behind
     end = packet_end(data, len(before))
     assert end == len(before) + len(raw)
-    assert as_publish(data, len(before), end, five=True) == Published(
+    assert as_publish(data, len(before), end, five=True) == InboundPublish(
         packet.topic.encode(),
         packet.payload or b"",
         int(packet.qos),
@@ -74,7 +74,7 @@ def test_it_reads_the_older_protocol(topic: str, payload: bytes, packet_id: int)
     quiet = publish_packet(topic, b"??" + payload, None, five=False)
     raw = b"\x32" + quiet[1 : len(quiet) - len(body)] + body
     assert packet_end(raw, 0) == len(raw)
-    assert as_publish(raw, 0, len(raw), five=False) == Published(
+    assert as_publish(raw, 0, len(raw), five=False) == InboundPublish(
         topic.encode(), payload, 1, retain=False, dup=False, packet_id=packet_id
     )
 

@@ -7,7 +7,7 @@ import pytest
 from controller.adapters.policies.loader import MAX_FILE_BYTES, MAX_FILES, load_policies, parse_policy
 from controller.adapters.policies.models import MAX_RULES
 from controller.domain.policy.findings import Severity
-from controller.domain.policy.model import Level, Policy, Remedy, Response
+from controller.domain.policy.model import ContainmentLevel, Policy, Remedy, RuleResponse
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 
@@ -70,14 +70,16 @@ def test_the_whole_shape() -> None:
     assert policy.applies_to.uses == {"device.class"}
     telnet, openssl = policy.rules
     assert telnet.key == "baseline/no-telnet"
-    assert telnet.response == Response(Level.RESTRICTED, Remedy("service.disable", (("name", "telnetd"),)))
+    assert telnet.response == RuleResponse(
+        ContainmentLevel.RESTRICTED, Remedy("service.disable", (("name", "telnetd"),))
+    )
     assert (telnet.why, telnet.severity, telnet.references) == (
         "It carries passwords in clear text.",
         Severity.HIGH,
         ("ETSI EN 303 645:5.6-1",),
     )
     assert openssl.applies_if is not None
-    assert openssl.response == Response(Level.ISOLATED, None, 2, 600.0, 7200.0)
+    assert openssl.response == RuleResponse(ContainmentLevel.ISOLATED, None, 2, 600.0, 7200.0)
     assert openssl.fix == "Upgrade it."
 
 

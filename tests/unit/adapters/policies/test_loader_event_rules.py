@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.policies.loader import load_policies, parse_policy
-from controller.domain.policy.model import EventTerms, Level, Remedy, Response
+from controller.domain.policy.model import ContainmentLevel, EventTerms, Remedy, RuleResponse
 from controller.ports.policies import PolicyError
 from tests.support.playbook import language
 
@@ -24,7 +24,7 @@ def test_a_whole_one() -> None:
     policy = parse_policy(HEAD + RULE + more, "f", language())
     (rule,) = policy.events
     assert (rule.key, rule.event) == ("p/a", EventTerms(300.0, 7200.0))
-    assert rule.response == Response(Level.ISOLATED, Remedy("rescan"), 7, 0.0, 7200.0)
+    assert rule.response == RuleResponse(ContainmentLevel.ISOLATED, Remedy("rescan"), 7, 0.0, 7200.0)
     assert rule.applies_if is not None
     assert policy.rules == ()
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from controller.domain.device import Case, Device, OpenCommand, RuleState
+from controller.domain.device import ContainmentCase, Device, OpenCommand, RuleState
 from controller.domain.effects import (
     CommandRecord,
     Effect,
@@ -15,8 +15,8 @@ from controller.domain.effects import (
     RestrictClient,
     SendCommand,
 )
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import Level
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AccessRule
 from schemas.commands import CommandState
 
@@ -28,7 +28,7 @@ PARAMS: Any = st.lists(st.tuples(TEXT, TEXT | st.booleans() | COUNTS), max_size=
 
 RULES = st.builds(
     RuleState,
-    result=st.sampled_from(Result),
+    result=st.sampled_from(RuleResult),
     since=TIMES,
     streak=COUNTS,
     detail=TEXT,
@@ -36,9 +36,9 @@ RULES = st.builds(
     last_remedy=TIMES,
 )
 CASES = st.builds(
-    Case,
+    ContainmentCase,
     case_id=TEXT,
-    level=st.sampled_from(Level),
+    level=st.sampled_from(ContainmentLevel),
     causes=st.lists(TEXT, max_size=3).map(tuple),
     by=TEXT,
     reason=TEXT,
@@ -47,7 +47,7 @@ CASES = st.builds(
     hold_until=TIMES | st.just(math.inf),
     isolate_until=UNTIL,
     probation_until=TIMES,
-    proven_level=st.sampled_from(Level),
+    proven_level=st.sampled_from(ContainmentLevel),
     proven_at=st.none() | TIMES,
     trouble=TEXT,
 )

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 
 from controller.adapters.sqlite import codec, reader
-from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
-from controller.domain.device import OF_A_REPORT, Case, Device
+from controller.domain.device import OF_A_REPORT, ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
-from controller.domain.policy.model import Level
-from controller.ports.broker import Rules
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRules
 from controller.ports.errors import StoreError
-from controller.ports.store import Writes
+from controller.ports.store import StoreWrites
 from tests.unit.adapters.sqlite import strategies
 
 STATE = codec.DEVICE_COLUMNS.index("state")
@@ -27,47 +27,47 @@ def _row(device: Device, state: str) -> tuple[Any, ...]:
     return (*row[:STATE], state, *row[STATE + 1 :], *[None] * len(OF_A_REPORT))
 
 
-def _keep(connection: sqlite3.Connection, writes: Writes) -> None:
+def _keep(connection: sqlite3.Connection, writes: StoreWrites) -> None:
     for table in ("devices", "outbox", "commands", "audit"):
         connection.execute(f"DELETE FROM {table}")
-    work_of(writes, DeadBook((), 1, most=1, most_per_device=1), 0).run(connection)
+    work_of(writes, DeadLetterIndex((), 1, most=1, most_per_device=1), 0).run(connection)
 
 
 @given(device=strategies.DEVICES)
 def test_a_device_comes_back_as_it_was(memory: sqlite3.Connection, device: Device) -> None:
-    _keep(memory, Writes(devices=(device,)))
+    _keep(memory, StoreWrites(devices=(device,)))
     assert reader.devices(memory) == [device]
 
 
 @given(effect=strategies.EFFECTS)
 def test_an_effect_comes_back_as_it_was(memory: sqlite3.Connection, effect: Effect) -> None:
-    _keep(memory, Writes(effects=(effect,)))
+    _keep(memory, StoreWrites(effects=(effect,)))
     assert reader.effects(memory) == [effect]
 
 
 @given(command=strategies.COMMANDS)
 def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: CommandRecord) -> None:
-    _keep(memory, Writes(commands=(command,)))
+    _keep(memory, StoreWrites(commands=(command,)))
     assert reader.commands(memory, {"command_id": command.command_id}, 1) == [command]
 
 
 @given(detail=strategies.DETAILS)
 def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
     entry = AuditEntry("kind", "device", "actor", "case", detail, alert=True)
-    _keep(memory, Writes(audit=((1.5, entry),)))
+    _keep(memory, StoreWrites(audit=((1.5, entry),)))
     (found,) = reader.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
     assert (found.at, found.entry) == (1.5, entry)
 
 
 @pytest.mark.parametrize("detail", [None, {}])
 def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: dict[str, object] | None) -> None:
-    _keep(memory, Writes(audit=((1.0, AuditEntry("kind", "device", "actor", detail=detail)),)))
+    _keep(memory, StoreWrites(audit=((1.0, AuditEntry("kind", "device", "actor", detail=detail)),)))
     (found,) = reader.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
     assert found.entry.detail == detail
 
 
 @given(rules=strategies.ACCESS_RULES)
-def test_access_rules_come_back_as_they_were(rules: Rules) -> None:
+def test_access_rules_come_back_as_they_were(rules: AccessRules) -> None:
     assert codec.load_rules("device", codec.dump_rules(rules)) == rules
 
 
@@ -83,7 +83,7 @@ def test_no_field_of_a_device_is_forgotten() -> None:
 
 
 def test_the_state_is_json_for_other_tools_also_when_a_hold_never_ends() -> None:
-    case = Case("c", Level.RESTRICTED, (), "operator", "theft", 1.0, 1.0, hold_until=math.inf)
+    case = ContainmentCase("c", ContainmentLevel.RESTRICTED, (), "operator", "theft", 1.0, 1.0, hold_until=math.inf)
     state = codec.device_row(Device("d", 1.0, 2.0, case=case))[STATE]
     assert "Infinity" not in state
     assert json.loads(state)["case"]["hold_until"] == "inf"
@@ -117,7 +117,7 @@ def test_an_effect_that_makes_no_sense_says_so(body: str) -> None:
 
 
 def test_a_word_of_a_newer_version_in_a_device_says_so() -> None:
-    case = Case("c", Level.RESTRICTED, (), "cordon", "", 1.0, 1.0)
+    case = ContainmentCase("c", ContainmentLevel.RESTRICTED, (), "cordon", "", 1.0, 1.0)
     device = Device("d", 1.0, 2.0, case=case)
     row = _row(device, codec.device_row(device)[STATE].replace('"restricted"', '"exiled"'))
     with pytest.raises(StoreError, match="cannot read device d: written by a newer version"):

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 
 
 @given(
@@ -10,7 +10,7 @@ from controller.adapters.sqlite.dead_letters import DeadBook
     per_device=st.integers(1, 5),
 )
 def test_the_bounds_hold_and_only_older_ones_go(devices: list[str], most: int, per_device: int) -> None:
-    book = DeadBook((), 1, most=most, most_per_device=per_device)
+    book = DeadLetterIndex((), 1, most=most, most_per_device=per_device)
     table: dict[int, str] = {}
     for device_id in devices:
         seq, gone = book.add(device_id)
@@ -27,6 +27,6 @@ def test_the_bounds_hold_and_only_older_ones_go(devices: list[str], most: int, p
 
 def test_a_lower_bound_than_before_takes_effect_with_the_next_letter() -> None:
     kept = [(3, "a"), (5, "b"), (8, "a"), (9, "a")]
-    book = DeadBook(kept, 10, most=3, most_per_device=2)
+    book = DeadLetterIndex(kept, 10, most=3, most_per_device=2)
     assert book.add("c") == (10, [3, 5])
     assert book.add("c") == (11, [8])

@@ -4,12 +4,12 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite import reader
-from controller.adapters.sqlite.dead_letters import DeadBook
+from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import MAX_DEAD_TEXT, work_of
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
 from controller.ports.errors import StoreError
-from controller.ports.store import DeadLetter, StoredReport, Writes
+from controller.ports.store import DeadLetter, StoredReport, StoreWrites
 
 
 @pytest.fixture(autouse=True)
@@ -18,8 +18,8 @@ def empty(memory: sqlite3.Connection) -> None:
         memory.execute(f"DELETE FROM {table}")
 
 
-def _keep(connection: sqlite3.Connection, writes: Writes, book: DeadBook | None = None) -> None:
-    book = book or DeadBook((), 1, most=10, most_per_device=10)
+def _keep(connection: sqlite3.Connection, writes: StoreWrites, book: DeadLetterIndex | None = None) -> None:
+    book = book or DeadLetterIndex((), 1, most=10, most_per_device=10)
     work_of(writes, book, payload_bytes=4).run(connection)
 
 
@@ -36,9 +36,11 @@ def _command(command_id: str, state: str) -> CommandRecord:
 
 
 def test_contact_takes_a_device_out_of_staleness_and_changes_nothing_else(memory: sqlite3.Connection) -> None:
-    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True))))
+    _keep(
+        memory, StoreWrites(devices=(Device("a", 1.0, 1.0, stale=True, agent="x"), Device("b", 1.0, 1.0, stale=True)))
+    )
     told: dict[str, Any] = {"report_seq": 7, "reported_at": 8.0, "accepted": 2, "digest": "y", "agent": "x"}
-    _keep(memory, Writes(seen=(Device("a", 1.0, 9.0, counter=5, **told), Device("nobody", 1.0, 9.0))))
+    _keep(memory, StoreWrites(seen=(Device("a", 1.0, 9.0, counter=5, **told), Device("nobody", 1.0, 9.0))))
     assert reader.devices(memory) == [
         Device("a", 1.0, 9.0, **told),
         Device("b", 1.0, 1.0, stale=True),
@@ -55,16 +57,16 @@ def test_a_report_that_came_after_the_state_is_what_the_device_said_last(memory:
         "satisfied": 4,
     }
     before = Device("a", 1.0, 5.0, stale=True, counter=2, report_seq=7, accepted=2, digest="y")
-    _keep(memory, Writes(devices=(before,), reports=(_report("a", b"{}", **told),)))
+    _keep(memory, StoreWrites(devices=(before,), reports=(_report("a", b"{}", **told),)))
     assert reader.devices(memory) == [Device("a", 1.0, 9.0, counter=2, **told)]
     later = Device("a", 1.0, 10.0, counter=3, **{**told, "satisfied": 5})
-    _keep(memory, Writes(devices=(later,)))
+    _keep(memory, StoreWrites(devices=(later,)))
     assert reader.devices(memory) == [later]
 
 
 def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -> None:
-    _keep(memory, Writes(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(_report("a", b"{}"),)))
-    _keep(memory, Writes(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(_report("a", b'{"b":1}'),)))
+    _keep(memory, StoreWrites(devices=(Device("a", 1.0, 1.0), Device("a", 1.0, 2.0)), reports=(_report("a", b"{}"),)))
+    _keep(memory, StoreWrites(devices=(Device("a", 1.0, 3.0, digest="y"),), reports=(_report("a", b'{"b":1}'),)))
     assert reader.devices(memory) == [Device("a", 1.0, 3.0, digest="y")]
     assert reader.report(memory, "a") == b'{"b":1}'
     assert reader.report(memory, "b") is None
@@ -72,40 +74,40 @@ def test_the_last_state_and_report_of_a_device_win(memory: sqlite3.Connection) -
 
 def test_an_effect_asked_for_twice_is_one_and_gone_when_done(memory: sqlite3.Connection) -> None:
     first, second = EndIsolation("e1", "d", "c"), EndIsolation("e2", "d", "c")
-    _keep(memory, Writes(effects=(first, second)))
-    _keep(memory, Writes(effects=(first,)))
+    _keep(memory, StoreWrites(effects=(first, second)))
+    _keep(memory, StoreWrites(effects=(first,)))
     assert reader.effects(memory) == [first, second]
-    _keep(memory, Writes(effects=(EndIsolation("e3", "d", "c"),), done=("e1", "e3", "unknown")))
+    _keep(memory, StoreWrites(effects=(EndIsolation("e3", "d", "c"),), done=("e1", "e3", "unknown")))
     assert reader.effects(memory) == [second]
 
 
 def test_a_command_keeps_its_place_in_the_list_as_it_goes(memory: sqlite3.Connection) -> None:
-    _keep(memory, Writes(commands=(_command("c1", "scheduled"), _command("c2", "scheduled"))))
-    _keep(memory, Writes(commands=(_command("c1", "succeeded"),)))
+    _keep(memory, StoreWrites(commands=(_command("c1", "scheduled"), _command("c2", "scheduled"))))
+    _keep(memory, StoreWrites(commands=(_command("c1", "succeeded"),)))
     assert reader.commands(memory, {}, 10) == [_command("c2", "scheduled"), _command("c1", "succeeded")]
     assert reader.commands(memory, {"state": "succeeded"}, 10) == [_command("c1", "succeeded")]
 
 
 def test_a_dead_letter_is_cut_to_what_is_kept(memory: sqlite3.Connection) -> None:
-    _keep(memory, Writes(dead=(_letter("a"),)))
+    _keep(memory, StoreWrites(dead=(_letter("a"),)))
     (found,) = reader.dead_letters(memory, {}, 10)
     assert (found.payload, found.size) == (b"abcd", 6)
     assert len(found.topic) == len(found.detail) == MAX_DEAD_TEXT
 
 
 def test_dead_letters_make_room_for_newer_ones(memory: sqlite3.Connection) -> None:
-    book = DeadBook((), 1, most=5, most_per_device=3)
+    book = DeadLetterIndex((), 1, most=5, most_per_device=3)
     for number in range(4):
-        _keep(memory, Writes(dead=(_letter("a", number),)), book)
+        _keep(memory, StoreWrites(dead=(_letter("a", number),)), book)
     assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [3.0, 2.0, 1.0]
-    _keep(memory, Writes(dead=tuple(_letter("b", number) for number in range(10, 13))), book)
+    _keep(memory, StoreWrites(dead=tuple(_letter("b", number) for number in range(10, 13))), book)
     assert [one.at for one in reader.dead_letters(memory, {}, 10)] == [12.0, 11.0, 10.0, 3.0, 2.0]
 
 
 def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
-    book = DeadBook((), 1, most=1, most_per_device=1)
-    small = work_of(Writes(seen=(Device("a", 1.0, 1.0),)), book, 0)
-    large = work_of(Writes(reports=(_report("a", b"x" * 100_000), _report("b", b""))), book, 0)
+    book = DeadLetterIndex((), 1, most=1, most_per_device=1)
+    small = work_of(StoreWrites(seen=(Device("a", 1.0, 1.0),)), book, 0)
+    large = work_of(StoreWrites(reports=(_report("a", b"x" * 100_000), _report("b", b""))), book, 0)
     assert (small.rows, large.rows) == (1, 2)
     assert small.size < 200
     assert large.size > 100_000
@@ -114,4 +116,4 @@ def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
 def test_a_line_that_is_not_json_is_refused_before_anything_is_written() -> None:
     line = AuditEntry("kind", "d", "actor", detail={"what": object()})
     with pytest.raises(StoreError, match="not JSON"):
-        work_of(Writes(audit=((1.0, line),)), DeadBook((), 1, most=1, most_per_device=1), 0)
+        work_of(StoreWrites(audit=((1.0, line),)), DeadLetterIndex((), 1, most=1, most_per_device=1), 0)

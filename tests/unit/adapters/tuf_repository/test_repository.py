@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tuf.api.exceptions import UnsignedMetadataError
 from tuf.api.metadata import Metadata, Targets
 
-from controller.adapters.tuf_repository.ceremony import KeyPlan, init, renew, rotate
+from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, init, renew, rotate
 from controller.adapters.tuf_repository.publishing import unpacked_bytes, withdraw
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.tuf_repository.signing import is_signed, sign_online, verified_targets, warnings
@@ -41,7 +41,7 @@ def test_a_weak_passphrase_makes_no_key(tmp_path: Path) -> None:
         init(
             fresh.folder,
             fresh.keys,
-            {r: KeyPlan(1, 1) for r in ("root", "targets")},
+            {r: RoleKeyPlan(1, 1) for r in ("root", "targets")},
             lambda _p, _n: "sunshine",
             fresh.at,
         )
@@ -49,16 +49,16 @@ def test_a_weak_passphrase_makes_no_key(tmp_path: Path) -> None:
     assert not list(fresh.keys.glob("*"))
 
 
-@pytest.mark.parametrize("plan", [KeyPlan(1, 2), KeyPlan(17, 1), KeyPlan(1, 0)])
-def test_thresholds_that_cannot_be_are_refused(tmp_path: Path, plan: KeyPlan) -> None:
+@pytest.mark.parametrize("plan", [RoleKeyPlan(1, 2), RoleKeyPlan(17, 1), RoleKeyPlan(1, 0)])
+def test_thresholds_that_cannot_be_are_refused(tmp_path: Path, plan: RoleKeyPlan) -> None:
     fresh = Repository(tmp_path)
     with pytest.raises(UpdatesError, match="keys cannot be"):
-        init(fresh.folder, fresh.keys, {"root": plan, "targets": KeyPlan(1, 1)}, ask, fresh.at)
+        init(fresh.folder, fresh.keys, {"root": plan, "targets": RoleKeyPlan(1, 1)}, ask, fresh.at)
 
 
 def test_a_repository_is_made_once(made: Repository) -> None:
     with pytest.raises(UpdatesError, match="already"):
-        init(made.folder, made.keys, {r: KeyPlan(1, 1) for r in ("root", "targets")}, ask, made.at)
+        init(made.folder, made.keys, {r: RoleKeyPlan(1, 1) for r in ("root", "targets")}, ask, made.at)
 
 
 def test_what_is_published_is_listed_signed_and_where_devices_look(made: Repository) -> None:
@@ -114,7 +114,7 @@ def test_an_offline_key_that_others_can_read_is_refused(made: Repository) -> Non
 def test_rotated_keys_replace_all_of_a_role_and_the_chain_holds(made: Repository, role: str) -> None:
     made.publish("edge-app", "1.0", b"x", file="a.bin")
     before = made.folder.root().signed
-    fresh = rotate(made.folder, made.keys, role, KeyPlan(2, 2) if role == "targets" else None, ask, made.at)
+    fresh = rotate(made.folder, made.keys, role, RoleKeyPlan(2, 2) if role == "targets" else None, ask, made.at)
     root = made.folder.root()
     assert set(root.signed.roles[role].keyids) == set(fresh)
     assert not set(fresh) & set(before.roles[role].keyids)

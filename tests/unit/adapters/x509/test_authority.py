@@ -14,8 +14,8 @@ from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import MAX_REQUEST, X509Authority, fingerprint, registered
 from controller.adapters.x509.building import serial_of
 from controller.domain.evolve import evolve
-from controller.domain.identity.certificates import Certificate, Kind, validity
-from controller.ports.certificates import AuthorityError, RequestRefusedError
+from controller.domain.identity.certificates import Certificate, CertificateKind, validity
+from controller.ports.certificates import AuthorityError, CertificateRequestRefusedError
 from controller.ports.errors import SettingsError
 from tests.support.identity import DAY, LISTS, PASSPHRASE, make_authority, request_for
 
@@ -34,7 +34,9 @@ def authority(where: Path) -> X509Authority:
     return X509Authority(folder.load(where / "ca"))
 
 
-def issue(authority: X509Authority, pem: str, kind: Kind = Kind.CLIENT, hosts: tuple[str, ...] = ()) -> Certificate:
+def issue(
+    authority: X509Authority, pem: str, kind: CertificateKind = CertificateKind.CLIENT, hosts: tuple[str, ...] = ()
+) -> Certificate:
     return authority.issue(authority.read(pem), kind, validity(NOW, DAY, None), NOW, "test", hosts)
 
 
@@ -51,12 +53,12 @@ def test_files_are_as_open_as_they_may_be(where: Path) -> None:
 
 def test_an_authority_is_never_overwritten(where: Path, tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match="never overwritten"):
-        folder.create(folder.NewAuthority(where / "ca", tmp_path / "root.key", PASSPHRASE, "Test", LISTS), NOW)
+        folder.create(folder.AuthorityOptions(where / "ca", tmp_path / "root.key", PASSPHRASE, "Test", LISTS), NOW)
 
 
 def test_a_weak_passphrase_makes_no_authority(tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match="strong passphrase"):
-        folder.create(folder.NewAuthority(tmp_path / "ca", tmp_path / "root.key", "secret", "Test", LISTS), NOW)
+        folder.create(folder.AuthorityOptions(tmp_path / "ca", tmp_path / "root.key", "secret", "Test", LISTS), NOW)
     assert not (tmp_path / "ca").exists()
 
 
@@ -85,7 +87,7 @@ def test_a_client_certificate_says_what_it_is_for_and_where_its_list_is(authorit
 
 
 def test_a_server_certificate_has_its_hosts(authority: X509Authority) -> None:
-    made = loaded(issue(authority, request_for("broker"), Kind.SERVER, ("broker.example", "192.0.2.1")))
+    made = loaded(issue(authority, request_for("broker"), CertificateKind.SERVER, ("broker.example", "192.0.2.1")))
     names = made.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["broker.example"]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.1"]
@@ -128,7 +130,7 @@ def _tampered() -> str:
     ],
 )
 def test_requests_that_get_nothing(authority: X509Authority, pem: str, codes: set[str]) -> None:
-    with pytest.raises(RequestRefusedError) as refused:
+    with pytest.raises(CertificateRequestRefusedError) as refused:
         authority.read(pem)
     assert refused.value.code in codes
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.actions.base import ActionError, BadParamsError
+from device_agent.actions.base import ActionError, InvalidParamsError
 from device_agent.actions.package import UpgradePackage
 from device_agent.actions.registry import actions
 from device_agent.actions.rescan import Rescan
@@ -36,17 +36,17 @@ def root(tmp_path: Path) -> Path:
 def test_unsafe_names_are_refused(name: Any) -> None:
     params = {} if name is None else {"name": name}
     for action in (DisableService(System()), UpgradePackage(System())):
-        with pytest.raises(BadParamsError):
+        with pytest.raises(InvalidParamsError):
             action.check(params)
 
 
 def test_parameters_that_an_action_does_not_know_are_refused() -> None:
     for action in (DisableService(System()), UpgradePackage(System())):
-        with pytest.raises(BadParamsError, match="force"):
+        with pytest.raises(InvalidParamsError, match="force"):
             action.check({"name": "ok", "force": True})
-    with pytest.raises(BadParamsError, match="name"):
+    with pytest.raises(InvalidParamsError, match="name"):
         Rescan().check({"name": "x"})
-    with pytest.raises(BadParamsError, match="itself"):
+    with pytest.raises(InvalidParamsError, match="itself"):
         DisableService(System()).check({"name": "cordon-agent.service"})
 
 
@@ -177,7 +177,7 @@ def test_security_updates_alone_are_installed_by_the_real_apt(tmp_path: Path) ->
 
 @pytest.mark.parametrize("params", [{}, {"security": False}, {"security": 1}, {"security": True, "name": "x"}])
 def test_an_upgrade_is_of_one_package_or_of_what_is_for_security(params: dict[str, Any]) -> None:
-    with pytest.raises(BadParamsError):
+    with pytest.raises(InvalidParamsError):
         UpgradePackage(System()).check(params)
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from device_agent.actions.account import LockAccount
-from device_agent.actions.base import KEPT, Action, ActionError, BadParamsError
+from device_agent.actions.base import KEPT, ActionError, InvalidParamsError, RemediationAction
 from device_agent.actions.edit import MAX_FILE_BYTES, option, read, set_option, write
 from device_agent.actions.key import RestrictKey
 from device_agent.actions.logs import PersistLogs
@@ -46,7 +46,7 @@ def tree(root: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def there_and_back(action: Action, params: dict[str, Any], root: Path) -> tuple[str, str]:
+def there_and_back(action: RemediationAction, params: dict[str, Any], root: Path) -> tuple[str, str]:
     """Plan, apply, verify, once more, undo; what it was and what it became."""
     action.check(params)
     before = tree(root)
@@ -83,7 +83,7 @@ def test_limits_of_passwords(tmp_path: Path) -> None:
 def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "PASS_MIN_LEN 5\n")
     there_and_back(SetPasswordPolicy(System(tmp_path)), {"min_length": 14}, tmp_path)
-    with pytest.raises(BadParamsError, match="pwquality is not installed"):
+    with pytest.raises(InvalidParamsError, match="pwquality is not installed"):
         SetPasswordPolicy(System(tmp_path)).check({"min_classes": 3})
 
 
@@ -92,7 +92,7 @@ def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path
     [{}, {"max_days": 0}, {"max_days": "90"}, {"max_days": True}, {"min_length": 5}, {"other": 1}, {"min_classes": 5}],
 )
 def test_limits_out_of_bounds_are_refused(tmp_path: Path, params: dict[str, Any]) -> None:
-    with pytest.raises(BadParamsError):
+    with pytest.raises(InvalidParamsError):
         SetPasswordPolicy(System(tmp_path)).check(params)
 
 
@@ -108,7 +108,7 @@ def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, nam
 def test_accounts_that_are_not_locked(tmp_path: Path) -> None:
     action = LockAccount(System(tmp_path))
     for name in ("root", "a b", "-x", "../x", "A:b", ""):
-        with pytest.raises(BadParamsError):
+        with pytest.raises(InvalidParamsError):
             action.check({"name": name})
     with pytest.raises(ActionError, match="no /etc/shadow"):
         action.plan({"name": "pi"})
@@ -163,7 +163,7 @@ def test_only_keys_are_tightened(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="not a private key"):
         action.plan({"path": "/etc"})
     for bad in ("etc/x", "/etc/../x", "/etc/x\n", "", 7):
-        with pytest.raises(BadParamsError):
+        with pytest.raises(InvalidParamsError):
             action.check({"path": bad})
 
 
@@ -214,7 +214,7 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="no package source"):
         DisableSource(System(tmp_path)).plan({"source": "http://x.example/d"})
     for bad in ("", "a b", "a'b", "-x", 7):
-        with pytest.raises(BadParamsError):
+        with pytest.raises(InvalidParamsError):
             DisableSource(System(tmp_path)).check({"source": bad})
 
 

@@ -68,4 +68,4 @@ def test_tables(value: object) -> None:
         rules = nft.parse(json.dumps(value))
     except ValueError:
         return
-    assert isinstance(rules, nft.Rules)
+    assert isinstance(rules, nft.NftRules)

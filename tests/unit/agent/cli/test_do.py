@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from device_agent.cli.do import WrongUseError, parse_params
+from device_agent.cli.do import ActionUsageError, parse_params
 from device_agent.main import main
 
 
@@ -73,5 +73,5 @@ def test_what_may_cut_the_device_off_is_not_done_by_hand(capsys: pytest.CaptureF
 
 def test_parameters() -> None:
     assert parse_params(["a=1", "b=true", "c=x=y", "d="]) == {"a": 1, "b": True, "c": "x=y", "d": ""}
-    with pytest.raises(WrongUseError):
+    with pytest.raises(ActionUsageError):
         parse_params(["a=1", "a=2"])

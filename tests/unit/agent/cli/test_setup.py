@@ -14,7 +14,7 @@ import pytest
 from device_agent.cli.doctor import as_json, as_text, diagnose
 from device_agent.cli.install import unit_text
 from device_agent.cli.passphrase import ALPHABET, passphrase
-from device_agent.host.notify import Notifier
+from device_agent.host.notify import SystemdNotifier
 from device_agent.host.system import System
 from device_agent.main import main
 from device_agent.settings import load
@@ -106,7 +106,7 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
-        notifier = Notifier.of({**environment, "WATCHDOG_PID": str(os.getpid())})
+        notifier = SystemdNotifier.of({**environment, "WATCHDOG_PID": str(os.getpid())})
         notifier.ready("here")
         assert systemd.recv(999) == b"READY=1\nSTATUS=here"
         for now in (10.0, 10.5, 11.0):
@@ -114,9 +114,9 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         notifier.stopping()
         heard = [systemd.recv(999) for _ in range(3)]
         assert heard == [b"WATCHDOG=1\nSTATUS=well"] * 2 + [b"STOPPING=1"]
-        Notifier.of({**environment, "WATCHDOG_PID": "1"}).alive(0.0, "not ours")
-        Notifier.of({}).ready("nobody listens")
-        Notifier.of({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
+        SystemdNotifier.of({**environment, "WATCHDOG_PID": "1"}).alive(0.0, "not ours")
+        SystemdNotifier.of({}).ready("nobody listens")
+        SystemdNotifier.of({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
             systemd.recv(999)

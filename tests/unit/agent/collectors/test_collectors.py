@@ -17,10 +17,10 @@ from device_agent.collectors.scan import Scanner
 from device_agent.collectors.software import updates
 from device_agent.collectors.system import firewall, services, sockets
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import os_release
 from device_agent.host.apt import upgrades
-from device_agent.host.packages import Installed, installed
+from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
 
 LIVE = System(is_root_user=os.geteuid() == 0)
@@ -41,7 +41,7 @@ def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
 
 
 def test_os_of_a_prepared_root(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         os_release.collect(System(tmp_path))
     _put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
     section = os_release.collect(System(tmp_path))
@@ -62,7 +62,7 @@ def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
         raise PermissionError(13, "Permission denied", "/x")
 
     def meaningless(_system: System) -> Section:
-        raise NoMeaningError("no such thing here")
+        raise NotApplicableError("no such thing here")
 
     def good(_system: System) -> Section:
         return {"state": "ok"}
@@ -94,7 +94,7 @@ def test_what_a_collector_found_holds_for_its_time_unless_something_was_changed(
         def collect(_system: System) -> Section:
             looks.append(name)
             if name == "closed":
-                raise CannotTellError("needs root")
+                raise FactsUnavailableError("needs root")
             return {"state": "ok", "looks": len(looks)}
 
         return collect
@@ -138,7 +138,7 @@ def test_sockets_that_do_not_listen_are_not_reported() -> None:
 
 
 def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         sockets.collect(System(tmp_path))
     header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
     row = "   {}: {} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 {} 1 0\n"
@@ -158,11 +158,11 @@ STATUS = "Package: openssl\nStatus: install ok installed\nVersion: 3.0.17-1~deb1
 def test_packages_of_prepared_roots(tmp_path: Path) -> None:
     assert installed(System(tmp_path), "openssl") is None
     _put(tmp_path / "apk", "/lib/apk/db/installed", "P:openssl\nV:3.1.4-r5\n\nP:zlib\nV:1.3-r2\n")
-    assert installed(System(tmp_path / "apk"), "zlib") == Installed("zlib", "1.3-r2", "apk")
+    assert installed(System(tmp_path / "apk"), "zlib") == InstalledPackage("zlib", "1.3-r2", "apk")
     _put(tmp_path / "opkg", "/usr/lib/opkg/status", "Package: libopenssl3\nVersion: 3.0.12-1\n\n")
-    assert installed(System(tmp_path / "opkg"), "libopenssl3") == Installed("libopenssl3", "3.0.12-1", "opkg")
+    assert installed(System(tmp_path / "opkg"), "libopenssl3") == InstalledPackage("libopenssl3", "3.0.12-1", "opkg")
     _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
-    assert installed(System(tmp_path / "deb"), "openssl") == Installed("openssl", "3.0.17-1~deb12u2", "deb")
+    assert installed(System(tmp_path / "deb"), "openssl") == InstalledPackage("openssl", "3.0.17-1~deb12u2", "deb")
     assert installed(System(tmp_path / "deb"), "other") is None
 
 
@@ -171,7 +171,7 @@ def test_openssl_of_a_prepared_root_is_the_packages(tmp_path: Path) -> None:
     section = openssl.collect(System(tmp_path))
     assert section["version"] == "3.0.17"
     assert section["package"] == {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"}
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         openssl.collect(System(tmp_path / "nothing"))
 
 
@@ -191,7 +191,7 @@ def test_what_apt_would_upgrade() -> None:
 
 
 def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="no known package manager"):
+    with pytest.raises(FactsUnavailableError, match="no known package manager"):
         updates.collect(System(tmp_path))
     _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
     assert "never fetched" in updates.collect(System(tmp_path / "deb"))["problems"][-1]
@@ -204,7 +204,7 @@ def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
 
 
 def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="no systemd"):
+    with pytest.raises(FactsUnavailableError, match="no systemd"):
         services.collect(System(tmp_path))
     _put(
         tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n"
@@ -218,7 +218,7 @@ def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
         "#off stream tcp nowait root /x off\ntelnet stream tcp nowait root /usr/sbin/in.telnetd\n",
     )
     if shutil.which("systemctl") is None:
-        with pytest.raises(CannotTellError, match="no systemd"):
+        with pytest.raises(FactsUnavailableError, match="no systemd"):
             services.collect(System(tmp_path))
         return
     units = services.collect(System(tmp_path))["units"]
@@ -233,17 +233,17 @@ def test_firewall_without_root_is_unknown(tmp_path: Path, monkeypatch: pytest.Mo
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CannotTellError, match="needs root"):
+    with pytest.raises(FactsUnavailableError, match="needs root"):
         firewall.collect(System(is_root_user=False))
     tool.unlink()
     loaded = Path("/proc/net/ip_tables_names")
     if loaded.exists() and not os.access(loaded, os.R_OK):
-        with pytest.raises(CannotTellError, match="needs root"):
+        with pytest.raises(FactsUnavailableError, match="needs root"):
             firewall.collect(System(is_root_user=False))
         return
     section = firewall.collect(System(is_root_user=False))
     assert (section["backend"], section["active"], section["default_input"]) == ("none", False, "accept")
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         firewall.collect(System(tmp_path))
 
 

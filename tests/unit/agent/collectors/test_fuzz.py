@@ -20,7 +20,7 @@ from device_agent.collectors.system.firewall_ruleset import read_iptables, read_
 from device_agent.collectors.system.interfaces import _version6, interface_of
 from device_agent.collectors.system.mac_denials import count_lines as count_denials
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.login_records import RECORD, WIDE_RECORD
 from device_agent.host.system import System
@@ -100,9 +100,9 @@ def look(collect: Collector, root: Path) -> Mapping[str, Any]:
     """The section, or why there is none; anything else that is raised is a mistake."""
     try:
         return collect(System(root, is_root_user=True))
-    except CannotTellError as e:
+    except FactsUnavailableError as e:
         return {"state": "unknown", "reason": str(e)}
-    except NoMeaningError as e:
+    except NotApplicableError as e:
         return {"state": "notapplicable", "reason": str(e)}
 
 

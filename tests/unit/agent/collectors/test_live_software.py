@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.report import Sender, full_report
+from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.host.system import System
 from schemas.base import MAX_POSTURE_BYTES
@@ -19,7 +19,7 @@ def test_an_unchanged_machine_keeps_its_digest_and_fits_a_report() -> None:
     for name in set(MINE) - {"openssl"}:
         assert first.sections[name] == second.sections[name]
     now = datetime(2026, 11, 23, tzinfo=UTC)
-    assert len(full_report(Sender("edge-1", "", ""), 1, now, fit(first))) < MAX_POSTURE_BYTES
+    assert len(full_report(ReportSender("edge-1", "", ""), 1, now, fit(first))) < MAX_POSTURE_BYTES
     for section in first.sections.values():
         assert section["state"] == "ok" or section["reason"]
 

@@ -19,7 +19,7 @@ from device_agent.collectors.scan import Scanner
 from device_agent.collectors.system import disk, log_settings, mac, services, sockets
 from device_agent.collectors.system.interfaces import addresses
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import NoMeaningError
+from device_agent.errors import NotApplicableError
 from device_agent.host import login_records, systemd
 from device_agent.host.system import System
 from tests.unit.agent.collectors.access.test_access import NOW, record
@@ -136,7 +136,7 @@ def test_confinement_is_what_the_kernel_has() -> None:
     if has_one or Path("/etc/selinux/config").exists():
         assert mac.collect(LIVE)["system"] in {"selinux", "apparmor"}
     else:
-        with pytest.raises(NoMeaningError):
+        with pytest.raises(NotApplicableError):
             mac.collect(LIVE)
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from device_agent.actions.base import Action, ActionError, Params
+from device_agent.actions.base import ActionError, Params, RemediationAction
 from device_agent.actions.password import SetPasswordPolicy
-from device_agent.commands.executor import Commands
+from device_agent.commands.executor import CommandExecutor
 from device_agent.commands.journal import Journal
-from device_agent.domain.command_verifier import Guard
+from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from schemas.commands import Command, CommandResult, CommandState
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 PARAMS: dict[str, Any] = {"max_days": 90, "min_length": 14}
 DEFS, QUALITY = "PASS_MAX_DAYS 99999\n", "minlen = 8\n"
@@ -30,8 +30,8 @@ class _Told:
         self.ended = threading.Event()
         self.confirms = confirms
 
-    def publish(self, channel: Up, payload: bytes, confirmed: Any = None) -> bool:
-        assert channel is Up.RESULT
+    def publish(self, channel: UpChannel, payload: bytes, confirmed: Any = None) -> bool:
+        assert channel is UpChannel.RESULT
         result = CommandResult.model_validate_json(payload)
         self.results.append(result)
         if confirmed is not None and self.confirms:
@@ -71,11 +71,11 @@ def _begun(folder: Path, was: Mapping[str, str]) -> None:
     journal.close()
 
 
-def _resume(folder: Path, action: Action, told: _Told) -> CommandResult:
+def _resume(folder: Path, action: RemediationAction, told: _Told) -> CommandResult:
     """The end of the command after the next start."""
     journal = Journal(folder, first_seq=1)
-    guard = Guard.of("edge-1", [], [])
-    commands = Commands(
+    guard = CommandVerifier.of("edge-1", [], [])
+    commands = CommandExecutor(
         guard,
         {"password.policy": action},
         journal,

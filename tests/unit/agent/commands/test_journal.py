@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from device_agent.commands.journal import MAX_ENTRIES, Journal
-from device_agent.domain.report_outbox import Outbox, Owed
+from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.errors import JournalError
 from schemas.commands import Command, CommandResult, CommandState
 
@@ -100,10 +100,10 @@ def test_a_leap_goes_far_ahead_and_stays_there(tmp_path: Path) -> None:
 
 def test_what_is_owed_survives_without_its_times(tmp_path: Path) -> None:
     journal = _open(tmp_path)
-    journal.save_outbox(Outbox(owed=(Owed(7, "d", "{}", attempts=2, sent_at=12.5),), dropped=3))
+    journal.save_outbox(ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=12.5),), dropped=3))
     journal.close()
     journal = _open(tmp_path)
-    assert journal.outbox() == Outbox(owed=(Owed(7, "d", "{}", attempts=2, sent_at=None),), dropped=3)
+    assert journal.outbox() == ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=None),), dropped=3)
     journal.close()
 
 

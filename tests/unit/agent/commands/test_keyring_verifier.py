@@ -10,13 +10,13 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.actions.base import ActionError
-from device_agent.actions.trust import IntroduceKey, RevokeKey
+from device_agent.actions.trust import RevokeKey, TrustKey
 from device_agent.commands.journal import Journal
-from device_agent.commands.keyring_verifier import TrustingGuard
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.signature_policy import Terms
-from device_agent.domain.verdict import Accepted, Forged, Judgement, Refused
-from device_agent.keyring import KeyRing, KeyRingError
+from device_agent.commands.keyring_verifier import KeyringVerifier
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.signature_policy import SignaturePolicy
+from device_agent.domain.verdict import AcceptedCommand, CommandVerdict, ForgedCommand, RejectedCommand
+from device_agent.keyring import Keyring, KeyringError
 from device_agent.settings import CommandSettings
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
@@ -45,20 +45,20 @@ def order(*keys: Ed25519PrivateKey, action: str = "rescan", issued: datetime = N
     return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, keys[0]), more)
 
 
-def judged(folder: Path, raw: bytes, now: datetime = NOW, **settings: Any) -> Judgement:
+def judged(folder: Path, raw: bytes, now: datetime = NOW, **settings: Any) -> CommandVerdict:
     """What a device with the key OLD makes of it."""
     given = CommandSettings(controller_keys=(text(OLD),), allow=("rescan",), **settings)
-    guard = TrustingGuard("edge-1", given, KeyRing(folder, given.controller_keys))
+    guard = KeyringVerifier("edge-1", given, Keyring(folder, given.controller_keys))
     return guard.judge(raw, last_counter=4, known=frozenset(), now=now)
 
 
-def reason(judgement: Judgement) -> str:
-    assert isinstance(judgement, Refused | Forged), judgement
+def reason(judgement: CommandVerdict) -> str:
+    assert isinstance(judgement, RejectedCommand | ForgedCommand), judgement
     return judgement.reason
 
 
 def introduce(folder: Path, now: float = AT, **more: Any) -> None:
-    action = IntroduceKey(KeyRing(folder, (text(OLD),)), lambda: now)
+    action = TrustKey(Keyring(folder, (text(OLD),)), lambda: now)
     params = {"key": text(NEW), **more}
     action.check(params)
     was = action.plan(params).was
@@ -67,28 +67,28 @@ def introduce(folder: Path, now: float = AT, **more: Any) -> None:
 
 
 def test_a_key_that_was_introduced_counts_and_the_old_one_until_its_end(tmp_path: Path) -> None:
-    assert isinstance(judged(tmp_path, order(NEW)), Forged)
+    assert isinstance(judged(tmp_path, order(NEW)), ForgedCommand)
     introduce(tmp_path, retire=name(OLD), overlap=3600)
-    assert isinstance(judged(tmp_path, order(NEW)), Accepted)
-    assert isinstance(judged(tmp_path, order(OLD)), Accepted)
+    assert isinstance(judged(tmp_path, order(NEW)), AcceptedCommand)
+    assert isinstance(judged(tmp_path, order(OLD)), AcceptedCommand)
     later = NOW + timedelta(hours=1)
-    assert isinstance(judged(tmp_path, order(OLD, issued=later), later), Forged)
-    assert isinstance(judged(tmp_path, order(NEW, issued=later), later), Accepted)
+    assert isinstance(judged(tmp_path, order(OLD, issued=later), later), ForgedCommand)
+    assert isinstance(judged(tmp_path, order(NEW, issued=later), later), AcceptedCommand)
 
 
 def test_introducing_again_does_not_lengthen_the_overlap(tmp_path: Path) -> None:
     introduce(tmp_path, retire=name(OLD), overlap=3600)
     introduce(tmp_path, retire=name(OLD), overlap=7200)
-    assert set(KeyRing(tmp_path, (text(OLD),)).trusted(AT + 3600)) == {name(NEW)}
+    assert set(Keyring(tmp_path, (text(OLD),)).trusted(AT + 3600)) == {name(NEW)}
 
 
 def test_a_revoked_key_never_counts_again(tmp_path: Path) -> None:
     introduce(tmp_path)
-    ring = KeyRing(tmp_path, (text(OLD),))
+    ring = Keyring(tmp_path, (text(OLD),))
     RevokeKey(ring, lambda: AT).apply({"keyid": name(OLD)}, {})
-    assert isinstance(judged(tmp_path, order(OLD)), Forged)  # though the configuration names it
+    assert isinstance(judged(tmp_path, order(OLD)), ForgedCommand)  # though the configuration names it
     with pytest.raises(ActionError, match="does not come back"):
-        IntroduceKey(ring, lambda: AT).apply({"key": text(OLD)}, {})
+        TrustKey(ring, lambda: AT).apply({"key": text(OLD)}, {})
     with pytest.raises(ActionError, match="the last key"):
         RevokeKey(ring, lambda: AT).apply({"keyid": name(NEW)}, {})
 
@@ -97,16 +97,18 @@ def test_a_key_does_not_revoke_itself_and_with_operators_only_they_do(tmp_path: 
     introduce(tmp_path)
     alone = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(OLD)))
     assert reason(alone) == "a key is not revoked by itself alone"
-    assert isinstance(judged(tmp_path, order(NEW, action="keys.revoke", keyid=name(OLD))), Accepted)
+    assert isinstance(judged(tmp_path, order(NEW, action="keys.revoke", keyid=name(OLD))), AcceptedCommand)
     operators: dict[str, Any] = {"operator_keys": (text(OPERATOR),)}
     stolen = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(NEW)), **operators)
     assert reason(stolen) == "a key is revoked with an operator's signature"
-    assert isinstance(judged(tmp_path, order(OPERATOR, action="keys.revoke", keyid=name(OLD)), **operators), Accepted)
+    assert isinstance(
+        judged(tmp_path, order(OPERATOR, action="keys.revoke", keyid=name(OLD)), **operators), AcceptedCommand
+    )
 
 
 def test_changes_of_keys_can_be_forbidden(tmp_path: Path) -> None:
     raw = order(OLD, action="keys.introduce", key=text(NEW))
-    assert isinstance(judged(tmp_path, raw), Accepted)
+    assert isinstance(judged(tmp_path, raw), AcceptedCommand)
     assert "allow-list" in reason(judged(tmp_path, raw, change_keys=False))
 
 
@@ -115,8 +117,8 @@ def test_two_signatures(tmp_path: Path) -> None:
     assert "second signature" in reason(judged(tmp_path, order(OLD), **two))
     assert reason(judged(tmp_path, order(OPERATOR), **two)) == "no signature by the controller"
     assert "second signature" in reason(judged(tmp_path, order(OLD, OLD), **two))
-    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **two), Accepted)
-    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), Accepted)
+    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **two), AcceptedCommand)
+    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), AcceptedCommand)
     with pytest.raises(ValueError, match="nobody could give the second one"):
         CommandSettings(two_signatures=("rescan",))
 
@@ -130,14 +132,14 @@ def test_the_second_signature_is_over_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_wild_clock_says_so(tmp_path: Path) -> None:
     ahead = judged(tmp_path, order(OLD), NOW + timedelta(days=2000))
-    assert isinstance(ahead, Refused)
+    assert isinstance(ahead, RejectedCommand)
     assert ahead.state is CommandState.EXPIRED
     assert "that clock may be wrong" in ahead.reason
     late = judged(tmp_path, order(OLD), NOW + timedelta(minutes=11))
     assert "clock" not in reason(late)
     behind = datetime(1970, 1, 2, tzinfo=UTC)
-    assert isinstance(judged(tmp_path, order(OLD), behind), Accepted)
-    guard = Guard.of("edge-1", [OLD.public_key()], ["rescan"], Terms())
+    assert isinstance(judged(tmp_path, order(OLD), behind), AcceptedCommand)
+    guard = CommandVerifier.of("edge-1", [OLD.public_key()], ["rescan"], SignaturePolicy())
     replayed = guard.judge(order(OLD), last_counter=5, known=frozenset(), now=behind)
     assert "an old command again" in reason(replayed)  # the counter needs no clock
 
@@ -146,8 +148,8 @@ def test_a_damaged_key_ring_trusts_nobody(tmp_path: Path) -> None:
     introduce(tmp_path)
     whole = (tmp_path / "keys.json").read_bytes()
     (tmp_path / "keys.json").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(KeyRingError, match="is damaged"):
-        KeyRing(tmp_path, (text(OLD),)).trusted(AT)
+    with pytest.raises(KeyringError, match="is damaged"):
+        Keyring(tmp_path, (text(OLD),)).trusted(AT)
     assert "is damaged" in reason(judged(tmp_path, order(OLD)))
 
 
@@ -156,7 +158,7 @@ import os, sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from device_agent.commands.journal import Journal
-from device_agent.keyring import KeyRing
+from device_agent.keyring import Keyring
 from schemas.commands import Command
 
 folder, step, key = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
@@ -177,7 +179,7 @@ command = Command(command_id="c7", device_id="d", action="rescan", params={}, is
                   expires_at=now + timedelta(hours=1), counter=7)
 journal.begin(command, now)
 print("begun", flush=True)
-KeyRing(folder, ()).introduce(key, retire="", until=0.0, now=0.0)
+Keyring(folder, ()).introduce(key, retire="", until=0.0, now=0.0)
 print("introduced", flush=True)
 """
 
@@ -202,5 +204,5 @@ def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -
         assert (after.counter == 7) is ("c7" in after.known())
     finally:
         after.close()
-    trusted = KeyRing(tmp_path, ()).trusted(AT)
+    trusted = Keyring(tmp_path, ()).trusted(AT)
     assert set(trusted) in (({name(NEW)},) if "introduced" in done.stdout else (set(), {name(NEW)}))

@@ -7,15 +7,21 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from device_agent.domain.command_verifier import Guard
-from device_agent.domain.verdict import Accepted, Forged, Judgement, Known, Refused
+from device_agent.domain.command_verifier import CommandVerifier
+from device_agent.domain.verdict import (
+    AcceptedCommand,
+    CommandVerdict,
+    DuplicateCommand,
+    ForgedCommand,
+    RejectedCommand,
+)
 from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandState
 from schemas.signing import sign
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()
-GUARD = Guard.of("edge-1", [KEY.public_key()], ["rescan", "service.disable"])
+GUARD = CommandVerifier.of("edge-1", [KEY.public_key()], ["rescan", "service.disable"])
 
 
 def _command(**changes: Any) -> Command:
@@ -31,7 +37,9 @@ def _command(**changes: Any) -> Command:
     return Command.model_validate({**fields, **changes})
 
 
-def _judge(raw: bytes, *, last: int = 4, known: frozenset[str] = frozenset(), guard: Guard = GUARD) -> Judgement:
+def _judge(
+    raw: bytes, *, last: int = 4, known: frozenset[str] = frozenset(), guard: CommandVerifier = GUARD
+) -> CommandVerdict:
     return guard.judge(raw, last_counter=last, known=known, now=NOW)
 
 
@@ -41,7 +49,7 @@ def _signed(command: Command, key: Ed25519PrivateKey = KEY, kind: str = COMMAND_
 
 def test_a_good_command_is_accepted() -> None:
     command = _command()
-    assert _judge(_signed(command)) == Accepted(command)
+    assert _judge(_signed(command)) == AcceptedCommand(command)
 
 
 @dataclass(frozen=True)
@@ -68,35 +76,37 @@ FORGERIES = {
 @pytest.mark.parametrize("name", FORGERIES)
 def test_a_forgery_is_told_apart(name: str) -> None:
     judged = _judge(FORGERIES[name].raw)
-    assert isinstance(judged, Forged)
+    assert isinstance(judged, ForgedCommand)
     assert FORGERIES[name].reason in judged.reason
 
 
 def test_an_expired_command() -> None:
     judged = _judge(_signed(_command(expires_at=NOW)))
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, RejectedCommand)
     assert judged.state is CommandState.EXPIRED
 
 
 @pytest.mark.parametrize("counter", [0, 4])
 def test_an_old_counter(counter: int) -> None:
     judged = _judge(_signed(_command(counter=counter)))
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, RejectedCommand)
     assert judged.state is CommandState.REJECTED
     assert "counter" in judged.reason
 
 
 def test_a_known_command_is_known_even_when_expired_and_old() -> None:
     raw = _signed(_command(counter=1, expires_at=NOW - timedelta(hours=1)))
-    assert _judge(raw, known=frozenset({"c1"})) == Known("c1")
+    assert _judge(raw, known=frozenset({"c1"})) == DuplicateCommand("c1")
 
 
 def test_an_action_that_is_not_allowed() -> None:
     judged = _judge(_signed(_command(action="package.upgrade", params={"name": "openssl"})))
-    assert isinstance(judged, Refused)
+    assert isinstance(judged, RejectedCommand)
     assert "allow-list" in judged.reason
 
 
 def test_by_default_nothing_is_allowed_and_nobody_is_trusted() -> None:
-    assert isinstance(_judge(_signed(_command()), guard=Guard.of("edge-1", [KEY.public_key()], [])), Refused)
-    assert isinstance(_judge(_signed(_command()), guard=Guard.of("edge-1", [], ["rescan"])), Forged)
+    assert isinstance(
+        _judge(_signed(_command()), guard=CommandVerifier.of("edge-1", [KEY.public_key()], [])), RejectedCommand
+    )
+    assert isinstance(_judge(_signed(_command()), guard=CommandVerifier.of("edge-1", [], ["rescan"])), ForgedCommand)

@@ -8,17 +8,17 @@ import pytest
 
 from controller.service.ingest.delta import merge
 from device_agent.domain.delta import base_of, delta_of
-from device_agent.domain.report import Sender, full_report
+from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import findings_of, fit
-from device_agent.domain.report_outbox import Outbox, Owed
-from schemas.events import Receipt
+from device_agent.domain.report_outbox import PendingReport, ReportOutbox
+from schemas.events import ReportReceipt
 from schemas.posture import REPORT, DeltaReport
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
 def _full(seq: int, **sections: dict[str, Any]) -> bytes:
-    return full_report(Sender("edge-1", "boot", "1.0"), seq, NOW, fit(findings_of(sections)))
+    return full_report(ReportSender("edge-1", "boot", "1.0"), seq, NOW, fit(findings_of(sections)))
 
 
 def _os(kernel: str) -> dict[str, Any]:
@@ -66,8 +66,8 @@ def test_a_delta_that_cannot_be_used_is_given_up_when_all_is_asked_for(is_delta:
     second = _full(2, os=_os("6.2"), sockets=_sockets(*range(1, 200)))
     raw = delta_of(second, base_of(first)) if is_delta else second
     assert raw is not None
-    owed = Owed(2, json.loads(second)["digest"], raw.decode())
+    owed = PendingReport(2, json.loads(second)["digest"], raw.decode())
     assert owed.is_delta is is_delta
-    after, settled = Outbox().owe(owed).settle(Receipt.model_validate({"seq": 2, "verdict": "resend_full"}))
+    after, settled = ReportOutbox().owe(owed).settle(ReportReceipt.model_validate({"seq": 2, "verdict": "resend_full"}))
     assert settled.resend
     assert len(after.owed) == (0 if is_delta else 1)

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from device_agent.domain.report import MAX_HEAD_BYTES, Sender, full_report, heartbeat, nothing_found
+from device_agent.domain.report import MAX_HEAD_BYTES, ReportSender, full_report, heartbeat, nothing_found
 from device_agent.domain.report_limits import findings_of, fit
 from schemas.base import MAX_POSTURE_BYTES
-from schemas.posture import REPORT, FullReport, Heartbeat, Sections, digest_of
+from schemas.posture import REPORT, FullReport, Heartbeat, ReportSections, digest_of
 from schemas.sections.system import MAX_SOCKETS
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
-SENDER = Sender("edge-1", "boot", "1.0")
+SENDER = ReportSender("edge-1", "boot", "1.0")
 
 
 def _sockets(count: int, process: str = "p") -> dict[str, Any]:
@@ -70,7 +70,7 @@ def test_a_report_that_is_too_large_is_cut_further() -> None:
 
 def test_reports_are_written_as_the_models_write_them() -> None:
     found = fit(findings_of({"os": {"state": "ok", "id": "debian", "kernel": "6.1 \u00e4"}}))
-    sections = Sections.model_validate_json(found.sections)
+    sections = ReportSections.model_validate_json(found.sections)
     common: dict[str, Any] = {"v": 1, "device_id": "edge-1", "seq": 7, "sent_at": NOW, "digest": found.digest}
     full = FullReport(kind="full", boot_id="boot", agent="1.0", answers="", sections=sections, **common)
     assert full_report(SENDER, 7, NOW, found) == full.model_dump_json(exclude_none=True).encode()
@@ -79,7 +79,7 @@ def test_reports_are_written_as_the_models_write_them() -> None:
 
 
 def test_the_head_of_the_longest_report_fits_beside_its_sections() -> None:
-    longest = Sender("d" * 64, "\u00e4" * 64, "a" * 64)
+    longest = ReportSender("d" * 64, "\u00e4" * 64, "a" * 64)
     found = fit(findings_of({}))
     assert len(full_report(longest, 2**53 - 1, NOW, found)) - len(found.sections) <= MAX_HEAD_BYTES
 

@@ -2,20 +2,20 @@
 
 from typing import Any
 
-from device_agent.domain.report_outbox import MAX_OWED, Outbox, Owed, Settled
-from schemas.events import Receipt
+from device_agent.domain.report_outbox import MAX_OWED, PendingReport, ReceiptOutcome, ReportOutbox
+from schemas.events import ReportReceipt
 
 
-def _owed(seq: int, digest: str = "") -> Owed:
-    return Owed(seq=seq, digest=digest or f"digest-{seq}", payload="{}")
+def _owed(seq: int, digest: str = "") -> PendingReport:
+    return PendingReport(seq=seq, digest=digest or f"digest-{seq}", payload="{}")
 
 
-def _receipt(**fields: Any) -> Receipt:
-    return Receipt.model_validate({"v": 1, **fields})
+def _receipt(**fields: Any) -> ReportReceipt:
+    return ReportReceipt.model_validate({"v": 1, **fields})
 
 
-def _with(*seqs: int) -> Outbox:
-    outbox = Outbox()
+def _with(*seqs: int) -> ReportOutbox:
+    outbox = ReportOutbox()
     for seq in seqs:
         outbox = outbox.owe(_owed(seq))
     return outbox
@@ -32,7 +32,7 @@ def test_a_new_report_is_due_at_once_and_then_after_its_time_out_which_doubles()
     for _ in range(60):
         outbox = outbox.sent(1, 0.0)
     assert outbox.next_due(timeout=10) == 100.0
-    assert Outbox().next_due(timeout=10) is None
+    assert ReportOutbox().next_due(timeout=10) is None
 
 
 def test_after_a_reconnect_everything_is_due() -> None:
@@ -89,12 +89,12 @@ def test_resend_full_is_asked_for_without_settling_anything() -> None:
 
 
 def test_a_newer_report_that_says_the_same_replaces_the_newest_only() -> None:
-    outbox = Outbox().owe(_owed(1, "a")).owe(_owed(2, "b"))
+    outbox = ReportOutbox().owe(_owed(1, "a")).owe(_owed(2, "b"))
     assert [report.seq for report in outbox.without("b").owed] == [1]
     assert [report.seq for report in outbox.without("a").owed] == [1, 2]
 
 
 def test_what_is_said_of_another_message_changes_nothing() -> None:
-    box = Outbox().owe(_owed(1)).sent(1, 0.0)
+    box = ReportOutbox().owe(_owed(1)).sent(1, 0.0)
     receipt = _receipt(seq=None, verdict="rejected", reason="malformed", about="event")
-    assert box.settle(receipt) == (box, Settled())
+    assert box.settle(receipt) == (box, ReceiptOutcome())

@@ -12,19 +12,19 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.x509.authority import X509Authority
-from controller.domain.identity.certificates import Kind, Validity
+from controller.domain.identity.certificates import CertificateKind, ValidityPeriod
 from device_agent.errors import SettingsError
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
-from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, Holder, Renewal
+from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, CertificateHolder, CertificateRenewer
 from device_agent.identity.store import IdentityStore, resolved
 from device_agent.mqtt_client import tls_context
 from device_agent.reporting.signer import sealer_of
 from device_agent.settings import MqttSettings, load
-from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
-from schemas.topics import Up
+from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
+from schemas.topics import UpChannel
 from tests.support.identity import make_authority
 
 NOW = 1_800_000_000.0
@@ -57,10 +57,12 @@ class Home:
 
     def issue(self, csr: str, start: float) -> str:
         wanted = self.authority.read(csr)
-        return self.authority.issue(wanted, Kind.CLIENT, Validity(start, start + LIFE), start, "test").pem
+        return self.authority.issue(
+            wanted, CertificateKind.CLIENT, ValidityPeriod(start, start + LIFE), start, "test"
+        ).pem
 
-    def publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
-        assert channel is Up.RENEW
+    def publish(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is UpChannel.RENEW
         if self.is_online:
             self.sent.append(RenewRequest.model_validate_json(payload))
         return self.is_online
@@ -73,14 +75,14 @@ class Home:
         """As a process that starts now finds it."""
         return IdentityStore(self.folder / "state", None)
 
-    def renewal(self, store: IdentityStore | None = None) -> Renewal:
-        holder = Holder(DEVICE, self.folder / "device.pem", self.folder / "device.key", None)
-        return Renewal(holder, store or self.store, self.publish, self.reconnect, self.clock)
+    def renewal(self, store: IdentityStore | None = None) -> CertificateRenewer:
+        holder = CertificateHolder(DEVICE, self.folder / "device.pem", self.folder / "device.key", None)
+        return CertificateRenewer(holder, store or self.store, self.publish, self.reconnect, self.clock)
 
     def answer(self, **changes: str | None) -> bytes:
         csr = self.sent[-1].csr
         body = {"request": hashlib.sha256(csr.encode()).hexdigest(), "certificate": self.issue(csr, self.clock.at)}
-        return Renewed.model_validate({**body, **changes}).model_dump_json().encode()
+        return RenewResponse.model_validate({**body, **changes}).model_dump_json().encode()
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def test_without_a_connection_nothing_is_given_up(home: Home) -> None:
     assert len(home.sent) == 1
 
 
-def _renewed(home: Home) -> tuple[Renewal, IdentityStore]:
+def _renewed(home: Home) -> tuple[CertificateRenewer, IdentityStore]:
     store = home.store
     renewal = home.renewal(store)
     home.clock.at = NOW + LIFE * 0.7

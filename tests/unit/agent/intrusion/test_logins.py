@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from device_agent.host.clock import Clock
 from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
 from device_agent.host.system import System
-from device_agent.intrusion.logins import MAX_SOURCES, Btmp, Guesses, failed_in, logs
+from device_agent.intrusion.logins import MAX_SOURCES, BtmpReader, FailedLoginCounter, failed_in, logs
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
 from schemas.events import DeviceEvent
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 FAILED = "2026-11-26T01:00:00.1+00:00 host sshd[7]: Failed password for invalid user a from {} port 4711 ssh2\n"
 OPENED = "2026-11-26T01:00:00.1+00:00 host sshd[7]: Accepted publickey for root from 10.0.0.1 port 4711 ssh2\n"
@@ -72,8 +72,8 @@ class Device:
         self.watch.step(self._publish, is_online=True)
         return [(one.kind, one.count, one.detail.get("source", "")) for one in self.sent]
 
-    def _publish(self, channel: Up, payload: bytes, confirmed: Any = None) -> bool:
-        assert channel is Up.EVENT
+    def _publish(self, channel: UpChannel, payload: bytes, confirmed: Any = None) -> bool:
+        assert channel is UpChannel.EVENT
         self.sent.append(DeviceEvent.model_validate_json(payload))
         if confirmed is not None:
             confirmed(True)
@@ -185,7 +185,7 @@ def test_which_log_is_followed(tmp_path: Path) -> None:
 
 
 def test_sources_are_bounded() -> None:
-    guesses = Guesses(2, 60.0)
+    guesses = FailedLoginCounter(2, 60.0)
     for number in range(MAX_SOURCES):
         assert guesses.failed(f"s{number}", 0.0)[1] == 0
     assert guesses.failed("one more", 1.0) == ("others", 0)
@@ -200,7 +200,7 @@ def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, content: by
     failed_in(content)
     root = tmp_path_factory.mktemp("btmp", numbered=True)
     (root / "var/log").mkdir(parents=True)
-    btmp = Btmp(System(root), None)
+    btmp = BtmpReader(System(root), None)
     btmp.read()
     (root / "var/log/btmp").write_bytes(content)
     assert all(len(source) <= 128 for source in btmp.read())

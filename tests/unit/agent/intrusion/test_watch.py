@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.collectors.tools.intrusion import Intrusion
+from device_agent.collectors.tools.intrusion import IntrusionCollector
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import NoMeaningError
+from device_agent.errors import NotApplicableError
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
-from device_agent.intrusion.alerts import SEVERITIES, Alert, DamagedLineError, NoAlert, parse_line
-from device_agent.intrusion.follow import MAX_LINE_BYTES, Follower, Place
+from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
+from device_agent.intrusion.follow import MAX_LINE_BYTES, FilePosition, LogFollower
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_EVENT_BYTES
 from schemas.events import DeviceEvent
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 EVE: Final = (
     '{"timestamp":"2026-11-23T10:00:00.123456+0000","flow_id":1,"in_iface":"eth0","event_type":"alert",'
@@ -71,17 +71,17 @@ OSSEC: Final = (
     ],
 )
 def test_an_alert_is_read(monitor: str, line: str, expected: tuple[str, ...]) -> None:
-    assert parse_line(monitor, line.encode()) == Alert(monitor, *expected)
+    assert parse_line(monitor, line.encode()) == IntrusionAlert(monitor, *expected)
 
 
 def test_what_is_no_alert_is_none_and_what_is_torn_is_damaged() -> None:
     for line in (EVE_FLOW, "", "   "):
-        with pytest.raises(NoAlert):
+        with pytest.raises(NotAnAlertError):
             parse_line("suricata", line.encode())
     for monitor, line in (("suricata", EVE[:90]), ("snort", "hello"), ("wazuh", '{"rule":7}'), ("ossec", "[" * 99999)):
-        with pytest.raises(DamagedLineError):
+        with pytest.raises(MalformedAlertError):
             parse_line(monitor, line.encode())
-    with pytest.raises(DamagedLineError):
+    with pytest.raises(MalformedAlertError):
         parse_line("wazuh", b'{"rule":' + b'{"a":' * 50_000)
 
 
@@ -98,7 +98,7 @@ def test_whatever_a_line_contains_it_is_an_alert_none_or_damaged(
     raw = line.encode()
     try:
         alert = parse_line(monitor, raw[:at] + put + raw[at + gone :])
-    except (NoAlert, DamagedLineError):
+    except (NotAnAlertError, MalformedAlertError):
         return
     assert alert.severity in SEVERITIES
     DeviceEvent(device_id="d", kind="k", summary=alert.summary, detail={"s": alert.source}, at=datetime.now(UTC))
@@ -109,14 +109,14 @@ def _append(path: Path, *lines: str) -> None:
         file.write("".join(f"{line}\n" for line in lines))
 
 
-def _read(follower: Follower) -> list[str]:
+def _read(follower: LogFollower) -> list[str]:
     return [line.decode() for line in follower.read().lines]
 
 
 def test_a_file_is_followed_from_its_end_through_rotation(tmp_path: Path) -> None:
     path = tmp_path / "log"
     _append(path, "old")
-    follower = Follower(path, None)
+    follower = LogFollower(path, None)
     assert _read(follower) == []
     _append(path, "a", "b")
     assert _read(follower) == ["a", "b"]
@@ -131,7 +131,7 @@ def test_a_file_is_followed_from_its_end_through_rotation(tmp_path: Path) -> Non
 
 def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    follower = Follower(path, None)
+    follower = LogFollower(path, None)
     assert _read(follower) == []
     path.write_text("whole\nhal")
     assert _read(follower) == ["whole"]
@@ -143,7 +143,7 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
 def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("")
-    first = Follower(path, None)
+    first = LogFollower(path, None)
     first.read()
     _append(path, "a")
     assert _read(first) == ["a"]
@@ -151,11 +151,11 @@ def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhi
     _append(path, "while away")
     path.rename(tmp_path / "log.1")
     _append(path, "new")
-    second = Follower(path, first.place)
+    second = LogFollower(path, first.place)
     assert _read(second) == ["while away"]
     assert _read(second) == ["new"]
     second.close()
-    lost = Follower(path, Place(path.stat().st_ino + 10_000_000, 5))
+    lost = LogFollower(path, FilePosition(path.stat().st_ino + 10_000_000, 5))
     piece = lost.read()
     assert (piece.has_gap, piece.lines) == (True, [b"new"])
     lost.close()
@@ -164,7 +164,7 @@ def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhi
 def test_a_file_emptied_in_place_is_read_anew_and_a_very_long_line_skipped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("")
-    follower = Follower(path, None)
+    follower = LogFollower(path, None)
     follower.read()
     _append(path, "aaaaaaaa")
     assert _read(follower) == ["aaaaaaaa"]
@@ -213,8 +213,8 @@ class _Device:
     def started(self) -> IntrusionWatch:
         return IntrusionWatch(self.settings, self.folder / "state", System(self.folder / "root"), "edge-1", self.clock)
 
-    def publish(self, channel: Up, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
-        assert channel is Up.EVENT
+    def publish(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
+        assert channel is UpChannel.EVENT
         assert len(payload) <= MAX_EVENT_BYTES
         self.sent.append(DeviceEvent.model_validate_json(payload))
         if confirmed is not None and self.taken is not None:
@@ -332,7 +332,7 @@ def test_a_damaged_memory_is_dropped_and_alerts_count_from_now(made: Made, tmp_p
 
 
 def _section(root: Path, **settings: Any) -> dict[str, Any]:
-    collect = Intrusion(IntrusionSettings.model_validate(settings))
+    collect = IntrusionCollector(IntrusionSettings.model_validate(settings))
     found: dict[str, Any] = findings_of({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
     return found
 
@@ -345,7 +345,7 @@ def _put(root: Path, place: str, text: str = "") -> Path:
 
 
 def test_monitors_of_prepared_roots(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError):
+    with pytest.raises(NotApplicableError):
         _section(tmp_path)
     path = _put(tmp_path, "/var/log/suricata/eve.json")
     then = datetime.now(UTC).timestamp() - 3.5 * 86400

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from device_agent.commands.journal import Journal
-from device_agent.domain.report import Sender
+from device_agent.domain.report import ReportSender
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.host.clock import Clock
 from device_agent.reporting.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
-from schemas.events import Receipt, Verdict
+from schemas.events import ReceiptVerdict, ReportReceipt
 from schemas.posture import REPORT, FullReport
-from schemas.topics import Up
+from schemas.topics import UpChannel
 
 NONCE = "ab" * 16
 
@@ -35,8 +35,8 @@ class Told:
 
     reports: list[FullReport] = field(default_factory=list)
 
-    def __call__(self, channel: Up, payload: bytes, confirmed: Any = None) -> bool:
-        if channel is Up.POSTURE:
+    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Any = None) -> bool:
+        if channel is UpChannel.POSTURE:
             report = REPORT.validate_json(payload)
             if isinstance(report, FullReport):
                 self.reports.append(report)
@@ -50,10 +50,10 @@ class Desk:
     clock: SetClock
     asked: list[str] = field(default_factory=list)
 
-    def receipt(self, verdict: Verdict, nonce: str | None = None) -> None:
+    def receipt(self, verdict: ReceiptVerdict, nonce: str | None = None) -> None:
         last = self.told.reports[-1]
-        digest = last.digest if verdict is Verdict.ACCEPTED else None
-        self.reporter.receipt(Receipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
+        digest = last.digest if verdict is ReceiptVerdict.ACCEPTED else None
+        self.reporter.receipt(ReportReceipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
 
     def scan(self, port: int, *, force: bool = False) -> None:
         found = fit(findings_of({"sockets": {"state": "ok", "listening": [], "note": port}}))
@@ -65,7 +65,7 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     clock, told = SetClock(), Told()
     journal = Journal(tmp_path / "state", first_seq=1)
-    reporter = Reporter(Sender("edge-1", "boot", "1.0"), ReportSettings(), journal, told, clock)
+    reporter = Reporter(ReportSender("edge-1", "boot", "1.0"), ReportSettings(), journal, told, clock)
     made = Desk(reporter, told, clock)
     reporter.on_challenge = lambda: made.asked.append(reporter.nonce)
     reporter.online()
@@ -80,7 +80,7 @@ def test_without_a_nonce_the_agent_says_that_it_has_none(desk: Desk) -> None:
 
 def test_the_next_scan_answers(desk: Desk) -> None:
     desk.scan(1)
-    desk.receipt(Verdict.ACCEPTED, NONCE)
+    desk.receipt(ReceiptVerdict.ACCEPTED, NONCE)
     assert desk.asked == []
     desk.scan(1, force=True)
     assert desk.told.reports[-1].answers == NONCE
@@ -88,8 +88,8 @@ def test_the_next_scan_answers(desk: Desk) -> None:
 
 def test_asked_for_a_fresh_report_it_looks_again_at_once(desk: Desk) -> None:
     desk.scan(1)
-    desk.receipt(Verdict.ACCEPTED)
-    desk.receipt(Verdict.RESEND_FULL, NONCE)
+    desk.receipt(ReceiptVerdict.ACCEPTED)
+    desk.receipt(ReceiptVerdict.RESEND_FULL, NONCE)
     sent = len(desk.told.reports)
     desk.reporter.tick()
     assert desk.asked == [NONCE]
@@ -100,9 +100,9 @@ def test_asked_for_a_fresh_report_it_looks_again_at_once(desk: Desk) -> None:
 
 def test_a_flood_of_questions_costs_a_scan_each_few_seconds(desk: Desk) -> None:
     desk.scan(1)
-    desk.receipt(Verdict.ACCEPTED)
+    desk.receipt(ReceiptVerdict.ACCEPTED)
     for number in range(20):
-        desk.receipt(Verdict.RESEND_FULL, f"{number:032x}")
+        desk.receipt(ReceiptVerdict.RESEND_FULL, f"{number:032x}")
         desk.reporter.tick()
     assert len(desk.asked) == 1
     desk.clock.at += CHALLENGE_SECONDS

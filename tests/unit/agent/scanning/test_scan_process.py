@@ -13,15 +13,15 @@ import pytest
 from device_agent.collectors.names import SECTIONS
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
-from device_agent.collectors.tools.tool_runner import ToolRuns
-from device_agent.commands.lazy_loading import LateActions
-from device_agent.domain.report import Found
+from device_agent.collectors.tools.tool_runner import ToolRunner
+from device_agent.commands.lazy_loading import LazyActions
+from device_agent.domain.report import ReportContent
 from device_agent.host.system import System
 from device_agent.identity.certificate_child import main as leaf_child
 from device_agent.scanning import scan_child
 from device_agent.scanning.scan_process import ScanProcess
 from device_agent.settings import Settings
-from schemas.posture import Sections
+from schemas.posture import ReportSections
 
 # What an agent that only waits has no use for, and what it would cost: cryptography, the models of every section.
 HEAVY = ("cryptography", "schemas.posture", "device_agent.collectors.registry", "device_agent.actions.registry")
@@ -35,11 +35,11 @@ def settings(folder: Path, **more: Any) -> Settings:
 
 def process(folder: Path, system: System | None = None, **more: Any) -> ScanProcess:
     chosen = settings(folder)
-    return ScanProcess(chosen, system or System(folder), ToolRuns(chosen.tools, folder), **more)
+    return ScanProcess(chosen, system or System(folder), ToolRunner(chosen.tools, folder), **more)
 
 
-def sections(found: Found) -> dict[str, Any]:
-    Sections.model_validate_json(found.sections)
+def sections(found: ReportContent) -> dict[str, Any]:
+    ReportSections.model_validate_json(found.sections)
     told: dict[str, Any] = json.loads(found.sections)
     return told
 
@@ -149,10 +149,10 @@ def test_actions_are_made_once_when_one_is_looked_for() -> None:
         made.append(1)
         return {"rescan": object()}
 
-    late = LateActions(make)
+    late = LazyActions(make)
     assert made == []
     assert (list(late), len(late), late.get("nothing")) == (["rescan"], 1, None)
-    early = LateActions(make, at_once={"update.install": late["rescan"]})
+    early = LazyActions(make, at_once={"update.install": late["rescan"]})
     assert early["update.install"] is late["rescan"]
     assert made == [1]
     assert sorted(early) == ["rescan", "update.install"]

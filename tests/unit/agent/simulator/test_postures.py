@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import SettingsError
 from device_agent.simulator.postures import (
-    Edit,
-    NoSuchThingError,
     Posture,
+    PostureEdit,
+    PostureItemNotFoundError,
     disable_service,
     edited,
     load,
@@ -33,17 +33,17 @@ def test_the_shipped_posture_is_valid_and_of_a_real_reports_size(healthy: Postur
 
 def test_a_port_opens_with_its_service_and_closes(healthy: Posture) -> None:
     before = copy.deepcopy(healthy)
-    after = edited(healthy, Edit(open_port=23))
+    after = edited(healthy, PostureEdit(open_port=23))
     assert {"proto": "tcp", "address": "0.0.0.0", "port": 23, "process": "telnetd"} in after["sockets"]["listening"]
     assert {"name": "telnetd.service", "enabled": True, "active": True} in after["services"]["units"]
     repaired, detail = disable_service(after, "telnetd")
     assert repaired == before == healthy
     assert detail == {"was": "enabled, active", "is": "disabled, inactive"}
-    assert edited(after, Edit(close_port=23))["sockets"] == before["sockets"]
+    assert edited(after, PostureEdit(close_port=23))["sockets"] == before["sockets"]
 
 
 def test_openssl_falls_back_and_is_upgraded(healthy: Posture) -> None:
-    old = edited(healthy, Edit(openssl="3.0.11-1~deb12u1"))
+    old = edited(healthy, PostureEdit(openssl="3.0.11-1~deb12u1"))
     assert old["openssl"]["version"] == "3.0.11"
     new, detail = upgrade_package(old, "openssl", healthy)
     assert new == healthy
@@ -52,19 +52,19 @@ def test_openssl_falls_back_and_is_upgraded(healthy: Posture) -> None:
 
 def test_a_pending_package_is_upgraded(healthy: Posture) -> None:
     packages = [{"name": "sudo", "installed": "1", "candidate": "2"}]
-    late = edited(healthy, Edit(sections={"updates": {"security_pending": 1, "packages": packages}}))
+    late = edited(healthy, PostureEdit(sections={"updates": {"security_pending": 1, "packages": packages}}))
     new, detail = upgrade_package(late, "sudo", healthy)
     assert (new["updates"]["security_pending"], new["updates"]["packages"]) == (0, [])
     assert detail == {"was": "1", "is": "2"}
 
 
 def test_what_is_not_there_cannot_be_changed(healthy: Posture) -> None:
-    with pytest.raises(NoSuchThingError):
+    with pytest.raises(PostureItemNotFoundError):
         disable_service(healthy, "nothing")
-    with pytest.raises(NoSuchThingError):
+    with pytest.raises(PostureItemNotFoundError):
         upgrade_package(healthy, "nothing", healthy)
     with pytest.raises(ValidationError):
-        edited(healthy, Edit(sections={"firewall": {"active": "perhaps"}}))
+        edited(healthy, PostureEdit(sections={"firewall": {"active": "perhaps"}}))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '[{"os": {"state": "fine"}}]'])

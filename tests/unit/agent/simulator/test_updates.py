@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from controller.domain.rollout.model import Installed
+from controller.domain.rollout.model import InstalledVersion
 from controller.service.rollout.observations import installed_of
-from device_agent.domain.report import Sender, full_report
+from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.simulator import updates
 from device_agent.simulator.postures import load
-from device_agent.simulator.updates import Outcome, Stage, stages
+from device_agent.simulator.updates import SimulatedUpdateOutcome, UpdateStep, stages
 from schemas.commands import Command, CommandState
-from schemas.updates import GoBack, Install, Progress, UpdatePhase
+from schemas.updates import InstallParams, RollbackParams, UpdatePhase, UpdateProgress
 
 NOW = datetime(2026, 11, 23, 10, 0, tzinfo=UTC)
 TARGET = "app/2.0/app.tar.gz"
@@ -21,7 +21,7 @@ TARGET = "app/2.0/app.tar.gz"
 
 def command(action: str = "update.install", **params: Any) -> Command:
     made = {"target": TARGET, "version": "2.0", "sha256": "a" * 64, "length": 10, "deadline": NOW}
-    chosen = Install.model_validate(made | params).params() if action == "update.install" else params
+    chosen = InstallParams.model_validate(made | params).params() if action == "update.install" else params
     return Command(
         command_id="c1", device_id="d1", action=action, params=chosen, issued_at=NOW, expires_at=NOW, counter=1
     )
@@ -31,38 +31,38 @@ def before() -> dict[str, Any]:
     return updates.software(load(None)[0], {"app": "1.0"})
 
 
-def shown(posture: dict[str, Any]) -> Installed:
+def shown(posture: dict[str, Any]) -> InstalledVersion:
     """What the controller reads off the report of it."""
-    return installed_of(full_report(Sender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
+    return installed_of(full_report(ReportSender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
 
 
-def last(outcome: Outcome) -> Stage:
+def last(outcome: SimulatedUpdateOutcome) -> UpdateStep:
     return stages(command(), before(), outcome, NOW)[-1]
 
 
 @pytest.mark.parametrize(
     ("outcome", "state", "phase", "version"),
     [
-        (Outcome.GOOD, CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "2.0"),
-        (Outcome.UNHEALTHY, CommandState.FAILED, UpdatePhase.ROLLED_BACK, "1.0"),
-        (Outcome.REFUSED, CommandState.FAILED, UpdatePhase.REFUSED, "1.0"),
-        (Outcome.BROKEN, CommandState.FAILED, UpdatePhase.BROKEN, "2.0"),
-        (Outcome.DECLINED, CommandState.FAILED, UpdatePhase.DECLINED, "1.0"),
-        (Outcome.SILENT, CommandState.EXECUTING, UpdatePhase.DOWNLOADING, "1.0"),
-        (Outcome.LIES, CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "1.0"),
+        (SimulatedUpdateOutcome.GOOD, CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "2.0"),
+        (SimulatedUpdateOutcome.UNHEALTHY, CommandState.FAILED, UpdatePhase.ROLLED_BACK, "1.0"),
+        (SimulatedUpdateOutcome.REFUSED, CommandState.FAILED, UpdatePhase.REFUSED, "1.0"),
+        (SimulatedUpdateOutcome.BROKEN, CommandState.FAILED, UpdatePhase.BROKEN, "2.0"),
+        (SimulatedUpdateOutcome.DECLINED, CommandState.FAILED, UpdatePhase.DECLINED, "1.0"),
+        (SimulatedUpdateOutcome.SILENT, CommandState.EXECUTING, UpdatePhase.DOWNLOADING, "1.0"),
+        (SimulatedUpdateOutcome.LIES, CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "1.0"),
     ],
 )
-def test_how_it_ends(outcome: Outcome, state: CommandState, phase: UpdatePhase, version: str) -> None:
+def test_how_it_ends(outcome: SimulatedUpdateOutcome, state: CommandState, phase: UpdatePhase, version: str) -> None:
     end = last(outcome)
     assert (end.state, end.phase) == (state, phase)
-    progress = Progress.of(end.detail(command()))
+    progress = UpdateProgress.of(end.detail(command()))
     assert progress is not None
     assert (progress.phase, progress.name, progress.version) == (phase, "app", "2.0")
     assert shown(end.posture or before()).version == version
 
 
 def test_a_good_one_is_shown_by_the_report() -> None:
-    posture = last(Outcome.GOOD).posture
+    posture = last(SimulatedUpdateOutcome.GOOD).posture
     assert posture is not None
     found = shown(posture)
     assert (found.outcome, found.health, found.command_id) == ("confirmed", "ok", "c1")
@@ -70,10 +70,10 @@ def test_a_good_one_is_shown_by_the_report() -> None:
 
 
 def test_it_goes_back_once() -> None:
-    posture = last(Outcome.GOOD).posture
+    posture = last(SimulatedUpdateOutcome.GOOD).posture
     assert posture is not None
-    order = command("update.rollback", **GoBack(name="app", version="2.0").params())
-    back = stages(order, posture, Outcome.GOOD, NOW)[-1]
+    order = command("update.rollback", **RollbackParams(name="app", version="2.0").params())
+    back = stages(order, posture, SimulatedUpdateOutcome.GOOD, NOW)[-1]
     assert back.posture is not None
     assert shown(back.posture).version == "1.0"
-    assert stages(order, back.posture, Outcome.GOOD, NOW)[-1].posture is None
+    assert stages(order, back.posture, SimulatedUpdateOutcome.GOOD, NOW)[-1].posture is None

@@ -6,19 +6,19 @@ from hypothesis import strategies as st
 
 from controller.domain.broker.access import (
     MAX_RULES,
-    Grant,
-    Template,
-    Templates,
+    AccessGrant,
+    AccessTemplate,
+    AccessTemplates,
     TopicRule,
     compile_rules,
     digest_of,
     first_rules,
     no_longer_allowed,
 )
-from controller.domain.broker.access_lint import Gravity, lint, lint_rule
+from controller.domain.broker.access_lint import LintSeverity, lint, lint_rule
 from controller.domain.broker.topic_filters import covers, matches, may_meet, problem_of
 from controller.standin.topics import matches as emqx_matches
-from schemas.topics import Up, up
+from schemas.topics import UpChannel, up
 
 
 def allow(action: str, topic: str, **more: object) -> TopicRule:
@@ -74,15 +74,15 @@ def test_a_placeholder_may_meet_anything_in_its_level() -> None:
 @pytest.mark.parametrize("bad", ["", "a/#/b", "a+/b", "a/b#", "a\x00", "x" * 2000, "/".join("a" * 200)])
 def test_no_filters(bad: str) -> None:
     assert problem_of(bad)
-    assert [gravity for gravity, _ in lint_rule(deny("all", bad))] == [Gravity.ERROR]
+    assert [gravity for gravity, _ in lint_rule(deny("all", bad))] == [LintSeverity.ERROR]
 
 
-def template(*rules: TopicRule, name: str = "sensor", otherwise: str = "deny") -> Template:
-    return Template(name, "Sensors", rules, otherwise)  # type: ignore[arg-type]
+def template(*rules: TopicRule, name: str = "sensor", otherwise: str = "deny") -> AccessTemplate:
+    return AccessTemplate(name, "Sensors", rules, otherwise)  # type: ignore[arg-type]
 
 
-def grant(topic: str, action: str = "publish") -> Grant:
-    return Grant("g", "edge-1", action, topic, "why", "operator:x", 0.0, 60.0)  # type: ignore[arg-type]
+def grant(topic: str, action: str = "publish") -> AccessGrant:
+    return AccessGrant("g", "edge-1", action, topic, "why", "operator:x", 0.0, 60.0)  # type: ignore[arg-type]
 
 
 def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
@@ -102,9 +102,9 @@ def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
 
 def test_the_template_of_a_class_and_of_all_others() -> None:
     one, others = template(name="sensor"), template(name="*")
-    both = Templates("fleet", 1, (one, others))
+    both = AccessTemplates("fleet", 1, (one, others))
     assert (both.of("sensor"), both.of("gateway"), both.of("")) == (one, others, others)
-    assert Templates("fleet", 1, (one,)).of("gateway") is None
+    assert AccessTemplates("fleet", 1, (one,)).of("gateway") is None
 
 
 def test_subscriptions_that_the_rules_refuse() -> None:
@@ -118,18 +118,18 @@ def test_subscriptions_that_the_rules_refuse() -> None:
         "fleet/edge-2/config",
         "$share/g/fleet/edge-2/x",
         "users/anybody",
-        up("edge-2", Up.POSTURE),
+        up("edge-2", UpChannel.POSTURE),
     )
     assert no_longer_allowed(rules, "edge-1", held) == (
         "fleet/edge-2/config",
         "$share/g/fleet/edge-2/x",
-        up("edge-2", Up.POSTURE),
+        up("edge-2", UpChannel.POSTURE),
     )
     assert no_longer_allowed(first_rules(), "edge-1", ("elsewhere",)) == (), "what no rule names is not ours to cut"
 
 
 def found(*rules: TopicRule, **more: str) -> list[tuple[str, int, str]]:
-    remarks = lint(Templates("t", 1, (template(*rules, **more),)))
+    remarks = lint(AccessTemplates("t", 1, (template(*rules, **more),)))
     return [(one.gravity.value, one.rule, one.text.partition(":")[0]) for one in remarks]
 
 

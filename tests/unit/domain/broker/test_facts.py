@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.tls_probe import Handshake
+from controller.adapters.tls_probe import TlsHandshake
 from controller.domain.broker.facts import CATALOGUE, TYPES, gather_broker
-from controller.domain.broker.inspection import Inspection
-from controller.domain.policy.cel import Language
-from controller.domain.policy.findings import Result
+from controller.domain.broker.inspection import BrokerInspection
+from controller.domain.policy.cel import CelEnvironment
+from controller.domain.policy.findings import RuleResult
 from controller.packs import broker_pack_path
 from tests.support.project_tree import ROOT
 
@@ -18,8 +18,8 @@ DAY = 86_400.0
 NOW = 1_800_000_000.0
 
 
-def seen(answers: dict[str, Any], silence: dict[str, str] | None = None) -> Inspection:
-    return Inspection(answers, silence or {}, NOW, 1000, ("http://10.0.0.1:18083", "http://127.0.0.1:18083"))
+def seen(answers: dict[str, Any], silence: dict[str, str] | None = None) -> BrokerInspection:
+    return BrokerInspection(answers, silence or {}, NOW, 1000, ("http://10.0.0.1:18083", "http://127.0.0.1:18083"))
 
 
 def test_a_broker_that_says_nothing_leaves_everything_unknown_with_a_reason() -> None:
@@ -29,7 +29,7 @@ def test_a_broker_that_says_nothing_leaves_everything_unknown_with_a_reason() ->
         "plain_api_addresses": ["http://10.0.0.1:18083"],
     }
     assert set(facts.missing) == CATALOGUE.keys() - facts.known.keys()
-    assert all(one.result is Result.UNKNOWN and one.reason for one in facts.missing.values())
+    assert all(one.result is RuleResult.UNKNOWN and one.reason for one in facts.missing.values())
     assert facts.missing["versions"].reason == "nodes: 403 from the API"
 
 
@@ -93,20 +93,20 @@ def test_a_file_that_lets_everybody_do_everything(rules: str, open_: bool) -> No
 
 
 def test_certificates() -> None:
-    def days(*shakes: Handshake) -> Any:
+    def days(*shakes: TlsHandshake) -> Any:
         facts = gather_broker(seen({"certificates": list(shakes)}))
         return facts.known.get("certificate_days_left"), facts.missing.get("certificate_days_left"), facts.partial
 
-    good = Handshake("a", 8883, ends_at=NOW + 30.5 * DAY)
-    over = Handshake("b", 8883, ends_at=NOW - 1)
-    dumb = Handshake("c", 8883, trouble="no TLS handshake")
+    good = TlsHandshake("a", 8883, ends_at=NOW + 30.5 * DAY)
+    over = TlsHandshake("b", 8883, ends_at=NOW - 1)
+    dumb = TlsHandshake("c", 8883, trouble="no TLS handshake")
     assert days(good)[0] == 30
     assert days(good, over)[0] == -1
     value, _, partial = days(good, dumb)
     assert value == 30
     assert "no TLS handshake" in partial["certificate_days_left"]
-    assert days(dumb)[1].result is Result.UNKNOWN
-    assert days()[1].result is Result.NOTAPPLICABLE
+    assert days(dumb)[1].result is RuleResult.UNKNOWN
+    assert days()[1].result is RuleResult.NOTAPPLICABLE
 
 
 def test_nodes() -> None:
@@ -128,6 +128,6 @@ def test_the_page_tells_the_catalogue() -> None:
 
 
 def test_every_fact_is_asked_about_by_the_pack() -> None:
-    policies = load_policies((broker_pack_path(),), Language(TYPES, "broker"))
+    policies = load_policies((broker_pack_path(),), CelEnvironment(TYPES, "broker"))
     used = {fact for rule in policies.rules.values() for fact in rule.check.uses}
     assert CATALOGUE.keys() - used == {"authenticators"}, "which is there for policies of one's own"

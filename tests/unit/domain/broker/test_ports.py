@@ -8,12 +8,12 @@ import pytest
 
 from controller.domain.broker.inspection import bind_of, listening_of
 from controller.domain.broker.ports import (
-    Allowed,
-    Listening,
+    AllowedNetworks,
+    BrokerListener,
     NodePort,
-    Peers,
+    PortPeers,
     PortsError,
-    Use,
+    PortUse,
     collisions,
     nftables,
     node_ports,
@@ -36,7 +36,7 @@ _NFT = shutil.which("nft") or ""
 def test_the_number_is_what_ends_the_name_before_the_at(name: str, host: str, number: int) -> None:
     assert parse_node(name) == (host, number)
     ports = {(one.use, one.port) for one in node_ports(name, docker=False)}
-    assert {(Use.DISCOVERY, 4370 + number), (Use.RPC, 5370 + number)} <= ports
+    assert {(PortUse.DISCOVERY, 4370 + number), (PortUse.RPC, 5370 + number)} <= ports
 
 
 @pytest.mark.parametrize("name", ["", "emqx", "@h", "a@", "a b@h", "a@h;x", "x" * 300 + "@h", "emqx99999@h"])
@@ -46,7 +46,7 @@ def test_no_node_names(name: str) -> None:
 
 
 def rpc(docker: bool | None) -> list[int]:
-    return [one.port for one in node_ports("emqx2@h", docker=docker) if one.use is Use.RPC]
+    return [one.port for one in node_ports("emqx2@h", docker=docker) if one.use is PortUse.RPC]
 
 
 def test_the_docker_image_has_its_own_rpc_port() -> None:
@@ -64,11 +64,11 @@ def test_listeners_of_the_live_broker_take_the_place_of_the_defaults() -> None:
         "nonsense",
     ]
     listening = listening_of(rows)
-    assert listening == (Listening(Use.MQTTS, "*", 8884), Listening(Use.MQTT, "127.0.0.1", 1883))
+    assert listening == (BrokerListener(PortUse.MQTTS, "*", 8884), BrokerListener(PortUse.MQTT, "127.0.0.1", 1883))
     ports = node_ports("emqx1@h", docker=False, listening=listening)
     assert [(one.use, one.port, one.peers) for one in ports[2:]] == [
-        (Use.MQTTS, 8884, Peers.DEVICES),
-        (Use.MQTT, 1883, Peers.OPERATORS),
+        (PortUse.MQTTS, 8884, PortPeers.DEVICES),
+        (PortUse.MQTT, 1883, PortPeers.OPERATORS),
     ]
     assert ports[-1].note == "bound to 127.0.0.1"
 
@@ -95,13 +95,13 @@ def cluster() -> list[NodePort]:
 
 
 CASES = [
-    Allowed(),
-    Allowed(operators=("10.9.0.0/24", "10.9.0.7", "fd00:9::/64"), devices=("10.20.0.0/16",)),
+    AllowedNetworks(),
+    AllowedNetworks(operators=("10.9.0.0/24", "10.9.0.7", "fd00:9::/64"), devices=("10.20.0.0/16",)),
 ]
 
 
 @pytest.mark.parametrize("allowed", CASES)
-def test_rules_close_cluster_ports_to_everybody_else(allowed: Allowed) -> None:
+def test_rules_close_cluster_ports_to_everybody_else(allowed: AllowedNetworks) -> None:
     text = nftables(cluster(), {"four.example": "10.0.0.4"}, allowed)
     accept = text.index("@cluster4 accept")
     drop = text.index("drop", accept)
@@ -115,14 +115,14 @@ def test_rules_close_cluster_ports_to_everybody_else(allowed: Allowed) -> None:
 
 def test_a_host_without_an_address_is_said() -> None:
     with pytest.raises(PortsError, match=r"--address four\.example=ADDRESS"):
-        nftables(cluster(), {}, Allowed())
+        nftables(cluster(), {}, AllowedNetworks())
     with pytest.raises(PortsError, match="no network"):
-        nftables(cluster(), {"four.example": "10.0.0.4"}, Allowed(operators=("everyone",)))
+        nftables(cluster(), {"four.example": "10.0.0.4"}, AllowedNetworks(operators=("everyone",)))
 
 
 @pytest.mark.skipif(not _NFT or os.geteuid() != 0, reason="needs root and nft (Debian: nftables)")
 @pytest.mark.parametrize("allowed", CASES)
-def test_the_real_nft_takes_the_rules(allowed: Allowed) -> None:
+def test_the_real_nft_takes_the_rules(allowed: AllowedNetworks) -> None:
     text = nftables(cluster(), {"four.example": "10.0.0.4"}, allowed)
     done = subprocess.run([_NFT, "-c", "-f", "-"], input=text, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + text

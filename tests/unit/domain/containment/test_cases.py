@@ -9,26 +9,26 @@ from controller.domain import events as ev
 from controller.domain.commands import RESEND_AFTER
 from controller.domain.containment.cases import LATER_PAUSE, PROBATION, REFUSAL_PAUSE
 from controller.domain.containment.response import MAX_REMEDIES, REMEDY_PAUSE, deadline
-from controller.domain.device import Case
+from controller.domain.device import ContainmentCase
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards
-from controller.domain.policy.model import Level, Remedy, Response
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards
+from controller.domain.policy.model import ContainmentLevel, Remedy, RuleResponse
 from controller.domain.step import step
 from tests.support.playbook import START, Play, beat, device, given, policies, reported, rule
 
 REPAIR = Remedy("service.disable", (("name", "telnetd"),))
 RULES = policies(
-    rule("telnet", Response(contain=Level.RESTRICTED)),
-    rule("old", Response(contain=Level.RESTRICTED)),
-    rule("docker", Response(contain=Level.ISOLATED, isolate_for=600.0)),
-    rule("repairable", Response(contain=Level.RESTRICTED, remedy=REPAIR)),
+    rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+    rule("old", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+    rule("docker", RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=600.0)),
+    rule("repairable", RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=REPAIR)),
     rule("note"),
 )
 
 
-def case_of(play: Play) -> Case:
+def case_of(play: Play) -> ContainmentCase:
     assert play.state.case is not None
     return play.state.case
 
@@ -41,8 +41,8 @@ def isolate(until: float | None, reason: str, by_policy: bool = True) -> Isolate
     return IsolateClient("", "d1", "", by_policy, until, reason)
 
 
-def by_hand(level: Level, hold: float | None = None, event_id: str = "o") -> ev.OperatorContained:
-    return ev.OperatorContained(event_id, level, "ada", "looks odd", hold)
+def by_hand(level: ContainmentLevel, hold: float | None = None, event_id: str = "o") -> ev.ContainmentOrdered:
+    return ev.ContainmentOrdered(event_id, level, "ada", "looks odd", hold)
 
 
 def test_a_failing_rule_restricts_and_a_fresh_report_releases() -> None:
@@ -71,15 +71,15 @@ def test_a_new_cause_has_to_pass_too() -> None:
 
 def test_a_critical_rule_isolates_for_its_time_and_then_steps_down() -> None:
     play = given(device(), RULES).when(reported("docker")).then(isolate(START + 600, "fails p/docker"))
-    play.when(ev.TimePassed("t"), at=START + 599).then_nothing()
-    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START, ()))
-    play = play.when(ev.TimePassed("t"), at=START + 600).then(EndIsolation("", "d1", "r"))
-    assert play.state.level is Level.RESTRICTED
+    play.when(ev.DeadlineReached("t"), at=START + 599).then_nothing()
+    play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.ISOLATED, START, ()))
+    play = play.when(ev.DeadlineReached("t"), at=START + 600).then(EndIsolation("", "d1", "r"))
+    assert play.state.level is ContainmentLevel.RESTRICTED
     assert case_of(play).probation_until == START + 600 + PROBATION
 
 
 def test_within_its_probation_a_device_is_not_isolated_again() -> None:
-    play = given(device(), RULES).when(reported("docker")).when(ev.TimePassed("t"), at=START + 600)
+    play = given(device(), RULES).when(reported("docker")).when(ev.DeadlineReached("t"), at=START + 600)
     play = play.when(reported("docker", seq=2), at=START + 610).then_nothing()
     later = START + 600 + PROBATION
     play.when(beat(), at=later).then(isolate(later + 600, "fails p/docker"))
@@ -96,15 +96,15 @@ def test_an_isolated_device_is_never_freed_by_a_report() -> None:
 
 
 def test_an_operator_restricts_until_released() -> None:
-    play = given(device(), RULES).when(by_hand(Level.RESTRICTED)).then(restrict(by_policy=False))
+    play = given(device(), RULES).when(by_hand(ContainmentLevel.RESTRICTED)).then(restrict(by_policy=False))
     assert case_of(play).hold_until == inf
     play = play.when(reported(passing=("telnet",)), at=START + 10**9).then_nothing()
-    play = play.when(ev.OperatorReleased("x", "ada", "fine")).then(ReleaseClient("", "d1", "o"))
-    play.when(ev.OperatorReleased("y", "ada", "")).then_nothing().recorded("nothing to release")
+    play = play.when(ev.ReleaseOrdered("x", "ada", "fine")).then(ReleaseClient("", "d1", "o"))
+    play.when(ev.ReleaseOrdered("y", "ada", "")).then_nothing().recorded("nothing to release")
 
 
 def test_a_hold_that_is_over_lets_a_heartbeat_release() -> None:
-    play = given(device(), RULES).when(reported(passing=("telnet",))).when(by_hand(Level.RESTRICTED, 100.0))
+    play = given(device(), RULES).when(reported(passing=("telnet",))).when(by_hand(ContainmentLevel.RESTRICTED, 100.0))
     play.when(beat(), at=START + 99).then_nothing()
     play.when(beat(), at=START + 100).then(ReleaseClient("", "d1", "o"))
 
@@ -112,35 +112,39 @@ def test_a_hold_that_is_over_lets_a_heartbeat_release() -> None:
 @pytest.mark.parametrize("hold", [None, 60.0])
 def test_an_operator_isolates_and_release_steps_down(hold: float | None) -> None:
     until = None if hold is None else START + hold
-    play = given(device(), RULES).when(by_hand(Level.ISOLATED, hold)).then(isolate(until, "looks odd", by_policy=False))
-    proven = play.when(ev.ContainmentProven("p", "o", Level.ISOLATED, START, ()))
-    ended = proven.when(ev.OperatorReleased("x", "ada", "")).then(EndIsolation("", "d1", "o"))
-    assert (ended.state.level, case_of(ended).hold_until) == (Level.RESTRICTED, 0.0)
+    play = (
+        given(device(), RULES)
+        .when(by_hand(ContainmentLevel.ISOLATED, hold))
+        .then(isolate(until, "looks odd", by_policy=False))
+    )
+    proven = play.when(ev.ContainmentProven("p", "o", ContainmentLevel.ISOLATED, START, ()))
+    ended = proven.when(ev.ReleaseOrdered("x", "ada", "")).then(EndIsolation("", "d1", "o"))
+    assert (ended.state.level, case_of(ended).hold_until) == (ContainmentLevel.RESTRICTED, 0.0)
     # Never seen to hold, it may not have cut anything, and what it writes over is not kept yet.
-    play.when(ev.OperatorReleased("x", "ada", "")).then(restrict(by_policy=False), EndIsolation("", "d1", "o"))
+    play.when(ev.ReleaseOrdered("x", "ada", "")).then(restrict(by_policy=False), EndIsolation("", "d1", "o"))
 
 
 def test_an_operator_takes_a_case_over_and_keeps_its_causes() -> None:
-    play = given(device(), RULES).when(reported("telnet")).when(by_hand(Level.ISOLATED, 60.0))
+    play = given(device(), RULES).when(reported("telnet")).when(by_hand(ContainmentLevel.ISOLATED, 60.0))
     assert (case_of(play).case_id, case_of(play).by, case_of(play).causes) == ("r", "ada", ("p/telnet",))
 
 
 def test_an_operator_does_not_weaken_an_isolation() -> None:
-    play = given(device(), RULES).when(reported("docker")).when(by_hand(Level.RESTRICTED)).then_nothing()
+    play = given(device(), RULES).when(reported("docker")).when(by_hand(ContainmentLevel.RESTRICTED)).then_nothing()
     play.recorded("containment kept")
-    assert play.state.level is Level.ISOLATED
+    assert play.state.level is ContainmentLevel.ISOLATED
 
 
 def test_a_policy_takes_an_operators_case_further_only_for_a_vouched_identity() -> None:
-    play = given(device(), RULES).when(by_hand(Level.RESTRICTED))
+    play = given(device(), RULES).when(by_hand(ContainmentLevel.RESTRICTED))
     play = play.when(reported("docker")).then(isolate(START + 600, "fails p/docker", by_policy=True))
     play = play.when(ev.ContainmentRefused("n", "o", "claimed"))
-    assert (play.state.level, case_of(play).isolate_until) == (Level.RESTRICTED, None)
+    assert (play.state.level, case_of(play).isolate_until) == (ContainmentLevel.RESTRICTED, None)
 
 
 def test_what_an_operator_holds_outlasts_an_isolation_by_policy() -> None:
-    play = given(device(), RULES).when(by_hand(Level.RESTRICTED)).when(reported("docker"))
-    play = play.when(ev.TimePassed("t"), at=START + 600)
+    play = given(device(), RULES).when(by_hand(ContainmentLevel.RESTRICTED)).when(reported("docker"))
+    play = play.when(ev.DeadlineReached("t"), at=START + 600)
     assert case_of(play).hold_until == inf
     play.when(reported(passing=("docker",), seq=2), at=START + 601).then_nothing()
 
@@ -151,7 +155,7 @@ def test_a_repair_is_sent_with_the_containment_and_a_bounded_number_of_times() -
     sent = 1
     for number in range(1, 10):
         now = START + number * (REMEDY_PAUSE + 3600)
-        play = play.when(ev.TimePassed(f"t{number}"), at=now)
+        play = play.when(ev.DeadlineReached(f"t{number}"), at=now)
         sent += sum(isinstance(effect, SendCommand) for effect in play.effects)
         play = play.when(beat(at=now, event_id=f"h{number}"))
         sent += sum(isinstance(effect, SendCommand) for effect in play.effects)
@@ -171,30 +175,30 @@ def test_a_repair_under_way_is_not_asked_for_twice_but_may_be_sent_again() -> No
 
 def test_who_steps_down_before_anybody_vouched_is_restricted_by_policy_first() -> None:
     play = given(device(), RULES).when(reported("docker"))
-    play = play.when(ev.TimePassed("t"), at=START + 600)
+    play = play.when(ev.DeadlineReached("t"), at=START + 600)
     play.then(RestrictClient("", "d1", "r", by_policy=True), EndIsolation("", "d1", "r"))
     assert play.when(ev.ContainmentRefused("n", "r", "claimed")).state.case is None
 
 
 def test_what_an_operator_asked_for_is_asked_for_again_when_the_isolation_above_it_is_refused() -> None:
-    play = given(device(), RULES).when(ev.OperatorContained("o", Level.RESTRICTED, "ada", "odd", None))
+    play = given(device(), RULES).when(ev.ContainmentOrdered("o", ContainmentLevel.RESTRICTED, "ada", "odd", None))
     play = play.when(reported("docker")).when(ev.ContainmentRefused("n", "o", "claimed"))
     play.then(RestrictClient("", "d1", "o", by_policy=False))
-    assert play.state.level is Level.RESTRICTED
+    assert play.state.level is ContainmentLevel.RESTRICTED
 
 
 def test_no_repair_is_sent_to_an_isolated_device_but_when_it_steps_down() -> None:
     play = given(device(), RULES).when(reported("docker", "repairable"))
     assert [type(effect) for effect in play.effects] == [IsolateClient]
-    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START, ()))
-    play = play.when(ev.TimePassed("t"), at=START + 600)
+    play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.ISOLATED, START, ()))
+    play = play.when(ev.DeadlineReached("t"), at=START + 600)
     assert [type(effect) for effect in play.effects] == [EndIsolation, SendCommand]
 
 
 def test_a_refused_containment_ends_the_case_and_is_not_tried_again_at_once() -> None:
     play = given(device(), RULES).when(reported("telnet")).when(ev.ContainmentRefused("n", "r", "claimed"))
     assert play.state.case is None
-    play.when(ev.TimePassed("t"), beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
+    play.when(ev.DeadlineReached("t"), beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
     play.when(beat(), at=START + REFUSAL_PAUSE).then(restrict())
 
 
@@ -221,28 +225,28 @@ def test_a_signature_counts_whatever_was_refused_before() -> None:
 
 
 def test_time_alone_rests_on_the_words_of_the_report() -> None:
-    slow = policies(rule("slow", Response(contain=Level.RESTRICTED, grace=60.0)))
-    play = given(device(), slow).when(reported("slow")).when(ev.TimePassed("t"), at=START + 60).then(restrict())
+    slow = policies(rule("slow", RuleResponse(contain=ContainmentLevel.RESTRICTED, grace=60.0)))
+    play = given(device(), slow).when(reported("slow")).when(ev.DeadlineReached("t"), at=START + 60).then(restrict())
     assert (case_of(play).heard_at, case_of(play).evidence_at) == (START, START + 60)
     play = play.when(ev.ContainmentRefused("n", "t", "later", by_a_later=True))
     later = START + 60 + LATER_PAUSE
     assert deadline(play.state, slow) is None, "the same words would be refused again"
-    assert play.when(ev.TimePassed("t2"), at=later).then_nothing().state.case is None
+    assert play.when(ev.DeadlineReached("t2"), at=later).then_nothing().state.case is None
     play = play.when(beat(at=later), at=later).then(restrict())
     assert case_of(play).heard_at == later
 
 
 def test_an_approval_rests_on_when_the_device_was_heard() -> None:
-    guards = Guards(BlastRadius(Bounds(1, 100.0, 600.0)).charge("d2", START), fleet=10)
+    guards = FleetGuards(BlastRadius(BlastRadiusLimits(1, 100.0, 600.0)).charge("d2", START), fleet=10)
     held = step(device(), reported("telnet"), START, RULES, guards).device
-    approved = step(held, ev.OperatorApproved("a", "ada", "go on"), START + 500, RULES, guards).device
+    approved = step(held, ev.ContainmentApproved("a", "ada", "go on"), START + 500, RULES, guards).device
     assert approved.case is not None
     assert approved.case.heard_at == START
 
 
 def test_a_word_of_the_broker_counts_for_the_words_it_was_asked_about() -> None:
     play = given(device(), RULES).when(reported("telnet"))
-    vouched = ev.ContainmentVouched("v", "r", Evidence.PASSWORD, START)
+    vouched = ev.ReporterAuthenticated("v", "r", Evidence.PASSWORD, START)
     assert case_of(play.when(vouched)).evidence is Evidence.PASSWORD
     play = play.when(reported("docker", seq=2, at=START + 5), at=START + 5)
     assert case_of(play.when(vouched)).evidence is Evidence.UNASKED, "the isolation rests on another message"
@@ -250,9 +254,9 @@ def test_a_word_of_the_broker_counts_for_the_words_it_was_asked_about() -> None:
 
 def test_a_refused_escalation_keeps_the_proven_restriction() -> None:
     play = given(device(), RULES).when(reported("telnet"))
-    play = play.when(ev.ContainmentProven("p", "r", Level.RESTRICTED, START + 1, ()))
+    play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.RESTRICTED, START + 1, ()))
     play = play.when(reported("docker", seq=2)).when(ev.ContainmentRefused("n", "r", "claimed"))
-    assert play.state.level is Level.RESTRICTED
+    assert play.state.level is ContainmentLevel.RESTRICTED
     play.when(beat(), at=START + REFUSAL_PAUSE - 1).then_nothing()
     later = START + REFUSAL_PAUSE
     play.when(beat(), at=later).then(isolate(later + 600, "fails p/docker"))
@@ -260,12 +264,12 @@ def test_a_refused_escalation_keeps_the_proven_restriction() -> None:
 
 def test_a_proven_containment_survives_a_late_refusal() -> None:
     play = given(device(), RULES).when(reported("docker"))
-    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START + 1, ()))
+    play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.ISOLATED, START + 1, ()))
     assert play.when(ev.ContainmentRefused("n", "r", "late")).state.case == case_of(play)
 
 
 def test_an_operators_case_is_not_refused() -> None:
-    play = given(device(), RULES).when(reported("telnet")).when(by_hand(Level.ISOLATED))
+    play = given(device(), RULES).when(reported("telnet")).when(by_hand(ContainmentLevel.ISOLATED))
     assert play.when(ev.ContainmentRefused("n", "r", "late")).state.case == case_of(play)
 
 
@@ -275,6 +279,6 @@ def test_a_refusal_of_another_case_changes_nothing() -> None:
 
 
 def test_two_rules_that_ask_for_the_same_repair_get_one_command() -> None:
-    twice = policies(rule("port", Response(remedy=REPAIR)), rule("unit", Response(remedy=REPAIR)))
+    twice = policies(rule("port", RuleResponse(remedy=REPAIR)), rule("unit", RuleResponse(remedy=REPAIR)))
     play = given(device(), twice).when(reported("port", "unit"))
     assert [command.rule for command in play.state.commands] == ["p/port"]

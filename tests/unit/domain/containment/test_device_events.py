@@ -12,16 +12,16 @@ from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
 from controller.domain.policy.event_rules import event_facts, event_language, judge_event
-from controller.domain.policy.findings import Finding, Result
+from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import (
+    ContainmentLevel,
     EmptyPolicyError,
     EventTerms,
-    Level,
     Policy,
+    PolicyRule,
     PolicySet,
     Remedy,
-    Response,
-    Rule,
+    RuleResponse,
 )
 from schemas.events import DeviceEvent
 from tests.support.playbook import START, beat, device, given, reported, rule
@@ -29,7 +29,7 @@ from tests.support.playbook import START, beat, device, given, reported, rule
 SCAN = Remedy("scan.run", (("tool", "lynis"),))
 
 
-def about(name: str, when: str, response: Response | None = None, **terms: float) -> Rule:
+def about(name: str, when: str, response: RuleResponse | None = None, **terms: float) -> PolicyRule:
     return replace(
         rule(name, response, event=EventTerms(**terms)),
         check=event_language().compile(when),
@@ -37,17 +37,22 @@ def about(name: str, when: str, response: Response | None = None, **terms: float
 
 
 def set_of(
-    *events: Rule, rules: tuple[Rule, ...] = (rule("posture", Response(contain=Level.RESTRICTED)),)
+    *events: PolicyRule,
+    rules: tuple[PolicyRule, ...] = (rule("posture", RuleResponse(contain=ContainmentLevel.RESTRICTED)),),
 ) -> PolicySet:
     return PolicySet((Policy("p", 1, "Tests", rules, events=events),), "v1")
 
 
 RULES = set_of(
-    about("attack", 'event.rank >= 4 && event.monitor != ""', Response(contain=Level.RESTRICTED)),
+    about("attack", 'event.rank >= 4 && event.monitor != ""', RuleResponse(contain=ContainmentLevel.RESTRICTED)),
     about(
-        "guess", 'event.kind == "login_failed"', Response(Level.RESTRICTED, SCAN, consecutive=5), within=60, hold=300
+        "guess",
+        'event.kind == "login_failed"',
+        RuleResponse(ContainmentLevel.RESTRICTED, SCAN, consecutive=5),
+        within=60,
+        hold=300,
     ),
-    about("worm", 'event.signature == "worm"', Response(Level.ISOLATED, isolate_for=600), hold=600),
+    about("worm", 'event.signature == "worm"', RuleResponse(ContainmentLevel.ISOLATED, isolate_for=600), hold=600),
 )
 
 
@@ -60,9 +65,11 @@ def message(kind: str = "intrusion.snort", severity: str = "critical", count: in
     )  # fmt: skip
 
 
-def told(*names: str, count: int = 1, at: float = START, event_id: str = "t", **detail: str) -> ev.DeviceTold:
-    findings = tuple(Finding(f"p/{name}", Result.FAIL) for name in names)
-    return ev.DeviceTold(event_id, "login_failed", "high", count, "it did", tuple(detail.items()), at, findings)
+def told(*names: str, count: int = 1, at: float = START, event_id: str = "t", **detail: str) -> ev.DeviceEventReported:
+    findings = tuple(Finding(f"p/{name}", RuleResult.FAIL) for name in names)
+    return ev.DeviceEventReported(
+        event_id, "login_failed", "high", count, "it did", tuple(detail.items()), at, findings
+    )
 
 
 def test_an_event_restricts_for_its_time_and_then_a_fresh_report_releases() -> None:
@@ -74,35 +81,37 @@ def test_an_event_restricts_for_its_time_and_then_a_fresh_report_releases() -> N
     play = play.when(reported(passing=("posture",)), at=START + 60).then_nothing()
     play = play.when(beat(at=START + 120), at=START + 120).then_nothing()
     assert play.state.satisfied == 1
-    play = play.when(ev.TimePassed("w"), at=START + 3600).then_nothing().recorded("events have stood their time")
-    assert play.state.level is Level.RESTRICTED
+    play = play.when(ev.DeadlineReached("w"), at=START + 3600).then_nothing().recorded("events have stood their time")
+    assert play.state.level is ContainmentLevel.RESTRICTED
     play = play.when(beat(at=START + 3700), at=START + 3700).then(ReleaseClient("", "d1", "t"))
     assert play.state.rules == {}
 
 
 def test_a_report_that_fails_keeps_it_restricted_beyond_the_events_time() -> None:
     play = given(device(), RULES).when(told("attack")).when(reported("posture"), at=START + 60)
-    play = play.when(ev.TimePassed("w"), at=START + 3600).when(beat(at=START + 3700), at=START + 3700).then_nothing()
-    assert play.state.level is Level.RESTRICTED
+    play = (
+        play.when(ev.DeadlineReached("w"), at=START + 3600).when(beat(at=START + 3700), at=START + 3700).then_nothing()
+    )
+    assert play.state.level is ContainmentLevel.RESTRICTED
     play.when(reported(passing=("posture",), seq=2), at=START + 3800).then(ReleaseClient("", "d1", "t"))
 
 
 def test_events_are_counted_within_their_time() -> None:
     play = given(device(), RULES).when(told("guess", count=4)).then_nothing()
     state = play.state.rules["p/guess"]
-    assert (state.result, state.streak, state.until) == (Result.INFORMATIONAL, 4, START + 60)
+    assert (state.result, state.streak, state.until) == (RuleResult.INFORMATIONAL, 4, START + 60)
     # Too late: counting begins anew.
     play = play.when(told("guess", count=2), at=START + 61).then_nothing()
     assert play.state.rules["p/guess"].streak == 2
     play = play.when(told("guess", count=3, source="10.0.0.9"), at=START + 70)
     assert [type(effect) for effect in play.effects] == [RestrictClient, SendCommand]
     state = play.state.rules["p/guess"]
-    assert (state.result, state.streak, state.until) == (Result.FAIL, 5, START + 370)
+    assert (state.result, state.streak, state.until) == (RuleResult.FAIL, 5, START + 370)
     assert state.detail == "5 of login_failed from 10.0.0.9: it did"
 
 
 def test_what_is_only_counted_is_forgotten_without_a_word() -> None:
-    play = given(device(), RULES).when(told("guess")).when(ev.TimePassed("w"), at=START + 60)
+    play = given(device(), RULES).when(told("guess")).when(ev.DeadlineReached("w"), at=START + 60)
     assert play.state.rules == {}
     play.recorded()
 
@@ -115,14 +124,14 @@ def test_another_event_makes_it_stand_longer() -> None:
 def test_an_isolation_steps_down_when_its_time_is_over() -> None:
     play = given(device(), RULES).when(told("worm"))
     play = play.then(IsolateClient("t-0", "d1", "t", True, START + 600, "fails p/worm"))
-    play = play.when(ev.ContainmentProven("p", "t", Level.ISOLATED, START, ()))
-    play = play.when(ev.TimePassed("w"), at=START + 600).then(EndIsolation("", "d1", "t"))
-    assert play.state.level is Level.RESTRICTED
+    play = play.when(ev.ContainmentProven("p", "t", ContainmentLevel.ISOLATED, START, ()))
+    play = play.when(ev.DeadlineReached("w"), at=START + 600).then(EndIsolation("", "d1", "t"))
+    assert play.state.level is ContainmentLevel.RESTRICTED
     play.when(reported(passing=("posture",)), at=START + 700).then(ReleaseClient("", "d1", "t"))
 
 
 def test_an_operator_who_releases_has_dealt_with_the_events() -> None:
-    play = given(device(), RULES).when(told("worm")).when(ev.OperatorReleased("o", "ada", "false alarm"), at=START + 9)
+    play = given(device(), RULES).when(told("worm")).when(ev.ReleaseOrdered("o", "ada", "false alarm"), at=START + 9)
     play.recorded("events dismissed", "stepped down")
     play = play.when(reported(passing=("posture",)), at=START + 500).then(ReleaseClient("", "d1", "t"))
     play.when(beat(at=START + 501), at=START + 501).then_nothing()
@@ -155,8 +164,8 @@ def test_of_events_that_are_counted_the_first_has_to_be_vouched_for_too() -> Non
 
 
 def test_the_record_says_which_rules_and_what_could_not_be_decided() -> None:
-    undecided = Finding("p/worm", Result.UNKNOWN, "the event has no event.signature")
-    event = replace(told("guess", source="10.0.0.9"), findings=(Finding("p/guess", Result.FAIL), undecided))
+    undecided = Finding("p/worm", RuleResult.UNKNOWN, "the event has no event.signature")
+    event = replace(told("guess", source="10.0.0.9"), findings=(Finding("p/guess", RuleResult.FAIL), undecided))
     play = given(device(), RULES).when(event)
     assert play.outcome is not None
     assert play.outcome.audit[0].detail == {
@@ -198,17 +207,17 @@ def test_events_alone_are_no_policy() -> None:
 
 def test_an_event_explained() -> None:
     attack, guess, worm = explain_event(RULES.policies, event_facts(message(first_at="now"), "d1"))
-    assert (attack.result, guess.result, worm.result) == (Result.FAIL, Result.PASS, Result.UNKNOWN)
+    assert (attack.result, guess.result, worm.result) == (RuleResult.FAIL, RuleResult.PASS, RuleResult.UNKNOWN)
     assert [(one.name, one.value) for one in attack.facts] == [("event.monitor", "snort"), ("event.rank", "4")]
     assert [(one.name, one.missing) for one in worm.facts] == [("event.signature", "the event does not tell it")]
 
 
 def test_how_rules_about_events_stand() -> None:
-    rules: dict[str, Any] = {"p/guess": RuleState(Result.INFORMATIONAL, START, 2, "2 of x", until=START + 60)}
+    rules: dict[str, Any] = {"p/guess": RuleState(RuleResult.INFORMATIONAL, START, 2, "2 of x", until=START + 60)}
     held: Device = device(rules=rules)
     found = {one.rule: one for one in explain_standing(RULES, held)}
-    assert (found["p/guess"].result, found["p/guess"].until) == (Result.INFORMATIONAL, START + 60)
-    assert (found["p/attack"].result, found["p/attack"].until) == (Result.PASS, 0.0)
+    assert (found["p/guess"].result, found["p/guess"].until) == (RuleResult.INFORMATIONAL, START + 60)
+    assert (found["p/attack"].result, found["p/attack"].until) == (RuleResult.PASS, 0.0)
 
 
 def test_long_and_listed_facts_are_shown_within_bounds() -> None:

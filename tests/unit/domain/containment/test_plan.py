@@ -3,10 +3,10 @@
 import pytest
 
 from controller.domain.containment.plan import (
-    Act,
-    Goal,
-    Look,
-    Plan,
+    ContainmentAction,
+    ContainmentCheck,
+    ContainmentGoal,
+    ContainmentPlan,
     end_of_isolation_plan,
     isolation_plan,
     plan_for,
@@ -15,66 +15,79 @@ from controller.domain.containment.plan import (
 )
 
 
-def acts(plan: Plan) -> list[Act]:
+def acts(plan: ContainmentPlan) -> list[ContainmentAction]:
     return [act for stage in plan.stages for act in stage.do]
 
 
-def position(plan: Plan, thing: Act | Look) -> int:
+def position(plan: ContainmentPlan, thing: ContainmentAction | ContainmentCheck) -> int:
     return next(i for i, stage in enumerate(plan.stages) if thing in stage.do or thing in stage.see)
 
 
-@pytest.mark.parametrize("goal", Goal)
-def test_every_goal_has_a_plan_that_ends_in_something_read_or_given_back(goal: Goal) -> None:
+@pytest.mark.parametrize("goal", ContainmentGoal)
+def test_every_goal_has_a_plan_that_ends_in_something_read_or_given_back(goal: ContainmentGoal) -> None:
     plan = plan_for(goal, kick=True, clear_retained=True)
     assert plan.goal is goal
     assert any(look.is_everywhere for stage in plan.stages for look in stage.see)
 
 
-@pytest.mark.parametrize("goal", Goal)
-def test_what_is_done_again_is_done_before_or_is_the_kick_of_who_came_back(goal: Goal) -> None:
+@pytest.mark.parametrize("goal", ContainmentGoal)
+def test_what_is_done_again_is_done_before_or_is_the_kick_of_who_came_back(goal: ContainmentGoal) -> None:
     plan = plan_for(goal, clear_retained=True)
     for stage in plan.stages:
         assert not stage.again or stage.see
-        assert set(stage.again) <= {*acts(plan), Act.KICK}
+        assert set(stage.again) <= {*acts(plan), ContainmentAction.KICK}
 
 
 def test_a_restriction_keeps_the_session_unless_a_kick_is_asked_for() -> None:
-    assert Act.KICK not in acts(restriction_plan())
+    assert ContainmentAction.KICK not in acts(restriction_plan())
     kicking = restriction_plan(kick=True)
-    assert position(kicking, Act.KICK) > position(kicking, Look.RESTRICTED)
-    assert kicking.stages[position(kicking, Act.KICK)].gated
+    assert position(kicking, ContainmentAction.KICK) > position(kicking, ContainmentCheck.RESTRICTED)
+    assert kicking.stages[position(kicking, ContainmentAction.KICK)].gated
 
 
 def test_quiet_is_looked_for_only_with_the_rules_everywhere() -> None:
     plan = restriction_plan()
-    assert position(plan, Look.RESTRICTED) < position(plan, Look.QUIET)
-    assert plan.stages[position(plan, Look.QUIET)].again == (Act.CLEAR_CACHE, Act.CUT_SUBSCRIPTIONS)
+    assert position(plan, ContainmentCheck.RESTRICTED) < position(plan, ContainmentCheck.QUIET)
+    assert plan.stages[position(plan, ContainmentCheck.QUIET)].again == (
+        ContainmentAction.CLEAR_CACHE,
+        ContainmentAction.CUT_SUBSCRIPTIONS,
+    )
 
 
 def test_an_isolation_bans_first_and_replaces_an_older_ban_only_with_the_rules_everywhere() -> None:
     plan = isolation_plan()
-    assert acts(plan)[:2] == [Act.BAN, Act.WRITE_RESTRICTION]
-    renewal = plan.stages[position(plan, Act.RENEW_BAN)]
+    assert acts(plan)[:2] == [ContainmentAction.BAN, ContainmentAction.WRITE_RESTRICTION]
+    renewal = plan.stages[position(plan, ContainmentAction.RENEW_BAN)]
     assert renewal.gated
-    assert position(plan, Look.RESTRICTED) < position(plan, Act.RENEW_BAN) < position(plan, Look.OUT)
+    assert (
+        position(plan, ContainmentCheck.RESTRICTED)
+        < position(plan, ContainmentAction.RENEW_BAN)
+        < position(plan, ContainmentCheck.OUT)
+    )
 
 
 def test_retained_messages_go_last_when_nobody_can_publish_them_anew() -> None:
     plan = isolation_plan(clear_retained=True)
-    assert position(plan, Look.OUT) < position(plan, Act.CLEAR_RETAINED)
-    assert Act.CLEAR_RETAINED not in acts(isolation_plan())
+    assert position(plan, ContainmentCheck.OUT) < position(plan, ContainmentAction.CLEAR_RETAINED)
+    assert ContainmentAction.CLEAR_RETAINED not in acts(isolation_plan())
 
 
 @pytest.mark.parametrize(
-    ("plan", "rules"), [(end_of_isolation_plan(), Look.RESTRICTED), (release_plan(), Look.RESTORED)]
+    ("plan", "rules"),
+    [(end_of_isolation_plan(), ContainmentCheck.RESTRICTED), (release_plan(), ContainmentCheck.RESTORED)],
 )
-def test_no_ban_is_lifted_before_the_rules_are_known_to_be_there(plan: Plan, rules: Look) -> None:
-    lifting = plan.stages[position(plan, Act.LIFT_BAN)]
+def test_no_ban_is_lifted_before_the_rules_are_known_to_be_there(
+    plan: ContainmentPlan, rules: ContainmentCheck
+) -> None:
+    lifting = plan.stages[position(plan, ContainmentAction.LIFT_BAN)]
     assert lifting.gated
-    assert position(plan, rules) < position(plan, Act.LIFT_BAN)
+    assert position(plan, rules) < position(plan, ContainmentAction.LIFT_BAN)
 
 
 def test_cuts_go_before_what_is_read_back_for_others() -> None:
-    for plan, first in ((restriction_plan(), Act.WRITE_RESTRICTION), (isolation_plan(), Act.BAN)):
+    for plan, first in (
+        (restriction_plan(), ContainmentAction.WRITE_RESTRICTION),
+        (isolation_plan(), ContainmentAction.BAN),
+    ):
         assert plan.stages[position(plan, first)].urgent
         assert not any(stage.urgent for stage in plan.stages if stage.see)

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.containment.report_signatures import MAX_AHEAD, WINDOW, Window, age_trouble
+from controller.domain.containment.report_signatures import MAX_AHEAD, WINDOW, ReplayWindow, age_trouble
 
 
 @given(st.lists(st.integers(0, 300), max_size=80))
 def test_no_number_is_taken_twice_and_none_from_behind_the_window(numbers: list[int]) -> None:
-    window, taken = Window(), set[int]()
+    window, taken = ReplayWindow(), set[int]()
     for seq in numbers:
         is_new = seq not in taken and seq > window.highest - WINDOW
         assert (window.trouble(seq) == "") is is_new
@@ -19,16 +19,16 @@ def test_no_number_is_taken_twice_and_none_from_behind_the_window(numbers: list[
 
 
 def test_after_a_start_everything_up_to_the_last_report_was_taken() -> None:
-    window = Window.after(500)
+    window = ReplayWindow.after(500)
     assert all(window.trouble(seq) for seq in (500, 499, 440, 3))
     assert window.trouble(501) == ""
 
 
 def test_missing() -> None:
-    assert Window().missing(77) == 0
-    assert Window.after(5).missing(6) == 0
-    assert Window.after(5).missing(9) == 3
-    assert Window.after(5).missing(4) == 0
+    assert ReplayWindow().missing(77) == 0
+    assert ReplayWindow.after(5).missing(6) == 0
+    assert ReplayWindow.after(5).missing(9) == 3
+    assert ReplayWindow.after(5).missing(4) == 0
 
 
 def test_ages() -> None:

@@ -5,35 +5,35 @@ from dataclasses import replace
 import pytest
 
 from controller.domain.containment.response import REMEDY_PAUSE, deadline, fold, is_due, releases, repeat, wanted
-from controller.domain.device import Case, RuleState
-from controller.domain.policy.findings import Finding, Result
-from controller.domain.policy.model import Level, Remedy, Response
+from controller.domain.device import ContainmentCase, RuleState
+from controller.domain.policy.findings import Finding, RuleResult
+from controller.domain.policy.model import ContainmentLevel, Remedy, RuleResponse
 from tests.support.playbook import START, device, policies, rule
 
-FAILED = RuleState(Result.FAIL, START, 1)
+FAILED = RuleState(RuleResult.FAIL, START, 1)
 RULES = policies(
-    rule("a", Response(contain=Level.RESTRICTED)),
-    rule("b", Response(contain=Level.ISOLATED, isolate_for=10.0)),
-    rule("c", Response(contain=Level.ISOLATED, isolate_for=20.0)),
-    rule("fix", Response(remedy=Remedy("rescan"))),
-    rule("slow", Response(contain=Level.ISOLATED, grace=60.0)),
+    rule("a", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+    rule("b", RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=10.0)),
+    rule("c", RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=20.0)),
+    rule("fix", RuleResponse(remedy=Remedy("rescan"))),
+    rule("slow", RuleResponse(contain=ContainmentLevel.ISOLATED, grace=60.0)),
 )
-CASE = Case("c", Level.RESTRICTED, ("p/a",), "policy", "", START, START)
+CASE = ContainmentCase("c", ContainmentLevel.RESTRICTED, ("p/a",), "policy", "", START, START)
 
 
 def test_fold_keeps_what_is_not_satisfied_and_counts_its_run() -> None:
-    old = {"p/a": FAILED, "p/b": FAILED, "p/c": RuleState(Result.UNKNOWN, START, 4)}
+    old = {"p/a": FAILED, "p/b": FAILED, "p/c": RuleState(RuleResult.UNKNOWN, START, 4)}
     findings = (
-        Finding("p/a", Result.FAIL, "still"),
-        Finding("p/b", Result.PASS),
-        Finding("p/c", Result.FAIL),
-        Finding("p/d", Result.NOTAPPLICABLE),
-        Finding("p/e", Result.ERROR, "no"),
+        Finding("p/a", RuleResult.FAIL, "still"),
+        Finding("p/b", RuleResult.PASS),
+        Finding("p/c", RuleResult.FAIL),
+        Finding("p/d", RuleResult.NOTAPPLICABLE),
+        Finding("p/e", RuleResult.ERROR, "no"),
     )
     assert fold(old, findings, START + 5) == {
-        "p/a": RuleState(Result.FAIL, START, 2, "still"),
-        "p/c": RuleState(Result.FAIL, START + 5, 1),
-        "p/e": RuleState(Result.ERROR, START + 5, 1, "no"),
+        "p/a": RuleState(RuleResult.FAIL, START, 2, "still"),
+        "p/c": RuleState(RuleResult.FAIL, START + 5, 1),
+        "p/e": RuleState(RuleResult.ERROR, START + 5, 1, "no"),
     }
 
 
@@ -41,15 +41,15 @@ def test_repeat_counts_on() -> None:
     assert repeat({"p/a": FAILED})["p/a"].streak == 2
 
 
-@pytest.mark.parametrize("result", [one for one in Result if one is not Result.FAIL])
-def test_only_a_failure_is_ever_due(result: Result) -> None:
-    assert not is_due(replace(FAILED, result=result, streak=99), Response(), START + 1e9)
-    assert is_due(FAILED, Response(), START)
+@pytest.mark.parametrize("result", [one for one in RuleResult if one is not RuleResult.FAIL])
+def test_only_a_failure_is_ever_due(result: RuleResult) -> None:
+    assert not is_due(replace(FAILED, result=result, streak=99), RuleResponse(), START + 1e9)
+    assert is_due(FAILED, RuleResponse(), START)
 
 
 def test_wanted_takes_the_highest_level_and_the_longest_isolation() -> None:
     want = wanted({"p/a": FAILED, "p/b": FAILED, "p/c": FAILED, "p/gone": FAILED}, RULES, START)
-    assert (want.level, want.isolate_for, want.causes) == (Level.ISOLATED, 20.0, ("p/a", "p/b", "p/c"))
+    assert (want.level, want.isolate_for, want.causes) == (ContainmentLevel.ISOLATED, 20.0, ("p/a", "p/b", "p/c"))
 
 
 def test_wanted_repairs_with_pauses_and_not_for_ever() -> None:
@@ -62,15 +62,15 @@ def test_wanted_repairs_with_pauses_and_not_for_ever() -> None:
 def test_releases_needs_every_cause_satisfied() -> None:
     nothing = wanted({}, RULES, START)
     assert releases(CASE, {}, nothing, START)
-    assert not releases(replace(CASE, level=Level.ISOLATED), {}, nothing, START)
+    assert not releases(replace(CASE, level=ContainmentLevel.ISOLATED), {}, nothing, START)
     assert not releases(replace(CASE, hold_until=START + 1), {}, nothing, START)
     assert not releases(CASE, {}, wanted({"p/a": FAILED}, RULES, START), START)
-    assert not releases(CASE, {"p/a": RuleState(Result.UNKNOWN, START, 1)}, nothing, START)
+    assert not releases(CASE, {"p/a": RuleState(RuleResult.UNKNOWN, START, 1)}, nothing, START)
 
 
 def test_deadline_of_an_isolation_and_of_a_grace() -> None:
     assert deadline(device(), RULES) is None
-    isolated = replace(CASE, level=Level.ISOLATED, isolate_until=START + 5)
+    isolated = replace(CASE, level=ContainmentLevel.ISOLATED, isolate_until=START + 5)
     assert deadline(device(case=isolated), RULES) == START + 5
     assert deadline(device(case=replace(isolated, isolate_until=None)), RULES) is None
     assert deadline(device(rules={"p/slow": FAILED}), RULES) == START + 60
@@ -82,9 +82,9 @@ def test_deadline_of_an_isolation_and_of_a_grace() -> None:
         {"rules": {"p/gone": FAILED}},
         {"rules": {"p/a": FAILED}},
         {"rules": {"p/slow": replace(FAILED, streak=0)}},
-        {"rules": {"p/slow": replace(FAILED, result=Result.ERROR)}},
+        {"rules": {"p/slow": replace(FAILED, result=RuleResult.ERROR)}},
         {"rules": {"p/slow": FAILED}, "stale": True},
-        {"rules": {"p/slow": FAILED}, "case": replace(CASE, level=Level.ISOLATED)},
+        {"rules": {"p/slow": FAILED}, "case": replace(CASE, level=ContainmentLevel.ISOLATED)},
     ],
 )
 def test_no_deadline_where_time_alone_changes_nothing(changes: dict[str, object]) -> None:

@@ -4,17 +4,27 @@ from dataclasses import replace
 
 from controller.domain import events as ev
 from controller.domain.containment.response import deadline
-from controller.domain.device import Wait
+from controller.domain.device import HoldReason
 from controller.domain.effects import ReleaseClient
-from controller.domain.guards.guards import PROTECTED_MARK, Guards, Protection
-from controller.domain.policy.model import Level, Remedy, Repeat, Response
+from controller.domain.guards.guards import PROTECTED_MARK, FleetGuards, ProtectionRules
+from controller.domain.policy.model import ContainmentLevel, Remedy, RepeatOffenderTerms, RuleResponse
 from controller.domain.step import is_quiet, step
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
 
-SETTLING = policies(rule("telnet", Response(contain=Level.RESTRICTED, passing=3, cool_down=60.0)))
+SETTLING = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED, passing=3, cool_down=60.0)))
 REPEATING = policies(
-    rule("docker", Response(contain=Level.ISOLATED, isolate_for=100.0, repeat=Repeat(1000.0, 2.0, 350.0))),
-    rule("telnet", Response(contain=Level.RESTRICTED, cool_down=50.0, repeat=Repeat(1000.0, 2.0, 350.0))),
+    rule(
+        "docker",
+        RuleResponse(
+            contain=ContainmentLevel.ISOLATED, isolate_for=100.0, repeat=RepeatOffenderTerms(1000.0, 2.0, 350.0)
+        ),
+    ),
+    rule(
+        "telnet",
+        RuleResponse(
+            contain=ContainmentLevel.RESTRICTED, cool_down=50.0, repeat=RepeatOffenderTerms(1000.0, 2.0, 350.0)
+        ),
+    ),
 )
 
 
@@ -51,8 +61,8 @@ def _again(play: Play, at: float, seq: int) -> Play:
     case = play.state.case
     assert case is not None
     assert case.isolate_until is not None
-    play = play.when(ev.ContainmentProven("p", case.case_id, Level.ISOLATED, at, ()))
-    play = play.when(ev.TimePassed("t"), at=case.isolate_until)
+    play = play.when(ev.ContainmentProven("p", case.case_id, ContainmentLevel.ISOLATED, at, ()))
+    play = play.when(ev.DeadlineReached("t"), at=case.isolate_until)
     return play.when(reported(passing=("docker",), seq=seq + 1), at=case.isolate_until)
 
 
@@ -80,8 +90,8 @@ def test_the_cool_down_of_repeat_offenders_is_longer_too() -> None:
 
 def test_who_fails_again_after_an_isolation_was_served_is_a_repeat_offender() -> None:
     play = given(device(), REPEATING).when(reported("docker"))
-    play = play.when(ev.ContainmentProven("p", "r", Level.ISOLATED, START, ()))
-    play = play.when(ev.TimePassed("t"), at=START + 100)
+    play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.ISOLATED, START, ()))
+    play = play.when(ev.DeadlineReached("t"), at=START + 100)
     play = play.when(reported("docker", seq=2), at=START + 300)
     assert play.state.case is not None
     assert play.state.case.isolate_until == START + 300 + 200
@@ -89,12 +99,12 @@ def test_who_fails_again_after_an_isolation_was_served_is_a_repeat_offender() ->
 
 
 def test_nothing_grows_beyond_what_it_was_when_that_is_the_most() -> None:
-    assert Repeat(10.0, 2.0, 5.0).stretch(7.0, (START, START), START) == 7.0
+    assert RepeatOffenderTerms(10.0, 2.0, 5.0).stretch(7.0, (START, START), START) == 7.0
 
 
 SHADOWED = policies(
-    rule("telnet", Response(contain=Level.RESTRICTED, remedy=Remedy("rescan"), grace=5.0), shadow=True),
-    rule("docker", Response(contain=Level.RESTRICTED)),
+    rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=Remedy("rescan"), grace=5.0), shadow=True),
+    rule("docker", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
 )
 
 
@@ -102,33 +112,33 @@ def test_a_shadow_rule_is_judged_and_nothing_follows() -> None:
     play = given(device(), SHADOWED).when(reported("telnet")).then_nothing().recorded("first report", "posture changed")
     assert "p/telnet" in play.state.rules
     assert deadline(play.state, SHADOWED) is None
-    play.when(ev.TimePassed("t"), at=START + 1000).then_nothing()
+    play.when(ev.DeadlineReached("t"), at=START + 1000).then_nothing()
     assert SHADOWED.rules["p/telnet"].mode == "shadow"
     assert SHADOWED.rules["p/docker"].mode == "enforce"
 
 
 def test_a_rule_that_went_into_shadow_mode_holds_nobody() -> None:
-    enforced = policies(rule("telnet", Response(contain=Level.RESTRICTED)), rule("docker"))
+    enforced = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)), rule("docker"))
     play = given(device(), enforced).when(reported("telnet"))
     freed = replace(play, policies=SHADOWED).when(reported("telnet", seq=2))
     assert freed.state.case is None
 
 
 def test_protected_devices_wait_with_an_alert_each() -> None:
-    enforced = policies(rule("telnet", Response(contain=Level.RESTRICTED)))
+    enforced = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)))
     for protection, mine in (
-        (Protection(frozenset({"d1"})), device()),
-        (Protection(tags=frozenset({"life"})), device(tags=("life",))),
-        (Protection(), device(marks=(PROTECTED_MARK,))),
+        (ProtectionRules(frozenset({"d1"})), device()),
+        (ProtectionRules(tags=frozenset({"life"})), device(tags=("life",))),
+        (ProtectionRules(), device(marks=(PROTECTED_MARK,))),
     ):
-        guards = Guards(protection=protection)
+        guards = FleetGuards(protection=protection)
         event = replace(reported("telnet"), marks=mine.marks)
         outcome = step(mine, event, START, enforced, guards)
         assert outcome.device.case is None
         assert outcome.device.pending is not None
-        assert outcome.device.pending.why is Wait.PROTECTED
+        assert outcome.device.pending.why is HoldReason.PROTECTED
         (line,) = [entry for entry in outcome.audit if entry.kind == "containment waits"]
         assert line.alert
-        through = step(outcome.device, ev.OperatorApproved("a", "operator:ada", "yes"), START, enforced, guards)
-        assert through.device.level is Level.RESTRICTED
-    assert Protection().why(device()) == ""
+        through = step(outcome.device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, enforced, guards)
+        assert through.device.level is ContainmentLevel.RESTRICTED
+    assert ProtectionRules().why(device()) == ""

@@ -8,7 +8,7 @@ from controller.domain import events as ev
 from controller.domain.containment.cases import FOREVER
 from controller.domain.containment.revocation import REVOKED, holds
 from controller.domain.effects import EndIsolation, IsolateClient
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from tests.support.playbook import START, Play, device, given, reported
 
 REVOKE = ev.CertificateRevoked("x", ("a1",), "operator:ada", "stolen")
@@ -20,14 +20,19 @@ def revoked() -> Play:
 
 
 def proven(play: Play) -> Play:
-    return play.when(ev.ContainmentProven("p", "x", Level.ISOLATED, START, ()))
+    return play.when(ev.ContainmentProven("p", "x", ContainmentLevel.ISOLATED, START, ()))
 
 
 def test_it_is_isolated_without_end() -> None:
     play = revoked().then(IsolateClient("x-0", "d1", "x", False, None, "stolen")).recorded("certificate revoked")
     case = play.state.case
     assert case is not None
-    assert (case.level, case.causes, case.hold_until, case.isolate_until) == (Level.ISOLATED, (REVOKED,), FOREVER, None)
+    assert (case.level, case.causes, case.hold_until, case.isolate_until) == (
+        ContainmentLevel.ISOLATED,
+        (REVOKED,),
+        FOREVER,
+        None,
+    )
     assert play.outcome is not None
     assert play.outcome.audit[0].alert
 
@@ -35,28 +40,28 @@ def test_it_is_isolated_without_end() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        ev.OperatorReleased("o", "operator:bob", "please"),
-        ev.OperatorContained("o", Level.RESTRICTED, "operator:bob", "softer", 1.0),
-        ev.OperatorContained("o", Level.ISOLATED, "operator:bob", "shorter", 1.0),
+        ev.ReleaseOrdered("o", "operator:bob", "please"),
+        ev.ContainmentOrdered("o", ContainmentLevel.RESTRICTED, "operator:bob", "softer", 1.0),
+        ev.ContainmentOrdered("o", ContainmentLevel.ISOLATED, "operator:bob", "shorter", 1.0),
     ],
 )
-def test_no_operator_lets_it_in(event: ev.DeviceEvent) -> None:
+def test_no_operator_lets_it_in(event: ev.DomainEvent) -> None:
     play = proven(revoked()).when(event).then_nothing().recorded("revocation kept")
     assert holds(play.state)
-    play.when(ev.TimePassed("t"), at=START + 1e9).then_nothing()
+    play.when(ev.DeadlineReached("t"), at=START + 1e9).then_nothing()
 
 
 def test_no_report_lets_it_in() -> None:
     play = proven(revoked()).when(reported(passing=("telnet",))).then_nothing()
-    assert play.state.level is Level.ISOLATED
+    assert play.state.level is ContainmentLevel.ISOLATED
 
 
 def test_a_new_certificate_lets_it_prove_itself() -> None:
     play = proven(revoked()).when(RENEW).then(EndIsolation("y-0", "d1", "x"))
     play.recorded("revocation answered", "stepped down")
-    assert play.state.level is Level.RESTRICTED
+    assert play.state.level is ContainmentLevel.RESTRICTED
     assert not holds(play.state)
-    assert play.when(reported(passing=("telnet",))).state.level is Level.NONE
+    assert play.when(reported(passing=("telnet",))).state.level is ContainmentLevel.NONE
 
 
 def test_renewal_of_a_device_that_is_not_out_changes_nothing() -> None:
@@ -64,11 +69,16 @@ def test_renewal_of_a_device_that_is_not_out_changes_nothing() -> None:
 
 
 def test_a_restricted_device_keeps_its_case_and_has_to_be_seen_gone_again() -> None:
-    operator = ev.OperatorContained("o", Level.ISOLATED, "operator:bob", "odd", None)
-    play = given(device()).when(operator).when(ev.ContainmentProven("p", "o", Level.ISOLATED, START, ())).when(REVOKE)
+    operator = ev.ContainmentOrdered("o", ContainmentLevel.ISOLATED, "operator:bob", "odd", None)
+    play = (
+        given(device())
+        .when(operator)
+        .when(ev.ContainmentProven("p", "o", ContainmentLevel.ISOLATED, START, ()))
+        .when(REVOKE)
+    )
     case = play.state.case
     assert case is not None
-    assert (case.case_id, case.proven_level) == ("o", Level.NONE)
+    assert (case.case_id, case.proven_level) == ("o", ContainmentLevel.NONE)
     play.then(IsolateClient("x-0", "d1", "o", False, None, "stolen"))
 
 

@@ -3,37 +3,40 @@
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.device import Wait
+from controller.domain.device import HoldReason
 from controller.domain.effects import ReleaseClient, RestrictClient
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards
-from controller.domain.policy.model import Level, Response
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards
+from controller.domain.policy.model import ContainmentLevel, RuleResponse
 from controller.domain.step import step
 from tests.support.playbook import START, device, policies, reported, rule
 
-RULES = policies(rule("telnet", Response(contain=Level.RESTRICTED)), rule("docker", Response(contain=Level.ISOLATED)))
-TIGHT = BlastRadius(Bounds(1, 100.0, 600.0))
+RULES = policies(
+    rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)),
+    rule("docker", RuleResponse(contain=ContainmentLevel.ISOLATED)),
+)
+TIGHT = BlastRadius(BlastRadiusLimits(1, 100.0, 600.0))
 
 
 @pytest.mark.parametrize(
     ("bounds", "fleet", "limit"),
     [
-        (Bounds(50, 10.0), 1000, 50),
-        (Bounds(50, 10.0), 99, 9),
-        (Bounds(50, 10.0), 5, 1),
-        (Bounds(None, 10.0), 10_000, 1000),
-        (Bounds(3, 100.0), 5, 3),
-        (Bounds(50, 10.0), 0, 1),
+        (BlastRadiusLimits(50, 10.0), 1000, 50),
+        (BlastRadiusLimits(50, 10.0), 99, 9),
+        (BlastRadiusLimits(50, 10.0), 5, 1),
+        (BlastRadiusLimits(None, 10.0), 10_000, 1000),
+        (BlastRadiusLimits(3, 100.0), 5, 3),
+        (BlastRadiusLimits(50, 10.0), 0, 1),
     ],
 )
-def test_the_smaller_of_number_and_share_limits(bounds: Bounds, fleet: int, limit: int) -> None:
+def test_the_smaller_of_number_and_share_limits(bounds: BlastRadiusLimits, fleet: int, limit: int) -> None:
     assert bounds.limit(fleet) == limit
 
 
 def test_only_no_bound_at_all_is_open() -> None:
-    assert Bounds().is_open
-    assert not Bounds(10).is_open
-    assert not Bounds(None, 99.0).is_open
+    assert BlastRadiusLimits().is_open
+    assert not BlastRadiusLimits(10).is_open
+    assert not BlastRadiusLimits(None, 99.0).is_open
     open_one = BlastRadius()
     assert open_one.charge("d1", START) is open_one, "what is not limited is not counted"
 
@@ -59,11 +62,11 @@ def test_a_refund_makes_room() -> None:
 
 
 def test_while_anything_waits_everything_waits() -> None:
-    assert not BlastRadius(Bounds(100, 100.0), waiting=1).admits("d1", 100, START)
+    assert not BlastRadius(BlastRadiusLimits(100, 100.0), waiting=1).admits("d1", 100, START)
 
 
-def _full() -> Guards:
-    return Guards(TIGHT.charge("other", START), fleet=10)
+def _full() -> FleetGuards:
+    return FleetGuards(TIGHT.charge("other", START), fleet=10)
 
 
 def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
@@ -73,13 +76,17 @@ def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
     assert outcome.charge is None
     pending = outcome.device.pending
     assert pending is not None
-    assert (pending.why, pending.level, pending.causes) == (Wait.BLAST_RADIUS, Level.RESTRICTED, ("p/telnet",))
+    assert (pending.why, pending.level, pending.causes) == (
+        HoldReason.BLAST_RADIUS,
+        ContainmentLevel.RESTRICTED,
+        ("p/telnet",),
+    )
     kinds = {entry.kind: entry for entry in outcome.audit}
     assert kinds["blast radius reached"].alert
     assert not kinds["containment waits"].alert
     assert (kinds["blast radius reached"].detail or {})["limit"] == 1
     second = step(
-        device(), reported("telnet"), START, RULES, Guards(BlastRadius(TIGHT.bounds, TIGHT.charged, 1), fleet=10)
+        device(), reported("telnet"), START, RULES, FleetGuards(BlastRadius(TIGHT.bounds, TIGHT.charged, 1), fleet=10)
     )
     assert "blast radius reached" not in {entry.kind for entry in second.audit}
     again = step(outcome.device, reported("telnet", seq=2), START + 1, RULES, _full())
@@ -88,9 +95,11 @@ def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
 
 
 def test_who_is_contained_is_charged_and_who_is_refused_is_not() -> None:
-    outcome = step(device(), reported("telnet"), START, RULES, Guards(TIGHT, fleet=10))
+    outcome = step(device(), reported("telnet"), START, RULES, FleetGuards(TIGHT, fleet=10))
     assert outcome.charge is True
-    refused = step(outcome.device, ev.ContainmentRefused("n", "r", "claimed"), START, RULES, Guards(TIGHT, fleet=10))
+    refused = step(
+        outcome.device, ev.ContainmentRefused("n", "r", "claimed"), START, RULES, FleetGuards(TIGHT, fleet=10)
+    )
     assert refused.charge is False
     assert refused.device.offences == ()
 
@@ -100,13 +109,13 @@ def test_a_device_that_passes_or_falls_silent_waits_no_longer() -> None:
     passed = step(waiting, reported(passing=("telnet",), seq=2), START + 1, RULES, _full())
     assert passed.device.pending is None
     assert "no longer waits" in {entry.kind for entry in passed.audit}
-    silent = step(waiting, ev.FellSilent("s", 300.0), START + 300, RULES, _full())
+    silent = step(waiting, ev.DeviceWentStale("s", 300.0), START + 300, RULES, _full())
     assert silent.device.pending is None
 
 
 def test_an_operator_lets_through_what_still_fails() -> None:
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    outcome = step(waiting, ev.OperatorApproved("a", "operator:ada", "yes"), START + 5, RULES, _full())
+    outcome = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 5, RULES, _full())
     case = outcome.device.case
     assert case is not None
     assert (case.by, case.approved_by, case.causes) == ("policy", "operator:ada", ("p/telnet",))
@@ -117,44 +126,44 @@ def test_an_operator_lets_through_what_still_fails() -> None:
 
 
 def test_an_operator_lets_a_restricted_device_through_to_isolation() -> None:
-    restricted = step(device(), reported("telnet"), START, RULES, Guards(TIGHT, fleet=10)).device
+    restricted = step(device(), reported("telnet"), START, RULES, FleetGuards(TIGHT, fleet=10)).device
     waiting = step(restricted, reported("telnet", "docker", seq=2), START + 1, RULES, _full()).device
-    assert waiting.level is Level.RESTRICTED
+    assert waiting.level is ContainmentLevel.RESTRICTED
     assert waiting.pending is not None
-    through = step(waiting, ev.OperatorApproved("a", "operator:ada", "yes"), START + 2, RULES, _full())
-    assert through.device.level is Level.ISOLATED
+    through = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 2, RULES, _full())
+    assert through.device.level is ContainmentLevel.ISOLATED
 
 
 def test_nothing_is_let_through_that_is_not_asked_for_any_more() -> None:
-    nothing = step(device(), ev.OperatorApproved("a", "operator:ada", "yes"), START, RULES, _full())
+    nothing = step(device(), ev.ContainmentApproved("a", "operator:ada", "yes"), START, RULES, _full())
     assert [entry.kind for entry in nothing.audit] == ["nothing waits"]
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
     gone = policies(rule("other"))
-    outcome = step(waiting, ev.OperatorApproved("a", "operator:ada", "yes"), START, gone, _full())
+    outcome = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START, gone, _full())
     assert outcome.device.case is None
     assert outcome.device.pending is None
 
 
 def test_a_no_stands_until_the_causes_pass_or_more_is_asked_for() -> None:
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    no = step(waiting, ev.OperatorDismissed("n", "operator:ada", "no"), START, RULES, _full()).device
+    no = step(waiting, ev.ContainmentDismissed("n", "operator:ada", "no"), START, RULES, _full()).device
     assert no.pending is not None
-    assert (no.pending.why, no.pending.by) == (Wait.DISMISSED, "operator:ada")
-    free = Guards(TIGHT, fleet=10)
+    assert (no.pending.why, no.pending.by) == (HoldReason.DISMISSED, "operator:ada")
+    free = FleetGuards(TIGHT, fleet=10)
     assert step(no, reported("telnet", seq=2), START + 1, RULES, free).device.case is None
-    assert step(no, reported("docker", seq=2), START + 1, RULES, free).device.level is Level.ISOLATED
+    assert step(no, reported("docker", seq=2), START + 1, RULES, free).device.level is ContainmentLevel.ISOLATED
     passed = step(no, reported(passing=("telnet",), seq=2), START + 1, RULES, free).device
     assert passed.pending is None
-    assert step(passed, reported("telnet", seq=3), START + 2, RULES, free).device.level is Level.RESTRICTED
-    silent = step(no, ev.FellSilent("s", 300.0), START + 300, RULES, free).device
+    assert step(passed, reported("telnet", seq=3), START + 2, RULES, free).device.level is ContainmentLevel.RESTRICTED
+    silent = step(no, ev.DeviceWentStale("s", 300.0), START + 300, RULES, free).device
     assert silent.pending == no.pending
-    twice = step(no, ev.OperatorDismissed("n", "operator:bob", "no"), START, RULES, free)
+    twice = step(no, ev.ContainmentDismissed("n", "operator:bob", "no"), START, RULES, free)
     assert [entry.kind for entry in twice.audit] == ["nothing waits"]
 
 
 def test_containing_by_hand_ends_the_waiting() -> None:
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    by_hand = ev.OperatorContained("o", Level.RESTRICTED, "operator:ada", "now", None)
+    by_hand = ev.ContainmentOrdered("o", ContainmentLevel.RESTRICTED, "operator:ada", "now", None)
     outcome = step(waiting, by_hand, START, RULES, _full())
     assert outcome.device.pending is None
-    assert outcome.device.level is Level.RESTRICTED
+    assert outcome.device.level is ContainmentLevel.RESTRICTED

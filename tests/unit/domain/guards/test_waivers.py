@@ -7,18 +7,20 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.containment.response import deadline
 from controller.domain.effects import ReleaseClient, RestrictClient
-from controller.domain.guards.guards import Guards
+from controller.domain.guards.guards import FleetGuards
 from controller.domain.guards.waivers import Waiver, Waivers
-from controller.domain.policy.model import Level, Remedy, Response
+from controller.domain.policy.model import ContainmentLevel, Remedy, RuleResponse
 from controller.domain.step import step
 from tests.support.playbook import START, device, policies, reported, rule
 
-RULES = policies(rule("telnet", Response(contain=Level.RESTRICTED, remedy=Remedy("rescan"))), rule("other"))
+RULES = policies(
+    rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=Remedy("rescan"))), rule("other")
+)
 ONE = Waiver("w1", "p/telnet", "owner", "why", "operator:ada", START, START + 100, device="d1")
 
 
-def _guards(*waivers: Waiver) -> Guards:
-    return Guards(waivers=Waivers(waivers))
+def _guards(*waivers: Waiver) -> FleetGuards:
+    return FleetGuards(waivers=Waivers(waivers))
 
 
 @pytest.mark.parametrize(
@@ -63,26 +65,26 @@ def test_a_waived_rule_fails_and_nothing_follows() -> None:
 def test_when_it_ends_the_rule_bites_without_a_new_report() -> None:
     waived = step(device(), reported("telnet"), START, RULES, _guards(ONE)).device
     assert deadline(waived, RULES, _guards(ONE), START) == START + 100
-    early = step(waived, ev.TimePassed("t"), START + 99, RULES, _guards(ONE))
+    early = step(waived, ev.DeadlineReached("t"), START + 99, RULES, _guards(ONE))
     assert early.device.case is None
-    outcome = step(waived, ev.TimePassed("t"), START + 100, RULES, _guards(ONE))
-    assert outcome.device.level is Level.RESTRICTED
+    outcome = step(waived, ev.DeadlineReached("t"), START + 100, RULES, _guards(ONE))
+    assert outcome.device.level is ContainmentLevel.RESTRICTED
     assert isinstance(outcome.effects[0], RestrictClient)
     assert deadline(outcome.device, RULES, _guards(ONE), START + 100) != START + 100
 
 
 def test_a_silent_device_is_not_contained_when_a_waiver_ends() -> None:
     waived = step(device(), reported("telnet"), START, RULES, _guards(ONE)).device
-    silent = step(waived, ev.FellSilent("s", 50.0), START + 50, RULES, _guards(ONE)).device
-    assert step(silent, ev.TimePassed("t"), START + 100, RULES, _guards(ONE)).device.case is None
+    silent = step(waived, ev.DeviceWentStale("s", 50.0), START + 50, RULES, _guards(ONE)).device
+    assert step(silent, ev.DeadlineReached("t"), START + 100, RULES, _guards(ONE)).device.case is None
     unheard = replace(_guards(ONE), fresh_for=60.0)
-    assert step(waived, ev.TimePassed("t"), START + 100, RULES, unheard).device.case is None
+    assert step(waived, ev.DeadlineReached("t"), START + 100, RULES, unheard).device.case is None
 
 
 def test_a_device_whose_only_cause_is_waived_is_free_with_its_next_report() -> None:
     contained = step(device(), reported("telnet"), START, RULES).device
     waiver = replace(ONE, expires_at=START + 1000)
-    assert step(contained, ev.TimePassed("t"), START + 1, RULES, _guards(waiver)).device.case is not None
+    assert step(contained, ev.DeadlineReached("t"), START + 1, RULES, _guards(waiver)).device.case is not None
     outcome = step(contained, reported("telnet", seq=2), START + 5, RULES, _guards(waiver))
     assert outcome.device.case is None
     assert [type(effect) for effect in outcome.effects] == [ReleaseClient]

@@ -6,10 +6,10 @@ from controller.domain.identity.certificates import (
     MIN_LIFETIME,
     SKEW,
     Certificate,
+    CertificateKind,
     CertificateTimeError,
-    Kind,
-    PublicKey,
-    Standing,
+    PublicKeyInfo,
+    RevocationStatus,
     endings,
     passphrase_trouble,
     validity,
@@ -25,7 +25,7 @@ def certificate(**changes: float | None) -> Certificate:
     return Certificate(
         "a1",
         "b2",
-        Kind.CLIENT,
+        CertificateKind.CLIENT,
         "d1",
         origin="operator",
         key="00",
@@ -55,17 +55,17 @@ def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
 @pytest.mark.parametrize(
     ("key", "good"),
     [
-        (PublicKey("ec", 256, "secp256r1"), True),
-        (PublicKey("ec", 521, "secp521r1"), True),
-        (PublicKey("ec", 192, "secp192r1"), False),
-        (PublicKey("ec", 256, "secp256k1"), False),
-        (PublicKey("rsa", 2048), True),
-        (PublicKey("rsa", 1024), False),
-        (PublicKey("ed25519", 256), True),
-        (PublicKey("dsa", 2048), False),
+        (PublicKeyInfo("ec", 256, "secp256r1"), True),
+        (PublicKeyInfo("ec", 521, "secp521r1"), True),
+        (PublicKeyInfo("ec", 192, "secp192r1"), False),
+        (PublicKeyInfo("ec", 256, "secp256k1"), False),
+        (PublicKeyInfo("rsa", 2048), True),
+        (PublicKeyInfo("rsa", 1024), False),
+        (PublicKeyInfo("ed25519", 256), True),
+        (PublicKeyInfo("dsa", 2048), False),
     ],
 )
-def test_weak_keys(key: PublicKey, *, good: bool) -> None:
+def test_weak_keys(key: PublicKeyInfo, *, good: bool) -> None:
     assert (weakness(key) == "") is good
 
 
@@ -86,11 +86,14 @@ def test_a_certificate_holds_until_its_end_or_revocation() -> None:
 
 @pytest.mark.parametrize(("newest", "out"), [(None, True), (NOW - 1, True), (NOW, True), (NOW + 0.001, False)])
 def test_only_a_certificate_issued_after_the_revocation_answers_it(newest: float | None, *, out: bool) -> None:
-    assert Standing("d1", NOW, newest).is_out is out
+    assert RevocationStatus("d1", NOW, newest).is_out is out
 
 
-@pytest.mark.parametrize(("kind", "is_authority"), [(Kind.ROOT, True), (Kind.ISSUING, True), (Kind.CLIENT, False)])
-def test_kinds(kind: Kind, *, is_authority: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "is_authority"),
+    [(CertificateKind.ROOT, True), (CertificateKind.ISSUING, True), (CertificateKind.CLIENT, False)],
+)
+def test_kinds(kind: CertificateKind, *, is_authority: bool) -> None:
     assert kind.is_authority is is_authority
 
 

@@ -10,8 +10,8 @@ from controller.domain.identity.clones import (
     SWITCHES,
     WINDOW,
     CloneDetector,
-    Suspicion,
-    TakenOver,
+    CloneSuspicion,
+    SessionTakenOver,
 )
 from tests.support.playbook import START, device, given, reported
 
@@ -20,9 +20,9 @@ A, B = "192.0.2.1", "192.0.2.2"
 
 def played(
     *peers: str, every: float = 5.0, detector: CloneDetector | None = None, at: float = START
-) -> list[Suspicion]:
+) -> list[CloneSuspicion]:
     detector = detector or CloneDetector()
-    found = [detector.note(TakenOver("d1", at + number * every, peer)) for number, peer in enumerate(peers)]
+    found = [detector.note(SessionTakenOver("d1", at + number * every, peer)) for number, peer in enumerate(peers)]
     return [one for one in found if one is not None]
 
 
@@ -55,7 +55,7 @@ def test_it_is_told_once_an_hour() -> None:
 def test_memory_is_bounded() -> None:
     detector = CloneDetector()
     for number in range(MAX_DEVICES + 10):
-        detector.note(TakenOver(f"d{number}", START, A))
+        detector.note(SessionTakenOver(f"d{number}", START, A))
     assert len(detector) == MAX_DEVICES
 
 

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from controller.domain.identity.certificates import Certificate, Kind
+from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken, judge, judge_token
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "00", 1, NOW - 10, NOW + 10, "operator:ada")
-HELD = (Certificate("a1", "b2", Kind.CLIENT, "d1", NOW, NOW + 1, NOW, "operator", "00", ""),)
+HELD = (Certificate("a1", "b2", CertificateKind.CLIENT, "d1", NOW, NOW + 1, NOW, "operator", "00", ""),)
 
 
 @pytest.mark.parametrize("token", [None, TOKEN.used(), replace(TOKEN, expires_at=NOW)])

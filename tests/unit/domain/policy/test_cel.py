@@ -4,15 +4,15 @@ import pytest
 
 from controller.domain.policy.cel import (
     MAX_EXPRESSION,
+    CelEnvironment,
+    CelExpression,
     EvaluationError,
-    Expression,
     ExpressionError,
-    Language,
     evaluate,
     older,
 )
 
-LANGUAGE = Language({"ports": "list(int)", "name": "string", "on": "bool", "device.class": "string", "n": "int"})
+LANGUAGE = CelEnvironment({"ports": "list(int)", "name": "string", "on": "bool", "device.class": "string", "n": "int"})
 
 
 def ask(text: str, **facts: object) -> bool:
@@ -112,4 +112,4 @@ def test_expressions_are_equal_by_their_text() -> None:
     assert hash(one) == hash(two)
     assert one != LANGUAGE.compile("!on")
     assert one != "on"
-    assert Expression("on", frozenset(), None) == one
+    assert CelExpression("on", frozenset(), None) == one

@@ -2,10 +2,10 @@
 
 import pytest
 
-from controller.domain.policy.facts import CATALOGUE, Facts, gather
+from controller.domain.policy.facts import CATALOGUE, DeviceFacts, gather
 from controller.domain.policy.facts_system import plain_name
-from controller.domain.policy.findings import Result
-from schemas.posture import Sections
+from controller.domain.policy.findings import RuleResult
+from schemas.posture import ReportSections
 from tests.support.good_software import GOOD_SOFTWARE
 from tests.support.good_system import GOOD_SYSTEM
 from tests.support.good_tools import GOOD_TOOLS
@@ -34,8 +34,8 @@ FULL = {
 }
 
 
-def facts(**sections: object) -> Facts:
-    return gather(Sections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
+def facts(**sections: object) -> DeviceFacts:
+    return gather(ReportSections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
 
 
 def test_every_declared_fact_is_known_from_a_full_report() -> None:
@@ -55,9 +55,9 @@ def test_every_declared_fact_is_known_from_a_full_report() -> None:
 def test_a_section_that_is_not_there_leaves_no_fact_without_a_reason(section: str) -> None:
     owned = {name for name, (_, owner, _) in CATALOGUE.items() if owner == section}
     for value, result, reason in (
-        (None, Result.UNKNOWN, f"{section}: not reported"),
-        ({"state": "unknown", "reason": "needs root"}, Result.UNKNOWN, f"{section}: needs root"),
-        ({"state": "notapplicable", "reason": "no such thing"}, Result.NOTAPPLICABLE, f"{section}: no such thing"),
+        (None, RuleResult.UNKNOWN, f"{section}: not reported"),
+        ({"state": "unknown", "reason": "needs root"}, RuleResult.UNKNOWN, f"{section}: needs root"),
+        ({"state": "notapplicable", "reason": "no such thing"}, RuleResult.NOTAPPLICABLE, f"{section}: no such thing"),
     ):
         found = facts(**{section: value})
         assert set(found.missing) == owned

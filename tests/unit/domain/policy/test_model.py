@@ -2,8 +2,8 @@
 
 import pytest
 
-from controller.domain.policy.findings import Result
-from controller.domain.policy.model import EmptyPolicyError, Level, Policy, PolicySet
+from controller.domain.policy.findings import RuleResult
+from controller.domain.policy.model import ContainmentLevel, EmptyPolicyError, Policy, PolicySet
 from tests.support.playbook import policies, rule
 
 
@@ -19,13 +19,17 @@ def test_rules_are_found_by_their_key() -> None:
 
 
 def test_a_higher_level_includes_the_lower() -> None:
-    assert sorted(Level, key=lambda one: one.rank) == [Level.NONE, Level.RESTRICTED, Level.ISOLATED]
+    assert sorted(ContainmentLevel, key=lambda one: one.rank) == [
+        ContainmentLevel.NONE,
+        ContainmentLevel.RESTRICTED,
+        ContainmentLevel.ISOLATED,
+    ]
 
 
 def test_what_satisfies_a_rule() -> None:
-    assert {one for one in Result if one.satisfies} == {
-        Result.PASS,
-        Result.NOTAPPLICABLE,
-        Result.INFORMATIONAL,
-        Result.FIXED,
+    assert {one for one in RuleResult if one.satisfies} == {
+        RuleResult.PASS,
+        RuleResult.NOTAPPLICABLE,
+        RuleResult.INFORMATIONAL,
+        RuleResult.FIXED,
     }

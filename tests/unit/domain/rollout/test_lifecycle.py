@@ -10,57 +10,57 @@ from controller.domain.rollout import member as one
 from controller.domain.rollout.lifecycle import APPROVAL_PATIENCE, abort, approve, begin, pause, resume, settle
 from controller.domain.rollout.member import GRACE, MAX_AWAY
 from controller.domain.rollout.model import (
-    Back,
-    DeviceView,
-    Installed,
-    Member,
+    CommandProgress,
+    InstalledVersion,
     MemberState,
-    News,
+    RevertState,
     Rollout,
+    RolloutDevice,
     RolloutError,
+    RolloutMember,
     RolloutState,
-    Target,
-    Terms,
+    RolloutTarget,
+    RolloutTerms,
 )
 
 NOW = 1_800_000_000.0
-TARGET = Target("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("gateway",), ("rpi4",))
-HERE = DeviceView("t1", "gateway", is_there=True, is_isolated=False, is_busy=False, zone="UTC")
-OLD = Installed(is_known=True, version="1.0", health="ok", device_class="gateway", hardware=("rpi4",))
+TARGET = RolloutTarget("app/2.0/app.tar.gz", "app", "2.0", "0" * 64, 10, ("gateway",), ("rpi4",))
+HERE = RolloutDevice("t1", "gateway", is_there=True, is_isolated=False, is_busy=False, zone="UTC")
+OLD = InstalledVersion(is_known=True, version="1.0", health="ok", device_class="gateway", hardware=("rpi4",))
 NEW = replace(OLD, version="2.0", outcome="confirmed", command_id="o1-c0")
 
 
-def fresh(*sizes: int, **terms: Any) -> tuple[Rollout, list[Member]]:
+def fresh(*sizes: int, **terms: Any) -> tuple[Rollout, list[RolloutMember]]:
     """A rollout whose ring n has devices `rNdM`; terms are short."""
     rings = [(f"r{ring}", [f"r{ring}d{number}" for number in range(size)]) for ring, size in enumerate(sizes)]
-    made = Terms(**{"soak": 60.0, "timeout": 600.0, "min_sample": 2, **terms})
+    made = RolloutTerms(**{"soak": 60.0, "timeout": 600.0, "min_sample": 2, **terms})
     rollout, members = begin("r-1", TARGET, made, rings, by="operator:a", reason="", now=NOW)
     return rollout, list(members)
 
 
-def ordered(rollout: Rollout, member: Member) -> tuple[Rollout, Member]:
+def ordered(rollout: Rollout, member: RolloutMember) -> tuple[Rollout, RolloutMember]:
     return one.turn(rollout, member, replace(HERE, device_id=member.device_id), OLD, NOW, "o1")
 
 
-def confirmed(rollout: Rollout, member: Member) -> tuple[Rollout, Member]:
+def confirmed(rollout: Rollout, member: RolloutMember) -> tuple[Rollout, RolloutMember]:
     rollout, member = ordered(rollout, member)
     return one.looked(rollout, member, NEW, NOW)
 
 
-def told(rollout: Rollout, member: Member, state: str, phase: str = "") -> tuple[Rollout, Member]:
-    return one.told(rollout, member, News(member.command_id, state, "", phase), NOW)
+def told(rollout: Rollout, member: RolloutMember, state: str, phase: str = "") -> tuple[Rollout, RolloutMember]:
+    return one.told(rollout, member, CommandProgress(member.command_id, state, "", phase), NOW)
 
 
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (Installed(), "nothing of updates"),
+        (InstalledVersion(), "nothing of updates"),
         (replace(OLD, device_class="sensor"), "class"),
         (replace(OLD, hardware=("x86",)), "hardware"),
         (NEW, "already"),
     ],
 )
-def test_who_is_not_meant_is_skipped(found: Installed, reason: str) -> None:
+def test_who_is_not_meant_is_skipped(found: InstalledVersion, reason: str) -> None:
     rollout, (member, _) = fresh(1, 1)
     rollout, member = one.turn(rollout, member, HERE, found, NOW, "o1")
     assert member.state is MemberState.SKIPPED
@@ -75,7 +75,7 @@ def test_who_is_not_meant_is_skipped(found: Installed, reason: str) -> None:
         (replace(HERE, is_busy=True), "too many"),
     ],
 )
-def test_who_cannot_be_reached_waits_and_not_for_ever(view: DeviceView, reason: str) -> None:
+def test_who_cannot_be_reached_waits_and_not_for_ever(view: RolloutDevice, reason: str) -> None:
     rollout, (member, _) = fresh(1, 1)
     for _ in range(MAX_AWAY):
         rollout, member = one.turn(rollout, member, view, OLD, NOW, "o1")
@@ -103,7 +103,7 @@ def test_an_order_that_is_not_begun() -> None:
     assert told(rollout, member, "expired")[1].state is MemberState.UNKNOWN
 
 
-def _first(made: tuple[Rollout, list[Member]]) -> tuple[Rollout, Member]:
+def _first(made: tuple[Rollout, list[RolloutMember]]) -> tuple[Rollout, RolloutMember]:
     rollout, members = made
     return rollout, members[0]
 
@@ -120,7 +120,7 @@ def test_an_end_that_is_none(end: str) -> None:
 def test_a_word_that_is_not_known_changes_nothing() -> None:
     rollout, member = ordered(*_first(fresh(1, 1)))
     assert told(rollout, member, "dancing") == (rollout, member)
-    assert one.told(rollout, member, News("another-c0", "failed"), NOW) == (rollout, member)
+    assert one.told(rollout, member, CommandProgress("another-c0", "failed"), NOW) == (rollout, member)
 
 
 def test_a_report_of_its_own_end_without_a_result() -> None:
@@ -158,12 +158,12 @@ def test_the_way_back() -> None:
     rollout, member = confirmed(*_first(fresh(1, 1)))
     rollout, member = one.sent_back(rollout, member, NOW, "b1")
     assert not one.has_to_go_back(member)
-    assert one.looked(rollout, member, NEW, NOW)[1].back is Back.REVERTING
-    back = News(member.back_command_id, "failed", "no way")
-    assert one.told(rollout, member, back, NOW)[1].back is Back.NOT_REVERTED
-    assert one.silent_too_long(rollout, member, NOW)[1].back is Back.NOT_REVERTED
+    assert one.looked(rollout, member, NEW, NOW)[1].back is RevertState.REVERTING
+    back = CommandProgress(member.back_command_id, "failed", "no way")
+    assert one.told(rollout, member, back, NOW)[1].back is RevertState.NOT_REVERTED
+    assert one.silent_too_long(rollout, member, NOW)[1].back is RevertState.NOT_REVERTED
     rollout, member = one.looked(rollout, member, OLD, NOW)
-    assert member.back is Back.REVERTED
+    assert member.back is RevertState.REVERTED
     assert one.told(rollout, member, back, NOW) == (rollout, member)
     assert (rollout.rings[0].reverting, rollout.rings[0].reverted) == (0, 1)
 
@@ -184,7 +184,7 @@ def test_a_silent_test_device_is_not_green() -> None:
 
 def test_a_ring_in_which_nobody_could_be_updated_proves_nothing() -> None:
     rollout, member = _first(fresh(1, 1))
-    rollout, _ = one.turn(rollout, member, HERE, Installed(), NOW, "o1")
+    rollout, _ = one.turn(rollout, member, HERE, InstalledVersion(), NOW, "o1")
     ended, notes = settle(rollout, NOW)
     assert ended.state is RolloutState.STOPPED
     assert "proves nothing" in ended.why
@@ -227,7 +227,7 @@ def test_decisions_that_do_not_fit() -> None:
 )
 def test_what_makes_no_rollout(rings: list[tuple[str, list[str]]], words: str) -> None:
     with pytest.raises(RolloutError, match=words):
-        begin("r", TARGET, Terms(), rings, by="", reason="", now=NOW)
+        begin("r", TARGET, RolloutTerms(), rings, by="", reason="", now=NOW)
 
 
 def test_a_rate_is_kept_and_not_caught_up_for_long() -> None:

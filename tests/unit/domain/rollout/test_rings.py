@@ -6,11 +6,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from controller.domain.rollout.model import RolloutError
-from controller.domain.rollout.rings import Candidate, divide, parse_ring
+from controller.domain.rollout.rings import RolloutCandidate, divide, parse_ring
 from controller.domain.rollout.window import opens_at, parse_window, zone_of
 
 FLEET = [
-    Candidate(f"edge-{number:02d}", "gateway" if number % 2 else "sensor", ("lab",) if number < 3 else ())
+    RolloutCandidate(f"edge-{number:02d}", "gateway" if number % 2 else "sensor", ("lab",) if number < 3 else ())
     for number in range(20)
 ]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from controller.domain.containment.cases import LATER_PAUSE
-from controller.domain.events import OperatorContained, OperatorReleased
+from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.evidence import Evidence
-from controller.domain.policy.model import Level
-from controller.ports.broker import AccessRule, Grade, restriction
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRule, AuthStrength, restriction
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.identity_check import BACKLOG_SECONDS
 from tests.support.controller_harness import START, World, world
@@ -61,11 +61,11 @@ async def test_the_device_that_came_back_is_judged_by_its_next_word(tmp_path: Pa
 async def test_whose_session_is_gone_and_another_comes_is_not_contained_for_the_first(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.broker.is_open = True
-        place.broker.grades["edge-1"] = Grade.UNSEEN
+        place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         await hear(place, full("edge-1", 1, 2375))
         await place.drain()
         assert place.outbox.troubled == 1
-        place.broker.grades["edge-1"] = Grade.PROVEN
+        place.broker.grades["edge-1"] = AuthStrength.PROVEN
         place.broker.connected["edge-1"] = START + 60
         place.outbox._wake("edge-1")
         await place.drain()
@@ -118,7 +118,7 @@ async def test_who_was_vouched_for_does_not_escape_by_coming_back_during_the_cut
     async with world(tmp_path / "c.db", broker=broker, clock=clock) as place:
         case = place.keeper.devices["edge-1"].case
         assert case is not None
-        assert case.proven_level is Level.ISOLATED
+        assert case.proven_level is ContainmentLevel.ISOLATED
 
 
 @pytest.mark.parametrize("by_hand", [True, False])
@@ -128,14 +128,14 @@ async def test_an_isolation_that_never_was_gives_the_clients_own_rules_back(tmp_
         new = place.keeper.new_id
         place.broker.fails = [BrokerUnreachableError("no node answered")]
         if by_hand:
-            await place.keeper.handle("edge-1", OperatorContained(new(), Level.ISOLATED, "op", "why", None))
+            await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
         else:
             await hear(place, full("edge-1", 1, 2375))
         await place.drain()
         assert place.broker.bans_held == {}
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", "never mind"))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "never mind"))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", ""))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == OWN

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.events import OperatorCommanded, OperatorContained, OperatorReleased, StatusChanged
+from controller.domain.events import CommandRequested, ContainmentOrdered, ReleaseOrdered, StatusChanged
 from controller.domain.evidence import Evidence
-from controller.domain.policy.model import Level
-from controller.ports.broker import AccessRule, Ban, Grade, restriction
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AccessRule, AuthStrength, Ban, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
 from controller.service.containment.outbox import CONTAINING, SENDING
 from tests.support.controller_harness import MemoryLink, world
@@ -55,8 +55,8 @@ async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeyp
         monkeypatch.setattr(MemoryLink, "publish_confirmed", never)
         new = place.keeper.new_id
         for number in range(SENDING + CONTAINING + 1):
-            await place.keeper.handle(f"busy-{number}", OperatorCommanded(new(), "rescan", (), "op", 60.0, False))
-        await place.keeper.handle("edge-1", OperatorContained(new(), Level.ISOLATED, "op", "why", None))
+            await place.keeper.handle(f"busy-{number}", CommandRequested(new(), "rescan", (), "op", 60.0, False))
+        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(place.outbox.run())
             while place.outbox.is_busy("edge-1"):
@@ -72,7 +72,7 @@ async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> N
         await place.drain()
         case = place.keeper.devices["edge-1"].case
         assert case is not None
-        assert (case.proven_level, case.trouble) == (Level.NONE, "read back and not there")
+        assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "read back and not there")
         assert place.outbox.pending == 2
 
 
@@ -80,10 +80,10 @@ async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_pat
     async with world(tmp_path / "c.db") as place:
         place.broker.fails = [BrokerUnreachableError("away")]
         new = place.keeper.new_id
-        await place.keeper.handle("edge-1", OperatorContained(new(), Level.ISOLATED, "op", "why", None))
+        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
         await place.drain()
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", "never mind"))
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", "really"))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "never mind"))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "really"))
         await place.drain()
         assert place.broker.calls == ["isolate edge-1", "release edge-1"]
         assert place.outbox.pending == 0
@@ -93,19 +93,19 @@ async def test_rules_of_before_survive_a_case_that_follows_at_once(tmp_path: Pat
     async with world(tmp_path / "c.db") as place:
         place.broker.rules_held["edge-1"] = (ANYONE,)
         new = place.keeper.new_id
-        await place.keeper.handle("edge-1", OperatorContained(new(), Level.RESTRICTED, "op", "one", None))
+        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "one", None))
         await place.drain()
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", ""))
-        await place.keeper.handle("edge-1", OperatorContained(new(), Level.RESTRICTED, "op", "two", None))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
+        await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.RESTRICTED, "op", "two", None))
         await place.drain()
-        await place.keeper.handle("edge-1", OperatorReleased(new(), "op", ""))
+        await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", ""))
         await place.drain()
         assert place.broker.rules_held["edge-1"] == (ANYONE,)
 
 
 async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.broker.grades["edge-1"] = Grade.CLAIMED
+        place.broker.grades["edge-1"] = AuthStrength.CLAIMED
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
         device = place.keeper.devices["edge-1"]
@@ -119,7 +119,7 @@ async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
 async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
-        place.broker.grades["edge-1"] = Grade.UNSEEN
+        place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/earlier", "", 0.0, None)
         await place.drain()
         assert place.outbox.pending == 0
@@ -129,7 +129,7 @@ async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path:
 async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 2375))])
-        place.broker.grades["edge-1"] = Grade.UNSEEN
+        place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "somebody", "", 0.0, None)
         await place.drain()
         assert "containment in trouble" in await place.audited("edge-1")
@@ -137,8 +137,8 @@ async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path
 
 async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.broker.grades["edge-1"] = Grade.CLAIMED
-        event = OperatorContained(place.keeper.new_id(), Level.ISOLATED, "op", "stolen", None)
+        place.broker.grades["edge-1"] = AuthStrength.CLAIMED
+        event = ContainmentOrdered(place.keeper.new_id(), ContainmentLevel.ISOLATED, "op", "stolen", None)
         await place.keeper.handle("edge-1", event)
         await place.drain()
         assert place.broker.bans_held["edge-1"].by == f"cordon/{event.event_id}"
@@ -158,7 +158,7 @@ async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_pa
 
 
 async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path) -> None:
-    for grade, evidence in ((Grade.PROVEN, Evidence.MUTUAL_TLS), (Grade.KNOWN, Evidence.PASSWORD)):
+    for grade, evidence in ((AuthStrength.PROVEN, Evidence.MUTUAL_TLS), (AuthStrength.KNOWN, Evidence.PASSWORD)):
         async with world(tmp_path / f"{grade.value}.db") as place:
             place.broker.grades["edge-1"] = grade
             await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from controller.ports.broker import AccessRule, Ban, Change, restriction
+from controller.ports.broker import AccessRule, Ban, SettingChange, restriction
 from controller.service.containment.comparison import CERTAIN
 from controller.service.containment.drift import DriftState
 from tests.support.controller_harness import START, World, world
@@ -87,7 +87,7 @@ async def test_what_is_under_way_is_no_drift(tmp_path: Path) -> None:
 async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         assert await place.reconciler.reconcile() == []
-        place.broker.lacks = [Change("rules for all", "none", "three")]
+        place.broker.lacks = [SettingChange("rules for all", "none", "three")]
         (drift,) = await place.reconciler.reconcile()
         assert (drift.device_id, drift.what, drift.state) == ("", "rules for all: altered", DriftState.REPAIRING)
         assert await place.reconciler.reconcile() == []
@@ -97,7 +97,7 @@ async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
 async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.reconciler.reconcile()
-        place.broker.lacks = [Change("no_match", "allow", "deny", danger="cuts off who has no rules")]
+        place.broker.lacks = [SettingChange("no_match", "allow", "deny", danger="cuts off who has no rules")]
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
             assert (drift.state, drift.detail) == (DriftState.ALERTED, "cuts off who has no rules")
@@ -107,7 +107,7 @@ async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path)
 
 async def test_settings_that_never_were_there_are_an_operators_business(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.broker.lacks = [Change("rules for all", "none", "three")]
+        place.broker.lacks = [SettingChange("rules for all", "none", "three")]
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
             assert (drift.what, drift.state) == ("rules for all: missing", DriftState.ALERTED)

@@ -4,18 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError, BrokerUnreachableError
-from controller.service.containment.users import Users
+from controller.service.containment.users import UserContainments
 from tests.support.controller_harness import World, world
 from tests.support.memory_users import MemoryUsers
 
 HAD = (AccessRule("fleet/#", "allow", "all"),)
 
 
-async def users_of(place: World, broker: MemoryUsers) -> Users:
-    users = Users(place.keeper, place.store, broker, 5.0, lambda *_: None)
+async def users_of(place: World, broker: MemoryUsers) -> UserContainments:
+    users = UserContainments(place.keeper, place.store, broker, 5.0, lambda *_: None)
     await users.load()
     return users
 
@@ -30,7 +30,7 @@ async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: P
     async with world(path) as place:
         broker.at = place.clock.at + 0.25
         users = await users_of(place, broker)
-        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="stolen", hold=60.0)
+        await users.contain("lab", ContainmentLevel.ISOLATED, by="operator:a", reason="stolen", hold=60.0)
         assert broker.calls == []  # decided, and the controller dies
     async with world(path) as place:
         users = await users_of(place, broker)
@@ -42,10 +42,10 @@ async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: P
         assert (proven.entry.detail["seconds"], proven.entry.detail["identity"]) == (0.25, "username:lab")
         place.clock.at += 60.0
         await users.tick()
-        assert (users.cases["lab"].level, broker.bans) == (Level.RESTRICTED, {})
+        assert (users.cases["lab"].level, broker.bans) == (ContainmentLevel.RESTRICTED, {})
         place.clock.at += 1e9
         await users.tick()
-        assert users.cases["lab"].level is Level.RESTRICTED
+        assert users.cases["lab"].level is ContainmentLevel.RESTRICTED
         await users.release("lab", by="operator:a", reason="found")
     async with world(path) as place:
         users = await users_of(place, broker)
@@ -61,7 +61,7 @@ async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: 
     broker = MemoryUsers()
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
-        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="r", hold=None)
+        await users.contain("lab", ContainmentLevel.ISOLATED, by="operator:a", reason="r", hold=None)
         await users.tick()
         broker.live["lab"] = ["late"]
         await users.tick()
@@ -76,7 +76,7 @@ async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
     broker = MemoryUsers(misses=["no ban in force"] * 3, fails=[BrokerUnreachableError("away")])
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
-        await users.contain("lab", Level.RESTRICTED, by="operator:a", reason="r", hold=None)
+        await users.contain("lab", ContainmentLevel.RESTRICTED, by="operator:a", reason="r", hold=None)
         for _ in range(4):
             await users.tick()
             assert not users.cases["lab"].is_proven
@@ -91,7 +91,7 @@ async def test_a_step_down_that_a_restart_interrupted_still_lifts_the_ban(tmp_pa
     broker = MemoryUsers()
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
-        await users.contain("lab", Level.ISOLATED, by="operator:a", reason="r", hold=None)
+        await users.contain("lab", ContainmentLevel.ISOLATED, by="operator:a", reason="r", hold=None)
         await users.release("lab", by="operator:a", reason="r")  # before it was ever proven
         broker.bans["lab"] = "half done"
         await users.tick()
@@ -104,5 +104,5 @@ async def test_nobody_to_release_and_nobody_to_act_on(tmp_path: Path) -> None:
         assert await users.release("nobody", by="a", reason="r") is None
         for name in ("", "..", "bell\x07", "x" * 257):
             with pytest.raises(BrokerRefusedError):
-                await users.contain(name, Level.ISOLATED, by="a", reason="r", hold=None)
+                await users.contain(name, ContainmentLevel.ISOLATED, by="a", reason="r", hold=None)
         assert users.cases == {}

@@ -7,18 +7,18 @@ from pathlib import Path
 import pytest
 
 from controller.domain.device import Device
-from controller.ports.broker import Grade
-from controller.ports.messages import Incoming
-from controller.service.identity.clones import MAX_PRESENCE, CloneWatch
+from controller.ports.broker import AuthStrength
+from controller.ports.messages import IncomingMessage
+from controller.service.identity.clones import MAX_PRESENCE, CloneMonitor
 from tests.support.controller_harness import World, world
 
 
 def presence(
     device: str = "d1", reason: str = "takenover", peer: str = "192.0.2.1", what: str = "disconnected"
-) -> Incoming:
+) -> IncomingMessage:
     body = {"clientid": device, "reason": reason, "ipaddress": peer, "ts": 1, "username": "u"}
     topic = f"$SYS/brokers/emqx1@127.0.0.1/clients/{device}/{what}"
-    return Incoming(topic, json.dumps(body).encode(), 0, retain=False, dup=False, ticket=-1, received_at=0.0)
+    return IncomingMessage(topic, json.dumps(body).encode(), 0, retain=False, dup=False, ticket=-1, received_at=0.0)
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ async def one(tmp_path: Path) -> AsyncIterator[World]:
 
 
 @pytest.fixture
-def watch(one: World) -> CloneWatch:
-    made = CloneWatch(one.keeper, one.broker, lambda _event, _fields: None)
+def watch(one: World) -> CloneMonitor:
+    made = CloneMonitor(one.keeper, one.broker, lambda _event, _fields: None)
     one.ingest.on_presence = made.take
     return made
 
 
-async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneWatch) -> None:
-    one.broker.grades["d1"] = Grade.KNOWN
+async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneMonitor) -> None:
+    one.broker.grades["d1"] = AuthStrength.KNOWN
     await one.ingest.take([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
     await watch.round()
     (line,) = await one.store.audit(kind="clone suspected")
@@ -57,13 +57,15 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
         presence(device="nobody-knows"),
         presence(peer="x" * 65),
         presence(peer="x" * MAX_PRESENCE),
-        Incoming("$SYS/brokers/n/clients/d1/disconnected/more", b'{"reason":"takenover"}', 0, False, False, -1, 0.0),
-        Incoming("$SYS/brokers/n/clients/../disconnected", b'{"reason":"takenover"}', 0, False, False, -1, 0.0),
-        Incoming("$SYS/brokers/n/clients/d1/disconnected", b"takenover, but no JSON", 0, False, False, -1, 0.0),
-        Incoming("$SYS/brokers/n/uptime", b"takenover", 0, False, False, -1, 0.0),
+        IncomingMessage(
+            "$SYS/brokers/n/clients/d1/disconnected/more", b'{"reason":"takenover"}', 0, False, False, -1, 0.0
+        ),
+        IncomingMessage("$SYS/brokers/n/clients/../disconnected", b'{"reason":"takenover"}', 0, False, False, -1, 0.0),
+        IncomingMessage("$SYS/brokers/n/clients/d1/disconnected", b"takenover, but no JSON", 0, False, False, -1, 0.0),
+        IncomingMessage("$SYS/brokers/n/uptime", b"takenover", 0, False, False, -1, 0.0),
     ],
 )
-async def test_everything_else_is_passed_over(one: World, watch: CloneWatch, message: Incoming) -> None:
+async def test_everything_else_is_passed_over(one: World, watch: CloneMonitor, message: IncomingMessage) -> None:
     await one.ingest.take([message] * 20)
     await watch.round()
     assert await one.store.audit(kind="clone suspected") == []

@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from controller.domain.identity.certificates import Certificate
-from controller.ports.messages import Incoming
-from controller.service.identity.services import Identity
+from controller.ports.messages import IncomingMessage
+from controller.service.identity.services import IdentityServices
 from device_agent.identity.keypair import request, sign
-from schemas.enrolment import Renewed, RenewRequest, renewal_bytes
-from schemas.topics import Down, Up, down, up
+from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
+from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import World, world
 from tests.support.identity import identity_of
 
@@ -27,18 +27,18 @@ DEVICE = "edge-1"
 @dataclass(slots=True)
 class Scene:
     world: World
-    identity: Identity
+    identity: IdentityServices
     key: Any
     present: Certificate
 
-    async def ask(self, body: dict[str, Any], device: str = DEVICE, *, retain: bool = False) -> Renewed | None:
+    async def ask(self, body: dict[str, Any], device: str = DEVICE, *, retain: bool = False) -> RenewResponse | None:
         """Over the ingest, as a device asks; the answer on its topic."""
-        message = Incoming(up(device, Up.RENEW), json.dumps(body).encode(), 1, retain=retain, dup=False, ticket=1,
+        message = IncomingMessage(up(device, UpChannel.RENEW), json.dumps(body).encode(), 1, retain=retain, dup=False, ticket=1,
                            received_at=0.0)  # fmt: skip
         await self.world.ingest.take([message])
         await self.identity.renewals.round()
-        told = [payload for topic, payload in self.world.link.sent if topic == down(device, Down.CERTIFICATE)]
-        return Renewed.model_validate_json(told[-1]) if told else None
+        told = [payload for topic, payload in self.world.link.sent if topic == down(device, DownChannel.CERTIFICATE)]
+        return RenewResponse.model_validate_json(told[-1]) if told else None
 
 
 @pytest.fixture
@@ -136,8 +136,8 @@ async def test_of_many_requests_of_one_device_the_last_is_answered(scene: Scene)
     for body in bodies:
         scene.identity.renewals.ask(DEVICE, body)
     await scene.identity.renewals.round()
-    (told,) = [payload for topic, payload in scene.world.link.sent if topic == down(DEVICE, Down.CERTIFICATE)]
-    assert Renewed.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
+    (told,) = [payload for topic, payload in scene.world.link.sent if topic == down(DEVICE, DownChannel.CERTIFICATE)]
+    assert RenewResponse.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
 
 
 async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scene: Scene) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy.model import Level
-from controller.ports.messages import Incoming
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.messages import IncomingMessage
 from controller.service.ingest.delta import merge
 from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import DeltaReport, FullReport, digest_of
@@ -32,7 +32,7 @@ def delta(seq: int, was: dict[str, Any], whole: dict[str, Any], *, boot_id: str 
 async def _take(place: World, *payloads: bytes) -> list[str]:
     """The verdicts on these messages, taken as one batch."""
     known = len(answers(place, "edge-1"))
-    messages: list[Incoming] = [incoming("edge-1", payload) for payload in payloads]
+    messages: list[IncomingMessage] = [incoming("edge-1", payload) for payload in payloads]
     await place.ingest.take(messages)
     return [answer["verdict"] for answer in answers(place, "edge-1")[known:]]
 
@@ -41,7 +41,7 @@ async def test_the_whole_is_kept_and_judged(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         assert await _take(place, full("edge-1", 1, 22)) == ["accepted"]
         assert await _take(place, delta(2, OLD, NEW)) == ["accepted"]
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         stored = await place.store.report("edge-1")
         assert stored is not None
         report = FullReport.model_validate_json(stored)
@@ -88,7 +88,7 @@ async def test_after_a_restart_of_the_controller(tmp_path: Path) -> None:
         await _take(place, full("edge-1", 1, 22))
     async with world(tmp_path / "c.db") as place:
         assert await _take(place, delta(2, OLD, NEW)) == ["accepted"]
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 @pytest.mark.parametrize(

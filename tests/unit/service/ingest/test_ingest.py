@@ -8,16 +8,16 @@ import pytest
 
 from controller.domain.policy.event_rules import event_language
 from controller.domain.policy.findings import Severity
-from controller.domain.policy.model import EventTerms, Level, Policy, PolicySet, Response, Rule
+from controller.domain.policy.model import ContainmentLevel, EventTerms, Policy, PolicyRule, PolicySet, RuleResponse
 from schemas.posture import digest_of
-from schemas.topics import Down, Up, down
+from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
 from tests.support.controller_harness import World, world
 from tests.support.reports import full, heartbeat, incoming
 
 
 def answers(place: World, device_id: str) -> list[dict[str, Any]]:
-    topic = down(device_id, Down.RECEIPT)
+    topic = down(device_id, DownChannel.RECEIPT)
     return [json.loads(payload) for to, payload in place.link.sent if to == topic]
 
 
@@ -103,30 +103,30 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
     lax = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 9)"))
     async with world(tmp_path / "c.db", lax) as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
-        assert place.level("edge-1") == Level.NONE
+        assert place.level("edge-1") == ContainmentLevel.NONE
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
         place.keeper.use(strict)
         digest = place.keeper.devices["edge-1"].digest
         await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 2, digest))])
-        assert place.level("edge-1") == Level.RESTRICTED
+        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
 
 
 async def test_violation_repair_and_release(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22, 23))])
         await place.drain()
-        assert place.level("edge-1") == Level.RESTRICTED
+        assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         assert place.broker.calls == ["grade edge-1", "restrict edge-1"]
         topic, envelope = place.link.sent[-1]
-        assert topic == down("edge-1", Down.COMMAND)
+        assert topic == down("edge-1", DownChannel.COMMAND)
         command = json.loads(envelope.removeprefix(b"signed:"))
         assert (command["action"], command["params"]) == ("service.disable", {"name": "telnetd"})
         done = {"v": 1, "command_id": command["command_id"], "state": "succeeded", "at": reports.SENT_AT}
-        await place.ingest.take([incoming("edge-1", json.dumps(done).encode(), Up.RESULT)])
+        await place.ingest.take([incoming("edge-1", json.dumps(done).encode(), UpChannel.RESULT)])
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
         await place.drain()
-        assert place.level("edge-1") == Level.NONE
+        assert place.level("edge-1") == ContainmentLevel.NONE
         assert place.broker.calls[-1] == "release edge-1"
         assert await place.audited("edge-1") == [
             "first report", "posture changed", "contained", "command issued", "containment proven", "command sent",
@@ -165,26 +165,26 @@ async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_pa
             [incoming("edge-1", full("edge-1", 2, 22, 23)), incoming("edge-1", full("edge-1", 3, 22))]
         )
         await place.ingest.take([incoming("edge-1", full("edge-1", 4, 22, 23))])
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         assert "p/telnet" in place.keeper.devices["edge-1"].rules
 
 
 async def test_labels_are_facts_too(tmp_path: Path) -> None:
-    from controller.domain.events import OperatorLabelled
-    from controller.domain.policy.model import Response
+    from controller.domain.events import DeviceLabelled
+    from controller.domain.policy.model import RuleResponse
     from tests.support.playbook import policies, rule
 
-    lab = rule("no-lab", Response(contain=Level.RESTRICTED), check='device.class != "lab"')
+    lab = rule("no-lab", RuleResponse(contain=ContainmentLevel.RESTRICTED), check='device.class != "lab"')
     async with world(tmp_path / "c.db", policies(lab)) as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.keeper.handle("edge-1", OperatorLabelled(place.keeper.new_id(), "lab", (), "op"))
+        await place.keeper.handle("edge-1", DeviceLabelled(place.keeper.new_id(), "lab", (), "op"))
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await place.ingest.take([incoming("edge-1", b"{}", Up.EVENT), incoming("edge-1", b"{}")])
+        await place.ingest.take([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
         event, report = answers(place, "edge-1")
         assert (event["about"], event["reason"]) == ("event", "unsupported_version")
         assert "about" not in report
@@ -195,9 +195,9 @@ async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) ->
     async with world(tmp_path / "c.db") as place:
         place.keeper.use(with_events(place.keeper.policies))
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), Up.EVENT)])
+        await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
         await place.drain()
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         assert place.broker.calls[-1].startswith("restrict edge-1")
     async with world(tmp_path / "c.db") as place:
         device = place.keeper.devices["edge-1"]
@@ -207,5 +207,7 @@ async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) ->
 def with_events(policies: PolicySet) -> PolicySet:
     """These and a rule about attacks."""
     when = event_language().compile('event.monitor != "" && event.rank >= 4')
-    rule = Rule("p/attack", "t", when, Severity.HIGH, response=Response(Level.RESTRICTED), event=EventTerms())
+    rule = PolicyRule(
+        "p/attack", "t", when, Severity.HIGH, response=RuleResponse(ContainmentLevel.RESTRICTED), event=EventTerms()
+    )
     return PolicySet((*policies.policies, Policy("e", 1, "t", (), events=(rule,))), "v2")

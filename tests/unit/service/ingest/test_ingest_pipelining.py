@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from controller.domain.policy.model import Level
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import StoreError
-from controller.ports.messages import Incoming
-from controller.ports.store import Writes
+from controller.ports.messages import IncomingMessage
+from controller.ports.store import StoreWrites
 from controller.service.ingest.ingest import BATCHES_AHEAD, Ingest
-from schemas.events import Receipt, Verdict, accepted_json
+from schemas.events import ReceiptVerdict, ReportReceipt, accepted_json
 from schemas.posture import digest_of
 from tests.support import reports
 from tests.support.controller_harness import MemoryLink, World, world
@@ -23,12 +23,12 @@ from tests.unit.service.ingest.test_ingest import answers
 class Feed(MemoryLink):
     """Gives the messages one by one, then nothing more."""
 
-    def feed(self, *payloads: bytes) -> list[Incoming]:
+    def feed(self, *payloads: bytes) -> list[IncomingMessage]:
         self.messages = [incoming("edge-1", payload) for payload in payloads]
         self.left = list(self.messages)
         return self.messages
 
-    async def receive(self, most: int) -> list[Incoming]:
+    async def receive(self, most: int) -> list[IncomingMessage]:
         del most
         if not self.left:
             await asyncio.Event().wait()
@@ -40,10 +40,10 @@ class SlowDisk:
 
     def __init__(self, place: World) -> None:
         self._real = place.store.commit
-        self.asked: list[tuple[Writes, asyncio.Future[None]]] = []
+        self.asked: list[tuple[StoreWrites, asyncio.Future[None]]] = []
         place.store.commit = self.commit  # type: ignore[method-assign]  # the slow part of a real store
 
-    def commit(self, writes: Writes) -> Awaitable[None]:
+    def commit(self, writes: StoreWrites) -> Awaitable[None]:
         told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.asked.append((writes, told))
         return told
@@ -96,7 +96,7 @@ async def test_a_delta_on_a_report_that_is_not_on_disk_yet(tmp_path: Path) -> No
             await _until(link.acknowledged, 3)
             working.cancel()
         assert [one["verdict"] for one in answers(place, "edge-1")] == ["accepted", "accepted"]
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         stored = await place.store.report("edge-1")
         assert stored is not None
         assert digest_of(NEW).encode() in stored
@@ -134,4 +134,4 @@ async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) 
 
 def test_the_usual_receipt_is_what_the_model_says() -> None:
     digest = digest_of(reports.sections(22))
-    assert accepted_json(7, digest) == Receipt(seq=7, verdict=Verdict.ACCEPTED, digest=digest).to_json()
+    assert accepted_json(7, digest) == ReportReceipt(seq=7, verdict=ReceiptVerdict.ACCEPTED, digest=digest).to_json()

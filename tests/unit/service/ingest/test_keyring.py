@@ -9,9 +9,9 @@ import pytest
 
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.domain.identity.certificates import Certificate
-from controller.service.identity.services import Identity
+from controller.service.identity.services import IdentityServices
 from controller.service.ingest.keyring import FRESH, DeviceKeyring
-from controller.service.ingest.signatures import SealRules, Seals
+from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
 from device_agent.identity.keypair import request
 from tests.support.controller_harness import World, world
 from tests.support.identity import identity_of
@@ -29,7 +29,7 @@ class Scene:
     """A controller with an authority, whose ingest asks its registry."""
 
     world: World
-    identity: Identity
+    identity: IdentityServices
     keyring: DeviceKeyring
     seq: int = 0
 
@@ -62,7 +62,7 @@ async def scene_in(where: Path, place: World) -> Scene:
     book = SqliteReportKeys(place.store, identity.certificates.registry)
     keyring = DeviceKeyring(book, place.broker.grade, place.store, place.clock, lambda _text, _more: None)
     identity.certificates.on_changed = keyring.changed
-    place.ingest._seals = Seals(keyring, place.keeper.get, SealRules())
+    place.ingest._seals = ReportSignatureVerifier(keyring, place.keeper.get, SignatureRequirements())
     return Scene(place, identity, keyring)
 
 

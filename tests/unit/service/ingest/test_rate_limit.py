@@ -3,10 +3,17 @@
 import json
 from pathlib import Path
 
-from controller.service.ingest.rate_limit import ANSWER_BURST, MAX_HELD, MESSAGE_BURST, Buckets, Fairness, Share
+from controller.service.ingest.rate_limit import (
+    ANSWER_BURST,
+    MAX_HELD,
+    MESSAGE_BURST,
+    RateLimit,
+    RateLimiter,
+    TokenBuckets,
+)
 from schemas.events import Status
 from schemas.posture import digest_of
-from schemas.topics import Down, Up, down
+from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
 from tests.support.controller_harness import World, world
 from tests.support.reports import full, heartbeat, incoming
@@ -17,7 +24,7 @@ def status(state: str, boot_id: str = "b") -> bytes:
 
 
 def told(place: World, device_id: str, verdict: str) -> int:
-    topic = down(device_id, Down.RECEIPT)
+    topic = down(device_id, DownChannel.RECEIPT)
     return sum(json.loads(raw)["verdict"] == verdict for to, raw in place.link.sent if to == topic)
 
 
@@ -26,7 +33,7 @@ def never(_device_id: str) -> bool:
 
 
 def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
-    buckets = Buckets(10.0, 5)
+    buckets = TokenBuckets(10.0, 5)
     assert [buckets.take("a", 0.0) for _ in range(7)] == [True] * 5 + [False] * 2
     assert buckets.take("b", 0.0)
     assert [buckets.take("a", 0.1) for _ in range(2)] == [True, False]
@@ -34,12 +41,12 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
 
 
 def test_a_heavier_message_takes_more() -> None:
-    buckets = Buckets(10.0, 20)
+    buckets = TokenBuckets(10.0, 20)
     assert [buckets.take("a", 0.0, 10.0) for _ in range(3)] == [True, True, False]
 
 
 def test_buckets_of_those_who_were_silent_are_forgotten_and_their_number_is_bounded() -> None:
-    buckets = Buckets(10.0, 5, most=100)
+    buckets = TokenBuckets(10.0, 5, most=100)
     for number in range(1000):
         assert buckets.take(f"slow-{number}", number * 0.1)
     assert len(buckets) <= 100
@@ -49,15 +56,15 @@ def test_buckets_of_those_who_were_silent_are_forgotten_and_their_number_is_boun
 
 
 def test_topics_too_long_to_be_valid_share_one_bucket() -> None:
-    fairness = Fairness(Share(10.0, 20))
+    fairness = RateLimiter(RateLimit(10.0, 20))
     messages = [incoming(f"{number}" * 200, b"") for number in range(1, 10)] * 5
     read, over = fairness.choose(messages, 0.0, never)
     assert (len(read), len(over)) == (20, 25)
 
 
 def test_the_last_status_beyond_the_share_waits_for_its_turn() -> None:
-    fairness = Fairness(Share(10.0, 20))
-    messages = [incoming("edge-1", status("online", str(number)), Up.STATUS) for number in range(50)]
+    fairness = RateLimiter(RateLimit(10.0, 20))
+    messages = [incoming("edge-1", status("online", str(number)), UpChannel.STATUS) for number in range(50)]
     read, over = fairness.choose(messages, 0.0, never)
     assert (len(read), over) == (2, [])
     assert fairness.is_holding
@@ -69,24 +76,24 @@ def test_the_last_status_beyond_the_share_waits_for_its_turn() -> None:
 
 
 def test_a_later_status_replaces_the_one_that_waits() -> None:
-    fairness = Fairness(Share(10.0, 20))
-    fairness.choose([incoming("edge-1", status("offline"), Up.STATUS)] * 3, 0.0, never)
+    fairness = RateLimiter(RateLimit(10.0, 20))
+    fairness.choose([incoming("edge-1", status("offline"), UpChannel.STATUS)] * 3, 0.0, never)
     assert fairness.is_holding
-    last = incoming("edge-1", status("online"), Up.STATUS)
+    last = incoming("edge-1", status("online"), UpChannel.STATUS)
     assert fairness.choose([last], 0.05, never) == ([], [])
     assert fairness.choose([], 10.0, never) == ([last], [])
 
 
 def test_what_waits_is_bounded() -> None:
-    fairness = Fairness(Share(1.0, 1))
-    statuses = [incoming(f"edge-{number}", status("online"), Up.STATUS) for number in range(MAX_HELD + 7)]
+    fairness = RateLimiter(RateLimit(1.0, 1))
+    statuses = [incoming(f"edge-{number}", status("online"), UpChannel.STATUS) for number in range(MAX_HELD + 7)]
     assert fairness.choose(statuses, 0.0, never) == (statuses, [])
     assert fairness.choose(statuses, 0.0, never) == ([], statuses[MAX_HELD:])
 
 
 def test_a_result_that_is_waited_for_is_always_read() -> None:
-    fairness = Fairness(Share(10.0, 20))
-    messages = [incoming("edge-1", b"{}", Up.RESULT)] * 30
+    fairness = RateLimiter(RateLimit(10.0, 20))
+    messages = [incoming("edge-1", b"{}", UpChannel.RESULT)] * 30
     assert len(fairness.choose(messages, 0.0, lambda device_id: device_id == "edge-1")[0]) == 30
     assert len(fairness.choose(messages, 0.0, never)[0]) == 0
 
@@ -111,7 +118,9 @@ async def test_a_flood_of_bad_messages_is_answered_and_kept_within_bounds(tmp_pa
     async with world(tmp_path / "c.db") as place:
         for _ in range(20):
             place.clock.at += 0.5
-            await place.ingest.take([incoming("noisy", b"{", channel) for channel in (Up.EVENT, Up.POSTURE) * 100])
+            await place.ingest.take(
+                [incoming("noisy", b"{", channel) for channel in (UpChannel.EVENT, UpChannel.POSTURE) * 100]
+            )
         assert told(place, "noisy", "rejected") <= ANSWER_BURST + 10
         assert len(await place.store.dead_letters(device_id="noisy")) <= ANSWER_BURST
         assert len(place.link.acknowledged) == 4000
@@ -127,8 +136,8 @@ async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp
         flood = [incoming("edge-1", full("edge-1", seq, 23)) for seq in range(2, 400)]
         result = {"v": 1, "command_id": command.command_id, "state": "succeeded", "at": reports.SENT_AT}
         tail = [
-            incoming("edge-1", Status(state="online").model_dump_json().encode(), Up.STATUS),
-            incoming("edge-1", json.dumps(result).encode(), Up.RESULT),
+            incoming("edge-1", Status(state="online").model_dump_json().encode(), UpChannel.STATUS),
+            incoming("edge-1", json.dumps(result).encode(), UpChannel.RESULT),
         ]
         await place.ingest.take([*flood, *tail])
         assert place.keeper.devices["edge-1"].online is True
@@ -138,8 +147,8 @@ async def test_a_flood_of_reports_costs_the_device_neither_status_nor_result(tmp
 async def test_a_status_that_waited_is_taken_although_nothing_else_arrives(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
-        flapping = [incoming("edge-1", status("online" if odd else "offline"), Up.STATUS) for odd in (0, 1) * 50]
-        await place.ingest.take([*flapping, incoming("edge-1", status("offline"), Up.STATUS)])
+        flapping = [incoming("edge-1", status("online" if odd else "offline"), UpChannel.STATUS) for odd in (0, 1) * 50]
+        await place.ingest.take([*flapping, incoming("edge-1", status("offline"), UpChannel.STATUS)])
         lines = len(await place.audited("edge-1"))
         assert lines < 20
         place.clock.at += 60.0

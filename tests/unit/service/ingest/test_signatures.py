@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from controller.domain.policy.model import Level
-from controller.ports.broker import Grade
-from controller.service.ingest.signatures import SealRules, Seals
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import AuthStrength
+from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
 from schemas.base import MAX_SIGNED_BYTES
-from schemas.report_signing import PrivateKey, Sealed, is_signed_by, read_public, seal, unseal
+from schemas.report_signing import PrivateKey, UnverifiedReport, is_signed_by, read_public, seal, unseal
 from schemas.signing import SignatureError
 from tests.support.controller_harness import START, World, world
 from tests.support.reports import full, incoming
@@ -31,7 +31,7 @@ async def kinds(place: World, device_id: str = "edge-1") -> list[str]:
 
 async def known(place: World, device: Signing, seq: int = 1) -> None:
     """The first proven contact of the device, and its first report."""
-    place.broker.grades[device.device_id] = Grade.PROVEN
+    place.broker.grades[device.device_id] = AuthStrength.PROVEN
     report = device.full(seq, START, 22)
     assert await told(place, report, device_id=device.device_id) == [("rejected", "too_many")]
     await place.signing.keyring.drain()
@@ -73,8 +73,8 @@ async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_ses
         assert await kinds(place) == ["report key not registered"]
 
 
-@pytest.mark.parametrize("grade", [Grade.KNOWN, Grade.CLAIMED, Grade.UNSEEN])
-async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: Grade) -> None:
+@pytest.mark.parametrize("grade", [AuthStrength.KNOWN, AuthStrength.CLAIMED, AuthStrength.UNSEEN])
+async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: AuthStrength) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
         place.broker.grades["edge-1"] = grade
@@ -113,7 +113,7 @@ async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
         await known(place, device, seq=100)
         bad = device.full(101, START, 23)
         assert await told(place, bad) == [("accepted", None)]
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         first = device.full(100, START, 22)
         assert await told(place, first) == [("rejected", "replayed")]  # the recorded good one
         assert await told(place, device.full(20, START, 22)) == [("rejected", "replayed")]
@@ -121,7 +121,7 @@ async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
         assert await told(place, late) == [("rejected", "too_old")]
         early = device.full(102, START + 7200, 22)
         assert await told(place, early) == [("rejected", "too_old")]
-        assert place.level("edge-1") is Level.RESTRICTED
+        assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         reasons = {(line.entry.detail or {})["reason"] for line in await place.store.audit(kind="report refused")}
         assert reasons == {"replayed", "too_old"}
 
@@ -160,7 +160,9 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
 
 async def test_a_class_that_must_sign(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        seals = Seals(place.signing.keyring, place.keeper.get, SealRules(must_sign=frozenset({"*"})))
+        seals = ReportSignatureVerifier(
+            place.signing.keyring, place.keeper.get, SignatureRequirements(must_sign=frozenset({"*"}))
+        )
         place.ingest._seals = seals
         assert await told(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
         assert await kinds(place) == ["report refused"]
@@ -197,7 +199,7 @@ def test_the_envelope() -> None:
     sealed = unseal(seal(b"report", key))
     assert sealed.payload == b"report"
     assert is_signed_by(sealed, key.public_key())
-    assert not is_signed_by(Sealed(b"other", sealed.keyid, sealed.signature), key.public_key())
+    assert not is_signed_by(UnverifiedReport(b"other", sealed.keyid, sealed.signature), key.public_key())
     assert len(seal(b"x" * MAX_SIGNED_BYTES, rsa.generate_private_key(65537, 4096))) <= 64 * 1024
     with pytest.raises(SignatureError):
         unseal(b"{}")

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from controller.domain.guards.blast_radius import BlastRadius, Bounds
-from controller.domain.guards.guards import Guards, Protection
-from controller.domain.policy.model import Level, PolicySet, Response
-from controller.domain.policy_preview import Change
-from controller.ports.policies import PolicyError, Problem
-from controller.service.policy.activation import PolicyGate, PolicyTooBroadError
+from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
+from controller.domain.guards.guards import FleetGuards, ProtectionRules
+from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
+from controller.domain.policy_preview import ContainmentPreview
+from controller.ports.policies import PolicyError, PolicyProblem
+from controller.service.policy.activation import PolicyActivation, PolicyTooBroadError
 from controller.service.policy.preview import PAGE, kind_of, preview
 from tests.support.api import Api
 from tests.support.api import api as open_api
@@ -22,15 +22,15 @@ from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
 
 FLEET = tuple(f"edge-{number:03}" for number in range(20))
-GUARDS = Guards(BlastRadius(Bounds(5, 100.0, 600.0)))
+GUARDS = FleetGuards(BlastRadius(BlastRadiusLimits(5, 100.0, 600.0)))
 
 
-def _forbids(*ports: int, response: Response | None = None, shadow: bool = False) -> PolicySet:
+def _forbids(*ports: int, response: RuleResponse | None = None, shadow: bool = False) -> PolicySet:
     """One rule for each port; the version names them."""
     rules = tuple(
         rule(
             f"no-{port}",
-            response or Response(contain=Level.RESTRICTED),
+            response or RuleResponse(contain=ContainmentLevel.RESTRICTED),
             check=f"!listening_ports.exists(p, p == {port})",
             shadow=shadow,
         )
@@ -49,17 +49,19 @@ async def place(tmp_path: Path) -> AsyncIterator[World]:
         yield made
 
 
-def _gate(place: World, fresh: PolicySet | PolicyError) -> PolicyGate:
+def _gate(place: World, fresh: PolicySet | PolicyError) -> PolicyActivation:
     def load() -> PolicySet:
         if isinstance(fresh, PolicyError):
             raise fresh
         return fresh
 
-    return PolicyGate(place.keeper, place.store, load, lambda event, fields: place.logged.append((event, dict(fields))))
+    return PolicyActivation(
+        place.keeper, place.store, load, lambda event, fields: place.logged.append((event, dict(fields)))
+    )
 
 
-async def _foreseen(place: World, candidate: PolicySet) -> tuple[list[Change], Any]:
-    changes: list[Change] = []
+async def _foreseen(place: World, candidate: PolicySet) -> tuple[list[ContainmentPreview], Any]:
+    changes: list[ContainmentPreview] = []
     tally: Any = None
     async for page in preview(place.keeper, place.store, candidate):
         changes += page.changes
@@ -71,23 +73,23 @@ async def test_a_preview_is_what_comes_true(place: World) -> None:
     before = dict(place.keeper.devices)
     changes, tally = await _foreseen(place, _forbids(8080))
     assert [(one.device_id, one.after, one.causes) for one in changes] == [
-        (one, Level.RESTRICTED, ("p/no-8080",)) for one in FLEET[17:]
+        (one, ContainmentLevel.RESTRICTED, ("p/no-8080",)) for one in FLEET[17:]
     ]
     assert (tally.judged, tally.reports, tally.contains) == (20, 20, 3)
     assert place.keeper.devices == before, "nothing is kept"
     await _gate(place, _forbids(8080)).reload()
     for one in FLEET:
         await place.ingest.take([incoming(one, full(one, 2, 22, *((8080,) if one >= "edge-017" else ())))])
-    assert [one for one in FLEET if place.level(one) is Level.RESTRICTED] == list(FLEET[17:])
+    assert [one for one in FLEET if place.level(one) is ContainmentLevel.RESTRICTED] == list(FLEET[17:])
 
 
 async def test_what_comes_later_what_is_held_and_what_is_released(place: World) -> None:
-    slow = _forbids(8080, response=Response(contain=Level.ISOLATED, consecutive=3, grace=60.0))
+    slow = _forbids(8080, response=RuleResponse(contain=ContainmentLevel.ISOLATED, consecutive=3, grace=60.0))
     changes, tally = await _foreseen(place, slow)
     assert [kind_of(one) for one in changes] == ["later"] * 3
     assert tally.contains == 3
     assert (await _foreseen(place, _forbids(8080, shadow=True)))[0] == []
-    place.keeper.guards = Guards(GUARDS.radius, protection=Protection(frozenset({FLEET[17]})))
+    place.keeper.guards = FleetGuards(GUARDS.radius, protection=ProtectionRules(frozenset({FLEET[17]})))
     changes, tally = await _foreseen(place, _forbids(8080))
     assert [kind_of(one) for one in changes] == ["held", "contained", "contained"]
     await _gate(place, _forbids(8080)).reload()
@@ -113,7 +115,9 @@ async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: W
     assert place.keeper.policies.version == _forbids(22).version
     for one in FLEET:
         await place.ingest.take([incoming(one, full(one, 2, 22, 99))])
-    assert sum(place.level(one) is Level.RESTRICTED for one in FLEET) == 5, "the blast radius holds all the same"
+    assert sum(place.level(one) is ContainmentLevel.RESTRICTED for one in FLEET) == 5, (
+        "the blast radius holds all the same"
+    )
 
 
 async def test_a_start_with_other_policies_that_contain_too_much_is_refused(place: World) -> None:
@@ -127,7 +131,7 @@ async def test_a_start_with_other_policies_that_contain_too_much_is_refused(plac
 
 
 async def test_a_signal_reloads_and_what_is_refused_changes_nothing(place: World) -> None:
-    mistake = PolicyError([Problem("p.yaml", 1, 1, "wrong")])
+    mistake = PolicyError([PolicyProblem("p.yaml", 1, 1, "wrong")])
     for fresh, word in ((_forbids(8080), "loaded"), (_forbids(22), "not loaded"), (mistake, "not loaded")):
         gate = _gate(place, fresh)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.sqlite.rollouts import SqliteRollouts
-from controller.domain.events import OperatorContained
-from controller.domain.policy.model import Level
-from controller.domain.rollout.model import Back, Member, MemberState, Rollout, RolloutError, RolloutState, Terms
+from controller.adapters.sqlite.rollouts import SqliteRolloutStore
+from controller.domain.events import ContainmentOrdered
+from controller.domain.policy.model import ContainmentLevel
+from controller.domain.rollout.model import (
+    MemberState,
+    RevertState,
+    Rollout,
+    RolloutError,
+    RolloutMember,
+    RolloutState,
+    RolloutTerms,
+)
 from controller.domain.rollout.rings import parse_ring
 from controller.ports.errors import StoreError
-from controller.ports.store import Writes
-from controller.service.rollout.operations import Asked
+from controller.ports.store import StoreWrites
+from controller.service.rollout.operations import RolloutRequest
 from tests.support.controller_harness import START
 from tests.support.rollouts import BY, RINGS, SECOND, fleet, people
 
@@ -101,10 +109,10 @@ async def test_it_stops_itself_in_the_canary_ring_and_rolls_back(tmp_path: Path)
         assert made.orders()["c1"]["action"] == "update.install"
         await made.tell("t1", "succeeded", "rolled_back")
         await made.go()
-        assert (await made.members())["t1"].back is Back.REVERTING
+        assert (await made.members())["t1"].back is RevertState.REVERTING
         await made.report("t1", version="1.0")
         await made.go()
-        assert (await made.members())["t1"].back is Back.REVERTED
+        assert (await made.members())["t1"].back is RevertState.REVERTED
         assert (await made.now()).state is RolloutState.STOPPED
         assert "f1" not in made.orders()
 
@@ -164,8 +172,8 @@ async def test_restricted_devices_get_it_isolated_ones_do_not(tmp_path: Path) ->
     async with fleet(tmp_path / "db") as made:
         await people(made)
         keeper = made.world.keeper
-        await keeper.handle("c1", OperatorContained("x1", Level.RESTRICTED, BY, "test", None))
-        await keeper.handle("c2", OperatorContained("x2", Level.ISOLATED, BY, "test", None))
+        await keeper.handle("c1", ContainmentOrdered("x1", ContainmentLevel.RESTRICTED, BY, "test", None))
+        await keeper.handle("c2", ContainmentOrdered("x2", ContainmentLevel.ISOLATED, BY, "test", None))
         await made.start()
         await made.install("t1")
         await made.go(61.0)
@@ -320,12 +328,12 @@ async def test_the_fleet_alone_needs_a_second_operator_first(tmp_path: Path) -> 
         assert len(made.orders()) == 2
 
 
-class RefusesOnce(SqliteRollouts):
+class RefusesOnce(SqliteRolloutStore):
     """A store of rollouts that cannot take the first thing."""
 
     refusals = 1
 
-    async def keep(self, rollout: Rollout, members: Sequence[Member], writes: Writes) -> None:
+    async def keep(self, rollout: Rollout, members: Sequence[RolloutMember], writes: StoreWrites) -> None:
         """Not the first time."""
         if self.refusals:
             self.refusals -= 1
@@ -337,7 +345,7 @@ async def test_what_was_not_kept_is_decided_again(tmp_path: Path) -> None:
     async with fleet(tmp_path / "db") as made:
         await people(made)
         made.rollouts.store = RefusesOnce(made.world.store)
-        asked = Asked("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), Terms(), BY)
+        asked = RolloutRequest("app/2.0", tuple(parse_ring(*ring) for ring in RINGS), RolloutTerms(), BY)
         await made.desk.start(asked)
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(made.rollouts.run(), name="rollouts")

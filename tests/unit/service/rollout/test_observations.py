@@ -8,7 +8,7 @@ import pytest
 
 from controller.domain.effects import CommandRecord
 from controller.ports.rollouts import TargetError
-from controller.ports.updates import NoRepositoryError, Published
+from controller.ports.updates import NoRepositoryError, PublishedUpdate
 from controller.service.rollout.observations import PublishedTargets, installed_of, news_of, pick
 from tests.support.reports import full
 from tests.support.rollouts import software
@@ -26,10 +26,10 @@ def published(tmp_path: Path) -> Repository:
 class Given:
     """A repository that lists these, or raises."""
 
-    def __init__(self, found: tuple[Published, ...] | None) -> None:
+    def __init__(self, found: tuple[PublishedUpdate, ...] | None) -> None:
         self._found = found
 
-    def published(self) -> tuple[Published, ...]:
+    def published(self) -> tuple[PublishedUpdate, ...]:
         """What it was given."""
         if self._found is None:
             raise NoRepositoryError("there is none here")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from controller.domain.policy.model import PolicySet, Response
+from controller.domain.policy.model import PolicySet, RuleResponse
 from controller.domain.rollout.model import RolloutState
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, incoming
@@ -11,7 +11,7 @@ from tests.support.rollouts import Fleet, fleet, people, software
 
 def asks_for_it() -> PolicySet:
     """A rule that fails while telnet listens, and names the app's update."""
-    return policies(rule("app-current", Response(rollout="app/2.0"), check="!listening_ports.exists(p, p == 23)"))
+    return policies(rule("app-current", RuleResponse(rollout="app/2.0"), check="!listening_ports.exists(p, p == 23)"))
 
 
 async def vulnerable(made: Fleet, *device_ids: str) -> None:

@@ -7,14 +7,14 @@ import httpx
 import pytest
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import EmqxHttp, HttpLimits
+from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.client.models import SourceRow
 from controller.adapters.emqx.client.requests import segment
 from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.client.subject_api import MAX_PAGES, PAGE_ROWS
-from controller.adapters.emqx.containment.authentication import Settings, read_settings
+from controller.adapters.emqx.containment.authentication import AuthSettings, read_settings
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Ban, KeptSubscription
+from controller.ports.broker import Ban, SavedSubscription
 from controller.ports.errors import (
     BrokerAnswerError,
     BrokerError,
@@ -29,7 +29,7 @@ QUICK = HttpLimits(attempts=2, wait_first_seconds=0.001, wait_most_seconds=0.001
 
 def api_over(handler: Handler) -> EmqxApi:
     transport = httpx.MockTransport(handler)
-    return EmqxApi(EmqxHttp(["http://n1"], "k", "s", clock=SystemClock(), limits=QUICK, transport=transport))
+    return EmqxApi(EmqxHttpClient(["http://n1"], "k", "s", clock=SystemClock(), limits=QUICK, transport=transport))
 
 
 async def drain(listing: Any) -> list[Any]:
@@ -66,7 +66,7 @@ CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
     "delete_source": (lambda api: api.delete_source("file"), True),
     "authenticators": (lambda api: api.authenticators(), False),
     "sessions_of": (lambda api: api.sessions_of("u"), False),
-    "subscribe": (lambda api: api.subscribe("dev", [KeptSubscription("a")]), True),
+    "subscribe": (lambda api: api.subscribe("dev", [SavedSubscription("a")]), True),
     "kick_many": (lambda api: api.kick_many(["dev"]), False),
     "ban_of_user": (lambda api: api.ban_of("u", "username"), False),
     "user_rules": (lambda api: api.user_rules("u"), True),
@@ -243,7 +243,7 @@ async def test_settings_that_the_key_may_not_read_lower_the_grade(refused: str) 
         return httpx.Response(200, json={"mqtt": {"peer_cert_as_clientid": "cn"}})
 
     settings = await read_settings(api_over(answer))
-    assert settings == Settings(authenticates=True, id_from_certificate=False, listeners=None)
+    assert settings == AuthSettings(authenticates=True, id_from_certificate=False, listeners=None)
 
 
 @pytest.mark.parametrize("client_id", [".", "..", "", "a/b", "a%2fb", "+", "#", "é", "a\n"])

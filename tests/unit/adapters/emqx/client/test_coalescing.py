@@ -7,9 +7,14 @@ from collections.abc import Sequence
 import httpx
 import pytest
 
-from controller.adapters.emqx.client.coalescing import MAX_BATCH, RuleWriter, Shared, SharedRead
+from controller.adapters.emqx.client.coalescing import (
+    MAX_BATCH,
+    BatchingRuleWriter,
+    CoalescedRequests,
+    SingleFlightRead,
+)
 from controller.adapters.emqx.containment.checks import restriction
-from controller.adapters.emqx.containment.verification import Record
+from controller.adapters.emqx.containment.verification import ProofRecorder
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from tests.support.scripted_emqx import Cluster, error
 
@@ -36,7 +41,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def _together(shared: SharedRead[int], reader: Reader, many: int) -> Sequence[object]:
+async def _together(shared: SingleFlightRead[int], reader: Reader, many: int) -> Sequence[object]:
     first = asyncio.get_running_loop().create_task(shared.get())
     await _settle()
     rest = [asyncio.get_running_loop().create_task(shared.get()) for _ in range(many)]
@@ -47,13 +52,13 @@ async def _together(shared: SharedRead[int], reader: Reader, many: int) -> Seque
 
 async def test_who_asks_during_a_read_gets_the_next_one_and_all_of_them_the_same() -> None:
     reader = Reader()
-    assert await _together(SharedRead(reader.read), reader, 50) == [1, *[2] * 50]
+    assert await _together(SingleFlightRead(reader.read), reader, 50) == [1, *[2] * 50]
     assert reader.begun == 2
 
 
 async def test_a_failed_read_is_told_to_those_who_waited_for_it_and_to_nobody_later() -> None:
     reader = Reader()
-    shared = SharedRead(reader.read)
+    shared = SingleFlightRead(reader.read)
     reader.fails = [BrokerError("one"), BrokerError("two")]
     found = await _together(shared, reader, 3)
     assert [str(each) for each in found] == ["one", "two", "two", "two"]
@@ -62,7 +67,7 @@ async def test_a_failed_read_is_told_to_those_who_waited_for_it_and_to_nobody_la
 
 async def test_one_who_gives_up_leaves_the_others_served() -> None:
     reader = Reader()
-    shared = SharedRead(reader.read)
+    shared = SingleFlightRead(reader.read)
     leader = asyncio.get_running_loop().create_task(shared.get())
     await _settle()
     other = asyncio.get_running_loop().create_task(shared.get())
@@ -94,8 +99,8 @@ def _bulk(cluster: Cluster, refusal: httpx.Response | None = None) -> list[int]:
     return sizes
 
 
-async def _write(writer: RuleWriter, many: int) -> list[Record]:
-    records = [Record() for _ in range(many)]
+async def _write(writer: BatchingRuleWriter, many: int) -> list[ProofRecorder]:
+    records = [ProofRecorder() for _ in range(many)]
     await asyncio.gather(*(writer.write(f"d{n}", restriction(f"d{n}"), records[n]) for n in range(many)))
     return records
 
@@ -103,7 +108,7 @@ async def _write(writer: RuleWriter, many: int) -> list[Record]:
 async def test_one_alone_is_one_put_and_many_at_once_are_a_few_calls() -> None:
     cluster = Cluster()
     sizes = _bulk(cluster)
-    writer = RuleWriter(cluster.broker().api)
+    writer = BatchingRuleWriter(cluster.broker().api)
     (alone,) = await _write(writer, 1)
     assert [step.call.split()[0] for step in alone.steps] == ["PUT"]
     records = await _write(writer, 250)
@@ -119,15 +124,15 @@ async def test_one_alone_is_one_put_and_many_at_once_are_a_few_calls() -> None:
 async def test_a_bulk_that_is_refused_because_one_has_rules_is_written_one_by_one() -> None:
     cluster = Cluster()
     _bulk(cluster, error(409, "ALREADY_EXISTS"))
-    await _write(RuleWriter(cluster.broker().api), 20)
+    await _write(BatchingRuleWriter(cluster.broker().api), 20)
     assert cluster.made("PUT") == 20
 
 
 async def test_each_is_told_when_the_call_for_many_fails() -> None:
     cluster = Cluster()
     _bulk(cluster, error(403, "UNAUTHORIZED_ROLE"))
-    writer = RuleWriter(cluster.broker().api)
-    asked = [writer.write(f"d{n}", (), Record()) for n in range(30)]
+    writer = BatchingRuleWriter(cluster.broker().api)
+    asked = [writer.write(f"d{n}", (), ProofRecorder()) for n in range(30)]
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(each, BrokerRefusedError) for each in found) >= 29
 
@@ -159,8 +164,8 @@ async def test_many_sessions_are_read_together_and_absence_is_believed_only_from
 ) -> None:
     cluster, there = Cluster(), {f"d{n}" for n in range(0, 250, 2)}
     sizes = _sessions(cluster, there, knows_several=knows_several)
-    shared = Shared(cluster.broker().api)
-    reader, record = shared.clients_at[""], Record()
+    shared = CoalescedRequests(cluster.broker().api)
+    reader, record = shared.clients_at[""], ProofRecorder()
     found = await asyncio.gather(*(reader.get(f"d{n}", record) for n in range(250)))
     assert [row is not None for row in found] == [n % 2 == 0 for n in range(250)]
     assert max(sizes) <= MAX_BATCH
@@ -173,8 +178,8 @@ async def test_many_sessions_are_read_together_and_absence_is_believed_only_from
 async def test_who_is_cancelled_while_waiting_is_not_written() -> None:
     cluster = Cluster()
     sizes = _bulk(cluster)
-    writer = RuleWriter(cluster.broker().api)
-    tasks = [asyncio.get_running_loop().create_task(writer.write(f"d{n}", (), Record())) for n in range(10)]
+    writer = BatchingRuleWriter(cluster.broker().api)
+    tasks = [asyncio.get_running_loop().create_task(writer.write(f"d{n}", (), ProofRecorder())) for n in range(10)]
     await asyncio.sleep(0)
     for task in tasks[5:]:
         task.cancel()

@@ -7,10 +7,18 @@ from collections.abc import Callable
 
 import pytest
 
-from controller.adapters.emqx.client.http import MAX_ADDRESSES, Answer, Call, EmqxHttp, HttpLimits, Method, address
+from controller.adapters.emqx.client.http import (
+    MAX_ADDRESSES,
+    ApiRequest,
+    ApiResponse,
+    EmqxHttpClient,
+    HttpLimits,
+    HttpMethod,
+    address,
+)
 from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Step
+from controller.ports.broker import ProofStep
 from controller.ports.errors import (
     BrokerAnswerError,
     BrokerError,
@@ -28,10 +36,10 @@ def always(raw: bytes) -> Callable[[str], bytes]:
     return lambda _: raw
 
 
-async def ask(bases: list[str], limits: HttpLimits, method: Method = "GET", *, repeat: bool = True) -> Answer:
-    async with EmqxHttp(bases, "key", SECRET, clock=SystemClock(), limits=limits) as http:
+async def ask(bases: list[str], limits: HttpLimits, method: HttpMethod = "GET", *, repeat: bool = True) -> ApiResponse:
+    async with EmqxHttpClient(bases, "key", SECRET, clock=SystemClock(), limits=limits) as http:
         return await http.call(
-            Call(method, "/nodes", "test", body={"a": 1} if method != "GET" else None, repeat=repeat)
+            ApiRequest(method, "/nodes", "test", body={"a": 1} if method != "GET" else None, repeat=repeat)
         )
 
 
@@ -108,9 +116,9 @@ async def test_the_whole_call_ends_in_time_however_many_nodes_hang(quick: HttpLi
 @pytest.mark.parametrize("raw", [HANG, CLOSE, response(503, b""), response(200, b"nonsense")])
 async def test_another_node_answers_and_is_asked_first_from_then_on(quick: HttpLimits, raw: bytes) -> None:
     async with bad_server(always(raw)) as bad, bad_server(always(GOOD)) as good:
-        async with EmqxHttp([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
-            first = await http.call(Call("GET", "/nodes", "test"))
-            second = await http.call(Call("GET", "/nodes", "test"))
+        async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            first = await http.call(ApiRequest("GET", "/nodes", "test"))
+            second = await http.call(ApiRequest("GET", "/nodes", "test"))
         assert first.node == second.node == good.base
         assert first.data == {"fine": True}
         assert len(bad.seen) == 1
@@ -131,9 +139,9 @@ async def test_a_call_that_must_not_be_repeated_is_sent_once(quick: HttpLimits) 
 
 async def test_a_call_bound_to_a_node_asks_that_node_once(quick: HttpLimits) -> None:
     async with bad_server(always(CLOSE)) as bad, bad_server(always(GOOD)) as good:
-        async with EmqxHttp([good.base, bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+        async with EmqxHttpClient([good.base, bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
             with pytest.raises(BrokerAnswerError):
-                await http.call(Call("GET", "/nodes", "test", node=bad.base))
+                await http.call(ApiRequest("GET", "/nodes", "test", node=bad.base))
         assert (len(bad.seen), len(good.seen)) == (1, 0)
 
 
@@ -146,8 +154,8 @@ async def test_an_answer_after_a_repeat_is_good(quick: HttpLimits) -> None:
 async def test_no_more_exchanges_at_once_than_allowed() -> None:
     limits = HttpLimits(at_once=2, read_seconds=0.2, attempts=1, attempt_seconds=0.2)
     async with bad_server(always(HANG)) as bad:
-        async with EmqxHttp([bad.base], "key", SECRET, clock=SystemClock(), limits=limits) as http:
-            calls = [http.call(Call("GET", "/nodes", "test")) for _ in range(4)]
+        async with EmqxHttpClient([bad.base], "key", SECRET, clock=SystemClock(), limits=limits) as http:
+            calls = [http.call(ApiRequest("GET", "/nodes", "test")) for _ in range(4)]
             waiting = asyncio.gather(*calls, return_exceptions=True)
             await asyncio.sleep(0.1)
             assert len(bad.seen) == 2
@@ -157,10 +165,10 @@ async def test_no_more_exchanges_at_once_than_allowed() -> None:
 
 
 async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits) -> None:
-    steps: list[Step] = []
+    steps: list[ProofStep] = []
     async with bad_server(always(response(503, b""))) as bad, bad_server(always(GOOD)) as good:
-        async with EmqxHttp([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
-            await http.call(Call("GET", "/nodes", "look"), steps.append)
+        async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+            await http.call(ApiRequest("GET", "/nodes", "look"), steps.append)
         assert [(step.what, step.call, step.node) for step in steps] == [
             ("look", "GET /nodes", bad.base),
             ("look", "GET /nodes", good.base),
@@ -172,11 +180,11 @@ async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
 async def test_the_secret_is_in_no_text(quick: HttpLimits, status: int) -> None:
     body = f'{{"code":"ECHO","message":"you said {SECRET}"}}'.encode()
-    steps: list[Step] = []
+    steps: list[ProofStep] = []
     async with bad_server(always(response(status, body))) as bad:
-        async with EmqxHttp([bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
+        async with EmqxHttpClient([bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
             with pytest.raises(BrokerError) as caught:
-                await http.call(Call("GET", "/nodes", "look"), steps.append)
+                await http.call(ApiRequest("GET", "/nodes", "look"), steps.append)
             assert SECRET not in repr(http)
         assert "authorization: basic" in bad.headers[0].lower()
     assert SECRET not in str(caught.value)
@@ -200,4 +208,4 @@ def test_what_is_no_base_address_is_refused(text: str) -> None:
 @pytest.mark.parametrize("count", [0, MAX_ADDRESSES + 1])
 def test_the_number_of_addresses_is_bounded(count: int) -> None:
     with pytest.raises(ValueError, match="addresses"):
-        EmqxHttp([f"http://node{n}" for n in range(count)], "k", "s", clock=SystemClock())
+        EmqxHttpClient([f"http://node{n}" for n in range(count)], "k", "s", clock=SystemClock())

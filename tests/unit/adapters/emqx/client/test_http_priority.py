@@ -2,14 +2,14 @@
 
 import asyncio
 
-from controller.adapters.emqx.client.http import Turns
+from controller.adapters.emqx.client.http import PrioritySemaphore
 
 
 class Line:
     """Callers of one kind or the other, and the order in which they got their turn."""
 
     def __init__(self, at_once: int) -> None:
-        self.turns = Turns(at_once)
+        self.turns = PrioritySemaphore(at_once)
         self.order: list[str] = []
         self.may_end = asyncio.Event()
 
@@ -51,7 +51,7 @@ async def test_whoever_gives_up_waiting_takes_no_turn_away() -> None:
 
 
 async def test_one_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
-    turns = Turns(1)
+    turns = PrioritySemaphore(1)
     entered: list[str] = []
 
     async def call(name: str) -> None:

@@ -20,10 +20,10 @@ from controller.adapters.emqx.client.models import (
     rule_text,
     until_text,
 )
-from controller.adapters.emqx.containment.authentication import Settings, grade_of, grade_then
+from controller.adapters.emqx.containment.authentication import AuthSettings, grade_of, grade_then
 from controller.adapters.emqx.containment.checks import consulted, outside, restriction, wrongly_allowed
 from controller.adapters.emqx.setup.baseline import SetupSnapshot, plan, rules_for_all, rules_for_controller
-from controller.ports.broker import CLOCK_SLACK, AccessRule, Grade
+from controller.ports.broker import CLOCK_SLACK, AccessRule, AuthStrength
 
 RULES = st.builds(
     AccessRule,
@@ -147,10 +147,10 @@ def test_rules_count_only_if_they_are_asked_first(sources: list[tuple[str, bool]
     assert (consulted(rows) == "") is fine
 
 
-def settings(*, chain: bool = True, from_cert: bool = True, **listener: Any) -> Settings:
+def settings(*, chain: bool = True, from_cert: bool = True, **listener: Any) -> AuthSettings:
     tls = {"verify": "verify_peer", "fail_if_no_peer_cert": True} | listener.pop("tls", {})
     row = ListenerRow(id=listener.pop("id", "ssl:default"), ssl_options=TlsRow(**tls), **listener)
-    return Settings(chain, from_cert, {row.id: row})
+    return AuthSettings(chain, from_cert, {row.id: row})
 
 
 def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
@@ -160,40 +160,42 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
 @pytest.mark.parametrize(
     ("facts", "seen", "grade"),
     [
-        (settings(), client(), Grade.PROVEN),
-        (settings(chain=False), client(), Grade.PROVEN),
-        (settings(id="wss:default"), client("wss:default"), Grade.PROVEN),
-        (settings(from_cert=False), client(), Grade.KNOWN),
-        (settings(tls={"verify": "verify_none"}), client(), Grade.KNOWN),
-        (settings(tls={"fail_if_no_peer_cert": False}), client(), Grade.KNOWN),
-        (settings(tls={"fail_if_no_peer_cert": False}, chain=False), client(), Grade.CLAIMED),
-        (settings(zone="other"), client(), Grade.KNOWN),
-        (settings(id="tcp:default"), client("tcp:default"), Grade.KNOWN),
-        (settings(), client("tcp:gone"), Grade.KNOWN),
-        (settings(chain=False), client("tcp:gone"), Grade.CLAIMED),
-        (settings(), client("tcp:gone", enable_authn=False), Grade.CLAIMED),
-        (settings(), None, Grade.PROVEN),
-        (settings(chain=False, enable_authn=False), None, Grade.PROVEN),
-        (settings(from_cert=False), None, Grade.KNOWN),
-        (settings(id="tcp:default"), None, Grade.KNOWN),
-        (settings(id="tcp:default", chain=False), None, Grade.UNSEEN),
-        (settings(id="tcp:default", chain=False, enable=False), None, Grade.UNSEEN),
-        (settings(id="tcp:default", enable_authn=False), None, Grade.UNSEEN),
-        (Settings(True, True, {}), None, Grade.KNOWN),
-        (Settings(True, False, None), None, Grade.UNSEEN),
-        (Settings(True, False, None), client(), Grade.KNOWN),
-        (Settings(False, False, None), client(), Grade.CLAIMED),
+        (settings(), client(), AuthStrength.PROVEN),
+        (settings(chain=False), client(), AuthStrength.PROVEN),
+        (settings(id="wss:default"), client("wss:default"), AuthStrength.PROVEN),
+        (settings(from_cert=False), client(), AuthStrength.KNOWN),
+        (settings(tls={"verify": "verify_none"}), client(), AuthStrength.KNOWN),
+        (settings(tls={"fail_if_no_peer_cert": False}), client(), AuthStrength.KNOWN),
+        (settings(tls={"fail_if_no_peer_cert": False}, chain=False), client(), AuthStrength.CLAIMED),
+        (settings(zone="other"), client(), AuthStrength.KNOWN),
+        (settings(id="tcp:default"), client("tcp:default"), AuthStrength.KNOWN),
+        (settings(), client("tcp:gone"), AuthStrength.KNOWN),
+        (settings(chain=False), client("tcp:gone"), AuthStrength.CLAIMED),
+        (settings(), client("tcp:gone", enable_authn=False), AuthStrength.CLAIMED),
+        (settings(), None, AuthStrength.PROVEN),
+        (settings(chain=False, enable_authn=False), None, AuthStrength.PROVEN),
+        (settings(from_cert=False), None, AuthStrength.KNOWN),
+        (settings(id="tcp:default"), None, AuthStrength.KNOWN),
+        (settings(id="tcp:default", chain=False), None, AuthStrength.UNSEEN),
+        (settings(id="tcp:default", chain=False, enable=False), None, AuthStrength.UNSEEN),
+        (settings(id="tcp:default", enable_authn=False), None, AuthStrength.UNSEEN),
+        (AuthSettings(True, True, {}), None, AuthStrength.KNOWN),
+        (AuthSettings(True, False, None), None, AuthStrength.UNSEEN),
+        (AuthSettings(True, False, None), client(), AuthStrength.KNOWN),
+        (AuthSettings(False, False, None), client(), AuthStrength.CLAIMED),
     ],
 )
-def test_a_grade_is_judged_from_the_brokers_settings(facts: Settings, seen: ClientRow | None, grade: Grade) -> None:
+def test_a_grade_is_judged_from_the_brokers_settings(
+    facts: AuthSettings, seen: ClientRow | None, grade: AuthStrength
+) -> None:
     assert grade_of(facts, seen) is grade
 
 
-def mixed(*, chain: bool = False) -> Settings:
+def mixed(*, chain: bool = False) -> AuthSettings:
     """A listener that asks for certificates beside one that asks for what the chain does."""
     tls = TlsRow(verify="verify_peer", fail_if_no_peer_cert=True)
     rows = (ListenerRow(id="ssl:default", ssl_options=tls), ListenerRow(id="tcp:default"))
-    return Settings(chain, True, {row.id: row for row in rows})
+    return AuthSettings(chain, True, {row.id: row for row in rows})
 
 
 AT_TEN = "2026-11-23T11:04:55.676+00:00"  # as recorded
@@ -203,20 +205,20 @@ TEN = datetime(2026, 11, 23, 11, 4, 55, 676000, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize(
     ("facts", "seen", "heard_at", "grade"),
     [
-        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK, Grade.PROVEN),
-        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK - 0.01, Grade.LATER),
-        (mixed(), client(connected_at=AT_TEN), TEN - 60, Grade.LATER),
-        (mixed(), client(connected_at=AT_TEN), None, Grade.PROVEN),
-        (mixed(), client(), TEN, Grade.LATER),
-        (mixed(), client("tcp:default", connected_at=AT_TEN), TEN + 60, Grade.CLAIMED),
-        (mixed(), None, TEN, Grade.UNSEEN),
-        (mixed(chain=True), client(connected_at=AT_TEN), TEN - 60, Grade.PROVEN),
-        (mixed(chain=True), client("tcp:default", connected_at=AT_TEN), TEN - 60, Grade.KNOWN),
-        (Settings(True, False, None), client(connected_at=AT_TEN), TEN - 60, Grade.LATER),
+        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK, AuthStrength.PROVEN),
+        (mixed(), client(connected_at=AT_TEN), TEN + CLOCK_SLACK - 0.01, AuthStrength.LATER),
+        (mixed(), client(connected_at=AT_TEN), TEN - 60, AuthStrength.LATER),
+        (mixed(), client(connected_at=AT_TEN), None, AuthStrength.PROVEN),
+        (mixed(), client(), TEN, AuthStrength.LATER),
+        (mixed(), client("tcp:default", connected_at=AT_TEN), TEN + 60, AuthStrength.CLAIMED),
+        (mixed(), None, TEN, AuthStrength.UNSEEN),
+        (mixed(chain=True), client(connected_at=AT_TEN), TEN - 60, AuthStrength.PROVEN),
+        (mixed(chain=True), client("tcp:default", connected_at=AT_TEN), TEN - 60, AuthStrength.KNOWN),
+        (AuthSettings(True, False, None), client(connected_at=AT_TEN), TEN - 60, AuthStrength.LATER),
     ],
 )
 def test_a_later_session_counts_only_where_nobody_comes_in_without_proof(
-    facts: Settings, seen: ClientRow | None, heard_at: float | None, grade: Grade
+    facts: AuthSettings, seen: ClientRow | None, heard_at: float | None, grade: AuthStrength
 ) -> None:
     assert grade_then(facts, seen, heard_at) is grade
 

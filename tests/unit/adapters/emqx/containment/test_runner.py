@@ -7,9 +7,9 @@ import pytest
 
 from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.containment.verification import WAITS_SECONDS
-from controller.ports.broker import AccessRule, Rules
+from controller.ports.broker import AccessRule, AccessRules
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
-from schemas.topics import Down, down
+from schemas.topics import DownChannel, down
 from tests.support.scripted_emqx import BASES, Cluster, error
 
 
@@ -17,10 +17,10 @@ class Store:
     """Keeps rules, or fails to."""
 
     def __init__(self, failure: Exception | None = None) -> None:
-        self.kept: list[Rules] = []
+        self.kept: list[AccessRules] = []
         self._failure = failure
 
-    async def __call__(self, rules: Rules) -> None:
+    async def __call__(self, rules: AccessRules) -> None:
         if self._failure is not None:
             raise self._failure
         self.kept.append(rules)
@@ -96,7 +96,7 @@ async def test_what_its_own_branch_allows_may_stay_in_the_cache(cluster: Cluster
 
 
 async def test_a_subscription_that_slipped_in_is_cut_in_the_next_look(cluster: Cluster) -> None:
-    own = down("dev", Down.COMMAND)
+    own = down("dev", DownChannel.COMMAND)
     cluster.subscriptions = ["fleet/#", "$share/g/fleet/work", own, "$share/g/" + own]
     slipped = iter(["fleet/late"])
 
@@ -166,7 +166,7 @@ async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster:
 
 
 async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Cluster) -> None:
-    cluster.session, cluster.subscriptions = "away", [down("dev", Down.COMMAND)]
+    cluster.session, cluster.subscriptions = "away", [down("dev", DownChannel.COMMAND)]
     proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "away"
@@ -250,7 +250,7 @@ async def test_a_silent_node_of_unknown_name_is_excused_only_if_all_running_ones
 
 
 async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
-    async def then_all_die(_rules: Rules) -> None:
+    async def then_all_die(_rules: AccessRules) -> None:
         cluster.silent.update(BASES)
 
     with pytest.raises(BrokerUnreachableError) as caught:

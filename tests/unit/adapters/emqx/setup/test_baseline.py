@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import EmqxHttp
+from controller.adapters.emqx.client.http import EmqxHttpClient
 from controller.adapters.emqx.client.models import SourceRow
 from controller.adapters.emqx.setup.baseline import (
     SetupSnapshot,
@@ -53,7 +53,7 @@ async def test_moved_to_the_front_and_put_back_with_its_settings(enabled: bool, 
     own = SourceRow.model_validate({"type": "built_in_database", "enable": enabled, "max_rules": 77})
     before = [*others[:place], own, *others[place:]]
     emqx = Sources(list(before))
-    http = EmqxHttp(["http://n1"], "k", "s", clock=SystemClock(), transport=httpx.MockTransport(emqx.answer))
+    http = EmqxHttpClient(["http://n1"], "k", "s", clock=SystemClock(), transport=httpx.MockTransport(emqx.answer))
     api = EmqxApi(http)
     snapshot = SetupSnapshot("boss", await api.sources(), rules_for_all(), rules_for_controller())
 

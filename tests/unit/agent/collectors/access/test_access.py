@@ -11,7 +11,7 @@ from device_agent.collectors.access import access, failed_logins
 from device_agent.collectors.access.accounts import algorithm_of
 from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host import login_records
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
@@ -108,7 +108,7 @@ def test_alpine_and_openwrt_have_no_pam(tmp_path: Path) -> None:
     assert {"accepts_empty: no PAM here", "max_days: no login.defs"} <= set(section["gaps"])
     assert "failed_logins: no btmp, auth log or journal here" in section["gaps"]
     assert look(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
-    with pytest.raises(CannotTellError, match="no /etc/passwd"):
+    with pytest.raises(FactsUnavailableError, match="no /etc/passwd"):
         access.collect(System(tmp_path / "nothing"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from device_agent.collectors.access import ssh
 from device_agent.collectors.access.ssh import parse_resolved, seconds_of, section_of
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import NoMeaningError
+from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
 
@@ -99,7 +99,7 @@ def test_dropbear_of_openwrt_alpine_and_debian(tmp_path: Path) -> None:
 
 
 def test_no_server_is_no_section(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError):
+    with pytest.raises(NotApplicableError):
         ssh.collect(System(tmp_path))
 
 

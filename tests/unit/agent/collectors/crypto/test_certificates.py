@@ -18,9 +18,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.crypto.certificates import CertificateCollector, Wanted
+from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
 from tests.support.unprivileged import somebody_else
@@ -34,7 +34,7 @@ def collect(tmp_path: Path, now: float = NOW.timestamp(), **wanted: Any) -> dict
     (tmp_path / "certs").mkdir(exist_ok=True)
     if not (tmp_path / "store.pem").exists():
         (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    section = dict(CertificateCollector(Wanted(**options), clock=lambda: now)(System(tmp_path)))
+    section = dict(CertificateCollector(CertificateOptions(**options), clock=lambda: now)(System(tmp_path)))
     sent = findings_of({"certificates": section}).sections["certificates"]
     assert sent["state"] == "ok", sent
     return section
@@ -204,7 +204,7 @@ def test_a_list_from_an_address_is_fetched_once_an_hour_and_kept(tmp_path: Path)
     (tmp_path / "certs/edge.pem").write_bytes(DEVICE.pem)
     (tmp_path / "store.pem").write_bytes(ROOT.pem)
     with served(answer) as url:
-        wanted = Wanted(paths=[Path("/certs")], trust_store=Path("/store.pem"), crl_urls=[url])
+        wanted = CertificateOptions(paths=[Path("/certs")], trust_store=Path("/store.pem"), crl_urls=[url])
         collector = CertificateCollector(wanted, clock=lambda: now[0])
         for _ in range(3):
             assert collector(System(tmp_path))["entries"][0]["revoked"] == "yes"
@@ -313,7 +313,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
 
 
 def test_nothing_configured_and_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError):
+    with pytest.raises(NotApplicableError):
         CertificateCollector()(System(tmp_path))
     (tmp_path / "etc/cordon").mkdir(parents=True)
     assert CertificateCollector()(System(tmp_path))["entries"] == []
@@ -322,8 +322,8 @@ def test_nothing_configured_and_nothing_there(tmp_path: Path) -> None:
 def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
     (tmp_path / "certs").mkdir(mode=0)
     (tmp_path / "store.pem").write_bytes(ROOT.pem)
-    with somebody_else(), pytest.raises(CannotTellError, match="needs root"):
-        CertificateCollector(Wanted(paths=[Path("/certs")]))(System(tmp_path))
+    with somebody_else(), pytest.raises(FactsUnavailableError, match="needs root"):
+        CertificateCollector(CertificateOptions(paths=[Path("/certs")]))(System(tmp_path))
 
 
 @settings(max_examples=60, deadline=None)

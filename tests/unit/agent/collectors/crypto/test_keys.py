@@ -17,7 +17,7 @@ from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_bloc
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
 from device_agent.collectors.crypto.keys import KeyCollector, days_between
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import NOW, Authority, key_pem
 from tests.support.unprivileged import somebody_else
@@ -195,13 +195,13 @@ def test_links_pipes_and_deep_folders(tmp_path: Path) -> None:
 
 
 def test_nowhere_to_look(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError, match="no folder of keys"):
+    with pytest.raises(NotApplicableError, match="no folder of keys"):
         collect(tmp_path)
 
 
 def test_a_closed_folder_needs_root(tmp_path: Path) -> None:
     prepared(tmp_path).chmod(0)
-    with somebody_else(), pytest.raises(CannotTellError, match="needs root"):
+    with somebody_else(), pytest.raises(FactsUnavailableError, match="needs root"):
         KeyCollector([Path("/etc/ssl/private")])(System(tmp_path))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from device_agent.collectors.crypto import openssl, openssl_config, tls_errors
 from device_agent.collectors.crypto.stale_libraries import stale_processes
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 DEBIAN = """
@@ -133,7 +133,7 @@ def test_a_prepared_root(tmp_path: Path) -> None:
 
 
 def test_a_process_with_a_library_that_is_gone_is_seen(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="no list of processes"):
+    with pytest.raises(FactsUnavailableError, match="no list of processes"):
         stale_processes(System(tmp_path))
     library = tmp_path / "libcrypto.so.99"
     library.write_bytes(b"\0" * mmap.PAGESIZE)
@@ -222,7 +222,7 @@ def test_a_journal(
     if expected in ("few", "none"):
         assert tls_errors.told_by_journalctl() == expected
         return
-    with pytest.raises(CannotTellError, match=expected):
+    with pytest.raises(FactsUnavailableError, match=expected):
         tls_errors.told_by_journalctl()
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from device_agent.collectors.software import apt_conf, sources, sources_apt
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.packages import scheme_of
 from device_agent.host.system import System
 
@@ -137,7 +137,7 @@ def test_openwrt(tmp_path: Path) -> None:
 
 
 def test_no_manager_and_no_source(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="no known package manager"):
+    with pytest.raises(FactsUnavailableError, match="no known package manager"):
         sources.collect(System(tmp_path))
     put(tmp_path, **{"var/lib/dpkg/status": ""})
     assert collect(tmp_path)["problems"] == ["sources: none is configured"]

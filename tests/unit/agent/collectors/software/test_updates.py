@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.reading import Gaps
+from device_agent.collectors.reading import GapRecorder
 from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
-from device_agent.collectors.software.pending_updates import Pending, Waiting
+from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.apt import listed, upgrades
 from device_agent.host.packages import scheme_of
 from device_agent.host.system import System
@@ -157,7 +157,7 @@ def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
 
 
 def test_kernels(tmp_path: Path) -> None:
-    with pytest.raises(CannotTellError, match="no installed kernel"):
+    with pytest.raises(FactsUnavailableError, match="no installed kernel"):
         kernels.newest_and_current(System(tmp_path))
     put(tmp_path, **{f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-41-amd64", "0-rescue-abc")})
     assert kernels.releases(System(tmp_path)) == ["6.1.0-9-amd64", "6.1.0-41-amd64"]
@@ -175,7 +175,7 @@ def test_kernels(tmp_path: Path) -> None:
 def test_the_running_kernel_here() -> None:
     found = kernels.releases(System())
     if not found:
-        with pytest.raises(CannotTellError):
+        with pytest.raises(FactsUnavailableError):
             kernels.newest_and_current(System())
         return
     newest, is_current = kernels.newest_and_current(System())
@@ -220,23 +220,25 @@ def test_what_dnf_says() -> None:
     installed = {"openssl": "1:3.0.8-1.fc38"}
     found, oldest = pending_updates.dnf_security(DNF4, installed)
     assert found == (
-        Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
-        Waiting("openssl-libs", "", "1:3.0.9-2.fc38"),
-        Waiting("python3-pip", "", "22.3.1-3.fc38"),
+        PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
+        PendingUpdate("openssl-libs", "", "1:3.0.9-2.fc38"),
+        PendingUpdate("python3-pip", "", "22.3.1-3.fc38"),
     )
     assert oldest is None
     found, oldest = pending_updates.dnf_security(DNF5, {})
     assert [one.name for one in found] == ["openssl-libs", "vim-data"]
     assert oldest == datetime(2024, 6, 30, tzinfo=UTC)
     text = "\nopenssl.x86_64   1:3.0.9-2.fc38   updates\nObsoleting Packages\nold.x86_64  1-1  updates\n"
-    assert pending_updates.dnf_updates(text, installed) == (Waiting("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),)
+    assert pending_updates.dnf_updates(text, installed) == (
+        PendingUpdate("openssl", "1:3.0.8-1.fc38", "1:3.0.9-2.fc38"),
+    )
 
 
 def test_what_apk_and_opkg_say() -> None:
     text = "libssl3-3.3.2-r1 x86_64 {openssl} (Apache-2.0) [upgradable from: libssl3-3.3.2-r0]\nWARNING: x\n"
-    assert pending_updates.apk_upgrades(text) == (Waiting("libssl3", "3.3.2-r0", "3.3.2-r1"),)
+    assert pending_updates.apk_upgrades(text) == (PendingUpdate("libssl3", "3.3.2-r0", "3.3.2-r1"),)
     assert pending_updates.opkg_upgrades("dnsmasq - 2.89-1 - 2.90-1\nnoise\n") == (
-        Waiting("dnsmasq", "2.89-1", "2.90-1"),
+        PendingUpdate("dnsmasq", "2.89-1", "2.90-1"),
     )
 
 
@@ -259,31 +261,33 @@ def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
 class Told(updates.UpdatesCollector):
     """The collector with a manager's answer given to it."""
 
-    def section(self, found: Pending, now: float) -> tuple[dict[str, Any], list[str]]:
+    def section(self, found: PendingUpdates, now: float) -> tuple[dict[str, Any], list[str]]:
         section: dict[str, Any] = {}
-        gaps = Gaps()
+        gaps = GapRecorder()
         self._add_pending(section, found, now, gaps)
         return section, gaps.listed()
 
 
 def test_since_when_an_update_waits(tmp_path: Path) -> None:
-    a, b = Waiting("a", "1", "2"), Waiting("b", "1", "2")
+    a, b = PendingUpdate("a", "1", "2"), PendingUpdate("b", "1", "2")
     told = Told(tmp_path)
-    section, gaps = told.section(Pending((a, b), (a,), reason="apt does not keep the age of an update"), 10 * DAY)
+    section, gaps = told.section(
+        PendingUpdates((a, b), (a,), reason="apt does not keep the age of an update"), 10 * DAY
+    )
     assert (section["pending"], section["security_pending"], section["seen_security_days"]) == (2, 1, 0)
     assert gaps == ["oldest_security_days: apt does not keep the age of an update"]
-    assert told.section(Pending((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
-    assert Told(tmp_path).section(Pending((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
-    assert told.section(Pending((a,), (a,)), 20 * DAY)[0]["seen_security_days"] == 0, "it was gone in between"
-    newer = Waiting("a", "1", "3")
-    assert told.section(Pending((newer,), (newer,)), 25 * DAY)[0]["seen_security_days"] == 0
+    assert told.section(PendingUpdates((a, b), (a, b)), 13 * DAY)[0]["seen_security_days"] == 3
+    assert Told(tmp_path).section(PendingUpdates((b,), (b,)), 15 * DAY)[0]["seen_security_days"] == 2
+    assert told.section(PendingUpdates((a,), (a,)), 20 * DAY)[0]["seen_security_days"] == 0, "it was gone in between"
+    newer = PendingUpdate("a", "1", "3")
+    assert told.section(PendingUpdates((newer,), (newer,)), 25 * DAY)[0]["seen_security_days"] == 0
     (tmp_path / "pending-updates.json").write_text('{"a 3": "x", ')
-    assert told.section(Pending((newer,), (newer,)), 26 * DAY)[0]["seen_security_days"] == 0
+    assert told.section(PendingUpdates((newer,), (newer,)), 26 * DAY)[0]["seen_security_days"] == 0
     (tmp_path / "pending-updates.json").write_text(json.dumps({"a 3": "x"}))
-    assert told.section(Pending((newer,), (newer,)), 27 * DAY)[0]["seen_security_days"] == 0
+    assert told.section(PendingUpdates((newer,), (newer,)), 27 * DAY)[0]["seen_security_days"] == 0
     issued = datetime.fromtimestamp(5 * DAY, UTC)
-    assert told.section(Pending((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
-    section, gaps = told.section(Pending((a,), None, reason="apk does not tell"), DAY)
+    assert told.section(PendingUpdates((a,), (a,), issued), 30 * DAY)[0]["oldest_security_days"] == 25
+    section, gaps = told.section(PendingUpdates((a,), None, reason="apk does not tell"), DAY)
     assert "security_pending" not in section
     assert gaps == ["security_pending: apk does not tell"]
 

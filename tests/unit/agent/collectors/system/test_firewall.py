@@ -11,7 +11,7 @@ import pytest
 
 from device_agent.collectors.system import firewall
 from device_agent.collectors.system.firewall import uncovered
-from device_agent.collectors.system.firewall_ruleset import Chain, default_of, read_iptables, read_nft
+from device_agent.collectors.system.firewall_ruleset import FilterChain, default_of, read_iptables, read_nft
 from device_agent.domain.report_limits import findings_of
 from device_agent.host.system import System
 
@@ -197,7 +197,7 @@ def test_ipv6_that_was_forgotten_is_open() -> None:
 def test_chains_that_call_themselves_end() -> None:
     text = ":INPUT ACCEPT [0:0]\n" + "-A INPUT -j a\n" + "-A a -j b\n-A a -j b\n-A b -j a\n-A b -j a\n" * 50
     chains, _ = read_iptables(text, "ip")
-    assert isinstance(chains[0], Chain)
+    assert isinstance(chains[0], FilterChain)
     assert chains[0].end == "accept"
 
 

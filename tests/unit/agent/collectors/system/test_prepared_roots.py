@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from device_agent.collectors.base import Collector
-from device_agent.collectors.reading import Changes, Gaps, coarse
+from device_agent.collectors.reading import ChangeTracker, GapRecorder, coarse
 from device_agent.collectors.system import disk, log_settings, mac, services
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import xinetd
 from device_agent.host.files import tail_of
 from device_agent.host.system import System
@@ -66,7 +66,7 @@ def test_services_of_alpine_openwrt_and_sysv(tmp_path: Path) -> None:
     )
     section = look("services", services.collect, sysv)
     assert (section["init"], names(section)) == ("sysv", {"rsyslog": (True, True)})
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         services.collect(System(tmp_path / "nothing"))
 
 
@@ -98,7 +98,7 @@ def test_entries_of_xinetd(tmp_path: Path) -> None:
 
 def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None:
     now = [0.0]
-    changes = Changes(lambda: now[0])
+    changes = ChangeTracker(lambda: now[0])
     assert changes.seen(["b", "a"]) == ([], [])
     assert changes.seen(["a", "c"]) == (["c"], ["b"])
     now[0] = 86_000
@@ -109,7 +109,7 @@ def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None
 
 def test_watched_services_tell_what_appeared(tmp_path: Path) -> None:
     root = put_all(tmp_path, {"/etc/runlevels/default/sshd": ""})
-    watched = services.WatchedServices()
+    watched = services.ServicesCollector()
     assert look("services", watched, root)["appeared"] == []
     put(root, "/etc/runlevels/default/telnetd")
     assert look("services", watched, root)["appeared"] == ["telnetd"]
@@ -177,7 +177,7 @@ def test_btrfs_is_found_by_its_device_and_what_cannot_be_seen_is_unknown(tmp_pat
     openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
     section = look("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
     assert section["data_encrypted"] is False
-    with pytest.raises(CannotTellError):
+    with pytest.raises(FactsUnavailableError):
         disk.collect(System(tmp_path / "nothing"))
 
 
@@ -218,9 +218,9 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
     assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
     off = put_all(tmp_path / "off", {"/sys/module/apparmor/parameters/enabled": "N\n"})
     assert look("mac", mac.collect, off)["mode"] == "disabled"
-    with pytest.raises(NoMeaningError, match="neither"):
+    with pytest.raises(NotApplicableError, match="neither"):
         mac.collect(System(tmp_path / "nothing"))
-    with pytest.raises(NoMeaningError, match="only lockdown,capability"):
+    with pytest.raises(NotApplicableError, match="only lockdown,capability"):
         mac.collect(System(put_all(tmp_path / "k", {"/sys/kernel/security/lsm": "lockdown,capability"})))
 
 
@@ -289,8 +289,8 @@ def test_logging_of_smaller_systems(tmp_path: Path) -> None:
 
 def test_counts_hold_still_and_gaps_have_reasons(tmp_path: Path) -> None:
     assert [coarse(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
-    gaps = Gaps()
-    errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": CannotTellError("why")}
+    gaps = GapRecorder()
+    errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": FactsUnavailableError("why")}
     for field, error in errors.items():
         with gaps.told(field):
             _raise(error)

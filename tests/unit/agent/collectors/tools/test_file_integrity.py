@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.actions.base import BadParamsError
-from device_agent.actions.integrity import Rebaseline
-from device_agent.collectors.tools.file_integrity import Integrity
-from device_agent.collectors.tools.file_integrity_baseline import DamagedError, load
+from device_agent.actions.base import InvalidParamsError
+from device_agent.actions.integrity import RebaselineIntegrity
+from device_agent.collectors.tools.file_integrity import IntegrityCollector
+from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, load
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError
+from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
 
@@ -34,9 +34,9 @@ class Device:
         self.put("/opt/app/run", "#!/bin/sh\n")
         self.keeper = self.made()
 
-    def made(self, *, is_keeper: bool = True) -> Integrity:
+    def made(self, *, is_keeper: bool = True) -> IntegrityCollector:
         wanted = IntegritySettings.model_validate(self.options)
-        return Integrity(wanted, self.state, is_keeper=is_keeper, now=lambda: self.now)
+        return IntegrityCollector(wanted, self.state, is_keeper=is_keeper, now=lambda: self.now)
 
     def put(self, place: str, text: str) -> Path:
         path = self.root / place.lstrip("/")
@@ -44,7 +44,7 @@ class Device:
         path.write_text(text)
         return path
 
-    def look(self, keeper: Integrity | None = None, *, later: float = 600.0) -> dict[str, Any]:
+    def look(self, keeper: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later
         section: dict[str, Any] = findings_of({"integrity": dict((keeper or self.keeper)(System(self.root)))}).sections[
             "integrity"
@@ -120,8 +120,8 @@ def test_content_is_read_again_once_a_day_whatever_the_metadata_says(tmp_path: P
 def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device) -> None:
     device.put("/etc/passwd", "changed\n")
     assert device.changes() == {"/etc/passwd": "content"}
-    action = Rebaseline(device.keeper, System(device.root))
-    with pytest.raises(BadParamsError):
+    action = RebaselineIntegrity(device.keeper, System(device.root))
+    with pytest.raises(InvalidParamsError):
         action.check({"path": "/etc"})
     action.check({})
     plan = action.plan({})
@@ -139,9 +139,9 @@ def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device)
 
 def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device) -> None:
     (device.state / "integrity.json").write_text("{}")
-    with pytest.raises(CannotTellError, match=r"damaged.*integrity\.rebaseline"):
+    with pytest.raises(FactsUnavailableError, match=r"damaged.*integrity\.rebaseline"):
         device.look()
-    action = Rebaseline(device.keeper, System(device.root))
+    action = RebaselineIntegrity(device.keeper, System(device.root))
     assert action.plan({}).is_needed
     action.apply({}, {})
     assert action.verify({}, {}).is_reached
@@ -149,7 +149,7 @@ def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device
 
 def test_only_the_running_agent_takes_a_baseline(tmp_path: Path) -> None:
     device = Device(tmp_path)
-    with pytest.raises(CannotTellError, match="no baseline yet"):
+    with pytest.raises(FactsUnavailableError, match="no baseline yet"):
         device.look(device.made(is_keeper=False))
     assert not device.state.exists()
     device.look()
@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
 
 
 def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
-    keeper = Integrity(IntegritySettings(), tmp_path, is_keeper=True)
+    keeper = IntegrityCollector(IntegritySettings(), tmp_path, is_keeper=True)
     section = findings_of({"integrity": dict(keeper(System()))}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5
@@ -223,6 +223,6 @@ def test_whatever_the_baseline_contains_it_is_read_or_called_damaged(data: st.Da
         path.write_text(text)
         try:
             baseline = load(path)
-        except DamagedError:
+        except BaselineDamagedError:
             return
         assert baseline is not None

@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.collectors.tools import lynis_report, xccdf
-from device_agent.collectors.tools.lynis import Lynis
-from device_agent.collectors.tools.openscap import Openscap
-from device_agent.collectors.tools.tool_runner import ToolRuns
+from device_agent.collectors.tools.lynis import LynisCollector
+from device_agent.collectors.tools.openscap import OpenscapCollector
+from device_agent.collectors.tools.tool_runner import ToolRunner
 from device_agent.domain.report_limits import findings_of
-from device_agent.errors import CannotTellError, NoMeaningError
+from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
@@ -65,7 +65,7 @@ def _put(root: Path, place: str, content: str | bytes) -> Path:
 
 
 def _lynis(root: Path, **settings: Any) -> dict[str, Any]:
-    return dict(Lynis(ToolSettings.model_validate(settings))(System(root)))
+    return dict(LynisCollector(ToolSettings.model_validate(settings))(System(root)))
 
 
 def _sent(name: str, section: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +92,10 @@ def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
 
 
 def test_without_lynis_the_section_has_no_meaning_and_without_a_report_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError, match="not installed"):
+    with pytest.raises(NotApplicableError, match="not installed"):
         _lynis(tmp_path)
     _put(tmp_path, "/usr/sbin/lynis", "")
-    with pytest.raises(CannotTellError, match="never run"):
+    with pytest.raises(FactsUnavailableError, match="never run"):
         _lynis(tmp_path)
     _put(tmp_path, "/srv/own.dat", report_text())
     assert _lynis(tmp_path, lynis_report="/srv/own.dat")["warnings"] == 1
@@ -108,7 +108,7 @@ def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None
     section = _sent("lynis", _lynis(tmp_path))
     assert (section["complete"], section["damaged_lines"], section["warnings"]) == (False, 3, 1)
     path.write_bytes(b"GIF89a\x00\x01" * 50)
-    with pytest.raises(CannotTellError, match="not a report of Lynis"):
+    with pytest.raises(FactsUnavailableError, match="not a report of Lynis"):
         _lynis(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path)
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_report_of_root_needs_root(tmp_path: Path) -> None:
     _put(tmp_path, "/var/log/lynis-report.dat", report_text()).chmod(0)
-    with pytest.raises(CannotTellError, match="needs root"):
+    with pytest.raises(FactsUnavailableError, match="needs root"):
         _lynis(tmp_path)
 
 
@@ -165,7 +165,7 @@ SETTINGS: Final = {"openscap_results": ["/r/*.xml"]}
 
 
 def _openscap(root: Path, **settings: Any) -> dict[str, Any]:
-    return dict(Openscap(ToolSettings.model_validate({**SETTINGS, **settings}))(System(root)))
+    return dict(OpenscapCollector(ToolSettings.model_validate({**SETTINGS, **settings}))(System(root)))
 
 
 def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
 
 
 def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
-    collector = Openscap(ToolSettings.model_validate(SETTINGS))
+    collector = OpenscapCollector(ToolSettings.model_validate(SETTINGS))
     _put(tmp_path, "/r/old.xml", RESULT)
     first = collector(System(tmp_path))
     newer = RESULT.replace('end-time="2026-11-23', 'end-time="2026-11-24').replace("<result>fail", "<result>fixed")
@@ -205,7 +205,7 @@ def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
 def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
     _put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
-    with pytest.raises(CannotTellError, match="document type declaration"):
+    with pytest.raises(FactsUnavailableError, match="document type declaration"):
         _openscap(tmp_path)
 
 
@@ -234,10 +234,10 @@ def test_whatever_a_result_contains_it_is_read(at: int, gone: int, put: bytes, s
 
 
 def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
-    with pytest.raises(NoMeaningError):
+    with pytest.raises(NotApplicableError):
         _openscap(tmp_path)
     _put(tmp_path, "/usr/bin/oscap", "")
-    with pytest.raises(CannotTellError, match="never run"):
+    with pytest.raises(FactsUnavailableError, match="never run"):
         _openscap(tmp_path)
 
 
@@ -247,10 +247,10 @@ def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
 def test_what_the_real_lynis_writes(tmp_path: Path) -> None:
     # As the agent runs it, but without plugins and for four of its tests only: all of them take minutes.
     path = tmp_path / "report.dat"
-    argv = [*ToolRuns._lynis(path), "--tests", "AUTH-9204 AUTH-9283 AUTH-9286 KRNL-5820"]
+    argv = [*ToolRunner._lynis(path), "--tests", "AUTH-9204 AUTH-9283 AUTH-9286 KRNL-5820"]
     argv += ["--plugindir", str(tmp_path)]
     run(argv, seconds=90)
-    section = _sent("lynis", dict(Lynis(ToolSettings(lynis_report=path))(System())))
+    section = _sent("lynis", dict(LynisCollector(ToolSettings(lynis_report=path))(System())))
     assert (section["complete"], section["tests"], section["age_days"], section["damaged_lines"]) == (True, 4, 0, 0)
     assert section["version"][0].isdigit()
     assert {one["test"] for one in section["findings"]} <= {"LYNIS", "AUTH-9204", "AUTH-9283", "AUTH-9286", "KRNL-5820"}
@@ -271,7 +271,7 @@ def test_what_the_real_openscap_writes(option: str, tmp_path: Path) -> None:
     assert [(one["rule"], one["severity"]) for one in section["rules"]] == [(FAILS, "high")]
 
 
-def _until_done(runs: ToolRuns, tool: str) -> None:
+def _until_done(runs: ToolRunner, tool: str) -> None:
     deadline = time.monotonic() + 60
     while runs.told(tool) == "its first run is under way":
         assert time.monotonic() < deadline
@@ -282,20 +282,20 @@ def _until_done(runs: ToolRuns, tool: str) -> None:
 def test_the_agent_runs_openscap_itself_where_it_is_allowed(tmp_path: Path) -> None:
     settings = ToolSettings(run=("openscap",), openscap_content=BENCHMARK, openscap_profile=PROFILE)
     system = System(is_root_user=True)
-    runs = ToolRuns(settings, tmp_path)
+    runs = ToolRunner(settings, tmp_path)
     runs.consider("lynis", system)
     assert runs.told("lynis") == ""
     runs.consider("openscap", system)
     _until_done(runs, "openscap")
     assert runs.told("openscap") == ""
-    section = Openscap(settings, runs)(system)
+    section = OpenscapCollector(settings, runs)(system)
     assert FAILS in [one["rule"] for one in section["rules"]]
     assert runs.places.openscap.stat().st_mode & 0o077 == 0
 
 
 def test_a_tool_that_is_missing_or_needs_root_says_so(tmp_path: Path) -> None:
     settings = ToolSettings(run=("openscap",), openscap_content=tmp_path / "none.xml")
-    runs = ToolRuns(settings, tmp_path)
+    runs = ToolRunner(settings, tmp_path)
     runs.consider("openscap", System(is_root_user=False))
     assert runs.told("openscap") == "running it needs root"
     runs.consider("openscap", System(is_root_user=True))
