@@ -18,7 +18,6 @@ from device_agent.settings import Settings
 if TYPE_CHECKING:
     from device_agent.actions.base import RemediationAction
     from device_agent.collectors.base import Collector
-from device_agent.updates.factory import updater_for
 
 
 class InProcessScanRunner:
@@ -71,6 +70,10 @@ def actions_of(settings: Settings, system: System, clock: Clock, stopping: threa
 def _update_actions(
     settings: Settings, system: System, clock: Clock, stopping: threading.Event
 ) -> "Mapping[str, RemediationAction]":
+    if settings.updates.url is None:
+        return {}
+    from device_agent.updates.factory import updater_for
+
     updater = updater_for(settings, system, clock, stopping)
     if updater is None:
         return {}

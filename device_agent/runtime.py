@@ -83,9 +83,8 @@ class Agent:
         self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
         self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
-        status = StatusPayloads(
-            will=self._status("offline", with_time=False), online=self._online, offline=self._offline
-        )
+        will = self._status("offline", with_time=False)
+        status = StatusPayloads(will=will, online=self._online, offline=self._offline)
         try:
             self._link, self._renewing = self._connected_by(password, status)
         except OSError as e:  # ssl.SSLError is one

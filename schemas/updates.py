@@ -1,8 +1,8 @@
 """Updates on the wire: what a signed target says of itself, the order to install it, and how far a device got.
 
 The metadata travels in the TUF targets role, as the `custom` part of a target. The order is an ordinary signed command
-whose parameters are an `InstallParams` or a `RollbackParams`; progress and outcome travel in the `detail` of its results. What is
-really there is told by the `software` section of the next report (`schemas.sections.installed`): only that confirms.
+whose parameters are an `InstallParams` or a `RollbackParams`; progress and outcome travel in the `detail` of its
+results. Only the `software` section of the next report (`schemas.sections.installed`) confirms an installation.
 """
 
 import re

@@ -25,8 +25,14 @@ from controller.service.identity.services import IdentityServices
 
 router = APIRouter(prefix="/certificates", tags=["certificates"], responses=problems(401, 403, 404, 422, 429, 503))
 SerialPath = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]
-RevocationReason = Literal["unspecified", "key_compromise", "affiliation_changed", "superseded", "cessation_of_operation",
-               "privilege_withdrawn"]  # fmt: skip
+RevocationReason = Literal[
+    "unspecified",
+    "key_compromise",
+    "affiliation_changed",
+    "superseded",
+    "cessation_of_operation",
+    "privilege_withdrawn",
+]
 _UNKNOWN: Final = "there is no such certificate in the registry"
 
 

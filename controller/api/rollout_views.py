@@ -138,21 +138,3 @@ class RolloutMemberView(View):
             back_command_id=member.back_command_id,
             updated_at=at(member.updated_at),
         )
-
-
-def state_of(rollout: dict[str, Any]) -> str:
-    """The state in a word."""
-    return f"{rollout['state']} (paused)" if rollout["paused"] else str(rollout["state"])
-
-
-def progress_line(rollout: dict[str, Any]) -> str:
-    """Where a rollout is, in one line."""
-    rings = []
-    for ring in rollout["rings"]:
-        text = f"{ring['name']} {ring['confirmed'] + ring['had_it']}/{ring['devices']}"
-        if ring["errors"]:
-            text += f", {ring['errors']} errors"
-        if ring["reverted"]:
-            text += f", {ring['reverted']} back"
-        rings.append(text)
-    return f"{rollout['rollout_id']} {state_of(rollout)}: {'; '.join(rings)}"

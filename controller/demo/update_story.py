@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controller.api.rollout_views import progress_line
+from controller.api.rollout_summary import progress_line
 from controller.demo.options import DemoError
 from controller.demo.update_repository import BAD, BEFORE, GOOD, NAME
 from controller.demo.update_stage import AGENT, UpdateDemoEnvironment

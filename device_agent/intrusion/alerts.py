@@ -19,7 +19,7 @@ _FAST: Final = re.compile(
 )
 
 
-class NotAnAlertError(Exception):  # noqa: N818 - most lines of such files are none, which is no error
+class NotAnAlertError(Exception):
     """The line says something else: traffic, statistics."""
 
 

@@ -1,7 +1,7 @@
 """One scan in a process of its own: what looking costs in memory is given back to the device when it ends.
 
-`python -m device_agent.scanning.scan_child` reads one JSON object from standard input (see `scanning.ScanProcess`), and writes
-one: the sections as they travel, their digest, and the memory for the next scan. Only scans read such a memory.
+`python -m device_agent.scanning.scan_child` reads one JSON object from standard input (see `scanning.ScanProcess`), and
+writes one: the sections as they travel, their digest, and the memory for the next scan. Only scans read such a memory.
 """
 
 import base64
@@ -13,7 +13,7 @@ import pickle
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from device_agent.collectors.registry import EVERY, collectors_for
 from device_agent.collectors.scan import Scanner
@@ -24,8 +24,10 @@ from device_agent.domain.report_limits import findings_of, fit
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.settings import Settings
-from device_agent.updates.factory import updater_for
 from schemas.base import MAX_KEY_TEXT, MAX_POSTURE_BYTES, MAX_SIGNED_BYTES
+
+if TYPE_CHECKING:
+    from device_agent.updates.updater import Updater
 
 
 def scan(request: dict[str, Any]) -> dict[str, str]:
@@ -35,7 +37,7 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
     words = ToolStatus(ToolRunner.places_in(state_dir), request["tools"])
     integrity = IntegrityCollector(settings.integrity, state_dir, is_keeper=True)
     system = System(Path(request["root"]), is_root_user=request["is_root_user"])
-    updater = updater_for(settings, system, Clock(), threading.Event())
+    updater = _updater(settings, system)
     collectors = collectors_for(settings, runs=words, integrity=integrity, updater=updater)
     scanner = Scanner(system, collectors, every=EVERY)
     is_fresh = bool(request["is_fresh"])
@@ -44,6 +46,14 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
     found = fit(findings_of(scanner.scan(is_fresh=is_fresh)), room)
     memory = base64.b64encode(pickle.dumps(scanner.remembered())).decode("ascii")
     return {"sections": found.sections, "digest": found.digest, "memory": memory}
+
+
+def _updater(settings: Settings, system: System) -> "Updater | None":
+    if settings.updates.url is None:
+        return None
+    from device_agent.updates.factory import updater_for
+
+    return updater_for(settings, system, Clock(), threading.Event())
 
 
 def _recall(scanner: Scanner, memory: str, *, is_fresh: bool) -> None:

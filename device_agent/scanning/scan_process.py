@@ -33,7 +33,7 @@ class ScanRunner(Protocol):
 
 
 class ScanProcess:
-    """Scans in `device_agent.scanning.scan_child`; what a scan has to know of the one before is kept here, as it came."""
+    """Runs scans in `device_agent.scanning.scan_child` and keeps, unread, what each scan passes to the next."""
 
     def __init__(
         self,

@@ -370,11 +370,11 @@ class SimulatedFleet:
 
 
 __all__ = [
-    "PostureEdit",
-    "FleetSettings",
     "DeviceBehaviour",
+    "FleetSettings",
     "Observation",
     "ObservationKind",
+    "PostureEdit",
     "SimulatedFleet",
     "UnknownDeviceError",
 ]

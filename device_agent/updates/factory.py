@@ -4,7 +4,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
@@ -21,16 +20,11 @@ from device_agent.updates.tuf_client import RepositorySource, TufClient
 from device_agent.updates.updater import DeviceProfile, Updater
 from schemas.updates import InstallerKind as Word
 
-if TYPE_CHECKING:
-    from device_agent.updates.updater import Updater
-
 
 def updater_for(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> "Updater | None":
     """What puts updates in place; None where no repository is configured."""
     if settings.updates.url is None or settings.updates.root is None:
         return None
-    from device_agent.updates.factory import updater_of
-
     return updater_of(settings, system, clock, boot_id(), stopping)
 
 

@@ -1,8 +1,8 @@
-"""Starts `cordon serve` again and again without loading Python's modules each time, so that many kills fit in a test.
+"""Starts `cordon serve` repeatedly without loading Python's modules each time, so that many kills fit in a test.
 
-`python -m tests.crash.fork_server CONFIG`: loads the controller, then forks once for each line `start` on standard input; the
-child runs `cordon serve --config CONFIG` as the program itself does. `{"pid": N}` is written for each. `reap` waits for
-the child's end and writes `{"ended": STATUS}`.
+`python -m tests.crash.fork_server CONFIG` loads the controller, then forks once for each line `start` on its input:
+each child runs `cordon serve --config CONFIG` as the program does. `{"pid": N}` is written for each. `reap` waits
+for the child's end and writes `{"ended": STATUS}`.
 """
 
 import ctypes

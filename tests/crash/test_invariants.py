@@ -138,7 +138,8 @@ BAD_KEPT: Final[Mapping[str, tuple[Kept, str]]] = {
     "for longer": (_case(isolate_until=UNTIL + 60), "is banned until"),
     "for ever": (_case(isolate_until=None), "is banned until"),
     "free in the store": (_with(case=None), "is restricted at the broker, in force is nothing"),
-    "only restricted in the store": (_case(level=ContainmentLevel.RESTRICTED, proven_level=ContainmentLevel.RESTRICTED), "is banned for"),
+    "only restricted in the store": (
+        _case(level=ContainmentLevel.RESTRICTED, proven_level=ContainmentLevel.RESTRICTED), "is banned for"),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Which files the project rules hold for: all of the project, found without git, so that a copied tree is checked too."""
+"""The files that the project rules apply to, found without git, so that a copied tree is checked too."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -80,9 +80,11 @@ class Repository:
         return publish(self.folder, path, target, self.keys, ask, self.at)
 
 
-def repository(
-    base: Path, *, root: RoleKeyPlan = RoleKeyPlan(2, 2), targets: RoleKeyPlan = RoleKeyPlan(1, 1)
-) -> Repository:  # noqa: B008 - frozen
+_TWO_KEYS: Final = RoleKeyPlan(2, 2)
+_ONE_KEY: Final = RoleKeyPlan(1, 1)
+
+
+def repository(base: Path, *, root: RoleKeyPlan = _TWO_KEYS, targets: RoleKeyPlan = _ONE_KEY) -> Repository:
     """A fresh repository."""
     made = Repository(base)
     init(made.folder, made.keys, {"root": root, "targets": targets}, ask, made.at)

@@ -1,7 +1,7 @@
 """One reader for each thing that is asked of a broker: the answer as EMQX shaped it in, facts out. Pure.
 
-A fact that the answer does not tell is a `FactUnavailableError` in its place; an answer of another shape may raise anything,
-which the caller takes for "not told".
+A fact that the answer does not contain is a `FactUnavailableError` in its place. An answer of another shape may raise
+anything; the caller treats that as unavailable.
 """
 
 import json

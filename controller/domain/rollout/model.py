@@ -1,6 +1,7 @@
 """What a rollout is made of: what goes out, on which terms, through which rings, and how far each device got.
 
-Times are Unix seconds, durations seconds. Everything is immutable; `controller.domain.rollout.lifecycle` makes the next value.
+Times are Unix seconds, durations seconds. Everything is immutable; `controller.domain.rollout.lifecycle` makes the
+next value.
 """
 
 from dataclasses import dataclass, field

@@ -79,11 +79,11 @@ def _named(name: str, version: str, source: str, source_version: str) -> Invento
 
 
 def _deb(path: Path) -> Iterator[InventoryPackage]:
-    for fields in stanzas(path, frozenset({"InventoryPackage", "Status", "Version", "Source"})):
+    for fields in stanzas(path, frozenset({"Package", "Status", "Version", "Source"})):
         if fields.get("Status", "").split()[-1:] != ["installed"]:
             continue
         source, _, version = fields.get("Source", "").partition(" (")
-        package = _named(fields.get("InventoryPackage", ""), fields.get("Version", ""), source, version.rstrip(")"))
+        package = _named(fields.get("Package", ""), fields.get("Version", ""), source, version.rstrip(")"))
         if package is not None:
             yield package
 
@@ -96,9 +96,9 @@ def _apk(path: Path) -> Iterator[InventoryPackage]:
 
 
 def _opkg(path: Path) -> Iterator[InventoryPackage]:
-    for fields in stanzas(path, frozenset({"InventoryPackage", "Version", "Status"})):
+    for fields in stanzas(path, frozenset({"Package", "Version", "Status"})):
         state = fields.get("Status", "installed").split()[-1:]
-        package = _named(fields.get("InventoryPackage", ""), fields.get("Version", ""), "", "")
+        package = _named(fields.get("Package", ""), fields.get("Version", ""), "", "")
         if package is not None and state == ["installed"]:
             yield package
 

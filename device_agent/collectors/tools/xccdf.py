@@ -93,9 +93,9 @@ class _Reader:
             self.found.scans.append(self._scan)
         elif tag == "Benchmark":
             self._benchmark = attributes.get("id", "")[:MAX_TEXT]
-        elif tag == "XccdfRuleResult":
+        elif tag == "Rule":
             self._rule = attributes.get("id", "")[:MAX_TEXT]
-        elif tag == "title" and self._path[-2:-1] == ["XccdfRuleResult"]:
+        elif tag == "title" and self._path[-2:-1] == ["Rule"]:
             self._listen()
 
     def _start_in_scan(self, scan: XccdfTestResult, tag: str, attributes: dict[str, str]) -> None:
@@ -130,7 +130,7 @@ class _Reader:
         if self._scan is None:
             if tag == "title" and words and self._rule and len(self.found.titles) < _TITLES:
                 self.found.titles.setdefault(self._rule, words)
-            elif tag == "XccdfRuleResult":
+            elif tag == "Rule":
                 self._rule = ""
             return
         if tag == "TestResult":

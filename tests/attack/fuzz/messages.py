@@ -78,7 +78,8 @@ def renewal(device_id: str, _seq: int) -> dict[str, Any]:
 
 
 _BODIES: Final[tuple[tuple[UpChannel, Callable[[str, int], dict[str, Any]]], ...]] = (
-    (UpChannel.POSTURE, report), (UpChannel.POSTURE, report), (UpChannel.POSTURE, beat), (UpChannel.POSTURE, delta), (UpChannel.STATUS, status),
+    (UpChannel.POSTURE, report), (UpChannel.POSTURE, report), (UpChannel.POSTURE, beat), (UpChannel.POSTURE, delta),
+    (UpChannel.STATUS, status),
     (UpChannel.EVENT, event),
     (UpChannel.RESULT, result),
     (UpChannel.RENEW, renewal),

@@ -71,8 +71,8 @@ def test_times_as_people_say_them() -> None:
 
 def test_at_a_terminal_there_are_colours_and_still_no_text_of_a_device_acts() -> None:
     code = (
-        "from controller.cli.output import Format, show;"
-        "show(Format.TABLE, [], ('device', 'level'), [('e\\x1b[2J[red]', 'isolated')])"
+        "from controller.cli.output import OutputFormat, show;"
+        "show(OutputFormat.TABLE, [], ('device', 'level'), [('e\\x1b[2J[red]', 'isolated')])"
     )
     master, slave = os.openpty()
     environment = {**os.environ, "TERM": "xterm-256color"}

@@ -33,8 +33,10 @@ class Scene:
 
     async def ask(self, body: dict[str, Any], device: str = DEVICE, *, retain: bool = False) -> RenewResponse | None:
         """Over the ingest, as a device asks; the answer on its topic."""
-        message = IncomingMessage(up(device, UpChannel.RENEW), json.dumps(body).encode(), 1, retain=retain, dup=False, ticket=1,
-                           received_at=0.0)  # fmt: skip
+        payload = json.dumps(body).encode()
+        message = IncomingMessage(
+            up(device, UpChannel.RENEW), payload, 1, retain=retain, dup=False, ticket=1, received_at=0.0
+        )
         await self.world.ingest.take([message])
         await self.identity.renewals.round()
         told = [payload for topic, payload in self.world.link.sent if topic == down(device, DownChannel.CERTIFICATE)]
