@@ -23,8 +23,9 @@ from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
-from device_agent.settings import BrokerAddress, MqttSettings, read_secret
+from device_agent.settings import MqttSettings, read_secret
 from schemas import topics
+from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel
 
 

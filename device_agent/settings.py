@@ -5,7 +5,6 @@ import re
 import socket
 import stat
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -23,7 +22,9 @@ from pydantic import (
 
 from device_agent.errors import SettingsError
 from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
+from schemas.broker_address import BrokerAddress
 from schemas.commands import ActionName
+from schemas.durations import duration_text, parse_duration
 from schemas.key_text import raw_key
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
@@ -38,54 +39,25 @@ _MAX_CRL_URLS: Final = 8
 _MAX_PATHS: Final = 64
 _MAX_WATCHED: Final = 16
 _WATCH: Final = r"^(wazuh|ossec|suricata|snort):/.+$"
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"^(\d{1,9})(ms|s|m|h|d)$")
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 MqttProtocol = Literal["auto", "5", "3.1.1"]
 Severity = Literal["info", "low", "medium", "high", "critical"]
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """One address of the broker."""
-
-    host: str
-    port: int
-    tls: bool
-
-    def __str__(self) -> str:
-        return f"{'mqtts' if self.tls else 'mqtt'}://{self.host}:{self.port}"
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds of a text such as `90s`, `10m`, `2h`; anything else is left for the model to refuse."""
+def _seconds(value: Any) -> Any:
     if isinstance(value, str):
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError("a duration is a number with its unit, such as 90s, 10m or 2h")
-        return int(match[1]) * _UNITS[match[2]]
+        return parse_duration(value, milliseconds=True)
     if isinstance(value, (int, float)):
         raise ValueError("a duration needs its unit, such as 90s")  # noqa: TRY004 - pydantic reports ValueError only
-    return value
+    return value  # left for the model to refuse
 
 
-def parse_server(text: str) -> BrokerAddress:
-    """Read `mqtts://host[:port]` or `mqtt://host[:port]`.
-
-    Raises:
-        ValueError: another scheme, no host, or more than an address.
-    """
-    parts = urlsplit(text)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(f"a server is written mqtts://host:port or mqtt://host:port, not {text!r}")
-    if parts.path.strip("/") or parts.query or parts.fragment or parts.username:
-        raise ValueError("a server is only a host and a port; user name and password have their own keys")
-    return BrokerAddress(parts.hostname, parts.port or _PORTS[parts.scheme], parts.scheme == "mqtts")
+def _text(seconds: float) -> str:
+    return duration_text(seconds, milliseconds=True)
 
 
 def _is_server(text: str) -> str:
-    parse_server(text)
+    BrokerAddress.parse(text)
     return text
 
 
@@ -94,12 +66,7 @@ def _is_key(text: str) -> str:
     return text
 
 
-def duration_text(seconds: float) -> str:
-    """What `parse_duration` reads."""
-    return f"{seconds:.0f}s" if seconds == int(seconds) else f"{seconds * 1000:.0f}ms"
-
-
-_Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(duration_text, when_used="json")]
+_Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_text, when_used="json")]
 
 
 class _Part(BaseModel):
@@ -133,7 +100,7 @@ class MqttSettings(_Part):
     @property
     def addresses(self) -> tuple[BrokerAddress, ...]:
         """The servers, taken apart."""
-        return tuple(parse_server(text) for text in self.servers)
+        return tuple(BrokerAddress.parse(text) for text in self.servers)
 
 
 class IdentitySettings(_Part):

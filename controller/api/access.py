@@ -21,11 +21,11 @@ from controller.api.fields import (
 )
 from controller.domain.broker.access import AccessGrant
 from controller.domain.broker.access_lint import LintSeverity
-from controller.domain.durations import parse_duration
 from controller.ports.access import GrantRecord
 from controller.ports.policies import PolicyError
 from controller.service.broker.access_operations import AccessOperations, AccessPlan, AccessRefusedError
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.durations import parse_duration
 
 _SOURCE = "templates"
 

@@ -14,11 +14,11 @@ from controller.api.fields import Body, DeviceIdFilter, DurationText, PageLimit,
 from controller.api.views import CommandView
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
-from controller.domain.durations import parse_duration
 from controller.domain.events import CommandCountersigned, CommandRequested
 from controller.service.containment.enforcer import payload_of
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
+from schemas.durations import parse_duration
 from schemas.signing import key_id, parse_public_key, to_be_signed
 
 MAX_OPERATORS: Final = 2  # signatures beside the controller's, of which there may be two

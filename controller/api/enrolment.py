@@ -11,12 +11,12 @@ from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, UtcTimestamp, View, at
-from controller.domain.durations import parse_duration
 from controller.domain.identity.certificates import RENEW_AT
 from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
 from controller.ports.updates import UpdatesError
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from schemas.base import DeviceId
+from schemas.durations import parse_duration
 from schemas.enrolment import EnrolRequest, EnrolResponse
 
 MAX_TOKENS: Final = 1000  # enrolment tokens at once

@@ -7,8 +7,8 @@ from typing import Annotated, Final
 from fastapi import Path, Query
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, StringConstraints
 
-from controller.domain.durations import parse_duration
 from schemas.base import DEVICE_ID_PATTERN, MAX_COUNTER
+from schemas.durations import parse_duration
 
 MAX_PAGE: Final = 1000  # rows
 MAX_OFFSET: Final = 1_000_000  # rows

@@ -11,11 +11,11 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, UtcTimestamp, View, at
 from controller.api.quarantine_views import ApprovalRequestView, BulkDecisionView, DecisionView, decide
 from controller.domain.device import Device, HoldReason
-from controller.domain.durations import duration_text
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.durations import duration_text
 
 MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
 HeldDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]

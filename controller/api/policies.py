@@ -11,7 +11,6 @@ from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, UtcTimestamp, View, at
 from controller.domain.containment.explain_events import EventExplanation, explain_standing
-from controller.domain.durations import duration_text
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.explain import RuleExplanation, explain
 from controller.domain.policy.facts import gather
@@ -29,6 +28,7 @@ from controller.ports.policies import PolicyError
 from controller.ports.store import StoreWrites
 from controller.service.policy.activation import PolicyTooBroadError
 from schemas.commands import ParamValue
+from schemas.durations import duration_text
 from schemas.posture import sections_of
 
 router = APIRouter(tags=["policies"], responses=problems(401, 422, 429, 503))

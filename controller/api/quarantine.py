@@ -21,13 +21,13 @@ from controller.api.quarantine_views import (
     decide,
 )
 from controller.api.views import DeviceSummary
-from controller.domain.durations import parse_duration
 from controller.domain.effects import ContainmentOptions
 from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.durations import parse_duration
 
 QuarantineDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
 MAX_NAMED: Final = 900  # devices; as many ids as fit into a request

@@ -12,11 +12,11 @@ from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View
 from controller.domain.containment.plan import ContainmentGoal
 from controller.domain.containment.receipts import OPENED, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
 from controller.domain.device import ContainmentCase
-from controller.domain.durations import parse_duration
 from controller.domain.effects import ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import PlannedCall, PlannedStage, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
+from schemas.durations import parse_duration
 
 MAX_LINES: Final = 2000  # of the record that one receipt is read from
 _CASE_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"

@@ -6,7 +6,6 @@ from controller.api.context import Services
 from controller.api.errors import ApiError
 from controller.api.fields import UtcTimestamp, View, at
 from controller.api.views import CaseView
-from controller.domain.durations import duration_text
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -15,6 +14,7 @@ from controller.service.containment.operator_actions import (
     ProtectedDeviceError,
     TooManyApprovalRequestsError,
 )
+from schemas.durations import duration_text
 
 
 class DecisionView(View):

@@ -10,7 +10,6 @@ from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
 from controller.api.rollout_views import RolloutMemberView, RolloutView
-from controller.domain.durations import parse_duration
 from controller.domain.evolve import evolve
 from controller.domain.rollout.model import MemberState, Rollout, RolloutError, RolloutTerms
 from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, RolloutRing, parse_ring, parse_select
@@ -19,6 +18,7 @@ from controller.ports.rollouts import TargetError
 from controller.service.rollout.operations import RolloutOperations, RolloutRequest, UnknownRolloutError
 from controller.service.settings.rollouts import RolloutSettings
 from schemas.base import MAX_NAME
+from schemas.durations import parse_duration
 
 MIN_TIMEOUT: Final = 1.0  # seconds
 MAX_TIMEOUT: Final = 604_800.0  # seconds

@@ -9,10 +9,10 @@ from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, View, at, moment
-from controller.domain.durations import parse_duration
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, beyond, ordered
 from controller.ports.store import ApiToken, StoreWrites
+from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
 

@@ -15,7 +15,6 @@ from controller.api.quarantine_plans import ContainmentPlanView, ContainmentRece
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide
 from controller.domain.containment.plan import ContainmentGoal, SubjectKind
 from controller.domain.containment.users import UserCase
-from controller.domain.durations import parse_duration
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
@@ -30,6 +29,7 @@ from controller.service.containment.operator_actions import (
 )
 from controller.service.containment.users import TooManyUsersError, UserContainments
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.durations import parse_duration
 
 MAX_SHOWN: Final = 1000  # sessions told of one user
 MAX_SESSIONS: Final = 10  # that a containment may cut without saying so

@@ -9,11 +9,11 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View, at
-from controller.domain.durations import parse_duration
 from controller.domain.guards.waivers import Waiver
 from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.service.containment.waivers import WaiverError, WaiverRequest
 from schemas.base import DEVICE_ID_PATTERN, MAX_NAME
+from schemas.durations import parse_duration
 
 WaiverId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the waiver")]
 RuleKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}/([a-z0-9][a-z0-9._-]{0,63}|\*)$")]

@@ -54,7 +54,7 @@ def explain_event_offline(
 
 def event_item(one: Any) -> dict[str, Any]:
     """An `EventExplanation` as plain data, durations in words."""
-    from controller.domain.durations import duration_text
+    from schemas.durations import duration_text
 
     remedy = one.response.remedy
     return {

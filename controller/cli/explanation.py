@@ -31,11 +31,11 @@ def explain_offline(
         ControllerError: the policies have mistakes.
     """
     from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
-    from controller.domain.durations import duration_text
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.explain import explain
     from controller.domain.policy.facts import TYPES, gather
     from controller.packs import pack_path
+    from schemas.durations import duration_text
 
     device_id, sections = _read_report(report)
     language = CelEnvironment(TYPES)
@@ -63,7 +63,7 @@ def explain_offline(
 
 
 def _repeat(repeat: "RepeatOffenderTerms") -> dict[str, Any]:
-    from controller.domain.durations import duration_text
+    from schemas.durations import duration_text
 
     return {
         "within": duration_text(repeat.within),

@@ -59,10 +59,10 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
 def _install(arguments: argparse.Namespace) -> None:
     from device_agent.cli.install import install, wish
-    from device_agent.settings import parse_server
+    from schemas.broker_address import BrokerAddress
 
     try:
-        parse_server(arguments.server)
+        BrokerAddress.parse(arguments.server)
     except ValueError as e:
         raise SetupError(f"--server: {e}") from e
     wanted = wish(arguments.root, arguments.program, arguments.server, arguments.device_id, is_forced=arguments.force)

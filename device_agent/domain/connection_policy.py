@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Literal, Self
 
-from device_agent.domain.backoff import RECONNECT, STEADY_SECONDS, Backoff
+from schemas.backoff import Backoff
 
+RECONNECT: Final = Backoff(first=1.0, cap=60.0)  # seconds
+STEADY_SECONDS: Final = 30.0  # a connection that lasted this long resets the back-off
 MQTT5: Final = 5
 MQTT311: Final = 4
 ProtocolLevel = Literal[4, 5]

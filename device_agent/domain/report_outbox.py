@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-from device_agent.domain.backoff import Backoff
+from schemas.backoff import Backoff
 from schemas.events import ReceiptVerdict, RejectReason, ReportReceipt
 from schemas.topics import UpChannel
 

@@ -16,13 +16,14 @@ from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.store import IdentityStore
 from device_agent.mqtt_client import tls_context
 from device_agent.settings import Settings, read_secret
+from schemas.backoff import Backoff
 from schemas.base import MAX_CERTIFICATE_BYTES
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import UpChannel
 
-FIRST_WAIT: Final = 30.0  # seconds for an answer before asking again, or less where certificates are short-lived
 _WAIT_SHARE: Final = 0.02  # of the lifetime
 LONGEST_WAIT: Final = 3600.0
+RETRY: Final = Backoff(first=30.0, cap=LONGEST_WAIT)  # seconds for an answer before asking again
 REFUSED_WAIT: Final = 3600.0  # seconds after the controller said no
 TRIAL_WAIT: Final = 120.0  # seconds between two trials of a new pair
 MAX_TRIALS: Final = 5
@@ -67,7 +68,7 @@ class CertificateRenewer:
         self._leaf: CertificateInfo | None = None
         self._csr: str | None = None
         self._next = 0.0
-        self._wait = FIRST_WAIT
+        self._requests = 0  # without an answer
         self._trials = 0
 
     def promoted(self) -> None:
@@ -75,7 +76,7 @@ class CertificateRenewer:
         self._holder = CertificateHolder(
             self._holder.device_id, self._store.current, self._store.current, self._holder.passphrase
         )
-        self._leaf, self._csr, self._trials, self._wait = None, None, 0, FIRST_WAIT
+        self._leaf, self._csr, self._trials, self._requests = None, None, 0, 0
         self._next = 0.0  # the wait was for a trial that did not connect: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
 
@@ -101,9 +102,8 @@ class CertificateRenewer:
             self._next = now + min(left, LONGEST_WAIT)
             return
         if self._publish(UpChannel.RENEW, self._request(leaf)):
-            wait = min(self._wait, max(1.0, _WAIT_SHARE * (leaf.end - leaf.start)))
-            self._next = now + wait
-            self._wait = min(wait * 2, LONGEST_WAIT)
+            self._next = now + min(RETRY.ceiling(self._requests), max(1.0, _WAIT_SHARE * (leaf.end - leaf.start)))
+            self._requests += 1
 
     def _due(self, leaf: CertificateInfo) -> float:
         share = int.from_bytes(hashlib.sha256(leaf.serial.encode()).digest()[:4], "big") / 2**32
@@ -154,7 +154,7 @@ class CertificateRenewer:
         if self._trials > MAX_TRIALS:
             _log.error("the broker did not accept the new certificate %d times: it is given up", MAX_TRIALS)
             self._store.discard()
-            self._trials, self._csr, self._wait = 0, None, FIRST_WAIT
+            self._trials, self._csr, self._requests = 0, None, 0
             self._next = now + REFUSED_WAIT
             return
         self._reconnect()

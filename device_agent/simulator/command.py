@@ -8,14 +8,16 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from device_agent.domain.backoff import Backoff
 from device_agent.errors import SettingsError
-from device_agent.settings import BrokerAddress, load, parse_duration, parse_server, read_secret
+from device_agent.settings import load, read_secret
 from device_agent.simulator.control import MAX_LINE, ControlRequest, FleetReadiness, LineWriter, obey, play, read_script
 from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import ACTIONS, FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, ObservationKind
 from device_agent.simulator.updates import SimulatedUpdateOutcome
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
+from schemas.durations import parse_duration
 
 _SUMMARY_SECONDS: Final = 10.0
 
@@ -121,14 +123,14 @@ def _outcome(text: str) -> tuple[str, SimulatedUpdateOutcome]:
 
 def _seconds(option: str, text: str) -> float:
     try:
-        return float(parse_duration(text))
+        return float(parse_duration(text, milliseconds=True))
     except ValueError as e:
         raise SettingsError(f"{option}: {e}") from e
 
 
 def _servers(text: str) -> tuple[BrokerAddress, ...]:
     try:
-        return tuple(parse_server(part) for part in text.split(","))
+        return tuple(BrokerAddress.parse(part) for part in text.split(","))
     except ValueError as e:
         raise SettingsError(f"--servers: {e}") from e
 

@@ -13,14 +13,14 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from device_agent.domain.backoff import Backoff
 from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import send_at_once
-from device_agent.settings import BrokerAddress
 from device_agent.settings import MqttProtocol as Mqtt
 from device_agent.simulator.device import SimulatedDevice
 from device_agent.simulator.observations import Observation, ObservationKind, Observer
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel, up
 
 SESSION_EXPIRY_SECONDS: Final = 3600

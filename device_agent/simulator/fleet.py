@@ -23,18 +23,19 @@ from typing import Any, Final, Self
 import paho.mqtt.client as mqtt
 
 from device_agent import __version__
-from device_agent.domain.backoff import Backoff
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportSender
 from device_agent.errors import AgentError, SettingsError
 from device_agent.host.clock import Clock
-from device_agent.settings import BrokerAddress, MqttProtocol
+from device_agent.settings import MqttProtocol
 from device_agent.simulator.connection import DEFAULT_BACKOFF, BrokerAccess, SimulatedConnection
 from device_agent.simulator.device import DeviceBehaviour, SimulatedDevice
 from device_agent.simulator.observations import Observation, ObservationKind, Observer
 from device_agent.simulator.postures import Posture, PostureEdit, load
 from device_agent.simulator.updates import ACTIONS as UPDATE_ACTIONS
 from device_agent.simulator.updates import SimulatedUpdateOutcome
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 from schemas.signing import parse_public_key
 
 MAX_DEVICES: Final = 20_000

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from controller.service.ingest.ingest import Ingest
-from device_agent.domain.backoff import Backoff
-from device_agent.settings import parse_server
 from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, ObservationKind
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 from tests.attack.fuzz.fuzz_run import resident
 from tests.support.controller_harness import world
 from tests.support.mosquitto import Mosquitto
@@ -48,7 +48,7 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
     conf = "max_inflight_messages 0\nmax_queued_messages 0"
     with Mosquitto(extra_conf=conf) as broker:
         settings = FleetSettings(
-            DEVICES, (parse_server(f"mqtt://127.0.0.1:{broker.port}"),), habits=habits, backoff=BACKOFF
+            DEVICES, (BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}"),), habits=habits, backoff=BACKOFF
         )
         options = plain(broker.port, protocol="5", backoff_floor_seconds=0.3, backoff_ceiling_seconds=3.0)
         async with world(tmp_path / "c.db") as place, running(options) as link, asyncio.TaskGroup() as group:

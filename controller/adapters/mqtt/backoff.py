@@ -4,19 +4,18 @@ from collections.abc import Callable
 from typing import Final
 
 from controller.adapters.mqtt.reason_codes import DisconnectKind
+from schemas.backoff import Backoff
 
-_MAX_DOUBLINGS: Final = 20
 # A connection that lived this long was a good one: the next trouble starts from the floor again.
 STABLE_SECONDS: Final = 10.0
 
 
-class Backoff:
-    """Counts troubles in a row; the randomness is the caller's."""
+class ReconnectBackoff:
+    """Counts failed connections in a row and draws the wait before the next one."""
 
-    def __init__(self, floor: float, ceiling: float, refused: float, rand: Callable[[], float]) -> None:
-        """Take the limits in seconds, and `rand` that gives numbers in [0, 1)."""
-        self._floor = floor
-        self._ceiling = ceiling
+    def __init__(self, backoff: Backoff, refused: float, rand: Callable[[], float]) -> None:
+        """`refused`: about how long to wait, in seconds, after the broker said no; `rand` draws from [0, 1)."""
+        self._backoff = backoff
         self._refused = refused
         self._rand = rand
         self._troubles = 0
@@ -35,6 +34,6 @@ class Backoff:
         """Seconds to wait after this trouble."""
         if kind in {DisconnectKind.REFUSED, DisconnectKind.TAKEN_OVER}:
             return self._refused * (0.5 + 0.5 * self._rand())
-        reach = min(self._ceiling, self._floor * 2.0 ** min(self._troubles, _MAX_DOUBLINGS))
+        seconds = self._backoff.delay(self._troubles, self._rand())
         self._troubles += 1
-        return reach * self._rand()
+        return seconds

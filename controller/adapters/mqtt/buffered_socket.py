@@ -10,8 +10,9 @@ import socket
 import ssl
 from typing import Final
 
-from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.packets import packet_end
+from schemas.broker_address import BrokerAddress
 
 READ_BYTES: Final = 64 * 1024
 MAX_READ_BYTES: Final = 1024 * 1024  # asked for at once, of a packet that is larger

@@ -17,12 +17,13 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire
 from controller.adapters.mqtt.inbox import Inbox
-from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
 from controller.adapters.mqtt.packets import InboundPublish, as_publish, publish_packet
 from controller.adapters.mqtt.paho_client import MqttVersion, PahoClient
 from controller.adapters.mqtt.reason_codes import Disconnection, DisconnectKind, disconnected, network_words, refused
 from controller.ports.log import Log
+from schemas.broker_address import BrokerAddress
 
 _T = TypeVar("_T")
 MISC_SECONDS: Final = 1.0

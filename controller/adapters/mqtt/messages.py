@@ -6,15 +6,17 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from controller.adapters.mqtt.backoff import Backoff
+from controller.adapters.mqtt.backoff import ReconnectBackoff
 from controller.adapters.mqtt.connection import ConnectionClosedError, MqttConnection
 from controller.adapters.mqtt.inbox import Inbox
-from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.outbox import OutgoingMessage, PublishQueue
 from controller.adapters.mqtt.paho_client import MqttVersion
 from controller.adapters.mqtt.reason_codes import Disconnection, DisconnectKind
 from controller.ports.errors import MessagesError
 from controller.ports.messages import ConnectionState, IncomingMessage
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 
 # A server that once answered only 3.1.1 is asked for MQTT 5 again after this long: it may have been slow, or upgraded.
 FALLBACK_KEPT_SECONDS: Final = 3600.0
@@ -37,9 +39,8 @@ class PahoMessages:
         self._options = options
         self._log = log
         self._servers = tuple(BrokerAddress.parse(url) for url in options.servers)
-        self._backoff = Backoff(
-            options.backoff_floor_seconds, options.backoff_ceiling_seconds, options.refused_wait_seconds, rand
-        )
+        backoff = Backoff(options.backoff_floor_seconds, options.backoff_ceiling_seconds)
+        self._backoff = ReconnectBackoff(backoff, options.refused_wait_seconds, rand)
         self._inbox = Inbox(options.receive_maximum, options.max_waiting_bytes)
         self._outbox = PublishQueue(options.max_queued)
         self._connection: MqttConnection | None = None

@@ -2,45 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, Self
-from urllib.parse import urlsplit
+from typing import Final, Literal
 
+from schemas.broker_address import BrokerAddress
 from schemas.topics import ALL_UP
 
-PLAIN_PORT: Final = 1883
-TLS_PORT: Final = 8883
 MAX_SERVERS: Final = 16
 MAX_RECEIVE_MAXIMUM: Final = 65_535  # messages; the field has two bytes [MQTT-3.1.2.11.3]
 MAX_KEEPALIVE_SECONDS: Final = 65_535
 MAX_CLIENT_ID: Final = 256  # characters
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """One address of the broker."""
-
-    host: str
-    port: int
-    tls: bool
-
-    @classmethod
-    def parse(cls, url: str) -> Self:
-        """Read `mqtt://host[:port]` or `mqtts://host[:port]`.
-
-        Raises:
-            ValueError: anything else, and anything more (a path, a user name): those have settings of their own.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in {"mqtt", "mqtts"} or not parts.hostname:
-            raise ValueError(f"not an address of the form mqtt://host:port or mqtts://host:port: {url!r}")
-        if parts.username is not None or parts.path not in {"", "/"} or parts.query or parts.fragment:
-            raise ValueError("a server address holds scheme, host and port and nothing else")
-        tls = parts.scheme == "mqtts"
-        return cls(host=parts.hostname, port=parts.port or (TLS_PORT if tls else PLAIN_PORT), tls=tls)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'mqtts' if self.tls else 'mqtt'}://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

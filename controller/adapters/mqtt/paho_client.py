@@ -11,7 +11,8 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from controller.adapters.mqtt.buffered_socket import BufferedSocket
-from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.options import MqttOptions
+from schemas.broker_address import BrokerAddress
 
 if TYPE_CHECKING:
     from paho.mqtt.client import SocketLike  # exists for type checkers only

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from controller.adapters.policies.diagnostics import compile_at
 from controller.adapters.policies.document import DocumentPath, YamlDocument
 from controller.adapters.policies.models import EventRuleModel, PolicyModel, RemediateModel
-from controller.domain.durations import parse_duration
 from controller.domain.policy.cel import CelExpression
 from controller.domain.policy.event_rules import DEVICE_FACTS, event_language
 from controller.domain.policy.findings import Severity
 from controller.domain.policy.model import ContainmentLevel, EventTerms, PolicyRule, Remedy, RuleResponse
+from schemas.durations import parse_duration
 
 _SCOPE: DocumentPath = ("events", "applies_to")  # the policy's `applies_to` once more, in the language of events
 

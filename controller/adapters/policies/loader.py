@@ -15,7 +15,6 @@ from controller.adapters.policies.event_rules import compile_events, event_rule,
 from controller.adapters.policies.models import MAX_RULES, OnFailModel, PolicyModel, RuleModel, UntilModel
 from controller.adapters.policies.remedies import check_remedies
 from controller.adapters.policies.subjects import check_subject
-from controller.domain.durations import parse_duration
 from controller.domain.policy.cel import CelEnvironment, CelExpression
 from controller.domain.policy.findings import Severity
 from controller.domain.policy.model import (
@@ -28,6 +27,7 @@ from controller.domain.policy.model import (
     RuleResponse,
 )
 from controller.ports.policies import PolicyError, PolicyProblem
+from schemas.durations import parse_duration
 
 MAX_FILE_BYTES: Final = 1024 * 1024
 MAX_FILES: Final = 100

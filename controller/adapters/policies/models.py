@@ -5,9 +5,9 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from controller.domain.durations import parse_duration
 from schemas.base import MAX_NAME, MAX_TEXT
 from schemas.commands import MAX_PARAMS, ActionName, ParamName, ParamValue
+from schemas.durations import parse_duration
 
 MAX_RULES: Final = 500  # of one file, and of all together
 MAX_REFERENCES: Final = 32  # entries of one rule

@@ -21,6 +21,7 @@ from controller.adapters.sqlite.statements import WriteJob
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import StoreHealth
+from schemas.backoff import Backoff
 
 _OVERSIZE_PAUSE: Final = 5.0  # seconds between two attempts to shrink a log that readers hold on to
 
@@ -129,15 +130,16 @@ class WriterThread:
             return self._changed.wait_for(lambda: bool(self._queue) or self._closing.is_set(), seconds)
 
     def _write(self, group: list[_Job]) -> list[object]:
-        wait = self._options.retry_floor_seconds
+        backoff = Backoff(self._options.retry_floor_seconds, self._options.retry_ceiling_seconds)
+        attempt = 0
         while True:
             try:
                 outcomes = self._attempt(group)
             except Exception as error:
                 self._step_back(error)
-                if not self._pause(wait):
+                if not self._pause(backoff.ceiling(attempt)):
                     raise _GivenUpError from error
-                wait = min(wait * 2, self._options.retry_ceiling_seconds)
+                attempt += 1
             else:
                 self._step_forward()
                 return outcomes

@@ -11,13 +11,13 @@ from controller.ports.log import Log
 from controller.service.audit_log import about
 from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
 from controller.service.fleet_state import FleetState
+from schemas.backoff import Backoff
 
 # Devices worked on at once. Many, although the broker's API takes fewer calls: there the cuts go before the read-backs
 # of those that are cut already, so that of a fleet that fails together all are cut before the first one is proven so.
 CONTAINING: Final = 256
 SENDING: Final = 32  # devices sent commands at once; apart, so that a link that hangs holds no containment up
-FIRST_PAUSE: Final = 0.2  # seconds before the second attempt
-LONGEST_PAUSE: Final = 15.0  # seconds between later ones
+RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
 
 
 @dataclass(slots=True)
@@ -132,7 +132,7 @@ class Outbox:
             self._log("effect will be retried", {**about(effect), "trouble": result.trouble})
             if result.event is not None:
                 await self._keeper.handle(effect.device_id, result.event)
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(lane.attempts - 1, 10)) * (0.5 + self._rand() / 2)
+        pause = RETRY.ceiling(lane.attempts - 1) * (0.5 + self._rand() / 2)
         loop = asyncio.get_running_loop()
         lane.resting = loop.call_later(pause, self._wake, effect.device_id)
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from controller.domain.durations import parse_duration
+from schemas.durations import parse_duration
 
 
 def _seconds(value: Any) -> float:

@@ -15,6 +15,7 @@ from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SEC
 from controller.service.settings.base import Duration, SettingsTable
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
+from schemas.broker_address import BrokerAddress
 
 ProtectedDeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
 ProtectedTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
@@ -48,9 +49,7 @@ __all__ = ["Settings", "SettingsError", "load_settings"]
 
 
 def _mqtt_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname:
-        raise ValueError("a server is mqtt://host:port or mqtts://host:port")
+    BrokerAddress.parse(value)
     return value
 
 

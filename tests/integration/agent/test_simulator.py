@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from device_agent.domain.backoff import Backoff
-from device_agent.settings import parse_server
 from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import FleetSettings, Observation, SimulatedFleet, UnknownDeviceError
 from device_agent.simulator.observations import ObservationKind
 from device_agent.simulator.postures import PostureEdit
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 from tests.support.agent_process import WAIT, FakeController, broker_with_controller, wait_for
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
@@ -35,7 +35,7 @@ class _Watch:
 
 def _settings(url: str, **more: Any) -> FleetSettings:
     fields: dict[str, Any] = {"devices": 3, "habits": QUICK, "backoff": Backoff(first=0.05, cap=0.3), **more}
-    return FleetSettings(servers=(parse_server(url),), **fields)
+    return FleetSettings(servers=(BrokerAddress.parse(url),), **fields)
 
 
 def test_reports_receipts_commands_and_repair() -> None:

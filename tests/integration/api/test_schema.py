@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, negative_data_reject
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
 from controller.api.commands import MAX_TTL, MIN_TTL
-from controller.domain.durations import parse_duration
+from schemas.durations import parse_duration
 from tests.support.api import HEADERS
 from tests.support.api_server import ApiServer
 

@@ -6,15 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.errors import SettingsError
-from device_agent.settings import (
-    DEFAULT_STATE_DIR,
-    BrokerAddress,
-    Settings,
-    default_device_id,
-    doubts,
-    load,
-    parse_server,
-)
+from device_agent.settings import DEFAULT_STATE_DIR, Settings, default_device_id, doubts, load
+from schemas.broker_address import BrokerAddress
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
 
@@ -101,10 +94,10 @@ def test_a_certificate_of_another_device_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_server_is_only_an_address() -> None:
-    assert str(parse_server("mqtt://h:1")) == "mqtt://h:1"
+    assert str(BrokerAddress.parse("mqtt://h:1")) == "mqtt://h:1"
     for text in ("h:1", "mqtt://", "mqtt://h/path", "mqtt://h?x=1"):
         with pytest.raises(ValueError, match="server"):
-            parse_server(text)
+            BrokerAddress.parse(text)
 
 
 def test_the_host_name_makes_a_device_id() -> None:

@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from paho.mqtt import client as paho
 
-from controller.adapters.mqtt.backoff import STABLE_SECONDS, Backoff
+from controller.adapters.mqtt.backoff import STABLE_SECONDS, ReconnectBackoff
 from controller.adapters.mqtt.buffered_socket import BufferedSocket, open_wire, tls_context
-from controller.adapters.mqtt.options import BrokerAddress, MqttOptions
+from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.mqtt.packets import publish_packet
 from controller.adapters.mqtt.reason_codes import DisconnectKind, disconnected, network_words, refused
+from schemas.backoff import Backoff
+from schemas.broker_address import BrokerAddress
 
 HERE: dict[str, Any] = {"servers": ("mqtt://localhost",), "client_id": "c"}
 
@@ -76,7 +78,7 @@ def test_password_is_not_shown() -> None:
 
 
 def test_backoff_doubles_to_its_ceiling_and_starts_again_after_a_good_connection() -> None:
-    backoff = Backoff(1.0, 10.0, 40.0, lambda: 0.5)
+    backoff = ReconnectBackoff(Backoff(1.0, 10.0), 40.0, lambda: 0.5)
     assert [backoff.next(DisconnectKind.UNREACHABLE) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     backoff.lived(STABLE_SECONDS / 2)
     assert backoff.next(DisconnectKind.DROPPED) == 5.0
@@ -86,7 +88,7 @@ def test_backoff_doubles_to_its_ceiling_and_starts_again_after_a_good_connection
 
 def test_backoff_is_spread_over_the_whole_reach_and_stays_finite() -> None:
     numbers = iter([0.0, 0.999] + [1.0] * 5000)
-    backoff = Backoff(1.0, 10.0, 40.0, lambda: next(numbers))
+    backoff = ReconnectBackoff(Backoff(1.0, 10.0), 40.0, lambda: next(numbers))
     assert backoff.next(DisconnectKind.DROPPED) == 0.0
     assert backoff.next(DisconnectKind.DROPPED) == pytest.approx(1.998)
     assert max(backoff.next(DisconnectKind.DROPPED) for _ in range(5000)) == 10.0
@@ -94,8 +96,8 @@ def test_backoff_is_spread_over_the_whole_reach_and_stays_finite() -> None:
 
 @pytest.mark.parametrize("kind", [DisconnectKind.REFUSED, DisconnectKind.TAKEN_OVER])
 def test_a_no_waits_longer(kind: DisconnectKind) -> None:
-    assert Backoff(1.0, 10.0, 40.0, lambda: 0.0).next(kind) == 20.0
-    assert Backoff(1.0, 10.0, 40.0, lambda: 1.0).next(kind) == 40.0
+    assert ReconnectBackoff(Backoff(1.0, 10.0), 40.0, lambda: 0.0).next(kind) == 20.0
+    assert ReconnectBackoff(Backoff(1.0, 10.0), 40.0, lambda: 1.0).next(kind) == 40.0
 
 
 def test_unknown_codes_keep_the_name_of_the_library() -> None:

@@ -1,7 +1,14 @@
 """Which connection is tried next, and after which wait."""
 
-from device_agent.domain.backoff import RECONNECT, STEADY_SECONDS, Backoff
-from device_agent.domain.connection_policy import MQTT5, MQTT311, ConnectionAttempt, ConnectionOutcome
+from device_agent.domain.connection_policy import (
+    MQTT5,
+    MQTT311,
+    RECONNECT,
+    STEADY_SECONDS,
+    ConnectionAttempt,
+    ConnectionOutcome,
+)
+from schemas.backoff import Backoff
 
 
 def test_the_wait_doubles_to_its_cap_and_chance_spreads_it() -> None:

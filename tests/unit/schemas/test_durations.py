@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.domain.durations import MAX_DURATION, duration_text, parse_duration
+from schemas.durations import MAX_DURATION, duration_text, parse_duration
 
 
 @pytest.mark.parametrize(
