@@ -1,6 +1,5 @@
 """The controller's command-signing key on disk: Ed25519 in PEM, readable by its owner only."""
 
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from controller.adapters.secret_files import read_secret
+from controller.adapters.files import SECRET_MODE, read_secret, write_file
 from controller.ports.errors import SettingsError
 
 
@@ -23,11 +22,7 @@ def create_signing_key(path: Path) -> Ed25519PrivateKey:
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(path, pem, SECRET_MODE, replace=False)
     return key
 
 

@@ -8,9 +8,9 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.files import read_secret
 from controller.adapters.logs import logger_for
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.secret_files import read_secret
 from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.sqlite.store import SqliteStore

@@ -13,11 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.users.broker import EmqxUsers
+from controller.adapters.files import read_secret
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
 from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.secret_files import read_secret
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.sqlite.lock import hold_store
 from controller.adapters.sqlite.options import StoreOptions

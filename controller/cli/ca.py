@@ -233,7 +233,7 @@ def _passphrase() -> str:
 
 
 def _words(path: Path) -> str:
-    from controller.adapters.secret_files import read_secret
+    from controller.adapters.files import read_secret
 
     return read_secret(path, "--passphrase-file")
 

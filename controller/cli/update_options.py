@@ -93,6 +93,6 @@ def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Pa
 
 
 def _first_line(path: Path) -> str:
-    from controller.adapters.secret_files import read_secret
+    from controller.adapters.files import read_secret
 
     return read_secret(path, "passphrase").splitlines()[0]

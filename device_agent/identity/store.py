@@ -4,12 +4,11 @@
 `current.pem`: the pair that connected last; it counts before the configured one as long as it is the younger one.
 """
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
-from device_agent.host.files import write_whole
+from device_agent.host.files import sync_folder, write_whole
 
 if TYPE_CHECKING:  # the settings read this module
     from device_agent.settings import Settings
@@ -67,7 +66,7 @@ class IdentityStore:
         """
         self.candidate.replace(self.current)
         self._pending.unlink(missing_ok=True)
-        self._sync()
+        sync_folder(self._folder)
 
     def discard(self) -> None:
         """The candidate will not do; the next one gets another key."""
@@ -76,13 +75,6 @@ class IdentityStore:
 
     def _write(self, path: Path, content: bytes) -> None:
         write_whole(path, path.with_name(f".{path.name}.new"), content)
-
-    def _sync(self) -> None:
-        folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def resolved(settings: "Settings") -> "Settings":

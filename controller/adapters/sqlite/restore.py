@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from controller.adapters.files import sync_folder
 from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.lock import give_to_owner, hold_store
 from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect, sync_folder
+from controller.adapters.sqlite.schema import APPLICATION_ID, FILE_MODE, connect
 from controller.ports.errors import StoreError
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import sqlite_utils
 
+from controller.adapters.files import sync_folder
 from controller.adapters.sqlite.errors import as_store_error
 from controller.adapters.sqlite.migrations import KNOWN, migrations
 from controller.adapters.sqlite.options import StoreOptions
@@ -112,15 +113,6 @@ def _make_file(path: Path) -> None:
     else:
         os.close(made)
         sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Write the folder itself: only then is a new name in it certain to survive a power loss."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _bring_up_to_date(connection: sqlite3.Connection) -> None:

@@ -6,9 +6,7 @@ the roles that the running controller signs, and is never served.
 
 import contextlib
 import fcntl
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -16,6 +14,7 @@ from typing import Any, Final, TypeVar
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
+from controller.adapters.files import write_file
 from controller.ports.updates import NoRepositoryError, UpdatesError
 
 _VERSIONED: Final = re.compile(r"^(\d{1,9})\.(root|snapshot|targets)\.json$")
@@ -137,26 +136,6 @@ def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)
+        write_file(path, content, mode, replace=True)
     except OSError as e:
         raise UpdatesError(f"{path}: cannot be written: {e.strerror}") from e
-
-
-def sync_folder(path: Path) -> None:
-    """Make what was renamed in a folder survive a power loss."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,5 @@
 """Key files of the repository: offline ones behind a passphrase, online ones for the controller alone."""
 
-import os
-import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from securesystemslib.signer import CryptoSigner
 
+from controller.adapters.files import SECRET_MODE, read_secret, write_file
 from controller.domain.passphrases import weakness
+from controller.ports.errors import SettingsError
 from controller.ports.updates import UpdatesError
 
 PassphrasePrompt = Callable[[Path, bool], str]
@@ -106,26 +106,18 @@ def _write(path: Path, key: Ed25519PrivateKey, protection: KeySerializationEncry
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(path, pem, SECRET_MODE, replace=False)
     except OSError as e:
         raise UpdatesError(f"{path}: the key cannot be written: {e.strerror}") from e
 
 
 def _load(path: Path, passphrase: str | None) -> CryptoSigner:
     try:
-        mode = path.stat().st_mode
-        with path.open("rb") as file:
-            pem = file.read(_MAX_KEY_BYTES)
-    except OSError as e:
-        raise UpdatesError(f"{path}: the key cannot be read: {e.strerror}") from e
-    if stat.S_IMODE(mode) & 0o077:
-        raise UpdatesError(f"{path}: others can read this key; mend it with: chmod 600 {path}")
+        pem = read_secret(path, "key", most=_MAX_KEY_BYTES)
+    except SettingsError as e:
+        raise UpdatesError(str(e)) from e
     try:
-        key = load_pem_private_key(pem, None if passphrase is None else passphrase.encode())
+        key = load_pem_private_key(pem.encode(), None if passphrase is None else passphrase.encode())
     except (ValueError, TypeError) as e:
         raise UpdatesError(f"{path}: not a private key in PEM, or the passphrase is wrong") from e
     if not isinstance(key, Ed25519PrivateKey):

@@ -1,6 +1,5 @@
 """Puts files into the repository and takes them out again."""
 
-import os
 import shutil
 import tarfile
 from datetime import datetime
@@ -9,8 +8,9 @@ from typing import Final
 
 from tuf.api.metadata import TargetFile
 
+from controller.adapters.files import save_file
 from controller.adapters.tuf_repository.ceremony import change_targets
-from controller.adapters.tuf_repository.folder import RepositoryFolder, sync_folder
+from controller.adapters.tuf_repository.folder import RepositoryFolder
 from controller.adapters.tuf_repository.keys import PassphrasePrompt
 from controller.adapters.tuf_repository.signing import verified_targets
 from controller.ports.updates import PublishedUpdate, UpdatesError
@@ -97,11 +97,5 @@ def unpacked_bytes(file: Path) -> int:
 
 def _copy(source: Path, to: Path) -> None:
     to.parent.mkdir(parents=True, exist_ok=True)
-    fresh = to.parent / ".new"
-    with source.open("rb") as read, fresh.open("wb") as write:
-        shutil.copyfileobj(read, write, 1024 * 1024)
-        write.flush()
-        os.fchmod(write.fileno(), 0o644)
-        os.fsync(write.fileno())
-    fresh.replace(to)
-    sync_folder(to.parent)
+    with source.open("rb") as read:
+        save_file(to, lambda file: shutil.copyfileobj(read, file, 1024 * 1024), 0o644, replace=True)

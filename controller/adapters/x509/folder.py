@@ -4,7 +4,6 @@
 it: it is written once, encrypted, to wherever it shall be kept offline.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtensionOID
 
-from controller.adapters.secret_files import read_secret
+from controller.adapters.files import read_secret, write_file
 from controller.adapters.x509 import building
 from controller.adapters.x509.building import PEM, SigningKey
 from controller.domain.identity.certificates import (
@@ -178,22 +177,9 @@ def write(path: Path, content: bytes, mode: int, *, may_replace: bool = False) -
     Raises:
         AuthorityError: it is there and may not be replaced, or cannot be written.
     """
-    draft = path.with_name(f".{path.name}.draft")
     try:
-        draft.unlink(missing_ok=True)
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _SECRET_MODE)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        if may_replace:
-            draft.replace(path)
-        else:
-            os.link(draft, path)  # unlike a rename this never replaces
-            draft.unlink()
+        write_file(path, content, mode, replace=may_replace)
     except FileExistsError as e:
-        draft.unlink(missing_ok=True)
         raise AuthorityError(f"{path} is there already; move it away first") from e
     except OSError as e:
         raise AuthorityError(f"{path}: cannot be written: {e.strerror}") from e

@@ -11,9 +11,9 @@ from typing import Final
 
 from device_agent import __version__
 from device_agent.host.execute import SLOT_VARIABLE, ExecuteError, run
+from device_agent.host.files import sync_file, sync_folder
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import VerifiedArtifact
-from device_agent.updates.installers.fileset import sync
 from device_agent.updates.launcher import ask_again
 from device_agent.updates.records import InstalledRelease
 from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots, SlotName, SlotTrial
@@ -57,11 +57,9 @@ class AgentInstaller:
             fresh = self._slots.file(self._slots.free()).with_suffix(".new")
             fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.copyfile(artifact.file, fresh)
-            descriptor = os.open(fresh, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            sync_file(fresh)
             fresh.replace(self._slots.file(self._slots.free()))
-            sync(fresh.parent)
+            sync_folder(fresh.parent)
         except ExecuteError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"it does not start: {e}") from e
         except OSError as e:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from device_agent.host.files import sync_file, sync_folder
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
 from device_agent.updates.records import InstalledRelease
@@ -61,7 +62,7 @@ class FileSetInstaller:
                 shutil.rmtree(place, ignore_errors=True)
                 self._step("stage:cleared")
                 fresh.rename(place)
-            sync(place.parent)
+            sync_folder(place.parent)
         except (OSError, tarfile.TarError) as e:
             raise UpdateError(
                 UpdateRefusalCode.INSTALL, f"{target.name} {target.version} cannot be unpacked: {e}"
@@ -92,7 +93,7 @@ class FileSetInstaller:
             return
         (self._folder / bad.name / _CURRENT).unlink(missing_ok=True)
         if (self._folder / bad.name).is_dir():
-            sync(self._folder / bad.name)
+            sync_folder(self._folder / bad.name)
 
     def confirm(self, target: UpdateTarget) -> None:
         """There is nothing to do."""
@@ -139,7 +140,7 @@ class FileSetInstaller:
             self._step("swap:before")
             fresh.replace(place / _CURRENT)
             self._step("swap:after")
-            sync(place)
+            sync_folder(place)
         except OSError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{name}: the files cannot be swapped: {e.strerror}") from e
 
@@ -197,26 +198,13 @@ def open_folders(place: Path) -> None:
         folder.chmod(0o755)
 
 
-def sync(folder: Path) -> None:
-    """Make what was renamed in a folder survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def sync_tree(place: Path) -> None:
     """Make a whole folder survive a power loss."""
     for path in place.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue
         if path.is_dir():
-            sync(path)
-            continue
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync(place)
+            sync_folder(path)
+        else:
+            sync_file(path)
+    sync_folder(place)

@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cryptography.x509.verification import PolicyBuilder, Store
 
+from controller.adapters.files import read_secret
 from controller.adapters.keys import load_signing_key
 from controller.adapters.policies.loader import load_policies
-from controller.adapters.secret_files import read_secret
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.service.settings.settings import load_settings
