@@ -13,8 +13,8 @@ from prometheus_client.registry import Collector
 
 from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
-from controller.domain.effects import AuditEntry
 from controller.domain.policy.model import ContainmentLevel
+from controller.service.unit_of_work import UnitOfWork
 
 _AT_ONCE: Final = 5000  # devices counted before others get their turn
 _BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)  # seconds
@@ -31,29 +31,34 @@ class _Reading:
     devices: Counter[tuple[str, bool]]
 
 
+class ContainmentDurations:
+    """Measures each containment when its proof is committed."""
+
+    def __init__(self) -> None:
+        self.histogram = Histogram(
+            "cordon_contain_seconds",
+            "From the arrival of the violating report to the call that cut the device off",
+            registry=None,
+            buckets=_BUCKETS,
+        )
+
+    def on_commit(self, batch: UnitOfWork) -> None:
+        for _, entry in batch.audit:
+            if entry.kind == "containment proven" and entry.detail:
+                seconds = entry.detail.get("seconds")
+                if isinstance(seconds, int | float):
+                    self.histogram.observe(seconds)
+
+
 class MetricsCollector(Collector):
     """Reads the services when it is asked; only durations are counted as they happen."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, durations: ContainmentDurations) -> None:
         self._services = services
         self._reading = _Reading({}, Counter())
         self.registry = CollectorRegistry()
-        self._contain = Histogram(
-            "cordon_contain_seconds",
-            "From the arrival of the violating report to the call that cut the device off",
-            registry=self.registry,
-            buckets=_BUCKETS,
-        )
+        self.registry.register(durations.histogram)
         self.registry.register(self)
-        services.keeper.on_audit = self.observe
-
-    def observe(self, _at: float, entry: AuditEntry) -> None:
-        """Take the seconds of a containment that was proven."""
-        if entry.kind != "containment proven" or not entry.detail:
-            return
-        seconds = entry.detail.get("seconds")
-        if isinstance(seconds, int | float):
-            self._contain.observe(seconds)
 
     async def text(self) -> bytes:
         """The exposition."""
@@ -116,9 +121,9 @@ class MetricsCollector(Collector):
 
     def _work(self) -> Iterator[Metric]:
         outbox, reconciler = self._services.outbox, self._services.reconciler
-        yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.pending)
+        yield GaugeMetricFamily("cordon_effects_pending", "Effects not carried out yet", outbox.queue.pending)
         troubled = "Devices whose next effect failed and is tried again"
-        yield GaugeMetricFamily("cordon_effects_troubled_devices", troubled, outbox.troubled)
+        yield GaugeMetricFamily("cordon_effects_troubled_devices", troubled, outbox.queue.troubled)
         yield CounterMetricFamily("cordon_effects_done", "Effects carried out", outbox.counts["done"])
         yield CounterMetricFamily("cordon_effects_retried", "Attempts to be repeated", outbox.counts["retried"])
         yield CounterMetricFamily("cordon_drift_repaired", "Differences at the broker put right", reconciler.repaired)

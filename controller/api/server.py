@@ -34,7 +34,7 @@ from controller.api import tokens as token_routes
 from controller.api.auth import FailedAttempts
 from controller.api.context import Services
 from controller.api.errors import install
-from controller.api.metrics import MetricsCollector
+from controller.api.metrics import ContainmentDurations, MetricsCollector
 from controller.api.middleware import RequestLimitMiddleware
 from controller.api.refusal_audit import RefusalAudit
 
@@ -65,7 +65,7 @@ _RESOURCES: Final = (
 )
 
 
-def create_api(services: Services) -> FastAPI:
+def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
     """The API as an ASGI application; it holds no state of its own but failed logins and metrics."""
     app = FastAPI(
         title="Cordon",
@@ -80,7 +80,7 @@ def create_api(services: Services) -> FastAPI:
     app.state.failures = FailedAttempts(services.keeper.clock.monotonic)
     app.state.refusals = RefusalAudit(services.store, services.keeper.clock)
     app.state.enrolment_failures = FailedAttempts(services.keeper.clock.monotonic)
-    app.state.metrics = MetricsCollector(services)
+    app.state.metrics = MetricsCollector(services, durations)
     base = APIRouter(prefix=BASE)
     for resource in _RESOURCES:
         base.include_router(resource.router)

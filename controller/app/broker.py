@@ -25,7 +25,7 @@ from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
 from controller.service.broker.setup import SetupOperations
 from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
@@ -66,12 +66,12 @@ def setup_desk(broker: EmqxBroker, store: SqliteStore, settings: Settings) -> Se
 
 
 async def access_desk(
-    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, outbox: Outbox, enforcer: Enforcer
+    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, effects: EffectQueue, enforcer: Enforcer
 ) -> AccessOperations:
     """What keeps the fleet's access rules; a release gives back what it says."""
     access = AccessRuleManager(
         keeper,
-        outbox,
+        effects,
         EmqxAccess(broker.api),
         SqliteAccessStore(store),
         lambda text: parse_templates(text, "templates"),
@@ -94,7 +94,12 @@ class BrokerServices:
 
 
 async def broker_parts(
-    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, outbox: Outbox, enforcer: Enforcer, settings: Settings
+    broker: EmqxBroker,
+    store: SqliteStore,
+    keeper: FleetState,
+    effects: EffectQueue,
+    enforcer: Enforcer,
+    settings: Settings,
 ) -> BrokerServices:
     """Make all of them; a release gives back what access rules say from now on.
 
@@ -102,9 +107,9 @@ async def broker_parts(
         ControllerError: what the store holds, or a file of the configuration, cannot be used.
     """
     setup = setup_desk(broker, store, settings)
-    access = await access_desk(broker, store, keeper, outbox, enforcer)
+    access = await access_desk(broker, store, keeper, effects, enforcer)
     tables, log = EmqxTables(broker.api), logger_for("reconciler")
     every = settings.reconcile.every
-    reconciler = Reconciler(keeper, broker, tables, outbox, every, log, settings=setup, managed=access.access)
+    reconciler = Reconciler(keeper, broker, tables, effects, every, log, settings=setup, managed=access.access)
     looks = inspector(broker, settings)
     return BrokerServices(reconciler, looks, auditor(looks, settings), setup, access)

@@ -30,6 +30,7 @@ from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.adapters.x509.folder import ISSUING_KEY
 from controller.api.context import Services
 from controller.api.downloads import create_downloads
+from controller.api.metrics import ContainmentDurations
 from controller.api.server import create_api
 from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.guards import FleetGuards
@@ -51,7 +52,7 @@ from controller.service.ingest.rate_limit import RateLimit, RateLimiter
 from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
 from controller.service.maintenance import MetadataRefresher
 from controller.service.rollout.engine import RolloutEngine
-from controller.service.rollout.observations import PublishedTargets
+from controller.service.rollout.observations import PublishedTargets, RolloutObservations
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.rollout.triggers import RolloutTrigger
 from controller.service.settings.settings import MqttSettings, Settings
@@ -271,11 +272,17 @@ class UpdateServer:
 
 
 async def rollout_parts(
-    keeper: FleetState, store: SqliteStore, updates: UpdateRepository | None, settings: Settings
+    keeper: FleetState,
+    store: SqliteStore,
+    updates: UpdateRepository | None,
+    observations: RolloutObservations,
+    settings: Settings,
 ) -> tuple[tuple[tuple[str, RolloutEngine | RolloutTrigger], ...], RolloutOperations]:
     """What carries rollouts on and starts those of policies, and the desk; those that had begun are taken up."""
     targets = PublishedTargets(updates)
-    rollouts = RolloutEngine(keeper, SqliteRolloutStore(store), targets, settings.rollouts, logger_for("rollouts"))
+    rollouts = RolloutEngine(
+        keeper, SqliteRolloutStore(store), targets, observations, settings.rollouts, logger_for("rollouts")
+    )
     await rollouts.load()
     desk = RolloutOperations(keeper, rollouts)
     by_rules = RolloutTrigger(keeper, desk, settings.rollouts, logger_for("rollouts"))
@@ -293,10 +300,11 @@ def update_parts(
     return repository, refresher, None if settings.updates.listen is None else UpdateServer(settings)
 
 
-def api_server(services: Services, settings: Settings) -> EmbeddedUvicornServer:
+def api_server(services: Services, durations: ContainmentDurations) -> EmbeddedUvicornServer:
+    settings = services.settings
     certificate, key = settings.api.certificate, settings.api.key
     config = uvicorn.Config(
-        create_api(services),
+        create_api(services, durations),
         log_config=None,
         lifespan="off",
         access_log=False,

@@ -5,6 +5,7 @@ import contextlib
 import random
 import signal
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -14,6 +15,7 @@ from controller.adapters.mqtt.messages import PahoMessages
 from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.system import SystemClock, UlidGenerator
 from controller.api.context import Services
+from controller.api.metrics import ContainmentDurations
 from controller.app.broker import broker_parts
 from controller.app.build import (
     STOP_TIMEOUT,
@@ -36,12 +38,13 @@ from controller.app.build import (
 from controller.app.identity import identity_loops, identity_parts, presence_loops
 from controller.domain.policy.model import PolicySet
 from controller.ports.errors import ControllerError
-from controller.service.audit_log import log_record
+from controller.service.audit_log import AuditLogger
 from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.fleet_state import FleetState
 from controller.service.maintenance import StoreMaintenance, settle
 from controller.service.policy.activation import PolicyActivation
+from controller.service.rollout.observations import RolloutObservations
 from controller.service.settings.settings import Settings
 from controller.service.timers import DeviceTimers
 from schemas.signing import public_key_text
@@ -57,6 +60,16 @@ class _Runs(Protocol):
 
 # What runs, by name, in the order in which it is stopped: no new messages first, what is decided last.
 _Running = tuple[tuple[str, _Runs], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Controller:
+    """Everything that `serve` runs."""
+
+    services: Services
+    running: _Running
+    gate: PolicyActivation
+    durations: ContainmentDurations
 
 
 async def serve(
@@ -75,36 +88,38 @@ async def serve(
     loader = PolicyLoader(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:
-        services, running, gate = await _build(stack, settings, loader, policies)
-        await gate.start(force=force)
+        controller = await _build(stack, settings, loader, policies)
+        services = controller.services
+        await controller.gate.start(force=force)
         resumed = await services.outbox.resume()
         log("started", {"devices": len(services.keeper.devices), "effects": resumed, "policies": policies.version})
-        await _run(running, services, gate, ready)
+        await _run(controller, ready)
     log("stopped", {})
 
 
 async def _build(
     stack: contextlib.AsyncExitStack, settings: Settings, loader: PolicyLoader, policies: PolicySet
-) -> tuple[Services, _Running, PolicyActivation]:
+) -> _Controller:
     signing_key = load_signing_key(settings.commands.signing_key)
     link = PahoMessages(link_options(settings), rand=random.random, log=logger_for("mqtt"))
     clock = SystemClock()
     store = await own_store(stack, settings, clock)
     broker = await stack.enter_async_context(open_broker(settings))
     most, guards = settings.limits.max_devices, guards_of(settings)
-    keeper = FleetState(store, policies, loader.language, clock, UlidGenerator(), most, guards)
+    effects, durations, observations = EffectQueue(), ContainmentDurations(), RolloutObservations()
+    listeners = (effects, durations, AuditLogger(logger_for("record")), observations)
+    keeper = FleetState(store, policies, loader.language, clock, UlidGenerator(), listeners, most, guards)
     keeper.load(await store.devices())
     guarding, waiving = await guard_parts(keeper, store, settings)
     gate = PolicyActivation(keeper, store, loader.load, logger_for("app"))
     settle()
     accept_claimed = settings.identity.unsafe_accept_claimed
     enforcer = Enforcer(keeper, broker, link, signer_of(settings, signing_key), accept_claimed=accept_claimed)
-    outbox = Outbox(keeper, enforcer, logger_for("outbox"), random.random)
-    keeper.forward_effects_to(outbox.put)
+    outbox = Outbox(keeper, effects, enforcer, logger_for("outbox"), random.random)
     ingest, signing = ingest_parts(settings, store, keeper, broker, link)
-    looked_after = await broker_parts(broker, store, keeper, outbox, enforcer, settings)
+    looked_after = await broker_parts(broker, store, keeper, effects, enforcer, settings)
     updates, refresher, update_server = update_parts(settings, clock)
-    rollout_loops, desk = await rollout_parts(keeper, store, updates, settings)
+    rollout_loops, desk = await rollout_parts(keeper, store, updates, observations, settings)
     identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
     services = Services(
         keeper=keeper,
@@ -131,7 +146,7 @@ async def _build(
         signing=signing,
         users=await user_parts(settings, keeper, store, broker),
     )
-    return services, _loops(services, gate, rollout_loops, update_server), gate
+    return _Controller(services, _loops(services, gate, rollout_loops, update_server), gate, durations)
 
 
 def _loops(
@@ -160,22 +175,19 @@ def _loops(
     )
 
 
-async def _run(
-    running: _Running, services: Services, gate: PolicyActivation, ready: Callable[[dict[str, Any]], None] | None
-) -> None:
-    settings = services.settings
+async def _run(controller: _Controller, ready: Callable[[dict[str, Any]], None] | None) -> None:
+    settings = controller.services.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, gate.ask)
+    loop.add_signal_handler(signal.SIGHUP, controller.gate.ask)
     listener = listen(settings)
-    server = api_server(services, settings)
-    log_record(services.keeper, logger_for("record"))
+    server = api_server(controller.services, controller.durations)
     try:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[listener]), name="api")
-            tasks = [group.create_task(one.run(), name=name) for name, one in running]
+            tasks = [group.create_task(one.run(), name=name) for name, one in controller.running]
             if ready is not None:
                 host, port = listener.getsockname()[:2]
                 ready({"api": f"{'https' if settings.api.certificate else 'http'}://{host}:{port}"})

@@ -4,23 +4,22 @@ from typing import Final
 
 from controller.domain.effects import AuditEntry, Effect, SendCommand
 from controller.ports.log import Log
-from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 MOST_TEXT: Final = 200  # characters of one value: devices write some of them
 # Names that the line itself uses.
 _OWN: Final = frozenset({"event", "level", "timestamp", "part", "device", "case", "actor", "alert", "logger"})
 
 
-def log_record(keeper: FleetState, log: Log) -> None:
-    """Log what `keeper` records from now on, after whoever listens already."""
-    before = keeper.on_audit
+class AuditLogger:
+    """Writes each committed audit entry to the log."""
 
-    def both(at: float, entry: AuditEntry) -> None:
-        if before is not None:
-            before(at, entry)
-        log(entry.kind, fields_of(entry))
+    def __init__(self, log: Log) -> None:
+        self._log = log
 
-    keeper.on_audit = both
+    def on_commit(self, batch: UnitOfWork) -> None:
+        for _, entry in batch.audit:
+            self._log(entry.kind, fields_of(entry))
 
 
 def fields_of(entry: AuditEntry) -> dict[str, object]:

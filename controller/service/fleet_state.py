@@ -2,14 +2,13 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final
 
 from controller.domain.containment.response import deadline
 from controller.domain.device import OF_A_REPORT, Device, HoldReason
-from controller.domain.effects import AuditEntry, Effect
 from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
@@ -21,7 +20,7 @@ from controller.domain.step import step
 from controller.domain.transition import StepOutcome
 from controller.ports.clock import Clock, IdGenerator
 from controller.ports.store import Store, StoredReport, StoreWrites
-from controller.service.unit_of_work import UnitOfWork
+from controller.service.unit_of_work import CommitListener, UnitOfWork
 
 DEFAULT_MAX_DEVICES: Final = 200_000
 # Whatever a row of a contact or of a report does not tell.
@@ -49,6 +48,7 @@ class FleetState:
         language: CelEnvironment,
         clock: Clock,
         ids: IdGenerator,
+        listeners: Sequence[CommitListener],
         max_devices: int = DEFAULT_MAX_DEVICES,
         guards: FleetGuards = NO_GUARDS,
     ) -> None:
@@ -64,20 +64,12 @@ class FleetState:
         self._marks: tuple[DevicePredicate, ...] = policies.marks
         self._ids = ids
         self._max_devices = max_devices
-        # Called with each line of the record once it is kept, for counting.
-        self.on_audit: Callable[[float, AuditEntry], None] | None = None
-        # Called with each batch once it is kept, for whoever follows what devices report and commands become.
-        self.on_kept: Callable[[UnitOfWork], None] | None = None
-        self._forward: Callable[[Effect], None] = _nowhere
+        self._listeners = tuple(listeners)
         # Monotonic seconds of the last contact, oldest first: finding silent devices costs nothing for the others, and
         # a wall clock that is set makes nobody silent and hides nobody who is.
         self._by_contact: OrderedDict[str, float] = OrderedDict()
         self._deadlines: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
-
-    def forward_effects_to(self, take: Callable[[Effect], None]) -> None:
-        """Whom to hand effects after their commit: the outbox."""
-        self._forward = take
 
     def load(self, devices: Iterable[Device]) -> None:
         """Take up what the store holds, at the start; silence counts from now, since nobody listened before."""
@@ -197,14 +189,9 @@ class FleetState:
         return None if batch.is_empty else self.store.commit(batch.writes())
 
     def hand_on(self, batch: UnitOfWork) -> None:
-        """The batch is on disk: its effects may be carried out, and its record counted."""
-        for effect in batch.effects:
-            self._forward(effect)
-        if self.on_audit is not None:
-            for at, entry in batch.audit:
-                self.on_audit(at, entry)
-        if self.on_kept is not None:
-            self.on_kept(batch)
+        """The batch is on disk: every listener hears of it, and effects may be carried out."""
+        for listener in self._listeners:
+            listener.on_commit(batch)
 
     async def handle(self, device_id: str, event: DomainEvent, *, done: tuple[str, ...] = ()) -> StepOutcome:
         """One event, kept before this returns; `done` are effects that it ends.
@@ -276,7 +263,3 @@ class FleetState:
 
 def _waits(device: Device) -> bool:
     return device.pending is not None and device.pending.why is HoldReason.BLAST_RADIUS
-
-
-def _nowhere(_effect: Effect) -> None:
-    raise RuntimeError("effects have nowhere to go: the outbox is not connected")

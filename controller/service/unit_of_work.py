@@ -1,6 +1,7 @@
 """What one pass of decisions changes, gathered so that it is committed together."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
@@ -70,3 +71,11 @@ class UnitOfWork:
             or self.waivers
             or self.requests
         )
+
+
+class CommitListener(Protocol):
+    """Follows what became durable: the outbox, the log, metrics, rollouts."""
+
+    def on_commit(self, batch: UnitOfWork) -> None:
+        """Called after each commit, in the order of the decisions and on the loop's thread; it must not raise."""
+        ...

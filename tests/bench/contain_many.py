@@ -38,7 +38,7 @@ from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import PlannedCall, PlanParameters
 from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from tests.support.controller_harness import MemoryLink, starter
@@ -87,7 +87,7 @@ class Side:
                 if self.keeper.devices[name].case is not None:
                     event = ReleaseOrdered(self.keeper.new_id(), "operator:bench", "bench")
                     await self.keeper.handle(name, event)
-            await self.until(lambda: not self.outbox.pending)
+            await self.until(lambda: not self.outbox.queue.pending)
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Wait.
@@ -107,12 +107,12 @@ async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
     store = await open_store(folder / "bench.db", now=clock.now, log=lambda *_: None)
     try:
         async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=clock) as broker:
-            keeper = FleetState(store, starter(), language(), clock, UlidGenerator())
+            effects = EffectQueue()
+            keeper = FleetState(store, starter(), language(), clock, UlidGenerator(), (effects,))
             enforcer = Enforcer(keeper, broker, MemoryLink(), lambda payload: payload)
-            outbox = Outbox(keeper, enforcer, lambda *_: None, lambda: 0.0)
-            keeper.forward_effects_to(outbox.put)
+            outbox = Outbox(keeper, effects, enforcer, lambda *_: None, lambda: 0.0)
             tables = EmqxTables(broker.api)
-            reconciler = Reconciler(keeper, broker, tables, outbox, 5.0, lambda *_: None)
+            reconciler = Reconciler(keeper, broker, tables, effects, 5.0, lambda *_: None)
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(outbox.run())
                 yield Side(emqx, broker, store, keeper, outbox, tables, reconciler)
@@ -228,7 +228,7 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
     asked, begun = side.tables.requests, time.monotonic()
     found = await side.reconciler.reconcile()
     assert [one.device_id for one in found] == [names[bans // 2]]
-    await side.until(lambda: not side.outbox.pending)
+    await side.until(lambda: not side.outbox.queue.pending)
     took = time.monotonic() - begun
     assert await side.broker.api.ban_of(names[bans // 2]) is not None
     (line,) = await side.store.audit(device_id=names[bans // 2], kind="containment proven", limit=1)

@@ -18,7 +18,6 @@ from controller.adapters.mqtt.options import MqttOptions
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
-from controller.domain.effects import Effect
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.ports.errors import NoSubscriberError
@@ -26,6 +25,7 @@ from controller.ports.messages import IncomingMessage
 from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
 from controller.service.maintenance import settle
+from controller.service.unit_of_work import UnitOfWork
 from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
 from tests.bench.link_rate import Place, drain_bare
@@ -41,8 +41,11 @@ def _quiet(_event: str, _fields: Mapping[str, object]) -> None:
     pass
 
 
-def _unexpected(effect: Effect) -> None:
-    raise AssertionError(f"a healthy fleet asks for nothing, and yet: {effect}")
+class _NoEffects:
+    """A healthy fleet asks for nothing."""
+
+    def on_commit(self, batch: UnitOfWork) -> None:
+        assert not batch.effects
 
 
 async def _keeper(path: Path) -> tuple[SqliteStore, FleetState]:
@@ -50,10 +53,9 @@ async def _keeper(path: Path) -> tuple[SqliteStore, FleetState]:
     language = CelEnvironment(TYPES)
     policies = load_policies([Path(str(files("controller.packs"))) / "starter.yaml"], language)
     store = await open_store(path, now=clock.now, log=_quiet)
-    keeper = FleetState(store, policies, language, clock, UlidGenerator())
+    keeper = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
     keeper.load(await store.devices())
     settle()
-    keeper.forward_effects_to(_unexpected)
     return store, keeper
 
 

@@ -125,7 +125,7 @@ async def _through(made: Fleet, devices: Devices) -> float:
             last_ring = time.monotonic()
         if rollout.state is RolloutState.SOAKING:
             made.world.clock.at += 2.0
-        while made.world.outbox.pending:
+        while made.world.outbox.queue.pending:
             await asyncio.sleep(0.001)
         answers = devices.answers()
         for at in range(0, len(answers), BATCH):

@@ -77,7 +77,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
         async with stand_in(ports), asyncio.TaskGroup() as group:  # nothing of before: no rule, no ban
             assert await broker.api.rules("edge-1") == ()
             tasks = [group.create_task(at.reconciler.run()), group.create_task(at.outbox.run())]
-            await until(lambda: at.reconciler.repaired == 2 and at.outbox.pending == 0)
+            await until(lambda: at.reconciler.repaired == 2 and at.outbox.queue.pending == 0)
             for task in tasks:
                 task.cancel()
             assert await broker.api.rules("edge-1") == restriction("edge-1")
@@ -109,7 +109,7 @@ async def _settled(at: Site) -> None:
     """Everything asked for is carried out, however many attempts it takes."""
     async with asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())
-        await until(lambda: at.outbox.pending == 0)
+        await until(lambda: at.outbox.queue.pending == 0)
         working.cancel()
 
 

@@ -183,7 +183,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
         assert "503" in case.trouble
         emqx.fault = None
         async with asyncio.timeout(10):
-            while at.outbox.pending:
+            while at.outbox.queue.pending:
                 await asyncio.sleep(0.01)
         working.cancel()
         assert emqx.is_restricted("dev")

@@ -162,8 +162,8 @@ async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what
         await _report(place, "edge-2", 2, 22)
         if not restart:
             broker.fails = []
-            for device in list(place.outbox._lanes):
-                place.outbox._wake(device)
+            for device in list(place.outbox.queue._lanes):
+                place.outbox.queue.retry_now(device)
             await place.drain()
     if restart:
         broker.fails = []

@@ -100,7 +100,7 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
             # Not a PUBACK, not a receipt, nothing done at the broker: nothing is promised that is not kept.
             assert (place.link.acknowledged, place.link.sent, place.broker.calls) == ([], [], [])
             assert not taking.done()
-            assert place.outbox.pending == 0
+            assert place.outbox.queue.pending == 0
         await taking
         await until(lambda: place.store.health.trouble == "")
         assert place.link.acknowledged == batch

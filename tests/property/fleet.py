@@ -151,9 +151,8 @@ class Fleet:
             fresh_for=FRESH,
         )
         path = self._folder / "cordon.db"
-        made = world(path, baseline(), guards=guards, clock=self.clock, broker=self.broker)
+        made = world(path, baseline(), guards=guards, clock=self.clock, broker=self.broker, listeners=(self,))
         self.place = await self._stack.enter_async_context(made)
-        self.place.keeper.on_audit = lambda at, entry: self.heard.append((at, entry))
         self.guarding = OperatorActions(
             self.place.keeper, OperatorLimits(BY_HAND, 3600.0, 7200.0), lambda _event, _fields: None
         )
@@ -161,6 +160,10 @@ class Fleet:
         books = await self.place.store.guard_books()
         self.guarding.load(books)
         self.waiving.load(books)
+
+    def on_commit(self, batch: UnitOfWork) -> None:
+        """Every audit entry, for the invariants."""
+        self.heard.extend(batch.audit)
 
     def restart(self) -> None:
         """The process ends, at once and without a word, and another one starts on what is on disk."""
@@ -170,16 +173,13 @@ class Fleet:
 
     def die_deciding(self, device_id: str, *ports: int) -> None:
         """A report is decided on and never committed: the process was killed in between."""
-        keeper, submit = self.place.keeper, self.place.keeper.submit
 
-        def lost(batch: UnitOfWork) -> None:
-            del batch
+        async def killed(batch: UnitOfWork) -> None:
+            raise _KilledError
 
-        keeper.submit = lost  # type: ignore[method-assign]  # the disk never sees it
-        with contextlib.suppress(RuntimeError):
-            keeper.forward_effects_to(_never)
+        self.place.keeper.submit = killed  # type: ignore[method-assign]  # the disk never sees it
+        with contextlib.suppress(_KilledError):
             self.report(device_id, *ports)
-        keeper.submit = submit  # type: ignore[method-assign]
         self.restart()
 
     def report(self, device_id: str, *ports: int) -> None:
@@ -209,16 +209,16 @@ class Fleet:
 
     def carry_out(self) -> None:
         """Every decision is tried once more, whatever its pause."""
-        for device_id in list(self.place.outbox._lanes):
-            self.place.outbox._wake(device_id)
+        for device_id in list(self.place.outbox.queue._lanes):
+            self.place.outbox.queue.retry_now(device_id)
         self.run(self.place.drain())
 
     def _moment(self) -> float:
         return self.clock.at - START
 
 
-def _never(_effect: object) -> None:
-    raise RuntimeError("nothing is carried out that is not on disk")
+class _KilledError(Exception):
+    """The process ends during a commit."""
 
 
 def _memory() -> str | None:

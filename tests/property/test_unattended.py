@@ -136,7 +136,7 @@ class Unattended(RuleBasedStateMachine):
         self.ports[device], self.word_at[device] = ports, self.fleet.clock.at
         self.happens("report", lambda: self.fleet.report(device, *ports), said=device)
 
-    @precondition(lambda self: not self.fleet.place.outbox.pending)
+    @precondition(lambda self: not self.fleet.place.outbox.queue.pending)
     @rule(device=devices, ports=some_ports)
     def an_impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
         """At a broker that lets clients in without proof; whatever it said, nothing happens to the device for it."""
@@ -278,8 +278,8 @@ class Unattended(RuleBasedStateMachine):
             case = device.case
             if case is None:
                 continue
-            is_proven = case.proven_level is case.level
-            assert is_proven or case.trouble or place.outbox.is_busy(device.device_id), f"{device.device_id}: neither"
+            is_proven, is_busy = case.proven_level is case.level, place.outbox.queue.is_busy(device.device_id)
+            assert is_proven or case.trouble or is_busy, f"{device.device_id}: neither"
 
     @invariant()
     def what_is_proven_is_on_record_and_trouble_is_an_alert(self) -> None:

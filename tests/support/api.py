@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from controller.adapters.policies.loader import candidate_policies, load_policies
 from controller.api.auth import digest_of
 from controller.api.context import Services
+from controller.api.metrics import ContainmentDurations
 from controller.api.server import create_api
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
@@ -129,7 +130,8 @@ async def api(
     protected_if: str | None = None,
 ) -> AsyncIterator[Api]:
     """An API whose one token is `TOKEN`, named `tests`; `authority` is the folder of one that it shall have."""
-    async with world(path, policy_set, guards=guards) as one:
+    durations = ContainmentDurations()
+    async with world(path, policy_set, guards=guards, listeners=(durations,)) as one:
         await one.store.put_token(ApiToken("tests", digest_of(TOKEN), one.clock.at, ALL))
         reload: list[PolicySet | ControllerError] = []
 
@@ -163,7 +165,7 @@ async def api(
             rollouts=desk_of(one),
             identity=None if authority is None else await identity_of(one, authority),
         )
-        app = create_api(services)
+        app = create_api(services, durations)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False, client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://cordon", headers=HEADERS) as client:
             yield Api(one, app, client, services, reload)

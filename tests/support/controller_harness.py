@@ -35,13 +35,15 @@ from controller.ports.inspection import DashboardLogin
 from controller.ports.messages import ConnectionState, IncomingMessage
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.identity_check import IdentityCheck
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
 from controller.service.ingest.keyring import DeviceKeyring
 from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
+from controller.service.rollout.observations import RolloutObservations
 from controller.service.timers import DeviceTimers
+from controller.service.unit_of_work import CommitListener
 from tests.support.playbook import language, policies, rule
 
 START = 1_800_000_000.0
@@ -329,6 +331,7 @@ class World:
     reconciler: Reconciler
     logged: list[tuple[str, dict[str, object]]]
     signing: ReportSigningServices
+    observations: RolloutObservations
 
     async def drain(self) -> None:
         """Carry out what is ready, one after the other, without waiting for retries."""
@@ -351,6 +354,7 @@ async def world(
     guards: FleetGuards = NO_GUARDS,
     clock: TestClock | None = None,
     broker: MemoryBroker | None = None,
+    listeners: Sequence[CommitListener] = (),
     **enforcing: bool,
 ) -> AsyncIterator[World]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`."""
@@ -364,7 +368,16 @@ async def world(
     try:
         broker, link = broker or MemoryBroker(clock), MemoryLink()
         tables = MemoryTables(broker)
-        keeper = FleetState(store, policy_set or starter(), language(), clock, UlidGenerator(), guards=guards)
+        effects, observations = EffectQueue(), RolloutObservations()
+        keeper = FleetState(
+            store,
+            policy_set or starter(),
+            language(),
+            clock,
+            UlidGenerator(),
+            (effects, observations, *listeners),
+            guards=guards,
+        )
         keeper.load(await store.devices())
         books = await store.guard_books()
         keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
@@ -374,13 +387,13 @@ async def world(
         signing = ReportSigningServices(keyring, ReportSignatureVerifier(keyring, keeper.get, SignatureRequirements()))
         signing.seals.load(keeper.devices.values())
         enforcer = Enforcer(keeper, broker, link, lambda payload: b"signed:" + payload, **enforcing)
-        outbox = Outbox(keeper, enforcer, log, lambda: 0.0)
-        keeper.forward_effects_to(outbox.put)
+        outbox = Outbox(keeper, effects, enforcer, log, lambda: 0.0)
         await outbox.resume()
         yield World(
             clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
             Ingest(link, keeper, log, None, signing.seals), DeviceTimers(keeper, 300.0),
-            Reconciler(keeper, broker, tables, outbox, 5.0, log, controller_id="cordon-controller"), logged, signing,
+            Reconciler(keeper, broker, tables, effects, 5.0, log, controller_id="cordon-controller"), logged, signing,
+            observations,
         )  # fmt: skip
     finally:
         await store.close()

@@ -130,7 +130,6 @@ async def site(path: Path, broker: EmqxBroker) -> AsyncIterator[Site]:
             place.logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
 
         enforcer = Enforcer(place.keeper, broker, place.link, lambda raw: b"signed:" + raw, accept_claimed=True)
-        outbox = Outbox(place.keeper, enforcer, log, lambda: 0.0)
-        place.keeper.forward_effects_to(outbox.put)
-        await outbox.resume()
-        yield Site(place, outbox, Reconciler(place.keeper, broker, EmqxTables(broker.api), outbox, 0.2, log))
+        effects = place.outbox.queue
+        outbox = Outbox(place.keeper, effects, enforcer, log, lambda: 0.0)
+        yield Site(place, outbox, Reconciler(place.keeper, broker, EmqxTables(broker.api), effects, 0.2, log))

@@ -149,7 +149,9 @@ async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any
     """A controller with rollouts on the store at `path`; opening it again is a restart."""
     async with world(path, policy_set) as made:
         options = RolloutSettings(**settings)
-        rollouts = RolloutEngine(made.keeper, SqliteRolloutStore(made.store), FakeTargets(), options, _quiet)
+        rollouts = RolloutEngine(
+            made.keeper, SqliteRolloutStore(made.store), FakeTargets(), made.observations, options, _quiet
+        )
         await rollouts.load()
         yield Fleet(made, rollouts, RolloutOperations(made.keeper, rollouts))
 
@@ -160,7 +162,9 @@ def _quiet(_event: str, _fields: object) -> None:
 
 def desk_of(made: World) -> RolloutOperations:
     """Rollouts beside a controller whose loop nobody runs."""
-    rollouts = RolloutEngine(made.keeper, SqliteRolloutStore(made.store), FakeTargets(), RolloutSettings(), _quiet)
+    rollouts = RolloutEngine(
+        made.keeper, SqliteRolloutStore(made.store), FakeTargets(), made.observations, RolloutSettings(), _quiet
+    )
     return RolloutOperations(made.keeper, rollouts)
 
 

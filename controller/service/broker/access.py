@@ -25,9 +25,9 @@ from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, 
 from controller.ports.broker import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
-from controller.ports.store import StoreWrites
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 EVERY: Final = 5.0  # seconds between two looks at all devices
 LATEST: Final = 0.05  # seconds after its end within which a grant is looked at
@@ -70,7 +70,7 @@ class AccessRuleManager:
     def __init__(
         self,
         keeper: FleetState,
-        outbox: Outbox,
+        effects: EffectQueue,
         broker: AccessBroker,
         store: AccessStore,
         parse: TemplateParser,
@@ -78,7 +78,7 @@ class AccessRuleManager:
     ) -> None:
         """`parse` reads a file of templates; `load` has to be called before anything else."""
         self._keeper = keeper
-        self._outbox = outbox
+        self._effects = effects
         self.broker = broker
         self.store = store
         self.parse = parse
@@ -206,7 +206,7 @@ class AccessRuleManager:
                 if number % YIELD == YIELD - 1:
                     await asyncio.sleep(0)
                 one = self._is_due(device)
-                if one is not None and device.case is None and not self._outbox.is_busy(device.device_id):
+                if one is not None and device.case is None and not self._effects.is_busy(device.device_id):
                     due.append(one)
             if due:
                 await self._write_all(due)
@@ -228,11 +228,11 @@ class AccessRuleManager:
                 self.state.grants[device_id] = left
             else:
                 self.state.grants.pop(device_id, None)
-        lines = [
-            (now, AuditEntry("grant ended", one.device_id, actor, detail={"grant": one.grant_id, "why": why}))
+        entries = (
+            AuditEntry("grant ended", one.device_id, actor, detail={"grant": one.grant_id, "why": why})
             for one in grants
-        ]
-        await self._keeper.store.commit(StoreWrites(audit=tuple(lines)))
+        )
+        await self._keeper.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))
         self._wake.set()
 
     async def _write_all(self, due: Sequence[_Due]) -> None:
@@ -294,9 +294,8 @@ class AccessRuleManager:
     def _leave(self, device_id: str, rules: AccessRules) -> None:
         known = self.state.written.get(device_id)
         if known is not None and not known.done:
-            self.state.written[device_id] = WrittenRules(
-                known.rules, known.previous
-            )  # altered by somebody: alerted as drift
+            # The rules were changed at the broker: the reconciler reports drift.
+            self.state.written[device_id] = WrittenRules(known.rules, known.previous)
         if device_id not in self.state.foreign:
             self.state.foreign[device_id] = rules
             self._log("access rules of somebody else are left", {"device": device_id, "rules": len(rules)})
@@ -335,7 +334,7 @@ class AccessRuleManager:
 
     def _may_write(self, one: _Due) -> bool:
         present = self._keeper.get(one.device.device_id)
-        return present is not None and present.case is None and not self._outbox.is_busy(one.device.device_id)
+        return present is not None and present.case is None and not self._effects.is_busy(one.device.device_id)
 
     async def _write(self, one: _Due, actual: AccessRules | None) -> None:
         device_id = one.device.device_id
@@ -380,9 +379,10 @@ class AccessRuleManager:
         await self.broker.write(device_id, restriction(device_id))
         case, effect_id = present.case, f"access-{self._keeper.new_id()}"
         if case.level is ContainmentLevel.ISOLATED:
-            self._outbox.put(IsolateClient(effect_id, device_id, case.case_id, False, case.isolate_until, case.reason))
+            until, reason = case.isolate_until, case.reason
+            self._effects.enqueue(IsolateClient(effect_id, device_id, case.case_id, False, until, reason))
         else:
-            self._outbox.put(RestrictClient(effect_id, device_id, case.case_id, False))
+            self._effects.enqueue(RestrictClient(effect_id, device_id, case.case_id, False))
 
     def _rules(self, rules: CompiledRules) -> AccessRules:
         """The broker's form, made once for each set: the devices of a class share it."""

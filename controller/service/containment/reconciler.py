@@ -19,7 +19,7 @@ from controller.ports.store import StoreWrites
 from controller.service.containment import comparison
 from controller.service.containment.comparison import DriftCandidate, ManagedRules, NodeComparison, NoManagedRules
 from controller.service.containment.drift import DriftEntry, DriftLog, DriftState
-from controller.service.containment.outbox import Outbox
+from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
 
 RETRY: Final = 2.0  # seconds after a pass that could not read the broker
@@ -70,7 +70,7 @@ class Reconciler:
         keeper: FleetState,
         broker: BrokerControl,
         tables: BrokerTables,
-        outbox: Outbox,
+        effects: EffectQueue,
         every: float,
         log: Log,
         controller_id: str = "",
@@ -82,7 +82,7 @@ class Reconciler:
         self._keeper = keeper
         self._broker = broker
         self._tables = tables
-        self._outbox = outbox
+        self._effects = effects
         self._every = every
         self._log = log
         self._settings = settings or (_ByBroker(broker, controller_id) if controller_id else None)
@@ -225,7 +225,7 @@ class Reconciler:
     # Rows
 
     def _is_busy(self, device_id: str) -> bool:
-        return self._outbox.is_busy(device_id) or self._managed.is_busy(device_id)
+        return self._effects.is_busy(device_id) or self._managed.is_busy(device_id)
 
     def _difference(self, suspect: DriftCandidate) -> DriftEntry:
         device_id, what, node = suspect.device.device_id, suspect.what, suspect.node
@@ -257,13 +257,13 @@ class Reconciler:
             return
         await self._mend_at_node(suspect)
         if case is None:
-            self._outbox.put(ReleaseClient(effect_id, device_id, case_id))
+            self._effects.enqueue(ReleaseClient(effect_id, device_id, case_id))
         elif case.level is ContainmentLevel.ISOLATED:
-            self._outbox.put(IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason))
+            self._effects.enqueue(IsolateClient(effect_id, device_id, case_id, False, case.isolate_until, case.reason))
         elif what == comparison.BAN_LEFT:
-            self._outbox.put(EndIsolation(effect_id, device_id, case_id))
+            self._effects.enqueue(EndIsolation(effect_id, device_id, case_id))
         else:
-            self._outbox.put(RestrictClient(effect_id, device_id, case_id, False))
+            self._effects.enqueue(RestrictClient(effect_id, device_id, case_id, False))
 
     async def _mend_at_node(self, suspect: DriftCandidate) -> None:
         """Where only this node lacks the rules, an effect that asks another one finds nothing to write."""

@@ -15,6 +15,7 @@ from controller.ports.store import StoreWrites
 from controller.ports.users import UserBroker, UserStore
 from controller.service.containment.enforcer import steps_of
 from controller.service.fleet_state import FleetState
+from controller.service.unit_of_work import UnitOfWork
 
 MAX_CASES: Final = 1000  # users contained at once: each costs a few requests with every comparison
 SHOWN: Final = 5  # of what differed, in a line of the record
@@ -197,8 +198,7 @@ class UserContainments:
             raise
         if case.is_over and self.cases.get(case.name) is case:
             del self.cases[case.name]
-        if self._keeper.on_audit is not None:
-            self._keeper.on_audit(now, entry)
+        self._keeper.hand_on(UnitOfWork(audit=[(now, entry)]))
         if wake:
             self._work.set()
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from controller.domain.commands import END_GRACE
-from controller.domain.effects import AuditEntry, CommandRecord
+from controller.domain.effects import AuditEntry
 from controller.domain.events import CommandRequested, CommandWithdrawn
 from controller.domain.rollout.member import BEGIN_WITHIN, GRACE
 from controller.domain.rollout.model import InstalledVersion, Rollout, RolloutNote, RolloutState
@@ -19,7 +19,7 @@ from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.rollouts import RolloutStore, RolloutTargets
 from controller.service.fleet_state import FleetState
-from controller.service.rollout.observations import installed_of, news_of, view_of
+from controller.service.rollout.observations import RolloutObservations, installed_of, news_of, view_of
 from controller.service.rollout.run import RolloutRun
 from controller.service.settings.rollouts import RolloutSettings
 from controller.service.unit_of_work import UnitOfWork
@@ -28,14 +28,19 @@ from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
 TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
 MAX_OPEN_ROLLOUTS: Final = 64
-_ACTIONS: Final = frozenset({INSTALL, GO_BACK})
 
 
 class RolloutEngine:
     """All rollouts that have not ended. `counts`: orders, returns, passes."""
 
     def __init__(
-        self, keeper: FleetState, store: RolloutStore, targets: RolloutTargets, settings: RolloutSettings, log: Log
+        self,
+        keeper: FleetState,
+        store: RolloutStore,
+        targets: RolloutTargets,
+        observations: RolloutObservations,
+        settings: RolloutSettings,
+        log: Log,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -43,30 +48,10 @@ class RolloutEngine:
         self.runs: dict[str, RolloutRun] = {}
         self.counts: Counter[str] = Counter()
         self._keeper = keeper
+        self._observations = observations
         self._log = log
         # Held by whoever changes a rollout: the loop here, and what operators ask for.
         self.lock = asyncio.Lock()
-        self._woken = asyncio.Event()
-        self._following: dict[str, set[str]] = {}
-        self._commands: list[CommandRecord] = []
-        self._reports: dict[str, bytes] = {}
-        self._touched: set[str] = set()
-        keeper.on_kept = self.take
-
-    def take(self, batch: UnitOfWork) -> None:
-        """Note what was kept of devices that are in a rollout; everything else costs one look."""
-        following = self._following
-        if not following:
-            return
-        self._commands += [one for one in batch.commands.values() if one.action in _ACTIONS]
-        for device_id in batch.devices:
-            if device_id in following:
-                self._touched.add(device_id)
-        for device_id, report in batch.reports.items():
-            if device_id in following:
-                self._reports[device_id] = report.body
-        if self._commands or self._reports or self._touched:
-            self._woken.set()
 
     async def load(self) -> int:
         """Go on where the last process was: open rollouts, and what was heard of their devices since; how many."""
@@ -90,21 +75,12 @@ class RolloutEngine:
 
     def follow(self, run: RolloutRun) -> None:
         """Watch the devices of a rollout from now on; under `lock`."""
-        rollout_id = run.rollout.rollout_id
-        self.runs[rollout_id] = run
-        for device_id in run.members:
-            self._following.setdefault(device_id, set()).add(rollout_id)
-        self._touched.update(run.members)
-        self._woken.set()
+        self.runs[run.rollout.rollout_id] = run
+        self._observations.watch(run.rollout.rollout_id, run.members)
 
     def _leave(self, run: RolloutRun) -> None:
-        rollout_id = run.rollout.rollout_id
-        del self.runs[rollout_id]
-        for device_id in run.members:
-            rest = self._following.get(device_id, set())
-            rest.discard(rollout_id)
-            if not rest:
-                self._following.pop(device_id, None)
+        del self.runs[run.rollout.rollout_id]
+        self._observations.unwatch(run.rollout.rollout_id, run.members)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -119,14 +95,14 @@ class RolloutEngine:
             if not more:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(TICK):
-                        await self._woken.wait()
-            self._woken.clear()
+                        await self._observations.arrived.wait()
+            self._observations.arrived.clear()
 
     async def _start_over(self) -> bool:
         """What is in memory was not kept: back to what is."""
         async with self.lock:
             self.runs.clear()
-            self._following.clear()
+            self._observations.unwatch_all()
             with contextlib.suppress(StoreError):
                 await self.load()
         return False
@@ -143,16 +119,14 @@ class RolloutEngine:
 
     def _hear(self) -> None:
         now = self._keeper.clock.now()
-        commands, self._commands = self._commands, []
-        reports, self._reports = self._reports, {}
-        touched, self._touched = self._touched, set()
+        commands, reports, changed = self._observations.take()
         for record in commands:
             for run in self._runs_of(record.device_id):
                 run.told(record.device_id, news_of(record), now)
         for device_id, body in reports.items():
             for run in self._runs_of(device_id):
                 run.looked(device_id, installed_of(body, run.rollout.target.name), now)
-        for device_id in touched:
+        for device_id in changed:
             for run in self._runs_of(device_id):
                 self._reached(run, device_id, now)
 
@@ -167,7 +141,7 @@ class RolloutEngine:
             run.came_back(device_id, now)
 
     def _runs_of(self, device_id: str) -> list[RolloutRun]:
-        return [self.runs[one] for one in self._following.get(device_id, ()) if one in self.runs]
+        return [self.runs[one] for one in self._observations.rollouts_of(device_id) if one in self.runs]
 
     async def _go_on(self, run: RolloutRun) -> bool:
         now = self._keeper.clock.now()

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -14,10 +15,64 @@ from controller.domain.rollout.model import CommandProgress, InstalledVersion, R
 from controller.domain.rollout.window import zone_of
 from controller.ports.rollouts import TargetError
 from controller.ports.updates import PublishedUpdate, UpdateRepository, UpdatesError
+from controller.service.unit_of_work import UnitOfWork
 from schemas.sections.installed import SoftwareSection
-from schemas.updates import UpdateProgress
+from schemas.updates import GO_BACK, INSTALL, UpdateProgress
 
+_ACTIONS: Final = frozenset({INSTALL, GO_BACK})
 _NOTHING: Final = InstalledVersion()
+
+
+class RolloutObservations:
+    """Collects what is committed about the devices of open rollouts until the engine's next pass takes it."""
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, set[str]] = {}  # by device
+        self._commands: list[CommandRecord] = []
+        self._reports: dict[str, bytes] = {}
+        self._changed: set[str] = set()
+        self.arrived = asyncio.Event()
+
+    def on_commit(self, batch: UnitOfWork) -> None:
+        watched = self._rollouts
+        if not watched:
+            return
+        self._commands += [one for one in batch.commands.values() if one.action in _ACTIONS]
+        for device_id in batch.devices:
+            if device_id in watched:
+                self._changed.add(device_id)
+        for device_id, report in batch.reports.items():
+            if device_id in watched:
+                self._reports[device_id] = report.body
+        if self._commands or self._reports or self._changed:
+            self.arrived.set()
+
+    def watch(self, rollout_id: str, device_ids: Collection[str]) -> None:
+        """Collects from now on; each of the devices counts as changed once."""
+        for device_id in device_ids:
+            self._rollouts.setdefault(device_id, set()).add(rollout_id)
+        self._changed.update(device_ids)
+        self.arrived.set()
+
+    def unwatch(self, rollout_id: str, device_ids: Iterable[str]) -> None:
+        for device_id in device_ids:
+            rest = self._rollouts.get(device_id, set())
+            rest.discard(rollout_id)
+            if not rest:
+                self._rollouts.pop(device_id, None)
+
+    def unwatch_all(self) -> None:
+        self._rollouts.clear()
+
+    def rollouts_of(self, device_id: str) -> Collection[str]:
+        """Ids of the open rollouts that the device is in."""
+        return self._rollouts.get(device_id, ())
+
+    def take(self) -> tuple[list[CommandRecord], dict[str, bytes], set[str]]:
+        """Commands in the order of their commits, the last report of each device, and devices that changed."""
+        taken = self._commands, self._reports, self._changed
+        self._commands, self._reports, self._changed = [], {}, set()
+        return taken
 
 
 def installed_of(report: bytes | None, name: str) -> InstalledVersion:

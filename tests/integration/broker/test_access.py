@@ -90,17 +90,16 @@ async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
     async with world(path) as place:
         log = place.reconciler._log
         enforcer = Enforcer(place.keeper, broker, place.link, lambda raw: b"signed:" + raw, accept_claimed=True)
-        outbox = Outbox(place.keeper, enforcer, log, lambda: 0.0)
-        place.keeper.forward_effects_to(outbox.put)
-        await outbox.resume()
+        effects = place.outbox.queue
+        outbox = Outbox(place.keeper, effects, enforcer, log, lambda: 0.0)
         access = AccessRuleManager(
-            place.keeper, outbox, EmqxAccess(broker.api), SqliteAccessStore(place.store),
+            place.keeper, effects, EmqxAccess(broker.api), SqliteAccessStore(place.store),
             lambda text: parse_templates(text, "templates"), log,
         )  # fmt: skip
         await access.load()
         enforcer.give_back(access.rules_after)
         tables = EmqxTables(broker.api)
-        reconciler = Reconciler(place.keeper, broker, tables, outbox, 0.2, log, managed=access)
+        reconciler = Reconciler(place.keeper, broker, tables, effects, 0.2, log, managed=access)
         yield Place(place, broker, outbox, access, AccessOperations(access, place.keeper), reconciler)
 
 

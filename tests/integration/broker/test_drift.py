@@ -19,7 +19,7 @@ FOREIGN = 300
 async def settled(at: Site) -> None:
     async with asyncio.timeout(20), asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())
-        while at.outbox.pending:
+        while at.outbox.queue.pending:
             await asyncio.sleep(0.01)
         working.cancel()
 

@@ -45,7 +45,7 @@ class Place:
         """One of a controller that has just started."""
         one = self.world
         return Reconciler(
-            one.keeper, one.broker, one.tables, one.outbox, 5.0, lambda _text, _more: None, settings=self.desk
+            one.keeper, one.broker, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, settings=self.desk
         )
 
 

@@ -148,7 +148,7 @@ async def test_a_containment_that_fails_is_measured_until_it_succeeds(tmp_path: 
         await one.report("edge-1", ports=(23,))
         await outbox.drain()
         assert (await _samples(one))["cordon_effects_troubled_devices"] == [({}, 1.0)]
-        outbox._wake("edge-1")
+        outbox.queue.retry_now("edge-1")
         await one.world.drain()
         samples = await _samples(one)
         assert samples["cordon_effects_troubled_devices"] == [({}, 0.0)]

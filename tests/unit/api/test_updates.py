@@ -9,7 +9,7 @@ import pytest
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.api.downloads import BandwidthLimiter, DownloadThrottle, create_downloads
-from controller.api.metrics import MetricsCollector
+from controller.api.metrics import ContainmentDurations, MetricsCollector
 from controller.service.maintenance import MetadataRefresher
 from tests.support.api import api
 from tests.support.updates import Repository, repository
@@ -36,7 +36,7 @@ async def test_published_versions_and_roles_are_told(tmp_path: Path, made: Repos
         status = await it.json("GET", "/api/v1/updates/status")
         assert [role["role"] for role in status["roles"]] == ["root", "targets", "snapshot", "timestamp"]
         assert status["trouble"] == "the key is gone"
-        it.app.state.metrics = MetricsCollector(it.app.state.services)
+        it.app.state.metrics = MetricsCollector(it.app.state.services, ContainmentDurations())
         measured = (await it.client.get("/metrics")).text
         assert "cordon_update_metadata_trouble 1.0" in measured
         assert "cordon_update_metadata_warnings 0.0" in measured

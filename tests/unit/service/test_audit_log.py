@@ -8,7 +8,7 @@ from pathlib import Path
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.audit_log import MOST_TEXT, about, fields_of, log_record
+from controller.service.audit_log import MOST_TEXT, AuditLogger, about, fields_of
 from tests.support.controller_harness import world
 from tests.support.reports import full, incoming
 
@@ -24,15 +24,15 @@ logger_for("record")(entry.kind, fields_of(entry))
 
 
 async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        lines: list[tuple[str, dict[str, object]]] = []
-        log_record(place.keeper, lambda event, fields: lines.append((event, dict(fields))))
+    lines: list[tuple[str, dict[str, object]]] = []
+    logger = AuditLogger(lambda event, fields: lines.append((event, dict(fields))))
+    async with world(tmp_path / "c.db", listeners=(logger,)) as place:
         place.broker.fails = [BrokerUnreachableError("no node answered")]
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23)), incoming("edge-2", full("edge-2", 1))])
         await place.drain()
         case = place.keeper.devices["edge-1"].case
         assert case is not None
-        place.outbox._wake("edge-1")
+        place.outbox.queue.retry_now("edge-1")
         await place.drain()
     assert [event for event, _ in lines if event == "containment proven"] == ["containment proven"]
     mine = [event for event, fields in lines if fields.get("case") == case.case_id]
@@ -42,11 +42,11 @@ async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
     assert (retried["device"], retried["case"], retried["effect"]) == ("edge-1", case.case_id, "RestrictClient")
 
 
-async def test_who_listened_before_still_hears(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
-        heard: list[str] = []
-        place.keeper.on_audit = lambda _at, entry: heard.append(entry.kind)
-        log_record(place.keeper, lambda event, _fields: heard.append(f"log: {event}"))
+async def test_every_listener_is_called_in_order(tmp_path: Path) -> None:
+    heard: list[str] = []
+    first = AuditLogger(lambda event, _fields: heard.append(event))
+    second = AuditLogger(lambda event, _fields: heard.append(f"log: {event}"))
+    async with world(tmp_path / "c.db", listeners=(first, second)) as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1))])
     assert heard
     assert heard[0::2] == [one.removeprefix("log: ") for one in heard[1::2]]

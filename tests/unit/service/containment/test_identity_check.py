@@ -31,7 +31,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         await place.drain()
         assert (place.broker.rules_held, place.broker.bans_held) == ({}, {})
         assert place.keeper.devices["edge-1"].case is None
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
         (line,) = await place.store.audit(kind="containment refused")
         assert line.entry.alert
 
@@ -64,10 +64,10 @@ async def test_whose_session_is_gone_and_another_comes_is_not_contained_for_the_
         place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         await hear(place, full("edge-1", 1, 2375))
         await place.drain()
-        assert place.outbox.troubled == 1
+        assert place.outbox.queue.troubled == 1
         place.broker.grades["edge-1"] = AuthStrength.PROVEN
         place.broker.connected["edge-1"] = START + 60
-        place.outbox._wake("edge-1")
+        place.outbox.queue.retry_now("edge-1")
         await place.drain()
         assert place.broker.bans_held == {}
         assert place.keeper.devices["edge-1"].case is None
@@ -109,7 +109,7 @@ async def test_who_was_vouched_for_does_not_escape_by_coming_back_during_the_cut
         place.broker.connected["edge-1"] = START + 1
         broker, clock = place.broker, place.clock
         if not killed:
-            place.outbox._wake("edge-1")
+            place.outbox.queue.retry_now("edge-1")
             await place.drain()
     if killed:
         async with world(tmp_path / "c.db", broker=broker, clock=clock) as place:

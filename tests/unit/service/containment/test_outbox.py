@@ -22,12 +22,12 @@ async def test_what_was_decided_before_a_crash_is_carried_out_after_it(tmp_path:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         assert place.broker.calls == []
     async with world(tmp_path / "c.db") as place:
-        assert place.outbox.pending == 2
+        assert place.outbox.queue.pending == 2
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
     async with world(tmp_path / "c.db") as place:
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
 
 
 async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(place.outbox.run())
-            while place.outbox.pending:
+            while place.outbox.queue.pending:
                 await asyncio.sleep(0.01)
             running.cancel()
         kinds = await place.audited("edge-1")
@@ -59,7 +59,7 @@ async def test_commands_that_hang_hold_no_containment_up(tmp_path: Path, monkeyp
         await place.keeper.handle("edge-1", ContainmentOrdered(new(), ContainmentLevel.ISOLATED, "op", "why", None))
         async with asyncio.timeout(20), asyncio.TaskGroup() as group:
             running = group.create_task(place.outbox.run())
-            while place.outbox.is_busy("edge-1"):
+            while place.outbox.queue.is_busy("edge-1"):
                 await asyncio.sleep(0.01)
             running.cancel()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
@@ -73,7 +73,7 @@ async def test_a_proof_that_does_not_hold_is_no_containment(tmp_path: Path) -> N
         case = place.keeper.devices["edge-1"].case
         assert case is not None
         assert (case.proven_level, case.trouble) == (ContainmentLevel.NONE, "read back and not there")
-        assert place.outbox.pending == 2
+        assert place.outbox.queue.pending == 2
 
 
 async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_a_release_overtakes_a_containment_that_was_never_possible(tmp_pat
         await place.keeper.handle("edge-1", ReleaseOrdered(new(), "op", "really"))
         await place.drain()
         assert place.broker.calls == ["isolate edge-1", "release edge-1"]
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
 
 
 async def test_rules_of_before_survive_a_case_that_follows_at_once(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path:
         place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/earlier", "", 0.0, None)
         await place.drain()
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
         assert "containment proven" in await place.audited("edge-1")
 
 
@@ -149,7 +149,7 @@ async def test_a_command_for_a_device_that_is_away_waits_until_it_is_back(tmp_pa
         place.link.confirm = NoSubscriberError("nobody there")
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
         await place.drain()
-        assert place.outbox.pending == 0
+        assert place.outbox.queue.pending == 0
         place.link.confirm = None
         before = len(place.link.sent)
         await place.keeper.handle("edge-1", StatusChanged(place.keeper.new_id(), True, "boot"))
