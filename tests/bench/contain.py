@@ -22,28 +22,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.demo.fleet import SimulatorProcess
-from controller.demo.observations import ObservationLog
-from controller.demo.options import DemoTimings
-from controller.demo.processes import ChildProcess
 from controller.ports.broker import CLOCK_SLACK, AccessRule
 from schemas.topics import ALL_UP, DownChannel, down
 from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS
 from tests.support.certs import Certs
-from tests.support.deployment import House, open_house
+from tests.support.deployment import Deployment, Timings, open_deployment
+from tests.support.processes import ModuleProcess
+from tests.support.simulated_fleet import SimulatedFleetProcess
 from tests.support.standin import StandInProcess
 
 NODES: Final = 3
 # As a real installation has them: reports every now and then, the broker compared every five seconds; devices that are
 # turned away try again only now and then, or their handshakes would be most of what is measured.
-PACE: Final = DemoTimings("1h", "30s", "300s", "200ms", "15s", "5s", 0.0, 0, 0.0, 30.0)
+TIMINGS: Final = Timings(heartbeat_every="30s", reconnect_max="15s", stale_after="300s", reconcile_every="5s")
 PORT: Final = 2375
 CUT: Final = 152  # the reason code of a client that an administrator's ban ends
 LONGEST_PAUSE: Final = 0.15  # seconds between one device's end and the next one's violation
 MEASURE_SECONDS: Final = 8.0
 WAIT_SECONDS: Final = 60.0
-CROWD_RULES: Final = (
+LOAD_RULES: Final = (
     AccessRule(ALL_UP, "allow", "publish"),
     AccessRule(down("+", DownChannel.RECEIPT), "allow", "subscribe"),
 )
@@ -54,9 +52,8 @@ _POLL_SECONDS: Final = 0.1
 class Bench:
     """What runs."""
 
-    house: House
-    fleet: SimulatorProcess
-    chronicle: ObservationLog
+    deployment: Deployment
+    fleet: SimulatedFleetProcess
     rand: random.Random
 
     async def one(self, device: str) -> float:
@@ -67,11 +64,9 @@ class Bench:
 
     async def cut(self, device: str, begun: float) -> float:
         """Wait for the cut of a device that violates since `begun`."""
-        look = self.chronicle.first
-        end = await self.chronicle.until(
-            lambda: look(device, "disconnected", since=begun, code=CUT), f"the cut of {device}", WAIT_SECONDS
-        )
-        sent = look(device, "report_sent", since=begun, report="full")
+        observed = self.fleet.observations
+        end = await observed.wait_for(device, "disconnected", seconds=WAIT_SECONDS, since=begun, code=CUT)
+        sent = observed.first(device, "report_sent", since=begun, report="full")
         assert sent is not None
         return end.moment - sent.moment
 
@@ -103,13 +98,13 @@ class Bench:
             assert time.monotonic() < deadline, f"still contained: {contained}"
             for device, level in contained.items():
                 if level == "isolated":
-                    await self.house.operator.release(device, "the next round")
+                    await self.deployment.operator.release(device, "the next round")
             await asyncio.sleep(_POLL_SECONDS)
         # This broker has a listener without proof too, so that a session is vouched for once it is older than this.
         await asyncio.sleep(2 * CLOCK_SLACK)
 
     async def _contained(self) -> dict[str, str]:
-        rows = await self.house.operator.devices("dev-")
+        rows = await self.deployment.operator.devices("dev-")
         return {name: row["level"] for name, row in rows.items() if row["case"] is not None or not row["online"]}
 
 
@@ -125,34 +120,34 @@ def _tell(what: str, found: list[float]) -> tuple[float, float]:
     return p50, p99
 
 
-async def _ask(crowd: ChildProcess, **order: Any) -> dict[str, Any]:
-    await crowd.tell(order)
-    return await crowd.first_line(WAIT_SECONDS)
+async def _ask(load: ModuleProcess, **request: Any) -> dict[str, Any]:
+    await load.send(request)
+    return await load.answer(WAIT_SECONDS)
 
 
-async def measure(folder: Path, devices: int, samples: int, load: float | None) -> str:
+async def measure(folder: Path, devices: int, samples: int, rate: float | None) -> str:
     """Run all of it; the last line."""
-    certs, chronicle = Certs(folder / "certs"), ObservationLog()
+    certs = Certs(folder / "certs")
     with StandInProcess(nodes=NODES, certs=certs) as emqx:
-        async with open_house(folder, emqx=emqx, certs=certs, pack="starter", pace=PACE) as house:
-            fleet = await house.start_fleet(devices, chronicle, pace=PACE)
+        async with open_deployment(folder, emqx, certs, pack="starter", timings=TIMINGS) as deployment:
+            fleet = await deployment.start_fleet(devices)
             addresses = ",".join(f"{host}:{port}" for host, port in emqx.mqtt)
-            # Each of its connections speaks for many devices, which no device may.
+            # Each of its connections publishes for many devices, which no device may.
             for number in range(CONNECTIONS):
-                await house.broker.api.write_rules(f"bench-load-{number}", CROWD_RULES)
-            crowd = await ChildProcess.start("crowd", "tests.bench.contain_worker", [addresses], folder)
-            house.stack.push_async_callback(crowd.stop)
-            await crowd.first_line(WAIT_SECONDS)
-            bench = Bench(house, fleet, chronicle, random.Random(1))
+                await deployment.broker.api.write_rules(f"bench-load-{number}", LOAD_RULES)
+            load = await ModuleProcess.start("load", "tests.bench.contain_worker", [addresses], folder)
+            deployment.stack.push_async_callback(load.stop)
+            await load.answer(WAIT_SECONDS)
+            bench = Bench(deployment, fleet, random.Random(1))
             idle = _tell("idle", await bench.in_turn(samples))
-            if load is None:
-                await _ask(crowd, do="max", seconds=MEASURE_SECONDS / 4)  # the devices get known
-                rate = (await _ask(crowd, do="max", seconds=MEASURE_SECONDS))["receipted"]
-                print(f"measured: {rate:.0f} reports a second, each judged, kept and receipted", flush=True)
-                load = rate / 2
-            await _ask(crowd, do="rate", rate=load)
-            loaded = _tell(f"at {load:.0f} reports a second", await bench.in_turn(samples))
-            flow = await _ask(crowd, do="stop")
+            if rate is None:
+                await _ask(load, do="max", seconds=MEASURE_SECONDS / 4)  # the devices get known
+                most = (await _ask(load, do="max", seconds=MEASURE_SECONDS))["receipted"]
+                print(f"measured: {most:.0f} reports a second, each judged, kept and receipted", flush=True)
+                rate = most / 2
+            await _ask(load, do="rate", rate=rate)
+            loaded = _tell(f"at {rate:.0f} reports a second", await bench.in_turn(samples))
+            flow = await _ask(load, do="stop")
             print(f"meanwhile {flow['sent']:.0f} reports a second were sent, {flow['receipted']:.0f} receipted")
             crowded = _tell("all at once", await bench.at_once())
     return (

@@ -23,11 +23,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from controller.demo.options import DemoTimings
-from controller.demo.progress import DemoProgress, last_words
-from controller.demo.update_repository import GOOD, NAME
-from controller.demo.update_stage import UpdateDemoEnvironment, UpdateDemoOptions, open_update_stage
-from controller.demo.view import PlainProgressView
 from controller.domain.rollout.model import RolloutState, RolloutTerms
 from controller.domain.rollout.rings import parse_ring
 from controller.ports.messages import IncomingMessage
@@ -35,12 +30,22 @@ from controller.service.rollout.operations import RolloutRequest
 from schemas.topics import UpChannel, up
 from tests.bench.agent import cpu_seconds, memory_mb
 from tests.bench.fleet import sections
+from tests.support.certs import Certs
+from tests.support.deployment import Timings, open_deployment
+from tests.support.mosquitto import free_port
+from tests.support.operator import OperatorClient
 from tests.support.reports import full
 from tests.support.rollouts import Fleet, fleet, software
+from tests.support.standin import StandInProcess
+from tests.support.updates import archive, repository
 
 MOST_RATIO: Final = 1.2
 BATCH: Final = 500  # messages given to ingest at once, as the link does
-PACE: Final = DemoTimings("1h", "30s", "300s", "200ms", "15s", "30s", 0.0, 0, 0.0, 60.0)
+NAME: Final = "edge-app"
+VERSION: Final = "1.4.0"
+TIMINGS: Final = Timings(heartbeat_every="30s", reconnect_max="15s", stale_after="300s", reconcile_every="30s")
+_NODES: Final = 3
+_RINGS: Final = {"ring:test": range(3), "ring:canary": range(3, 5)}
 _MOST_PASSES: Final = 100_000
 _POLL_SECONDS: Final = 0.2
 _WAIT_SECONDS: Final = 900.0
@@ -141,49 +146,63 @@ def _rss_mb() -> float:
 
 
 async def over_mqtt(count: int, folder: Path) -> dict[str, Any]:
-    """One rollout to `count` simulated devices and a real agent, with real processes over TLS."""
-    options = UpdateDemoOptions(count, seed=1, fast=True, soak="1s", action_time="50ms")
-    program = DemoProgress(PlainProgressView(sys.stderr))
-    async with open_update_stage(options, PACE, folder, program) as stage:
-        if stage is None:
-            why = "; ".join(one.missing for one in program.results if not one.ok)
-            raise RuntimeError(f"{why}\n{last_words(folder)}")
-        pid = stage.controller.pid
-        before, used = memory_mb(pid, "VmRSS"), cpu_seconds(pid)
-        begun = time.monotonic()
-        rollout_id = await stage.first.start(f"{NAME}/{GOOD}", soak="1s", timeout="300s", min_sample=10)
-        await _until(stage, rollout_id, "awaiting_approval")
-        await stage.second.approve(rollout_id)
-        last_ring = time.monotonic()
-        found = await _until(stage, rollout_id, "completed")
-        ended, used = time.monotonic(), cpu_seconds(pid) - used
-        moments = sorted(
-            sight.moment
-            for one in stage.rest
-            for sight in stage.chronicle.of(one, "command_taken", action="update.install")
-        )
-        confirmed = sum(ring["confirmed"] for ring in found["rings"])
-        return {
-            "devices": count + 1,
-            "confirmed": confirmed,
-            "commands_per_second": round(len(moments) / (moments[-1] - moments[0]), 1),
-            "seconds": round(ended - begun, 2),
-            "seconds_until_last_ring": round(last_ring - begun, 2),
-            "seconds_of_last_ring": round(ended - last_ring, 2),
-            "controller_cpu_seconds": round(used, 2),
-            "controller_cpu_ms_per_device": round(used / (count + 1) * 1000, 3),
-            "controller_rss_mb": memory_mb(pid, "VmRSS"),
-            "controller_rss_growth_mb": round(memory_mb(pid, "VmRSS") - before, 1),
-        }
+    """One rollout to `count` simulated devices, with real processes over TLS."""
+    certs, updates = Certs(folder / "certs"), repository(folder)
+    content = archive({"VERSION": VERSION})
+    await asyncio.to_thread(updates.publish, NAME, VERSION, content)
+    more = (
+        f'\n[updates]\nfolder = "{updates.folder.base}"\nlisten = "127.0.0.1:{free_port()}"\n'
+        f'certificate = "{certs.server_cert}"\nkey = "{certs.server_key}"\n'
+    )
+    with StandInProcess(nodes=_NODES, certs=certs) as emqx:
+        async with open_deployment(folder, emqx, certs, timings=TIMINGS, more=more) as deployment:
+            fleet = await deployment.start_fleet(count, ["--software", f"{NAME}=1.3.0", "--action-time", "50ms"])
+            operator = deployment.operator
+            second = {"name": "second-operator", "scopes": ["read", "rollout"]}
+            approver = OperatorClient(operator.url, (await operator.call("POST", "/tokens", second))["token"])
+            for tag, numbers in _RINGS.items():
+                for number in numbers:
+                    await operator.call("PUT", f"/devices/{fleet.device_ids[number]}/labels", {"tags": [tag]})
+            pid = deployment.controller.pid
+            before, used = memory_mb(pid, "VmRSS"), cpu_seconds(pid)
+            begun = time.monotonic()
+            terms = {"target": f"{NAME}/{VERSION}", "soak": "1s", "timeout": "300s", "min_sample": 10}
+            path = f"/rollouts/{(await operator.call('POST', '/rollouts', terms))['rollout_id']}"
+            await _until(operator, path, "awaiting_approval")
+            await approver.call("POST", f"{path}/approve", {})
+            last_ring = time.monotonic()
+            found = await _until(operator, path, "completed")
+            ended, used = time.monotonic(), cpu_seconds(pid) - used
+            after = memory_mb(pid, "VmRSS")
+    first = max(max(numbers) for numbers in _RINGS.values()) + 1
+    moments = sorted(
+        one.moment
+        for device in fleet.device_ids[first:]
+        for one in fleet.observations.of(device, "command_taken", action="update.install")
+    )
+    return {
+        "devices": count,
+        "confirmed": sum(ring["confirmed"] for ring in found["rings"]),
+        "commands_per_second": round(len(moments) / (moments[-1] - moments[0]), 1),
+        "seconds": round(ended - begun, 2),
+        "seconds_until_last_ring": round(last_ring - begun, 2),
+        "seconds_of_last_ring": round(ended - last_ring, 2),
+        "controller_cpu_seconds": round(used, 2),
+        "controller_cpu_ms_per_device": round(used / count * 1000, 3),
+        "controller_rss_mb": after,
+        "controller_rss_growth_mb": round(after - before, 1),
+    }
 
 
-async def _until(stage: UpdateDemoEnvironment, rollout_id: str, state: str) -> dict[str, Any]:
+async def _until(operator: OperatorClient, path: str, state: str) -> dict[str, Any]:
     deadline = time.monotonic() + _WAIT_SECONDS
-    while (found := await stage.first.rollout(rollout_id))["state"] != state:
+    while True:
+        found: dict[str, Any] = await operator.call("GET", path)
+        if found["state"] == state:
+            return found
         if found["ended_at"] is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{rollout_id} is {found['state']} ({found['why']}), not {state}")
+            raise RuntimeError(f"{path} is {found['state']} ({found['why']}), not {state}")
         await asyncio.sleep(_POLL_SECONDS)
-    return found
 
 
 def measure(sizes: list[int], rounds: int, folder: Path) -> dict[int, dict[str, Any]]:

@@ -1,17 +1,16 @@
-"""Devices that break rules, are repaired and obey, and operators who contain and release, all at random."""
+"""Devices that break rules, are repaired and obey commands, and operators who contain and release, all at random."""
 
 import asyncio
-import json
 import random
 from typing import Any, Final
 
-from controller.demo.fleet import SimulatorProcess
-from controller.demo.operator import DemoApiClient
-from controller.demo.options import DemoError
+from controller.cli.errors import CliError, ExitCode
 from tests.crash.snapshots import NEW_OPENSSL, OLD_OPENSSL
+from tests.support.operator import OperatorClient
+from tests.support.simulated_fleet import SimulatedFleetProcess
 
-PAUSE_SECONDS: Final = 0.06  # between two things that happen, at most; each has its own fate
-_DEVICE_ACTS: Final[tuple[dict[str, Any], ...]] = (
+PAUSE_SECONDS: Final = 0.06  # the longest pause between two actions
+_DEVICE_CHANGES: Final[tuple[dict[str, Any], ...]] = (
     {"open_port": 23},  # restricted, and repaired by a command
     {"openssl": OLD_OPENSSL},  # restricted, and repaired by a command
     {"open_port": 23, "process": "busybox"},  # restricted; the command finds nothing to repair
@@ -21,7 +20,7 @@ _DEVICE_ACTS: Final[tuple[dict[str, Any], ...]] = (
     {"close_port": 2375},
     {"openssl": NEW_OPENSSL},
 )
-_OPERATOR_ACTS: Final[tuple[dict[str, Any], ...]] = (
+_OPERATOR_REQUESTS: Final[tuple[dict[str, Any], ...]] = (
     {"level": "restricted", "for": "2s"},
     {"level": "restricted"},
     {"level": "isolated", "for": "2s"},
@@ -33,55 +32,66 @@ _OPERATOR_ACTS: Final[tuple[dict[str, Any], ...]] = (
 )
 
 
-class Storm:
-    """Goes on whether or not a controller is there to see it."""
+class RandomLoad:
+    """Runs whether or not a controller does.
 
-    def __init__(self, fleet: SimulatorProcess, rand: random.Random) -> None:
-        """Act on the devices of `fleet`; `operator` is set whenever another controller runs."""
-        self.operator: DemoApiClient | None = None
+    `attempted` and `confirmed`: the reasons of all operator requests, and of those that the controller answered.
+    """
+
+    def __init__(self, fleet: SimulatedFleetProcess, rand: random.Random) -> None:
         self.attempted: set[str] = set()
         self.confirmed: set[str] = set()
-        self.acts = 0
+        self.actions = 0
+        self._stopped = False
+        self._operator: OperatorClient | None = None
         self._fleet = fleet
         self._rand = rand
 
-    async def rage(self) -> None:
-        """Until cancelled."""
-        while True:
+    def use(self, operator: OperatorClient | None) -> None:
+        """Sends operator requests there from now on; with `None` there is no controller."""
+        self._operator = operator
+
+    def stop(self) -> None:
+        """Lets every `run` return after its present action."""
+        self._stopped = True
+
+    async def run(self) -> None:
+        """Acts until stopped."""
+        while not self._stopped:
             await asyncio.sleep(self._rand.random() * PAUSE_SECONDS)
             device = self._rand.choice(self._fleet.device_ids)
-            self.acts += 1
+            self.actions += 1
             kind = self._rand.random()
             if kind < 0.5:
-                await self._fleet.change(device, self._rand.choice(_DEVICE_ACTS))
+                await self._fleet.change(device, self._rand.choice(_DEVICE_CHANGES))
             elif kind < 0.65:
                 kernel = f"6.1.0-{self._rand.randrange(1000)}-amd64"
                 await self._fleet.change(device, {"sections": {"os": {"kernel": kernel}}})
             elif kind < 0.75:
                 await self._fleet.rescan(device)
             else:
-                await self.act(device, self._rand.choice(_OPERATOR_ACTS))
+                await self.request(device, self._rand.choice(_OPERATOR_REQUESTS))
 
-    async def act(self, device: str, containment: dict[str, Any]) -> None:
-        """One operator's request, with a reason that no other has; an empty containment is a release."""
-        if self.operator is None:
+    async def request(self, device: str, containment: dict[str, Any]) -> None:
+        """Sends one operator request with a unique reason; an empty containment is a release."""
+        if self._operator is None:
             return
         reason = f"asked {len(self.attempted)}"
         self.attempted.add(reason)
-        path = f"/api/v1/quarantine/{device}"
+        path = f"/quarantine/{device}"
         body = {**containment, "reason": reason}
         try:
             if containment:
-                status, answer = await self.operator._call("PUT", path, body)
+                await self._operator.call("PUT", path, body)
             else:
-                status, answer = await self.operator._call("POST", f"{path}/release", body)
-        except DemoError:
-            return  # killed before it answered: what was asked may or may not have been decided
-        assert status in {200, 404}, f"{device}: {status} {json.dumps(answer)}"
-        if status == 200:
-            self.confirmed.add(reason)
+                await self._operator.call("POST", f"{path}/release", body)
+        except CliError as e:
+            if e.code is ExitCode.UNREACHABLE or e.reason == "device_unknown":
+                return  # killed before it answered: the decision may or may not be in the store
+            raise
+        self.confirmed.add(reason)
 
-    async def calm(self, device: str) -> None:
-        """Have a device break no rule any more."""
+    async def repair(self, device: str) -> None:
+        """Lets a device pass all rules."""
         await self._fleet.change(device, {"close_port": 23})
         await self._fleet.change(device, {"close_port": 2375, "openssl": NEW_OPENSSL})

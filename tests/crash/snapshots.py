@@ -1,4 +1,4 @@
-"""Gathers what the checks look at: the store's file, the broker's tables, and what the devices and a bystander saw."""
+"""Reads what the invariants are checked on: the store, the broker's tables, and what devices and an observer saw."""
 
 import json
 import ssl
@@ -14,9 +14,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.sqlite import reader, schema
 from controller.adapters.sqlite.options import StoreOptions
-from controller.demo.observations import ObservationLog
 from schemas.topics import ALL_UP
 from tests.crash.invariants import Held, Kept, Seen
+from tests.support.simulated_fleet import SimulatedFleetProcess
 
 MOST_LINES: Final = 10_000_000
 _WAIT_SECONDS: Final = 10.0
@@ -28,7 +28,7 @@ NEW_OPENSSL: Final = "3.0.17-1~deb12u2"
 
 
 def read_kept(path: Path) -> Kept:
-    """The store's file as it lies there, whether or not a controller has it open."""
+    """Reads the store's file, whether or not a controller has it open."""
     with closing(schema.connect(path, StoreOptions(), read_only=True)) as connection:
         connection.execute("BEGIN")  # one moment for all tables
         lines = reader.audit(connection, {}, alerts_only=False, after=0, limit=MOST_LINES, newest_first=False)
@@ -42,32 +42,30 @@ def read_kept(path: Path) -> Kept:
 
 
 async def read_held(api: EmqxApi) -> Held:
-    """The broker's rules and bans of clients."""
+    """Reads the broker's rules and bans of clients."""
     bans = {ban.who: ban async for ban in api.bans() if ban.kind == "clientid"}
     return Held({client: rules async for client, rules in api.client_rules()}, bans)
 
 
-def read_seen(chronicle: ObservationLog, device_ids: tuple[str, ...], failing: Mapping[str, frozenset[str]]) -> Seen:
-    """What the devices told so far."""
+def read_seen(fleet: SimulatedFleetProcess, failing: Mapping[str, frozenset[str]]) -> Seen:
+    """What the devices observed so far; `failing` are broken rules by digest."""
     receipted: dict[str, tuple[int, str]] = {}
     sent: dict[str, tuple[int, str]] = {}
     taken: list[tuple[str, str]] = []
-    for name in device_ids:
-        digests = {
-            int(sight.data["seq"]): str(sight.data["digest"])
-            for sight in chronicle.of(name, "report_sent", report="full")
-        }
+    log = fleet.observations
+    for name in fleet.device_ids:
+        digests = {int(one.data["seq"]): str(one.data["digest"]) for one in log.of(name, "report_sent", report="full")}
         if digests:
             sent[name] = max(digests.items())
-        accepted = [int(sight.data["seq"]) for sight in chronicle.of(name, "receipt", verdict="accepted")]
+        accepted = [int(one.data["seq"]) for one in log.of(name, "receipt", verdict="accepted")]
         if accepted:
             receipted[name] = (max(accepted), digests[max(accepted)])
-        taken += [(name, str(sight.data["command_id"])) for sight in chronicle.of(name, "command_taken")]
+        taken += [(name, str(one.data["command_id"])) for one in log.of(name, "command_taken")]
     return Seen(receipted, sent, taken, failing)
 
 
 def broken_rules(sections: Mapping[str, Any]) -> frozenset[str]:
-    """Which rules of the demonstration's policy a simulated device breaks, judged here by plain comparisons."""
+    """The rules of the pack `demo` that a simulated device breaks, found by plain comparisons."""
     ports = {socket["port"] for socket in sections["sockets"]["listening"]}
     found = {_TELNET} if 23 in ports else set()
     found |= {_DOCKER} if 2375 in ports else set()
@@ -75,32 +73,30 @@ def broken_rules(sections: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(found)
 
 
-class Bystander:
-    """Listens to every report on its way to the controller and judges it for itself; `failing` is by digest."""
+class ReportObserver:
+    """Subscribes to every report and judges it independently; `failing` are broken rules by digest."""
 
     def __init__(self, address: tuple[str, int], tls: ssl.SSLContext, client_id: str) -> None:
-        """Describe it."""
         self.failing: dict[str, frozenset[str]] = {}
-        self._is_there = threading.Event()
+        self._subscribed = threading.Event()
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
         self._client.tls_set_context(tls)
         self._client.on_connect = lambda client, *_: client.subscribe(ALL_UP, 1)
-        self._client.on_subscribe = lambda *_: self._is_there.set()
-        self._client.on_message = self._heard
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
+        self._client.on_message = self._on_message
         self._address = address
 
     def __enter__(self) -> Self:
         self._client.connect(*self._address)
         self._client.loop_start()
-        if not self._is_there.wait(_WAIT_SECONDS):
-            raise AssertionError("the bystander is not let in")
+        assert self._subscribed.wait(_WAIT_SECONDS), "the report observer could not subscribe"
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
 
-    def _heard(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
+    def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         if message.topic.endswith("/up/posture"):
             report = json.loads(message.payload)
             if report["kind"] == "full":

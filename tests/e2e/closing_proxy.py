@@ -1,4 +1,4 @@
-"""A door before the broker's HTTP API that shuts right after a certain request went through."""
+"""A proxy in front of the broker's HTTP API that stops right after a certain request went through."""
 
 import asyncio
 import contextlib
@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 _CHUNK: Final = 64 * 1024
 
 
-class Gate:
-    """Passes everything; once `shut_after(words)` was called, the first request with these words is the last."""
+class ClosingProxy:
+    """Passes everything; after `close_after(request)`, the first request with these bytes is the last."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._target = (parts.hostname or "", parts.port or 0)
-        self._last_words = b""
+        self._last_request = b""
         self._is_open = asyncio.Event()
         self._is_open.set()
         self._handlers: set[asyncio.Task[None]] = set()
@@ -36,17 +36,17 @@ class Gate:
         await self._server.wait_closed()
 
     @property
-    def is_shut(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether the last request went through."""
         return not self._is_open.is_set()
 
-    def shut_after(self, words: bytes) -> None:
-        """Let a request with `words` through, and from then on nothing in either direction."""
-        self._last_words = words
+    def close_after(self, request: bytes) -> None:
+        """Passes the next request with these bytes, and nothing in either direction after it."""
+        self._last_request = request
 
     def open(self) -> None:
-        """Let new connections through again."""
-        self._last_words = b""
+        """Passes new connections again."""
+        self._last_request = b""
         self._is_open.set()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,9 +69,9 @@ class Gate:
     async def _forth(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         is_last = False
         while data := await reader.read(_CHUNK):
-            if self.is_shut and not is_last:
+            if self.is_closed and not is_last:
                 continue
-            if self._last_words and self._last_words in data:
+            if self._last_request and self._last_request in data:
                 self._is_open.clear()
                 is_last = True  # its body may come later than its head
             writer.write(data)
@@ -79,5 +79,5 @@ class Gate:
 
     async def _back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
-            if not self.is_shut:
+            if not self.is_closed:
                 writer.write(data)

@@ -1,8 +1,6 @@
-"""The agent itself on this machine: its own report, judged by the starter pack."""
+"""A real agent: its report of this machine is accepted and judged by the starter pack."""
 
-import asyncio
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,59 +10,60 @@ from controller.domain.policy.facts import TYPES
 from controller.packs import pack_path
 from schemas.posture import ReportSections
 from tests.support.certs import Certs
-from tests.support.deployment import House, open_house
+from tests.support.deployment import Deployment, open_deployment
+from tests.support.processes import ModuleProcess
 from tests.support.standin import StandInProcess
+from tests.support.waiting import eventually
 
 DEVICE = "this-machine"
-WAIT = 60.0  # seconds; looking at the packages of a real machine takes a while
+SCAN_SECONDS = 90.0  # for the packages of a real machine
 
 
-def _agent_toml(folder: Path, house: House, certs: Certs) -> Path:
-    certificate, key = certs.client(DEVICE)
-    config = folder / "agent.toml"
+def _agent_toml(deployment: Deployment) -> Path:
+    certificate, key = deployment.certs.client(DEVICE)
+    config = deployment.folder / "agent.toml"
+    servers = [f"mqtts://{host}:{port}" for host, port in deployment.emqx.tls]
     config.write_text(
         f"""device_id = "{DEVICE}"
 [mqtt]
-servers = {json.dumps(house.access.servers)}
-ca = "{certs.ca}"
+servers = {json.dumps(servers)}
+ca = "{deployment.certs.ca}"
 certificate = "{certificate}"
 key = "{key}"
 [report]
 heartbeat_every = "1s"
 [commands]
-controller_keys = ["{house.prepared.public_key}"]
+controller_keys = ["{deployment.public_key}"]
 allow = ["rescan"]
 [agent]
-state_dir = "{folder / "agent-state"}"
+state_dir = "{deployment.folder / "agent-state"}"
 """
     )
     return config
 
 
-async def _row(house: House) -> dict[str, Any]:
-    async with asyncio.timeout(WAIT):
-        while True:
-            row = (await house.operator.devices(DEVICE)).get(DEVICE)
-            if row is not None and row["satisfied"]:
-                return row
-            await asyncio.sleep(0.2)
-
-
 async def test_own_report_is_accepted_and_judged(tmp_path: Path, emqx: StandInProcess, certs: Certs) -> None:
-    """`cordon-agent run` reports this machine; every rule of the starter pack has a result, and none is made up."""
-    async with open_house(tmp_path, pack="starter", emqx=emqx, certs=certs) as house:
-        config = _agent_toml(tmp_path, house, certs)
-        with (tmp_path / "agent.log").open("wb") as log:
-            agent = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "device_agent.main", "run", "--config", str(config), stdout=log, stderr=log
-            )
+    """`cordon-agent run` reports this machine, and every rule of the starter pack has a result."""
+    async with open_deployment(tmp_path, emqx, certs, pack="starter") as deployment:
+        operator = deployment.operator
+
+        async def judged() -> dict[str, Any]:
+            row = (await operator.devices(DEVICE)).get(DEVICE, {})
+            return row if row.get("satisfied") else {}
+
+        async def is_offline() -> bool:
+            return (await operator.devices(DEVICE))[DEVICE]["online"] is False
+
+        agent = await ModuleProcess.start(
+            "agent", "device_agent.main", ["run", "--config", str(_agent_toml(deployment))], tmp_path
+        )
         try:
-            row = await _row(house)
+            row = await eventually(judged, "the device has been judged", SCAN_SECONDS)
             assert row["online"] is True
-            detail = await house.operator.device(DEVICE)
+            detail = await operator.device(DEVICE)
         finally:
-            agent.terminate()
-            assert await agent.wait() == 0, (tmp_path / "agent.log").read_text()
+            await agent.stop()
+        assert agent.exit_code == 0, agent.log_tail()
         policies = load_policies((pack_path("starter"),), CelEnvironment(TYPES))
         assert row["satisfied"] + sum(row["not_satisfied"].values()) == sum(
             rule.event is None for rule in policies.rules.values()
@@ -72,14 +71,7 @@ async def test_own_report_is_accepted_and_judged(tmp_path: Path, emqx: StandInPr
         assert detail["report"]["judged_by"] == policies.version
         assert {finding["rule"] for finding in detail["findings"]} <= set(policies.rules)
         assert all(finding["detail"] for finding in detail["findings"] if finding["result"] == "unknown")
-        raw = await house.operator.report(DEVICE)
-        sections = ReportSections.model_validate(raw)
+        sections = ReportSections.model_validate(await operator.call("GET", f"/devices/{DEVICE}/report"))
         assert sections.openssl is not None
         assert sections.openssl.state == "ok"
-        await _offline(house)
-
-
-async def _offline(house: House) -> None:
-    async with asyncio.timeout(WAIT):
-        while (await house.operator.devices(DEVICE))[DEVICE]["online"] is not False:
-            await asyncio.sleep(0.1)
+        await eventually(is_offline, "the device is offline")

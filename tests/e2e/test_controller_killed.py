@@ -1,30 +1,38 @@
-"""A controller that dies in the middle of a containment finishes it when it is back."""
+"""A controller that is killed during a containment completes it after its restart."""
 
-import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from controller.demo.observations import ObservationLog
 from controller.ports.broker import restriction
-from tests.e2e.closing_proxy import Gate
+from tests.e2e.closing_proxy import ClosingProxy
 from tests.support.certs import Certs
-from tests.support.deployment import House, open_house, seen
+from tests.support.deployment import WAIT_SECONDS, Deployment, open_deployment
 from tests.support.standin import StandInProcess
+from tests.support.waiting import eventually
 
-WAIT = 25.0  # seconds
-VICTIM = "dev-002"
+CONTAINED = "dev-002"
 
 
-async def _proven(house: House, level: str) -> None:
-    row: dict[str, Any] = {}
-    async with asyncio.timeout(WAIT):
-        while not (row.get("level") == level and row["case"]["proven"]):
-            await asyncio.sleep(0.1)
-            row = (await house.operator.devices(VICTIM)).get(VICTIM, {})
+@contextlib.asynccontextmanager
+async def _behind_proxies(
+    folder: Path, emqx: StandInProcess, certs: Certs
+) -> AsyncIterator[tuple[Deployment, list[ClosingProxy]]]:
+    async with contextlib.AsyncExitStack() as stack:
+        proxies = [await stack.enter_async_context(ClosingProxy(url)) for url in emqx.api_urls]
+        api = [proxy.url for proxy in proxies]
+        yield await stack.enter_async_context(open_deployment(folder, emqx, certs, api=api)), proxies
+
+
+async def _until_proven(deployment: Deployment, level: str) -> None:
+    async def is_proven() -> bool:
+        row = (await deployment.operator.devices(CONTAINED))[CONTAINED]
+        return bool(row["level"] == level and row["case"]["proven"])
+
+    await eventually(is_proven, f"{CONTAINED} is {level}, and proven so")
 
 
 @pytest.mark.parametrize(
@@ -35,61 +43,53 @@ async def _proven(house: House, level: str) -> None:
 async def test_isolation_is_completed_after_kill_9(
     tmp_path: Path, emqx: StandInProcess, certs: Certs, last: bytes, is_cut: bool
 ) -> None:
-    """Killed right after the ban went out, or before anything did: in the end the device is isolated, proven so."""
-    chronicle = ObservationLog()
-    async with contextlib.AsyncExitStack() as stack:
-        gates = [await stack.enter_async_context(Gate(url)) for url in emqx.api_urls]
-        house = await stack.enter_async_context(
-            open_house(tmp_path, emqx=emqx, certs=certs, api=[gate.url for gate in gates])
-        )
-        fleet = await house.start_fleet(3, chronicle)
+    """Killed right after the ban was sent, or before anything was: in the end the device is isolated."""
+    async with _behind_proxies(tmp_path, emqx, certs) as (deployment, proxies):
+        fleet = await deployment.start_fleet(3)
+        observed = fleet.observations
         begun = time.monotonic()
-        for gate in gates:
-            gate.shut_after(last)
-        await fleet.change(VICTIM, {"open_port": 2375})
-        await seen(chronicle, VICTIM, "receipt", since=begun, verdict="accepted")
-        async with asyncio.timeout(WAIT):
-            while not any(gate.is_shut for gate in gates):
-                await asyncio.sleep(0.01)
+        for proxy in proxies:
+            proxy.close_after(last)
+        await fleet.change(CONTAINED, {"open_port": 2375})
+        await observed.wait_for(CONTAINED, "receipt", seconds=WAIT_SECONDS, since=begun, verdict="accepted")
+        await eventually(lambda: any(proxy.is_closed for proxy in proxies), "the last call")
         if is_cut:
-            await seen(chronicle, VICTIM, "disconnected", since=begun, code=152)
-        await house.kill_controller()
+            await observed.wait_for(CONTAINED, "disconnected", seconds=WAIT_SECONDS, since=begun, code=152)
+        await deployment.kill_controller()
 
-        assert await house.broker.api.rules(VICTIM) == ()
-        for gate in gates:
-            gate.open()
-        await house.start_controller()
-        await _proven(house, "isolated")
+        api = deployment.broker.api
+        assert await api.rules(CONTAINED) == ()
+        for proxy in proxies:
+            proxy.open()
+        await deployment.start_controller()
+        await _until_proven(deployment, "isolated")
 
-        assert await house.broker.api.rules(VICTIM) == restriction(VICTIM)
-        ban = await house.broker.api.ban_of(VICTIM)
+        assert await api.rules(CONTAINED) == restriction(CONTAINED)
+        ban = await api.ban_of(CONTAINED)
         assert ban is not None
         assert ban.is_ours
-        await seen(chronicle, VICTIM, "refused", since=begun, code=138)
-        others = {device: row["level"] for device, row in (await house.operator.devices("dev-")).items()}
-        assert others == {"dev-001": "none", VICTIM: "isolated", "dev-003": "none"}
+        await observed.wait_for(CONTAINED, "refused", seconds=WAIT_SECONDS, since=begun, code=138)
+        levels = {device: row["level"] for device, row in (await deployment.operator.devices("dev-")).items()}
+        assert levels == {"dev-001": "none", CONTAINED: "isolated", "dev-003": "none"}
 
 
 async def test_restriction_is_completed_after_kill_9(tmp_path: Path, emqx: StandInProcess, certs: Certs) -> None:
-    """Killed between the rules and the clearing of the cache that would let the device go on."""
-    chronicle = ObservationLog()
-    async with contextlib.AsyncExitStack() as stack:
-        gates = [await stack.enter_async_context(Gate(url)) for url in emqx.api_urls]
-        house = await stack.enter_async_context(
-            open_house(tmp_path, emqx=emqx, certs=certs, api=[gate.url for gate in gates])
-        )
-        fleet = await house.start_fleet(3, chronicle)
-        for gate in gates:
-            gate.shut_after(b"PUT /api/v5/authorization/sources/built_in_database/rules/clients/dev-002")
-        # No command repairs a rule that this pack does not know, so the restriction stays for us to look at.
-        await fleet.change(VICTIM, {"open_port": 23, "process": "not-telnetd"})
-        async with asyncio.timeout(WAIT):
-            while await house.broker.api.rules(VICTIM) != restriction(VICTIM):
-                await asyncio.sleep(0.01)
-        await house.kill_controller()
-        for gate in gates:
-            gate.open()
-        await house.start_controller()
-        await _proven(house, "restricted")
-        timeline = (await house.operator.device(VICTIM))["timeline"]
+    """Killed between writing the rules and clearing the broker's cache, by which the device could still publish."""
+    async with _behind_proxies(tmp_path, emqx, certs) as (deployment, proxies):
+        fleet = await deployment.start_fleet(3)
+        for proxy in proxies:
+            proxy.close_after(b"PUT /api/v5/authorization/sources/built_in_database/rules/clients/dev-002")
+        # No command repairs this process, so the restriction stays.
+        await fleet.change(CONTAINED, {"open_port": 23, "process": "not-telnetd"})
+
+        async def has_rules() -> bool:
+            return await deployment.broker.api.rules(CONTAINED) == restriction(CONTAINED)
+
+        await eventually(has_rules, "the rules of a restriction")
+        await deployment.kill_controller()
+        for proxy in proxies:
+            proxy.open()
+        await deployment.start_controller()
+        await _until_proven(deployment, "restricted")
+        timeline = (await deployment.operator.device(CONTAINED))["timeline"]
         assert [line["kind"] for line in timeline].count("contained") == 1

@@ -1,47 +1,36 @@
-"""What somebody deletes at the broker by hand comes back; what is not Cordon's is never touched."""
+"""Rules and bans that are deleted at the broker come back; rows of other programs are never touched."""
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from controller.demo.observations import ObservationLog
 from controller.ports.broker import restriction
 from tests.support.certs import Certs
-from tests.support.deployment import open_house, seen
+from tests.support.deployment import WAIT_SECONDS, open_deployment
 from tests.support.standin import StandInProcess
+from tests.support.waiting import eventually
 
-WITHIN = 15.0  # seconds; the reconciler compares every second here
 CONTAINED = "dev-001"
-BYSTANDING = "dev-002"
+FREE = "dev-002"
 
 
-async def _until(look: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WITHIN):
-        while not await look():
-            await asyncio.sleep(0.1)
-
-
-async def test_rules_and_ban_come_back_and_foreign_rows_stay(
+async def test_deleted_rules_and_bans_come_back_and_foreign_bans_stay(
     tmp_path: Path, emqx: StandInProcess, certs: Certs
 ) -> None:
-    """Rules and ban of a contained device deleted by hand are there again within seconds."""
-    chronicle = ObservationLog()
-    async with open_house(tmp_path, emqx=emqx, certs=certs) as house:
-        api = house.broker.api
+    async with open_deployment(tmp_path, emqx, certs) as deployment:
+        api, operator = deployment.broker.api, deployment.operator
         until = time.time() + 3600
-        fleet = await house.start_fleet(3, chronicle)
-        names = ("far", BYSTANDING)  # one that Cordon does not know, one that it does
+        fleet = await deployment.start_fleet(3)
+        names = ("far", FREE)  # one that Cordon does not know, one that it does
         foreign = [(await api.add_ban(who, by="someone", reason="theirs", until=until))[0] for who in names]
         begun = time.monotonic()
         await fleet.change(CONTAINED, {"open_port": 2375})
-        await seen(chronicle, CONTAINED, "disconnected", since=begun, code=152)
+        await fleet.observations.wait_for(CONTAINED, "disconnected", seconds=WAIT_SECONDS, since=begun, code=152)
 
         async def is_proven() -> bool:
-            row = (await house.operator.devices(CONTAINED))[CONTAINED]
+            row = (await operator.devices(CONTAINED))[CONTAINED]
             return bool(row["case"] and row["case"]["proven"])
 
-        await _until(is_proven)
+        await eventually(is_proven, "the isolation is proven")
         assert await api.delete_rules(CONTAINED)
         assert await api.lift_ban(CONTAINED)
 
@@ -49,11 +38,11 @@ async def test_rules_and_ban_come_back_and_foreign_rows_stay(
             ban = await api.ban_of(CONTAINED)
             return ban is not None and ban.is_ours and await api.rules(CONTAINED) == restriction(CONTAINED)
 
-        await _until(is_back)
+        await eventually(is_back, "rules and ban are back")
 
         async def is_recorded() -> bool:
-            lines = (await house.operator.device(CONTAINED))["timeline"]
+            lines = (await operator.device(CONTAINED))["timeline"]
             return any(line["kind"] == "drift found" and line["alert"] for line in lines)
 
-        await _until(is_recorded)
+        await eventually(is_recorded, "the drift is in the audit log")
         assert [await api.ban_of(who) for who in names] == foreign

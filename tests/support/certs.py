@@ -1,5 +1,6 @@
 """A throw-away certificate authority for tests: one server certificate, and client certificates by common name."""
 
+import ssl
 from pathlib import Path
 
 import trustme
@@ -24,6 +25,12 @@ class Certs:
         if not cert.exists():
             self._write(self._authority.issue_cert(f"{cn}@devices.example", common_name=cn), cert, key)
         return cert, key
+
+    def context(self, cn: str) -> ssl.SSLContext:
+        """A client's context with the certificate of `cn`."""
+        context = ssl.create_default_context(cafile=self.ca)
+        context.load_cert_chain(*self.client(cn))
+        return context
 
     @staticmethod
     def _write(leaf: trustme.LeafCert, cert: Path, key: Path) -> None:

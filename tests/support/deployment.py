@@ -1,77 +1,99 @@
 """A stand-in, a controller made by `cordon init` and `cordon serve`, and a simulated fleet, all as processes."""
 
 import asyncio
+import json
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.keys import load_signing_key
 from controller.adapters.system import SystemClock
-from controller.demo import controller_process
-from controller.demo.access import DemoBrokerAccess
-from controller.demo.controller_process import DemoBrokerApi, PreparedController
-from controller.demo.fleet import SimulatorProcess
-from controller.demo.observations import ObservationLog
-from controller.demo.operator import DemoApiClient
-from controller.demo.options import FAST, DemoError, DemoTimings
-from controller.demo.processes import ChildProcess
+from controller.packs import pack_path
+from schemas.signing import public_key_text
 from tests.support.certs import Certs
+from tests.support.operator import OperatorClient
+from tests.support.processes import ModuleProcess
+from tests.support.simulated_fleet import SimulatedFleetProcess
 from tests.support.standin import StandInProcess
 
 CONTROLLER_ID: Final = "cordon-controller"
 PREFIX: Final = "dev-"
-WAIT_SECONDS: Final = 20.0
+START_SECONDS: Final = 40.0
+WAIT_SECONDS: Final = 30.0
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Durations as the programs read them."""
+
+    heartbeat_every: str = "500ms"
+    reconnect_max: str = "400ms"
+    stale_after: str = "2s"
+    reconcile_every: str = "1s"
 
 
 @dataclass(slots=True)
-class House:
-    """What runs; `operator` talks to the controller that runs now."""
+class Deployment:
+    """The running parts; `operator` calls the controller that runs now."""
 
     folder: Path
-    access: DemoBrokerAccess
+    config: Path
+    emqx: StandInProcess
+    certs: Certs
+    timings: Timings
     broker: EmqxBroker
-    prepared: PreparedController
-    controller: ChildProcess
-    operator: DemoApiClient
     stack: AsyncExitStack
+    controller: ModuleProcess
+    operator: OperatorClient
     starts: int = 1
 
+    @property
+    def token(self) -> str:
+        return _token(self.config)
+
+    @property
+    def public_key(self) -> str:
+        """The key that devices verify commands with."""
+        return public_key_text(load_signing_key(self.config.parent / "command-signing.key").public_key())
+
     async def kill_controller(self) -> None:
-        """SIGKILL: nothing is finished, nothing is written any more."""
+        """Kills it with SIGKILL and waits for its end."""
         self.controller.kill()
         await self.controller.stop()
 
     async def start_controller(self) -> None:
-        """A new process over the same store."""
+        """Starts a new process over the same store."""
         self.starts += 1
         name = f"cordon-serve-{self.starts}"
-        self.controller, url = await controller_process.serve(self.prepared.config, self.folder, name)
-        self.stack.push_async_callback(self.controller.stop)
-        self.operator = DemoApiClient(url, self.prepared.token)
-        await controller_process.until_ready(self.operator, self.controller)
+        self.controller, self.operator = await _serve(self.config, self.folder, self.stack, name)
 
-    async def start_fleet(
-        self, devices: int, chronicle: ObservationLog, *, pace: DemoTimings = FAST, more: Sequence[str] = ()
-    ) -> SimulatorProcess:
-        """Simulated devices with certificates of their own, all connected; `more` are options of the simulator."""
-        ids = [f"{PREFIX}{number:03d}" for number in range(1, devices + 1)]
-        assert self.access.certificate_for is not None
-        folder = next(iter({self.access.certificate_for(device)[0].parent for device in ids}))
-        arguments = ["simulate", "--devices", str(devices), "--prefix", PREFIX, "--protocol", "5", "--control"]
-        arguments += [
-            "--servers",
-            ",".join(self.access.servers),
-            "--ca",
-            str(self.access.ca),
-            "--cert-dir",
-            str(folder),
-        ]
-        arguments += ["--controller-key", self.prepared.public_key, "--heartbeat-every", pace.heartbeat_every]
-        arguments += ["--reconnect-max", pace.reconnect_max, *more]
-        child = await ChildProcess.start("simulate", "device_agent.main", arguments, self.folder)
-        fleet = SimulatorProcess(child, chronicle, ids)
+    async def start_fleet(self, devices: int, more: Sequence[str] = ()) -> SimulatedFleetProcess:
+        """Connects simulated devices, each with its own certificate; returns when each has a receipt.
+
+        `more` are options of the simulator.
+        """
+        width = max(3, len(str(devices)))  # as the simulator names them
+        ids = [f"{PREFIX}{number:0{width}d}" for number in range(1, devices + 1)]
+        for device in ids:
+            self.certs.client(device)
+        servers = ",".join(f"mqtts://{host}:{port}" for host, port in self.emqx.tls)
+        arguments = [
+            "simulate", "--devices", str(devices), "--prefix", PREFIX, "--protocol", "5", "--control",
+            "--servers", servers, "--ca", str(self.certs.ca), "--cert-dir", str(self.certs.folder),
+            "--controller-key", self.public_key, "--heartbeat-every", self.timings.heartbeat_every,
+            "--reconnect-max", self.timings.reconnect_max, *more,
+        ]  # fmt: skip
+        fleet = SimulatedFleetProcess(
+            await ModuleProcess.start("simulate", "device_agent.main", arguments, self.folder), ids
+        )
         reading = asyncio.get_running_loop().create_task(fleet.read())
 
         async def end() -> None:
@@ -82,50 +104,90 @@ class House:
         self.stack.push_async_callback(end)
         await fleet.ready()
         for device in ids:
-            await seen(chronicle, device, "receipt", verdict="accepted")
+            await fleet.observations.wait_for(device, "receipt", seconds=WAIT_SECONDS, verdict="accepted")
         return fleet
 
 
+_DEFAULT_TIMINGS: Final = Timings()
+
+
 @asynccontextmanager
-async def open_house(
+async def open_deployment(
     folder: Path,
+    emqx: StandInProcess,
+    certs: Certs,
     *,
     pack: str = "demo",
     api: Sequence[str] = (),
-    pace: DemoTimings = FAST,
-    emqx: StandInProcess,
-    certs: Certs,
-) -> AsyncIterator[House]:
-    """A ready controller over `emqx`; `api` are other addresses by which it reaches the broker's API."""
-    home = folder / "cordon"
-    home.mkdir()
-    access = DemoBrokerAccess(
-        servers=tuple(f"mqtts://{host}:{port}" for host, port in emqx.tls),
-        ca=certs.ca,
-        certificate_for=certs.client,
-        own_certificates=True,
-    )
-    management = DemoBrokerApi(tuple(api or emqx.api_urls), emqx.key, emqx.secret)
+    timings: Timings = _DEFAULT_TIMINGS,
+    more: str = "",
+) -> AsyncIterator[Deployment]:
+    """A ready controller over `emqx`.
+
+    `api` are other addresses by which it reaches the broker's API, `more` further TOML of its configuration.
+    """
+    config = await asyncio.to_thread(_init, folder / "cordon", emqx, certs, tuple(api or emqx.api_urls))
+    shutil.copyfile(pack_path(pack), config.parent / "policies" / f"{pack}.yaml")
+    with config.open("a") as file:
+        file.write(_settings(timings) + more)
     async with AsyncExitStack() as stack:
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
-        prepared = await controller_process.prepare(
-            home, CONTROLLER_ID, management, access, pace, accept_claimed=False, pack=pack
-        )
-        controller, url = await controller_process.serve(prepared.config, folder)
-        stack.push_async_callback(controller.stop)
-        operator = DemoApiClient(url, prepared.token)
-        await controller_process.until_ready(operator, controller)
-        yield House(folder, access, broker, prepared, controller, operator, stack)
+        controller, operator = await _serve(config, folder, stack, "cordon-serve")
+        yield Deployment(folder, config, emqx, certs, timings, broker, stack, controller, operator)
 
 
-async def seen(chronicle: ObservationLog, device: str, what: str, *, since: float = 0.0, **data: Any) -> float:
-    """Wait until a device saw something; its moment."""
-    look = chronicle.first
+def _init(home: Path, emqx: StandInProcess, certs: Certs, api: Sequence[str]) -> Path:
+    """Runs `cordon init`; returns the path of cordon.toml."""
+    (home / "policies").mkdir(parents=True)
+    certificate, key = certs.client(CONTROLLER_ID)
+    argv = [
+        sys.executable, "-m", "controller.main", "init", "--dir", str(home), "--yes", "--listen", "127.0.0.1:0",
+        "--client-id", CONTROLLER_ID, "--emqx-key", emqx.key,
+        "--mqtt-ca", str(certs.ca), "--mqtt-cert", str(certificate), "--mqtt-key", str(key),
+    ]  # fmt: skip
+    for url in api:
+        argv += ["--emqx", url]
+    for host, port in emqx.tls:
+        argv += ["--mqtt", f"mqtts://{host}:{port}"]
+    environment = {**os.environ, "CORDON_EMQX_SECRET": emqx.secret}
+    done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=START_SECONDS)
+    assert done.returncode == 0, done.stderr + done.stdout
+    return home / "cordon.toml"
+
+
+def _settings(timings: Timings) -> str:
+    return (
+        f"\n[posture]\nstale_after = {json.dumps(timings.stale_after)}\n"
+        f"\n[reconcile]\nevery = {json.dumps(timings.reconcile_every)}\n"
+        # One device of three is more than the guards allow by default.
+        "\n[guards]\nmax_devices = 1000000\nmax_percent = 100.0\nby_hand = 1000000\n"
+        '\n[log]\nformat = "json"\n'
+    )
+
+
+async def _serve(config: Path, folder: Path, stack: AsyncExitStack, name: str) -> tuple[ModuleProcess, OperatorClient]:
+    """Runs `cordon serve`; returns when the controller is ready."""
+    process = await ModuleProcess.start(name, "controller.main", ["serve", "--config", str(config)], folder)
+    stack.push_async_callback(process.stop)
+    operator = OperatorClient((await process.answer(START_SECONDS))["api"], _token(config))
+    await until_ready(operator, process)
+    return process, operator
+
+
+def _token(config: Path) -> str:
+    return (config.parent / "operator.token").read_text().strip()
+
+
+async def until_ready(operator: OperatorClient, process: ModuleProcess) -> None:
+    """Waits until the controller can work.
+
+    Raises:
+        AssertionError: the process ended, or the time is over.
+    """
     try:
-        found = await chronicle.until(
-            lambda: look(device, what, since=since, **data), f"{what} {data} at {device}", WAIT_SECONDS
-        )
-    except DemoError as e:
-        e.add_note(f"seen there: {chronicle.last_words(device, most=30)}")
-        raise
-    return found.moment
+        async with asyncio.timeout(START_SECONDS):
+            while not await operator.is_ready():
+                assert process.exit_code is None, f"{process.name} ended:\n{process.log_tail()}"
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError as e:
+        raise AssertionError(f"{process.name} was not ready within {START_SECONDS:g} s:\n{process.log_tail()}") from e
