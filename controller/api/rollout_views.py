@@ -3,7 +3,7 @@
 from typing import Any
 
 from controller.api.fields import UtcTimestamp, View, at, moment
-from controller.domain.rollout.lifecycle import is_strict
+from controller.domain.rollout.lifecycle import requires_zero_errors
 from controller.domain.rollout.model import MemberState, RevertState, RingTally, Rollout, RolloutMember, RolloutState
 
 
@@ -88,7 +88,7 @@ class RolloutView(View):
             version=rollout.target.version,
             state=rollout.state,
             paused=rollout.is_paused,
-            ring=rollout.now_ring.name,
+            ring=rollout.current_ring.name,
             why=rollout.why,
             by=rollout.by,
             reason=rollout.reason,
@@ -100,7 +100,8 @@ class RolloutView(View):
             rolling_back=rollout.is_reverting,
             terms=RolloutTermsView(window="" if terms.window is None else str(terms.window), **own),
             rings=tuple(
-                RingView.of(ring, must_be_green=is_strict(rollout, number)) for number, ring in enumerate(rollout.rings)
+                RingView.of(ring, must_be_green=requires_zero_errors(rollout, number))
+                for number, ring in enumerate(rollout.rings)
             ),
         )
 
@@ -130,11 +131,11 @@ class RolloutMemberView(View):
             state=member.state,
             phase=member.phase,
             percent=member.percent,
-            before=member.before,
+            before=member.previous_version,
             reason=member.reason,
             received=member.was_received,
-            back=member.back,
+            back=member.revert,
             command_id=member.command_id,
-            back_command_id=member.back_command_id,
+            back_command_id=member.revert_command_id,
             updated_at=at(member.updated_at),
         )

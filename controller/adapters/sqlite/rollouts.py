@@ -54,7 +54,7 @@ _ROLLOUT: Final = DataclassCodec(
 _MEMBER: Final = DataclassCodec(
     RolloutMember,
     leave_out=frozenset({"device_id", "ring", "state"}),
-    from_json={"state": MemberState, "back": RevertState},
+    from_json={"state": MemberState, "revert": RevertState},
 )
 _PUT_ROLLOUT: Final = (
     "INSERT INTO rollouts (number, rollout_id, name, state, created_at, body) VALUES (?, ?, ?, ?, ?, ?)"

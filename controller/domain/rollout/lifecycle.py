@@ -1,6 +1,6 @@
-"""Decides how a rollout as a whole goes on: which ring, when it waits, when it stops itself, how it ends. Pure.
+"""Computes the next state of a rollout: which ring is open, when it waits, when it stops, how it ends. Pure.
 
-What one device does to it is in `controller.domain.rollout.member`.
+The states of its devices are computed in `controller.domain.rollout.member`.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from controller.domain.rollout.model import (
     RolloutTerms,
 )
 
-APPROVAL_PATIENCE: Final = 7 * 86_400.0  # seconds in which a second operator may approve
-RATE_SLACK: Final = 1.0  # seconds of orders that may be caught up at once
+APPROVAL_TIMEOUT: Final = 7 * 86_400.0  # seconds in which a second operator may approve
+MAX_CATCH_UP: Final = 1.0  # seconds of missed commands that may be issued at once
 MAX_MEMBERS: Final = 1_000_000
 _MINUTE: Final = 60.0  # seconds
 
@@ -38,168 +38,172 @@ def begin(
     rule: str = "",
     is_trial: bool = False,
 ) -> tuple[Rollout, tuple[RolloutMember, ...]]:
-    """A new rollout, its first ring open.
+    """Returns a new rollout with its first ring open, and its devices.
 
-    One with a single ring has to be approved before anything, unless `is_trial`: that ring is one of those meant for
-    trying, not the fleet.
+    `rings`: names and device ids. A rollout of a single ring needs approval first, unless `is_trial` says that the
+    ring is a test ring and not the fleet.
 
     Raises:
-        RolloutError: no devices at all, too many, or a ring without any: it would prove nothing.
+        RolloutError: there are no devices, too many, or a ring has none (an empty ring proves nothing).
     """
     sizes = [len(devices) for _, devices in rings]
     if not sum(sizes):
-        raise RolloutError(f"there is no device that {target.name} {target.version} could go to")
+        raise RolloutError(f"no device is eligible for {target.name} {target.version}")
     if sum(sizes) > MAX_MEMBERS:
         raise RolloutError(f"a rollout takes at most {MAX_MEMBERS} devices")
     empty = [name for (name, _), size in zip(rings, sizes, strict=True) if not size]
     if empty:
-        raise RolloutError(f"ring {empty[0]} is empty: it would prove nothing; give it devices, or leave it out")
+        raise RolloutError(f"ring {empty[0]} is empty and proves nothing: add devices to it, or leave it out")
     tallies = tuple(RingTally(name, pending=size) for (name, _), size in zip(rings, sizes, strict=True))
     members = tuple(
-        RolloutMember(one, ring, updated_at=now) for ring, (_, devices) in enumerate(rings) for one in devices
+        RolloutMember(device_id, ring, updated_at=now)
+        for ring, (_, devices) in enumerate(rings)
+        for device_id in devices
     )
     rollout = Rollout(
-        rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, opened_at=now, next_order_at=now
+        rollout_id, target, terms, tallies, by, reason, created_at=now, rule=rule, opened_at=now, next_command_at=now
     )
     if terms.approval and len(rings) == 1 and not is_trial:
-        rollout = _asks(evolve(rollout, ring=-1), now)
+        rollout = _await_approval(evolve(rollout, ring=-1), now)
     return rollout, members
 
 
-def is_strict(rollout: Rollout, ring: int) -> bool:
-    """Whether the ring has to be green without exception: the first one, where others follow."""
+def requires_zero_errors(rollout: Rollout, ring: int) -> bool:
+    """Whether the ring may have no error at all: the first ring, if others follow."""
     return ring == 0 and len(rollout.rings) > 1
 
 
-def broken_ring(rollout: Rollout) -> str:
-    """Why what has been seen so far forbids to go on; empty if it does not. Rings that were passed count too."""
+def stop_reason(rollout: Rollout) -> str:
+    """Returns why the results so far, of this ring and the earlier ones, forbid to continue; empty if they do not."""
     terms = rollout.terms
     for number, ring in enumerate(rollout.rings[: rollout.ring + 1]):
-        if is_strict(rollout, number):
+        if requires_zero_errors(rollout, number):
             if ring.errors:
-                return f"ring {ring.name} is not green: {ring.errors} of {ring.sample} went wrong"
+                return f"ring {ring.name}: {ring.errors} of {ring.sample} devices failed, none may"
             continue
-        is_over = not ring.waiting and not ring.under_way
-        if (is_over or ring.sample >= terms.min_sample) and ring.error_rate > terms.error_threshold:
+        is_finished = not ring.waiting and not ring.under_way
+        if (is_finished or ring.sample >= terms.min_sample) and ring.error_rate > terms.error_threshold:
             return (
-                f"ring {ring.name}: {ring.errors} of {ring.sample} that received it went wrong"
+                f"ring {ring.name}: {ring.errors} of {ring.sample} devices that received the update failed"
                 f" ({ring.error_rate:.0%}, allowed {terms.error_threshold:.0%})"
             )
     return ""
 
 
-def most_under_way(rollout: Rollout) -> int:
-    """How many devices may be at it at once: no more than the sample that is asked for, before as many have shown that
-    it works; so that a bad update meets few, however fast orders go out.
+def max_under_way(rollout: Rollout) -> int:
+    """Returns how many devices may update at once.
+
+    At most `min_sample` until as many have finished, so that a bad update reaches few devices however fast commands
+    are issued.
     """
-    ring = rollout.now_ring
-    return max(1, rollout.terms.min_sample, ring.sample)
+    return max(1, rollout.terms.min_sample, rollout.current_ring.sample)
 
 
-def may_order(rollout: Rollout, now: float) -> bool:
-    """Whether a device of the present ring may be ordered now."""
+def may_issue_command(rollout: Rollout, now: float) -> bool:
+    """Whether a device of the current ring may be updated now."""
     return (
         rollout.state is RolloutState.RUNNING
         and not rollout.is_paused
-        and rollout.now_ring.under_way < most_under_way(rollout)
-        and now >= rollout.next_order_at
-        and not broken_ring(rollout)
+        and rollout.current_ring.under_way < max_under_way(rollout)
+        and now >= rollout.next_command_at
+        and not stop_reason(rollout)
     )
 
 
-def ordered(rollout: Rollout, now: float) -> Rollout:
-    """One order more has gone out: when the next one may."""
+def with_command_issued(rollout: Rollout, now: float) -> Rollout:
+    """Returns the rollout after one more command, which counts against the rate limit."""
     if not rollout.terms.per_minute:
         return rollout
-    base = max(rollout.next_order_at, now - RATE_SLACK)
-    return evolve(rollout, next_order_at=base + _MINUTE / rollout.terms.per_minute)
+    base = max(rollout.next_command_at, now - MAX_CATCH_UP)
+    return evolve(rollout, next_command_at=base + _MINUTE / rollout.terms.per_minute)
 
 
-def settle(rollout: Rollout, now: float, *, left: bool = False) -> RolloutTransition:
-    """Go on as far as what is known at `now` allows; the same values settle to the same ones again.
+def advance(rollout: Rollout, now: float, *, has_pending_reverts: bool = False) -> RolloutTransition:
+    """Advances the rollout as far as possible at `now`; advancing the result again changes nothing.
 
-    `left`: there are devices that have to be ordered back and were not yet.
+    `has_pending_reverts`: some devices have to revert and have no command for that yet.
     """
     notes: list[RolloutNote] = []
     while True:
-        after, said = _once(rollout, now, left)
-        notes += said
-        # Who has to go back is found out first: until then `left` does not count them.
+        after, added = _advance_once(rollout, now, has_pending_reverts)
+        notes += added
+        # When a revert begins, the caller has to collect the devices first: `has_pending_reverts` is outdated.
         if after is rollout or after.is_reverting is not rollout.is_reverting:
             return after, tuple(notes)
         rollout = after
 
 
-def _once(rollout: Rollout, now: float, left: bool) -> RolloutTransition:
-    if rollout.state.goes_on:
-        trouble = broken_ring(rollout)
-        if trouble:
-            return _stop(rollout, trouble)
+def _advance_once(rollout: Rollout, now: float, has_pending_reverts: bool) -> RolloutTransition:
+    if rollout.state.is_active:
+        reason = stop_reason(rollout)
+        if reason:
+            return _stop(rollout, reason)
     match rollout.state:
         case RolloutState.RUNNING:
-            return _ring_over(rollout, now)
+            return _finish_ring(rollout, now)
         case RolloutState.SOAKING:
-            return _soaked(rollout, now)
-        case RolloutState.AWAITING_APPROVAL if now >= rollout.asked_at + APPROVAL_PATIENCE:
-            return _stop(rollout, "nobody approved it in time")
-        case RolloutState.ENDING | RolloutState.ROLLING_BACK if not left and not _is_under_way(rollout):
+            return _finish_soak(rollout, now)
+        case RolloutState.AWAITING_APPROVAL if now >= rollout.approval_requested_at + APPROVAL_TIMEOUT:
+            return _stop(rollout, "no second operator approved it in time")
+        case RolloutState.ENDING | RolloutState.ROLLING_BACK if not has_pending_reverts and not _is_under_way(rollout):
             return _end(rollout, now)
         case _:
             return rollout, ()
 
 
-def _ring_over(rollout: Rollout, now: float) -> RolloutTransition:
-    ring = rollout.now_ring
+def _finish_ring(rollout: Rollout, now: float) -> RolloutTransition:
+    ring = rollout.current_ring
     if ring.waiting or ring.under_way:
         return rollout, ()
     if not ring.confirmed and not ring.had_it:
-        return _stop(rollout, f"no device of ring {ring.name} could be updated: it proves nothing")
+        return _stop(rollout, f"ring {ring.name}: no device could be updated, so it proves nothing")
     detail: dict[str, object] = {"ring": ring.name, "confirmed": ring.confirmed, "errors": ring.errors}
     note = RolloutNote("rollout ring done", detail=detail)
     if rollout.is_last_ring:
         ended = evolve(rollout, state=RolloutState.COMPLETED, ended_at=now, why="")
-        return ended, (note, RolloutNote("rollout completed", detail=_sums(rollout)))
+        return ended, (note, RolloutNote("rollout completed", detail=_totals(rollout)))
     soak = rollout.terms.soak
     return evolve(rollout, state=RolloutState.SOAKING, soak_until=now + soak, why=""), (note,)
 
 
-def _soaked(rollout: Rollout, now: float) -> RolloutTransition:
+def _finish_soak(rollout: Rollout, now: float) -> RolloutTransition:
     if now < rollout.soak_until or rollout.is_paused:
         return rollout, ()
-    ring = rollout.now_ring
-    if is_strict(rollout, rollout.ring) and ring.silent:
+    ring = rollout.current_ring
+    if requires_zero_errors(rollout, rollout.ring) and ring.stale:
         if now < rollout.soak_until + rollout.terms.timeout:
             return rollout, ()
-        return _stop(rollout, f"ring {ring.name}: {ring.silent} devices fell silent after the update")
+        return _stop(rollout, f"ring {ring.name}: {ring.stale} devices became silent after the update")
     following = rollout.rings[rollout.ring + 1].name
-    is_asked = rollout.ring + 1 == len(rollout.rings) - 1 and rollout.terms.approval and not rollout.approved_by
-    if is_asked:
-        return _asks(rollout, now), (RolloutNote("rollout awaits approval", detail={"ring": following}, alert=True),)
-    return _open_next(rollout, now)
+    is_next_last = rollout.ring + 1 == len(rollout.rings) - 1
+    if is_next_last and rollout.terms.approval and not rollout.approved_by:
+        return _await_approval(rollout, now), (
+            RolloutNote("rollout awaits approval", detail={"ring": following}, alert=True),
+        )
+    return _open_next_ring(rollout, now)
 
 
-def _asks(rollout: Rollout, now: float) -> Rollout:
+def _await_approval(rollout: Rollout, now: float) -> Rollout:
     following = rollout.rings[rollout.ring + 1].name
     why = f"a second operator has to approve before ring {following}: cordon rollout approve {rollout.rollout_id}"
-    return evolve(rollout, state=RolloutState.AWAITING_APPROVAL, asked_at=now, why=why)
+    return evolve(rollout, state=RolloutState.AWAITING_APPROVAL, approval_requested_at=now, why=why)
 
 
-def _open_next(rollout: Rollout, now: float) -> RolloutTransition:
+def _open_next_ring(rollout: Rollout, now: float) -> RolloutTransition:
     opened = evolve(rollout, state=RolloutState.RUNNING, ring=rollout.ring + 1, opened_at=now, why="")
-    ring = opened.now_ring
+    ring = opened.current_ring
     return opened, (RolloutNote("rollout ring opened", detail={"ring": ring.name, "devices": ring.total}),)
 
 
 def _stop(rollout: Rollout, why: str) -> RolloutTransition:
-    note = RolloutNote("rollout stopped itself", detail={"why": why, **_sums(rollout)}, alert=True)
-    return _leave(rollout, RolloutState.STOPPED, why, revert=rollout.terms.rollback_on_error), (note,)
+    note = RolloutNote("rollout stopped itself", detail={"why": why, **_totals(rollout)}, alert=True)
+    return _begin_end(rollout, RolloutState.STOPPED, why, revert=rollout.terms.rollback_on_error), (note,)
 
 
-def _leave(rollout: Rollout, ends_as: RolloutState, why: str, *, revert: bool) -> Rollout:
+def _begin_end(rollout: Rollout, ends_as: RolloutState, why: str, *, revert: bool) -> Rollout:
     state = RolloutState.ROLLING_BACK if revert else RolloutState.ENDING
-    return evolve(
-        rollout, state=state, ends_as=ends_as, why=why, is_reverting=revert or rollout.is_reverting, is_paused=False
-    )
+    is_reverting = revert or rollout.is_reverting
+    return evolve(rollout, state=state, ends_as=ends_as, why=why, is_reverting=is_reverting, is_paused=False)
 
 
 def _is_under_way(rollout: Rollout) -> bool:
@@ -208,73 +212,71 @@ def _is_under_way(rollout: Rollout) -> bool:
 
 def _end(rollout: Rollout, now: float) -> RolloutTransition:
     ends_as = rollout.ends_as or RolloutState.STOPPED
-    note = RolloutNote("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_sums(rollout)})
+    note = RolloutNote("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_totals(rollout)})
     return evolve(rollout, state=ends_as, ended_at=now), (note,)
 
 
-def _sums(rollout: Rollout) -> dict[str, object]:
+def _totals(rollout: Rollout) -> dict[str, object]:
     names = ("confirmed", "had_it", "failed", "lost", "declined", "unknown", "reverted", "not_reverted")
-    sums = {name: sum(getattr(ring, name) for ring in rollout.rings) for name in names}
-    return {name: count for name, count in sums.items() if count}
+    totals = {name: sum(getattr(ring, name) for ring in rollout.rings) for name in names}
+    return {name: count for name, count in totals.items() if count}
 
 
 def pause(rollout: Rollout, by: str) -> RolloutTransition:
-    """Order nothing more and open no ring until it is resumed; what is under way goes on.
+    """Stops new commands and rings until the rollout is resumed; updates under way continue.
 
     Raises:
-        RolloutError: it does not go on anyway.
+        RolloutError: the rollout is ending or has ended.
     """
-    _has_to_go_on(rollout)
+    _check_active(rollout)
     if rollout.is_paused:
         return rollout, ()
     return evolve(rollout, is_paused=True), (RolloutNote("rollout paused", by),)
 
 
 def resume(rollout: Rollout, by: str) -> RolloutTransition:
-    """End a pause.
+    """Ends a pause.
 
     Raises:
-        RolloutError: it is not paused.
+        RolloutError: the rollout is not paused.
     """
-    _has_to_go_on(rollout)
+    _check_active(rollout)
     if not rollout.is_paused:
         raise RolloutError(f"{rollout.rollout_id} is not paused: it is {rollout.state.value}")
     return evolve(rollout, is_paused=False), (RolloutNote("rollout resumed", by),)
 
 
 def approve(rollout: Rollout, by: str, now: float) -> RolloutTransition:
-    """Let the last ring begin; only another one than who started it may say so, and only once the rings before it have
-    been seen.
+    """Opens the last ring, on behalf of a second operator.
 
     Raises:
-        RolloutError: it does not wait for that, or `by` started it.
+        RolloutError: the rollout does not await approval, or `by` started it.
     """
     if rollout.state is not RolloutState.AWAITING_APPROVAL:
-        raise RolloutError(f"{rollout.rollout_id} does not wait for approval: it is {rollout.state.value}")
+        raise RolloutError(f"{rollout.rollout_id} does not await approval: it is {rollout.state.value}")
     if by == rollout.by:
-        raise RolloutError(f"{by} started it: a second operator, with a token of their own, has to approve")
+        raise RolloutError(f"{by} started it: a second operator has to approve it, with another token")
     note = RolloutNote("rollout approved", by, detail={"started_by": rollout.by})
-    opened, said = _open_next(evolve(rollout, approved_by=by), now)
-    return opened, (note, *said)
+    opened, notes = _open_next_ring(evolve(rollout, approved_by=by), now)
+    return opened, (note, *notes)
 
 
 def abort(rollout: Rollout, by: str, *, revert: bool, reason: str = "") -> RolloutTransition:
-    """Order nothing more; with `revert` those that have it go back. One that has ended can still be reverted.
+    """Issues no more commands; with `revert` updated devices revert. A rollout that has ended can still be reverted.
 
     Raises:
-        RolloutError: it is over already, and nothing is asked for that could still be done.
+        RolloutError: the rollout has ended, and no revert was asked for or one was made already.
     """
-    is_over = not rollout.state.goes_on
-    if is_over and (not revert or rollout.is_reverting):
+    if not rollout.state.is_active and (not revert or rollout.is_reverting):
         raise RolloutError(f"{rollout.rollout_id} is {rollout.state.value}: there is nothing to abort")
     why = f"aborted by {by}" + (f": {reason}" if reason else "")
     ends_as = RolloutState.ABORTED if rollout.ends_as is None else rollout.ends_as
-    left = _leave(rollout, ends_as, why, revert=revert)
-    return evolve(left, ended_at=0.0), (
-        RolloutNote("rollout aborted", by, detail={"rollback": revert, "reason": reason}),
-    )
+    ending = evolve(_begin_end(rollout, ends_as, why, revert=revert), ended_at=0.0)
+    return ending, (RolloutNote("rollout aborted", by, detail={"rollback": revert, "reason": reason}),)
 
 
-def _has_to_go_on(rollout: Rollout) -> None:
-    if not rollout.state.goes_on:
-        raise RolloutError(f"{rollout.rollout_id} is {rollout.state.value}: it does not go on anyway")
+def _check_active(rollout: Rollout) -> None:
+    if not rollout.state.is_active:
+        raise RolloutError(
+            f"{rollout.rollout_id} is {rollout.state.value}: only an active rollout can be paused or resumed"
+        )

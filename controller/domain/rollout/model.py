@@ -1,7 +1,6 @@
-"""What a rollout is made of: what goes out, on which terms, through which rings, and how far each device got.
+"""The values of a rollout: its target, its terms, its rings, and the progress of each device.
 
-Times are Unix seconds, durations seconds. Everything is immutable; `controller.domain.rollout.lifecycle` makes the
-next value.
+Times are Unix seconds, durations seconds. All values are immutable; `lifecycle` and `member` compute the next ones.
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +12,10 @@ from controller.domain.rollout.window import MaintenanceWindow
 
 
 class RolloutState(StrEnum):
-    """`running <-> soaking -> awaiting_approval -> running ... -> completed`; or by `ending` or `rolling_back` to
-    `stopped` (by itself) or `aborted` (by an operator). `ending`: nothing new is ordered, what is under way ends.
+    """`running <-> soaking -> awaiting_approval -> running ... -> completed`.
+
+    A rollout that fails ends as `stopped`, one that an operator ends as `aborted`; both pass through `ending` (no new
+    commands; commands under way finish) or `rolling_back` (devices revert to the previous version).
     """
 
     RUNNING = "running"
@@ -28,25 +29,25 @@ class RolloutState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more can follow."""
+        """Whether the state is terminal."""
         return self in _ENDS
 
     @property
-    def goes_on(self) -> bool:
-        """Whether it still means to reach the last ring."""
-        return self in _GOES_ON
+    def is_active(self) -> bool:
+        """Whether the rollout still aims for its last ring."""
+        return self in _ACTIVE
 
 
 _ENDS: Final = frozenset({RolloutState.COMPLETED, RolloutState.STOPPED, RolloutState.ABORTED})
-_GOES_ON: Final = frozenset({RolloutState.RUNNING, RolloutState.SOAKING, RolloutState.AWAITING_APPROVAL})
+_ACTIVE: Final = frozenset({RolloutState.RUNNING, RolloutState.SOAKING, RolloutState.AWAITING_APPROVAL})
 
 
 class MemberState(StrEnum):
-    """How far a device got.
+    """The progress of one device.
 
-    `away`: its turn came and it could not be reached. `received`: it said so. `claimed`: it says that it is done, and
-    no report shows it yet. `confirmed`: a report does. `unknown`: silent for too long. `skipped`: it needs nothing, is
-    not meant, or may not have it.
+    `away`: unreachable, isolated or busy when it was scheduled. `received`: it acknowledged the command. `claimed`: it
+    reported success, which no posture report shows yet. `confirmed`: a posture report shows the new version.
+    `unknown`: it was silent for too long. `skipped`: already up to date, not eligible, or isolated.
     """
 
     PENDING = "pending"
@@ -62,7 +63,7 @@ class MemberState(StrEnum):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether an order is out and its end is not known."""
+        """Whether a command was issued and its result is unknown."""
         return self in _UNDER_WAY
 
 
@@ -70,7 +71,7 @@ _UNDER_WAY: Final = frozenset({MemberState.ORDERED, MemberState.RECEIVED, Member
 
 
 class RevertState(StrEnum):
-    """How far a device got on the way back to the version before."""
+    """The progress of a device back to its previous version."""
 
     NONE = "none"
     REVERTING = "reverting"
@@ -80,7 +81,7 @@ class RevertState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RolloutTarget:
-    """What goes out, as the signed repository tells it. `has_check`: its health can be known."""
+    """What is rolled out, as published by the signed repository. `has_health_check`: its health can be determined."""
 
     path: str
     name: str
@@ -89,15 +90,16 @@ class RolloutTarget:
     length: int  # bytes
     classes: tuple[str, ...]
     hardware: tuple[str, ...] = ()
-    has_check: bool = True
+    has_health_check: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutTerms:
-    """On which terms.
+    """The conditions of a rollout.
 
-    `error_threshold`: share of those that received it and ended. `timeout`: for one device, from its order on.
-    `per_minute`: orders, 0 for no limit. `confirm_classes`: where a person at the device agrees first.
+    `error_threshold`: the allowed share of errors among devices that received the update and finished. `timeout`: of
+    one device, from its command on. `per_minute`: commands, 0 for no limit. `confirm_classes`: device classes where a
+    person at the device has to agree.
     """
 
     soak: float = 3600.0
@@ -115,9 +117,9 @@ class RolloutTerms:
 class RolloutMember:
     """A device of a rollout.
 
-    `deadline`: when its present state has lasted too long, 0 for never. `not_before`: no order until then.
-    `was_received`: it had the order in hand. `had_it`: it had the version before. `order_id`, `back_id`: the events
-    that asked for its commands; what they became follows from them.
+    `deadline`: when its present state times out, 0 for never. `not_before`: when its maintenance window opens.
+    `was_received`: it acknowledged the install command. `already_installed`: it had the target version before.
+    `command_id`: the command that installs, `revert_command_id`: the command that reverts; empty until issued.
     """
 
     device_id: str
@@ -125,39 +127,26 @@ class RolloutMember:
     state: MemberState = MemberState.PENDING
     deadline: float = 0.0
     not_before: float = 0.0
-    away: int = 0  # times its turn came in vain
-    order_id: str = ""
+    deferrals: int = 0  # times it was scheduled and could not be reached
+    command_id: str = ""
     phase: str = ""
     percent: int = 0
-    before: str = ""
+    previous_version: str = ""
     reason: str = ""
     was_received: bool = False
-    had_it: bool = False
-    is_silent: bool = False
-    back: RevertState = RevertState.NONE
-    back_id: str = ""
+    already_installed: bool = False
+    is_stale: bool = False  # silent since it was confirmed
+    revert: RevertState = RevertState.NONE
+    revert_command_id: str = ""
     updated_at: float = 0.0
-
-    @property
-    def command_id(self) -> str:
-        """The command that installs; empty before it was ordered."""
-        return command_of(self.order_id)
-
-    @property
-    def back_command_id(self) -> str:
-        """The command that goes back; empty before it was ordered."""
-        return command_of(self.back_id)
-
-
-def command_of(event_id: str) -> str:
-    """The id of the one command that an order event issues."""
-    return f"{event_id}-c0" if event_id else ""
 
 
 @dataclass(frozen=True, slots=True)
 class RingTally:
-    """A ring and how many of its devices are where; each device is in one of the first twelve, `lost` are those that
-    received it and fell silent, `had_it` those that had it before. `silent`: confirmed, and not heard of now.
+    """A ring and the number of its devices in each state.
+
+    Each device counts in exactly one of the first twelve. `lost`: received the update and became silent. `had_it`: had
+    the version before (named as in the API). `stale`: confirmed and silent since.
     """
 
     name: str
@@ -173,36 +162,35 @@ class RingTally:
     lost: int = 0
     skipped: int = 0
     had_it: int = 0
-    silent: int = 0
+    stale: int = 0
     reverting: int = 0
     reverted: int = 0
     not_reverted: int = 0
 
     @property
     def total(self) -> int:
-        """Its devices."""
-        return (
-            self.waiting + self.under_way + self.sample + self.declined + self.unknown + self.skipped + self.had_it
-        )  # fmt: skip
+        """All devices of the ring."""
+        ended = self.sample + self.declined + self.unknown + self.skipped + self.had_it
+        return self.waiting + self.under_way + ended
 
     @property
     def waiting(self) -> int:
-        """Not ordered yet."""
+        """Devices without a command so far."""
         return self.pending + self.away
 
     @property
     def under_way(self) -> int:
-        """Ordered and not ended."""
+        """Devices with a command whose result is unknown."""
         return self.ordered + self.received + self.claimed
 
     @property
     def errors(self) -> int:
-        """Received it, and it went wrong."""
+        """Devices that received the update and failed or became silent."""
         return self.failed + self.lost
 
     @property
     def sample(self) -> int:
-        """Received it, and it is known how it ended."""
+        """Devices that received the update and finished."""
         return self.confirmed + self.errors
 
     @property
@@ -210,32 +198,34 @@ class RingTally:
         """Share of errors in the sample."""
         return self.errors / self.sample if self.sample else 0.0
 
-    def moved(self, before: RolloutMember, after: RolloutMember) -> "RingTally":
-        """With a device counted where it is now."""
+    def with_transition(self, before: RolloutMember, after: RolloutMember) -> "RingTally":
+        """Returns the tally after a device went from `before` to `after`."""
         changes: dict[str, int] = {}
-        for member, by in ((before, -1), (after, 1)):
-            for name in places(member):
-                changes[name] = changes.get(name, 0) + by
-        left = {name: getattr(self, name) + by for name, by in changes.items() if by}
-        return evolve(self, **left) if left else self
+        for member, difference in ((before, -1), (after, 1)):
+            for name in tally_fields(member):
+                changes[name] = changes.get(name, 0) + difference
+        counts = {name: getattr(self, name) + difference for name, difference in changes.items() if difference}
+        return evolve(self, **counts) if counts else self
 
 
-def places(member: RolloutMember) -> tuple[str, ...]:
-    """The fields of a tally that count this device."""
-    place = member.state.value
+def tally_fields(member: RolloutMember) -> tuple[str, ...]:
+    """Returns the fields of a `RingTally` that count this device."""
+    name = member.state.value
     if member.state is MemberState.UNKNOWN and member.was_received:
-        place = "lost"
-    elif member.state is MemberState.SKIPPED and member.had_it:
-        place = "had_it"
-    more = ("silent",) if member.is_silent and member.state is MemberState.CONFIRMED else ()
-    return (place, *more) if member.back is RevertState.NONE else (place, *more, member.back.value)
+        name = "lost"
+    elif member.state is MemberState.SKIPPED and member.already_installed:
+        name = "had_it"
+    stale = ("stale",) if member.is_stale and member.state is MemberState.CONFIRMED else ()
+    reverts = () if member.revert is RevertState.NONE else (member.revert.value,)
+    return (name, *stale, *reverts)
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """A rollout as a whole. `ring` is the one whose turn it is, -1 before the first; `why` explains the state.
+    """A rollout without its devices.
 
-    `ends_as` is the end that `ending` and `rolling_back` lead to; `rule` the policy rule that started it, or empty.
+    `ring`: index of the current ring, -1 before the first. `why` explains the state. `ends_as`: the terminal state that
+    follows `ending` and `rolling_back`. `rule`: the policy rule that started it, or empty.
     """
 
     rollout_id: str
@@ -249,10 +239,10 @@ class Rollout:
     state: RolloutState = RolloutState.RUNNING
     ring: int = 0
     is_paused: bool = False
-    opened_at: float = 0.0  # when the present ring began
+    opened_at: float = 0.0  # when the current ring opened
     soak_until: float = 0.0
-    asked_at: float = 0.0  # since when it waits for approval
-    next_order_at: float = 0.0
+    approval_requested_at: float = 0.0
+    next_command_at: float = 0.0  # earliest time of the next command, by `per_minute`
     approved_by: str = ""
     why: str = ""
     ends_as: RolloutState | None = None
@@ -260,8 +250,8 @@ class Rollout:
     is_reverting: bool = False
 
     @property
-    def now_ring(self) -> RingTally:
-        """The ring whose turn it is."""
+    def current_ring(self) -> RingTally:
+        """The ring that is being updated."""
         return self.rings[self.ring]
 
     @property
@@ -272,21 +262,21 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class RolloutDevice:
-    """What the controller knows of a device when its turn comes. `zone`: the name of its time zone."""
+    """The state of a device that decides whether it can be updated now. `zone`: the name of its time zone."""
 
     device_id: str
     device_class: str
-    is_there: bool
+    is_reachable: bool
     is_isolated: bool
-    is_busy: bool
+    is_busy: bool  # too many open commands
     zone: str
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledVersion:
-    """What the last report of a device says of the name that is rolled out; `version` empty: it is not there.
+    """The installed version of the target's name, from the device's last report; `version` is empty if not installed.
 
-    `is_known` is false where the report says nothing of updates at all; `device_class` and `hardware` as it reports.
+    `is_known` is false where the report has no section about updates. `device_class`, `hardware`: as reported.
     """
 
     is_known: bool = False
@@ -302,19 +292,19 @@ class InstalledVersion:
 
 @dataclass(frozen=True, slots=True)
 class CommandProgress:
-    """What became of a command: its state, and what the device says beside it."""
+    """The state of a command and the details that the device reported with it."""
 
     command_id: str
     state: str
     reason: str = ""
     phase: str = ""
     percent: int = 0
-    before: str = ""
+    previous_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutNote:
-    """A line for the record."""
+    """An audit entry about a rollout, without the rollout's id and target."""
 
     kind: str
     actor: str = "cordon"
@@ -324,4 +314,4 @@ class RolloutNote:
 
 
 class RolloutError(ValueError):
-    """What was asked for makes no rollout, or does not fit its state; the text says why."""
+    """The request is invalid or does not fit the state of the rollout; the text says why."""

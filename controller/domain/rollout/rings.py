@@ -1,4 +1,4 @@
-"""Which device is in which ring: by tag, class, id, expression or share; the first ring that takes a device has it."""
+"""Assigns devices to rings by tag, class, id, expression or share. A device belongs to the first ring that matches."""
 
 import hashlib
 import math
@@ -22,7 +22,7 @@ _language: Final = CelEnvironment(_FACTS)
 
 @dataclass(frozen=True, slots=True)
 class RolloutCandidate:
-    """A device as rings see it."""
+    """The properties of a device that selectors can use."""
 
     device_id: str
     device_class: str
@@ -31,15 +31,15 @@ class RolloutCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RingSelector:
-    """One way to choose devices: `kind` is tag, class, id, share, cel or rest."""
+    """Selects devices; `kind` is tag, class, id, share, cel or rest."""
 
     kind: str
     value: str = ""
-    share: float = 0.0  # of those that no ring before has taken
+    share: float = 0.0  # of the devices that no earlier ring selected
     expression: CelExpression | None = None
 
-    def takes(self, device: RolloutCandidate) -> bool:
-        """Whether the device is meant; a share is no property of one device."""
+    def matches(self, device: RolloutCandidate) -> bool:
+        """Whether the device is selected; a share matches every device, `assign_rings` applies it."""
         match self.kind:
             case "tag":
                 return self.value in device.tags
@@ -48,14 +48,14 @@ class RingSelector:
             case "id":
                 return fnmatchcase(device.device_id, self.value)
             case "cel":
-                return _answer(self.expression, device)
+                return _evaluate_selector(self.expression, device)
             case _:
                 return True
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutRing:
-    """A ring as it is configured."""
+    """A configured ring."""
 
     name: str
     select: RingSelector
@@ -65,21 +65,21 @@ DEFAULT_RINGS: Final = (("test", "tag:ring:test"), ("canary", "tag:ring:canary")
 
 
 def parse_ring(name: str, select: str) -> RolloutRing:
-    """A ring of this name.
+    """Returns the ring.
 
     Raises:
-        RolloutError: no usable name or selection.
+        RolloutError: the name or the selection is invalid.
     """
     if _NAME.fullmatch(name) is None:
-        raise RolloutError(f"{name!r} is not a ring's name: letters, digits, - and _ in lower case")
+        raise RolloutError(f"{name!r} is not a ring name: use lower-case letters, digits, - and _")
     return RolloutRing(name, parse_select(select))
 
 
 def parse_select(text: str) -> RingSelector:
-    """Read `tag:ring:test`, `class:gateway`, `id:edge-*`, `10%`, `rest` or `cel:"a" in device.tags`.
+    """Parses `tag:ring:test`, `class:gateway`, `id:edge-*`, `10%`, `rest` or `cel:"a" in device.tags`.
 
     Raises:
-        RolloutError: another shape.
+        RolloutError: the text has another form.
     """
     text = text.strip()
     if len(text) > MAX_SELECT:
@@ -99,43 +99,45 @@ def parse_select(text: str) -> RingSelector:
         except ExpressionError as e:
             raise RolloutError(f"{text!r}: {e}") from e
     if kind not in ("tag", "class", "id") or not value:
-        raise RolloutError(f"{text!r}: a ring takes tag:NAME, class:NAME, id:PATTERN, cel:EXPRESSION, 10% or rest")
+        raise RolloutError(f"{text!r}: a selection is tag:NAME, class:NAME, id:PATTERN, cel:EXPRESSION, 10% or rest")
     return RingSelector(kind, value)
 
 
-def divide(devices: Iterable[RolloutCandidate], rings: Sequence[RolloutRing], salt: str) -> tuple[tuple[str, ...], ...]:
-    """The device ids of each ring, in an order that `salt` shuffles; those that no ring takes are left out.
+def assign_rings(
+    devices: Iterable[RolloutCandidate], rings: Sequence[RolloutRing], salt: str
+) -> tuple[tuple[str, ...], ...]:
+    """Returns the device ids of each ring, shuffled by `salt`; devices that no ring selects are left out.
 
     Raises:
-        RolloutError: no rings, two of one name, or a ring without devices.
+        RolloutError: there are no rings, too many, or two have the same name.
     """
     if not rings or len(rings) > MAX_RINGS:
         raise RolloutError(f"a rollout has between 1 and {MAX_RINGS} rings")
     if len({ring.name for ring in rings}) != len(rings):
         raise RolloutError("two rings have the same name")
-    left = sorted(devices, key=lambda one: _shuffled(salt, one.device_id))
-    found: list[tuple[str, ...]] = []
+    remaining = sorted(devices, key=lambda device: _shuffle_key(salt, device.device_id))
+    assigned: list[tuple[str, ...]] = []
     for ring in rings:
         if ring.select.kind == "share":
-            taken = left[: math.ceil(len(left) * ring.select.share)]
-            left = left[len(taken) :]
+            members = remaining[: math.ceil(len(remaining) * ring.select.share)]
+            remaining = remaining[len(members) :]
         else:
-            taken = [one for one in left if ring.select.takes(one)]
-            chosen = {one.device_id for one in taken}
-            left = [one for one in left if one.device_id not in chosen]
-        found.append(tuple(one.device_id for one in taken))
-    return tuple(found)
+            members = [device for device in remaining if ring.select.matches(device)]
+            member_ids = {device.device_id for device in members}
+            remaining = [device for device in remaining if device.device_id not in member_ids]
+        assigned.append(tuple(device.device_id for device in members))
+    return tuple(assigned)
 
 
-def _shuffled(salt: str, device_id: str) -> bytes:
+def _shuffle_key(salt: str, device_id: str) -> bytes:
     return hashlib.sha256(f"{salt}/{device_id}".encode()).digest()
 
 
-def _answer(expression: CelExpression | None, device: RolloutCandidate) -> bool:
+def _evaluate_selector(expression: CelExpression | None, device: RolloutCandidate) -> bool:
     if expression is None:
         return False
     facts = {"device.id": device.device_id, "device.class": device.device_class, "device.tags": list(device.tags)}
     try:
         return evaluate(expression, _language.activation(facts))
     except EvaluationError as e:
-        raise RolloutError(f"{expression.text!r} has no answer for {device.device_id}: {e}") from e
+        raise RolloutError(f"{expression.text!r} cannot be evaluated for {device.device_id}: {e}") from e

@@ -1,4 +1,4 @@
-"""Maintenance windows: hours of the day in which a device may be changed, in its own time zone."""
+"""Maintenance windows: hours of the day in which a device may be updated, in its own time zone."""
 
 import re
 from dataclasses import dataclass
@@ -7,8 +7,7 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-ZONE_TAG: Final = "tz:"
-"""A device's tag `tz:Europe/Berlin` says where it stands."""
+ZONE_TAG: Final = "tz:"  # a device with the tag `tz:Europe/Berlin` is in that time zone
 _TIME: Final = "([01][0-9]|2[0-3]):([0-5][0-9])"
 WINDOW_PATTERN: Final = f"^{_TIME}-{_TIME}$"
 _SHAPE: Final = re.compile(WINDOW_PATTERN)
@@ -17,7 +16,7 @@ _DAY: Final = 24 * 60  # minutes
 
 @dataclass(frozen=True, slots=True)
 class MaintenanceWindow:
-    """From `begin` to `end`, minutes of the day; over midnight where the end is the smaller one."""
+    """A daily window from `begin` to `end`, in minutes of the day; it spans midnight if `end` is smaller."""
 
     begin: int
     end: int
@@ -27,32 +26,32 @@ class MaintenanceWindow:
 
     @property
     def minutes(self) -> int:
-        """How long it is open each day."""
+        """Length of the window."""
         return (self.end - self.begin) % _DAY
 
 
 def parse_window(text: str) -> MaintenanceWindow:
-    """Read `02:00-05:00`.
+    """Parses `02:00-05:00`.
 
     Raises:
-        ValueError: another shape, or nothing between the two times.
+        ValueError: the text has another form, or begin and end are equal.
     """
     match = _SHAPE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a window: write it as 02:00-05:00")
-    hours = [int(one) for one in match.groups()]
-    window = MaintenanceWindow(hours[0] * 60 + hours[1], hours[2] * 60 + hours[3])
+    begin_hour, begin_minute, end_hour, end_minute = map(int, match.groups())
+    window = MaintenanceWindow(begin_hour * 60 + begin_minute, end_hour * 60 + end_minute)
     if not window.minutes:
-        raise ValueError(f"{text!r} is empty: a window has a beginning and another end")
+        raise ValueError(f"{text!r} is empty: a window needs two different times")
     return window
 
 
 @lru_cache(maxsize=1024)
-def zone_named(name: str) -> ZoneInfo:
-    """The time zone of this name.
+def time_zone_named(name: str) -> ZoneInfo:
+    """Returns the time zone with an IANA name.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is no such time zone.
     """
     try:
         return ZoneInfo(name)
@@ -61,12 +60,12 @@ def zone_named(name: str) -> ZoneInfo:
 
 
 def zone_of(tags: tuple[str, ...], default: str) -> str:
-    """The time zone that a device's tags name, or `default` where they name none, or none that exists."""
+    """Returns the name of the time zone in a device's tags; `default` if there is none or it does not exist."""
     for tag in tags:
         if tag.startswith(ZONE_TAG):
             name = tag.removeprefix(ZONE_TAG)
             try:
-                zone_named(name)
+                time_zone_named(name)
             except ValueError:
                 return default
             return name
@@ -74,15 +73,15 @@ def zone_of(tags: tuple[str, ...], default: str) -> str:
 
 
 def opens_at(window: MaintenanceWindow | None, zone: str, now: float) -> float:
-    """When a device in `zone` may be changed, Unix seconds: `now` while the window is open, else its next opening."""
+    """Returns when a device in `zone` may be updated, Unix seconds: `now` in the window, else its next opening."""
     if window is None:
         return now
-    here = datetime.fromtimestamp(now, zone_named(zone))
-    minute = here.hour * 60 + here.minute
+    local = datetime.fromtimestamp(now, time_zone_named(zone))
+    minute = local.hour * 60 + local.minute
     if (minute - window.begin) % _DAY < window.minutes:
         return now
-    opening = here.replace(hour=window.begin // 60, minute=window.begin % 60, second=0, microsecond=0)
-    if opening <= here:
-        opening = (opening.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=here.tzinfo)
-    # A time that the clocks skip is read as the one after it: later than now in any case.
+    opening = local.replace(hour=window.begin // 60, minute=window.begin % 60, second=0, microsecond=0)
+    if opening <= local:
+        opening = (opening.replace(tzinfo=None) + timedelta(days=1)).replace(tzinfo=local.tzinfo)
+    # A local time that the clocks skip may map to one that is not later than `now`.
     return max(opening.timestamp(), now + 1.0)

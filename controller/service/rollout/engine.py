@@ -19,7 +19,12 @@ from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.rollouts import RolloutStore, RolloutTargets
 from controller.service.fleet_state import FleetState
-from controller.service.rollout.observations import RolloutObservations, installed_of, news_of, view_of
+from controller.service.rollout.observations import (
+    RolloutObservations,
+    command_progress,
+    installed_version,
+    rollout_device,
+)
 from controller.service.rollout.run import RolloutRun
 from controller.service.settings.rollouts import RolloutSettings
 from controller.service.unit_of_work import UnitOfWork
@@ -64,13 +69,13 @@ class RolloutEngine:
         run = RolloutRun(rollout, await self.store.members(rollout.rollout_id))
         self.follow(run)
         now = self._keeper.clock.now()
-        for member in run.unsure():
-            for command_id in (member.command_id, member.back_command_id):
+        for member in run.uncertain_members():
+            for command_id in (member.command_id, member.revert_command_id):
                 record = await self._keeper.store.command(command_id) if command_id else None
                 if record is not None:
-                    run.told(member.device_id, news_of(record), now)
+                    run.on_command_progress(member.device_id, command_progress(record), now)
             report = await self._keeper.store.report(member.device_id)
-            run.looked(member.device_id, installed_of(report, rollout.target.name), now)
+            run.on_report(member.device_id, installed_version(report, rollout.target.name), now)
         return run
 
     def follow(self, run: RolloutRun) -> None:
@@ -122,10 +127,10 @@ class RolloutEngine:
         commands, reports, changed = self._observations.take()
         for record in commands:
             for run in self._runs_of(record.device_id):
-                run.told(record.device_id, news_of(record), now)
+                run.on_command_progress(record.device_id, command_progress(record), now)
         for device_id, body in reports.items():
             for run in self._runs_of(device_id):
-                run.looked(device_id, installed_of(body, run.rollout.target.name), now)
+                run.on_report(device_id, installed_version(body, run.rollout.target.name), now)
         for device_id in changed:
             for run in self._runs_of(device_id):
                 self._reached(run, device_id, now)
@@ -134,11 +139,11 @@ class RolloutEngine:
         device = self._keeper.get(device_id)
         if device is None:
             return
-        view = view_of(device, self.settings.time_zone)
-        if not view.is_there and device.stale:
-            run.fell_silent(device_id, now)
-        elif view.is_there and not view.is_isolated and not view.is_busy:
-            run.came_back(device_id, now)
+        view = rollout_device(device, self.settings.time_zone)
+        if not view.is_reachable and device.stale:
+            run.on_stale(device_id, now)
+        elif view.is_reachable and not view.is_isolated and not view.is_busy:
+            run.on_reachable(device_id, now)
 
     def _runs_of(self, device_id: str) -> list[RolloutRun]:
         return [self.runs[one] for one in self._observations.rollouts_of(device_id) if one in self.runs]
@@ -151,31 +156,30 @@ class RolloutEngine:
         try:
             found = await asyncio.gather(*(self._installed(device_id, name) for device_id in chosen))
         except BaseException:
-            run.put_back(chosen)
+            run.requeue(chosen)
             raise
         # No await from here to the commit: nothing else may change a device in between.
         batch = UnitOfWork()
         now = self._keeper.clock.now()
-        orders = sum(self._order(run, one, what, now, batch) for one, what in zip(chosen, found, strict=True))
-        returns = run.returns(ORDERS_AT_ONCE)
+        orders = sum(self._start_member(run, *each, now, batch) for each in zip(chosen, found, strict=True))
+        returns = run.pending_reverts(ORDERS_AT_ONCE)
         for device_id in returns:
-            self._send_back(run, device_id, now, batch)
+            self._revert_member(run, device_id, now, batch)
         run.tick(now)
         await self.keep(run, batch, now)
         return bool(orders or returns) and not run.rollout.terms.per_minute
 
     async def _installed(self, device_id: str, name: str) -> InstalledVersion:
-        return installed_of(await self._keeper.store.report(device_id), name)
+        return installed_version(await self._keeper.store.report(device_id), name)
 
-    def _order(self, run: RolloutRun, device_id: str, found: InstalledVersion, now: float, batch: UnitOfWork) -> bool:
-        keeper = self._keeper
-        device = keeper.get(device_id)
+    def _start_member(
+        self, run: RolloutRun, device_id: str, installed: InstalledVersion, now: float, batch: UnitOfWork
+    ) -> bool:
+        device = self._keeper.get(device_id)
         if device is None:
             return False
-        order_id = keeper.new_id()
-        view = view_of(device, self.settings.time_zone)
-        member = run.turn(view, found, now, order_id)
-        if member is None:
+        view = rollout_device(device, self.settings.time_zone)
+        if not run.schedule(view, installed, now):
             return False
         rollout = run.rollout
         target, terms = rollout.target, rollout.terms
@@ -185,30 +189,28 @@ class RolloutEngine:
             sha256=target.sha256,
             length=target.length,
             deadline=datetime.fromtimestamp(now + terms.timeout, UTC),
-            ask_user=(found.device_class or view.device_class) in terms.confirm_classes,
+            ask_user=(installed.device_class or view.device_class) in terms.confirm_classes,
             rollout=rollout.rollout_id,
         )
-        # What a device began is given up `END_GRACE` after that; a long timeout has to outlast neither.
+        # A command that was begun is given up `END_GRACE` after it expired: with a long timeout it expires later.
         begin_within = max(min(BEGIN_WITHIN, terms.timeout), terms.timeout - END_GRACE)
-        self._command(run, device_id, INSTALL, order_id, tuple(install.params().items()), begin_within, now, batch)
+        self._issue(run, device_id, INSTALL, tuple(install.params().items()), begin_within, now, batch)
         self.counts["orders"] += 1
         return True
 
-    def _send_back(self, run: RolloutRun, device_id: str, now: float, batch: UnitOfWork) -> None:
-        back_id = self._keeper.new_id()
-        run.sent_back(device_id, now, back_id)
+    def _revert_member(self, run: RolloutRun, device_id: str, now: float, batch: UnitOfWork) -> None:
+        run.revert(device_id, now)
         target = run.rollout.target
-        order = RollbackParams(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
-        params = tuple(order.params().items())
-        self._command(run, device_id, GO_BACK, back_id, params, run.rollout.terms.timeout + GRACE, now, batch)
+        rollback = RollbackParams(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
+        params = tuple(rollback.params().items())
+        self._issue(run, device_id, GO_BACK, params, run.rollout.terms.timeout + GRACE, now, batch)
         self.counts["returns"] += 1
 
-    def _command(
+    def _issue(
         self,
         run: RolloutRun,
         device_id: str,
         action: str,
-        event_id: str,
         params: tuple[tuple[str, str | bool | int], ...],
         ttl: float,
         now: float,
@@ -218,14 +220,16 @@ class RolloutEngine:
         device = keeper.get(device_id)
         by = f"rollout:{run.rollout.rollout_id}"
         if device is not None:
-            outcome = keeper.apply(device, CommandRequested(event_id, action, params, by, ttl, False), now, batch)
-            if outcome.commands:
+            event = CommandRequested(keeper.new_id(), action, params, by, ttl, dry_run=False)
+            issued = keeper.apply(device, event, now, batch).commands
+            if issued:
+                run.on_command_issued(device_id, issued[0].command_id, now)
                 return
-        run.refused(device_id, event_id, "the command was not issued", now)
+        run.on_command_refused(device_id, "the command was not issued", now)
 
     async def keep(self, run: RolloutRun, batch: UnitOfWork, now: float) -> None:
         """Keep what has changed of a rollout together with `batch`; under `lock`."""
-        changes = run.drain()
+        changes = run.take_changes()
         if not changes and batch.is_empty:
             return
         keeper = self._keeper

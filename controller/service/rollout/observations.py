@@ -75,7 +75,7 @@ class RolloutObservations:
         return taken
 
 
-def installed_of(report: bytes | None, name: str) -> InstalledVersion:
+def installed_version(report: bytes | None, name: str) -> InstalledVersion:
     """What a full report, accepted before, shows of `name`; without a section about updates nothing is known."""
     section = _software(report)
     if section is None:
@@ -109,7 +109,7 @@ def _software(report: bytes | None) -> SoftwareSection | None:
         return None
 
 
-def news_of(record: CommandRecord) -> CommandProgress:
+def command_progress(record: CommandRecord) -> CommandProgress:
     """What a command's record says of an update."""
     progress = UpdateProgress.of(dict(record.detail))
     if progress is None:
@@ -119,17 +119,17 @@ def news_of(record: CommandRecord) -> CommandProgress:
     )
 
 
-def is_there(device: Device) -> bool:
+def is_reachable(device: Device) -> bool:
     """Whether an order would reach it now, as far as is known."""
     return device.online is not False and not device.stale
 
 
-def view_of(device: Device, default_zone: str) -> RolloutDevice:
+def rollout_device(device: Device, default_zone: str) -> RolloutDevice:
     """The device as its turn sees it."""
     return RolloutDevice(
         device_id=device.device_id,
         device_class=device.device_class,
-        is_there=is_there(device),
+        is_reachable=is_reachable(device),
         is_isolated=device.level is ContainmentLevel.ISOLATED,
         is_busy=len(device.commands) >= MAX_OPEN,
         zone=zone_of(device.tags, default_zone),
@@ -175,5 +175,5 @@ def pick(published: tuple[PublishedUpdate, ...], text: str) -> RolloutTarget:
         length=found.length,
         classes=tuple(target.classes),
         hardware=tuple(target.hardware),
-        has_check=not target.health.is_empty,
+        has_health_check=not target.health.is_empty,
     )

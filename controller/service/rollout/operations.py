@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from controller.domain.device import Device
 from controller.domain.rollout.lifecycle import begin
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutNote, RolloutTarget, RolloutTerms
-from controller.domain.rollout.rings import RingSelector, RolloutCandidate, RolloutRing, divide
+from controller.domain.rollout.rings import RingSelector, RolloutCandidate, RolloutRing, assign_rings
 from controller.ports.rollouts import RolloutStore
 from controller.service.fleet_state import FleetState
 from controller.service.rollout.engine import MAX_OPEN_ROLLOUTS, RolloutEngine, record
@@ -110,7 +110,7 @@ class RolloutOperations:
             RolloutError: the rings make no sense.
         """
         devices = (one for one in self._keeper.devices.values() if _is_meant(one, asked, target))
-        found = divide(_candidates(devices), asked.rings, target.name)
+        found = assign_rings(_candidates(devices), asked.rings, target.name)
         rings = zip(asked.rings, found, strict=True)
         return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
 
@@ -203,7 +203,7 @@ def _is_meant(device: Device, asked: RolloutRequest, target: RolloutTarget) -> b
         return False
     if device.device_class and ANY_CLASS not in target.classes and device.device_class not in target.classes:
         return False
-    return asked.only is None or asked.only.takes(_candidate(device))
+    return asked.only is None or asked.only.matches(_candidate(device))
 
 
 def _candidates(devices: Iterable[Device]) -> Iterable[RolloutCandidate]:

@@ -1,6 +1,7 @@
-"""One rollout in memory: its devices, whose turn it is, what times out when. Every step costs the same in any fleet.
+"""An open rollout in memory: its devices, the queues of pending ones, and their deadlines.
 
-Nothing of it is more than its rollout and members say: it is built again from them after a restart. `now` is given.
+Each operation takes constant time for any size of the fleet. All state is derived from the stored rollout and its
+members, so that a restart rebuilds it.
 """
 
 import heapq
@@ -8,8 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from controller.domain.rollout import lifecycle as whole
-from controller.domain.rollout import member as one
+from controller.domain.rollout import lifecycle
+from controller.domain.rollout import member as member_rules
 from controller.domain.rollout.model import (
     CommandProgress,
     InstalledVersion,
@@ -20,42 +21,40 @@ from controller.domain.rollout.model import (
     RolloutMember,
     RolloutNote,
     RolloutState,
-    command_of,
 )
-from schemas.commands import CommandState
 
 
 @dataclass(slots=True)
 class RolloutChanges:
-    """What is not kept yet: the rollout, the devices that changed, lines of the record, commands to take back."""
+    """What is not stored yet: the rollout, changed devices, audit notes, and commands to withdraw."""
 
     rollout: Rollout
     members: dict[str, RolloutMember] = field(default_factory=dict)
     notes: list[RolloutNote] = field(default_factory=list)
     withdrawals: list[tuple[str, str]] = field(default_factory=list)  # device id, command id
-    is_new: bool = False  # whether anything of the rollout itself changed
+    is_rollout_changed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.is_new or self.members or self.notes or self.withdrawals)
+        return bool(self.is_rollout_changed or self.members or self.notes or self.withdrawals)
 
 
 class RolloutRun:
-    """A rollout that has not ended."""
+    """A rollout that has not ended; the decisions are those of `lifecycle` and `member`."""
 
     def __init__(self, rollout: Rollout, members: Iterable[RolloutMember]) -> None:
         self.rollout = rollout
-        self.members = {member.device_id: member for member in members}
+        self.members = {each.device_id: each for each in members}
         self._changes = RolloutChanges(rollout)
         self._queues: list[deque[str]] = [deque() for _ in rollout.rings]
         self._timers: list[tuple[float, str]] = []
-        self._to_send_back: deque[str] = deque()
+        self._pending_reverts: deque[str] = deque()
         self._under_way: set[str] = set()
-        for member in self.members.values():
-            self._place(member)
+        for each in self.members.values():
+            self._index(each)
         if rollout.is_reverting:
-            self._gather_returns()
+            self._collect_reverts()
 
-    def _place(self, member: RolloutMember) -> None:
+    def _index(self, member: RolloutMember) -> None:
         device_id = member.device_id
         if member.state is MemberState.PENDING:
             if member.not_before:
@@ -69,152 +68,163 @@ class RolloutRun:
         else:
             self._under_way.discard(device_id)
 
-    def unsure(self) -> list[RolloutMember]:
-        """Those of whom something may have been heard that did not get here before a restart."""
-        back = (member for member in self.members.values() if member.back is RevertState.REVERTING)
-        confirmed = (member for member in self.members.values() if member.state is MemberState.CONFIRMED)
-        found = {member.device_id: member for member in (*back, *confirmed)}
-        return [*found.values(), *(self.members[one_id] for one_id in self._under_way if one_id not in found)]
+    def uncertain_members(self) -> list[RolloutMember]:
+        """Returns the devices whose reports or results may have been missed while the controller was down."""
+        found = {
+            each.device_id: each
+            for each in self.members.values()
+            if each.revert is RevertState.REVERTING
+            or each.state is MemberState.CONFIRMED
+            or each.device_id in self._under_way
+        }
+        return list(found.values())
 
-    def candidates(self, now: float, most: int) -> list[str]:
-        """Devices whose turn has come, at most `most`; each has to be given to `turn`, or back to `put_back`."""
-        if not whole.may_order(self.rollout, now):
+    def candidates(self, now: float, limit: int) -> list[str]:
+        """Takes at most `limit` devices from the queue; each has to be passed to `schedule` or `requeue`."""
+        if not lifecycle.may_issue_command(self.rollout, now):
             return []
         queue = self._queues[self.rollout.ring]
-        room = whole.most_under_way(self.rollout) - self.rollout.now_ring.under_way
-        return [queue.popleft() for _ in range(min(most, room, len(queue)))]
+        room = lifecycle.max_under_way(self.rollout) - self.rollout.current_ring.under_way
+        return [queue.popleft() for _ in range(min(limit, room, len(queue)))]
 
-    def put_back(self, device_ids: list[str]) -> None:
-        """Their turn did not come after all; they stay the first."""
+    def requeue(self, device_ids: list[str]) -> None:
+        """Returns candidates to the front of the queue."""
         for device_id in reversed(device_ids):
             member = self.members[device_id]
             if member.state is MemberState.PENDING and not member.not_before:
                 self._queues[member.ring].appendleft(device_id)
 
-    def turn(self, view: RolloutDevice, found: InstalledVersion, now: float, order_id: str) -> RolloutMember | None:
-        """Order a candidate, or note why not; the member as it is ordered, else `None`."""
-        member = self.members[view.device_id]
+    def schedule(self, device: RolloutDevice, installed: InstalledVersion, now: float) -> bool:
+        """Schedules a candidate; if true, the caller issues the command and reports its id or the refusal."""
+        member = self.members[device.device_id]
         if member.state is not MemberState.PENDING:
-            return None
-        if not whole.may_order(self.rollout, now):
-            self.put_back([view.device_id])
-            return None
-        after = self._took(one.turn(self.rollout, member, view, found, now, order_id))
-        return after if after.state is MemberState.ORDERED else None
+            return False
+        if not lifecycle.may_issue_command(self.rollout, now):
+            self.requeue([device.device_id])
+            return False
+        after = self._apply_member(member_rules.schedule(self.rollout, member, device, installed, now))
+        return after.state is MemberState.ORDERED
 
-    def told(self, device_id: str, news: CommandProgress, now: float) -> None:
-        """A command got further."""
+    def on_command_issued(self, device_id: str, command_id: str, now: float) -> None:
+        """Records the command that follows `schedule` or `revert`."""
+        self._apply_member(member_rules.on_command_issued(self.rollout, self.members[device_id], command_id, now))
+
+    def on_command_refused(self, device_id: str, reason: str, now: float) -> None:
+        """Records that no command followed `schedule` or `revert`."""
+        self._apply_member(member_rules.on_command_refused(self.rollout, self.members[device_id], reason, now))
+
+    def on_command_progress(self, device_id: str, progress: CommandProgress, now: float) -> None:
+        """Applies a result of a command."""
         if device_id in self.members:
-            self._took(one.told(self.rollout, self.members[device_id], news, now))
+            self._apply_member(member_rules.on_command_progress(self.rollout, self.members[device_id], progress, now))
 
-    def looked(self, device_id: str, found: InstalledVersion, now: float) -> None:
-        """A report came."""
+    def on_report(self, device_id: str, installed: InstalledVersion, now: float) -> None:
+        """Applies a posture report."""
         if device_id in self.members:
-            self._took(one.looked(self.rollout, self.members[device_id], found, now))
+            self._apply_member(member_rules.on_report(self.rollout, self.members[device_id], installed, now))
 
-    def came_back(self, device_id: str, now: float) -> None:
-        """A device that could not be reached is there."""
+    def on_reachable(self, device_id: str, now: float) -> None:
+        """Notes that a device can be updated now."""
         if device_id in self.members:
-            self._took(one.came_back(self.rollout, self.members[device_id], now))
+            self._apply_member(member_rules.on_reachable(self.rollout, self.members[device_id], now))
 
-    def fell_silent(self, device_id: str, now: float) -> None:
-        """Nothing is heard of a device any more."""
+    def on_stale(self, device_id: str, now: float) -> None:
+        """Notes that a device became silent."""
         if device_id in self.members:
-            self._took(one.fell_silent(self.rollout, self.members[device_id], now))
-
-    def refused(self, device_id: str, order_id: str, reason: str, now: float) -> None:
-        """The order that `turn` or `sent_back` asked for was not issued."""
-        self.told(device_id, CommandProgress(command_of(order_id), CommandState.REJECTED.value, reason), now)
+            self._apply_member(member_rules.on_stale(self.rollout, self.members[device_id], now))
 
     def tick(self, now: float) -> None:
-        """Let time pass: what is due now, and what follows for the whole."""
+        """Handles the deadlines that have passed, then advances the rollout."""
         while self._timers and self._timers[0][0] <= now:
             _, device_id = heapq.heappop(self._timers)
             member = self.members[device_id]
             if member.deadline and member.deadline <= now:
                 if member.state is MemberState.ORDERED:
                     self._changes.withdrawals.append((device_id, member.command_id))
-                self._took(one.silent_too_long(self.rollout, member, now))
+                self._apply_member(member_rules.time_out(self.rollout, member, now))
             elif member.state is MemberState.PENDING and member.not_before and member.not_before <= now:
-                self._took(one.put(self.rollout, member, now, not_before=0.0, reason=""))
-        self._decided(whole.settle(self.rollout, now, left=bool(self._to_send_back)))
-        if not self.rollout.state.goes_on:
-            self._leave(now)
+                self._apply_member(member_rules.replace_member(self.rollout, member, now, not_before=0.0, reason=""))
+        self._advance(now)
+        if not self.rollout.state.is_active:
+            self._withdraw_open(now)
 
-    def returns(self, most: int) -> list[str]:
-        """Devices to be ordered back, at most `most`; each has to be given to `sent_back`."""
-        queue = self._to_send_back
-        return [queue.popleft() for _ in range(min(most, len(queue)))]
+    def pending_reverts(self, limit: int) -> list[str]:
+        """Takes at most `limit` devices that have to revert; each has to be passed to `revert`."""
+        queue = self._pending_reverts
+        return [queue.popleft() for _ in range(min(limit, len(queue)))]
 
-    def sent_back(self, device_id: str, now: float, back_id: str) -> RolloutMember:
-        """A device is ordered back."""
-        return self._took(one.sent_back(self.rollout, self.members[device_id], now, back_id))
+    def revert(self, device_id: str, now: float) -> None:
+        """Marks a device as reverting; the caller issues the command and reports its id or the refusal."""
+        self._apply_member(member_rules.revert(self.rollout, self.members[device_id], now))
 
     def pause(self, by: str) -> None:
-        """See `controller.domain.rollout.lifecycle.pause`."""
-        self._decided(whole.pause(self.rollout, by))
+        """See `lifecycle.pause`, with the same errors."""
+        self._apply_rollout(lifecycle.pause(self.rollout, by))
 
     def resume(self, by: str) -> None:
-        """See `controller.domain.rollout.lifecycle.resume`."""
-        self._decided(whole.resume(self.rollout, by))
+        """See `lifecycle.resume`, with the same errors."""
+        self._apply_rollout(lifecycle.resume(self.rollout, by))
 
     def approve(self, by: str, now: float) -> None:
-        """See `controller.domain.rollout.lifecycle.approve`."""
-        self._decided(whole.approve(self.rollout, by, now))
+        """See `lifecycle.approve`, with the same errors."""
+        self._apply_rollout(lifecycle.approve(self.rollout, by, now))
 
     def abort(self, by: str, now: float, *, revert: bool, reason: str = "") -> None:
-        """See `controller.domain.rollout.lifecycle.abort`."""
+        """See `lifecycle.abort`, with the same errors."""
         was_reverting = self.rollout.is_reverting
-        self._decided(whole.abort(self.rollout, by, revert=revert, reason=reason))
+        self._apply_rollout(lifecycle.abort(self.rollout, by, revert=revert, reason=reason))
         if revert and not was_reverting:
-            self._gather_returns()
-        self._leave(now)
-        self._decided(whole.settle(self.rollout, now, left=bool(self._to_send_back)))
+            self._collect_reverts()
+        self._withdraw_open(now)
+        self._advance(now)
 
-    def drain(self) -> RolloutChanges:
-        """What has changed since the last call."""
+    def take_changes(self) -> RolloutChanges:
+        """Returns what has changed since the last call."""
         changes, self._changes = self._changes, RolloutChanges(self.rollout)
         changes.rollout = self.rollout
         return changes
 
-    def _took(self, moved: tuple[Rollout, RolloutMember]) -> RolloutMember:
-        rollout, member = moved
+    def _advance(self, now: float) -> None:
+        pending = bool(self._pending_reverts)
+        self._apply_rollout(lifecycle.advance(self.rollout, now, has_pending_reverts=pending))
+
+    def _apply_member(self, transition: member_rules.MemberTransition) -> RolloutMember:
+        rollout, member = transition
         before = self.members[member.device_id]
         if member is before:
             return member
         self.members[member.device_id] = member
         self._changes.members[member.device_id] = member
-        self._changes.is_new = True
+        self._changes.is_rollout_changed = True
         self.rollout = rollout
-        self._place(member)
-        if rollout.is_reverting and before.state.is_under_way and one.has_to_go_back(member):
-            self._to_send_back.append(member.device_id)
+        self._index(member)
+        if rollout.is_reverting and before.state.is_under_way and member_rules.needs_revert(member):
+            self._pending_reverts.append(member.device_id)
         return member
 
-    def _decided(self, decided: tuple[Rollout, tuple[RolloutNote, ...]]) -> None:
-        rollout, notes = decided
+    def _apply_rollout(self, transition: lifecycle.RolloutTransition) -> None:
+        rollout, notes = transition
         if rollout is not self.rollout:
-            started = rollout.is_reverting and not self.rollout.is_reverting
+            is_revert_new = rollout.is_reverting and not self.rollout.is_reverting
             self.rollout = rollout
-            self._changes.is_new = True
-            if started:
-                self._gather_returns()
+            self._changes.is_rollout_changed = True
+            if is_revert_new:
+                self._collect_reverts()
         self._changes.notes += notes
 
-    def _leave(self, now: float) -> None:
-        """The rollout goes on no more: orders that were not begun are taken back."""
+    def _withdraw_open(self, now: float) -> None:
         if self.rollout.state not in (RolloutState.ENDING, RolloutState.ROLLING_BACK):
             return
         for device_id in [each for each in self._under_way if self.members[each].state is MemberState.ORDERED]:
             member = self.members[device_id]
             self._changes.withdrawals.append((device_id, member.command_id))
-            self._took(one.withdrawn(self.rollout, member, now))
-        self._decided(whole.settle(self.rollout, now, left=bool(self._to_send_back)))
+            self._apply_member(member_rules.on_command_withdrawn(self.rollout, member, now))
+        self._advance(now)
 
-    def _gather_returns(self) -> None:
-        queued = set(self._to_send_back)
-        self._to_send_back.extend(
-            member.device_id
-            for member in self.members.values()
-            if one.has_to_go_back(member) and member.device_id not in queued
+    def _collect_reverts(self) -> None:
+        queued = set(self._pending_reverts)
+        self._pending_reverts.extend(
+            each.device_id
+            for each in self.members.values()
+            if member_rules.needs_revert(each) and each.device_id not in queued
         )

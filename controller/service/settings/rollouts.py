@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from controller.domain.rollout.model import RolloutTerms
 from controller.domain.rollout.rings import DEFAULT_RINGS, MAX_RINGS, RolloutRing, parse_ring
-from controller.domain.rollout.window import zone_named
+from controller.domain.rollout.window import time_zone_named
 from controller.service.settings.base import Duration, SettingsTable
 
 MAX_CLASSES: Final = 64
@@ -29,7 +29,7 @@ def _usable(rings: tuple[RingSettings, ...]) -> tuple[RingSettings, ...]:
 
 
 def _zone(name: str) -> str:
-    zone_named(name)
+    time_zone_named(name)
     return name
 
 

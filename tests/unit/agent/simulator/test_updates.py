@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controller.domain.rollout.model import InstalledVersion
-from controller.service.rollout.observations import installed_of
+from controller.service.rollout.observations import installed_version
 from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.simulator import updates
@@ -33,7 +33,7 @@ def before() -> dict[str, Any]:
 
 def shown(posture: dict[str, Any]) -> InstalledVersion:
     """What the controller reads off the report of it."""
-    return installed_of(full_report(ReportSender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
+    return installed_version(full_report(ReportSender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
 
 
 def last(outcome: SimulatedUpdateOutcome) -> UpdateStep:

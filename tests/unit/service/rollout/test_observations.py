@@ -9,7 +9,7 @@ import pytest
 from controller.domain.effects import CommandRecord
 from controller.ports.rollouts import TargetError
 from controller.ports.updates import NoRepositoryError, PublishedUpdate
-from controller.service.rollout.observations import PublishedTargets, installed_of, news_of, pick
+from controller.service.rollout.observations import PublishedTargets, command_progress, installed_version, pick
 from tests.support.reports import full
 from tests.support.rollouts import software
 from tests.support.updates import Repository, archive, repository
@@ -54,10 +54,10 @@ async def test_a_target_by_name_and_version(tmp_path: Path) -> None:
     made = published(tmp_path)
     targets = PublishedTargets(TufUpdateRepository(made.folder.base))
     found = await targets.find("app/2.0")
-    assert (found.name, found.version, found.has_check) == ("app", "2.0", True)
+    assert (found.name, found.version, found.has_health_check) == ("app", "2.0", True)
     assert await targets.find(found.path) == found
     other = await targets.find("other")
-    assert (other.classes, other.hardware, other.has_check) == (("gateway",), ("rpi4",), False)
+    assert (other.classes, other.hardware, other.has_health_check) == (("gateway",), ("rpi4",), False)
     with pytest.raises(TargetError, match="means 2 targets"):
         await targets.find("app")
     with pytest.raises(TargetError, match="not published"):
@@ -87,12 +87,12 @@ async def test_without_a_repository() -> None:
     ],
 )
 def test_what_is_not_told_is_not_known(report: bytes | None) -> None:
-    assert not installed_of(report, "app").is_known
+    assert not installed_version(report, "app").is_known
 
 
 def test_what_a_report_shows() -> None:
-    assert installed_of(full("d1", 1, software=software("")), "app").is_known
-    found = installed_of(full("d1", 1, software=software("2.0", command_id="c1")), "app")
+    assert installed_version(full("d1", 1, software=software("")), "app").is_known
+    found = installed_version(full("d1", 1, software=software("2.0", command_id="c1")), "app")
     assert (found.version, found.health, found.outcome, found.command_id) == ("2.0", "ok", "confirmed", "c1")
 
 
@@ -103,8 +103,13 @@ def record(**detail: str) -> CommandRecord:
 
 
 def test_what_a_command_tells() -> None:
-    news = news_of(record(phase="downloading", percent="40", before="1.0"))
-    assert (news.phase, news.percent, news.before, news.reason) == ("downloading", 40, "1.0", "why")
-    assert news_of(record(phase="a word of tomorrow")).phase == "unknown"
-    assert news_of(record(else_="x")).phase == ""
-    assert json.loads(json.dumps(news.state)) == "executing"
+    progress = command_progress(record(phase="downloading", percent="40", before="1.0"))
+    assert (progress.phase, progress.percent, progress.previous_version, progress.reason) == (
+        "downloading",
+        40,
+        "1.0",
+        "why",
+    )
+    assert command_progress(record(phase="a word of tomorrow")).phase == "unknown"
+    assert command_progress(record(else_="x")).phase == ""
+    assert json.loads(json.dumps(progress.state)) == "executing"
