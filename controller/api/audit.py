@@ -10,6 +10,7 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
 from controller.api.views import AuditEntryView
 from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_kinds import AuditKind
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
 
@@ -26,7 +27,7 @@ async def list_audit(
     services: ServicesDep,
     device_id: DeviceIdFilter = None,
     case_id: TextFilter = None,
-    kind: TextFilter = None,
+    kind: AuditKind | None = None,
     alerts_only: bool = False,
     after: Annotated[SequenceQuery, Query(description="go on from this `seq`, in the chosen order")] = 0,
     limit: PageLimit = 200,

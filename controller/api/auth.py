@@ -16,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError
 from controller.api.refusal_audit import RefusalAudit
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
 
@@ -100,15 +101,17 @@ async def _refusal(request: Request, expired: ApiToken | None, *, presented: boo
     wait = failures.note(peer)
     refusals = _refusals(request)
     if wait:
-        await refusals.note("api token guessing", peer, f"over {MAX_FAILURES} attempts within a minute", alert=True)
+        await refusals.note(
+            AuditKind.API_TOKEN_GUESSING_DETECTED, peer, f"over {MAX_FAILURES} attempts within a minute", alert=True
+        )
         headers = {"Retry-After": str(int(wait) + 1)}
         text = "too many requests without a valid token: wait a minute"
         return ApiError(429, "too_many_attempts", text, headers)
     if expired is not None:
-        await refusals.note("api access refused", peer, "expired token", actor=f"operator:{expired.name}")
+        await refusals.note(AuditKind.API_ACCESS_REFUSED, peer, "expired token", actor=f"operator:{expired.name}")
         text = f"the token {expired.name} has expired: have another made with `cordon token create`"
         return ApiError(401, "token_expired", text, _CHALLENGE)
-    await refusals.note("api access refused", peer, "unknown token" if presented else "no token")
+    await refusals.note(AuditKind.API_ACCESS_REFUSED, peer, "unknown token" if presented else "no token")
     if not presented:
         text = "this needs a token: send the header 'Authorization: Bearer cordon_...'"
         return ApiError(401, "token_missing", text, _CHALLENGE)
@@ -148,7 +151,7 @@ class RequiresScope:
             return
         reason = f"{request.method} {request.scope['route'].path} needs {self.scope.value}"
         peer = request.client.host if request.client else ""
-        await _refusals(request).note("api access refused", peer, reason, actor=f"operator:{token.name}")
+        await _refusals(request).note(AuditKind.API_ACCESS_REFUSED, peer, reason, actor=f"operator:{token.name}")
         held = ", ".join(token.scopes) or "nothing"
         text = f"this needs a token with the scope {self.scope.value}; {token.name} has {held}"
         raise ApiError(403, "scope_missing", text)

@@ -11,6 +11,7 @@ from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, UtcTimestamp, View, at
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import RENEW_AT
 from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
 from controller.ports.updates import UpdatesError
@@ -183,8 +184,10 @@ async def _refusal(request: Request, peer: str, error: EnrolmentRefusedError) ->
     wait = failures.note(peer)
     refusals = request.app.state.refusals
     if wait:
-        await refusals.note("enrolment token guessing", peer, "too many unknown tokens within a minute", alert=True)
+        await refusals.note(
+            AuditKind.ENROLMENT_TOKEN_GUESSING_DETECTED, peer, "too many unknown tokens within a minute", alert=True
+        )
         headers = {"Retry-After": str(int(wait) + 1)}
         return ApiError(429, "too_many_attempts", "too many requests without a valid token: wait a minute", headers)
-    await refusals.note("enrolment refused", peer, "unknown, used or expired token")
+    await refusals.note(AuditKind.ENROLMENT_REFUSED, peer, "unknown, used or expired token")
     return ApiError(401, error.code, str(error))

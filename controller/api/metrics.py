@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from controller.api.auth import public
 from controller.api.context import Services, ServicesDep
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.unit_of_work import UnitOfWork
 
@@ -44,7 +45,7 @@ class ContainmentDurations:
 
     def on_commit(self, batch: UnitOfWork) -> None:
         for _, entry in batch.audit:
-            if entry.kind == "containment proven" and entry.detail:
+            if entry.kind is AuditKind.CONTAINMENT_PROVEN and entry.detail:
                 seconds = entry.detail.get("seconds")
                 if isinstance(seconds, int | float):
                     self.histogram.observe(seconds)

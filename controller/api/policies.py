@@ -10,6 +10,7 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, UtcTimestamp, View, at
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.explain_events import EventExplanation, explain_standing
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.explain import RuleExplanation, explain
@@ -269,7 +270,7 @@ async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool 
     except PolicyTooBroadError as e:
         raise ApiError(409, "policy_too_broad", str(e)) from e
     after = services.keeper.policies.version
-    entry = AuditEntry("policies reloaded", "", caller, "", {"before": before, "after": after, "forced": force})
+    entry = AuditEntry(AuditKind.POLICY_RELOADED, "", caller, "", {"before": before, "after": after, "forced": force})
     await services.store.commit(StoreWrites(audit=((services.keeper.clock.now(), entry),)))
     return _all(fresh)
 

@@ -5,10 +5,12 @@ from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
+from controller.api.audit_texts import sentence
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View, at, moment
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal
 from controller.domain.containment.receipts import OPENED, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
 from controller.domain.device import ContainmentCase
@@ -95,7 +97,8 @@ class ReceiptStepView(View):
 class ReceiptDecisionView(View):
     """A decision and what became of it. `seconds`: from the report's arrival to the cut."""
 
-    decision: str
+    decision: AuditKind
+    text: str
     level: str
     by: str
     reason: str
@@ -114,6 +117,7 @@ class ReceiptDecisionView(View):
         """As the record tells it."""
         return cls(
             decision=deed.decision,
+            text=sentence(deed.decision),
             level=deed.level,
             by=deed.by,
             reason=deed.reason,

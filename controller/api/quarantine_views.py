@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from controller.api.audit_texts import sentence
 from controller.api.context import Services
 from controller.api.errors import ApiError
 from controller.api.fields import UtcTimestamp, View, at
 from controller.api.views import CaseView
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -21,7 +23,8 @@ class DecisionView(View):
     """What was decided and kept. `case` turns `proven` once the broker was read back."""
 
     device_id: str
-    decision: str
+    decision: AuditKind
+    text: str
     level: ContainmentLevel
     case: CaseView | None
 
@@ -30,8 +33,10 @@ class DecisionView(View):
         """From what the step made of it."""
         device = outcome.device
         case = None if device.case is None else CaseView.of(device.case)
-        decision = outcome.audit[0].kind if outcome.audit else ""
-        return cls(device_id=device.device_id, decision=decision, level=device.level, case=case)
+        decision = outcome.audit[0].kind
+        return cls(
+            device_id=device.device_id, decision=decision, text=sentence(decision), level=device.level, case=case
+        )
 
 
 class ApprovalRequestView(View):

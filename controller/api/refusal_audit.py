@@ -5,6 +5,7 @@ import contextlib
 from collections import OrderedDict
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
@@ -28,7 +29,9 @@ class RefusalAudit:
         self._rows = 0
         self._left_out = 0
 
-    async def note(self, kind: str, peer: str, reason: str, *, actor: str = "unknown", alert: bool = False) -> None:
+    async def note(
+        self, kind: AuditKind, peer: str, reason: str, *, actor: str = "unknown", alert: bool = False
+    ) -> None:
         """Keep that `peer` was refused; `kind` is the row's kind, `reason` one of a few fixed texts."""
         if not self._due(kind, peer + "\n" + reason, MAX_ROWS + (MAX_ALERTS if alert else 0)):
             self._left_out += 1

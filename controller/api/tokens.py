@@ -9,6 +9,7 @@ from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, View, at, moment
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, beyond, ordered
 from controller.ports.store import ApiToken, StoreWrites
@@ -60,7 +61,7 @@ def _told(token: ApiToken) -> dict[str, object]:
     return {"name": token.name, "scopes": list(token.scopes), "expires_at": token.expires_at}
 
 
-async def _record(services: Services, kind: str, actor: str, detail: dict[str, object]) -> None:
+async def _record(services: Services, kind: AuditKind, actor: str, detail: dict[str, object]) -> None:
     line = (services.keeper.clock.now(), AuditEntry(kind, "", actor, "", detail))
     await services.store.commit(StoreWrites(audit=(line,)))
 
@@ -89,7 +90,7 @@ async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep,
     end = None if body.duration is None else now + parse_duration(body.duration)
     token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
     await services.store.put_token(token)
-    await _record(services, "token created", caller, _told(token))
+    await _record(services, AuditKind.TOKEN_CREATED, caller, _told(token))
     return CreatedApiToken.model_validate({**_fields(token, now), "token": secret})
 
 
@@ -107,4 +108,4 @@ async def revoke_token(services: ServicesDep, caller: CallerDep, name: TokenPath
         text = f"{name} is the last token with the scope admin and no end: create another first"
         raise ApiError(409, "last_token", text)
     await services.store.drop_token(name)
-    await _record(services, "token revoked", caller, _told(gone))
+    await _record(services, AuditKind.TOKEN_REVOKED, caller, _told(gone))

@@ -4,7 +4,9 @@ import math
 from collections import Counter
 from typing import Any, Final
 
+from controller.api.audit_texts import sentence
 from controller.api.fields import UtcTimestamp, View, at, moment
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, Device, HoldReason, OpenCommand, PendingContainment
 from controller.domain.effects import CommandRecord
 from controller.domain.evidence import Evidence
@@ -260,7 +262,8 @@ class AuditEntryView(View):
 
     seq: int
     at: UtcTimestamp
-    kind: str
+    kind: AuditKind
+    text: str
     device_id: str
     actor: str
     case_id: str
@@ -279,6 +282,7 @@ class AuditEntryView(View):
             seq=line.seq,
             at=at(line.at),
             kind=entry.kind,
+            text=sentence(entry.kind),
             device_id=entry.device_id,
             actor=entry.actor,
             case_id=entry.case_id,

@@ -16,7 +16,7 @@ from controller.ports.errors import StoreError
 
 PAGE: Final = 1000  # rows; the API's bound
 _MAX_DETAIL: Final = 160  # characters in a table
-_AUDIT: Final = ("seq", "at", "device", "what", "by", "detail")
+_AUDIT: Final = ("seq", "at", "device", "kind", "what", "by", "detail")
 _LETTERS: Final = ("at", "device", "topic", "reason", "detail", "bytes")
 audit = typer.Typer(help="What was seen, decided and done, by whom.", no_args_is_help=True)
 letters = typer.Typer(help="Messages that were refused.", no_args_is_help=True)
@@ -28,7 +28,7 @@ def list_audit(
     client: ApiClient,
     device: Annotated[str | None, typer.Option(help="of this device only")] = None,
     case: Annotated[str | None, typer.Option(help="of this containment only")] = None,
-    kind: Annotated[str | None, typer.Option(help="only lines of this kind, such as 'contained'")] = None,
+    kind: Annotated[str | None, typer.Option(help="only lines of this kind, such as containment.decided")] = None,
     alerts: Annotated[bool, typer.Option("--alerts", help="only what somebody should look at")] = False,
     after: Annotated[int, typer.Option(min=0, help="go on behind this seq")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="at most so many")] = 100,
@@ -44,6 +44,7 @@ def list_audit(
             one["at"],
             one["device_id"] or "-",
             ("! " if one["alert"] else "") + one["kind"],
+            one["text"],
             one["actor"],
             _brief(one),
         )

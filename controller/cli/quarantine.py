@@ -15,12 +15,13 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.guard import EvenProtectedOption, second_person
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
 from controller.cli.users import CertificateOption, MaxSessionsOption, OptionalDeviceArgument, UsernameOption, who
+from controller.domain.audit_kinds import AuditKind
 
 POLL: Final = 0.2  # seconds
 PATIENCE: Final = 30.0  # seconds
 _MANY: Final = ("device", "decided", "now", "at the broker")
 _COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "reason")
-NOTHING: Final = "nothing to release"  # the decision that leaves nothing to wait for
+NOTHING: Final = AuditKind.CONTAINMENT_NOT_IN_FORCE  # the decision that leaves nothing to wait for
 app = typer.Typer(help="Contain and release by hand.", no_args_is_help=True)
 QuarantineReasonOption = Annotated[
     str, typer.Option("--reason", "-r", help="why; it is kept in the record", show_default=False)
@@ -236,7 +237,7 @@ def _finish(client: ApiClient, decision: dict[str, Any], *, wait: bool, output: 
     if output is OutputFormat.JSON:
         print_json({**decision, "case": lines["case"] if lines else case, "proven": bool(lines and lines["proven"])})
     else:
-        say(f"{safe(device)}: {safe(decision['decision'])}, now {decision['level']}")
+        say(f"{safe(device)}: {decision['level']}. {safe(decision['text'])}")
         if case is not None:
             say(f"until: {until(case)}")
         if lines and lines["proven"]:
@@ -263,5 +264,9 @@ def _wait(client: ApiClient, device: str, case: dict[str, Any] | None) -> dict[s
 def _is_free(timeline: list[dict[str, Any]]) -> bool:
     """Whether the last thing that happened to a containment is that its end was read back."""
     kinds = [line["kind"] for line in timeline]
-    ends = [index for index, kind in enumerate(kinds) if kind in ("release decided", "contained")]
-    return "release proven" in kinds[ends[-1] :] if ends else True
+    ends = [
+        index
+        for index, kind in enumerate(kinds)
+        if kind in (AuditKind.CONTAINMENT_RELEASE_DECIDED, AuditKind.CONTAINMENT_DECIDED)
+    ]
+    return AuditKind.CONTAINMENT_RELEASE_PROVEN in kinds[ends[-1] :] if ends else True

@@ -84,8 +84,8 @@ def receipt(
 
 def _deed(deed: dict[str, Any]) -> None:
     say()
-    decided = f"{deed['decided_at']}  {safe(deed['decision'])}: {deed['level']}"
-    say(f"{decided}, by {safe(deed['by'])} ({safe(deed['reason'])})")
+    say(f"{deed['decided_at']}  {deed['level']}, by {safe(deed['by'])} ({safe(deed['reason'])})")
+    say(f"   {safe(deed['text'])}")
     if deed["seconds"] is not None:
         say(f"   cut {exact(deed['seconds'])} after the report arrived, at {deed['cut_at']}")
     if deed["proven_at"]:

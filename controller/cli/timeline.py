@@ -6,20 +6,24 @@ from itertools import groupby
 from typing import Any, Final
 
 from controller.cli.output import exact, parse_time, safe
+from controller.domain.audit_kinds import AuditKind
 
 _STYLES: Final = {
-    "contained": "bold yellow",
-    "escalated": "bold red",
-    "stepped down": "yellow",
-    "containment proven": "bold green",
-    "release decided": "green",
-    "release proven": "bold green",
-    "fell silent": "yellow",
-    "command succeeded": "green",
-    "command failed": "red",
-    "command expired": "yellow",
-    "command rejected": "red",
+    AuditKind.CONTAINMENT_DECIDED: "bold yellow",
+    AuditKind.CONTAINMENT_ESCALATED: "bold red",
+    AuditKind.CONTAINMENT_STEPPED_DOWN: "yellow",
+    AuditKind.CONTAINMENT_PROVEN: "bold green",
+    AuditKind.CONTAINMENT_RELEASE_DECIDED: "green",
+    AuditKind.CONTAINMENT_RELEASE_PROVEN: "bold green",
+    AuditKind.DEVICE_STALE: "yellow",
+    AuditKind.COMMAND_SUCCEEDED: "green",
+    AuditKind.COMMAND_FAILED: "red",
+    AuditKind.COMMAND_EXPIRED: "yellow",
+    AuditKind.COMMAND_REJECTED: "red",
 }
+_COMMAND_ENDS: Final = frozenset(
+    {AuditKind.COMMAND_SUCCEEDED, AuditKind.COMMAND_FAILED, AuditKind.COMMAND_EXPIRED, AuditKind.COMMAND_REJECTED}
+)
 _DATABASE: Final = "/authorization/sources/built_in_database"  # long, and the same in every call
 _MEASURABLE: Final = 0.0001  # seconds; less was no call
 _MAX_TEXT: Final = 300  # characters of a detail
@@ -42,7 +46,7 @@ def lines_of(record: Sequence[dict[str, Any]]) -> Iterator[TimelineEntry]:
     """The story of `record`, whose lines come oldest first."""
     by_hand = False
     for entry in record:
-        if entry["kind"] in ("contained", "escalated"):
+        if entry["kind"] in (AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_ESCALATED):
             by_hand = entry["actor"].startswith("operator:")
         when = parse_time(entry["at"])
         text, more = _told(entry, "the decision" if by_hand else "the report")
@@ -84,49 +88,49 @@ def _told(entry: dict[str, Any], since: str) -> tuple[str, str]:  # noqa: C901, 
     detail, kind, actor = entry["detail"], entry["kind"], entry["actor"]
     by = "" if actor in ("cordon", entry["device_id"]) else f"by {actor}"
     match kind:
-        case "first report":
+        case AuditKind.REPORT_FIRST_ACCEPTED:
             return "first report arrived", f"agent {detail.get('agent') or '?'}"
-        case "posture changed":
+        case AuditKind.REPORT_POSTURE_CHANGED:
             worse = ", ".join(f"{key} {result}" for key, result in (detail.get("worse") or {}).items())
             better = ", ".join(detail.get("better") or ())
             said = "; ".join(part for part in (worse, f"satisfied again: {better}" if better else "") if part)
             return f"report {detail.get('seq')}: {said}", ""
-        case "contained":
+        case AuditKind.CONTAINMENT_DECIDED:
             until = detail.get("until")
             return f"{detail.get('level')}: {detail.get('reason')}", _join(by, f"until {until}" if until else "")
-        case "escalated":
+        case AuditKind.CONTAINMENT_ESCALATED:
             causes = ", ".join(detail.get("causes") or ())
             return f"escalated to {detail.get('level')}: {causes}", f"until {detail.get('until')}"
-        case "containment proven":
+        case AuditKind.CONTAINMENT_PROVEN:
             seconds = detail.get("seconds")
             took = f"{exact(seconds)} from {since} to the cut" if isinstance(seconds, int | float) else ""
             return f"{detail.get('level')}, read back at the broker", took
-        case "containment in trouble":
+        case AuditKind.CONTAINMENT_FAILED:
             return f"not proven yet ({detail.get('what')}): {detail.get('trouble')}", "goes on trying"
-        case "stepped down":
+        case AuditKind.CONTAINMENT_STEPPED_DOWN:
             return f"stepped down to restricted: {detail.get('reason')}", by
-        case "release decided":
+        case AuditKind.CONTAINMENT_RELEASE_DECIDED:
             held = detail.get("contained_seconds")
             return f"released: {detail.get('reason')}", _join(by, f"contained for {exact(held)}" if held else "")
-        case "release proven":
+        case AuditKind.CONTAINMENT_RELEASE_PROVEN:
             return "free again, read back at the broker", ""
-        case "drift found":
+        case AuditKind.BROKER_DRIFT_FOUND:
             return f"the broker differed: {detail.get('what')}", "is being put right"
-        case "fell silent":
+        case AuditKind.DEVICE_STALE:
             return f"silent for {exact(detail.get('after_seconds', 0.0))}: stale", ""
-        case "command issued":
+        case AuditKind.COMMAND_ISSUED:
             params = " ".join(f"{key}={value}" for key, value in (detail.get("params") or {}).items())
             rule = f"repairs {detail['rule']}" if detail.get("rule") else by
             return f"command {detail.get('action')} {params}".rstrip(), _join(rule, str(detail.get("command_id")))
-        case "command succeeded" | "command failed" | "command expired" | "command rejected":
+        case _ if kind in _COMMAND_ENDS:
             result = ", ".join(f"{key}: {value}" for key, value in (detail.get("result") or {}).items())
             reason = f" ({detail['reason']})" if detail.get("reason") else ""
-            return f"{kind}: {detail.get('action')}{reason}", result[:_MAX_TEXT]
+            return f"{kind.replace('.', ' ')}: {detail.get('action')}{reason}", result[:_MAX_TEXT]
         case _:
             rest = ", ".join(
                 f"{key} {value}" for key, value in detail.items() if key != "steps" and value not in ("", None)
             )
-            return kind, _join(by, rest[:_MAX_TEXT])
+            return entry["text"], _join(by, rest[:_MAX_TEXT])
 
 
 def _join(*parts: str) -> str:

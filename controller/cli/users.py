@@ -95,7 +95,7 @@ def _finish(client: ApiClient, decision: dict[str, Any], *, wait: bool, output: 
         print_json({**decision, "user": after, "device": device} if "username" not in decision else after)
     else:
         if device:
-            say(f"{safe(device['device_id'])}: {safe(device['decision'])}, now {device['level']}")
+            say(f"{safe(device['device_id'])}: {device['level']}. {safe(device['text'])}")
         if after:
             say(f"user {safe(after['username'])}: {'free' if after['level'] == 'none' else after['level']}")
     unproven = [one for one in (after, device) if one and not one.get("proven", True)]

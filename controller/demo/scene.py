@@ -13,6 +13,7 @@ from controller.demo.observations import ARRIVED, ObservationLog, SimulatorObser
 from controller.demo.options import ROLES, DemoError, DemoTimings
 from controller.demo.outcome import DemoMetrics
 from controller.demo.stage import DemoEnvironment
+from controller.domain.audit_kinds import AuditKind
 
 NOT_AUTHORIZED: Final = 135
 BANNED: Final = 138
@@ -134,7 +135,7 @@ class DemoStepContext:
         async with self.probing(device):
             return await self.seen(device, ARRIVED, "telemetry at the bystander", since=since)
 
-    async def recorded(self, device: str, kind: str, **detail: Any) -> ListedDevice:
+    async def recorded(self, device: str, kind: AuditKind, **detail: Any) -> ListedDevice:
         """Wait until the controller's record of the device has a line of this kind."""
 
         async def look() -> ListedDevice | None:

@@ -12,6 +12,7 @@ from controller.demo.observations import ARRIVED, SimulatorObservation
 from controller.demo.options import DemoError
 from controller.demo.outcome import DemoContainmentTiming
 from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, DemoStepContext, ListedDevice
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import restriction
 from schemas.topics import DownChannel, down
 
@@ -122,7 +123,7 @@ async def _is_free(
 ) -> None:
     seconds = back.moment - passing.moment
     scene.say(f"bystander: its telemetry is back {seconds:.3f} s after the device published its passing report")
-    await scene.recorded(device, "release proven")
+    await scene.recorded(device, AuditKind.CONTAINMENT_RELEASE_PROVEN)
     await scene.row(device, _is_well, "passing and free at the controller's API")
     scene.say("controller: released by itself, the release read back at the broker")
     scene.figures.contained[device] = replace(scene.figures.contained[device], to_release=seconds)
@@ -150,7 +151,7 @@ async def isolated(scene: DemoStepContext) -> None:
 
     nodes = await scene.on_every_node(lambda api: has_ban(api.ban_of(device)), f"the ban of {device}")
     scene.say(f"broker: Cordon's ban is on all {nodes} nodes")
-    await scene.recorded(device, "containment proven", level="isolated")
+    await scene.recorded(device, AuditKind.CONTAINMENT_PROVEN, level="isolated")
     await asyncio.sleep(max(0.0, cut.moment + _ON_ITS_WAY + scene.pace.quiet - time.monotonic()))
     came_in = scene.chronicle.first(device, "connected", since=cut.moment)
     leaked = scene.chronicle.first(device, ARRIVED, since=cut.moment + _ON_ITS_WAY)
@@ -197,7 +198,7 @@ async def forged(scene: DemoStepContext) -> None:
     if obeyed is not None or report.data["digest"] != known:
         raise DemoError(f"{device} obeyed a stranger: {scene.chronicle.last_words(device)}")
     scene.say("device: its posture is what it was, no command was begun")
-    await scene.recorded(device, "device event: command_refused")
+    await scene.recorded(device, AuditKind.DEVICE_EVENT_REPORTED, event_kind="command_refused")
     scene.say("controller: the device told of the attempt")
 
 

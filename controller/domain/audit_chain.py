@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
+
 DIGEST_BYTES: Final = 32
 GENESIS: Final = bytes(DIGEST_BYTES)  # what the first row of all follows
-PRUNED: Final = "record pruned"  # the kind of the row that says how far the record was taken away
+PRUNED: Final = AuditKind.AUDIT_PRUNED  # the kind of the row that says how far the record was taken away
 _SEQ_BYTES: Final = 8
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 

@@ -1,8 +1,10 @@
 """The life of a command on the controller's side: issued, sent again when it may be lost, ended with a reason."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord, SendCommand
 from controller.domain.events import CommandRequested
@@ -17,6 +19,12 @@ RESEND_AFTER: Final = 30.0  # seconds
 HELD: Final = "waits for a second signature"
 MAX_OPEN: Final = 16  # commands of one device that have not ended
 _MILLISECONDS: Final = 1000
+_ENDS: Final[Mapping[CommandState, AuditKind]] = {
+    CommandState.SUCCEEDED: AuditKind.COMMAND_SUCCEEDED,
+    CommandState.FAILED: AuditKind.COMMAND_FAILED,
+    CommandState.EXPIRED: AuditKind.COMMAND_EXPIRED,
+    CommandState.REJECTED: AuditKind.COMMAND_REJECTED,
+}
 
 
 def issue(
@@ -36,7 +44,7 @@ def issue(
     """
     device = draft.device
     if len(device.commands) >= MAX_OPEN:
-        draft.record("command not issued", by, action=action, reason=f"{MAX_OPEN} commands are open already")
+        draft.record(AuditKind.COMMAND_NOT_ISSUED, by, action=action, reason=f"{MAX_OPEN} commands are open already")
         return None
     # Counters follow the clock too, so that a store restored from a backup does not fall behind its devices.
     counter = max(device.counter + 1, int(draft.now * _MILLISECONDS))
@@ -54,7 +62,9 @@ def issue(
         held=held,
     )
     draft.update(counter=counter, commands=(*device.commands, command))
-    draft.record("command issued", by, command_id=command.command_id, action=action, params=dict(params), rule=rule)
+    draft.record(
+        AuditKind.COMMAND_ISSUED, by, command_id=command.command_id, action=action, params=dict(params), rule=rule
+    )
     _keep(draft, command, CommandState.SCHEDULED, HELD if held else "")
     if not held:
         _send(draft, command)
@@ -73,7 +83,7 @@ def countersigned(draft: Transition, command_id: str, keyid: str, signature: str
         return
     signed = evolve(command, held=False, signatures=(*command.signatures, (keyid, signature)))
     _replace(draft, command, signed)
-    draft.record("command signed", by, command_id=command_id, action=command.action, key=keyid)
+    draft.record(AuditKind.COMMAND_COUNTERSIGNED, by, command_id=command_id, action=command.action, key=keyid)
     _keep(draft, signed, CommandState.SCHEDULED, "")
     _send(draft, signed)
 
@@ -106,7 +116,7 @@ def reported(
         # Ended before: a repeated result is expected after a lost acknowledgement. What the device refused as recorded
         # was sent by somebody else.
         if state is CommandState.REJECTED and reason.endswith(OLD_COMMAND):
-            draft.record("replayed command refused", draft.device.device_id, command_id=command_id, reason=reason)
+            draft.record(AuditKind.COMMAND_REPLAY_REFUSED, draft.device.device_id, command_id=command_id, reason=reason)
         return
     if state.is_end:
         _end(draft, command, state, reason, detail)
@@ -122,7 +132,7 @@ def withdraw(draft: Transition, command_id: str, by: str, reason: str) -> None:
     """End a command that is wanted no more; a device that has it already may still carry it out."""
     command = next((one for one in draft.device.commands if one.command_id == command_id), None)
     if command is not None:
-        draft.record("command withdrawn", by, command_id=command_id, reason=reason)
+        draft.record(AuditKind.COMMAND_WITHDRAWN, by, command_id=command_id, reason=reason)
         _end(draft, command, CommandState.EXPIRED, reason, ())
 
 
@@ -145,7 +155,7 @@ def _end(
     left = tuple(one for one in draft.device.commands if one.command_id != command.command_id)
     draft.update(commands=left)
     draft.record(
-        f"command {state.value}",
+        _ENDS[state],
         draft.device.device_id if state is not CommandState.EXPIRED else "cordon",
         command_id=command.command_id,
         action=command.action,

@@ -6,6 +6,7 @@ it is not durable, because a device that misses one asks again.
 
 from dataclasses import dataclass
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.evidence import Evidence
 from schemas.commands import ParamValue
 from schemas.events import ReceiptVerdict, RejectReason
@@ -110,7 +111,7 @@ Effect = ContainmentEffect | SendCommand
 class AuditEntry:
     """A line of the record: what was seen, decided or done, by whom."""
 
-    kind: str
+    kind: AuditKind
     device_id: str
     actor: str
     case_id: str = ""

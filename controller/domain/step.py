@@ -7,6 +7,7 @@ from typing import Any
 
 from controller.domain import commands
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import (
     admission,
     cases,
@@ -43,7 +44,7 @@ def step(
             commands.reported(draft, event.command_id, event.state, event.reason, event.detail)
         case ev.DeviceWentStale():
             draft.update(stale=True)
-            draft.record("fell silent", after_seconds=event.after)
+            draft.record(AuditKind.DEVICE_STALE, after_seconds=event.after)
             admission.fell_silent(draft)
         case ev.DeadlineReached():
             _time(draft)
@@ -81,14 +82,14 @@ def _of_the_device(draft: Transition, event: ev.DomainEvent) -> None:
             before = {"device_class": draft.device.device_class, "tags": list(draft.device.tags)}
             draft.update(device_class=event.device_class, tags=event.tags)
             after: dict[str, Any] = {"device_class": event.device_class, "tags": list(event.tags)}
-            draft.record("labelled", event.by, **after, before=before)
+            draft.record(AuditKind.DEVICE_LABELLED, event.by, **after, before=before)
         case ev.CommandCountersigned():
             commands.countersigned(draft, event.command_id, event.keyid, event.signature, event.by)
         case ev.SignatureRequirementLifted():
             draft.update(signs=False)
-            draft.record("signature no longer wanted", event.by, before={"signs": True}, reason=event.reason)
+            draft.record(AuditKind.REPORT_SIGNING_WAIVED, event.by, before={"signs": True}, reason=event.reason)
         case ev.CommandDelivered():
-            draft.record("command sent", command_id=event.command_id)
+            draft.record(AuditKind.COMMAND_SENT, command_id=event.command_id)
         case ev.CertificateRevoked() | ev.CertificateRenewed() | ev.CloneSuspected():
             _about_identity(draft, event)
         case ev.ReporterAuthenticated():
@@ -107,7 +108,7 @@ def _about_identity(
             revocation.renewed(draft, event)
         case ev.CloneSuspected():
             seen: dict[str, Any] = {"how": event.how, "peers": list(event.peers), "times": event.times}
-            draft.record("clone suspected", alert=True, **seen, grade=event.grade)
+            draft.record(AuditKind.DEVICE_CLONE_SUSPECTED, alert=True, **seen, grade=event.grade)
 
 
 def _posture(draft: Transition, event: ev.PostureReported) -> None:
@@ -132,11 +133,11 @@ def _posture(draft: Transition, event: ev.PostureReported) -> None:
         rules = response.fold(device.rules, event.findings, draft.now)
         satisfied = response.satisfied(event.findings)
     if device.report_seq < 0:
-        draft.record("first report", device.device_id, agent=event.agent, digest=event.digest)
+        draft.record(AuditKind.REPORT_FIRST_ACCEPTED, device.device_id, agent=event.agent, digest=event.digest)
     _look_for_a_clone(draft, event)
     _record_changes(draft, rules, event.seq, event.digest)
     if device.stale:
-        draft.record("heard again", device.device_id)
+        draft.record(AuditKind.DEVICE_CONTACT_RESUMED, device.device_id)
     draft.update(
         boot_id=event.boot_id,
         agent=event.agent,
@@ -155,7 +156,7 @@ def _posture(draft: Transition, event: ev.PostureReported) -> None:
     is_fresh = _is_fresh(draft, event.answers)
     if not is_fresh and not draft.device.answers and device.rules != rules:
         why = "its agent answers no nonce and reports.must_answer is on: update the agent, or release it by hand"
-        draft.record("release needs an operator", alert=True, why=why)
+        draft.record(AuditKind.CONTAINMENT_RELEASE_BLOCKED, alert=True, why=why)
     cases.respond(draft, evidence_at=event.received_at, may_release=is_fresh, evidence=event.evidence)
     challenge.pose(draft, event.seq, event.answers, ask=not is_fresh)
 
@@ -165,7 +166,9 @@ def _look_for_a_clone(draft: Transition, event: ev.PostureReported) -> None:
     if event.seq < device.report_seq:
         is_news = draft.now - device.cloned_at >= clones.QUIET
         draft.update(cloned_at=draft.now if is_news else device.cloned_at)
-        draft.record("sequence went back", device.device_id, alert=is_news, was=device.report_seq, now=event.seq)
+        draft.record(
+            AuditKind.REPORT_SEQUENCE_REGRESSED, device.device_id, alert=is_news, was=device.report_seq, now=event.seq
+        )
     how = clones.second_life(
         event.boot_id,
         now_in=device.boot_id,
@@ -175,7 +178,7 @@ def _look_for_a_clone(draft: Transition, event: ev.PostureReported) -> None:
     )
     if how:
         draft.update(cloned_at=draft.now)
-        draft.record("clone suspected", alert=True, how=how, evidence=event.evidence.value)
+        draft.record(AuditKind.DEVICE_CLONE_SUSPECTED, alert=True, how=how, evidence=event.evidence.value)
     if event.boot_id and event.boot_id != device.boot_id:
         draft.update(boot_before=device.boot_id)
 
@@ -191,7 +194,9 @@ def _record_changes(draft: Transition, rules: dict[str, RuleState], seq: int, di
     }
     better = [key for key in before if key not in rules]
     if worse or better:
-        draft.record("posture changed", draft.device.device_id, seq=seq, digest=digest, worse=worse, better=better)
+        draft.record(
+            AuditKind.REPORT_POSTURE_CHANGED, draft.device.device_id, seq=seq, digest=digest, worse=worse, better=better
+        )
 
 
 def repeats(device: Device, seq: int, boot_id: str, agent: str) -> bool:
@@ -252,7 +257,7 @@ def _is_fresh(draft: Transition, answers: str | None) -> bool:
 
 def _seen(draft: Transition, at: float) -> None:
     if draft.device.stale:
-        draft.record("heard again", draft.device.device_id)
+        draft.record(AuditKind.DEVICE_CONTACT_RESUMED, draft.device.device_id)
     draft.update(last_seen=max(at, draft.device.last_seen), stale=False)
 
 
@@ -260,7 +265,11 @@ def _status(draft: Transition, event: ev.StatusChanged) -> None:
     was = draft.device.online
     draft.update(online=event.online)
     if was is not event.online:
-        draft.record("online" if event.online else "offline", draft.device.device_id, boot_id=event.boot_id)
+        draft.record(
+            AuditKind.DEVICE_ONLINE if event.online else AuditKind.DEVICE_OFFLINE,
+            draft.device.device_id,
+            boot_id=event.boot_id,
+        )
     if event.online:
         commands.send_again(draft)
 
@@ -299,7 +308,7 @@ def _at_the_broker(draft: Transition, event: ev.DomainEvent) -> None:
                 evidence = max(case.evidence, event.evidence, key=lambda one: one.rank)
                 draft.update_case(case, proven_level=event.level, proven_at=draft.now, trouble="", evidence=evidence)
             draft.record(
-                "containment proven",
+                AuditKind.CONTAINMENT_PROVEN,
                 case_id=event.case_id,
                 level=event.level.value,
                 seconds=seconds,
@@ -312,7 +321,7 @@ def _at_the_broker(draft: Transition, event: ev.DomainEvent) -> None:
             if case is not None and mine:
                 draft.update_case(case, trouble=event.trouble)
             draft.record(
-                "containment in trouble",
+                AuditKind.CONTAINMENT_FAILED,
                 case_id=event.case_id,
                 alert=True,
                 what=event.what,
@@ -321,7 +330,7 @@ def _at_the_broker(draft: Transition, event: ev.DomainEvent) -> None:
             )
         case ev.ContainmentRefused():
             draft.record(
-                "containment refused",
+                AuditKind.CONTAINMENT_REFUSED,
                 case_id=event.case_id,
                 alert=True,
                 reason=event.reason,
@@ -330,8 +339,8 @@ def _at_the_broker(draft: Transition, event: ev.DomainEvent) -> None:
             if case is not None and mine:
                 cases.refused(draft, case, cases.LATER_PAUSE if event.by_a_later else cases.REFUSAL_PAUSE)
         case ev.ReleaseProven():
-            draft.record("release proven", case_id=event.case_id, steps=list(event.steps))
+            draft.record(AuditKind.CONTAINMENT_RELEASE_PROVEN, case_id=event.case_id, steps=list(event.steps))
         case ev.DriftDetected():
-            draft.record("drift found", case_id=event.case_id, alert=True, what=event.what)
+            draft.record(AuditKind.BROKER_DRIFT_FOUND, case_id=event.case_id, alert=True, what=event.what)
         case _:
             raise TypeError(f"no step for {type(event).__name__}")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.evolve import evolve
@@ -55,7 +56,7 @@ class Transition:
         return f"{self.event_id}-{len(self.effects)}"
 
     def record(
-        self, kind: str, actor: str = "cordon", *, case_id: str = "", alert: bool = False, **detail: Any
+        self, kind: AuditKind, actor: str = "cordon", *, case_id: str = "", alert: bool = False, **detail: Any
     ) -> None:
         """Add a line to the audit; without `case_id` it belongs to the case in force."""
         case = self.device.case

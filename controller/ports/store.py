@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
@@ -174,7 +175,7 @@ class Store(Protocol):
         *,
         device_id: str | None = None,
         case_id: str | None = None,
-        kind: str | None = None,
+        kind: AuditKind | None = None,
         alerts_only: bool = False,
         after: int = 0,
         limit: int = 200,

@@ -19,7 +19,7 @@ class AuditLogger:
 
     def on_commit(self, batch: UnitOfWork) -> None:
         for _, entry in batch.audit:
-            self._log(entry.kind, fields_of(entry))
+            self._log(entry.kind.value, fields_of(entry))
 
 
 def fields_of(entry: AuditEntry) -> dict[str, object]:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.schemas import OpenApiSchema
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from tests.support.api import HEADERS
 from tests.support.api_server import ApiServer
@@ -91,4 +92,4 @@ def test_guesses_are_slowed_and_stand_in_the_record(server: ApiServer) -> None:
     request = urllib.request.Request(f"{server.url}/api/v1/audit?alerts_only=true", headers=HEADERS)
     with urllib.request.urlopen(request) as answer:
         kinds = {line["kind"] for line in json.loads(answer.read())["items"]}
-    assert "api token guessing" in kinds
+    assert AuditKind.API_TOKEN_GUESSING_DETECTED in kinds

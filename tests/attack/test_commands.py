@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from controller.domain.audit_kinds import AuditKind
 from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
@@ -132,7 +133,8 @@ async def test_what_was_refused_stands_in_the_record(scene: Scene, tmp_path: Pat
         assert rejected
         for one in rejected:
             await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])
-        (line,) = await place.store.audit(kind="device event: command_refused")
+        (line,) = await place.store.audit(kind=AuditKind.DEVICE_EVENT_REPORTED)
+        assert (line.entry.detail or {})["event_kind"] == "command_refused"
         assert (line.entry.detail or {})["summary"]
-        told = await place.store.audit(kind="replayed command refused")
+        told = await place.store.audit(kind=AuditKind.COMMAND_REPLAY_REFUSED)
         assert {(line.entry.detail or {})["command_id"] for line in told} == {one["command_id"] for one in rejected}

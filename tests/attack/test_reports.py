@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import START, World, world
@@ -70,7 +71,7 @@ async def test_a_report_of_one_device_on_the_topic_of_another(tmp_path: Path) ->
         message = incoming("edge-1", thief.plain(2, START, 23))
         await place.ingest.take([replace(message, topic=up("edge-1", UpChannel.POSTURE))])
         assert answers(place, "edge-1")[-1]["reason"] == "wrong_device"
-        (line,) = await place.store.audit(kind="report refused", device_id="edge-1")
+        (line,) = await place.store.audit(kind=AuditKind.REPORT_REJECTED, device_id="edge-1")
         assert (line.entry.alert, (line.entry.detail or {})["reason"]) == (True, "wrong_device")
         await known(place, victim)
         assert place.level("edge-1") is ContainmentLevel.NONE

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.adapters.sqlite import audit_chain, schema
 from controller.adapters.sqlite.options import StoreOptions
+from controller.domain.audit_kinds import AuditKind
 
 GROUP = 500  # rows of each transaction
 DETAIL = '{"rule":"starter/no-telnet","result":"fail","was":"pass","why":"listening: tcp 0.0.0.0:23 telnetd"}'
@@ -20,7 +21,7 @@ def lines(first: int) -> list[audit_chain.AuditRow]:
     """One group."""
     return [
         audit_chain.AuditRow(
-            1.7e9 + n, "posture changed", f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL
+            1.7e9 + n, AuditKind.REPORT_POSTURE_CHANGED, f"d-{n % 5000:05d}", "cordon", "", alert=False, detail=DETAIL
         )
         for n in range(first, first + GROUP)
     ]

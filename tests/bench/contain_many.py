@@ -32,6 +32,7 @@ from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
@@ -231,7 +232,7 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
     await side.until(lambda: not side.outbox.queue.pending)
     took = time.monotonic() - begun
     assert await side.broker.api.ban_of(names[bans // 2]) is not None
-    (line,) = await side.store.audit(device_id=names[bans // 2], kind="containment proven", limit=1)
+    (line,) = await side.store.audit(device_id=names[bans // 2], kind=AuditKind.CONTAINMENT_PROVEN, limit=1)
     steps = (line.entry.detail or {}).get("steps")
     assert isinstance(steps, list)
     made = sum(bool(step["call"]) for step in steps)

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.findings import RuleResult
@@ -53,7 +54,10 @@ def changed(devices: tuple[Device, ...], *, sections: bool) -> StoreWrites:
     return StoreWrites(
         devices=devices,
         reports=tuple(StoredReport(one, SECTIONS) for one in devices) if sections else (),
-        audit=tuple((one.last_seen, AuditEntry("judged", one.device_id, "cordon", "", detail)) for one in devices),
+        audit=tuple(
+            (one.last_seen, AuditEntry(AuditKind.REPORT_POSTURE_CHANGED, one.device_id, "cordon", "", detail))
+            for one in devices
+        ),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import POLICY
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import Effect, SendCommand
@@ -111,14 +112,18 @@ def nothing_is_owed(kept: Kept, seen: Seen) -> Iterator[str]:
 
 def nothing_is_done_undecided(kept: Kept, held: Held, seen: Seen) -> Iterator[str]:
     """What was done at the broker or by a device was decided, and kept, before; and no device does anything twice."""
-    cases = {line.entry.case_id for line in kept.audit if line.entry.kind in {"contained", "escalated"}}
+    cases = {
+        line.entry.case_id
+        for line in kept.audit
+        if line.entry.kind in {AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_ESCALATED}
+    }
     for name, ban in held.bans.items():
         if ban.is_ours and ban.by.removeprefix(BAN_MARK) not in cases:
             yield f"{name}: is banned for {ban.by}, which the record does not know"
     for name, rules in held.rules.items():
         if rules == restriction(name) and not any(line.entry.device_id == name for line in _decisions(kept)):
             yield f"{name}: is restricted, and the record knows of no decision"
-    issued = {_detail(line).get("command_id") for line in kept.audit if line.entry.kind == "command issued"}
+    issued = {_detail(line).get("command_id") for line in kept.audit if line.entry.kind == AuditKind.COMMAND_ISSUED}
     for (name, command), times in Counter(seen.taken).items():
         if command not in issued:
             yield f"{name}: began {command}, which the record does not know"
@@ -140,10 +145,11 @@ def record_is_whole(kept: Kept) -> Iterator[str]:
         if after.seq != before.seq + 1:
             yield f"the record jumps from line {before.seq} to {after.seq}"
     ends = {state.value for state in CommandState if state.is_end}
+    kinds_of_ends = {AuditKind(f"command.{end}") for end in ends}
     still_open = {one.command_id for device in kept.devices.values() for one in device.commands}
-    told = {_detail(line).get("command_id") for line in kept.audit if line.entry.kind in {f"command {e}" for e in ends}}
+    told = {_detail(line).get("command_id") for line in kept.audit if line.entry.kind in kinds_of_ends}
     for line in kept.audit:
-        if line.entry.kind != "command issued":
+        if line.entry.kind != AuditKind.COMMAND_ISSUED:
             continue
         command = str(_detail(line)["command_id"])
         if command not in kept.commands:
@@ -157,7 +163,7 @@ def findings_are_true(kept: Kept, seen: Seen) -> Iterator[str]:
     for line in kept.audit:
         detail = _detail(line)
         truth = seen.failing.get(str(detail.get("digest")))
-        if line.entry.kind != "posture changed" or truth is None:
+        if line.entry.kind != AuditKind.REPORT_POSTURE_CHANGED or truth is None:
             continue
         wrongly_better = truth & set(detail.get("better", ()))
         wrongly_worse = {rule for rule, result in detail.get("worse", {}).items() if result == "fail"} - truth
@@ -199,28 +205,28 @@ def cases_make_sense(kept: Kept, asked: Asked) -> Iterator[str]:
 def _tell(story: _Story, line: StoredAuditEntry, asked: Asked) -> Iterator[str]:
     entry, detail = line.entry, _detail(line)
     match entry.kind:
-        case "posture changed":
+        case AuditKind.REPORT_POSTURE_CHANGED:
             story.failing |= set(detail["worse"])
             story.failing -= set(detail["better"])
-        case "contained":
+        case AuditKind.CONTAINMENT_DECIDED:
             yield from _contained(story, line)
-        case "escalated" | "stepped down":
+        case AuditKind.CONTAINMENT_ESCALATED | AuditKind.CONTAINMENT_STEPPED_DOWN:
             if entry.case_id != story.case_id:
                 yield f"{entry.kind} in case {entry.case_id}, in force is {story.case_id or 'none'}"
-            if entry.kind == "stepped down":
+            if entry.kind == AuditKind.CONTAINMENT_STEPPED_DOWN:
                 yield from _stepped_down(story, line, asked)
             story.causes |= set(detail.get("causes", ()))
             story.until = detail.get("until")
             story.pending = (entry.case_id, str(detail.get("level", ContainmentLevel.RESTRICTED.value)), line.seq)
-        case "release decided":
+        case AuditKind.CONTAINMENT_RELEASE_DECIDED:
             yield from _released(story, line, asked)
-        case "containment refused":
+        case AuditKind.CONTAINMENT_REFUSED:
             story.is_refused = True
             story.pending = None
-        case "containment proven":
+        case AuditKind.CONTAINMENT_PROVEN:
             if story.pending is not None and story.pending[:2] == (entry.case_id, detail["level"]):
                 story.pending = None
-        case "release proven":
+        case AuditKind.CONTAINMENT_RELEASE_PROVEN:
             if story.pending is not None and story.pending[:2] == (entry.case_id, RELEASE):
                 story.pending = None
 
@@ -306,7 +312,11 @@ def _level(case: ContainmentCase | None) -> str:
 
 
 def _decisions(kept: Kept) -> Iterator[StoredAuditEntry]:
-    return (line for line in kept.audit if line.entry.kind in {"contained", "escalated"})
+    return (
+        line
+        for line in kept.audit
+        if line.entry.kind in {AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_ESCALATED}
+    )
 
 
 def _detail(line: StoredAuditEntry) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import AuditEntry, ReleaseClient
 from controller.domain.policy.model import ContainmentLevel
@@ -19,18 +20,21 @@ NAME: Final = "d1"
 RULE: Final = "demo/no-telnet"
 BAD, GOOD = "sha256:bad", "sha256:good"
 UNTIL: Final = 4000.0
+RELEASED: Final = AuditKind.CONTAINMENT_RELEASE_DECIDED
+STEPPED_DOWN: Final = AuditKind.CONTAINMENT_STEPPED_DOWN
+OTHER: Final = AuditKind.COMMAND_SENT  # a line that decides and proves nothing
 
 
-def _line(seq: int, kind: str, actor: str = "cordon", case: str = "", **detail: Any) -> StoredAuditEntry:
+def _line(seq: int, kind: AuditKind, actor: str = "cordon", case: str = "", **detail: Any) -> StoredAuditEntry:
     return StoredAuditEntry(seq, 1000.0 + seq, AuditEntry(kind, NAME, actor, case, detail))
 
 
 def _failed(seq: int) -> StoredAuditEntry:
-    return _line(seq, "posture changed", NAME, digest=BAD, worse={RULE: "fail"}, better=[])
+    return _line(seq, AuditKind.REPORT_POSTURE_CHANGED, NAME, digest=BAD, worse={RULE: "fail"}, better=[])
 
 
 def _passed(seq: int) -> StoredAuditEntry:
-    return _line(seq, "posture changed", NAME, digest=GOOD, worse={}, better=[RULE])
+    return _line(seq, AuditKind.REPORT_POSTURE_CHANGED, NAME, digest=GOOD, worse={}, better=[RULE])
 
 
 def _contained(
@@ -38,24 +42,28 @@ def _contained(
 ) -> StoredAuditEntry:
     causes = [RULE] if actor == "cordon" else []
     return _line(
-        seq, "contained", actor, case, **{"level": level, "causes": causes, "reason": "r", "until": None, **changes}
+        seq,
+        AuditKind.CONTAINMENT_DECIDED,
+        actor,
+        case,
+        **{"level": level, "causes": causes, "reason": "r", "until": None, **changes},
     )
 
 
 def _proven(seq: int, case: str, level: str = "restricted") -> StoredAuditEntry:
-    return _line(seq, "containment proven", case=case, level=level)
+    return _line(seq, AuditKind.CONTAINMENT_PROVEN, case=case, level=level)
 
 
 # A device is restricted, repaired by a command, released, isolated later by an operator, and is so at the end.
 AUDIT: Final = (
     _failed(1),
     _contained(2, "c1"),
-    _line(3, "command issued", case="c1", command_id="k1"),
+    _line(3, AuditKind.COMMAND_ISSUED, case="c1", command_id="k1"),
     _proven(4, "c1"),
-    _line(5, "command succeeded", NAME, "c1", command_id="k1"),
+    _line(5, AuditKind.COMMAND_SUCCEEDED, NAME, "c1", command_id="k1"),
     _passed(6),
-    _line(7, "release decided", "policy", "c1", reason="a fresh report passes"),
-    _line(8, "release proven", case="c1"),
+    _line(7, AuditKind.CONTAINMENT_RELEASE_DECIDED, "policy", "c1", reason="a fresh report passes"),
+    _line(8, AuditKind.CONTAINMENT_RELEASE_PROVEN, case="c1"),
     _contained(9, "c2", "isolated", "ada", reason="asked 1", until=UNTIL),
     _proven(10, "c2", "isolated"),
 )
@@ -116,20 +124,21 @@ BAD_KEPT: Final[Mapping[str, tuple[Kept, str]]] = {
     "contained twice": (_told(_failed(8), _contained(9, "c2"), _failed(10), _contained(11, "c3")), "contained again"),
     "contained without cause": (_told(_contained(9, "c2", "isolated", until=UNTIL)), "failing were []"),
     "released while it fails": (_told(_failed(6)), "released while"),
-    "released by nobody": (_told(_line(7, "release decided", "bob", "c1", reason="mine")), "none asked for it"),
-    "released from another case": (_told(_line(7, "release decided", "policy", "c9")), "released from c9"),
-    "stepped down too early": (_told(_line(11, "stepped down", case="c2")), "it was to hold until"),
-    "stepped down by nobody": (_told(_line(11, "stepped down", "bob", "c2", reason="x")), "none asked for it"),
-    "escalated elsewhere": (_told(_line(11, "escalated", case="c7", level="isolated", until=UNTIL)), "in case c7"),
-    "never proven": (_told(_line(10, "nothing")), "not proven, and nothing is left"),
+    "released by nobody": (_told(_line(7, RELEASED, "bob", "c1", reason="mine")), "none asked for it"),
+    "released from another case": (_told(_line(7, RELEASED, "policy", "c9")), "released from c9"),
+    "stepped down too early": (_told(_line(11, STEPPED_DOWN, case="c2")), "it was to hold until"),
+    "stepped down by nobody": (_told(_line(11, STEPPED_DOWN, "bob", "c2", reason="x")), "none asked for it"),
+    "escalated elsewhere": (
+        _told(_line(11, AuditKind.CONTAINMENT_ESCALATED, case="c7", level="isolated", until=UNTIL)), "in case c7"),
+    "never proven": (_told(_line(10, OTHER)), "not proven, and nothing is left"),
     "proven for less": (_told(_proven(10, "c2", "restricted")), "not proven, and nothing is left"),
     "release never proven": (
-        replace(_told(_line(8, "nothing"), _line(9, "nothing"), _line(10, "nothing")), devices={NAME: DEVICE}),
+        replace(_told(_line(8, OTHER), _line(9, OTHER), _line(10, OTHER)), devices={NAME: DEVICE}),
         "decided release for c1",
     ),
     "record is wrong about a report": (_told(replace(_passed(6), entry=replace(_passed(6).entry, detail={
         "digest": BAD, "worse": {}, "better": [RULE]}))), "is wrong about"),
-    "command without an end": (_told(_line(5, "nothing")), "k1 is succeeded, which the record contradicts"),
+    "command without an end": (_told(_line(5, OTHER)), "k1 is succeeded, which the record contradicts"),
     "command lost": (replace(KEPT, commands={}), "is not among the commands"),
     "command open and ended": (_with(commands=(COMMAND,)), "which the record contradicts"),
     "effect left over": (replace(KEPT, effects=(ReleaseClient("e", NAME, "c1"),)), "e is not carried out"),
@@ -181,7 +190,7 @@ def test_devices_that_saw_something_else_are_told(seen: Seen, words: str) -> Non
 
 def test_what_was_overtaken_or_waits_is_no_complaint() -> None:
     """A decision that a later one replaced needs no proof; one that still waits in the outbox neither."""
-    again = _told(_line(8, "nothing"))  # contained again before the release was proven
+    again = _told(_line(8, OTHER))  # contained again before the release was proven
     assert _found(again) == []
-    waiting = replace(_told(_line(10, "nothing")), effects=(ReleaseClient("e", NAME, "c2"),))
+    waiting = replace(_told(_line(10, OTHER)), effects=(ReleaseClient("e", NAME, "c2"),))
     assert invariants.always(waiting, HELD, SEEN, ASKED) == []

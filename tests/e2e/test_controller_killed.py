@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import restriction
 from tests.e2e.closing_proxy import ClosingProxy
 from tests.support.certs import Certs
@@ -92,4 +93,4 @@ async def test_restriction_is_completed_after_kill_9(tmp_path: Path, emqx: Stand
         await deployment.start_controller()
         await _until_proven(deployment, "restricted")
         timeline = (await deployment.operator.device(CONTAINED))["timeline"]
-        assert [line["kind"] for line in timeline].count("contained") == 1
+        assert [line["kind"] for line in timeline].count(AuditKind.CONTAINMENT_DECIDED) == 1

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import restriction
 from tests.support.certs import Certs
 from tests.support.deployment import WAIT_SECONDS, open_deployment
@@ -42,7 +43,7 @@ async def test_deleted_rules_and_bans_come_back_and_foreign_bans_stay(
 
         async def is_recorded() -> bool:
             lines = (await operator.device(CONTAINED))["timeline"]
-            return any(line["kind"] == "drift found" and line["alert"] for line in lines)
+            return any(line["kind"] == AuditKind.BROKER_DRIFT_FOUND and line["alert"] for line in lines)
 
         await eventually(is_recorded, "the drift is in the audit log")
         assert [await api.ban_of(who) for who in names] == foreign

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from device_agent.host.certificate import read_file
 from device_agent.identity.keypair import read_leaf
 from tests.support.agent_process import AgentProcess
@@ -46,5 +47,5 @@ def test_signed_reports_follow_every_renewal(estate: Estate) -> None:
         )
         assert "former key" not in agent.log
     seen = kinds(estate)
-    assert "signs its reports" in seen, json.dumps(seen)
-    assert "report refused" not in seen
+    assert AuditKind.REPORT_SIGNING_STARTED in seen, json.dumps(seen)
+    assert AuditKind.REPORT_REJECTED not in seen

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
@@ -87,7 +88,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
             device = await asyncio.to_thread(Device("edge-2", [("127.0.0.1", ports[0])]).connect)
             assert device.connacks == [BANNED]
             await asyncio.to_thread(device.close)
-        assert "drift found" in await at.place.audited("edge-1")
+        assert AuditKind.BROKER_DRIFT_FOUND in await at.place.audited("edge-1")
 
 
 async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import CommandRequested, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from schemas.topics import DownChannel, down
@@ -83,7 +84,7 @@ async def test_who_is_silent_is_found_in_time_however_the_clock_was_set(place: W
     place.clock.at += 2
     await place.timers.tick()
     assert stale(place) == len(DEVICES)
-    silence = (await place.store.audit(kind="fell silent"))[0].entry.detail
+    silence = (await place.store.audit(kind=AuditKind.DEVICE_STALE))[0].entry.detail
     assert silence is not None
     assert STALE_AFTER < float(str(silence["after_seconds"])) < STALE_AFTER + 5
 

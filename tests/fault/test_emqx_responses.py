@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from controller.adapters.emqx.containment import verification
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import BrokerError
@@ -65,7 +66,7 @@ SCENARIOS: Final = {
             f"GET {RULES}/dev", "GET /clients/dev", "GET /clients/dev/authorization/cache",
             "GET /clients/dev/subscriptions", "GET /cluster", "POST /clients/dev/unsubscribe/bulk", f"PUT {RULES}/dev",
         ),
-        restricted=True, banned=False, proof="containment proven",
+        restricted=True, banned=False, proof=AuditKind.CONTAINMENT_PROVEN,
     ),
     "isolate": Scenario(
         nothing,
@@ -74,7 +75,7 @@ SCENARIOS: Final = {
             "DELETE /clients/dev", "GET /authorization/sources", f"GET {RULES}/dev", "GET /banned", "GET /clients/dev",
             "GET /cluster", "POST /banned", f"PUT {RULES}/dev",
         ),
-        restricted=True, banned=True, proof="containment proven",
+        restricted=True, banned=True, proof=AuditKind.CONTAINMENT_PROVEN,
     ),
     "release": Scenario(
         restrict,
@@ -83,12 +84,12 @@ SCENARIOS: Final = {
             f"DELETE {RULES}/dev", "DELETE /clients/dev/authorization/cache", f"GET {RULES}/dev", "GET /banned",
             "GET /clients/dev",
         ),
-        restricted=False, banned=False, proof="release proven",
+        restricted=False, banned=False, proof=AuditKind.CONTAINMENT_RELEASE_PROVEN,
     ),
     "end isolation": Scenario(
         isolate, end_isolation,
         ("DELETE /banned/clientid/dev", f"GET {RULES}/dev", "GET /banned"),
-        restricted=True, banned=False, proof="containment proven",
+        restricted=True, banned=False, proof=AuditKind.CONTAINMENT_PROVEN,
     ),
 }  # fmt: skip
 CASES: Final = [(name, call, fault) for name, one in SCENARIOS.items() for call in one.calls for fault in FAULTS]
@@ -147,7 +148,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
         kinds = {type(one).__name__ for one in owed} - {"SendCommand"}
         if kinds:
             assert await proofs(at, scenario.proof) == before
-            assert await at.alerts("dev") == ["containment in trouble"]
+            assert await at.alerts("dev") == [AuditKind.CONTAINMENT_FAILED]
             case = at.place.keeper.devices["dev"].case
             assert case is None or case.trouble
         else:
@@ -187,7 +188,7 @@ async def test_without_a_restart_it_is_tried_again_by_itself(tmp_path: Path) -> 
                 await asyncio.sleep(0.01)
         working.cancel()
         assert emqx.is_restricted("dev")
-        assert await at.alerts("dev") == ["containment in trouble"]  # once, however often it was tried
+        assert await at.alerts("dev") == [AuditKind.CONTAINMENT_FAILED]  # once, however often it was tried
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -202,7 +203,7 @@ async def test_a_comparison_that_cannot_read_repairs_nothing_and_says_so(tmp_pat
         emqx.fault = (call, FAULTS[fault])
         with pytest.raises(BrokerError):
             await at.reconciler.reconcile()
-        assert "drift found" not in await at.place.audited("dev")
+        assert AuditKind.BROKER_DRIFT_FOUND not in await at.place.audited("dev")
         emqx.fault = None
         assert [one.device_id for one in await at.reconciler.reconcile()] == ["dev"]
         await at.outbox.drain()

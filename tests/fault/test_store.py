@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite import schema
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import World, world
@@ -132,7 +133,7 @@ async def test_an_operators_containment_waits_too_and_is_carried_out_once(tmp_pa
         await place.drain()
         assert place.broker.calls == ["isolate edge-1"]
         kinds = await place.audited("edge-1")
-        assert kinds == ["first report", "contained", "containment proven"]
+        assert kinds == [AuditKind.REPORT_FIRST_ACCEPTED, AuditKind.CONTAINMENT_DECIDED, AuditKind.CONTAINMENT_PROVEN]
 
 
 async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_nothing_half_kept(

@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import POLICY
 from controller.domain.device import Device, HoldReason
 from controller.domain.events import ReleaseOrdered
@@ -287,7 +288,7 @@ class Unattended(RuleBasedStateMachine):
             case = device.case
             if case is None or not (case.trouble or case.proven_level is case.level):
                 continue
-            kind = "containment in trouble" if case.trouble else "containment proven"
+            kind = AuditKind.CONTAINMENT_FAILED if case.trouble else AuditKind.CONTAINMENT_PROVEN
             lines = [entry for _, entry in self.fleet.heard if entry.case_id == case.case_id and entry.kind == kind]
             assert lines, f"{device.device_id}: {kind} is not on record"
             assert not case.trouble or lines[-1].alert
@@ -315,7 +316,7 @@ class Unattended(RuleBasedStateMachine):
             if one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS
         ]
         assert keeper.guards.radius.waiting == len(waiting)
-        reached = [at for at, entry in self.fleet.heard if entry.kind == "blast radius reached"]
+        reached = [at for at, entry in self.fleet.heard if entry.kind == AuditKind.GUARD_BLAST_RADIUS_REACHED]
         for one in waiting:
             assert one.pending is not None
             assert [at for at in reached if at <= one.pending.since], "it waits, and nobody was told"

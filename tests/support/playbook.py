@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import Effect
 from controller.domain.policy.cel import CelEnvironment
@@ -102,7 +103,7 @@ class Play:
         """No effects at all."""
         return self.then()
 
-    def recorded(self, *kinds: str) -> "Play":
+    def recorded(self, *kinds: AuditKind) -> "Play":
         """The last event left exactly these lines in the record."""
         assert self.outcome is not None
         assert tuple(entry.kind for entry in self.outcome.audit) == kinds

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation
 from controller.ports.store import StoreWrites
@@ -69,7 +70,7 @@ def line(name: str) -> StoreWrites:
     """One line of the record with a device and an effect: what has to be kept together."""
     return StoreWrites(
         devices=(Device(name, 1.0, 2.0),),
-        audit=((1.0, AuditEntry("seen", name, "test")),),
+        audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, name, "test")),),
         effects=(EndIsolation(f"effect-{name}", name, "case"),),
     )
 

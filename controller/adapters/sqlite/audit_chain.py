@@ -96,7 +96,7 @@ def prune(connection: sqlite3.Connection, before: float, now: float, most: int) 
     if anchor is None:
         return 0
     detail = json.dumps({"through": anchor.seq, "digest": anchor.digest.hex(), "rows": gone}, separators=(",", ":"))
-    line = AuditRow(now, PRUNED, "", "cordon", "", alert=False, detail=detail)
+    line = AuditRow(now, PRUNED.value, "", "cordon", "", alert=False, detail=detail)
     append(connection, [(line, line.body)])
     connection.execute("DELETE FROM audit WHERE seq <= ?", (anchor.seq,))
     connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (ANCHOR, str(anchor)))

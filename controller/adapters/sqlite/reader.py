@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 
 from controller.adapters.sqlite import codec, errors, schema
 from controller.adapters.sqlite.options import StoreOptions
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OF_A_REPORT, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope, ordered
@@ -22,6 +23,7 @@ T = TypeVar("T")
 MAX_ROWS: Final = 10_000  # rows one listing may ask for
 
 _SCOPES: Final = frozenset(Scope)
+_KINDS: Final = frozenset(AuditKind)
 _LISTED: Final = (
     "devices",
     "reports",
@@ -145,9 +147,18 @@ def audit(
         (*values, limit),
     )
     return [
-        StoredAuditEntry(seq, at, AuditEntry(kind, device_id, actor, case_id, codec.load_detail(detail), bool(alert)))
+        StoredAuditEntry(seq, at, _entry(kind, device_id, actor, case_id, codec.load_detail(detail), alert=bool(alert)))
         for seq, at, kind, device_id, actor, case_id, detail, alert in rows
     ]
+
+
+def _entry(
+    kind: str, device_id: str, actor: str, case_id: str, detail: dict[str, object] | None, *, alert: bool
+) -> AuditEntry:
+    if kind not in _KINDS:  # written by a newer version
+        detail = {**(detail or {}), "stored_kind": kind}
+        return AuditEntry(AuditKind.AUDIT_UNKNOWN_KIND, device_id, actor, case_id, detail, alert)
+    return AuditEntry(AuditKind(kind), device_id, actor, case_id, detail, alert)
 
 
 def commands(connection: sqlite3.Connection, wanted: dict[str, str | None], limit: int) -> list[CommandRecord]:

@@ -59,7 +59,7 @@ def work_of(writes: StoreWrites, book: DeadLetterIndex, payload_bytes: int) -> W
         StoreError: a value that cannot be kept.
     """
     audit = [
-        AuditRow(at, one.kind, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
+        AuditRow(at, one.kind.value, one.device_id, one.actor, one.case_id, one.alert, codec.dump_detail(one.detail))
         for at, one in writes.audit
     ]
     chained = [(line, line.body) for line in audit]

@@ -14,6 +14,7 @@ from controller.adapters.sqlite.restore import copy_to
 from controller.adapters.sqlite.statements import WriteJob, work_of
 from controller.adapters.sqlite.writer import WriterThread
 from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
@@ -226,7 +227,7 @@ class SqliteStore(Store):
         *,
         device_id: str | None = None,
         case_id: str | None = None,
-        kind: str | None = None,
+        kind: AuditKind | None = None,
         alerts_only: bool = False,
         after: int = 0,
         limit: int = 200,
@@ -235,7 +236,7 @@ class SqliteStore(Store):
         """Lines of the record; `after` is a `seq` to go on from in the chosen direction (0: from its end)."""
         query = partial(
             reader.audit,
-            wanted={"device_id": device_id, "case_id": case_id, "kind": kind},
+            wanted={"device_id": device_id, "case_id": case_id, "kind": None if kind is None else kind.value},
             alerts_only=alerts_only,
             after=after,
             limit=reader.check_limit(limit),

@@ -1,5 +1,6 @@
 """Holds a containment back that policies ask for: too much of the fleet at once, a protected device, a no by hand."""
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.response import RequiredResponse
 from controller.domain.device import Device, HoldReason, PendingContainment
 from controller.domain.transition import Transition
@@ -39,7 +40,7 @@ def _hold(draft: Transition, want: RequiredResponse, why: HoldReason, evidence_a
     since = pending.since if known and pending is not None else draft.now
     draft.update(pending=PendingContainment(why, want.level, want.causes, since, evidence_at))
     draft.record(
-        "containment waits",
+        AuditKind.CONTAINMENT_DEFERRED,
         # A protected device is one operator's decision; of a fleet there is one alert for all.
         alert=why is HoldReason.PROTECTED and not known,
         why=why.value,
@@ -52,7 +53,7 @@ def _hold(draft: Transition, want: RequiredResponse, why: HoldReason, evidence_a
 def _alert(draft: Transition) -> None:
     radius, fleet = draft.guards.radius, draft.guards.fleet
     draft.record(
-        "blast radius reached",
+        AuditKind.GUARD_BLAST_RADIUS_REACHED,
         alert=True,
         contained=radius.used(draft.now),
         limit=radius.bounds.limit(fleet),
@@ -72,7 +73,7 @@ def forget(draft: Transition, want: RequiredResponse) -> None:
     if pending.why is not HoldReason.DISMISSED and want.level.rank > draft.device.level.rank:
         return
     draft.update(pending=None)
-    draft.record("no longer waits", why=pending.why.value, causes=list(pending.causes))
+    draft.record(AuditKind.CONTAINMENT_PENDING_CLEARED, why=pending.why.value, causes=list(pending.causes))
 
 
 def fell_silent(draft: Transition) -> None:
@@ -80,15 +81,22 @@ def fell_silent(draft: Transition) -> None:
     pending = draft.device.pending
     if pending is not None and pending.why is not HoldReason.DISMISSED:
         draft.update(pending=None)
-        draft.record("no longer waits", why=pending.why.value, causes=list(pending.causes), reason="fell silent")
+        draft.record(
+            AuditKind.CONTAINMENT_PENDING_CLEARED,
+            why=pending.why.value,
+            causes=list(pending.causes),
+            reason="the device became stale",
+        )
 
 
 def dismiss(draft: Transition, by: str, reason: str) -> None:
     """An operator says no to what waits; it stands until the causes pass, or more is asked for."""
     pending = draft.device.pending
     if pending is None or pending.why is HoldReason.DISMISSED:
-        draft.record("nothing waits", by, reason=reason)
+        draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
         return
     no = PendingContainment(HoldReason.DISMISSED, pending.level, pending.causes, draft.now, pending.evidence_at, by)
     draft.update(pending=no)
-    draft.record("containment dismissed", by, reason=reason, level=pending.level.value, causes=list(pending.causes))
+    draft.record(
+        AuditKind.CONTAINMENT_DISMISSED, by, reason=reason, level=pending.level.value, causes=list(pending.causes)
+    )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import issue
 from controller.domain.containment import admission
 from controller.domain.containment.response import RequiredResponse, inert, is_settled, passes, releases, wanted
@@ -151,7 +152,7 @@ def _open(draft: Transition, want: RequiredResponse, said: ContainmentEvidence, 
     )
     draft.update(case=case, offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
     draft.record(
-        "contained",
+        AuditKind.CONTAINMENT_DECIDED,
         approved_by or "cordon",
         level=want.level.value,
         causes=list(want.causes),
@@ -182,7 +183,7 @@ def _escalate(
         approved_by=approved_by,
     )
     draft.record(
-        "escalated",
+        AuditKind.CONTAINMENT_ESCALATED,
         approved_by or "cordon",
         level=case.level.value,
         causes=list(want.causes),
@@ -197,15 +198,15 @@ def approve(draft: Transition, by: str, reason: str) -> None:
     device = draft.device
     pending, case = device.pending, device.case
     if pending is None:
-        draft.record("nothing waits", by, reason=reason)
+        draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
         return
     without = inert(device, draft.policies, draft.guards, draft.now)
     want = _wanted(draft, without)
     said = ContainmentEvidence(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
-    draft.record("containment approved", by, reason=reason, why=pending.why.value, level=want.level.value)
+    draft.record(AuditKind.CONTAINMENT_APPROVED, by, reason=reason, why=pending.why.value, level=want.level.value)
     draft.update(pending=None)
     if device.stale or want.level.rank <= device.level.rank:
-        draft.record("no longer waits", by, why=pending.why.value, causes=list(pending.causes))
+        draft.record(AuditKind.CONTAINMENT_PENDING_CLEARED, by, why=pending.why.value, causes=list(pending.causes))
     elif case is None:
         _open(draft, want, said, by)
     else:
@@ -223,7 +224,9 @@ def _enforce(draft: Transition, case: ContainmentCase, *, by_policy: bool) -> No
 
 
 def _close(draft: Transition, case: ContainmentCase, actor: str, reason: str) -> None:
-    draft.record("release decided", actor, reason=reason, contained_seconds=draft.now - case.opened_at)
+    draft.record(
+        AuditKind.CONTAINMENT_RELEASE_DECIDED, actor, reason=reason, contained_seconds=draft.now - case.opened_at
+    )
     draft.effects.append(ReleaseClient(draft.next_effect_id(), draft.device.device_id, case.case_id))
     draft.update(case=None)
 
@@ -238,7 +241,7 @@ def step_down(draft: Transition, case: ContainmentCase, actor: str, reason: str,
         probation_until=draft.now + PROBATION,
         reason=f"{case.reason}; isolation ended: {reason}",
     )
-    draft.record("stepped down", actor, reason=reason)
+    draft.record(AuditKind.CONTAINMENT_STEPPED_DOWN, actor, reason=reason)
     if case.proven_level is ContainmentLevel.NONE:
         # The isolation was never proven. Perhaps nobody vouched for the device yet, and ending it writes a restriction;
         # perhaps it never was cut off, and ending it cuts no subscription.
@@ -252,7 +255,7 @@ def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reaso
     case = draft.device.case
     hold_until = FOREVER if hold is None else draft.now + hold
     if case is not None and case.level.rank > level.rank:
-        draft.record("containment kept", by, reason=reason, level=case.level.value, asked=level.value)
+        draft.record(AuditKind.CONTAINMENT_KEPT, by, reason=reason, level=case.level.value, asked=level.value)
         return
     isolate_until = (None if hold is None else hold_until) if level is ContainmentLevel.ISOLATED else None
     if case is None:
@@ -269,7 +272,9 @@ def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reaso
     )
     draft.update(case=case, pending=None)
     until = None if hold is None else hold_until
-    draft.record("contained", by, level=level.value, causes=list(case.causes), reason=reason, until=until)
+    draft.record(
+        AuditKind.CONTAINMENT_DECIDED, by, level=level.value, causes=list(case.causes), reason=reason, until=until
+    )
     _enforce(draft, case, by_policy=False)
 
 
@@ -277,7 +282,7 @@ def operator_releases(draft: Transition, by: str, reason: str) -> None:
     """An isolation steps down to where the device can prove itself; a restriction ends."""
     case = draft.device.case
     if case is None:
-        draft.record("nothing to release", by, reason=reason)
+        draft.record(AuditKind.CONTAINMENT_NOT_IN_FORCE, by, reason=reason)
     elif case.level is ContainmentLevel.ISOLATED:
         step_down(draft, case, by, reason or "released by an operator")
     else:

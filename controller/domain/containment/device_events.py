@@ -8,6 +8,7 @@ not, exactly as with a report: the broker is asked before anything is cut.
 from dataclasses import replace
 from typing import Any, Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import cases
 from controller.domain.device import RuleState
 from controller.domain.events import DeviceEventReported
@@ -30,8 +31,9 @@ def happened(draft: Transition, event: DeviceEventReported) -> None:
     if undecided:
         more["undecided"] = undecided
     draft.record(
-        f"device event: {event.kind}",
+        AuditKind.DEVICE_EVENT_REPORTED,
         draft.device.device_id,
+        event_kind=event.kind,
         severity=event.severity,
         count=event.count,
         summary=event.summary,
@@ -76,7 +78,7 @@ def expire(draft: Transition) -> None:
     draft.update(rules={key: state for key, state in rules.items() if key not in over})
     told = [key for key in over if rules[key].result is RuleResult.FAIL]
     if told:
-        draft.record("events have stood their time", rules=told)
+        draft.record(AuditKind.EVENT_HOLD_EXPIRED, rules=told)
 
 
 def dismiss(draft: Transition, by: str) -> None:
@@ -84,4 +86,4 @@ def dismiss(draft: Transition, by: str) -> None:
     told = [key for key, state in draft.device.rules.items() if state.until]
     if told:
         draft.update(rules={key: state for key, state in draft.device.rules.items() if key not in told})
-        draft.record("events dismissed", by, rules=told)
+        draft.record(AuditKind.EVENT_HOLD_DISMISSED, by, rules=told)

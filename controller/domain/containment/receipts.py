@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 
-OPENED: Final = "contained"
-DECISIONS: Final = frozenset({OPENED, "escalated", "stepped down", "release decided"})
-PROVEN: Final = frozenset({"containment proven", "release proven"})
-TROUBLED: Final = "containment in trouble"
-REFUSED: Final = "containment refused"
+OPENED: Final = AuditKind.CONTAINMENT_DECIDED
+DECISIONS: Final = frozenset(
+    {OPENED, AuditKind.CONTAINMENT_ESCALATED, AuditKind.CONTAINMENT_STEPPED_DOWN, AuditKind.CONTAINMENT_RELEASE_DECIDED}
+)
+PROVEN: Final = frozenset({AuditKind.CONTAINMENT_PROVEN, AuditKind.CONTAINMENT_RELEASE_PROVEN})
+TROUBLED: Final = AuditKind.CONTAINMENT_FAILED
+REFUSED: Final = AuditKind.CONTAINMENT_REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class ReceiptDecision:
     attempts before, of which the first one's lines are kept. It is closed once the broker was read back.
     """
 
-    decision: str
+    decision: AuditKind
     decided_at: float
     by: str
     reason: str
@@ -85,14 +88,16 @@ def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditE
 
 def _decided(at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
-    level = {"stepped down": "restricted", "release decided": "none"}.get(entry.kind, _text(detail, "level"))
+    level = {AuditKind.CONTAINMENT_STEPPED_DOWN: "restricted", AuditKind.CONTAINMENT_RELEASE_DECIDED: "none"}.get(
+        entry.kind, _text(detail, "level")
+    )
     return ReceiptDecision(entry.kind, at, entry.actor, _text(detail, "reason"), level)
 
 
 def _after(deed: ReceiptDecision, at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     if entry.kind in PROVEN:
-        if entry.kind == "containment proven" and _text(detail, "level") != deed.level:
+        if entry.kind is AuditKind.CONTAINMENT_PROVEN and _text(detail, "level") != deed.level:
             return deed  # of the decision before, which was still being carried out
         lines = _lines(detail)
         return replace(
@@ -103,11 +108,11 @@ def _after(deed: ReceiptDecision, at: float, entry: AuditEntry) -> ReceiptDecisi
             proven_at=deed.proven_at if deed.is_closed else at,
             lines=deed.lines or lines,
         )
-    if entry.kind == TROUBLED:
+    if entry.kind is TROUBLED:
         return replace(
             deed, troubles=(*deed.troubles, _text(detail, "trouble")), attempted=deed.attempted or _lines(detail)
         )
-    if entry.kind == REFUSED:
+    if entry.kind is REFUSED:
         return replace(deed, refused=_text(detail, "reason"))
     return deed
 

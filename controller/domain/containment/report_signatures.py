@@ -7,6 +7,7 @@ was held back or comes a second time.
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.events import PostureReported
 from controller.domain.evidence import Evidence
@@ -64,7 +65,7 @@ def note_missing(draft: Transition, seq: int, missing: int) -> None:
     """Numbers that never came are told; an agent that starts anew skips up to 64 of them."""
     if missing:
         draft.update(gaps=draft.device.gaps + 1)
-        draft.record("signed reports missing", draft.device.device_id, missing=missing, before=seq)
+        draft.record(AuditKind.REPORT_SEQUENCE_GAP_FOUND, draft.device.device_id, missing=missing, before=seq)
 
 
 def follow(draft: Transition, before: Device, event: PostureReported) -> None:
@@ -73,7 +74,7 @@ def follow(draft: Transition, before: Device, event: PostureReported) -> None:
         return
     if not before.signs:
         draft.update(signs=True)
-        draft.record("signs its reports", before.device_id)
+        draft.record(AuditKind.REPORT_SIGNING_STARTED, before.device_id)
     note_missing(draft, event.seq, event.missing)
     if event.receipt is not None and before.digest and event.receipt != before.digest:
-        draft.record("receipt was not heard", before.device_id, heard=event.receipt, given=before.digest)
+        draft.record(AuditKind.REPORT_RECEIPT_MISSED, before.device_id, heard=event.receipt, given=before.digest)

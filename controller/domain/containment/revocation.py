@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import cases
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import IsolateClient
@@ -39,7 +40,7 @@ def revoked(draft: Transition, event: CertificateRevoked) -> None:
         proven_at=None,
     )
     draft.update(case=case)
-    draft.record("certificate revoked", event.by, alert=True, serials=list(event.serials), reason=event.reason)
+    draft.record(AuditKind.CERTIFICATE_REVOKED, event.by, alert=True, serials=list(event.serials), reason=event.reason)
     draft.effects.append(
         IsolateClient(draft.next_effect_id(), draft.device.device_id, case.case_id, False, None, case.reason)
     )
@@ -52,14 +53,14 @@ def renewed(draft: Transition, event: CertificateRenewed) -> None:
         return
     left = tuple(cause for cause in case.causes if cause != REVOKED)
     case = draft.update_case(case, causes=left)
-    draft.record("revocation answered", issued_at=event.issued_at)
+    draft.record(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, issued_at=event.issued_at)
     cases.step_down(draft, case, "cordon", "it has a new certificate")
 
 
 def kept(draft: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:
     """An operator's word about a device that is out by revocation changes nothing, and says why."""
     draft.record(
-        "revocation kept",
+        AuditKind.CERTIFICATE_REVOCATION_KEPT,
         event.by,
         reason=event.reason,
         why="its certificate is revoked: it comes back with a new one (cordon enrol token --device ... --replace)",

@@ -6,6 +6,7 @@ The states of its devices are computed in `controller.domain.rollout.member`.
 from collections.abc import Sequence
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
 from controller.domain.rollout.model import (
     RingTally,
@@ -158,10 +159,10 @@ def _finish_ring(rollout: Rollout, now: float) -> RolloutTransition:
     if not ring.confirmed and not ring.had_it:
         return _stop(rollout, f"ring {ring.name}: no device could be updated, so it proves nothing")
     detail: dict[str, object] = {"ring": ring.name, "confirmed": ring.confirmed, "errors": ring.errors}
-    note = RolloutNote("rollout ring done", detail=detail)
+    note = RolloutNote(AuditKind.ROLLOUT_RING_COMPLETED, detail=detail)
     if rollout.is_last_ring:
         ended = evolve(rollout, state=RolloutState.COMPLETED, ended_at=now, why="")
-        return ended, (note, RolloutNote("rollout completed", detail=_totals(rollout)))
+        return ended, (note, RolloutNote(AuditKind.ROLLOUT_COMPLETED, detail=_totals(rollout)))
     soak = rollout.terms.soak
     return evolve(rollout, state=RolloutState.SOAKING, soak_until=now + soak, why=""), (note,)
 
@@ -178,7 +179,7 @@ def _finish_soak(rollout: Rollout, now: float) -> RolloutTransition:
     is_next_last = rollout.ring + 1 == len(rollout.rings) - 1
     if is_next_last and rollout.terms.approval and not rollout.approved_by:
         return _await_approval(rollout, now), (
-            RolloutNote("rollout awaits approval", detail={"ring": following}, alert=True),
+            RolloutNote(AuditKind.ROLLOUT_APPROVAL_REQUESTED, detail={"ring": following}, alert=True),
         )
     return _open_next_ring(rollout, now)
 
@@ -192,11 +193,11 @@ def _await_approval(rollout: Rollout, now: float) -> Rollout:
 def _open_next_ring(rollout: Rollout, now: float) -> RolloutTransition:
     opened = evolve(rollout, state=RolloutState.RUNNING, ring=rollout.ring + 1, opened_at=now, why="")
     ring = opened.current_ring
-    return opened, (RolloutNote("rollout ring opened", detail={"ring": ring.name, "devices": ring.total}),)
+    return opened, (RolloutNote(AuditKind.ROLLOUT_RING_OPENED, detail={"ring": ring.name, "devices": ring.total}),)
 
 
 def _stop(rollout: Rollout, why: str) -> RolloutTransition:
-    note = RolloutNote("rollout stopped itself", detail={"why": why, **_totals(rollout)}, alert=True)
+    note = RolloutNote(AuditKind.ROLLOUT_STOPPED, detail={"why": why, **_totals(rollout)}, alert=True)
     return _begin_end(rollout, RolloutState.STOPPED, why, revert=rollout.terms.rollback_on_error), (note,)
 
 
@@ -212,7 +213,7 @@ def _is_under_way(rollout: Rollout) -> bool:
 
 def _end(rollout: Rollout, now: float) -> RolloutTransition:
     ends_as = rollout.ends_as or RolloutState.STOPPED
-    note = RolloutNote("rollout over", detail={"state": ends_as.value, "why": rollout.why, **_totals(rollout)})
+    note = RolloutNote(AuditKind.ROLLOUT_ENDED, detail={"state": ends_as.value, "why": rollout.why, **_totals(rollout)})
     return evolve(rollout, state=ends_as, ended_at=now), (note,)
 
 
@@ -231,7 +232,7 @@ def pause(rollout: Rollout, by: str) -> RolloutTransition:
     _check_active(rollout)
     if rollout.is_paused:
         return rollout, ()
-    return evolve(rollout, is_paused=True), (RolloutNote("rollout paused", by),)
+    return evolve(rollout, is_paused=True), (RolloutNote(AuditKind.ROLLOUT_PAUSED, by),)
 
 
 def resume(rollout: Rollout, by: str) -> RolloutTransition:
@@ -243,7 +244,7 @@ def resume(rollout: Rollout, by: str) -> RolloutTransition:
     _check_active(rollout)
     if not rollout.is_paused:
         raise RolloutError(f"{rollout.rollout_id} is not paused: it is {rollout.state.value}")
-    return evolve(rollout, is_paused=False), (RolloutNote("rollout resumed", by),)
+    return evolve(rollout, is_paused=False), (RolloutNote(AuditKind.ROLLOUT_RESUMED, by),)
 
 
 def approve(rollout: Rollout, by: str, now: float) -> RolloutTransition:
@@ -256,7 +257,7 @@ def approve(rollout: Rollout, by: str, now: float) -> RolloutTransition:
         raise RolloutError(f"{rollout.rollout_id} does not await approval: it is {rollout.state.value}")
     if by == rollout.by:
         raise RolloutError(f"{by} started it: a second operator has to approve it, with another token")
-    note = RolloutNote("rollout approved", by, detail={"started_by": rollout.by})
+    note = RolloutNote(AuditKind.ROLLOUT_APPROVED, by, detail={"started_by": rollout.by})
     opened, notes = _open_next_ring(evolve(rollout, approved_by=by), now)
     return opened, (note, *notes)
 
@@ -272,7 +273,7 @@ def abort(rollout: Rollout, by: str, *, revert: bool, reason: str = "") -> Rollo
     why = f"aborted by {by}" + (f": {reason}" if reason else "")
     ends_as = RolloutState.ABORTED if rollout.ends_as is None else rollout.ends_as
     ending = evolve(_begin_end(rollout, ends_as, why, revert=revert), ended_at=0.0)
-    return ending, (RolloutNote("rollout aborted", by, detail={"rollback": revert, "reason": reason}),)
+    return ending, (RolloutNote(AuditKind.ROLLOUT_ABORTED, by, detail={"rollback": revert, "reason": reason}),)
 
 
 def _check_active(rollout: Rollout) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
 from controller.domain.rollout.window import MaintenanceWindow
 
@@ -306,7 +307,7 @@ class CommandProgress:
 class RolloutNote:
     """An audit entry about a rollout, without the rollout's id and target."""
 
-    kind: str
+    kind: AuditKind
     actor: str = "cordon"
     device_id: str = ""
     alert: bool = False

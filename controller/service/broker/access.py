@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.broker.access import (
     NO_TEMPLATES,
     AccessGrant,
@@ -229,7 +230,7 @@ class AccessRuleManager:
             else:
                 self.state.grants.pop(device_id, None)
         entries = (
-            AuditEntry("grant ended", one.device_id, actor, detail={"grant": one.grant_id, "why": why})
+            AuditEntry(AuditKind.ACCESS_GRANT_ENDED, one.device_id, actor, detail={"grant": one.grant_id, "why": why})
             for one in grants
         )
         await self._keeper.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.broker.access import (
     MAX_GRANTS,
     MAX_RULES,
@@ -100,7 +101,9 @@ class AccessOperations:
         whole = await self._compare((), most=None)
         access.state.overwrite = {one.device_id for one in whole.shown if one.state in taken}
         detail: dict[str, object] = {"templates": access.templates.name, "counts": plan.counts}
-        entry = AuditEntry("access applied", "", actor, detail={**detail, "version": access.templates.version})
+        entry = AuditEntry(
+            AuditKind.ACCESS_TEMPLATES_APPLIED, "", actor, detail={**detail, "version": access.templates.version}
+        )
         await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         await access.tick()
         return plan
@@ -131,7 +134,7 @@ class AccessOperations:
         grant = AccessGrant(self._keeper.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
         await access.store.put_grant(grant)
         detail: dict[str, object] = {"grant": grant.grant_id, "rule": grant.rule.text, "until": grant.expires_at}
-        entry = AuditEntry("granted", device_id, actor, detail={**detail, "reason": reason})
+        entry = AuditEntry(AuditKind.ACCESS_GRANTED, device_id, actor, detail={**detail, "reason": reason})
         await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         access.state.grants.setdefault(device_id, []).append(grant)
         access.wake()

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import SettingChange
 from controller.ports.broker_setup import (
@@ -53,7 +54,7 @@ class SetupOperations:
         wanted = await self.wanted(client_id=client_id, deny_unmatched=deny_unmatched)
         made = await self._setup.apply(wanted, self._keep(wanted))
         if made:
-            await self._record("broker set up", actor, [change.what for change in made])
+            await self._record(AuditKind.BROKER_SETUP_APPLIED, actor, [change.what for change in made])
         return made
 
     async def plan_undo(self) -> Sequence[SettingChange]:
@@ -72,7 +73,7 @@ class SetupOperations:
         """
         left = await self._setup.undo((await self._before()).before)
         await self._kept.forget()
-        await self._record("broker setup undone", actor, list(left))
+        await self._record(AuditKind.BROKER_SETUP_UNDONE, actor, list(left))
         return left
 
     # For the reconciler
@@ -103,6 +104,6 @@ class SetupOperations:
             raise NothingToUndoError("this controller has not set the broker up, or it was taken back already")
         return kept
 
-    async def _record(self, kind: str, actor: str, what: list[str]) -> None:
+    async def _record(self, kind: AuditKind, actor: str, what: list[str]) -> None:
         entry = AuditEntry(kind, "", actor, detail={"what": what})
         await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))

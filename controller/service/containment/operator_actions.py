@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device, HoldReason
 from controller.domain.effects import NO_OPTIONS, AuditEntry, ContainmentOptions
 from controller.domain.events import ContainmentApproved, ContainmentDismissed, ContainmentOrdered
@@ -99,7 +100,9 @@ class OperatorActions:
         batch = UnitOfWork()
         for one in list(self.requests.values()):
             if one.state is ApprovalState.OPEN and one.state_at(now) is ApprovalState.EXPIRED:
-                self._put(one.decided(ApprovalState.EXPIRED, "cordon", now), "request expired", "cordon", now, batch)
+                self._put(
+                    one.decided(ApprovalState.EXPIRED, "cordon", now), AuditKind.APPROVAL_EXPIRED, "cordon", now, batch
+                )
         await self._keeper.commit(batch)
 
     async def decide(self, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
@@ -162,7 +165,7 @@ class OperatorActions:
         request = self.requests[request_id]
         check_decision(request, by, now)
         batch = UnitOfWork()
-        self._put(request.decided(ApprovalState.APPROVED, by, now), "request approved", by, now, batch)
+        self._put(request.decided(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch)
         wanted = OperatorRequest(
             request.kind,
             request.devices,
@@ -190,7 +193,7 @@ class OperatorActions:
             raise ApprovalNotAllowedError(f"this request is {request.state_at(now).value} already")
         batch = UnitOfWork()
         ended = request.decided(ApprovalState.REJECTED, by, now)
-        self._put(ended, "request rejected", by, now, batch, reason)
+        self._put(ended, AuditKind.APPROVAL_REJECTED, by, now, batch, reason)
         await self._keeper.commit(batch)
         return ended
 
@@ -251,11 +254,11 @@ class OperatorActions:
             kick=wanted.options.kick,
             clear_retained=wanted.options.clear_retained,
         )
-        self._put(request, "second person asked for", wanted.by, now, batch, wanted.reason)
+        self._put(request, AuditKind.APPROVAL_REQUESTED, wanted.by, now, batch, wanted.reason)
         return request
 
     def _put(
-        self, request: ApprovalRequest, kind: str, by: str, now: float, batch: UnitOfWork, reason: str = ""
+        self, request: ApprovalRequest, kind: AuditKind, by: str, now: float, batch: UnitOfWork, reason: str = ""
     ) -> None:
         self.requests[request.request_id] = request
         while len(self.requests) > KEPT_REQUESTS:
@@ -271,7 +274,7 @@ class OperatorActions:
             "devices": len(request.devices),
             "reason": reason or request.reason,
         }
-        batch.audit.append((now, AuditEntry(kind, "", by, "", detail, alert=kind == "second person asked for")))
+        batch.audit.append((now, AuditEntry(kind, "", by, "", detail, alert=kind is AuditKind.APPROVAL_REQUESTED)))
 
     def _carry_out(self, wanted: OperatorRequest, by: str, now: float, batch: UnitOfWork) -> list[StepOutcome]:
         keeper = self._keeper

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.events import DriftDetected
@@ -291,7 +292,7 @@ class Reconciler:
             known = one.device_id if self._keeper.get(one.device_id) is not None else ""
             if not known and one.device_id:
                 detail["device"] = one.device_id
-            entries.append((now, AuditEntry("drift found", known, _ACTOR, detail=detail, alert=True)))
+            entries.append((now, AuditEntry(AuditKind.BROKER_DRIFT_FOUND, known, _ACTOR, detail=detail, alert=True)))
         await self._keeper.store.commit(StoreWrites(audit=tuple(entries)))
 
 

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import users
 from controller.domain.containment.users import UserCase
 from controller.domain.effects import AuditEntry
@@ -64,7 +65,7 @@ class UserContainments:
             raise TooManyUsersError(f"{MAX_CASES} users are contained already")
         now = self._keeper.clock.now()
         case = users.contained(was, name, self._keeper.new_id(), level, by=by, reason=reason, now=now, hold=hold)
-        kind = "containment kept" if case is was else "contained"
+        kind = AuditKind.CONTAINMENT_KEPT if case is was else AuditKind.CONTAINMENT_DECIDED
         until = None if hold is None else now + hold
         await self._keep(case, kind, by, level=case.level.value, reason=reason, until=until)
         return case
@@ -76,7 +77,12 @@ class UserContainments:
             return None
         case = users.released(was, by=by, reason=reason, now=self._keeper.clock.now())
         await self._keep(
-            case, "stepped down" if case.level is not ContainmentLevel.NONE else "release decided", by, reason=reason
+            case,
+            AuditKind.CONTAINMENT_STEPPED_DOWN
+            if case.level is not ContainmentLevel.NONE
+            else AuditKind.CONTAINMENT_RELEASE_DECIDED,
+            by,
+            reason=reason,
         )
         return case
 
@@ -98,7 +104,7 @@ class UserContainments:
             if users.is_due(case, self._keeper.clock.now()):
                 reason = "its time is over"
                 case = users.stepped_down(case, reason, self._keeper.clock.now())
-                await self._keep(case, "stepped down", "cordon", reason=reason)
+                await self._keep(case, AuditKind.CONTAINMENT_STEPPED_DOWN, "cordon", reason=reason)
             try:
                 await self._settle(case)
             except ControllerError as e:
@@ -111,7 +117,7 @@ class UserContainments:
                 return
             what = "; ".join(missing[:SHOWN])
             case = replace(case, proven_level=None)
-            await self._keep(case, "drift found", "cordon", alert=True, what=what)
+            await self._keep(case, AuditKind.BROKER_DRIFT_FOUND, "cordon", alert=True, what=what)
         proof = await self._carry_out(case)
         if not proof.holds:
             await self._trouble(case, proof.missing, steps_of(proof))
@@ -156,12 +162,12 @@ class UserContainments:
         after = replace(case, proven_level=case.level, proven_at=now, trouble="")
         steps = list(steps_of(proof))
         if case.level is ContainmentLevel.NONE:
-            await self._keep(after, "release proven", "cordon", steps=steps)
+            await self._keep(after, AuditKind.CONTAINMENT_RELEASE_PROVEN, "cordon", steps=steps)
             return
         level, cut_at, evidence_at = case.level.value, proof.cut_at or None, case.decided_at
         await self._keep(
             after,
-            "containment proven",
+            AuditKind.CONTAINMENT_PROVEN,
             "cordon",
             level=level,
             seconds=seconds,
@@ -179,11 +185,11 @@ class UserContainments:
             self.cases[case.name] = after
             return
         await self._keep(
-            after, "containment in trouble", "cordon", alert=True, wake=False, trouble=trouble, steps=list(steps)
+            after, AuditKind.CONTAINMENT_FAILED, "cordon", alert=True, wake=False, trouble=trouble, steps=list(steps)
         )
 
     async def _keep(
-        self, case: UserCase, kind: str, actor: str, *, alert: bool = False, wake: bool = True, **detail: object
+        self, case: UserCase, kind: AuditKind, actor: str, *, alert: bool = False, wake: bool = True, **detail: object
     ) -> None:
         """The case and the record's line about it, kept together."""
         now = self._keeper.clock.now()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.events import DeadlineReached
 from controller.domain.guards.guards import PROTECTED_MARK
@@ -96,7 +97,7 @@ class WaiverService:
             self._expressions[waiver.waiver_id] = self._mark(waiver)
         batch = UnitOfWork()
         batch.waivers[waiver.waiver_id] = waiver
-        self._record("waiver granted", new.granted_by, waiver, now, batch)
+        self._record(AuditKind.WAIVER_GRANTED, new.granted_by, waiver, now, batch)
         keeper.use_guards(waivers=keeper.guards.waivers.added(waiver), marks=self._marks())
         await keeper.commit(batch)
         return waiver
@@ -108,7 +109,7 @@ class WaiverService:
             KeyError: there is no such waiver.
         """
         waiver = self._keeper.guards.waivers.all[waiver_id]
-        await self._end((waiver,), "waiver revoked", by)
+        await self._end((waiver,), AuditKind.WAIVER_REVOKED, by)
         return waiver
 
     async def expire(self) -> None:
@@ -116,9 +117,9 @@ class WaiverService:
         now = self._keeper.clock.now()
         over = tuple(one for one in self._keeper.guards.waivers.all.values() if now >= one.expires_at)
         if over:
-            await self._end(over, "waiver expired", "cordon")
+            await self._end(over, AuditKind.WAIVER_EXPIRED, "cordon")
 
-    async def _end(self, waivers: Sequence[Waiver], kind: str, by: str) -> None:
+    async def _end(self, waivers: Sequence[Waiver], kind: AuditKind, by: str) -> None:
         keeper = self._keeper
         now = keeper.clock.now()
         batch = UnitOfWork()
@@ -167,7 +168,7 @@ class WaiverService:
     def _marks(self) -> tuple[DevicePredicate, ...]:
         return (*self._protected, *self._expressions.values())
 
-    def _record(self, kind: str, by: str, waiver: Waiver, now: float, batch: UnitOfWork) -> None:
+    def _record(self, kind: AuditKind, by: str, waiver: Waiver, now: float, batch: UnitOfWork) -> None:
         detail: dict[str, object] = {
             "waiver": waiver.waiver_id,
             "rule": waiver.rule,

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.identity.certificates import (
     WARN_EVERY,
@@ -135,7 +136,7 @@ class CertificateService:
         self._warned_at = moment
         for why in endings(ends, now):
             self._log("authority ends", {"why": why})
-            entry = AuditEntry("authority ends", "", "cordon", "", {"why": why}, alert=True)
+            entry = AuditEntry(AuditKind.AUTHORITY_EXPIRING, "", "cordon", "", {"why": why}, alert=True)
             await self._store.commit(StoreWrites(audit=((now, entry),)))
 
     def served(self, name: str) -> PublishedCrl | None:
@@ -194,7 +195,7 @@ def _is_lost(one: Certificate, *, is_followed: bool) -> bool:
 def _ended(one: Certificate) -> AuditEntry:
     why = f"it was not renewed in time: cordon enrol token --device {one.name} --replace, and enrol it again"
     detail: dict[str, object] = {"serial": one.serial, "until": one.end, "why": why}
-    return AuditEntry("certificate expired", one.name, "cordon", "", detail, alert=True)
+    return AuditEntry(AuditKind.CERTIFICATE_EXPIRED, one.name, "cordon", "", detail, alert=True)
 
 
 def _told(one: Certificate) -> AuditEntry:
@@ -202,5 +203,5 @@ def _told(one: Certificate) -> AuditEntry:
         "serial": one.serial, "kind": one.kind.value, "name": one.name, "origin": one.origin, "until": one.end,
     }  # fmt: skip
     device_id = one.name if one.kind is CertificateKind.CLIENT else ""
-    kind = "certificate made known" if one.origin == "import" else "certificate issued"
+    kind = AuditKind.CERTIFICATE_IMPORTED if one.origin == "import" else AuditKind.CERTIFICATE_ISSUED
     return AuditEntry(kind, device_id, "cordon", "", detail)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.events import DeviceLabelled
 from controller.domain.identity.certificates import Certificate
@@ -96,7 +97,7 @@ class EnrolmentService:
             "token_id": token.token_id, "uses": token.uses_left, "expires_at": token.expires_at,
             "class": token.device_class, "replaces": token.replaces,
         }  # fmt: skip
-        entry = AuditEntry("enrolment token created", token.device_id, wanted.by, "", detail)
+        entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_CREATED, token.device_id, wanted.by, "", detail)
         await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
         return secret, token
 
@@ -104,7 +105,7 @@ class EnrolmentService:
         """Withdraw a token; whether there was one."""
         if not await self._registry.drop_token(token_id):
             return False
-        entry = AuditEntry("enrolment token withdrawn", "", by, "", {"token_id": token_id})
+        entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_WITHDRAWN, "", by, "", {"token_id": token_id})
         await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
         return True
 
@@ -143,7 +144,7 @@ class EnrolmentService:
         now, name = self._keeper.clock.now(), certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
         await self._keeper.store.commit(
-            StoreWrites(audit=((now, AuditEntry("device enrolled", name, token.by, "", detail)),))
+            StoreWrites(audit=((now, AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail)),))
         )
         known = self._keeper.get(name)
         if token.device_class and (known is None or known.device_class != token.device_class):
@@ -160,7 +161,7 @@ class EnrolmentService:
         if not self._notes.take("", self._keeper.clock.monotonic()):
             return error
         detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
-        kind = "enrolment token reused" if code == TOKEN_REFUSED.code else "enrolment refused"
+        kind = AuditKind.ENROLMENT_TOKEN_REUSED if code == TOKEN_REFUSED.code else AuditKind.ENROLMENT_REFUSED
         entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
         await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
         return error

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.certificates import AuthorityError, CertificateRegistry, ExternalCrl, ExternalCrls
 from controller.ports.clock import Clock
@@ -73,13 +74,13 @@ class ExternalCrlRefresher:
         self.troubles[place] = why
         self._log("revocation list not usable", {"place": place, "why": why})
         if is_new:
-            await self._tell("revocation list not usable", place, why, alert=True)
+            await self._tell(AuditKind.CRL_FAILED, place, why, alert=True)
 
     async def _well(self, place: str) -> None:
         if self.troubles.pop(place, None) is not None:
-            await self._tell("revocation list usable again", place, "", alert=False)
+            await self._tell(AuditKind.CRL_RECOVERED, place, "", alert=False)
 
-    async def _tell(self, kind: str, place: str, why: str, *, alert: bool) -> None:
+    async def _tell(self, kind: AuditKind, place: str, why: str, *, alert: bool) -> None:
         entry = AuditEntry(kind, "", "cordon", "", {"place": place, "why": why}, alert)
         try:
             await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import AuthStrength
 from controller.ports.clock import Clock
@@ -205,7 +206,7 @@ class DeviceKeyring:
             "key": wanted.keyid,
             "why": certified.over.get(wanted.keyid, "the certificate is another device's" if owner else "unknown key"),
         }
-        await self._record("report and certificate disagree", wanted.device_id, detail, alert=True)
+        await self._record(AuditKind.REPORT_CERTIFICATE_MISMATCHED, wanted.device_id, detail, alert=True)
 
     async def _keys(self, wanted: _Wanted) -> Mapping[str, PublicKey]:
         held = await self._book.registered(wanted.device_id)
@@ -217,7 +218,7 @@ class DeviceKeyring:
         key = read_public(held)
         if wanted.keyid and wanted.keyid != name_of(key):
             detail: dict[str, object] = {"registered": name_of(key), "presented": wanted.keyid}
-            await self._record("another key signs reports", wanted.device_id, detail, alert=True)
+            await self._record(AuditKind.KEY_MISMATCHED, wanted.device_id, detail, alert=True)
         return {name_of(key): key}
 
     async def _first_contact(self, wanted: _Wanted) -> Mapping[str, PublicKey]:
@@ -234,13 +235,13 @@ class DeviceKeyring:
             return _NONE
         if grade is not AuthStrength.PROVEN:
             detail: dict[str, object] = {"presented": wanted.keyid, "session": grade.value}
-            await self._record("report key not registered", wanted.device_id, detail)
+            await self._record(AuditKind.KEY_REGISTRATION_REFUSED, wanted.device_id, detail)
             return _NONE
         await self._book.register(wanted.device_id, public_bytes(key), self._clock.now())
-        await self._record("report key registered", wanted.device_id, {"key": wanted.keyid})
+        await self._record(AuditKind.KEY_REGISTERED, wanted.device_id, {"key": wanted.keyid})
         return {wanted.keyid: key}
 
-    async def _record(self, kind: str, device_id: str, detail: dict[str, object], *, alert: bool = False) -> None:
+    async def _record(self, kind: AuditKind, device_id: str, detail: dict[str, object], *, alert: bool = False) -> None:
         if not self._store.health.trouble:
             entry = AuditEntry(kind, device_id, "cordon", "", detail, alert)
             await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.service.ingest.decoding import RejectedMessage
 from schemas.events import RejectReason
@@ -45,4 +46,4 @@ class RejectionLog:
             self._told.popitem(last=False)
         self._lines += 1
         detail: dict[str, object] = {"reason": why.reason.value, "detail": why.detail, "seq": why.seq}
-        return AuditEntry("report refused", why.device_id, "cordon", "", detail, alert=True)
+        return AuditEntry(AuditKind.REPORT_REJECTED, why.device_id, "cordon", "", detail, alert=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.rollout.lifecycle import begin
 from controller.domain.rollout.model import Rollout, RolloutError, RolloutNote, RolloutTarget, RolloutTerms
@@ -98,7 +99,7 @@ class RolloutOperations:
                 "rule": asked.rule,
             }
             batch = UnitOfWork()
-            record(rollout, (RolloutNote("rollout started", asked.by, detail=detail),), batch, now)
+            record(rollout, (RolloutNote(AuditKind.ROLLOUT_STARTED, asked.by, detail=detail),), batch, now)
             await self._keeper.commit(batch, lambda writes: self.store.create(rollout, members, writes))
             self._rollouts.follow(RolloutRun(rollout, members))
         return rollout

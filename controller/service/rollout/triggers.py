@@ -3,6 +3,7 @@
 import asyncio
 from typing import Final
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.response import inert, is_due
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.findings import RuleResult
@@ -120,7 +121,9 @@ class RolloutTrigger:
         self._said[rule.key] = why
         detail: dict[str, object] = {"rule": rule.key, "target": rule.response.rollout, "why": why}
         batch = UnitOfWork()
-        batch.audit.append((self._keeper.clock.now(), AuditEntry("rollout not started", "", POLICY, "", detail, True)))
+        batch.audit.append(
+            (self._keeper.clock.now(), AuditEntry(AuditKind.ROLLOUT_START_REFUSED, "", POLICY, "", detail, True))
+        )
         await self._keeper.commit(batch)
 
 

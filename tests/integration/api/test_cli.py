@@ -14,6 +14,7 @@ import pytest
 
 from controller.adapters.keys import load_signing_key
 from controller.cli.app import run_safely
+from controller.domain.audit_kinds import AuditKind
 from schemas.signing import public_key_text
 from tests.support.standin import StandInProcess
 
@@ -122,12 +123,19 @@ def house(running: House, capsys: pytest.CaptureFixture[str]) -> House:
 
 
 def test_a_violation_is_contained_repaired_and_told(house: House) -> None:
-    house.wait_for("sim-001", "first report")
+    house.wait_for("sim-001", AuditKind.REPORT_FIRST_ACCEPTED)
     house.change(do="change", device="sim-001", open_port=23, process="telnetd")
-    found = house.wait_for("sim-001", "release proven")
+    found = house.wait_for("sim-001", AuditKind.CONTAINMENT_RELEASE_PROVEN)
     assert found["level"] == "none"
     kinds = [line["kind"] for line in found["timeline"]]
-    order = ["first report", "posture changed", "contained", "containment proven", "release decided", "release proven"]
+    order = [
+        AuditKind.REPORT_FIRST_ACCEPTED,
+        AuditKind.REPORT_POSTURE_CHANGED,
+        AuditKind.CONTAINMENT_DECIDED,
+        AuditKind.CONTAINMENT_PROVEN,
+        AuditKind.CONTAINMENT_RELEASE_DECIDED,
+        AuditKind.CONTAINMENT_RELEASE_PROVEN,
+    ]
     places = [kinds.index(kind) for kind in order]
     assert places == sorted(places)
     page = house.cordon("devices", "show", "sim-001")
@@ -140,9 +148,9 @@ def test_a_violation_is_contained_repaired_and_told(house: House) -> None:
 
 
 def test_quarantine_by_hand_is_proven_before_the_command_returns(house: House) -> None:
-    house.wait_for("sim-002", "first report")
+    house.wait_for("sim-002", AuditKind.REPORT_FIRST_ACCEPTED)
     out = house.cordon("quarantine", "isolate", "sim-002", "--reason", "looks odd", "--for", "2h")
-    assert "sim-002: contained, now isolated" in out
+    assert "sim-002: isolated. A containment was decided for the device." in out
     assert "the broker was read back and holds it" in out
     assert [one["device_id"] for one in house.json("quarantine", "list")] == ["sim-002"]
     assert "isolated" in house.cordon("devices", "list", "--level", "isolated")
@@ -150,14 +158,14 @@ def test_quarantine_by_hand_is_proven_before_the_command_returns(house: House) -
     assert (decision["level"], decision["proven"], decision["case"]["level"]) == ("restricted", True, "restricted")
     out = house.cordon("quarantine", "release", "sim-002", "-r", "checked")
     assert "holds nothing of it" in out
-    assert "nothing to release" in house.cordon("quarantine", "release", "sim-002", "-r", "checked")
-    page = house.cordon("audit", "list", "--device", "sim-002", "--kind", "contained")
+    assert "nothing was released" in house.cordon("quarantine", "release", "sim-002", "-r", "checked")
+    page = house.cordon("audit", "list", "--device", "sim-002", "--kind", AuditKind.CONTAINMENT_DECIDED)
     assert "operator:operator" in page
     assert "looks odd" in page
 
 
 def test_a_plan_before_and_a_receipt_after(house: House) -> None:
-    house.wait_for("sim-001", "first report")
+    house.wait_for("sim-001", AuditKind.REPORT_FIRST_ACCEPTED)
     plan = house.cordon("quarantine", "plan", "sim-001", "isolate", "--for", "2h", "--clear-retained")
     for part in ("1.", "do: ban", "POST /api/v5/banned", '"by": "cordon/<case>"', "(each node)",
                  "only if nothing before it is missing", "DELETE /api/v5/mqtt/retainer/message/<topic>"):  # fmt: skip
@@ -166,7 +174,8 @@ def test_a_plan_before_and_a_receipt_after(house: House) -> None:
     house.cordon("quarantine", "restrict", "sim-001", "--reason", "looks odd", "--kick")
     receipt = house.cordon("quarantine", "receipt", "sim-001")
     assert "PROVEN" not in receipt
-    for part in (": proven", "contained: restricted, by operator:operator (looks odd)", "after the report arrived",
+    for part in (": proven", "restricted, by operator:operator (looks odd)",
+                 "A containment was decided for the device.", "after the report arrived",
                  "DELETE /clients/sim-001", "observed at http://", "rules read back: as wanted"):  # fmt: skip
         assert part in receipt
     told = house.json("quarantine", "receipt", "sim-001")
@@ -178,7 +187,7 @@ def test_a_plan_before_and_a_receipt_after(house: House) -> None:
 
 
 def test_a_user_is_contained_with_every_session(house: House) -> None:
-    house.wait_for("sim-003", "first report")
+    house.wait_for("sim-003", AuditKind.REPORT_FIRST_ACCEPTED)
     house.cordon("quarantine", "isolate", "--username", "cordon-controller", "--reason", "no", status=1)
     house.cordon("quarantine", "isolate", "sim-003", "--username", "dev", "--reason", "no", status=2)
     house.cordon("quarantine", "restrict", "--certificate", "sim-003", "--reason", "no", status=1)
@@ -192,7 +201,7 @@ def test_a_user_is_contained_with_every_session(house: House) -> None:
 
 
 def test_commands_by_hand(house: House) -> None:
-    house.wait_for("sim-003", "first report")
+    house.wait_for("sim-003", AuditKind.REPORT_FIRST_ACCEPTED)
     assert "succeeded" in house.cordon("command", "send", "sim-003", "rescan", "--wait")
     refused = house.cordon("command", "send", "sim-003", "service.disable", "name=absent", "--wait", status=1)
     assert "failed" in refused
@@ -202,7 +211,7 @@ def test_commands_by_hand(house: House) -> None:
 
 
 def test_looking_around(house: House) -> None:
-    house.wait_for("sim-003", "first report")
+    house.wait_for("sim-003", AuditKind.REPORT_FIRST_ACCEPTED)
     assert house.cordon("broker", "ping").count("yes") == 3
     assert house.json("broker", "drift") == []
     assert house.json("dead-letters", "list") == []
@@ -259,7 +268,7 @@ def test_init_shows_what_it_would_write_and_writes_it_once(tmp_path: Path, capsy
 
 
 def test_as_a_process_in_a_pipe(house: House) -> None:
-    house.wait_for("sim-003", "first report")
+    house.wait_for("sim-003", AuditKind.REPORT_FIRST_ACCEPTED)
     argv = [*CORDON, "devices", "list", "--config", str(house.config), "-o", "json"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -15,6 +15,7 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.system import SystemClock
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device as DeviceState
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
@@ -197,7 +198,7 @@ async def test_a_grant_lapses_by_itself_also_after_a_restart(
             ended = await later.desk.grants("a-1", 10)
             assert [one.ended_at is not None for one in ended] == [True, True]
             kinds = [one.entry.kind for one in await later.world.store.audit(device_id="a-1", newest_first=False)]
-            assert kinds.count("granted") == kinds.count("grant ended") == 2
+            assert kinds.count(AuditKind.ACCESS_GRANTED) == kinds.count(AuditKind.ACCESS_GRANT_ENDED) == 2
 
 
 async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_to_it_afterwards(place: Place) -> None:

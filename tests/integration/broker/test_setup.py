@@ -13,6 +13,7 @@ from controller.adapters.emqx.setup.baseline import rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import AccessRule
 from controller.ports.broker_setup import DesiredSetup
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
@@ -98,7 +99,7 @@ async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> Non
     with pytest.raises(NothingToUndoError):
         await place.desk.undo("operator:tests")
     kinds = [one.entry.kind for one in await place.world.store.audit(newest_first=False)]
-    assert kinds == ["broker set up", "broker setup undone"]
+    assert kinds == [AuditKind.BROKER_SETUP_APPLIED, AuditKind.BROKER_SETUP_UNDONE]
 
 
 async def test_what_changes_devices_is_asked_for_by_name_and_only_then_undone(place: Place) -> None:

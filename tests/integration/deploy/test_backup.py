@@ -14,6 +14,7 @@ from controller.adapters.sqlite.lock import hold_store, lock_path
 from controller.adapters.sqlite.options import StoreOptions
 from controller.adapters.sqlite.restore import back_up_file, restore_file, verify
 from controller.adapters.sqlite.store import open_store
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
@@ -221,7 +222,10 @@ async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None
     sizes = []
     try:
         for day in range(30):
-            entries = [AuditEntry("seen", f"device-{n % 50}", "test", detail={"day": day}) for n in range(1500)]
+            entries = [
+                AuditEntry(AuditKind.DEVICE_ONLINE, f"device-{n % 50}", "test", detail={"day": day})
+                for n in range(1500)
+            ]
             await store.commit(StoreWrites(audit=tuple((clock.at, entry) for entry in entries)))
             assert await keeping.round()
             counts = await store.counts()

@@ -10,6 +10,7 @@ import pytest
 
 from controller.adapters.x509.authority import X509Authority, registered
 from controller.adapters.x509.foreign import X509ExternalCrls
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.evolve import evolve
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
 from controller.domain.policy.model import ContainmentLevel
@@ -78,7 +79,7 @@ async def test_whose_serial_appears_in_the_list_is_out(scene: Scene) -> None:
     await scene.world.drain()
     assert "edge-1" in scene.world.broker.bans_held
     await scene.lists.round()
-    assert (await scene.world.audited("edge-1")).count("certificate revoked") == 1
+    assert (await scene.world.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
 async def test_the_same_serial_of_another_issuer_is_another_certificate(scene: Scene, tmp_path: Path) -> None:

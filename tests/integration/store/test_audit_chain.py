@@ -9,6 +9,7 @@ from controller.adapters.sqlite import migrations
 from controller.adapters.sqlite.audit_chain import check_file
 from controller.cli.app import run_safely
 from controller.domain.audit_chain import ChainHead
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
@@ -23,7 +24,9 @@ async def record(tmp_path: Path) -> Path:
     path = tmp_path / "store.db"
     async with opened(path) as store:
         for number in range(ROWS // 2):
-            entry = AuditEntry("kind", f"d{number}", "actor", "", {"ä": number, "list": [1, {"x": None}]})
+            entry = AuditEntry(
+                AuditKind.DEVICE_ONLINE, f"d{number}", "actor", "", {"ä": number, "list": [1, {"x": None}]}
+            )
             await store.commit(StoreWrites(audit=((NOW + number, entry), (NOW + number, entry))))
     return path
 
@@ -94,7 +97,7 @@ def test_rows_inserted(record: Path) -> None:
 async def test_writing_goes_on_behind_what_was_done(record: Path) -> None:
     tamper(record, "DELETE FROM audit WHERE seq > 18")
     async with opened(record) as store:
-        await store.commit(StoreWrites(audit=((NOW, AuditEntry("kind", "d", "actor")),)))
+        await store.commit(StoreWrites(audit=((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor")),)))
         assert [one.what for one in (await store.check_audit()).flaws] == ["removed"]
         assert (await store.audit_head()).seq == ROWS + 1
     assert told(record) == [("removed", 19, 20)]
@@ -102,8 +105,8 @@ async def test_writing_goes_on_behind_what_was_done(record: Path) -> None:
 
 async def test_a_failed_part_of_a_group_leaves_no_hole(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db") as store:
-        good = StoreWrites(audit=((NOW, AuditEntry("kind", "d", "actor")),))
-        bad = StoreWrites(audit=((float("nan"), AuditEntry("kind", "d", "actor")),))
+        good = StoreWrites(audit=((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor")),))
+        bad = StoreWrites(audit=((float("nan"), AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor")),))
         for writes in (good, bad, good):
             try:
                 await store.commit(writes)
@@ -117,7 +120,9 @@ async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: P
     path = tmp_path / "store.db"
     async with opened(path) as store:
         await store.commit(
-            StoreWrites(audit=tuple((NOW, AuditEntry("kind", f"d{number}", "a")) for number in range(9)))
+            StoreWrites(
+                audit=tuple((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, f"d{number}", "a")) for number in range(9))
+            )
         )
     tamper(
         path,
@@ -128,7 +133,7 @@ async def test_a_store_from_before_the_chain_is_chained_as_it_stands(tmp_path: P
     )
     async with opened(path) as store:
         assert (await store.check_audit()).flaws == ()
-        await store.commit(StoreWrites(audit=((NOW, AuditEntry("kind", "d", "a")),)))
+        await store.commit(StoreWrites(audit=((NOW, AuditEntry(AuditKind.DEVICE_ONLINE, "d", "a")),)))
     assert told(path) == []
     tamper(path, "DELETE FROM audit WHERE seq = 7")
     assert told(path) == [("removed", 7, 7)]

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.sqlite.reader import MAX_ROWS
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
 from controller.ports.broker import AccessRule
@@ -16,7 +17,7 @@ DAY = 86_400.0
 def _entry(number: int) -> AuditEntry:
     odd = number % 2 == 1
     return AuditEntry(
-        "restricted" if odd else "released",
+        AuditKind.CONTAINMENT_DECIDED if odd else AuditKind.CONTAINMENT_RELEASE_DECIDED,
         f"device-{number % 3}",
         "cordon",
         f"case-{number % 4}" if odd else "",
@@ -40,7 +41,7 @@ async def test_the_record_is_listed_by_what_is_asked_for(tmp_path: Path) -> None
         assert _seqs(await store.audit(device_id="device-0")) == [12, 9, 6, 3]
         assert _seqs(await store.audit(case_id="case-1")) == [9, 5, 1]
         assert _seqs(await store.audit(case_id="case-1", device_id="device-0")) == [9]
-        assert _seqs(await store.audit(kind="restricted", after=6)) == [5, 3, 1]
+        assert _seqs(await store.audit(kind=AuditKind.CONTAINMENT_DECIDED, after=6)) == [5, 3, 1]
         assert await store.audit(alerts_only=True) == [StoredAuditEntry(5, 5.0, _entry(5))]
         assert await store.audit(device_id="nobody") == []
 
@@ -86,7 +87,7 @@ def _command(command_id: str, state: str, updated_at: float) -> CommandRecord:
 
 async def test_what_is_older_than_its_time_is_pruned_and_what_is_open_stays(tmp_path: Path) -> None:
     old, new = NOW - 401 * DAY, NOW - 399 * DAY
-    entry = AuditEntry("kind", "d", "actor")
+    entry = AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor")
     commands = (
         _command("old-open", "executing", old),
         _command("old-ended", "failed", old),
@@ -97,7 +98,7 @@ async def test_what_is_older_than_its_time_is_pruned_and_what_is_open_stays(tmp_
         assert await store.prune() == 2501
         # Each round of taking away says so in a row of its own.
         assert _seqs(await store.audit()) == [2506, 2505, 2504, 2503, 2502, 2501]
-        assert [one.entry.kind for one in await store.audit(limit=3)] == ["record pruned"] * 3
+        assert [one.entry.kind for one in await store.audit(limit=3)] == [AuditKind.AUDIT_PRUNED] * 3
         assert (await store.check_audit()).flaws == ()
         assert [one.command_id for one in await store.commands()] == ["new-ended", "old-open"]
         assert await store.command("old-open") == commands[0]

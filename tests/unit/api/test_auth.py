@@ -5,6 +5,7 @@ import hashlib
 import pytest
 
 from controller.api.auth import MAX_FAILURES, MAX_PEERS, WINDOW, FailedAttempts, digest_of, match, new_token
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.store import ApiToken
 from tests.support.api import TOKEN, Api
 
@@ -95,7 +96,7 @@ async def test_a_token_made_opens_until_it_is_revoked(api: Api) -> None:
     bob = {"name": "bob", "scopes": ["admin"], "expires_at": None}
     refused = {"peer": "192.0.2.7", "reason": "unknown token"}
     assert told == [
-        ("token created", "operator:tests", bob),
-        ("token revoked", "operator:tests", bob),
-        ("api access refused", "unknown", refused),
+        (AuditKind.TOKEN_CREATED, "operator:tests", bob),
+        (AuditKind.TOKEN_REVOKED, "operator:tests", bob),
+        (AuditKind.API_ACCESS_REFUSED, "unknown", refused),
     ]

@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from controller.api.auth import PublicRoute, RequiresScope, digest_of
 from controller.api.refusal_audit import MAX_ROWS, WINDOW
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import ALL, Scope, beyond, ordered
 from controller.ports.store import ApiToken
 from tests.support.api import Api
@@ -94,27 +95,27 @@ async def test_a_refusal_for_want_of_a_scope_is_recorded_once(api: Api) -> None:
     headers = await holder(api, Scope.READ)
     for _ in range(3):
         assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
-    (line,) = await api.world.store.audit(kind="api access refused")
+    (line,) = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert line.entry.actor == "operator:only-read"
     assert line.entry.detail == {"peer": "192.0.2.7", "reason": "GET /tokens needs admin"}
     api.world.clock.at += WINDOW
     assert (await api.client.get("/api/v1/tokens", headers=headers)).status_code == 403
-    newest, _ = await api.world.store.audit(kind="api access refused")
+    newest, _ = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert cast("dict[str, Any]", newest.entry.detail)["more_refused_since_the_last_row"] == 2
 
 
 async def test_a_guesser_cannot_fill_the_record(api: Api) -> None:
     refusals = api.app.state.refusals
     for number in range(MAX_ROWS * 2):
-        await refusals.note("api access refused", f"192.0.2.{number}", "unknown token")
-    assert len(await api.world.store.audit(kind="api access refused", limit=1000)) == MAX_ROWS
+        await refusals.note(AuditKind.API_ACCESS_REFUSED, f"192.0.2.{number}", "unknown token")
+    assert len(await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED, limit=1000)) == MAX_ROWS
 
 
 async def test_guessing_is_an_alert(api: Api) -> None:
     for _ in range(25):
         await api.client.get("/api/v1/devices", headers={"Authorization": "Bearer cordon_guess"})
     (line,) = await api.world.store.audit(alerts_only=True)
-    assert line.entry.kind == "api token guessing"
+    assert line.entry.kind == AuditKind.API_TOKEN_GUESSING_DETECTED
 
 
 async def test_an_expired_token_says_so(api: Api) -> None:
@@ -125,7 +126,7 @@ async def test_an_expired_token_says_so(api: Api) -> None:
     response = await api.client.get("/api/v1/devices", headers=headers)
     assert response.status_code == 401
     assert response.json()["error"]["code"] == "token_expired"
-    (line,) = await api.world.store.audit(kind="api access refused")
+    (line,) = await api.world.store.audit(kind=AuditKind.API_ACCESS_REFUSED)
     assert (line.entry.actor, cast("dict[str, Any]", line.entry.detail)["reason"]) == (
         "operator:only-read", "expired token")  # fmt: skip
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from controller.app.build import signer
 from controller.cli.errors import CliError
 from controller.cli.operator_keys import new_key, open_key
+from controller.domain.audit_kinds import AuditKind
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.signature_policy import SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
@@ -65,7 +66,9 @@ async def test_it_is_sent_once_an_operator_has_signed(api: Api) -> None:
     assert len(json.loads(envelope)["signatures"]) == 3
     for trusted in ((NEW,), (OLD,), (OLD, NEW)):  # whichever of the controller's keys the device knows
         assert isinstance(judged(api, envelope, *trusted), AcceptedCommand)
-    assert "command signed" in [line.entry.kind for line in await api.world.store.audit(device_id="edge-1")]
+    assert AuditKind.COMMAND_COUNTERSIGNED in [
+        line.entry.kind for line in await api.world.store.audit(device_id="edge-1")
+    ]
     await api.json("POST", path, 409, body)
 
 

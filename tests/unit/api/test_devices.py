@@ -2,6 +2,7 @@
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from tests.support.api import Api
 
 BASE = "/api/v1/devices"
@@ -54,7 +55,11 @@ async def test_show_tells_why(api: Api) -> None:
         ("p/telnet", "fail", "high")
     ]
     kinds = [line["kind"] for line in found["timeline"]]
-    assert kinds.index("first report") < kinds.index("contained") < kinds.index("containment proven")
+    assert (
+        kinds.index(AuditKind.REPORT_FIRST_ACCEPTED)
+        < kinds.index(AuditKind.CONTAINMENT_DECIDED)
+        < kinds.index(AuditKind.CONTAINMENT_PROVEN)
+    )
     assert found["commands"][0]["action"] == "service.disable"
     assert found["recent_commands"][0]["params"] == {"name": "telnetd"}
     assert found["report"]["seq"] == 1
@@ -78,7 +83,7 @@ async def test_labels(api: Api) -> None:
     assert (found["device_class"], found["tags"]) == ("lab", ["a/b", "c"])
     found = await api.json("PUT", f"{BASE}/edge-1/labels", body={"tags": []})
     assert (found["device_class"], found["tags"]) == ("lab", [])
-    (line,) = await api.world.store.audit(device_id="edge-1", kind="labelled", limit=1)
+    (line,) = await api.world.store.audit(device_id="edge-1", kind=AuditKind.DEVICE_LABELLED, limit=1)
     assert line.entry.actor == "operator:tests"
     assert line.entry.detail == {
         "device_class": "lab", "tags": [], "before": {"device_class": "lab", "tags": ["a/b", "c"]}}  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from controller.api.auth import digest_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel
@@ -63,13 +64,13 @@ async def test_what_waits_is_told_and_let_through(guarded: Api, tmp_path: Path) 
         ("edge-4", "blast-radius", ["p/telnet"]),
     ]
     alerts = (await guarded.json("GET", f"{BASE}/audit?alerts_only=true"))["items"]
-    assert [one["kind"] for one in alerts if "blast" in one["kind"]] == ["blast radius reached"]
+    assert [one["kind"] for one in alerts if "blast" in one["kind"]] == [AuditKind.GUARD_BLAST_RADIUS_REACHED]
     shown = await guarded.json("GET", f"{BASE}/devices/edge-3")
     assert shown["pending"]["why"] == "blast-radius"
     done = await guarded.json("POST", f"{BASE}/guard/approve", body={"devices": ["edge-3"], **WHY})
     assert [(one["device_id"], one["level"]) for one in done["items"]] == [("edge-3", "restricted")]
     done = await guarded.json("POST", f"{BASE}/guard/dismiss", body={"all": True, **WHY})
-    assert [one["decision"] for one in done["items"]] == ["containment dismissed"]
+    assert [one["decision"] for one in done["items"]] == [AuditKind.CONTAINMENT_DISMISSED]
     assert _levels(guarded) == ["restricted"] * 3 + ["none"] * 2
     assert (await guarded.json("GET", f"{BASE}/guard"))["reached"] is False
     await guarded.world.drain()
@@ -143,7 +144,7 @@ async def test_a_request_ends_by_itself_in_nothing(guarded: Api) -> None:
     assert "expired" in answer["error"]["message"]
     await guarded.services.guarding.expire()
     assert (await guarded.json("GET", f"{BASE}/approvals/{request['request_id']}"))["state"] == "expired"
-    assert "request expired" in [one.entry.kind for one in await guarded.world.store.audit()]
+    assert AuditKind.APPROVAL_EXPIRED in [one.entry.kind for one in await guarded.world.store.audit()]
     assert _levels(guarded) == ["none"] * 5
 
 

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.identity.certificates import CertificateService
 from controller.service.identity.services import IdentityServices
@@ -63,7 +64,7 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     assert got["controller_keys"] == list(KEYS)
     assert got["servers"] == ["mqtts://b:8883"]
     assert api.world.keeper.devices["edge-1"].device_class == "sensor"
-    assert await kinds(api) == ["device enrolled", "labelled", "certificate issued"]
+    assert await kinds(api) == [AuditKind.ENROLMENT_COMPLETED, AuditKind.DEVICE_LABELLED, AuditKind.CERTIFICATE_ISSUED]
     page = await api.json("GET", f"{BASE}/certificates?name=edge-1&good=true")
     assert [one["serial"] for one in page["items"]] == [f"{leaf.serial_number:x}"]
     root = await api.client.get(f"{BASE}/enrolment/root", headers={"Authorization": ""})
@@ -95,7 +96,7 @@ async def test_a_token_is_used_once(api: Api) -> None:
     refused = await enrol(api, secret, "edge-2", status=401)
     assert refused["error"]["code"] == "token_refused"
     (alert,) = await api.world.store.audit(alerts_only=True)
-    assert (alert.entry.kind, alert.entry.device_id) == ("enrolment token reused", "edge-2")
+    assert (alert.entry.kind, alert.entry.device_id) == (AuditKind.ENROLMENT_TOKEN_REUSED, "edge-2")
 
 
 async def test_the_same_request_again_gets_the_same_answer(api: Api) -> None:
@@ -121,7 +122,7 @@ async def test_guessing_is_slowed_and_on_record(api: Api) -> None:
     assert {one["error"]["code"] for one in answers} == {"token_refused"}
     assert (await enrol(api, "guess-21", status=429))["error"]["code"] == "too_many_attempts"
     alerts = await api.world.store.audit(alerts_only=True)
-    assert [one.entry.kind for one in alerts] == ["enrolment token guessing"]
+    assert [one.entry.kind for one in alerts] == [AuditKind.ENROLMENT_TOKEN_GUESSING_DETECTED]
     # Somebody behind the same address who has a token still gets in.
     await enrol(api, await token(api))
 
@@ -131,7 +132,7 @@ async def test_a_taken_id_is_refused_and_alerted_until_an_operator_approves(api:
     refused = await enrol(api, await token(api, uses=5), status=409)
     assert refused["error"]["code"] == "id_taken"
     (alert,) = await api.world.store.audit(alerts_only=True)
-    assert (alert.entry.kind, alert.entry.device_id) == ("enrolment refused", "edge-1")
+    assert (alert.entry.kind, alert.entry.device_id) == (AuditKind.ENROLMENT_REFUSED, "edge-1")
     await enrol(api, await token(api, device_id="edge-1"), status=409)
     await enrol(api, await token(api, device_id="edge-1", replace=True))
 
@@ -234,7 +235,7 @@ async def test_a_revocation_that_a_crash_cut_short_is_made_good(api: Api) -> Non
     await parts.revocation.round()
     assert api.world.level("edge-1") is ContainmentLevel.ISOLATED
     await parts.revocation.round()
-    assert (await kinds(api)).count("certificate revoked") == 1
+    assert (await kinds(api)).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
 async def test_it_comes_back_only_after_the_broker_had_time_for_the_list(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     wanted = certificates.authority.read(request_for("renews"))
     await certificates.registry.add(certificates.sign_client(wanted, held, f"renewal:{held[0].serial}"))
     await certificates.round()
-    assert await api.world.store.audit(kind="certificate expired") == []
+    assert await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED) == []
     api.world.clock.at += 15 * 86_400
     await certificates.round()
     await certificates.round()
@@ -299,7 +300,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
         certificates.authority, registry, world.store, world.clock, certificates.settings, lambda _text, _more: None
     )
     await again.round()  # nor after a restart
-    lines = await api.world.store.audit(kind="certificate expired")
+    lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "forgets"]
     assert all(line.entry.alert for line in lines)
     assert "cordon enrol token --device forgets --replace" in str([line.entry.detail for line in lines])
@@ -309,17 +310,17 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     await certificates.registry.add(certificates.sign_client(wanted, held, "token:t2"))
     api.world.clock.at += 31 * 86_400
     await certificates.round()
-    lines = await api.world.store.audit(kind="certificate expired")
+    lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)
     assert sorted(line.entry.device_id for line in lines) == ["again", "again", "forgets", "renews"]
 
 
 async def test_an_authority_that_ends_is_an_alert_once_a_day(api: Api) -> None:
     certificates = identity(api).certificates
     await certificates.round()
-    assert await api.world.store.audit(kind="authority ends") == []
+    assert await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING) == []
     api.world.clock.at += 340 * 86_400
     await certificates.round()
     await certificates.round()
-    (line,) = await api.world.store.audit(kind="authority ends")
+    (line,) = await api.world.store.audit(kind=AuditKind.AUTHORITY_EXPIRING)
     assert line.entry.alert
     assert "root's revocation list" in str(line.entry.detail)

@@ -107,7 +107,7 @@ async def test_record_pages_through_both_ways(api: Api) -> None:
                 break
             after = page["next"]
         assert seen == wanted
-    (contained,) = (await api.json("GET", "/api/v1/audit?kind=contained"))["items"]
+    (contained,) = (await api.json("GET", "/api/v1/audit?kind=containment.decided"))["items"]
     assert contained["device_id"] == "edge-0"
     assert contained["detail"]["level"] == "restricted"
     same_case = await api.json("GET", f"/api/v1/audit?case_id={contained['case_id']}")

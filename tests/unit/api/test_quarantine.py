@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import restriction
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
@@ -18,13 +19,13 @@ async def _contain(api: Api, body: dict[str, Any], status: int = 200) -> Any:
 async def test_restrict_is_kept_and_then_proven_at_the_broker(api: Api) -> None:
     await api.report("edge-1")
     decision = await _contain(api, {"level": "restricted", "reason": "looks odd", "for": "2h"})
-    assert (decision["decision"], decision["level"]) == ("contained", "restricted")
+    assert (decision["decision"], decision["level"]) == (AuditKind.CONTAINMENT_DECIDED, "restricted")
     assert decision["case"]["proven"] is False
     assert decision["case"]["by"] == "operator:tests"
     assert decision["case"]["hold_until"] == "2027-01-15T10:00:00.000Z"
     await api.world.drain()
     assert api.world.broker.rules_held["edge-1"] == restriction("edge-1")
-    (line,) = (await api.json("GET", "/api/v1/audit?kind=contained"))["items"]
+    (line,) = (await api.json("GET", "/api/v1/audit?kind=containment.decided"))["items"]
     assert line["detail"]["until"] == "2027-01-15T10:00:00.000Z"
     page = await api.json("GET", BASE)
     assert [(one["device_id"], one["case"]["proven"]) for one in page["items"]] == [("edge-1", True)]
@@ -39,8 +40,12 @@ async def test_isolation_steps_down_and_is_then_released(api: Api) -> None:
     await api.world.drain()
     assert "edge-1" in api.world.broker.bans_held
     weaker = await _contain(api, {"level": "restricted", "reason": "weaker"})
-    assert (weaker["decision"], weaker["level"]) == ("containment kept", "isolated")
-    for decided, level in (("stepped down", "restricted"), ("release decided", "none"), ("nothing to release", "none")):
+    assert (weaker["decision"], weaker["level"]) == (AuditKind.CONTAINMENT_KEPT, "isolated")
+    for decided, level in (
+        (AuditKind.CONTAINMENT_STEPPED_DOWN, "restricted"),
+        (AuditKind.CONTAINMENT_RELEASE_DECIDED, "none"),
+        (AuditKind.CONTAINMENT_NOT_IN_FORCE, "none"),
+    ):
         decision = await api.json("POST", f"{BASE}/edge-1/release", body={"reason": "fine"})
         assert (decision["decision"], decision["level"]) == (decided, level)
         await api.world.drain()

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from controller.api.auth import digest_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.scopes import Scope
 from controller.ports.store import ApiToken
 from tests.support.api import Api
@@ -51,7 +52,7 @@ async def test_it_is_held_and_ended(api: Api) -> None:
     await api.json("POST", f"{BASE}/r-0001/abort", 409, {})
     await api.json("POST", f"{BASE}/r-0001/pause", 409, {})
     assert (await api.json("GET", f"{BASE}?open_only=true"))["items"] == []
-    lines = await api.world.store.audit(kind="rollout aborted", limit=5)
+    lines = await api.world.store.audit(kind=AuditKind.ROLLOUT_ABORTED, limit=5)
     assert [one.entry.actor for one in lines] == ["operator:tests"]
 
 

@@ -11,6 +11,7 @@ import typer
 
 from controller.cli.app import run_safely
 from controller.cli.client import ApiClient, ApiEndpoint
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.service.containment.operator_actions import OperatorLimits
@@ -89,7 +90,7 @@ def test_what_waits_is_shown_let_through_and_dismissed(cordon: Operator) -> None
     assert [one["device_id"] for one in cordon.json("guard", "status")["items"]] == ["edge-2", "edge-3"]
     assert "waits" in cordon("devices", "show", "edge-2")
     assert "restricted" in cordon("guard", "approve", "edge-2", "--reason", "sure")
-    assert "containment dismissed" in cordon("guard", "dismiss", "--all", "--reason", "no")
+    assert AuditKind.CONTAINMENT_DISMISSED in cordon("guard", "dismiss", "--all", "--reason", "no")
     text = cordon("guard", "status")
     assert "nothing waits" in text
     assert "REACHED" not in text
@@ -123,7 +124,8 @@ def test_several_devices_at_once_and_by_tag(cordon: Operator) -> None:
     cordon("devices", "label", "edge-5", "--tag", "hall-3")
     text = cordon("quarantine", "restrict", "edge-4", "--tag", "hall-3", "--reason", "odd")
     assert [line.split() for line in text.splitlines()[1:]] == [
-        ["edge-4", "contained", "restricted", "proven"], ["edge-5", "contained", "restricted", "proven"]
+        ["edge-4", "containment.decided", "restricted", "proven"],
+        ["edge-5", "containment.decided", "restricted", "proven"]
     ]  # fmt: skip
     cordon("quarantine", "restrict", "--reason", "nobody", status=2)
     cordon("quarantine", "restrict", "edge-4", "--username", "who", "--reason", "both", status=2)
@@ -153,10 +155,10 @@ def test_a_protected_device_is_asked_about_twice(cordon: Operator, monkeypatch: 
     _answers(monkeypatch, "y", "yes")
     cordon(*contain, status=1)
     asked = _answers(monkeypatch, "y", "contain")
-    assert "now restricted" in cordon(*contain)
+    assert "edge-7: restricted" in cordon(*contain)
     assert len(asked) == 2
     cordon("quarantine", "release", "edge-7", "--reason", "again", "--no-wait")
-    assert "now restricted" in cordon(*contain, "--even-protected")
+    assert "edge-7: restricted" in cordon(*contain, "--even-protected")
 
 
 def test_waivers(cordon: Operator) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from controller.cli.device_view import print_portrait
 from controller.cli.timeline import TimelineEntry, lines_of
+from controller.domain.audit_kinds import AuditKind
 
 
 def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: Any) -> dict[str, Any]:
@@ -13,6 +14,7 @@ def _entry(kind: str, actor: str = "cordon", *, alert: bool = False, **detail: A
         "seq": 1,
         "at": "2026-11-23T10:00:00.123Z",
         "kind": kind,
+        "text": f"The sentence of {kind}.",
         "device_id": "edge-1",
         "actor": actor,
         "case_id": "c1",
@@ -29,39 +31,45 @@ def _one(entry: dict[str, Any]) -> TimelineEntry:
 @pytest.mark.parametrize(
     ("entry", "text", "more"),
     [
-        (_entry("first report", "edge-1", agent="1.0"), "first report arrived", "agent 1.0"),
+        (_entry(AuditKind.REPORT_FIRST_ACCEPTED, "edge-1", agent="1.0"), "first report arrived", "agent 1.0"),
         (
-            _entry("posture changed", "edge-1", seq=4, worse={"p/telnet": "fail"}, better=["p/x"]),
+            _entry(AuditKind.REPORT_POSTURE_CHANGED, "edge-1", seq=4, worse={"p/telnet": "fail"}, better=["p/x"]),
             "report 4: p/telnet fail; satisfied again: p/x",
             "",
         ),
-        (_entry("contained", level="restricted", reason="fails p/t", until=None), "restricted: fails p/t", ""),
+        (_entry(AuditKind.CONTAINMENT_DECIDED, level="restricted", reason="fails p/t", until=None),
+         "restricted: fails p/t", ""),
         (
-            _entry("contained", "operator:bob", level="isolated", reason="odd", until="2026-11-23T12:00:00.000Z"),
+            _entry(AuditKind.CONTAINMENT_DECIDED, "operator:bob", level="isolated", reason="odd",
+                   until="2026-11-23T12:00:00.000Z"),
             "isolated: odd",
             "by operator:bob, until 2026-11-23T12:00:00.000Z",
         ),
-        (_entry("escalated", level="isolated", causes=["p/d"], until="T"), "escalated to isolated: p/d", "until T"),
+        (_entry(AuditKind.CONTAINMENT_ESCALATED, level="isolated", causes=["p/d"], until="T"),
+         "escalated to isolated: p/d", "until T"),
         (
-            _entry("containment proven", level="restricted", seconds=0.0607, steps=[]),
+            _entry(AuditKind.CONTAINMENT_PROVEN, level="restricted", seconds=0.0607, steps=[]),
             "restricted, read back at the broker",
             "60.7 ms from the report to the cut",
         ),
-        (_entry("containment in trouble", what="RestrictClient", trouble="no answer"),
+        (_entry(AuditKind.CONTAINMENT_FAILED, what="RestrictClient", trouble="no answer"),
          "not proven yet (RestrictClient): no answer", "goes on trying"),
-        (_entry("stepped down", "operator:bob", reason="ok"), "stepped down to restricted: ok", "by operator:bob"),
-        (_entry("release decided", "policy", reason="a fresh report passes", contained_seconds=2.5),
+        (_entry(AuditKind.CONTAINMENT_STEPPED_DOWN, "operator:bob", reason="ok"),
+         "stepped down to restricted: ok", "by operator:bob"),
+        (_entry(AuditKind.CONTAINMENT_RELEASE_DECIDED, "policy", reason="a fresh report passes", contained_seconds=2.5),
          "released: a fresh report passes", "by policy, contained for 2.50 s"),
-        (_entry("release proven", steps=[]), "free again, read back at the broker", ""),
-        (_entry("drift found", what="the ban is missing"), "the broker differed: the ban is missing",
+        (_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=[]), "free again, read back at the broker", ""),
+        (_entry(AuditKind.BROKER_DRIFT_FOUND, what="the ban is missing"), "the broker differed: the ban is missing",
          "is being put right"),
-        (_entry("fell silent", after_seconds=300.0), "silent for 300.00 s: stale", ""),
-        (_entry("command issued", "policy", action="service.disable", params={"name": "telnetd"}, rule="p/t",
+        (_entry(AuditKind.DEVICE_STALE, after_seconds=300.0), "silent for 300.00 s: stale", ""),
+        (_entry(AuditKind.COMMAND_ISSUED, "policy", action="service.disable", params={"name": "telnetd"}, rule="p/t",
                 command_id="c"), "command service.disable name=telnetd", "repairs p/t, c"),
-        (_entry("command succeeded", "edge-1", action="rescan", reason="", result={"was": "a", "is": "b"}),
+        (_entry(AuditKind.COMMAND_SUCCEEDED, "edge-1", action="rescan", reason="", result={"was": "a", "is": "b"}),
          "command succeeded: rescan", "was: a, is: b"),
-        (_entry("command failed", "edge-1", action="rescan", reason="no"), "command failed: rescan (no)", ""),
-        (_entry("something newer", depth=3, nothing=None), "something newer", "depth 3"),
+        (_entry(AuditKind.COMMAND_FAILED, "edge-1", action="rescan", reason="no"), "command failed: rescan (no)", ""),
+        (_entry("something.newer", depth=3, nothing=None), "The sentence of something.newer.", "depth 3"),
+        (_entry(AuditKind.DEVICE_EVENT_REPORTED, "edge-1", event_kind="login_failed", summary="root"),
+         "The sentence of device.event_reported.", "event_kind login_failed, summary root"),
     ],
 )  # fmt: skip
 def test_each_kind_in_words(entry: dict[str, Any], text: str, more: str) -> None:
@@ -71,7 +79,7 @@ def test_each_kind_in_words(entry: dict[str, Any], text: str, more: str) -> None
 
 
 def test_text_of_a_device_is_escaped() -> None:
-    line = _one(_entry("device event: x\x1b", "edge-1", summary="\x1b[2J"))
+    line = _one(_entry(AuditKind.DEVICE_EVENT_REPORTED, "edge-1", event_kind="x\x1b", summary="\x1b[2J"))
     assert "\x1b" not in line.text + line.more
 
 
@@ -84,7 +92,7 @@ def test_calls_to_several_nodes_are_one_line_and_errors_are_told_once() -> None:
          "answer": f"http://n2:1: GET {path}: not there (404)"},
         {"what": "rules read back", "call": "", "node": "http://n1:1", "answer": "as wanted", "seconds": 0.0},
     ]  # fmt: skip
-    _, read, back = lines_of([_entry("release proven", steps=steps)])
+    _, read, back = lines_of([_entry(AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=steps)])
     assert read.text.split() == ["read", "rules", "GET", ".../rules/clients/edge-1", "->", "not", "there", "(404)"]
     assert read.more == "[n1:1 1.6 ms] [n2:1 2.0 ms]"
     assert (back.text.split(), back.more, back.indent) == (["rules", "read", "back", "as", "wanted"], "[n1:1]", 1)
@@ -94,8 +102,8 @@ def test_seconds_of_an_operators_containment_count_from_the_decision() -> None:
     lines = list(
         lines_of(
             [
-                _entry("contained", "operator:bob", level="isolated", reason="odd"),
-                _entry("containment proven", level="isolated", seconds=0.01, steps=[]),
+                _entry(AuditKind.CONTAINMENT_DECIDED, "operator:bob", level="isolated", reason="odd"),
+                _entry(AuditKind.CONTAINMENT_PROVEN, level="isolated", seconds=0.01, steps=[]),
             ]
         )
     )
@@ -121,7 +129,8 @@ def _device(**changes: Any) -> dict[str, Any]:
                       "waived": {"expires_at": "2026-12-01", "owner": "ada", "reason": "old gate"}}],
         "commands": [{"command_id": "c", "action": "service.disable", "params": {"name": "t"}, "state": "scheduled",
                       "by": "policy", "rule": "p/telnet", "dry_run": False, "issued_at": "", "expires_at": ""}],
-        "recent_commands": [], "timeline": [_entry("contained", level="restricted", reason="fails p/telnet")],
+        "recent_commands": [],
+        "timeline": [_entry(AuditKind.CONTAINMENT_DECIDED, level="restricted", reason="fails p/telnet")],
     }  # fmt: skip
 
 

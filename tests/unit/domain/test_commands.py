@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import COMMAND_TTL, END_GRACE, MAX_OPEN, RESEND_AFTER, due
 from controller.domain.effects import SendCommand
 from schemas.commands import CommandState
@@ -46,7 +47,7 @@ def test_counters_grow_even_when_the_clock_stands_or_goes_back() -> None:
 
 def test_a_device_has_a_bounded_number_of_open_commands() -> None:
     play = given(device()).when(*(order(f"n{number}") for number in range(MAX_OPEN)))
-    play.when(order("more")).then_nothing().recorded("command not issued")
+    play.when(order("more")).then_nothing().recorded(AuditKind.COMMAND_NOT_ISSUED)
 
 
 def test_a_device_that_is_back_hears_again_what_has_not_ended() -> None:
@@ -62,7 +63,7 @@ def test_a_device_that_is_back_hears_again_what_has_not_ended() -> None:
     "end", [CommandState.SUCCEEDED, CommandState.FAILED, CommandState.REJECTED, CommandState.EXPIRED]
 )
 def test_an_end_closes_it_and_a_repeated_end_is_nothing(end: CommandState) -> None:
-    play = given(device()).when(order()).when(told(end)).recorded(f"command {end.value}")
+    play = given(device()).when(order()).when(told(end)).recorded(AuditKind(f"command.{end.value}"))
     assert states(play) == [(end.value, "because")]
     assert play.state.commands == ()
     play.when(told(end)).then_nothing().recorded()

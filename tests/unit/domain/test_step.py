@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, RuleState
 from controller.domain.effects import RestrictClient, SendReceipt
 from controller.domain.evolve import evolve
@@ -31,7 +32,7 @@ def receipts(play: Play) -> list[SendReceipt]:
 
 def test_the_first_report_is_accepted_and_remembered() -> None:
     play = given(device(), RULES).when(reported(passing=("telnet", "slow"), at=START + 1)).then_nothing()
-    play.recorded("first report")
+    play.recorded(AuditKind.REPORT_FIRST_ACCEPTED)
     assert receipts(play) == [SendReceipt("d1", 1, ReceiptVerdict.ACCEPTED, DIGEST)]
     state = play.state
     assert (state.report_seq, state.digest, state.reported_at, state.satisfied) == (1, DIGEST, START + 1, 2)
@@ -71,7 +72,7 @@ def test_what_was_reported_before_is_not_judged_again_but_counts() -> None:
 
 def test_a_new_boot_may_count_from_the_start() -> None:
     play = given(device(), RULES).when(reported(seq=9)).when(reported(seq=1, boot_id="next"))
-    play.recorded("sequence went back")
+    play.recorded(AuditKind.REPORT_SEQUENCE_REGRESSED)
     assert play.state.report_seq == 1
 
 
@@ -79,7 +80,7 @@ def test_a_change_of_posture_is_recorded_once() -> None:
     play = given(device(), RULES).when(reported("telnet")).when(reported("telnet", seq=2)).recorded()
     play = play.when(reported(passing=("telnet",), seq=3))
     assert play.outcome is not None
-    assert play.outcome.audit[0].kind == "posture changed"
+    assert play.outcome.audit[0].kind == AuditKind.REPORT_POSTURE_CHANGED
     assert play.outcome.audit[0].detail == {"seq": 3, "digest": DIGEST, "worse": {}, "better": ["p/telnet"]}
 
 
@@ -119,34 +120,34 @@ def test_time_contains_when_the_grace_is_over_unless_the_device_is_silent() -> N
 
 
 def test_silence_is_recorded_and_ends_with_the_next_word() -> None:
-    play = given(device(), RULES).when(reported()).when(ev.DeviceWentStale("s", 300.0)).recorded("fell silent")
+    play = given(device(), RULES).when(reported()).when(ev.DeviceWentStale("s", 300.0)).recorded(AuditKind.DEVICE_STALE)
     assert play.state.stale
     for back in (beat(at=START + 400), reported(seq=2, at=START + 400)):
-        heard = play.when(back).recorded("heard again")
+        heard = play.when(back).recorded(AuditKind.DEVICE_CONTACT_RESUMED)
         assert not heard.state.stale
 
 
 def test_coming_and_going_is_recorded_once() -> None:
-    play = given(device()).when(ev.StatusChanged("a", True, "boot")).recorded("online")
+    play = given(device()).when(ev.StatusChanged("a", True, "boot")).recorded(AuditKind.DEVICE_ONLINE)
     play = play.when(ev.StatusChanged("b", True, "boot")).recorded()
-    play = play.when(ev.StatusChanged("c", False, "")).recorded("offline")
+    play = play.when(ev.StatusChanged("c", False, "")).recorded(AuditKind.DEVICE_OFFLINE)
     assert play.state.online is False
 
 
 def test_what_a_device_tells_is_recorded() -> None:
     given(device()).when(ev.DeviceEventReported("a", "ids.alert", "high", 3, "scan")).recorded(
-        "device event: ids.alert"
+        AuditKind.DEVICE_EVENT_REPORTED
     )
 
 
 def test_labels() -> None:
-    play = given(device()).when(ev.DeviceLabelled("a", "lab", ("x", "y"), "ada")).recorded("labelled")
+    play = given(device()).when(ev.DeviceLabelled("a", "lab", ("x", "y"), "ada")).recorded(AuditKind.DEVICE_LABELLED)
     assert (play.state.device_class, play.state.tags) == ("lab", ("x", "y"))
 
 
 def test_proof_keeps_the_first_measure() -> None:
     play = given(device(), RULES).when(reported("telnet"))
-    play = play.when(ev.ContainmentFailed("w", "r", "restrict", "no answer", ())).recorded("containment in trouble")
+    play = play.when(ev.ContainmentFailed("w", "r", "restrict", "no answer", ())).recorded(AuditKind.CONTAINMENT_FAILED)
     assert play.state.case is not None
     assert play.state.case.trouble == "no answer"
     play = play.when(
@@ -182,22 +183,22 @@ def test_trouble_of_another_case_stays_off_this_one() -> None:
 @pytest.mark.parametrize(
     ("event", "kind"),
     [
-        (ev.ReleaseProven("a", "c", ()), "release proven"),
-        (ev.DriftDetected("a", "c", "rules"), "drift found"),
-        (ev.CommandDelivered("a", "k"), "command sent"),
-        (ev.ContainmentRefused("a", "c", "claimed"), "containment refused"),
+        (ev.ReleaseProven("a", "c", ()), AuditKind.CONTAINMENT_RELEASE_PROVEN),
+        (ev.DriftDetected("a", "c", "rules"), AuditKind.BROKER_DRIFT_FOUND),
+        (ev.CommandDelivered("a", "k"), AuditKind.COMMAND_SENT),
+        (ev.ContainmentRefused("a", "c", "claimed"), AuditKind.CONTAINMENT_REFUSED),
     ],
 )
-def test_what_happened_at_the_broker_is_recorded(event: ev.DomainEvent, kind: str) -> None:
+def test_what_happened_at_the_broker_is_recorded(event: ev.DomainEvent, kind: AuditKind) -> None:
     play = given(device()).when(event).then_nothing().recorded(kind)
     assert play.state == device()
 
 
 def test_commands_go_through() -> None:
     ordered = ev.CommandRequested("a", "rescan", (), "ada", 60.0, False)
-    play = given(device()).when(ordered).recorded("command issued")
+    play = given(device()).when(ordered).recorded(AuditKind.COMMAND_ISSUED)
     told = ev.CommandReported("b", "a-c0", CommandState.SUCCEEDED, "", ())
-    assert play.when(told).recorded("command succeeded").state.commands == ()
+    assert play.when(told).recorded(AuditKind.COMMAND_SUCCEEDED).state.commands == ()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
@@ -14,12 +15,13 @@ from tests.support.reports import full, incoming
 
 _LINES = """
 from controller.adapters.logs import configure_logs, logger_for
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.service.audit_log import fields_of
 configure_logs("info", "json")
 detail = {"event": "x", "reason": "two\\nlines", "steps": [1]}
-entry = AuditEntry("contained", "edge-1", "policy", "case-9", detail, True)
-logger_for("record")(entry.kind, fields_of(entry))
+entry = AuditEntry(AuditKind.CONTAINMENT_DECIDED, "edge-1", "policy", "case-9", detail, True)
+logger_for("record")(entry.kind.value, fields_of(entry))
 """
 
 
@@ -34,9 +36,9 @@ async def test_one_case_is_one_thread_through_the_log(tmp_path: Path) -> None:
         assert case is not None
         place.outbox.queue.retry_now("edge-1")
         await place.drain()
-    assert [event for event, _ in lines if event == "containment proven"] == ["containment proven"]
+    assert [event for event, _ in lines if event == AuditKind.CONTAINMENT_PROVEN] == [AuditKind.CONTAINMENT_PROVEN]
     mine = [event for event, fields in lines if fields.get("case") == case.case_id]
-    assert mine.index("containment in trouble") < mine.index("containment proven")
+    assert mine.index(AuditKind.CONTAINMENT_FAILED) < mine.index(AuditKind.CONTAINMENT_PROVEN)
     assert {fields["device"] for _, fields in lines if fields.get("case")} == {"edge-1"}
     retried = next(fields for event, fields in place.logged if event == "effect will be retried")
     assert (retried["device"], retried["case"], retried["effect"]) == ("edge-1", case.case_id, "RestrictClient")
@@ -71,7 +73,12 @@ async def test_a_ban_that_is_left_alone_names_device_and_case(tmp_path: Path) ->
 
 
 def test_values_are_bounded_and_never_take_the_lines_own_names() -> None:
-    entry = AuditEntry("k", "d", "", detail={"device": "other", "text": "x" * 999, "many": [1, 2], "n": 3, "ok": True})
+    entry = AuditEntry(
+        AuditKind.DEVICE_ONLINE,
+        "d",
+        "",
+        detail={"device": "other", "text": "x" * 999, "many": [1, 2], "n": 3, "ok": True},
+    )
     assert fields_of(entry) == {"device": "d", "device_": "other", "text": "x" * MOST_TEXT, "n": 3, "ok": True}
 
 
@@ -81,6 +88,6 @@ def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
     found = json.loads(line)
     del found["timestamp"]
     assert found == {
-        "event": "contained", "event_": "x", "reason": "two\nlines", "device": "edge-1", "case": "case-9",
+        "event": "containment.decided", "event_": "x", "reason": "two\nlines", "device": "edge-1", "case": "case-9",
         "actor": "policy", "alert": True, "part": "record", "level": "warning",
     }  # fmt: skip

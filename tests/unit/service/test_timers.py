@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import world
 from tests.support.reports import full, heartbeat, incoming
@@ -19,7 +20,7 @@ async def test_silence_is_noticed_and_never_frees_or_contains(tmp_path: Path) ->
         assert place.keeper.devices["edge-1"].stale
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
         await place.timers.tick()
-        assert (await place.audited("edge-1")).count("fell silent") == 1
+        assert (await place.audited("edge-1")).count(AuditKind.DEVICE_STALE) == 1
 
 
 async def test_a_restart_calls_nobody_silent_before_it_listened_long_enough(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from controller.adapters.sqlite import codec, reader
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OF_A_REPORT, ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
 from controller.domain.policy.model import ContainmentLevel
@@ -53,7 +54,7 @@ def test_a_command_comes_back_as_it_was(memory: sqlite3.Connection, command: Com
 
 @given(detail=strategies.DETAILS)
 def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, detail: dict[str, object]) -> None:
-    entry = AuditEntry("kind", "device", "actor", "case", detail, alert=True)
+    entry = AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", "case", detail, alert=True)
     _keep(memory, StoreWrites(audit=((1.5, entry),)))
     (found,) = reader.audit(memory, {}, alerts_only=True, after=0, limit=1, newest_first=True)
     assert (found.at, found.entry) == (1.5, entry)
@@ -61,7 +62,7 @@ def test_the_detail_of_a_line_comes_back_as_it_was(memory: sqlite3.Connection, d
 
 @pytest.mark.parametrize("detail", [None, {}])
 def test_an_empty_detail_stays_what_it_was(memory: sqlite3.Connection, detail: dict[str, object] | None) -> None:
-    _keep(memory, StoreWrites(audit=((1.0, AuditEntry("kind", "device", "actor", detail=detail)),)))
+    _keep(memory, StoreWrites(audit=((1.0, AuditEntry(AuditKind.DEVICE_ONLINE, "device", "actor", detail=detail)),)))
     (found,) = reader.audit(memory, {}, alerts_only=False, after=0, limit=1, newest_first=True)
     assert found.entry.detail == detail
 

@@ -6,6 +6,7 @@ import pytest
 from controller.adapters.sqlite import reader
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import MAX_DEAD_TEXT, work_of
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord, EndIsolation
 from controller.ports.errors import StoreError
@@ -114,6 +115,6 @@ def test_how_much_it_is_grows_with_rows_and_bytes() -> None:
 
 
 def test_a_line_that_is_not_json_is_refused_before_anything_is_written() -> None:
-    line = AuditEntry("kind", "d", "actor", detail={"what": object()})
+    line = AuditEntry(AuditKind.DEVICE_ONLINE, "d", "actor", detail={"what": object()})
     with pytest.raises(StoreError, match="not JSON"):
         work_of(StoreWrites(audit=((1.0, line),)), DeadLetterIndex((), 1, most=1, most_per_device=1), 0)

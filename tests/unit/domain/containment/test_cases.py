@@ -6,6 +6,7 @@ from math import inf
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.commands import RESEND_AFTER
 from controller.domain.containment.cases import LATER_PAUSE, PROBATION, REFUSAL_PAUSE
 from controller.domain.containment.response import MAX_REMEDIES, REMEDY_PAUSE, deadline
@@ -100,7 +101,7 @@ def test_an_operator_restricts_until_released() -> None:
     assert case_of(play).hold_until == inf
     play = play.when(reported(passing=("telnet",)), at=START + 10**9).then_nothing()
     play = play.when(ev.ReleaseOrdered("x", "ada", "fine")).then(ReleaseClient("", "d1", "o"))
-    play.when(ev.ReleaseOrdered("y", "ada", "")).then_nothing().recorded("nothing to release")
+    play.when(ev.ReleaseOrdered("y", "ada", "")).then_nothing().recorded(AuditKind.CONTAINMENT_NOT_IN_FORCE)
 
 
 def test_a_hold_that_is_over_lets_a_heartbeat_release() -> None:
@@ -131,7 +132,7 @@ def test_an_operator_takes_a_case_over_and_keeps_its_causes() -> None:
 
 def test_an_operator_does_not_weaken_an_isolation() -> None:
     play = given(device(), RULES).when(reported("docker")).when(by_hand(ContainmentLevel.RESTRICTED)).then_nothing()
-    play.recorded("containment kept")
+    play.recorded(AuditKind.CONTAINMENT_KEPT)
     assert play.state.level is ContainmentLevel.ISOLATED
 
 

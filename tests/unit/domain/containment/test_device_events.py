@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.explain_events import explain_event, explain_standing
 from controller.domain.containment.response import deadline
 from controller.domain.device import Device, RuleState
@@ -81,7 +82,7 @@ def test_an_event_restricts_for_its_time_and_then_a_fresh_report_releases() -> N
     play = play.when(reported(passing=("posture",)), at=START + 60).then_nothing()
     play = play.when(beat(at=START + 120), at=START + 120).then_nothing()
     assert play.state.satisfied == 1
-    play = play.when(ev.DeadlineReached("w"), at=START + 3600).then_nothing().recorded("events have stood their time")
+    play = play.when(ev.DeadlineReached("w"), at=START + 3600).then_nothing().recorded(AuditKind.EVENT_HOLD_EXPIRED)
     assert play.state.level is ContainmentLevel.RESTRICTED
     play = play.when(beat(at=START + 3700), at=START + 3700).then(ReleaseClient("", "d1", "t"))
     assert play.state.rules == {}
@@ -132,7 +133,7 @@ def test_an_isolation_steps_down_when_its_time_is_over() -> None:
 
 def test_an_operator_who_releases_has_dealt_with_the_events() -> None:
     play = given(device(), RULES).when(told("worm")).when(ev.ReleaseOrdered("o", "ada", "false alarm"), at=START + 9)
-    play.recorded("events dismissed", "stepped down")
+    play.recorded(AuditKind.EVENT_HOLD_DISMISSED, AuditKind.CONTAINMENT_STEPPED_DOWN)
     play = play.when(reported(passing=("posture",)), at=START + 500).then(ReleaseClient("", "d1", "t"))
     play.when(beat(at=START + 501), at=START + 501).then_nothing()
 
@@ -169,8 +170,8 @@ def test_the_record_says_which_rules_and_what_could_not_be_decided() -> None:
     play = given(device(), RULES).when(event)
     assert play.outcome is not None
     assert play.outcome.audit[0].detail == {
-        "severity": "high", "count": 1, "summary": "it did", "evidence": "unasked", "source": "10.0.0.9",
-        "rules": ["p/guess"], "undecided": {"p/worm": "the event has no event.signature"},
+        "event_kind": "login_failed", "severity": "high", "count": 1, "summary": "it did", "evidence": "unasked",
+        "source": "10.0.0.9", "rules": ["p/guess"], "undecided": {"p/worm": "the event has no event.signature"},
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.receipts import receipt_of
 from controller.domain.effects import AuditEntry
 
@@ -9,7 +10,9 @@ CALL = {"what": "ban", "call": "POST /banned", "node": "http://n1", "answer": "2
 SEEN = {"what": "ban and client read back", "call": "", "node": "http://n2", "answer": "as wanted", "seconds": 0.0}
 
 
-def line(at: float, kind: str, case_id: str = "c1", actor: str = "policy", **detail: Any) -> tuple[float, AuditEntry]:
+def line(
+    at: float, kind: AuditKind, case_id: str = "c1", actor: str = "policy", **detail: Any
+) -> tuple[float, AuditEntry]:
     return at, AuditEntry(kind, "d1", actor, case_id, detail)
 
 
@@ -18,22 +21,22 @@ def test_a_case_from_the_report_to_its_end() -> None:
         "d1",
         "c1",
         [
-            line(10.0, "contained", level="isolated", reason="fails p/telnet"),
-            line(10.1, "containment in trouble", trouble="no ban in force", steps=[CALL]),
+            line(10.0, AuditKind.CONTAINMENT_DECIDED, level="isolated", reason="fails p/telnet"),
+            line(10.1, AuditKind.CONTAINMENT_FAILED, trouble="no ban in force", steps=[CALL]),
             line(
                 10.6,
-                "containment proven",
+                AuditKind.CONTAINMENT_PROVEN,
                 level="isolated",
                 seconds=0.4,
                 cut_at=10.3,
                 evidence_at=9.9,
                 steps=[CALL, SEEN],
             ),
-            line(11.0, "containment proven", "other", level="isolated", steps=[]),
-            line(12.0, "stepped down", reason="its time is over"),
-            line(12.5, "containment proven", level="restricted", steps=[SEEN]),
-            line(20.0, "release decided", "c1", "operator:a", reason="fine"),
-            line(20.5, "release proven", steps=[SEEN]),
+            line(11.0, AuditKind.CONTAINMENT_PROVEN, "other", level="isolated", steps=[]),
+            line(12.0, AuditKind.CONTAINMENT_STEPPED_DOWN, reason="its time is over"),
+            line(12.5, AuditKind.CONTAINMENT_PROVEN, level="restricted", steps=[SEEN]),
+            line(20.0, AuditKind.CONTAINMENT_RELEASE_DECIDED, "c1", "operator:a", reason="fine"),
+            line(20.5, AuditKind.CONTAINMENT_RELEASE_PROVEN, steps=[SEEN]),
         ],
     )
     isolated, down, released = found.deeds
@@ -54,10 +57,10 @@ def test_what_was_decided_last_is_what_has_to_be_proven() -> None:
         "d1",
         "c1",
         [
-            line(1.0, "contained", level="restricted"),
-            line(2.0, "escalated", level="isolated"),
+            line(1.0, AuditKind.CONTAINMENT_DECIDED, level="restricted"),
+            line(2.0, AuditKind.CONTAINMENT_ESCALATED, level="isolated"),
             # of the restriction, which was still being carried out
-            line(3.0, "containment proven", level="restricted", steps=[SEEN]),
+            line(3.0, AuditKind.CONTAINMENT_PROVEN, level="restricted", steps=[SEEN]),
         ],
     )
     assert not found.is_closed
@@ -66,17 +69,19 @@ def test_what_was_decided_last_is_what_has_to_be_proven() -> None:
 
 def test_a_refusal_is_told_and_a_drift_proven_again_changes_nothing() -> None:
     refused = receipt_of(
-        "d1", "c1", [line(1.0, "contained"), line(1.1, "containment refused", reason="merely claimed")]
+        "d1",
+        "c1",
+        [line(1.0, AuditKind.CONTAINMENT_DECIDED), line(1.1, AuditKind.CONTAINMENT_REFUSED, reason="merely claimed")],
     )
     assert refused.deeds[0].refused == "merely claimed"
     again = receipt_of(
         "d1",
         "c1",
         [
-            line(1.0, "contained", level="restricted"),
-            line(2.0, "containment proven", level="restricted", steps=[CALL], seconds=1.0),
-            line(9.0, "drift found", what="the rules were altered"),
-            line(9.5, "containment proven", level="restricted", steps=[SEEN], seconds=None),
+            line(1.0, AuditKind.CONTAINMENT_DECIDED, level="restricted"),
+            line(2.0, AuditKind.CONTAINMENT_PROVEN, level="restricted", steps=[CALL], seconds=1.0),
+            line(9.0, AuditKind.BROKER_DRIFT_FOUND, what="the rules were altered"),
+            line(9.5, AuditKind.CONTAINMENT_PROVEN, level="restricted", steps=[SEEN], seconds=None),
         ],
     )
     assert (again.deeds[0].proven_at, again.deeds[0].seconds, len(again.deeds[0].lines)) == (2.0, 1.0, 1)
@@ -84,7 +89,10 @@ def test_a_refusal_is_told_and_a_drift_proven_again_changes_nothing() -> None:
 
 def test_no_case_is_no_receipt_and_strange_details_do_no_harm() -> None:
     assert not receipt_of("d1", "c1", []).is_closed
-    strange = [line(1.0, "contained"), line(2.0, "containment proven", level="", steps=["x", {"what": 7}], seconds="1")]
+    strange = [
+        line(1.0, AuditKind.CONTAINMENT_DECIDED),
+        line(2.0, AuditKind.CONTAINMENT_PROVEN, level="", steps=["x", {"what": 7}], seconds="1"),
+    ]
     (deed,) = receipt_of("d1", "c1", strange).deeds
     assert [one.what for one in deed.lines] == [""]
     assert deed.seconds is None

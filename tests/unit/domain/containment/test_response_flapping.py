@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.response import deadline
 from controller.domain.device import HoldReason
 from controller.domain.effects import ReleaseClient
@@ -109,7 +110,12 @@ SHADOWED = policies(
 
 
 def test_a_shadow_rule_is_judged_and_nothing_follows() -> None:
-    play = given(device(), SHADOWED).when(reported("telnet")).then_nothing().recorded("first report", "posture changed")
+    play = (
+        given(device(), SHADOWED)
+        .when(reported("telnet"))
+        .then_nothing()
+        .recorded(AuditKind.REPORT_FIRST_ACCEPTED, AuditKind.REPORT_POSTURE_CHANGED)
+    )
     assert "p/telnet" in play.state.rules
     assert deadline(play.state, SHADOWED) is None
     play.when(ev.DeadlineReached("t"), at=START + 1000).then_nothing()
@@ -137,7 +143,7 @@ def test_protected_devices_wait_with_an_alert_each() -> None:
         assert outcome.device.case is None
         assert outcome.device.pending is not None
         assert outcome.device.pending.why is HoldReason.PROTECTED
-        (line,) = [entry for entry in outcome.audit if entry.kind == "containment waits"]
+        (line,) = [entry for entry in outcome.audit if entry.kind == AuditKind.CONTAINMENT_DEFERRED]
         assert line.alert
         through = step(outcome.device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, enforced, guards)
         assert through.device.level is ContainmentLevel.RESTRICTED

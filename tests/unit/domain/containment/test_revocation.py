@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import FOREVER
 from controller.domain.containment.revocation import REVOKED, holds
 from controller.domain.effects import EndIsolation, IsolateClient
@@ -24,7 +25,9 @@ def proven(play: Play) -> Play:
 
 
 def test_it_is_isolated_without_end() -> None:
-    play = revoked().then(IsolateClient("x-0", "d1", "x", False, None, "stolen")).recorded("certificate revoked")
+    play = (
+        revoked().then(IsolateClient("x-0", "d1", "x", False, None, "stolen")).recorded(AuditKind.CERTIFICATE_REVOKED)
+    )
     case = play.state.case
     assert case is not None
     assert (case.level, case.causes, case.hold_until, case.isolate_until) == (
@@ -46,7 +49,7 @@ def test_it_is_isolated_without_end() -> None:
     ],
 )
 def test_no_operator_lets_it_in(event: ev.DomainEvent) -> None:
-    play = proven(revoked()).when(event).then_nothing().recorded("revocation kept")
+    play = proven(revoked()).when(event).then_nothing().recorded(AuditKind.CERTIFICATE_REVOCATION_KEPT)
     assert holds(play.state)
     play.when(ev.DeadlineReached("t"), at=START + 1e9).then_nothing()
 
@@ -58,7 +61,7 @@ def test_no_report_lets_it_in() -> None:
 
 def test_a_new_certificate_lets_it_prove_itself() -> None:
     play = proven(revoked()).when(RENEW).then(EndIsolation("y-0", "d1", "x"))
-    play.recorded("revocation answered", "stepped down")
+    play.recorded(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, AuditKind.CONTAINMENT_STEPPED_DOWN)
     assert play.state.level is ContainmentLevel.RESTRICTED
     assert not holds(play.state)
     assert play.when(reported(passing=("telnet",))).state.level is ContainmentLevel.NONE

@@ -3,6 +3,7 @@
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import HoldReason
 from controller.domain.effects import ReleaseClient, RestrictClient
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
@@ -82,16 +83,16 @@ def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
         ("p/telnet",),
     )
     kinds = {entry.kind: entry for entry in outcome.audit}
-    assert kinds["blast radius reached"].alert
-    assert not kinds["containment waits"].alert
-    assert (kinds["blast radius reached"].detail or {})["limit"] == 1
+    assert kinds[AuditKind.GUARD_BLAST_RADIUS_REACHED].alert
+    assert not kinds[AuditKind.CONTAINMENT_DEFERRED].alert
+    assert (kinds[AuditKind.GUARD_BLAST_RADIUS_REACHED].detail or {})["limit"] == 1
     second = step(
         device(), reported("telnet"), START, RULES, FleetGuards(BlastRadius(TIGHT.bounds, TIGHT.charged, 1), fleet=10)
     )
-    assert "blast radius reached" not in {entry.kind for entry in second.audit}
+    assert AuditKind.GUARD_BLAST_RADIUS_REACHED not in {entry.kind for entry in second.audit}
     again = step(outcome.device, reported("telnet", seq=2), START + 1, RULES, _full())
     assert again.device.pending == pending
-    assert not [entry for entry in again.audit if "waits" in entry.kind], "told once"
+    assert not [entry for entry in again.audit if entry.kind is AuditKind.CONTAINMENT_DEFERRED], "told once"
 
 
 def test_who_is_contained_is_charged_and_who_is_refused_is_not() -> None:
@@ -108,7 +109,7 @@ def test_a_device_that_passes_or_falls_silent_waits_no_longer() -> None:
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
     passed = step(waiting, reported(passing=("telnet",), seq=2), START + 1, RULES, _full())
     assert passed.device.pending is None
-    assert "no longer waits" in {entry.kind for entry in passed.audit}
+    assert AuditKind.CONTAINMENT_PENDING_CLEARED in {entry.kind for entry in passed.audit}
     silent = step(waiting, ev.DeviceWentStale("s", 300.0), START + 300, RULES, _full())
     assert silent.device.pending is None
 
@@ -136,7 +137,7 @@ def test_an_operator_lets_a_restricted_device_through_to_isolation() -> None:
 
 def test_nothing_is_let_through_that_is_not_asked_for_any_more() -> None:
     nothing = step(device(), ev.ContainmentApproved("a", "operator:ada", "yes"), START, RULES, _full())
-    assert [entry.kind for entry in nothing.audit] == ["nothing waits"]
+    assert [entry.kind for entry in nothing.audit] == [AuditKind.CONTAINMENT_NO_PENDING]
     waiting = step(device(), reported("telnet"), START, RULES, _full()).device
     gone = policies(rule("other"))
     outcome = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START, gone, _full())
@@ -158,7 +159,7 @@ def test_a_no_stands_until_the_causes_pass_or_more_is_asked_for() -> None:
     silent = step(no, ev.DeviceWentStale("s", 300.0), START + 300, RULES, free).device
     assert silent.pending == no.pending
     twice = step(no, ev.ContainmentDismissed("n", "operator:bob", "no"), START, RULES, free)
-    assert [entry.kind for entry in twice.audit] == ["nothing waits"]
+    assert [entry.kind for entry in twice.audit] == [AuditKind.CONTAINMENT_NO_PENDING]
 
 
 def test_containing_by_hand_ends_the_waiting() -> None:

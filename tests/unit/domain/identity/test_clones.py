@@ -3,6 +3,7 @@
 import pytest
 
 from controller.domain import events as ev
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.clones import (
     MANY,
     MAX_DEVICES,
@@ -64,17 +65,17 @@ def test_a_boot_that_was_over_and_reports_again_is_an_alert_once_an_hour() -> No
     for number, boot in enumerate(("b1", "b2", "b1", "b2")):
         play = play.when(reported(boot_id=boot, seq=number + 1, event_id=f"r{number}"))
         assert play.outcome is not None
-        alerts = [entry for entry in play.outcome.audit if entry.kind == "clone suspected"]
+        alerts = [entry for entry in play.outcome.audit if entry.kind == AuditKind.DEVICE_CLONE_SUSPECTED]
         assert len(alerts) == (1 if number == 2 else 0)
         assert all(entry.alert for entry in alerts)
     play = play.when(reported(boot_id="b1", seq=9, event_id="x"), at=START + QUIET)
     assert play.outcome is not None
-    assert "clone suspected" in [entry.kind for entry in play.outcome.audit]
+    assert AuditKind.DEVICE_CLONE_SUSPECTED in [entry.kind for entry in play.outcome.audit]
 
 
 def test_a_sequence_that_goes_back_is_an_alert_and_contains_nobody() -> None:
     play = given(device()).when(reported(seq=50)).when(reported(seq=7, boot_id="other", event_id="x"))
-    play.then_nothing().recorded("sequence went back")
+    play.then_nothing().recorded(AuditKind.REPORT_SEQUENCE_REGRESSED)
     assert play.outcome is not None
     assert play.outcome.audit[0].alert
     again = play.when(reported(seq=1, boot_id="third", event_id="y"))
@@ -84,7 +85,7 @@ def test_a_sequence_that_goes_back_is_an_alert_and_contains_nobody() -> None:
 
 def test_what_was_seen_at_the_broker_is_an_alert_and_contains_nobody() -> None:
     event = ev.CloneSuspected("c", "two addresses", (A, B), 4, "proven")
-    play = given(device()).when(event).then_nothing().recorded("clone suspected")
+    play = given(device()).when(event).then_nothing().recorded(AuditKind.DEVICE_CLONE_SUSPECTED)
     assert play.outcome is not None
     assert play.outcome.audit[0].alert
     assert play.outcome.audit[0].detail == {"how": "two addresses", "peers": [A, B], "times": 4, "grade": "proven"}

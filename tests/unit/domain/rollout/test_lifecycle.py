@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.rollout import lifecycle, member
 from controller.domain.rollout.lifecycle import APPROVAL_TIMEOUT, abort, advance, approve, begin, pause, resume
 from controller.domain.rollout.member import GRACE, MAX_DEFERRALS, MemberTransition
@@ -199,7 +200,7 @@ def test_ring_in_which_no_device_could_be_updated_stops_the_rollout() -> None:
     ended, notes = advance(rollout, NOW)
     assert ended.state is RolloutState.STOPPED
     assert "proves nothing" in ended.why
-    assert [note.kind for note in notes] == ["rollout stopped itself", "rollout over"]
+    assert [note.kind for note in notes] == [AuditKind.ROLLOUT_STOPPED, AuditKind.ROLLOUT_ENDED]
 
 
 def test_missing_approval_stops_the_rollout() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.cases import LATER_PAUSE
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.evidence import Evidence
@@ -32,7 +33,7 @@ async def test_a_claim_followed_by_the_victims_session_contains_nobody(tmp_path:
         assert (place.broker.rules_held, place.broker.bans_held) == ({}, {})
         assert place.keeper.devices["edge-1"].case is None
         assert place.outbox.queue.pending == 0
-        (line,) = await place.store.audit(kind="containment refused")
+        (line,) = await place.store.audit(kind=AuditKind.CONTAINMENT_REFUSED)
         assert line.entry.alert
 
         # Nor does time, or the victim's word that something else is so.

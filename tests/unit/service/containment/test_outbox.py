@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import CommandRequested, ContainmentOrdered, ReleaseOrdered, StatusChanged
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
@@ -40,8 +41,8 @@ async def test_trouble_is_told_once_and_tried_again(tmp_path: Path) -> None:
                 await asyncio.sleep(0.01)
             running.cancel()
         kinds = await place.audited("edge-1")
-        assert kinds.count("containment in trouble") == 1
-        assert kinds.count("containment proven") == 1
+        assert kinds.count(AuditKind.CONTAINMENT_FAILED) == 1
+        assert kinds.count(AuditKind.CONTAINMENT_PROVEN) == 1
         assert place.outbox.counts["retried"] == 3
 
 
@@ -111,7 +112,7 @@ async def test_nobody_is_contained_on_a_claim(tmp_path: Path) -> None:
         device = place.keeper.devices["edge-1"]
         assert device.case is None
         assert place.broker.rules_held == {}
-        assert "containment refused" in await place.audited("edge-1")
+        assert AuditKind.CONTAINMENT_REFUSED in await place.audited("edge-1")
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 23, 24))])
         assert place.keeper.devices["edge-1"].case is None
 
@@ -123,7 +124,7 @@ async def test_a_device_that_our_own_ban_keeps_out_is_isolated_further(tmp_path:
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "cordon/earlier", "", 0.0, None)
         await place.drain()
         assert place.outbox.queue.pending == 0
-        assert "containment proven" in await place.audited("edge-1")
+        assert AuditKind.CONTAINMENT_PROVEN in await place.audited("edge-1")
 
 
 async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path: Path) -> None:
@@ -132,7 +133,7 @@ async def test_a_session_that_is_gone_for_another_reason_proves_nothing(tmp_path
         place.broker.grades["edge-1"] = AuthStrength.UNSEEN
         place.broker.bans_held["edge-1"] = Ban("clientid", "edge-1", "somebody", "", 0.0, None)
         await place.drain()
-        assert "containment in trouble" in await place.audited("edge-1")
+        assert AuditKind.CONTAINMENT_FAILED in await place.audited("edge-1")
 
 
 async def test_an_operator_needs_nobodys_word(tmp_path: Path) -> None:
@@ -166,5 +167,5 @@ async def test_how_the_identity_was_proved_is_in_case_and_record(tmp_path: Path)
             case = place.keeper.devices["edge-1"].case
             assert case is not None
             assert case.evidence is evidence
-            (line,) = await place.store.audit(kind="containment proven")
+            (line,) = await place.store.audit(kind=AuditKind.CONTAINMENT_PROVEN)
             assert (line.entry.detail or {})["evidence"] == evidence.value

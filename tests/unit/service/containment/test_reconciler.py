@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker import AccessRule, Ban, SettingChange, restriction
 from controller.service.containment.comparison import CERTAIN
 from controller.service.containment.drift import DriftState
@@ -24,7 +25,7 @@ async def test_rules_deleted_by_hand_come_back(tmp_path: Path) -> None:
         await place.drain()
         assert place.broker.rules_held["edge-1"] == restriction("edge-1")
         assert await place.reconciler.reconcile() == []
-        assert "drift found" in await place.audited("edge-1")
+        assert AuditKind.BROKER_DRIFT_FOUND in await place.audited("edge-1")
 
 
 async def test_altered_rules_are_put_right_and_the_first_ones_restored_in_the_end(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ async def test_strangers_are_left_alone(tmp_path: Path) -> None:
         assert place.broker.bans_held == foreign
         assert place.broker.rules_held["edge-1"] == (AccessRule("a/#", "deny", "all"),)
         await place.reconciler.reconcile()
-        (line,) = await place.store.audit(kind="drift found")
+        (line,) = await place.store.audit(kind=AuditKind.BROKER_DRIFT_FOUND)
         assert line.entry.detail is not None
         assert line.entry.detail["device"] == "edge-9", "told once, not in every pass"
 
@@ -101,7 +102,7 @@ async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path)
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
             assert (drift.state, drift.detail) == (DriftState.ALERTED, "cuts off who has no rules")
-        assert len(await place.store.audit(kind="drift found", alerts_only=True)) == 1
+        assert len(await place.store.audit(kind=AuditKind.BROKER_DRIFT_FOUND, alerts_only=True)) == 1
         assert place.reconciler.book.alerted == 1
 
 
@@ -133,7 +134,7 @@ async def test_a_row_that_a_page_skipped_is_no_drift(tmp_path: Path) -> None:
         await contained(place, 2375)
         place.tables.skipped = {"edge-1"}
         assert await place.reconciler.reconcile() == []
-        assert "drift found" not in await place.audited("edge-1")
+        assert AuditKind.BROKER_DRIFT_FOUND not in await place.audited("edge-1")
 
 
 async def test_a_node_that_joined_empty_is_told_and_mended_through_itself(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AccessRule
 from controller.ports.errors import BrokerRefusedError, BrokerUnreachableError
@@ -37,7 +38,7 @@ async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: P
         await users.tick()
         case = users.cases["lab"]
         assert (case.is_proven, broker.bans["lab"], broker.live) == (True, case.case_id, {})
-        (proven,) = await place.store.audit(kind="containment proven")
+        (proven,) = await place.store.audit(kind=AuditKind.CONTAINMENT_PROVEN)
         assert proven.entry.detail is not None
         assert (proven.entry.detail["seconds"], proven.entry.detail["identity"]) == (0.25, "username:lab")
         place.clock.at += 60.0
@@ -53,8 +54,13 @@ async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: P
         assert (users.cases, broker.rules["lab"]) == ({}, HAD)
         assert await place.store.user_cases() == []
         assert await kinds(place) == [
-            "contained", "containment proven", "stepped down", "containment proven", "release decided", "release proven"
-        ]  # fmt: skip
+            AuditKind.CONTAINMENT_DECIDED,
+            AuditKind.CONTAINMENT_PROVEN,
+            AuditKind.CONTAINMENT_STEPPED_DOWN,
+            AuditKind.CONTAINMENT_PROVEN,
+            AuditKind.CONTAINMENT_RELEASE_DECIDED,
+            AuditKind.CONTAINMENT_RELEASE_PROVEN,
+        ]
 
 
 async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: Path) -> None:
@@ -69,7 +75,7 @@ async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: 
         broker.rules.clear()
         await users.tick()
         assert users.cases["lab"].is_proven
-        assert (await kinds(place)).count("drift found") == 2
+        assert (await kinds(place)).count(AuditKind.BROKER_DRIFT_FOUND) == 2
 
 
 async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
@@ -82,9 +88,9 @@ async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
             assert not users.cases["lab"].is_proven
         await users.tick()
         assert users.cases["lab"].is_proven
-        assert (await kinds(place)).count("containment in trouble") == 1
+        assert (await kinds(place)).count(AuditKind.CONTAINMENT_FAILED) == 1
         alerts = await place.store.audit(alerts_only=True)
-        assert [one.entry.kind for one in alerts] == ["containment in trouble"]
+        assert [one.entry.kind for one in alerts] == [AuditKind.CONTAINMENT_FAILED]
 
 
 async def test_a_step_down_that_a_restart_interrupted_still_lifts_the_ban(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.ports.broker import AuthStrength
 from controller.ports.messages import IncomingMessage
@@ -39,7 +40,7 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
     one.broker.grades["d1"] = AuthStrength.KNOWN
     await one.ingest.take([presence(peer=f"192.0.2.{number % 2}") for number in range(4)])
     await watch.round()
-    (line,) = await one.store.audit(kind="clone suspected")
+    (line,) = await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert
     assert line.entry.detail is not None
     assert line.entry.detail["grade"] == "known"
@@ -68,4 +69,4 @@ async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World,
 async def test_everything_else_is_passed_over(one: World, watch: CloneMonitor, message: IncomingMessage) -> None:
     await one.ingest.take([message] * 20)
     await watch.round()
-    assert await one.store.audit(kind="clone suspected") == []
+    assert await one.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED) == []

@@ -12,6 +12,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.ports.messages import IncomingMessage
 from controller.service.identity.services import IdentityServices
@@ -147,5 +148,5 @@ async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scene: Sce
     assert first is not None
     assert second is not None
     assert first.certificate != second.certificate
-    (line,) = await scene.world.store.audit(kind="clone suspected")
+    (line,) = await scene.world.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert

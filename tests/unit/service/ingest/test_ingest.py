@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.event_rules import event_language
 from controller.domain.policy.findings import Severity
 from controller.domain.policy.model import ContainmentLevel, EventTerms, Policy, PolicyRule, PolicySet, RuleResponse
@@ -129,9 +130,17 @@ async def test_violation_repair_and_release(tmp_path: Path) -> None:
         assert place.level("edge-1") == ContainmentLevel.NONE
         assert place.broker.calls[-1] == "release edge-1"
         assert await place.audited("edge-1") == [
-            "first report", "posture changed", "contained", "command issued", "containment proven", "command sent",
-            "command succeeded", "posture changed", "release decided", "release proven",
-        ]  # fmt: skip
+            AuditKind.REPORT_FIRST_ACCEPTED,
+            AuditKind.REPORT_POSTURE_CHANGED,
+            AuditKind.CONTAINMENT_DECIDED,
+            AuditKind.COMMAND_ISSUED,
+            AuditKind.CONTAINMENT_PROVEN,
+            AuditKind.COMMAND_SENT,
+            AuditKind.COMMAND_SUCCEEDED,
+            AuditKind.REPORT_POSTURE_CHANGED,
+            AuditKind.CONTAINMENT_RELEASE_DECIDED,
+            AuditKind.CONTAINMENT_RELEASE_PROVEN,
+        ]
 
 
 async def test_the_fleet_is_bounded(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.errors import StoreError
 from controller.ports.messages import IncomingMessage
@@ -126,7 +127,7 @@ async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) 
         assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2, 3]
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
         assert answers(place, "edge-1")[-1]["reason"] == "stale_sequence"
-        assert await place.audited("edge-1") == ["first report"]
+        assert await place.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
     async with world(tmp_path / "c.db") as place:
         assert place.keeper.devices["edge-1"].report_seq == 3
         assert place.keeper.devices["edge-1"].reported_at > 0

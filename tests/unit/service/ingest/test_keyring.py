@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from controller.adapters.sqlite.report_keys import SqliteReportKeys
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.keyring import FRESH, DeviceKeyring
@@ -50,7 +51,7 @@ class Scene:
         await self.keyring.drain()
         return answer
 
-    async def details(self, kind: str) -> list[dict[str, Any]]:
+    async def details(self, kind: AuditKind) -> list[dict[str, Any]]:
         """Of the device's lines of this kind, oldest first; all of them are alerts."""
         lines = await self.world.store.audit(device_id=DEVICE, kind=kind, newest_first=False)
         assert all(line.entry.alert for line in lines)
@@ -85,13 +86,13 @@ async def test_a_revoked_certificates_signature_stops_counting_at_once(scene: Sc
     await scene.identity.revocation.revoke([made.serial], "operator:ada", "key_compromise", "stolen")
     assert await scene.report(device) == LATER  # nothing of before counts, not even for a moment
     assert await scene.report(device) == REFUSED
-    (row,) = await scene.details("report and certificate disagree")
+    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["topic"], row["certificate"], row["why"]) == (DEVICE, DEVICE, "it is revoked")
     again, _ = await scene.certified(origin="token:t2")
     await scene.report(again)
     assert await scene.report(again) == TAKEN
     assert await scene.report(device) == REFUSED
-    assert "it is revoked" in (await scene.details("report refused"))[-1]["detail"]
+    assert "it is revoked" in (await scene.details(AuditKind.REPORT_REJECTED))[-1]["detail"]
 
 
 async def test_a_certificate_that_expired_signs_nothing(scene: Scene) -> None:
@@ -113,9 +114,9 @@ async def test_a_former_certificate_counts_until_the_present_one_has_signed(scen
     assert await scene.report(old) == TAKEN  # the new pair has not connected yet
     assert await scene.report(new) == TAKEN
     assert await scene.report(old) == REFUSED
-    (refused,) = await scene.details("report refused")
+    (refused,) = await scene.details(AuditKind.REPORT_REJECTED)
     assert "a newer one of this device has signed since" in refused["detail"]
-    (row,) = await scene.details("report and certificate disagree")
+    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["certificate"], row["why"]) == (DEVICE, "a newer one of this device has signed since")
     again = await scene_in(tmp_path, scene.world)  # the controller was restarted
     again.seq = scene.seq
@@ -130,9 +131,9 @@ async def test_another_devices_certificate_signs_nothing(scene: Scene) -> None:
     await scene.report(device)
     assert await scene.report(device) == TAKEN
     assert await scene.report(other) == REFUSED
-    (refused,) = await scene.details("report refused")
+    (refused,) = await scene.details(AuditKind.REPORT_REJECTED)
     assert refused["detail"] == "signed with a key that is not this device's; the report names edge-2"
-    (row,) = await scene.details("report and certificate disagree")
+    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert {key: row[key] for key in ("topic", "payload", "certificate", "why")} == {
         "topic": DEVICE, "payload": "edge-2", "certificate": "edge-2", "why": "the certificate is another device's",
     }  # fmt: skip
@@ -140,9 +141,9 @@ async def test_another_devices_certificate_signs_nothing(scene: Scene) -> None:
     assert await scene.report(other, device_id=DEVICE) == REFUSED
     scene.world.clock.at += FRESH + 1
     assert await scene.report(Signing(DEVICE)) == REFUSED
-    assert [(one["certificate"], one["why"]) for one in await scene.details("report and certificate disagree")][1:] == [
-        ("", "unknown key")
-    ]
+    assert [(one["certificate"], one["why"]) for one in await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)][
+        1:
+    ] == [("", "unknown key")]
 
 
 async def test_its_own_signature_about_another_device_is_refused(scene: Scene) -> None:
@@ -150,7 +151,7 @@ async def test_its_own_signature_about_another_device_is_refused(scene: Scene) -
     await scene.report(device)
     assert await scene.report(device) == TAKEN
     assert await scene.report(device, device_id="edge-2") == [("rejected", "wrong_device")]
-    (row,) = await scene.details("report refused")
+    (row,) = await scene.details(AuditKind.REPORT_REJECTED)
     assert row["reason"] == "wrong_device"
 
 
@@ -160,4 +161,4 @@ async def test_many_strangers_are_looked_up_once(scene: Scene) -> None:
     assert await scene.report(device) == TAKEN
     for _ in range(5):
         assert await scene.report(Signing(DEVICE)) == REFUSED
-    assert len(await scene.details("report and certificate disagree")) == 1
+    assert len(await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)) == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AuthStrength
 from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
@@ -47,7 +48,11 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
     device = Signing(key=key)
     async with world(tmp_path / "c.db") as place:
         await known(place, device)
-        assert await kinds(place) == ["report key registered", "first report", "signs its reports"]
+        assert await kinds(place) == [
+            AuditKind.KEY_REGISTERED,
+            AuditKind.REPORT_FIRST_ACCEPTED,
+            AuditKind.REPORT_SIGNING_STARTED,
+        ]
         assert place.keeper.devices["edge-1"].signs
         assert place.ingest.counts["signed"] == 1
     async with world(tmp_path / "c.db") as place:  # the key is kept, and so is that it signs
@@ -70,7 +75,7 @@ async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_ses
         assert await told(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
         place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
         await place.signing.keyring.drain()
-        assert await kinds(place) == ["report key not registered"]
+        assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED]
 
 
 @pytest.mark.parametrize("grade", [AuthStrength.KNOWN, AuthStrength.CLAIMED, AuthStrength.UNSEEN])
@@ -82,7 +87,7 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
         await place.signing.keyring.drain()
         assert await told(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
         assert "edge-1" not in place.keeper.devices
-        assert await kinds(place) == ["report key not registered", "report refused"]
+        assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED, AuditKind.REPORT_REJECTED]
 
 
 async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
@@ -93,7 +98,7 @@ async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
         assert await told(place, thief.full(2, place.clock.at, 22)) == [("rejected", "bad_signature")]
         await place.signing.keyring.drain()
         alerts = [line.entry.kind for line in await place.store.audit(alerts_only=True)]
-        assert sorted(alerts) == ["another key signs reports", "report refused"]
+        assert sorted(alerts) == [AuditKind.KEY_MISMATCHED, AuditKind.REPORT_REJECTED]
 
 
 async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
@@ -104,7 +109,7 @@ async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
         other = json.loads(seal(device.plain(2, START), device.key))
         forged = json.dumps({**sealed, "payload": other["payload"]}, separators=(",", ":")).encode()
         assert await told(place, forged) == [("rejected", "bad_signature")]
-        assert (await place.store.audit(kind="report refused"))[0].entry.alert
+        assert (await place.store.audit(kind=AuditKind.REPORT_REJECTED))[0].entry.alert
 
 
 async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
@@ -122,7 +127,9 @@ async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
         early = device.full(102, START + 7200, 22)
         assert await told(place, early) == [("rejected", "too_old")]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        reasons = {(line.entry.detail or {})["reason"] for line in await place.store.audit(kind="report refused")}
+        reasons = {
+            (line.entry.detail or {})["reason"] for line in await place.store.audit(kind=AuditKind.REPORT_REJECTED)
+        }
         assert reasons == {"replayed", "too_old"}
 
 
@@ -144,7 +151,7 @@ async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
         assert await told(place, device.beat(7, START, 22)) == []
         assert await told(place, device.beat(5, START, 22)) == []  # late, and new
         assert place.keeper.devices["edge-1"].gaps == 1
-        (line,) = await place.store.audit(kind="signed reports missing")
+        (line,) = await place.store.audit(kind=AuditKind.REPORT_SEQUENCE_GAP_FOUND)
         assert line.entry.detail == {"missing": 4, "before": 7}
         assert place.ingest.counts["missing"] == 4
 
@@ -155,7 +162,7 @@ async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so
         assert await told(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
         await place.signing.forgo(place.keeper, "edge-1", "operator:ada", "new key")
         assert await told(place, full("edge-1", 3, 22)) == [("accepted", None)]
-        assert "signature no longer wanted" in await kinds(place)
+        assert AuditKind.REPORT_SIGNING_WAIVED in await kinds(place)
 
 
 async def test_a_class_that_must_sign(tmp_path: Path) -> None:
@@ -165,7 +172,7 @@ async def test_a_class_that_must_sign(tmp_path: Path) -> None:
         )
         place.ingest._seals = seals
         assert await told(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
-        assert await kinds(place) == ["report refused"]
+        assert await kinds(place) == [AuditKind.REPORT_REJECTED]
 
 
 async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
@@ -173,7 +180,7 @@ async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await known(place, device)
         await told(place, device.full(2, START, 80, receipt="sha256:" + "0" * 64))
-        assert "receipt was not heard" in await kinds(place)
+        assert AuditKind.REPORT_RECEIPT_MISSED in await kinds(place)
 
 
 async def test_a_report_of_one_device_in_the_branch_of_another(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.sqlite.rollouts import SqliteRolloutStore
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.rollout.model import (
@@ -57,15 +58,15 @@ async def test_through_three_rings(tmp_path: Path) -> None:
         assert [ring.confirmed for ring in rollout.rings] == [1, 2, 3]
         kinds = [one.entry.kind for one in await made.world.store.audit(limit=200, newest_first=False)]
         assert [kind for kind in kinds if kind.startswith("rollout")] == [
-            "rollout started",
-            "rollout ring done",
-            "rollout ring opened",
-            "rollout ring done",
-            "rollout awaits approval",
-            "rollout approved",
-            "rollout ring opened",
-            "rollout ring done",
-            "rollout completed",
+            AuditKind.ROLLOUT_STARTED,
+            AuditKind.ROLLOUT_RING_COMPLETED,
+            AuditKind.ROLLOUT_RING_OPENED,
+            AuditKind.ROLLOUT_RING_COMPLETED,
+            AuditKind.ROLLOUT_APPROVAL_REQUESTED,
+            AuditKind.ROLLOUT_APPROVED,
+            AuditKind.ROLLOUT_RING_OPENED,
+            AuditKind.ROLLOUT_RING_COMPLETED,
+            AuditKind.ROLLOUT_COMPLETED,
         ]
 
 

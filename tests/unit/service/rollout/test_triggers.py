@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import PolicySet, RuleResponse
 from controller.domain.rollout.model import RolloutState
 from tests.support.playbook import policies, rule
@@ -57,7 +58,7 @@ async def test_a_policy_starts_nothing_untested(tmp_path: Path) -> None:
         await by_rules.look()
         await by_rules.look()
         assert await made.desk.store.rollouts(limit=10) == []
-        lines = await made.world.store.audit(kind="rollout not started", limit=10)
+        lines = await made.world.store.audit(kind=AuditKind.ROLLOUT_START_REFUSED, limit=10)
         assert len(lines) == 1
         assert lines[0].entry.alert
         assert "ring test is empty" in str((lines[0].entry.detail or {})["why"])
