@@ -1,7 +1,8 @@
 """Puts the running agent together from its configuration; what it does not need at once is loaded when it is needed."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from device_agent.collectors.tools.tool_runner import ToolRunner
@@ -13,11 +14,12 @@ from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.keyring import Keyring
 from device_agent.scanning.scan_process import ScanProcess, ScanRunner
-from device_agent.settings import Settings
+from device_agent.settings import Settings, read_secret
 
 if TYPE_CHECKING:
     from device_agent.actions.base import RemediationAction
     from device_agent.collectors.base import Collector
+    from device_agent.reporting.signer import ReportSigner
 
 
 class InProcessScanRunner:
@@ -46,12 +48,31 @@ def guard_of(settings: Settings) -> EnvelopeVerifier:
     return KeyringVerifier(settings.device_id, settings.commands, ring_of(settings))
 
 
+def load_signer(settings: Settings, renewed: Path | None = None) -> "ReportSigner | None":
+    """Returns the signer of this device's reports; None where they are not signed.
+
+    `renewed`: the file of the renewed pair, when it is no longer the one of `settings`.
+
+    Raises:
+        SettingsError: the key cannot be used.
+    """
+    mqtt = settings.mqtt
+    if not settings.report.sign_reports or mqtt.key is None:
+        return None
+    from device_agent.reporting.signer import load_report_signer
+
+    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
+    return load_report_signer(renewed or mqtt.key, passphrase)
+
+
 def ring_of(settings: Settings) -> Keyring:
     """The keys that commands may be signed with."""
     return Keyring(settings.agent.state_dir, settings.commands.controller_keys)
 
 
-def actions_of(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> LazyActions:
+def actions_of(
+    settings: Settings, system: System, clock: Clock, stopping: threading.Event, request_restart: Callable[[], None]
+) -> LazyActions:
     """All actions: those of updates at once where there are updates, because they have to settle what was begun."""
 
     def others() -> "Mapping[str, RemediationAction]":
@@ -64,17 +85,17 @@ def actions_of(settings: Settings, system: System, clock: Clock, stopping: threa
         more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(ring_of(settings))}
         return {**actions(system), **more}
 
-    return LazyActions(others, at_once=_update_actions(settings, system, clock, stopping))
+    return LazyActions(others, at_once=_update_actions(settings, system, clock, stopping, request_restart))
 
 
 def _update_actions(
-    settings: Settings, system: System, clock: Clock, stopping: threading.Event
+    settings: Settings, system: System, clock: Clock, stopping: threading.Event, request_restart: Callable[[], None]
 ) -> "Mapping[str, RemediationAction]":
     if settings.updates.url is None:
         return {}
-    from device_agent.updates.factory import updater_for
+    from device_agent.updates.factory import make_updater
 
-    updater = updater_for(settings, system, clock, stopping)
+    updater = make_updater(settings, system, clock, stopping, request_restart)
     if updater is None:
         return {}
     from device_agent.actions.update import InstallUpdate, RollbackUpdate

@@ -110,10 +110,11 @@ def _report(arguments: argparse.Namespace) -> None:
     from device_agent.domain.report import full_report
     from device_agent.domain.report_limits import findings_of, fit
     from device_agent.host.system import System
+    from device_agent.identity.store import load_active
     from device_agent.runtime import sender_of
-    from device_agent.settings import default_device_id, load
+    from device_agent.settings import default_device_id
 
-    settings = load(arguments.config) if arguments.config else None
+    settings = load_active(arguments.config) if arguments.config else None
     device_id = settings.device_id if settings else default_device_id()
     collectors = collectors_for(settings) if settings else COLLECTORS
     findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
@@ -124,21 +125,20 @@ def _report(arguments: argparse.Namespace) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from device_agent.actions.firewall import bring_back
     from device_agent.host.system import System
+    from device_agent.identity.store import load_active
     from device_agent.runtime import ConfigReload, run
-    from device_agent.settings import load
 
     stop = threading.Event()
-    reload = ConfigReload(threading.Event(), lambda: load(arguments.config))
+    reload = ConfigReload(threading.Event(), lambda: load_active(arguments.config))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: reload.wanted.set())
-    settings, system = load(arguments.config), System(is_root_user=os.geteuid() == 0)
+    settings, system = load_active(arguments.config), System(is_root_user=os.geteuid() == 0)
     bring_back(system)
-    run(settings, system, stop, reload=reload)
-    if "device_agent.updates.launcher" in sys.modules:
-        from device_agent.updates.launcher import start_again
+    if run(settings, system, stop, reload=reload):
+        from device_agent.updates.launcher import exec_launcher
 
-        start_again(os.environ)
+        exec_launcher(os.environ)
 
 
 def _launch(arguments: argparse.Namespace) -> None:

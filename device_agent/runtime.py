@@ -11,13 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from device_agent import __version__
-from device_agent.assembly import InProcessScanRunner, actions_of, eyes_of, guard_of
+from device_agent.assembly import InProcessScanRunner, actions_of, eyes_of, guard_of, load_signer
 from device_agent.collectors.tools.tool_runner import ToolRunner
 from device_agent.commands.executor import CommandExecutor
 from device_agent.commands.journal import Journal
 from device_agent.commands.lazy_loading import LazyCommandVerifier
 from device_agent.domain.report import ReportSender
-from device_agent.errors import AgentError, SettingsError
+from device_agent.errors import AgentError, JournalError, SettingsError
 from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
 from device_agent.host.memory import give_back, keep_small, settle
@@ -25,8 +25,8 @@ from device_agent.host.notify import SystemdNotifier
 from device_agent.host.system import System
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.mqtt_client import MqttClient, StatusPayloads
+from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import Reporter
-from device_agent.reporting.signer import sealer_of
 from device_agent.scanning.scan_process import ScanRunner
 from device_agent.settings import Settings, doubts, read_secret
 from schemas.events import Status
@@ -79,19 +79,23 @@ class Agent:
         self._stopping, self._scan_wanted = stopping or threading.Event(), threading.Event()
         self._force = False
         self._sender = sender = sender_of(settings.device_id)
-        # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
-        self._journal = Journal(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
+        self._journal = Journal(settings.agent.state_dir)
         self._scans = scans
         password = read_secret(settings.mqtt.password_file) if settings.mqtt.password_file else None
         will = self._status("offline", with_time=False)
         status = StatusPayloads(will=will, online=self._online, offline=self._offline)
         try:
+            # On an empty state folder numbers start at the time, so that they are above those of an earlier life.
+            store = ReportStore(settings.agent.state_dir, first_seq=max(0, int(clock.now().timestamp())))
             self._link, self._renewing = self._connected_by(password, status)
+        except JournalError:
+            self._journal.close()
+            raise
         except OSError as e:  # ssl.SSLError is one
             self._journal.close()
             raise SettingsError(f"mqtt: certificate, key or ca cannot be used: {e}") from e
-        publish, sealer = self._link.publish, sealer_of(settings)
-        self._reporter = Reporter(sender, settings.report, self._journal, publish, clock, sealer)
+        publish, sealer = self._link.publish, load_signer(settings)
+        self._reporter = Reporter(sender, settings.report, store, publish, clock, sealer)
         self._commands = CommandExecutor(
             LazyCommandVerifier(lambda: guard_of(settings)),
             actions,
@@ -123,7 +127,7 @@ class Agent:
     def _sign_with(self, renewed: Path) -> None:
         """The old certificate may end, or be revoked, long before the agent is put together anew."""
         try:
-            self._reporter.sign_with(sealer_of(self._settings, renewed))
+            self._reporter.sign_with(load_signer(self._settings, renewed))
         except SettingsError as e:
             _log.error("reports are signed with the former key: %s", e)
 
@@ -250,16 +254,22 @@ def run(
     collectors: "Mapping[str, Collector] | None" = None,
     actions: "Mapping[str, RemediationAction] | None" = None,
     reload: ConfigReload | None = None,
-) -> None:
+) -> bool:
     """Run the agent until `stop` is set, with the collectors and actions it was built with, or others.
 
-    With `reload` a new configuration is taken when that is asked for; a wrong one changes nothing.
+    With `reload` a new configuration is taken when that is asked for; a wrong one changes nothing. Returns whether an
+    update of the agent asked for a restart by the launcher.
 
     Raises:
         AgentError: it cannot start, or one of its threads broke.
     """
     keep_small()
+    restart = threading.Event()
     broken: list[str] = []
+
+    def request_restart() -> None:
+        restart.set()
+        stop.set()
 
     def hook(args: threading.ExceptHookArgs) -> None:
         _log.error("thread %s broke", args.thread.name if args.thread else "?", exc_info=args.exc_value)
@@ -270,7 +280,7 @@ def run(
     before, threading.excepthook = threading.excepthook, hook
     try:
         fresh: Settings | None = settings
-        agent = _assemble(settings, system, collectors, actions)
+        agent = _assemble(settings, system, collectors, actions, request_restart)
         while fresh is not None:
             settings = fresh
             with agent:
@@ -282,11 +292,12 @@ def run(
                 if fresh is None:
                     notifier.stopping()
             if fresh is not None:
-                agent, fresh = _renewed(fresh, settings, system, collectors, actions)
+                agent, fresh = _renewed(fresh, settings, system, collectors, actions, request_restart)
     finally:
         threading.excepthook = before
     if broken:
         raise AgentError(broken[0])
+    return restart.is_set()
 
 
 def _assemble(
@@ -294,10 +305,11 @@ def _assemble(
     system: System,
     collectors: "Mapping[str, Collector] | None",
     actions: "Mapping[str, RemediationAction] | None",
+    request_restart: Callable[[], None],
 ) -> Agent:
     clock, stopping = Clock(), threading.Event()
     if actions is None:
-        actions = actions_of(settings, system, clock, stopping)
+        actions = actions_of(settings, system, clock, stopping, request_restart)
     if collectors is not None:
         return Agent(settings, clock, InProcessScanRunner(system, collectors), actions, stopping=stopping)
     scans, watch, runs = eyes_of(settings, system, clock)
@@ -330,9 +342,10 @@ def _renewed(
     system: System,
     collectors: "Mapping[str, Collector] | None",
     actions: "Mapping[str, RemediationAction] | None",
+    request_restart: Callable[[], None],
 ) -> tuple[Agent, Settings]:
     try:
-        return _assemble(fresh, system, collectors, actions), fresh
+        return _assemble(fresh, system, collectors, actions, request_restart), fresh
     except AgentError as e:
         _log.error("the configuration stays as it was: %s", e)
-        return _assemble(old, system, collectors, actions), old
+        return _assemble(old, system, collectors, actions, request_restart), old

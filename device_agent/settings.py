@@ -241,6 +241,11 @@ class Settings(_Part):
     updates: UpdateSettings = UpdateSettings()
     identity: IdentitySettings = IdentitySettings()
 
+    @property
+    def updates_folder(self) -> Path:
+        """The folder of everything about updates."""
+        return self.updates.folder or self.agent.state_dir / "updates"
+
     @model_validator(mode="after")
     def _can_sign(self) -> Self:
         if self.report.sign_reports and self.mqtt.key is None:
@@ -269,15 +274,7 @@ def load(path: Path) -> Settings:
     except ValidationError as e:
         raise SettingsError(f"{path}: {_first_error(e)}") from e
     _check_files(path, settings)
-    return _with_renewed_pair(settings)
-
-
-def _with_renewed_pair(settings: Settings) -> Settings:
-    if settings.mqtt.certificate is None:
-        return settings
-    from device_agent.identity.store import resolved  # only with a certificate
-
-    return resolved(settings)
+    return settings
 
 
 def doubts(settings: Settings) -> tuple[str, ...]:

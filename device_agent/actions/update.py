@@ -1,6 +1,7 @@
 """Updates as actions: `update.install` puts a signed version in place, `update.rollback` goes back from one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from pydantic import ValidationError
 
@@ -57,7 +58,8 @@ class InstallUpdate(_Update):
         """What would be put in place of what; nothing is fetched."""
         order = _order(params)
         record = _loaded(self._updater, order.name)
-        before = self._updater.installed(record)
+        with _as_action_errors():
+            before = self._updater.installed(record)
         is_there = before == order.version and record.outcome is UpdatePhase.CONFIRMED and record.transaction is None
         phase = UpdatePhase.CONFIRMED if is_there else UpdatePhase.OFFERED
         was = UpdateProgress(phase=phase, name=order.name, version=order.version, before=before)
@@ -72,19 +74,20 @@ class InstallUpdate(_Update):
             self._updater.install(_order(params), self._command_id, self._tell)
         except UpdateError as e:
             self._failure = e
-            raise
+            raise ActionError(str(e)) from e
         except JournalError as e:
             self._failure = UpdateError(UpdateRefusalCode.OTHER, str(e))
-            raise self._failure from e
+            raise ActionError(str(e)) from e
 
     def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
         """The version is there and healthy; where the broker need not be reached, that confirms it."""
         del was
         order = _order(params)
-        if not self._updater.is_reached(order):
-            return Verification(False, self._outcome(order.name))
-        if not self._updater.broker_seconds(order):
-            self._updater.confirm(order.name)
+        with _as_action_errors():
+            if not self._updater.is_reached(order):
+                return Verification(False, self._outcome(order.name))
+            if not self._updater.broker_seconds(order):
+                self._updater.confirm(order.name)
         return Verification(True)
 
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
@@ -93,7 +96,8 @@ class InstallUpdate(_Update):
         failure = self._failure or UpdateError(
             UpdateRefusalCode.BROKER, "the broker was not reached with the new version"
         )
-        return self._updater.undo(_order(params).name, failure)
+        with _as_action_errors():
+            return self._updater.undo(_order(params).name, failure)
 
     def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
         """How long reaching the broker with the new version may take."""
@@ -103,7 +107,8 @@ class InstallUpdate(_Update):
     def keep(self, params: Params, was: Mapping[str, str]) -> None:
         """The broker was reached: it is confirmed."""
         del was
-        self._updater.confirm(_order(params).name)
+        with _as_action_errors():
+            self._updater.confirm(_order(params).name)
 
     def outcome(self, params: Params) -> Mapping[str, str]:
         """How it stands, for the result."""
@@ -135,7 +140,7 @@ class RollbackUpdate(_Update):
         try:
             self._updater.begin_going_back(back.name, back.version, self._command_id)
             self._updater.finish_going_back(back.name)
-        except JournalError as e:
+        except (UpdateError, JournalError) as e:
             raise ActionError(str(e)) from e
 
     def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
@@ -152,6 +157,14 @@ class RollbackUpdate(_Update):
     def outcome(self, params: Params) -> Mapping[str, str]:
         """How it stands, for the result."""
         return self._outcome(_back(params).name)
+
+
+@contextmanager
+def _as_action_errors() -> Iterator[None]:
+    try:
+        yield
+    except UpdateError as e:
+        raise ActionError(str(e)) from e
 
 
 def _order(params: Params) -> InstallParams:

@@ -47,9 +47,10 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from device_agent.cli.doctor import as_json, as_text, diagnose
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.host.system import System
-    from device_agent.settings import doubts, load
+    from device_agent.identity.store import load_active
+    from device_agent.settings import doubts
 
-    settings = load(arguments.config) if arguments.config else None
+    settings = load_active(arguments.config) if arguments.config else None
     collectors = collectors_for(settings) if settings else COLLECTORS
     system = System(is_root_user=os.geteuid() == 0)
     found = diagnose(system, collectors)

@@ -8,7 +8,6 @@ from pathlib import Path
 from device_agent.errors import AgentError
 from device_agent.settings import load
 from device_agent.updates.consent import ConsentStore
-from device_agent.updates.factory import folder_of
 from device_agent.updates.records import UpdateRecordStore
 
 
@@ -29,7 +28,7 @@ def updates(arguments: argparse.Namespace) -> None:
     Raises:
         NoPendingConsentError: nothing waits under this name.
     """
-    folder = folder_of(load(arguments.config))
+    folder = load(arguments.config).updates_folder
     consent = ConsentStore(folder / "consent")
     if arguments.what == "list":
         records = UpdateRecordStore(folder / "records")

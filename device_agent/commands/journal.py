@@ -1,34 +1,27 @@
-"""What must survive a restart, or a kill in the middle: written down before it is acted on, files replaced as a whole.
+"""The journal of commands: each command is written down before it runs, so that a restart can finish or report it.
 
-`commands.json` holds the highest counter taken and the commands with how far they got: one file, so that a counter is
-never stored without its command or the other way round. `reports.json` holds the sequence numbers and what is owed.
+`commands.json` holds the highest counter and the commands with their progress: one file, so that a counter is never
+stored without its command or the other way round.
 """
 
 import fcntl
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.errors import JournalError
-from device_agent.host.files import write_whole
+from device_agent.host.state_files import read_model, write_model
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
 
 MAX_ENTRIES: Final = 64  # commands remembered; the oldest that ended is forgotten first
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
-# Sequence numbers are taken in blocks, so that a heartbeat does not cost a write to flash.
-_SEQ_BLOCK: Final = 64
-# How far ahead to go when the controller knows of higher numbers than we do.
-_SEQ_LEAP: Final = 1_000_000
+_CONSEQUENCE: Final = "without it old commands could run again"
 
 _KEPT: Final = "_"  # see `actions.base.KEPT`
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class JournalEntry(BaseModel):
@@ -48,23 +41,6 @@ class _Commands(BaseModel):
     entries: list[JournalEntry] = []
 
 
-class _OwedReport(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    seq: int
-    digest: str
-    payload: str
-    attempts: int = 0
-    sent_at: None = None  # monotonic times mean nothing after a restart
-
-
-class _Reports(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    v: Literal[1] = 1
-    seq_ceiling: Annotated[int, Field(ge=0, le=MAX_COUNTER)]
-    owed: list[_OwedReport] = []
-    dropped: Annotated[int, Field(ge=0)] = 0
-
-
 class Journal:
     """The state folder; one process at a time, any thread.
 
@@ -72,9 +48,9 @@ class Journal:
         JournalError: from every method, when the folder cannot be read or written.
     """
 
-    def __init__(self, folder: Path, *, first_seq: int) -> None:
-        """Open the folder, making it where needed; `first_seq` is where sequence numbers start on an empty one."""
-        self._folder = folder
+    def __init__(self, folder: Path) -> None:
+        """Opens the folder, and creates it where needed."""
+        self._path = folder / "commands.json"
         self._mutex = Lock()
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -87,12 +63,10 @@ class Journal:
             self._lock_file.close()
             raise JournalError(f"state folder {folder}: another agent is using it") from e
         try:
-            self._commands = self._read("commands.json", _Commands) or _Commands()
-            self._reports = self._read("reports.json", _Reports) or _Reports(seq_ceiling=first_seq)
+            self._commands = read_model(self._path, _Commands, _MAX_FILE_BYTES, _CONSEQUENCE) or _Commands()
         except JournalError:
             self._lock_file.close()
             raise
-        self._next_seq = self._reports.seq_ceiling
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -146,33 +120,6 @@ class Journal:
         """The broker holds the end of this command."""
         self._change(command_id, {"told": True})
 
-    def take_seq(self) -> int:
-        """The next sequence number; never given twice, also after a kill."""
-        with self._mutex:
-            seq = self._next_seq
-            if seq >= self._reports.seq_ceiling:
-                self._save_reports(self._reports.model_copy(update={"seq_ceiling": seq + _SEQ_BLOCK}))
-            self._next_seq = seq + 1
-            return seq
-
-    def leap_seq(self) -> None:
-        """Go far ahead: the controller has seen higher numbers than these."""
-        with self._mutex:
-            self._next_seq += _SEQ_LEAP
-
-    def outbox(self) -> ReportOutbox:
-        """What was owed when it was last saved."""
-        owed = tuple(
-            PendingReport(report.seq, report.digest, report.payload, report.attempts) for report in self._reports.owed
-        )
-        return ReportOutbox(owed=owed, dropped=self._reports.dropped)
-
-    def save_outbox(self, outbox: ReportOutbox) -> None:
-        """Write down what is owed."""
-        owed = [_OwedReport.model_validate({**asdict(report), "sent_at": None}) for report in outbox.owed]
-        with self._mutex:
-            self._save_reports(self._reports.model_copy(update={"owed": owed, "dropped": outbox.dropped}))
-
     def _change(self, command_id: str, update: dict[str, object]) -> None:
         with self._mutex:
             entries = [
@@ -183,34 +130,8 @@ class Journal:
 
     def _save_commands(self, counter: int, entries: list[JournalEntry]) -> None:
         commands = _Commands(counter=counter, entries=entries)
-        self._write("commands.json", commands)
+        write_model(self._path, commands)
         self._commands = commands
-
-    def _save_reports(self, reports: _Reports) -> None:
-        self._write("reports.json", reports)
-        self._reports = reports
-
-    def _read(self, name: str, model: type[_Model]) -> _Model | None:
-        path = self._folder / name
-        try:
-            if path.stat().st_size > _MAX_FILE_BYTES:
-                raise JournalError(f"{path} is larger than {_MAX_FILE_BYTES} bytes: not written by this agent")
-            return model.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as e:
-            raise JournalError(f"{path}: {e.strerror}") from e
-        except ValidationError as e:
-            raise JournalError(
-                f"{path} is damaged; without it old commands could run again: look at it, then move it away"
-            ) from e
-
-    def _write(self, name: str, content: BaseModel) -> None:
-        path, fresh = self._folder / name, self._folder / f".{name}.new"
-        try:
-            write_whole(path, fresh, content.model_dump_json().encode())
-        except OSError as e:
-            raise JournalError(f"{path}: {e.strerror}") from e
 
 
 def _make_room(entries: list[JournalEntry]) -> list[JournalEntry]:

@@ -1,15 +1,16 @@
 """Which system this is: os-release and the running kernel."""
 
 import platform
+from collections.abc import Mapping
+from typing import Any
 
-from device_agent.collectors.base import Section
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 _PLACES = ("/etc/os-release", "/usr/lib/os-release")
 
 
-def collect(system: System) -> Section:
+def collect(system: System) -> Mapping[str, Any]:
     """The `os` section."""
     release = read_os_release(system)
     kernel = platform.uname()

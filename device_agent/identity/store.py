@@ -5,13 +5,11 @@
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
 from device_agent.host.files import sync_folder, write_whole
-
-if TYPE_CHECKING:  # the settings read this module
-    from device_agent.settings import Settings
+from device_agent.settings import Settings, load
 
 FOLDER: Final = "identity"
 _FOLDER_MODE: Final = 0o700
@@ -77,8 +75,13 @@ class IdentityStore:
         write_whole(path, path.with_name(f".{path.name}.new"), content)
 
 
-def resolved(settings: "Settings") -> "Settings":
-    """The settings with the pair that counts: the renewed one, unless the configured one is younger."""
+def load_active(path: Path) -> Settings:
+    """Returns the settings of a configuration file with the pair that is in use (SettingsError)."""
+    return with_active_identity(load(path))
+
+
+def with_active_identity(settings: Settings) -> Settings:
+    """Returns the settings with the renewed pair in place of the configured one, unless the configured is younger."""
     mqtt = settings.mqtt
     if mqtt.certificate is None:
         return settings

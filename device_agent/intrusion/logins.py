@@ -6,12 +6,11 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from device_agent.collectors.access.failed_logins import count_lines, source_of
-from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
+from device_agent.host.intrusion_monitors import AlertSource
+from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD, count_lines, source_of
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import IntrusionAlert
 from device_agent.intrusion.follow import FilePosition
-from device_agent.intrusion.sources import AlertSource
 from device_agent.intrusion.tally import LOGIN
 
 MAX_SOURCES: Final = 1024  # counted at the same time; further ones are one source

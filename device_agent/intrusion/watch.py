@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
+from device_agent.host.intrusion_monitors import AlertSource, sources
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
 from device_agent.intrusion.follow import FilePosition, LogFollower
 from device_agent.intrusion.logins import BtmpReader, FailedLoginCounter, alert_of, failed_in, logs
-from device_agent.intrusion.sources import AlertSource, sources
 from device_agent.intrusion.tally import LOGIN, AlertAggregator, AlertEvent, PendingAlert
 from device_agent.mqtt_client import Publish
 from device_agent.settings import IntrusionSettings
@@ -112,7 +112,7 @@ class IntrusionWatch:
             follower.close()
 
     def _look(self) -> None:
-        wanted = set(sources(self._settings, self._system))
+        wanted = set(sources(self._settings.watch, self._system))
         if self._settings.failed_logins:
             told = logs(self._system)
             wanted.update(told)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from device_agent.commands.journal import Journal
 from device_agent.domain.delta import DeltaBase, base_of, delta_of
 from device_agent.domain.report import ReportContent, ReportSender, full_report, heartbeat
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import Publish
+from device_agent.reporting.report_store import ReportStore
 from device_agent.settings import ReportSettings
 from schemas.base import MAX_RECEIPT_BYTES, clean_text
 from schemas.events import DeviceEvent, RejectReason, ReportReceipt
@@ -44,7 +44,7 @@ class Reporter:
         self,
         sender: ReportSender,
         settings: ReportSettings,
-        journal: Journal,
+        store: ReportStore,
         publish: Publish,
         clock: Clock,
         sealer: "ReportSigner | None" = None,
@@ -55,11 +55,11 @@ class Reporter:
         self._sealer: ReportSigner | None = None
         self.sign_with(sealer)
         self._settings = settings
-        self._journal = journal
+        self._store = store
         self._publish = publish
         self._clock = clock
         self.wake = threading.Event()  # set when `tick` may have something to do earlier than it said
-        self._outbox: ReportOutbox = journal.outbox()
+        self._outbox: ReportOutbox = store.outbox()
         self._findings: ReportContent | None = None
         self._told_digest: str | None = None  # of the newest full report that was not rejected
         self._accepted_digest: str | None = None
@@ -180,7 +180,7 @@ class Reporter:
             return True
         if now < self._last_sent_at + self._settings.heartbeat_every:
             return True
-        beat = heartbeat(self._sender, self._journal.take_seq(), self._clock.now(), self._accepted_digest)
+        beat = heartbeat(self._sender, self._store.next_seq(), self._clock.now(), self._accepted_digest)
         if not self._post(beat):
             return False
         self._last_sent_at = now
@@ -216,7 +216,7 @@ class Reporter:
         if self._findings is None:
             return
         self._full_wanted_at = None
-        seq = self._journal.take_seq()
+        seq = self._store.next_seq()
         payload = full_report(self._sender, seq, self._clock.now(), self._findings, self._accepted_digest)
         before = self._outbox.without(self._findings.digest)
         # While an earlier report waits for its receipt nobody knows what the controller will hold.
@@ -231,7 +231,7 @@ class Reporter:
     def _keep(self, outbox: ReportOutbox) -> None:
         before, self._outbox = self._outbox, outbox
         if [r.seq for r in before.owed] != [r.seq for r in outbox.owed] or before.dropped != outbox.dropped:
-            self._journal.save_outbox(outbox)
+            self._store.save_outbox(outbox)
 
     def _want_full(self) -> None:
         if self._full_wanted_at is None:
@@ -250,7 +250,7 @@ class Reporter:
             self._want_full()
         if reason is RejectReason.STALE_SEQUENCE and not self._has_leapt:
             self._has_leapt = True
-            self._journal.leap_seq()
+            self._store.skip_seq_ahead()
             self._want_full()
 
     def _dropped_told(self, count: int, taken: bool) -> None:

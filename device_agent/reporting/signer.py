@@ -2,7 +2,7 @@
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -12,29 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from device_agent.errors import SettingsError
 from schemas.report_signing import PrivateKey, public_bytes, seal
 
-if TYPE_CHECKING:
-    from device_agent.settings import Settings
-
-
-def sealer_of(settings: "Settings", renewed: Path | None = None) -> "ReportSigner | None":
-    """What signs this device's reports; none, and nothing loaded for it, where that is not asked for.
-
-    `renewed`: the file with the pair that the connection shows by now, when it is not the one of `settings` any more.
-
-    Raises:
-        SettingsError: it is asked for, and the key cannot be used.
-    """
-    mqtt = settings.mqtt
-    if not settings.report.sign_reports or mqtt.key is None:
-        return None
-    from device_agent.reporting.signer import load_sealer
-    from device_agent.settings import read_secret
-
-    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
-    return load_sealer(renewed or mqtt.key, passphrase)
-
-
-_MAX_FILE = 64 * 1024  # bytes
+_MAX_FILE_BYTES: Final = 64 * 1024
 
 
 class ReportSigner:
@@ -54,7 +32,7 @@ class ReportSigner:
         return seal(report, self._key)
 
 
-def load_sealer(path: Path, passphrase: str | None = None) -> ReportSigner:
+def load_report_signer(path: Path, passphrase: str | None = None) -> ReportSigner:
     """Read the key; a passphrase that it does not need is passed over, as TLS does with the same file.
 
     Raises:
@@ -62,7 +40,7 @@ def load_sealer(path: Path, passphrase: str | None = None) -> ReportSigner:
     """
     try:
         with path.open("rb") as file:
-            key = _key(file.read(_MAX_FILE), passphrase)
+            key = _key(file.read(_MAX_FILE_BYTES), passphrase)
     except OSError as e:
         raise SettingsError(f"report.sign_reports: {path}: {e.strerror}") from e
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:

@@ -51,9 +51,10 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
 def _updater(settings: Settings, system: System) -> "Updater | None":
     if settings.updates.url is None:
         return None
-    from device_agent.updates.factory import updater_for
+    from device_agent.updates.factory import make_updater
 
-    return updater_for(settings, system, Clock(), threading.Event())
+    stopping = threading.Event()
+    return make_updater(settings, system, Clock(), stopping, stopping.set)
 
 
 def _recall(scanner: Scanner, memory: str, *, is_fresh: bool) -> None:

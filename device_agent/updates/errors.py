@@ -3,7 +3,6 @@
 import re
 from typing import Final
 
-from device_agent.actions.base import ActionError
 from schemas.updates import UpdatePhase, UpdateRefusalCode
 
 # Nothing was wrong with who signed it, and trying again may help: that is no refusal.
@@ -22,7 +21,7 @@ _FAILED: Final = frozenset(
 _MIXED: Final = re.compile(r"^Expected (snapshot version|[\w-]+ v\d)")
 
 
-class UpdateError(ActionError):
+class UpdateError(Exception):
     """The update ends here."""
 
     def __init__(self, code: UpdateRefusalCode, text: str) -> None:

@@ -3,7 +3,6 @@
 import ssl
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
@@ -21,52 +20,58 @@ from device_agent.updates.updater import DeviceProfile, Updater
 from schemas.updates import InstallerKind as Word
 
 
-def updater_for(settings: Settings, system: System, clock: Clock, stopping: threading.Event) -> "Updater | None":
-    """What puts updates in place; None where no repository is configured."""
-    if settings.updates.url is None or settings.updates.root is None:
-        return None
-    return updater_of(settings, system, clock, boot_id(), stopping)
-
-
-def updater_of(
+def make_updater(
     settings: Settings,
     system: System,
     clock: Clock,
-    boot_id: str,
     stopping: threading.Event,
+    request_restart: Callable[[], None],
     *,
+    restart_id: str | None = None,
     step: Callable[[str], None] = lambda _name: None,
 ) -> Updater | None:
-    """The updater; None where no repository is configured."""
+    """Returns the updater; None where no repository is configured.
+
+    Args:
+        settings: of the device.
+        system: the machine that is updated.
+        clock: of the agent.
+        stopping: set when the agent stops.
+        request_restart: stops the agent so that the launcher starts it again.
+        restart_id: differs after each boot; default: the boot id of the kernel.
+        step: called with the name of each step before it is taken.
+    """
     updates = settings.updates
     if updates.url is None or updates.root is None:
         return None
-    folder = folder_of(settings)
+    folder = settings.updates_folder
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     device = DeviceProfile(updates.device_class, updates.hardware, updates.ask_user, folder, system)
     source = RepositorySource(
         url=updates.url,
         root=updates.root,
         cache=folder / "tuf",
-        tls=lambda: _tls(settings),
+        tls=lambda: _ssl_context(settings),
         min_bytes_per_second=float(updates.min_bytes_per_second),
     )
-    trust = TufClient(source, clock, stopping)
-    return Updater(
-        device, trust, installers_of(settings, system, RebootControl(boot_id), step), clock, stopping, step=step
-    )
+    machine = RebootControl(boot_id() if restart_id is None else restart_id)
+    installers = _make_installers(settings, system, machine, request_restart, step)
+    return Updater(device, TufClient(source, clock, stopping), installers, clock, stopping, step=step)
 
 
-def installers_of(
-    settings: Settings, system: System, machine: RebootControl, step: Callable[[str], None]
+def _make_installers(
+    settings: Settings,
+    system: System,
+    machine: RebootControl,
+    request_restart: Callable[[], None],
+    step: Callable[[str], None],
 ) -> dict[Word, TargetInstaller]:
-    """What this device can put in place."""
-    folder = folder_of(settings)
+    folder = settings.updates_folder
     packages = (Word.APT, Word.DNF, Word.APK, Word.OPKG)
     installers: dict[Word, TargetInstaller] = {
         Word.FILESET: FileSetInstaller(folder / "sets", machine, step),
         Word.SCRIPT: ScriptInstaller(folder / "scripts", machine),
-        Word.AGENT: AgentInstaller(AgentSlots(folder / "agent")),
+        Word.AGENT: AgentInstaller(AgentSlots(folder / "agent"), request_restart),
         **{word: PackageInstaller(word, folder / "downloads", system, machine) for word in packages},
     }
     if settings.updates.image_hook is not None:
@@ -74,12 +79,7 @@ def installers_of(
     return installers
 
 
-def folder_of(settings: Settings) -> Path:
-    """Where everything about updates is kept."""
-    return settings.updates.folder or settings.agent.state_dir / "updates"
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def _ssl_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.updates.url is None or not settings.updates.url.startswith("https:"):
         return None
     ca = settings.updates.ca or settings.mqtt.ca

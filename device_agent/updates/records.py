@@ -5,10 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from device_agent.errors import JournalError
-from device_agent.host.files import write_whole
+from device_agent.host.state_files import read_model, write_model
 from schemas.updates import InstallerKind, InstallParams, UpdatePhase, UpdateRefusalCode, UpdateTarget
 
 _MAX_RECORD_BYTES: Final = 256 * 1024
@@ -105,23 +105,13 @@ class UpdateRecordStore:
 
     def load(self, name: str) -> UpdateRecord:
         """The record of a name; an empty one where there is none."""
-        path = self._folder / f"{name}.json"
-        try:
-            if path.stat().st_size > _MAX_RECORD_BYTES:
-                raise JournalError(f"{path} is larger than {_MAX_RECORD_BYTES} bytes: not written by this agent")
-            return UpdateRecord.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return UpdateRecord(name=name)
-        except OSError as e:
-            raise JournalError(f"{path}: {e.strerror}") from e
-        except ValidationError as e:
-            raise JournalError(f"{path} is damaged: look at it, then move it away") from e
+        record = read_model(self._folder / f"{name}.json", UpdateRecord, _MAX_RECORD_BYTES)
+        return record or UpdateRecord(name=name)
 
     def save(self, record: UpdateRecord) -> None:
         """Write it; on the disk when this returns."""
-        path = self._folder / f"{record.name}.json"
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, self._folder / f".{record.name}.new", record.model_dump_json().encode())
         except OSError as e:
-            raise JournalError(f"{path}: {e.strerror}") from e
+            raise JournalError(f"{self._folder}: {e.strerror}") from e
+        write_model(self._folder / f"{record.name}.json", record)

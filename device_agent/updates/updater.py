@@ -14,13 +14,13 @@ from typing import Final
 
 from device_agent.errors import JournalError, StoppedError
 from device_agent.host.clock import Clock
-from device_agent.host.execute import ExecuteError, run
+from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
 from device_agent.updates import requirements
 from device_agent.updates.consent import ConsentStore
 from device_agent.updates.errors import UpdateError, end_of
 from device_agent.updates.health import look, wait_until_healthy
-from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifact
+from device_agent.updates.installers.base import TargetInstaller, VerifiedArtifact, restart_service
 from device_agent.updates.ledger import UpdateLedger, UpdateProgressCallback
 from device_agent.updates.records import InstalledRelease, UpdateRecord, UpdateRecordStore, UpdateTransaction
 from device_agent.updates.tuf_client import TufClient
@@ -28,12 +28,10 @@ from schemas.base import clean_text
 from schemas.updates import InstallerKind as Word
 from schemas.updates import (
     InstallParams,
-    RestartMode,
     RollbackPolicy,
     UpdatePhase,
     UpdateProgress,
     UpdateRefusalCode,
-    UpdateTarget,
 )
 
 CONSENT_SECONDS: Final = 1.0  # between two looks for an answer
@@ -44,7 +42,6 @@ LOOK_SECONDS: Final = 10.0  # for the health of what is in place
 _MAY_GO_ON: Final = frozenset(
     {UpdateRefusalCode.UNREACHABLE, UpdateRefusalCode.DEADLINE, UpdateRefusalCode.INTERRUPTED}
 )
-_RESTART_UNIT_SECONDS: Final = 120.0
 _TELL_PERCENT: Final = 10
 _log = logging.getLogger(__name__)
 
@@ -259,7 +256,7 @@ class Updater:
             record = self.ledger.phase(record, UpdatePhase.INSTALLED, tell)
         if installer.needs_restart(target):
             return self._restarted(record, installer, tell)
-        _restart_unit(target)
+        restart_service(target)
         return record
 
     def _restarted(
@@ -322,7 +319,7 @@ class Updater:
                 self.ledger.save(record, transaction.model_copy(update={"tries": transaction.tries + 1}))
                 self._restart(installer)
                 raise StoppedError
-            _restart_unit(target)
+            restart_service(target)
         except UpdateError as e:
             self._end(record, UpdatePhase.BROKEN, code, f"{reason}; and going back failed: {e}")
             return f"and going back failed: {e}"
@@ -399,12 +396,3 @@ class Updater:
         if installer is None:
             raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, f"{word} is not set up on this device")
         return installer
-
-
-def _restart_unit(target: UpdateTarget) -> None:
-    if target.restart is not RestartMode.SERVICE:
-        return
-    try:
-        run(["systemctl", "restart", target.restart_service], seconds=_RESTART_UNIT_SECONDS)
-    except ExecuteError as e:
-        raise UpdateError(UpdateRefusalCode.INSTALL, f"{target.restart_service} cannot be restarted: {e}") from e

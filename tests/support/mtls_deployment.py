@@ -19,8 +19,8 @@ from controller.domain.identity.certificates import CertificateKind
 from device_agent.host.clock import Clock
 from device_agent.identity.enrol import EnrolmentOptions, config_text, enrol
 from device_agent.identity.renewal import DeviceRenewal
+from device_agent.identity.store import load_active
 from device_agent.mqtt_client import MqttClient, StatusPayloads
-from device_agent.settings import load
 from schemas.events import Status
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel
@@ -160,7 +160,7 @@ class EstateDevice:
 
     def start(self) -> None:
         """Connect with the pair that counts, as the agent does."""
-        settings = load(self.folder / "agent.toml")
+        settings = load_active(self.folder / "agent.toml")
         will = Status(state="offline").model_dump_json().encode()
         self._renewing = DeviceRenewal(settings, Clock())
         goodbye = StatusPayloads(

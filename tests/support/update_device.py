@@ -18,7 +18,7 @@ from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.settings import Settings
-from device_agent.updates.factory import updater_of
+from device_agent.updates.factory import make_updater
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, ParamValue
 from schemas.sections.installed import SoftwareSection, UpdatedSoftware
 from schemas.signing import sign
@@ -83,10 +83,18 @@ class UpdateDevice:
     def start(self, boot_id: str = "boot-1") -> None:
         """As after a start of the agent."""
         self.stopping = threading.Event()
-        updater = updater_of(self.settings, self.system, self.clock, boot_id, self.stopping, step=self._step)
+        updater = make_updater(
+            self.settings,
+            self.system,
+            self.clock,
+            self.stopping,
+            self.stopping.set,
+            restart_id=boot_id,
+            step=self._step,
+        )
         assert updater is not None
         self.updater = updater
-        self.journal = Journal(self.settings.agent.state_dir, first_seq=1)
+        self.journal = Journal(self.settings.agent.state_dir)
         self.commands = CommandExecutor(
             CommandVerifier.of(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
             {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)},

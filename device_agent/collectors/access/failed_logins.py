@@ -8,14 +8,21 @@ import shutil
 import struct
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 from device_agent.collectors.reading import coarse, reason_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import tail_of
-from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
+from device_agent.host.login_records import (
+    RECORD,
+    WIDE_MACHINES,
+    WIDE_RECORD,
+    add_failure,
+    count_lines,
+    source_of,
+)
 from device_agent.host.system import System
 
 WINDOW_SECONDS: Final = 24 * 3600.0
@@ -24,19 +31,11 @@ _BTMP: Final = "/var/log/btmp"
 _LOGS: Final = ("/var/log/auth.log", "/var/log/secure", "/var/log/messages")
 _MAX_BYTES: Final = 1024 * 1024  # of each file, from its end
 _MAX_JOURNAL_LINES: Final = 5000
-_MAX_SOURCES: Final = 4096
-_LETTERS: Final = 128  # of a source
 _JOURNAL_SECONDS: Final = 15.0
-_FAILED: Final = re.compile(
-    r"(?:Failed (?:password|keyboard-interactive/pam) for .{0,80}? from (\S{1,64}) port"
-    r"|Bad password attempt for .{0,80}? from (\S{1,64}):\d+"
-    r"|Login attempt for nonexistent user.{0,80}? from (\S{1,64}):\d+)"
-)
 _ISO: Final = re.compile(r"^(\d{4})-(\d\d)-(\d\d)[T ](\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:?\d\d)?")
 _OLD: Final = re.compile(r"^([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) ")
 _MONTHS: Final = {name: number for number, name in enumerate(calendar.month_abbr) if name}
 _SECONDS_AT: Final = 9  # its field in either record
-_HOST_AT: Final = 5
 
 
 def collect(system: System, now: float) -> list[dict[str, Any]]:
@@ -88,13 +87,8 @@ def count_records(content: bytes, record: struct.Struct, now: float) -> Counter[
     whole = len(content) // record.size * record.size
     for fields in record.iter_unpack(content[:whole]):
         if now - WINDOW_SECONDS <= fields[_SECONDS_AT] <= now:
-            _count(found, source_of(fields))
+            add_failure(found, source_of(fields))
     return found
-
-
-def source_of(fields: tuple[Any, ...]) -> str:
-    """Where the login of a record of btmp came from."""
-    return fields[_HOST_AT].partition(b"\0")[0].decode(errors="replace")[:_LETTERS] or "local"
 
 
 def _logs(system: System, now: float) -> Counter[str] | None:
@@ -124,21 +118,6 @@ def _journal(system: System) -> Counter[str] | None:
     names = ("-t", "sshd", "-t", "sshd-session", "-t", "dropbear", "-t", "login")
     argv = ["journalctl", "-q", "--no-pager", "-o", "cat", "--since=-24h", f"-n{_MAX_JOURNAL_LINES}", *names]
     return count_lines(run(argv, seconds=_JOURNAL_SECONDS).out.splitlines())
-
-
-def count_lines(lines: Iterable[str]) -> Counter[str]:
-    """Failures by source in lines of sshd and dropbear."""
-    found: Counter[str] = Counter()
-    for line in lines:
-        if match := _FAILED.search(line[:1024]):
-            _count(found, match[1] or match[2] or match[3])
-    return found
-
-
-def _count(found: Counter[str], source: str) -> None:
-    source = source[:_LETTERS]
-    if source in found or len(found) < _MAX_SOURCES:
-        found[source] += 1
 
 
 def time_of(line: str, now: float) -> float | None:

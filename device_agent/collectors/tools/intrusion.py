@@ -7,8 +7,8 @@ from typing import Any, Final
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.lynis import age_days
 from device_agent.errors import NotApplicableError
+from device_agent.host.intrusion_monitors import AlertSource, running, sources
 from device_agent.host.system import System
-from device_agent.intrusion.sources import AlertSource, running, sources
 from device_agent.settings import IntrusionSettings
 from schemas.sections.tools import MAX_MONITORS
 
@@ -23,7 +23,7 @@ class IntrusionCollector:
 
     def __call__(self, system: System) -> Section:
         """The `intrusion` section."""
-        found = sources(self._settings, system)
+        found = sources(self._settings.watch, system)
         if not found:
             raise NotApplicableError("no intrusion monitor is installed")
         try:

@@ -14,7 +14,6 @@ from device_agent.host.execute import SLOT_VARIABLE, ExecuteError, run
 from device_agent.host.files import sync_file, sync_folder
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.installers.base import VerifiedArtifact
-from device_agent.updates.launcher import ask_again
 from device_agent.updates.records import InstalledRelease
 from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots, SlotName, SlotTrial
 from schemas.updates import UpdateRefusalCode, UpdateTarget
@@ -30,11 +29,11 @@ class AgentInstaller:
     keeps_files = False
 
     def __init__(
-        self, slots: AgentSlots, environment: Mapping[str, str] | None = None, again: Callable[[], None] = ask_again
+        self, slots: AgentSlots, request_restart: Callable[[], None], environment: Mapping[str, str] | None = None
     ) -> None:
         self._slots = slots
         self._environment = os.environ if environment is None else environment
-        self._again = again
+        self._request_restart = request_restart
         self._run_id = uuid.uuid4().hex
 
     @property
@@ -102,7 +101,7 @@ class AgentInstaller:
 
     def restart(self) -> None:
         """Stop in order; the launcher starts what is to be tried."""
-        self._again()
+        self._request_restart()
 
     def program(self, target: UpdateTarget, name: str) -> str:
         """Found on the PATH, or absolute."""

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from device_agent.host.execute import run
+from device_agent.host.execute import ExecuteError, run
+from device_agent.updates.errors import UpdateError
 from device_agent.updates.records import InstalledRelease
-from schemas.updates import UpdateTarget
+from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
 
 REBOOT_SECONDS: Final = 60.0  # for the machine to take the order
+_SERVICE_SECONDS: Final = 120.0  # for a restart of a service
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +91,13 @@ class TargetInstaller(Protocol):
     def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
         """Forget releases other than these."""
         ...
+
+
+def restart_service(target: UpdateTarget) -> None:
+    """Restarts the service that a target names, if any (UpdateError: it does not restart)."""
+    if target.restart is not RestartMode.SERVICE:
+        return
+    try:
+        run(["systemctl", "restart", target.restart_service], seconds=_SERVICE_SECONDS)
+    except ExecuteError as e:
+        raise UpdateError(UpdateRefusalCode.INSTALL, f"{target.restart_service} cannot be restarted: {e}") from e

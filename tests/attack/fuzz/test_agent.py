@@ -20,6 +20,7 @@ from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportContent, ReportSender
 from device_agent.domain.verdict import AcceptedCommand, CommandVerdict, ForgedCommand, RejectedCommand
 from device_agent.host.clock import Clock
+from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import Reporter
 from device_agent.settings import ReportSettings
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult
@@ -111,7 +112,7 @@ class Sent:
 
 @contextmanager
 def journal(folder: Path) -> Iterator[Journal]:
-    opened = Journal(folder, first_seq=1)
+    opened = Journal(folder)
     try:
         yield opened
     finally:
@@ -121,8 +122,9 @@ def journal(folder: Path) -> Iterator[Journal]:
 def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end(tmp_path: Path) -> None:
     rand, sent = random.Random(6), Sent()
     body = sections(22)
-    with journal(tmp_path) as kept:
-        reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock())
+    with journal(tmp_path):
+        store = ReportStore(tmp_path, first_seq=1)
+        reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock())
         reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
         reporter.online()
         reporter.tick()
@@ -140,7 +142,7 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
         last = json.loads(sent.on(UpChannel.POSTURE)[-1])
         accepted = {"v": 1, "seq": last["seq"], "verdict": "accepted", "digest": last["digest"]}
         reporter.receipt(json.dumps(accepted).encode())
-        assert kept.outbox().owed == ()
+        assert store.outbox().owed == ()
 
 
 def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path: Path) -> None:
@@ -171,7 +173,7 @@ class _Still(Clock):
 @pytest.mark.parametrize("raw", [b"", b"\xff", b"[" * 30_000, b"{}" * 20_000, b"x" * 1_000_000])
 def test_the_worst_receipts_and_commands_are_cheap_to_refuse(tmp_path: Path, raw: bytes) -> None:
     sent = Sent()
-    with journal(tmp_path) as kept:
-        Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), kept, sent, Clock()).receipt(raw)
+    store = ReportStore(tmp_path, first_seq=1)
+    Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock()).receipt(raw)
     assert isinstance(judge(raw), ForgedCommand)
     assert not sent.messages

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from device_agent.collectors.access import access, ssh
 from device_agent.collectors.access.accounts import account_of, algorithm_of, secret_of
-from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
+from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.collectors.base import Collector
 from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
 from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
@@ -22,7 +22,7 @@ from device_agent.collectors.system.mac_denials import count_lines as count_deni
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
-from device_agent.host.login_records import RECORD, WIDE_RECORD
+from device_agent.host.login_records import RECORD, WIDE_RECORD, count_lines
 from device_agent.host.system import System
 
 CALM: Final = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

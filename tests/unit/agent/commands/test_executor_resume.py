@@ -56,7 +56,7 @@ def _files(root: Path) -> tuple[str, str]:
 def _begun(folder: Path, was: Mapping[str, str]) -> None:
     """A state folder as a killed agent leaves it."""
     now = datetime.now(UTC)
-    journal = Journal(folder, first_seq=1)
+    journal = Journal(folder)
     command = Command(
         command_id="c1",
         device_id="edge-1",
@@ -73,7 +73,7 @@ def _begun(folder: Path, was: Mapping[str, str]) -> None:
 
 def _resume(folder: Path, action: RemediationAction, told: _Told) -> CommandResult:
     """The end of the command after the next start."""
-    journal = Journal(folder, first_seq=1)
+    journal = Journal(folder)
     guard = CommandVerifier.of("edge-1", [], [])
     commands = CommandExecutor(
         guard,

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from device_agent.commands.journal import MAX_ENTRIES, Journal
-from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.errors import JournalError
 from schemas.commands import Command, CommandResult, CommandState
 
@@ -29,17 +28,13 @@ def _end(number: int) -> CommandResult:
     return CommandResult(command_id=f"c{number}", state=CommandState.SUCCEEDED, detail={"is": "x"}, at=NOW)
 
 
-def _open(folder: Path) -> Journal:
-    return Journal(folder, first_seq=100)
-
-
 def test_commands_and_their_counter_survive(tmp_path: Path) -> None:
-    journal = _open(tmp_path / "state")
+    journal = Journal(tmp_path / "state")
     assert journal.counter == -1
     journal.begin(_command(5), NOW)
     journal.planned("c5", {"was": "on"})
     journal.close()
-    journal = _open(tmp_path / "state")
+    journal = Journal(tmp_path / "state")
     assert journal.counter == 5
     assert journal.known() == {"c5"}
     assert [entry.was for entry in journal.unfinished()] == [{"was": "on"}]
@@ -47,17 +42,17 @@ def test_commands_and_their_counter_survive(tmp_path: Path) -> None:
     assert journal.unfinished() == ()
     assert [entry.result.detail for entry in journal.untold()] == [{"is": "x"}]
     journal.close()
-    journal = _open(tmp_path / "state")
+    journal = Journal(tmp_path / "state")
     journal.told("c5")
     journal.close()
-    journal = _open(tmp_path / "state")
+    journal = Journal(tmp_path / "state")
     assert journal.untold() == ()
     assert journal.known() == {"c5"}
     journal.close()
 
 
 def test_the_counter_never_falls(tmp_path: Path) -> None:
-    journal = _open(tmp_path)
+    journal = Journal(tmp_path)
     journal.begin(_command(9), NOW)
     journal.begin(_command(3), NOW)
     assert journal.counter == 9
@@ -65,7 +60,7 @@ def test_the_counter_never_falls(tmp_path: Path) -> None:
 
 
 def test_what_is_remembered_is_bounded_and_unfinished_commands_stay_longest(tmp_path: Path) -> None:
-    journal = _open(tmp_path)
+    journal = Journal(tmp_path)
     journal.begin(_command(0), NOW)
     for number in range(1, MAX_ENTRIES + 10):
         journal.begin(_command(number), NOW)
@@ -77,60 +72,30 @@ def test_what_is_remembered_is_bounded_and_unfinished_commands_stay_longest(tmp_
     journal.close()
 
 
-def test_sequence_numbers_are_never_given_twice(tmp_path: Path) -> None:
-    taken = []
-    for _ in range(4):
-        journal = _open(tmp_path)
-        taken += [journal.take_seq() for _ in range(70)]
-        journal.close()
-    assert taken[0] == 100
-    assert taken == sorted(set(taken))
-
-
-def test_a_leap_goes_far_ahead_and_stays_there(tmp_path: Path) -> None:
-    journal = _open(tmp_path)
-    before = journal.take_seq()
-    journal.leap_seq()
-    after = journal.take_seq()
-    journal.close()
-    journal = _open(tmp_path)
-    assert before + 1000 < after < journal.take_seq()
-    journal.close()
-
-
-def test_what_is_owed_survives_without_its_times(tmp_path: Path) -> None:
-    journal = _open(tmp_path)
-    journal.save_outbox(ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=12.5),), dropped=3))
-    journal.close()
-    journal = _open(tmp_path)
-    assert journal.outbox() == ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=None),), dropped=3)
-    journal.close()
-
-
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    journal = _open(tmp_path)
+    journal = Journal(tmp_path)
     with pytest.raises(JournalError, match="another agent"):
-        _open(tmp_path)
+        Journal(tmp_path)
     journal.close()
-    _open(tmp_path).close()
+    Journal(tmp_path).close()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"v":2}', '{"v":1,"counter":"x"}'])
 def test_a_damaged_file_is_said_and_not_forgotten(tmp_path: Path, text: str) -> None:
     (tmp_path / "commands.json").write_text(text)
     with pytest.raises(JournalError, match=r"commands\.json is damaged"):
-        _open(tmp_path)
+        Journal(tmp_path)
     assert (tmp_path / "commands.json").read_text() == text
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="state folder"):
-        _open(tmp_path / "file" / "state")
+        Journal(tmp_path / "file" / "state")
 
 
 def test_its_files_are_for_nobody_else(tmp_path: Path) -> None:
-    journal = _open(tmp_path / "state")
+    journal = Journal(tmp_path / "state")
     journal.begin(_command(1), NOW)
     journal.close()
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0

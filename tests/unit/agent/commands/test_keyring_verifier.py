@@ -162,7 +162,7 @@ from device_agent.keyring import Keyring
 from schemas.commands import Command
 
 folder, step, key = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-journal = Journal(folder, first_seq=0)
+journal = Journal(folder)
 count = 0
 def dies(real):
     def call(*arguments, **named):
@@ -187,7 +187,7 @@ print("introduced", flush=True)
 @pytest.mark.parametrize("step", range(1, 14))
 def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -> None:
     """What was said to be written down is there; what was not is there whole or not at all."""
-    journal = Journal(tmp_path, first_seq=0)
+    journal = Journal(tmp_path)
     first = Command(
         command_id="c6", device_id="d", action="rescan", params={}, issued_at=NOW, expires_at=NOW, counter=6
     )
@@ -198,7 +198,7 @@ def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -
     assert done.returncode in (0, 9), done.stderr
     (tmp_path / ".commands.json.new").write_bytes(b'{"v":1,"counter":99,"ent')  # as a power loss may leave it
     (tmp_path / ".keys.json.new").write_bytes(b"\0" * 512)
-    after = Journal(tmp_path, first_seq=0)
+    after = Journal(tmp_path)
     try:
         assert after.counter in ((7,) if "begun" in done.stdout else (6, 7))
         assert (after.counter == 7) is ("c7" in after.known())

@@ -13,15 +13,15 @@ import pytest
 
 from controller.adapters.x509.authority import X509Authority
 from controller.domain.identity.certificates import CertificateKind, ValidityPeriod
+from device_agent.assembly import load_signer
 from device_agent.errors import SettingsError
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
 from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, CertificateHolder, CertificateRenewer
-from device_agent.identity.store import IdentityStore, resolved
+from device_agent.identity.store import IdentityStore, load_active, with_active_identity
 from device_agent.mqtt_client import tls_context
-from device_agent.reporting.signer import sealer_of
 from device_agent.settings import MqttSettings, load
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import UpChannel
@@ -170,7 +170,7 @@ def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> Non
     credentials.worked()
     assert (promoted, store.current.exists(), store.candidate.exists()) == ([True], True, False)
     renewal.promoted()
-    settings = load(home.folder / "agent.toml")
+    settings = load_active(home.folder / "agent.toml")
     assert (settings.mqtt.certificate, settings.mqtt.key) == (store.current, store.current)
     renewal.step()
     assert len(home.sent) == 1  # and the next one is due in its own time
@@ -179,7 +179,7 @@ def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> Non
 def test_killed_before_it_connected_the_next_start_tries_it_and_keeps_the_old_one(home: Home) -> None:
     _, store = _renewed(home)
     again = home.store
-    settings = load(home.folder / "agent.toml")
+    settings = load_active(home.folder / "agent.toml")
     assert settings.mqtt.certificate == home.folder / "device.pem"
     asked: list[Path] = []
 
@@ -244,14 +244,14 @@ def test_after_a_refusal_it_asks_again_much_later(home: Home) -> None:
 def test_a_younger_configured_pair_counts_before_a_renewed_one(home: Home) -> None:
     _, store = _renewed(home)
     store.promote()
-    assert load(home.folder / "agent.toml").mqtt.certificate == store.current
+    assert load_active(home.folder / "agent.toml").mqtt.certificate == store.current
     key = new_key()
     (home.folder / "device.key").write_bytes(key_text(key, None))
     (home.folder / "device.pem").write_text(home.issue(request(key, DEVICE), home.clock.at + 10))
-    assert load(home.folder / "agent.toml").mqtt.certificate == home.folder / "device.pem"
+    assert load_active(home.folder / "agent.toml").mqtt.certificate == home.folder / "device.pem"
     store.current.write_text("damaged")
     settings = load(home.folder / "agent.toml")
-    assert resolved(settings) == settings
+    assert with_active_identity(settings) == settings
 
 
 def test_keys_under_a_passphrase(home: Home) -> None:
@@ -286,19 +286,19 @@ def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> 
     made = read_key(read_file(key), None)
     (home.folder / "agent.toml").write_text(with_words)
     settings = load(home.folder / "agent.toml")
-    own = sealer_of(settings)  # a key without the passphrase that is set: TLS opens it too
+    own = load_signer(settings)  # a key without the passphrase that is set: TLS opens it too
     assert own is not None
     assert own.public == base64.b64encode(public_bytes(made.public_key())).decode()
     other = new_key()
     renewed.write_bytes(key_text(other, "words of a credential") + (home.folder / "device.pem").read_bytes())
-    later = sealer_of(settings, renewed)
+    later = load_signer(settings, renewed)
     assert later is not None
     assert later.public == base64.b64encode(public_bytes(other.public_key())).decode()
     words.write_text("others\n")
     with pytest.raises(SettingsError, match="cannot be opened"):
-        sealer_of(settings, renewed)
+        load_signer(settings, renewed)
     (home.folder / "agent.toml").write_text(text.replace("sign_reports = true", "sign_reports = false"))
-    assert sealer_of(load(home.folder / "agent.toml"), renewed) is None
+    assert load_signer(load(home.folder / "agent.toml"), renewed) is None
 
 
 @pytest.mark.parametrize(

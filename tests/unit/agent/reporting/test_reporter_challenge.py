@@ -1,16 +1,15 @@
 """The agent's side of a nonce: the next scan answers it, a scan from before does not, and a flood is bounded."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from device_agent.commands.journal import Journal
 from device_agent.domain.report import ReportSender
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.host.clock import Clock
+from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
 from schemas.events import ReceiptVerdict, ReportReceipt
@@ -62,15 +61,15 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
+def desk(tmp_path: Path) -> Desk:
     clock, told = SetClock(), Told()
-    journal = Journal(tmp_path / "state", first_seq=1)
-    reporter = Reporter(ReportSender("edge-1", "boot", "1.0"), ReportSettings(), journal, told, clock)
+    reporter = Reporter(
+        ReportSender("edge-1", "boot", "1.0"), ReportSettings(), ReportStore(tmp_path, first_seq=1), told, clock
+    )
     made = Desk(reporter, told, clock)
     reporter.on_challenge = lambda: made.asked.append(reporter.nonce)
     reporter.online()
-    yield made
-    journal.close()
+    return made
 
 
 def test_without_a_nonce_the_agent_says_that_it_has_none(desk: Desk) -> None:

@@ -9,10 +9,11 @@ import pytest
 
 from device_agent.collectors.access import access, failed_logins
 from device_agent.collectors.access.accounts import algorithm_of
-from device_agent.collectors.access.failed_logins import count_lines, count_records, time_of
+from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host import login_records
+from device_agent.host.login_records import count_lines
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
 

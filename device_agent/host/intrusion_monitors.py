@@ -1,11 +1,11 @@
 """Which intrusion monitors this device has, where they write their alerts, and whether they run."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from device_agent.host.system import System
-from device_agent.settings import IntrusionSettings
 
 _WAZUH_MARK: Final = "/var/ossec/bin/wazuh-control"
 _OSSEC_ALERTS: Final = ("/var/ossec/logs/alerts/alerts.json",)
@@ -46,10 +46,14 @@ class AlertSource:
     path: str
 
 
-def sources(settings: IntrusionSettings, system: System) -> tuple[AlertSource, ...]:
-    """The configured sources, or those in the usual places; an installed monitor has one even without its file."""
-    if settings.watch:
-        return tuple(sorted({AlertSource(*entry.split(":", 1)) for entry in settings.watch}))
+def sources(watched: Sequence[str], system: System) -> tuple[AlertSource, ...]:
+    """Returns the alert files to follow.
+
+    `watched` holds `monitor:path` of the configuration. When it is empty, the usual places are searched; an installed
+    monitor has a source even before its file exists.
+    """
+    if watched:
+        return tuple(sorted({AlertSource(*entry.split(":", 1)) for entry in watched}))
     found = []
     for monitor, places, marks in _USUAL:
         is_installed = any(_exists(system, mark) for mark in marks)
