@@ -41,11 +41,11 @@ class InProcessScanRunner:
         """Nothing: each collector has its own time."""
 
 
-def guard_of(settings: Settings) -> EnvelopeVerifier:
+def make_command_verifier(settings: Settings) -> EnvelopeVerifier:
     """Who judges commands: it needs cryptography."""
     from device_agent.commands.keyring_verifier import KeyringVerifier
 
-    return KeyringVerifier(settings.device_id, settings.commands, ring_of(settings))
+    return KeyringVerifier(settings.device_id, settings.commands, load_keyring(settings))
 
 
 def load_signer(settings: Settings, renewed: Path | None = None) -> "ReportSigner | None":
@@ -65,12 +65,12 @@ def load_signer(settings: Settings, renewed: Path | None = None) -> "ReportSigne
     return load_report_signer(renewed or mqtt.key, passphrase)
 
 
-def ring_of(settings: Settings) -> Keyring:
+def load_keyring(settings: Settings) -> Keyring:
     """The keys that commands may be signed with."""
     return Keyring(settings.agent.state_dir, settings.commands.controller_keys)
 
 
-def actions_of(
+def make_actions(
     settings: Settings, system: System, clock: Clock, stopping: threading.Event, request_restart: Callable[[], None]
 ) -> LazyActions:
     """All actions: those of updates at once where there are updates, because they have to settle what was begun."""
@@ -82,7 +82,7 @@ def actions_of(
         from device_agent.collectors.tools.file_integrity import IntegrityCollector
 
         integrity = IntegrityCollector(settings.integrity, settings.agent.state_dir, is_keeper=True)
-        more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(ring_of(settings))}
+        more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(load_keyring(settings))}
         return {**actions(system), **more}
 
     return LazyActions(others, at_once=_update_actions(settings, system, clock, stopping, request_restart))
@@ -104,7 +104,7 @@ def _update_actions(
     return {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)}
 
 
-def eyes_of(settings: Settings, system: System, clock: Clock) -> tuple[ScanRunner, IntrusionWatch, ToolRunner]:
+def make_scanners(settings: Settings, system: System, clock: Clock) -> tuple[ScanRunner, IntrusionWatch, ToolRunner]:
     """What looks at the device: scans, intrusion monitors, and the tools that it runs itself."""
     state_dir = settings.agent.state_dir
     runs = ToolRunner(settings.tools, state_dir)

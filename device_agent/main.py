@@ -111,14 +111,14 @@ def _report(arguments: argparse.Namespace) -> None:
     from device_agent.domain.report_limits import findings_of, fit
     from device_agent.host.system import System
     from device_agent.identity.store import load_active
-    from device_agent.runtime import sender_of
+    from device_agent.runtime import report_sender
     from device_agent.settings import default_device_id
 
     settings = load_active(arguments.config) if arguments.config else None
     device_id = settings.device_id if settings else default_device_id()
     collectors = collectors_for(settings) if settings else COLLECTORS
     findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
-    payload = full_report(sender_of(device_id), 0, datetime.now(UTC), fit(findings))
+    payload = full_report(report_sender(device_id), 0, datetime.now(UTC), fit(findings))
     sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
 
 
@@ -132,7 +132,7 @@ def _run(arguments: argparse.Namespace) -> None:
     reload = ConfigReload(threading.Event(), lambda: load_active(arguments.config))
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.wanted.set())
+    signal.signal(signal.SIGHUP, lambda _number, _frame: reload.requested.set())
     settings, system = load_active(arguments.config), System(is_root_user=os.geteuid() == 0)
     bring_back(system)
     if run(settings, system, stop, reload=reload):

@@ -277,7 +277,7 @@ def load(path: Path) -> Settings:
     return settings
 
 
-def doubts(settings: Settings) -> tuple[str, ...]:
+def warnings(settings: Settings) -> tuple[str, ...]:
     """What is not wrong, and yet most likely not meant.
 
     An action of another version of the agent must not keep this one from starting, so an unknown name is a doubt.

@@ -48,13 +48,13 @@ def _doctor(arguments: argparse.Namespace) -> None:
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.host.system import System
     from device_agent.identity.store import load_active
-    from device_agent.settings import doubts
+    from device_agent.settings import warnings
 
     settings = load_active(arguments.config) if arguments.config else None
     collectors = collectors_for(settings) if settings else COLLECTORS
     system = System(is_root_user=os.geteuid() == 0)
     found = diagnose(system, collectors)
-    said = doubts(settings) if settings else ()
+    said = warnings(settings) if settings else ()
     sys.stdout.write((as_json if arguments.output == "json" else as_text)(system, found, said))
 
 

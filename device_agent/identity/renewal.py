@@ -26,16 +26,20 @@ LONGEST_WAIT: Final = 3600.0
 RETRY: Final = Backoff(first=30.0, cap=LONGEST_WAIT)  # seconds for an answer before asking again
 REFUSED_WAIT: Final = 3600.0  # seconds after the controller said no
 TRIAL_WAIT: Final = 120.0  # seconds between two trials of a new pair
-MAX_TRIALS: Final = 5
-SPREAD: Final = 0.02  # of the lifetime, over which the devices of a fleet that enrolled together spread
+MAX_CONNECT_ATTEMPTS: Final = 5
+JITTER_FRACTION: Final = 0.02  # of the lifetime, over which the devices of a fleet that enrolled together spread
 _log = logging.getLogger(__name__)
 
 
-class PublishRenewal(Protocol):
-    """As the link's."""
+class RenewalLink(Protocol):
+    """The connection that a renewal needs: `MqttClient` is one."""
 
-    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
-        """Hand a message over."""
+    def publish(self, channel: UpChannel, payload: bytes) -> bool:
+        """Returns whether the message was handed to the broker."""
+        ...
+
+    def reconnect(self) -> None:
+        """Reconnects with the credentials that are in force then."""
         ...
 
 
@@ -50,64 +54,66 @@ class CertificateHolder:
 
 
 class CertificateRenewer:
-    """Called from the report thread (`step`) and from the link's (`answered`); monotonic seconds throughout."""
+    """Renews one certificate: `step` runs in the report thread, `on_answer` in the thread of the link."""
 
     def __init__(
-        self,
-        holder: CertificateHolder,
-        store: IdentityStore,
-        publish: PublishRenewal,
-        reconnect: Callable[[], None],
-        clock: Clock,
+        self, holder: CertificateHolder, store: IdentityStore, clock: Clock, on_renewed: Callable[[Path], None]
     ) -> None:
+        """`on_renewed` is called with the file of the renewed pair once the broker accepted it."""
         self._holder = holder
+        self._initial_certificate = holder.certificate
         self._store = store
-        self._publish = publish
-        self._reconnect = reconnect
         self._clock = clock
-        self._leaf: CertificateInfo | None = None
+        self._on_renewed = on_renewed
+        self._certificate: CertificateInfo | None = None
         self._csr: str | None = None
+        # Monotonic seconds.
         self._next = 0.0
         self._requests = 0  # without an answer
-        self._trials = 0
+        self._connect_attempts = 0
 
-    def promoted(self) -> None:
-        """The new pair has connected: it is this device's."""
-        self._holder = CertificateHolder(
-            self._holder.device_id, self._store.current, self._store.current, self._holder.passphrase
-        )
-        self._leaf, self._csr, self._trials, self._requests = None, None, 0, 0
-        self._next = 0.0  # the wait was for a trial that did not connect: the next renewal has its own time
+    @property
+    def certificate_path_changed(self) -> bool:
+        """Whether the certificate in use lies elsewhere than at the start."""
+        return self._holder.certificate != self._initial_certificate
+
+    def on_promoted(self) -> None:
+        """Takes the renewed pair, which the broker accepted, as the current one."""
+        current = self._store.current
+        self._holder = CertificateHolder(self._holder.device_id, current, current, self._holder.passphrase)
+        self._certificate, self._csr, self._connect_attempts, self._requests = None, None, 0, 0
+        self._next = 0.0  # the wait was for an attempt that failed: the next renewal has its own time
         _log.info("renewed: the new certificate has connected and is in use")
+        self._on_renewed(current)
 
-    def step(self) -> None:
-        """Do what is due; cheap when nothing is."""
+    def step(self, link: RenewalLink) -> None:
+        """Asks for a certificate, or retries a new one, when that is due."""
         now = self._clock.monotonic()
         if now < self._next:
             return
         try:
-            self._step(now)
+            self._step(link, now)
         except (IdentityError, OSError) as e:
             self._next = now + LONGEST_WAIT
             _log.error("the certificate cannot be renewed: %s", e)
 
-    def _step(self, now: float) -> None:
+    def _step(self, link: RenewalLink, now: float) -> None:
         if self._store.candidate.exists():
-            self._try_again(now)
+            self._retry_candidate(link, now)
             return
-        leaf = self._leaf or leaf_in(self._holder.certificate)
-        self._leaf = leaf
-        left = self._due(leaf) - self._clock.now().timestamp()
+        certificate = self._certificate = self._certificate or leaf_in(self._holder.certificate)
+        left = self._due(certificate) - self._clock.now().timestamp()
         if left > 0:
             self._next = now + min(left, LONGEST_WAIT)
             return
-        if self._publish(UpChannel.RENEW, self._request(leaf)):
-            self._next = now + min(RETRY.ceiling(self._requests), max(1.0, _WAIT_SHARE * (leaf.end - leaf.start)))
+        if link.publish(UpChannel.RENEW, self._request(certificate)):
+            longest = max(1.0, _WAIT_SHARE * (certificate.end - certificate.start))
+            self._next = now + min(RETRY.ceiling(self._requests), longest)
             self._requests += 1
 
     def _due(self, leaf: CertificateInfo) -> float:
         share = int.from_bytes(hashlib.sha256(leaf.serial.encode()).digest()[:4], "big") / 2**32
-        return leaf.renew_at + share * SPREAD * (leaf.end - leaf.start)
+        return leaf.renew_at + share * JITTER_FRACTION * (leaf.end - leaf.start)
 
     def _request(self, leaf: CertificateInfo) -> bytes:
         from device_agent.identity.keypair import read_key, request, sign  # X.509 is large: only to renew
@@ -122,8 +128,8 @@ class CertificateRenewer:
         )
         return body.model_dump_json().encode()
 
-    def answered(self, payload: bytes) -> None:
-        """The controller's answer; anything else is passed over."""
+    def on_answer(self, payload: bytes, link: RenewalLink) -> None:
+        """Connects with the certificate that the controller issued; an answer to another request is ignored."""
         csr = self._csr
         if csr is None or len(payload) > MAX_CERTIFICATE_BYTES:
             return
@@ -143,63 +149,37 @@ class CertificateRenewer:
         except (IdentityError, OSError) as e:
             _log.error("the new certificate cannot be used: %s", e)
             return
-        self._trials, self._next = 1, self._clock.monotonic() + TRIAL_WAIT
+        self._connect_attempts, self._next = 1, self._clock.monotonic() + TRIAL_WAIT
         _log.info("a new certificate has come; connecting with it")
-        self._reconnect()
+        link.reconnect()
 
-    def _try_again(self, now: float) -> None:
-        """The new pair has not connected: the old one is in use, or the broker is away."""
+    def _retry_candidate(self, link: RenewalLink, now: float) -> None:
+        """Connects once more with the new pair: the broker was unreachable, or did not accept it."""
         self._next = now + TRIAL_WAIT
-        self._trials += 1
-        if self._trials > MAX_TRIALS:
-            _log.error("the broker did not accept the new certificate %d times: it is given up", MAX_TRIALS)
+        self._connect_attempts += 1
+        if self._connect_attempts > MAX_CONNECT_ATTEMPTS:
+            _log.error("the broker did not accept the new certificate %d times: it is discarded", MAX_CONNECT_ATTEMPTS)
             self._store.discard()
-            self._trials, self._csr, self._requests = 0, None, 0
+            self._connect_attempts, self._csr, self._requests = 0, None, 0
             self._next = now + REFUSED_WAIT
             return
-        self._reconnect()
+        link.reconnect()
 
 
-class DeviceRenewal:
-    """One device's renewal: `credentials` for its link, then `use` with what the link offers."""
+def load_renewal(
+    settings: Settings, clock: Clock, on_renewed: Callable[[Path], None]
+) -> tuple[CertificateRenewer, RotatingCredentials]:
+    """Returns what renews the certificate of the settings, and the credentials for the connection.
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Load the pair.
-
-        Raises:
-            AgentError: the passphrase cannot be read.
-            OSError: certificate or key cannot be loaded.
-        """
-        mqtt = settings.mqtt
-        assert mqtt.certificate is not None
-        assert mqtt.key is not None
-        self._clock = clock
-        self._began_with = mqtt.certificate
-        passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
-        self._holder = CertificateHolder(settings.device_id, mqtt.certificate, mqtt.key, passphrase)
-        self._store = IdentityStore(settings.agent.state_dir, passphrase)
-        self._renewal: CertificateRenewer | None = None
-        self.has_moved = False
-        self.on_renewed: Callable[[Path], None] | None = None  # with the file of the pair that has connected
-        self.credentials = RotatingCredentials(mqtt, self._store, tls_context, self._promoted)
-
-    def use(self, publish: PublishRenewal, reconnect: Callable[[], None]) -> None:
-        """The link to ask over, and how it is made to connect anew."""
-        self._renewal = CertificateRenewer(self._holder, self._store, publish, reconnect, self._clock)
-
-    def step(self) -> None:
-        """Do what is due."""
-        if self._renewal is not None:
-            self._renewal.step()
-
-    def answered(self, payload: bytes) -> None:
-        """The controller's answer."""
-        if self._renewal is not None:
-            self._renewal.answered(payload)
-
-    def _promoted(self) -> None:
-        if self._renewal is not None:
-            self._renewal.promoted()
-        self.has_moved = self._began_with != self._store.current
-        if self.on_renewed is not None:
-            self.on_renewed(self._store.current)
+    Raises:
+        AgentError: the passphrase cannot be read.
+        OSError: certificate or key cannot be loaded.
+    """
+    mqtt = settings.mqtt
+    assert mqtt.certificate is not None
+    assert mqtt.key is not None
+    passphrase = read_secret(mqtt.key_passphrase_file) if mqtt.key_passphrase_file else None
+    holder = CertificateHolder(settings.device_id, mqtt.certificate, mqtt.key, passphrase)
+    store = IdentityStore(settings.agent.state_dir, passphrase)
+    renewer = CertificateRenewer(holder, store, clock, on_renewed)
+    return renewer, RotatingCredentials(mqtt, store, tls_context, renewer.on_promoted)

@@ -33,10 +33,6 @@ _IDLE_SECONDS: Final = 3600.0
 _log = logging.getLogger(__name__)
 
 
-def _nobody() -> None:
-    """Before the agent is put together there is nobody to ask."""
-
-
 class Reporter:
     """What the controller knows of this device, and what it has to be told; any thread."""
 
@@ -47,13 +43,14 @@ class Reporter:
         store: ReportStore,
         publish: Publish,
         clock: Clock,
-        sealer: "ReportSigner | None" = None,
+        on_challenge: Callable[[], None],
+        signer: "ReportSigner | None" = None,
     ) -> None:
-        """Put it together; with a `sealer` every report is signed."""
+        """`on_challenge` starts a scan, whose report answers a nonce; with a `signer` every report is signed."""
         self._mutex = threading.RLock()
         self._sender = sender
-        self._sealer: ReportSigner | None = None
-        self.sign_with(sealer)
+        self._signer: ReportSigner | None = None
+        self.set_signer(signer)
         self._settings = settings
         self._store = store
         self._publish = publish
@@ -68,9 +65,9 @@ class Reporter:
         self._bases: dict[int, DeltaBase] = {}
         self._may_send_deltas = True
         self._full_wanted_at: float | None = None
-        # A contained device is asked for a report made after a nonce was sent; `on_challenge` has it look again.
+        # A contained device is asked for a report made after a nonce was sent.
         self.nonce = ""
-        self.on_challenge: Callable[[], None] = _nobody
+        self._on_challenge = on_challenge
         self._scan_wanted_at: float | None = None
         self._last_challenge_at = float("-inf")
         self._last_full_at = float("-inf")
@@ -81,11 +78,11 @@ class Reporter:
         self._refused: tuple[int, str] = (0, "")
         self._refused_told_at = float("-inf")
 
-    def sign_with(self, sealer: "ReportSigner | None") -> None:
-        """Sign with this key from the next report on, those included that wait to be sent again."""
+    def set_signer(self, signer: "ReportSigner | None") -> None:
+        """Signs with this key from the next report on, repeated reports included."""
         with self._mutex:
-            self._sealer = sealer
-            self._sender = replace(self._sender, signing_key="" if sealer is None else sealer.public)
+            self._signer = signer
+            self._sender = replace(self._sender, signing_key="" if signer is None else signer.public_key_base64)
 
     def found(self, findings: ReportContent, *, force: bool) -> None:
         """A scan is done; a full report goes out when it found something new, or with `force`."""
@@ -157,7 +154,7 @@ class Reporter:
                 self._owe(whole=True)
             if self._scan_wanted_at is not None and now >= self._scan_wanted_at:
                 self._scan_wanted_at, self._last_challenge_at = None, now
-                self.on_challenge()
+                self._on_challenge()
             is_stuck = not (self._send_owed(now) and self._send_events(now) and self._send_heartbeat(now))
             return _AGAIN_SECONDS if is_stuck else max(0.0, self._next(now) - now)
 
@@ -171,7 +168,7 @@ class Reporter:
         return True
 
     def _post(self, report: bytes) -> bool:
-        return self._publish(UpChannel.POSTURE, report if self._sealer is None else self._sealer.wrap(report))
+        return self._publish(UpChannel.POSTURE, report if self._signer is None else self._signer.sign(report))
 
     def _send_heartbeat(self, now: float) -> bool:
         # While a full report is owed it speaks for us; a heartbeat with a higher number would make it look stale.

@@ -23,11 +23,11 @@ class ReportSigner:
         self._key = key
 
     @property
-    def public(self) -> str:
+    def public_key_base64(self) -> str:
         """The public half in base64, as it goes with reports."""
         return base64.b64encode(public_bytes(self._key.public_key())).decode()
 
-    def wrap(self, report: bytes) -> bytes:
+    def sign(self, report: bytes) -> bytes:
         """The signed envelope."""
         return seal(report, self._key)
 

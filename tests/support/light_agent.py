@@ -20,7 +20,7 @@ from typing import Any, Final
 from device_agent.actions.base import ActionPlan, Params, RemediationAction, Verification
 from device_agent.actions.rescan import Rescan
 from device_agent.actions.trust import trust
-from device_agent.assembly import ring_of
+from device_agent.assembly import load_keyring
 from device_agent.collectors.base import Section
 from device_agent.commands import journal
 from device_agent.host.system import System
@@ -107,7 +107,7 @@ def main(config: Path, die_at: str) -> None:
     done = folder / "done.txt"
     settings = load(config)
     actions: dict[str, RemediationAction] = {
-        **trust(ring_of(settings)),
+        **trust(load_keyring(settings)),
         "rescan": Rescan(),
         "test.append": _Append(done, die_at, is_repeatable=True),
         "test.once": _Append(done, die_at, is_repeatable=False),

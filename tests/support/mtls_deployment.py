@@ -18,7 +18,7 @@ from controller.cli.client import ApiClient, ApiEndpoint
 from controller.domain.identity.certificates import CertificateKind
 from device_agent.host.clock import Clock
 from device_agent.identity.enrol import EnrolmentOptions, config_text, enrol
-from device_agent.identity.renewal import DeviceRenewal
+from device_agent.identity.renewal import CertificateRenewer, load_renewal
 from device_agent.identity.store import load_active
 from device_agent.mqtt_client import MqttClient, StatusPayloads
 from schemas.events import Status
@@ -155,19 +155,18 @@ class EstateDevice:
         (folder / "agent.toml").write_text(text)
         self._seq = int(time.time())
         self._link: MqttClient | None = None
-        self._renewing: DeviceRenewal | None = None
+        self._renewing: CertificateRenewer | None = None
         self._is_up = threading.Event()
 
     def start(self) -> None:
         """Connect with the pair that counts, as the agent does."""
         settings = load_active(self.folder / "agent.toml")
         will = Status(state="offline").model_dump_json().encode()
-        self._renewing = DeviceRenewal(settings, Clock())
+        self._renewing, credentials = load_renewal(settings, Clock(), lambda _current: None)
         goodbye = StatusPayloads(
             will=will, online=lambda: Status(state="online").model_dump_json().encode(), offline=lambda: will
         )
-        self._link = MqttClient(self.name, settings.mqtt, None, goodbye, self, credentials=self._renewing.credentials)
-        self._renewing.use(self._link.publish, self._link.reconnect)
+        self._link = MqttClient(self.name, settings.mqtt, None, goodbye, self, credentials=credentials)
         self._link.start()
 
     def stop(self) -> None:
@@ -177,8 +176,8 @@ class EstateDevice:
 
     def step(self) -> None:
         """What the agent's report thread does about the certificate."""
-        if self.is_up and self._renewing is not None:
-            self._renewing.step()
+        if self.is_up and self._renewing is not None and self._link is not None:
+            self._renewing.step(self._link)
 
     def report(self) -> None:
         """A full report in which nothing is wrong."""
@@ -215,7 +214,8 @@ class EstateDevice:
 
     def received(self, channel: DownChannel, payload: bytes) -> None:
         if channel is DownChannel.CERTIFICATE and self._renewing is not None:
-            self._renewing.answered(payload)
+            assert self._link is not None
+            self._renewing.on_answer(payload, self._link)
 
 
 def wait_for(what: Any, why: str, seconds: float = WAIT, devices: Iterable[EstateDevice] = ()) -> None:

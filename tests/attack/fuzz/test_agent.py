@@ -124,7 +124,7 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
     body = sections(22)
     with journal(tmp_path):
         store = ReportStore(tmp_path, first_seq=1)
-        reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock())
+        reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock(), lambda: None)
         reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
         reporter.online()
         reporter.tick()
@@ -174,6 +174,6 @@ class _Still(Clock):
 def test_the_worst_receipts_and_commands_are_cheap_to_refuse(tmp_path: Path, raw: bytes) -> None:
     sent = Sent()
     store = ReportStore(tmp_path, first_seq=1)
-    Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock()).receipt(raw)
+    Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock(), lambda: None).receipt(raw)
     assert isinstance(judge(raw), ForgedCommand)
     assert not sent.messages

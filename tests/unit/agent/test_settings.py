@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.errors import SettingsError
-from device_agent.settings import DEFAULT_STATE_DIR, Settings, default_device_id, doubts, load
+from device_agent.settings import DEFAULT_STATE_DIR, Settings, default_device_id, load, warnings
 from schemas.broker_address import BrokerAddress
 from schemas.signing import public_key_text
 from tests.support.certs import Certs
@@ -108,7 +108,7 @@ def test_an_unknown_action_in_the_allow_list_is_a_doubt_and_no_error() -> None:
     chosen = Settings.model_validate(
         {"device_id": "d", "mqtt": {"servers": ["mqtt://b"]}, "commands": {"allow": ["rescan", "servce.disable"]}}
     )
-    (doubt,) = doubts(chosen)
+    (doubt,) = warnings(chosen)
     assert doubt.startswith("commands.allow: there is no action 'servce.disable': did you mean 'service.disable'?")
     assert doubt.endswith("it allows nothing")
 

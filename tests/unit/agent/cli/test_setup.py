@@ -106,17 +106,17 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "3000000"}
-        notifier = SystemdNotifier.of({**environment, "WATCHDOG_PID": str(os.getpid())})
+        notifier = SystemdNotifier.from_environment({**environment, "WATCHDOG_PID": str(os.getpid())})
         notifier.ready("here")
         assert systemd.recv(999) == b"READY=1\nSTATUS=here"
         for now in (10.0, 10.5, 11.0):
-            notifier.alive(now, "well")
+            notifier.watchdog(now, "well")
         notifier.stopping()
         heard = [systemd.recv(999) for _ in range(3)]
         assert heard == [b"WATCHDOG=1\nSTATUS=well"] * 2 + [b"STOPPING=1"]
-        SystemdNotifier.of({**environment, "WATCHDOG_PID": "1"}).alive(0.0, "not ours")
-        SystemdNotifier.of({}).ready("nobody listens")
-        SystemdNotifier.of({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
+        SystemdNotifier.from_environment({**environment, "WATCHDOG_PID": "1"}).watchdog(0.0, "not ours")
+        SystemdNotifier.from_environment({}).ready("nobody listens")
+        SystemdNotifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
             systemd.recv(999)

@@ -19,7 +19,13 @@ from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
-from device_agent.identity.renewal import MAX_TRIALS, REFUSED_WAIT, TRIAL_WAIT, CertificateHolder, CertificateRenewer
+from device_agent.identity.renewal import (
+    MAX_CONNECT_ATTEMPTS,
+    REFUSED_WAIT,
+    TRIAL_WAIT,
+    CertificateHolder,
+    CertificateRenewer,
+)
 from device_agent.identity.store import IdentityStore, load_active, with_active_identity
 from device_agent.mqtt_client import tls_context
 from device_agent.settings import MqttSettings, load
@@ -77,7 +83,7 @@ class Home:
 
     def renewal(self, store: IdentityStore | None = None) -> CertificateRenewer:
         holder = CertificateHolder(DEVICE, self.folder / "device.pem", self.folder / "device.key", None)
-        return CertificateRenewer(holder, store or self.store, self.publish, self.reconnect, self.clock)
+        return CertificateRenewer(holder, store or self.store, self.clock, lambda _current: None)
 
     def answer(self, **changes: str | None) -> bytes:
         csr = self.sent[-1].csr
@@ -110,10 +116,10 @@ def home(tmp_path: Path, authority: X509Authority) -> Home:
 def test_nothing_is_asked_before_two_thirds_of_the_lifetime(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 2 / 3 - 1
-    renewal.step()
+    renewal.step(home)
     assert home.sent == []
     home.clock.at = NOW + LIFE * 0.69
-    renewal.step()
+    renewal.step(home)
     (asked,) = home.sent
     present = read_key(read_file(home.folder / "device.key"), None)
     leaf = read_leaf(read_file(home.folder / "device.pem"))
@@ -127,13 +133,13 @@ def test_nothing_is_asked_before_two_thirds_of_the_lifetime(home: Home) -> None:
 def test_an_answer_that_does_not_come_is_asked_for_again_with_the_same_key(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 0.7
-    renewal.step()
-    renewal.step()
+    renewal.step(home)
+    renewal.step(home)
     assert len(home.sent) == 1
     home.clock.at += 3600
-    renewal.step()
+    renewal.step(home)
     again = home.renewal()  # the agent was restarted
-    again.step()
+    again.step(home)
     keys = {home.authority.read(one.csr).key for one in home.sent}
     assert (len(home.sent), len(keys)) == (3, 1)
 
@@ -141,9 +147,9 @@ def test_an_answer_that_does_not_come_is_asked_for_again_with_the_same_key(home:
 def test_without_a_connection_nothing_is_given_up(home: Home) -> None:
     renewal, home.is_online = home.renewal(), False
     home.clock.at = NOW + LIFE * 0.7
-    renewal.step()
+    renewal.step(home)
     home.is_online = True
-    renewal.step()
+    renewal.step(home)
     assert len(home.sent) == 1
 
 
@@ -151,8 +157,8 @@ def _renewed(home: Home) -> tuple[CertificateRenewer, IdentityStore]:
     store = home.store
     renewal = home.renewal(store)
     home.clock.at = NOW + LIFE * 0.7
-    renewal.step()
-    renewal.answered(home.answer())
+    renewal.step(home)
+    renewal.on_answer(home.answer(), home)
     return renewal, store
 
 
@@ -169,10 +175,10 @@ def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> Non
     assert not store.current.exists()
     credentials.worked()
     assert (promoted, store.current.exists(), store.candidate.exists()) == ([True], True, False)
-    renewal.promoted()
+    renewal.on_promoted()
     settings = load_active(home.folder / "agent.toml")
     assert (settings.mqtt.certificate, settings.mqtt.key) == (store.current, store.current)
-    renewal.step()
+    renewal.step(home)
     assert len(home.sent) == 1  # and the next one is due in its own time
 
 
@@ -205,25 +211,25 @@ def test_a_half_written_candidate_is_given_up(home: Home) -> None:
 
 def test_a_new_pair_that_the_broker_refuses_is_given_up_in_the_end(home: Home) -> None:
     renewal, store = _renewed(home)
-    for _ in range(MAX_TRIALS):
+    for _ in range(MAX_CONNECT_ATTEMPTS):
         assert store.candidate.exists()
         home.clock.at += TRIAL_WAIT
-        renewal.step()
+        renewal.step(home)
     assert not store.candidate.exists()
-    assert home.reconnects == MAX_TRIALS
+    assert home.reconnects == MAX_CONNECT_ATTEMPTS
     home.clock.at += REFUSED_WAIT
-    renewal.step()
+    renewal.step(home)
     assert len({home.authority.read(one.csr).key for one in home.sent}) == 2  # with another key
 
 
 def test_answers_that_are_none(home: Home) -> None:
     renewal = home.renewal()
-    renewal.answered(b"{}")  # nothing was asked
+    renewal.on_answer(b"{}", home)  # nothing was asked
     home.clock.at = NOW + LIFE * 0.7
-    renewal.step()
+    renewal.step(home)
     foreign = home.issue(request(new_key(), DEVICE), NOW)
     for payload in (b"no JSON", b"{}", home.answer(request="0" * 64), home.answer(certificate=foreign), b" " * 100_000):
-        renewal.answered(payload)
+        renewal.on_answer(payload, home)
     assert not home.store.candidate.exists()
     assert home.reconnects == 0
 
@@ -231,13 +237,13 @@ def test_answers_that_are_none(home: Home) -> None:
 def test_after_a_refusal_it_asks_again_much_later(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 0.7
-    renewal.step()
-    renewal.answered(home.answer(certificate=None, refused="certificate_over", detail="revoked"))
+    renewal.step(home)
+    renewal.on_answer(home.answer(certificate=None, refused="certificate_over", detail="revoked"), home)
     home.clock.at += REFUSED_WAIT - 1
-    renewal.step()
+    renewal.step(home)
     assert len(home.sent) == 1
     home.clock.at += 2
-    renewal.step()
+    renewal.step(home)
     assert len(home.sent) == 2
 
 
@@ -288,12 +294,12 @@ def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> 
     settings = load(home.folder / "agent.toml")
     own = load_signer(settings)  # a key without the passphrase that is set: TLS opens it too
     assert own is not None
-    assert own.public == base64.b64encode(public_bytes(made.public_key())).decode()
+    assert own.public_key_base64 == base64.b64encode(public_bytes(made.public_key())).decode()
     other = new_key()
     renewed.write_bytes(key_text(other, "words of a credential") + (home.folder / "device.pem").read_bytes())
     later = load_signer(settings, renewed)
     assert later is not None
-    assert later.public == base64.b64encode(public_bytes(other.public_key())).decode()
+    assert later.public_key_base64 == base64.b64encode(public_bytes(other.public_key())).decode()
     words.write_text("others\n")
     with pytest.raises(SettingsError, match="cannot be opened"):
         load_signer(settings, renewed)

@@ -63,11 +63,10 @@ class Desk:
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     clock, told = SetClock(), Told()
-    reporter = Reporter(
-        ReportSender("edge-1", "boot", "1.0"), ReportSettings(), ReportStore(tmp_path, first_seq=1), told, clock
-    )
-    made = Desk(reporter, told, clock)
-    reporter.on_challenge = lambda: made.asked.append(reporter.nonce)
+    store, asked = ReportStore(tmp_path, first_seq=1), list[str]()
+    sender = ReportSender("edge-1", "boot", "1.0")
+    reporter = Reporter(sender, ReportSettings(), store, told, clock, lambda: asked.append(reporter.nonce))
+    made = Desk(reporter, told, clock, asked)
     reporter.online()
     return made
 
