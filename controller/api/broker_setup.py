@@ -6,7 +6,7 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.ports.broker import SettingChange
+from controller.ports.broker_setup import SettingChange
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 
 router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))

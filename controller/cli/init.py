@@ -18,7 +18,7 @@ from controller.cli.output import safe, say
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for them
     from controller.cli.config_files import InitAnswers
-    from controller.ports.broker import SettingChange
+    from controller.ports.broker_setup import SettingChange
     from controller.service.settings.settings import Settings
 
 DEFAULT_DIRECTORY: Final = Path("/etc/cordon")

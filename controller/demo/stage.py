@@ -69,6 +69,11 @@ class DemoEnvironment:
         return f"fleet-{self.options.run}"
 
     @property
+    def fleet_filter(self) -> str:
+        """Matches the fleet's own messages."""
+        return f"{self.fleet_root}/#"
+
+    @property
     def device_ids(self) -> tuple[str, ...]:
         """Every device of the fleet, as the simulator names them."""
         count = self.options.devices
@@ -94,9 +99,9 @@ class DemoEnvironment:
         Raises:
             DemoError: something did not start.
         """
-        before = await self.broker.snapshot(self.controller_id)
         settings = await EmqxSetup(self.broker.api).state(self.controller_id)
-        left = BrokerFootprint(before, settings, self.device_ids, (self.bystander_id, self.forger_id))
+        clients = (self.bystander_id, self.forger_id)
+        left = BrokerFootprint(self.controller_id, settings, self.device_ids, clients, self.fleet_filter)
         stack.push_async_callback(self._clean, left, say)
         # First of all the cheapest look at whether anybody gets in with what was given.
         watcher = await stack.enter_async_context(bystander(self.access, self.bystander_id, self.chronicle))
@@ -107,7 +112,7 @@ class DemoEnvironment:
             home, self.controller_id, self.management, self.access, self.pace, accept_claimed=accept_claimed
         )
         if self.options.broker is not None:
-            await traces.open_fleet_topics(self.broker, f"{self.fleet_root}/#")
+            await traces.open_fleet_topics(self.broker, self.fleet_filter)
         self._controller, url = await controller_process.serve(prepared.config, self.folder)
         self.children.append(self._controller)
         stack.push_async_callback(self._controller.stop)

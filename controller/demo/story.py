@@ -13,7 +13,7 @@ from controller.demo.options import DemoError
 from controller.demo.outcome import DemoContainmentTiming
 from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, DemoStepContext, ListedDevice
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from schemas.topics import DownChannel, down
 
 OLD_OPENSSL: Final = "3.0.11-1~deb12u1"

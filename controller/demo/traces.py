@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.setup.baseline import SetupSnapshot, rules_for_all
+from controller.adapters.emqx.setup.baseline import rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.demo.access import DemoBrokerAccess
 from controller.demo.mqtt_client import DemoMqttClient
-from controller.ports.broker import AccessRule
+from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerNotFoundError, ControllerError
 from schemas.topics import UpChannel, parse_up, up
 
@@ -23,24 +24,24 @@ _AT_ONCE: Final = 8  # devices
 
 @dataclass(frozen=True, slots=True)
 class BrokerFootprint:
-    """What a run makes at the broker: its devices, its other clients, and what was there before."""
+    """What a run makes at the broker: its devices, its other clients, and the settings from before the run."""
 
-    before: SetupSnapshot
-    settings: str  # everything that `cordon init` may change, for the undo of it
+    controller_id: str
+    settings: str  # everything that `cordon init` may change, as `EmqxSetup.undo` takes it
     device_ids: tuple[str, ...]
     other_clients: tuple[str, ...]
-
-    @property
-    def controller_id(self) -> str:
-        """The client id of the run's controller."""
-        return self.before.controller_id
+    fleet_filter: str  # of the run's own messages
 
 
 async def open_fleet_topics(broker: EmqxBroker, fleet_filter: str) -> None:
     """Let the run's own messages pass where other rules for all, or `no_match = deny`, would stop them."""
     rules = await broker.api.all_rules()
     ours = len(rules_for_all())
-    await broker.api.write_all_rules((*rules[:ours], AccessRule(fleet_filter, "allow", "all"), *rules[ours:]))
+    await broker.api.write_all_rules((*rules[:ours], _fleet_rule(fleet_filter), *rules[ours:]))
+
+
+def _fleet_rule(fleet_filter: str) -> AccessRule:
+    return AccessRule(fleet_filter, "allow", "all")
 
 
 async def remove(broker: EmqxBroker, traces: BrokerFootprint, access: DemoBrokerAccess) -> list[str]:
@@ -64,10 +65,17 @@ async def remove(broker: EmqxBroker, traces: BrokerFootprint, access: DemoBroker
     await each(_retained(traces, access))  # needs the controller's rules, which go below
     for client_id in (traces.controller_id, *traces.other_clients):
         await each(_kick(broker, client_id))
-    await each(broker.restore(traces.before))
-    await each(EmqxSetup(broker.api).undo(traces.settings))  # what is no rule: limits of sessions
+    await each(_restore_settings(broker, traces))
     await each(_settled(broker, traces))
     return left
+
+
+async def _restore_settings(broker: EmqxBroker, traces: BrokerFootprint) -> Sequence[str]:
+    rules = await broker.api.all_rules()
+    fleet_rule = _fleet_rule(traces.fleet_filter)
+    if fleet_rule in rules:
+        await broker.api.write_all_rules(tuple(rule for rule in rules if rule != fleet_rule))
+    return await EmqxSetup(broker.api).undo(traces.settings)
 
 
 async def _kick(broker: EmqxBroker, client_id: str) -> Sequence[str]:
@@ -117,27 +125,23 @@ async def _settled(broker: EmqxBroker, traces: BrokerFootprint) -> list[str]:
 async def _differences(broker: EmqxBroker, traces: BrokerFootprint) -> list[str]:
     clients = {*traces.device_ids, *traces.other_clients, traces.controller_id}
     left = [f"a ban of {ban.who}" async for ban in broker.bans() if ban.who in clients]
-    now = await broker.snapshot(traces.controller_id)
-    if now != traces.before:
-        left.append(_changed(traces.before, now))
+    left += _changed(traces.settings, await EmqxSetup(broker.api).state(traces.controller_id))
     devices = set(traces.device_ids)
     with contextlib.suppress(BrokerNotFoundError):  # without its database the broker holds no rules at all
-        left += [f"rules of {client_id}" async for client_id, _ in broker.client_rules() if client_id in devices]
+        left += [f"rules of {client_id}" async for client_id, _ in broker.api.client_rules() if client_id in devices]
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def session(client_id: str) -> str:
         async with gate:
-            return f"a session of {client_id}" if await broker.has_session(client_id) else ""
+            return f"a session of {client_id}" if await broker.api.client(client_id) is not None else ""
 
     async with asyncio.TaskGroup() as group:
         looks = [group.create_task(session(client_id)) for client_id in sorted(clients)]
     return left + [found for look in looks if (found := look.result())]
 
 
-def _changed(before: SetupSnapshot, now: SetupSnapshot) -> str:
-    parts: Sequence[tuple[str, object, object]] = (
-        ("authorization sources", before.sources, now.sources),
-        ("rules for all", before.all_rules, now.all_rules),
-        ("rules of the controller", before.controller_rules, now.controller_rules),
-    )
-    return "settings differ: " + ", ".join(name for name, was, is_now in parts if was != is_now)
+def _changed(before: str, now: str) -> list[str]:
+    """Compares two texts of `EmqxSetup.state`."""
+    was, found = json.loads(before), json.loads(now)
+    names = [name for name in was if was[name] != found[name]]
+    return ["settings differ: " + ", ".join(names)] if names else []

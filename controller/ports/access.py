@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from controller.domain.broker.access import AccessGrant, CompiledRules
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules
 
 
 class AccessBroker(Protocol):

@@ -3,58 +3,14 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 from controller.domain.containment.plan import ContainmentGoal
-from schemas.topics import down_branch, up_branch
+from controller.ports.broker_tables import AccessRules, Ban
 
-# How Cordon's bans are told from everybody else's: their `by` starts with this, the case follows.
-BAN_MARK: Final = "cordon/"
 # Seconds by which the clocks of broker and controller may differ: a session that is not older than this when something
 # is heard may be a later one than that which said it.
 CLOCK_SLACK: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class AccessRule:
-    """One access rule; equality is what "the same rule" means, so defaults are filled in when it is read."""
-
-    topic: str
-    permission: Literal["allow", "deny"]
-    action: Literal["publish", "subscribe", "all"]
-    qos: tuple[int, ...] = (0, 1, 2)
-    retain: str = "all"  # "all", "true" or "false"
-    # What else narrows it (EMQX 6: zone, listener, ...) as sorted JSON: without it a restored rule would be wider.
-    limits: str = ""
-
-
-AccessRules = tuple[AccessRule, ...]
-
-
-def restriction(client_id: str) -> AccessRules:
-    """The rules of a restricted client, in the order the broker asks them."""
-    return (
-        AccessRule(up_branch(client_id), "allow", "publish"),
-        AccessRule(down_branch(client_id), "allow", "subscribe"),
-        AccessRule("#", "deny", "all"),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Ban:
-    """A row of the ban table; `until` in Unix seconds, `None` for ever."""
-
-    kind: str  # clientid, username, peerhost, clientid_re, username_re, peerhost_net
-    who: str
-    by: str
-    reason: str
-    at: float
-    until: float | None
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether Cordon made it: only such rows are ever touched."""
-        return self.by.startswith(BAN_MARK)
 
 
 class AuthStrength(StrEnum):
@@ -96,17 +52,6 @@ class Proof:
     steps: tuple[ProofStep, ...]
     cut_at: float = 0.0
     ban_until: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SettingChange:
-    """One change to the broker's settings, shown before it is made."""
-
-    what: str
-    before: str
-    after: str
-    # Why making it without being asked could do harm; empty where it cannot.
-    danger: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +190,6 @@ class BrokerControl(Protocol):
         """Whether somebody can be connected who proved nothing: only then does it matter which session spoke."""
         ...
 
-    async def has_session(self, client_id: str) -> bool:
-        """Whether the broker knows a session of this client, connected or not."""
-        ...
-
     async def lists_retained(self) -> bool:
         """Whether this broker can list retained messages, and so have those of one client deleted."""
         ...
@@ -257,18 +198,6 @@ class BrokerControl(Protocol):
         """Every ban, page by page."""
         ...
 
-    def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
-        """Every client that has rules of its own, page by page."""
-        ...
-
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
         """For each configured address: base URL, whether it answers, version or error."""
-        ...
-
-    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
-        """What the broker lacks for Cordon to work: nothing is written."""
-        ...
-
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
-        """Make the changes of `plan_setup`, or only those without danger; returns those that were made."""
         ...

@@ -4,7 +4,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from controller.ports.broker import SettingChange
+
+@dataclass(frozen=True, slots=True)
+class SettingChange:
+    """One change to the broker's settings, shown before it is made."""
+
+    what: str
+    before: str
+    after: str
+    # Why making it without being asked could do harm; empty where it cannot.
+    danger: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,56 @@
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
-from controller.ports.broker import AccessRules, Ban
+from schemas.topics import down_branch, up_branch
 
+# The `by` of a ban that Cordon made starts with this; the case id follows.
+BAN_MARK: Final = "cordon/"
 # Whether the rows of this client id are worth taking apart; the others cost no more than their JSON.
 SubjectFilter = Callable[[str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRule:
+    """One access rule; equality is what "the same rule" means, so defaults are filled in when it is read."""
+
+    topic: str
+    permission: Literal["allow", "deny"]
+    action: Literal["publish", "subscribe", "all"]
+    qos: tuple[int, ...] = (0, 1, 2)
+    retain: str = "all"  # "all", "true" or "false"
+    # What else narrows it (EMQX 6: zone, listener, ...) as sorted JSON: without it a restored rule would be wider.
+    limits: str = ""
+
+
+AccessRules = tuple[AccessRule, ...]
+
+
+def restriction(client_id: str) -> AccessRules:
+    """The rules of a restricted client, in the order the broker asks them."""
+    return (
+        AccessRule(up_branch(client_id), "allow", "publish"),
+        AccessRule(down_branch(client_id), "allow", "subscribe"),
+        AccessRule("#", "deny", "all"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ban:
+    """A row of the ban table; `until` in Unix seconds, `None` for ever."""
+
+    kind: str  # clientid, username, peerhost, clientid_re, username_re, peerhost_net
+    who: str
+    by: str
+    reason: str
+    at: float
+    until: float | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether Cordon made it: only such rows are ever touched."""
+        return self.by.startswith(BAN_MARK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +95,4 @@ class BrokerTables(Protocol):
 
     async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
         """Write them through this node, which then holds them whatever it missed."""
-        ...
-
-    async def write_ban(self, node: str, ban: Ban) -> None:
-        """Write the row through this node; one that is there stays."""
         ...

@@ -12,7 +12,8 @@ from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.guards.approvals import ApprovalRequest
 from controller.domain.guards.waivers import Waiver
 from controller.domain.scopes import Scope
-from controller.ports.broker import AccessRules, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import AccessRules
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from typing import Protocol
 from controller.domain.containment.plan import SubjectKind
 from controller.domain.containment.users import UserCase
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, PlannedStage, PlanParameters, Proof, SaveRules
+from controller.ports.broker import PlannedStage, PlanParameters, Proof, SaveRules
+from controller.ports.broker_tables import AccessRules
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from controller.ports.broker import CLOCK_SLACK, AccessRule
+from controller.ports.broker import CLOCK_SLACK
+from controller.ports.broker_tables import AccessRule
 from schemas.topics import ALL_UP, DownChannel, down
 from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS

@@ -28,7 +28,6 @@ from controller.adapters.emqx.client.http import AT_ONCE
 from controller.adapters.emqx.client.models import rule_body
 from controller.adapters.emqx.client.requests import RULES_AT_ONCE
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
@@ -38,6 +37,7 @@ from controller.domain.device import ContainmentCase, Device
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import PlannedCall, PlanParameters
+from controller.ports.broker_tables import restriction
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.reconciler import Reconciler

@@ -19,7 +19,7 @@ from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.system import SystemClock
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.service.containment import comparison
 from tests.support.controller_harness import World, world
 from tests.support.standin import StandInProcess

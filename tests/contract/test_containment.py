@@ -11,7 +11,8 @@ import pytest
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
-from controller.ports.broker import AccessRules, Proof, SavedSubscription, restriction
+from controller.ports.broker import Proof, SavedSubscription
+from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.contract.target import RULES, Lab, allow

@@ -14,7 +14,7 @@ from controller.domain.containment.cases import POLICY
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import Effect, SendCommand
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import BAN_MARK, AccessRules, Ban, restriction
+from controller.ports.broker_tables import BAN_MARK, AccessRules, Ban, restriction
 from controller.ports.store import StoredAuditEntry
 from schemas.commands import CommandState
 

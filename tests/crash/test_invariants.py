@@ -10,7 +10,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import AuditEntry, ReleaseClient
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import BAN_MARK, Ban, restriction
+from controller.ports.broker_tables import BAN_MARK, Ban, restriction
 from controller.ports.store import StoredAuditEntry
 from schemas.commands import CommandState
 from tests.crash import invariants

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from tests.e2e.closing_proxy import ClosingProxy
 from tests.support.certs import Certs
 from tests.support.deployment import WAIT_SECONDS, Deployment, open_deployment

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from tests.support.certs import Certs
 from tests.support.deployment import WAIT_SECONDS, open_deployment
 from tests.support.standin import StandInProcess

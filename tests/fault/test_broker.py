@@ -12,7 +12,7 @@ from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, restriction
+from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.support.faulty_emqx import Site, site
 from tests.support.mosquitto import free_port

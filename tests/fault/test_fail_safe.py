@@ -8,7 +8,7 @@ import pytest
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.fault.test_store import Trouble, locked, read_only
 from tests.support.controller_harness import TestClock, World, world

@@ -12,8 +12,9 @@ from controller.domain.effects import AuditEntry
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel, PolicySet, RepeatOffenderTerms, RuleResponse
-from controller.ports.broker import AccessRules, AuthStrength, Proof, SavedSubscription, SaveRules, SaveSubscriptions
+from controller.ports.broker import AuthStrength, Proof, SavedSubscription, SaveRules, SaveSubscriptions
 from controller.ports.broker import keep_no_subscriptions as none_kept
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
 from controller.service.containment.waivers import WaiverService

@@ -16,7 +16,7 @@ from controller.domain.device import Device, HoldReason
 from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalNotAllowedError, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from controller.service.containment.operator_actions import OperatorRequest, ProtectedDeviceError
 from controller.service.containment.waivers import WaiverRequest
 from tests.property.fleet import (

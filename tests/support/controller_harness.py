@@ -14,9 +14,7 @@ from controller.domain.broker.inspection import BrokerInspection
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, Remedy, RuleResponse
 from controller.ports.broker import (
-    AccessRules,
     AuthStrength,
-    Ban,
     PlannedStage,
     PlanParameters,
     Proof,
@@ -24,12 +22,11 @@ from controller.ports.broker import (
     SavedSubscription,
     SaveRules,
     SaveSubscriptions,
-    SettingChange,
     keep_no_subscriptions,
-    restriction,
     was_there,
 )
-from controller.ports.broker_tables import SubjectFilter, TableCounts
+from controller.ports.broker_setup import SettingChange
+from controller.ports.broker_tables import AccessRules, Ban, SubjectFilter, TableCounts, restriction
 from controller.ports.errors import BrokerError, MessagesError
 from controller.ports.inspection import DashboardLogin
 from controller.ports.messages import ConnectionState, IncomingMessage
@@ -179,9 +176,6 @@ class MemoryBroker:
     async def admits_unproven(self) -> bool:
         return self.is_open
 
-    async def has_session(self, client_id: str) -> bool:
-        return client_id not in self.bans_held
-
     async def lists_retained(self) -> bool:
         return self.can_list_retained
 
@@ -197,13 +191,16 @@ class MemoryBroker:
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
         return [("memory", True, "5.8.9")]
 
-    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
-        del controller_id
+    # BrokerSettings, of a broker that was set up in this run only
+
+    async def was_set_up(self) -> bool:
+        return False
+
+    async def missing(self) -> Sequence[SettingChange]:
         return self.lacks
 
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
-        del controller_id
-        made = [change for change in self.lacks if not (safe_only and change.danger)]
+    async def put_back(self) -> Sequence[SettingChange]:
+        made = [change for change in self.lacks if not change.danger]
         self.lacks = [change for change in self.lacks if change not in made]
         return made
 
@@ -250,10 +247,6 @@ class MemoryTables:
         self.broker.calls.append(f"write rules {client_id} at {node}")
         self.missing.get(node, set()).discard(client_id)
         self.broker.rules_held[client_id] = rules
-
-    async def write_ban(self, node: str, ban: Ban) -> None:
-        self.missing.get(node, set()).discard(ban.who)
-        self.broker.bans_held.setdefault(ban.who, ban)
 
 
 @dataclass(slots=True)
@@ -392,7 +385,7 @@ async def world(
         yield World(
             clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
             Ingest(link, keeper, log, None, signing.seals), DeviceTimers(keeper, 300.0),
-            Reconciler(keeper, broker, tables, effects, 5.0, log, controller_id="cordon-controller"), logged, signing,
+            Reconciler(keeper, broker, tables, effects, 5.0, log, settings=broker), logged, signing,
             observations,
         )  # fmt: skip
     finally:

@@ -11,7 +11,7 @@ import httpx
 from controller.adapters.emqx.client.models import RuleRow
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.tables import EmqxTables
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler

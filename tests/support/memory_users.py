@@ -8,7 +8,8 @@ from controller.adapters.emqx.users.actions import USER_RESTRICTION
 from controller.adapters.emqx.users.describe import described_user
 from controller.domain.containment.plan import SubjectKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, PlannedStage, PlanParameters, Proof, ProofStep, SaveRules
+from controller.ports.broker import PlannedStage, PlanParameters, Proof, ProofStep, SaveRules
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerError
 from controller.ports.users import MqttSession, UserBroker
 

@@ -8,7 +8,7 @@ from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.tables import EmqxTables
 from controller.domain.broker.access import CompiledRules, no_longer_allowed
 from controller.ports.access import AccessBroker
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules
 
 
 class EmqxAccess(AccessBroker):

@@ -7,8 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from controller.adapters.emqx.client import models
 from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
-from controller.ports.broker import BAN_MARK, AccessRules, Ban
-from controller.ports.broker_tables import BrokerTables, SubjectFilter, TableCounts
+from controller.ports.broker_tables import BAN_MARK, AccessRules, Ban, BrokerTables, SubjectFilter, TableCounts
 from controller.ports.errors import BrokerAnswerError
 
 _BANS: Final = "/banned"
@@ -71,10 +70,6 @@ class EmqxTables(BrokerTables):
     async def write_rules(self, node: str, client_id: str, rules: AccessRules) -> None:
         """See the port."""
         await self._api.at(node).write_rules(client_id, rules)
-
-    async def write_ban(self, node: str, ban: Ban) -> None:
-        """See the port."""
-        await self._api.at(node).add_ban(ban.who, by=ban.by, reason=ban.reason, until=ban.until)
 
     async def _pages(self, node: str, path: str, what: str) -> AsyncIterator[list[Any]]:
         async for page in self._api.at(node).pages(path, what, PAGE):

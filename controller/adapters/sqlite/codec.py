@@ -32,7 +32,7 @@ from controller.domain.effects import (
 from controller.domain.evidence import Evidence
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule, AccessRules
+from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.ports.errors import StoreError
 from schemas.commands import CommandState
 

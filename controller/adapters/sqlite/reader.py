@@ -15,7 +15,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OF_A_REPORT, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope, ordered
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry
 

@@ -18,7 +18,8 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.users import UserCase
 from controller.domain.device import Device
 from controller.domain.effects import CommandRecord, Effect
-from controller.ports.broker import AccessRules, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
 from controller.ports.store import (

@@ -23,7 +23,7 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, IsolateClient, RestrictClient
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.access import AccessBroker, AccessStore, StoredTemplates, WrittenRules
-from controller.ports.broker import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.containment.outbox import EffectQueue

@@ -19,7 +19,7 @@ from controller.domain.broker.access_lint import LintFinding, LintSeverity, erro
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.access import GrantRecord, StoredTemplates
-from controller.ports.broker import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import ControllerError
 from controller.ports.store import StoreWrites
 from controller.service.broker.access import AccessRuleManager, as_broker_rules

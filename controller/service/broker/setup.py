@@ -5,12 +5,12 @@ from dataclasses import replace
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.ports.broker import SettingChange
 from controller.ports.broker_setup import (
     BrokerSetup,
     DesiredSetup,
     SavedSetup,
     SavePreviousSetup,
+    SettingChange,
     SetupPlan,
     SetupStore,
 )

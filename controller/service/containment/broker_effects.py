@@ -12,7 +12,8 @@ from controller.domain.effects import (
     RestrictClient,
 )
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, BrokerControl, Proof, SavedSubscription, SaveRules, SaveSubscriptions
+from controller.ports.broker import BrokerControl, Proof, SavedSubscription, SaveRules, SaveSubscriptions
+from controller.ports.broker_tables import AccessRules
 from controller.service.fleet_state import FleetState
 
 # The device and the rules that were kept for it in; the rules it gets back out.

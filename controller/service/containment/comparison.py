@@ -11,8 +11,7 @@ from typing import Final, Protocol
 
 from controller.domain.device import Device
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, Ban, restriction
-from controller.ports.broker_tables import BrokerTables
+from controller.ports.broker_tables import AccessRules, Ban, BrokerTables, restriction
 from controller.service.fleet_state import FleetState
 
 AT_ONCE: Final = 5000  # devices looked at before others get their turn

@@ -12,8 +12,9 @@ from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, EndIsolation, IsolateClient, ReleaseClient, RestrictClient
 from controller.domain.events import DriftDetected
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import BAN_MARK, Ban, BrokerControl, SettingChange, restriction
-from controller.ports.broker_tables import BrokerTables, TableCounts
+from controller.ports.broker import BrokerControl
+from controller.ports.broker_setup import SettingChange
+from controller.ports.broker_tables import BAN_MARK, Ban, BrokerTables, TableCounts, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.ports.store import StoreWrites
@@ -46,23 +47,6 @@ class BrokerSettings(Protocol):
         ...
 
 
-class _ByBroker:
-    """The least that a controller needs, where nothing was kept of a setup."""
-
-    def __init__(self, broker: BrokerControl, controller_id: str) -> None:
-        self._broker = broker
-        self._controller_id = controller_id
-
-    async def was_set_up(self) -> bool:
-        return False
-
-    async def missing(self) -> Sequence[SettingChange]:
-        return await self._broker.plan_setup(self._controller_id)
-
-    async def put_back(self) -> Sequence[SettingChange]:
-        return await self._broker.apply_setup(self._controller_id, safe_only=True)
-
-
 class Reconciler:
     """Compares every `every` seconds. Foreign rows and unknown devices are left alone."""
 
@@ -74,19 +58,18 @@ class Reconciler:
         effects: EffectQueue,
         every: float,
         log: Log,
-        controller_id: str = "",
         *,
         managed: ManagedRules | None = None,
         settings: BrokerSettings | None = None,
     ) -> None:
-        """`settings` are those that were set up; without them, what `controller_id` needs of the broker."""
+        """Without `settings` the broker's own settings are not compared."""
         self._keeper = keeper
         self._broker = broker
         self._tables = tables
         self._effects = effects
         self._every = every
         self._log = log
-        self._settings = settings or (_ByBroker(broker, controller_id) if controller_id else None)
+        self._settings = settings
         self._managed = managed or NoManagedRules()
         self._was_set_up = False
         self._turn = 0

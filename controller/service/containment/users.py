@@ -9,7 +9,8 @@ from controller.domain.containment import users
 from controller.domain.containment.users import UserCase
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, Proof, SaveRules
+from controller.ports.broker import Proof, SaveRules
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
 from controller.ports.store import StoreWrites

@@ -20,7 +20,7 @@ from controller.domain.device import Device as DeviceState
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from controller.main import main
-from controller.ports.broker import AccessRule, AccessRules, restriction
+from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.policies import PolicyError
 from controller.service.broker.access import AccessRuleManager, as_broker_rules
 from controller.service.broker.access_operations import AccessOperations, AccessRefusedError

@@ -7,7 +7,7 @@ import httpx
 
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from controller.service.containment.drift import DriftState
 from tests.support.faulty_emqx import Site, site
 from tests.support.reports import full, incoming

@@ -14,8 +14,8 @@ from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import AccessRule
 from controller.ports.broker_setup import DesiredSetup
+from controller.ports.broker_tables import AccessRule
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler

@@ -7,7 +7,7 @@ import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.system import SystemClock
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules
 from tests.support.standin import StandInProcess
 
 USER = ("lab", "lab-password")

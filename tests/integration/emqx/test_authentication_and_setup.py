@@ -4,14 +4,18 @@ import asyncio
 import ssl
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import httpx
 import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.setup.baseline import rules_for_all, rules_for_controller
+from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.system import SystemClock
-from controller.ports.broker import CLOCK_SLACK, AccessRule, AuthStrength
+from controller.ports.broker import CLOCK_SLACK, AuthStrength
+from controller.ports.broker_setup import DesiredSetup
+from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
@@ -21,6 +25,18 @@ from tests.support.standin import StandInProcess
 
 DENIED = 135
 CONTROLLER = "cordon-controller"
+WANTED = DesiredSetup(CONTROLLER)
+
+
+@dataclass
+class SavedStates:
+    """Takes the place of the store: the states that `apply` saved before its first change."""
+
+    texts: list[str] = field(default_factory=list)
+
+    async def __call__(self, before: str) -> None:
+        """Save it."""
+        self.texts.append(before)
 
 
 @pytest.fixture(scope="module")
@@ -84,22 +100,25 @@ async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, bro
     mine = (AccessRule("extra/#", "allow", "subscribe"),)
     await broker.api.write_all_rules(theirs)
     await broker.api.write_rules(CONTROLLER, mine)
-    before = await broker.snapshot(CONTROLLER)
+    setup = EmqxSetup(broker.api)
+    before = await setup.state(CONTROLLER)
 
-    planned = await broker.plan_setup(CONTROLLER)
+    planned = await setup.changes(WANTED)
     assert [change.what for change in planned] == ["rules for all clients", f"rules of the client {CONTROLLER}"]
     assert planned[0].before == "allow all fleet/#\ndeny subscribe secret/# qos 1,2"
     assert planned[0].after.endswith(planned[0].before)
-    assert await broker.snapshot(CONTROLLER) == before, "a plan writes nothing"
+    assert await setup.state(CONTROLLER) == before, "a plan writes nothing"
 
-    assert await broker.apply_setup(CONTROLLER) == tuple(planned)
-    assert await broker.plan_setup(CONTROLLER) == []
-    assert await broker.apply_setup(CONTROLLER) == ()
+    saved = SavedStates()
+    assert await setup.apply(WANTED, saved) == tuple(planned)
+    assert await setup.changes(WANTED) == []
+    assert await setup.apply(WANTED, saved) == ()
+    assert saved.texts == [before], "an apply that changes nothing saves nothing"
     assert await broker.api.all_rules() == rules_for_all() + theirs
     assert await broker.api.rules(CONTROLLER) == rules_for_controller() + mine
 
-    assert await broker.restore(before) == ()
-    assert await broker.snapshot(CONTROLLER) == before
+    assert await setup.undo(before) == []
+    assert await setup.state(CONTROLLER) == before
     await broker.api.delete_all_rules()
     await broker.api.delete_rules(CONTROLLER)
 
@@ -107,8 +126,8 @@ async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, bro
 async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_hears_all(
     emqx: StandInProcess, broker: EmqxBroker
 ) -> None:
-    before = await broker.snapshot(CONTROLLER)
-    await broker.apply_setup(CONTROLLER)
+    setup, saved = EmqxSetup(broker.api), SavedStates()
+    await setup.apply(WANTED, saved)
     try:
         with Device("s-one", [emqx.mqtt[0]], user=USER) as one, Device(CONTROLLER, [emqx.mqtt[1]], user=USER) as boss:
             assert await asyncio.to_thread(boss.subscribe, ALL_UP) == 1
@@ -122,7 +141,7 @@ async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_he
             assert await asyncio.to_thread(one.subscribe, ALL_UP) == DENIED
             assert await asyncio.to_thread(one.publish, "fleet/telemetry") != DENIED
     finally:
-        await broker.restore(before)
+        assert await setup.undo(saved.texts[0]) == []
 
 
 async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
@@ -135,7 +154,7 @@ async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
             proof = await broker.restrict("s-off", kept)
             assert not proof.holds
             assert "no effect" in proof.missing
-            changes = await broker.apply_setup(CONTROLLER)
+            changes = await EmqxSetup(broker.api).apply(WANTED, SavedStates())
             assert changes[0].before == "built_in_database (off)"
             assert changes[0].after == "built_in_database"
             assert (await broker.restrict("s-off", kept)).holds
@@ -147,7 +166,7 @@ async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
 async def test_a_wrong_key_is_refused_with_words_and_not_repeated(emqx: StandInProcess) -> None:
     async with open_emqx(emqx.api_urls, emqx.key, "not-the-secret", clock=SystemClock()) as broker:
         with pytest.raises(BrokerRefusedError, match="key or secret is wrong") as caught:
-            await broker.plan_setup(CONTROLLER)
+            await EmqxSetup(broker.api).changes(WANTED)
         assert "not-the-secret" not in str(caught.value)
         assert [up_now for _, up_now, _ in await broker.ping()] == [False] * 3
 
@@ -163,21 +182,24 @@ async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
 ) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         await broker.api.delete_source("built_in_database")
-        before = await broker.snapshot(CONTROLLER)
-        assert before.sources == ()
+        assert await broker.api.sources() == ()
+        setup = EmqxSetup(broker.api)
+        before = await setup.state(CONTROLLER)
         with pytest.raises(BrokerNotFoundError):
             await broker.restrict("s-bare", kept)
 
-        changes = await broker.apply_setup(CONTROLLER)
+        saved = SavedStates()
+        changes = await setup.apply(WANTED, saved)
         assert len(changes) == 3
-        assert await broker.plan_setup(CONTROLLER) == []
+        assert saved.texts == [before]
+        assert await setup.changes(WANTED) == []
         assert (await broker.restrict("s-bare", kept)).holds
 
-        left = await broker.restore(before)
-        assert left == ("the built-in database stays: s-bare has rules in it",)
+        left = await setup.undo(before)
+        assert left == ["the built-in database stays: s-bare has rules in it"]
         assert (await broker.release("s-bare", ())).holds
-        assert await broker.restore(before) == ()
-        assert await broker.snapshot(CONTROLLER) == before
+        assert await setup.undo(before) == []
+        assert await setup.state(CONTROLLER) == before
         await broker.api.create_database()
 
 

@@ -12,7 +12,8 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import LABELS, LOOKS
 from controller.adapters.emqx.containment.describe import ACT_CALLS, LOOK_CALLS
 from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentGoal
-from controller.ports.broker import AccessRule, PlannedStage, PlanParameters, Proof, SavedSubscription
+from controller.ports.broker import PlannedStage, PlanParameters, Proof, SavedSubscription
+from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerRefusedError
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.containment.checks import restriction
+from controller.ports.broker_tables import restriction
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device, wait_for

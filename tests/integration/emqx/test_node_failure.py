@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from controller.adapters.emqx.containment.broker import open_emqx
-from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.system import SystemClock
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.mqtt_device import Device, wait_for

@@ -6,8 +6,7 @@ import time
 import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.containment.checks import restriction
-from controller.ports.broker import AccessRule
+from controller.ports.broker_tables import AccessRule, restriction
 from controller.ports.errors import BrokerRefusedError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
@@ -87,7 +86,7 @@ async def test_release_without_kept_rules_leaves_none_and_may_be_repeated(
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
         assert (await broker.release("r-none", ())).holds
         assert (await broker.release("r-none", ())).holds
-        assert "r-none" not in [client async for client, _ in broker.client_rules()]
+        assert "r-none" not in [client async for client, _ in broker.api.client_rules()]
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
 
 
@@ -132,10 +131,10 @@ async def test_a_device_that_was_never_seen_is_restricted_before_it_comes(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     assert (await broker.restrict("r-future", kept)).holds
-    assert not await broker.has_session("r-future")
+    assert await broker.api.client("r-future") is None
     with Device("r-future", [emqx.mqtt[1]], user=USER) as device:
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
-        assert await broker.has_session("r-future")
+        assert await broker.api.client("r-future") is not None
     await broker.release("r-future", ())
 
 

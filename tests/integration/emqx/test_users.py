@@ -11,7 +11,8 @@ from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
 from controller.domain.containment.plan import ContainmentGoal, SubjectKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule, PlanParameters
+from controller.ports.broker import PlanParameters
+from controller.ports.broker_tables import AccessRule
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.integration.emqx.test_describe import unplanned

@@ -6,7 +6,7 @@ from controller.adapters.sqlite.reader import MAX_ROWS
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry, CommandRecord
-from controller.ports.broker import AccessRule
+from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import StoreError
 from controller.ports.store import ApiToken, DeadLetter, StoredAuditEntry, StoredReport, StoreWrites
 from tests.support.store import NOW, line, opened

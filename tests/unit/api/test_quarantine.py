@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import restriction
+from controller.ports.broker_tables import restriction
 from controller.ports.store import StoreHealth
 from tests.support.api import Api
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.ports.broker import BAN_MARK, Ban
+from controller.ports.broker_tables import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.audit_log import MOST_TEXT, AuditLogger, about, fields_of
 from tests.support.controller_harness import world

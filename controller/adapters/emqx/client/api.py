@@ -9,7 +9,7 @@ from controller.adapters.emqx.client import models
 from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, HttpMethod
 from controller.adapters.emqx.client.requests import RULES as _RULES
 from controller.adapters.emqx.client.subject_api import MAX_PAGES, SubjectApi, is_last, read
-from controller.ports.broker import AccessRules, Ban
+from controller.ports.broker_tables import AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError
 
 _SOURCES: Final = "/authorization/sources"

@@ -13,7 +13,8 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import ClientRow
 from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.containment.verification import ProofRecorder
-from controller.ports.broker import AccessRules, ProofStep
+from controller.ports.broker import ProofStep
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerError
 
 MAX_BATCH: Final = requests.RULES_AT_ONCE

@@ -10,7 +10,7 @@ from typing import Annotated, Final, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from controller.ports.broker import AccessRule, AccessRules, Ban
+from controller.ports.broker_tables import AccessRule, AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError
 from schemas.base import clean_text
 

@@ -10,7 +10,8 @@ from urllib.parse import quote
 
 from controller.adapters.emqx.client import models
 from controller.adapters.emqx.client.http import ApiRequest
-from controller.ports.broker import AccessRules, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerRefusedError
 from schemas.base import DEVICE_ID_PATTERN
 

@@ -11,7 +11,8 @@ from controller.adapters.emqx.client import models, requests
 from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, EmqxHttpClient, HttpMethod, StepListener
 from controller.adapters.emqx.client.requests import BanKind
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.ports.broker import AccessRules, Ban, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError, BrokerNotFoundError
 
 PAGE_ROWS: Final = 1000

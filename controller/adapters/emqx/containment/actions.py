@@ -6,10 +6,11 @@ from typing import Final
 
 from controller.adapters.emqx.client.models import SubscriptionRow
 from controller.adapters.emqx.client.requests import BanKind
-from controller.adapters.emqx.containment.checks import outside, restriction
+from controller.adapters.emqx.containment.checks import outside
 from controller.adapters.emqx.containment.context import RunContext
 from controller.domain.containment.plan import ContainmentAction
-from controller.ports.broker import Ban, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import Ban, restriction
 from controller.ports.errors import BrokerNotFoundError
 from schemas.base import MAX_NAME, clean_text
 

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-import controller.adapters.emqx.setup.baseline as wiring
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
@@ -14,7 +13,6 @@ from controller.adapters.emqx.containment.authentication import AuthStrengthEval
 from controller.adapters.emqx.containment.context import BrokerContext, ContainmentRequest, RunContext
 from controller.adapters.emqx.containment.describe import ban_wish, described
 from controller.adapters.emqx.containment.runner import carry_out
-from controller.adapters.emqx.setup.baseline import SetupSnapshot
 from controller.domain.containment.plan import (
     ContainmentPlan,
     end_of_isolation_plan,
@@ -23,9 +21,7 @@ from controller.domain.containment.plan import (
     restriction_plan,
 )
 from controller.ports.broker import (
-    AccessRules,
     AuthStrength,
-    Ban,
     BrokerControl,
     PlannedStage,
     PlanParameters,
@@ -33,9 +29,9 @@ from controller.ports.broker import (
     SavedSubscription,
     SaveRules,
     SaveSubscriptions,
-    SettingChange,
     keep_no_subscriptions,
 )
+from controller.ports.broker_tables import AccessRules, Ban
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerError
 
@@ -101,10 +97,6 @@ class EmqxBroker(BrokerControl):
         """See the port."""
         return await self._grading.admits_unproven()
 
-    async def has_session(self, client_id: str) -> bool:
-        """See the port."""
-        return await self.api.client(client_id) is not None
-
     async def lists_retained(self) -> bool:
         """See the port."""
         return await self.api.maybe(requests.list_retained(limit=1)) is not None
@@ -113,32 +105,11 @@ class EmqxBroker(BrokerControl):
         """See the port."""
         return self.api.bans()
 
-    def client_rules(self) -> AsyncIterator[tuple[str, AccessRules]]:
-        """See the port."""
-        return self.api.client_rules()
-
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
         """See the port."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ping(base)) for base in self.api.addresses]
         return [task.result() for task in tasks]
-
-    async def plan_setup(self, controller_id: str) -> Sequence[SettingChange]:
-        """See the port."""
-        return [todo.change for todo in wiring.plan(await self.snapshot(controller_id))]
-
-    async def apply_setup(self, controller_id: str, *, safe_only: bool = False) -> Sequence[SettingChange]:
-        """See the port."""
-        todos = wiring.plan(await self.snapshot(controller_id))
-        return await wiring.apply(self.api, tuple(one for one in todos if not (safe_only and one.change.danger)))
-
-    async def snapshot(self, controller_id: str) -> SetupSnapshot:
-        """The settings that setup may change, as they are now."""
-        return await wiring.snapshot(self.api, controller_id)
-
-    async def restore(self, before: SetupSnapshot) -> Sequence[str]:
-        """Take a setup back; what had to be left, in words."""
-        return await wiring.restore(self.api, before)
 
     async def _ping(self, base: str) -> tuple[str, bool, str]:
         here = self.api.at(base)

@@ -7,11 +7,9 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, CacheRow, SourceRow
 from controller.adapters.emqx.containment.context import RunContext
 from controller.domain.containment.plan import ContainmentCheck
-from controller.ports.broker import Ban, restriction
+from controller.ports.broker_tables import Ban, restriction
 from controller.ports.errors import BrokerNotFoundError
 from schemas import topics
-
-__all__ = ["consulted", "outside", "restriction", "wrongly_allowed"]
 
 _SHARED: Final = ("$share/", "$queue/", "$exclusive/")
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.coalescing import CoalescedRequests
 from controller.adapters.emqx.containment.verification import HOLD_SECONDS, NodeNameCache, ProofRecorder, until_holds
-from controller.ports.broker import AccessRules, SavedSubscription, SaveRules, SaveSubscriptions, keep_no_subscriptions
+from controller.ports.broker import SavedSubscription, SaveRules, SaveSubscriptions, keep_no_subscriptions
+from controller.ports.broker_tables import AccessRules
 from controller.ports.clock import Clock
 
 
@@ -49,7 +50,6 @@ class RunState:
     ban_is_outdated: bool = False
     restored: AccessRules = ()
     gave_rules_back: bool = False
-    settings_trouble: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

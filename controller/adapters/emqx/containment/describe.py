@@ -8,10 +8,10 @@ from typing import Final
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.http import API, ApiRequest
-from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.containment.context import ContainmentRequest
 from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentPlan, plan_for
-from controller.ports.broker import BAN_MARK, PlannedCall, PlannedStage, PlanParameters, SavedSubscription
+from controller.ports.broker import PlannedCall, PlannedStage, PlanParameters, SavedSubscription
+from controller.ports.broker_tables import BAN_MARK, restriction
 from schemas.base import MAX_NAME, clean_text
 
 MAX_REASON: Final = MAX_NAME  # characters of a ban's reason

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, SourceRow, rule_text
-from controller.ports.broker import AccessRule, AccessRules, SettingChange
+from controller.ports.broker_setup import SettingChange
+from controller.ports.broker_tables import AccessRule, AccessRules
 from schemas import topics
 
 
@@ -72,27 +73,11 @@ async def apply(api: EmqxApi, todos: tuple[ExecutableChange, ...]) -> tuple[Sett
     return tuple(todo.change for todo in todos)
 
 
-async def restore(api: EmqxApi, before: SetupSnapshot) -> tuple[str, ...]:
-    """Put the settings back as they were; what had to be left, in words.
-
-    The database source that setup added stays while it holds rules of somebody: removing it would delete them.
-    """
-    left: list[str] = []
-    if before.all_rules:
-        await api.write_all_rules(before.all_rules)
-    else:
-        await api.delete_all_rules()
-    if before.controller_rules:
-        await api.write_rules(before.controller_id, before.controller_rules)
-    else:
-        await api.delete_rules(before.controller_id)
-    left += await restore_sources(api, before.sources)
-    await api.clear_all_caches()
-    return tuple(left)
-
-
 async def restore_sources(api: EmqxApi, before: tuple[SourceRow, ...]) -> list[str]:
-    """Put the database source back where it was, or take it away again; what had to be left."""
+    """Put the database source back where it was, or remove it again; returns what had to stay, and why.
+
+    A database source that setup added stays while it holds anybody's rules: removing it would delete them.
+    """
     kinds = [source.type for source in before]
     if DATABASE not in kinds:
         return await _remove_database(api)

@@ -17,8 +17,8 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, SourceRow
 from controller.adapters.emqx.setup.baseline import ExecutableChange, SetupSnapshot
 from controller.adapters.emqx.setup.manual_steps import left_to_do
-from controller.ports.broker import AccessRule, AccessRules, SettingChange
-from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SetupPlan
+from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SettingChange, SetupPlan
+from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
 QUEUE: Final = 100_000  # messages that wait for a controller that is away; the audit wants 10,000 at least

@@ -9,11 +9,11 @@ from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.models import DATABASE, ClientRow
 from controller.adapters.emqx.client.requests import segment
 from controller.adapters.emqx.containment.actions import lift_own_ban, put_ban, renew_ban
-from controller.adapters.emqx.containment.checks import LOOKS, in_force, outside, restriction, wrongly_allowed
+from controller.adapters.emqx.containment.checks import LOOKS, in_force, outside, wrongly_allowed
 from controller.adapters.emqx.containment.context import RunContext
 from controller.adapters.emqx.containment.runner import PlanStepHandlers
 from controller.domain.containment.plan import ContainmentAction, ContainmentCheck
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerRefusedError
 
 KICK_AT_ONCE: Final = 1000  # sessions in one request

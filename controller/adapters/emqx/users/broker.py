@@ -22,7 +22,8 @@ from controller.domain.containment.plan import (
     restriction_plan,
 )
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules, PlannedStage, PlanParameters, Proof, SaveRules
+from controller.ports.broker import PlannedStage, PlanParameters, Proof, SaveRules
+from controller.ports.broker_tables import AccessRules
 from controller.ports.clock import Clock
 from controller.ports.users import MqttSession, UserBroker
 

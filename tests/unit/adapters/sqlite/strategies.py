@@ -17,7 +17,7 @@ from controller.domain.effects import (
 )
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule
+from controller.ports.broker_tables import AccessRule
 from schemas.commands import CommandState
 
 TEXT = st.text(max_size=12)

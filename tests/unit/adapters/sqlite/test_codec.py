@@ -14,7 +14,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OF_A_REPORT, ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRules
+from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
 from tests.unit.adapters.sqlite import strategies

@@ -9,7 +9,8 @@ from controller.domain.containment.cases import LATER_PAUSE
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule, AuthStrength, restriction
+from controller.ports.broker import AuthStrength
+from controller.ports.broker_tables import AccessRule, restriction
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.identity_check import BACKLOG_SECONDS
 from tests.support.controller_harness import START, World, world

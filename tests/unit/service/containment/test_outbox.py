@@ -9,7 +9,8 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import CommandRequested, ContainmentOrdered, ReleaseOrdered, StatusChanged
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule, AuthStrength, Ban, restriction
+from controller.ports.broker import AuthStrength
+from controller.ports.broker_tables import AccessRule, Ban, restriction
 from controller.ports.errors import BrokerUnreachableError, NoSubscriberError
 from controller.service.containment.outbox import CONTAINING, SENDING
 from tests.support.controller_harness import MemoryLink, world

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from controller.domain.audit_kinds import AuditKind
-from controller.ports.broker import AccessRule, Ban, SettingChange, restriction
+from controller.ports.broker_setup import SettingChange
+from controller.ports.broker_tables import AccessRule, Ban, restriction
 from controller.service.containment.comparison import CERTAIN
 from controller.service.containment.drift import DriftState
 from tests.support.controller_harness import START, World, world

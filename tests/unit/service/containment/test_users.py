@@ -6,7 +6,7 @@ import pytest
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import AccessRule
+from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerRefusedError, BrokerUnreachableError
 from controller.service.containment.users import UserContainments
 from tests.support.controller_harness import World, world

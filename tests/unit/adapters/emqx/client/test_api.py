@@ -14,7 +14,8 @@ from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.client.subject_api import MAX_PAGES, PAGE_ROWS
 from controller.adapters.emqx.containment.authentication import AuthSettings, read_settings
 from controller.adapters.system import SystemClock
-from controller.ports.broker import Ban, SavedSubscription
+from controller.ports.broker import SavedSubscription
+from controller.ports.broker_tables import Ban
 from controller.ports.errors import (
     BrokerAnswerError,
     BrokerError,

@@ -13,8 +13,8 @@ from controller.adapters.emqx.client.coalescing import (
     CoalescedRequests,
     SingleFlightRead,
 )
-from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.containment.verification import ProofRecorder
+from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from tests.support.scripted_emqx import Cluster, error
 

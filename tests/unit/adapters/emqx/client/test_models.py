@@ -21,9 +21,10 @@ from controller.adapters.emqx.client.models import (
     until_text,
 )
 from controller.adapters.emqx.containment.authentication import AuthSettings, grade_of, grade_then
-from controller.adapters.emqx.containment.checks import consulted, outside, restriction, wrongly_allowed
+from controller.adapters.emqx.containment.checks import consulted, outside, wrongly_allowed
 from controller.adapters.emqx.setup.baseline import SetupSnapshot, plan, rules_for_all, rules_for_controller
-from controller.ports.broker import CLOCK_SLACK, AccessRule, AuthStrength
+from controller.ports.broker import CLOCK_SLACK, AuthStrength
+from controller.ports.broker_tables import AccessRule, restriction
 
 RULES = st.builds(
     AccessRule,

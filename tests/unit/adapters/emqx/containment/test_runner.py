@@ -5,9 +5,8 @@ from typing import Any
 import httpx
 import pytest
 
-from controller.adapters.emqx.containment.checks import restriction
 from controller.adapters.emqx.containment.verification import WAITS_SECONDS
-from controller.ports.broker import AccessRule, AccessRules
+from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from schemas.topics import DownChannel, down
 from tests.support.scripted_emqx import BASES, Cluster, error

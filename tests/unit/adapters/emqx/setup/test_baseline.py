@@ -12,7 +12,7 @@ from controller.adapters.emqx.setup.baseline import (
     SetupSnapshot,
     apply,
     plan,
-    restore,
+    restore_sources,
     rules_for_all,
     rules_for_controller,
 )
@@ -61,5 +61,5 @@ async def test_moved_to_the_front_and_put_back_with_its_settings(enabled: bool, 
     assert [row.type for row in emqx.rows] == ["built_in_database", "file", "http"]
     assert emqx.rows[0] == own.model_copy(update={"enable": True})
 
-    assert await restore(api, snapshot) == ()
+    assert await restore_sources(api, snapshot.sources) == []
     assert emqx.rows == before
