@@ -9,7 +9,7 @@ from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import problems
 from controller.api.fields import UtcTimestamp, View, moment
-from controller.domain.broker.inspection import LISTENERS, NODES, listening_of
+from controller.domain.broker.inspection import LISTENERS, NODES, parse_listeners
 from controller.domain.broker.ports import PortUse
 from controller.service.containment.drift import DriftEntry, DriftState
 
@@ -124,7 +124,7 @@ async def list_endpoints(services: ServicesDep) -> BrokerEndpoints:
     rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
     listening = None
     if listeners is not None:
-        found = listening_of(listeners)
+        found = parse_listeners(listeners)
         listening = tuple(BrokerListenerView(use=one.use, address=one.address, port=one.port) for one in found)
         listening += tuple(_dashboards(seen.api))
     names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]

@@ -61,7 +61,7 @@ class CertificateView(View):
             not_after=at(one.end),
             issued_at=at(one.issued_at),
             origin=one.origin,
-            holds=one.holds(now),
+            holds=one.is_valid(now),
             revoked_at=moment(one.revoked_at),
             reason=one.reason,
         )

@@ -74,7 +74,7 @@ def _waiting(services: Services, device: Device) -> HeldContainmentView:
         level=pending.level,
         causes=pending.causes,
         since=at(pending.since),
-        protected=services.keeper.guards.protection.why(device),
+        protected=services.keeper.guards.protection.protection_reason(device),
     )
 
 

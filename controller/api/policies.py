@@ -14,7 +14,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.explain_events import EventExplanation, explain_standing
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.explain import RuleExplanation, explain
-from controller.domain.policy.facts import gather
+from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult, Severity
 from controller.domain.policy.model import (
     ContainmentLevel,
@@ -283,7 +283,7 @@ async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Devi
     raw = await services.store.report(device_id)
     if raw is None:
         raise ApiError(404, "no_report", f"{device_id} has not sent a full report yet")
-    facts = gather(sections_of(raw), device_id, device.device_class, device.tags)
+    facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags)
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
     events = tuple(EventStandingView.of(one) for one in explain_standing(keeper.policies, device))

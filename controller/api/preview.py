@@ -67,7 +67,7 @@ async def preview_policies(services: ServicesDep, body: CandidatePolicies) -> St
 
 async def _lines(services: Services, candidate: PolicySet) -> AsyncIterator[bytes]:
     keeper = services.keeper
-    last = PreviewLine(judged=0, reports=0, changes=(), done=True, version=candidate.files)
+    last = PreviewLine(judged=0, reports=0, changes=(), done=True, version=candidate.policy_version)
     async for page in preview(keeper, services.store, candidate):
         tally = page.tally
         limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
@@ -92,8 +92,8 @@ async def _lines(services: Services, candidate: PolicySet) -> AsyncIterator[byte
             stale=tally.stale,
             unread=tally.unread,
             limit=limit,
-            refused=not keeper.guards.radius.bounds.is_open and tally.contains > limit,
-            version=candidate.files,
+            refused=not keeper.guards.radius.bounds.is_unlimited and tally.contains > limit,
+            version=candidate.policy_version,
         )
     yield _line(last)
 

@@ -11,7 +11,7 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, View, at, moment
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.domain.scopes import ALL, Scope, beyond, ordered
+from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken, StoreWrites
 from schemas.durations import parse_duration
 
@@ -77,7 +77,7 @@ async def list_tokens(services: ServicesDep) -> ApiTokenList:
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
 async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep, body: NewApiToken) -> CreatedApiToken:
     """Make a token for somebody; it opens nothing that the caller's own does not."""
-    excess = beyond(body.scopes, held.scopes)
+    excess = scopes_exceeding(body.scopes, held.scopes)
     if excess:
         text = f"{held.name} has not the scope {', '.join(excess)} itself, and gives away no more than it has"
         raise ApiError(403, "scope_missing", text)

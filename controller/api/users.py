@@ -302,7 +302,7 @@ def _check_guards(
         raise ApiError(409, "second_person_needed", f"{text}: contain them as devices, which asks for a second person")
     known = [device for one in sessions if (device := services.keeper.get(one.client_id)) is not None]
     protection = services.keeper.guards.protection
-    reasons = {device.device_id: why for device in known if (why := protection.why(device))}
+    reasons = {device.device_id: why for device in known if (why := protection.protection_reason(device))}
     if reasons and not body.even_protected:
         raise ApiError(409, "device_protected", f"{ProtectedDeviceError(reasons)} (`even_protected`)")
 

@@ -52,14 +52,14 @@ def lint_file(
     except PolicyError as e:
         note(str(e))
         raise typer.Exit(ExitCode.FAILED) from e
-    rows = [(one.gravity.value, one.device_class, one.rule or "-", one.text) for one in remarks]
+    rows = [(one.severity.value, one.device_class, one.rule or "-", one.text) for one in remarks]
     plain = [
-        {"gravity": one.gravity.value, "device_class": one.device_class, "rule": one.rule, "text": one.text}
+        {"gravity": one.severity.value, "device_class": one.device_class, "rule": one.rule, "text": one.text}
         for one in remarks
     ]
     show(output, plain, _REMARKS, rows, empty="nothing to remark")
     bad = {"error", "warning"} if strict else {"error"}
-    if any(one.gravity.value in bad for one in remarks):
+    if any(one.severity.value in bad for one in remarks):
         raise typer.Exit(ExitCode.FAILED)
 
 

@@ -33,7 +33,7 @@ def explain_offline(
     from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.explain import explain
-    from controller.domain.policy.facts import TYPES, gather
+    from controller.domain.policy.facts import TYPES, gather_facts
     from controller.packs import pack_path
     from schemas.durations import duration_text
 
@@ -41,7 +41,7 @@ def explain_offline(
     language = CelEnvironment(TYPES)
     loaded = load_policies(policies or [pack_path(STARTER)], language)
     items = []
-    for one in explain(loaded, language, gather(sections, device_id, device_class, tags)):
+    for one in explain(loaded, language, gather_facts(sections, device_id, device_class, tags)):
         response = one.response
         remedy = response.remedy
         items.append(

@@ -20,14 +20,14 @@ _SEQ_BYTES: Final = 8
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-def body_of(
+def row_bytes(
     at: float, kind: str, device_id: str, actor: str, case_id: str, *, alert: bool, detail: str | None
 ) -> bytes:
     """What a row says, as bytes that no other row can have; `detail` is the JSON text as it is kept."""
     return _encode([float(at), kind, device_id, actor, case_id, int(alert), detail]).encode()
 
 
-def digest_after(before: bytes, seq: int, body: bytes) -> bytes:
+def next_digest(before: bytes, seq: int, body: bytes) -> bytes:
     """The digest of row `seq`, which follows a row with the digest `before`."""
     return hashlib.sha256(before + seq.to_bytes(_SEQ_BYTES, "big", signed=True) + body).digest()
 
@@ -107,7 +107,7 @@ class ChainVerification:
     flaws: tuple[ChainFlaw, ...]
 
 
-def flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw]:
+def find_flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw]:
     """Everything that is wrong with the rows, which come in the order of their numbers.
 
     Yields as it goes, so a caller may stop; the rows after a flaw are still checked.
@@ -119,7 +119,7 @@ def flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw
         found = _flaw(link, last, bounds, sound_before=sound)
         if found is not None:
             yield found
-        sound = digest_after(link.before, link.seq, link.body) == link.digest
+        sound = next_digest(link.before, link.seq, link.body) == link.digest
         if bounds.noted is not None and link.seq == bounds.noted.seq:
             noted_seen = True
             if link.digest != bounds.noted.digest:
@@ -129,7 +129,7 @@ def flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw
         if link.pruned_through is not None:
             pruned_through = link.pruned_through
         last = ChainHead(link.seq, link.digest)
-    yield from _ends(last, pruned_through, bounds, noted_seen=noted_seen)
+    yield from _check_bounds(last, pruned_through, bounds, noted_seen=noted_seen)
 
 
 def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before: bool) -> ChainFlaw | None:
@@ -138,7 +138,7 @@ def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before
         return ChainFlaw(
             "inserted", seq, seq, f"row {seq} was inserted by something else than Cordon: it has no digest"
         )
-    if digest_after(link.before, seq, link.body) != link.digest:
+    if next_digest(link.before, seq, link.body) != link.digest:
         return ChainFlaw("changed", seq, seq, f"row {seq} was changed after it was written")
     gap = seq - last.seq - 1
     if gap < 0:
@@ -163,7 +163,9 @@ def _removed(first: int, last: int) -> ChainFlaw:
     return ChainFlaw("removed", first, last, f"{which} removed")
 
 
-def _ends(last: ChainHead, pruned_through: int | None, bounds: ChainBounds, *, noted_seen: bool) -> Iterator[ChainFlaw]:
+def _check_bounds(
+    last: ChainHead, pruned_through: int | None, bounds: ChainBounds, *, noted_seen: bool
+) -> Iterator[ChainFlaw]:
     end = max(bounds.counted or 0, 0 if bounds.noted is None or noted_seen else bounds.noted.seq)
     if end > last.seq:
         yield _removed(last.seq + 1, end)

@@ -15,7 +15,7 @@ _COMMON: Final = (
 )  # fmt: skip
 
 
-def weakness(passphrase: str) -> str:
+def passphrase_weakness(passphrase: str) -> str:
     """What is wrong with it, in words for whoever chose it; empty: nothing that is seen here."""
     if len(passphrase) > MAX_CHARACTERS or not passphrase.isprintable():
         return f"it has more than {MAX_CHARACTERS} characters, or some that cannot be typed"

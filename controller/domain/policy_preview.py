@@ -35,7 +35,7 @@ class ContainmentPreview:
         return self.after.rank > self.before.rank and not self.held
 
 
-def foresee(
+def preview_containment(
     device: Device,
     findings: tuple[Finding, ...],
     marks: tuple[str, ...],
@@ -66,10 +66,10 @@ def foresee(
     if after.level is not device.level:
         causes = after.case.causes if after.case is not None else ()
         return ContainmentPreview(device.device_id, device.level, after.level, causes)
-    return _later(device, after, policies, free, now)
+    return _delayed_preview(device, after, policies, free, now)
 
 
-def _later(
+def _delayed_preview(
     before: Device, after: Device, policies: PolicySet, guards: FleetGuards, now: float
 ) -> ContainmentPreview | None:
     without = inert(after, policies, guards, now)
@@ -82,5 +82,5 @@ def _later(
     if not further:
         return None
     level = max(further.values(), key=lambda one: one.rank)
-    held = "protected" if guards.protection.why(after) else ""
+    held = "protected" if guards.protection.protection_reason(after) else ""
     return ContainmentPreview(before.device_id, before.level, level, tuple(further), later=True, held=held)

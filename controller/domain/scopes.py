@@ -26,6 +26,6 @@ def ordered(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
     return tuple(scope for scope in ALL if scope in wanted)
 
 
-def beyond(wanted: Iterable[Scope], held: Iterable[Scope]) -> tuple[Scope, ...]:
+def scopes_exceeding(wanted: Iterable[Scope], held: Iterable[Scope]) -> tuple[Scope, ...]:
     """What is wanted and not held: nobody makes a token that opens more than their own."""
     return ordered(frozenset(wanted) - frozenset(held))

@@ -169,7 +169,7 @@ def _look_for_a_clone(draft: Transition, event: ev.PostureReported) -> None:
         draft.record(
             AuditKind.REPORT_SEQUENCE_REGRESSED, device.device_id, alert=is_news, was=device.report_seq, now=event.seq
         )
-    how = clones.second_life(
+    how = clones.detect_ended_boot(
         event.boot_id,
         now_in=device.boot_id,
         before=device.boot_before,

@@ -61,7 +61,7 @@ class FleetState:
         self.guards = guards
         # Devices whose containment waits because of the blast radius: counted without looking at all of them.
         self._waiting: set[str] = set()
-        self._marks: tuple[DevicePredicate, ...] = policies.marks
+        self._marks: tuple[DevicePredicate, ...] = policies.predicates
         self._ids = ids
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
@@ -97,7 +97,7 @@ class FleetState:
 
     def use(self, policies: PolicySet) -> None:
         """Judge by these from now on; a device is judged again with its next word."""
-        self.policies = policies.watching(self._marks)
+        self.policies = policies.with_predicates(self._marks)
         if self.policies is not self.judge.policies:
             self.judge = PolicyEvaluator(self.policies, self.language)
         for device in self.devices.values():

@@ -217,7 +217,7 @@ class Containment(RuleBasedStateMachine):
 
     @invariant()
     def unknown_and_error_are_never_satisfied(self) -> None:
-        assert all(not state.result.satisfies for state in self.device.rules.values())
+        assert all(not state.result.is_satisfied for state in self.device.rules.values())
 
     @invariant()
     def an_isolation_has_an_end_unless_an_operator_wants_none(self) -> None:

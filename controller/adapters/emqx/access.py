@@ -6,7 +6,7 @@ from controller.adapters.emqx.client import models
 from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
 from controller.adapters.emqx.client.responses import EmqxConflictError
 from controller.adapters.emqx.tables import EmqxTables
-from controller.domain.broker.access import CompiledRules, no_longer_allowed
+from controller.domain.broker.access import CompiledRules, revoked_topics
 from controller.ports.access import AccessBroker
 from controller.ports.broker_tables import AccessRules
 
@@ -48,6 +48,6 @@ class EmqxAccess(AccessBroker):
         """See the port."""
         if not await self._api.clear_cache(client_id) and await self._api.client(client_id) is None:
             return  # neither connected nor away with a session
-        refused = no_longer_allowed(rules, client_id, await self._api.subscriptions(client_id))
+        refused = revoked_topics(rules, client_id, await self._api.subscriptions(client_id))
         if refused:
             await self._api.unsubscribe(client_id, refused)

@@ -11,7 +11,7 @@ from controller.adapters.emqx.client.api import RULES_PATH, EmqxApi
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.tls_probe import TlsHandshake, look
 from controller.domain.broker import inspection as ask
-from controller.domain.broker.inspection import BrokerInspection, bind_of
+from controller.domain.broker.inspection import BrokerInspection, parse_bind
 from controller.domain.broker.ports import PortsError, parse_node
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerRefusedError
@@ -165,7 +165,7 @@ def _tls_targets(listeners: Any, nodes: Any, api: Sequence[str]) -> list[tuple[s
     for row in listeners or ():
         if not isinstance(row, dict) or row.get("type") not in ("ssl", "wss") or row.get("enable", True) is False:
             continue
-        address, port = bind_of(row.get("bind"))
+        address, port = parse_bind(row.get("bind"))
         if port:
             targets += [(host, port) for host in (hosts if address == "*" else [address])]
     return list(dict.fromkeys(targets))[:MAX_HANDSHAKES]

@@ -101,7 +101,7 @@ def candidate_policies(present: ActivePolicies, texts: Sequence[tuple[str, str]]
         raise PolicyError(problems)
     fresh = {file.policy.name: file.policy for file in files if file.policy is not None}
     kept = () if alone else tuple(one for one in present.policies.policies if one.name not in fresh)
-    named = "\n".join([present.policies.files, *(file.digest for file in files)])
+    named = "\n".join([present.policies.policy_version, *(file.digest for file in files)])
     version = hashlib.sha256(named.encode()).hexdigest()[:_VERSION_DIGITS]
     try:
         return PolicySet((*kept, *fresh.values()), version)

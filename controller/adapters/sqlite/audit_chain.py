@@ -19,9 +19,9 @@ from controller.domain.audit_chain import (
     ChainHead,
     ChainLink,
     ChainVerification,
-    body_of,
-    digest_after,
-    flaws,
+    find_flaws,
+    next_digest,
+    row_bytes,
 )
 from controller.ports.errors import StoreError
 
@@ -51,7 +51,7 @@ class AuditRow(NamedTuple):
     @property
     def body(self) -> bytes:
         """What is hashed."""
-        return body_of(*self[:5], alert=self.alert, detail=self.detail)
+        return row_bytes(*self[:5], alert=self.alert, detail=self.detail)
 
 
 def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) -> None:
@@ -60,7 +60,7 @@ def append(connection: sqlite3.Connection, lines: list[tuple[AuditRow, bytes]]) 
     rows: list[tuple[Any, ...]] = []
     for line, body in lines:
         seq += 1
-        digest = digest_after(before, seq, body)
+        digest = next_digest(before, seq, body)
         rows.append((*line, seq, before + digest))
         before = digest
     connection.executemany(_INSERT, rows)
@@ -123,7 +123,7 @@ def check(connection: sqlite3.Connection, noted: ChainHead | None = None) -> Cha
         )
         (rows,) = connection.execute("SELECT count(*) FROM audit").fetchone()
         found = []
-        for flaw in flaws(_links(connection), bounds):
+        for flaw in find_flaws(_links(connection), bounds):
             found.append(flaw)
             if len(found) >= MAX_FLAWS:
                 break

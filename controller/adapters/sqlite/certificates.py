@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind, RevocationStatus
-from controller.domain.identity.enrolment import EnrolmentToken, judge
+from controller.domain.identity.enrolment import EnrolmentToken, check_enrolment
 from controller.ports.certificates import CertificateRegistry, EnrolmentResult
 from controller.ports.errors import StoreError
 
@@ -156,9 +156,9 @@ class SqliteCertificateRegistry(CertificateRegistry):
             if token is not None:
                 for one in held:
                     # The answer was lost on the way: the same key and token get the same certificate again.
-                    if one.key == certificate.key and one.origin == f"token:{token.token_id}" and one.holds(now):
+                    if one.key == certificate.key and one.origin == f"token:{token.token_id}" and one.is_valid(now):
                         return EnrolmentResult(one, token=token)
-            refusal = judge(token, certificate.name, held, now, is_known=is_known)
+            refusal = check_enrolment(token, certificate.name, held, now, is_known=is_known)
             if refusal is not None or token is None:
                 assert refusal is not None
                 return EnrolmentResult(None, refusal.code, refusal.message, token)
@@ -166,7 +166,7 @@ class SqliteCertificateRegistry(CertificateRegistry):
                 return EnrolmentResult(None, "key_used", "this key had a certificate already: make a new one", token)
             db.execute("UPDATE enrolment_tokens SET uses_left = uses_left - 1 WHERE token_id = ?", (token.token_id,))
             _add(db, certificate)
-            return EnrolmentResult(certificate, token=token.used())
+            return EnrolmentResult(certificate, token=token.with_use())
 
         return await self._store.write(change)
 

@@ -71,4 +71,4 @@ class SqliteReportKeys:
 def _over(one: Certificate, now: float) -> str:
     if one.revoked_at is not None:
         return "it is revoked"
-    return "" if one.holds(now) else "it has expired"
+    return "" if one.is_valid(now) else "it has expired"

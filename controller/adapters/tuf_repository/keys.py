@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 from securesystemslib.signer import CryptoSigner
 
 from controller.adapters.files import SECRET_MODE, read_secret, write_file
-from controller.domain.passphrases import weakness
+from controller.domain.passphrases import passphrase_weakness
 from controller.ports.errors import SettingsError
 from controller.ports.updates import UpdatesError
 
@@ -39,7 +39,7 @@ def make_offline(folder: Path, role: str, count: int, ask: PassphrasePrompt) -> 
     for number in range(first, first + count):
         path = folder / f"{role}-{number}.pem"
         passphrase = ask(path, True)
-        if trouble := weakness(passphrase):
+        if trouble := passphrase_weakness(passphrase):
             raise UpdatesError(
                 f"the passphrase of {path.name} is too weak: {trouble}; cordon-agent passphrase makes one"
             )

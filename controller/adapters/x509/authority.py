@@ -12,7 +12,7 @@ from cryptography.x509.oid import NameOID
 
 from controller.adapters.x509 import building, folder
 from controller.adapters.x509.building import DER, PEM
-from controller.domain.identity.certificates import Certificate, CertificateKind, ValidityPeriod, weakness
+from controller.domain.identity.certificates import Certificate, CertificateKind, ValidityPeriod, key_weakness
 from controller.ports.certificates import (
     AuthorityError,
     AuthorityInfo,
@@ -102,7 +102,7 @@ class X509Authority(CertificateAuthority):
             raise CertificateRequestRefusedError("request_malformed", "not a certificate request in PEM") from e
         if not is_signed:
             raise CertificateRequestRefusedError("request_forged", "the request is not signed by the key that is in it")
-        weak = weakness(building.describe_key(public))
+        weak = key_weakness(building.describe_key(public))
         if weak:
             raise CertificateRequestRefusedError("key_weak", f"no certificate for a weak key: {weak}")
         name = _common_name(found.subject)

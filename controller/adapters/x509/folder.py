@@ -20,9 +20,9 @@ from controller.domain.identity.certificates import (
     ISSUING_LIFETIME,
     ROOT_CRL_LIFETIME,
     ROOT_LIFETIME,
-    passphrase_trouble,
+    key_weakness,
+    passphrase_weakness,
     validity,
-    weakness,
 )
 from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
@@ -70,7 +70,7 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     Raises:
         AuthorityError: something is there already, the passphrase is weak, or a file cannot be written.
     """
-    trouble = passphrase_trouble(wish.passphrase)
+    trouble = passphrase_weakness(wish.passphrase)
     if trouble:
         raise AuthorityError(f"the root's key needs a strong passphrase: {trouble}")
     _make_folder(wish.folder)
@@ -124,7 +124,7 @@ def take_in(folder: Path, root: Path, issuing: Path, key: Path, passphrase: str 
     top, middle, secret = _certificate(root), _certificate(issuing), _key(key, passphrase)
     if building.key_digest(secret.public_key()) != building.key_digest(middle.public_key()):
         raise AuthorityError(f"{key} is not the key of {issuing}")
-    weak = weakness(building.describe_key(secret.public_key()))
+    weak = key_weakness(building.describe_key(secret.public_key()))
     if weak:
         raise AuthorityError(f"{key}: {weak}")
     _check_authority(middle, issuing)

@@ -59,7 +59,7 @@ class AccessTemplates:
     version: int
     templates: tuple[AccessTemplate, ...]
 
-    def of(self, device_class: str) -> AccessTemplate | None:
+    def for_class(self, device_class: str) -> AccessTemplate | None:
         """The template of a device of this class; `None` if Cordon gives it no rules."""
         found = {one.device_class: one for one in self.templates}
         return found.get(device_class) or found.get(ANY_CLASS)
@@ -128,28 +128,28 @@ class AccessRuleCompiler:
         """The rules of a device of this class with these grants, of which those that are over do not count."""
         open_ = [one for one in grants if one.expires_at > now]
         if open_:
-            return compile_rules(self.templates.of(device_class), open_)
+            return compile_rules(self.templates.for_class(device_class), open_)
         if device_class not in self._by_class:
-            self._by_class[device_class] = compile_rules(self.templates.of(device_class), ())
+            self._by_class[device_class] = compile_rules(self.templates.for_class(device_class), ())
         return self._by_class[device_class]
 
 
-def no_longer_allowed(rules: CompiledRules, device_id: str, subscriptions: Sequence[str]) -> tuple[str, ...]:
+def revoked_topics(rules: CompiledRules, device_id: str, subscriptions: Sequence[str]) -> tuple[str, ...]:
     """Those subscriptions that the rules refuse: EMQX asks them at SUBSCRIBE only, so what exists goes on.
 
     The common name is the device's id; a user name is not known here, so a rule with one is given the benefit of the
     doubt.
     """
-    return tuple(one for one in subscriptions if _refused(rules, device_id, real_topic(one)))
+    return tuple(one for one in subscriptions if _is_refused(rules, device_id, real_topic(one)))
 
 
-def _refused(rules: CompiledRules, device_id: str, topic: str) -> bool:
+def _is_refused(rules: CompiledRules, device_id: str, topic: str) -> bool:
     for rule in rules:
         if rule.action == "publish":
             continue
         filter_ = rule.topic.replace("${clientid}", device_id).replace("${cert_common_name}", device_id)
         if "${" in filter_:
-            if rule.permission == "allow" and matches(topic, _loosened(filter_)):
+            if rule.permission == "allow" and matches(topic, _generalised(filter_)):
                 return False
             continue
         if matches(topic, filter_):
@@ -157,5 +157,5 @@ def _refused(rules: CompiledRules, device_id: str, topic: str) -> bool:
     return False
 
 
-def _loosened(filter_: str) -> str:
+def _generalised(filter_: str) -> str:
     return "/".join("+" if "${" in level else level for level in filter_.split("/"))

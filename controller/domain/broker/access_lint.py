@@ -13,12 +13,12 @@ from controller.domain.broker.access import (
     TopicRule,
     compile_rules,
 )
-from controller.domain.broker.topic_filters import covers, may_meet, placeholders, problem_of
+from controller.domain.broker.topic_filters import covers, overlaps, placeholders, validation_error
 from schemas import topics
 
 # What EMQX fills in that says who the client is.
-WHO: Final = ("${clientid}", "${cert_common_name}", "${username}")
-_KNOWN: Final = frozenset({*WHO, "${peerhost}", "${zone}"})
+IDENTITY_PLACEHOLDERS: Final = ("${clientid}", "${cert_common_name}", "${username}")
+_KNOWN: Final = frozenset({*IDENTITY_PLACEHOLDERS, "${peerhost}", "${zone}"})
 _ATTRIBUTE: Final = "${client_attrs."
 _SYS: Final = "$SYS/#"
 
@@ -35,7 +35,7 @@ class LintSeverity(StrEnum):
 class LintFinding:
     """One thing that was found; `rule` counts from 1, 0 for the template as a whole."""
 
-    gravity: LintSeverity
+    severity: LintSeverity
     device_class: str
     rule: int
     text: str
@@ -45,7 +45,7 @@ def lint(templates: AccessTemplates) -> tuple[LintFinding, ...]:
     """Everything that was found, in the order of the file."""
     found: list[LintFinding] = []
     for template in templates.templates:
-        found += _whole(template)
+        found += _lint_template(template)
         for number, rule in enumerate(template.rules, start=1):
             found += [
                 LintFinding(gravity, template.device_class, number, f"{text}: {rule.text}")
@@ -59,7 +59,7 @@ def _order(templates: AccessTemplates, device_class: str) -> int:
     return [one.device_class for one in templates.templates].index(device_class)
 
 
-def _whole(template: AccessTemplate) -> Iterator[LintFinding]:
+def _lint_template(template: AccessTemplate) -> Iterator[LintFinding]:
     count = len(compile_rules(template, ()) or ())
     room = MAX_RULES - MAX_GRANTS
     if count > MAX_RULES:
@@ -78,7 +78,7 @@ def _whole(template: AccessTemplate) -> Iterator[LintFinding]:
 
 def lint_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
     """What one rule by itself has; grants are asked the same."""
-    wrong = problem_of(rule.topic)
+    wrong = validation_error(rule.topic)
     if wrong:
         yield LintSeverity.ERROR, wrong
         return
@@ -89,20 +89,20 @@ def lint_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
     if not rule.qos:
         yield LintSeverity.ERROR, "no QoS: the rule matches nothing"
     if rule.permission == "allow":
-        yield from _allowing(rule)
+        yield from _lint_allow_rule(rule)
 
 
-def _allowing(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
+def _lint_allow_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
     levels = rule.topic.split("/")
     if covers(rule.topic, "+/#"):
         yield LintSeverity.ERROR, "allows everything"
     elif levels[0] in {"+", "#"}:
         yield LintSeverity.WARNING, "a wildcard in the first level reaches branches that nobody has thought of"
-    if may_meet(rule.topic, topics.everything()) and not covers(rule.topic, "+/#"):
+    if overlaps(rule.topic, topics.everything()) and not covers(rule.topic, "+/#"):
         yield LintSeverity.ERROR, "reaches into the branches of Cordon, which are opened for their own device only"
-    if may_meet(rule.topic, _SYS):
+    if overlaps(rule.topic, _SYS):
         yield LintSeverity.WARNING, "reaches what the broker tells of every client"
-    if not any(one in rule.topic for one in WHO):
+    if not any(one in rule.topic for one in IDENTITY_PLACEHOLDERS):
         if rule.action in ("publish", "all"):
             yield LintSeverity.INFO, "every device of the class may publish here in another's name"
     elif "${username}" in rule.topic and len(placeholders(rule.topic)) == 1:
@@ -126,11 +126,11 @@ def _hides(earlier: TopicRule, later: TopicRule) -> bool:
         earlier.action in ("all", later.action)
         and set(later.qos) <= set(earlier.qos)
         and earlier.retain in ("all", later.retain)
-        and not problem_of(earlier.topic)
+        and not validation_error(earlier.topic)
         and covers(earlier.topic, later.topic)
     )
 
 
-def errors_of(remarks: Sequence[LintFinding]) -> tuple[LintFinding, ...]:
+def lint_errors(remarks: Sequence[LintFinding]) -> tuple[LintFinding, ...]:
     """Those that keep a file from being applied."""
-    return tuple(one for one in remarks if one.gravity is LintSeverity.ERROR)
+    return tuple(one for one in remarks if one.severity is LintSeverity.ERROR)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, BrokerInspection, bind_of, is_loopback
+from controller.domain.broker.inspection import AUTHENTICATION, FILE_RULES, BrokerInspection, is_loopback, parse_bind
 from controller.domain.broker.ports import PortsError, collisions, node_ports
 from controller.domain.policy.findings import RuleResult
 
@@ -39,7 +39,7 @@ class FactUnavailableError(ValueError):
         self.result = result
 
 
-def nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /nodes`."""
     running = [row for row in answer if row["node_status"] == "running"]
     versions = sorted({str(row["version"]).removeprefix("v") for row in running if row.get("version")})
@@ -55,7 +55,7 @@ def nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def listeners(answer: Any, seen: BrokerInspection) -> BrokerResponse:
+def read_listeners(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /listeners`, each with its own page."""
     rows = [row for row in answer if row.get("enable", True) is not False]
     tls = [row for row in rows if row["type"] in _TLS_TYPES]
@@ -74,7 +74,7 @@ def listeners(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def untold_tls(answer: Any) -> list[str]:
+def missing_tls_settings(answer: Any) -> list[str]:
     """TLS listeners that do not tell their TLS settings, or not their versions."""
     rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
     return [
@@ -87,7 +87,7 @@ def untold_tls(answer: Any) -> list[str]:
 
 
 def _is_open(row: BrokerResponse) -> bool:
-    return not is_loopback(bind_of(row.get("bind"))[0])
+    return not is_loopback(parse_bind(row.get("bind"))[0])
 
 
 def _anonymous(rows: Sequence[BrokerResponse], seen: BrokerInspection) -> Any:
@@ -107,17 +107,17 @@ def _enabled(chain: Any) -> list[str]:
     return [str(link["id"]) for link in chain if link.get("enable", True)]
 
 
-def authentication(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_authentication(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authentication`."""
     return {"authenticators": _enabled(answer)}
 
 
-def sources(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_sources(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/sources`."""
     return {"authz_sources": [str(row["type"]) for row in answer["sources"] if row.get("enable", True)]}
 
 
-def file_rules(answer: Any, seen: BrokerInspection) -> BrokerResponse:
+def read_file_rules(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/sources/file`; where there is no such source, or it is off, nothing is allowed by it."""
     enabled = answer.get("enable", True)
     if not isinstance(answer.get("rules"), str):
@@ -129,21 +129,21 @@ def file_rules(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     return {"file_allows_all": bool(enabled and _ALLOW_ALL.search(answer["rules"]))}
 
 
-def authorization(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_authorization(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /authorization/settings`."""
     cache = answer["cache"]
     ttl = _seconds(cache["ttl"]) if cache["enable"] else 0
     return {"authz_no_match": str(answer["no_match"]), "authz_cache_seconds": ttl}
 
 
-def rules_for_all(answer: Any, seen: BrokerInspection) -> BrokerResponse:
+def read_rules_for_all(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """The rules for everybody of the built-in database."""
     del seen
     wide = [row for row in answer["rules"] if row["permission"] == "allow" and row["topic"] in _WIDE]
     return {"wide_rules_for_all": [f"allow {row['action']} {row['topic']}" for row in wide]}
 
 
-def zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /configs/global_zone`."""
     mqtt = answer["mqtt"]
     queue = mqtt["max_mqueue_len"]
@@ -157,7 +157,7 @@ def zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """`GET /configs`: most versions star the cookie out."""
     cookie = str(answer["node"]["cookie"])
     if not cookie.strip("*"):
@@ -166,19 +166,19 @@ def node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     return {"default_cookie": cookie == _DEFAULT_COOKIE}
 
 
-def counts(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_counts(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """How many rows each node holds."""
     if len({tuple(rows) for rows in answer.values()}) <= 1:
         return {"nodes_disagree": []}
     return {"nodes_disagree": [f"{base}: {rows[0]} bans, {rows[1]} rows of rules" for base, rows in answer.items()]}
 
 
-def login(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
+def read_login(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     """One try of admin/public."""
     return {"default_dashboard_login": answer == "accepted"}
 
 
-def api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
+def read_api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """`GET /api_key`, with a dashboard login."""
     rows = [row for row in answer if row.get("enable", True) and not row.get("expired", False)]
     year_ago = datetime.fromtimestamp(seen.at, UTC) - _YEAR
@@ -195,7 +195,7 @@ def api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def certificates(answer: Any, seen: BrokerInspection) -> BrokerResponse:
+def read_certificates(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     """Handshakes with the TLS listeners."""
     if not answer:
         return {"certificate_days_left": FactUnavailableError("there is no TLS listener", RuleResult.NOTAPPLICABLE)}

@@ -9,20 +9,20 @@ from typing import Any, Final
 from controller.domain.broker import inspection as ask
 from controller.domain.broker.fact_readers import (
     FactUnavailableError,
-    api_keys,
-    authentication,
-    authorization,
-    certificates,
-    counts,
-    file_rules,
-    listeners,
-    login,
-    node_config,
-    nodes,
-    rules_for_all,
-    sources,
-    untold_tls,
-    zone,
+    missing_tls_settings,
+    read_api_keys,
+    read_authentication,
+    read_authorization,
+    read_certificates,
+    read_counts,
+    read_file_rules,
+    read_listeners,
+    read_login,
+    read_node_config,
+    read_nodes,
+    read_rules_for_all,
+    read_sources,
+    read_zone,
 )
 from controller.domain.broker.inspection import BrokerInspection
 from controller.domain.policy.facts import DeviceFacts, MissingFact
@@ -71,23 +71,23 @@ _FACTS_OF: Final = {
 }
 FactReader = Callable[[Any, BrokerInspection], Mapping[str, Any]]
 _READERS: Final[dict[str, FactReader]] = {
-    ask.NODES: nodes,
-    ask.LISTENERS: listeners,
-    ask.AUTHENTICATION: authentication,
-    ask.SOURCES: sources,
-    ask.FILE_RULES: file_rules,
-    ask.AUTHORIZATION: authorization,
-    ask.RULES_FOR_ALL: rules_for_all,
-    ask.ZONE: zone,
-    ask.NODE_CONFIG: node_config,
-    ask.COUNTS: counts,
-    ask.LOGIN: login,
-    ask.API_KEYS: api_keys,
-    ask.CERTIFICATES: certificates,
+    ask.NODES: read_nodes,
+    ask.LISTENERS: read_listeners,
+    ask.AUTHENTICATION: read_authentication,
+    ask.SOURCES: read_sources,
+    ask.FILE_RULES: read_file_rules,
+    ask.AUTHORIZATION: read_authorization,
+    ask.RULES_FOR_ALL: read_rules_for_all,
+    ask.ZONE: read_zone,
+    ask.NODE_CONFIG: read_node_config,
+    ask.COUNTS: read_counts,
+    ask.LOGIN: read_login,
+    ask.API_KEYS: read_api_keys,
+    ask.CERTIFICATES: read_certificates,
 }
 
 
-def gather_broker(seen: BrokerInspection) -> DeviceFacts:
+def gather_broker_facts(seen: BrokerInspection) -> DeviceFacts:
     """The facts of a broker, with a reason for each that is not known."""
     known: dict[str, Any] = {
         "controller_receive_maximum": seen.receive_maximum,
@@ -117,7 +117,7 @@ def gather_broker(seen: BrokerInspection) -> DeviceFacts:
 def _partial(seen: BrokerInspection, known: Mapping[str, Any]) -> dict[str, str]:
     """Facts of which only a part was seen: what they show is true, what they do not show may be."""
     partial: dict[str, str] = {}
-    untold = untold_tls(seen.answers.get(ask.LISTENERS))
+    untold = missing_tls_settings(seen.answers.get(ask.LISTENERS))
     if untold:
         for fact in _FACTS_OF[ask.LISTENERS]:
             if fact.startswith("tls_") and fact in known:

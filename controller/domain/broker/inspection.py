@@ -39,21 +39,21 @@ class BrokerInspection:
     api: tuple[str, ...]
 
 
-def bind_of(text: object) -> tuple[str, int]:
+def parse_bind(text: object) -> tuple[str, int]:
     """Address and port of a listener's `bind`, `*` for every address, port 0 where it makes no sense."""
     host, _, port = str(text).rpartition(":")
     host = host.strip("[]")
     return ("*" if host in _ANYWHERE else host), int(port) if port.isdecimal() and len(port) <= 5 else 0
 
 
-def listening_of(rows: Any) -> tuple[BrokerListener, ...]:
+def parse_listeners(rows: Any) -> tuple[BrokerListener, ...]:
     """The enabled MQTT listeners among the rows; other kinds (QUIC) open no TCP port."""
     found: list[BrokerListener] = []
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict) or row.get("enable", True) is False:
             continue
         use = _USES.get(str(row.get("type")))
-        address, port = bind_of(row.get("bind"))
+        address, port = parse_bind(row.get("bind"))
         if use is not None and port:
             found.append(BrokerListener(use, address, port))
     return tuple(found)

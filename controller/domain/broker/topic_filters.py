@@ -14,7 +14,7 @@ _PLACEHOLDER: Final = re.compile(r"\$\{[^}/]*\}")
 _SHARED: Final = ("$queue/", "$exclusive/")
 
 
-def problem_of(filter_: str) -> str:
+def validation_error(filter_: str) -> str:
     """What is wrong with the filter of a rule; empty if nothing is."""
     text = filter_.removeprefix(EXACT)
     if not text or len(text) > MAX_FILTER:
@@ -41,19 +41,19 @@ def covers(wide: str, narrow: str) -> bool:
     """Whether everything that `narrow` means is meant by `wide` as well."""
     if wide.startswith(EXACT):
         return wide == narrow
-    return _covers(_levels(wide), _levels(narrow.removeprefix(EXACT)))
+    return _levels_cover(_levels(wide), _levels(narrow.removeprefix(EXACT)))
 
 
-def may_meet(one: str, other: str) -> bool:
+def overlaps(one: str, other: str) -> bool:
     """Whether there can be a topic that both mean."""
-    return _meet(_levels(one.removeprefix(EXACT)), _levels(other.removeprefix(EXACT)))
+    return _levels_overlap(_levels(one.removeprefix(EXACT)), _levels(other.removeprefix(EXACT)))
 
 
 def matches(name: str, filter_: str) -> bool:
     """Whether a filter without placeholders matches a topic, or a subscription, whose wildcards are then text."""
     if filter_.startswith(EXACT):
         return filter_.removeprefix(EXACT) == name
-    return _covers(_levels(filter_), _levels(name))
+    return _levels_cover(_levels(filter_), _levels(name))
 
 
 def real_topic(subscription: str) -> str:
@@ -70,12 +70,12 @@ def _levels(text: str) -> list[str]:
     return text.split("/")
 
 
-def _hidden(levels: list[str]) -> bool:
+def _is_dollar_topic(levels: list[str]) -> bool:
     return levels[0].startswith("$") and not _PLACEHOLDER.match(levels[0])
 
 
-def _covers(wide: list[str], narrow: list[str]) -> bool:
-    if _hidden(narrow) and wide[0] in {"+", "#"}:
+def _levels_cover(wide: list[str], narrow: list[str]) -> bool:
+    if _is_dollar_topic(narrow) and wide[0] in {"+", "#"}:
         return False
     for place, level in enumerate(wide):
         if level == "#":
@@ -87,8 +87,8 @@ def _covers(wide: list[str], narrow: list[str]) -> bool:
     return len(wide) == len(narrow) or (len(narrow) == len(wide) + 1 and narrow[-1] == "#" and wide[-1] == "#")
 
 
-def _meet(one: list[str], other: list[str]) -> bool:
-    if (_hidden(one) and other[0] in {"+", "#"}) or (_hidden(other) and one[0] in {"+", "#"}):
+def _levels_overlap(one: list[str], other: list[str]) -> bool:
+    if (_is_dollar_topic(one) and other[0] in {"+", "#"}) or (_is_dollar_topic(other) and one[0] in {"+", "#"}):
         return False
     for place in range(max(len(one), len(other))):
         left = one[place] if place < len(one) else None

@@ -11,11 +11,11 @@ def admits(draft: Transition, want: RequiredResponse, evidence_at: float) -> boo
     device, guards = draft.device, draft.guards
     if _is_dismissed(device, want):
         return False
-    protected = guards.protection.why(device)
+    protected = guards.protection.protection_reason(device)
     if protected:
         _hold(draft, want, HoldReason.PROTECTED, evidence_at, protected)
         return False
-    if not guards.radius.admits(device.device_id, guards.fleet, draft.now):
+    if not guards.radius.allows(device.device_id, guards.fleet, draft.now):
         _hold(draft, want, HoldReason.BLAST_RADIUS, evidence_at, "")
         return False
     draft.charge = not guards.radius.counts(device.device_id, draft.now) or None

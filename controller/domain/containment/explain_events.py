@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.domain.device import Device, RuleState
-from controller.domain.policy.event_rules import judge_event
+from controller.domain.policy.event_rules import evaluate_event
 from controller.domain.policy.explain import MAX_VALUE, ExplainedFact
 from controller.domain.policy.findings import Finding, RuleResult, Severity
 from controller.domain.policy.model import EnforcementMode, EventTerms, Policy, PolicyRule, PolicySet, RuleResponse
@@ -34,7 +34,7 @@ class EventExplanation:
 
 def explain_event(policies: Collection[Policy], facts: Mapping[str, Any]) -> tuple[EventExplanation, ...]:
     """Every rule about events, asked of one event: `fail` where the event breaks it."""
-    found = {finding.rule: finding for finding in judge_event(policies, facts)}
+    found = {finding.rule: finding for finding in evaluate_event(policies, facts)}
     return tuple(
         _explained(rule, found.get(rule.key, Finding(rule.key, RuleResult.PASS)), _shown(rule, facts))
         for policy in policies

@@ -29,7 +29,7 @@ def fold(rules: Mapping[str, RuleState], findings: tuple[Finding, ...], now: flo
     # A report cannot undo an event; that ends by its time.
     folded = {key: state for key, state in rules.items() if state.until}
     for finding in findings:
-        if finding.result.satisfies:
+        if finding.result.is_satisfied:
             continue
         old = rules.get(finding.rule)
         if old is not None and old.result is finding.result:
@@ -46,7 +46,7 @@ def repeat(rules: Mapping[str, RuleState]) -> dict[str, RuleState]:
 
 def satisfied(findings: tuple[Finding, ...]) -> int:
     """How many rules a report satisfies."""
-    return len([finding for finding in findings if finding.result.satisfies])
+    return len([finding for finding in findings if finding.result.is_satisfied])
 
 
 def is_due(state: RuleState, response: RuleResponse, now: float) -> bool:
@@ -98,7 +98,7 @@ def wanted(
 
 
 def _stretched(response: RuleResponse, seconds: float, offences: tuple[float, ...], now: float) -> float:
-    return seconds if response.repeat is None else response.repeat.stretch(seconds, offences, now)
+    return seconds if response.repeat is None else response.repeat.extend(seconds, offences, now)
 
 
 def _may_repair(state: RuleState, now: float) -> bool:

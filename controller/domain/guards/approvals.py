@@ -51,7 +51,7 @@ class ApprovalRequest:
         is_over = self.state is ApprovalState.OPEN and now >= self.expires_at
         return ApprovalState.EXPIRED if is_over else self.state
 
-    def decided(self, state: ApprovalState, by: str, now: float) -> "ApprovalRequest":
+    def with_decision(self, state: ApprovalState, by: str, now: float) -> "ApprovalRequest":
         """The same after its end."""
         return replace(self, state=state, decided_by=by, decided_at=now)
 
@@ -73,7 +73,9 @@ def check_decision(request: ApprovalRequest, by: str, now: float) -> None:
         raise ApprovalNotAllowedError("a second person has to approve: this request is your own")
 
 
-def alone(devices: Iterable[str], charged: dict[str, float], now: float, most: int, window: float) -> bool:
+def is_within_operator_limit(
+    devices: Iterable[str], charged: dict[str, float], now: float, most: int, window: float
+) -> bool:
     """Whether one person may contain these too, after what they contained by hand of late (device and Unix seconds).
 
     A device counts once. One after the other counts like all at once, or the bound could be walked around.

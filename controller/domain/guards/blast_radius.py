@@ -27,7 +27,7 @@ class BlastRadiusLimits:
         return share if self.max_devices is None else min(self.max_devices, share)
 
     @property
-    def is_open(self) -> bool:
+    def is_unlimited(self) -> bool:
         """Whether nothing is limited, so that nothing has to be counted."""
         return self.max_devices is None and self.max_percent >= WHOLE
 
@@ -50,9 +50,9 @@ class BlastRadius:
         at = self.charged.get(device_id)
         return at is not None and at > now - self.bounds.window
 
-    def admits(self, device_id: str, fleet: int, now: float) -> bool:
+    def allows(self, device_id: str, fleet: int, now: float) -> bool:
         """Whether one more may be contained. A device that was counted within the window is not counted twice."""
-        if self.bounds.is_open:
+        if self.bounds.is_unlimited:
             return True
         if self.waiting:
             return False
@@ -63,7 +63,7 @@ class BlastRadius:
 
     def charge(self, device_id: str, now: float) -> "BlastRadius":
         """The same after one more; what the window has left behind is dropped."""
-        if self.bounds.is_open:
+        if self.bounds.is_unlimited:
             return self
         if self.counts(device_id, now):
             return self

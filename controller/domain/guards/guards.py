@@ -17,7 +17,7 @@ class ProtectionRules:
     devices: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
-    def why(self, device: Device) -> str:
+    def protection_reason(self, device: Device) -> str:
         """What protects this device, in words; empty where nothing does."""
         if device.device_id in self.devices:
             return "its id is in guards.protected_devices"

@@ -31,17 +31,17 @@ class Waiver:
     expression: str = ""
 
     @property
-    def mark(self) -> str:
+    def predicate(self) -> str:
         """What a device carries for which the expression holds."""
         return MARK + self.waiver_id
 
     def selects(self, device: Device) -> bool:
         """Whether it is about this device."""
         if self.expression:
-            return self.mark in device.marks
+            return self.predicate in device.marks
         return self.tag in device.tags if self.tag else self.device == device.device_id
 
-    def speaks_of(self, rule: str) -> bool:
+    def covers_rule(self, rule: str) -> bool:
         """Whether it is about this rule (`policy/rule`)."""
         policy, _, name = self.rule.rpartition("/")
         return self.rule == rule or (name == ANY_RULE and rule.rpartition("/")[0] == policy)
@@ -73,11 +73,11 @@ class Waivers:
                     found = one
         return found
 
-    def added(self, waiver: Waiver) -> "Waivers":
+    def with_waiver(self, waiver: Waiver) -> "Waivers":
         """With one more."""
         return Waivers((*self.all.values(), waiver))
 
-    def without(self, *waiver_ids: str) -> "Waivers":
+    def without_waivers(self, *waiver_ids: str) -> "Waivers":
         """Without these."""
         return Waivers(one for one in self.all.values() if one.waiver_id not in waiver_ids)
 

@@ -69,7 +69,7 @@ WARN_BEFORE: Final = 30 * _DAY  # what is renewed by hand is told so long before
 WARN_EVERY: Final = _DAY
 
 
-def endings(ends: tuple[tuple[str, float | None], ...], now: float) -> tuple[str, ...]:
+def expiry_warnings(ends: tuple[tuple[str, float | None], ...], now: float) -> tuple[str, ...]:
     """Which of the things that only people can renew end soon, in words; each is a name and its end, if it has one."""
     soon = [(name, end) for name, end in ends if end is not None and end - now < WARN_BEFORE]
     return tuple(
@@ -86,7 +86,7 @@ class PublicKeyInfo:
     curve: str = ""
 
 
-def weakness(key: PublicKeyInfo) -> str:
+def key_weakness(key: PublicKeyInfo) -> str:
     """Why no certificate is given for this key; empty when one is."""
     match key.kind:
         case "ed25519":
@@ -99,7 +99,7 @@ def weakness(key: PublicKeyInfo) -> str:
             return f"a key of the kind {key.kind}: use EC (P-256), Ed25519 or RSA"
 
 
-def passphrase_trouble(text: str) -> str:
+def passphrase_weakness(text: str) -> str:
     """Why a passphrase does not protect the root's key; empty when it does."""
     if len(text) < MIN_PASSPHRASE:
         return f"a passphrase has at least {MIN_PASSPHRASE} characters"
@@ -130,7 +130,7 @@ class Certificate:
     revoked_at: float | None = None
     reason: str = ""
 
-    def holds(self, now: float) -> bool:
+    def is_valid(self, now: float) -> bool:
         """Whether it is good at `now`."""
         return self.revoked_at is None and now < self.end
 
@@ -157,6 +157,6 @@ class RevocationStatus:
     newest: float | None
 
     @property
-    def is_out(self) -> bool:
+    def is_revoked(self) -> bool:
         """Whether the revocation is not yet answered by a certificate that was issued after it."""
         return self.newest is None or self.newest <= self.revoked_at

@@ -38,7 +38,7 @@ class CloneSuspicion:
     times: int
 
 
-def second_life(boot_id: str, *, now_in: str, before: str, told_at: float, now: float) -> str:
+def detect_ended_boot(boot_id: str, *, now_in: str, before: str, told_at: float, now: float) -> str:
     """Why a report shows that two report as one device; empty when it does not, or when that was told lately.
 
     A boot that was followed by another is over: nothing can report from it again. `now_in` and `before` are the boots
@@ -67,7 +67,7 @@ class CloneDetector:
         """Devices that are remembered."""
         return len(self._seen)
 
-    def note(self, event: SessionTakenOver) -> CloneSuspicion | None:
+    def observe(self, event: SessionTakenOver) -> CloneSuspicion | None:
         """One more takeover; the suspicion it completes, at most one an hour for each device."""
         seen = self._seen.pop(event.device_id, None) or _Seen([])
         self._seen[event.device_id] = seen

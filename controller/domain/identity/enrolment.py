@@ -27,7 +27,7 @@ class EnrolmentToken:
     device_id: str = ""
     replaces: bool = False
 
-    def used(self) -> "EnrolmentToken":
+    def with_use(self) -> "EnrolmentToken":
         """After one more device."""
         return replace(self, uses_left=self.uses_left - 1)
 
@@ -44,18 +44,18 @@ class EnrolmentRefusal:
 TOKEN_REFUSED: Final = EnrolmentRefusal("token_refused", "this token is unknown, used up or expired: ask for a new one")
 
 
-def judge_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | None:
+def check_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | None:
     """Whether a token opens anything; nobody learns from the answer whether it ever existed."""
     if token is None or token.uses_left <= 0 or now >= token.expires_at:
         return TOKEN_REFUSED
     return None
 
 
-def judge(
+def check_enrolment(
     token: EnrolmentToken | None, name: str, held: tuple[Certificate, ...], now: float, *, is_known: bool
 ) -> EnrolmentRefusal | None:
     """Whether this token lets a device become `name`; `held` are all certificates that name was ever given."""
-    refused = judge_token(token, now)
+    refused = check_token(token, now)
     if refused is not None or token is None:
         return refused or TOKEN_REFUSED
     if token.device_id and token.device_id != name:

@@ -21,7 +21,7 @@ _BYTES: Final = 2
 _FIXED_SIZES: Final = {1: 8, 5: 4}  # wire type: bytes
 
 
-def references(checked: bytes) -> frozenset[str]:
+def referenced_names(checked: bytes) -> frozenset[str]:
     """Names of variables and functions in a serialized `CheckedExpr` (protobuf, inside an `Any`).
 
     Raises:
@@ -104,7 +104,7 @@ class EvaluationError(ValueError):
 
 
 @lru_cache(maxsize=_COMPARISONS_KEPT)
-def older(a: str, b: str, scheme: str) -> bool:
+def is_older_version(a: str, b: str, scheme: str) -> bool:
     """Whether version `a` comes before `b` by the rules of `scheme` (deb, rpm, apk, semver).
 
     Raises:
@@ -150,7 +150,7 @@ class CelEnvironment:
         self.names = frozenset(facts)
         string = cel.Type.STRING
         overload = cel.Overload(
-            "older_versions", return_type=cel.Type.BOOL, parameters=[string, string, string], impl=older
+            "older_versions", return_type=cel.Type.BOOL, parameters=[string, string, string], impl=is_older_version
         )
         self._env = cel.NewEnv(
             variables={name: _TYPES[kind] for name, kind in facts.items()},
@@ -172,7 +172,7 @@ class CelEnvironment:
         if compiled.return_type() != cel.Type.BOOL:
             kind = compiled.return_type().name()
             raise ExpressionError(f"a check answers yes or no, this one yields {kind}\n | {text}")
-        return CelExpression(text, references(compiled.serialize()) & self.names, compiled)
+        return CelExpression(text, referenced_names(compiled.serialize()) & self.names, compiled)
 
     def activation(self, facts: Mapping[str, Any]) -> Any:
         """Facts made ready for `evaluate`; shared by all rules of one device, which halves the cost."""

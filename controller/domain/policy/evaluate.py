@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from controller.domain.policy.cel import CelEnvironment, CelExpression, EvaluationError, evaluate
-from controller.domain.policy.facts import DeviceFacts, gather
+from controller.domain.policy.facts import DeviceFacts, gather_facts
 from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import DevicePredicate, PolicyRule, PolicySet
 from schemas.posture import ReportSections
@@ -12,18 +12,18 @@ MAX_REMEMBERED: Final = 4096  # different sets of facts
 _MAX_DETAIL: Final = 200  # characters
 
 
-def judge(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[Finding, ...]:
+def evaluate_policies(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[Finding, ...]:
     """One finding for each rule of each policy that applies to the device."""
     activation = language.activation(facts.known)
     findings: list[Finding] = []
     for policy in policies.policies:
         if policy.applies_to is not None:
-            scope = _ask(policy.applies_to, facts, activation, scope=True)
+            scope = _evaluate_expression(policy.applies_to, facts, activation, scope=True)
             if scope.result is not RuleResult.PASS:
                 outside = RuleResult.NOTAPPLICABLE if scope.result is RuleResult.FAIL else scope.result
                 findings.extend(Finding(rule.key, outside, scope.detail or "applies_to") for rule in policy.rules)
                 continue
-        findings.extend(_judge_rule(rule, facts, activation) for rule in policy.rules)
+        findings.extend(_evaluate_rule(rule, facts, activation) for rule in policy.rules)
     return tuple(findings)
 
 
@@ -43,9 +43,9 @@ class PolicyEvaluator:
 
     def facts(self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]) -> DeviceFacts:
         """Of a full report only the facts that a rule or a mark uses."""
-        return gather(sections, device_id, device_class, tags, self._wanted)
+        return gather_facts(sections, device_id, device_class, tags, self._wanted)
 
-    def report(
+    def evaluate_report(
         self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]
     ) -> tuple[Finding, ...]:
         """The findings of a full report."""
@@ -56,21 +56,21 @@ class PolicyEvaluator:
         key = self._key(facts)
         findings = self._known.get(key)
         if findings is None:
-            findings = judge(self.policies, self._language, facts)
+            findings = evaluate_policies(self.policies, self._language, facts)
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[key] = findings
         return findings
 
-    def marks(self, facts: DeviceFacts) -> tuple[str, ...]:
+    def evaluate_predicates(self, facts: DeviceFacts) -> tuple[str, ...]:
         """Names of the policies' marks that are true of these facts."""
-        if not self.policies.marks:
+        if not self.policies.predicates:
             return ()
         key = self._key(facts)
         found = self._marked.get(key)
         if found is None:
             activation = self._language.activation(facts.known)
-            found = tuple(one.name for one in self.policies.marks if _is_marked(one, facts, activation))
+            found = tuple(one.name for one in self.policies.predicates if _holds(one, facts, activation))
             if len(self._marked) >= MAX_REMEMBERED:
                 self._marked.clear()
             self._marked[key] = found
@@ -91,27 +91,29 @@ def _facts_used(policies: PolicySet) -> tuple[str, ...]:
         for expression in (*scopes, *(rule.check for rule in policy.rules)):
             if expression is not None:
                 used |= expression.uses
-    for mark in policies.marks:
+    for mark in policies.predicates:
         used |= mark.expression.uses
     return tuple(sorted(used))
 
 
-def _is_marked(mark: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:
-    answer = _ask(mark.expression, facts, activation, scope=True)
+def _holds(mark: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:
+    answer = _evaluate_expression(mark.expression, facts, activation, scope=True)
     return answer.result is RuleResult.PASS or (mark.when_unknown and answer.result is not RuleResult.FAIL)
 
 
-def _judge_rule(rule: PolicyRule, facts: DeviceFacts, activation: Any) -> Finding:
+def _evaluate_rule(rule: PolicyRule, facts: DeviceFacts, activation: Any) -> Finding:
     if rule.applies_if is not None:
-        scope = _ask(rule.applies_if, facts, activation, scope=True)
+        scope = _evaluate_expression(rule.applies_if, facts, activation, scope=True)
         if scope.result is not RuleResult.PASS:
             outside = RuleResult.NOTAPPLICABLE if scope.result is RuleResult.FAIL else scope.result
             return Finding(rule.key, outside, scope.detail or "applies_if")
-    answer = _ask(rule.check, facts, activation)
+    answer = _evaluate_expression(rule.check, facts, activation)
     return Finding(rule.key, answer.result, answer.detail)
 
 
-def _ask(expression: CelExpression, facts: DeviceFacts, activation: Any, *, scope: bool = False) -> Finding:
+def _evaluate_expression(
+    expression: CelExpression, facts: DeviceFacts, activation: Any, *, scope: bool = False
+) -> Finding:
     """The answer as a finding without a rule: pass for yes, fail for no."""
     if facts.missing:
         reasons = [facts.missing[name] for name in sorted(expression.uses) if name in facts.missing]

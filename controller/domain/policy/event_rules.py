@@ -65,7 +65,7 @@ def event_facts(
     return facts
 
 
-def judge_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[Finding, ...]:
+def evaluate_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[Finding, ...]:
     """A finding for each rule that the event breaks (`fail`), or that cannot be decided for want of facts (`unknown`).
 
     A rule of which one half decides is decided: `event.kind == "x" && event.source == "y"` is no for another kind,
@@ -77,10 +77,10 @@ def judge_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[F
         for rule in policy.events:
             if activation is None:
                 activation = event_language().activation(facts)
-            applies = True if rule.applies_if is None else _answer(rule.applies_if, facts, activation)
+            applies = True if rule.applies_if is None else _evaluate_expression(rule.applies_if, facts, activation)
             if applies is False:
                 continue
-            breaks = _answer(rule.check, facts, activation) if applies is True else applies
+            breaks = _evaluate_expression(rule.check, facts, activation) if applies is True else applies
             if isinstance(breaks, str):
                 findings.append(Finding(rule.key, RuleResult.UNKNOWN, breaks))
             elif breaks:
@@ -88,7 +88,7 @@ def judge_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[F
     return tuple(findings)
 
 
-def _answer(expression: CelExpression, facts: Mapping[str, Any], activation: Any) -> bool | str:
+def _evaluate_expression(expression: CelExpression, facts: Mapping[str, Any], activation: Any) -> bool | str:
     """Yes or no, or why there is no answer."""
     try:
         return evaluate(expression, activation)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controller.domain.policy.cel import CelEnvironment
-from controller.domain.policy.evaluate import judge
+from controller.domain.policy.evaluate import evaluate_policies
 from controller.domain.policy.facts import DeviceFacts
 from controller.domain.policy.findings import RuleResult, Severity
 from controller.domain.policy.model import EnforcementMode, PolicyRule, PolicySet, RuleResponse
@@ -43,7 +43,7 @@ class RuleExplanation:
 
 def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[RuleExplanation, ...]:
     """One explanation for each rule, in the order of the policies."""
-    findings = {finding.rule: finding for finding in judge(policies, language, facts)}
+    findings = {finding.rule: finding for finding in evaluate_policies(policies, language, facts)}
     explained: list[RuleExplanation] = []
     for policy in policies.policies:
         scope = policy.applies_to
@@ -59,7 +59,7 @@ def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -
                     check=rule.check.text,
                     applies_if=rule.applies_if.text if rule.applies_if is not None else "",
                     applies_to=scope.text if scope is not None else "",
-                    facts=_shown(rule, scope.uses if scope is not None else frozenset(), facts),
+                    facts=_explained_facts(rule, scope.uses if scope is not None else frozenset(), facts),
                     severity=rule.severity,
                     why=rule.why,
                     fix=rule.fix,
@@ -70,14 +70,14 @@ def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -
     return tuple(explained)
 
 
-def _shown(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts) -> tuple[ExplainedFact, ...]:
+def _explained_facts(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts) -> tuple[ExplainedFact, ...]:
     uses = rule.check.uses | scope
     if rule.applies_if is not None:
         uses |= rule.applies_if.uses
-    return tuple(_show(name, facts) for name in sorted(uses))
+    return tuple(_explained_fact(name, facts) for name in sorted(uses))
 
 
-def _show(name: str, facts: DeviceFacts) -> ExplainedFact:
+def _explained_fact(name: str, facts: DeviceFacts) -> ExplainedFact:
     if name in facts.known:
         return ExplainedFact(name, _text(facts.known[name]), facts.partial.get(name, ""))
     missing = facts.missing.get(name)

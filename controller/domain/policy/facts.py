@@ -88,7 +88,7 @@ def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
     return tuple(parts)
 
 
-def gather(
+def gather_facts(
     sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
 ) -> DeviceFacts:
     """The `wanted` facts of a full report, with a reason for each one that it does not tell.
@@ -111,7 +111,7 @@ def gather(
                 if fact not in part.wanted:
                     continue
                 if value is None:
-                    missing[fact] = _why(section, fact)
+                    missing[fact] = _missing_reason(section, fact)
                 else:
                     known[fact] = value
             kind: type[BaseModel] = type(section)
@@ -135,16 +135,16 @@ def _is_cut(section: type[BaseModel]) -> bool:
 
 
 @cache
-def _tells(section: type[BaseModel]) -> tuple[str, ...]:
+def _problem_fields(section: type[BaseModel]) -> tuple[str, ...]:
     # Asked for each fact that has no value; a model is slow to say that it lacks an attribute.
     return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
 
 
-def _why(section: Any, fact: str) -> MissingFact:
+def _missing_reason(section: Any, fact: str) -> MissingFact:
     """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
     told: tuple[str, ...] = ()
     kind: type[BaseModel] = type(section)
-    for name in _tells(kind):
+    for name in _problem_fields(kind):
         told = told or getattr(section, name)
     if not told:
         return _NOT_FOUND_OUT[fact]

@@ -96,14 +96,14 @@ def _certificates_partial(section: CertificatesSection) -> dict[str, str]:
     found = {}
     entries = section.entries
     if any(one.chain == "notchecked" for one in entries):
-        found["untrusted_certificates"] = _why(entries, lambda one: one.chain == "notchecked")
+        found["untrusted_certificates"] = _unchecked_reason(entries, lambda one: one.chain == "notchecked")
     if any(one.is_own and one.name == "notchecked" for one in entries):
-        found["misnamed_certificates"] = _why(entries, lambda one: one.is_own and one.name == "notchecked")
+        found["misnamed_certificates"] = _unchecked_reason(entries, lambda one: one.is_own and one.name == "notchecked")
     # Both ways to learn of a revocation count; without either, nobody knows.
     if any(_is_unchecked(one) for one in entries):
-        found["revoked_certificates"] = _why(entries, _is_unchecked)
+        found["revoked_certificates"] = _unchecked_reason(entries, _is_unchecked)
     if any(one.is_own and _is_unchecked(one) for one in entries):
-        found["revoked_own_certificates"] = _why(entries, lambda one: one.is_own and _is_unchecked(one))
+        found["revoked_own_certificates"] = _unchecked_reason(entries, lambda one: one.is_own and _is_unchecked(one))
     return found
 
 
@@ -113,7 +113,7 @@ def _is_unchecked(entry: CertificateFile) -> bool:
     return not is_root and entry.revoked == "notchecked" and entry.ocsp in ("notchecked", "unknown")
 
 
-def _why(entries: Iterable[CertificateFile], wanted: Callable[[CertificateFile], bool]) -> str:
+def _unchecked_reason(entries: Iterable[CertificateFile], wanted: Callable[[CertificateFile], bool]) -> str:
     unchecked = [entry for entry in entries if wanted(entry)]
     return f"certificates: {len(unchecked)} could not be checked: {unchecked[0].reason or unchecked[0].path}"
 

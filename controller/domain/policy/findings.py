@@ -20,7 +20,7 @@ class RuleResult(StrEnum):
     STALE = "stale"
 
     @property
-    def satisfies(self) -> bool:
+    def is_satisfied(self) -> bool:
         """Whether it shows that the rule is kept, or does not concern the device. Unknown never does."""
         return self is _PASS or self in _SATISFYING  # asked for every rule of every report
 

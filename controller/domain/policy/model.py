@@ -52,7 +52,7 @@ class RepeatOffenderTerms:
     factor: float = 2.0
     most: float = 86_400.0
 
-    def stretch(self, seconds: float, offences: tuple[float, ...], now: float) -> float:
+    def extend(self, seconds: float, offences: tuple[float, ...], now: float) -> float:
         """`seconds` as long as they are after these earlier cases (Unix seconds)."""
         if seconds >= self.most:
             return seconds
@@ -161,7 +161,7 @@ class PolicySet:
 
     policies: tuple[Policy, ...]
     version: str
-    marks: tuple[DevicePredicate, ...] = ()
+    predicates: tuple[DevicePredicate, ...] = ()
     rules: dict[str, PolicyRule] = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -176,15 +176,15 @@ class PolicySet:
         object.__setattr__(self, "rules", every)
 
     @property
-    def files(self) -> str:
+    def policy_version(self) -> str:
         """The version of the policies alone, without marks."""
         return self.version.partition(_MARKED)[0]
 
-    def watching(self, marks: tuple[DevicePredicate, ...]) -> "PolicySet":
+    def with_predicates(self, marks: tuple[DevicePredicate, ...]) -> "PolicySet":
         """The same policies with these marks."""
-        if marks == self.marks:
+        if marks == self.predicates:
             return self
-        version = self.files
+        version = self.policy_version
         if marks:
             asked = "\n".join(f"{one.name} {one.expression.text}" for one in marks)
             version += _MARKED + hashlib.sha256(asked.encode()).hexdigest()[:_MARK_DIGITS]

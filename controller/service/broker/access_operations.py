@@ -15,7 +15,7 @@ from controller.domain.broker.access import (
     TopicAction,
     TopicRule,
 )
-from controller.domain.broker.access_lint import LintFinding, LintSeverity, errors_of, lint, lint_rule
+from controller.domain.broker.access_lint import LintFinding, LintSeverity, lint, lint_errors, lint_rule
 from controller.domain.device import Device
 from controller.domain.effects import AuditEntry
 from controller.ports.access import GrantRecord, StoredTemplates
@@ -56,7 +56,7 @@ class AccessPlan:
     @property
     def errors(self) -> tuple[LintFinding, ...]:
         """What keeps it from being applied."""
-        return errors_of(self.remarks)
+        return lint_errors(self.remarks)
 
 
 class AccessOperations:

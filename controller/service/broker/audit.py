@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from controller.domain.broker.facts import gather_broker
+from controller.domain.broker.facts import gather_broker_facts
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.explain import RuleExplanation, explain
 from controller.domain.policy.model import PolicySet
@@ -42,4 +42,4 @@ class BrokerAuditor:
         policies = self._load()
         async with self._looking:
             seen = await self._inspector.inspect(login)
-        return BrokerAudit(seen.at, policies.version, explain(policies, self._language, gather_broker(seen)))
+        return BrokerAudit(seen.at, policies.version, explain(policies, self._language, gather_broker_facts(seen)))

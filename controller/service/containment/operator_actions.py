@@ -14,8 +14,8 @@ from controller.domain.guards.approvals import (
     ApprovalNotAllowedError,
     ApprovalRequest,
     ApprovalState,
-    alone,
     check_decision,
+    is_within_operator_limit,
 )
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -101,7 +101,11 @@ class OperatorActions:
         for one in list(self.requests.values()):
             if one.state is ApprovalState.OPEN and one.state_at(now) is ApprovalState.EXPIRED:
                 self._put(
-                    one.decided(ApprovalState.EXPIRED, "cordon", now), AuditKind.APPROVAL_EXPIRED, "cordon", now, batch
+                    one.with_decision(ApprovalState.EXPIRED, "cordon", now),
+                    AuditKind.APPROVAL_EXPIRED,
+                    "cordon",
+                    now,
+                    batch,
                 )
         await self._keeper.commit(batch)
 
@@ -144,7 +148,7 @@ class OperatorActions:
     def _charge(self, by: str, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
         """Whether one person may contain these too; then they are counted, and what is long past is forgotten."""
         charged = self._charged.setdefault(by, {})
-        if not alone(names, charged, now, self.by_hand.most, self.by_hand.window):
+        if not is_within_operator_limit(names, charged, now, self.by_hand.most, self.by_hand.window):
             return False
         for name in [name for name, at in charged.items() if at <= now - self.by_hand.window]:
             del charged[name]
@@ -165,7 +169,7 @@ class OperatorActions:
         request = self.requests[request_id]
         check_decision(request, by, now)
         batch = UnitOfWork()
-        self._put(request.decided(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch)
+        self._put(request.with_decision(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch)
         wanted = OperatorRequest(
             request.kind,
             request.devices,
@@ -192,7 +196,7 @@ class OperatorActions:
         if request.state_at(now) is not ApprovalState.OPEN:
             raise ApprovalNotAllowedError(f"this request is {request.state_at(now).value} already")
         batch = UnitOfWork()
-        ended = request.decided(ApprovalState.REJECTED, by, now)
+        ended = request.with_decision(ApprovalState.REJECTED, by, now)
         self._put(ended, AuditKind.APPROVAL_REJECTED, by, now, batch, reason)
         await self._keeper.commit(batch)
         return ended
@@ -231,7 +235,7 @@ class OperatorActions:
         reasons = {
             device.device_id: why
             for device in map(self._keeper.get, wanted.devices)
-            if device is not None and (why := protection.why(device))
+            if device is not None and (why := protection.protection_reason(device))
         }
         if reasons:
             raise ProtectedDeviceError(reasons)

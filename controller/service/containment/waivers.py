@@ -65,7 +65,7 @@ class WaiverService:
                 self._expressions[waiver.waiver_id] = self._mark(waiver)
         waivers = self._keeper.guards.waivers
         for waiver in books.waivers:
-            waivers = waivers.added(waiver)
+            waivers = waivers.with_waiver(waiver)
         self._keeper.use_guards(waivers=waivers, marks=self._marks())
 
     async def run(self) -> None:
@@ -98,7 +98,7 @@ class WaiverService:
         batch = UnitOfWork()
         batch.waivers[waiver.waiver_id] = waiver
         self._record(AuditKind.WAIVER_GRANTED, new.granted_by, waiver, now, batch)
-        keeper.use_guards(waivers=keeper.guards.waivers.added(waiver), marks=self._marks())
+        keeper.use_guards(waivers=keeper.guards.waivers.with_waiver(waiver), marks=self._marks())
         await keeper.commit(batch)
         return waiver
 
@@ -126,13 +126,13 @@ class WaiverService:
         covered = [
             device
             for device in keeper.devices.values()
-            if device.rules and any(one.selects(device) and any(map(one.speaks_of, device.rules)) for one in waivers)
+            if device.rules and any(one.selects(device) and any(map(one.covers_rule, device.rules)) for one in waivers)
         ]
         for one in waivers:
             batch.waivers[one.waiver_id] = None
             self._expressions.pop(one.waiver_id, None)
             self._record(kind, by, one, now, batch)
-        left = keeper.guards.waivers.without(*(one.waiver_id for one in waivers))
+        left = keeper.guards.waivers.without_waivers(*(one.waiver_id for one in waivers))
         keeper.use_guards(waivers=left)
         for device in covered:
             keeper.apply(device, DeadlineReached(keeper.new_id()), now, batch)
@@ -163,7 +163,7 @@ class WaiverService:
                 raise WaiverError(f"the expression cannot be used: {e}") from e
 
     def _mark(self, waiver: Waiver) -> DevicePredicate:
-        return DevicePredicate(waiver.mark, self._keeper.language.compile(waiver.expression))
+        return DevicePredicate(waiver.predicate, self._keeper.language.compile(waiver.expression))
 
     def _marks(self) -> tuple[DevicePredicate, ...]:
         return (*self._protected, *self._expressions.values())

@@ -11,7 +11,7 @@ from controller.domain.identity.certificates import (
     Certificate,
     CertificateKind,
     CertificateTimeError,
-    endings,
+    expiry_warnings,
     validity,
 )
 from controller.ports.certificates import (
@@ -134,7 +134,7 @@ class CertificateService:
         )
         now = self._clock.now()
         self._warned_at = moment
-        for why in endings(ends, now):
+        for why in expiry_warnings(ends, now):
             self._log("authority ends", {"why": why})
             entry = AuditEntry(AuditKind.AUTHORITY_EXPIRING, "", "cordon", "", {"why": why}, alert=True)
             await self._store.commit(StoreWrites(audit=((now, entry),)))

@@ -46,7 +46,7 @@ class CloneMonitor:
             if b"take" not in message.payload and b"discarded" not in message.payload:
                 continue  # by far the most
             event = self._read(message)
-            suspicion = None if event is None else self._detector.note(event)
+            suspicion = None if event is None else self._detector.observe(event)
             if suspicion is not None:
                 self.suspect(suspicion)
 

@@ -114,7 +114,7 @@ class RenewalService:
             raise CertificateRequestRefusedError(
                 "certificate_unknown", "the present certificate is not in the registry"
             )
-        if not present.holds(now):
+        if not present.is_valid(now):
             text = "the present certificate is expired or revoked: an operator has to approve a new enrolment"
             raise CertificateRequestRefusedError("certificate_over", text)
         if wanted.key == present.key or any(

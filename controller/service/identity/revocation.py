@@ -46,7 +46,7 @@ class RevocationService:
         """Withdraw every certificate of a device that holds; those that were withdrawn."""
         now = self._keeper.clock.now()
         held = await self._registry.of(device_id)
-        return await self.revoke([one.serial for one in held if one.holds(now)], by, reason, why)
+        return await self.revoke([one.serial for one in held if one.is_valid(now)], by, reason, why)
 
     async def revoke(self, serials: Sequence[str], by: str, reason: str, why: str) -> Sequence[Certificate]:
         """Withdraw these certificates: registry first, then the list, then the devices' sessions.
@@ -75,7 +75,7 @@ class RevocationService:
         for standing in await self._registry.standings(now):
             device = self._keeper.get(standing.name)
             is_held = device is not None and revocation.holds(device)
-            if standing.is_out and not is_held:
+            if standing.is_revoked and not is_held:
                 why = "a certificate of it was revoked"
                 await self._throw_out(standing.name, (), "cordon", why)
             elif device is not None and is_held and self._may_return(device, standing, now):
@@ -85,6 +85,6 @@ class RevocationService:
 
     def _may_return(self, device: Device, standing: RevocationStatus, now: float) -> bool:
         """Only once the old session was seen gone, and the broker has had time to fetch the list."""
-        if standing.is_out or device.case is None or device.case.proven_level is not ContainmentLevel.ISOLATED:
+        if standing.is_revoked or device.case is None or device.case.proven_level is not ContainmentLevel.ISOLATED:
             return False
         return now >= standing.revoked_at + self._certificates.settings.readmit_after

@@ -9,7 +9,7 @@ from typing import Final
 from controller.domain import events as ev
 from controller.domain.device import Device
 from controller.domain.effects import SendReceipt
-from controller.domain.policy.event_rules import event_facts, judge_event
+from controller.domain.policy.event_rules import evaluate_event, event_facts
 from controller.domain.policy.facts import DeviceFacts
 from controller.domain.policy.model import PolicySet
 from controller.domain.step import is_quiet, repeats
@@ -249,7 +249,7 @@ class Ingest:
                     delivery.received_at,
                     None if facts is None else keeper.judge(facts),
                     keeper.policies.version,
-                    marks=None if facts is None else keeper.judge.marks(facts),
+                    marks=None if facts is None else keeper.judge.evaluate_predicates(facts),
                     evidence=evidence_of(is_sealed=delivery.seal is not None),
                     missing=0 if delivery.seal is None else delivery.seal.missing,
                 )
@@ -331,7 +331,7 @@ class Ingest:
             keeper.policies.version,
             evidence=evidence_of(is_sealed=delivery.seal is not None),
             answers=report.answers,
-            marks=None if facts is None else keeper.judge.marks(facts),
+            marks=None if facts is None else keeper.judge.evaluate_predicates(facts),
             receipt=report.receipt,
             missing=0 if delivery.seal is None else delivery.seal.missing,
         )
@@ -389,7 +389,7 @@ def _told(event_id: str, told: DeviceEvent, device: Device, at: float, policies:
         told.summary,
         tuple(told.detail.items()),
         at,
-        judge_event(policies.policies, facts),
+        evaluate_event(policies.policies, facts),
     )
 
 

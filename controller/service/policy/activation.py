@@ -36,9 +36,9 @@ class PolicyActivation:
             PolicyTooBroadError: they would contain too much.
         """
         fresh = self._keeper.policies
-        if not force and await self._store.accepted_policies() != fresh.files:
+        if not force and await self._store.accepted_policies() != fresh.policy_version:
             await self._check(fresh, "cordon serve --force")
-        await self._store.accept_policies(fresh.files)
+        await self._store.accept_policies(fresh.policy_version)
 
     async def reload(self, *, force: bool = False) -> PolicySet:
         """Read the files again and put them in force.
@@ -48,9 +48,9 @@ class PolicyActivation:
         """
         async with self._one_at_a_time:
             fresh = self._load()
-            if not force and fresh.files != self._keeper.policies.files:
+            if not force and fresh.policy_version != self._keeper.policies.policy_version:
                 await self._check(fresh, "cordon policy reload --force")
-            await self._store.accept_policies(fresh.files)
+            await self._store.accept_policies(fresh.policy_version)
             self._keeper.use(fresh)
             self._log("policies loaded", {"version": fresh.version, "forced": force})
             return fresh
@@ -58,7 +58,7 @@ class PolicyActivation:
     async def _check(self, fresh: PolicySet, anyway: str) -> None:
         keeper = self._keeper
         limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
-        if keeper.guards.radius.bounds.is_open or not keeper.devices:
+        if keeper.guards.radius.bounds.is_unlimited or not keeper.devices:
             return
         named: list[str] = []
         found = 0

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from controller.domain.policy.evaluate import PolicyEvaluator
 from controller.domain.policy.model import PolicySet
-from controller.domain.policy_preview import ContainmentPreview, foresee
+from controller.domain.policy_preview import ContainmentPreview, preview_containment
 from controller.ports.store import Store
 from controller.service.fleet_state import FleetState
 from schemas.posture import sections_of
@@ -48,7 +48,7 @@ async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> Asy
 
     A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
     """
-    policies = candidate.watching(keeper.policies.marks)
+    policies = candidate.with_predicates(keeper.policies.predicates)
     judge = PolicyEvaluator(policies, keeper.language)
     tally = PreviewTally(reports=sum(1 for device in keeper.devices.values() if device.digest))
     after = ""
@@ -70,7 +70,9 @@ async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> Asy
                 tally.unread += 1
                 continue
             facts = judge.facts(sections, device_id, device.device_class, device.tags)
-            change = foresee(device, judge(facts), judge.marks(facts), policies, keeper.guards, keeper.clock.now())
+            change = preview_containment(
+                device, judge(facts), judge.evaluate_predicates(facts), policies, keeper.guards, keeper.clock.now()
+            )
             tally.judged += 1
             if change is not None:
                 tally.counts[kind_of(change)] += 1

@@ -104,10 +104,10 @@ async def test_revocation_is_marked_once(registry: SqliteCertificateRegistry) ->
     assert [one.serial for one in await registry.revoked("b2", NOW)] == ["1"]
     assert await registry.revoked("b2", NOW + 1000) == []
     (standing,) = await registry.standings(NOW)
-    assert (standing.name, standing.revoked_at, standing.newest, standing.is_out) == ("d1", NOW + 5, NOW + 2, True)
+    assert (standing.name, standing.revoked_at, standing.newest, standing.is_revoked) == ("d1", NOW + 5, NOW + 2, True)
     await registry.add(certificate(6))
     (standing,) = await registry.standings(NOW)
-    assert not standing.is_out
+    assert not standing.is_revoked
 
 
 async def test_pages_and_what_holds(registry: SqliteCertificateRegistry) -> None:

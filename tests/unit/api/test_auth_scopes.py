@@ -10,7 +10,7 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from controller.api.auth import PublicRoute, RequiresScope, digest_of
 from controller.api.refusal_audit import MAX_ROWS, WINDOW
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.scopes import ALL, Scope, beyond, ordered
+from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
 from controller.ports.store import ApiToken
 from tests.support.api import Api
 
@@ -159,5 +159,5 @@ async def test_the_last_way_in_stays(api: Api) -> None:
 
 def test_scopes_as_values() -> None:
     assert ordered([Scope.ADMIN, Scope.READ, Scope.READ]) == (Scope.READ, Scope.ADMIN)
-    assert beyond([Scope.READ, Scope.POLICY], [Scope.READ]) == (Scope.POLICY,)
-    assert beyond(ALL, ALL) == ()
+    assert scopes_exceeding([Scope.READ, Scope.POLICY], [Scope.READ]) == (Scope.POLICY,)
+    assert scopes_exceeding(ALL, ALL) == ()

@@ -256,7 +256,7 @@ async def test_a_waiver_by_expression_survives_a_restart(tmp_path: Path) -> None
         await one.report("edge-1", ports=(23,), seq=4)
         assert one.world.level("edge-1") is ContainmentLevel.RESTRICTED
         await one.json("DELETE", f"{BASE}/waivers/{made['waiver_id']}", 204)
-        assert one.world.keeper.policies.marks == ()
+        assert one.world.keeper.policies.predicates == ()
 
 
 @pytest.mark.parametrize(

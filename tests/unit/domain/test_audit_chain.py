@@ -13,9 +13,9 @@ from controller.domain.audit_chain import (
     ChainFlaw,
     ChainHead,
     ChainLink,
-    body_of,
-    digest_after,
-    flaws,
+    find_flaws,
+    next_digest,
+    row_bytes,
 )
 
 
@@ -23,8 +23,8 @@ def chain(count: int, start: ChainHead = ChainHead(0, GENESIS), words: str = "")
     """Rows behind `start`."""
     links, before = [], start.digest
     for seq in range(start.seq + 1, start.seq + 1 + count):
-        body = body_of(1.0 * seq, "kind", f"d{seq}", "actor", words, alert=False, detail=None)
-        digest = digest_after(before, seq, body)
+        body = row_bytes(1.0 * seq, "kind", f"d{seq}", "actor", words, alert=False, detail=None)
+        digest = next_digest(before, seq, body)
         links.append(ChainLink(seq, body, before, digest))
         before = digest
     return links
@@ -33,13 +33,13 @@ def chain(count: int, start: ChainHead = ChainHead(0, GENESIS), words: str = "")
 def told(links: list[ChainLink], **bounds: object) -> list[tuple[str, int, int]]:
     """What is found, without the words."""
     counted = bounds.pop("counted", links[-1].seq if links else None)
-    found: list[ChainFlaw] = list(flaws(links, ChainBounds(counted=counted, **bounds)))  # type: ignore[arg-type]  # in a test
+    found: list[ChainFlaw] = list(find_flaws(links, ChainBounds(counted=counted, **bounds)))  # type: ignore[arg-type]  # in a test
     return [(one.what, one.first, one.last) for one in found]
 
 
 def rehashed(link: ChainLink, body: bytes) -> ChainLink:
     """The row with other words and a digest that fits them."""
-    return replace(link, body=body, digest=digest_after(link.before, link.seq, body))
+    return replace(link, body=body, digest=next_digest(link.before, link.seq, body))
 
 
 def test_a_chain_as_it_was_written_has_no_flaw() -> None:
@@ -133,7 +133,7 @@ def test_heads_are_written_and_read_back() -> None:
 
 
 def test_bodies_differ_wherever_rows_do() -> None:
-    one = body_of(1, "a", "b", "c", "", alert=False, detail=None)
-    assert one == body_of(1.0, "a", "b", "c", "", alert=False, detail=None)
-    assert one != body_of(1.0, "a", "b", "c", "", alert=False, detail="null")
-    assert one != body_of(1.0, "ab", "", "c", "", alert=False, detail=None)
+    one = row_bytes(1, "a", "b", "c", "", alert=False, detail=None)
+    assert one == row_bytes(1.0, "a", "b", "c", "", alert=False, detail=None)
+    assert one != row_bytes(1.0, "a", "b", "c", "", alert=False, detail="null")
+    assert one != row_bytes(1.0, "ab", "", "c", "", alert=False, detail=None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.passphrases import estimated_bits, weakness
+from controller.domain.passphrases import estimated_bits, passphrase_weakness
 
 
 @pytest.mark.parametrize(
@@ -10,7 +10,7 @@ from controller.domain.passphrases import estimated_bits, weakness
     ["mizzen-Quark7-otter_Blue-84", "v9#Lm2!qWz8&Kp4xR", "gravel lantern orchid mosaic tundra piano"],
 )
 def test_strong(passphrase: str) -> None:
-    assert weakness(passphrase) == ""
+    assert passphrase_weakness(passphrase) == ""
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_strong(passphrase: str) -> None:
     ],
 )
 def test_weak(passphrase: str, why: str) -> None:
-    assert why in weakness(passphrase)
+    assert why in passphrase_weakness(passphrase)
 
 
 def test_repetition_adds_nothing() -> None:

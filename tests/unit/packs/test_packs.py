@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from controller.adapters.policies.loader import load_policies
-from controller.domain.policy.evaluate import judge
-from controller.domain.policy.facts import gather
+from controller.domain.policy.evaluate import evaluate_policies
+from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel, PolicySet
 from controller.packs import pack_names, pack_path
@@ -32,8 +32,10 @@ def pack(name: str) -> PolicySet:
 
 def failing(name: str, result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD.items()}
-    facts = gather(ReportSections.model_validate(merged), "d", "", ())
-    return {one.rule.partition("/")[2] for one in judge(pack(name), language(), facts) if one.result is result}
+    facts = gather_facts(ReportSections.model_validate(merged), "d", "", ())
+    return {
+        one.rule.partition("/")[2] for one in evaluate_policies(pack(name), language(), facts) if one.result is result
+    }
 
 
 def port(number: int, address: str = "0.0.0.0", process: str = "x") -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from controller.adapters.policies.loader import load_policies
-from controller.domain.policy.evaluate import judge
-from controller.domain.policy.facts import gather
+from controller.domain.policy.evaluate import evaluate_policies
+from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel, PolicySet
 from controller.packs import pack_path
@@ -23,8 +23,8 @@ def pack() -> PolicySet:
 
 def failing(result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD_TOOLS.items()}
-    facts = gather(ReportSections.model_validate(merged), "d", "", ())
-    return {one.rule.partition("/")[2] for one in judge(pack(), language(), facts) if one.result is result}
+    facts = gather_facts(ReportSections.model_validate(merged), "d", "", ())
+    return {one.rule.partition("/")[2] for one in evaluate_policies(pack(), language(), facts) if one.result is result}
 
 
 def lynis(kind: str, test: str) -> dict[str, Any]:
@@ -98,8 +98,8 @@ def test_a_list_that_was_cut_passes_nothing_that_needs_all_of_it() -> None:
 
 def test_a_device_without_these_tools_is_not_judged_by_them() -> None:
     absent = {name: {"state": "notapplicable", "reason": "not installed"} for name in GOOD_TOOLS}
-    facts = gather(ReportSections.model_validate(absent), "d", "", ())
-    assert {one.result for one in judge(pack(), language(), facts)} == {RuleResult.NOTAPPLICABLE}
+    facts = gather_facts(ReportSections.model_validate(absent), "d", "", ())
+    assert {one.result for one in evaluate_policies(pack(), language(), facts)} == {RuleResult.NOTAPPLICABLE}
 
 
 def test_only_a_forced_library_and_critical_alerts_contain() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy.evaluate import judge
-from controller.domain.policy.facts import gather
+from controller.domain.policy.evaluate import evaluate_policies
+from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from controller.packs import pack_names
@@ -19,8 +19,10 @@ from tests.unit.packs.test_packs import GOOD, pack, port
 
 def found(name: str, device_class: str, result: RuleResult, **sections: dict[str, Any]) -> set[str]:
     merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD.items()}
-    facts = gather(ReportSections.model_validate(merged), "d", device_class, ())
-    return {one.rule.partition("/")[2] for one in judge(pack(name), language(), facts) if one.result is result}
+    facts = gather_facts(ReportSections.model_validate(merged), "d", device_class, ())
+    return {
+        one.rule.partition("/")[2] for one in evaluate_policies(pack(name), language(), facts) if one.result is result
+    }
 
 
 def failing(name: str, device_class: str, **sections: dict[str, Any]) -> set[str]:

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from controller.adapters.emqx.client.api import EmqxApi
-from controller.domain.broker.inspection import bind_of, is_loopback
+from controller.domain.broker.inspection import is_loopback, parse_bind
 from controller.ports.broker_setup import DesiredSetup, ManualStep
 from controller.ports.errors import BrokerError
 
@@ -48,11 +48,13 @@ async def _listeners(api: EmqxApi) -> list[ManualStep]:
     for row, more in whole:
         kind, _, name = row.id.partition(":")
         if row.type not in _TLS:
-            if not is_loopback(bind_of(row.bind)[0]):
+            if not is_loopback(parse_bind(row.bind)[0]):
                 why = "MQTT in clear text can be reached from other machines"
                 left.append(
                     ManualStep(
-                        f"listener {row.id}", why, f'listeners.{kind}.{name}.bind = "127.0.0.1:{bind_of(row.bind)[1]}"'
+                        f"listener {row.id}",
+                        why,
+                        f'listeners.{kind}.{name}.bind = "127.0.0.1:{parse_bind(row.bind)[1]}"',
                     )
                 )
             continue

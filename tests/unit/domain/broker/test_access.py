@@ -13,10 +13,10 @@ from controller.domain.broker.access import (
     compile_rules,
     digest_of,
     first_rules,
-    no_longer_allowed,
+    revoked_topics,
 )
 from controller.domain.broker.access_lint import LintSeverity, lint, lint_rule
-from controller.domain.broker.topic_filters import covers, matches, may_meet, problem_of
+from controller.domain.broker.topic_filters import covers, matches, overlaps, validation_error
 from controller.standin.topics import matches as emqx_matches
 from schemas.topics import UpChannel, up
 
@@ -46,7 +46,7 @@ def test_what_is_covered_and_what_meets(wide: str, narrow: str, name: str) -> No
     if covers(wide, narrow) and matches(name, narrow):
         assert matches(name, wide)
     if matches(name, wide) and matches(name, narrow):
-        assert may_meet(wide, narrow)
+        assert overlaps(wide, narrow)
 
 
 @pytest.mark.parametrize(
@@ -67,13 +67,13 @@ def test_placeholders_and_exact_topics(wide: str, narrow: str, does: bool) -> No
 
 
 def test_a_placeholder_may_meet_anything_in_its_level() -> None:
-    assert may_meet("fleet/${clientid}/x", "fleet/edge-1/x")
-    assert not may_meet("fleet/${clientid}/x", "other/edge-1/x")
+    assert overlaps("fleet/${clientid}/x", "fleet/edge-1/x")
+    assert not overlaps("fleet/${clientid}/x", "other/edge-1/x")
 
 
 @pytest.mark.parametrize("bad", ["", "a/#/b", "a+/b", "a/b#", "a\x00", "x" * 2000, "/".join("a" * 200)])
 def test_no_filters(bad: str) -> None:
-    assert problem_of(bad)
+    assert validation_error(bad)
     assert [gravity for gravity, _ in lint_rule(deny("all", bad))] == [LintSeverity.ERROR]
 
 
@@ -103,8 +103,8 @@ def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
 def test_the_template_of_a_class_and_of_all_others() -> None:
     one, others = template(name="sensor"), template(name="*")
     both = AccessTemplates("fleet", 1, (one, others))
-    assert (both.of("sensor"), both.of("gateway"), both.of("")) == (one, others, others)
-    assert AccessTemplates("fleet", 1, (one,)).of("gateway") is None
+    assert (both.for_class("sensor"), both.for_class("gateway"), both.for_class("")) == (one, others, others)
+    assert AccessTemplates("fleet", 1, (one,)).for_class("gateway") is None
 
 
 def test_subscriptions_that_the_rules_refuse() -> None:
@@ -120,17 +120,17 @@ def test_subscriptions_that_the_rules_refuse() -> None:
         "users/anybody",
         up("edge-2", UpChannel.POSTURE),
     )
-    assert no_longer_allowed(rules, "edge-1", held) == (
+    assert revoked_topics(rules, "edge-1", held) == (
         "fleet/edge-2/config",
         "$share/g/fleet/edge-2/x",
         up("edge-2", UpChannel.POSTURE),
     )
-    assert no_longer_allowed(first_rules(), "edge-1", ("elsewhere",)) == (), "what no rule names is not ours to cut"
+    assert revoked_topics(first_rules(), "edge-1", ("elsewhere",)) == (), "what no rule names is not ours to cut"
 
 
 def found(*rules: TopicRule, **more: str) -> list[tuple[str, int, str]]:
     remarks = lint(AccessTemplates("t", 1, (template(*rules, **more),)))
-    return [(one.gravity.value, one.rule, one.text.partition(":")[0]) for one in remarks]
+    return [(one.severity.value, one.rule, one.text.partition(":")[0]) for one in remarks]
 
 
 def test_a_good_template_has_no_remark() -> None:

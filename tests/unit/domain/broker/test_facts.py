@@ -7,7 +7,7 @@ import pytest
 
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.tls_probe import TlsHandshake
-from controller.domain.broker.facts import CATALOGUE, TYPES, gather_broker
+from controller.domain.broker.facts import CATALOGUE, TYPES, gather_broker_facts
 from controller.domain.broker.inspection import BrokerInspection
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.findings import RuleResult
@@ -23,7 +23,7 @@ def seen(answers: dict[str, Any], silence: dict[str, str] | None = None) -> Brok
 
 
 def test_a_broker_that_says_nothing_leaves_everything_unknown_with_a_reason() -> None:
-    facts = gather_broker(seen({}, {"nodes": "403 from the API"}))
+    facts = gather_broker_facts(seen({}, {"nodes": "403 from the API"}))
     assert dict(facts.known) == {
         "controller_receive_maximum": 1000,
         "plain_api_addresses": ["http://10.0.0.1:18083"],
@@ -36,7 +36,7 @@ def test_a_broker_that_says_nothing_leaves_everything_unknown_with_a_reason() ->
 @pytest.mark.parametrize("nonsense", [None, 7, "text", [], {}, [1], [{}], {"cache": {}}, [[{"a": 1}]]])
 def test_answers_of_another_shape_are_never_a_value_that_passes(nonsense: Any) -> None:
     sources = {source for _, source, _ in CATALOGUE.values() if source}
-    facts = gather_broker(seen({source: nonsense for source in sources if source != "certificates"}))
+    facts = gather_broker_facts(seen({source: nonsense for source in sources if source != "certificates"}))
     for name in ("authz_no_match", "client_id_source", "max_inflight", "default_cookie", "file_allows_all"):
         assert name not in facts.known
 
@@ -53,7 +53,7 @@ def zone(**mqtt: Any) -> dict[str, Any]:
 
 
 def test_durations_and_infinity() -> None:
-    facts = gather_broker(seen(zone(max_mqueue_len="infinity")))
+    facts = gather_broker_facts(seen(zone(max_mqueue_len="infinity")))
     assert (facts.known["max_queue"], facts.known["session_expiry_seconds"]) == (0, 5400)
 
 
@@ -63,16 +63,18 @@ def listener(**more: Any) -> dict[str, Any]:
 
 def test_tls_settings_that_are_not_told_make_the_lists_partial() -> None:
     tls = {"verify": "verify_peer", "fail_if_no_peer_cert": True, "enable_crl_check": True, "versions": ["tlsv1.3"]}
-    whole = gather_broker(seen({"listeners": [listener(ssl_options=tls)], "authentication": []}))
+    whole = gather_broker_facts(seen({"listeners": [listener(ssl_options=tls)], "authentication": []}))
     assert whole.partial == {}
     assert whole.known["anonymous_listeners"] == [], "a certificate is demanded"
-    untold = gather_broker(seen({"listeners": [listener()], "authentication": []}))
+    untold = gather_broker_facts(seen({"listeners": [listener()], "authentication": []}))
     assert "tls_without_verify" in untold.partial
     assert untold.known["anonymous_listeners"] == ["ssl:default"]
 
 
 def test_listeners_without_the_chain_tell_nothing_of_who_gets_in() -> None:
-    facts = gather_broker(seen({"listeners": [listener(type="tcp", id="tcp:default")]}, {"authentication": "403"}))
+    facts = gather_broker_facts(
+        seen({"listeners": [listener(type="tcp", id="tcp:default")]}, {"authentication": "403"})
+    )
     assert facts.known["plain_listeners"] == ["tcp:default"]
     assert "403" in facts.missing["anonymous_listeners"].reason
 
@@ -88,13 +90,15 @@ def test_listeners_without_the_chain_tell_nothing_of_who_gets_in() -> None:
     ],
 )
 def test_a_file_that_lets_everybody_do_everything(rules: str, open_: bool) -> None:
-    assert gather_broker(seen({"file_rules": {"enable": True, "rules": rules}})).known["file_allows_all"] is open_
-    assert gather_broker(seen({"file_rules": {"enable": False, "rules": rules}})).known["file_allows_all"] is False
+    assert gather_broker_facts(seen({"file_rules": {"enable": True, "rules": rules}})).known["file_allows_all"] is open_
+    assert (
+        gather_broker_facts(seen({"file_rules": {"enable": False, "rules": rules}})).known["file_allows_all"] is False
+    )
 
 
 def test_certificates() -> None:
     def days(*shakes: TlsHandshake) -> Any:
-        facts = gather_broker(seen({"certificates": list(shakes)}))
+        facts = gather_broker_facts(seen({"certificates": list(shakes)}))
         return facts.known.get("certificate_days_left"), facts.missing.get("certificate_days_left"), facts.partial
 
     good = TlsHandshake("a", 8883, ends_at=NOW + 30.5 * DAY)
@@ -114,7 +118,7 @@ def test_nodes() -> None:
         {"node": "emqx@h", "node_status": "running", "version": "5.8.9"},
         {"node": "other@h", "node_status": "stopped"},
     ]
-    facts = gather_broker(seen({"nodes": rows})).known
+    facts = gather_broker_facts(seen({"nodes": rows})).known
     assert facts["versions"] == ["5.8.9"]
     assert facts["nodes_not_running"] == ["other@h"]
     assert len(facts["node_port_clashes"]) == 2

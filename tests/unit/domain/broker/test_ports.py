@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from controller.domain.broker.inspection import bind_of, listening_of
+from controller.domain.broker.inspection import parse_bind, parse_listeners
 from controller.domain.broker.ports import (
     AllowedNetworks,
     BrokerListener,
@@ -63,7 +63,7 @@ def test_listeners_of_the_live_broker_take_the_place_of_the_defaults() -> None:
         {"type": "quic", "bind": ":14567", "enable": True},
         "nonsense",
     ]
-    listening = listening_of(rows)
+    listening = parse_listeners(rows)
     assert listening == (BrokerListener(PortUse.MQTTS, "*", 8884), BrokerListener(PortUse.MQTT, "127.0.0.1", 1883))
     ports = node_ports("emqx1@h", docker=False, listening=listening)
     assert [(one.use, one.port, one.peers) for one in ports[2:]] == [
@@ -74,7 +74,7 @@ def test_listeners_of_the_live_broker_take_the_place_of_the_defaults() -> None:
 
 
 def test_binds_in_every_spelling() -> None:
-    assert [bind_of(text) for text in ("1883", ":1883", "[::1]:8883", "10.0.0.1:1883", "x", None)] == [
+    assert [parse_bind(text) for text in ("1883", ":1883", "[::1]:8883", "10.0.0.1:1883", "x", None)] == [
         ("*", 1883), ("*", 1883), ("::1", 8883), ("10.0.0.1", 1883), ("*", 0), ("*", 0),
     ]  # fmt: skip
 

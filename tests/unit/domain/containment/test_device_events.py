@@ -12,7 +12,7 @@ from controller.domain.containment.response import deadline
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
-from controller.domain.policy.event_rules import event_facts, event_language, judge_event
+from controller.domain.policy.event_rules import evaluate_event, event_facts, event_language
 from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import (
     ContainmentLevel,
@@ -190,15 +190,15 @@ def test_a_rule_that_is_no_longer_in_force_asks_for_nothing() -> None:
     ],
 )
 def test_judging(event: DeviceEvent, broken: list[str]) -> None:
-    found = judge_event(RULES.policies, event_facts(event, "d1"))
+    found = evaluate_event(RULES.policies, event_facts(event, "d1"))
     assert [f"{one.rule} {one.result.value}" for one in found] == broken
 
 
 def test_a_policy_of_another_class_is_not_asked() -> None:
     scope = event_language().compile('device.class == "lab"')
     rules = set_of(replace(about("attack", "event.rank >= 4"), applies_if=scope))
-    assert judge_event(rules.policies, event_facts(message(), "d1")) == ()
-    assert len(judge_event(rules.policies, event_facts(message(), "d1", "lab"))) == 1
+    assert evaluate_event(rules.policies, event_facts(message(), "d1")) == ()
+    assert len(evaluate_event(rules.policies, event_facts(message(), "d1", "lab"))) == 1
 
 
 def test_events_alone_are_no_policy() -> None:

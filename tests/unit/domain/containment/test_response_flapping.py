@@ -100,7 +100,7 @@ def test_who_fails_again_after_an_isolation_was_served_is_a_repeat_offender() ->
 
 
 def test_nothing_grows_beyond_what_it_was_when_that_is_the_most() -> None:
-    assert RepeatOffenderTerms(10.0, 2.0, 5.0).stretch(7.0, (START, START), START) == 7.0
+    assert RepeatOffenderTerms(10.0, 2.0, 5.0).extend(7.0, (START, START), START) == 7.0
 
 
 SHADOWED = policies(
@@ -147,4 +147,4 @@ def test_protected_devices_wait_with_an_alert_each() -> None:
         assert line.alert
         through = step(outcome.device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, enforced, guards)
         assert through.device.level is ContainmentLevel.RESTRICTED
-    assert ProtectionRules().why(device()) == ""
+    assert ProtectionRules().protection_reason(device()) == ""

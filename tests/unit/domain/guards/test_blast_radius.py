@@ -35,23 +35,23 @@ def test_the_smaller_of_number_and_share_limits(bounds: BlastRadiusLimits, fleet
 
 
 def test_only_no_bound_at_all_is_open() -> None:
-    assert BlastRadiusLimits().is_open
-    assert not BlastRadiusLimits(10).is_open
-    assert not BlastRadiusLimits(None, 99.0).is_open
+    assert BlastRadiusLimits().is_unlimited
+    assert not BlastRadiusLimits(10).is_unlimited
+    assert not BlastRadiusLimits(None, 99.0).is_unlimited
     open_one = BlastRadius()
     assert open_one.charge("d1", START) is open_one, "what is not limited is not counted"
 
 
 def test_what_the_window_left_behind_does_not_count() -> None:
     radius = TIGHT.charge("d1", START)
-    assert not radius.admits("d2", 10, START + 599)
-    assert radius.admits("d2", 10, START + 600)
+    assert not radius.allows("d2", 10, START + 599)
+    assert radius.allows("d2", 10, START + 600)
     assert radius.charge("d2", START + 700).charged == {"d2": START + 700}
 
 
 def test_a_device_counts_once_within_the_window() -> None:
     radius = TIGHT.charge("d1", START)
-    assert radius.admits("d1", 10, START + 1)
+    assert radius.allows("d1", 10, START + 1)
     assert radius.charge("d1", START + 1) is radius
     assert radius.used(START + 1) == 1
 
@@ -59,11 +59,11 @@ def test_a_device_counts_once_within_the_window() -> None:
 def test_a_refund_makes_room() -> None:
     radius = TIGHT.charge("d1", START)
     assert radius.refund("d2") is radius
-    assert radius.refund("d1").admits("d2", 10, START)
+    assert radius.refund("d1").allows("d2", 10, START)
 
 
 def test_while_anything_waits_everything_waits() -> None:
-    assert not BlastRadius(BlastRadiusLimits(100, 100.0), waiting=1).admits("d1", 100, START)
+    assert not BlastRadius(BlastRadiusLimits(100, 100.0), waiting=1).allows("d1", 100, START)
 
 
 def _full() -> FleetGuards:

@@ -42,16 +42,16 @@ def test_whom_and_what_it_covers(changes: dict[str, str], covers: bool) -> None:
     waiver = replace(ONE, **changes)  # type: ignore[arg-type]  # the fields are all texts but one
     mine = device(tags=("lab",), marks=("waiver:w1",))
     assert (Waivers((waiver,)).covering("p/telnet", mine, START) is not None) is covers
-    assert waiver.speaks_of("p/telnet") is (waiver.rule in ("p/telnet", "p/*"))
+    assert waiver.covers_rule("p/telnet") is (waiver.rule in ("p/telnet", "p/*"))
 
 
 def test_of_several_the_one_that_lasts_longest_counts() -> None:
     longer = replace(ONE, waiver_id="w2", rule="p/*", expires_at=START + 500)
     waivers = Waivers((ONE, longer))
     assert waivers.covering("p/telnet", device(), START) == longer
-    assert waivers.without("w2").covering("p/telnet", device(), START) == ONE
-    assert not waivers.without("w1", "w2")
-    assert Waivers().added(ONE).all == {"w1": ONE}
+    assert waivers.without_waivers("w2").covering("p/telnet", device(), START) == ONE
+    assert not waivers.without_waivers("w1", "w2")
+    assert Waivers().with_waiver(ONE).all == {"w1": ONE}
 
 
 def test_a_waived_rule_fails_and_nothing_follows() -> None:

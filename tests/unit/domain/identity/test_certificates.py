@@ -10,10 +10,10 @@ from controller.domain.identity.certificates import (
     CertificateTimeError,
     PublicKeyInfo,
     RevocationStatus,
-    endings,
-    passphrase_trouble,
+    expiry_warnings,
+    key_weakness,
+    passphrase_weakness,
     validity,
-    weakness,
 )
 
 NOW = 1_800_000_000.0
@@ -66,27 +66,27 @@ def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
     ],
 )
 def test_weak_keys(key: PublicKeyInfo, *, good: bool) -> None:
-    assert (weakness(key) == "") is good
+    assert (key_weakness(key) == "") is good
 
 
 @pytest.mark.parametrize("text", ["short", "aaaaaaaaaaaaaaaaaaaaaaaaaaa", ""])
 def test_a_passphrase_that_protects_nothing(text: str) -> None:
-    assert passphrase_trouble(text)
+    assert passphrase_weakness(text)
 
 
 def test_a_strong_passphrase() -> None:
-    assert passphrase_trouble("k4c2-9d3f-7m1q-x8tz-5h6n-w2vb") == ""
+    assert passphrase_weakness("k4c2-9d3f-7m1q-x8tz-5h6n-w2vb") == ""
 
 
 def test_a_certificate_holds_until_its_end_or_revocation() -> None:
-    assert certificate().holds(NOW)
-    assert not certificate().holds(NOW + 100)
-    assert not certificate(revoked_at=NOW).holds(NOW)
+    assert certificate().is_valid(NOW)
+    assert not certificate().is_valid(NOW + 100)
+    assert not certificate(revoked_at=NOW).is_valid(NOW)
 
 
 @pytest.mark.parametrize(("newest", "out"), [(None, True), (NOW - 1, True), (NOW, True), (NOW + 0.001, False)])
 def test_only_a_certificate_issued_after_the_revocation_answers_it(newest: float | None, *, out: bool) -> None:
-    assert RevocationStatus("d1", NOW, newest).is_out is out
+    assert RevocationStatus("d1", NOW, newest).is_revoked is out
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,4 @@ def test_kinds(kind: CertificateKind, *, is_authority: bool) -> None:
 def test_what_people_have_to_renew_is_told_in_time() -> None:
     day = 86_400.0
     ends = (("far", NOW + 31 * day), ("soon", NOW + 29 * day), ("over", NOW - 1), ("none", None))
-    assert endings(ends, NOW) == ("soon ends in 29 days", "over ended")
+    assert expiry_warnings(ends, NOW) == ("soon ends in 29 days", "over ended")

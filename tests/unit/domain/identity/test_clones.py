@@ -23,7 +23,7 @@ def played(
     *peers: str, every: float = 5.0, detector: CloneDetector | None = None, at: float = START
 ) -> list[CloneSuspicion]:
     detector = detector or CloneDetector()
-    found = [detector.note(SessionTakenOver("d1", at + number * every, peer)) for number, peer in enumerate(peers)]
+    found = [detector.observe(SessionTakenOver("d1", at + number * every, peer)) for number, peer in enumerate(peers)]
     return [one for one in found if one is not None]
 
 
@@ -56,7 +56,7 @@ def test_it_is_told_once_an_hour() -> None:
 def test_memory_is_bounded() -> None:
     detector = CloneDetector()
     for number in range(MAX_DEVICES + 10):
-        detector.note(SessionTakenOver(f"d{number}", START, A))
+        detector.observe(SessionTakenOver(f"d{number}", START, A))
     assert len(detector) == MAX_DEVICES
 
 

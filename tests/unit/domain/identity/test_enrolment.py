@@ -5,34 +5,34 @@ from dataclasses import replace
 import pytest
 
 from controller.domain.identity.certificates import Certificate, CertificateKind
-from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken, judge, judge_token
+from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken, check_enrolment, check_token
 
 NOW = 1_800_000_000.0
 TOKEN = EnrolmentToken("t1", "00", 1, NOW - 10, NOW + 10, "operator:ada")
 HELD = (Certificate("a1", "b2", CertificateKind.CLIENT, "d1", NOW, NOW + 1, NOW, "operator", "00", ""),)
 
 
-@pytest.mark.parametrize("token", [None, TOKEN.used(), replace(TOKEN, expires_at=NOW)])
+@pytest.mark.parametrize("token", [None, TOKEN.with_use(), replace(TOKEN, expires_at=NOW)])
 def test_a_token_that_opens_nothing(token: EnrolmentToken | None) -> None:
-    assert judge_token(token, NOW) == TOKEN_REFUSED
-    assert judge(token, "d1", (), NOW, is_known=False) == TOKEN_REFUSED
+    assert check_token(token, NOW) == TOKEN_REFUSED
+    assert check_enrolment(token, "d1", (), NOW, is_known=False) == TOKEN_REFUSED
 
 
 def test_a_fresh_id_is_free() -> None:
-    assert judge(TOKEN, "d1", (), NOW, is_known=False) is None
+    assert check_enrolment(TOKEN, "d1", (), NOW, is_known=False) is None
 
 
 @pytest.mark.parametrize(("held", "known"), [(HELD, False), ((), True), (HELD, True)])
 def test_an_id_that_was_ever_used_needs_an_approval(held: tuple[Certificate, ...], *, known: bool) -> None:
-    refused = judge(TOKEN, "d1", held, NOW, is_known=known)
+    refused = check_enrolment(TOKEN, "d1", held, NOW, is_known=known)
     assert refused is not None
     assert (refused.code, refused.is_alert) == ("id_taken", True)
     assert "--replace" in refused.message
     approved = replace(TOKEN, device_id="d1", replaces=True)
-    assert judge(approved, "d1", held, NOW, is_known=known) is None
+    assert check_enrolment(approved, "d1", held, NOW, is_known=known) is None
 
 
 def test_a_token_for_one_device_is_for_no_other() -> None:
-    refused = judge(replace(TOKEN, device_id="d2", replaces=True), "d1", (), NOW, is_known=False)
+    refused = check_enrolment(replace(TOKEN, device_id="d2", replaces=True), "d1", (), NOW, is_known=False)
     assert refused is not None
     assert (refused.code, refused.is_alert) == ("wrong_device", True)

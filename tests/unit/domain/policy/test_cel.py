@@ -9,7 +9,7 @@ from controller.domain.policy.cel import (
     EvaluationError,
     ExpressionError,
     evaluate,
-    older,
+    is_older_version,
 )
 
 LANGUAGE = CelEnvironment({"ports": "list(int)", "name": "string", "on": "bool", "device.class": "string", "n": "int"})
@@ -95,15 +95,15 @@ def test_a_rule_cannot_run_away() -> None:
     ],
 )
 def test_versions_by_their_own_rules(a: str, b: str, scheme: str) -> None:
-    assert older(a, b, scheme)
-    assert not older(b, a, scheme)
-    assert not older(a, a, scheme)
+    assert is_older_version(a, b, scheme)
+    assert not is_older_version(b, a, scheme)
+    assert not is_older_version(a, a, scheme)
 
 
 @pytest.mark.parametrize(("a", "scheme"), [("1.0", "dep"), ("", "deb"), ("not a version !!", "semver")])
 def test_versions_that_are_none(a: str, scheme: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        older(a, "1.0", scheme)
+        is_older_version(a, "1.0", scheme)
 
 
 def test_expressions_are_equal_by_their_text() -> None:

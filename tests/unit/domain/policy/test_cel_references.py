@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.policy.cel import references
+from controller.domain.policy.cel import referenced_names
 from tests.support.playbook import language
 
 TYPE = b"type.googleapis.com/cel.expr.CheckedExpr"
@@ -14,14 +14,14 @@ def wrapped(body: bytes) -> bytes:
 
 def test_names_of_facts_and_functions() -> None:
     compiled = language().compile('older(os_id, "1", "deb") && firewall_active').compiled
-    assert references(compiled.serialize()) >= {"os_id", "firewall_active"}
+    assert referenced_names(compiled.serialize()) >= {"os_id", "firewall_active"}
 
 
 def test_an_entry_read_by_hand() -> None:
     reference = b"\x0a\x02on"
     entry = b"\x08\x07\x12" + bytes([len(reference)]) + reference
     fixed = b"\x11" + bytes(8) + b"\x1d" + bytes(4)  # fields of fixed size are passed over
-    assert references(wrapped(fixed + b"\x12" + bytes([len(entry)]) + entry)) == {"on"}
+    assert referenced_names(wrapped(fixed + b"\x12" + bytes([len(entry)]) + entry)) == {"on"}
 
 
 @pytest.mark.parametrize(
@@ -34,4 +34,4 @@ def test_an_entry_read_by_hand() -> None:
 )
 def test_other_bytes_are_refused(raw: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        references(raw)
+        referenced_names(raw)

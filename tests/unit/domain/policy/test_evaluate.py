@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy.evaluate import MAX_REMEMBERED, PolicyEvaluator, judge
+from controller.domain.policy.evaluate import MAX_REMEMBERED, PolicyEvaluator, evaluate_policies
 from controller.domain.policy.explain import MAX_VALUE, RuleExplanation, explain
 from controller.domain.policy.facts import DeviceFacts, MissingFact
 from controller.domain.policy.findings import Finding, RuleResult
@@ -26,7 +26,7 @@ def facts(
 
 
 def one(made: PolicyRule, given: DeviceFacts) -> Finding:
-    (finding,) = judge(policies(made), language(), given)
+    (finding,) = evaluate_policies(policies(made), language(), given)
     return finding
 
 
@@ -98,7 +98,7 @@ def test_a_policy_outside_its_scope_still_gives_every_rule_a_result(
     scope: str, given: DeviceFacts, result: RuleResult, detail: str
 ) -> None:
     scoped = Policy("p", 1, "t", (rule("a"), rule("b")), language().compile(scope))
-    found = judge(PolicySet((scoped,), "v"), language(), given)
+    found = evaluate_policies(PolicySet((scoped,), "v"), language(), given)
     assert found == (Finding("p/a", result, detail), Finding("p/b", result, detail))
 
 
@@ -185,7 +185,7 @@ def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
         facts(partial={"listening_ports": "3 more"}),
         facts(partial={"exposed_ports": "3 more"}),
     ]
-    expected = [judge(made, language(), one) for one in variants]
+    expected = [evaluate_policies(made, language(), one) for one in variants]
     assert [remembering(one) for one in variants] == expected
     assert [remembering(one) for one in variants] == expected
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from controller.domain.policy.facts import CATALOGUE, DeviceFacts, gather
+from controller.domain.policy.facts import CATALOGUE, DeviceFacts, gather_facts
 from controller.domain.policy.facts_system import plain_name
 from controller.domain.policy.findings import RuleResult
 from schemas.posture import ReportSections
@@ -35,7 +35,7 @@ FULL = {
 
 
 def facts(**sections: object) -> DeviceFacts:
-    return gather(ReportSections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
+    return gather_facts(ReportSections.model_validate({**FULL, **sections}), "d1", "gate", ("x",))
 
 
 def test_every_declared_fact_is_known_from_a_full_report() -> None:

@@ -27,7 +27,7 @@ def test_a_higher_level_includes_the_lower() -> None:
 
 
 def test_what_satisfies_a_rule() -> None:
-    assert {one for one in RuleResult if one.satisfies} == {
+    assert {one for one in RuleResult if one.is_satisfied} == {
         RuleResult.PASS,
         RuleResult.NOTAPPLICABLE,
         RuleResult.INFORMATIONAL,
