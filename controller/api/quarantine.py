@@ -102,7 +102,7 @@ async def contain_many(
     ]
     devices = tuple(dict.fromkeys((*body.devices, *sorted(chosen))))
     if not devices:
-        raise ApiError(404, "nobody_selected", "no device is named, has that tag or that class")
+        raise ApiError(404, "no_devices_selected", "No device was named, has the tag or has the class.")
     if len(devices) > MAX_TARGETS:
         raise ApiError(409, "too_many_devices", f"{len(devices)} devices are more than {MAX_TARGETS} in one decision")
     decided = await decide(services, await _wanted(services, devices, caller, body))

@@ -12,7 +12,7 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View, at, moment
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal
-from controller.domain.containment.receipts import OPENED, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
+from controller.domain.containment.receipts import OPENING, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
 from controller.domain.device import ContainmentCase
 from controller.domain.effects import ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
@@ -166,12 +166,13 @@ async def check_options(services: Services, level: ContainmentLevel, options: Co
         ApiError: 422 for an option of the other level, 409 where the broker cannot do it, 503 where it does not answer.
     """
     if options.kick and level is not ContainmentLevel.RESTRICTED:
-        raise ApiError(422, "option_without_use", "an isolation disconnects at any rate: kick goes with restricted")
+        text = "`kick` only applies to `restricted`; `isolated` always disconnects."
+        raise ApiError(422, "option_not_applicable", text)
     if not options.clear_retained:
         return
     if level is not ContainmentLevel.ISOLATED:
-        text = "who is still connected would only publish them anew: clear_retained goes with isolated"
-        raise ApiError(422, "option_without_use", text)
+        text = "`clear_retained` only applies to `isolated`: a connected device could publish the messages again."
+        raise ApiError(422, "option_not_applicable", text)
     try:
         if await services.broker.lists_retained():
             return
@@ -198,7 +199,7 @@ async def show_plan(
     try:
         stages = services.broker.planned(device_id, intent)
     except BrokerRefusedError as e:
-        raise ApiError(422, "not_a_subject", str(e)) from e
+        raise ApiError(422, "invalid_client_id", str(e)) from e
     return ContainmentPlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(PlanStageView.of, stages)))
 
 
@@ -245,7 +246,7 @@ async def read_receipt(services: Services, device_id: str, case_id: str, *, show
 
 
 async def _last_case(services: Services, device_id: str) -> str:
-    found = await services.store.audit(device_id=device_id, kind=OPENED, limit=1)
+    found = [line for kind in OPENING for line in await services.store.audit(device_id=device_id, kind=kind, limit=1)]
     if not found:
-        raise ApiError(404, "no_receipt", f"{device_id} was never contained, as far as the record reaches")
-    return found[0].entry.case_id
+        raise ApiError(404, "no_receipt", f"the audit log has no containment of {device_id}")
+    return max(found, key=lambda line: line.seq).entry.case_id

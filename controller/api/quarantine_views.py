@@ -7,7 +7,7 @@ from controller.api.context import Services
 from controller.api.errors import ApiError
 from controller.api.fields import UtcTimestamp, View, at
 from controller.api.views import CaseView
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import DecisionKind
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -23,7 +23,7 @@ class DecisionView(View):
     """What was decided and kept. `case` turns `proven` once the broker was read back."""
 
     device_id: str
-    decision: AuditKind
+    decision: DecisionKind
     text: str
     level: ContainmentLevel
     case: CaseView | None
@@ -33,7 +33,8 @@ class DecisionView(View):
         """From what the step made of it."""
         device = outcome.device
         case = None if device.case is None else CaseView.of(device.case)
-        decision = outcome.audit[0].kind
+        decision = outcome.decision
+        assert decision is not None  # every operator's request has one
         return cls(
             device_id=device.device_id, decision=decision, text=sentence(decision), level=device.level, case=case
         )

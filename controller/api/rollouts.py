@@ -94,7 +94,7 @@ def desk_of(services: Services) -> RolloutOperations:
         ApiError: 404, this controller runs without.
     """
     if services.rollouts is None:
-        raise ApiError(404, "rollouts_not_here", "this controller runs without rollouts")
+        raise ApiError(404, "rollouts_disabled", "This controller runs without rollouts.")
     return services.rollouts
 
 

@@ -328,7 +328,7 @@ async def _kinds(services: Services) -> frozenset[SubjectKind]:
 
 def _device_id(services: Services, common_name: str) -> str:
     if not re.fullmatch(DEVICE_ID_PATTERN, common_name) or common_name == services.settings.mqtt.client_id:
-        raise ApiError(422, "not_a_subject", "that common name is no device that Cordon acts on")
+        raise ApiError(422, "invalid_client_id", "The common name is not a client id that Cordon can act on.")
     return common_name
 
 
@@ -336,4 +336,4 @@ def _check(broker: UserBroker, username: str) -> None:
     try:
         broker.check(username)
     except BrokerRefusedError as e:
-        raise ApiError(422, "not_a_subject", str(e)) from e
+        raise ApiError(422, "invalid_username", str(e)) from e

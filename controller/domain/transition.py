@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, SendReceipt
 from controller.domain.evolve import evolve
@@ -16,6 +16,7 @@ class StepOutcome:
     """What a step decided: all of it is committed together, receipts are sent afterwards.
 
     `charge`: the device counts against the blast radius from now on (`True`), or no longer (`False`).
+    `decision`: the answer to an operator's request; `None` after other events.
     """
 
     device: Device
@@ -24,6 +25,7 @@ class StepOutcome:
     commands: tuple[CommandRecord, ...] = ()
     receipts: tuple[SendReceipt, ...] = ()
     charge: bool | None = None
+    decision: DecisionKind | None = None
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class Transition:
     policies: PolicySet
     guards: FleetGuards = NO_GUARDS
     charge: bool | None = None
+    decision: DecisionKind | None = None
     effects: list[Effect] = field(default_factory=list)
     audit: list[AuditEntry] = field(default_factory=list)
     commands: list[CommandRecord] = field(default_factory=list)
@@ -72,4 +75,5 @@ class Transition:
             tuple(self.commands),
             tuple(self.receipts),
             self.charge,
+            self.decision,
         )

@@ -16,6 +16,7 @@ from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient
 from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import ContainmentLevel, Remedy, RuleResponse
 from controller.domain.step import step
+from controller.domain.transition import StepOutcome
 from schemas.commands import CommandState
 from tests.support.playbook import START, device, policies
 from tests.support.playbook import rule as policy_rule
@@ -38,6 +39,7 @@ findings = st.fixed_dictionaries(dict.fromkeys(POLICIES.rules, results)).map(
     lambda found: tuple(Finding(key, result) for key, result in found.items())
 )
 holds = st.one_of(st.none(), st.sampled_from([1.0, 60.0, 3600.0]))
+REQUESTS: Final = (ev.ContainmentOrdered, ev.ReleaseOrdered, ev.ContainmentApproved, ev.ContainmentDismissed)
 FRESH: Final = (ev.PostureReported, ev.HeartbeatReceived)
 
 
@@ -60,10 +62,17 @@ class Containment(RuleBasedStateMachine):
         outcome = step(before, event, self.now, POLICIES)
         assert step(before, event, self.now, POLICIES) == outcome, "the same event stepped twice differs"
         self.device = outcome.device
+        self._check_decision(event, outcome)
         self._check_containment(before, event)
         self._follow_operator(event)
         self._check_effects(outcome.effects)
         self._check_levels_have_their_effects(before, event, outcome.effects)
+
+    def _check_decision(self, event: ev.DomainEvent, outcome: StepOutcome) -> None:
+        is_request = isinstance(event, REQUESTS)
+        assert (outcome.decision is not None) == is_request, "a request of an operator has no decision, or another has"
+        if outcome.decision is not None:
+            assert outcome.decision.value in {entry.kind.value for entry in outcome.audit}
 
     def _check_containment(self, before: Device, event: ev.DomainEvent) -> None:
         was, now = before.level, self.device.level

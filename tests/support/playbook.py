@@ -6,7 +6,7 @@ from itertools import count
 from typing import Any
 
 from controller.domain import events as ev
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.device import Device
 from controller.domain.effects import Effect
 from controller.domain.policy.cel import CelEnvironment
@@ -107,6 +107,13 @@ class Play:
         """The last event left exactly these lines in the record."""
         assert self.outcome is not None
         assert tuple(entry.kind for entry in self.outcome.audit) == kinds
+        return self
+
+    def decided(self, decision: DecisionKind | None) -> "Play":
+        """The last event answers an operator with this decision, and one of its audit lines records it."""
+        assert self.outcome is not None
+        assert self.outcome.decision is decision
+        assert decision is None or decision.value in {entry.kind.value for entry in self.outcome.audit}
         return self
 
 

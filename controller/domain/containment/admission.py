@@ -1,6 +1,6 @@
 """Holds a containment back that policies ask for: too much of the fleet at once, a protected device, a no by hand."""
 
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.response import RequiredResponse
 from controller.domain.device import Device, HoldReason, PendingContainment
 from controller.domain.transition import Transition
@@ -93,10 +93,12 @@ def dismiss(draft: Transition, by: str, reason: str) -> None:
     """An operator says no to what waits; it stands until the causes pass, or more is asked for."""
     pending = draft.device.pending
     if pending is None or pending.why is HoldReason.DISMISSED:
+        draft.decision = DecisionKind.NO_PENDING
         draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
         return
     no = PendingContainment(HoldReason.DISMISSED, pending.level, pending.causes, draft.now, pending.evidence_at, by)
     draft.update(pending=no)
+    draft.decision = DecisionKind.DISMISSED
     draft.record(
         AuditKind.CONTAINMENT_DISMISSED, by, reason=reason, level=pending.level.value, causes=list(pending.causes)
     )

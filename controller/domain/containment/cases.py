@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.commands import issue
 from controller.domain.containment import admission
 from controller.domain.containment.response import RequiredResponse, inert, is_settled, passes, releases, wanted
@@ -198,14 +198,17 @@ def approve(draft: Transition, by: str, reason: str) -> None:
     device = draft.device
     pending, case = device.pending, device.case
     if pending is None:
+        draft.decision = DecisionKind.NO_PENDING
         draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
         return
     without = inert(device, draft.policies, draft.guards, draft.now)
     want = _wanted(draft, without)
     said = ContainmentEvidence(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
+    draft.decision = DecisionKind.APPROVED
     draft.record(AuditKind.CONTAINMENT_APPROVED, by, reason=reason, why=pending.why.value, level=want.level.value)
     draft.update(pending=None)
     if device.stale or want.level.rank <= device.level.rank:
+        draft.decision = DecisionKind.PENDING_CLEARED
         draft.record(AuditKind.CONTAINMENT_PENDING_CLEARED, by, why=pending.why.value, causes=list(pending.causes))
     elif case is None:
         _open(draft, want, said, by)
@@ -255,6 +258,7 @@ def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reaso
     case = draft.device.case
     hold_until = FOREVER if hold is None else draft.now + hold
     if case is not None and case.level.rank > level.rank:
+        draft.decision = DecisionKind.KEPT
         draft.record(AuditKind.CONTAINMENT_KEPT, by, reason=reason, level=case.level.value, asked=level.value)
         return
     isolate_until = (None if hold is None else hold_until) if level is ContainmentLevel.ISOLATED else None
@@ -272,6 +276,7 @@ def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reaso
     )
     draft.update(case=case, pending=None)
     until = None if hold is None else hold_until
+    draft.decision = DecisionKind.CONTAINED
     draft.record(
         AuditKind.CONTAINMENT_DECIDED, by, level=level.value, causes=list(case.causes), reason=reason, until=until
     )
@@ -282,10 +287,13 @@ def operator_releases(draft: Transition, by: str, reason: str) -> None:
     """An isolation steps down to where the device can prove itself; a restriction ends."""
     case = draft.device.case
     if case is None:
+        draft.decision = DecisionKind.NOT_IN_FORCE
         draft.record(AuditKind.CONTAINMENT_NOT_IN_FORCE, by, reason=reason)
     elif case.level is ContainmentLevel.ISOLATED:
+        draft.decision = DecisionKind.STEPPED_DOWN
         step_down(draft, case, by, reason or "released by an operator")
     else:
+        draft.decision = DecisionKind.RELEASED
         _close(draft, case, by, reason)
 
 

@@ -11,10 +11,14 @@ from typing import Any, Final
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 
-OPENED: Final = AuditKind.CONTAINMENT_DECIDED
-DECISIONS: Final = frozenset(
-    {OPENED, AuditKind.CONTAINMENT_ESCALATED, AuditKind.CONTAINMENT_STEPPED_DOWN, AuditKind.CONTAINMENT_RELEASE_DECIDED}
-)
+OPENING: Final = (AuditKind.CONTAINMENT_DECIDED, AuditKind.CERTIFICATE_REVOKED)  # these kinds begin a case
+# The level that a decision of this kind sets, where its line does not contain the level.
+_LEVELS: Final = {
+    AuditKind.CERTIFICATE_REVOKED: "isolated",
+    AuditKind.CONTAINMENT_STEPPED_DOWN: "restricted",
+    AuditKind.CONTAINMENT_RELEASE_DECIDED: "none",
+}
+DECISIONS: Final = frozenset({*OPENING, AuditKind.CONTAINMENT_ESCALATED, *_LEVELS})
 PROVEN: Final = frozenset({AuditKind.CONTAINMENT_PROVEN, AuditKind.CONTAINMENT_RELEASE_PROVEN})
 TROUBLED: Final = AuditKind.CONTAINMENT_FAILED
 REFUSED: Final = AuditKind.CONTAINMENT_REFUSED
@@ -88,9 +92,7 @@ def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditE
 
 def _decided(at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
-    level = {AuditKind.CONTAINMENT_STEPPED_DOWN: "restricted", AuditKind.CONTAINMENT_RELEASE_DECIDED: "none"}.get(
-        entry.kind, _text(detail, "level")
-    )
+    level = _LEVELS.get(entry.kind) or _text(detail, "level")
     return ReceiptDecision(entry.kind, at, entry.actor, _text(detail, "reason"), level)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment import cases
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.effects import IsolateClient
@@ -59,6 +59,7 @@ def renewed(draft: Transition, event: CertificateRenewed) -> None:
 
 def kept(draft: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:
     """An operator's word about a device that is out by revocation changes nothing, and says why."""
+    draft.decision = DecisionKind.REVOCATION_KEPT
     draft.record(
         AuditKind.CERTIFICATE_REVOCATION_KEPT,
         event.by,

@@ -69,17 +69,19 @@ async def test_the_receipt_of_a_containment_and_of_an_earlier_case(api: Api) -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
+    ("body", "status", "code"),
     [
-        ({"level": "isolated", "kick": True}, 422),
-        ({"level": "restricted", "clear_retained": True}, 422),
-        ({"level": "isolated", "clear_retained": True}, 409),
+        ({"level": "isolated", "kick": True}, 422, "option_not_applicable"),
+        ({"level": "restricted", "clear_retained": True}, 422, "option_not_applicable"),
+        ({"level": "isolated", "clear_retained": True}, 409, "broker_cannot"),
     ],
 )
-async def test_an_option_that_would_not_be_done_is_refused(api: Api, body: dict[str, Any], status: int) -> None:
+async def test_an_option_that_would_not_be_done_is_refused(
+    api: Api, body: dict[str, Any], status: int, code: str
+) -> None:
     api.world.broker.can_list_retained = False
     await api.report("edge-1")
-    await api.json("PUT", BASE, status, {"reason": "no", **body})
+    assert (await api.json("PUT", BASE, status, {"reason": "no", **body}))["error"]["code"] == code
     assert api.world.keeper.devices["edge-1"].case is None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.explain_events import explain_event, explain_standing
 from controller.domain.containment.response import deadline
 from controller.domain.device import Device, RuleState
@@ -86,6 +86,12 @@ def test_an_event_restricts_for_its_time_and_then_a_fresh_report_releases() -> N
     assert play.state.level is ContainmentLevel.RESTRICTED
     play = play.when(beat(at=START + 3700), at=START + 3700).then(ReleaseClient("", "d1", "t"))
     assert play.state.rules == {}
+
+
+def test_the_release_of_a_device_that_an_event_holds_answers_with_the_release() -> None:
+    play = given(device(), RULES).when(told("attack")).when(ev.ReleaseOrdered("o", "operator:ada", "checked"))
+    play.recorded(AuditKind.EVENT_HOLD_DISMISSED, AuditKind.CONTAINMENT_RELEASE_DECIDED)
+    play.decided(DecisionKind.RELEASED)
 
 
 def test_a_report_that_fails_keeps_it_restricted_beyond_the_events_time() -> None:

@@ -52,6 +52,23 @@ def test_a_case_from_the_report_to_its_end() -> None:
     assert (released.level, released.by, released.proven_at) == ("none", "operator:a", 20.5)
 
 
+def test_a_revocation_opens_a_case() -> None:
+    found = receipt_of(
+        "d1",
+        "c1",
+        [
+            line(1.0, AuditKind.CERTIFICATE_REVOKED, actor="operator:a", serials=["a1"], reason="stolen"),
+            line(1.5, AuditKind.CONTAINMENT_PROVEN, level="isolated", steps=[SEEN]),
+            line(9.0, AuditKind.CERTIFICATE_REVOCATION_RESOLVED),
+            line(9.0, AuditKind.CONTAINMENT_STEPPED_DOWN, reason="it has a new certificate"),
+        ],
+    )
+    revoked, down = found.deeds
+    assert (revoked.decision, revoked.level, revoked.by) == (AuditKind.CERTIFICATE_REVOKED, "isolated", "operator:a")
+    assert (revoked.reason, revoked.proven_at, revoked.is_closed) == ("stolen", 1.5, True)
+    assert (down.level, down.is_closed) == ("restricted", False)
+
+
 def test_what_was_decided_last_is_what_has_to_be_proven() -> None:
     found = receipt_of(
         "d1",

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.audit_kinds import AuditKind
+from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.cases import FOREVER
 from controller.domain.containment.revocation import REVOKED, holds
 from controller.domain.effects import EndIsolation, IsolateClient
@@ -50,7 +50,7 @@ def test_it_is_isolated_without_end() -> None:
 )
 def test_no_operator_lets_it_in(event: ev.DomainEvent) -> None:
     play = proven(revoked()).when(event).then_nothing().recorded(AuditKind.CERTIFICATE_REVOCATION_KEPT)
-    assert holds(play.state)
+    assert holds(play.decided(DecisionKind.REVOCATION_KEPT).state)
     play.when(ev.DeadlineReached("t"), at=START + 1e9).then_nothing()
 
 
