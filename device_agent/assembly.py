@@ -31,11 +31,11 @@ class InProcessScanRunner:
 
         self._scanner = Scanner(system, collectors, every=EVERY)
 
-    def scan(self, *, is_fresh: bool) -> ReportContent:
+    def scan(self, *, force_rescan: bool) -> ReportContent:
         """One scan."""
         from device_agent.domain.report_limits import findings_of, fit
 
-        return fit(findings_of(self._scanner.scan(is_fresh=is_fresh)))
+        return fit(findings_of(self._scanner.scan(force_rescan=force_rescan)))
 
     def stop(self) -> None:
         """Nothing: each collector has its own time."""
@@ -81,7 +81,7 @@ def make_actions(
         from device_agent.actions.trust import trust
         from device_agent.collectors.tools.file_integrity import IntegrityCollector
 
-        integrity = IntegrityCollector(settings.integrity, settings.agent.state_dir, is_keeper=True)
+        integrity = IntegrityCollector(settings.integrity, settings.agent.state_dir, is_baseline_owner=True)
         more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(load_keyring(settings))}
         return {**actions(system), **more}
 

@@ -182,7 +182,7 @@ class Agent:
             self._scan_requested.clear()
             force, self._force_rescan = self._force_rescan, False
             nonce = self._reporter.nonce  # a scan that begins from here on answers it
-            content = replace(self._scans.scan(is_fresh=force), answers=nonce)
+            content = replace(self._scans.scan(force_rescan=force), answers=nonce)
             if self._stopping.is_set():
                 return  # another process may hold the state folder by now
             self._reporter.found(content, force=force)

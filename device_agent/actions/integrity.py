@@ -55,7 +55,11 @@ class RebaselineIntegrity:
     def undo(self, params: Params, was: Mapping[str, str]) -> str:
         """Put the old baseline back."""
         del params, was
-        return "the old baseline is back" if self._integrity.restore() else "there was no baseline before"
+        return (
+            "the old baseline is back"
+            if self._integrity.restore_previous_baseline()
+            else "there was no baseline before"
+        )
 
     def _look(self) -> Section:
-        return self._integrity.changes(self._system)
+        return self._integrity.collect_now(self._system)

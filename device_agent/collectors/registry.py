@@ -1,15 +1,15 @@
-"""The collectors of this agent, by the section that each of them finds."""
+"""The collectors of this agent, by the section that each collects."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.collectors.access import access, ssh
+from device_agent.collectors.access import account_security, ssh
 from device_agent.collectors.base import Collector
 from device_agent.collectors.crypto import openssl
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
 from device_agent.collectors.crypto.keys import KeyCollector
 from device_agent.collectors.software import sources, updates
-from device_agent.collectors.software.software import SoftwareCollector
+from device_agent.collectors.software.installed_targets import InstalledTargetsCollector
 from device_agent.collectors.system import disk, firewall, log_settings, mac, services, sockets
 from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.collectors.tools.intrusion import IntrusionCollector
@@ -30,7 +30,7 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "sockets": sockets.SocketsCollector(),
     "services": services.ServicesCollector(),
     "firewall": firewall.collect,
-    "access": access.collect,
+    "access": account_security.collect,
     "ssh": ssh.collect,
     "disk": disk.collect,
     "mac": mac.collect,
@@ -38,44 +38,46 @@ COLLECTORS: Final[Mapping[str, Collector]] = {
     "lynis": LynisCollector(ToolSettings()),
     "openscap": OpenscapCollector(ToolSettings()),
     "intrusion": IntrusionCollector(IntrusionSettings()),
-    "integrity": IntegrityCollector(IntegritySettings(), DEFAULT_STATE_DIR, is_keeper=False),
-    "software": SoftwareCollector(),
+    "integrity": IntegrityCollector(IntegritySettings(), DEFAULT_STATE_DIR, is_baseline_owner=False),
+    "software": InstalledTargetsCollector(),
 }
 
-# Seconds for which these are not looked at again: they read much and seldom change, except by commands, and after a
-# command everything is looked at.
+# Seconds for which a section is reused: these collectors read many files, and their facts rarely change except by a
+# command, which forces a new scan.
 EVERY: Final[Mapping[str, float]] = {"sources": 900.0, "keys": 900.0, "certificates": 900.0}
 
 
 def collectors_for(
     settings: Settings,
     *,
-    runs: ToolStatus | None = None,
+    tools: ToolStatus | None = None,
     integrity: IntegrityCollector | None = None,
     updater: Updater | None = None,
 ) -> Mapping[str, Collector]:
-    """The collectors, those that the configuration speaks of with what it says.
+    """Returns the collectors with their configuration.
 
-    The running agent gives the tools that it may run and the keeper of the baseline; without them both are only read.
+    The running agent passes `tools`, which it may start, and the `integrity` collector that owns the baseline. Without
+    them, existing tool results and an existing baseline are only read.
     """
     mqtt, certificates = settings.mqtt, settings.certificates
-    wanted = CertificateOptions(
+    certificate_options = CertificateOptions(
         paths=certificates.paths,
-        own=mqtt.certificate,
+        device_certificate=mqtt.certificate,
         device_id=settings.device_id,
         trust_store=certificates.trust_store or mqtt.ca,
         crl=certificates.crl,
         crl_urls=certificates.crl_urls,
         ocsp=certificates.ocsp,
     )
+    state_dir = settings.agent.state_dir
     return {
         **COLLECTORS,
-        "updates": updates.UpdatesCollector(settings.agent.state_dir),
+        "updates": updates.UpdatesCollector(state_dir),
         "keys": KeyCollector(settings.keys.paths, mqtt.key),
-        "certificates": CertificateCollector(wanted),
-        "lynis": LynisCollector(settings.tools, runs),
-        "openscap": OpenscapCollector(settings.tools, runs),
+        "certificates": CertificateCollector(certificate_options),
+        "lynis": LynisCollector(settings.tools, tools),
+        "openscap": OpenscapCollector(settings.tools, tools),
         "intrusion": IntrusionCollector(settings.intrusion),
-        "integrity": integrity or IntegrityCollector(settings.integrity, settings.agent.state_dir, is_keeper=False),
-        "software": SoftwareCollector(updater),
+        "integrity": integrity or IntegrityCollector(settings.integrity, state_dir, is_baseline_owner=False),
+        "software": InstalledTargetsCollector(updater),
     }

@@ -1,15 +1,13 @@
-"""One scan in a process of its own: what looking costs in memory is given back to the device when it ends.
+"""One scan in its own process, so that the memory it needs is returned to the device when the process ends.
 
-`python -m device_agent.scanning.scan_child` reads one JSON object from standard input (see `scanning.ScanProcess`), and
-writes one: the sections as they travel, their digest, and the memory for the next scan. Only scans read such a memory.
+`python -m device_agent.scanning.scan_child` reads one JSON object from standard input (see `scan_process.ScanProcess`)
+and writes one: the sections as they are sent, their digest, and the scanner's state for the next scan.
 """
 
-import base64
 import contextlib
 import json
 import logging
 import os
-import pickle
 import sys
 import threading
 from pathlib import Path
@@ -31,21 +29,20 @@ if TYPE_CHECKING:
 
 
 def scan(request: dict[str, Any]) -> dict[str, str]:
-    """What one scan found, and what the next one has to know."""
+    """Runs one scan; returns `sections`, `digest` and `state`."""
     settings = Settings.model_validate(request["settings"])
     state_dir = settings.agent.state_dir
-    words = ToolStatus(ToolRunner.places_in(state_dir), request["tools"])
-    integrity = IntegrityCollector(settings.integrity, state_dir, is_keeper=True)
+    tools = ToolStatus(ToolRunner.result_paths(state_dir), request["tools"])
+    integrity = IntegrityCollector(settings.integrity, state_dir, is_baseline_owner=True)
     system = System(Path(request["root"]), is_root_user=request["is_root_user"])
     updater = _updater(settings, system)
-    collectors = collectors_for(settings, runs=words, integrity=integrity, updater=updater)
+    collectors = collectors_for(settings, tools=tools, integrity=integrity, updater=updater)
     scanner = Scanner(system, collectors, every=EVERY)
-    is_fresh = bool(request["is_fresh"])
-    _recall(scanner, request["memory"], is_fresh=is_fresh)
+    force_rescan = bool(request["force_rescan"])
+    _restore_state(scanner, request["state"], force_rescan=force_rescan)
     room = (MAX_SIGNED_BYTES - MAX_KEY_TEXT if settings.report.sign_reports else MAX_POSTURE_BYTES) - MAX_HEAD_BYTES
-    found = fit(findings_of(scanner.scan(is_fresh=is_fresh)), room)
-    memory = base64.b64encode(pickle.dumps(scanner.remembered())).decode("ascii")
-    return {"sections": found.sections, "digest": found.digest, "memory": memory}
+    content = fit(findings_of(scanner.scan(force_rescan=force_rescan)), room)
+    return {"sections": content.sections, "digest": content.digest, "state": json.dumps(scanner.state())}
 
 
 def _updater(settings: Settings, system: System) -> "Updater | None":
@@ -57,24 +54,24 @@ def _updater(settings: Settings, system: System) -> "Updater | None":
     return make_updater(settings, system, Clock(), stopping, stopping.set)
 
 
-def _recall(scanner: Scanner, memory: str, *, is_fresh: bool) -> None:
-    if not memory:
+def _restore_state(scanner: Scanner, text: str, *, force_rescan: bool) -> None:
+    if not text:
         return
-    # The memory of another version of the agent, replaced while it ran, is none.
+    # A state that another version of the agent wrote, replaced while it ran, may not be readable: it is dropped.
     with contextlib.suppress(Exception):
-        found = pickle.loads(base64.b64decode(memory))  # noqa: S301 - a scan of this same agent wrote it
-        if is_fresh:
-            found["collectors"].pop("integrity", None)  # a command may have taken a new baseline
-        scanner.recall(found)
+        state = json.loads(text)
+        if force_rescan:
+            state["collectors"].pop("integrity", None)  # a command may have taken a new baseline
+        scanner.restore(state)
 
 
 def main() -> None:
-    """Read, scan, write."""
+    """Reads the request, scans, writes the answer."""
     logging.basicConfig(level="WARNING", format="%(name)s: %(message)s")
     answer = scan(json.loads(sys.stdin.buffer.read()))
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
-    os._exit(0)  # collectors that still hang must not keep us
+    os._exit(0)  # threads of hanging collectors must not keep the process alive
 
 
 if __name__ == "__main__":

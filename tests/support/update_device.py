@@ -11,7 +11,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from device_agent.actions.update import InstallUpdate, RollbackUpdate
-from device_agent.collectors.software.software import SoftwareCollector
+from device_agent.collectors.software.installed_targets import InstalledTargetsCollector
 from device_agent.commands.executor import CommandExecutor
 from device_agent.commands.journal import Journal
 from device_agent.domain.command_verifier import CommandVerifier
@@ -149,7 +149,7 @@ class UpdateDevice:
 
     def section(self) -> SoftwareSection:
         """What the next report tells."""
-        found = SoftwareCollector(self.updater)(System())
+        found = InstalledTargetsCollector(self.updater)(System())
         return SoftwareSection.model_validate_json(json.dumps(found))
 
     def entry(self, name: str = "edge-app") -> UpdatedSoftware:

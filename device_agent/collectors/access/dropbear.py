@@ -4,7 +4,7 @@ import re
 import shlex
 from typing import Any, Final
 
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder
 from device_agent.host.files import settings_of, text_of
 from device_agent.host.system import System
 
@@ -24,7 +24,7 @@ def collect(system: System) -> dict[str, Any] | None:
         return None
     gaps = GapRecorder()
     section: dict[str, Any] = {}
-    with gaps.told("settings"):
+    with gaps.capture("settings"):
         uci = text_of(system.path(_UCI))
         section = _of_uci(uci) if uci else _of_arguments(_arguments(system))
     for field in ("empty_passwords", "weak_algorithms"):
@@ -38,7 +38,7 @@ def collect(system: System) -> dict[str, Any] | None:
         "x11_forwarding": False,
         "interactive_login": False,
         **section,
-        "gaps": gaps.listed(),
+        "gaps": gaps.as_list(),
     }
 
 

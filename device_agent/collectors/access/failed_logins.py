@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
-from device_agent.collectors.reading import coarse, reason_of
+from device_agent.collectors.base import error_reason, round_to_magnitude
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import tail_of
@@ -58,14 +58,14 @@ def collect(system: System, now: float) -> list[dict[str, Any]]:
         try:
             one = read()
         except (OSError, ExecuteError) as e:
-            reasons.append(reason_of(e))
+            reasons.append(error_reason(e))
         else:
             counts += [one] if one is not None else []
     if not counts:
         raise FactsUnavailableError(reasons[0] if reasons else "no btmp, auth log or journal here")
     # The same failure may stand in several of them.
     total = {source: max(count[source] for count in counts) for count in counts for source in count}
-    worst = sorted((-coarse(number), source) for source, number in total.items() if number >= LEAST)
+    worst = sorted((-round_to_magnitude(number), source) for source, number in total.items() if number >= LEAST)
     return [{"source": source, "at_least": -number} for number, source in worst]
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent.collectors.access import dropbear
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder, reason_of
+from device_agent.collectors.base import GapRecorder, Section, error_reason
 from device_agent.errors import NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import MAX_FILES, files_in, text_of
@@ -70,11 +69,11 @@ def collect(system: System) -> Section:
         return section
     gaps = GapRecorder()
     said = SshdSettings()
-    with gaps.told("sshd_config"):
+    with gaps.capture("sshd_config"):
         read_config(system, system.path(_CONFIG), said)
     resolved = _ask(system, gaps)
     values = resolved if resolved is not None else {**_DEFAULTS, **said.values}
-    if resolved is None and gaps.listed() and not said.values:
+    if resolved is None and gaps.as_list() and not said.values:
         values = {}  # the defaults of a server whose settings are closed to us would be made up
     ports = resolved["port"].split() if resolved and "port" in resolved else said.ports or (["22"] if values else [])
     if resolved is None:
@@ -87,7 +86,7 @@ def collect(system: System) -> Section:
         **section_of(values),
         "weak_algorithms": _weak(resolved) if resolved is not None else None,
         "overrides": said.overrides,
-        "gaps": gaps.listed(),
+        "gaps": gaps.as_list(),
     }
 
 
@@ -115,7 +114,7 @@ def _ask(system: System, gaps: GapRecorder) -> dict[str, str] | None:
     try:
         return parse_resolved(run([program, "-T"], seconds=_SECONDS).out)
     except ExecuteError as e:
-        gaps.add("resolved", reason_of(e))
+        gaps.add("resolved", error_reason(e))
         return None
 
 

@@ -1,4 +1,4 @@
-"""One certificate, read and judged with cryptography's verifier; imported only by whoever has certificates."""
+"""Parses certificates and verifies their chains with `cryptography`; imported only where there are certificates."""
 
 import base64
 import binascii
@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509 import verification
 
-# What it will no longer read one day is no news for whoever reads the agent's log.
+# Deprecated encodings in foreign certificates do not belong in the agent's log.
 warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning, message="Parsed a ")
-# Everything that cryptography may raise over bytes from elsewhere; its classes for them have no common one of its own.
+# Everything that cryptography may raise for foreign bytes; these classes have no common base.
 DAMAGED: Final = (
     ValueError,
     TypeError,
@@ -31,10 +31,10 @@ _MAX_REASON: Final = 200
 
 
 def load_der(data: bytes) -> x509.Certificate | None:
-    """A certificate in DER; None when it is none."""
+    """Parses a DER certificate; returns None when it is malformed."""
     try:
         certificate = x509.load_der_x509_certificate(data)
-        # Read lazily, and what cannot be read here would be missing later.
+        # These are parsed lazily: an error has to surface here.
         _ = (certificate.subject, certificate.issuer, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
         certificate.public_key()
     except DAMAGED:
@@ -43,16 +43,16 @@ def load_der(data: bytes) -> x509.Certificate | None:
 
 
 def load_pem(content: bytes) -> x509.Certificate | None:
-    """A certificate from between its PEM marks; None when it is damaged."""
+    """Parses the base64 content of a PEM block; returns None when it is malformed."""
     try:
         return load_der(base64.b64decode(b"".join(content.split()), validate=True))
     except (binascii.Error, ValueError):
         return None
 
 
-def described(certificate: x509.Certificate) -> dict[str, Any]:
-    """The fields of an entry that the certificate itself tells."""
-    kind, bits = key_of(certificate)
+def certificate_fields(certificate: x509.Certificate) -> dict[str, Any]:
+    """Returns the fields of a section entry that come from the certificate itself."""
+    kind, bits = key_type_and_size(certificate)
     return {
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),
@@ -64,8 +64,8 @@ def described(certificate: x509.Certificate) -> dict[str, Any]:
     }
 
 
-def key_of(certificate: x509.Certificate) -> tuple[str, int]:
-    """Kind and size of its key."""
+def key_type_and_size(certificate: x509.Certificate) -> tuple[str, int]:
+    """Returns type and bits of the public key."""
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         return "rsa", key.key_size
@@ -79,29 +79,30 @@ def key_of(certificate: x509.Certificate) -> tuple[str, int]:
 
 
 def is_ca(certificate: x509.Certificate) -> bool:
-    """Whether it may vouch for others."""
+    """Whether the certificate is that of an authority."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, *DAMAGED):
         return False
 
 
-def names_of(certificate: x509.Certificate) -> set[str] | None:
-    """Its common names and alternative names; None when they cannot be read."""
-    found = {str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+def subject_names(certificate: x509.Certificate) -> set[str] | None:
+    """Returns common names, DNS names and URIs; None when they cannot be read."""
+    names = {str(name.value) for name in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
     try:
-        more = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
-        return found
+        return names
     except DAMAGED:
         return None
-    found |= set(more.get_values_for_type(x509.DNSName))
-    return found | set(more.get_values_for_type(x509.UniformResourceIdentifier))
+    names |= set(alternative.get_values_for_type(x509.DNSName))
+    return names | set(alternative.get_values_for_type(x509.UniformResourceIdentifier))
 
 
-def issuer_of(certificate: x509.Certificate, among: Sequence[x509.Certificate]) -> x509.Certificate | None:
-    """Who signed it, by name and signature."""
-    return next((one for one in among if one.subject == certificate.issuer and _is_signed_by(certificate, one)), None)
+def find_issuer(certificate: x509.Certificate, candidates: Sequence[x509.Certificate]) -> x509.Certificate | None:
+    """Returns the candidate that signed the certificate, matched by name and signature."""
+    named = (candidate for candidate in candidates if candidate.subject == certificate.issuer)
+    return next((candidate for candidate in named if _is_signed_by(certificate, candidate)), None)
 
 
 def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
@@ -112,10 +113,14 @@ def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bo
     return True
 
 
-def judge(
+def verify_chain(
     certificate: x509.Certificate, known: Sequence[x509.Certificate], store: Sequence[x509.Certificate], now: datetime
 ) -> tuple[str, str]:
-    """Whether a chain leads from it to the store, at a time when it was valid; with the reason when not."""
+    """Verifies the chain to the trust store, at a time within the certificate's validity.
+
+    Returns:
+        `trusted`, or `untrusted` or `notchecked` with the reason.
+    """
     if not store:
         return "notchecked", "there is no trust store"
     start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
@@ -134,34 +139,33 @@ def judge(
             .extension_policies(ca_policy=authority, ee_policy=verification.ExtensionPolicy.permit_all())
             .build_client_verifier()
         )
-        verifier.verify(certificate, [one for one in known if is_ca(one)])
+        verifier.verify(certificate, [candidate for candidate in known if is_ca(candidate)])
     except verification.VerificationError as e:
-        return _refused(certificate, known, store, str(e))
+        return _chain_error(certificate, known, store, str(e))
     except DAMAGED as e:
         return "notchecked", str(e)[:_MAX_REASON]
     return "trusted", ""
 
 
-def _refused(
-    certificate: x509.Certificate, known: Sequence[x509.Certificate], store: Sequence[x509.Certificate], words: str
+def _chain_error(
+    certificate: x509.Certificate, known: Sequence[x509.Certificate], store: Sequence[x509.Certificate], error: str
 ) -> tuple[str, str]:
-    why = words.removeprefix("validation failed: ").removeprefix("candidates exhausted: ")[:_MAX_REASON]
-    issuer = issuer_of(certificate, [*store, *known])
+    issuer = find_issuer(certificate, [*store, *known])
     if issuer is None:
         return "untrusted", "none of the known authorities signed it"
     if issuer is certificate or issuer == certificate:
         return "untrusted", "it is self-signed, and not in the trust store"
-    if "orbidden" in words and {"ed25519", "ed448"} & {key_of(certificate)[0], key_of(issuer)[0]}:
-        # Its profile is that of the public web; that it does not take a sound algorithm says nothing of the chain.
+    if "orbidden" in error and {"ed25519", "ed448"} & {key_type_and_size(certificate)[0], key_type_and_size(issuer)[0]}:
+        # cryptography implements the profile of the public web, which does not allow these sound algorithms.
         return "notchecked", "chains with Ed25519 or Ed448 keys cannot be verified"
-    return "untrusted", why
+    return "untrusted", error.removeprefix("validation failed: ").removeprefix("candidates exhausted: ")[:_MAX_REASON]
 
 
 def _check_is_ca(
     _policy: verification.Policy, _certificate: x509.Certificate, extension: x509.BasicConstraints
 ) -> None:
     if not extension.ca:
-        raise ValueError("its issuer is no authority")
+        raise ValueError("its issuer is not an authority")
 
 
 def _check_may_sign(

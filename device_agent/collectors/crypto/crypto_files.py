@@ -1,4 +1,4 @@
-"""The files below the folders of keys and certificates: found and read with bounds, whoever owns the folder."""
+"""Finds and reads the files below the folders of keys and certificates, bounded for folders that others may write."""
 
 import errno
 import os
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.reading import GapRecorder, reason_of
+from device_agent.collectors.base import GapRecorder, error_reason
 from device_agent.host.system import System
 
 MAX_DEPTH: Final = 6  # folders below a configured one
-MAX_LOOKED_AT: Final = 4096  # files and folders of one look
+MAX_ENTRIES: Final = 4096  # files and folders of one scan
 _BEGIN: Final = b"-----BEGIN "
 _END: Final = b"-----END "
 _MAX_LABEL: Final = 64
@@ -21,7 +21,7 @@ MAX_READ_BYTES: Final = 256 * 1024  # of one file; a key or a chain of certifica
 
 @dataclass(frozen=True, slots=True)
 class CryptoFile:
-    """A file, by its name on the system that is looked at, with what was in it."""
+    """A file with its content; `name` is its path on the scanned system."""
 
     name: str
     path: Path
@@ -30,21 +30,21 @@ class CryptoFile:
 
 
 def files_below(
-    system: System, places: Sequence[str], gaps: GapRecorder, max_bytes: int = MAX_READ_BYTES
+    system: System, roots: Sequence[str], gaps: GapRecorder, max_bytes: int = MAX_READ_BYTES
 ) -> Iterator[CryptoFile]:
-    """Every regular file at or below `places`, in order of name; what cannot be looked at goes to `gaps`.
+    """Yields every regular file at or below `roots`, once and sorted by name; failures are added to `gaps`.
 
-    Links to files are followed, as programs do that use a key; links to folders are not, and in a prepared folder no
-    link that leads out of it.
+    Symbolic links to files are followed, as the programs that use a key do. Links to folders are not, nor any link
+    that leads out of a prepared root.
     """
-    left = MAX_LOOKED_AT
-    waiting = [(system.path(place), 0) for place in sorted(set(places), reverse=True)]
-    seen: set[tuple[int, int]] = set()
-    while waiting:
-        path, depth = waiting.pop()
+    left = MAX_ENTRIES
+    pending = [(system.path(root), 0) for root in sorted(set(roots), reverse=True)]
+    inodes: set[tuple[int, int]] = set()
+    while pending:
+        path, depth = pending.pop()
         left -= 1
         if left < 0:
-            gaps.add("files", f"only the first {MAX_LOOKED_AT} were looked at")
+            gaps.add("files", f"only the first {MAX_ENTRIES} were read")
             return
         name = _name(system, path)
         try:
@@ -55,15 +55,15 @@ def files_below(
                     gaps.add(name, f"more than {MAX_DEPTH} folders deep")
                     continue
                 entries = sorted(os.listdir(path), reverse=True)[-left - 1 :]  # noqa: PTH208 - names are enough
-                waiting += [(path / entry, depth + 1) for entry in entries]
+                pending += [(path / entry, depth + 1) for entry in entries]
                 continue
-            found = _read(system, path, name, gaps, max_bytes)
+            file = _read(system, path, name, gaps, max_bytes)
         except OSError as e:
-            gaps.add(name, reason_of(e))
+            gaps.add(name, error_reason(e))
             continue
-        if found is not None and (key := (found.state.st_dev, found.state.st_ino)) not in seen:
-            seen.add(key)
-            yield found
+        if file is not None and (inode := (file.state.st_dev, file.state.st_ino)) not in inodes:
+            inodes.add(inode)
+            yield file
 
 
 def _name(system: System, path: Path) -> str:
@@ -74,11 +74,11 @@ def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: i
     if not system.is_live and not path.resolve().is_relative_to(system.root.resolve()):
         return None
     try:
-        # Not to wait for whoever writes into a pipe that has the name of a key.
+        # Non-blocking: a named pipe must not stop the scan.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as e:
         if e.errno in (errno.ENXIO, errno.ELOOP) or (e.errno == errno.ENOENT and path.is_symlink()):
-            return None  # a socket, or a link to nothing
+            return None  # a socket, or a dangling link
         raise
     with os.fdopen(descriptor, "rb") as file:
         state = os.fstat(file.fileno())
@@ -87,13 +87,13 @@ def _read(system: System, path: Path, name: str, gaps: GapRecorder, max_bytes: i
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         if b"-----BEGIN " in data:
-            gaps.add(name, f"larger than {max_bytes} bytes, only the first of them were read")
+            gaps.add(name, f"larger than {max_bytes} bytes, only the first were read")
         data = data[:max_bytes]
     return CryptoFile(name, path, state, data)
 
 
 def pem_blocks(data: bytes) -> Iterator[tuple[str, bytes, bool]]:
-    """Label, content between the marks, and whether the end mark is there, of each PEM block; in linear time."""
+    """Yields label, content and whether the end mark is present of each PEM block; takes linear time."""
     start, end = data.find(_BEGIN), 0
     while start >= 0:
         following = data.find(_BEGIN, start + len(_BEGIN))
@@ -104,6 +104,6 @@ def pem_blocks(data: bytes) -> Iterator[tuple[str, bytes, bool]]:
             if 0 <= end < label_end:
                 end = data.find(_END, label_end)  # -1 from then on where there is none
             label = data[label_at:label_end]
-            is_whole = label_end < end < stop and data.startswith(label + b"-----", end + len(_END))
-            yield label.decode("ascii", "replace"), data[label_end + 5 : end if is_whole else stop], is_whole
+            is_complete = label_end < end < stop and data.startswith(label + b"-----", end + len(_END))
+            yield label.decode("ascii", "replace"), data[label_end + 5 : end if is_complete else stop], is_complete
         start = following

@@ -1,6 +1,6 @@
-"""What kind of private key a file holds, how large it is, and whether a passphrase protects it: by its format alone.
+"""Recognises private key files and their type, size and passphrase protection by the file format alone.
 
-Nothing is decrypted, and only public numbers are read: the modulus, the curve, the public half.
+Nothing is decrypted; of the key only public parts are read: modulus, curve, public key.
 """
 
 import base64
@@ -11,7 +11,7 @@ from typing import Final
 
 from device_agent.collectors.crypto.crypto_files import pem_blocks
 
-MAX_BITS: Final = 65_536  # a larger number is no key
+MAX_BITS: Final = 65_536  # larger sizes are reported as this
 _MAX_SSH_BYTES: Final = 64 * 1024
 _SSH_MAGIC: Final = b"openssh-key-v1\0"
 _RSA: Final = frozenset({"1.2.840.113549.1.1.1", "1.2.840.113549.1.1.10"})
@@ -34,7 +34,7 @@ _CURVES: Final = {
     "1.3.36.3.3.2.8.1.1.11": 384,
     "1.3.36.3.3.2.8.1.1.13": 512,
 }
-_DATA: Final = "1.2.840.113549.1.7.1"  # what every PKCS #12 file begins with
+_PKCS12_DATA: Final = "1.2.840.113549.1.7.1"  # content type at the start of every PKCS #12 file
 _SSH_KINDS: Final = {
     "ssh-ed25519": ("ed25519", 256),
     "sk-ssh-ed25519@openssh.com": ("ed25519", 256),
@@ -48,7 +48,7 @@ _SEQUENCE, _INTEGER, _OID, _OCTETS, _CONTEXT = 0x30, 0x02, 0x06, 0x04, 0xA0
 
 @dataclass(frozen=True, slots=True)
 class KeyFormat:
-    """What is known of a private key; `bits` is 0 and `protected` None where the format does not say."""
+    """Format and properties of a private key; `bits` is 0 and `protected` None where the format does not say."""
 
     format: str
     kind: str = "unknown"
@@ -57,7 +57,7 @@ class KeyFormat:
 
 
 class _Der:
-    """Takes a DER structure apart, one level at a time."""
+    """Reads the elements of one level of a DER structure."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -70,37 +70,37 @@ class _Der:
     def peek(self) -> int:
         return -1 if self.is_done else self._data[self._at]
 
-    def next(self, tag: int | None = None) -> bytes:
-        """The content of the next element.
+    def read_element(self, tag: int | None = None) -> bytes:
+        """Returns the content of the next element.
 
         Raises:
-            ValueError: cut off, too long a length, or another tag than was asked for.
+            ValueError: truncated, an invalid length, or another tag than `tag`.
         """
         data, at = self._data, self._at
         if at + 2 > len(data) or (tag is not None and data[at] != tag):
-            raise ValueError("not the structure that was expected")
+            raise ValueError("unexpected structure")
         length, at = data[at + 1], at + 2
         if length & 0x80:
             count = length & 0x7F
             if not 1 <= count <= 4 or at + count > len(data):
-                raise ValueError("a length that cannot be")
+                raise ValueError("invalid length")
             length, at = int.from_bytes(data[at : at + count]), at + count
         if at + length > len(data):
-            raise ValueError("cut off")
+            raise ValueError("truncated")
         self._at = at + length
         return data[at : at + length]
 
     def sequence(self) -> "_Der":
-        return _Der(self.next(_SEQUENCE))
+        return _Der(self.read_element(_SEQUENCE))
 
 
 def key_format(data: bytes) -> KeyFormat | None:
-    """What private key is in a file; None when there is none."""
+    """Returns the format of the private key in a file; None when there is none."""
     if data.startswith(b"PuTTY-User-Key-File-"):
         return _putty(data)
-    for label, content, is_whole in pem_blocks(data):
+    for label, content, is_complete in pem_blocks(data):
         if label.endswith("PRIVATE KEY"):
-            return _pem(label, content, is_whole=is_whole)
+            return _pem(label, content, is_complete=is_complete)
     if data[:1] == b"\x30":
         try:
             return _der(data)
@@ -109,22 +109,22 @@ def key_format(data: bytes) -> KeyFormat | None:
     return None
 
 
-def _pem(label: str, content: bytes, *, is_whole: bool) -> KeyFormat:
+def _pem(label: str, content: bytes, *, is_complete: bool) -> KeyFormat:
     kind = label.removesuffix("PRIVATE KEY").strip().lower()
     name = {"": "pkcs8", "encrypted": "pkcs8", "openssh": "openssh", "rsa": "pkcs1", "ec": "sec1"}.get(kind, "pem")
-    known = kind if kind in ("rsa", "ec", "dsa") else "unknown"
+    key_type = kind if kind in ("rsa", "ec", "dsa") else "unknown"
     if b"ENCRYPTED" in content[:256]:
-        return KeyFormat(name, known, 0, protected=True)
+        return KeyFormat(name, key_type, 0, protected=True)
     if kind == "encrypted":
         return KeyFormat(name, protected=True)
     try:
         raw = base64.b64decode(content, validate=False)
         if kind == "openssh":
             return _openssh(raw)
-        return _der(raw) or KeyFormat(name, known)
+        return _der(raw) or KeyFormat(name, key_type)
     except (ValueError, binascii.Error, struct.error):
-        # Damaged: what its label says is all that can be said, and an open key is not called protected.
-        return KeyFormat(name, known, 0, protected=False if is_whole and known != "unknown" else None)
+        # Malformed: only the label is known, and a key without encryption header is not called protected.
+        return KeyFormat(name, key_type, 0, protected=False if is_complete and key_type != "unknown" else None)
 
 
 def _der(data: bytes) -> KeyFormat | None:
@@ -132,41 +132,41 @@ def _der(data: bytes) -> KeyFormat | None:
     body = outer.sequence()
     if not outer.is_done:
         return None
-    if body.peek() == _SEQUENCE:  # EncryptedPrivateKeyInfo, or no key at all, such as a certificate
+    if body.peek() == _SEQUENCE:  # EncryptedPrivateKeyInfo, or another structure such as a certificate
         inner = body.sequence()
         is_encrypted = inner.peek() == _OID and body.peek() == _OCTETS
         return KeyFormat("pkcs8", protected=True) if is_encrypted else None
-    version = int.from_bytes(body.next(_INTEGER)[:4])
+    version = int.from_bytes(body.read_element(_INTEGER)[:4])
     if body.peek() == _INTEGER:
-        return _numbers(body, version)
+        return _pkcs1_or_dsa(body, version)
     if body.peek() == _OCTETS and version == 1:
-        body.next()
-        curve = _Der(body.next()).next(_OID) if body.peek() == _CONTEXT else b""
+        body.read_element()
+        curve = _Der(body.read_element()).read_element(_OID) if body.peek() == _CONTEXT else b""
         return KeyFormat("sec1", "ec", _CURVES.get(_dotted(curve), 0), protected=False)
     algorithm = body.sequence()
-    oid = _dotted(algorithm.next(_OID))
-    if version == 3 and oid == _DATA:
+    oid = _dotted(algorithm.read_element(_OID))
+    if version == 3 and oid == _PKCS12_DATA:
         return KeyFormat("pkcs12")
-    inner_key = body.next(_OCTETS)
+    inner_key = body.read_element(_OCTETS)
     if oid in _FIXED:
         return KeyFormat("pkcs8", *_FIXED[oid], protected=False)
     if oid in _RSA:
         numbers = _Der(inner_key).sequence()
-        numbers.next(_INTEGER)
-        return KeyFormat("pkcs8", "rsa", _bits(numbers.next(_INTEGER)), protected=False)
+        numbers.read_element(_INTEGER)
+        return KeyFormat("pkcs8", "rsa", _bits(numbers.read_element(_INTEGER)), protected=False)
     if oid == _EC:
-        curve = algorithm.next() if algorithm.peek() == _OID else b""
+        curve = algorithm.read_element() if algorithm.peek() == _OID else b""
         return KeyFormat("pkcs8", "ec", _CURVES.get(_dotted(curve), 0), protected=False)
     if oid == _DSA:
-        return KeyFormat("pkcs8", "dsa", _bits(algorithm.sequence().next(_INTEGER)), protected=False)
+        return KeyFormat("pkcs8", "dsa", _bits(algorithm.sequence().read_element(_INTEGER)), protected=False)
     return KeyFormat("pkcs8", protected=False)
 
 
-def _numbers(body: _Der, version: int) -> KeyFormat | None:
-    """PKCS #1, or the traditional form of DSA, which differ by how many numbers there are."""
+def _pkcs1_or_dsa(body: _Der, version: int) -> KeyFormat | None:
+    """Distinguishes PKCS #1 from the traditional DSA format by the number of integers."""
     numbers: list[int] = []
     while body.peek() == _INTEGER and len(numbers) < 9:
-        numbers.append(_bits(body.next()))
+        numbers.append(_bits(body.read_element()))
     if len(numbers) >= 8 and version in (0, 1):
         return KeyFormat("pkcs1", "rsa", numbers[0], protected=False)
     return KeyFormat("pem", "dsa", numbers[0], protected=False) if len(numbers) == 5 and version == 0 else None
@@ -194,10 +194,10 @@ def _openssh(raw: bytes) -> KeyFormat:
         return KeyFormat("openssh")
     at = len(_SSH_MAGIC)
     fields = []
-    for _ in range(3):  # cipher, key derivation, its options
+    for _ in range(3):  # cipher, KDF, KDF options
         field, at = _ssh_string(raw, at)
         fields.append(field)
-    blob, _ = _ssh_string(raw, at + 4)  # after the number of keys
+    blob, _ = _ssh_string(raw, at + 4)  # skips the number of keys
     kind, bits = _ssh_kind(blob)
     return KeyFormat("openssh", kind, bits, protected=fields[0] != b"none")
 
@@ -205,7 +205,7 @@ def _openssh(raw: bytes) -> KeyFormat:
 def _ssh_string(raw: bytes, at: int) -> tuple[bytes, int]:
     (length,) = struct.unpack_from(">I", raw, at)
     if at + 4 + length > len(raw):
-        raise ValueError("cut off")
+        raise ValueError("truncated")
     return raw[at + 4 : at + 4 + length], at + 4 + length
 
 

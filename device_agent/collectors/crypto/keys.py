@@ -1,4 +1,4 @@
-"""Private keys in the folders that the device was told to look at: kind, size, passphrase, age, who may read them."""
+"""Private keys in the configured folders (section `keys`): type, size, passphrase, age, and who may read them."""
 
 import os
 import stat
@@ -7,31 +7,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import MAX_AGE_DAYS, GapRecorder, Section, days_between
 from device_agent.collectors.crypto.crypto_files import CryptoFile, files_below
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
-from device_agent.collectors.reading import GapRecorder
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.files import text_of
 from device_agent.host.system import System
 
-USUAL_FOLDERS: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/cordon")
-_DAY: Final = 86_400
+DEFAULT_FOLDERS: Final = ("/etc/ssl/private", "/etc/pki/tls/private", "/etc/cordon")
 _MAX_PROBLEMS: Final = 16
 
 
-def days_between(earlier: float, later: float) -> int:
-    """Whole days by the calendar (UTC), so that every age changes at midnight and the digest once a day at most."""
-    return int(later // _DAY) - int(earlier // _DAY)
-
-
 class KeyCollector:
-    """Finds the `keys` section.
+    """Collects the `keys` section.
 
     Args:
-        paths: files and folders; without any the usual ones that are there.
-        own: the agent's own key, wherever it lies.
-        clock: seconds since the epoch.
+        paths: files and folders; without any the existing default folders.
+        own: the agent's own key.
+        clock: returns Unix time.
     """
 
     def __init__(
@@ -42,31 +35,31 @@ class KeyCollector:
         self._clock = clock
 
     def __call__(self, system: System) -> Section:
-        """The `keys` section; files closed to us are named in `problems`."""
-        folders = self._paths or tuple(place for place in USUAL_FOLDERS if system.path(place).is_dir())
-        places = [*folders, *self._own]
-        if not places:
-            raise NotApplicableError(f"no folder of keys: none of {', '.join(USUAL_FOLDERS)}")
+        """Returns the section; unreadable files are listed in `problems`."""
+        folders = self._paths or tuple(folder for folder in DEFAULT_FOLDERS if system.path(folder).is_dir())
+        roots = [*folders, *self._own]
+        if not roots:
+            raise NotApplicableError(f"no folder of keys: none of {', '.join(DEFAULT_FOLDERS)}")
         gaps = GapRecorder()
-        names = _Names(system)
+        names = _AccountNames(system)
         now = self._clock()
         entries = []
-        for found in files_below(system, places, gaps):
-            known = key_format(found.data)
-            if known is not None:
-                entries.append(_entry(system, found, known, names, now))
-        problems = gaps.listed()
+        for file in files_below(system, roots, gaps):
+            key = key_format(file.data)
+            if key is not None:
+                entries.append(_entry(system, file, key, names, now))
+        problems = gaps.as_list()
         if not entries and problems and all(text.endswith(": needs root") for text in problems):
             raise FactsUnavailableError("needs root")
         entries.sort(key=lambda entry: str(entry["path"]))
-        return {"state": "ok", "folders": sorted(places), "entries": entries, "problems": problems[:_MAX_PROBLEMS]}
+        return {"state": "ok", "folders": sorted(roots), "entries": entries, "problems": problems[:_MAX_PROBLEMS]}
 
 
-class _Names:
-    """Owners by the account files of the system that is looked at; a number where it has no name."""
+class _AccountNames:
+    """Names of users and groups by number, from the scanned system's own account files."""
 
     def __init__(self, system: System) -> None:
-        self._users, self._groups = (_ids(_readable(system, place)) for place in ("/etc/passwd", "/etc/group"))
+        self._users, self._groups = (_names_by_id(_readable(system, path)) for path in ("/etc/passwd", "/etc/group"))
 
     def user(self, number: int) -> str:
         return self._users.get(number, str(number))
@@ -75,32 +68,32 @@ class _Names:
         return self._groups.get(number, str(number))
 
 
-def _readable(system: System, place: str) -> str:
+def _readable(system: System, path: str) -> str:
     try:
-        return text_of(system.path(place))
+        return text_of(system.path(path))
     except OSError:
-        return ""  # numbers will have to do
+        return ""  # numbers are reported instead
 
 
-def _ids(text: str) -> dict[int, str]:
-    found: dict[int, str] = {}
+def _names_by_id(text: str) -> dict[int, str]:
+    names: dict[int, str] = {}
     for fields in (line.split(":") for line in text.splitlines()):
         if len(fields) > 2 and fields[0] and fields[2].isdecimal() and len(fields[2]) < 11:
-            found.setdefault(int(fields[2]), fields[0])
-    return found
+            names.setdefault(int(fields[2]), fields[0])
+    return names
 
 
-def _entry(system: System, found: CryptoFile, known: KeyFormat, names: _Names, now: float) -> dict[str, Any]:
-    state = found.state
-    folder = os.stat(found.path.resolve().parent)  # noqa: PTH116 - one call, and the path is already there
-    readable, replaceable = _open_to(system, found, folder)
+def _entry(system: System, file: CryptoFile, key: KeyFormat, names: _AccountNames, now: float) -> dict[str, Any]:
+    state = file.state
+    folder = os.stat(file.path.resolve().parent)  # noqa: PTH116 - one call, and the path is already there
+    readable, replaceable = _extra_access(system, file, folder)
     return {
-        "path": found.name,
-        "format": known.format,
-        "kind": known.kind,
-        "bits": known.bits,
-        "protected": known.protected,
-        "age_days": min(max(0, days_between(state.st_mtime, now)), 36_500),
+        "path": file.name,
+        "format": key.format,
+        "kind": key.kind,
+        "bits": key.bits,
+        "protected": key.protected,
+        "age_days": min(max(0, days_between(state.st_mtime, now)), MAX_AGE_DAYS),
         "owner": names.user(state.st_uid),
         "group": names.group(state.st_gid),
         "mode": f"{stat.S_IMODE(state.st_mode):04o}",
@@ -112,15 +105,15 @@ def _entry(system: System, found: CryptoFile, known: KeyFormat, names: _Names, n
     }
 
 
-def _open_to(system: System, found: CryptoFile, folder: os.stat_result) -> tuple[list[str], list[str]]:
-    """Who beside the owner may read, and who may replace: by the modes of the file and of every folder above it."""
-    mode, group = found.state.st_mode, found.state.st_gid
-    above = [place.stat() for place in found.path.resolve().parents if _is_within(system, place)]
+def _extra_access(system: System, file: CryptoFile, folder: os.stat_result) -> tuple[list[str], list[str]]:
+    """Returns who else than the owner may read and may replace the file, by its mode and that of all its folders."""
+    mode, group = file.state.st_mode, file.state.st_gid
+    parents = [parent.stat() for parent in file.path.resolve().parents if _is_inside_root(system, parent)]
     reach = {
-        "others": all(place.st_mode & stat.S_IXOTH for place in above),
+        "others": all(parent.st_mode & stat.S_IXOTH for parent in parents),
         "group": all(
-            place.st_mode & (stat.S_IXGRP if place.st_gid == group else stat.S_IXOTH) or place.st_mode & stat.S_IXOTH
-            for place in above
+            parent.st_mode & (stat.S_IXGRP if parent.st_gid == group else stat.S_IXOTH) or parent.st_mode & stat.S_IXOTH
+            for parent in parents
         ),
     }
     is_sticky = bool(folder.st_mode & stat.S_ISVTX)
@@ -130,11 +123,11 @@ def _open_to(system: System, found: CryptoFile, folder: os.stat_result) -> tuple
     }
     reads = {"others": mode & stat.S_IROTH, "group": mode & stat.S_IRGRP}
     return (
-        [who for who in ("group", "others") if reach[who] and reads[who]],
-        [who for who in ("group", "others") if reach[who] and replaces[who]],
+        [subject for subject in ("group", "others") if reach[subject] and reads[subject]],
+        [subject for subject in ("group", "others") if reach[subject] and replaces[subject]],
     )
 
 
-def _is_within(system: System, place: Path) -> bool:
-    # What lies above a prepared folder is no part of the system in it.
-    return system.is_live or place.is_relative_to(system.root.resolve())
+def _is_inside_root(system: System, folder: Path) -> bool:
+    # The folders above a prepared root do not belong to the scanned system.
+    return system.is_live or folder.is_relative_to(system.root.resolve())

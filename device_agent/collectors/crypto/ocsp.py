@@ -1,4 +1,4 @@
-"""Asks the responder that a certificate names whether it was revoked; only where the configuration allows it."""
+"""OCSP: asks the responder named in a certificate for its status, only where the configuration allows it."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,81 +11,83 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, paddin
 from cryptography.x509 import ocsp
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
-from device_agent.collectors.crypto.certificate_chain import DAMAGED, issuer_of
-from device_agent.collectors.fetch import FetchError, fetch
+from device_agent.collectors.crypto.certificate_chain import DAMAGED, find_issuer
+from device_agent.collectors.crypto.fetch import FetchError, fetch
 
-MAX_ANSWER_BYTES: Final = 64 * 1024
-_WORDS: Final = {
+MAX_RESPONSE_BYTES: Final = 64 * 1024
+_STATUSES: Final = {
     ocsp.OCSPCertStatus.GOOD: "good",
     ocsp.OCSPCertStatus.REVOKED: "revoked",
     ocsp.OCSPCertStatus.UNKNOWN: "unknown",
 }
 
 
-def ask(certificate: x509.Certificate, issuers: Sequence[x509.Certificate], now: datetime) -> tuple[str, str]:
-    """`good`, `revoked`, `unknown`, or `notchecked` with the reason."""
-    url = responder_of(certificate)
+def check_ocsp(certificate: x509.Certificate, issuers: Sequence[x509.Certificate], now: datetime) -> tuple[str, str]:
+    """Returns `good`, `revoked`, `unknown`, or `notchecked` with the reason."""
+    url = responder_url(certificate)
     if url is None:
         return "notchecked", "it names no OCSP responder"
-    issuer = issuer_of(certificate, issuers)
+    issuer = find_issuer(certificate, issuers)
     if issuer is None:
         return "notchecked", "OCSP needs its issuer"
-    # The responder looks the certificate up by this hash; it protects nothing, and others are rarely understood.
+    # The hash only identifies the certificate; few responders understand another one.
     request = ocsp.OCSPRequestBuilder().add_certificate(certificate, issuer, hashes.SHA1()).build()  # noqa: S303
     headers = {"Content-Type": "application/ocsp-request", "Accept": "application/ocsp-response"}
     body = request.public_bytes(serialization.Encoding.DER)
     try:
-        answer = ocsp.load_der_ocsp_response(fetch(url, max_bytes=MAX_ANSWER_BYTES, body=body, headers=headers))
-        return _judge(answer, certificate, issuer, now)
+        response = ocsp.load_der_ocsp_response(fetch(url, max_bytes=MAX_RESPONSE_BYTES, body=body, headers=headers))
+        return _evaluate_response(response, certificate, issuer, now)
     except FetchError as e:
         return "notchecked", f"OCSP: {e}"
     except DAMAGED as e:
-        return "notchecked", f"OCSP: the answer cannot be read: {str(e)[:100]}"
+        return "notchecked", f"OCSP: the response cannot be read: {str(e)[:100]}"
 
 
-def responder_of(certificate: x509.Certificate) -> str | None:
-    """The address of the responder that it names."""
+def responder_url(certificate: x509.Certificate) -> str | None:
+    """Returns the URL of the responder named in the certificate."""
     try:
         access = certificate.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
     except (x509.ExtensionNotFound, *DAMAGED):
         return None
-    wanted = (one.access_location for one in access if one.access_method == AuthorityInformationAccessOID.OCSP)
-    return next((str(place.value) for place in wanted if isinstance(place, x509.UniformResourceIdentifier)), None)
+    locations = (entry.access_location for entry in access if entry.access_method == AuthorityInformationAccessOID.OCSP)
+    return next((str(url.value) for url in locations if isinstance(url, x509.UniformResourceIdentifier)), None)
 
 
-def _judge(
-    answer: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime
+def _evaluate_response(
+    response: ocsp.OCSPResponse, certificate: x509.Certificate, issuer: x509.Certificate, now: datetime
 ) -> tuple[str, str]:
-    if answer.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
-        return "notchecked", f"OCSP: the responder says {answer.response_status.name.lower()}"
-    if answer.serial_number != certificate.serial_number:
-        return "notchecked", "OCSP: the answer is about another certificate"
-    if not any(_is_signed_by(answer, one) for one in _signers(answer, issuer, now)):
-        return "notchecked", "OCSP: the answer has no good signature"
-    until = answer.next_update_utc
-    if answer.this_update_utc > now or (until is not None and until <= now):
-        return "notchecked", "OCSP: the answer is out of date"
-    return _WORDS[answer.certificate_status], ""
+    if response.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:
+        return "notchecked", f"OCSP: the responder answered {response.response_status.name.lower()}"
+    if response.serial_number != certificate.serial_number:
+        return "notchecked", "OCSP: the response is for another certificate"
+    if not any(_is_signed_by(response, signer) for signer in _authorised_responders(response, issuer, now)):
+        return "notchecked", "OCSP: the response has no valid signature"
+    until = response.next_update_utc
+    if response.this_update_utc > now or (until is not None and until <= now):
+        return "notchecked", "OCSP: the response is out of date"
+    return _STATUSES[response.certificate_status], ""
 
 
-def _signers(answer: ocsp.OCSPResponse, issuer: x509.Certificate, now: datetime) -> list[x509.Certificate]:
-    """Who may answer: the issuer, or whom it named for this by a certificate."""
-    found = [issuer]
-    for one in answer.certificates:
+def _authorised_responders(
+    response: ocsp.OCSPResponse, issuer: x509.Certificate, now: datetime
+) -> list[x509.Certificate]:
+    """Returns the issuer and the valid responder certificates that it issued. [RFC 6960, 4.2.2.2]"""
+    responders = [issuer]
+    for certificate in response.certificates:
         try:
-            one.verify_directly_issued_by(issuer)
-            usage = one.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+            certificate.verify_directly_issued_by(issuer)
+            usage = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
         except (x509.ExtensionNotFound, InvalidSignature, *DAMAGED):
             continue
-        is_in_time = one.not_valid_before_utc <= now <= one.not_valid_after_utc
-        if is_in_time and ExtendedKeyUsageOID.OCSP_SIGNING in usage:
-            found.append(one)
-    return found
+        is_valid = certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc
+        if is_valid and ExtendedKeyUsageOID.OCSP_SIGNING in usage:
+            responders.append(certificate)
+    return responders
 
 
-def _is_signed_by(answer: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
-    key, signature, signed = signer.public_key(), answer.signature, answer.tbs_response_bytes
-    algorithm = answer.signature_hash_algorithm
+def _is_signed_by(response: ocsp.OCSPResponse, signer: x509.Certificate) -> bool:
+    key, signature, signed = signer.public_key(), response.signature, response.tbs_response_bytes
+    algorithm = response.signature_hash_algorithm
     try:
         if isinstance(key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             key.verify(signature, signed)

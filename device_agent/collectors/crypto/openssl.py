@@ -1,30 +1,34 @@
-"""The OpenSSL in use: its own word on its version, the distribution's package, whose version decides, its settings."""
+"""The OpenSSL in use (section `openssl`): version, package, configuration, outdated libraries in memory, TLS errors."""
 
+import os
 import re
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
+from device_agent.collectors.base import GapRecorder, Section
 from device_agent.collectors.crypto import openssl_config
-from device_agent.collectors.crypto.stale_libraries import stale_processes
 from device_agent.collectors.crypto.tls_errors import WINDOW_HOURS, tls_errors
-from device_agent.collectors.reading import GapRecorder
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
 
-# The command-line package first, then the libraries, by the names of Debian, Fedora, Alpine and OpenWrt.
+# The command-line package first, then the libraries, as Debian, Fedora, Alpine and OpenWrt name them.
 _PACKAGES: Final = ("openssl", "libssl3t64", "libssl3", "libssl1.1", "openssl-libs", "libopenssl3", "libopenssl1.1")
 _VERSION: Final = re.compile(r"^OpenSSL (\d+\.\d+\.\d+[a-z]*)")
 _LIBRARY: Final = re.compile(r"\(Library: OpenSSL (\d+\.\d+\.\d+[a-z]*)")
-_FOLDER: Final = re.compile(r'^OPENSSLDIR: "(/[^"\n]*)"', re.MULTILINE)
+_OPENSSLDIR: Final = re.compile(r'^OPENSSLDIR: "(/[^"\n]*)"', re.MULTILINE)
+
+MAX_PROCESSES: Final = 4096
+MAX_MAP_BYTES: Final = 4 * 1024 * 1024  # of the memory map of one process
+_DELETED_LIBRARY: Final = re.compile(rb"/lib(?:ssl|crypto)[^/\n]*\.so[^/\n]* \(deleted\)$", re.MULTILINE)
+_MAX_PROCESS_NAME: Final = 64
 
 
 def collect(system: System) -> Section:
-    """The `openssl` section."""
+    """Collects the `openssl` section."""
     package = next(filter(None, (installed(system, name) for name in _PACKAGES)), None)
-    told = _cli() if system.is_live else ""
-    version = _first(_VERSION, told)
+    output = _version_output() if system.is_live else ""
+    version = _first(_VERSION, output)
     if not version and package is not None:
         version = _upstream(package)
     if not version and system.is_live:
@@ -34,34 +38,34 @@ def collect(system: System) -> Section:
     section: dict[str, Any] = {"state": "ok", "version": version}
     if package is not None:
         section["package"] = {"name": package.name, "version": package.version, "scheme": package.scheme}
-    # Before OpenSSL 3 the library was named only where it differs from the program.
-    section["library"] = _first(_LIBRARY, told) or _first(_VERSION, told)
+    # Before OpenSSL 3 the output names the library only where it differs from the program.
+    section["library"] = _first(_LIBRARY, output) or _first(_VERSION, output)
     gaps = GapRecorder()
-    _add_rest(section, system, _first(_FOLDER, told), gaps)
-    section["problems"] = gaps.listed()
+    _add_optional(section, system, _first(_OPENSSLDIR, output), gaps)
+    section["problems"] = gaps.as_list()
     return section
 
 
-def _add_rest(section: dict[str, Any], system: System, folder: str, gaps: GapRecorder) -> None:
-    with gaps.told("stale_processes"):
+def _add_optional(section: dict[str, Any], system: System, openssl_dir: str, gaps: GapRecorder) -> None:
+    with gaps.capture("stale_processes"):
         section["stale_processes"], section["stale_hidden"] = stale_processes(system)
         if section["stale_hidden"]:
-            why = "some processes cannot be looked at" if system.is_root_user else "needs root for those of other users"
-            gaps.add("stale_processes", why)
-    with gaps.told("config"):
-        file = openssl_config.file_of(system, folder)
+            reason = "some processes cannot be read" if system.is_root_user else "needs root for those of other users"
+            gaps.add("stale_processes", reason)
+    with gaps.capture("config"):
+        file = openssl_config.config_path(system, openssl_dir)
         if file is None:
             gaps.add("config", "there is no openssl.cnf")
         else:
-            section["config"] = openssl_config.read(system, file)
+            section["config"] = openssl_config.read_policy(system, file)
             if section["config"]["security_level"] is None:
-                gaps.add("security_level", "openssl.cnf sets none, so that the library's own default holds")
-    with gaps.told("tls_errors"):
+                gaps.add("security_level", "openssl.cnf sets none; the library's default applies")
+    with gaps.capture("tls_errors"):
         section["tls_errors"] = tls_errors(system)
         section["tls_error_hours"] = WINDOW_HOURS
 
 
-def _cli() -> str:
+def _version_output() -> str:
     try:
         return run(["openssl", "version", "-v", "-d"]).out
     except ExecuteError:
@@ -74,7 +78,7 @@ def _first(pattern: re.Pattern[str], text: str) -> str:
 
 
 def _linked_version() -> str:
-    import ssl  # the last resort: the library this program itself is linked with
+    import ssl  # last resort: the library that this Python is linked with
 
     return _first(_VERSION, ssl.OPENSSL_VERSION)
 
@@ -82,3 +86,31 @@ def _linked_version() -> str:
 def _upstream(package: InstalledPackage) -> str:
     match = re.match(r"^(?:\d+:)?(\d+\.\d+\.\d+[a-z]*)", package.version)
     return match[1] if match else ""
+
+
+def stale_processes(system: System) -> tuple[list[str], bool]:
+    """Returns the programs that still map a replaced libssl or libcrypto, and whether some processes were unreadable.
+
+    Raises:
+        FactsUnavailableError: the processes cannot be listed.
+    """
+    try:
+        pids = [name for name in os.listdir(system.path("/proc")) if name.isdigit()]  # noqa: PTH208 - names are enough
+    except OSError as e:
+        raise FactsUnavailableError("no list of processes") from e
+    if not pids:
+        raise FactsUnavailableError("no list of processes")
+    names: set[str] = set()
+    is_hidden = len(pids) > MAX_PROCESSES
+    for pid in pids[:MAX_PROCESSES]:
+        folder = system.path(f"/proc/{pid}")
+        try:
+            with (folder / "maps").open("rb") as file:
+                mapped = file.read(MAX_MAP_BYTES)
+            if _DELETED_LIBRARY.search(mapped):
+                names.add((folder / "comm").read_text(errors="replace").strip()[:_MAX_PROCESS_NAME] or "?")
+        except PermissionError:
+            is_hidden = True
+        except OSError:
+            continue  # the process ended meanwhile, or is a kernel thread
+    return sorted(names), is_hidden

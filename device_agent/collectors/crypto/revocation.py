@@ -1,6 +1,6 @@
-"""Whether a certificate was revoked, by lists (CRLs) from files and, where configured, from addresses."""
+"""Revocation of certificates by CRLs, from files and, where configured, from URLs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -9,21 +9,21 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.crypto.certificate_chain import DAMAGED
 from device_agent.collectors.crypto.crypto_files import files_below, pem_blocks
-from device_agent.collectors.fetch import FetchError, fetch
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.crypto.fetch import FetchError, fetch
 from device_agent.host.system import System
 
 FETCH_EVERY_SECONDS: Final = 3600.0
-MAX_LIST_BYTES: Final = 4 * 1024 * 1024
-# What limits the meaning of a list beyond its issuer: for one with it, "not on it" would say too little.
+MAX_CRL_BYTES: Final = 4 * 1024 * 1024
+# Any other critical extension limits the scope of a CRL: a certificate that is not on it may still be revoked.
 _KNOWN_CRITICAL: Final = frozenset({ExtensionOID.AUTHORITY_KEY_IDENTIFIER, ExtensionOID.CRL_NUMBER})
 
 
 @dataclass(frozen=True, slots=True)
 class RevocationStatus:
-    """What the lists say of one certificate; `reason` is why they say nothing."""
+    """The fields `crl` and `revoked` of a certificate; `reason` explains `notchecked`."""
 
     crl: str
     revoked: str
@@ -32,16 +32,16 @@ class RevocationStatus:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedCrls:
-    """Lists with the judgement of each: `fresh`, `stale`, `badsignature`, or a reason why it cannot be used."""
+    """CRLs with the state of each: `fresh`, `stale`, `badsignature`, or the reason why it cannot be used."""
 
-    lists: Sequence[tuple[x509.CertificateRevocationList, str]]
+    crls: Sequence[tuple[x509.CertificateRevocationList, str]]
 
-    def judge(self, certificate: x509.Certificate) -> RevocationStatus:
-        """The word of the lists on one certificate; a well-signed list that names it counts even when it is stale."""
-        mine = [(crl, state) for crl, state in self.lists if crl.issuer == certificate.issuer]
-        if not mine:
+    def status_of(self, certificate: x509.Certificate) -> RevocationStatus:
+        """Returns the status of a certificate; an entry in a correctly signed CRL counts even when the CRL is stale."""
+        issued = [(crl, state) for crl, state in self.crls if crl.issuer == certificate.issuer]
+        if not issued:
             return RevocationStatus("notchecked", "notchecked", "no revocation list of its issuer")
-        signed = [(crl, state) for crl, state in mine if state in ("fresh", "stale")]
+        signed = [(crl, state) for crl, state in issued if state in ("fresh", "stale")]
         if any(crl.get_revoked_certificate_by_serial_number(certificate.serial_number) for crl, _ in signed):
             state = "fresh" if any(state == "fresh" for _, state in signed) else "stale"
             return RevocationStatus(state, "yes")
@@ -49,71 +49,70 @@ class VerifiedCrls:
             return RevocationStatus("fresh", "no")
         if signed:
             return RevocationStatus("stale", "notchecked", "the revocation list is out of date")
-        state = mine[0][1]
+        state = issued[0][1]
         if state == "badsignature":
-            return RevocationStatus(state, "notchecked", "the revocation list has no good signature of its issuer")
+            return RevocationStatus(state, "notchecked", "the revocation list has no valid signature of its issuer")
         return RevocationStatus("notchecked", "notchecked", state)
 
 
 class CrlLoader:
-    """Reads lists anew at each look, and fetches those with an address once an hour."""
+    """Reads CRL files at each scan and downloads CRLs from URLs once an hour."""
 
-    def __init__(self, paths: Sequence[Path], urls: Sequence[str]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        urls: Sequence[str],
+        downloaded: Mapping[str, bytes] | None = None,
+        downloaded_at: datetime | None = None,
+    ) -> None:
         self._paths = [str(path) for path in paths]
         self._urls = urls
-        self._fetched: dict[str, bytes] = {}
-        self._fetched_at: datetime | None = None
-
-    @property
-    def fetched(self) -> tuple[dict[str, bytes], datetime | None]:
-        """Lists by address, and when they were fetched."""
-        return self._fetched, self._fetched_at
-
-    @fetched.setter
-    def fetched(self, value: tuple[dict[str, bytes], datetime | None]) -> None:
-        self._fetched, self._fetched_at = value
+        self.downloaded = dict(downloaded or {})
+        """CRLs by URL."""
+        self.downloaded_at = downloaded_at
 
     def load(
         self, system: System, issuers: Sequence[x509.Certificate], now: datetime, gaps: GapRecorder
     ) -> VerifiedCrls:
-        """Every list, judged; what cannot be read or fetched goes to `gaps`."""
-        own = GapRecorder()
-        blobs = [(found.name, found.data) for found in files_below(system, self._paths, own, MAX_LIST_BYTES)]
-        blobs += self._from_addresses(now, own)
-        lists = []
+        """Returns every CRL with its state; failures are added to `gaps`."""
+        crl_gaps = GapRecorder()
+        blobs = [(file.name, file.data) for file in files_below(system, self._paths, crl_gaps, MAX_CRL_BYTES)]
+        blobs += self._download(now, crl_gaps)
+        verified = []
         for name, data in blobs:
-            crls = _lists_in(data)
+            crls = _parse_crls(data)
             if not crls:
-                own.add(name, "no revocation list that can be read")
-            lists += [(crl, _state(crl, issuers, now)) for crl in crls]
-        for text in own.listed():
+                crl_gaps.add(name, "no readable revocation list")
+            verified += [(crl, _verify_crl(crl, issuers, now)) for crl in crls]
+        for text in crl_gaps.as_list():
             field, _, reason = text.partition(": ")
             gaps.add(f"crl: {field}", reason)
-        return VerifiedCrls(lists)
+        return VerifiedCrls(verified)
 
-    def _from_addresses(self, now: datetime, gaps: GapRecorder) -> list[tuple[str, bytes]]:
-        is_due = self._fetched_at is None or (now - self._fetched_at).total_seconds() >= FETCH_EVERY_SECONDS
+    def _download(self, now: datetime, gaps: GapRecorder) -> list[tuple[str, bytes]]:
+        last = self.downloaded_at
+        is_due = last is None or (now - last).total_seconds() >= FETCH_EVERY_SECONDS
         for url in self._urls:
-            if is_due or url not in self._fetched:
+            if is_due or url not in self.downloaded:
                 try:
-                    self._fetched[url] = fetch(url, max_bytes=MAX_LIST_BYTES)
+                    self.downloaded[url] = fetch(url, max_bytes=MAX_CRL_BYTES)
                 except FetchError as e:
-                    # The one from before goes on being used: its own date says how long.
+                    # The previous CRL stays in use; its own dates limit that.
                     gaps.add(url, str(e))
         if is_due:
-            self._fetched_at = now
-        return sorted(self._fetched.items())
+            self.downloaded_at = now
+        return sorted(self.downloaded.items())
 
 
-def _lists_in(data: bytes) -> list[x509.CertificateRevocationList]:
+def _parse_crls(data: bytes) -> list[x509.CertificateRevocationList]:
     blobs: list[bytes] = []
     if data[:1] == b"\x30":
         blobs = [data]
     else:
-        for label, content, is_whole in pem_blocks(data):
-            if label == "X509 CRL" and is_whole:
+        for label, content, is_complete in pem_blocks(data):
+            if label == "X509 CRL" and is_complete:
                 blobs.append(b"-----BEGIN X509 CRL-----" + content + b"-----END X509 CRL-----\n")
-    found = []
+    crls = []
     for blob in blobs:
         load = x509.load_der_x509_crl if blob[:1] == b"\x30" else x509.load_pem_x509_crl
         try:
@@ -121,18 +120,18 @@ def _lists_in(data: bytes) -> list[x509.CertificateRevocationList]:
             _ = (crl.issuer, crl.last_update_utc, crl.next_update_utc)
         except DAMAGED:
             continue
-        found.append(crl)
-    return found
+        crls.append(crl)
+    return crls
 
 
-def _state(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate], now: datetime) -> str:
+def _verify_crl(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate], now: datetime) -> str:
     try:
-        if not any(_is_signed_by(crl, one) for one in issuers if one.subject == crl.issuer):
+        if not any(_is_signed_by(crl, issuer) for issuer in issuers if issuer.subject == crl.issuer):
             return "badsignature"
-        beyond = [one for one in crl.extensions if one.critical and one.oid not in _KNOWN_CRITICAL]
+        critical = {extension.oid for extension in crl.extensions if extension.critical}
     except DAMAGED:
         return "the revocation list cannot be read"
-    if beyond:
+    if critical - _KNOWN_CRITICAL:
         return "the revocation list covers only a part of what its issuer signed"
     is_fresh = crl.last_update_utc <= now and (crl.next_update_utc is None or now < crl.next_update_utc)
     return "fresh" if is_fresh else "stale"
@@ -140,6 +139,6 @@ def _state(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certifica
 
 def _is_signed_by(crl: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
     try:
-        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # other kinds raise TypeError
+        return crl.is_signature_valid(issuer.public_key())  # type: ignore[arg-type]  # other key types raise TypeError
     except DAMAGED:
         return False

@@ -1,4 +1,4 @@
-"""The configuration of apt: as much of its grammar as the question needs what one setting is."""
+"""Parses apt's configuration files, as far as needed to look up single settings."""
 
 import re
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ from typing import Final
 from device_agent.host.files import files_in, text_of
 from device_agent.host.system import System
 
-MAX_DEPTH: Final = 16  # blocks in blocks
-# A comment that does not end takes the rest, so that every character is looked at once.
+MAX_DEPTH: Final = 16  # nested blocks
+# An unterminated comment takes the rest of the text, so that matching takes linear time.
 _TOKEN: Final = re.compile(
     r"//[^\n]*|#(?!clear|include)[^\n]*|/\*(?:.*?\*/|.*)"
     r'|"(?P<text>[^"]*)"?|(?P<mark>[{};])|(?P<word>(?:(?!//|/\*)[^\s{};"])+)',
@@ -18,23 +18,23 @@ _TRUE: Final = frozenset({"1", "yes", "true", "with", "on", "enable"})
 
 
 def settings(system: System) -> dict[str, str]:
-    """Every setting by its full name in lower case, the last one counts; lists are left out."""
-    found: dict[str, str] = {}
+    """Returns the value of every setting by its full name in lower case; the last one wins, lists are left out."""
+    values: dict[str, str] = {}
     parts = files_in(system.path("/etc/apt/apt.conf.d"))
     for path in (*parts, system.path("/etc/apt/apt.conf")):
-        # apt passes over files with other names, such as those of an editor.
+        # apt ignores other names, such as backup files of an editor.
         if path.name == "apt.conf" or re.fullmatch(r"[A-Za-z0-9_-]+(\.conf)?", path.name):
-            found.update(parse(text_of(path)))
-    return found
+            values.update(parse(text_of(path)))
+    return values
 
 
 def is_true(value: str) -> bool:
-    """Whether apt takes a value for yes."""
+    """Whether apt interprets the value as true."""
     return value.strip().lower() in _TRUE
 
 
 def parse(text: str) -> Iterator[tuple[str, str]]:
-    """Name in lower case and value of each setting of a file; what is damaged is passed over."""
+    """Yields name (lower case) and value of each setting of a file; skips malformed parts."""
     scopes: list[str] = []
     words: list[str] = []
     for match in _TOKEN.finditer(text):

@@ -1,4 +1,4 @@
-"""Every installed package with its version and its source package, read as a stream from the manager's own database."""
+"""Lists the installed packages with version and source package, streamed from the package manager's database."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from device_agent.host.execute import run
 from device_agent.host.system import System
 
 MAX_PACKAGES: Final = 20_000
-_MAX_LINE: Final = 8192  # characters; the rest of a longer one is taken for another line
+_MAX_LINE: Final = 8192  # characters; the rest of a longer line is read as another line
 _SECONDS: Final = 30.0
 _RPM_FORMAT: Final = "%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{SOURCERPM}\n"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class InventoryPackage:
-    """An installed package; source name and version are empty where they are the same."""
+    """An installed package; source name and version are empty where they equal its own."""
 
     name: str
     version: str
@@ -29,32 +29,32 @@ class InventoryPackage:
 
 
 def packages(system: System, scheme: str) -> list[InventoryPackage]:
-    """All of them, sorted.
+    """Returns all installed packages, sorted.
 
     Raises:
-        FactsUnavailableError: the database cannot be read here.
-        OSError, ExecuteError: it cannot be read.
+        FactsUnavailableError: there are too many, or rpm's database is not that of the running system.
+        OSError, ExecuteError: the database cannot be read.
     """
     if scheme == "deb":
-        found = _deb(system.path("/var/lib/dpkg/status"))
+        entries = _deb(system.path("/var/lib/dpkg/status"))
     elif scheme == "apk":
-        found = _apk(system.path("/lib/apk/db/installed"))
+        entries = _apk(system.path("/lib/apk/db/installed"))
     elif scheme == "opkg":
-        found = _opkg(system.path("/usr/lib/opkg/status"))
+        entries = _opkg(system.path("/usr/lib/opkg/status"))
     else:
         if not system.is_live:
             raise FactsUnavailableError("rpm's database can be read on the running system only")
-        found = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).out)
+        entries = rpm_lines(run(["rpm", "-qa", "--queryformat", _RPM_FORMAT], seconds=_SECONDS).out)
     unique = set()
-    for package in found:
+    for package in entries:
         unique.add(package)
         if len(unique) > MAX_PACKAGES:
             raise FactsUnavailableError(f"more than {MAX_PACKAGES} packages")
     return sorted(unique)
 
 
-def stanzas(path: Path, wanted: frozenset[str]) -> Iterator[Mapping[str, str]]:
-    """The wanted fields of each stanza of a control file (`Key: value`) or of apk's database (`K:value`)."""
+def stanzas(path: Path, keys: frozenset[str]) -> Iterator[Mapping[str, str]]:
+    """Yields the fields `keys` of each stanza of a control file (`Key: value`) or of apk's database (`K:value`)."""
     fields: dict[str, str] = {}
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in iter(lambda: file.readline(_MAX_LINE), ""):
@@ -64,18 +64,20 @@ def stanzas(path: Path, wanted: frozenset[str]) -> Iterator[Mapping[str, str]]:
                 fields = {}
                 continue
             key, colon, value = line.partition(":")
-            if colon and key in wanted:
+            if colon and key in keys:
                 fields.setdefault(key, value.strip())
     if fields:
         yield fields
 
 
-def _named(name: str, version: str, source: str, source_version: str) -> InventoryPackage | None:
+def _make_package(name: str, version: str, source: str, source_version: str) -> InventoryPackage | None:
     if not name or not version or any(c.isspace() for c in name + version):
         return None
-    is_other = source_version not in ("", version)
-    is_named = bool(source) and (source != name or is_other)
-    return InventoryPackage(name, version, source if is_named else "", source_version if is_named and is_other else "")
+    differs = source_version not in ("", version)
+    has_source = bool(source) and (source != name or differs)
+    return InventoryPackage(
+        name, version, source if has_source else "", source_version if has_source and differs else ""
+    )
 
 
 def _deb(path: Path) -> Iterator[InventoryPackage]:
@@ -83,14 +85,14 @@ def _deb(path: Path) -> Iterator[InventoryPackage]:
         if fields.get("Status", "").split()[-1:] != ["installed"]:
             continue
         source, _, version = fields.get("Source", "").partition(" (")
-        package = _named(fields.get("Package", ""), fields.get("Version", ""), source, version.rstrip(")"))
+        package = _make_package(fields.get("Package", ""), fields.get("Version", ""), source, version.rstrip(")"))
         if package is not None:
             yield package
 
 
 def _apk(path: Path) -> Iterator[InventoryPackage]:
     for fields in stanzas(path, frozenset({"P", "V", "o"})):
-        package = _named(fields.get("P", ""), fields.get("V", ""), fields.get("o", ""), "")
+        package = _make_package(fields.get("P", ""), fields.get("V", ""), fields.get("o", ""), "")
         if package is not None:
             yield package
 
@@ -98,22 +100,22 @@ def _apk(path: Path) -> Iterator[InventoryPackage]:
 def _opkg(path: Path) -> Iterator[InventoryPackage]:
     for fields in stanzas(path, frozenset({"Package", "Version", "Status"})):
         state = fields.get("Status", "installed").split()[-1:]
-        package = _named(fields.get("Package", ""), fields.get("Version", ""), "", "")
+        package = _make_package(fields.get("Package", ""), fields.get("Version", ""), "", "")
         if package is not None and state == ["installed"]:
             yield package
 
 
 def rpm_lines(text: str) -> Iterator[InventoryPackage]:
-    """Read what rpm was asked to print."""
+    """Parses the lines of `_RPM_FORMAT`."""
     for fields in (line.split("\t") for line in text.splitlines()):
         if len(fields) != 3 or fields[0] == "gpg-pubkey":
             continue
         name, version, built_from = fields
         source = built_from.removesuffix(".src.rpm").rsplit("-", 2)
         is_known = len(source) == 3
-        # A source package has no epoch of its own in its file's name, so only another version or release differs.
+        # The file name of a source package has no epoch, so only version and release are compared.
         source_version = f"{source[1]}-{source[2]}" if is_known else ""
         is_same = version.partition(":")[2] == source_version
-        package = _named(name, version, source[0] if is_known else "", "" if is_same else source_version)
+        package = _make_package(name, version, source[0] if is_known else "", "" if is_same else source_version)
         if package is not None:
             yield package

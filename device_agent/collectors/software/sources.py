@@ -1,11 +1,10 @@
-"""Where packages may come from: every configured source of apt, dnf, apk or opkg, and what keeps it honest."""
+"""Package sources (section `sources`) of apt, dnf, apk or opkg: address, transport, signature checks, keys."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder, Section
 from device_agent.collectors.software import sources_apt
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import files_in, text_of
@@ -13,7 +12,7 @@ from device_agent.host.packages import manager_of, scheme_of
 from device_agent.host.system import System
 
 _MAX_PROBLEMS: Final = 16
-_USER: Final = re.compile(r"//[^/@\s]*@")
+_CREDENTIALS: Final = re.compile(r"//[^/@\s]*@")
 _SCHEME: Final = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]{0,31}):")
 _DNF_MAIN: Final = (
     "/usr/share/dnf5/libdnf.conf.d/*.conf",
@@ -27,7 +26,7 @@ _NO: Final = frozenset({"0", "no", "false", "off"})
 
 
 def collect(system: System) -> Section:
-    """The `sources` section."""
+    """Collects the `sources` section; credentials in URLs are removed."""
     scheme = scheme_of(system)
     if scheme is None:
         raise FactsUnavailableError("no known package manager")
@@ -35,21 +34,21 @@ def collect(system: System) -> Section:
     read, keys = _READERS[scheme]
     entries = read(system, gaps)
     for entry in entries:
-        entry["url"] = _USER.sub("//", entry["url"])
+        entry["url"] = _CREDENTIALS.sub("//", entry["url"])
         entry["transport"] = transport_of(entry["url"])
-    if not entries and not gaps.listed():
+    if not entries and not gaps.as_list():
         gaps.add("sources", "none is configured")
     return {
         "state": "ok",
         "manager": manager_of(scheme),
         "entries": sorted(entries, key=lambda entry: (entry["file"], entry["name"], entry["url"])),
         "keyrings": sorted(keys(system)),
-        "problems": gaps.listed()[:_MAX_PROBLEMS],
+        "problems": gaps.as_list()[:_MAX_PROBLEMS],
     }
 
 
 def transport_of(url: str) -> str:
-    """The scheme of an address; `file` for a path."""
+    """Returns the scheme of a URL; `file` for a path."""
     match = _SCHEME.match(url)
     if match is None:
         return "file" if url.startswith("/") else "unknown"
@@ -57,7 +56,7 @@ def transport_of(url: str) -> str:
 
 
 def _matching(system: System, patterns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Name and text of each file, sorted by pattern and name."""
+    """Yields path and text of each file, in the order of the patterns and sorted by name."""
     for pattern in patterns:
         folder, _, names = pattern.rpartition("/")
         for path in files_in(system.path(folder), names):
@@ -65,41 +64,41 @@ def _matching(system: System, patterns: tuple[str, ...]) -> Iterator[tuple[str, 
 
 
 def parse_repos(text: str) -> dict[str, dict[str, str]]:
-    """Sections of a `.repo` file, keys in lower case; further lines of a value follow after a space."""
-    found: dict[str, dict[str, str]] = {}
+    """Returns the sections of a `.repo` file, keys in lower case; continued values are joined with a space."""
+    sections: dict[str, dict[str, str]] = {}
     section, last = "", ""
     for line in text.splitlines():
         bare = line.strip()
         if not bare or bare[0] in "#;":
             continue
         if line[0] in " \t" and last:
-            found[section][last] += " " + bare
+            sections[section][last] += " " + bare
         elif bare.startswith("[") and bare.endswith("]"):
             section, last = bare[1:-1].strip(), ""
-            found.setdefault(section, {})
+            sections.setdefault(section, {})
         elif "=" in bare and section:
             key, _, value = bare.partition("=")
             last = key.strip().lower()
-            found[section][last] = value.strip()
-    return found
+            sections[section][last] = value.strip()
+    return sections
 
 
 def _dnf(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
     main: dict[str, str] = {}
-    with gaps.told("dnf.conf"):
+    with gaps.capture("dnf.conf"):
         for _, text in _matching(system, _DNF_MAIN):
             main.update(parse_repos(text).get("main", {}))
-    found = []
-    with gaps.told("repos"):
+    entries = []
+    with gaps.capture("repos"):
         for file, text in _matching(system, _DNF_REPOS):
             for name, repo in parse_repos(text).items():
                 if name and name != "main":
-                    found.append(_repo(name, file, repo, main))
-    return found
+                    entries.append(_dnf_entry(name, file, repo, main))
+    return entries
 
 
-def _repo(name: str, file: str, repo: Mapping[str, str], main: Mapping[str, str]) -> dict[str, Any]:
-    places = [value for key in ("baseurl", "metalink", "mirrorlist") for value in repo.get(key, "").split()]
+def _dnf_entry(name: str, file: str, repo: Mapping[str, str], main: Mapping[str, str]) -> dict[str, Any]:
+    urls = [value for key in ("baseurl", "metalink", "mirrorlist") for value in repo.get(key, "").split()]
     check = _setting("pkg_gpgcheck", repo, main) or _setting("gpgcheck", repo, main)
     flags = []
     if not check:
@@ -111,7 +110,7 @@ def _repo(name: str, file: str, repo: Mapping[str, str], main: Mapping[str, str]
     return {
         "name": name[:128],
         "file": file,
-        "url": places[0].rstrip(",") if places else "",
+        "url": urls[0].rstrip(",") if urls else "",
         "enabled": repo.get("enabled", "1").lower() not in _NO,
         "signed": check in _YES,
         "key": repo.get("gpgkey", "")[:512],
@@ -124,51 +123,50 @@ def _setting(key: str, repo: Mapping[str, str], main: Mapping[str, str]) -> str:
 
 
 def _apk(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
-    # Version 3 reads options for every call from there.
+    # apk 3 reads options for every call from this file.
     options = text_of(system.path("/etc/apk/config")).split()
     flags = ["allow-untrusted"] if {"allow-untrusted", "--allow-untrusted"} & set(options) else []
-    found = []
-    with gaps.told("repositories"):
-        listed = _matching(system, ("/etc/apk/repositories", "/etc/apk/repositories.d/*.list"))
-        for file, text in listed:
+    entries = []
+    with gaps.capture("repositories"):
+        for file, text in _matching(system, ("/etc/apk/repositories", "/etc/apk/repositories.d/*.list")):
             for number, line in enumerate(text.splitlines(), start=1):
-                words = line.split()
-                if not words or words[0].startswith("#"):
+                fields = line.split()
+                if not fields or fields[0].startswith("#"):
                     continue
-                url = words[1] if words[0].startswith("@") and len(words) > 1 else words[0]
-                found.append(_plain(f"{file.rpartition('/')[2]}:{number}", file, url, flags, is_signed=not flags))
-    return found
+                url = fields[1] if fields[0].startswith("@") and len(fields) > 1 else fields[0]
+                name = f"{file.rpartition('/')[2]}:{number}"
+                entries.append(_enabled_entry(name, file, url, flags, is_signed=not flags))
+    return entries
 
 
 def _opkg(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
-    found, is_checked = [], False
-    with gaps.told("opkg.conf"):
+    feeds, is_checked = [], False
+    with gaps.capture("opkg.conf"):
         for file, text in _matching(system, ("/etc/opkg.conf", "/etc/opkg/*.conf")):
-            for words in map(str.split, text.splitlines()):
-                if words[:2] == ["option", "check_signature"]:
-                    is_checked = len(words) < 3 or words[2] not in _NO
-                elif len(words) > 2 and words[0] in ("src", "src/gz", "arch_src", "dist", "dist/gz"):
-                    found.append((words[1], file, words[2]))
+            for fields in map(str.split, text.splitlines()):
+                if fields[:2] == ["option", "check_signature"]:
+                    is_checked = len(fields) < 3 or fields[2] not in _NO
+                elif len(fields) > 2 and fields[0] in ("src", "src/gz", "arch_src", "dist", "dist/gz"):
+                    feeds.append((fields[1], file, fields[2]))
     flags = [] if is_checked else ["check_signature is not set"]
-    return [_plain(name[:128], file, url, flags, is_signed=is_checked) for name, file, url in found]
+    return [_enabled_entry(name[:128], file, url, flags, is_signed=is_checked) for name, file, url in feeds]
 
 
-def _plain(name: str, file: str, url: str, flags: list[str], *, is_signed: bool) -> dict[str, Any]:
-    known = {"name": name, "file": file, "url": url, "enabled": True}
-    return {**known, "signed": is_signed, "key": "", "flags": list(flags)}
+def _enabled_entry(name: str, file: str, url: str, flags: list[str], *, is_signed: bool) -> dict[str, Any]:
+    source = {"name": name, "file": file, "url": url, "enabled": True}
+    return {**source, "signed": is_signed, "key": "", "flags": list(flags)}
 
 
-def _names(*folders: str) -> Any:
-    def listed(system: System) -> list[str]:
-        found = [path for folder in folders for path in files_in(system.path(folder))]
-        return ["/" + str(path.relative_to(system.root)) for path in found]
+def _files_of(folder: str) -> Any:
+    def list_files(system: System) -> list[str]:
+        return ["/" + str(path.relative_to(system.root)) for path in files_in(system.path(folder))]
 
-    return listed
+    return list_files
 
 
 _READERS: Final[Mapping[str, tuple[Any, Any]]] = {
     "deb": (sources_apt.entries, sources_apt.keyrings),
-    "rpm": (_dnf, _names("/etc/pki/rpm-gpg")),
-    "apk": (_apk, _names("/etc/apk/keys")),
-    "opkg": (_opkg, _names("/etc/opkg/keys")),
+    "rpm": (_dnf, _files_of("/etc/pki/rpm-gpg")),
+    "apk": (_apk, _files_of("/etc/apk/keys")),
+    "opkg": (_opkg, _files_of("/etc/opkg/keys")),
 }

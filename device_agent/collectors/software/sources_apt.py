@@ -1,17 +1,17 @@
-"""The package sources of apt, in both of its formats."""
+"""Package sources of apt, in the `.list` and the `.sources` format."""
 
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.software import apt_conf
 from device_agent.host.files import files_in, text_of
 from device_agent.host.system import System
 
 _LINE: Final = re.compile(r"^(?P<type>deb(?:-src)?)\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<url>[^\s\[\]]+)\s+\S")
 _NO: Final = frozenset({"no", "0", "false", "off", "without", "disable"})
-# Option of a source, and the word that weakens it.
+# Options of a source, and whether setting (True) or clearing (False) the option weakens it.
 _WEAKENING: Final = (
     ("trusted", True),
     ("allow-insecure", True),
@@ -20,7 +20,7 @@ _WEAKENING: Final = (
     ("check-valid-until", False),
     ("check-date", False),
 )
-_WEAKENING_ALL: Final = (
+_WEAKENING_SETTINGS: Final = (
     "apt::get::allowunauthenticated",
     "acquire::allowinsecurerepositories",
     "acquire::allowweakrepositories",
@@ -30,30 +30,29 @@ _UNSIGNED: Final = ("trusted=", "allow-insecure=", "apt::get::allowunauthenticat
 
 
 def entries(system: System, gaps: GapRecorder) -> list[dict[str, Any]]:
-    """Every source, in order of file and line."""
-    everywhere = _weakened_everywhere(system)
+    """Returns every source, in the order of files and lines."""
+    global_flags = _global_flags(system)
     found = []
-    more = files_in(system.path("/etc/apt/sources.list.d"))
+    parts = files_in(system.path("/etc/apt/sources.list.d"))
     main = system.path("/etc/apt/sources.list")
-    for path in [main, *(path for path in more if path.suffix in (".list", ".sources"))]:
+    for path in [main, *(path for path in parts if path.suffix in (".list", ".sources"))]:
         name = "/" + str(path.relative_to(system.root))
-        with gaps.told(name):
+        with gaps.capture(name):
             text = text_of(path)
-            parts = stanzas(text) if path.suffix == ".sources" else lines(text)
-            for line, kind, url, options in parts:
-                found.append(_entry(f"{path.name}:{line}", name, kind, url, options, everywhere))
+            for line, kind, url, options in stanzas(text) if path.suffix == ".sources" else lines(text):
+                found.append(_entry(f"{path.name}:{line}", name, kind, url, options, global_flags))
     return found
 
 
 def keyrings(system: System) -> list[str]:
-    """The keys that are believed for any source that names none of its own."""
+    """Returns the keyrings that apt trusts for every source without a key of its own."""
     rings = [path for path in files_in(system.path("/etc/apt/trusted.gpg.d")) if path.suffix in (".gpg", ".asc")]
-    old = system.path("/etc/apt/trusted.gpg")
-    return ["/" + str(path.relative_to(system.root)) for path in [*([old] if old.is_file() else []), *rings]]
+    legacy = system.path("/etc/apt/trusted.gpg")
+    return ["/" + str(path.relative_to(system.root)) for path in [*([legacy] if legacy.is_file() else []), *rings]]
 
 
 def lines(text: str) -> Iterator[tuple[int, str, str, Mapping[str, str]]]:
-    """Number, type, address and options of each line of a `.list` file."""
+    """Yields line number, type, URL and options of each line of a `.list` file."""
     for number, line in enumerate(text.splitlines(), start=1):
         match = _LINE.match(line.strip())
         if match is not None:
@@ -62,7 +61,7 @@ def lines(text: str) -> Iterator[tuple[int, str, str, Mapping[str, str]]]:
 
 
 def stanzas(text: str) -> Iterator[tuple[int, str, str, Mapping[str, str]]]:
-    """Line, types, address and fields, in lower case, of each address of a `.sources` file."""
+    """Yields first line number, types, URL and fields (keys in lower case) for each URL of a `.sources` file."""
     fields: dict[str, str] = {}
     start, last = 0, ""
     for number, line in enumerate([*text.splitlines(), ""], start=1):
@@ -82,14 +81,14 @@ def stanzas(text: str) -> Iterator[tuple[int, str, str, Mapping[str, str]]]:
 
 
 def _entry(
-    name: str, file: str, kind: str, url: str, options: Mapping[str, str], everywhere: list[str]
+    name: str, file: str, kind: str, url: str, options: Mapping[str, str], global_flags: list[str]
 ) -> dict[str, Any]:
     flags = []
-    for option, is_bad in _WEAKENING:
+    for option, is_weak_when_set in _WEAKENING:
         value = options.get(option, "").strip()
-        if value and (apt_conf.is_true(value) if is_bad else value.lower() in _NO):
+        if value and (apt_conf.is_true(value) if is_weak_when_set else value.lower() in _NO):
             flags.append(f"{option}={value}"[:64])
-    flags += everywhere
+    flags += global_flags
     key = options.get("signed-by", "").strip()
     return {
         "name": name,
@@ -97,11 +96,11 @@ def _entry(
         "url": url,
         "enabled": options.get("enabled", "yes").strip().lower() not in _NO and kind != "",
         "signed": not any(flag.startswith(_UNSIGNED) for flag in flags),
-        "key": "a key written beside it" if "BEGIN PGP" in key else key[:512],
+        "key": "embedded key" if "BEGIN PGP" in key else key[:512],
         "flags": flags,
     }
 
 
-def _weakened_everywhere(system: System) -> list[str]:
-    known = apt_conf.settings(system)
-    return [f"{name}={known[name]}"[:96] for name in _WEAKENING_ALL if apt_conf.is_true(known.get(name, ""))]
+def _global_flags(system: System) -> list[str]:
+    settings = apt_conf.settings(system)
+    return [f"{name}={settings[name]}"[:96] for name in _WEAKENING_SETTINGS if apt_conf.is_true(settings.get(name, ""))]

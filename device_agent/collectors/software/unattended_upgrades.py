@@ -1,4 +1,4 @@
-"""Whether updates are installed without a person."""
+"""Detects whether updates are installed automatically."""
 
 import os
 from typing import Final
@@ -9,10 +9,10 @@ from device_agent.host.files import files_in, text_of
 from device_agent.host.system import System
 
 _UNITS: Final = "/etc/systemd/system"
-_ANY_INSTALLER: Final = ("/usr/bin/unattended-upgrade", "/usr/bin/unattended-upgrades")
+_APT_INSTALLERS: Final = ("/usr/bin/unattended-upgrade", "/usr/bin/unattended-upgrades")
 _DNF_CONFIGS: Final = ("/usr/share/dnf5/dnf5-plugins/automatic.conf", "/etc/dnf/automatic.conf")
 _DNF_TIMERS: Final = ("dnf-automatic.timer", "dnf5-automatic.timer")
-_DNF_INSTALLS: Final = "dnf-automatic-install.timer"
+_DNF_INSTALL_TIMER: Final = "dnf-automatic-install.timer"
 _CRON: Final = (
     "/etc/crontabs",
     "/var/spool/cron/crontabs",
@@ -25,10 +25,10 @@ _UPGRADERS: Final = frozenset({"apk", "opkg"})
 
 
 def is_unattended(system: System, scheme: str) -> bool:
-    """By what the manager's own way of doing it is set to.
+    """Whether the package manager's own mechanism (or a cron job for apk and opkg) installs updates.
 
     Raises:
-        OSError: a file of it cannot be read.
+        OSError: a configuration file cannot be read.
     """
     if scheme == "deb":
         return _apt(system)
@@ -39,29 +39,29 @@ def is_unattended(system: System, scheme: str) -> bool:
 
 
 def _upgrades(line: str) -> bool:
-    words = line.split()
-    is_comment = words[:1] == [] or words[0].startswith("#")
-    return not is_comment and "upgrade" in words and any(word.rpartition("/")[2] in _UPGRADERS for word in words)
+    fields = line.split()
+    is_comment = fields[:1] == [] or fields[0].startswith("#")
+    return not is_comment and "upgrade" in fields and any(field.rpartition("/")[2] in _UPGRADERS for field in fields)
 
 
 def _apt(system: System) -> bool:
-    known = apt_conf.settings(system)
-    every = known.get("apt::periodic::unattended-upgrade", "0").strip()
-    is_on = every not in ("", "0") and known.get("apt::periodic::enable", "1").strip() != "0"
-    has_program = any(system.path(place).is_file() for place in _ANY_INSTALLER)
+    settings = apt_conf.settings(system)
+    interval = settings.get("apt::periodic::unattended-upgrade", "0").strip()
+    is_on = interval not in ("", "0") and settings.get("apt::periodic::enable", "1").strip() != "0"
+    has_program = any(system.path(program).is_file() for program in _APT_INSTALLERS)
     return is_on and has_program and not _is_masked(system, "apt-daily-upgrade.timer")
 
 
 def _is_masked(system: System, unit: str) -> bool:
     path = system.path(f"{_UNITS}/{unit}")
-    return path.is_symlink() and os.readlink(path) == "/dev/null"  # noqa: PTH115 - its text, not where it leads
+    return path.is_symlink() and os.readlink(path) == "/dev/null"  # noqa: PTH115 - the link's text, not its target
 
 
 def _dnf(system: System) -> bool:
     linked = {path.name for path in system.path(_UNITS).glob("*.wants/*.timer")}
-    if _DNF_INSTALLS in linked:
+    if _DNF_INSTALL_TIMER in linked:
         return True
     commands: dict[str, str] = {}
-    for place in _DNF_CONFIGS:
-        commands.update(parse_repos(text_of(system.path(place))).get("commands", {}))
+    for config in _DNF_CONFIGS:
+        commands.update(parse_repos(text_of(system.path(config))).get("commands", {}))
     return commands.get("apply_updates", "no").lower() in _YES and bool(linked.intersection(_DNF_TIMERS))

@@ -1,4 +1,4 @@
-"""What is installed, which updates wait as the package manager would install them, and whether somebody cares."""
+"""Installed packages and pending updates (section `updates`), kernel state, and automatic installation."""
 
 import hashlib
 import json
@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.crypto.keys import days_between
-from device_agent.collectors.reading import GapRecorder
+from pydantic import TypeAdapter
+
+from device_agent.collectors.base import DAY_SECONDS, MAX_AGE_DAYS, GapRecorder, Section, days_between
 from device_agent.collectors.software import inventory, kernels, unattended_upgrades
-from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates, check_lists, pending
+from device_agent.collectors.software.pending_updates import (
+    PendingUpdate,
+    PendingUpdates,
+    list_pending_updates,
+    require_recent_lists,
+)
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import write_whole
 from device_agent.host.packages import manager_of, scheme_of
@@ -19,9 +24,7 @@ from device_agent.host.system import System
 
 _SEEN_FILE: Final = "pending-updates.json"
 _MAX_SEEN_BYTES: Final = 4 * 1024 * 1024
-_MAX_DAYS: Final = 36_500
-_DAY: Final = 86_400
-_ASK_AGAIN_SECONDS: Final = 6 * 3600.0  # even when nothing changed: a hold may end, a phased update begin
+_QUERY_AGAIN_SECONDS: Final = 6 * 3600.0  # even without a change: a hold may end, a phased update begin
 _DEPENDS_ON: Final = (
     *("/var/lib/dpkg/status", "/var/lib/apt/lists", "/var/lib/apt/lists/partial", "/var/lib/apt/extended_states"),
     *("/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/preferences", "/etc/apt/preferences.d"),
@@ -30,36 +33,42 @@ _DEPENDS_ON: Final = (
     *("/lib/apk/db/installed", "/etc/apk/world", "/etc/apk/repositories", "/var/cache/apk"),
     *("/usr/lib/opkg/status", "/etc/opkg", "/var/opkg-lists"),
 )
-# Whoever marks a needed reboot on Debian and Ubuntu; without either, a missing mark says nothing.
+# The programs that write /run/reboot-required on Debian and Ubuntu; without them, a missing file means nothing.
 _REBOOT_MARKERS: Final = (
     "/usr/share/update-notifier/notify-reboot-required",
     "/etc/kernel/postinst.d/unattended-upgrades",
 )
 
 
+_CachedQuery = tuple[str, float, PendingUpdates]
+"""Cache key, Unix time of the query, and its result."""
+
+_CACHE: Final[TypeAdapter[_CachedQuery | None]] = TypeAdapter(_CachedQuery | None)
+
+
 class UpdatesCollector:
-    """Finds the `updates` section.
+    """Collects the `updates` section.
 
     Args:
-        state_dir: where it is kept since when an update was seen; without it that is not told.
-        clock: seconds since the epoch.
+        state_dir: stores the day on which each update was first seen; without it that age is not reported.
+        clock: returns Unix time.
     """
 
     def __init__(self, state_dir: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._state_dir = state_dir
         self._clock = clock
-        self._asked: tuple[tuple[object, ...], float, PendingUpdates] | None = None
+        self._cached: _CachedQuery | None = None
 
-    def remembered(self) -> object:
-        """What the manager said, and of what state of its files."""
-        return self._asked
+    def state(self) -> object:
+        """Returns the last query of the package manager."""
+        return _CACHE.dump_python(self._cached, mode="json")
 
-    def recall(self, memory: Any) -> None:
-        """Go on from there."""
-        self._asked = memory
+    def restore(self, state: Any) -> None:
+        """Restores what `state` returned."""
+        self._cached = _CACHE.validate_python(state)
 
     def __call__(self, system: System) -> Section:
-        """The `updates` section; what the manager does not tell is named in `problems`."""
+        """Returns the section; missing facts are explained in `problems`."""
         scheme = scheme_of(system)
         if scheme is None:
             raise FactsUnavailableError("no known package manager")
@@ -67,73 +76,70 @@ class UpdatesCollector:
         now = self._clock()
         section: dict[str, Any] = {"state": "ok", "manager": manager_of(scheme)}
         versions: dict[str, str] = {}
-        with gaps.told("installed"):
-            found = inventory.packages(system, scheme)
-            versions = {package.name: package.version for package in found}
-            _add_installed(section, found)
-        with gaps.told("unattended"):
+        with gaps.capture("installed"):
+            packages = inventory.packages(system, scheme)
+            versions = {package.name: package.version for package in packages}
+            _add_installed(section, packages)
+        with gaps.capture("unattended"):
             section["unattended"] = unattended_upgrades.is_unattended(system, scheme)
-        with gaps.told("kernel"):
+        with gaps.capture("kernel"):
             section["kernel_newest"], section["kernel_current"] = kernels.newest_and_current(system)
         section["reboot_required"] = _reboot_required(system, section.get("kernel_current"))
-        with gaps.told("security_pending"):
-            self._add_pending(section, self._ask(system, scheme, versions, now), now, gaps)
-        section["problems"] = gaps.listed()
+        with gaps.capture("security_pending"):
+            self._add_pending(section, self._query_manager(system, scheme, versions, now), now, gaps)
+        section["problems"] = gaps.as_list()
         return section
 
-    def _ask(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
-        """What waits; the manager itself is asked when its lists, its settings or what is installed changed."""
-        shape = (system.root, scheme, *_shape(system))
-        check_lists(system, scheme, now)
-        if self._asked is not None and self._asked[0] == shape and 0 <= now - self._asked[1] < _ASK_AGAIN_SECONDS:
-            return self._asked[2]
-        found = pending(system, scheme, versions)
-        self._asked = (shape, now, found)
-        return found
+    def _query_manager(self, system: System, scheme: str, versions: Mapping[str, str], now: float) -> PendingUpdates:
+        """Returns the pending updates, cached until the manager's lists or settings or the packages change."""
+        key = _cache_key(system, scheme)
+        require_recent_lists(system, scheme, now)
+        if self._cached is not None and self._cached[0] == key and 0 <= now - self._cached[1] < _QUERY_AGAIN_SECONDS:
+            return self._cached[2]
+        updates = list_pending_updates(system, scheme, versions)
+        self._cached = (key, now, updates)
+        return updates
 
-    def _add_pending(self, section: dict[str, Any], found: PendingUpdates, now: float, gaps: GapRecorder) -> None:
-        section["pending"] = len(found.every)
-        if found.security is None:
-            gaps.add("security_pending", found.reason)
+    def _add_pending(self, section: dict[str, Any], updates: PendingUpdates, now: float, gaps: GapRecorder) -> None:
+        section["pending"] = len(updates.all)
+        if updates.security is None:
+            gaps.add("security_pending", updates.reason)
             return
-        section["security_pending"] = len(found.security)
-        section["packages"] = [{"name": one.name, "installed": one.old, "candidate": one.new} for one in found.security]
-        if not found.security:
+        section["security_pending"] = len(updates.security)
+        section["packages"] = [
+            {"name": update.name, "installed": update.old, "candidate": update.new} for update in updates.security
+        ]
+        if not updates.security:
             return
-        if found.oldest is not None:
-            section["oldest_security_days"] = _days(found.oldest.timestamp(), now)
+        if updates.oldest is not None:
+            section["oldest_security_days"] = _age(updates.oldest.timestamp(), now)
         else:
-            gaps.add("oldest_security_days", found.reason or "no update has a date")
+            gaps.add("oldest_security_days", updates.reason or "no update has a date")
         if self._state_dir is not None and self._state_dir.is_dir():
-            with gaps.told("seen_security_days"):
-                first = _first_seen(self._state_dir / _SEEN_FILE, found.security, int(now // _DAY))
-                section["seen_security_days"] = _days(first * _DAY, now)
+            with gaps.capture("seen_security_days"):
+                first = _first_seen(self._state_dir / _SEEN_FILE, updates.security, int(now // DAY_SECONDS))
+                section["seen_security_days"] = _age(first * DAY_SECONDS, now)
 
 
-def collect(system: System) -> Section:
-    """The `updates` section without a memory."""
-    return UpdatesCollector()(system)
-
-
-def _shape(system: System) -> list[tuple[int, int] | None]:
-    """Times and sizes of everything that the answer to "what waits" depends on."""
-    found: list[tuple[int, int] | None] = []
-    for place in _DEPENDS_ON:
+def _cache_key(system: System, scheme: str) -> str:
+    """Returns a key of the times and sizes of all files that the list of pending updates depends on."""
+    states: list[tuple[int, int] | None] = []
+    for path in _DEPENDS_ON:
         try:
-            state = system.path(place).stat()
+            state = system.path(path).stat()
         except OSError:
-            found.append(None)
+            states.append(None)
         else:
-            found.append((state.st_mtime_ns, state.st_size))
-    return found
+            states.append((state.st_mtime_ns, state.st_size))
+    return ascii((str(system.root), scheme, states))
 
 
-def _days(earlier: float, now: float) -> int:
-    return min(max(0, days_between(earlier, now)), _MAX_DAYS)
+def _age(earlier: float, now: float) -> int:
+    return min(max(0, days_between(earlier, now)), MAX_AGE_DAYS)
 
 
-def _add_installed(section: dict[str, Any], found: list[inventory.InventoryPackage]) -> None:
-    lines = [str(package) for package in found]
+def _add_installed(section: dict[str, Any], packages: list[inventory.InventoryPackage]) -> None:
+    lines = [str(package) for package in packages]
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode() + b"\n")
@@ -147,16 +153,17 @@ def _reboot_required(system: System, is_kernel_current: bool | None) -> bool | N
         return True
     if is_kernel_current is False:
         return True
-    return False if any(system.path(place).exists() for place in _REBOOT_MARKERS) else None
+    return False if any(system.path(marker).exists() for marker in _REBOOT_MARKERS) else None
 
 
-def _first_seen(path: Path, waiting: Iterable[PendingUpdate], today: int) -> int:
-    """The day on which the oldest of these was first seen; what waits no longer is forgotten."""
+def _first_seen(path: Path, updates: Iterable[PendingUpdate], today: int) -> int:
+    """Returns the day on which the oldest of the updates was first seen; the file keeps the pending ones only."""
     known = _read_seen(path)
-    now = {f"{one.name} {one.new}": min(known.get(f"{one.name} {one.new}", today), today) for one in waiting}
-    if now != known:
-        write_whole(path, path.with_name(f".{path.name}.new"), json.dumps(now, sort_keys=True).encode(), 0o600)
-    return min(now.values())
+    names = [f"{update.name} {update.new}" for update in updates]
+    current = {name: min(known.get(name, today), today) for name in names}
+    if current != known:
+        write_whole(path, path.with_name(f".{path.name}.new"), json.dumps(current, sort_keys=True).encode(), 0o600)
+    return min(current.values())
 
 
 def _read_seen(path: Path) -> dict[str, int]:
@@ -164,7 +171,7 @@ def _read_seen(path: Path) -> dict[str, int]:
         with path.open("rb") as file:
             known = json.loads(file.read(_MAX_SEEN_BYTES))
     except (FileNotFoundError, ValueError, RecursionError):
-        return {}  # damaged: counting starts again, and the age is told too low, never too high
+        return {}  # malformed: counting restarts; the age is then too low, never too high
     if not isinstance(known, dict):
         return {}
     return {name: day for name, day in known.items() if isinstance(day, int) and day >= 0}

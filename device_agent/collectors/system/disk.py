@@ -1,4 +1,4 @@
-"""What lies encrypted on this device: every local file system and swap area, traced down to what it lies on."""
+"""Disk encryption (section `disk`): every local file system and swap area, traced through the devices below it."""
 
 import os
 import re
@@ -6,18 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder, Section
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import text_of
 from device_agent.host.system import System
 
-_MAX_BYTES: Final = 4 * 1024 * 1024  # of the table of mounts
+_MAX_BYTES: Final = 4 * 1024 * 1024  # of mountinfo
 _MAX_MOUNTS: Final = 4096
-_MAX_DEPTH: Final = 8  # layers of devices: a partition, RAID, LUKS, LVM
-_MAX_LAYERS: Final = 256  # devices beneath one file system
-_CRYPT: Final = re.compile(r"^CRYPT-(LUKS1|LUKS2|PLAIN|LOOPAES|TCRYPT|BITLK|FVAULT2)-")
-# Kept in memory, made by the kernel, or on another machine: nothing of theirs lies on a disk of this one.
+_MAX_DEPTH: Final = 8  # layers of devices: partition, RAID, LUKS, LVM
+_MAX_DEVICES: Final = 256  # below one file system
+_CRYPT_UUID: Final = re.compile(r"^CRYPT-(LUKS1|LUKS2|PLAIN|LOOPAES|TCRYPT|BITLK|FVAULT2)-")
+# All other types are in memory, virtual, or on another machine.
 _ON_DISK: Final = frozenset(
     {
         "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "jfs", "reiserfs", "nilfs2", "bcachefs", "zfs", "vfat", "exfat",
@@ -26,9 +25,9 @@ _ON_DISK: Final = frozenset(
 )  # fmt: skip
 _LAYERED: Final = frozenset({"overlay", "overlayfs"})
 _FLASH: Final = frozenset({"ubifs", "jffs2", "yaffs2"})
-_START: Final = ("/boot", "/efi")  # what firmware reads has to lie open
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
-_NUMBERS: Final = re.compile(r"^\d{1,6}:\d{1,9}$")
+_BOOT_PATHS: Final = ("/boot", "/efi")  # the firmware can only read them unencrypted
+_OCTAL_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+_DEVICE_NUMBERS: Final = re.compile(r"^\d{1,6}:\d{1,9}$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,178 +43,191 @@ class MountEntry:
 
 @dataclass(frozen=True, slots=True)
 class EncryptionStatus:
-    """Whether something is encrypted, by what, and why not known."""
+    """Whether a file system or swap area is encrypted, by which method, and why that is unknown."""
 
     encrypted: bool | None
-    how: str = ""
+    method: str = ""
     reason: str = ""
 
 
 def collect(system: System) -> Section:
-    """The `disk` section.
+    """Collects the `disk` section.
 
     Raises:
-        FactsUnavailableError: the kernel's table of mounts is not there.
+        FactsUnavailableError: the kernel's mount table is missing.
     """
     mounted = _mounted(system)
     gaps = GapRecorder()
-    answers = {one: _answer(system, one) for one in mounted}
-    for one, answer in answers.items():
-        if answer.encrypted is None:
-            gaps.add(one.path, answer.reason)
+    statuses = {mount: _encryption_of(system, mount) for mount in mounted}
+    for mount, status in statuses.items():
+        if status.encrypted is None:
+            gaps.add(mount.path, status.reason)
     swaps = _swaps(system, gaps)
-    root = next((answer for one, answer in answers.items() if one.path == "/"), None)
+    root = next((status for mount, status in statuses.items() if mount.path == "/"), None)
     data = [
-        answer.encrypted
-        for one, answer in answers.items()
-        if one.is_writable and one.path != "/" and not one.path.startswith(_START)
+        status.encrypted
+        for mount, status in statuses.items()
+        if mount.is_writable and mount.path != "/" and not mount.path.startswith(_BOOT_PATHS)
     ]
     if root is None:
         gaps.add("root_encrypted", "the root is in memory or on another machine")
     mounts = [
-        {"path": one.path, "device": one.source, "kind": one.kind, "encrypted": answer.encrypted, "how": answer.how}
-        for one, answer in sorted(answers.items(), key=lambda item: item[0].path)
+        {
+            "path": mount.path,
+            "device": mount.source,
+            "kind": mount.kind,
+            "encrypted": status.encrypted,
+            "how": status.method,
+        }
+        for mount, status in sorted(statuses.items(), key=lambda item: item[0].path)
     ]
     return {
         "state": "ok",
         "root_encrypted": root.encrypted if root else None,
-        # Without any other file system data lies on the root.
-        "data_encrypted": _all(data) if data else (root.encrypted if root else None),
-        "swap": _swap_word(swaps),
+        # Without another file system, the data is on the root.
+        "data_encrypted": _combine(data) if data else (root.encrypted if root else None),
+        "swap": _swap_summary(swaps),
         "mounts": mounts,
-        "swaps": [{"device": device, "encrypted": one.encrypted, "how": one.how} for device, one in swaps],
-        "fscrypt": sorted(one.path for one in mounted if _has_fscrypt(system, one)),
-        "gaps": gaps.listed(),
+        "swaps": [{"device": device, "encrypted": status.encrypted, "how": status.method} for device, status in swaps],
+        "fscrypt": sorted(mount.path for mount in mounted if _has_fscrypt(system, mount)),
+        "gaps": gaps.as_list(),
     }
 
 
-def _all(answers: list[bool | None]) -> bool | None:
+def _combine(answers: list[bool | None]) -> bool | None:
+    """Returns False if any is False, else None if any is None, else True."""
     if False in answers:
         return False
     return None if None in answers else True
 
 
 def _mounted(system: System) -> list[MountEntry]:
-    path = next(
-        (path for place in ("/proc/self/mountinfo", "/proc/1/mountinfo") if (path := system.path(place)).exists()), None
-    )
+    tables = (system.path("/proc/self/mountinfo"), system.path("/proc/1/mountinfo"))
+    path = next((table for table in tables if table.exists()), None)
     if path is None:
-        raise FactsUnavailableError("the kernel's table of mounts is not there")
-    found: dict[str, MountEntry] = {}
+        raise FactsUnavailableError("the kernel's mount table is missing")
+    mounts: dict[str, MountEntry] = {}
     by_device: dict[tuple[str, str], str] = {}
-    for one in parse_mounts(text_of(path, _MAX_BYTES)):
-        # The same file system in several places counts once: containers and chroots see single files of it.
-        first = by_device.setdefault((one.numbers, one.source), one.path)
-        if one.path in {"/", first}:
-            found[one.path] = one  # what was mounted over it later counts
-    return list(found.values())
+    for mount in parse_mounts(text_of(path, _MAX_BYTES)):
+        # A file system mounted at several paths counts once: containers and chroots mount single files of it.
+        first = by_device.setdefault((mount.numbers, mount.source), mount.path)
+        if mount.path in {"/", first}:
+            mounts[mount.path] = mount  # a later mount hides an earlier one
+    return list(mounts.values())
 
 
 def parse_mounts(text: str) -> list[MountEntry]:
-    """The file systems of `/proc/self/mountinfo` that lie on a disk of this machine; damaged lines are left out."""
-    found = []
+    """Returns the file systems in `/proc/self/mountinfo` that are on a disk of this machine; skips malformed lines."""
+    mounts = []
     for line in text.splitlines()[:_MAX_MOUNTS]:
         before, _, after = line.partition(" - ")
-        fields, more = before.split(), after.split()
-        if len(fields) < 6 or len(more) < 2 or more[0] not in _ON_DISK or not _NUMBERS.match(fields[2]):
+        fields, fs_fields = before.split(), after.split()
+        if len(fields) < 6 or len(fs_fields) < 2 or fs_fields[0] not in _ON_DISK:
             continue
-        options = {*fields[5].split(","), *(more[2].split(",") if len(more) > 2 else ())}
-        found.append(MountEntry(_plain(fields[4]), fields[2], more[0], _plain(more[1]), "ro" not in options))
-    return found
+        if not _DEVICE_NUMBERS.match(fields[2]):
+            continue
+        options = {*fields[5].split(","), *(fs_fields[2].split(",") if len(fs_fields) > 2 else ())}
+        path, source = _unescape(fields[4]), _unescape(fs_fields[1])
+        mounts.append(MountEntry(path, fields[2], fs_fields[0], source, "ro" not in options))
+    return mounts
 
 
-def _plain(text: str) -> str:
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 8)), text)
+def _unescape(text: str) -> str:
+    return _OCTAL_ESCAPE.sub(lambda match: chr(int(match[1], 8)), text)
 
 
-def _answer(system: System, mounted: MountEntry) -> EncryptionStatus:
-    if mounted.kind in _LAYERED:
-        return EncryptionStatus(None, "", "what lies beneath an overlay is not visible from inside")
-    if mounted.kind == "ecryptfs":
-        return EncryptionStatus(encrypted=True, how="ecryptfs")
-    if mounted.kind == "zfs":
-        return EncryptionStatus(None, "", "ZFS keeps this to itself")
-    if mounted.kind in _FLASH:
-        return EncryptionStatus(encrypted=False, how="flash")
-    block = _block(system, mounted.numbers, mounted.source)
+def _encryption_of(system: System, mount: MountEntry) -> EncryptionStatus:
+    if mount.kind in _LAYERED:
+        return EncryptionStatus(None, "", "the file system below an overlay is not visible from inside")
+    if mount.kind == "ecryptfs":
+        return EncryptionStatus(encrypted=True, method="ecryptfs")
+    if mount.kind == "zfs":
+        return EncryptionStatus(None, "", "encryption of ZFS is not read")
+    if mount.kind in _FLASH:
+        return EncryptionStatus(encrypted=False, method="flash")
+    block = _block_name(system, mount.numbers, mount.source)
     if block is None:
-        return EncryptionStatus(None, "", f"nothing is known of {mounted.source}")
-    return trace(system, block)
+        return EncryptionStatus(None, "", f"no block device is known for {mount.source}")
+    return is_backed_by_dm_crypt(system, block)
 
 
-def _block(system: System, numbers: str, source: str) -> str | None:
-    """The kernel's name of a block device: by its numbers, or by its path where the file system has made-up numbers."""
+def _block_name(system: System, numbers: str, source: str) -> str | None:
+    """Returns the kernel's name of a block device: by its numbers, or by its path if the numbers are not a device's."""
     link = system.path(f"/sys/dev/block/{numbers}")
     if numbers and (link.exists() or link.is_symlink()):
         return Path(os.path.realpath(link)).name
     name = source.rpartition("/")[2]
     if name and system.path(f"/sys/class/block/{name}").exists():
         return name
-    return next((folder.parent.parent.name for folder in _mappers(system) if text_of(folder).strip() == name), None)
+    names = (file for file in _device_mapper_names(system) if text_of(file).strip() == name)
+    return next((file.parent.parent.name for file in names), None)
 
 
-def _mappers(system: System) -> list[Path]:
-    return sorted(system.path("/sys/class/block").glob("dm-*/dm/name"))[:_MAX_LAYERS]
+def _device_mapper_names(system: System) -> list[Path]:
+    return sorted(system.path("/sys/class/block").glob("dm-*/dm/name"))[:_MAX_DEVICES]
 
 
-def trace(system: System, block: str) -> EncryptionStatus:
-    """Whether everything beneath a block device passes through dm-crypt."""
-    budget = [_MAX_LAYERS]
-    how: set[str] = set()
-    is_encrypted = _trace(system, block, 0, budget, how)
-    return EncryptionStatus(is_encrypted, "+".join(sorted(how)), "" if is_encrypted is not None else "too many layers")
+def is_backed_by_dm_crypt(system: System, block: str) -> EncryptionStatus:
+    """Checks whether everything below a block device passes through dm-crypt."""
+    budget = [_MAX_DEVICES]
+    methods: set[str] = set()
+    encrypted = _trace(system, block, 0, budget, methods)
+    return EncryptionStatus(encrypted, "+".join(sorted(methods)), "" if encrypted is not None else "too many layers")
 
 
-def _trace(system: System, block: str, depth: int, budget: list[int], how: set[str]) -> bool | None:
+def _trace(system: System, block: str, depth: int, budget: list[int], methods: set[str]) -> bool | None:
     budget[0] -= 1
     if depth > _MAX_DEPTH or budget[0] < 0:
         return None
     folder = system.path(f"/sys/class/block/{block}")
-    if match := _CRYPT.match(text_of(folder / "dm/uuid")):
-        how.add(match[1].lower())
+    if match := _CRYPT_UUID.match(text_of(folder / "dm/uuid")):
+        methods.add(match[1].lower())
         return True
     slaves = sorted(path.name for path in (folder / "slaves").iterdir()) if (folder / "slaves").is_dir() else []
     backing = text_of(folder / "loop/backing_file").strip()
     if backing and not slaves:
-        return None  # a file, on a file system of its own
-    return _all([_trace(system, slave, depth + 1, budget, how) for slave in slaves]) if slaves else False
+        return None  # a loop device: its file is on another file system
+    return _combine([_trace(system, slave, depth + 1, budget, methods) for slave in slaves]) if slaves else False
 
 
 def _swaps(system: System, gaps: GapRecorder) -> list[tuple[str, EncryptionStatus]]:
-    found = []
-    with gaps.told("swap"):
+    swaps = []
+    with gaps.capture("swap"):
         for line in text_of(system.path("/proc/swaps")).splitlines()[1:_MAX_MOUNTS]:
             fields = line.split()
             if len(fields) < 2:
                 continue
-            device = _plain(fields[0])
-            name = device.rpartition("/")[2]
-            if name.startswith("zram"):
-                found.append((device, EncryptionStatus(encrypted=None, how="memory")))
+            device = _unescape(fields[0])
+            if device.rpartition("/")[2].startswith("zram"):
+                status = EncryptionStatus(encrypted=None, method="memory")
             elif fields[1] == "file":
-                found.append((device, _of_file(system, device)))
+                status = _swap_file(system, device)
+            elif block := _block_name(system, "", device):
+                status = is_backed_by_dm_crypt(system, block)
             else:
-                block = _block(system, "", device)
-                found.append((device, trace(system, block) if block else EncryptionStatus(None, "", "unknown device")))
-    return sorted(found, key=lambda item: item[0])
+                status = EncryptionStatus(None, "", "unknown device")
+            swaps.append((device, status))
+    return sorted(swaps, key=lambda item: item[0])
 
 
-def _of_file(system: System, path: str) -> EncryptionStatus:
-    """A swap file is as safe as the file system it lies on."""
-    homes = [one for one in _mounted(system) if path.startswith(one.path.rstrip("/") + "/")]
-    best = max(homes, key=lambda one: len(one.path), default=None)
-    return _answer(system, best) if best is not None else EncryptionStatus(None, "", "unknown file system")
+def _swap_file(system: System, path: str) -> EncryptionStatus:
+    """Returns the encryption of the file system that holds a swap file."""
+    mounts = [mount for mount in _mounted(system) if path.startswith(mount.path.rstrip("/") + "/")]
+    innermost = max(mounts, key=lambda mount: len(mount.path), default=None)
+    if innermost is None:
+        return EncryptionStatus(None, "", "unknown file system")
+    return _encryption_of(system, innermost)
 
 
-def _swap_word(swaps: list[tuple[str, EncryptionStatus]]) -> str:
-    answers = [one.encrypted for _, one in swaps if one.how != "memory"]
+def _swap_summary(swaps: list[tuple[str, EncryptionStatus]]) -> str:
+    answers = [status.encrypted for _, status in swaps if status.method != "memory"]
     if not answers:
         return "none"
-    return {True: "encrypted", False: "plain", None: "unknown"}[_all(answers)]
+    return {True: "encrypted", False: "plain", None: "unknown"}[_combine(answers)]
 
 
-def _has_fscrypt(system: System, mounted: MountEntry) -> bool:
+def _has_fscrypt(system: System, mount: MountEntry) -> bool:
     try:
-        return system.path(mounted.path.rstrip("/") + "/.fscrypt").is_dir()
+        return system.path(mount.path.rstrip("/") + "/.fscrypt").is_dir()
     except OSError:
         return False

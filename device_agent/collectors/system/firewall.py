@@ -1,26 +1,29 @@
-"""Whether something filters traffic, and what becomes of a packet that no rule speaks of."""
+"""The packet filter (section `firewall`): backend, default verdicts, and listening sockets that no rule covers."""
 
 import json
 import shutil
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder
-from device_agent.collectors.system.firewall_ruleset import FilterChain, default_of, read_iptables, read_nft
+from device_agent.collectors.base import GapRecorder, Section
+from device_agent.collectors.system.firewall_ruleset import FilterChain, default_verdict_at, read_iptables, read_nft
 from device_agent.collectors.system.interfaces import addresses
-from device_agent.collectors.system.sockets import exposed
+from device_agent.collectors.system.sockets import externally_reachable
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
 _BOTH: Final = frozenset({"ip", "ip6"})
-_TARGETS: Final = {"default": "reject", "%%REJECT%%": "reject", "DROP": "drop", "ACCEPT": "accept"}
-_UFW: Final = {"deny": "drop", "reject": "reject", "allow": "accept"}
+_ZONE_TARGETS: Final = {"default": "reject", "%%REJECT%%": "reject", "DROP": "drop", "ACCEPT": "accept"}
+_UFW_DEFAULTS: Final = {"deny": "drop", "reject": "reject", "allow": "accept"}
 
 
 def collect(system: System) -> Section:
-    """The `firewall` section; reading rules needs root, so without it the section is unknown."""
+    """Collects the `firewall` section.
+
+    Raises:
+        FactsUnavailableError: not the running system, not root, or the rules cannot be read.
+    """
     if not system.is_live:
         raise FactsUnavailableError("only the running system has a firewall")
     tools = [tool for tool in ("firewall-cmd", "ufw", "nft", "iptables-save") if shutil.which(tool)]
@@ -33,15 +36,15 @@ def collect(system: System) -> Section:
         chains, sections = _read(tools, families)
     except (ExecuteError, ValueError, KeyError) as e:
         raise FactsUnavailableError(f"the rules cannot be read: {e}") from e
-    # A manager that is installed and off says nothing of what others have loaded.
+    # An installed but inactive manager does not exclude rules that another program loaded.
     section = next((section for section in sections if section["active"]), sections[-1])
-    return {**section, **_coverage(system, chains, families)}
+    return {**section, **_kernel_rules(system, chains, families)}
 
 
 def _families(system: System) -> frozenset[str]:
-    """Where packets can come from: IPv6 only counts where an interface beside loopback has an address of it."""
-    has_6 = any(":" in address and name != "lo" for address, name in addresses(system).items())
-    return _BOTH if has_6 else frozenset({"ip"})
+    """Returns the address families in use; IPv6 counts only if an interface other than loopback has such an address."""
+    has_ipv6 = any(":" in address and name != "lo" for address, name in addresses(system).items())
+    return _BOTH if has_ipv6 else frozenset({"ip"})
 
 
 def _read(tools: list[str], families: frozenset[str]) -> tuple[list[FilterChain], list[dict[str, Any]]]:
@@ -51,44 +54,46 @@ def _read(tools: list[str], families: frozenset[str]) -> tuple[list[FilterChain]
         if tool in _MANAGERS:
             sections.append(_MANAGERS[tool]())
             continue
-        met, rules = _RULES[tool]()
-        chains += met
-        sections.append(_section_of(_BACKENDS[tool], met, rules, families))
+        tool_chains, rules = _RULES[tool]()
+        chains += tool_chains
+        sections.append(rule_section(_BACKENDS[tool], tool_chains, rules, families))
     return chains, sections
 
 
-def _coverage(system: System, chains: list[FilterChain], families: frozenset[str]) -> dict[str, Any]:
-    """What the kernel itself was told, whichever program told it."""
+def _kernel_rules(system: System, chains: list[FilterChain], families: frozenset[str]) -> dict[str, Any]:
+    """Returns the fields that follow from the rules in the kernel, whichever program loaded them."""
     gaps = GapRecorder()
-    more: dict[str, Any] = {"uncovered": None}
+    fields: dict[str, Any] = {"uncovered": None}
     if chains or shutil.which("nft") or shutil.which("iptables-save"):
-        with gaps.told("uncovered"):
-            more["uncovered"] = uncovered(exposed(system), chains, families)
-        more["default_forward"] = default_of(chains, "forward", families)
-        more["default_output"] = default_of(chains, "output", families)
+        with gaps.capture("uncovered"):
+            fields["uncovered"] = uncovered_sockets(externally_reachable(system), chains, families)
+        fields["default_forward"] = default_verdict_at(chains, "forward", families)
+        fields["default_output"] = default_verdict_at(chains, "output", families)
     else:
         gaps.add("uncovered", "neither nft nor iptables-save is installed")
-    listed = {(chain.table, chain.name, chain.hook, _verdict(chain.end)) for chain in chains}
-    more["chains"] = [
-        {"table": table, "name": name, "hook": hook, "policy": end} for table, name, hook, end in sorted(listed)
+    rows = {(chain.table, chain.name, chain.hook, _known_verdict(chain.default_verdict)) for chain in chains}
+    fields["chains"] = [
+        {"table": table, "name": name, "hook": hook, "policy": verdict} for table, name, hook, verdict in sorted(rows)
     ]
-    return {**more, "gaps": gaps.listed()}
+    return {**fields, "gaps": gaps.as_list()}
 
 
-def uncovered(sockets: set[tuple[str, int, str]], chains: list[FilterChain], families: frozenset[str]) -> list[str]:
-    """`tcp/22` for each socket that some packet reaches without any rule or closed default having a say."""
+def uncovered_sockets(
+    sockets: set[tuple[str, int, str]], chains: list[FilterChain], families: frozenset[str]
+) -> list[str]:
+    """Returns `tcp/22` for each socket that packets reach past every rule and every closed default."""
     inputs = [chain for chain in chains if chain.hook == "input"]
-    open_ones = {
+    uncovered = {
         (protocol, port)
         for protocol, port, address in sockets
-        for family in families & _reached_by(address)
+        for family in families & _families_reaching(address)
         if not any(family in chain.families and chain.covers(protocol, port) for chain in inputs)
     }
-    return [f"{protocol}/{port}" for protocol, port in sorted(open_ones)]
+    return [f"{protocol}/{port}" for protocol, port in sorted(uncovered)]
 
 
-def _reached_by(address: str) -> frozenset[str]:
-    # A socket on `::` takes IPv4 as well, unless it was told not to, which no file of the kernel's says.
+def _families_reaching(address: str) -> frozenset[str]:
+    # A socket on `::` also accepts IPv4 unless IPV6_V6ONLY is set, which /proc does not show.
     if address == "::":
         return _BOTH
     return frozenset({"ip6"}) if ":" in address and not address.startswith("::ffff:") else frozenset({"ip"})
@@ -101,59 +106,51 @@ def _without_tools(system: System) -> Section:
     except PermissionError as e:
         raise FactsUnavailableError("needs root") from e
     if is_loaded:
-        raise FactsUnavailableError("rules are loaded, and no program to read them is installed")
+        raise FactsUnavailableError("rules are loaded, but no program to read them is installed")
     section = _section("none", is_active=False, default_input="accept", rules=0)
     gaps = GapRecorder()
-    with gaps.told("uncovered"):
-        section["uncovered"] = uncovered(exposed(system), [], _families(system))
-    return {**section, "default_forward": "accept", "default_output": "accept", "gaps": gaps.listed()}
+    with gaps.capture("uncovered"):
+        section["uncovered"] = uncovered_sockets(externally_reachable(system), [], _families(system))
+    return {**section, "default_forward": "accept", "default_output": "accept", "gaps": gaps.as_list()}
 
 
 def _section(backend: str, *, is_active: bool, default_input: str, rules: int) -> dict[str, Any]:
     return {"state": "ok", "backend": backend, "active": is_active, "default_input": default_input, "rules": rules}
 
 
-def _section_of(backend: str, chains: list[FilterChain], rules: int, families: frozenset[str]) -> dict[str, Any]:
+def rule_section(backend: str, chains: list[FilterChain], rules: int, families: frozenset[str]) -> dict[str, Any]:
+    """Returns the section of a backend; it is active if a filter chain of the input hook filters anything."""
     is_active = any(chain.hook == "input" and chain.is_filtering for chain in chains)
-    default = _verdict(default_of(chains, "input", families))
+    default = _known_verdict(default_verdict_at(chains, "input", families))
     return _section(backend, is_active=is_active, default_input=default, rules=rules)
 
 
-def _verdict(end: str) -> str:
-    return end if end in {"accept", "drop", "reject"} else "unknown"
+def _known_verdict(verdict: str) -> str:
+    return verdict if verdict in {"accept", "drop", "reject"} else "unknown"
 
 
 def _nft() -> tuple[list[FilterChain], int]:
-    return _nft_chains(run(["nft", "-j", "list", "ruleset"]).out)
+    return parse_nft_ruleset(run(["nft", "-j", "list", "ruleset"]).out)
 
 
-def _nft_chains(text: str) -> tuple[list[FilterChain], int]:
-    found = json.loads(text or '{"nftables": []}')
-    if not isinstance(found, dict) or not isinstance(found["nftables"], list):
-        raise ValueError("not a rule set of nftables")  # noqa: TRY004 - bad content, not a caller's mistake
-    return read_nft(found["nftables"])
-
-
-def parse_nft(text: str, families: frozenset[str] = _BOTH) -> dict[str, Any]:
-    """Read `nft -j list ruleset`: active when a filter chain is hooked into input and does something.
+def parse_nft_ruleset(text: str) -> tuple[list[FilterChain], int]:
+    """Returns the filter chains and the number of rules in the output of `nft -j list ruleset`.
 
     Raises:
-        ValueError, KeyError: it is not what nft writes.
+        ValueError, KeyError: the text is not such an output.
     """
-    return _section_of("nftables", *_nft_chains(text), families)
+    ruleset = json.loads(text or '{"nftables": []}')
+    if not isinstance(ruleset, dict) or not isinstance(ruleset["nftables"], list):
+        raise ValueError("not an nftables ruleset")  # noqa: TRY004 - bad content, not a caller's error
+    return read_nft(ruleset["nftables"])
 
 
 def _iptables() -> tuple[list[FilterChain], int]:
     chains, rules = read_iptables(run(["iptables-save", "-t", "filter"]).out, "ip")
     if shutil.which("ip6tables-save"):
-        more, further = read_iptables(run(["ip6tables-save", "-t", "filter"]).out, "ip6")
-        return chains + more, rules + further
+        ip6_chains, ip6_rules = read_iptables(run(["ip6tables-save", "-t", "filter"]).out, "ip6")
+        return chains + ip6_chains, rules + ip6_rules
     return chains, rules
-
-
-def parse_iptables(text: str) -> dict[str, Any]:
-    """Read `iptables-save -t filter`."""
-    return _section_of("iptables", *read_iptables(text, "ip"), frozenset({"ip"}))
 
 
 def _ufw() -> dict[str, Any]:
@@ -161,16 +158,16 @@ def _ufw() -> dict[str, Any]:
 
 
 def parse_ufw(text: str) -> dict[str, Any]:
-    """Read `ufw status verbose`."""
+    """Parses the output of `ufw status verbose`."""
     lines = text.splitlines()
     is_active = "Status: active" in lines
     default = next((line.split()[1] for line in lines if line.startswith("Default: ") and len(line.split()) > 1), "")
     rules = sum(" ALLOW " in line or " DENY " in line or " REJECT " in line or " LIMIT " in line for line in lines)
-    return _section("ufw", is_active=is_active, default_input=_UFW.get(default, "unknown"), rules=rules)
+    return _section("ufw", is_active=is_active, default_input=_UFW_DEFAULTS.get(default, "unknown"), rules=rules)
 
 
 def _firewalld() -> dict[str, Any]:
-    # Status 252 is its word for "not running".
+    # Exit status 252 means "not running".
     if run(["firewall-cmd", "--state"], ok=frozenset({0, 252})).status != 0:
         return _section("firewalld", is_active=False, default_input="unknown", rules=0)
     zone = run(["firewall-cmd", "--get-default-zone"]).out.strip()
@@ -178,11 +175,11 @@ def _firewalld() -> dict[str, Any]:
 
 
 def parse_zone(text: str) -> dict[str, Any]:
-    """Read `firewall-cmd --info-zone`."""
+    """Parses the output of `firewall-cmd --info-zone`."""
     fields = {key.strip(): value.split() for key, _, value in (line.partition(":") for line in text.splitlines())}
     target = " ".join(fields.get("target", []))
     rules = len(fields.get("services", [])) + len(fields.get("ports", []))
-    return _section("firewalld", is_active=True, default_input=_TARGETS.get(target, "unknown"), rules=rules)
+    return _section("firewalld", is_active=True, default_input=_ZONE_TARGETS.get(target, "unknown"), rules=rules)
 
 
 _MANAGERS: Final[Mapping[str, Callable[[], dict[str, Any]]]] = {"firewall-cmd": _firewalld, "ufw": _ufw}

@@ -1,4 +1,4 @@
-"""Services of init systems other than systemd: OpenRC, procd of OpenWrt, and SysV scripts."""
+"""Services of init systems other than systemd: OpenRC, OpenWrt's procd, and SysV scripts."""
 
 import contextlib
 import json
@@ -13,26 +13,26 @@ from device_agent.host.files import text_of
 from device_agent.host.system import System
 
 ServiceStates = dict[str, tuple[bool, bool]]
-"""Enabled and active of each service by its name."""
+"""By name: whether the service is enabled, and whether it is active."""
 
-_MAX_LINKS: Final = 1024  # of one folder
+_MAX_ENTRIES: Final = 1024  # of one folder
 _START_LINK: Final = re.compile(r"^S\d\d?(.+)$")
 _DEFAULT_LEVEL: Final = re.compile(r"^[^#:\n]*:([0-6]):initdefault:", re.MULTILINE)
 _DEBIAN_LEVEL: Final = "2"
 _MAX_PID_BYTES: Final = 64
 
 
-def units_of(system: System) -> tuple[str, ServiceStates] | None:
-    """The name of the init system and its services; None when it is none of these."""
-    for name, is_here, read in _READERS:
-        if is_here(system):
+def detect_services(system: System) -> tuple[str, ServiceStates] | None:
+    """Returns the name of the init system and its services; None when it is none of these."""
+    for name, is_present, read in _READERS:
+        if is_present(system):
             return name, read(system)
     return None
 
 
 def _names(folder: Path) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir())[:_MAX_LINKS]
+        return sorted(path.name for path in folder.iterdir())[:_MAX_ENTRIES]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -55,29 +55,31 @@ def _has_procd(system: System) -> bool:
 
 
 def _procd(system: System) -> ServiceStates:
-    units = dict.fromkeys(_started(system.path("/etc/rc.d")), (True, False))
+    units = dict.fromkeys(_start_links(system.path("/etc/rc.d")), (True, False))
     if system.is_live and shutil.which("ubus"):
         with contextlib.suppress(ExecuteError, ValueError):
-            for name in running_of_ubus(run(["ubus", "call", "service", "list"]).out):
+            for name in parse_ubus_running(run(["ubus", "call", "service", "list"]).out):
                 units[name] = (name in units, True)
     return units
 
 
-def running_of_ubus(text: str) -> list[str]:
-    """Services with an instance that runs, from `ubus call service list`.
+def parse_ubus_running(text: str) -> list[str]:
+    """Returns the services with a running instance from the output of `ubus call service list`.
 
     Raises:
-        ValueError: it is not what ubus writes.
+        ValueError: the text is not such an output.
     """
     services = json.loads(text)
     if not isinstance(services, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - bad content, not a caller's mistake
+        raise ValueError("not an object")  # noqa: TRY004 - bad content, not a caller's error
     return sorted(
         name
         for name, service in services.items()
         if isinstance(service, dict)
         and isinstance(service.get("instances"), dict)
-        and any(isinstance(one, dict) and one.get("running") is True for one in service["instances"].values())
+        and any(
+            isinstance(instance, dict) and instance.get("running") is True for instance in service["instances"].values()
+        )
     )
 
 
@@ -88,24 +90,24 @@ def _has_sysv(system: System) -> bool:
 def _level_folder(system: System) -> Path | None:
     match = _DEFAULT_LEVEL.search(text_of(system.path("/etc/inittab")))
     level = match[1] if match else _DEBIAN_LEVEL
-    places = (system.path(f"/etc/rc{level}.d"), system.path(f"/etc/rc.d/rc{level}.d"))
-    return next((place for place in places if place.is_dir()), None)
+    folders = (system.path(f"/etc/rc{level}.d"), system.path(f"/etc/rc.d/rc{level}.d"))
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _sysv(system: System) -> ServiceStates:
     folder = _level_folder(system)
-    names = _started(folder) if folder else []
+    names = _start_links(folder) if folder else []
     return {name: (True, _has_process(system, name)) for name in names}
 
 
-def _started(folder: Path) -> list[str]:
+def _start_links(folder: Path) -> list[str]:
     return [match[1] for name in _names(folder) if (match := _START_LINK.match(name))]
 
 
 def _has_process(system: System, name: str) -> bool:
-    for place in (f"/run/{name}.pid", f"/var/run/{name}.pid", f"/run/{name}/{name}.pid"):
+    for pid_file in (f"/run/{name}.pid", f"/var/run/{name}.pid", f"/run/{name}/{name}.pid"):
         with contextlib.suppress(OSError, ValueError):
-            pid = int(text_of(system.path(place), _MAX_PID_BYTES))
+            pid = int(text_of(system.path(pid_file), _MAX_PID_BYTES))
             if system.path(f"/proc/{pid}").is_dir():
                 return True
     return False

@@ -1,14 +1,16 @@
-"""Whether SELinux or AppArmor confines programs: mode, policy, profiles, recent refusals."""
+"""Mandatory access control (section `mac`): mode, policy, profiles and recent denials of SELinux or AppArmor."""
 
 import re
+import shutil
 import time
+from collections.abc import Iterable
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder
-from device_agent.collectors.system import mac_denials
-from device_agent.errors import NotApplicableError
-from device_agent.host.files import settings_of, text_of
+from device_agent.collectors.access.failed_logins import WINDOW_SECONDS, time_of
+from device_agent.collectors.base import GapRecorder, Section, round_to_magnitude
+from device_agent.errors import FactsUnavailableError, NotApplicableError
+from device_agent.host.execute import run
+from device_agent.host.files import settings_of, tail_of, text_of
 from device_agent.host.system import System
 
 _CONFIG: Final = "/etc/selinux/config"
@@ -16,17 +18,25 @@ _ENFORCE: Final = "/sys/fs/selinux/enforce"
 _APPARMOR: Final = "/sys/module/apparmor/parameters/enabled"
 _PROFILES: Final = "/sys/kernel/security/apparmor/profiles"
 _LSM: Final = "/sys/kernel/security/lsm"
-_MAX_BYTES: Final = 1024 * 1024  # of the list of profiles
-_MODE: Final = re.compile(r"\((enforce|kill|complain|unconfined|prompt|mixed)\)$")
-_MODES: Final = {"1": "enforcing", "0": "permissive"}
-_WORDS: Final = frozenset({"enforcing", "permissive", "disabled"})
+_MAX_PROFILES_BYTES: Final = 1024 * 1024
+_PROFILE_MODE: Final = re.compile(r"\((enforce|kill|complain|unconfined|prompt|mixed)\)$")
+_ENFORCE_VALUES: Final = {"1": "enforcing", "0": "permissive"}
+_CONFIG_MODES: Final = frozenset({"enforcing", "permissive", "disabled"})
+
+_AUDIT_LOG: Final = "/var/log/audit/audit.log"
+_KERNEL_LOGS: Final = ("/var/log/kern.log", "/var/log/syslog", "/var/log/messages")
+_MAX_LOG_BYTES: Final = 1024 * 1024  # from the end of a log
+_MAX_JOURNAL_LINES: Final = 5000
+_JOURNAL_SECONDS: Final = 15.0
+_DENIED: Final = re.compile(r"avc:\s+denied|apparmor=\"DENIED\"")
+_AUDIT_TIME: Final = re.compile(r"audit\((\d{9,11})\.\d+:\d+\)")
 
 
 def collect(system: System) -> Section:
-    """The `mac` section.
+    """Collects the `mac` section.
 
     Raises:
-        NotApplicableError: the kernel has neither.
+        NotApplicableError: the kernel has neither SELinux nor AppArmor.
     """
     gaps = GapRecorder()
     if system.path(_ENFORCE).exists():
@@ -34,55 +44,87 @@ def collect(system: System) -> Section:
     elif text_of(system.path(_APPARMOR)).strip() == "Y":
         section = _apparmor(system, gaps)
     elif system.path(_CONFIG).is_file():
-        section = {"system": "selinux", "mode": "disabled", **_configured(system, gaps)}
+        section = {"system": "selinux", "mode": "disabled", **_selinux_config(system, gaps)}
     elif system.path(_APPARMOR).exists():
         section = {"system": "apparmor", "mode": "disabled"}
     else:
         modules = text_of(system.path(_LSM)).strip()
-        told = f"the kernel has only {modules}" if modules else "the kernel has neither SELinux nor AppArmor"
-        raise NotApplicableError(told)
+        reason = f"the kernel has only {modules}" if modules else "the kernel has neither SELinux nor AppArmor"
+        raise NotApplicableError(reason)
     section["denials"] = None
     if section["mode"] != "disabled":
-        with gaps.told("denials"):
-            section["denials"] = mac_denials.count(system, time.time())
-    return {"state": "ok", **section, "gaps": gaps.listed()}
+        with gaps.capture("denials"):
+            section["denials"] = round_to_magnitude(_denials(system, time.time()))
+    return {"state": "ok", **section, "gaps": gaps.as_list()}
 
 
-def _configured(system: System, gaps: GapRecorder) -> dict[str, Any]:
-    word = policy = ""
-    with gaps.told("configured"):
+def _selinux_config(system: System, gaps: GapRecorder) -> dict[str, Any]:
+    mode = policy = ""
+    with gaps.capture("configured"):
         values = settings_of(text_of(system.path(_CONFIG)))
-        word, policy = values.get("SELINUX", "").lower(), values.get("SELINUXTYPE", "")
-    return {"configured": word if word in _WORDS else "unknown", "policy": policy}
+        mode, policy = values.get("SELINUX", "").lower(), values.get("SELINUXTYPE", "")
+    return {"configured": mode if mode in _CONFIG_MODES else "unknown", "policy": policy}
 
 
 def _selinux(system: System, gaps: GapRecorder) -> dict[str, Any]:
     mode = "unknown"
-    with gaps.told("mode"):
-        mode = _MODES.get(text_of(system.path(_ENFORCE)).strip(), "unknown")
-    return {"system": "selinux", "mode": mode, **_configured(system, gaps)}
+    with gaps.capture("mode"):
+        mode = _ENFORCE_VALUES.get(text_of(system.path(_ENFORCE)).strip(), "unknown")
+    return {"system": "selinux", "mode": mode, **_selinux_config(system, gaps)}
 
 
 def _apparmor(system: System, gaps: GapRecorder) -> dict[str, Any]:
     section: dict[str, Any] = {"system": "apparmor", "mode": "unknown", "policy": ""}
     section["enforced_profiles"] = section["complaining_profiles"] = None
-    with gaps.told("enforced_profiles"):
+    with gaps.capture("enforced_profiles"):
         path = system.path(_PROFILES)
         if not path.exists():
-            gaps.add("enforced_profiles", "the list of profiles is not there: securityfs is not mounted")
+            gaps.add("enforced_profiles", "the list of profiles is missing: securityfs is not mounted")
             return section
-        counts = count_profiles(text_of(path, _MAX_BYTES))
+        counts = count_profiles(text_of(path, _MAX_PROFILES_BYTES))
         section["enforced_profiles"] = counts["enforce"] + counts["kill"]
         section["complaining_profiles"] = counts["complain"]
-        # Without a profile in force it is on and holds nobody.
+        # Enabled without an enforced profile confines nothing.
         section["mode"] = "enforcing" if section["enforced_profiles"] else "permissive"
     return section
 
 
 def count_profiles(text: str) -> dict[str, int]:
-    """Profiles by mode in the kernel's list."""
+    """Counts the profiles in the kernel's list by mode."""
     counts = dict.fromkeys(("enforce", "kill", "complain", "unconfined", "prompt", "mixed"), 0)
     for line in text.splitlines():
-        if match := _MODE.search(line.strip()):
+        if match := _PROFILE_MODE.search(line.strip()):
             counts[match[1]] += 1
     return counts
+
+
+def _denials(system: System, now: float) -> int:
+    """Counts the denials of the last day in the first available log.
+
+    Raises:
+        FactsUnavailableError: there is no log that would hold them.
+        OSError, ExecuteError: the log cannot be read.
+    """
+    if system.path(_AUDIT_LOG).exists():
+        return count_denials(tail_of(system.path(_AUDIT_LOG), _MAX_LOG_BYTES).splitlines(), now)
+    if system.is_live and shutil.which("journalctl") and system.path("/run/systemd/journal").is_dir():
+        if not system.is_root_user:
+            raise FactsUnavailableError("needs root")
+        argv = ["journalctl", "-q", "-k", "--no-pager", "-o", "short-iso", "--since=-24h", f"-n{_MAX_JOURNAL_LINES}"]
+        return count_denials(run(argv, seconds=_JOURNAL_SECONDS).out.splitlines(), now)
+    for log in _KERNEL_LOGS:
+        if system.path(log).exists():
+            return count_denials(tail_of(system.path(log), _MAX_LOG_BYTES).splitlines(), now)
+    raise FactsUnavailableError("there is no audit log, kernel log or journal")
+
+
+def count_denials(lines: Iterable[str], now: float) -> int:
+    """Counts denials within the window; a line without a readable time does not count."""
+    count = 0
+    for line in lines:
+        if not _DENIED.search(line[:4096]):
+            continue
+        audit_time = _AUDIT_TIME.search(line[:4096])
+        at = float(audit_time[1]) if audit_time else time_of(line, now)
+        count += at is not None and now - WINDOW_SECONDS <= at <= now + 3600
+    return count

@@ -1,4 +1,4 @@
-"""Every socket that waits for others, read from /proc: the address, and the program where it is visible."""
+"""Listening sockets (section `sockets`), read from /proc: address, port, and the program where it is visible."""
 
 import contextlib
 import ipaddress
@@ -12,24 +12,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import ChangeTracker
+from device_agent.collectors.base import ChangeTracker, Section
 from device_agent.collectors.system.interfaces import addresses, interface_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
 _TABLES: Final = (("tcp", "tcp"), ("tcp", "tcp6"), ("udp", "udp"), ("udp", "udp6"))
-_WAITING: Final = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; UDP sockets that are bound and not connected
+_LISTENING: Final = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN; UDP sockets that are bound and not connected
 _SOCKET: Final = re.compile(r"^socket:\[(\d+)\]$")
-# A UDP socket on an ephemeral port is most often one question on its way out: it counts when it outlives this.
+# A UDP socket on an ephemeral port mostly belongs to a client request: it counts when it outlives this time.
 _LINGER_SECONDS: Final = 0.5
 _DEFAULT_EPHEMERAL: Final = (32768, 60999)
-_PROCESS_LETTERS: Final = 64
-_MAX_LINES: Final = 100_000  # of a table; connections are in it as well
+_MAX_PROCESS_NAME: Final = 64
+_MAX_LINES: Final = 100_000  # of a table, which also holds the connections
 
 
 @dataclass(frozen=True, slots=True)
-class _Waiting:
+class _ListeningSocket:
     proto: str
     address: str
     port: int
@@ -37,16 +36,16 @@ class _Waiting:
 
 
 def collect(system: System) -> Section:
-    """The `sockets` section; process names need root for other users' programs and are empty otherwise."""
-    found = _read(system)
+    """Collects the `sockets` section; process names of other users' programs need root and are empty without it."""
+    sockets = _read(system)
     low, high = _ephemeral(system)
-    passing = {s for s in found if s.proto == "udp" and low <= s.port <= high}
-    if passing and system.is_live:
+    ephemeral = {s for s in sockets if s.proto == "udp" and low <= s.port <= high}
+    if ephemeral and system.is_live:
         time.sleep(_LINGER_SECONDS)
-        found -= passing - _read(system)
-    owners = _owners(system, {socket.inode for socket in found})
-    entries = sorted({(s.proto, s.port, s.address, owners.get(s.inode, "")) for s in found})
-    known = addresses(system)
+        sockets -= ephemeral - _read(system)
+    processes = _process_names(system, {s.inode for s in sockets})
+    entries = sorted({(s.proto, s.port, s.address, processes.get(s.inode, "")) for s in sockets})
+    interfaces = addresses(system)
     return {
         "state": "ok",
         "listening": [
@@ -55,18 +54,18 @@ def collect(system: System) -> Section:
                 "address": address,
                 "port": port,
                 "process": process,
-                "interface": interface_of(address, known),
+                "interface": interface_of(address, interfaces),
             }
             for proto, port, address, process in entries
         ],
     }
 
 
-def exposed(system: System) -> set[tuple[str, int, str]]:
-    """Protocol, port and address of every socket that waits on more than loopback, without lingering on passing ones.
+def externally_reachable(system: System) -> set[tuple[str, int, str]]:
+    """Returns protocol, port and address of every socket that listens on more than loopback; no ephemeral UDP ports.
 
     Raises:
-        FactsUnavailableError: the kernel's tables are not there.
+        FactsUnavailableError: the kernel's socket tables are missing.
     """
     low, high = _ephemeral(system)
     return {
@@ -77,17 +76,16 @@ def exposed(system: System) -> set[tuple[str, int, str]]:
 
 
 class SocketsCollector:
-    """The `sockets` section with what opened and what closed since the scan before."""
+    """Collects the `sockets` section with the sockets opened and closed since the previous scan."""
 
     def __init__(self) -> None:
         self._changes = ChangeTracker()
-        self.remembered = self._changes.remembered
-        self.recall = self._changes.recall
+        self.state = self._changes.state
+        self.restore = self._changes.restore
 
     def __call__(self, system: System) -> Section:
-        """As `collect`."""
         section = collect(system)
-        opened, closed = self._changes.seen([_line(entry) for entry in section["listening"]])
+        opened, closed = self._changes.update([_line(entry) for entry in section["listening"]])
         return {**section, "opened": opened, "closed": closed}
 
 
@@ -96,30 +94,30 @@ def _line(entry: Mapping[str, Any]) -> str:
     return f"{entry['proto']} {address}:{entry['port']} {entry['process']}".rstrip()
 
 
-def _read(system: System) -> set[_Waiting]:
-    found: set[_Waiting] = set()
-    is_any_read = False
+def _read(system: System) -> set[_ListeningSocket]:
+    sockets: set[_ListeningSocket] = set()
+    has_table = False
     for proto, table in _TABLES:
         path = system.path(f"/proc/net/{table}")
         if path.exists():
-            is_any_read = True
+            has_table = True
             with path.open(errors="replace") as lines:
-                found |= _parse(proto, lines)
-    if not is_any_read:
-        raise FactsUnavailableError("/proc/net is not there")
-    return found
+                sockets |= _parse(proto, lines)
+    if not has_table:
+        raise FactsUnavailableError("/proc/net is missing")
+    return sockets
 
 
-def _parse(proto: str, lines: Iterable[str]) -> set[_Waiting]:
-    found = set()
+def _parse(proto: str, lines: Iterable[str]) -> set[_ListeningSocket]:
+    sockets = set()
     for line in islice(lines, 1, _MAX_LINES):
         fields = line.split()
-        if len(fields) > 9 and fields[3] == _WAITING[proto]:
-            # A damaged line is no socket.
+        if len(fields) > 9 and fields[3] == _LISTENING[proto]:
+            # Malformed lines are skipped.
             with contextlib.suppress(ValueError, OverflowError):
                 address, _, port = fields[1].partition(":")
-                found.add(_Waiting(proto, _address(address), int(port, 16), int(fields[9])))
-    return {socket for socket in found if 0 < socket.port <= 0xFFFF}
+                sockets.add(_ListeningSocket(proto, _address(address), int(port, 16), int(fields[9])))
+    return {socket for socket in sockets if 0 < socket.port <= 0xFFFF}
 
 
 def _address(text: str) -> str:
@@ -136,23 +134,23 @@ def _ephemeral(system: System) -> tuple[int, int]:
         return _DEFAULT_EPHEMERAL
 
 
-def _owners(system: System, wanted: set[int]) -> dict[int, str]:
-    """Program names by socket; what started first wins, except init, which only holds sockets for others."""
-    owners: dict[int, str] = {}
-    pids = sorted(int(name) for name in _listed(system.path("/proc")) if name.isdigit())
+def _process_names(system: System, inodes: set[int]) -> dict[int, str]:
+    """Returns process names by socket inode: of the process with the lowest id; init last, it holds others' sockets."""
+    names: dict[int, str] = {}
+    pids = sorted(int(name) for name in _list_dir(system.path("/proc")) if name.isdigit())
     for pid in [*(pid for pid in pids if pid != 1), 1]:
         process = system.path(f"/proc/{pid}")
-        inodes = {inode for inode in _inodes(process / "fd") if inode in wanted and inode not in owners}
-        if inodes:
+        owned = {inode for inode in _inodes(process / "fd") if inode in inodes and inode not in names}
+        if owned:
             with contextlib.suppress(OSError):
-                name = (process / "comm").read_text(errors="replace").strip()[:_PROCESS_LETTERS]
-                owners.update(dict.fromkeys(inodes, name))
-    return owners
+                name = (process / "comm").read_text(errors="replace").strip()[:_MAX_PROCESS_NAME]
+                names.update(dict.fromkeys(owned, name))
+    return names
 
 
 def _inodes(folder: Path) -> set[int]:
     inodes = set()
-    for name in _listed(folder):
+    for name in _list_dir(folder):
         with contextlib.suppress(OSError):
             match = _SOCKET.match(os.readlink(folder / name))  # noqa: PTH115 - twice as fast, and there are many
             if match is not None:
@@ -160,8 +158,8 @@ def _inodes(folder: Path) -> set[int]:
     return inodes
 
 
-def _listed(folder: Path) -> list[str]:
-    # Processes end while we look, and those of others may be closed to us.
+def _list_dir(folder: Path) -> list[str]:
+    # Processes end meanwhile, and those of other users may be unreadable.
     try:
         return os.listdir(folder)  # noqa: PTH208 - names are enough, and there are many
     except OSError:

@@ -1,4 +1,4 @@
-"""Watched files compared with their baseline: what changed, and when that was noticed."""
+"""Compares watched files with their baseline (section `integrity`): which changed, and when that was detected."""
 
 import fcntl
 import threading
@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, IntegrityBaseline, load, save
-from device_agent.collectors.tools.file_integrity_scan import FileState, IntegrityScan, look
+from device_agent.collectors.tools.file_integrity_scan import FileState, IntegrityScan, scan_files
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
 
-USUAL: Final = (
+DEFAULT_PATHS: Final = (
     "/etc/cron.d",
     "/etc/crontab",
     "/etc/group",
@@ -37,31 +37,42 @@ USUAL: Final = (
     "/usr/local/sbin",
 )
 FILE: Final = "integrity.json"
-BEFORE: Final = "integrity.before.json"
+PREVIOUS_FILE: Final = "integrity.before.json"
 LOCK: Final = "integrity.lock"
-READ_ALL_SECONDS: Final = 86_400.0  # contents are read again after this time, whatever the metadata says
+READ_ALL_SECONDS: Final = 86_400.0  # after this time all contents are read again, whatever the metadata says
 _MIB: Final = 1024 * 1024
 
 
 class IntegrityCollector:
-    """The collector of the `integrity` section, and what the command `integrity.rebaseline` changes."""
+    """Collects the `integrity` section and takes new baselines for the command `integrity.rebaseline`.
+
+    Args:
+        settings: of file integrity monitoring.
+        state_dir: folder of the baseline.
+        is_baseline_owner: whether it creates and updates the baseline, as the running agent does; others only compare.
+        now: returns Unix time.
+    """
 
     def __init__(
-        self, settings: IntegritySettings, state_dir: Path, *, is_keeper: bool, now: Callable[[], float] = time.time
+        self,
+        settings: IntegritySettings,
+        state_dir: Path,
+        *,
+        is_baseline_owner: bool,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`is_keeper` is the running agent, which takes and keeps the baseline; others only compare."""
         self._settings = settings
-        self._roots = tuple(sorted("/" + path.strip("/") for path in settings.paths or USUAL))
+        self._roots = tuple(sorted("/" + path.strip("/") for path in settings.paths or DEFAULT_PATHS))
         self._path = state_dir / FILE
-        self._before = state_dir / BEFORE
-        self._is_keeper = is_keeper
+        self._previous_path = state_dir / PREVIOUS_FILE
+        self._is_baseline_owner = is_baseline_owner
         self._now = now
         self._mutex = threading.Lock()
         self._last: tuple[float, Section] | None = None
 
     def __call__(self, system: System) -> Section:
-        """The `integrity` section; an earlier one while it is not yet time to look again."""
-        with self._mutex, self._alone():
+        """Returns the section; the previous one until the configured interval has passed."""
+        with self._mutex, self._exclusive_lock():
             now = self._now()
             if self._last is not None and 0 <= now - self._last[0] < self._settings.every:
                 return self._last[1]
@@ -69,103 +80,104 @@ class IntegrityCollector:
             self._last = (now, section)
             return section
 
-    def changes(self, system: System) -> Section:
-        """The section as it is this moment."""
+    def collect_now(self, system: System) -> Section:
+        """Returns the section of a new scan."""
         with self._mutex:
             self._last = None
         return self(system)
 
     def rebaseline(self, system: System) -> None:
-        """Take everything as it is now for good; `restore` goes back.
+        """Takes the current state as the baseline and keeps the previous one for `restore_previous_baseline`.
 
         Raises:
             OSError: the baseline cannot be written.
         """
-        with self._mutex, self._alone():
+        with self._mutex, self._exclusive_lock():
             if self._path.exists():
-                self._before.write_bytes(self._path.read_bytes())
-                self._before.chmod(0o600)
-            save(self._path, self._take(system, self._now()))
+                self._previous_path.write_bytes(self._path.read_bytes())
+                self._previous_path.chmod(0o600)
+            save(self._path, self._new_baseline(system, self._now()))
             self._last = None
 
-    def restore(self) -> bool:
-        """Take the baseline before the last `rebaseline` again; whether there was one."""
-        with self._mutex, self._alone():
+    def restore_previous_baseline(self) -> bool:
+        """Undoes the last `rebaseline`; returns False when there is no previous baseline."""
+        with self._mutex, self._exclusive_lock():
             self._last = None
-            if not self._before.exists():
+            if not self._previous_path.exists():
                 return False
-            self._before.replace(self._path)
+            self._previous_path.replace(self._path)
             return True
 
-    def remembered(self) -> object:
-        """The section, and when it was found."""
+    def state(self) -> object:
+        """Returns the time and the section of the last scan."""
         return self._last
 
-    def recall(self, memory: Any) -> None:
-        """Go on from there."""
-        self._last = memory
+    def restore(self, state: Any) -> None:
+        """Restores what `state` returned."""
+        self._last = None if state is None else (float(state[0]), state[1])
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Scans and commands are processes of their own: a baseline that one takes must not be lost by the other."""
+    def _exclusive_lock(self) -> Iterator[None]:
+        """Serialises scans and commands, which run in different processes, so that no new baseline is overwritten."""
         folder = self._path.parent
-        if not self._is_keeper or not folder.is_dir():
+        if not self._is_baseline_owner or not folder.is_dir():
             yield
             return
         with (folder / LOCK).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def _take(self, system: System, now: float) -> IntegrityBaseline:
-        seen = self._look(system, {})
-        return IntegrityBaseline(_at(now), self._roots, seen.files, seen.unread, read_all_at=now)
+    def _new_baseline(self, system: System, now: float) -> IntegrityBaseline:
+        scan = self._scan(system, {})
+        return IntegrityBaseline(_timestamp(now), self._roots, scan.files, scan.unread, read_all_at=now)
 
-    def _look(self, system: System, known: dict[str, FileState]) -> IntegrityScan:
+    def _scan(self, system: System, known: dict[str, FileState]) -> IntegrityScan:
         settings = self._settings
-        return look(system, self._roots, known, max_files=settings.max_files, max_bytes=settings.max_mib * _MIB)
+        return scan_files(system, self._roots, known, max_files=settings.max_files, max_bytes=settings.max_mib * _MIB)
 
     def _compare(self, system: System, now: float) -> Section:
         try:
             baseline = load(self._path)
         except BaselineDamagedError as e:
             raise FactsUnavailableError(
-                f"the baseline {self._path} is damaged: {e}; look at it, then send integrity.rebaseline"
+                f"the baseline {self._path} is damaged: {e}; check the file, then send integrity.rebaseline"
             ) from e
         except PermissionError as e:
             raise FactsUnavailableError("the baseline needs root") from e
         if baseline is None:
-            if not self._is_keeper:
+            if not self._is_baseline_owner:
                 raise FactsUnavailableError("no baseline yet: the running agent takes one")
-            baseline = self._take(system, now)
+            baseline = self._new_baseline(system, now)
             save(self._path, baseline)
-        is_to_read_all = not 0 <= now - baseline.read_all_at < READ_ALL_SECONDS
-        seen = self._look(system, {} if is_to_read_all else baseline.files)
-        before = (dict(baseline.files), baseline.roots, dict(baseline.noticed), baseline.read_all_at)
-        if is_to_read_all:
+        is_full_read_due = not 0 <= now - baseline.read_all_at < READ_ALL_SECONDS
+        scan = self._scan(system, {} if is_full_read_due else baseline.files)
+        before = (dict(baseline.files), baseline.roots, dict(baseline.first_detected), baseline.read_all_at)
+        if is_full_read_due:
             baseline.read_all_at = now
-        self._adopt(baseline, seen)
-        found = dict(_changes(baseline.files, seen))
-        _notice(baseline, found, _at(now).isoformat())
-        if self._is_keeper and before != (baseline.files, baseline.roots, baseline.noticed, baseline.read_all_at):
+        self._add_new_paths(baseline, scan)
+        changes = dict(_changes(baseline.files, scan))
+        _record_detection(baseline, changes, _timestamp(now).isoformat())
+        after = (baseline.files, baseline.roots, baseline.first_detected, baseline.read_all_at)
+        if self._is_baseline_owner and before != after:
             save(self._path, baseline)
-        return _section(baseline, seen, found)
+        return _section(baseline, scan, changes)
 
-    def _adopt(self, baseline: IntegrityBaseline, seen: IntegrityScan) -> None:
-        """Take in what has no earlier state: newly watched by the configuration, or not readable before."""
-        fresh = [root for root in self._roots if not _is_below(root, baseline.roots)]
-        for path, now in seen.files.items():
-            was = baseline.files.get(path)
-            if was is None:
-                if _is_below(path, fresh) or (baseline.unread and not seen.unread):
-                    baseline.files[path] = now
-            elif was.kind == now.kind and (not was.sha256 or was.sha256 == now.sha256):
-                # The stamp moves on with the same content, so that it is not read again each time.
-                stamp = FileState(was.kind, now.sha256, was.mode, was.uid, was.gid, *now.stamp)
-                if stamp != was:
-                    baseline.files[path] = stamp
-        baseline.unread = min(baseline.unread, seen.unread)
+    def _add_new_paths(self, baseline: IntegrityBaseline, scan: IntegrityScan) -> None:
+        """Adds files without an earlier state: newly configured, or unreadable when the baseline was taken."""
+        new_roots = [root for root in self._roots if not _is_below(root, baseline.roots)]
+        for path, current in scan.files.items():
+            known = baseline.files.get(path)
+            if known is None:
+                if _is_below(path, new_roots) or (baseline.unread and not scan.unread):
+                    baseline.files[path] = current
+            elif known.kind == current.kind and (not known.sha256 or known.sha256 == current.sha256):
+                # Same content: the new change key spares reading the file at each scan.
+                updated = FileState(known.kind, current.sha256, known.mode, known.uid, known.gid, *current.change_key)
+                if updated != known:
+                    baseline.files[path] = updated
+        baseline.unread = min(baseline.unread, scan.unread)
         if baseline.roots != self._roots:
-            baseline.files = {path: one for path, one in baseline.files.items() if _is_below(path, self._roots)}
+            baseline.files = {path: state for path, state in baseline.files.items() if _is_below(path, self._roots)}
             baseline.roots = self._roots
 
 
@@ -173,57 +185,58 @@ def _is_below(path: str, roots: tuple[str, ...] | list[str]) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-def _changes(before: dict[str, FileState], seen: IntegrityScan) -> Iterator[tuple[str, tuple[str, int]]]:
-    """Path, what kind of change, and the file's own time of it in nanoseconds (0: none)."""
-    for path, now in seen.files.items():
-        was = before.get(path)
-        if was is None:
-            yield path, ("added", now.mtime)
-        elif was.kind != now.kind:
-            yield path, ("kind", now.mtime)
-        elif was.sha256 and now.sha256 and was.sha256 != now.sha256:
-            yield path, ("content", now.mtime)
-        elif (was.uid, was.gid) != (now.uid, now.gid):
-            yield path, ("owner", now.ctime)
-        elif was.mode != now.mode:
-            yield path, ("mode", now.ctime)
-    # What was not looked at, or could not be, is not gone.
-    if seen.is_complete and not seen.unread:
-        for path in before.keys() - seen.files.keys():
+def _changes(known: dict[str, FileState], scan: IntegrityScan) -> Iterator[tuple[str, tuple[str, int]]]:
+    """Yields path, kind of change, and the change time of the file in nanoseconds (0: none)."""
+    for path, current in scan.files.items():
+        before = known.get(path)
+        if before is None:
+            yield path, ("added", current.mtime)
+        elif before.kind != current.kind:
+            yield path, ("kind", current.mtime)
+        elif before.sha256 and current.sha256 and before.sha256 != current.sha256:
+            yield path, ("content", current.mtime)
+        elif (before.uid, before.gid) != (current.uid, current.gid):
+            yield path, ("owner", current.ctime)
+        elif before.mode != current.mode:
+            yield path, ("mode", current.ctime)
+    # A path that was not scanned or not readable was not removed.
+    if scan.is_complete and not scan.unread:
+        for path in known.keys() - scan.files.keys():
             yield path, ("removed", 0)
 
 
-def _notice(baseline: IntegrityBaseline, found: dict[str, tuple[str, int]], now: str) -> None:
-    baseline.noticed = {
-        path: old if (old := baseline.noticed.get(path)) is not None and old[0] == what else (what, now)
-        for path, (what, _) in found.items()
+def _record_detection(baseline: IntegrityBaseline, changes: dict[str, tuple[str, int]], now: str) -> None:
+    detected = baseline.first_detected
+    baseline.first_detected = {
+        path: known if (known := detected.get(path)) is not None and known[0] == change else (change, now)
+        for path, (change, _) in changes.items()
     }
 
 
-def _section(baseline: IntegrityBaseline, seen: IntegrityScan, found: dict[str, tuple[str, int]]) -> dict[str, Any]:
-    lacking = any(one.kind == "file" and not one.sha256 for one in seen.files.values())
+def _section(baseline: IntegrityBaseline, scan: IntegrityScan, changes: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    has_unhashed = any(state.kind == "file" and not state.sha256 for state in scan.files.values())
     return {
         "state": "ok",
         "baseline_at": baseline.taken_at.isoformat(),
-        "files": len(seen.files),
-        "changed": len(found),
-        "unread": seen.unread,
-        "complete": seen.is_complete and not lacking,
+        "files": len(scan.files),
+        "changed": len(changes),
+        "unread": scan.unread,
+        "complete": scan.is_complete and not has_unhashed,
         "roots": list(baseline.roots),
         "changes": [
             {
                 "path": path,
-                "change": what,
-                "seen_at": baseline.noticed[path][1],
-                "modified_at": _at(time_ns / 1e9).isoformat() if time_ns > 0 else None,
+                "change": change,
+                "seen_at": baseline.first_detected[path][1],
+                "modified_at": _timestamp(time_ns / 1e9).isoformat() if time_ns > 0 else None,
             }
-            for path, (what, time_ns) in sorted(found.items())
+            for path, (change, time_ns) in sorted(changes.items())
         ],
     }
 
 
-def _at(seconds: float) -> datetime:
+def _timestamp(seconds: float) -> datetime:
     try:
         return datetime.fromtimestamp(int(seconds), UTC)
-    except (ValueError, OverflowError, OSError):  # a file's time may be anything
+    except (ValueError, OverflowError, OSError):  # a file may have any time
         return datetime.fromtimestamp(0, UTC)

@@ -1,4 +1,4 @@
-"""The baseline of watched files on the disk: what was there, and which changes were noticed when."""
+"""The baseline of watched files as stored on disk (`integrity.json`)."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,27 +13,27 @@ _MAX_BYTES: Final = 32 * 1024 * 1024
 
 
 class BaselineDamagedError(Exception):
-    """The baseline cannot be read; comparing with nothing would call everything unchanged."""
+    """The baseline cannot be read; treating it as empty would report every file as unchanged."""
 
 
 @dataclass(slots=True)
 class IntegrityBaseline:
-    """What was there at `taken_at`; `noticed` says when a change was first seen, by path and kind of change."""
+    """The files at `taken_at`; `first_detected` has the kind and time of the detected changes, by path."""
 
     taken_at: datetime
     roots: tuple[str, ...]
     files: dict[str, FileState]
     unread: int = 0
-    noticed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    read_all_at: float = 0.0  # seconds since the epoch: when every content was last read
+    first_detected: dict[str, tuple[str, str]] = field(default_factory=dict)
+    read_all_at: float = 0.0  # Unix time at which all contents were last read
 
 
 def load(path: Path) -> IntegrityBaseline | None:
-    """The baseline of a file; None when there is none.
+    """Reads the baseline; returns None when the file does not exist.
 
     Raises:
-        BaselineDamagedError: it is not what this agent wrote.
-        OSError: it cannot be read.
+        BaselineDamagedError: the file is not a baseline of this version.
+        OSError: the file cannot be read.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -44,20 +44,20 @@ def load(path: Path) -> IntegrityBaseline | None:
     except (ValueError, RecursionError) as e:
         raise BaselineDamagedError(str(e)) from e
     try:
-        return _read(raw)
+        return _parse(raw)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise BaselineDamagedError(f"{type(e).__name__}: {e}") from e
 
 
 def save(path: Path, baseline: IntegrityBaseline) -> None:
-    """Replace the file as a whole."""
+    """Replaces the file atomically."""
     content = {
         "v": 1,
         "taken_at": baseline.taken_at.isoformat(),
         "roots": list(baseline.roots),
         "unread": baseline.unread,
         "read_all_at": baseline.read_all_at,
-        "noticed": baseline.noticed,
+        "noticed": baseline.first_detected,
         "files": {
             name: [s.kind, s.sha256, s.mode, s.uid, s.gid, s.size, s.mtime, s.ctime, s.inode]
             for name, s in baseline.files.items()
@@ -65,11 +65,11 @@ def save(path: Path, baseline: IntegrityBaseline) -> None:
     }
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     text = json.dumps(content, separators=(",", ":"))
-    # A name that is no UTF-8 is kept as JSON's own escapes of what stands for its bytes.
+    # Names that are not UTF-8 hold surrogates, which JSON escapes.
     write_whole(path, path.with_name(f".{path.name}.new"), text.encode("ascii"))
 
 
-def _read(raw: Any) -> IntegrityBaseline:
+def _parse(raw: Any) -> IntegrityBaseline:
     if raw["v"] != 1:
         raise ValueError(f"version {raw['v']}")
     return IntegrityBaseline(
@@ -77,7 +77,7 @@ def _read(raw: Any) -> IntegrityBaseline:
         roots=tuple(str(root) for root in raw["roots"]),
         unread=int(raw["unread"]),
         read_all_at=float(raw["read_all_at"]),
-        noticed={str(name): (str(what), str(when)) for name, (what, when) in raw["noticed"].items()},
+        first_detected={str(name): (str(change), str(at)) for name, (change, at) in raw["noticed"].items()},
         files={
             str(name): FileState(str(kind), str(sha256), *(int(number) for number in numbers))
             for name, (kind, sha256, *numbers) in raw["files"].items()

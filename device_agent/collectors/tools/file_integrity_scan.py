@@ -1,4 +1,4 @@
-"""Looks at watched files: what each one is and the SHA-256 of its content, within bounds of files, bytes and time."""
+"""Scans watched files: metadata and SHA-256 of each, within bounds of files, bytes and time."""
 
 import hashlib
 import os
@@ -11,15 +11,15 @@ from typing import Final
 
 from device_agent.host.system import System
 
-MAX_SECONDS: Final = 40.0  # for one look
+MAX_SECONDS: Final = 40.0  # of one scan
 MAX_DEPTH: Final = 32  # folders below a watched path
-MAX_PATH: Final = 1024  # characters; a longer one does not fit a report
+MAX_PATH: Final = 1024  # characters; a longer path does not fit a report
 _CHUNK: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A file as it was; `sha256` is empty where it has no content to read, or was not read; times in nanoseconds."""
+    """The state of a file; `sha256` is empty for a file without content or not read; times in nanoseconds."""
 
     kind: str
     sha256: str
@@ -32,99 +32,107 @@ class FileState:
     inode: int
 
     @property
-    def stamp(self) -> tuple[int, int, int, int]:
-        """What changes whenever the content may have changed."""
+    def change_key(self) -> tuple[int, int, int, int]:
+        """Metadata that differ whenever the content may have changed."""
         return self.size, self.mtime, self.ctime, self.inode
 
 
 @dataclass(slots=True)
 class IntegrityScan:
-    """Everything that was seen, by its path on the device, and what was not."""
+    """The scanned files by path; `unread` counts files and folders that could not be read."""
 
     files: dict[str, FileState] = field(default_factory=dict)
     unread: int = 0
     is_complete: bool = True
 
 
-def look(
+def scan_files(
     system: System,
     roots: Sequence[str],
-    known: Mapping[str, FileState],
+    baseline: Mapping[str, FileState],
     *,
     max_files: int,
     max_bytes: int,
     clock: Callable[[], float] = time.monotonic,
 ) -> IntegrityScan:
-    """Look at every file at or below `roots`; links are looked at, not followed.
+    """Scans every file at or below `roots`; symbolic links are hashed by their target and not followed.
 
-    A file whose stamp is that of `known` is not read again. Where a bound is reached, `is_complete` is false.
+    A file with the change key of `baseline` is not read again. When a bound is reached, `is_complete` is false.
     """
-    found = IntegrityScan()
+    scan = IntegrityScan()
     deadline = clock() + MAX_SECONDS
     left = max_bytes
-    for path in _below(system, roots, found):
-        if path in found.files:
+    for path in _scan_roots(system, roots, scan):
+        if path in scan.files:
             continue
-        if len(found.files) >= max_files or clock() > deadline:
-            found.is_complete = False
-            return found
+        if len(scan.files) >= max_files or clock() > deadline:
+            scan.is_complete = False
+            return scan
         try:
             status = system.path(path).lstat()
-            seen = _seen(status, "")
-            before = known.get(path)
-            if before is not None and before.sha256 and (before.kind, before.stamp) == (seen.kind, seen.stamp):
-                content = before.sha256
-            elif seen.kind == "file" and seen.size > left:
-                content, found.is_complete = "", False
+            current = _file_state(status, "")
+            known = baseline.get(path)
+            if (
+                known is not None
+                and known.sha256
+                and (known.kind, known.change_key)
+                == (
+                    current.kind,
+                    current.change_key,
+                )
+            ):
+                digest = known.sha256
+            elif current.kind == "file" and current.size > left:
+                digest, scan.is_complete = "", False
             else:
-                content, count = _content(system.path(path), seen)
+                digest, count = _digest(system.path(path), current)
                 left -= count
         except FileNotFoundError:
             continue
         except OSError:
-            found.unread += 1
+            scan.unread += 1
             continue
-        found.files[path] = _seen(status, content)
-    return found
+        scan.files[path] = _file_state(status, digest)
+    return scan
 
 
-def _below(system: System, roots: Sequence[str], found: IntegrityScan) -> Iterator[str]:
+def _scan_roots(system: System, roots: Sequence[str], scan: IntegrityScan) -> Iterator[str]:
     for root in sorted(set(roots)):
-        yield from _walk(system, "/" + root.strip("/"), found, MAX_DEPTH)
+        yield from _walk(system, "/" + root.strip("/"), scan, MAX_DEPTH)
 
 
-def _walk(system: System, path: str, found: IntegrityScan, depth: int) -> Iterator[str]:
+def _walk(system: System, path: str, scan: IntegrityScan, depth: int) -> Iterator[str]:
     if len(path) > MAX_PATH:
-        found.is_complete = False
+        scan.is_complete = False
         return
     yield path
-    where = system.path(path)
-    if not where.is_dir() or where.is_symlink():
+    folder = system.path(path)
+    if not folder.is_dir() or folder.is_symlink():
         return
     if depth == 0:
-        found.is_complete = False
+        scan.is_complete = False
         return
     try:
-        with os.scandir(where) as entries:
+        with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
     except FileNotFoundError:
         return
     except OSError:
-        found.unread += 1
+        scan.unread += 1
         return
     for name in names:
-        yield from _walk(system, f"{path.rstrip('/')}/{name}", found, depth - 1)
+        yield from _walk(system, f"{path.rstrip('/')}/{name}", scan, depth - 1)
 
 
-def _seen(status: os.stat_result, content: str) -> FileState:
+def _file_state(status: os.stat_result, digest: str) -> FileState:
     is_folder = stat.S_ISDIR(status.st_mode)
     return FileState(
         kind=_kind(status.st_mode),
-        sha256=content,
+        sha256=digest,
         mode=stat.S_IMODE(status.st_mode),
         uid=status.st_uid,
         gid=status.st_gid,
-        # Size and times of a folder only say that something below it came or went, which is seen there.
+        # Size and times of a folder only change with its entries, which are scanned themselves.
         size=0 if is_folder else status.st_size,
         mtime=0 if is_folder else status.st_mtime_ns,
         ctime=0 if is_folder else status.st_ctime_ns,
@@ -140,18 +148,18 @@ def _kind(mode: int) -> str:
     return "link" if stat.S_ISLNK(mode) else "other"
 
 
-def _content(path: Path, seen: FileState) -> tuple[str, int]:
-    """The digest, and how many bytes were read for it; at most as many as the file had."""
-    if seen.kind == "link":
+def _digest(path: Path, state: FileState) -> tuple[str, int]:
+    """Returns the SHA-256 and the number of bytes read, at most the size in `state`."""
+    if state.kind == "link":
         return hashlib.sha256(os.fsencode(path.readlink())).hexdigest(), 0
-    if seen.kind != "file":
+    if state.kind != "file":
         return "", 0
     digest = hashlib.sha256()
-    # What is exchanged for a link or a pipe in between is neither followed nor waited for.
+    # A link or pipe that replaced the file meanwhile is neither followed nor waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     count = 0
     with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - a descriptor is not a path
-        while count < seen.size and (chunk := file.read(min(_CHUNK, seen.size - count))):
+        while count < state.size and (chunk := file.read(min(_CHUNK, state.size - count))):
             digest.update(chunk)
             count += len(chunk)
     return digest.hexdigest(), count

@@ -1,53 +1,51 @@
-"""Which intrusion monitors are on this device, and whether the agent can follow what they write."""
+"""The intrusion monitors of this device (section `intrusion`), and whether the agent can read their alerts."""
 
 import time
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.tools.lynis import age_days
+from device_agent.collectors.base import Section, age_days
 from device_agent.errors import NotApplicableError
 from device_agent.host.intrusion_monitors import AlertSource, running, sources
 from device_agent.host.system import System
 from device_agent.settings import IntrusionSettings
 from schemas.sections.tools import MAX_MONITORS
 
-_LIST_ONLY: Final = 1  # byte, to see whether reading is allowed
+_PROBE_BYTES: Final = 1  # enough to check that reading is allowed
 
 
 class IntrusionCollector:
-    """The collector of the `intrusion` section."""
+    """Collects the `intrusion` section."""
 
     def __init__(self, settings: IntrusionSettings) -> None:
         self._settings = settings
 
     def __call__(self, system: System) -> Section:
-        """The `intrusion` section."""
-        found = sources(self._settings.watch, system)
+        found = sources(self._settings.watch, system)[:MAX_MONITORS]
         if not found:
             raise NotApplicableError("no intrusion monitor is installed")
         try:
-            alive: frozenset[str] | None = running(system)
+            active: frozenset[str] | None = running(system)
         except OSError:
-            alive = None
-        return {"state": "ok", "monitors": [_monitor(system, one, alive) for one in found[:MAX_MONITORS]]}
+            active = None
+        return {"state": "ok", "monitors": [_monitor(system, source, active) for source in found]}
 
 
-def _monitor(system: System, source: AlertSource, alive: frozenset[str] | None) -> dict[str, Any]:
+def _monitor(system: System, source: AlertSource, active: frozenset[str] | None) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "monitor": source.monitor,
         "path": source.path,
         "readable": False,
-        "running": None if alive is None else source.monitor in alive,
+        "running": None if active is None else source.monitor in active,
         "age_days": None,
         "reason": "",
     }
     path = system.path(source.path)
     try:
         with path.open("rb") as file:
-            file.read(_LIST_ONLY)
-        written = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-        return {**entry, "readable": True, "age_days": age_days(written, time.time())}
+            file.read(_PROBE_BYTES)
+        written_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+        return {**entry, "readable": True, "age_days": age_days(written_at, time.time())}
     except FileNotFoundError:
         return {**entry, "reason": "there is no such file"}
     except PermissionError:

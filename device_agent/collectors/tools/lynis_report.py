@@ -1,4 +1,4 @@
-"""Reads Lynis's report file, line by line: what cannot be read is counted, and the rest still counts."""
+"""Parses Lynis's report file line by line; malformed lines are counted and skipped."""
 
 import re
 from collections.abc import Iterable
@@ -7,17 +7,17 @@ from datetime import datetime
 from typing import Final
 
 MAX_LINE_BYTES: Final = 64 * 1024
-MAX_FINDINGS: Final = 4096  # kept; Lynis has a few hundred tests
+MAX_FINDINGS: Final = 4096  # Lynis has a few hundred tests
 _KEY: Final = re.compile(r"^[A-Za-z0-9_.:-]{1,64}(\[\])?$")
-_TEST: Final = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
-_NOTHING: Final = frozenset({"", "-"})
-_PERCENT: Final = 100
-_DIGITS: Final = 9
+_TEST_ID: Final = re.compile(r"^[A-Za-z0-9_.:-]{1,64}$")
+_EMPTY: Final = frozenset({"", "-"})
+_MAX_INDEX: Final = 100
+_MAX_DIGITS: Final = 9
 
 
 @dataclass(slots=True)
 class LynisReport:
-    """What a report said; `findings` are (test, kind, message)."""
+    """The content of a report; `findings` are (test, kind, message)."""
 
     version: str = ""
     ended: datetime | None = None
@@ -27,18 +27,18 @@ class LynisReport:
     tests: int | None = None
     vulnerable_packages: int = 0
     findings: set[tuple[str, str, str]] = field(default_factory=set)
-    damaged: int = 0
-    not_kept: int = 0
+    malformed_lines: int = 0
+    omitted_count: int = 0
     lines: int = 0
 
     @property
-    def looks_like_one(self) -> bool:
-        """Whether anything of it says that Lynis wrote it."""
+    def is_lynis_report(self) -> bool:
+        """Whether the file holds anything that only Lynis writes."""
         return bool(self.version or self.started or self.findings or self.is_complete)
 
 
 def parse(lines: Iterable[bytes]) -> LynisReport:
-    """Read the lines of a report; never raises for what they contain."""
+    """Parses the lines of a report; raises for no content."""
     report = LynisReport()
     for raw in lines:
         line = raw.decode(errors="replace").strip("\r\n")
@@ -46,15 +46,15 @@ def parse(lines: Iterable[bytes]) -> LynisReport:
             continue
         report.lines += 1
         key, equals, value = line.partition("=")
-        if len(raw) > MAX_LINE_BYTES or not equals or _KEY.match(key) is None or not _take(report, key, value):
-            report.damaged += 1
+        if len(raw) > MAX_LINE_BYTES or not equals or _KEY.match(key) is None or not _set_field(report, key, value):
+            report.malformed_lines += 1
     return report
 
 
-def _take(report: LynisReport, key: str, value: str) -> bool:
-    """Whether the value is what its key promises."""
+def _set_field(report: LynisReport, key: str, value: str) -> bool:
+    """Sets the field of a key; returns False when the value is malformed."""
     if key in {"warning[]", "suggestion[]"}:
-        return _finding(report, key.removesuffix("[]"), value)
+        return _add_finding(report, key.removesuffix("[]"), value)
     if key == "vulnerable_package[]":
         report.vulnerable_packages += 1
     elif key == "lynis_version":
@@ -62,38 +62,38 @@ def _take(report: LynisReport, key: str, value: str) -> bool:
     elif key == "finish":
         report.is_complete = value == "true"
     elif key in {"hardening_index", "lynis_tests_done"}:
-        return _number(report, key, value)
+        return _set_number(report, key, value)
     elif key in {"report_datetime_start", "report_datetime_end"}:
-        return _time(report, key, value)
+        return _set_time(report, key, value)
     return True
 
 
-def _finding(report: LynisReport, kind: str, value: str) -> bool:
+def _add_finding(report: LynisReport, kind: str, value: str) -> bool:
     parts = value.split("|")
-    if len(parts) < 2 or _TEST.match(parts[0]) is None:
+    if len(parts) < 2 or _TEST_ID.match(parts[0]) is None:
         return False
-    details = [part for part in parts[2:4] if part.strip() not in _NOTHING]
-    found = (parts[0], kind, "; ".join([parts[1], *details]))
+    details = [part for part in parts[2:4] if part.strip() not in _EMPTY]
+    finding = (parts[0], kind, "; ".join([parts[1], *details]))
     if len(report.findings) < MAX_FINDINGS:
-        report.findings.add(found)
-    elif found not in report.findings:
-        report.not_kept += 1
+        report.findings.add(finding)
+    elif finding not in report.findings:
+        report.omitted_count += 1
     return True
 
 
-def _number(report: LynisReport, key: str, value: str) -> bool:
-    if not (value.isascii() and value.isdigit() and len(value) <= _DIGITS):
+def _set_number(report: LynisReport, key: str, value: str) -> bool:
+    if not (value.isascii() and value.isdigit() and len(value) <= _MAX_DIGITS):
         return False
     number = int(value)
     if key == "lynis_tests_done":
         report.tests = number
         return True
-    if number <= _PERCENT:
+    if number <= _MAX_INDEX:
         report.hardening_index = number
-    return number <= _PERCENT
+    return number <= _MAX_INDEX
 
 
-def _time(report: LynisReport, key: str, value: str) -> bool:
+def _set_time(report: LynisReport, key: str, value: str) -> bool:
     try:
         time = datetime.strptime(value, "%Y-%m-%d %H:%M:%S").astimezone()  # Lynis writes local time
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""What OpenSCAP found: the newest XCCDF result of each benchmark and profile, read where it lies."""
+"""OpenSCAP's findings (section `openscap`): the newest XCCDF result of each benchmark and profile."""
 
 import time
 from collections.abc import Iterator
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.collectors.base import Section
-from device_agent.collectors.tools.lynis import age_days
+from pydantic import TypeAdapter
+
+from device_agent.collectors.base import Section, age_days
 from device_agent.collectors.tools.tool_runner import ToolStatus
 from device_agent.collectors.tools.xccdf import RESULTS, SEVERITIES, XccdfDocument, XccdfTestResult, parse
 from device_agent.errors import FactsUnavailableError, NotApplicableError
@@ -19,8 +20,8 @@ from schemas.sections.tools import MAX_XCCDF_SCANS
 MAX_FILES: Final = 16  # the newest
 MAX_FILE_BYTES: Final = 128 * 1024 * 1024
 MAX_TITLE: Final = 160  # characters
-_MAX_LISTED: Final = 2000  # files that a pattern may name before the newest are chosen
-_USUAL: Final = (
+_MAX_MATCHES: Final = 2000  # files of one pattern, before the newest are chosen
+_DEFAULT_PATTERNS: Final = (
     "/var/log/openscap/*.xml",
     "/var/lib/openscap/*.xml",
     "/var/lib/openscap/results/*.xml",
@@ -32,8 +33,8 @@ _CHUNK: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class _Titled:
-    """A rule that did not pass, with what it is called."""
+class _NamedRule:
+    """A rule that did not pass, with its title."""
 
     rule: str
     result: str
@@ -41,76 +42,87 @@ class _Titled:
     title: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """What is kept of a file, so that an unchanged one is not read again."""
+_NamedResult = tuple[XccdfTestResult, tuple[_NamedRule, ...]]
 
-    scans: tuple[tuple[XccdfTestResult, tuple[_Titled, ...]], ...]
-    trouble: str
+
+@dataclass(frozen=True, slots=True)
+class _CachedResult:
+    """The parsed content of a file, so that an unchanged file is not parsed again."""
+
+    scans: tuple[_NamedResult, ...]
+    error: str
+
+
+_CACHE: Final = TypeAdapter(dict[str, _CachedResult])
 
 
 class OpenscapCollector:
-    """The collector of the `openscap` section."""
+    """Collects the `openscap` section.
 
-    def __init__(self, settings: ToolSettings, runs: ToolStatus | None = None) -> None:
-        """`runs` is given where the agent keeps running and may run the tool itself."""
+    Args:
+        settings: of the hardening tools.
+        tools: the agent's own runs; None outside the running agent.
+    """
+
+    def __init__(self, settings: ToolSettings, tools: ToolStatus | None = None) -> None:
         self._settings = settings
-        self._runs = runs
-        self._known: dict[tuple[str, int, int], _Parsed] = {}
+        self._tools = tools
+        self._cache: dict[str, _CachedResult] = {}  # by path, modification time and size
 
-    def remembered(self) -> object:
-        """What was read of each file, by its state."""
-        return self._known
+    def state(self) -> object:
+        """Returns the parsed files."""
+        return _CACHE.dump_python(self._cache, mode="json")
 
-    def recall(self, memory: Any) -> None:
-        """Go on from there."""
-        self._known = memory
+    def restore(self, state: Any) -> None:
+        """Restores what `state` returned."""
+        self._cache = _CACHE.validate_python(state)
 
     def __call__(self, system: System) -> Section:
-        """The `openscap` section."""
-        is_installed = any(system.path(place).is_file() for place in _PROGRAMS)
-        if self._runs is not None and is_installed:
-            self._runs.consider("openscap", system)
+        is_installed = any(system.path(program).is_file() for program in _PROGRAMS)
+        if self._tools is not None and is_installed:
+            self._tools.start_if_due("openscap", system)
         files = self._files(system)
         if not files:
             if not is_installed:
                 raise NotApplicableError("OpenSCAP is not installed and left no result")
-            why = self._runs.told("openscap") if self._runs is not None else ""
-            raise FactsUnavailableError(f"OpenSCAP is installed, but there is no result: {why or 'it was never run'}")
-        known: dict[tuple[str, int, int], _Parsed] = {}
+            reason = self._tools.status("openscap") if self._tools is not None else ""
+            raise FactsUnavailableError(
+                f"OpenSCAP is installed, but there is no result: {reason or 'it was never run'}"
+            )
+        cache: dict[str, _CachedResult] = {}
         unreadable: list[str] = []
-        newest: dict[tuple[str, str], tuple[XccdfTestResult, tuple[_Titled, ...]]] = {}
+        newest: dict[tuple[str, str], _NamedResult] = {}
         for path in files:
             try:
                 status = path.stat()
-                key = (str(path), status.st_mtime_ns, status.st_size)
-                parsed = known[key] = self._known.get(key) or _read(path, status.st_size)
+                key = f"{str(path)!a}:{status.st_mtime_ns}:{status.st_size}"
+                result = cache[key] = self._cache.get(key) or _parse_file(path, status.st_size)
             except OSError as e:
                 unreadable.append(f"{path}: {'needs root' if isinstance(e, PermissionError) else e.strerror}")
                 continue
-            if parsed.trouble:
-                unreadable.append(f"{path}: {parsed.trouble}")
-            for scan, rules in parsed.scans:
+            if result.error:
+                unreadable.append(f"{path}: {result.error}")
+            for scan, rules in result.scans:
                 other = newest.get((scan.benchmark, scan.profile))
-                if other is None or _when(scan) > _when(other[0]):
+                if other is None or _ended_at(scan) > _ended_at(other[0]):
                     newest[scan.benchmark, scan.profile] = (scan, rules)
-        self._known = known
+        self._cache = cache
         if not newest:
             raise FactsUnavailableError("; ".join(unreadable) or "no XCCDF result in any of the files")
         return _section(newest, sorted(unreadable), time.time())
 
     def _files(self, system: System) -> list[Path]:
-        patterns = self._settings.openscap_results or _USUAL
-        found = [path for pattern in patterns for path in _matching(system, pattern)]
-        if self._runs is not None and self._runs.places.openscap.is_file():
-            found.append(self._runs.places.openscap)
-        return sorted(set(found), key=_modified, reverse=True)[:MAX_FILES]
+        patterns = self._settings.openscap_results or _DEFAULT_PATTERNS
+        files = [path for pattern in patterns for path in _matching(system, pattern)]
+        if self._tools is not None and self._tools.paths.openscap_results.is_file():
+            files.append(self._tools.paths.openscap_results)
+        return sorted(set(files), key=_modified_at, reverse=True)[:MAX_FILES]
 
 
 def _matching(system: System, pattern: str) -> Iterator[Path]:
     try:
         for number, path in enumerate(system.root.glob(pattern.lstrip("/"))):
-            if number >= _MAX_LISTED:
+            if number >= _MAX_MATCHES:
                 return
             if path.is_file():
                 yield path
@@ -118,27 +130,28 @@ def _matching(system: System, pattern: str) -> Iterator[Path]:
         return
 
 
-def _modified(path: Path) -> tuple[int, str]:
+def _modified_at(path: Path) -> tuple[int, str]:
     try:
         return path.stat().st_mtime_ns, str(path)
     except OSError:
         return 0, str(path)
 
 
-def _read(path: Path, size: int) -> _Parsed:
+def _parse_file(path: Path, size: int) -> _CachedResult:
     if size > MAX_FILE_BYTES:
-        return _Parsed((), f"larger than {MAX_FILE_BYTES} bytes")
-    found = parse(_chunks(path))
-    trouble = found.trouble
-    if not found.scans and not trouble:
-        trouble = "no XCCDF result in it"
-    return _Parsed(tuple(_titled(found, scan) for scan in found.scans), trouble)
+        return _CachedResult((), f"larger than {MAX_FILE_BYTES} bytes")
+    document = parse(_chunks(path))
+    error = document.error
+    if not document.scans and not error:
+        error = "no XCCDF result in it"
+    return _CachedResult(tuple(_with_titles(document, scan) for scan in document.scans), error)
 
 
-def _titled(found: XccdfDocument, scan: XccdfTestResult) -> tuple[XccdfTestResult, tuple[_Titled, ...]]:
+def _with_titles(document: XccdfDocument, scan: XccdfTestResult) -> _NamedResult:
+    titles = document.titles
     rules = tuple(
-        _Titled(one.rule[:MAX_NAME], one.result, one.severity, found.titles.get(one.rule, "")[:MAX_TITLE])
-        for one in scan.rules
+        _NamedRule(rule.rule[:MAX_NAME], rule.result, rule.severity, titles.get(rule.rule, "")[:MAX_TITLE])
+        for rule in scan.rules
     )
     scan.rules = []
     return scan, rules
@@ -152,20 +165,20 @@ def _chunks(path: Path) -> Iterator[bytes]:
             yield chunk
 
 
-def _when(scan: XccdfTestResult) -> float:
+def _ended_at(scan: XccdfTestResult) -> float:
     return scan.ended.timestamp() if scan.ended is not None else float("-inf")
 
 
-def _section(
-    newest: dict[tuple[str, str], tuple[XccdfTestResult, tuple[_Titled, ...]]], unreadable: list[str], now: float
-) -> dict[str, Any]:
-    chosen = sorted(newest.values(), key=lambda one: _when(one[0]), reverse=True)
-    extra = [f"{scan.benchmark}: only the newest {MAX_XCCDF_SCANS} are told" for scan, _ in chosen[MAX_XCCDF_SCANS:]]
-    chosen = sorted(chosen[:MAX_XCCDF_SCANS], key=lambda one: (one[0].benchmark, one[0].profile))
+def _section(newest: dict[tuple[str, str], _NamedResult], unreadable: list[str], now: float) -> dict[str, Any]:
+    chosen = sorted(newest.values(), key=lambda result: _ended_at(result[0]), reverse=True)
+    omitted = [
+        f"{scan.benchmark}: only the newest {MAX_XCCDF_SCANS} are reported" for scan, _ in chosen[MAX_XCCDF_SCANS:]
+    ]
+    chosen = sorted(chosen[:MAX_XCCDF_SCANS], key=lambda result: (result[0].benchmark, result[0].profile))
     rules = {rule for _, rules in chosen for rule in rules}
-    # The worst first, so that a list that is cut still has it.
+    # The worst first: a truncated list keeps them.
     ordered = sorted(
-        rules, key=lambda one: (one.result != "fail", -SEVERITIES.index(one.severity), one.rule, one.result)
+        rules, key=lambda rule: (rule.result != "fail", -SEVERITIES.index(rule.severity), rule.rule, rule.result)
     )
     return {
         "state": "ok",
@@ -176,13 +189,14 @@ def _section(
                 "age_days": age_days(scan.ended, now) if scan.ended is not None else None,
                 "score": scan.score,
                 "complete": scan.is_complete,
-                "results": {word: scan.results[word] for word in RESULTS if word in scan.results},
+                "results": {result: scan.results[result] for result in RESULTS if result in scan.results},
             }
             for scan, _ in chosen
         ],
         "rules": [
-            {"rule": one.rule, "result": one.result, "severity": one.severity, "title": one.title} for one in ordered
+            {"rule": rule.rule, "result": rule.result, "severity": rule.severity, "title": rule.title}
+            for rule in ordered
         ],
-        "unreadable": (unreadable + extra)[:MAX_XCCDF_SCANS],
-        "truncated": sum(scan.not_kept for scan, _ in chosen),
+        "unreadable": (unreadable + omitted)[:MAX_XCCDF_SCANS],
+        "truncated": sum(scan.omitted_count for scan, _ in chosen),
     }

@@ -1,4 +1,4 @@
-"""Runs hardening tools in the background, where the owner allows it: minutes of work that no scan waits for."""
+"""Runs Lynis and OpenSCAP in the background where the configuration allows it; a run takes minutes, no scan waits."""
 
 import contextlib
 import logging
@@ -13,80 +13,80 @@ from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
 
-MAX_SECONDS: Final = 1800.0  # for one run
-RETRY_SECONDS: Final = 3600.0  # after a run that failed
-MAX_OUTPUT_BYTES: Final = 16 * 1024 * 1024  # of what the tool prints, which nobody reads
+MAX_SECONDS: Final = 1800.0  # of one run
+RETRY_SECONDS: Final = 3600.0  # after a failed run
+MAX_OUTPUT_BYTES: Final = 16 * 1024 * 1024  # printed by the tool; the output is discarded
 _FOLDER: Final = "tools"
-# 0: everything passes, 2: a rule fails or is unknown; both leave a result.
+# 0: every rule passes, 2: a rule fails or is unknown; both leave a result.
 _OSCAP_OK: Final = frozenset({0, 2})
-# 78: there are warnings, where a profile asks for that status.
+# 78: there are warnings, and the profile asks for that status.
 _LYNIS_OK: Final = frozenset({0, 78})
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResultPaths:
-    """Where the agent's own runs leave their results."""
+    """The result files of the runs that the agent starts."""
 
     folder: Path
 
     @property
-    def lynis(self) -> Path:
+    def lynis_report(self) -> Path:
         """Lynis's report file."""
         return self.folder / "lynis-report.dat"
 
     @property
-    def openscap(self) -> Path:
+    def openscap_results(self) -> Path:
         """OpenSCAP's XCCDF results."""
         return self.folder / "openscap-results.xml"
 
 
 class ToolStatus:
-    """What a scan may know of the runs, told by the process that starts them."""
+    """The state of the runs as the agent passed it to a scan; starts nothing itself."""
 
-    def __init__(self, places: ToolResultPaths, told: Mapping[str, str]) -> None:
-        self.places = places
-        self._told = told
+    def __init__(self, paths: ToolResultPaths, status: Mapping[str, str]) -> None:
+        self.paths = paths
+        self._status = status
 
-    def told(self, tool: str) -> str:
-        """What to say of a tool whose result is missing."""
-        return self._told.get(tool, "")
+    def status(self, tool: str) -> str:
+        """Returns why the tool has no result yet; empty when unknown."""
+        return self._status.get(tool, "")
 
-    def consider(self, tool: str, system: System) -> None:
-        """Somebody else does."""
+    def start_if_due(self, tool: str, system: System) -> None:
+        """Does nothing: the agent's process starts the tools."""
 
 
 class ToolRunner(ToolStatus):
-    """Starts each allowed tool when its time has come; one run of each at a time, `stop` ends them."""
+    """Starts each allowed tool when it is due; at most one run of each at a time, `stop` ends them."""
 
     def __init__(self, settings: ToolSettings, state_dir: Path) -> None:
-        super().__init__(self.places_in(state_dir), {})
+        super().__init__(self.result_paths(state_dir), {})
         self._settings = settings
         self._stopping = threading.Event()
         self._mutex = threading.Lock()
         self._running: dict[str, threading.Thread] = {}
         self._failed_at: dict[str, float] = {}
-        self._trouble: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
 
     @staticmethod
-    def places_in(state_dir: Path) -> ToolResultPaths:
-        """Where an agent with this state folder leaves results."""
+    def result_paths(state_dir: Path) -> ToolResultPaths:
+        """Returns the result paths of an agent with this state folder."""
         return ToolResultPaths(state_dir / _FOLDER)
 
     def stop(self) -> None:
-        """End what runs, soon."""
+        """Ends running tools soon."""
         self._stopping.set()
 
-    def told(self, tool: str) -> str:
-        """What to say of a tool whose result is missing: that it runs, or why the last run failed; else empty."""
+    def status(self, tool: str) -> str:
+        """Returns that the tool runs, or why its last run failed; else empty."""
         with self._mutex:
             thread = self._running.get(tool)
             if thread is not None and thread.is_alive():
                 return "its first run is under way"
-            return self._trouble.get(tool, "")
+            return self._errors.get(tool, "")
 
-    def consider(self, tool: str, system: System) -> None:
-        """Start the tool when it is allowed, on this very machine, and its last run was long enough ago."""
+    def start_if_due(self, tool: str, system: System) -> None:
+        """Starts the tool if it is allowed, the system is the running machine, and the last result is old enough."""
         if tool not in self._settings.run or not system.is_live or self._stopping.is_set():
             return
         with self._mutex:
@@ -94,7 +94,7 @@ class ToolRunner(ToolStatus):
             if (thread is not None and thread.is_alive()) or not self._is_due(tool):
                 return
             if not system.is_root_user:
-                self._trouble[tool] = "running it needs root"
+                self._errors[tool] = "running it needs root"
                 return
             self._running[tool] = threading.Thread(target=self._run, args=(tool,), name=f"tool-{tool}", daemon=True)
             self._running[tool].start()
@@ -103,43 +103,45 @@ class ToolRunner(ToolStatus):
         failed_at = self._failed_at.get(tool)
         if failed_at is not None and time.monotonic() < failed_at + RETRY_SECONDS:
             return False
-        result = self.places.lynis if tool == "lynis" else self.places.openscap
         try:
-            age = time.time() - result.stat().st_mtime
+            age = time.time() - self._result_path(tool).stat().st_mtime
         except OSError:
             return True
         return not 0 <= age < self._settings.run_every
 
+    def _result_path(self, tool: str) -> Path:
+        return self.paths.lynis_report if tool == "lynis" else self.paths.openscap_results
+
     def _run(self, tool: str) -> None:
-        result = self.places.lynis if tool == "lynis" else self.places.openscap
-        fresh = result.with_name(f".{result.name}.new")
-        trouble = ""
+        result = self._result_path(tool)
+        output = result.with_name(f".{result.name}.new")
+        error = ""
         try:
-            self.places.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fresh.unlink(missing_ok=True)
-            argv = self._lynis(fresh) if tool == "lynis" else self._oscap(fresh)
+            self.paths.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            output.unlink(missing_ok=True)
+            argv = self._lynis(output) if tool == "lynis" else self._oscap(output)
             ok = _LYNIS_OK if tool == "lynis" else _OSCAP_OK
             run(argv, seconds=MAX_SECONDS, ok=ok, max_bytes=MAX_OUTPUT_BYTES, cancelled=self._stopping)
-            fresh.chmod(0o600)
-            fresh.replace(result)
+            output.chmod(0o600)
+            output.replace(result)
         except (ExecuteError, OSError) as e:
-            trouble = f"running it failed: {e}"
-            _log.warning("%s: %s", tool, trouble)
+            error = f"running it failed: {e}"
+            _log.warning("%s: %s", tool, error)
             with contextlib.suppress(OSError):
-                fresh.unlink(missing_ok=True)
+                output.unlink(missing_ok=True)
         with self._mutex:
-            self._trouble[tool] = trouble
-            if trouble:
+            self._errors[tool] = error
+            if error:
                 self._failed_at[tool] = time.monotonic()
 
     @staticmethod
-    def _lynis(fresh: Path) -> Sequence[str]:
-        # Not --cronjob: there the pid file of a run that was killed keeps all later ones from starting.
+    def _lynis(output: Path) -> Sequence[str]:
+        # Not --cronjob: its pid file survives a killed run and blocks every later one.
         quiet = ("--quick", "--quiet", "--no-colors", "--no-log")
-        return ["nice", "-n", "19", "lynis", "audit", "system", *quiet, "--report-file", str(fresh)]
+        return ["nice", "-n", "19", "lynis", "audit", "system", *quiet, "--report-file", str(output)]
 
-    def _oscap(self, fresh: Path) -> Sequence[str]:
+    def _oscap(self, output: Path) -> Sequence[str]:
         assert self._settings.openscap_content is not None
         profile = ["--profile", self._settings.openscap_profile] if self._settings.openscap_profile else []
         content = str(self._settings.openscap_content.absolute())
-        return ["nice", "-n", "19", "oscap", "xccdf", "eval", *profile, "--results", str(fresh), content]
+        return ["nice", "-n", "19", "oscap", "xccdf", "eval", *profile, "--results", str(output), content]

@@ -1,4 +1,4 @@
-"""Reads XCCDF results and ARF files as a stream: no tree, no document type, and a torn file is a part."""
+"""Stream parser for XCCDF results and ARF files: builds no tree, rejects a DOCTYPE, keeps what precedes an error."""
 
 import re
 import xml.parsers.expat
@@ -19,23 +19,23 @@ RESULTS: Final = (
     "fixed",
 )
 SEVERITIES: Final = ("unknown", "info", "low", "medium", "high")
-MAX_RULES: Final = 20_000  # of one scan
-MAX_SCANS: Final = 64  # of one file
-MAX_TEXT: Final = 512  # characters of a title or a word that are kept
+MAX_RULES: Final = 20_000  # of one test result
+MAX_SCANS: Final = 64  # test results of one file
+MAX_TEXT: Final = 512  # characters kept of an id, title or value
 MAX_DEPTH: Final = 256
-MAX_TOKEN_BYTES: Final = 1024 * 1024  # of one tag; an unfinished one is read again with every piece
+MAX_TOKEN_BYTES: Final = 1024 * 1024  # of one tag; expat reads an unfinished tag again with every chunk
 _NAMESPACE: Final = re.compile(r"^http://checklists\.nist\.gov/xccdf/1\.[12]$")
-_TOLD: Final = frozenset({"fail", "error", "unknown"})
-_TITLES: Final = 20_000
+_REPORTED: Final = frozenset({"fail", "error", "unknown"})
+_MAX_TITLES: Final = 20_000
 
 
 class XccdfRefusedError(Exception):
-    """The file is not one to read on; the text says why."""
+    """The file is rejected for the reason in the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class XccdfRuleResult:
-    """A rule that did not pass."""
+    """The result of a rule that did not pass."""
 
     rule: str
     result: str
@@ -44,7 +44,7 @@ class XccdfRuleResult:
 
 @dataclass(slots=True)
 class XccdfTestResult:
-    """One TestResult; `is_complete` once its end was read and says when it ended."""
+    """One TestResult; `is_complete` when its end tag was read and it has an end time."""
 
     benchmark: str
     profile: str = ""
@@ -53,26 +53,26 @@ class XccdfTestResult:
     is_complete: bool = False
     results: dict[str, int] = field(default_factory=dict)
     rules: list[XccdfRuleResult] = field(default_factory=list)
-    not_kept: int = 0
+    omitted_count: int = 0
 
 
 @dataclass(slots=True)
 class XccdfDocument:
-    """Everything a file said: scans, titles by rule, and why it broke off ("" when it did not)."""
+    """The content of a file: test results, titles by rule, and the error that ended parsing ("" for none)."""
 
     scans: list[XccdfTestResult] = field(default_factory=list)
     titles: dict[str, str] = field(default_factory=dict)
-    trouble: str = ""
+    error: str = ""
 
 
 class _Reader:
-    """The state between two tags; only elements of XCCDF's own namespace count."""
+    """The parser's handlers and their state; elements outside XCCDF's namespace are ignored."""
 
     def __init__(self) -> None:
-        self.found = XccdfDocument()
+        self.document = XccdfDocument()
         self._path: list[str] = []
         self._benchmark = ""
-        self._rule = ""  # of the benchmark: whose title comes
+        self._rule = ""  # the benchmark's rule whose title is expected
         self._scan: XccdfTestResult | None = None
         self._result: tuple[str, str] | None = None  # rule and severity
         self._text: list[str] | None = None
@@ -87,16 +87,16 @@ class _Reader:
         if self._scan is not None:
             self._start_in_scan(self._scan, tag, attributes)
         elif tag == "TestResult":
-            if len(self.found.scans) >= MAX_SCANS:
+            if len(self.document.scans) >= MAX_SCANS:
                 raise XccdfRefusedError(f"more than {MAX_SCANS} results in one file")
             self._scan = XccdfTestResult(self._benchmark, ended=_time(attributes.get("end-time", "")))
-            self.found.scans.append(self._scan)
+            self.document.scans.append(self._scan)
         elif tag == "Benchmark":
             self._benchmark = attributes.get("id", "")[:MAX_TEXT]
         elif tag == "Rule":
             self._rule = attributes.get("id", "")[:MAX_TEXT]
         elif tag == "title" and self._path[-2:-1] == ["Rule"]:
-            self._listen()
+            self._expect_text()
 
     def _start_in_scan(self, scan: XccdfTestResult, tag: str, attributes: dict[str, str]) -> None:
         parent = self._path[-2]
@@ -110,11 +110,11 @@ class _Reader:
             severity = attributes.get("severity", "unknown")
             self._result = (attributes.get("idref", "")[:MAX_TEXT], severity if severity in SEVERITIES else "unknown")
         elif (parent == "rule-result" and tag == "result") or (parent == "TestResult" and tag == "score"):
-            self._listen()
+            self._expect_text()
             if tag == "score" and attributes.get("maximum", "100").split(".")[0] != "100":
-                self._text = None  # a score of another scale would need its maximum to mean anything
+                self._text = None  # a score of another scale is not reported
 
-    def _listen(self) -> None:
+    def _expect_text(self) -> None:
         self._text, self._length = [], 0
 
     def text(self, data: str) -> None:
@@ -124,58 +124,54 @@ class _Reader:
 
     def end(self, _name: str) -> None:
         tag = self._path.pop()
-        words = " ".join("".join(self._text).split()) if self._text is not None else None
+        text = " ".join("".join(self._text).split()) if self._text is not None else None
         if tag in {"title", "result", "score"}:
             self._text = None
         if self._scan is None:
-            if tag == "title" and words and self._rule and len(self.found.titles) < _TITLES:
-                self.found.titles.setdefault(self._rule, words)
+            if tag == "title" and text and self._rule and len(self.document.titles) < _MAX_TITLES:
+                self.document.titles.setdefault(self._rule, text)
             elif tag == "Rule":
                 self._rule = ""
             return
         if tag == "TestResult":
             self._scan.is_complete = self._scan.ended is not None
             self._scan = None
-        elif tag == "result" and words is not None and self._result is not None:
-            self._count(self._scan, words)
-        elif tag == "score" and words is not None:
-            self._scan.score = _percent(words)
+        elif tag == "result" and text is not None and self._result is not None:
+            self._add_result(self._scan, text)
+        elif tag == "score" and text is not None:
+            self._scan.score = _percent(text)
         elif tag == "rule-result":
             self._result = None
 
-    def _count(self, scan: XccdfTestResult, word: str) -> None:
+    def _add_result(self, scan: XccdfTestResult, text: str) -> None:
         assert self._result is not None
         rule, severity = self._result
-        result = word if word in RESULTS else "unknown"
+        result = text if text in RESULTS else "unknown"
         scan.results[result] = scan.results.get(result, 0) + 1
-        if result not in _TOLD or not rule:
+        if result not in _REPORTED or not rule:
             return
         if len(scan.rules) < MAX_RULES:
             scan.rules.append(XccdfRuleResult(rule, result, severity))
         else:
-            scan.not_kept += 1
+            scan.omitted_count += 1
 
 
 def parse(chunks: Iterable[bytes]) -> XccdfDocument:
-    """Read a file in pieces; `trouble` says why it broke off, what came before is kept."""
+    """Parses a file in chunks; on an error, returns what precedes it with `error` set."""
     reader = _Reader()
     parser = xml.parsers.expat.ParserCreate(namespace_separator=" ")
     parser.buffer_text = True
     parser.StartElementHandler = reader.start
     parser.EndElementHandler = reader.end
     parser.CharacterDataHandler = reader.text
-    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.StartDoctypeDeclHandler = _reject_doctype
     try:
         _feed(parser, chunks)
     except XccdfRefusedError as e:
-        reader.found.trouble = str(e)
-    except (
-        xml.parsers.expat.ExpatError,
-        ValueError,
-        LookupError,
-    ) as e:  # ValueError, LookupError: an unheard-of encoding
-        reader.found.trouble = f"not XML to its end: {e}"
-    return reader.found
+        reader.document.error = str(e)
+    except (xml.parsers.expat.ExpatError, ValueError, LookupError) as e:  # the last two: an unknown encoding
+        reader.document.error = f"malformed XML: {e}"
+    return reader.document
 
 
 def _feed(parser: xml.parsers.expat.XMLParserType, chunks: Iterable[bytes]) -> None:
@@ -188,9 +184,9 @@ def _feed(parser: xml.parsers.expat.XMLParserType, chunks: Iterable[bytes]) -> N
     parser.Parse(b"", True)
 
 
-def _refuse_doctype(*_: object) -> None:
-    # Entities are declared there: a few bytes could become gigabytes, or the content of another file.
-    raise XccdfRefusedError("it has a document type declaration, which no result of OpenSCAP has")
+def _reject_doctype(*_: object) -> None:
+    # A DOCTYPE declares entities, which can expand to gigabytes or include other files.
+    raise XccdfRefusedError("it has a document type declaration, which no OpenSCAP result has")
 
 
 def _time(text: str) -> datetime | None:

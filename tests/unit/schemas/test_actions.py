@@ -27,7 +27,7 @@ REGISTRY = {
     "keys.introduce": TrustKey(Keyring(Path("/nowhere"), ())),
     "keys.revoke": RevokeKey(Keyring(Path("/nowhere"), ())),
     "integrity.rebaseline": RebaselineIntegrity(
-        IntegrityCollector(IntegritySettings(), Path("/nowhere"), is_keeper=False), System()
+        IntegrityCollector(IntegritySettings(), Path("/nowhere"), is_baseline_owner=False), System()
     ),
 }
 GOOD: dict[str, dict[str, Any]] = {

@@ -189,10 +189,10 @@ def test_a_pending_security_update_is_seen_by_the_real_apt(tmp_path: Path) -> No
     from device_agent.host.execute import run
 
     run(apt_get(system, "update"))
-    section = updates.collect(system)
+    section = updates.UpdatesCollector()(system)
     assert section["security_pending"] == 1
     assert section["packages"] == [{"name": "cordon-test", "installed": "1.0", "candidate": "2.0"}]
     assert section["reboot_required"] is None
     (system.root / "run").mkdir()
     (system.root / "run/reboot-required").touch()
-    assert updates.collect(system)["reboot_required"] is True
+    assert updates.UpdatesCollector()(system)["reboot_required"] is True

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from device_agent.collectors.crypto import openssl
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.software import updates
-from device_agent.collectors.system import firewall, services, sockets
+from device_agent.collectors.system import firewall, firewall_ruleset, services, sockets
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import os_release
@@ -78,7 +79,7 @@ def test_a_slow_or_broken_collector_costs_only_its_own_section() -> None:
     assert found["shut"] == {"state": "unknown", "reason": "/x: Permission denied"}
     assert found["meaningless"]["state"] == "notapplicable"
     for _ in range(2):
-        assert scanner.scan()["slow"]["reason"] == "still not done since an earlier scan"
+        assert scanner.scan()["slow"]["reason"] == "still running since an earlier scan"
     assert sum(thread.name == "collect-slow" for thread in threading.enumerate()) == 1
     release.set()
     deadline = time.monotonic() + 10
@@ -104,7 +105,7 @@ def test_what_a_collector_found_holds_for_its_time_unless_something_was_changed(
     first, second = scanner.scan(), scanner.scan()
     assert sorted(looks) == ["closed", "closed", "often", "often", "seldom"]
     assert first["seldom"] == second["seldom"]
-    assert scanner.scan(is_fresh=True)["seldom"] != first["seldom"]
+    assert scanner.scan(force_rescan=True)["seldom"] != first["seldom"]
     assert looks.count("seldom") == 2
 
 
@@ -192,19 +193,19 @@ def test_what_apt_would_upgrade() -> None:
 
 def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
-        updates.collect(System(tmp_path))
+        updates.UpdatesCollector()(System(tmp_path))
     _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
-    assert "never fetched" in updates.collect(System(tmp_path / "deb"))["problems"][-1]
+    assert "never fetched" in updates.UpdatesCollector()(System(tmp_path / "deb"))["problems"][-1]
     index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
     _put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
     os.utime(index.parent, (0, 1_700_000_000))
-    section = updates.collect(System(tmp_path / "deb"))
+    section = updates.UpdatesCollector()(System(tmp_path / "deb"))
     assert "of 2023-11-14" in section["problems"][-1]
     assert "security_pending" not in section
 
 
 def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
-    with pytest.raises(FactsUnavailableError, match="no systemd"):
+    with pytest.raises(FactsUnavailableError, match="neither a usable systemctl"):
         services.collect(System(tmp_path))
     _put(
         tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n"
@@ -218,7 +219,7 @@ def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
         "#off stream tcp nowait root /x off\ntelnet stream tcp nowait root /usr/sbin/in.telnetd\n",
     )
     if shutil.which("systemctl") is None:
-        with pytest.raises(FactsUnavailableError, match="no systemd"):
+        with pytest.raises(FactsUnavailableError, match="neither a usable systemctl"):
             services.collect(System(tmp_path))
         return
     units = services.collect(System(tmp_path))["units"]
@@ -247,6 +248,14 @@ def test_firewall_without_root_is_unknown(tmp_path: Path, monkeypatch: pytest.Mo
         firewall.collect(System(tmp_path))
 
 
+def _nft(text: str) -> dict[str, Any]:
+    return firewall.rule_section("nftables", *firewall.parse_nft_ruleset(text), frozenset({"ip", "ip6"}))
+
+
+def _iptables(text: str) -> dict[str, Any]:
+    return firewall.rule_section("iptables", *firewall_ruleset.read_iptables(text, "ip"), frozenset({"ip"}))
+
+
 def _ruleset(policy: str, *, with_rule: bool) -> str:
     chain = {"family": "inet", "table": "filter", "name": "input", "type": "filter", "hook": "input", "policy": policy}
     rule = {"family": "inet", "table": "filter", "chain": "input", "expr": []}
@@ -256,12 +265,12 @@ def _ruleset(policy: str, *, with_rule: bool) -> str:
 @pytest.mark.parametrize(
     ("section", "active", "default", "rules"),
     [
-        (firewall.parse_nft(""), False, "accept", 0),
-        (firewall.parse_nft(_ruleset("drop", with_rule=False)), True, "drop", 0),
-        (firewall.parse_nft(_ruleset("accept", with_rule=True)), True, "accept", 1),
-        (firewall.parse_nft(_ruleset("accept", with_rule=False)), False, "accept", 0),
-        (firewall.parse_iptables("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"), False, "accept", 0),
-        (firewall.parse_iptables("*filter\n:INPUT DROP [1:2]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"), True, "drop", 1),
+        (_nft(""), False, "accept", 0),
+        (_nft(_ruleset("drop", with_rule=False)), True, "drop", 0),
+        (_nft(_ruleset("accept", with_rule=True)), True, "accept", 1),
+        (_nft(_ruleset("accept", with_rule=False)), False, "accept", 0),
+        (_iptables("*filter\n:INPUT ACCEPT [0:0]\nCOMMIT\n"), False, "accept", 0),
+        (_iptables("*filter\n:INPUT DROP [1:2]\n-A INPUT -i lo -j ACCEPT\nCOMMIT\n"), True, "drop", 1),
         (firewall.parse_ufw("Status: inactive\n"), False, "unknown", 0),
         (
             firewall.parse_ufw("Status: active\nDefault: deny (incoming), allow (outgoing)\n22/tcp ALLOW IN any\n"),

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.access import access, ssh
+from device_agent.collectors.access import account_security, ssh
 from device_agent.collectors.access.accounts import account_of, algorithm_of, secret_of
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.collectors.base import Collector
 from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
 from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
-from device_agent.collectors.system.interfaces import _version6, interface_of
-from device_agent.collectors.system.mac_denials import count_lines as count_denials
+from device_agent.collectors.system.interfaces import _ipv6, interface_of
+from device_agent.collectors.system.mac import count_denials
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
@@ -51,7 +51,7 @@ BYTES: Final = st.one_of(TEXT.map(lambda text: text.encode(errors="replace")), s
 
 PLACES: Final[Mapping[str, tuple[Collector, tuple[str, ...]]]] = {
     "access": (
-        access.collect,
+        account_security.collect,
         (
             "/etc/passwd", "/etc/shadow", "/etc/login.defs", "/etc/pam.d/common-auth", "/etc/pam.d/common-password",
             "/etc/pam.d/system-auth", "/etc/security/pwquality.conf", "/etc/security/faillock.conf", "/etc/sudoers",
@@ -152,13 +152,13 @@ def test_objects_of_nft(objects: list[Any]) -> None:
     chains, count = read_nft(objects)
     assert count >= 0
     assert all(isinstance(chain.covers("tcp", 22), bool) for chain in chains)
-    firewall.parse_nft(json.dumps({"nftables": objects}))
+    firewall.rule_section("nftables", *firewall.parse_nft_ruleset(json.dumps({"nftables": objects})), frozenset({"ip"}))
 
 
 @CALM
 @given(st.one_of(JSON.map(json.dumps), st.text(max_size=200)))
 def test_what_nft_and_ubus_never_wrote(text: str) -> None:
-    for read in (firewall.parse_nft, inits.running_of_ubus):
+    for read in (firewall.parse_nft_ruleset, inits.parse_ubus_running):
         with contextlib.suppress(ValueError, KeyError):  # what its caller turns into an unknown
             read(text)
 
@@ -171,16 +171,16 @@ PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ufw": firewall.parse_ufw,
     "zone": firewall.parse_zone,
     "sshd -T": lambda text: ssh.section_of(ssh.parse_resolved(text)),
-    "rsyslog": log_settings.targets_of_rsyslog,
-    "syslog-ng": log_settings.targets_of_syslog_ng,
-    "uci": log_settings.targets_of_uci,
-    "audit": log_settings.count_rules,
+    "rsyslog": log_settings.rsyslog_targets,
+    "syslog-ng": log_settings.syslog_ng_targets,
+    "uci": log_settings.uci_targets,
+    "audit": log_settings.count_audit_rules,
     "profiles": mac.count_profiles,
     "mounts": disk.parse_mounts,
     "failed": lambda text: count_lines(text.splitlines()),
     "denied": lambda text: count_denials(text.splitlines(), NOW),
     "time": lambda text: time_of(text, NOW),
-    "if_inet6": _version6,
+    "if_inet6": _ipv6,
     "address": lambda text: interface_of(text, {}),
 }
 

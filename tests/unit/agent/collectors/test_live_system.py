@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.access import access
+from device_agent.collectors.access import account_security
 from device_agent.collectors.access.failed_logins import count_records
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
@@ -87,7 +87,7 @@ def test_services_are_those_of_systemctl() -> None:
 
 
 def test_accounts_are_those_of_getent_and_passwd() -> None:
-    section = access.collect(LIVE)
+    section = account_security.collect(LIVE)
     assert section["accounts"] == len(Path("/etc/passwd").read_text().splitlines())
     if not IS_ROOT:
         assert section["empty_passwords"] is None

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.names import SECTIONS
+from device_agent.collectors.base import SECTIONS
 from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.tools.tool_runner import ToolRunner
@@ -51,7 +51,7 @@ def test_the_names_are_those_of_the_collectors() -> None:
 def test_a_scan_of_a_prepared_root_finds_every_section_or_says_why_not(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/os-release").write_text("ID=alpine\nVERSION_ID=3.20\n")
-    found = process(tmp_path).scan(is_fresh=False)
+    found = process(tmp_path).scan(force_rescan=False)
     told = sections(found)
     assert set(told) == set(SECTIONS)
     assert (told["os"]["id"], told["os"]["version"]) == ("alpine", "3.20")
@@ -61,14 +61,14 @@ def test_a_scan_of_a_prepared_root_finds_every_section_or_says_why_not(tmp_path:
 
 def test_a_scan_knows_what_the_one_before_found(tmp_path: Path) -> None:
     scans = process(tmp_path, System())
-    first = sections(scans.scan(is_fresh=False))["sockets"]
+    first = sections(scans.scan(force_rescan=False))["sockets"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        second = sections(scans.scan(is_fresh=False))["sockets"]
+        second = sections(scans.scan(force_rescan=False))["sockets"]
     assert "opened" not in first or first["opened"] == []
     assert any(line.startswith(f"tcp 127.0.0.1:{port} ") for line in second["opened"])
     # Nor does one with a fresh look forget it.
-    assert sections(scans.scan(is_fresh=True))["sockets"]["closed"] != []
+    assert sections(scans.scan(force_rescan=True))["sockets"]["closed"] != []
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_scan_knows_what_the_one_before_found(tmp_path: Path) -> None:
 def test_a_scan_that_fails_leaves_everything_unknown_with_the_reason(
     tmp_path: Path, argv: tuple[str, ...], reason: str
 ) -> None:
-    told = sections(process(tmp_path, argv=argv).scan(is_fresh=False))
+    told = sections(process(tmp_path, argv=argv).scan(force_rescan=False))
     assert set(told) == set(SECTIONS)
     assert {one["state"] for one in told.values()} == {"unknown"}
     assert reason in told["disk"]["reason"]
@@ -92,7 +92,7 @@ def test_a_scan_that_fails_leaves_everything_unknown_with_the_reason(
 
 def test_a_scan_ends_when_the_agent_does(tmp_path: Path) -> None:
     scans = process(tmp_path, argv=("sleep", "100"))
-    thread = threading.Thread(target=scans.scan, kwargs={"is_fresh": False})
+    thread = threading.Thread(target=scans.scan, kwargs={"force_rescan": False})
     thread.start()
     scans.stop()
     thread.join(20)
@@ -100,30 +100,34 @@ def test_a_scan_ends_when_the_agent_does(tmp_path: Path) -> None:
 
 
 def test_a_scan_that_hangs_is_ended(tmp_path: Path) -> None:
-    told = sections(process(tmp_path, argv=("sleep", "100"), seconds=0.2).scan(is_fresh=False))
+    told = sections(process(tmp_path, argv=("sleep", "100"), seconds=0.2).scan(force_rescan=False))
     assert "did not end within" in told["os"]["reason"]
 
 
-@pytest.mark.parametrize("memory", ["nonsense", "gASVBQAAAAAAAACMAWGULg==", "gAR9lC4="])
-def test_a_memory_of_another_version_is_none(tmp_path: Path, memory: str) -> None:
+@pytest.mark.parametrize(
+    "state",
+    ["nonsense", "null", "[]", '{"reusable":{}}', '{"reusable":{"keys":1},"collectors":{}}',
+     '{"reusable":{},"collectors":{"sockets":7,"updates":["a"],"openscap":[],"certificates":[1,2],"integrity":"x"}}'],
+)  # fmt: skip
+def test_a_state_of_another_version_is_dropped(tmp_path: Path, state: str) -> None:
     request = {
         "settings": settings(tmp_path).model_dump(mode="json"),
         "root": str(tmp_path),
         "is_root_user": False,
-        "is_fresh": False,
+        "force_rescan": False,
         "tools": {},
-        "memory": memory,
+        "state": state,
     }
     answer = scan_child.scan(request)
     assert set(json.loads(answer["sections"])) == set(SECTIONS)
-    assert answer["memory"]
+    assert json.loads(answer["state"])["collectors"]
 
 
 def test_every_collector_goes_on_from_what_it_gave(tmp_path: Path) -> None:
     first, second = (Scanner(System(tmp_path), dict(COLLECTORS)) for _ in range(2))
     first.scan()
-    second.recall(first.remembered())
-    assert second.remembered() == first.remembered()
+    second.restore(json.loads(json.dumps(first.state())))
+    assert json.loads(json.dumps(second.state())) == json.loads(json.dumps(first.state()))
 
 
 def test_settings_survive_the_way_to_another_process(tmp_path: Path) -> None:

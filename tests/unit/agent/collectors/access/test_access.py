@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.access import access, failed_logins
+from device_agent.collectors.access import account_security, failed_logins
 from device_agent.collectors.access.accounts import algorithm_of
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.domain.report_limits import findings_of
@@ -65,7 +65,7 @@ OPENWRT = {"/etc/passwd": "root::0:0:root:/root:/bin/ash\n", "/etc/shadow": "roo
 
 
 def look(root: Path, **system: bool) -> dict[str, Any]:
-    section = dict(access.collect(System(root, is_root_user=True, **system)))
+    section = dict(account_security.collect(System(root, is_root_user=True, **system)))
     # It is what the wire takes as well.
     assert findings_of({"access": section}).sections["access"]["state"] == "ok"
     return section
@@ -110,7 +110,7 @@ def test_alpine_and_openwrt_have_no_pam(tmp_path: Path) -> None:
     assert "failed_logins: no btmp, auth log or journal here" in section["gaps"]
     assert look(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
     with pytest.raises(FactsUnavailableError, match="no /etc/passwd"):
-        access.collect(System(tmp_path / "nothing"))
+        account_security.collect(System(tmp_path / "nothing"))
 
 
 def test_what_is_closed_says_so_and_costs_only_its_own_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

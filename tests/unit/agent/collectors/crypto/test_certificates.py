@@ -51,7 +51,9 @@ def one(tmp_path: Path, content: bytes, **wanted: Any) -> dict[str, Any]:
 def test_a_sound_certificate_with_its_chain(tmp_path: Path) -> None:
     device = MIDDLE.issue("edge-1")
     (tmp_path / "middle.crl").write_bytes(MIDDLE.crl())
-    entry = one(tmp_path, device.pem + MIDDLE.pem, crl=[Path("/middle.crl")], own=Path("/certs/edge.pem"))
+    entry = one(
+        tmp_path, device.pem + MIDDLE.pem, crl=[Path("/middle.crl")], device_certificate=Path("/certs/edge.pem")
+    )
     assert entry == {
         "path": "/certs/edge.pem",
         "subject": "CN=edge-1",
@@ -259,9 +261,9 @@ NO_DELEGATE = ROOT.issue("responder", usage=ExtendedKeyUsageOID.SERVER_AUTH)
         (ocsp.OCSPCertStatus.GOOD, DELEGATE, {"certificates": [DELEGATE.certificate]}, "good", ""),
         (
             ocsp.OCSPCertStatus.GOOD, NO_DELEGATE, {"certificates": [NO_DELEGATE.certificate]},
-            "notchecked", "no good signature",
+            "notchecked", "no valid signature",
         ),
-        (ocsp.OCSPCertStatus.GOOD, OTHER.own, {}, "notchecked", "no good signature"),
+        (ocsp.OCSPCertStatus.GOOD, OTHER.own, {}, "notchecked", "no valid signature"),
         (ocsp.OCSPCertStatus.GOOD, ROOT.own, {"end": NOW - timedelta(hours=1)}, "notchecked", "out of date"),
     ],
 )  # fmt: skip
@@ -308,7 +310,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path) -> None:
     assert section["problems"] == [
         "/certs/bad.pem: a certificate in it cannot be read",
         "/certs/cut.pem: a certificate in it cannot be read",
-        "/certs/many.pem: a collection of 17 certificates, not looked at",
+        "/certs/many.pem: a bundle of 17 certificates, not checked",
     ]
 
 

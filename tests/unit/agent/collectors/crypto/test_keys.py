@@ -13,9 +13,10 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_agent.collectors.base import days_between
 from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_blocks
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
-from device_agent.collectors.crypto.keys import KeyCollector, days_between
+from device_agent.collectors.crypto.keys import KeyCollector
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
@@ -189,7 +190,7 @@ def test_links_pipes_and_deep_folders(tmp_path: Path) -> None:
     assert [entry["path"].rpartition("/")[2] for entry in section["entries"]] == ["again", "large"]
     assert section["problems"] == [
         "/etc/ssl/private/a/b/c/d/e/f/g: more than 6 folders deep",
-        f"/etc/ssl/private/large: larger than {MAX_READ_BYTES} bytes, only the first of them were read",
+        f"/etc/ssl/private/large: larger than {MAX_READ_BYTES} bytes, only the first were read",
     ]
     assert collect(tmp_path, "/missing")["problems"] == ["/missing: No such file or directory"]
 

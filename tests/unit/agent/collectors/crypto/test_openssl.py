@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.crypto import openssl, openssl_config, tls_errors
-from device_agent.collectors.crypto.stale_libraries import stale_processes
+from device_agent.collectors.crypto.openssl import stale_processes
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
@@ -65,7 +65,7 @@ def put(root: Path, **files: str) -> None:
 
 
 def config(root: Path, place: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
-    return openssl_config.read(System(root), place)
+    return openssl_config.read_policy(System(root), place)
 
 
 def test_debian(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_debian(tmp_path: Path) -> None:
 
 def test_fedora_with_its_policy_included(tmp_path: Path) -> None:
     put(tmp_path, **{"etc/pki/tls/openssl.cnf": FEDORA, "etc/crypto-policies/back-ends/opensslcnf.config": POLICY})
-    assert openssl_config.file_of(System(tmp_path), "") == "/etc/pki/tls/openssl.cnf"
+    assert openssl_config.config_path(System(tmp_path), "") == "/etc/pki/tls/openssl.cnf"
     found = config(tmp_path, "/etc/pki/tls/openssl.cnf")
     assert (found["min_protocol"], found["max_protocol"], found["security_level"]) == ("TLSv1.2", "TLSv1.3", 2)
     assert found["fips"] is True
@@ -111,7 +111,7 @@ def test_variables_folders_and_circles(tmp_path: Path) -> None:
             "etc/ssl/conf.d/c.txt": "[d]\nMinProtocol = SSLv3\n",
         },
     )
-    sections = openssl_config.sections_of(System(tmp_path), "/etc/ssl/openssl.cnf")
+    sections = openssl_config.read_sections(System(tmp_path), "/etc/ssl/openssl.cnf")
     assert sections["d"]["MinProtocol"] == "TLSv1.3"
     assert sections["default"]["openssl_conf"] == "init"
 
@@ -150,7 +150,7 @@ def test_processes_of_others_are_said_to_be_hidden(tmp_path: Path) -> None:
     if Path("/proc/1/maps").exists() and shutil.which("setpriv") is None:
         pytest.skip("no setpriv here to run as somebody else")
     code = (
-        "from pathlib import Path\nfrom device_agent.collectors.crypto.stale_libraries import stale_processes\n"
+        "from pathlib import Path\nfrom device_agent.collectors.crypto.openssl import stale_processes\n"
         "from device_agent.host.system import System\nprint(stale_processes(System())[1])"
     )
     argv = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-c", code]
@@ -197,7 +197,14 @@ def test_what_counts_as_a_tls_error(message: Any, counts: bool) -> None:
 
 
 def test_counts_become_words() -> None:
-    assert [tls_errors.steps(n) for n in (0, 1, 9, 10, 99, 100)] == ["none", "few", "few", "some", "some", "many"]
+    assert [tls_errors.bucket_label(n) for n in (0, 1, 9, 10, 99, 100)] == [
+        "none",
+        "few",
+        "few",
+        "some",
+        "some",
+        "many",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -220,10 +227,10 @@ def test_a_journal(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     if expected in ("few", "none"):
-        assert tls_errors.told_by_journalctl() == expected
+        assert tls_errors.count_journal_tls_errors() == expected
         return
     with pytest.raises(FactsUnavailableError, match=expected):
-        tls_errors.told_by_journalctl()
+        tls_errors.count_journal_tls_errors()
 
 
 @settings(max_examples=200, deadline=None)

@@ -63,8 +63,8 @@ def test_debian(tmp_path: Path) -> None:
         ("sources.list:3", "https", True, False, "", ["trusted=yes"]),
         ("sources.list:4", "https", True, True, "/usr/share/keyrings/a.gpg", []),
         ("vendor.sources:12", "http", False, True, "", ["check-valid-until=no"]),
-        ("vendor.sources:2", "https", True, True, "a key written beside it", []),
-        ("vendor.sources:2", "https", True, True, "a key written beside it", []),
+        ("vendor.sources:2", "https", True, True, "embedded key", []),
+        ("vendor.sources:2", "https", True, True, "embedded key", []),
     ]
     assert section["keyrings"] == ["/etc/apt/trusted.gpg.d/vendor.asc"]
     assert "secret" not in repr(section)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
 from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates
 from device_agent.domain.report_limits import findings_of
@@ -168,8 +168,11 @@ def test_kernels(tmp_path: Path) -> None:
     assert [kernels.flavour(name) for name in ("6.1.0-41-amd64", "6.5.6-300.fc39.x86_64", "5.15.137")] == [
         "amd64", "x86_64", ""
     ]  # fmt: skip
-    assert kernels.order("6.10.0") > kernels.order("6.9.99")
-    assert kernels.order("6.1.0") > kernels.order("6.1.0-rc1") or kernels.order("6.1.0-1") > kernels.order("6.1.0")
+    key = kernels.release_key
+    assert key("6.10.0") > key("6.9.99")
+    assert kernels.release_key("6.1.0") > kernels.release_key("6.1.0-rc1") or kernels.release_key(
+        "6.1.0-1"
+    ) > kernels.release_key("6.1.0")
 
 
 def test_the_running_kernel_here() -> None:
@@ -254,7 +257,7 @@ def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
         assert "the package lists are of 2026-11-15" in collect(root)["problems"][-1]
         os.utime(root / index, (0, NOW.timestamp() - DAY))
         section = collect(root)
-        assert "only the running system" in section["problems"][-1]
+        assert "on the running system only" in section["problems"][-1]
         assert "security_pending" not in section
 
 
@@ -265,7 +268,7 @@ class Told(updates.UpdatesCollector):
         section: dict[str, Any] = {}
         gaps = GapRecorder()
         self._add_pending(section, found, now, gaps)
-        return section, gaps.listed()
+        return section, gaps.as_list()
 
 
 def test_since_when_an_update_waits(tmp_path: Path) -> None:
@@ -295,7 +298,7 @@ def test_since_when_an_update_waits(tmp_path: Path) -> None:
 def test_what_waits_here_as_apt_itself_sees_it() -> None:
     if scheme_of(System()) != "deb" or shutil.which("apt") is None:
         pytest.skip("this machine has no apt")
-    section = updates.collect(System())
+    section = updates.UpdatesCollector()(System())
     sent = findings_of({"updates": section}).sections["updates"]
     assert sent["state"] == "ok"
     if section.get("pending") is None:
@@ -306,12 +309,12 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     argv = ["apt-get", "-q", "-s", *(word for option in options for word in ("-o", option)), "dist-upgrade"]
     out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100).stdout
     told = {(one.name.partition(":")[0], one.old, one.new, one.is_security) for one in upgrades(out)}
-    found = pending_updates.pending(System(), "deb", {})
+    found = pending_updates.list_pending_updates(System(), "deb", {})
     assert found.security is not None
     secure = set(found.security)
-    assert {(one.name, one.old, one.new, one in secure) for one in found.every} >= told
-    assert {one.name for one in found.every} - {one[0] for one in told} <= _kept_back(out)
-    assert (section["pending"], section["security_pending"]) == (len(found.every), len(secure))
+    assert {(one.name, one.old, one.new, one in secure) for one in found.all} >= told
+    assert {one.name for one in found.all} - {one[0] for one in told} <= _kept_back(out)
+    assert (section["pending"], section["security_pending"]) == (len(found.all), len(secure))
 
 
 @pytest.mark.skipif(shutil.which("apt") is None, reason="no apt here")
@@ -355,4 +358,4 @@ def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFac
     pending_updates.dnf_updates(text, {})
     pending_updates.apk_upgrades(text)
     pending_updates.opkg_upgrades(text)
-    kernels.order(text)
+    kernels.release_key(text)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from device_agent.collectors.base import Collector
-from device_agent.collectors.reading import ChangeTracker, GapRecorder, coarse
+from device_agent.collectors.base import ChangeTracker, Collector, GapRecorder, round_to_magnitude
 from device_agent.collectors.system import disk, log_settings, mac, services
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError, NotApplicableError
@@ -99,12 +98,12 @@ def test_entries_of_xinetd(tmp_path: Path) -> None:
 def test_what_changed_is_told_for_a_day_and_never_after_the_first_look() -> None:
     now = [0.0]
     changes = ChangeTracker(lambda: now[0])
-    assert changes.seen(["b", "a"]) == ([], [])
-    assert changes.seen(["a", "c"]) == (["c"], ["b"])
+    assert changes.update(["b", "a"]) == ([], [])
+    assert changes.update(["a", "c"]) == (["c"], ["b"])
     now[0] = 86_000
-    assert changes.seen(["c", "a"]) == (["c"], ["b"])
+    assert changes.update(["c", "a"]) == (["c"], ["b"])
     now[0] = 86_401
-    assert changes.seen(["c", "a"]) == ([], [])
+    assert changes.update(["c", "a"]) == ([], [])
 
 
 def test_watched_services_tell_what_appeared(tmp_path: Path) -> None:
@@ -169,11 +168,11 @@ def test_btrfs_is_found_by_its_device_and_what_cannot_be_seen_is_unknown(tmp_pat
     block(tmp_path, "dm-0", "252:0", uuid="CRYPT-LUKS2-1-crypt", dm="crypt", on=("sda1",))
     section = look("disk", disk.collect, tmp_path)
     assert (section["root_encrypted"], section["data_encrypted"]) == (True, None)
-    assert section["gaps"] == ["/x: ZFS keeps this to itself"]
+    assert section["gaps"] == ["/x: encryption of ZFS is not read"]
     container = put(tmp_path / "c", "/proc/self/mountinfo", mounts(("0:50", "/", "overlay", "overlay"))).parents[2]
     section = look("disk", disk.collect, container)
     assert section["root_encrypted"] is None
-    assert section["gaps"] == ["/: what lies beneath an overlay is not visible from inside"]
+    assert section["gaps"] == ["/: the file system below an overlay is not visible from inside"]
     openwrt = mounts(("31:4", "/overlay", "jffs2", "/dev/mtdblock4"), ("0:20", "/", "overlay", "overlayfs:/overlay"))
     section = look("disk", disk.collect, put(tmp_path / "w", "/proc/self/mountinfo", openwrt).parents[2])
     assert section["data_encrypted"] is False
@@ -212,7 +211,7 @@ def test_apparmor_of_debian(tmp_path: Path) -> None:
     section = look("mac", mac.collect, tmp_path)
     told = (section["mode"], section["enforced_profiles"], section["complaining_profiles"], section["denials"])
     assert told == ("enforcing", 2, 1, None)
-    assert section["gaps"] == ["denials: no audit log, kernel log or journal here"]
+    assert section["gaps"] == ["denials: there is no audit log, kernel log or journal"]
     idle = put_all(tmp_path / "idle", {"/sys/module/apparmor/parameters/enabled": "Y\n"})
     section = look("mac", mac.collect, idle)
     assert (section["mode"], section["enforced_profiles"]) == ("unknown", None)
@@ -288,14 +287,14 @@ def test_logging_of_smaller_systems(tmp_path: Path) -> None:
 
 
 def test_counts_hold_still_and_gaps_have_reasons(tmp_path: Path) -> None:
-    assert [coarse(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
+    assert [round_to_magnitude(n) for n in (-1, 0, 1, 9, 10, 99, 100, 12_345)] == [0, 0, 1, 1, 10, 10, 100, 10_000]
     gaps = GapRecorder()
     errors: dict[str, Exception] = {"a": PermissionError(13, "Permission denied"), "b": FactsUnavailableError("why")}
     for field, error in errors.items():
-        with gaps.told(field):
+        with gaps.capture(field):
             _raise(error)
     gaps.add("a", "not this")
-    assert gaps.listed() == ["a: needs root", "b: why"]
+    assert gaps.as_list() == ["a: needs root", "b: why"]
     log = put(tmp_path, "/log", "first\nsecond\nthird\n")
     assert tail_of(log, 10) == "third\n"
     assert tail_of(log, 1000).startswith("first")

@@ -34,9 +34,9 @@ class Device:
         self.put("/opt/app/run", "#!/bin/sh\n")
         self.keeper = self.made()
 
-    def made(self, *, is_keeper: bool = True) -> IntegrityCollector:
+    def made(self, *, is_baseline_owner: bool = True) -> IntegrityCollector:
         wanted = IntegritySettings.model_validate(self.options)
-        return IntegrityCollector(wanted, self.state, is_keeper=is_keeper, now=lambda: self.now)
+        return IntegrityCollector(wanted, self.state, is_baseline_owner=is_baseline_owner, now=lambda: self.now)
 
     def put(self, place: str, text: str) -> Path:
         path = self.root / place.lstrip("/")
@@ -150,11 +150,11 @@ def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device
 def test_only_the_running_agent_takes_a_baseline(tmp_path: Path) -> None:
     device = Device(tmp_path)
     with pytest.raises(FactsUnavailableError, match="no baseline yet"):
-        device.look(device.made(is_keeper=False))
+        device.look(device.made(is_baseline_owner=False))
     assert not device.state.exists()
     device.look()
     device.put("/etc/passwd", "changed\n")
-    assert device.look(device.made(is_keeper=False))["changed"] == 1
+    assert device.look(device.made(is_baseline_owner=False))["changed"] == 1
 
 
 def test_what_the_configuration_newly_watches_is_no_change(device: Device) -> None:
@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
 
 
 def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
-    keeper = IntegrityCollector(IntegritySettings(), tmp_path, is_keeper=True)
+    keeper = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
     section = findings_of({"integrity": dict(keeper(System()))}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5

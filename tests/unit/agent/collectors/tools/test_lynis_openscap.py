@@ -136,7 +136,7 @@ def test_a_report_of_root_needs_root(tmp_path: Path) -> None:
 @given(st.lists(st.one_of(st.binary(max_size=200), st.sampled_from(REPORT.encode().splitlines(keepends=True)))))
 def test_whatever_a_report_contains_it_is_read(lines: list[bytes]) -> None:
     report = lynis_report.parse(lines)
-    assert 0 <= report.damaged <= report.lines <= len(lines)
+    assert 0 <= report.malformed_lines <= report.lines <= len(lines)
 
 
 # As OpenSCAP 1.3.7 wrote it for benchmark.xml, shortened.
@@ -186,7 +186,7 @@ def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
     _put(tmp_path, "/r/one.xml", RESULT[: RESULT.index('<rule-result idref="odd"')])
     section = _sent("openscap", _openscap(tmp_path))
     assert (section["scans"][0]["complete"], section["scans"][0]["results"]) == (False, {"pass": 1, "fail": 1})
-    assert "not XML to its end" in section["unreadable"][0]
+    assert "malformed XML" in section["unreadable"][0]
 
 
 def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
@@ -214,21 +214,21 @@ def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
     [
         ("<a>" * 1000, "nested deeper"),
         ('<a b="' + "x" * 3_000_000, "a tag longer than"),
-        ('<?xml version="1.0" encoding="klingon"?><a/>', "not XML"),
-        ("", "not XML"),
+        ('<?xml version="1.0" encoding="klingon"?><a/>', "malformed XML"),
+        ("", "malformed XML"),
     ],
 )
 def test_what_would_cost_too_much_is_refused(text: str, why: str) -> None:
     data = text.encode()
     found = xccdf.parse(data[at : at + 65536] for at in range(0, max(1, len(data)), 65536))
-    assert (found.scans, why in found.trouble) == ([], True), found.trouble
+    assert (found.scans, why in found.error) == ([], True), found.error
 
 
 @given(st.integers(0, len(RESULT)), st.integers(0, 40), st.binary(max_size=40), st.integers(1, 4096))
 def test_whatever_a_result_contains_it_is_read(at: int, gone: int, put: bytes, size: int) -> None:
     data = RESULT.encode()[:at] + put + RESULT.encode()[at + gone :]
     found = xccdf.parse(data[start : start + size] for start in range(0, len(data), size))
-    assert len(found.trouble) < 200
+    assert len(found.error) < 200
     for scan in found.scans:
         assert set(scan.results) <= set(xccdf.RESULTS)
 
@@ -273,7 +273,7 @@ def test_what_the_real_openscap_writes(option: str, tmp_path: Path) -> None:
 
 def _until_done(runs: ToolRunner, tool: str) -> None:
     deadline = time.monotonic() + 60
-    while runs.told(tool) == "its first run is under way":
+    while runs.status(tool) == "its first run is under way":
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -283,24 +283,24 @@ def test_the_agent_runs_openscap_itself_where_it_is_allowed(tmp_path: Path) -> N
     settings = ToolSettings(run=("openscap",), openscap_content=BENCHMARK, openscap_profile=PROFILE)
     system = System(is_root_user=True)
     runs = ToolRunner(settings, tmp_path)
-    runs.consider("lynis", system)
-    assert runs.told("lynis") == ""
-    runs.consider("openscap", system)
+    runs.start_if_due("lynis", system)
+    assert runs.status("lynis") == ""
+    runs.start_if_due("openscap", system)
     _until_done(runs, "openscap")
-    assert runs.told("openscap") == ""
+    assert runs.status("openscap") == ""
     section = OpenscapCollector(settings, runs)(system)
     assert FAILS in [one["rule"] for one in section["rules"]]
-    assert runs.places.openscap.stat().st_mode & 0o077 == 0
+    assert runs.paths.openscap_results.stat().st_mode & 0o077 == 0
 
 
 def test_a_tool_that_is_missing_or_needs_root_says_so(tmp_path: Path) -> None:
     settings = ToolSettings(run=("openscap",), openscap_content=tmp_path / "none.xml")
     runs = ToolRunner(settings, tmp_path)
-    runs.consider("openscap", System(is_root_user=False))
-    assert runs.told("openscap") == "running it needs root"
-    runs.consider("openscap", System(is_root_user=True))
+    runs.start_if_due("openscap", System(is_root_user=False))
+    assert runs.status("openscap") == "running it needs root"
+    runs.start_if_due("openscap", System(is_root_user=True))
     _until_done(runs, "openscap")
-    assert runs.told("openscap").startswith("running it failed: nice ended with status")
+    assert runs.status("openscap").startswith("running it failed: nice ended with status")
 
 
 def test_a_program_ends_when_the_agent_stops() -> None:

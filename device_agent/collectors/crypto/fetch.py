@@ -1,4 +1,4 @@
-"""The one place that asks a web server, for what the configuration names: bounded, and never redirected."""
+"""HTTP requests of the collectors, to configured URLs only: bounded in time and size, no redirects."""
 
 import urllib.error
 import urllib.request
@@ -12,24 +12,24 @@ _SCHEMES: Final = frozenset({"http", "https"})
 
 
 class FetchError(Exception):
-    """It could not be fetched; the text says why in a few words."""
+    """The request failed for the reason in the text."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An answer that points elsewhere is no answer: nobody configured that place."""
+    """Treats a redirect as an error: its target is not a configured URL."""
 
     def redirect_request(self, *_arguments: object) -> None:
         return None
 
 
 def fetch(url: str, *, max_bytes: int, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> bytes:
-    """What is at an address; with `body` it is sent there (POST).
+    """Returns the response body of a GET, or of a POST when `body` is given.
 
     Raises:
-        FetchError: another scheme, no answer, another status than 200, or more than `max_bytes`.
+        FetchError: the scheme is not HTTP(S), there is no answer, an error status, or more than `max_bytes`.
     """
     if urlsplit(url).scheme not in _SCHEMES:
-        raise FetchError("not an address that can be fetched")
+        raise FetchError("not an HTTP or HTTPS URL")
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}))  # noqa: S310 - scheme checked above
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=SECONDS) as answer:

@@ -7,8 +7,7 @@ from typing import Any, Final
 
 from device_agent.collectors.access import fail2ban, failed_logins, pam
 from device_agent.collectors.access.accounts import PasswdEntry, ShadowEntry, accounts, secret_from, secrets
-from device_agent.collectors.base import Section
-from device_agent.collectors.reading import GapRecorder
+from device_agent.collectors.base import GapRecorder, Section
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.files import files_in, settings_of, text_of
 from device_agent.host.system import System
@@ -51,11 +50,11 @@ def collect(system: System) -> Section:
     modules = _of_pam(system, gaps, section)
     _of_lockout(system, gaps, section, modules)
     section["sudo_without_password"] = section["failed_logins"] = None
-    with gaps.told("sudo_without_password"):
+    with gaps.capture("sudo_without_password"):
         section["sudo_without_password"] = sorted({*_sudo(system), *_doas(system)})
-    with gaps.told("failed_logins"):
+    with gaps.capture("failed_logins"):
         section["failed_logins"] = failed_logins.collect(system, time.time())
-    return {**section, "gaps": gaps.listed()}
+    return {**section, "gaps": gaps.as_list()}
 
 
 def _all_secrets(system: System, known: list[PasswdEntry]) -> list[ShadowEntry]:
@@ -79,7 +78,7 @@ def of_secrets(found: list[ShadowEntry]) -> dict[str, Any]:
 def _login_defs(system: System, gaps: GapRecorder) -> dict[str, Any]:
     fields: dict[str, Any] = dict.fromkeys(_LIMITS)
     text = ""
-    with gaps.told("max_days"):
+    with gaps.capture("max_days"):
         text = next((text for place in _DEFS if (text := text_of(system.path(place)))), "")
     values = settings_of(text, None)
     for field, key in _LIMITS.items():
@@ -98,14 +97,14 @@ def _of_pam(system: System, gaps: GapRecorder, section: dict[str, Any]) -> list[
             gaps.add(field, "no PAM here")
         return []
     logins: list[pam.PamModule] = []
-    with gaps.told("quality_enforced"):
+    with gaps.capture("quality_enforced"):
         modules = pam.stack(system, "password")
         quality = pam.quality_of(system, modules)
         section["quality_enforced"] = quality.is_enforced
         section["minimum_length"], section["minimum_classes"] = quality.length, quality.classes
         methods = [word for one in modules if one.name == "pam_unix.so" for word in one.arguments]
         section["new_hash"] = next((word for word in methods if word in _UNIX_METHODS), section["new_hash"])
-    with gaps.told("accepts_empty"):
+    with gaps.capture("accepts_empty"):
         logins = pam.stack(system, "auth")
         section["accepts_empty"] = pam.accepts_empty(logins)
     return logins
@@ -113,7 +112,7 @@ def _of_pam(system: System, gaps: GapRecorder, section: dict[str, Any]) -> list[
 
 def _of_lockout(system: System, gaps: GapRecorder, section: dict[str, Any], logins: list[pam.PamModule]) -> None:
     section["lockout"] = section["lockout_after"] = section["lockout_seconds"] = None
-    with gaps.told("lockout"):
+    with gaps.capture("lockout"):
         guards = [one for one in (pam.lockout_of(system, logins), fail2ban.guard(system)) if one]
         section["lockout"] = sorted(one["name"] for one in guards)
         section["lockout_after"] = min((one["after"] for one in guards if one["after"] is not None), default=None)

@@ -1,4 +1,4 @@
-"""What updates have put in place, looked up where it lies: the report confirms a version, and not the agent's word."""
+"""Targets installed by updates (section `software`), verified on disk: the report confirms what is really installed."""
 
 import threading
 from typing import Any, Final
@@ -13,16 +13,15 @@ from schemas.updates import UpdatePhase
 _NOT_SET_UP: Final = "updates are not set up on this device: updates.url and updates.root of agent.toml"
 
 
-class SoftwareCollector:
-    """The collector of the `software` section."""
+class InstalledTargetsCollector:
+    """Collects the `software` section; not applicable without an updater."""
 
     def __init__(self, updater: Updater | None = None) -> None:
-        """Without an updater the section has no meaning."""
         self._updater = updater
         self._mutex = threading.Lock()
 
     def __call__(self, system: System) -> Section:
-        """One entry for each name."""
+        """Returns the section, with one entry for each target name."""
         del system
         updater = self._updater
         if updater is None:
@@ -41,7 +40,7 @@ def _entry(updater: Updater, name: str) -> dict[str, Any]:
     try:
         record = updater.ledger.load(name)
         version = updater.installed(record)
-        health, why = updater.health(record)
+        health, health_reason = updater.health(record)
     except (JournalError, UpdateError) as e:
         return {"name": name, "kind": "unknown", "health": "unknown", "health_reason": str(e)}
     release, transaction = record.current, record.transaction
@@ -51,14 +50,14 @@ def _entry(updater: Updater, name: str) -> dict[str, Any]:
     else:
         outcome, attempted, reason = record.outcome, record.attempted, record.reason
     if not version and outcome is UpdatePhase.CONFIRMED:
-        health, why = "failed", "what was installed is not there, or was changed"
+        health, health_reason = "failed", "the installed target is missing or was changed"
     return {
         "name": name,
         "version": version,
         "kind": target.kind.value if target is not None else "unknown",
         "previous": record.previous.version if record.previous is not None else "",
         "health": health,
-        "health_reason": why,
+        "health_reason": health_reason,
         "outcome": outcome.value,
         "attempted": attempted,
         "reason": reason,
