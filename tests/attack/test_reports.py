@@ -8,16 +8,15 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import START, World, world
+from tests.support.receipts import receipts_sent, register_signing_key, verdicts
 from tests.support.reports import incoming
 from tests.support.signing_device import Signing
-from tests.unit.service.ingest.test_ingest import answers
-from tests.unit.service.ingest.test_signatures import known, told
 
 
 async def contained(place: World, device: Signing) -> None:
     """The device signs, and is restricted for telnet; the broker says that it holds it."""
-    await known(place, device)
-    assert await told(place, device.full(2, START, 23)) == [("accepted", None)]
+    await register_signing_key(place, device)
+    assert await verdicts(place, device.full(2, START, 23)) == [("accepted", None)]
     await place.drain()
     assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
@@ -27,7 +26,7 @@ async def test_a_recorded_good_report_frees_nobody(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await contained(place, device)
         good = device.full(1, START, 22)
-        assert await told(place, good) == [("rejected", "replayed")]
+        assert await verdicts(place, good) == [("rejected", "replayed")]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
@@ -36,10 +35,10 @@ async def test_a_good_report_that_was_held_back_frees_nobody_and_an_answer_does(
     async with world(tmp_path / "c.db") as place:
         await contained(place, device)
         held_back = device.full(3, START, 22)  # new and well signed, and made before anybody asked
-        assert await told(place, held_back) == [("accepted", None), ("resend_full", None)]
+        assert await verdicts(place, held_back) == [("accepted", None), ("resend_full", None)]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
-        nonce = answers(place, "edge-1")[-1]["nonce"]
-        assert await told(place, device.full(4, START, 22, answers=nonce)) == [("accepted", None)]
+        nonce = receipts_sent(place, "edge-1")[-1]["nonce"]
+        assert await verdicts(place, device.full(4, START, 22, answers=nonce)) == [("accepted", None)]
         assert place.level("edge-1") is ContainmentLevel.NONE
 
 
@@ -47,40 +46,40 @@ async def test_a_nonce_survives_a_restart(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
         await contained(place, device)
-        nonce = answers(place, "edge-1")[-1]["nonce"]
+        nonce = receipts_sent(place, "edge-1")[-1]["nonce"]
     async with world(tmp_path / "c.db") as place:
-        await told(place, device.full(3, START, 22, answers=nonce))
+        await verdicts(place, device.full(3, START, 22, answers=nonce))
         await place.signing.keyring.drain()
-        assert await told(place, device.full(3, START, 22, answers=nonce)) == [("accepted", None)]
+        assert await verdicts(place, device.full(3, START, 22, answers=nonce)) == [("accepted", None)]
         assert place.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_reordered_reports(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device, seq=10)
+        await register_signing_key(place, device, seq=10)
         late, early = device.full(12, START, 23), device.full(11, START, 22)
-        assert await told(place, late, early) == [("accepted", None), ("rejected", "stale_sequence")]
+        assert await verdicts(place, late, early) == [("accepted", None), ("rejected", "stale_sequence")]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
 async def test_a_report_of_one_device_on_the_topic_of_another(tmp_path: Path) -> None:
     victim, thief = Signing("edge-1"), Signing("edge-2")
     async with world(tmp_path / "c.db") as place:
-        await known(place, thief)
+        await register_signing_key(place, thief)
         message = incoming("edge-1", thief.plain(2, START, 23))
         await place.ingest.take([replace(message, topic=up("edge-1", UpChannel.POSTURE))])
-        assert answers(place, "edge-1")[-1]["reason"] == "wrong_device"
+        assert receipts_sent(place, "edge-1")[-1]["reason"] == "wrong_device"
         (line,) = await place.store.audit(kind=AuditKind.REPORT_REJECTED, device_id="edge-1")
         assert (line.entry.alert, (line.entry.detail or {})["reason"]) == (True, "wrong_device")
-        await known(place, victim)
+        await register_signing_key(place, victim)
         assert place.level("edge-1") is ContainmentLevel.NONE
 
 
 async def test_what_is_refused_is_told_to_the_device_it_is_about(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await known(place, Signing())
-        await told(place, Signing().full(2, START, 22))
+        await register_signing_key(place, Signing())
+        await verdicts(place, Signing().full(2, START, 22))
         topic, payload = place.link.sent[-1]
         assert topic == down("edge-1", DownChannel.RECEIPT)
         assert json.loads(payload)["verdict"] == "rejected"

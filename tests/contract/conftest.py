@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.contract.target import Broker, Lab
+from tests.contract.target import VARIABLES, Broker, Lab
 from tests.support.mqtt_probe import Endpoint
 from tests.support.standin import StandInProcess
 
 _RESTART_SECONDS = 120.0
-_VARIABLES = ("API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD")
 
 
 def _real_broker() -> Broker | None:
     """The cluster of the CORDON_TEST_EMQX_* variables; None when the first of them is absent."""
-    values = {name: os.environ.get(f"CORDON_TEST_EMQX_{name}", "") for name in _VARIABLES}
+    values = {name: os.environ.get(f"CORDON_TEST_EMQX_{name}", "") for name in VARIABLES}
     if not values["API"]:
         return None
     missing = [name for name in ("KEY", "SECRET", "MQTT") if not values[name]]

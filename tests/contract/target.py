@@ -18,6 +18,7 @@ RULES = "/authorization/sources/built_in_database/rules"
 USERS = "/authentication/password_based:built_in_database/users"
 FAR = "2036-01-01T00:00:00Z"
 TIMEOUT_SECONDS = 15.0
+VARIABLES = ("API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD")  # of a real EMQX: CORDON_TEST_EMQX_*
 
 Rule = dict[str, object]
 

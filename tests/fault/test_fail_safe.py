@@ -10,10 +10,10 @@ from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
 from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerUnreachableError
-from tests.fault.test_store import Trouble, locked, read_only
 from tests.support.controller_harness import TestClock, World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
+from tests.support.store_faults import StoreFault, store_locked, store_read_only
 
 DAY = 86_400.0
 GUARDS = FleetGuards(fresh_for=300.0)
@@ -118,8 +118,8 @@ async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
 
 
-@pytest.mark.parametrize("trouble", [locked, read_only])
-async def test_a_store_that_cannot_write_neither_contains_nor_releases(tmp_path: Path, trouble: Trouble) -> None:
+@pytest.mark.parametrize("trouble", [store_locked, store_read_only])
+async def test_a_store_that_cannot_write_neither_contains_nor_releases(tmp_path: Path, trouble: StoreFault) -> None:
     path = tmp_path / "c.db"
     async with world(path, _policies(), guards=GUARDS) as place:
         await _report(place, "edge-1", 1, 23)

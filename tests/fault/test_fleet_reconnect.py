@@ -11,8 +11,8 @@ from device_agent.simulator.fleet import FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, ObservationKind
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
-from tests.attack.fuzz.fuzz_run import resident
 from tests.support.controller_harness import world
+from tests.support.memory import resident_bytes
 from tests.support.mosquitto import Mosquitto
 from tests.support.mqtt_harness import plain, running
 
@@ -57,7 +57,7 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
             reading = group.create_task(ingest.run())
             with SimulatedFleet(settings, seen.append) as fleet:
                 await until(lambda: accepted() == DEVICES, "the whole fleet accepted")
-                before = resident()
+                before = resident_bytes()
                 broker.stop(kill=True)
                 await link.down()
                 await asyncio.sleep(AWAY_SECONDS)
@@ -68,7 +68,7 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
                 for name in fleet.device_ids:
                     fleet.rescan(name)
                 await until(lambda: accepted(back) == DEVICES, f"the whole fleet accepted again: {ingest.counts}")
-                growth = resident() - before
+                growth = resident_bytes() - before
             reading.cancel()
     came = sorted({one.device_id: one.monotonic for one in reversed(of(ObservationKind.CONNECTED, back))}.values())
     assert len(came) == DEVICES

@@ -30,6 +30,16 @@ def full(device_id: str, seq: int, *ports: int, boot_id: str = "boot", **others:
     return json.dumps(report).encode()
 
 
+def delta(seq: int, was: dict[str, Any], whole: dict[str, Any], *, boot_id: str = "boot", **more: Any) -> bytes:
+    """A delta of `edge-1` from the sections `was` to the sections `whole`."""
+    changed = {name: section for name, section in whole.items() if was.get(name) != section}
+    report = {
+        "v": 1, "kind": "delta", "device_id": "edge-1", "seq": seq, "sent_at": SENT_AT, "boot_id": boot_id,
+        "agent": "1.0.0", "digest": digest_of(whole), "base": digest_of(was), "sections": changed,
+    }  # fmt: skip
+    return json.dumps({**report, **more}).encode()
+
+
 def heartbeat(device_id: str, seq: int, digest: str) -> bytes:
     """A heartbeat."""
     beat = {"v": 1, "kind": "heartbeat", "device_id": device_id, "seq": seq, "sent_at": SENT_AT, "digest": digest}

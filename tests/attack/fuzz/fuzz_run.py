@@ -15,6 +15,7 @@ from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support import reports
 from tests.support.controller_harness import World, world
+from tests.support.memory import resident_bytes
 
 BATCH: Final = 500  # messages
 DEVICES: Final = 5000  # names that the hostile messages use
@@ -24,7 +25,6 @@ MAX_LETTERS: Final = 1000
 WARM_UP: Final = 0.3  # of the inputs; by then every table and every cache is as full as it gets
 MAX_GROWTH: Final = 40 * 1024 * 1024  # bytes of RSS from then on
 _REASONS: Final = frozenset(RejectReason)
-_PAGE: Final = 4096
 
 
 class BreachError(AssertionError):
@@ -43,11 +43,6 @@ class Tally:
     devices: int = 0  # devices known in the end
 
 
-def resident() -> int:
-    """Bytes of this process in memory."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
-
-
 async def run(path: Path, inputs: int, seed: int, told: Iterator[None] | None = None) -> Tally:
     """Send `inputs` hostile messages, honest reports among them; `told` is advanced after each batch.
 
@@ -62,10 +57,10 @@ async def run(path: Path, inputs: int, seed: int, told: Iterator[None] | None = 
             batch = [next(stream) for _ in range(min(BATCH, inputs - tally.inputs))]
             await _one(place, batch, tally)
             if not warm and tally.inputs >= inputs * WARM_UP:
-                warm = resident()
+                warm = resident_bytes()
             if told is not None:
                 next(told)
-        tally.growth = resident() - warm
+        tally.growth = resident_bytes() - warm
         tally.letters = (await place.store.counts())["dead_letters"]
         tally.devices = len(place.keeper.devices)
         _bounds(place, tally)
@@ -117,14 +112,14 @@ def _answers(place: World, batch: list[Hostile], number: int, tally: Tally) -> N
         if place.keeper.devices[name].level is not ContainmentLevel.NONE:
             raise BreachError(f"{name} was contained by what others sent")
     for one in batch:
-        verdict = _verdict(one, said.pop(one.device_id, []))
+        verdict = check_answer(one, said.pop(one.device_id, []))
         tally.verdicts[verdict] += 1
         tally.kinds[f"{one.kind}: {verdict}"] += 1
     if said:
         raise BreachError(f"somebody was answered who said nothing: {sorted(said)}")
 
 
-def _verdict(one: Hostile, answers: list[dict[str, object]]) -> str:
+def check_answer(one: Hostile, answers: list[dict[str, object]]) -> str:
     """What the device was told; `taken` for what has no receipt, `nobody` where the topic names no device."""
     if not one.device_id:
         return "nobody" if not answers else "?"

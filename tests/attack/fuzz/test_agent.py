@@ -28,8 +28,8 @@ from schemas.posture import digest_of
 from schemas.signing import sign
 from schemas.topics import UpChannel
 from tests.attack.fuzz import strategies
-from tests.attack.fuzz.fuzz_run import resident
 from tests.attack.fuzz.mutations import DAMAGES
+from tests.support.memory import resident_bytes
 from tests.support.reports import sections
 
 INPUTS = 10_000
@@ -130,11 +130,11 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
         reporter.tick()
         seq = json.loads(sent.on(UpChannel.POSTURE)[0])["seq"]
         good = {"v": 1, "seq": seq + 1, "verdict": "rejected", "reason": "invalid", "detail": "d", "digest": None}
-        before = resident()
+        before = resident_bytes()
         for _ in range(INPUTS):
             reporter.receipt(rand.choice(DAMAGES)(rand, good))
             reporter.tick()
-        assert resident() - before < MAX_GROWTH
+        assert resident_bytes() - before < MAX_GROWTH
         # A receipt that says `resend_full` may ask for another report, once a second at most.
         assert len(sent.messages) < 60
         reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)

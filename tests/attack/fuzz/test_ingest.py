@@ -15,9 +15,10 @@ from schemas.base import MAX_TEXT
 from schemas.events import RejectReason, ReportReceipt
 from schemas.topics import DownChannel, UpChannel, down
 from tests.attack.fuzz import corpus, strategies
-from tests.attack.fuzz.fuzz_run import BreachError, _verdict, resident, run
+from tests.attack.fuzz.fuzz_run import BreachError, check_answer, run
 from tests.attack.fuzz.messages import Hostile
 from tests.support.controller_harness import world
+from tests.support.memory import resident_bytes
 from tests.support.reports import full, incoming
 
 INPUTS = 100_000
@@ -59,14 +60,14 @@ def test_whatever_comes_is_read_or_refused_with_a_word_that_fits_into_a_receipt(
 
 async def test_ten_thousand_unknown_devices_at_once(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        before = resident()
+        before = resident_bytes()
         names = [f"new-{number:05d}" for number in range(UNKNOWN)]
         for begin in range(0, UNKNOWN, 500):
             await place.ingest.take([incoming(name, full(name, 1, 22)) for name in names[begin : begin + 500]])
         receipts = {topic for topic, payload in place.link.sent if json.loads(payload)["verdict"] == "accepted"}
         assert receipts == {down(name, DownChannel.RECEIPT) for name in names}
         assert len(await place.store.devices()) == UNKNOWN
-        assert resident() - before < MAX_RSS_FOR_UNKNOWN
+        assert resident_bytes() - before < MAX_RSS_FOR_UNKNOWN
 
 
 async def test_ten_thousand_unknown_devices_where_there_is_room_for_ten(tmp_path: Path) -> None:
@@ -96,8 +97,8 @@ async def test_other_topics_of_a_device_that_fills_one_are_read(tmp_path: Path) 
 def test_the_gauntlet_itself_notices_what_it_is_there_for() -> None:
     one = Hostile("kind", "edge-1", "topic", b"{}")
     with pytest.raises(BreachError, match="2 answers"):
-        _verdict(one, [{}, {}])
+        check_answer(one, [{}, {}])
     with pytest.raises(BreachError, match="other"):
-        _verdict(one, [{"verdict": "rejected", "reason": "other", "detail": "x"}])
+        check_answer(one, [{"verdict": "rejected", "reason": "other", "detail": "x"}])
     with pytest.raises(BreachError):
-        _verdict(one, [{"verdict": "rejected", "reason": "invalid", "detail": ""}])
+        check_answer(one, [{"verdict": "rejected", "reason": "invalid", "detail": ""}])

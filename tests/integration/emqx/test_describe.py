@@ -1,43 +1,22 @@
 """What a plan shows is what is done: every call that was made stands in the plan of the same intent."""
 
-import re
 import time
 from dataclasses import replace
 
 import pytest
 
-from controller.adapters.emqx.client.http import API
 from controller.adapters.emqx.containment.actions import ACTS
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.containment.checks import LABELS, LOOKS
 from controller.adapters.emqx.containment.describe import ACT_CALLS, LOOK_CALLS
 from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentGoal
-from controller.ports.broker import PlannedStage, PlanParameters, Proof, SavedSubscription
+from controller.ports.broker import PlanParameters, SavedSubscription
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerRefusedError
 from tests.integration.emqx.conftest import USER, Kept
+from tests.integration.emqx.plans import calls_not_in_plan
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
-
-# Asked to learn which node is behind an address: part of reading back, not of any plan.
-_HOUSEKEEPING = ("GET /cluster", "GET /nodes")
-
-
-def planned_calls(stages: tuple[PlannedStage, ...]) -> list[re.Pattern[str]]:
-    """Each call of a plan as a pattern: what only EMQX can tell matches anything."""
-    found = []
-    for stage in stages:
-        for _, calls in stage.acts + stage.looks:
-            for call in calls:
-                path = call.path.removeprefix(API).partition("?")[0]
-                found.append(re.compile(re.sub(r"<[^>]*>", "[^/]+", f"{call.method} {path}")))
-    return found
-
-
-def unplanned(proof: Proof, stages: tuple[PlannedStage, ...]) -> set[str]:
-    patterns = planned_calls(stages)
-    made = {step.call for step in proof.steps if step.call and step.call not in _HOUSEKEEPING}
-    return {call for call in made if not any(pattern.fullmatch(call) for pattern in patterns)}
 
 
 def test_every_act_and_look_can_be_carried_out_and_shown() -> None:
@@ -58,19 +37,23 @@ async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker
 
         restricted = await broker.restrict("p-dev", kept, keep_subscriptions=keep)
         assert restricted.holds, restricted.missing
-        assert unplanned(restricted, broker.planned("p-dev", intent)) == set()
+        assert calls_not_in_plan(restricted, broker.planned("p-dev", intent)) == set()
         assert [(one.topic, one.qos) for one in cut] == [("fleet/news", 1)]
 
         freed = await broker.release("p-dev", had, tuple(cut))
         assert freed.holds, freed.missing
         out = replace(intent, goal=ContainmentGoal.RELEASE, subscriptions=tuple(cut))
-        assert unplanned(freed, broker.planned("p-dev", out)) == set()
+        assert calls_not_in_plan(freed, broker.planned("p-dev", out)) == set()
 
         isolated = await broker.isolate("p-dev", kept, case="c1", reason="r", until=intent.until)
         assert isolated.holds, isolated.missing
-        assert unplanned(isolated, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.ISOLATE))) == set()
+        assert (
+            calls_not_in_plan(isolated, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.ISOLATE))) == set()
+        )
     down = await broker.end_isolation("p-dev", kept)
-    assert unplanned(down, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.END_ISOLATION))) == set()
+    assert (
+        calls_not_in_plan(down, broker.planned("p-dev", replace(intent, goal=ContainmentGoal.END_ISOLATION))) == set()
+    )
     await broker.release("p-dev", had)
     await broker.api.delete_rules("p-dev")
 

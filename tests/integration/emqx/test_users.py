@@ -15,7 +15,7 @@ from controller.ports.broker import PlanParameters
 from controller.ports.broker_tables import AccessRule
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.integration.emqx.test_describe import unplanned
+from tests.integration.emqx.plans import calls_not_in_plan
 from tests.support.mqtt_device import Device, wait_for
 from tests.support.standin import StandInProcess
 
@@ -40,7 +40,7 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
         assert {one.client_id for one in await users.sessions(NAME)} >= {"u-ban-0", "u-ban-2", "u-ban-away"}
         proof = await users.isolate(NAME, kept, case="c1", reason="stolen", until=time.time() + 60)
         assert proof.holds, proof.missing
-        assert unplanned(proof, users.planned(NAME, PlanParameters(ContainmentGoal.ISOLATE))) == set()
+        assert calls_not_in_plan(proof, users.planned(NAME, PlanParameters(ContainmentGoal.ISOLATE))) == set()
         for device in devices:
             wait_for("the cut", lambda each=device: each.disconnects != [])  # type: ignore[misc]  # a default binds it
             seen = len(device.connacks)
@@ -59,7 +59,7 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
         assert await asyncio.to_thread(back.publish, up("u-ban-0", UpChannel.POSTURE)) in {0, NOBODY}
         released = await users.release(NAME, ())
         assert released.holds, released.missing
-        assert unplanned(released, users.planned(NAME, PlanParameters(ContainmentGoal.RELEASE))) == set()
+        assert calls_not_in_plan(released, users.planned(NAME, PlanParameters(ContainmentGoal.RELEASE))) == set()
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") in {0, NOBODY}
     assert await broker.api.user_rules(NAME) == ()
 
@@ -76,7 +76,7 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
             assert await asyncio.to_thread(device.subscribe, down(device.client_id, DownChannel.COMMAND)) == 1
         proof = await users.restrict(NAME, kept)
         assert proof.holds, proof.missing
-        assert unplanned(proof, users.planned(NAME, PlanParameters(ContainmentGoal.RESTRICT))) == set()
+        assert calls_not_in_plan(proof, users.planned(NAME, PlanParameters(ContainmentGoal.RESTRICT))) == set()
         assert kept.calls == [had]
         assert await broker.api.user_rules(NAME) == USER_RESTRICTION
         for device in (one, two):

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from controller.cli.app import app
 from controller.service.settings.settings import MqttSettings
-from tests.contract.conftest import _VARIABLES
-from tests.contract.target import RECORDED
+from tests.contract.target import RECORDED, VARIABLES
 from tests.support.compose import DEPLOY, ROOT, compose, script, services
 
 OURS: Final = ("init", "setup", "controller", "agent-1", "agent-2", "contract", "demo")
@@ -271,4 +270,4 @@ def test_the_tests_profile_calls_what_exists() -> None:
     shown = CliRunner().invoke(app, ["demo", "--help"]).output
     for option in ("--emqx", "--key", "--mqtt", "--mqtt-user", "--fast"):
         assert option in shown
-    assert set(_VARIABLES) == {"API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD"}
+    assert set(VARIABLES) == {"API", "KEY", "SECRET", "MQTT", "MQTT_USER", "MQTT_PASSWORD"}

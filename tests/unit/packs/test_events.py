@@ -4,7 +4,7 @@ import pytest
 
 from controller.domain.policy.event_rules import evaluate_event, event_facts
 from schemas.events import DeviceEvent
-from tests.unit.packs.test_packs import pack
+from tests.support.packs import load_pack
 
 
 @pytest.mark.parametrize(
@@ -28,5 +28,5 @@ def test_a_pack_finds(name: str, device_class: str, kind: str, severity: str, si
     if signature:
         raw["detail"] = {"signature": signature}  # type: ignore[assignment]  # as it comes off the wire
     event = DeviceEvent.model_validate(raw)
-    found = evaluate_event(pack(name).policies, event_facts(event, "d", device_class))
+    found = evaluate_event(load_pack(name).policies, event_facts(event, "d", device_class))
     assert {f"{one.result}:{one.rule.partition('/')[2]}" for one in found} == {f"fail:{rule}" for rule in rules}

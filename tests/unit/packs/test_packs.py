@@ -1,45 +1,13 @@
 """The shipped packs judge real shapes of devices as their titles say."""
 
-from functools import cache
 from typing import Any
 
 import pytest
 
-from controller.adapters.policies.loader import load_policies
-from controller.domain.policy.evaluate import evaluate_policies
-from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult
-from controller.domain.policy.model import ContainmentLevel, PolicySet
+from controller.domain.policy.model import ContainmentLevel
 from controller.packs import pack_names, pack_path
-from schemas.posture import ReportSections
-from tests.support.good_software import GOOD_SOFTWARE
-from tests.support.good_system import GOOD_SYSTEM
-from tests.support.good_tools import GOOD_TOOLS
-from tests.support.playbook import language
-
-GOOD: dict[str, dict[str, Any]] = {
-    "os": {"state": "ok", "id": "debian", "version": "12", "kernel": "6.1.0-41-amd64", "machine": "x86_64"},
-    **GOOD_SYSTEM,
-    **GOOD_SOFTWARE,
-    **GOOD_TOOLS,
-}
-
-
-@cache
-def pack(name: str) -> PolicySet:
-    return load_policies([pack_path(name)], language())
-
-
-def failing(name: str, result: RuleResult = RuleResult.FAIL, **sections: dict[str, Any]) -> set[str]:
-    merged = {key: {**value, **sections.get(key, {})} for key, value in GOOD.items()}
-    facts = gather_facts(ReportSections.model_validate(merged), "d", "", ())
-    return {
-        one.rule.partition("/")[2] for one in evaluate_policies(pack(name), language(), facts) if one.result is result
-    }
-
-
-def port(number: int, address: str = "0.0.0.0", process: str = "x") -> dict[str, Any]:
-    return {"sockets": {"listening": [{"proto": "tcp", "address": address, "port": number, "process": process}]}}
+from tests.support.packs import failing_rules, listening, load_pack
 
 
 def unit(name: str) -> dict[str, Any]:
@@ -58,7 +26,7 @@ def test_which_packs_there_are() -> None:
 
 @pytest.mark.parametrize("name", pack_names())
 def test_a_pack_is_named_like_its_file_and_every_rule_says_why_and_what_to_do(name: str) -> None:
-    (policy,) = pack(name).policies
+    (policy,) = load_pack(name).policies
     assert policy.name == name
     for rule in policy.rules:
         assert rule.why, rule.key
@@ -68,14 +36,14 @@ def test_a_pack_is_named_like_its_file_and_every_rule_says_why_and_what_to_do(na
 @pytest.mark.parametrize("name", pack_names())
 def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> None:
     for result in (RuleResult.FAIL, RuleResult.ERROR, RuleResult.UNKNOWN):
-        assert failing(name, result) == set()
+        assert failing_rules(name, result) == set()
 
 
 @pytest.mark.parametrize(
     ("sections", "rules"),
     [
-        (port(23), {"no-telnet"}),
-        (port(23, "127.0.0.1"), {"no-telnet"}),
+        (listening(23), {"no-telnet"}),
+        (listening(23, "127.0.0.1"), {"no-telnet"}),
         (unit("telnetd.service"), {"no-telnet-service"}),
         (unit("inetd:telnet"), {"no-telnet-service", "no-inetd-entries"}),
         (unit("telnet.socket"), {"no-telnet-service"}),
@@ -83,22 +51,22 @@ def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> No
         (unit("xinetd:telnet"), {"no-telnet-service", "no-inetd-entries"}),
         (unit("rlogin@2.service"), {"no-r-service-units"}),
         (unit("telnet-gateway-docs.service"), set()),
-        (port(512), {"no-r-services"}),
-        (port(513), {"no-r-services"}),
-        (port(514, process="rsyslogd"), set()),
-        (port(514, process="in.rshd"), {"port-514-is-syslog"}),
+        (listening(512), {"no-r-services"}),
+        (listening(513), {"no-r-services"}),
+        (listening(514, process="rsyslogd"), set()),
+        (listening(514, process="in.rshd"), {"port-514-is-syslog"}),
         (unit("rsh.socket"), {"no-r-service-units"}),
         (unit("inetd:login"), {"no-r-service-units", "no-inetd-entries"}),
-        (port(69), {"no-tftp"}),
+        (listening(69), {"no-tftp"}),
         (unit("tftpd-hpa.service"), {"no-tftp"}),
-        (port(21), {"no-ftp"}),
+        (listening(21), {"no-ftp"}),
         (unit("vsftpd.service"), {"no-ftp"}),
         (unit("xinetd:daytime"), {"no-inetd-entries"}),
-        (port(2375), {"no-open-docker-api"}),
-        (port(2375, "127.0.0.1"), set()),
-        (port(5555), {"no-open-debug-bridge"}),
-        (port(6379), {"no-exposed-databases"}),
-        (port(5901), {"no-remote-desktop"}),
+        (listening(2375), {"no-open-docker-api"}),
+        (listening(2375, "127.0.0.1"), set()),
+        (listening(5555), {"no-open-debug-bridge"}),
+        (listening(6379), {"no-exposed-databases"}),
+        (listening(5901), {"no-remote-desktop"}),
         (
             {
                 "sockets": {
@@ -131,40 +99,40 @@ def test_a_healthy_device_fails_nothing_and_leaves_nothing_open(name: str) -> No
     ],
 )
 def test_the_starter_pack_finds(sections: dict[str, Any], rules: set[str]) -> None:
-    assert failing("starter", **sections) == rules
+    assert failing_rules("starter", **sections) == rules
 
 
 def test_no_waiting_update_needs_no_age() -> None:
     patched = {"security_pending": 0, "oldest_security_days": None}
-    assert "security-updates-timely" in failing("starter", RuleResult.NOTAPPLICABLE, updates=patched)
+    assert "security-updates-timely" in failing_rules("starter", RuleResult.NOTAPPLICABLE, updates=patched)
 
 
 def test_a_process_out_of_sight_passes_no_rule_about_processes() -> None:
-    hidden = port(514, process="")
-    assert failing("starter", RuleResult.UNKNOWN, **hidden) == {"one-ssh-service"}
-    assert failing("starter", **hidden) == {"port-514-is-syslog"}
+    hidden = listening(514, process="")
+    assert failing_rules("starter", RuleResult.UNKNOWN, **hidden) == {"one-ssh-service"}
+    assert failing_rules("starter", **hidden) == {"port-514-is-syslog"}
 
 
 def test_what_the_starter_pack_contains_for() -> None:
-    levels = {rule.key: rule.response.contain for rule in pack("starter").rules.values()}
+    levels = {rule.key: rule.response.contain for rule in load_pack("starter").rules.values()}
     assert {key: level for key, level in levels.items() if level is not ContainmentLevel.NONE} == {
         "starter/no-telnet": ContainmentLevel.RESTRICTED,
         "starter/no-r-services": ContainmentLevel.RESTRICTED,
         "starter/no-open-docker-api": ContainmentLevel.ISOLATED,
     }
-    assert pack("starter").rules["starter/no-open-docker-api"].response.isolate_for == 1800.0
+    assert load_pack("starter").rules["starter/no-open-docker-api"].response.isolate_for == 1800.0
 
 
 @pytest.mark.parametrize(
     ("sections", "rule", "level", "action"),
     [
-        (port(23), "no-telnet", ContainmentLevel.RESTRICTED, "service.disable"),
+        (listening(23), "no-telnet", ContainmentLevel.RESTRICTED, "service.disable"),
         (openssl("3.0.16-1~deb12u1"), "openssl-current", ContainmentLevel.RESTRICTED, "package.upgrade"),
-        (port(2375), "no-open-docker-api", ContainmentLevel.ISOLATED, ""),
+        (listening(2375), "no-open-docker-api", ContainmentLevel.ISOLATED, ""),
     ],
 )
 def test_the_demo_pack_answers(sections: dict[str, Any], rule: str, level: ContainmentLevel, action: str) -> None:
-    assert failing("demo", **sections) == {rule}
-    response = pack("demo").rules[f"demo/{rule}"].response
+    assert failing_rules("demo", **sections) == {rule}
+    response = load_pack("demo").rules[f"demo/{rule}"].response
     assert response.contain is level
     assert (response.remedy.action if response.remedy else "") == action

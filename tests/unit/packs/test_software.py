@@ -7,7 +7,7 @@ import pytest
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.good_software import GOOD_SOFTWARE
-from tests.unit.packs.test_packs import failing, pack
+from tests.support.packs import failing_rules, load_pack
 
 NAME = "baseline-software"
 SOURCE, CONFIG = GOOD_SOFTWARE["sources"]["entries"][0], GOOD_SOFTWARE["openssl"]["config"]
@@ -69,7 +69,7 @@ def certificate(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_the_pack_finds(sections: dict[str, Any], rules: set[str]) -> None:
-    assert failing(NAME, **sections) == rules
+    assert failing_rules(NAME, **sections) == rules
 
 
 @pytest.mark.parametrize(
@@ -99,18 +99,18 @@ def test_the_pack_finds(sections: dict[str, Any], rules: set[str]) -> None:
     ],
 )  # fmt: skip
 def test_what_is_not_known_passes_nothing(sections: dict[str, Any], rules: set[str]) -> None:
-    assert failing(NAME, RuleResult.UNKNOWN, **sections) == rules
-    assert failing(NAME, **sections) == set()
+    assert failing_rules(NAME, RuleResult.UNKNOWN, **sections) == rules
+    assert failing_rules(NAME, **sections) == set()
 
 
 def test_a_list_of_keys_that_was_cut_still_fails_on_its_part() -> None:
     cut = key(protected=False)
     cut["keys"]["truncated"] = 3
-    assert failing(NAME, **cut) == {"keys-with-passphrase"}
-    assert failing(NAME, RuleResult.UNKNOWN, **cut) >= {"keys-not-exposed", "keys-rotated"}
+    assert failing_rules(NAME, **cut) == {"keys-with-passphrase"}
+    assert failing_rules(NAME, RuleResult.UNKNOWN, **cut) >= {"keys-not-exposed", "keys-rotated"}
 
 
 def test_only_a_revoked_certificate_of_its_own_contains_a_device() -> None:
-    levels = {rule.key: rule.response.contain for rule in pack(NAME).rules.values()}
+    levels = {rule.key: rule.response.contain for rule in load_pack(NAME).rules.values()}
     contained = {name: level for name, level in levels.items() if level is not ContainmentLevel.NONE}
     assert contained == {f"{NAME}/own-certificate-not-revoked": ContainmentLevel.ISOLATED}

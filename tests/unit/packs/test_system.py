@@ -7,7 +7,7 @@ import pytest
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.good_system import GOOD_SYSTEM
-from tests.unit.packs.test_packs import failing, pack
+from tests.support.packs import failing_rules, load_pack
 
 NAME = "baseline-system"
 
@@ -84,11 +84,11 @@ CASES: Final[tuple[tuple[dict[str, Any], set[str]], ...]] = (
 
 @pytest.mark.parametrize(("sections", "rules"), CASES)
 def test_what_the_baseline_finds(sections: dict[str, Any], rules: set[str]) -> None:
-    assert failing(NAME, **sections) == rules
+    assert failing_rules(NAME, **sections) == rules
 
 
 def test_every_rule_fails_for_some_device() -> None:
-    rules = pack(NAME).rules.values()
+    rules = load_pack(NAME).rules.values()
     assert {one.key.partition("/")[2] for one in rules if one.event is None} == set().union(
         *(rules for _, rules in CASES)
     )
@@ -97,23 +97,23 @@ def test_every_rule_fails_for_some_device() -> None:
 @pytest.mark.parametrize("section", list(GOOD_SYSTEM))
 def test_what_a_device_could_not_find_out_is_never_a_pass(section: str) -> None:
     hidden = {"state": "unknown", "reason": "needs root"}
-    assert failing(NAME, RuleResult.UNKNOWN, **{section: hidden})
-    assert failing(NAME, RuleResult.FAIL, **{section: hidden}) == set()
+    assert failing_rules(NAME, RuleResult.UNKNOWN, **{section: hidden})
+    assert failing_rules(NAME, RuleResult.FAIL, **{section: hidden}) == set()
 
 
 def test_a_closed_shadow_file_leaves_only_its_own_rules_unknown() -> None:
     closed: dict[str, Any] = {"empty_passwords": None, "weak_hashes": None, "gaps": ["weak_hashes: needs root"]}
-    assert failing(NAME, RuleResult.UNKNOWN, access=closed) == {"no-empty-passwords", "strong-password-hashes"}
+    assert failing_rules(NAME, RuleResult.UNKNOWN, access=closed) == {"no-empty-passwords", "strong-password-hashes"}
 
 
 def test_a_cut_list_shows_what_is_there_and_leaves_single_values_alone() -> None:
     cut = {"access": {"truncated": 5}}
-    assert failing(NAME, RuleResult.UNKNOWN, **cut) >= {"no-empty-passwords", "one-root", "sudo-asks"}
-    assert "password-length" not in failing(NAME, RuleResult.UNKNOWN, **cut)
+    assert failing_rules(NAME, RuleResult.UNKNOWN, **cut) >= {"no-empty-passwords", "one-root", "sudo-asks"}
+    assert "password-length" not in failing_rules(NAME, RuleResult.UNKNOWN, **cut)
 
 
 def test_it_contains_only_for_an_open_door() -> None:
-    levels = {rule.key: rule.response.contain for rule in pack(NAME).rules.values()}
+    levels = {rule.key: rule.response.contain for rule in load_pack(NAME).rules.values()}
     assert {key for key, level in levels.items() if level is not ContainmentLevel.NONE} == {
         f"{NAME}/no-empty-passwords-over-network"
     }

@@ -22,6 +22,7 @@ def _imported(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _importers(package: str) -> set[str]:
@@ -66,3 +67,13 @@ def test_topics_are_written_in_one_file() -> None:
     home = ROOT / "schemas" / "topics.py"
     assert any(_topic_texts(home)), "the search finds nothing where topics are"
     assert [text for path in python_files(*PRODUCT) if path != home for text in _topic_texts(path)] == []
+
+
+def test_no_test_imports_from_another_test_module() -> None:
+    """Shared helpers are in tests/support, so that a test can change without another one."""
+    assert [
+        f"{name_of(path)}: {name}"
+        for path in python_files("tests")
+        for name in _imported(path)
+        if name.startswith("tests.") and ".test_" in name
+    ] == []

@@ -22,9 +22,10 @@ from device_agent.domain.report_limits import findings_of
 from device_agent.errors import NotApplicableError
 from device_agent.host import login_records, systemd
 from device_agent.host.system import System
-from tests.unit.agent.collectors.access.test_access import NOW, record
+from tests.support.login_records import btmp_record
 
 IS_ROOT = os.geteuid() == 0
+NOW = 1_700_000_000.0
 LIVE = System(is_root_user=IS_ROOT)
 MINE = ("sockets", "services", "firewall", "access", "ssh", "disk", "mac", "logging")
 
@@ -101,7 +102,7 @@ def test_accounts_are_those_of_getent_and_passwd() -> None:
 def test_failed_logins_are_those_of_lastb(tmp_path: Path) -> None:
     if login_records.RECORD.size != 384 or sys.byteorder != "little":
         pytest.skip("records of another machine")
-    content = record(int(NOW) - 60, "192.0.2.9") * 3 + record(int(NOW) - 120, "box.example")
+    content = btmp_record(int(NOW) - 60, "192.0.2.9") * 3 + btmp_record(int(NOW) - 120, "box.example")
     file = tmp_path / "btmp"
     file.write_bytes(content)
     said = say("lastb", "-w", "-f", str(file))

@@ -7,34 +7,20 @@ from typing import Any
 import pytest
 
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.messages import IncomingMessage
 from controller.service.ingest.delta import merge
 from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import DeltaReport, FullReport, digest_of
 from tests.support import reports
 from tests.support.controller_harness import World, world
-from tests.support.reports import full, heartbeat, incoming
-from tests.unit.service.ingest.test_ingest import answers
+from tests.support.receipts import receipts_sent, verdicts
+from tests.support.reports import delta, full, heartbeat
 
 OLD, NEW = reports.sections(22), reports.sections(22, 23)
 
 
-def delta(seq: int, was: dict[str, Any], whole: dict[str, Any], *, boot_id: str = "boot", **more: Any) -> bytes:
-    """A delta from the sections `was` to the sections `whole`."""
-    changed = {name: section for name, section in whole.items() if was.get(name) != section}
-    report = {
-        "v": 1, "kind": "delta", "device_id": "edge-1", "seq": seq, "sent_at": reports.SENT_AT, "boot_id": boot_id,
-        "agent": "1.0.0", "digest": digest_of(whole), "base": digest_of(was), "sections": changed,
-    }  # fmt: skip
-    return json.dumps({**report, **more}).encode()
-
-
 async def _take(place: World, *payloads: bytes) -> list[str]:
     """The verdicts on these messages, taken as one batch."""
-    known = len(answers(place, "edge-1"))
-    messages: list[IncomingMessage] = [incoming("edge-1", payload) for payload in payloads]
-    await place.ingest.take(messages)
-    return [answer["verdict"] for answer in answers(place, "edge-1")[known:]]
+    return [verdict for verdict, _ in await verdicts(place, *payloads)]
 
 
 async def test_the_whole_is_kept_and_judged(tmp_path: Path) -> None:
@@ -80,7 +66,7 @@ async def test_one_that_comes_twice_is_taken_once_and_an_older_one_is_refused(tm
         assert place.keeper.devices["edge-1"].rules["p/telnet"].streak == streak
         await _take(place, full("edge-1", 5, 22))
         assert await _take(place, delta(4, OLD, NEW)) == ["rejected"]
-        assert answers(place, "edge-1")[-1]["reason"] == "stale_sequence"
+        assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"
 
 
 async def test_after_a_restart_of_the_controller(tmp_path: Path) -> None:
@@ -99,7 +85,7 @@ async def test_what_is_no_delta_is_refused(tmp_path: Path, more: dict[str, Any])
     async with world(tmp_path / "c.db") as place:
         await _take(place, full("edge-1", 1, 22))
         assert await _take(place, delta(2, OLD, NEW, **more)) == ["rejected"]
-        assert answers(place, "edge-1")[-1]["reason"] == "invalid"
+        assert receipts_sent(place, "edge-1")[-1]["reason"] == "invalid"
 
 
 def test_what_cannot_be_merged_is_asked_for() -> None:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,13 +12,9 @@ from controller.domain.policy.model import ContainmentLevel, EventTerms, Policy,
 from schemas.posture import digest_of
 from schemas.topics import DownChannel, UpChannel, down
 from tests.support import reports
-from tests.support.controller_harness import World, world
+from tests.support.controller_harness import world
+from tests.support.receipts import receipts_sent
 from tests.support.reports import full, heartbeat, incoming
-
-
-def answers(place: World, device_id: str) -> list[dict[str, Any]]:
-    topic = down(device_id, DownChannel.RECEIPT)
-    return [json.loads(payload) for to, payload in place.link.sent if to == topic]
 
 
 async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) -> None:
@@ -28,7 +23,7 @@ async def test_a_report_is_kept_then_acknowledged_then_answered(tmp_path: Path) 
         await place.ingest.take([message])
         assert place.link.acknowledged == [message]
         digest = digest_of(reports.sections(22))
-        assert answers(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
+        assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 7, "verdict": "accepted", "digest": digest}]
     async with world(tmp_path / "c.db") as place:
         device = place.keeper.get("edge-1")
         assert device is not None
@@ -45,9 +40,9 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
         ]
         await place.ingest.take(batch)
         assert place.link.acknowledged == batch
-        assert answers(place, "edge-1")[0]["reason"] == "malformed"
-        assert answers(place, "edge-2")[0]["verdict"] == "accepted"
-        assert answers(place, "edge-3")[0] == {
+        assert receipts_sent(place, "edge-1")[0]["reason"] == "malformed"
+        assert receipts_sent(place, "edge-2")[0]["verdict"] == "accepted"
+        assert receipts_sent(place, "edge-3")[0] == {
             "v": 1, "seq": 1, "verdict": "rejected", "digest": None, "reason": "wrong_device",
             "detail": "payload and topic name different devices",
         }  # fmt: skip
@@ -75,7 +70,7 @@ async def test_one_bad_message_harms_no_other_and_is_told_why(tmp_path: Path) ->
 async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: str) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", payload)])
-        (answer,) = answers(place, "edge-1")
+        (answer,) = receipts_sent(place, "edge-1")
         assert (answer["verdict"], answer["reason"]) == ("rejected", reason)
         assert place.ingest.counts[f"refused:{reason}"] == 1
 
@@ -83,7 +78,7 @@ async def test_what_is_wrong_has_a_word(tmp_path: Path, payload: bytes, reason: 
 async def test_a_retained_report_is_no_news(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22), retain=True)])
-        assert answers(place, "edge-1")[0]["reason"] == "invalid"
+        assert receipts_sent(place, "edge-1")[0]["reason"] == "invalid"
         assert not place.keeper.devices
 
 
@@ -91,10 +86,10 @@ async def test_a_heartbeat_of_another_posture_asks_for_all_of_it(tmp_path: Path)
     async with world(tmp_path / "c.db") as place:
         other = digest_of(reports.sections(80))
         await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 3, other))])
-        assert answers(place, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
+        assert receipts_sent(place, "edge-1") == [{"v": 1, "seq": 3, "verdict": "resend_full"}]
         await place.ingest.take([incoming("edge-1", full("edge-1", 4, 80))])
         await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 5, other))])
-        assert [one["verdict"] for one in answers(place, "edge-1")] == ["resend_full", "accepted"]
+        assert [one["verdict"] for one in receipts_sent(place, "edge-1")] == ["resend_full", "accepted"]
 
 
 async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_path: Path) -> None:
@@ -147,7 +142,7 @@ async def test_the_fleet_is_bounded(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         place.keeper._max_devices = 1
         await place.ingest.take([incoming(name, full(name, 1, 22)) for name in ("edge-1", "edge-2")])
-        assert answers(place, "edge-2")[0]["reason"] == "too_many"
+        assert receipts_sent(place, "edge-2")[0]["reason"] == "too_many"
         assert set(place.keeper.devices) == {"edge-1"}
 
 
@@ -164,7 +159,7 @@ async def test_the_same_report_again_counts_again_without_being_read_again(tmp_p
             await place.ingest.take([incoming("edge-1", full("edge-1", seq, 23))])
         device = place.keeper.devices["edge-1"]
         assert (device.report_seq, device.rules["p/telnet"].streak, device.satisfied) == (3, 3, 1)
-        assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2, 3]
+        assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
 
 
 async def test_two_reports_in_one_batch_are_each_judged_for_what_they_say(tmp_path: Path) -> None:
@@ -194,7 +189,7 @@ async def test_labels_are_facts_too(tmp_path: Path) -> None:
 async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", b"{}", UpChannel.EVENT), incoming("edge-1", b"{}")])
-        event, report = answers(place, "edge-1")
+        event, report = receipts_sent(place, "edge-1")
         assert (event["about"], event["reason"]) == ("event", "unsupported_version")
         assert "about" not in report
 

@@ -16,9 +16,10 @@ from schemas.events import ReceiptVerdict, ReportReceipt, accepted_json
 from schemas.posture import digest_of
 from tests.support import reports
 from tests.support.controller_harness import MemoryLink, World, world
-from tests.support.reports import full, heartbeat, incoming
-from tests.unit.service.ingest.test_delta import NEW, OLD, delta
-from tests.unit.service.ingest.test_ingest import answers
+from tests.support.receipts import receipts_sent
+from tests.support.reports import delta, full, heartbeat, incoming
+
+OLD, NEW = reports.sections(22), reports.sections(22, 23)
 
 
 class Feed(MemoryLink):
@@ -80,7 +81,7 @@ async def test_what_is_decided_ahead_is_told_in_order_and_only_once_it_is_on_dis
             await disk.finish(0)
             await _until(link.acknowledged, 2)
             assert link.acknowledged == messages[:2]
-            assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2]
+            assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2]
             working.cancel()
 
 
@@ -96,7 +97,7 @@ async def test_a_delta_on_a_report_that_is_not_on_disk_yet(tmp_path: Path) -> No
                 await disk.finish(number)
             await _until(link.acknowledged, 3)
             working.cancel()
-        assert [one["verdict"] for one in answers(place, "edge-1")] == ["accepted", "accepted"]
+        assert [one["verdict"] for one in receipts_sent(place, "edge-1")] == ["accepted", "accepted"]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         stored = await place.store.report("edge-1")
         assert stored is not None
@@ -124,9 +125,9 @@ async def test_a_report_that_repeats_is_kept_without_a_decision(tmp_path: Path) 
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22)), incoming("edge-1", full("edge-1", 2, 22))])
         await place.ingest.take([incoming("edge-1", full("edge-1", 3, 22))])
-        assert [one["seq"] for one in answers(place, "edge-1")] == [1, 2, 3]
+        assert [one["seq"] for one in receipts_sent(place, "edge-1")] == [1, 2, 3]
         await place.ingest.take([incoming("edge-1", full("edge-1", 2, 22))])
-        assert answers(place, "edge-1")[-1]["reason"] == "stale_sequence"
+        assert receipts_sent(place, "edge-1")[-1]["reason"] == "stale_sequence"
         assert await place.audited("edge-1") == [AuditKind.REPORT_FIRST_ACCEPTED]
     async with world(tmp_path / "c.db") as place:
         assert place.keeper.devices["edge-1"].report_seq == 3

@@ -16,8 +16,8 @@ from controller.service.ingest.signatures import ReportSignatureVerifier, Signat
 from device_agent.identity.keypair import request
 from tests.support.controller_harness import World, world
 from tests.support.identity import identity_of
+from tests.support.receipts import verdicts
 from tests.support.signing_device import Signing
-from tests.unit.service.ingest.test_signatures import told
 
 DEVICE = "edge-1"
 REFUSED = [("rejected", "bad_signature")]
@@ -47,7 +47,7 @@ class Scene:
     async def report(self, signer: Signing, topic: str = DEVICE, **more: Any) -> list[tuple[str, str | None]]:
         """What is said to a new report of this signer in the branch of `topic`."""
         self.seq += 1
-        answer = await told(self.world, signer.full(self.seq, self.world.clock.at, 22, **more), device_id=topic)
+        answer = await verdicts(self.world, signer.full(self.seq, self.world.clock.at, 22, **more), device_id=topic)
         await self.keyring.drain()
         return answer
 

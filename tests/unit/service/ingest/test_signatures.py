@@ -14,29 +14,13 @@ from schemas.base import MAX_SIGNED_BYTES
 from schemas.report_signing import PrivateKey, UnverifiedReport, is_signed_by, read_public, seal, unseal
 from schemas.signing import SignatureError
 from tests.support.controller_harness import START, World, world
-from tests.support.reports import full, incoming
+from tests.support.receipts import register_signing_key, verdicts
+from tests.support.reports import full
 from tests.support.signing_device import Signing
-from tests.unit.service.ingest.test_ingest import answers
-
-
-async def told(place: World, *payloads: bytes, device_id: str = "edge-1") -> list[tuple[str, str | None]]:
-    """Verdict and reason of each answer to these messages, taken as one batch."""
-    known = len(answers(place, device_id))
-    await place.ingest.take([incoming(device_id, payload) for payload in payloads])
-    return [(one["verdict"], one.get("reason")) for one in answers(place, device_id)[known:]]
 
 
 async def kinds(place: World, device_id: str = "edge-1") -> list[str]:
     return [line.entry.kind for line in await place.store.audit(device_id=device_id, newest_first=False)]
-
-
-async def known(place: World, device: Signing, seq: int = 1) -> None:
-    """The first proven contact of the device, and its first report."""
-    place.broker.grades[device.device_id] = AuthStrength.PROVEN
-    report = device.full(seq, START, 22)
-    assert await told(place, report, device_id=device.device_id) == [("rejected", "too_many")]
-    await place.signing.keyring.drain()
-    assert await told(place, report, device_id=device.device_id) == [("accepted", None)]
 
 
 @pytest.mark.parametrize(
@@ -47,7 +31,7 @@ async def known(place: World, device: Signing, seq: int = 1) -> None:
 async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: PrivateKey) -> None:
     device = Signing(key=key)
     async with world(tmp_path / "c.db") as place:
-        await known(place, device)
+        await register_signing_key(place, device)
         assert await kinds(place) == [
             AuditKind.KEY_REGISTERED,
             AuditKind.REPORT_FIRST_ACCEPTED,
@@ -56,10 +40,10 @@ async def test_a_first_proven_contact_brings_the_key(tmp_path: Path, key: Privat
         assert place.keeper.devices["edge-1"].signs
         assert place.ingest.counts["signed"] == 1
     async with world(tmp_path / "c.db") as place:  # the key is kept, and so is that it signs
-        assert await told(place, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
-        assert await told(place, device.full(2, START, 23)) == [("rejected", "too_many")]
+        assert await verdicts(place, full("edge-1", 9, 22)) == [("rejected", "unsigned")]
+        assert await verdicts(place, device.full(2, START, 23)) == [("rejected", "too_many")]
         await place.signing.keyring.drain()
-        assert await told(place, device.full(2, START, 23)) == [("accepted", None)]
+        assert await verdicts(place, device.full(2, START, 23)) == [("accepted", None)]
 
 
 @pytest.mark.parametrize("waited", [False, True])
@@ -72,7 +56,7 @@ async def test_an_impostors_key_is_not_registered_on_the_word_of_the_victims_ses
         if waited:  # at the broker, while the controller was away: the victim came before it was heard
             place.clock.at += 600
             place.link.resumed_at = place.clock.monotonic()
-        assert await told(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
+        assert await verdicts(place, impostor.full(1, place.clock.at, 22)) == [("rejected", "too_many")]
         place.broker.connected["edge-1"] = START + 1  # the impostor is gone, the victim is back and proven
         await place.signing.keyring.drain()
         assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED]
@@ -83,19 +67,19 @@ async def test_a_contact_that_is_not_proven_brings_none(tmp_path: Path, grade: A
     device = Signing()
     async with world(tmp_path / "c.db") as place:
         place.broker.grades["edge-1"] = grade
-        await told(place, device.full(1, START, 22))
+        await verdicts(place, device.full(1, START, 22))
         await place.signing.keyring.drain()
-        assert await told(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
+        assert await verdicts(place, device.full(1, START, 22)) == [("rejected", "bad_signature")]
         assert "edge-1" not in place.keeper.devices
         assert await kinds(place) == [AuditKind.KEY_REGISTRATION_REFUSED, AuditKind.REPORT_REJECTED]
 
 
 async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await known(place, Signing())
+        await register_signing_key(place, Signing())
         place.clock.at += 60  # so that the keys are looked up again
         thief = Signing()
-        assert await told(place, thief.full(2, place.clock.at, 22)) == [("rejected", "bad_signature")]
+        assert await verdicts(place, thief.full(2, place.clock.at, 22)) == [("rejected", "bad_signature")]
         await place.signing.keyring.drain()
         alerts = [line.entry.kind for line in await place.store.audit(alerts_only=True)]
         assert sorted(alerts) == [AuditKind.KEY_MISMATCHED, AuditKind.REPORT_REJECTED]
@@ -104,28 +88,28 @@ async def test_another_key_is_refused_and_an_alert(tmp_path: Path) -> None:
 async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device)
+        await register_signing_key(place, device)
         sealed = json.loads(device.full(2, START, 23))
         other = json.loads(seal(device.plain(2, START), device.key))
         forged = json.dumps({**sealed, "payload": other["payload"]}, separators=(",", ":")).encode()
-        assert await told(place, forged) == [("rejected", "bad_signature")]
+        assert await verdicts(place, forged) == [("rejected", "bad_signature")]
         assert (await place.store.audit(kind=AuditKind.REPORT_REJECTED))[0].entry.alert
 
 
 async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device, seq=100)
+        await register_signing_key(place, device, seq=100)
         bad = device.full(101, START, 23)
-        assert await told(place, bad) == [("accepted", None)]
+        assert await verdicts(place, bad) == [("accepted", None)]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         first = device.full(100, START, 22)
-        assert await told(place, first) == [("rejected", "replayed")]  # the recorded good one
-        assert await told(place, device.full(20, START, 22)) == [("rejected", "replayed")]
+        assert await verdicts(place, first) == [("rejected", "replayed")]  # the recorded good one
+        assert await verdicts(place, device.full(20, START, 22)) == [("rejected", "replayed")]
         late = device.full(102, START - 7200, 22)
-        assert await told(place, late) == [("rejected", "too_old")]
+        assert await verdicts(place, late) == [("rejected", "too_old")]
         early = device.full(102, START + 7200, 22)
-        assert await told(place, early) == [("rejected", "too_old")]
+        assert await verdicts(place, early) == [("rejected", "too_old")]
         assert place.level("edge-1") is ContainmentLevel.RESTRICTED
         reasons = {
             (line.entry.detail or {})["reason"] for line in await place.store.audit(kind=AuditKind.REPORT_REJECTED)
@@ -136,20 +120,20 @@ async def test_replayed_held_back_and_old(tmp_path: Path) -> None:
 async def test_the_last_report_again_is_told_again_and_no_sign_of_life(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device)
+        await register_signing_key(place, device)
         seen = place.keeper.devices["edge-1"].last_seen
         place.clock.at += 100
-        assert await told(place, device.full(1, START, 22)) == [("accepted", None)]
+        assert await verdicts(place, device.full(1, START, 22)) == [("accepted", None)]
         assert place.keeper.devices["edge-1"].last_seen == seen
 
 
 async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device)
-        assert await told(place, device.beat(2, START, 22), device.beat(2, START, 22)) == [("rejected", "replayed")]
-        assert await told(place, device.beat(7, START, 22)) == []
-        assert await told(place, device.beat(5, START, 22)) == []  # late, and new
+        await register_signing_key(place, device)
+        assert await verdicts(place, device.beat(2, START, 22), device.beat(2, START, 22)) == [("rejected", "replayed")]
+        assert await verdicts(place, device.beat(7, START, 22)) == []
+        assert await verdicts(place, device.beat(5, START, 22)) == []  # late, and new
         assert place.keeper.devices["edge-1"].gaps == 1
         (line,) = await place.store.audit(kind=AuditKind.REPORT_SEQUENCE_GAP_FOUND)
         assert line.entry.detail == {"missing": 4, "before": 7}
@@ -158,10 +142,10 @@ async def test_heartbeats_and_a_gap(tmp_path: Path) -> None:
 
 async def test_who_signed_once_is_not_believed_without_until_an_operator_says_so(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        await known(place, Signing())
-        assert await told(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
+        await register_signing_key(place, Signing())
+        assert await verdicts(place, full("edge-1", 2, 22)) == [("rejected", "unsigned")]
         await place.signing.forgo(place.keeper, "edge-1", "operator:ada", "new key")
-        assert await told(place, full("edge-1", 3, 22)) == [("accepted", None)]
+        assert await verdicts(place, full("edge-1", 3, 22)) == [("accepted", None)]
         assert AuditKind.REPORT_SIGNING_WAIVED in await kinds(place)
 
 
@@ -171,24 +155,24 @@ async def test_a_class_that_must_sign(tmp_path: Path) -> None:
             place.signing.keyring, place.keeper.get, SignatureRequirements(must_sign=frozenset({"*"}))
         )
         place.ingest._seals = seals
-        assert await told(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
+        assert await verdicts(place, full("edge-1", 1, 22)) == [("rejected", "unsigned")]
         assert await kinds(place) == [AuditKind.REPORT_REJECTED]
 
 
 async def test_a_receipt_that_was_not_heard_is_told(tmp_path: Path) -> None:
     device = Signing()
     async with world(tmp_path / "c.db") as place:
-        await known(place, device)
-        await told(place, device.full(2, START, 80, receipt="sha256:" + "0" * 64))
+        await register_signing_key(place, device)
+        await verdicts(place, device.full(2, START, 80, receipt="sha256:" + "0" * 64))
         assert AuditKind.REPORT_RECEIPT_MISSED in await kinds(place)
 
 
 async def test_a_report_of_one_device_in_the_branch_of_another(tmp_path: Path) -> None:
     one, other = Signing("edge-1"), Signing("edge-2")
     async with world(tmp_path / "c.db") as place:
-        await known(place, one)
-        await known(place, other)
-        assert await told(place, one.full(9, START, 22), device_id="edge-2") == [("rejected", "bad_signature")]
+        await register_signing_key(place, one)
+        await register_signing_key(place, other)
+        assert await verdicts(place, one.full(9, START, 22), device_id="edge-2") == [("rejected", "bad_signature")]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +182,7 @@ async def test_a_report_of_one_device_in_the_branch_of_another(tmp_path: Path) -
 )  # fmt: skip
 async def test_envelopes_that_are_none(tmp_path: Path, raw: bytes) -> None:
     async with world(tmp_path / "c.db") as place:
-        assert await told(place, raw) == [("rejected", "malformed")]
+        assert await verdicts(place, raw) == [("rejected", "malformed")]
 
 
 def test_the_envelope() -> None:

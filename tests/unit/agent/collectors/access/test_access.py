@@ -15,6 +15,7 @@ from device_agent.errors import FactsUnavailableError
 from device_agent.host import login_records
 from device_agent.host.login_records import count_lines
 from device_agent.host.system import System
+from tests.support.login_records import btmp_record
 from tests.support.root_folder import put, put_all
 
 PASSWD = (
@@ -159,15 +160,12 @@ def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
 NOW = 1_700_000_000.0
 
 
-def record(at: int, host: str, packing: struct.Struct = login_records.RECORD) -> bytes:
-    return packing.pack(6, 1, b"ssh:notty", b"", b"root", host.encode(), 0, 0, 0, at, 0, b"")
-
-
 @pytest.mark.parametrize("packing", [login_records.RECORD, login_records.WIDE_RECORD], ids=["narrow", "wide"])
 def test_records_of_btmp(packing: struct.Struct) -> None:
     assert packing.size in (384, 400)
     recent, old = int(NOW) - 60, int(NOW) - 90_000
-    content = record(recent, "192.0.2.9", packing) * 3 + record(old, "192.0.2.9", packing) + record(recent, "", packing)
+    records = [(recent, "192.0.2.9")] * 3 + [(old, "192.0.2.9"), (recent, "")]
+    content = b"".join(btmp_record(at, host, packing) for at, host in records)
     assert count_records(content + b"half a record", packing, NOW) == {"192.0.2.9": 3, "local": 1}
 
 
