@@ -1,4 +1,4 @@
-"""Accounts and their passwords, as passwd and shadow tell them: names of algorithms, never a hash."""
+"""Parses /etc/passwd and /etc/shadow: accounts, and the algorithms of their password hashes, never a hash."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,21 +10,21 @@ from device_agent.host.system import System
 
 T = TypeVar("T")
 _MAX_ACCOUNTS: Final = 20_000  # lines of each file
-_MAX_LINE: Final = 4096  # letters
+_MAX_LINE: Final = 4096  # characters
 _ALGORITHMS: Final = {
     "y": "yescrypt", "gy": "gost-yescrypt", "7": "scrypt", "6": "sha512", "5": "sha256", "2a": "bcrypt",
     "2b": "bcrypt", "2x": "bcrypt", "2y": "bcrypt", "1": "md5", "md5": "sunmd5", "3": "nthash", "sha1": "sha1",
 }  # fmt: skip
 _STRONG: Final = frozenset({"yescrypt", "gost-yescrypt", "scrypt", "sha512", "sha256", "bcrypt"})
-_MARKED: Final = re.compile(r"^\$([A-Za-z0-9]{1,8})[$,]")
+_CRYPT_PREFIX: Final = re.compile(r"^\$([A-Za-z0-9]{1,8})[$,]")
 _DES: Final = re.compile(r"^[A-Za-z0-9./]{13}$")
 _BSDI: Final = re.compile(r"^_[A-Za-z0-9./]{19}$")
-_FOREVER: Final = 99_999  # days; what shadow tools write for "never"
+_NEVER: Final = 99_999  # days, as the shadow tools write it
 
 
 @dataclass(frozen=True, slots=True)
 class PasswdEntry:
-    """A line of passwd; `password` is its own second field, `x` where shadow has it."""
+    """A line of passwd; `password` is its second field, `x` where shadow holds the password."""
 
     name: str
     uid: int
@@ -34,9 +34,9 @@ class PasswdEntry:
 
 @dataclass(frozen=True, slots=True)
 class ShadowEntry:
-    """A line of shadow without its secret: which kind of password, and how long it holds.
+    """The password properties of an account.
 
-    `algorithm` is empty where there is no password to log in with; `max_days` None where it never runs out.
+    `algorithm` is empty without a password to log in with, `max_days` None where the password never expires.
     """
 
     name: str
@@ -46,75 +46,76 @@ class ShadowEntry:
     max_days: int | None
 
     @property
-    def is_weak(self) -> bool:
-        """Whether its hash is one that is guessed quickly."""
+    def has_weak_hash(self) -> bool:
+        """Whether the hash can be guessed quickly."""
         return bool(self.algorithm) and self.algorithm not in _STRONG
 
 
 def accounts(system: System) -> list[PasswdEntry]:
-    """The accounts of passwd.
+    """Returns the accounts in passwd.
 
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
-    return list(_lines(system, "/etc/passwd", account_of))
+    return list(_entries(system, "/etc/passwd", parse_passwd_line))
 
 
-def secrets(system: System) -> list[ShadowEntry]:
-    """The accounts of shadow.
+def shadow_entries(system: System) -> list[ShadowEntry]:
+    """Returns the accounts in shadow.
 
     Raises:
-        OSError: it is not there or cannot be read.
+        OSError: the file is missing or cannot be read.
     """
-    return list(_lines(system, "/etc/shadow", secret_of))
+    return list(_entries(system, "/etc/shadow", parse_shadow_line))
 
 
-def _lines(system: System, place: str, read: Callable[[str], T | None]) -> Iterator[T]:
-    with system.path(place).open(errors="replace") as file:
-        yield from read_lines(file, read)
+def _entries(system: System, path: str, parse: Callable[[str], T | None]) -> Iterator[T]:
+    with system.path(path).open(errors="replace") as file:
+        yield from parse_lines(file, parse)
 
 
-def account_of(line: str) -> PasswdEntry | None:
-    """One line of passwd; None when it is none."""
+def parse_passwd_line(line: str) -> PasswdEntry | None:
+    """Parses a line of passwd; returns None when it is malformed."""
     fields = line.rstrip("\n").split(":")
     if len(fields) < 7 or not fields[0] or fields[0][0] in "+-#" or not re.fullmatch(r"[0-9]{1,10}", fields[2]):
         return None
     return PasswdEntry(fields[0], int(fields[2]), fields[1], fields[6])
 
 
-def secret_of(line: str) -> ShadowEntry | None:
-    """One line of shadow; None when it is none."""
+def parse_shadow_line(line: str) -> ShadowEntry | None:
+    """Parses a line of shadow; returns None when it is malformed."""
     fields = line.rstrip("\n").split(":")
     if len(fields) < 2 or not fields[0] or fields[0][0] in "+-#":
         return None
     days = fields[4] if len(fields) > 4 else ""
-    limit = int(days) if re.fullmatch(r"[0-9]{1,9}", days) else _FOREVER
-    return secret_from(fields[0], fields[1], limit if limit < _FOREVER else None)
+    limit = int(days) if re.fullmatch(r"[0-9]{1,9}", days) else _NEVER
+    return classify_password(fields[0], fields[1], limit if limit < _NEVER else None)
 
 
-def secret_from(name: str, password: str, max_days: int | None) -> ShadowEntry:
-    """What a password field tells without the password."""
+def classify_password(name: str, password: str, max_days: int | None) -> ShadowEntry:
+    """Returns the properties of a password field without the hash."""
     is_locked = password.startswith(("!", "*"))
-    bare = password.lstrip("!*")
-    return ShadowEntry(name, password == "", is_locked, "" if is_locked or not bare else algorithm_of(bare), max_days)
+    hashed = password.lstrip("!*")
+    algorithm = "" if is_locked or not hashed else hash_algorithm(hashed)
+    return ShadowEntry(name, password == "", is_locked, algorithm, max_days)
 
 
-def algorithm_of(hashed: str) -> str:
-    """The name of the algorithm behind a password field."""
-    match = _MARKED.match(hashed)
+def hash_algorithm(hashed: str) -> str:
+    """Returns the algorithm of a password hash; empty for a text that matches no password."""
+    match = _CRYPT_PREFIX.match(hashed)
     if match is not None:
         return _ALGORITHMS.get(match[1], "unknown")
     if _DES.match(hashed):
         return "des"
     if _BSDI.match(hashed):
         return "bsdi-des"
-    # Anything else can never match a password: `x`, `NP`, `LK` and the like.
+    # `x`, `NP`, `LK` and the like.
     return ""
 
 
-def read_lines(lines: Iterable[str], read: Callable[[str], T | None]) -> Iterator[T]:
-    """Every line that is one; damaged and overlong ones are passed over."""
+def parse_lines(lines: Iterable[str], parse: Callable[[str], T | None]) -> Iterator[T]:
+    """Yields the parsed lines; skips malformed and overlong ones."""
     for line in islice(lines, _MAX_ACCOUNTS):
-        one = read(line) if len(line) <= _MAX_LINE else None
-        if one is not None:
-            yield one
+        entry = parse(line) if len(line) <= _MAX_LINE else None
+        if entry is not None:
+            yield entry

@@ -1,4 +1,4 @@
-"""The settings of dropbear, the small SSH server, wherever distributions keep its arguments."""
+"""The `ssh` section of dropbear, a small SSH server, from its arguments in the distribution's configuration files."""
 
 import re
 import shlex
@@ -10,25 +10,25 @@ from device_agent.host.system import System
 
 _PROGRAMS: Final = ("/usr/sbin/dropbear", "/usr/bin/dropbear", "/bin/dropbear")
 _UCI: Final = "/etc/config/dropbear"
-# Debian, Alpine: a file of shell variables, and the one that holds the arguments.
+# Debian, Alpine: a file of shell variables, and the variable that holds the arguments.
 _ARGUMENTS: Final = (("/etc/default/dropbear", "DROPBEAR_EXTRA_ARGS"), ("/etc/conf.d/dropbear", "DROPBEAR_OPTS"))
 _DEFAULT_TRIES: Final = 10
-_OPTION: Final = re.compile(r"^[ \t]*option[ \t]+(\S+)[ \t]+['\"]?([^'\"\n]*)['\"]?[ \t]*$", re.MULTILINE)
-_SECTION: Final = re.compile(r"^[ \t]*config[ \t]+dropbear\b.*$", re.MULTILINE)
+_UCI_OPTION: Final = re.compile(r"^[ \t]*option[ \t]+(\S+)[ \t]+['\"]?([^'\"\n]*)['\"]?[ \t]*$", re.MULTILINE)
+_UCI_SECTION: Final = re.compile(r"^[ \t]*config[ \t]+dropbear\b.*$", re.MULTILINE)
 _OFF: Final = frozenset({"off", "0", "no", "false", "disabled"})
 
 
 def collect(system: System) -> dict[str, Any] | None:
-    """The `ssh` section of dropbear; None when it is not installed."""
-    if not any(system.path(place).exists() for place in _PROGRAMS):
+    """Collects the `ssh` section; returns None when dropbear is not installed."""
+    if not any(system.path(program).exists() for program in _PROGRAMS):
         return None
     gaps = GapRecorder()
     section: dict[str, Any] = {}
     with gaps.capture("settings"):
         uci = text_of(system.path(_UCI))
-        section = _of_uci(uci) if uci else _of_arguments(_arguments(system))
+        section = _from_uci(uci) if uci else _from_arguments(_arguments(system))
     for field in ("empty_passwords", "weak_algorithms"):
-        gaps.add(field, "dropbear does not tell it")
+        gaps.add(field, "dropbear does not report it")
     return {
         "state": "ok",
         "server": "dropbear",
@@ -42,44 +42,44 @@ def collect(system: System) -> dict[str, Any] | None:
     }
 
 
-def _of_uci(text: str) -> dict[str, Any]:
-    """OpenWrt: one block for each server that is started; the most open one counts."""
-    blocks = [dict(_OPTION.findall(part)) for part in _SECTION.split(text)[1:]]
-    started = [block for block in blocks if block.get("enable", "1") not in _OFF]
-    passwords = [block for block in started if block.get("PasswordAuth", "on") not in _OFF]
-    root = [block for block in started if block.get("RootLogin", "on") not in _OFF]
-    with_password = [one for one in root if one in passwords and one.get("RootPasswordAuth", "on") not in _OFF]
-    tries = [_number(block.get("MaxAuthTries", "")) or _DEFAULT_TRIES for block in started]
+def _from_uci(text: str) -> dict[str, Any]:
+    """Parses OpenWrt's configuration: a block for each server; the most permissive one counts."""
+    blocks = [dict(_UCI_OPTION.findall(part)) for part in _UCI_SECTION.split(text)[1:]]
+    enabled = [block for block in blocks if block.get("enable", "1") not in _OFF]
+    passwords = [block for block in enabled if block.get("PasswordAuth", "on") not in _OFF]
+    root = [block for block in enabled if block.get("RootLogin", "on") not in _OFF]
+    root_passwords = [block for block in root if block in passwords and block.get("RootPasswordAuth", "on") not in _OFF]
+    tries = [_number(block.get("MaxAuthTries", "")) or _DEFAULT_TRIES for block in enabled]
     return {
-        "ports": _ports([block.get("Port", "22") for block in started]),
+        "ports": _ports([block.get("Port", "22") for block in enabled]),
         "password_login": bool(passwords),
-        "root_login": "yes" if with_password else "prohibit-password" if root else "no",
+        "root_login": "yes" if root_passwords else "prohibit-password" if root else "no",
         "max_auth_tries": max(tries, default=_DEFAULT_TRIES),
     }
 
 
 def _arguments(system: System) -> list[str]:
-    words: list[str] = []
-    for place, name in _ARGUMENTS:
-        values = settings_of(text_of(system.path(place)))
+    arguments: list[str] = []
+    for path, name in _ARGUMENTS:
+        values = settings_of(text_of(system.path(path)))
         if port := values.get("DROPBEAR_PORT", "").strip("\"'"):
-            words += ["-p", port]
-        words += shlex.split(values.get(name, "").strip("\"'"))
-    return words
+            arguments += ["-p", port]
+        arguments += shlex.split(values.get(name, "").strip("\"'"))
+    return arguments
 
 
-def _of_arguments(words: list[str]) -> dict[str, Any]:
+def _from_arguments(arguments: list[str]) -> dict[str, Any]:
     flags, ports, tries = set[str](), list[str](), _DEFAULT_TRIES
-    waiting = iter(words)
-    for word in waiting:
-        if word[:2] in {"-p", "-T"}:
-            value = word[2:] or next(waiting, "")
-            if word[1] == "p":
+    rest = iter(arguments)
+    for argument in rest:
+        if argument[:2] in {"-p", "-T"}:
+            value = argument[2:] or next(rest, "")
+            if argument[1] == "p":
                 ports.append(value.rpartition(":")[2])
             else:
                 tries = _number(value) or tries
-        elif word.startswith("-"):
-            flags |= set(word[1:])
+        elif argument.startswith("-"):
+            flags |= set(argument[1:])
     return {
         "ports": _ports(ports or ["22"]),
         "password_login": "s" not in flags,

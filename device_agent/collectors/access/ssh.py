@@ -1,4 +1,4 @@
-"""What the SSH server lets in: as it resolves its own settings where it can be asked, else as its files say."""
+"""The SSH server's settings (section `ssh`): as `sshd -T` resolves them where it can run, else from its files."""
 
 import re
 import shutil
@@ -17,9 +17,9 @@ from device_agent.host.system import System
 _CONFIG: Final = "/etc/ssh/sshd_config"
 _PROGRAMS: Final = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd")
 _SECONDS: Final = 10.0
-_MAX_DEPTH: Final = 16  # files that include each other; sshd's own limit
+_MAX_DEPTH: Final = 16  # nested includes, as in sshd
 _MAX_OVERRIDES: Final = 1024
-# What current versions do when no file says; a distribution's own build may differ, which is why `resolved` is false.
+# Defaults of current versions; a distribution's build may differ, which is why `resolved` is false.
 _DEFAULTS: Final = {
     "passwordauthentication": "yes",
     "kbdinteractiveauthentication": "yes",
@@ -29,12 +29,12 @@ _DEFAULTS: Final = {
     "logingracetime": "120",
     "x11forwarding": "no",
 }
-_OLD_NAMES: Final = {"challengeresponseauthentication": "kbdinteractiveauthentication"}
-_ROOT: Final = {"without-password": "prohibit-password"}
-_ROOT_WORDS: Final = frozenset({"yes", "no", "prohibit-password", "forced-commands-only"})
-_LOOSENING: Final = frozenset(_DEFAULTS) - {"logingracetime"}
+_RENAMED: Final = {"challengeresponseauthentication": "kbdinteractiveauthentication"}
+_RENAMED_ROOT_LOGIN: Final = {"without-password": "prohibit-password"}
+_ROOT_LOGIN_VALUES: Final = frozenset({"yes", "no", "prohibit-password", "forced-commands-only"})
+_MATCH_KEYWORDS: Final = frozenset(_DEFAULTS) - {"logingracetime"}  # reported when a Match block sets them
 _ALGORITHMS: Final = ("ciphers", "macs", "kexalgorithms", "hostkeyalgorithms", "pubkeyacceptedalgorithms")
-# Broken or too short today: SHA-1 and MD5, CBC and stream ciphers of old, DSA, small groups.
+# Broken or too short: SHA-1 and MD5, CBC and old stream ciphers, DSA, small groups.
 _WEAK: Final = re.compile(
     r"^(3des-cbc|.*-cbc(@.*)?|arcfour.*|blowfish.*|cast128.*|hmac-md5.*|hmac-sha1.*|umac-64.*|hmac-ripemd.*"
     r"|diffie-hellman-group1-sha1|diffie-hellman-group14-sha1|diffie-hellman-group-exchange-sha1|rsa1024-.*"
@@ -47,7 +47,7 @@ _DIRECTIVE: Final = re.compile(r"^([A-Za-z0-9]+)[\s=]+(.*)$")
 
 @dataclass(slots=True)
 class SshdSettings:
-    """What the files say: the first value of a keyword counts, as in sshd itself."""
+    """The settings in the files; the first value of a keyword counts, as in sshd."""
 
     values: dict[str, str] = field(default_factory=dict)
     ports: list[str] = field(default_factory=list)
@@ -55,27 +55,28 @@ class SshdSettings:
 
 
 def collect(system: System) -> Section:
-    """The `ssh` section.
+    """Collects the `ssh` section.
 
     Raises:
         NotApplicableError: no SSH server is installed.
-        CannotTellError: the files of the one that is cannot be read.
     """
-    has_openssh = system.path(_CONFIG).exists() or any(system.path(place).exists() for place in _PROGRAMS)
+    has_openssh = system.path(_CONFIG).exists() or any(system.path(program).exists() for program in _PROGRAMS)
     if not has_openssh:
         section = dropbear.collect(system)
         if section is None:
             raise NotApplicableError("no SSH server is installed")
         return section
     gaps = GapRecorder()
-    said = SshdSettings()
+    settings = SshdSettings()
     with gaps.capture("sshd_config"):
-        read_config(system, system.path(_CONFIG), said)
-    resolved = _ask(system, gaps)
-    values = resolved if resolved is not None else {**_DEFAULTS, **said.values}
-    if resolved is None and gaps.as_list() and not said.values:
-        values = {}  # the defaults of a server whose settings are closed to us would be made up
-    ports = resolved["port"].split() if resolved and "port" in resolved else said.ports or (["22"] if values else [])
+        read_config(system, system.path(_CONFIG), settings)
+    resolved = _run_sshd_dump(system, gaps)
+    values = resolved if resolved is not None else {**_DEFAULTS, **settings.values}
+    if resolved is None and gaps.as_list() and not settings.values:
+        values = {}  # without readable files, the defaults would be a guess
+    ports = settings.ports or (["22"] if values else [])
+    if resolved and "port" in resolved:
+        ports = resolved["port"].split()
     if resolved is None:
         gaps.add("weak_algorithms", "only the server itself knows the algorithms of its version")
     return {
@@ -85,18 +86,19 @@ def collect(system: System) -> Section:
         "ports": sorted({int(port) for port in ports if port.isdecimal() and 0 < int(port[:6]) <= 0xFFFF}),
         **section_of(values),
         "weak_algorithms": _weak(resolved) if resolved is not None else None,
-        "overrides": said.overrides,
+        "overrides": settings.overrides,
         "gaps": gaps.as_list(),
     }
 
 
 def section_of(values: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of the section from keywords in lower case and their values."""
-    root = _ROOT.get(values.get("permitrootlogin", "").lower(), values.get("permitrootlogin", "").lower())
+    """Returns the fields of the section from the values by keyword (lower case)."""
+    root_login = values.get("permitrootlogin", "").lower()
+    root_login = _RENAMED_ROOT_LOGIN.get(root_login, root_login)
     return {
         "password_login": _flag(values.get("passwordauthentication")),
         "interactive_login": _flag(values.get("kbdinteractiveauthentication")),
-        "root_login": root if root in _ROOT_WORDS else "unknown",
+        "root_login": root_login if root_login in _ROOT_LOGIN_VALUES else "unknown",
         "empty_passwords": _flag(values.get("permitemptypasswords")),
         "max_auth_tries": _number(values.get("maxauthtries")),
         "login_grace_seconds": seconds_of(values.get("logingracetime", "")),
@@ -104,8 +106,8 @@ def section_of(values: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _ask(system: System, gaps: GapRecorder) -> dict[str, str] | None:
-    program = shutil.which("sshd") or next((place for place in _PROGRAMS if Path(place).exists()), None)
+def _run_sshd_dump(system: System, gaps: GapRecorder) -> dict[str, str] | None:
+    program = shutil.which("sshd") or next((path for path in _PROGRAMS if Path(path).exists()), None)
     if not system.is_live or program is None:
         return None
     if not system.is_root_user:
@@ -119,7 +121,7 @@ def _ask(system: System, gaps: GapRecorder) -> dict[str, str] | None:
 
 
 def parse_resolved(text: str) -> dict[str, str]:
-    """Read `sshd -T`: a keyword in lower case and its value in each line; ports are gathered."""
+    """Parses the output of `sshd -T`: values by keyword (lower case), several ports joined with spaces."""
     values: dict[str, str] = {}
     for line in text.splitlines():
         key, _, value = line.strip().partition(" ")
@@ -130,45 +132,43 @@ def parse_resolved(text: str) -> dict[str, str]:
     return values
 
 
-def read_config(system: System, file: Path, said: SshdSettings, depth: int = 0) -> None:
-    """Read a file of settings and those it includes; what stands inside Match blocks goes to `overrides`.
+def read_config(system: System, file: Path, settings: SshdSettings, depth: int = 0) -> None:
+    """Reads a file and its includes into `settings`; keywords inside of Match blocks are added to `overrides`.
 
     Raises:
-        OSError: a file is there and cannot be read.
+        OSError: a file exists and cannot be read.
     """
     match = ""  # a Match block ends with its file
     for line in text_of(file).splitlines():
-        directive = _DIRECTIVE.match(line.strip())  # a comment is none
+        directive = _DIRECTIVE.match(line.strip())
         if directive is None:
             continue
         keyword, value = directive[1].lower(), directive[2]
-        keyword = _OLD_NAMES.get(keyword, keyword)
+        keyword = _RENAMED.get(keyword, keyword)
         if keyword == "match":
             match = "" if value.lower() == "all" else f"Match {value}"
         elif match:
-            if keyword in _LOOSENING and len(said.overrides) < _MAX_OVERRIDES:
-                said.overrides.append(f"{match}: {keyword} {value}")
-            elif keyword == "include" and len(said.overrides) < _MAX_OVERRIDES:
-                said.overrides.append(f"{match}: include {value}")
+            if keyword in {*_MATCH_KEYWORDS, "include"} and len(settings.overrides) < _MAX_OVERRIDES:
+                settings.overrides.append(f"{match}: {keyword} {value}")
         elif keyword == "include":
             if depth < _MAX_DEPTH:
-                for included in _included(system, value):
-                    read_config(system, included, said, depth + 1)
+                for included in _included_files(system, value):
+                    read_config(system, included, settings, depth + 1)
         elif keyword == "port":
-            said.ports.append(value.strip('"'))
+            settings.ports.append(value.strip('"'))
         else:
-            said.values.setdefault(keyword, value.strip('"'))
+            settings.values.setdefault(keyword, value.strip('"'))
 
 
-def _included(system: System, value: str) -> list[Path]:
-    found: list[Path] = []
+def _included_files(system: System, value: str) -> list[Path]:
+    files: list[Path] = []
     for word in value.split():
         pattern = word.strip('"')
-        place = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
-        folder, _, name = place.rpartition("/")
+        path = pattern if pattern.startswith("/") else f"/etc/ssh/{pattern}"
+        folder, _, name = path.rpartition("/")
         if name and "*" not in folder:
-            found += files_in(system.path(folder or "/"), name)
-    return found[:MAX_FILES]
+            files += files_in(system.path(folder or "/"), name)
+    return files[:MAX_FILES]
 
 
 def _weak(values: Mapping[str, str]) -> list[str]:
@@ -185,7 +185,7 @@ def _number(value: str | None) -> int | None:
 
 
 def seconds_of(text: str) -> int | None:
-    """Seconds of a time as sshd writes it (`120`, `2m`, `1h30m`); None when it is none, or beyond what is sensible."""
+    """Parses a time in sshd's format (`120`, `2m`, `1h30m`); returns None when malformed or above 1,000,000 s."""
     if not text or len(text) > 32 or not re.fullmatch(f"(?:{_TIME.pattern})+", text, re.IGNORECASE):
         return None
     total = sum(int(number) * _UNITS[unit.lower()] for number, unit in _TIME.findall(text))

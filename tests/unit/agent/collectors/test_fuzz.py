@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.access import account_security, ssh
-from device_agent.collectors.access.accounts import account_of, algorithm_of, secret_of
+from device_agent.collectors.access.accounts import hash_algorithm, parse_passwd_line, parse_shadow_line
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.collectors.base import Collector
 from device_agent.collectors.system import disk, firewall, inits, log_settings, mac, services, sockets
@@ -164,9 +164,9 @@ def test_what_nft_and_ubus_never_wrote(text: str) -> None:
 
 
 PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "passwd": account_of,
-    "shadow": secret_of,
-    "hash": algorithm_of,
+    "passwd": parse_passwd_line,
+    "shadow": parse_shadow_line,
+    "hash": hash_algorithm,
     "iptables": lambda text: read_iptables(text, "ip"),
     "ufw": firewall.parse_ufw,
     "zone": firewall.parse_zone,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from device_agent.collectors.access import account_security, failed_logins
-from device_agent.collectors.access.accounts import algorithm_of
+from device_agent.collectors.access.accounts import hash_algorithm
 from device_agent.collectors.access.failed_logins import count_records, time_of
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
@@ -107,7 +107,7 @@ def test_alpine_and_openwrt_have_no_pam(tmp_path: Path) -> None:
     assert fields(section, "hash_algorithms", "quality_enforced", "minimum_length") == (["sha512"], False, None)
     assert section["sudo_without_password"] == ["doas :ops"]
     assert section["failed_logins"] is None
-    assert {"accepts_empty: no PAM here", "max_days: no login.defs"} <= set(section["gaps"])
+    assert {"accepts_empty: PAM is not installed", "max_days: no login.defs"} <= set(section["gaps"])
     assert "failed_logins: no btmp, auth log or journal here" in section["gaps"]
     assert look(put_all(tmp_path / "openwrt", OPENWRT))["empty_passwords"] == ["root"]
     with pytest.raises(FactsUnavailableError, match="no /etc/passwd"):
@@ -154,7 +154,7 @@ def test_fail2ban_guards_when_a_jail_for_logins_is_on(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_algorithms_by_their_mark(hashed: str, name: str) -> None:
-    assert algorithm_of(hashed) == name
+    assert hash_algorithm(hashed) == name
 
 
 NOW = 1_700_000_000.0
