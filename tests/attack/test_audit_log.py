@@ -8,9 +8,10 @@ import pytest
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.store import StoreWrites
-from tests.support.agent_process import AgentProcess, wait_for, write_config
+from tests.support.agent_process import AgentProcess, write_config
 from tests.support.api import api
 from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import wait_for
 
 CANARY = "canary-7d3f0e"
 

@@ -19,16 +19,10 @@ from schemas.base import MAX_COMMAND_BYTES
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
 from schemas.topics import UpChannel
-from tests.support.agent_process import (
-    DEVICE,
-    AgentProcess,
-    FakeController,
-    broker_with_controller,
-    wait_for,
-    write_config,
-)
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, write_config
 from tests.support.controller_harness import world
 from tests.support.reports import full, incoming
+from tests.support.waiting import wait_for
 
 MARK = "appended"
 

@@ -11,14 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
-from tests.support.agent_process import (
-    DEVICE,
-    AgentProcess,
-    FakeController,
-    broker_with_controller,
-    wait_for,
-    write_config,
-)
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, write_config
+from tests.support.waiting import wait_for
 
 OPERATOR = Ed25519PrivateKey.generate()
 

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import httpx
 
-from tests.support.mqtt_probe import Endpoint, Probe, eventually
+from tests.support.mqtt_probe import Endpoint, Probe
+from tests.support.waiting import wait_for
 
 RECORDED = Path(__file__).parent / "recorded"
 RULES = "/authorization/sources/built_in_database/rules"
@@ -253,11 +254,11 @@ class Lab:
             answer = self.api.get(f"/clients/{clientid}")
             return answer.status_code == 200 and answer.json()["connected"] is connected
 
-        eventually(known, f"{clientid} connected={connected}")
+        wait_for(known, f"{clientid} connected={connected}")
 
     def until_gone(self, clientid: str) -> None:
         """Wait until the API does not know the client any more."""
-        eventually(lambda: self.api.get(f"/clients/{clientid}").status_code == 404, f"{clientid} gone")
+        wait_for(lambda: self.api.get(f"/clients/{clientid}").status_code == 404, f"{clientid} gone")
 
     def until_subscribed(self, clientid: str, topic: str) -> None:
         """Wait until every node routes to the subscription."""
@@ -266,7 +267,7 @@ class Lab:
             rows = self.api.get(f"/clients/{clientid}/subscriptions")
             return rows.status_code == 200 and topic in [row["topic"] for row in rows.json()]
 
-        eventually(listed, f"{clientid} subscribed to {topic}")
+        wait_for(listed, f"{clientid} subscribed to {topic}")
 
     def clean(self) -> None:
         """Leave the broker as it was found."""

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.contract.target import FAR, Lab, answers_as, fails_as
-from tests.support.mqtt_probe import Endpoint, eventually
+from tests.support.mqtt_probe import Endpoint
+from tests.support.waiting import wait_for
 
 
 def _soon(seconds: int) -> str:
@@ -94,7 +95,7 @@ def test_an_expired_ban_refuses_nobody_and_may_be_replaced(lab: Lab) -> None:
     who = lab.name("dev")
     answers_as("ban for two seconds", lab.ban("clientid", who, until=_soon(2), by=None, reason=None))
     assert lab.probe("dev").connect().code == 138
-    eventually(lambda: lab.probe("dev").connect().code == 0, "the ban ends")
+    wait_for(lambda: lab.probe("dev").connect().code == 0, "the ban ends")
     assert lab.ban("clientid", who).status_code == 200
     assert lab.probe("dev").connect().code == 138
 
@@ -163,7 +164,7 @@ def test_a_ban_made_on_one_node_is_listed_on_all(cluster: Lab) -> None:
     who = cluster.name("dev")
     cluster.ban("clientid", who, node=0)
     for api in cluster.apis:
-        eventually(lambda api=api: bool(api.get("/banned", params={"clientid": who}).json()["data"]), "listed")  # type: ignore[misc]  # mypy cannot see the default's type
+        wait_for(lambda api=api: bool(api.get("/banned", params={"clientid": who}).json()["data"]), "listed")  # type: ignore[misc]  # mypy cannot see the default's type
 
 
 def test_times_may_be_epoch_seconds(lab: Lab) -> None:

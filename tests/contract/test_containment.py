@@ -16,8 +16,9 @@ from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.contract.target import RULES, Lab, allow
-from tests.support.mqtt_device import Device, wait_for
-from tests.support.mqtt_probe import Endpoint, eventually
+from tests.support.mqtt_device import Device
+from tests.support.mqtt_probe import Endpoint
+from tests.support.waiting import wait_for
 
 BANNED, DENIED, KICKED = 138, 135, 152
 HELD_SECONDS = 90.0  # in which a containment holds whatever happens to one node
@@ -104,11 +105,11 @@ def test_a_device_that_comes_back_as_fast_as_it_can_over_other_nodes_ends_outsid
     device = Device(lab.name("fast"), addresses, user=user, reconnects=True).connect()
     try:
         for _ in range(3):
-            wait_for("connected", lambda: device.is_connected)
+            wait_for(lambda: device.is_connected, "connected")
             proof = isolate(lab, device.client_id)
             assert proof.holds, proof.missing
             seen = len(device.connacks)
-            wait_for("more attempts", lambda so_far=seen: len(device.connacks) > so_far + 4)  # type: ignore[misc]
+            wait_for(lambda so_far=seen: len(device.connacks) > so_far + 4, "more attempts")  # type: ignore[misc]
             # One attempt may have been under way while the last look was taken.
             assert set(device.connacks[seen + 1 :]) == {BANNED}
             assert over(lab, partial(_release, who=device.client_id)).holds
@@ -167,7 +168,7 @@ def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab
     freed = over(lab, lambda broker: broker.release(who, kept[0], tuple(cut)))
     assert freed.holds, freed.missing
     lab.until_subscribed(who, news)
-    eventually(lambda: lab.api.post("/publish", json=message).status_code == 200, "it is routed again")
+    wait_for(lambda: lab.api.post("/publish", json=message).status_code == 200, "it is routed again")
     assert device.message().text == "fleet"
     assert device.alive()
 
@@ -241,11 +242,15 @@ def test_a_node_restarted_in_the_middle_of_a_containment(cluster: Lab) -> None:
     assert proof.holds, proof.missing
     assert device.ended().code == KICKED
 
-    eventually(partial(_has_rules, lab, number, who), "the restarted node has the rules", HELD_SECONDS)
+    wait_for(partial(_has_rules, lab, number, who), "the restarted node has the rules", HELD_SECONDS)
     for node in range(len(lab.broker.endpoints)):
-        eventually(partial(_refuses, lab, node), f"node {node} refuses", HELD_SECONDS)
+        wait_for(partial(_refuses, lab, node), f"node {node} refuses", HELD_SECONDS)
     # Whatever the proof was taken from, once all nodes are back it is taken from all of them.
     assert over(lab, until_it_holds).holds
+
+
+def _is_listed(lab: Lab, who: str) -> bool:
+    return lab.api.get(f"{RULES}/clients/{who}").status_code == 200
 
 
 def _has_rules(lab: Lab, node: int, who: str) -> bool:
@@ -288,7 +293,7 @@ def test_retained_messages_of_an_isolated_device_go_and_others_stay(lab: Lab) ->
     device, other = lab.enter("dev"), lab.enter("other")
     device.publish(mine, "I was here", retain=True)
     other.publish(other_topic, "still", retain=True)
-    eventually(lambda: {mine, other_topic} <= lab.retained_topics(), "both are retained")
+    wait_for(lambda: {mine, other_topic} <= lab.retained_topics(), "both are retained")
     proof = isolate(lab, device.clientid, clear_retained=True)
     assert proof.holds, proof.missing
     assert mine not in lab.retained_topics()
@@ -325,8 +330,5 @@ def test_rules_of_many_clients_in_one_call_are_refused_where_one_has_some(lab: L
     assert refused.status_code == 409
     assert refused.json()["code"] == "ALREADY_EXISTS"
     for who in fresh[:2]:
-        eventually(
-            lambda each=who: lab.api.get(f"{RULES}/clients/{each}").status_code == 200,  # type: ignore[misc]
-            f"{who} has rules",
-        )
+        wait_for(partial(_is_listed, lab, who), f"{who} has rules")
     assert restriction(fresh[0])  # what Cordon writes this way

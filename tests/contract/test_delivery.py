@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.contract.target import Lab
-from tests.support.mqtt_probe import Probe, eventually
+from tests.support.mqtt_probe import Probe
+from tests.support.waiting import wait_for
 
 WINDOW, QUEUE = 32, 1000
 
@@ -70,7 +71,7 @@ def test_the_queue_of_an_absent_session_drops_the_oldest_in_silence(lab: Lab) ->
         row = lab.api.get(f"/clients/{controller.clientid}").json()
         return (row["mqueue_len"], row["mqueue_dropped"]) == (QUEUE, 500)
 
-    eventually(counted, "the row counts what was dropped")
+    wait_for(counted, "the row counts what was dropped")
     again = lab.probe("controller", clean=False, expiry=3600)
     assert again.connect().session_present
     assert _numbers(again, QUEUE) == list(range(500, QUEUE + 500))

@@ -7,7 +7,8 @@ import pytest
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from tests.contract.target import Lab, answers_as, fails_as, same_shape
-from tests.support.mqtt_probe import Probe, eventually
+from tests.support.mqtt_probe import Probe
+from tests.support.waiting import wait_for
 
 _CONNECTED: dict[str, Any] = {
     "username": "lab", "ts": 1, "sockport": 1, "protocol": "mqtt", "proto_ver": 5, "proto_name": "MQTT",
@@ -206,4 +207,4 @@ def test_publishing_over_http_to_a_session_that_is_away(lab: Lab) -> None:
     device.leave()
     lab.until_known(device.clientid, connected=False)
     body = {"topic": topic, "qos": 1, "payload": "hello"}
-    eventually(lambda: lab.api.post("/publish", json=body).status_code == 200, "200 for an absent session")
+    wait_for(lambda: lab.api.post("/publish", json=body).status_code == 200, "200 for an absent session")

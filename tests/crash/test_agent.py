@@ -8,8 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from tests.support.agent_process import AgentProcess, FakeController, broker_with_controller, wait_for, write_config
+from tests.support.agent_process import AgentProcess, FakeController, broker_with_controller, write_config
 from tests.support.light_agent import STEPS
+from tests.support.waiting import wait_for
 
 ACTIONS = ("test.append", "test.once")
 # Killed between its plan and its work, what must not be done twice is not even begun again: the operator decides.

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -19,17 +19,10 @@ from tests.support.mosquitto import free_port
 from tests.support.mqtt_device import Device
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
+from tests.support.waiting import WAIT_SECONDS, eventually
 
-PATIENCE_SECONDS = 20.0
 KEY, SECRET = "cordon", "not-a-secret"
 NOT_AUTHORIZED, BANNED = 135, 138
-
-
-async def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until it holds."""
-    async with asyncio.timeout(seconds):
-        while not true():
-            await asyncio.sleep(0.01)
 
 
 async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> None:
@@ -78,7 +71,7 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
         async with stand_in(ports), asyncio.TaskGroup() as group:  # nothing of before: no rule, no ban
             assert await broker.api.rules("edge-1") == ()
             tasks = [group.create_task(at.reconciler.run()), group.create_task(at.outbox.run())]
-            await until(lambda: at.reconciler.repaired == 2 and at.outbox.queue.pending == 0)
+            await eventually(lambda: at.reconciler.repaired == 2 and at.outbox.queue.pending == 0)
             for task in tasks:
                 task.cancel()
             assert await broker.api.rules("edge-1") == restriction("edge-1")
@@ -110,7 +103,7 @@ async def _settled(at: Site) -> None:
     """Everything asked for is carried out, however many attempts it takes."""
     async with asyncio.TaskGroup() as group:
         working = group.create_task(at.outbox.run())
-        await until(lambda: at.outbox.queue.pending == 0)
+        await eventually(lambda: at.outbox.queue.pending == 0)
         working.cancel()
 
 
@@ -124,13 +117,13 @@ async def stand_in(ports: tuple[int, int]) -> AsyncIterator[None]:
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(WAIT_SECONDS):
             assert await process.stdout.readline(), "the stand-in did not start"
         yield
     finally:
         process.kill()
         await process.wait()
-        await until(lambda: not _answers(ports[1]))
+        await eventually(lambda: not _answers(ports[1]))
 
 
 def _answers(port: int) -> bool:

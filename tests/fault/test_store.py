@@ -12,8 +12,8 @@ from controller.domain.events import ContainmentOrdered
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.controller_harness import world
 from tests.support.reports import full, incoming
-from tests.support.store import until
 from tests.support.store_faults import STORE_FAULTS, store_locked
+from tests.support.waiting import eventually
 
 
 @pytest.mark.parametrize("name", STORE_FAULTS)
@@ -26,13 +26,13 @@ async def test_reports_wait_unacknowledged_and_are_all_kept_in_the_end(tmp_path:
     async with world(path) as place, asyncio.TaskGroup() as group:
         async with fault(place, path):
             taking = group.create_task(place.ingest.take(batch))
-            await until(lambda: words in place.store.health.trouble)
+            await eventually(lambda: words in place.store.health.trouble)
             # Not a PUBACK, not a receipt, nothing done at the broker: nothing is promised that is not kept.
             assert (place.link.acknowledged, place.link.sent, place.broker.calls) == ([], [], [])
             assert not taking.done()
             assert place.outbox.queue.pending == 0
         await taking
-        await until(lambda: place.store.health.trouble == "")
+        await eventually(lambda: place.store.health.trouble == "")
         assert place.link.acknowledged == batch
         assert [json.loads(raw)["verdict"] for _, raw in place.link.sent] == ["accepted"] * len(batch)
         await place.drain()
@@ -55,7 +55,7 @@ async def test_an_operators_containment_waits_too_and_is_carried_out_once(tmp_pa
         contained = ContainmentOrdered(keeper.new_id(), ContainmentLevel.ISOLATED, "op", "by hand", None)
         async with fault(place, path):
             handling = group.create_task(keeper.handle("edge-1", contained))
-            await until(lambda: words in place.store.health.trouble)
+            await eventually(lambda: words in place.store.health.trouble)
             await place.drain()
             assert place.broker.calls == []
         await handling
@@ -72,7 +72,7 @@ async def test_a_kill_while_the_store_cannot_write_leaves_nothing_promised_and_n
     message = incoming("edge-1", full("edge-1", 1, 23))
     async with world(path) as place, asyncio.TaskGroup() as group, store_locked(place, path):
         taking = group.create_task(place.ingest.take([message]))
-        await until(lambda: place.store.health.trouble != "")
+        await eventually(lambda: place.store.health.trouble != "")
         taking.cancel()
         await asyncio.wait([taking])
         assert place.link.acknowledged == []

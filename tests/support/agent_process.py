@@ -6,8 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,16 +25,6 @@ from tests.support.mosquitto import Mosquitto
 
 WAIT: Final = 20.0  # seconds until a test gives up; nothing is measured with it
 DEVICE: Final = "edge-1"
-
-
-def wait_for(what: Callable[[], Any], why: str) -> Any:
-    """The first true value of `what`."""
-    deadline = time.monotonic() + WAIT
-    while time.monotonic() < deadline:
-        if value := what():
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"not seen within {WAIT:g} s: {why}")
 
 
 class FakeController:

@@ -3,7 +3,6 @@
 import ssl
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -13,20 +12,10 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from tests.support.waiting import wait_for
+
 PATIENCE_SECONDS: Final = 10.0
 SESSION_SECONDS: Final = 300
-
-
-def wait_for(what: str, true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until it is true.
-
-    Raises:
-        AssertionError: it did not become true in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not in time: {what}"
-        time.sleep(0.002)
 
 
 class Device:
@@ -75,7 +64,7 @@ class Device:
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name=self.client_id)
         self._thread.start()
-        wait_for(f"CONNACK of {self.client_id}", lambda: len(self.connacks) > before)
+        wait_for(lambda: len(self.connacks) > before, f"CONNACK of {self.client_id}")
         return self
 
     def close(self) -> None:
@@ -91,13 +80,13 @@ class Device:
         code, mid = self._client.subscribe(topic, qos=1)
         assert code == MQTTErrorCode.MQTT_ERR_SUCCESS
         assert mid is not None
-        wait_for(f"SUBACK for {topic}", lambda: mid in self.subacks)
+        wait_for(lambda: mid in self.subacks, f"SUBACK for {topic}")
         return self.subacks[mid][0]
 
     def publish(self, topic: str, payload: bytes = b"x") -> int:
         """Publish at QoS 1; the PUBACK's reason code."""
         info = self._client.publish(topic, payload, qos=1)
-        wait_for(f"PUBACK for {topic}", lambda: info.mid in self.pubacks)
+        wait_for(lambda: info.mid in self.pubacks, f"PUBACK for {topic}")
         return self.pubacks[info.mid]
 
     def got(self, topic: str) -> list[bytes]:

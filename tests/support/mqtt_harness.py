@@ -12,6 +12,7 @@ from controller.ports.messages import IncomingMessage, Messages
 from schemas.topics import UpChannel, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import eventually
 
 CLIENT_ID = "cordon-controller"
 TOPIC = up("edge-1", UpChannel.POSTURE)
@@ -70,18 +71,6 @@ async def running(options: MqttOptions, rand: Callable[[], float] = lambda: 0.5)
             yield Running(link, events)
         finally:
             task.cancel()
-
-
-async def eventually(
-    true: Callable[[], object], why: Callable[[], str] = lambda: "", seconds: float = PATIENCE_SECONDS
-) -> None:
-    """Wait until it holds."""
-    try:
-        async with asyncio.timeout(seconds):
-            while not true():
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"did not come true: {why()}") from None
 
 
 def plain(port: int, **more: Any) -> MqttOptions:

@@ -5,7 +5,6 @@ import queue
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
@@ -299,19 +298,6 @@ def close_all(probes: Iterable[Probe]) -> None:
     """Close them in turn."""
     for probe in probes:
         probe.close()
-
-
-def eventually(check: Callable[[], bool], what: str, timeout: float = WAIT_SECONDS) -> None:
-    """Poll until a condition holds, for what a cluster does in its own time.
-
-    Raises:
-        AssertionError: when it does not hold in time.
-    """
-    deadline = time.monotonic() + timeout
-    while not check():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {timeout} s: {what}")
-        time.sleep(0.05)
 
 
 def _properties(kind: int) -> Any:

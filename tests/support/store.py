@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,13 +52,6 @@ async def opened(path: Path, options: StoreOptions = QUICK, log: Logged | None =
         yield store
     finally:
         await store.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for another thread to get there; the bound is only there to end a broken test."""
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def names_in(folder: Path) -> list[str]:

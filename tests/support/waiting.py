@@ -10,9 +10,11 @@ WAIT_SECONDS: Final = 30.0
 _POLL_SECONDS: Final = 0.01
 
 T = TypeVar("T")
+What = str | Callable[[], str]
+"""What is waited for, for the message of a failure."""
 
 
-def wait_for(check: Callable[[], T], what: str | Callable[[], str], seconds: float = WAIT_SECONDS) -> T:
+def wait_for(check: Callable[[], T], what: What = "", seconds: float = WAIT_SECONDS) -> T:
     """The first true value of `check`; `what` describes it in the failure message.
 
     Raises:
@@ -26,18 +28,14 @@ def wait_for(check: Callable[[], T], what: str | Callable[[], str], seconds: flo
 
 
 @overload
-async def eventually(
-    check: Callable[[], Awaitable[T]], what: str | Callable[[], str], seconds: float = WAIT_SECONDS
-) -> T: ...
+async def eventually(check: Callable[[], Awaitable[T]], what: What = "", seconds: float = WAIT_SECONDS) -> T: ...
 
 
 @overload
-async def eventually(check: Callable[[], T], what: str | Callable[[], str], seconds: float = WAIT_SECONDS) -> T: ...
+async def eventually(check: Callable[[], T], what: What = "", seconds: float = WAIT_SECONDS) -> T: ...
 
 
-async def eventually(
-    check: Callable[[], object], what: str | Callable[[], str], seconds: float = WAIT_SECONDS
-) -> object:
+async def eventually(check: Callable[[], object], what: What = "", seconds: float = WAIT_SECONDS) -> object:
     """The first true value of `check`, which may be a coroutine function.
 
     Raises:
@@ -53,5 +51,5 @@ async def eventually(
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _message(what: str | Callable[[], str], seconds: float) -> str:
+def _message(what: What, seconds: float) -> str:
     return f"not within {seconds:g} s: {what if isinstance(what, str) else what()}"

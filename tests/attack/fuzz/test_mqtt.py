@@ -13,8 +13,9 @@ from schemas.topics import DownChannel, UpChannel, down, up
 from tests.attack.fuzz.messages import Hostile, hostile
 from tests.support.controller_harness import world
 from tests.support.mosquitto import Mosquitto
-from tests.support.mqtt_harness import eventually, plain, running
+from tests.support.mqtt_harness import plain, running
 from tests.support.reports import full
+from tests.support.waiting import eventually
 
 INPUTS = 3000
 NO_LIMITS = "max_inflight_messages 0\nmax_queued_messages 0"
@@ -54,9 +55,7 @@ async def test_hostile_messages_over_a_broker_end_neither_link_nor_ingest(tmp_pa
                         if number == INPUTS // 2:
                             publisher.publish(up("honest", UpChannel.POSTURE), full("honest", 1, 22), qos=1)
                     wanted = len(messages) + 1
-                    await eventually(
-                        lambda: ingest.counts["received"] == wanted, lambda: str(ingest.counts), seconds=60.0
-                    )
+                    await eventually(lambda: ingest.counts["received"] == wanted, f"{wanted} received", 60.0)
                     await eventually(lambda: answers)
                     reading.cancel()
             finally:

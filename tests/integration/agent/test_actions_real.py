@@ -24,8 +24,8 @@ from device_agent.actions.ssh import SetSshOption
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
 from device_agent.host.systemd import OfflineUnitFiles
-from tests.support.agent_process import wait_for
 from tests.support.mosquitto import free_port
+from tests.support.waiting import wait_for
 
 SSHD: Final = shutil.which("sshd")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

@@ -2,14 +2,8 @@
 
 from pathlib import Path
 
-from tests.support.agent_process import (
-    DEVICE,
-    AgentProcess,
-    FakeController,
-    broker_with_controller,
-    wait_for,
-    write_config,
-)
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, write_config
+from tests.support.waiting import wait_for
 
 
 def _quick(tmp_path: Path, controller: FakeController, port: int) -> Path:

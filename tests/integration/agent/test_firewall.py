@@ -19,8 +19,9 @@ from device_agent.actions.firewall import ChangeFirewall, FirewallTable
 from device_agent.host import nft
 from device_agent.host.nft import NftRules
 from device_agent.host.system import System
-from tests.support.agent_process import AgentProcess, FakeController, wait_for, write_config
+from tests.support.agent_process import AgentProcess, FakeController, write_config
 from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.waiting import wait_for
 
 _TOOLS: Final = ("ip", "nft")
 _MISSING: Final = [name for name in _TOOLS if shutil.which(name) is None]
@@ -84,10 +85,9 @@ class Place:
 
     def end(self, command_id: str) -> dict[str, Any]:
         """How it ended."""
-        found: dict[str, Any] = wait_for(
-            lambda: next((one for one in self.controller.ends() if one["command_id"] == command_id), None), command_id
-        )
-        return found
+        return wait_for(lambda: [one for one in self.controller.ends() if one["command_id"] == command_id], command_id)[
+            0
+        ]
 
     def answers(self, port: int) -> bool:
         """Whether the device answers on a port, seen from outside."""

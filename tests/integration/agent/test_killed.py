@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent_process import AgentProcess, broker_with_controller, wait_for, write_config
+from tests.support.agent_process import AgentProcess, broker_with_controller, write_config
+from tests.support.waiting import wait_for
 
 
 @pytest.mark.parametrize(

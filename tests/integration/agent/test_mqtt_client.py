@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from device_agent.domain.report_outbox import MAX_OWED
-from tests.support.agent_process import DEVICE, AgentProcess, Proxy, broker_with_controller, wait_for, write_config
+from tests.support.agent_process import DEVICE, AgentProcess, Proxy, broker_with_controller, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.waiting import wait_for
 
 
 class _Scripted:

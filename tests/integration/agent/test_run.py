@@ -16,10 +16,10 @@ from tests.support.agent_process import (
     FakeController,
     Proxy,
     broker_with_controller,
-    wait_for,
     write_config,
 )
 from tests.support.certs import Certs
+from tests.support.waiting import wait_for
 
 
 def test_its_own_report_over_tls_then_heartbeats_then_goodbye(tmp_path: Path) -> None:

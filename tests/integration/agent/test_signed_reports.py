@@ -15,9 +15,10 @@ from schemas.report_signing import (
     read_public,
     unseal,
 )
-from tests.support.agent_process import DEVICE, AgentProcess, FakeController, wait_for, write_config
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import wait_for
 
 
 class Ears(FakeController):

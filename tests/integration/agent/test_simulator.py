@@ -15,9 +15,10 @@ from device_agent.simulator.observations import ObservationKind
 from device_agent.simulator.postures import PostureEdit
 from schemas.backoff import Backoff
 from schemas.broker_address import BrokerAddress
-from tests.support.agent_process import WAIT, FakeController, broker_with_controller, wait_for
+from tests.support.agent_process import WAIT, FakeController, broker_with_controller
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
+from tests.support.waiting import wait_for
 
 QUICK = DeviceBehaviour(heartbeat_every=0.3, receipt_timeout=1.0, action_seconds=0.05)
 

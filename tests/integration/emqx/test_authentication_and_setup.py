@@ -20,8 +20,9 @@ from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.certs import Certs
-from tests.support.mqtt_device import Device, wait_for
+from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
 DENIED = 135
 CONTROLLER = "cordon-controller"
@@ -215,7 +216,7 @@ async def test_a_superuser_passes_every_rule_and_is_no_proof(
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") != DENIED, "it does pass"
         proof = await broker.isolate("s-super", kept, case="c", reason="r", until=None)
         assert proof.holds, proof.missing
-        wait_for("the disconnect", lambda: device.disconnects != [])
+        wait_for(lambda: device.disconnects != [], "the disconnect")
     await broker.release("s-super", ())
 
 

@@ -9,8 +9,9 @@ from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.ports.broker_tables import restriction
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.support.mqtt_device import Device, wait_for
+from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
 BANNED: Final = 138
 DENIED: Final = 135
@@ -29,7 +30,7 @@ async def test_the_socket_is_closed_and_every_node_refuses(
         assert before <= proof.cut_at <= time.time()
         assert proof.ban_until is not None
         assert until <= proof.ban_until < until + 1
-        wait_for("the disconnect", lambda: device.disconnects != [])
+        wait_for(lambda: device.disconnects != [], "the disconnect")
     for address in emqx.mqtt:
         with Device("i-cut", [address], user=USER) as again:
             assert again.connacks == [BANNED]
@@ -94,11 +95,11 @@ async def test_a_client_that_comes_back_as_fast_as_it_can_ends_outside(
     device = Device("i-fast", emqx.mqtt, user=USER, reconnects=True).connect()
     try:
         for round_number in range(5):
-            wait_for("connected", lambda: device.is_connected)
+            wait_for(lambda: device.is_connected, "connected")
             proof = await broker.isolate("i-fast", kept, case=f"c{round_number}", reason="r", until=time.time() + 60)
             assert proof.holds, proof.missing
             seen = len(device.connacks)
-            wait_for("some more attempts", partial(_more_connacks, device, seen + 6))
+            wait_for(partial(_more_connacks, device, seen + 6), "some more attempts")
             assert set(device.connacks[seen + 1 :]) == {BANNED}
             client = await broker.api.client("i-fast")
             assert client is None or not client.connected
@@ -122,7 +123,7 @@ async def test_the_session_that_waited_is_gone_when_an_isolation_ends(
         await broker.api.publish("fleet/news", b"while restricted")
         assert await asyncio.to_thread(device.subscribe, down("i-away", DownChannel.COMMAND)) == 1
         await broker.api.publish(down("i-away", DownChannel.COMMAND), b"last")
-        wait_for("the command", lambda: device.got(down("i-away", DownChannel.COMMAND)) == [b"last"])
+        wait_for(lambda: device.got(down("i-away", DownChannel.COMMAND)) == [b"last"], "the command")
         assert device.got("fleet/news") == []
     finally:
         device.close()

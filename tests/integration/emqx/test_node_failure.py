@@ -12,8 +12,9 @@ from controller.adapters.system import SystemClock
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.integration.emqx.conftest import USER, Kept
-from tests.support.mqtt_device import Device, wait_for
+from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import eventually, wait_for
 
 BANNED = 138
 
@@ -31,7 +32,7 @@ async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProc
 
         async def keep_and_kill(rules: AccessRules) -> None:
             await asyncio.to_thread(cluster.kill_node, cluster.names[0])
-            await asyncio.to_thread(wait_for, "the node to be gone", lambda: not _listens(cluster.mqtt[0]))
+            await eventually(lambda: not _listens(cluster.mqtt[0]), "the node to be gone")
 
         with Device("n-mid", [cluster.mqtt[2]], user=USER) as device:
             proof = await broker.restrict("n-mid", keep_and_kill)
@@ -47,14 +48,14 @@ async def test_a_node_that_was_dead_from_the_start_is_excused_once_all_running_o
     cluster: StandInProcess, kept: Kept
 ) -> None:
     cluster.kill_node(cluster.names[1])
-    wait_for("the node to be gone", lambda: not _listens(cluster.mqtt[1]))
+    wait_for(lambda: not _listens(cluster.mqtt[1]), "the node to be gone")
     async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
         device = Device("n-dead", [cluster.mqtt[0], cluster.mqtt[2]], user=USER, reconnects=True).connect()
         try:
             proof = await broker.isolate("n-dead", kept, case="c", reason="r", until=time.time() + 60)
             assert proof.holds, proof.missing
             seen = len(device.connacks)
-            wait_for("refused", lambda: len(device.connacks) > seen + 4)
+            wait_for(lambda: len(device.connacks) > seen + 4, "refused")
             assert set(device.connacks[seen + 1 :]) == {BANNED}
         finally:
             device.close()

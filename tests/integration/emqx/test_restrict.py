@@ -10,8 +10,9 @@ from controller.ports.broker_tables import AccessRule, restriction
 from controller.ports.errors import BrokerRefusedError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
-from tests.support.mqtt_device import Device, wait_for
+from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
 DENIED = 135
 NOBODY = 16
@@ -44,9 +45,9 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         assert await asyncio.to_thread(device.subscribe, down("r-other", DownChannel.COMMAND)) == DENIED
         await asyncio.to_thread(other.publish, "fleet/news", b"not for you")
         assert await asyncio.to_thread(device.publish, up("r-own", UpChannel.POSTURE), b"report") == 0
-        wait_for("the report", lambda: other.got(up("r-own", UpChannel.POSTURE)) == [b"report"])
+        wait_for(lambda: other.got(up("r-own", UpChannel.POSTURE)) == [b"report"], "the report")
         assert await broker.api.publish(down("r-own", DownChannel.COMMAND), b"repair")
-        wait_for("the command", lambda: device.got(down("r-own", DownChannel.COMMAND)) == [b"repair"])
+        wait_for(lambda: device.got(down("r-own", DownChannel.COMMAND)) == [b"repair"], "the command")
         assert device.got("fleet/news") == []
 
 
@@ -120,7 +121,7 @@ async def test_a_persistent_session_that_is_away_is_restricted_too(
 
         device.connect()
         await broker.api.publish("fleet/news", b"after")
-        wait_for("the queued command", lambda: device.got(down("r-away", DownChannel.COMMAND)) == [b"repair"])
+        wait_for(lambda: device.got(down("r-away", DownChannel.COMMAND)) == [b"repair"], "the queued command")
         assert device.got("fleet/news") == []
     finally:
         device.close()

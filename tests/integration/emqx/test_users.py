@@ -16,8 +16,9 @@ from controller.ports.broker_tables import AccessRule
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.integration.emqx.plans import calls_not_in_plan
-from tests.support.mqtt_device import Device, wait_for
+from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
+from tests.support.waiting import wait_for
 
 BANNED, DENIED, NOBODY = 138, 135, 16
 NAME = USER[0]
@@ -42,9 +43,9 @@ async def test_a_banned_user_loses_its_sessions_on_every_node(
         assert proof.holds, proof.missing
         assert calls_not_in_plan(proof, users.planned(NAME, PlanParameters(ContainmentGoal.ISOLATE))) == set()
         for device in devices:
-            wait_for("the cut", lambda each=device: each.disconnects != [])  # type: ignore[misc]  # a default binds it
+            wait_for(lambda each=device: each.disconnects != [], "the cut")  # type: ignore[misc]  # a default binds it
             seen = len(device.connacks)
-            wait_for("refused", lambda each=device, n=seen: len(each.connacks) > n + 3)  # type: ignore[misc]
+            wait_for(lambda each=device, n=seen: len(each.connacks) > n + 3, "refused")  # type: ignore[misc]
             assert set(device.connacks[seen + 1 :]) == {BANNED}
         assert await users.sessions(NAME) == ()
         assert await users.missing(NAME, ContainmentLevel.ISOLATED) == []

@@ -11,7 +11,8 @@ import pytest
 from controller.domain.identity.certificates import CertificateKind
 from tests.support.identity import Files, Issued
 from tests.support.mosquitto import Mosquitto
-from tests.support.mqtt_probe import Endpoint, Probe, eventually
+from tests.support.mqtt_probe import Endpoint, Probe
+from tests.support.waiting import wait_for
 
 
 class Broker:
@@ -89,7 +90,7 @@ def test_a_revoked_one_is_refused_at_its_next_handshake_and_the_live_session_goe
             return True
         return False
 
-    eventually(is_refused, "the list to be read")
+    wait_for(is_refused, "the list to be read")
     assert live.alive()
     live.close()
     assert broker.lets_in(broker.files.issue("edge-2"))

@@ -15,8 +15,9 @@ from controller.ports.errors import MessagesError, NoSubscriberError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto
-from tests.support.mqtt_harness import CLIENT_ID, TOPIC, eventually, fast, plain, running, secure
+from tests.support.mqtt_harness import CLIENT_ID, TOPIC, fast, plain, running, secure
 from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 VERSIONS = ["5", "3.1.1"]
 

@@ -12,8 +12,9 @@ from paho.mqtt.enums import CallbackAPIVersion
 from controller.ports.errors import MessagesError
 from schemas.topics import DownChannel, down
 from tests.support.mosquitto import Mosquitto
-from tests.support.mqtt_harness import TOPIC, eventually, packets, plain, pubacks, running
+from tests.support.mqtt_harness import TOPIC, packets, plain, pubacks, running
 from tests.support.proxy import Proxy
+from tests.support.waiting import eventually
 
 VERSIONS = ["5", "3.1.1"]
 PINGREQ, DISCONNECT = 0xC0, 0xE0

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tests.integration.mqtt.scripted_server import CONNECT, Double, Peer, double
-from tests.support.mqtt_harness import TOPIC, eventually, plain, running
+from tests.support.mqtt_harness import TOPIC, plain, running
+from tests.support.waiting import eventually
 
 
 def publish(topic: bytes, payload: bytes, packet_id: int) -> bytes:

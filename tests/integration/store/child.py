@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 
 from controller.ports.errors import StoreError
-from tests.support.store import Logged, commit_all, line, opened, until
+from tests.support.store import Logged, commit_all, line, opened
+from tests.support.waiting import eventually
 
 NOBODY = 65534
 ROOM = 256 * 1024  # bytes the starved process may still write to a file
@@ -38,7 +39,7 @@ async def starve(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, hard))
         async with asyncio.TaskGroup() as group:
             group.create_task(commit_all(store, [f"name-{number}" for number in range(3000)]))
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
             print(store.health.trouble, flush=True)
             await asyncio.to_thread(sys.stdin.readline)
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

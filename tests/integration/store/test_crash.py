@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.store import QUICK, child, commit_all, kept, line, opened, read_line, until
+from tests.support.store import QUICK, child, commit_all, kept, line, opened, read_line
+from tests.support.waiting import eventually
 
 FRAME_HEADER = 24  # bytes before each page in the write-ahead log
 
@@ -83,9 +84,9 @@ async def test_the_log_is_emptied_when_nothing_is_written(tmp_path: Path) -> Non
     log = tmp_path / "store.db-wal"
     async with opened(tmp_path / "store.db", replace(QUICK, idle_seconds=0.05)) as store:
         await commit_all(store, [f"name-{number}" for number in range(100)])
-        await until(lambda: log.stat().st_size == 0)
+        await eventually(lambda: log.stat().st_size == 0)
         await store.commit(line("more"))
-        await until(lambda: log.stat().st_size == 0)
+        await eventually(lambda: log.stat().st_size == 0)
     assert len(kept(tmp_path / "store.db")) == 101
 
 

@@ -24,8 +24,8 @@ from tests.support.store import (
     opened,
     read_line,
     tell,
-    until,
 )
+from tests.support.waiting import eventually
 
 NAMES = [f"name-{number:04d}" for number in range(200)]
 
@@ -55,7 +55,7 @@ async def test_commits_wait_for_another_process_and_are_all_kept_in_order(tmp_pa
     async with opened(path, log=log) as store, asyncio.TaskGroup() as group:
         async with lock_held(path):
             waiting = group.create_task(commit_all(store, NAMES))
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
             assert "locked by another process (SQLITE_BUSY" in store.health.trouble
             assert store.health.since == NOW
             assert await store.devices() == []  # reading goes on
@@ -74,7 +74,7 @@ async def test_what_waited_is_written_in_groups(tmp_path: Path) -> None:
         statements: list[str] = []
         async with lock_held(path):
             first = group.create_task(commit_all(store, NAMES[:1]))
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
             waiting = group.create_task(commit_all(store, NAMES[1:]))
             await asyncio.sleep(0)
             _connection(store).set_trace_callback(statements.append)
@@ -88,7 +88,7 @@ async def test_a_caller_who_stops_waiting_takes_nothing_back(tmp_path: Path) -> 
     async with opened(path) as store, asyncio.TaskGroup() as group:
         async with lock_held(path):
             waiting = [group.create_task(commit(store, line(name))) for name in NAMES[:3]]
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
             waiting[1].cancel()
         await asyncio.gather(waiting[0], waiting[2])
     assert kept(path) == NAMES[:3]
@@ -105,7 +105,7 @@ async def test_one_callers_impossible_data_fails_that_caller_alone(tmp_path: Pat
                 *(store.commit(writes) for writes in (line("a"), bad, line("b"), huge, line("c"))),
                 return_exceptions=True,
             )
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
         outcomes = await everything
         assert store.health == StoreHealth()
     assert [type(outcome) for outcome in outcomes] == [type(None), StoreError, type(None), StoreError, type(None)]
@@ -121,7 +121,7 @@ async def test_closing_ends_the_wait_of_those_who_cannot_be_written_and_keeps_no
         await store.commit(line("before"))
         async with lock_held(path), asyncio.TaskGroup() as group:
             waiting = [group.create_task(_outcome(store, name)) for name in NAMES[:5]]
-            await until(lambda: store.health.trouble != "")
+            await eventually(lambda: store.health.trouble != "")
             await store.close()
             for outcome in await asyncio.gather(*waiting):
                 assert isinstance(outcome, StoreError)
@@ -154,7 +154,7 @@ async def test_memory_is_bounded_while_nothing_can_be_written(tmp_path: Path) ->
     options = replace(QUICK, max_waiting_bytes=100_000)
     async with opened(path, options) as store, asyncio.TaskGroup() as group, lock_held(path):
         group.create_task(commit(store, large))
-        await until(lambda: store.health.trouble != "")  # it is under way, and counts no more
+        await eventually(lambda: store.health.trouble != "")  # it is under way, and counts no more
         group.create_task(commit(store, large))
         await asyncio.sleep(0)
         with pytest.raises(StoreError, match=r"too much waits to be written .*locked by another process"):
@@ -175,7 +175,7 @@ async def test_a_full_disk_is_waited_out(small_disk: Path) -> None:
         with pytest.raises(OSError, match="No space left"):
             _fill(ballast)
         waiting = group.create_task(commit_all(store, NAMES))
-        await until(lambda: store.health.trouble != "")
+        await eventually(lambda: store.health.trouble != "")
         assert "no room left" in store.health.trouble
         assert not waiting.done()
         ballast.unlink()
@@ -191,7 +191,7 @@ async def test_no_room_is_waited_out_and_has_an_error_of_its_own(tmp_path: Path)
         (pages,) = _connection(store).execute("PRAGMA page_count").fetchone()
         _connection(store).execute(f"PRAGMA max_page_count = {pages}")
         waiting = group.create_task(commit_all(store, NAMES))
-        await until(lambda: store.health.trouble != "")
+        await eventually(lambda: store.health.trouble != "")
         assert "no room left (SQLITE_FULL" in store.health.trouble
         assert not waiting.done()
         _connection(store).execute(f"PRAGMA max_page_count = {pages + 1000}")
@@ -200,7 +200,7 @@ async def test_no_room_is_waited_out_and_has_an_error_of_its_own(tmp_path: Path)
         (pages,) = _connection(store).execute("PRAGMA page_count").fetchone()
         more = StoreWrites(reports=(StoredReport(Device("a", 1.0, 1.0), b"x" * 4096 * 100),))
         last = group.create_task(_refused_as_full(store, more))
-        await until(lambda: store.health.trouble != "")
+        await eventually(lambda: store.health.trouble != "")
         await store.close()
         await last
     assert kept(path) == NAMES
@@ -242,7 +242,7 @@ async def test_a_store_that_was_taken_away_is_not_made_anew(tmp_path: Path) -> N
         _connection(store).execute("PRAGMA query_only = ON")  # the next write asks for a new connection
         path.rename(elsewhere)
         waiting = group.create_task(commit_all(store, NAMES))
-        await until(lambda: "cannot be opened" in store.health.trouble)
+        await eventually(lambda: "cannot be opened" in store.health.trouble)
         assert not path.exists()
         elsewhere.rename(path)
         await waiting

@@ -21,10 +21,11 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, Command
 from schemas.signing import sign
 from schemas.topics import DownChannel, down
 from schemas.updates import INSTALL, InstallParams
-from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller, wait_for
+from tests.support.agent_process import DEVICE, AgentProcess, FakeController, broker_with_controller
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, order
+from tests.support.waiting import wait_for
 
 # The agent of this work tree under another version; what is in the middle is what is wrong with it.
 _MAIN = """import sys

@@ -14,7 +14,8 @@ from controller.standin.frames import FrameBuffer
 from controller.standin.options import StandInOptions
 from controller.standin.server import StandIn
 from tests.support.certs import Certs
-from tests.support.mqtt_probe import Endpoint, Probe, eventually
+from tests.support.mqtt_probe import Endpoint, Probe
+from tests.support.waiting import wait_for
 
 SECRET = "s3cret"
 NODES = [f"emqx{n}@127.0.0.1" for n in (1, 2, 3)]
@@ -73,7 +74,7 @@ def _until_stopped(url: str) -> str:
         def status() -> str:
             return str(api.get("/api/v5/nodes").json()[1]["node_status"])
 
-        eventually(lambda: status() == "stopped", "the node is stopped")
+        wait_for(lambda: status() == "stopped", "the node is stopped")
         return status()
 
 
