@@ -27,9 +27,9 @@ from controller.cli import (
 from controller.cli import backup as backup_commands
 from controller.cli import init as init_command
 from controller.cli import serve as serve_command
-from controller.cli.errors import CliError, ExitCode
+from controller.cli.errors import ExitCode, code_of
 from controller.cli.output import note, say
-from controller.ports.errors import BrokerUnreachableError, ControllerError, SettingsError
+from controller.ports.errors import ControllerError
 
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
@@ -131,16 +131,3 @@ def run_safely(argv: Sequence[str]) -> int:
         note(f"cordon: {e}")
         return code_of(e)
     return ExitCode.OK
-
-
-def code_of(error: ControllerError) -> ExitCode:
-    """The exit code that tells this error."""
-    match error:
-        case CliError():
-            return error.code
-        case SettingsError():
-            return ExitCode.USAGE
-        case BrokerUnreachableError():
-            return ExitCode.UNREACHABLE
-        case _:
-            return ExitCode.FAILED

@@ -4,8 +4,8 @@ from typing import Annotated, Final
 
 import typer
 
+from controller.api.client import ApiClient
 from controller.cli import broker_audit, broker_ports, broker_setup
-from controller.cli.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, note, safe, show

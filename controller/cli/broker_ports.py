@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, assert_never
 
 import typer
 
-from controller.cli.client import ApiClient
+from controller.api.client import ApiClient
 from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat as Plain

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from controller.cli.client import ApiClient
+from controller.api.client import ApiClient
 from controller.cli.connection_options import DEFAULT_CONFIG, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show

@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import typer
 
+from controller.api.client import ApiResponseError
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import note, safe
 
-PROTECTED: Final = "device_protected"  # the API's word
+PROTECTED: Final = "device_protected"  # an error code of the API
 _WORD: Final = "contain"
 
 
@@ -21,8 +22,8 @@ def asking_twice(call: Callable[[bool], Any], even_protected: bool) -> Any:
     """
     try:
         return call(even_protected)
-    except CliError as e:
-        if e.reason != PROTECTED or even_protected:
+    except ApiResponseError as e:
+        if e.code != PROTECTED or even_protected:
             raise
         if not sys.stdin.isatty():
             raise CliError(f"{e}; give --even-protected", ExitCode.FAILED) from e

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient, ApiEndpoint
+from controller.api.client import ApiClient, ApiEndpoint
 from controller.cli.errors import CliError, ExitCode
 from controller.ports.errors import SettingsError
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient, segment
+from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.device_view import print_portrait
 from controller.cli.errors import CliError, ExitCode

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient
+from controller.api.client import ApiClient, ApiResponseError
 from controller.cli.connection_options import DEFAULT_CONFIG, connected
-from controller.cli.errors import CliError, ExitCode
+from controller.cli.errors import CliError, ExitCode, code_of
 from controller.cli.operator_keys import OperatorPassphraseFileOption, new_key, passphrase
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 
@@ -85,8 +85,8 @@ def _everywhere(client: ApiClient, order: Mapping[str, Any], output: OutputForma
     for device in client.pages("/devices"):
         try:
             told.append(client.call("POST", "/commands", {**order, "device_id": device["device_id"]}))
-        except CliError as e:
-            if e.code is not ExitCode.FAILED:
+        except ApiResponseError as e:
+            if code_of(e) is not ExitCode.FAILED:
                 raise
             troubles.append(f"{device['device_id']}: {e}")
     if output is OutputFormat.JSON:

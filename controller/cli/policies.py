@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient, segment
+from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connectable, connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.event_explanation import (

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from controller.api.client import ApiClient, segment
 from controller.cli import quarantine_plans, users
-from controller.cli.client import ApiClient, segment
 from controller.cli.confirmation import asking_twice
 from controller.cli.connection_options import connected
 from controller.cli.devices import proven_word

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from controller.cli.client import ApiClient, segment
+from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.devices import DeviceArgument
 from controller.cli.errors import ExitCode

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from controller.api.client import ApiClient, segment
 from controller.api.rollout_summary import progress_line, state_of
-from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show

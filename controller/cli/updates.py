@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from controller.api.client import ApiClient, segment
 from controller.cli import update_keys
 from controller.cli import update_options as options
-from controller.cli.client import ApiClient, segment
 from controller.cli.connection_options import connectable
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, print_json, safe, say, show

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient
+from controller.api.client import ApiClient
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show

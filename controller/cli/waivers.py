@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from controller.cli.client import ApiClient, segment
+from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from controller.cli.client import ApiClient, ApiEndpoint
+from controller.api.client import ApiClient, ApiEndpoint
 from controller.domain.identity.certificates import CertificateKind
 from device_agent.host.clock import Clock
 from device_agent.identity.enrol import EnrolmentOptions, config_text, enrol

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.cli.client import ApiClient, ApiEndpoint
+from controller.api.client import ApiEndpoint
 from controller.cli.config_files import InitAnswers, config_text
 from controller.cli.connection_options import DEFAULT_URL, ConnectionOptions, endpoint_of
 from controller.cli.errors import CliError, ExitCode
@@ -74,23 +74,3 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         endpoint_of(ConnectionOptions(token_file=tmp_path / "none", url=DEFAULT_URL), {})
     with pytest.raises(CliError, match="cannot be read"):
         endpoint_of(ConnectionOptions(config=tmp_path / "none"), {})
-
-
-@pytest.mark.parametrize("url", ["ftp://a", "a:1", "http://", "http://a/path"])
-def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(CliError, match="address") as caught:
-        ApiClient(ApiEndpoint(url, None))
-    assert caught.value.code is ExitCode.USAGE
-
-
-@pytest.mark.parametrize("url", ["http://192.0.2.1:1", "http://controller.example:1", "http://localhost.example:1"])
-def test_a_token_leaves_this_machine_encrypted_or_not_at_all(url: str) -> None:
-    with pytest.raises(CliError, match="clear text"):
-        ApiClient(ApiEndpoint(url, "t"))
-    ApiClient(ApiEndpoint(url, "t", unsafe_http=True))
-    ApiClient(ApiEndpoint(url.replace("http:", "https:"), "t"))
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1"])
-def test_on_this_machine_plain_http_is_fine(url: str) -> None:
-    ApiClient(ApiEndpoint(url, "t"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import typer
 
+from controller.api.client import ApiClient, ApiEndpoint
 from controller.cli.app import run_safely
-from controller.cli.client import ApiClient, ApiEndpoint
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules

@@ -1,0 +1,204 @@
+"""A client of Cordon's API, for the CLI and the demonstrations: bounded responses, verified certificates.
+
+Uses `http.client`: `import httpx` takes 80 ms, which every `cordon` command would pay.
+"""
+
+import http.client
+import ipaddress
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode, urlsplit
+
+from controller.ports.errors import ControllerError, SettingsError
+
+BASE: Final = "/api/v1"
+TIMEOUT: Final = 30.0  # seconds without a byte
+MAX_RESPONSE: Final = 64 * 1024 * 1024  # bytes
+MAX_LINE: Final = 1024 * 1024  # bytes of one line of a streamed response
+PAGE: Final = 500  # rows per request
+
+
+class ApiUnreachableError(ControllerError):
+    """The API did not respond, or its certificate is not trusted."""
+
+
+class ApiResponseError(ControllerError):
+    """The API responded with an error, or the response is not Cordon's (`status` of the response, `code` empty)."""
+
+    def __init__(self, message: str, status: int, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class ApiEndpoint:
+    """Address and credentials of an API. `unsafe_http`: permits a token in clear text to another machine."""
+
+    url: str
+    token: str | None
+    ca: Path | None = None
+    unsafe_http: bool = False
+
+
+class ApiClient:
+    """Calls the API at `endpoint`, each request over a connection of its own.
+
+    Raises:
+        SettingsError: the URL is invalid, or would send the token in clear text.
+    """
+
+    def __init__(self, endpoint: ApiEndpoint) -> None:
+        try:
+            parts = urlsplit(endpoint.url)
+            self._port = parts.port
+        except ValueError as e:
+            raise SettingsError(f"{endpoint.url}: {e}") from e
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
+            raise SettingsError(f"{endpoint.url}: the API's address is http(s)://host:port")
+        if parts.scheme == "http" and not endpoint.unsafe_http and not _is_loopback(parts.hostname):
+            text = f"{endpoint.url}: this would send the token in clear text; use https, or --unsafe-http if you must"
+            raise SettingsError(text)
+        self.endpoint = endpoint
+        self._host, self._tls = parts.hostname, parts.scheme == "https"
+
+    def get(self, path: str, **query: object) -> Any:
+        """Returns the JSON of a `GET`; parameters that are `None` are omitted."""
+        given = {name: _text(value) for name, value in query.items() if value is not None}
+        return self.call("GET", path + (f"?{urlencode(given)}" if given else ""))
+
+    def pages(self, path: str, limit: int | None = None, **query: object) -> Iterator[Any]:
+        """Yields the items of a listing with `total`, page by page, at most `limit`."""
+        offset = 0
+        while limit is None or offset < limit:
+            size = PAGE if limit is None else min(PAGE, limit - offset)
+            page = self.get(path, limit=size, offset=offset, **query)
+            yield from page["items"]
+            offset += len(page["items"])
+            if not page["items"] or offset >= page["total"]:
+                return
+
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        """Returns the JSON of the response, `None` where it has no body; `path` is below `/api/v1`.
+
+        Raises:
+            ApiUnreachableError: no response.
+            ApiResponseError: an error response, or one that is not Cordon's.
+            SettingsError: the CA or the token cannot be used.
+        """
+        status, value = self.exchange(method, BASE + path, body)
+        if 200 <= status < 300:
+            return value
+        raise _error(status, value)
+
+    def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+        """Returns status and JSON of a response, whatever the status; `path` is the whole path. Raises as `call`."""
+        connection = self._connection()
+        try:
+            self._send(connection, method, path, body)
+            with connection.getresponse() as response:
+                content = response.read(MAX_RESPONSE + 1)
+        except TimeoutError as e:
+            text = f"{self.endpoint.url} did not answer within {TIMEOUT:.0f} s; what was asked may still happen"
+            raise ApiUnreachableError(text) from e
+        except (OSError, http.client.HTTPException) as e:
+            raise self._unreachable(e) from e
+        finally:
+            connection.close()
+        if len(content) > MAX_RESPONSE:
+            text = f"{self.endpoint.url}: the response is larger than {MAX_RESPONSE} bytes"
+            raise ApiResponseError(text, response.status)
+        return response.status, None if response.status == 204 else _json(response.status, content)
+
+    def lines(self, method: str, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
+        """Yields the lines of a streamed response as they come, each of them JSON. Raises as `call`."""
+        connection = self._connection()
+        try:
+            self._send(connection, method, BASE + path, body)
+            with connection.getresponse() as response:
+                if response.status != 200:
+                    raise _error(response.status, _json(response.status, response.read(MAX_RESPONSE)))
+                while line := response.readline(MAX_LINE + 1):
+                    if len(line) > MAX_LINE:
+                        text = f"{self.endpoint.url}: a line of the response is larger than {MAX_LINE} bytes"
+                        raise ApiResponseError(text, response.status)
+                    yield json.loads(line)
+        except (OSError, http.client.HTTPException) as e:
+            raise self._unreachable(e) from e
+        except ValueError as e:
+            text = f"{self.endpoint.url}: the response is incomplete or not Cordon's"
+            raise ApiResponseError(text, 200) from e
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if not self._tls:
+            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+        try:
+            context = ssl.create_default_context(cafile=None if self.endpoint.ca is None else str(self.endpoint.ca))
+        except (OSError, ssl.SSLError) as e:
+            raise SettingsError(f"{self.endpoint.ca}: cannot be used as CA: {e}") from e
+        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+
+    def _send(
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, Any] | None
+    ) -> None:
+        headers = {"Accept": "application/json"}
+        if self.endpoint.token is not None:
+            headers["Authorization"] = f"Bearer {self.endpoint.token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+        except OSError:  # SSLCertVerificationError is a ValueError, too
+            raise
+        except ValueError as e:  # for example a token with line breaks
+            raise SettingsError(f"cannot ask {self.endpoint.url}: {e}") from e
+
+    def _unreachable(self, error: Exception) -> ApiUnreachableError:
+        return ApiUnreachableError(f"cannot reach {self.endpoint.url}: {_cause(error)}")
+
+
+def segment(text: str) -> str:
+    """Returns `text` quoted as one segment of a path."""
+    return quote(text, safe="")
+
+
+def _json(status: int, content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError as e:
+        text = f"the response ({status}) is not Cordon's: is this the address of its API?"
+        raise ApiResponseError(text, status) from e
+
+
+def _error(status: int, value: Any) -> ApiResponseError:
+    error = value.get("error") if isinstance(value, dict) else None
+    fields = error if isinstance(error, dict) else {}
+    message = fields.get("message") or f"the API answered {status}"
+    return ApiResponseError(str(message), status, str(fields.get("code", "")))
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cause(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
