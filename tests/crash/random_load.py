@@ -4,7 +4,7 @@ import asyncio
 import random
 from typing import Any, Final
 
-from controller.cli.errors import CliError, ExitCode
+from controller.api.client import ApiResponseError, ApiUnreachableError
 from tests.crash.snapshots import NEW_OPENSSL, OLD_OPENSSL
 from tests.support.operator import OperatorClient
 from tests.support.simulated_fleet import SimulatedFleetProcess
@@ -85,10 +85,12 @@ class RandomLoad:
                 await self._operator.call("PUT", path, body)
             else:
                 await self._operator.call("POST", f"{path}/release", body)
-        except CliError as e:
-            if e.code is ExitCode.UNREACHABLE or e.reason == "device_unknown":
-                return  # killed before it answered: the decision may or may not be in the store
-            raise
+        except ApiUnreachableError:
+            return  # killed before it answered: the decision may or may not be in the store
+        except ApiResponseError as e:
+            if e.code != "device_unknown":
+                raise
+            return
         self.confirmed.add(reason)
 
     async def repair(self, device: str) -> None:

@@ -4,13 +4,11 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
-from controller.cli.client import ApiClient, ApiEndpoint, segment
+from controller.api.client import ApiClient, ApiEndpoint, ApiUnreachableError, segment
 
 
 class OperatorClient:
-    """Calls to one controller with one token; failures are `CliError`."""
+    """Calls to one controller with one token; failures are the errors of `ApiClient.call`."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
@@ -23,8 +21,8 @@ class OperatorClient:
     async def is_ready(self) -> bool:
         """Whether the controller can work."""
         try:
-            return (await asyncio.to_thread(httpx.get, f"{self.url}/readyz", trust_env=False)).is_success
-        except httpx.HTTPError:
+            return (await asyncio.to_thread(self._client.exchange, "GET", "/readyz"))[0] == 200
+        except ApiUnreachableError:
             return False
 
     async def devices(self, search: str) -> dict[str, dict[str, Any]]:
