@@ -10,7 +10,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.events import CommandRequested, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
 from schemas.topics import DownChannel, down
-from tests.support.controller_harness import TestClock, World, world
+from tests.support.controller_harness import World, world
 from tests.support.reports import full, heartbeat, incoming
 
 DAY = 86_400.0
@@ -19,28 +19,15 @@ ISOLATED_FOR = 600.0
 DEVICES = [f"edge-{number}" for number in range(50)]
 
 
-class JumpingClock(TestClock):
-    """`at` is time that passes; `offset` is what somebody added to the wall clock."""
-
-    offset = 0.0
-
-    def now(self) -> float:
-        return self.at + self.offset
-
-
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[World]:
     """A controller with fifty healthy devices, whose clock can be set."""
     async with world(tmp_path / "c.db") as made:
-        clock = JumpingClock()
-        made.keeper.clock = clock
-        made.clock = clock
         await made.ingest.take([incoming(name, full(name, 1, 22)) for name in DEVICES])
         yield made
 
 
 def set_clock(place: World, by: float) -> None:
-    assert isinstance(place.clock, JumpingClock)
     place.clock.offset += by
 
 

@@ -10,7 +10,8 @@ from controller.domain.guards.guards import FleetGuards
 from controller.domain.policy.model import ContainmentLevel, PolicySet, RuleResponse
 from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerUnreachableError
-from tests.support.controller_harness import TestClock, World, world
+from tests.support.clocks import ManualClock
+from tests.support.controller_harness import World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 from tests.support.store_faults import StoreFault, store_locked, store_read_only
@@ -45,7 +46,7 @@ def _waits(place: World, device: str) -> bool:
 
 
 async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_nobody(tmp_path: Path) -> None:
-    clock = TestClock()
+    clock = ManualClock()
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
         await _report(place, "edge-1", 1, SLOW)
         broker = place.broker
@@ -59,7 +60,7 @@ async def test_a_grace_period_that_ended_while_the_controller_was_down_contains_
 
 
 async def test_what_was_contained_is_contained_after_any_time_without_a_controller(tmp_path: Path) -> None:
-    clock = TestClock()
+    clock = ManualClock()
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
         await _report(place, "edge-1", 1, 23)
         await _report(place, "edge-2", 1, 2375)
@@ -143,7 +144,7 @@ async def test_a_store_that_cannot_write_neither_contains_nor_releases(tmp_path:
 async def test_while_the_brokers_api_is_away_nothing_changes_there_and_then_what_is_true_now_does(
     tmp_path: Path, restart: bool
 ) -> None:
-    clock = TestClock()
+    clock = ManualClock()
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS, clock=clock) as place:
         await _report(place, "edge-1", 1, 23)
         await place.drain()

@@ -19,7 +19,8 @@ from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
 from controller.service.containment.waivers import WaiverService
 from controller.service.unit_of_work import UnitOfWork
-from tests.support.controller_harness import START, MemoryBroker, TestClock, World, world
+from tests.support.clocks import ManualClock
+from tests.support.controller_harness import START, MemoryBroker, World, world
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 
@@ -124,7 +125,7 @@ class Fleet:
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._folder = Path(tempfile.mkdtemp(prefix="cordon-property-", dir=_memory()))
-        self.clock = TestClock()
+        self.clock = ManualClock()
         self.broker = FailingBroker(self.clock, is_open=True)
         self.heard: list[tuple[float, AuditEntry]] = []
         self._seq = 0

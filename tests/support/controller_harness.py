@@ -41,9 +41,11 @@ from controller.service.ingest.signatures import ReportSignatureVerifier, Report
 from controller.service.rollout.observations import RolloutObservations
 from controller.service.timers import DeviceTimers
 from controller.service.unit_of_work import CommitListener
+from tests.support import clocks
+from tests.support.clocks import ManualClock
 from tests.support.playbook import language, policies, rule
 
-START = 1_800_000_000.0
+START = clocks.START
 TELNET = RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=Remedy("service.disable", (("name", "telnetd"),)))
 DOCKER = RuleResponse(contain=ContainmentLevel.ISOLATED, isolate_for=600.0)
 
@@ -57,24 +59,10 @@ def starter() -> PolicySet:
 
 
 @dataclass(slots=True)
-class TestClock:
-    """Stands still until a test moves it."""
-
-    __test__ = False
-    at: float = START
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at - START
-
-
-@dataclass(slots=True)
 class MemoryBroker:
     """A broker's tables; `fails` are raised one for each call, `grades` say who proved what."""
 
-    clock: TestClock
+    clock: ManualClock
     bans_held: dict[str, Ban] = field(default_factory=dict)
     rules_held: dict[str, AccessRules] = field(default_factory=dict)
     grades: dict[str, AuthStrength] = field(default_factory=dict)
@@ -310,7 +298,7 @@ class MemoryLink:
 class World:
     """Everything of one controller."""
 
-    clock: TestClock
+    clock: ManualClock
     broker: MemoryBroker
     tables: MemoryTables
     inspector: MemoryInspector
@@ -345,13 +333,13 @@ async def world(
     policy_set: PolicySet | None = None,
     *,
     guards: FleetGuards = NO_GUARDS,
-    clock: TestClock | None = None,
+    clock: ManualClock | None = None,
     broker: MemoryBroker | None = None,
     listeners: Sequence[CommitListener] = (),
     **enforcing: bool,
 ) -> AsyncIterator[World]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`."""
-    clock = clock or TestClock()
+    clock = clock or ManualClock()
     logged: list[tuple[str, dict[str, object]]] = []
 
     def log(event: str, fields: object) -> None:

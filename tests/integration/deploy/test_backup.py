@@ -20,7 +20,7 @@ from controller.domain.effects import AuditEntry
 from controller.ports.errors import StoreError
 from controller.ports.store import StoreWrites
 from controller.service.maintenance import StoreMaintenance
-from tests.support.controller_harness import TestClock
+from tests.support.clocks import ManualClock
 from tests.support.store import QUICK, Logged, child, kept, line, names_in, opened, read_line, tell
 
 NOW = 1_700_000_000.0
@@ -214,7 +214,7 @@ async def test_a_damaged_store_yields_no_backup(tmp_path: Path) -> None:
 
 
 async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None:
-    clock = TestClock(NOW)
+    clock = ManualClock(NOW)
     options = StoreOptions(audit_days=5, command_days=5, idle_seconds=600.0, close_seconds=QUICK.close_seconds)
     store = await open_store(tmp_path / "cordon.db", now=clock.now, log=Logged(), options=options)
     logged = Logged()
@@ -247,7 +247,7 @@ async def test_a_store_that_refuses_is_asked_again_later(tmp_path: Path) -> None
     logged = Logged()
     store = await open_store(tmp_path / "cordon.db", now=lambda: NOW, log=Logged(), options=QUICK)
     await store.close()
-    keeping = StoreMaintenance(store, TestClock(NOW), logged)
+    keeping = StoreMaintenance(store, ManualClock(NOW), logged)
     assert await keeping.round() is False
     assert keeping.last_round is None
     assert logged.events == ["cannot prune the store"]

@@ -5,23 +5,13 @@ from pathlib import Path
 
 from controller.adapters.tuf_repository.repository import TufUpdateRepository
 from controller.service.maintenance import MetadataRefresher
+from tests.support.clocks import ManualClock
 from tests.support.updates import repository
-
-
-class _Clock:
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def now(self) -> float:
-        return self.at
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 async def test_trouble_is_told_once_and_goes_away(tmp_path: Path) -> None:
     made = repository(tmp_path)
-    clock = _Clock(made.at.timestamp() + 20 * 3600)
+    clock = ManualClock(made.at.timestamp() + 20 * 3600)
     told: list[tuple[str, Mapping[str, object]]] = []
     timer = MetadataRefresher(TufUpdateRepository(made.folder.base), clock, 600.0, lambda *one: told.append(one))
     key = made.folder.online / "timestamp.pem"

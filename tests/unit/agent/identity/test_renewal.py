@@ -6,7 +6,6 @@ import json
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from controller.domain.identity.certificates import CertificateKind, ValidityPer
 from device_agent.assembly import load_signer
 from device_agent.errors import SettingsError
 from device_agent.host.certificate import IdentityError, read_file
-from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
 from device_agent.identity.renewal import (
@@ -31,23 +29,12 @@ from device_agent.mqtt_client import tls_context
 from device_agent.settings import MqttSettings, load
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import UpChannel
+from tests.support.clocks import ManualAgentClock
 from tests.support.identity import make_authority
 
 NOW = 1_800_000_000.0
 LIFE = 3000.0
 DEVICE = "edge-1"
-
-
-class StillClock(Clock):
-    """Moves when a test says so."""
-
-    at = NOW
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.at, UTC)
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 @dataclass
@@ -56,7 +43,7 @@ class Home:
 
     folder: Path
     authority: X509Authority
-    clock: StillClock = field(default_factory=StillClock)
+    clock: ManualAgentClock = field(default_factory=lambda: ManualAgentClock(NOW))
     sent: list[RenewRequest] = field(default_factory=list)
     reconnects: int = 0
     is_online: bool = True

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from device_agent.host.clock import Clock
 from device_agent.host.login_records import RECORD, WIDE_MACHINES, WIDE_RECORD
 from device_agent.host.system import System
 from device_agent.intrusion.logins import MAX_SOURCES, BtmpReader, FailedLoginCounter, failed_in, logs
@@ -18,6 +17,7 @@ from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
 from schemas.events import DeviceEvent
 from schemas.topics import UpChannel
+from tests.support.clocks import ManualAgentClock
 
 FAILED = "2026-11-26T01:00:00.1+00:00 host sshd[7]: Failed password for invalid user a from {} port 4711 ssh2\n"
 OPENED = "2026-11-26T01:00:00.1+00:00 host sshd[7]: Accepted publickey for root from 10.0.0.1 port 4711 ssh2\n"
@@ -26,19 +26,6 @@ OPENED = "2026-11-26T01:00:00.1+00:00 host sshd[7]: Accepted publickey for root 
 def btmp_record(source: str) -> bytes:
     record = WIDE_RECORD if platform.machine() in WIDE_MACHINES else RECORD
     return record.pack(6, 1, b"ssh", b"", b"root", source.encode(), 0, 0, 0, 1, 2, b"")
-
-
-class SetClock(Clock):
-    """Turned by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 26, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
 
 
 class Device:
@@ -50,7 +37,7 @@ class Device:
         (folder / "state").mkdir()
         self.folder = folder
         self.settings = IntrusionSettings.model_validate(chosen)
-        self.clock = SetClock()
+        self.clock = ManualAgentClock(datetime(2026, 11, 26, 1, tzinfo=UTC).timestamp())
         self.sent: list[DeviceEvent] = []
         self.watch = self.started()
 
@@ -68,7 +55,7 @@ class Device:
     def step(self, *, later: float = 5.0) -> list[tuple[str, int, str]]:
         """Kind, count and source of each event that went out."""
         self.sent.clear()
-        self.clock.seconds += later
+        self.clock.at += later
         self.watch.step(self._publish, is_online=True)
         return [(one.kind, one.count, one.detail.get("source", "")) for one in self.sent]
 

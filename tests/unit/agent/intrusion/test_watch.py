@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from device_agent.collectors.tools.intrusion import IntrusionCollector
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import NotApplicableError
-from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
 from device_agent.intrusion.follow import MAX_LINE_BYTES, FilePosition, LogFollower
@@ -23,6 +22,7 @@ from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_EVENT_BYTES
 from schemas.events import DeviceEvent
 from schemas.topics import UpChannel
+from tests.support.clocks import ManualAgentClock
 
 EVE: Final = (
     '{"timestamp":"2026-11-23T10:00:00.123456+0000","flow_id":1,"in_iface":"eth0","event_type":"alert",'
@@ -181,19 +181,6 @@ def test_a_file_emptied_in_place_is_read_anew_and_a_very_long_line_skipped(tmp_p
     follower.close()
 
 
-class _Clock(Clock):
-    """Turned by hand."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 11, 23, 10, tzinfo=UTC) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-
 class _Device:
     """A prepared root with Suricata's log, a watch, and a broker that takes what it is told to."""
 
@@ -203,7 +190,7 @@ class _Device:
         self.log.parent.mkdir(parents=True)
         self.log.write_text("")
         (folder / "state").mkdir()
-        self.clock = _Clock()
+        self.clock = ManualAgentClock(datetime(2026, 11, 23, 10, tzinfo=UTC).timestamp())
         self.settings = IntrusionSettings.model_validate(settings)
         self.taken: bool | None = True
         self.sent: list[DeviceEvent] = []
@@ -222,7 +209,7 @@ class _Device:
         return True
 
     def step(self, *, later: float = 5.0, is_online: bool = True) -> list[DeviceEvent]:
-        self.clock.seconds += later
+        self.clock.at += later
         self.sent.clear()
         self.watch.step(self.publish, is_online=is_online)
         return list(self.sent)

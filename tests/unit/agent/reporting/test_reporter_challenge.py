@@ -8,24 +8,15 @@ import pytest
 
 from device_agent.domain.report import ReportSender
 from device_agent.domain.report_limits import findings_of, fit
-from device_agent.host.clock import Clock
 from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
 from schemas.events import ReceiptVerdict, ReportReceipt
 from schemas.posture import REPORT, FullReport
 from schemas.topics import UpChannel
+from tests.support.clocks import ManualAgentClock
 
 NONCE = "ab" * 16
-
-
-class SetClock(Clock):
-    """Stands still until a test moves it."""
-
-    at = 1000.0
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 @dataclass
@@ -46,7 +37,7 @@ class Told:
 class Desk:
     reporter: Reporter
     told: Told
-    clock: SetClock
+    clock: ManualAgentClock
     asked: list[str] = field(default_factory=list)
 
     def receipt(self, verdict: ReceiptVerdict, nonce: str | None = None) -> None:
@@ -62,7 +53,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    clock, told = SetClock(), Told()
+    clock, told = ManualAgentClock(), Told()
     store, asked = ReportStore(tmp_path, first_seq=1), list[str]()
     sender = ReportSender("edge-1", "boot", "1.0")
     reporter = Reporter(sender, ReportSettings(), store, told, clock, lambda: asked.append(reporter.nonce))
