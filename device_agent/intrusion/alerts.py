@@ -1,4 +1,4 @@
-"""One line of an intrusion monitor becomes an alert, or nothing: values in, values out, never an exception."""
+"""Parses the alert lines of intrusion monitors: Wazuh, OSSEC, Suricata and Snort. Pure."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from schemas.base import clean_text
 
 SEVERITIES: Final = ("info", "low", "medium", "high", "critical")
 MAX_SUMMARY: Final = 240  # characters
-_MAX_WORD: Final = 96
+_MAX_FIELD: Final = 96
 # 10/05/10-10:08:59.66  [**] [1:2009187:4] text [**] [Classification: x] [Priority: 3] {TCP} 10.0.0.1:8 -> 10.0.0.2:9
 _FAST: Final = re.compile(
     r"\[\*\*\] \[(?P<gid>\d{1,10}):(?P<sid>\d{1,10}):\d{1,10}\] (?P<text>.{0,1000}?) \[\*\*\]"
@@ -20,16 +20,16 @@ _FAST: Final = re.compile(
 
 
 class NotAnAlertError(Exception):
-    """The line says something else: traffic, statistics."""
+    """The line is well-formed but no alert, such as flows or statistics."""
 
 
 class MalformedAlertError(Exception):
-    """The line cannot be read."""
+    """The line cannot be parsed."""
 
 
 @dataclass(frozen=True, slots=True)
 class IntrusionAlert:
-    """What a monitor said; `signature` is its own id of the rule."""
+    """An alert of a monitor; `signature` is the monitor's id of the rule."""
 
     monitor: str
     signature: str
@@ -40,11 +40,11 @@ class IntrusionAlert:
 
 
 def parse_line(monitor: str, raw: bytes) -> IntrusionAlert:
-    """Read a line.
+    """Parses a line of a monitor.
 
     Raises:
-        NotAnAlertError: it is well-formed and no alert.
-        MalformedAlertError: it is neither JSON of that monitor nor an alert_fast line.
+        NotAnAlertError: the line is well-formed and no alert.
+        MalformedAlertError: the line is neither JSON of that monitor nor in the format alert_fast.
     """
     text = raw.decode(errors="replace").strip()
     if not text:
@@ -68,14 +68,14 @@ def _wazuh(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     if level is None:
         raise MalformedAlertError("an alert without a level")
     data = _object(entry, "data") if "data" in entry else {}
-    # OSSEC's own names come second: `sidid`, `comment`, `srcip` at the top.
+    # The second names are OSSEC's: `sidid`, `comment`, and `srcip` at the top level.
     return IntrusionAlert(
         monitor,
-        _word(rule.get("id", rule.get("sidid"))) or "unnamed",
-        _of_level(level),
+        _field(rule.get("id", rule.get("sidid"))) or "unnamed",
+        _severity_from_level(level),
         _text(rule.get("description", rule.get("comment"))),
-        _word(data.get("srcip", entry.get("srcip"))),
-        _word(data.get("dstip", entry.get("dstip"))) or _word(_name_of(entry.get("agent"))),
+        _field(data.get("srcip", entry.get("srcip"))),
+        _field(data.get("dstip", entry.get("dstip"))) or _field(_agent_name(entry.get("agent"))),
     )
 
 
@@ -85,52 +85,52 @@ def _eve(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     alert = _object(entry, "alert")
     return IntrusionAlert(
         monitor,
-        f"{_word(alert.get('gid')) or 1}:{_word(alert.get('signature_id')) or 'unnamed'}",
-        _of_priority(_number(alert.get("severity"))),
+        f"{_field(alert.get('gid')) or 1}:{_field(alert.get('signature_id')) or 'unnamed'}",
+        _severity_from_priority(_number(alert.get("severity"))),
         _text(alert.get("signature")),
-        _word(entry.get("src_ip")),
-        _with_port(_word(entry.get("dest_ip")), entry.get("dest_port")),
+        _field(entry.get("src_ip")),
+        _with_port(_field(entry.get("dest_ip")), entry.get("dest_port")),
     )
 
 
 def _snort3(monitor: str, entry: Mapping[str, Any]) -> IntrusionAlert:
     if "msg" not in entry:
         raise NotAnAlertError
-    rule = _word(entry.get("rule")).rpartition(":")[0] or f"{_word(entry.get('gid')) or 1}:{_word(entry.get('sid'))}"
+    rule_id = f"{_field(entry.get('gid')) or 1}:{_field(entry.get('sid'))}"
     return IntrusionAlert(
         monitor,
-        rule,
-        _of_priority(_number(entry.get("priority"))),
+        _field(entry.get("rule")).rpartition(":")[0] or rule_id,
+        _severity_from_priority(_number(entry.get("priority"))),
         _text(entry.get("msg")),
-        _word(entry.get("src_addr")) or _word(entry.get("src_ap")),
-        _word(entry.get("dst_ap")) or _with_port(_word(entry.get("dst_addr")), entry.get("dst_port")),
+        _field(entry.get("src_addr")) or _field(entry.get("src_ap")),
+        _field(entry.get("dst_ap")) or _with_port(_field(entry.get("dst_addr")), entry.get("dst_port")),
     )
 
 
 def _fast(monitor: str, text: str) -> IntrusionAlert:
-    found = _FAST.search(text[:4096])
-    if found is None:
+    match = _FAST.search(text[:4096])
+    if match is None:
         raise MalformedAlertError("neither JSON nor an alert_fast line")
     return IntrusionAlert(
         monitor,
-        f"{found['gid']}:{found['sid']}",
-        _of_priority(int(found["priority"]) if found["priority"] else None),
-        _text(found["text"]),
-        _without_port(found["src"] or ""),
-        found["dst"] or "",
+        f"{match['gid']}:{match['sid']}",
+        _severity_from_priority(int(match["priority"]) if match["priority"] else None),
+        _text(match["text"]),
+        _without_port(match["src"] or ""),
+        match["dst"] or "",
     )
 
 
-def _of_level(level: int) -> str:
-    """Wazuh's and OSSEC's 0 to 15; below 4 is the everyday."""
-    for least, severity in ((15, "critical"), (12, "high"), (7, "medium"), (4, "low")):
-        if level >= least:
+def _severity_from_level(level: int) -> str:
+    """Maps the levels 0 to 15 of Wazuh and OSSEC."""
+    for minimum, severity in ((15, "critical"), (12, "high"), (7, "medium"), (4, "low")):
+        if level >= minimum:
             return severity
     return "info"
 
 
-def _of_priority(priority: int | None) -> str:
-    """Suricata's and Snort's, where 1 is the worst."""
+def _severity_from_priority(priority: int | None) -> str:
+    """Maps the priorities of Suricata and Snort, of which 1 is the highest."""
     return {1: "high", 2: "medium", 3: "low"}.get(priority if priority is not None else 3, "info")
 
 
@@ -147,17 +147,17 @@ def _number(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _word(value: Any) -> str:
+def _field(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         return ""
-    return clean_text(value, _MAX_WORD).strip() if isinstance(value, str) else str(value)[:_MAX_WORD]
+    return clean_text(value, _MAX_FIELD).strip() if isinstance(value, str) else str(value)[:_MAX_FIELD]
 
 
 def _text(value: Any) -> str:
     return clean_text(value, MAX_SUMMARY).strip() if isinstance(value, str) else ""
 
 
-def _name_of(agent: Any) -> Any:
+def _agent_name(agent: Any) -> Any:
     return agent.get("name") if isinstance(agent, dict) else None
 
 
@@ -166,6 +166,6 @@ def _with_port(address: str, port: Any) -> str:
     return f"{address}:{number}" if address and number is not None else address
 
 
-def _without_port(place: str) -> str:
-    address, colon, port = place.rpartition(":")
-    return address if colon and port.isdigit() and address.count(":") != 6 else place
+def _without_port(endpoint: str) -> str:
+    address, colon, port = endpoint.rpartition(":")
+    return address if colon and port.isdigit() and address.count(":") != 6 else endpoint

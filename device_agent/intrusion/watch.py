@@ -1,4 +1,4 @@
-"""Follows every intrusion monitor of the device, and tells of alerts: what it knows survives a restart."""
+"""Follows the device's intrusion monitors and sends events about their alerts; its state survives a restart."""
 
 import json
 import logging
@@ -11,10 +11,16 @@ from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
 from device_agent.host.intrusion_monitors import AlertSource, sources
 from device_agent.host.system import System
+from device_agent.intrusion.aggregator import LOGIN, AlertAggregator, AlertEvent, PendingAlert
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
-from device_agent.intrusion.follow import FilePosition, LogFollower
-from device_agent.intrusion.logins import BtmpReader, FailedLoginCounter, alert_of, failed_in, logs
-from device_agent.intrusion.tally import LOGIN, AlertAggregator, AlertEvent, PendingAlert
+from device_agent.intrusion.failed_logins import (
+    BtmpReader,
+    FailedLoginCounter,
+    auth_log_source,
+    failed_login_alert,
+    parse_failed_login,
+)
+from device_agent.intrusion.log_follower import FilePosition, LogFollower
 from device_agent.mqtt_client import Publish
 from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_TEXT, clean_text
@@ -22,21 +28,21 @@ from schemas.events import DeviceEvent
 from schemas.topics import UpChannel
 
 FILE: Final = "intrusion.json"
-MAX_PIECES: Final = 16  # of one file in one step
-SAVE_SECONDS: Final = 15.0  # between two writes because of alerts
-PLACE_SECONDS: Final = 600.0  # between two writes because lines without alerts were read
-SOURCES_SECONDS: Final = 60.0  # between two looks for monitors
+MAX_CHUNKS: Final = 16  # of one file in one step
+SAVE_SECONDS: Final = 15.0  # between two writes when there are new alerts
+POSITIONS_SECONDS: Final = 600.0  # between two writes when only positions changed
+SOURCES_SECONDS: Final = 60.0  # between two searches for monitors
 _MAX_BYTES: Final = 1024 * 1024
 _log = logging.getLogger(__name__)
 
 
 class IntrusionWatch:
-    """What the monitors say, step by step; `step` belongs to one thread, the broker's word comes from another."""
+    """Reads the monitors and publishes events; `step` runs in one thread, confirmations arrive in another."""
 
     def __init__(
         self, settings: IntrusionSettings, state_dir: Path, system: System, device_id: str, clock: Clock
     ) -> None:
-        """Go on where an earlier run stopped; a damaged memory is dropped, and alerts count from now."""
+        """Restores the saved state; with a damaged one, reading starts at the current end of the files."""
         self._settings = settings
         self._system = system
         self._device_id = device_id
@@ -44,119 +50,122 @@ class IntrusionWatch:
         self._path = state_dir / FILE
         self._mutex = threading.Lock()
         self._followers: dict[AlertSource, LogFollower] = {}
-        self._places, waiting, beyond = self._load()
-        self._tally = AlertAggregator(
-            per_minute=settings.events_per_minute, repeat_after=settings.repeat_after, waiting=waiting, beyond=beyond
+        self._positions, pending, suppressed = self._load()
+        self._aggregator = AlertAggregator(
+            per_minute=settings.events_per_minute,
+            repeat_after=settings.repeat_after,
+            pending=pending,
+            suppressed=suppressed,
         )
-        self._guesses = FailedLoginCounter(settings.failed_logins, settings.failed_logins_within)
+        self._failed_logins = FailedLoginCounter(settings.failed_logins, settings.failed_logins_within)
         self._btmp: BtmpReader | None = None
-        self._looked_at = float("-inf")
+        self._sources_read_at = float("-inf")
         self._saved_at = float("-inf")
-        self._has_news = False
-        self._damaged: dict[AlertSource, int] = {}
+        self._has_unsaved_alerts = False
+        self._malformed: dict[AlertSource, int] = {}
 
     def step(self, publish: Publish, *, is_online: bool) -> None:
-        """Read what was written since the last step, send what is due, remember it."""
+        """Reads new lines, publishes the events that are due, and saves the state from time to time."""
         now = self._clock.monotonic()
-        if now >= self._looked_at + SOURCES_SECONDS:
-            self._looked_at = now
-            self._look()
+        if now >= self._sources_read_at + SOURCES_SECONDS:
+            self._sources_read_at = now
+            self._read_sources()
         for source, follower in self._followers.items():
             self._read(source, follower)
         self._read_btmp()
         if is_online:
             with self._mutex:
-                due = self._tally.due(now)
-            for telling in due:
-                self._send(telling, publish)
-        wait = SAVE_SECONDS if self._has_news else PLACE_SECONDS
-        if now >= self._saved_at + wait:
+                due = self._aggregator.due(now)
+            for event in due:
+                self._send(event, publish)
+        interval = SAVE_SECONDS if self._has_unsaved_alerts else POSITIONS_SECONDS
+        if now >= self._saved_at + interval:
             self.save()
 
     def save(self) -> None:
-        """Write down how far everything was read, and what was not told yet."""
+        """Saves the positions in all files and the unconfirmed alerts."""
         with self._mutex:
-            waiting, beyond = self._tally.kept()
-            read: dict[AlertSource, LogFollower | BtmpReader] = dict(self._followers)
+            pending, suppressed = self._aggregator.unconfirmed()
+            readers: dict[AlertSource, LogFollower | BtmpReader] = dict(self._followers)
             if self._btmp is not None:
-                read[BtmpReader.source] = self._btmp
-            places = {f"{one.monitor}:{one.path}": f.place for one, f in read.items() if f.place is not None}
+                readers[BtmpReader.source] = self._btmp
+            positions = {_position_key(source): reader.position for source, reader in readers.items()}
+            places = {key: [position.inode, position.offset] for key, position in positions.items() if position}
             content = {
                 "v": 1,
-                "places": {name: [place.inode, place.offset] for name, place in places.items()},
-                "beyond": beyond,
+                "places": places,
+                "beyond": suppressed,
                 "waiting": [
                     [
-                        one.count,
-                        one.first_at,
-                        one.last_at,
-                        *(getattr(one.alert, key) for key in IntrusionAlert.__slots__),
+                        alert.count,
+                        alert.first_at,
+                        alert.last_at,
+                        *(getattr(alert.alert, key) for key in IntrusionAlert.__slots__),
                     ]
-                    for one in waiting
+                    for alert in pending
                 ],
             }
-            self._has_news = False
+            self._has_unsaved_alerts = False
         self._saved_at = self._clock.monotonic()
-        if not places and not waiting and not beyond and not self._path.exists():
+        if not places and not pending and not suppressed and not self._path.exists():
             return
         try:
-            fresh = self._path.with_name(f".{FILE}.new")
-            write_whole(self._path, fresh, json.dumps(content, separators=(",", ":")).encode("ascii"))
+            temporary = self._path.with_name(f".{FILE}.new")
+            write_whole(self._path, temporary, json.dumps(content, separators=(",", ":")).encode("ascii"))
         except OSError as e:
             _log.warning("%s cannot be written: %s", self._path, e.strerror)
 
     def close(self) -> None:
-        """Write everything down and let go of the files."""
+        """Saves the state and closes the files."""
         self.save()
         for follower in self._followers.values():
             follower.close()
 
-    def _look(self) -> None:
-        wanted = set(sources(self._settings.watch, self._system))
+    def _read_sources(self) -> None:
+        configured = set(sources(self._settings.watch, self._system))
         if self._settings.failed_logins:
-            told = logs(self._system)
-            wanted.update(told)
-            if not told and self._btmp is None:
-                place = self._places.pop(f"{BtmpReader.source.monitor}:{BtmpReader.source.path}", None)
-                self._btmp = BtmpReader(self._system, place)
-            elif told:
+            auth_log = auth_log_source(self._system)
+            if auth_log is not None:
+                configured.add(auth_log)
                 self._btmp = None
-        for gone in self._followers.keys() - wanted:
+            elif self._btmp is None:
+                self._btmp = BtmpReader(self._system, self._positions.pop(_position_key(BtmpReader.source), None))
+        for gone in self._followers.keys() - configured:
             self._followers.pop(gone).close()
-        for source in sorted(wanted - self._followers.keys()):
-            place = self._places.pop(f"{source.monitor}:{source.path}", None)
-            self._followers[source] = LogFollower(self._system.path(source.path), place)
+        for source in sorted(configured - self._followers.keys()):
+            position = self._positions.pop(_position_key(source), None)
+            self._followers[source] = LogFollower(self._system.path(source.path), position)
             _log.info("following %s of %s", source.path, source.monitor)
 
     def _read(self, source: AlertSource, follower: LogFollower) -> None:
-        for _ in range(MAX_PIECES):
+        for _ in range(MAX_CHUNKS):
             try:
-                piece = follower.read()
+                chunk = follower.read()
             except OSError as e:
-                _log.debug("%s: %s", source.path, e)  # the section `intrusion` says so
+                _log.debug("%s: %s", source.path, e)  # the report's section `intrusion` has the reason
                 follower.close()
                 return
-            if piece.has_gap and source.monitor != LOGIN:
-                self._add(_lost(source))
-            for line in piece.lines:
-                self._take(source, line)
-            if piece.skipped:
-                self._note_damage(source, piece.skipped)
-            if not piece.has_more:
+            if chunk.is_truncated and source.monitor != LOGIN:
+                self._add(_lost_lines_alert(source))
+            for line in chunk.lines:
+                self._handle_line(source, line)
+            if chunk.lines_dropped:
+                self._count_malformed(source, chunk.lines_dropped)
+            if not chunk.has_more:
                 return
 
-    def _take(self, source: AlertSource, line: bytes) -> None:
+    def _handle_line(self, source: AlertSource, line: bytes) -> None:
         if source.monitor == LOGIN:
-            self._failed(failed_in(line))
+            self._add_failed_login(parse_failed_login(line))
             return
         if source.monitor == "suricata" and line.startswith(b"{") and b'"alert"' not in line:
-            return  # flows and statistics are most of what Suricata writes
+            return  # most lines of Suricata are flows and statistics
         try:
             alert = parse_line(source.monitor, line)
         except NotAnAlertError:
             return
         except MalformedAlertError:
-            self._note_damage(source, 1)
+            self._count_malformed(source, 1)
             return
         if SEVERITIES.index(alert.severity) >= SEVERITIES.index(self._settings.min_severity):
             self._add(alert)
@@ -165,72 +174,77 @@ class IntrusionWatch:
         if self._btmp is None:
             return
         try:
-            found = self._btmp.read()
+            addresses = self._btmp.read()
         except OSError as e:
-            _log.debug("btmp: %s", e)  # the section `access` says so
+            _log.debug("btmp: %s", e)  # the report's section `access` has the reason
             return
-        for source in found:
-            self._failed(source)
+        for address in addresses:
+            self._add_failed_login(address)
 
-    def _failed(self, source: str) -> None:
-        if not source or SEVERITIES.index("medium") < SEVERITIES.index(self._settings.min_severity):
+    def _add_failed_login(self, address: str) -> None:
+        if not address or SEVERITIES.index("medium") < SEVERITIES.index(self._settings.min_severity):
             return
-        source, count = self._guesses.failed(source, self._clock.monotonic())
+        address, count = self._failed_logins.add_failure(address, self._clock.monotonic())
         if count:
-            self._add(alert_of(source), count)
+            self._add(failed_login_alert(address), count)
 
     def _add(self, alert: IntrusionAlert, count: int = 1) -> None:
         with self._mutex:
-            self._tally.add(alert, self._clock.now().isoformat(timespec="seconds"), count)
-            self._has_news = True
+            self._aggregator.add(alert, self._clock.now().isoformat(timespec="seconds"), count)
+            self._has_unsaved_alerts = True
 
-    def _note_damage(self, source: AlertSource, count: int) -> None:
-        if source not in self._damaged:
-            _log.warning("%s: a line that cannot be read; further ones are only counted", source.path)
-        self._damaged[source] = self._damaged.get(source, 0) + count
+    def _count_malformed(self, source: AlertSource, count: int) -> None:
+        if source not in self._malformed:
+            _log.warning("%s: malformed line; further ones are not logged", source.path)
+        self._malformed[source] = self._malformed.get(source, 0) + count
 
-    def _send(self, telling: AlertEvent, publish: Publish) -> None:
-        event = DeviceEvent(
+    def _send(self, event: AlertEvent, publish: Publish) -> None:
+        message = DeviceEvent(
             device_id=self._device_id,
-            kind=telling.kind,
-            severity=telling.severity,
-            count=telling.count,
-            summary=clean_text(telling.summary),
-            detail={key: clean_text(value, MAX_TEXT) for key, value in telling.detail.items()},
+            kind=event.kind,
+            severity=event.severity,
+            count=event.count,
+            summary=clean_text(event.summary),
+            detail={key: clean_text(value, MAX_TEXT) for key, value in event.detail.items()},
             at=self._clock.now(),
         )
 
-        def confirmed(is_taken: bool) -> None:
+        def on_delivery(is_confirmed: bool) -> None:
             with self._mutex:
-                self._has_news = self._tally.settle(telling.number, is_taken=is_taken) or self._has_news
+                is_known = self._aggregator.on_delivery(event.number, is_confirmed=is_confirmed)
+                self._has_unsaved_alerts = is_known or self._has_unsaved_alerts
 
-        if not publish(UpChannel.EVENT, event.model_dump_json().encode(), confirmed):
-            confirmed(False)
+        if not publish(UpChannel.EVENT, message.model_dump_json().encode(), on_delivery):
+            on_delivery(False)
 
     def _load(self) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
         try:
             with self._path.open("rb") as file:
-                return _read_state(json.loads(file.read(_MAX_BYTES)))  # a longer one is broken by the cut
+                return _parse_state(json.loads(file.read(_MAX_BYTES)))  # a longer file is malformed after the cut
         except FileNotFoundError:
             return {}, [], 0
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-            _log.warning("%s: %s: alerts are followed from now on", self._path, e)
+            _log.warning("%s: %s: following alerts from now on", self._path, e)
             return {}, [], 0
 
 
-def _lost(source: AlertSource) -> IntrusionAlert:
+def _position_key(source: AlertSource) -> str:
+    return f"{source.monitor}:{source.path}"
+
+
+def _lost_lines_alert(source: AlertSource) -> IntrusionAlert:
     summary = f"{source.path} was rotated or emptied before all of it was read: alerts may be missing"
     return IntrusionAlert(source.monitor, "gap", "low", summary)
 
 
-def _read_state(raw: Mapping[str, Any]) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
+def _parse_state(raw: Mapping[str, Any]) -> tuple[dict[str, FilePosition], list[PendingAlert], int]:
     if raw["v"] != 1:
         raise ValueError(f"version {raw['v']}")
-    places = {str(name): FilePosition(int(inode), int(offset)) for name, (inode, offset) in raw["places"].items()}
-    waiting = []
-    for count, first_at, last_at, *words in raw["waiting"]:
-        alert = IntrusionAlert(*(str(word) for word in words))
+    positions = {str(name): FilePosition(int(inode), int(offset)) for name, (inode, offset) in raw["places"].items()}
+    pending = []
+    for count, first_at, last_at, *fields in raw["waiting"]:
+        alert = IntrusionAlert(*(str(field) for field in fields))
         if alert.severity not in SEVERITIES:
             raise ValueError(f"severity {alert.severity}")
-        waiting.append(PendingAlert(alert, int(count), str(first_at), str(last_at)))
-    return places, waiting, int(raw["beyond"])
+        pending.append(PendingAlert(alert, int(count), str(first_at), str(last_at)))
+    return positions, pending, int(raw["beyond"])

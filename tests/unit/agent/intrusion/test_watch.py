@@ -1,4 +1,4 @@
-"""Intrusion monitors: real line formats, rotation, restarts, floods; the section that says who is followed."""
+"""Intrusion monitors: recorded line formats, rotation, restarts, floods, and the report's section about them."""
 
 import json
 import os
@@ -16,13 +16,14 @@ from device_agent.domain.report_limits import findings_of
 from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
-from device_agent.intrusion.follow import MAX_LINE_BYTES, FilePosition, LogFollower
+from device_agent.intrusion.log_follower import MAX_LINE_BYTES, FilePosition, LogFollower
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.settings import IntrusionSettings
 from schemas.base import MAX_EVENT_BYTES
 from schemas.events import DeviceEvent
 from schemas.topics import UpChannel
 from tests.support.clocks import ManualAgentClock
+from tests.support.root_folder import put
 
 EVE: Final = (
     '{"timestamp":"2026-11-23T10:00:00.123456+0000","flow_id":1,"in_iface":"eth0","event_type":"alert",'
@@ -70,11 +71,11 @@ OSSEC: Final = (
         ("ossec", OSSEC, ("40111", "high", "Multiple authentication failures.", "192.0.2.7", "")),
     ],
 )
-def test_an_alert_is_read(monitor: str, line: str, expected: tuple[str, ...]) -> None:
+def test_alerts_of_every_monitor_are_parsed(monitor: str, line: str, expected: tuple[str, ...]) -> None:
     assert parse_line(monitor, line.encode()) == IntrusionAlert(monitor, *expected)
 
 
-def test_what_is_no_alert_is_none_and_what_is_torn_is_damaged() -> None:
+def test_other_lines_are_not_alerts_and_truncated_ones_are_malformed() -> None:
     for line in (EVE_FLOW, "", "   "):
         with pytest.raises(NotAnAlertError):
             parse_line("suricata", line.encode())
@@ -92,9 +93,7 @@ def test_what_is_no_alert_is_none_and_what_is_torn_is_damaged() -> None:
     st.integers(0, 20),
     st.binary(max_size=20),
 )
-def test_whatever_a_line_contains_it_is_an_alert_none_or_damaged(
-    monitor: str, line: str, at: int, gone: int, put: bytes
-) -> None:
+def test_any_line_is_an_alert_no_alert_or_malformed(monitor: str, line: str, at: int, gone: int, put: bytes) -> None:
     raw = line.encode()
     try:
         alert = parse_line(monitor, raw[:at] + put + raw[at + gone :])
@@ -113,7 +112,7 @@ def _read(follower: LogFollower) -> list[str]:
     return [line.decode() for line in follower.read().lines]
 
 
-def test_a_file_is_followed_from_its_end_through_rotation(tmp_path: Path) -> None:
+def test_a_file_is_followed_from_its_end_and_through_rotation(tmp_path: Path) -> None:
     path = tmp_path / "log"
     _append(path, "old")
     follower = LogFollower(path, None)
@@ -129,7 +128,7 @@ def test_a_file_is_followed_from_its_end_through_rotation(tmp_path: Path) -> Non
     follower.close()
 
 
-def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
+def test_an_incomplete_line_is_returned_once_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "log"
     follower = LogFollower(path, None)
     assert _read(follower) == []
@@ -140,7 +139,7 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     follower.close()
 
 
-def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhile(tmp_path: Path) -> None:
+def test_reading_continues_after_a_restart_even_if_the_file_was_rotated_meanwhile(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("")
     first = LogFollower(path, None)
@@ -151,17 +150,17 @@ def test_the_place_is_kept_over_a_restart_also_when_the_file_was_rotated_meanwhi
     _append(path, "while away")
     path.rename(tmp_path / "log.1")
     _append(path, "new")
-    second = LogFollower(path, first.place)
+    second = LogFollower(path, first.position)
     assert _read(second) == ["while away"]
     assert _read(second) == ["new"]
     second.close()
     lost = LogFollower(path, FilePosition(path.stat().st_ino + 10_000_000, 5))
-    piece = lost.read()
-    assert (piece.has_gap, piece.lines) == (True, [b"new"])
+    chunk = lost.read()
+    assert (chunk.is_truncated, chunk.lines) == (True, [b"new"])
     lost.close()
 
 
-def test_a_file_emptied_in_place_is_read_anew_and_a_very_long_line_skipped(tmp_path: Path) -> None:
+def test_a_file_emptied_in_place_is_read_from_its_start_and_an_overlong_line_dropped(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("")
     follower = LogFollower(path, None)
@@ -169,20 +168,20 @@ def test_a_file_emptied_in_place_is_read_anew_and_a_very_long_line_skipped(tmp_p
     _append(path, "aaaaaaaa")
     assert _read(follower) == ["aaaaaaaa"]
     path.write_text("b\n")
-    piece = follower.read()
-    assert (piece.has_gap, piece.lines) == (True, [b"b"])
+    chunk = follower.read()
+    assert (chunk.is_truncated, chunk.lines) == (True, [b"b"])
     _append(path, "x" * (MAX_LINE_BYTES * 6), "after")
-    lines, skipped = [], 0
+    lines, dropped = [], 0
     for _ in range(6):
-        piece = follower.read()
-        lines += piece.lines
-        skipped += piece.skipped
-    assert (lines, skipped) == ([b"after"], 1)
+        chunk = follower.read()
+        lines += chunk.lines
+        dropped += chunk.lines_dropped
+    assert (lines, dropped) == ([b"after"], 1)
     follower.close()
 
 
 class _Device:
-    """A prepared root with Suricata's log, a watch, and a broker that takes what it is told to."""
+    """A prepared root with Suricata's log, a watch, and a broker that confirms as `confirms` says (None: not yet)."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
@@ -190,22 +189,22 @@ class _Device:
         self.log.parent.mkdir(parents=True)
         self.log.write_text("")
         (folder / "state").mkdir()
-        self.clock = ManualAgentClock(datetime(2026, 11, 23, 10, tzinfo=UTC).timestamp())
+        self.clock = ManualAgentClock()
         self.settings = IntrusionSettings.model_validate(settings)
-        self.taken: bool | None = True
+        self.confirms: bool | None = True
         self.sent: list[DeviceEvent] = []
-        self.watch = self.started()
+        self.watch = self.new_watch()
         self.step()
 
-    def started(self) -> IntrusionWatch:
+    def new_watch(self) -> IntrusionWatch:
         return IntrusionWatch(self.settings, self.folder / "state", System(self.folder / "root"), "edge-1", self.clock)
 
     def publish(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
         assert channel is UpChannel.EVENT
         assert len(payload) <= MAX_EVENT_BYTES
         self.sent.append(DeviceEvent.model_validate_json(payload))
-        if confirmed is not None and self.taken is not None:
-            confirmed(self.taken)
+        if confirmed is not None and self.confirms is not None:
+            confirmed(self.confirms)
         return True
 
     def step(self, *, later: float = 5.0, is_online: bool = True) -> list[DeviceEvent]:
@@ -219,11 +218,11 @@ class _Device:
         _append(self.log, *[line] * count)
 
 
-Made = Callable[..., _Device]
+MakeDevice = Callable[..., _Device]
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Made]:
+def make_device(tmp_path: Path) -> Iterator[MakeDevice]:
     devices: list[_Device] = []
 
     def make(**settings: Any) -> _Device:
@@ -235,8 +234,8 @@ def made(tmp_path: Path) -> Iterator[Made]:
         device.watch.close()
 
 
-def test_an_alert_becomes_an_event_at_once_and_its_repeats_one_event_later(made: Made) -> None:
-    device = made()
+def test_an_alert_is_sent_immediately_and_its_repeats_in_one_later_event(make_device: MakeDevice) -> None:
+    device = make_device()
     device.alerts(1)
     (event,) = device.step()
     assert (event.kind, event.severity, event.count) == ("intrusion.suricata", "medium", 1)
@@ -249,18 +248,18 @@ def test_an_alert_becomes_an_event_at_once_and_its_repeats_one_event_later(made:
     assert event.count == 12
 
 
-def test_a_flood_becomes_one_event_with_a_count(made: Made) -> None:
-    device = made()
+def test_alerts_above_the_rate_limit_share_one_event_with_their_count(make_device: MakeDevice) -> None:
+    device = make_device()
     for signature in range(600):
         device.alerts(2, signature=signature)
     device.alerts(1, signature=9999, severity=1)
     events = device.step()
     assert len(events) == device.settings.events_per_minute
     flood = events[-1]
-    # Of 601 different ones 256 wait, the last was only counted.
+    # Of 601 different alerts 256 are pending, the others are only counted.
     assert (flood.kind, flood.severity, flood.detail["signatures"]) == ("intrusion.flood", "medium", "251")
     assert sum(event.count for event in events) == 1201
-    # However long it lasts, the rate holds.
+    # The rate limit holds however long the flood lasts.
     total = 0
     for _ in range(24):
         device.alerts(50, signature=7)
@@ -269,37 +268,37 @@ def test_a_flood_becomes_one_event_with_a_count(made: Made) -> None:
     assert total <= 2 * (device.settings.events_per_minute + 1)
 
 
-def test_nothing_is_lost_while_the_broker_is_away_or_the_agent_restarts(made: Made) -> None:
-    device = made()
+def test_no_alert_is_lost_while_the_broker_is_unreachable_or_the_agent_restarts(make_device: MakeDevice) -> None:
+    device = make_device()
     device.alerts(3)
     assert device.step(is_online=False) == []
     device.watch.close()
     device.alerts(2)
-    device.watch = device.started()
+    device.watch = device.new_watch()
     (event,) = device.step()
     assert event.count == 5
     device.watch.close()
-    device.watch = device.started()
+    device.watch = device.new_watch()
     assert device.step() == []
 
 
-def test_an_event_that_the_broker_did_not_take_is_sent_again(made: Made, tmp_path: Path) -> None:
-    device = made()
-    device.taken = None
+def test_an_unconfirmed_event_is_sent_again(make_device: MakeDevice, tmp_path: Path) -> None:
+    device = make_device()
+    device.confirms = None
     device.alerts(1)
     assert len(device.step()) == 1
     device.watch.save()
-    kept = json.loads((tmp_path / "state/intrusion.json").read_text())
-    assert [one[0] for one in kept["waiting"]] == [1]
+    saved = json.loads((tmp_path / "state/intrusion.json").read_text())
+    assert [entry[0] for entry in saved["waiting"]] == [1]
     assert device.step() == []
-    device.taken = True
-    (again,) = device.step(later=200.0)
-    assert again.count == 1
+    device.confirms = True
+    (repeated,) = device.step(later=200.0)
+    assert repeated.count == 1
     assert device.step(later=1000.0) == []
 
 
-def test_what_is_below_the_wanted_severity_is_not_told(made: Made) -> None:
-    device = made(min_severity="high")
+def test_alerts_below_the_configured_severity_are_not_sent(make_device: MakeDevice) -> None:
+    device = make_device(min_severity="high")
     device.alerts(5)
     _append(device.log, EVE_FLOW, "garbage", EVE[:50])
     assert device.step() == []
@@ -307,39 +306,32 @@ def test_what_is_below_the_wanted_severity_is_not_told(made: Made) -> None:
     assert [event.severity for event in device.step()] == ["high"]
 
 
-def test_a_damaged_memory_is_dropped_and_alerts_count_from_now(made: Made, tmp_path: Path) -> None:
-    device = made()
+def test_a_damaged_state_is_dropped_and_alerts_are_read_from_now_on(make_device: MakeDevice, tmp_path: Path) -> None:
+    device = make_device()
     device.watch.close()
     for text in ("{", "[]", '{"v":1,"places":{"a":[1e999,0]},"waiting":[],"beyond":0}', "[" * 100_000):
         (tmp_path / "state/intrusion.json").write_text(text)
         device.alerts(1)
-        device.watch = device.started()
+        device.watch = device.new_watch()
         assert device.step() == []
         device.watch.close()
 
 
 def _section(root: Path, **settings: Any) -> dict[str, Any]:
     collect = IntrusionCollector(IntrusionSettings.model_validate(settings))
-    found: dict[str, Any] = findings_of({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
-    return found
+    section: dict[str, Any] = findings_of({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
+    return section
 
 
-def _put(root: Path, place: str, text: str = "") -> Path:
-    path = root / place.lstrip("/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
-
-
-def test_monitors_of_prepared_roots(tmp_path: Path) -> None:
+def test_monitors_of_a_prepared_root_are_reported(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError):
         _section(tmp_path)
-    path = _put(tmp_path, "/var/log/suricata/eve.json")
+    path = put(tmp_path, "/var/log/suricata/eve.json")
     then = datetime.now(UTC).timestamp() - 3.5 * 86400
     os.utime(path, (then, then))
-    _put(tmp_path, "/var/log/suricata/fast.log")
-    _put(tmp_path, "/proc/12/comm", "Suricata-Main\n")
-    _put(tmp_path, "/var/ossec/bin/wazuh-control")
+    put(tmp_path, "/var/log/suricata/fast.log")
+    put(tmp_path, "/proc/12/comm", "Suricata-Main\n")
+    put(tmp_path, "/var/ossec/bin/wazuh-control")
     monitors = _section(tmp_path)["monitors"]
     assert monitors == [
         {
@@ -359,12 +351,12 @@ def test_monitors_of_prepared_roots(tmp_path: Path) -> None:
             "reason": "",
         },
     ]
-    assert [one["path"] for one in _section(tmp_path, watch=["snort:/x"])["monitors"]] == ["/x"]
+    assert [monitor["path"] for monitor in _section(tmp_path, watch=["snort:/x"])["monitors"]] == ["/x"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_alerts_of_root_need_root(tmp_path: Path) -> None:
-    _put(tmp_path, "/var/log/suricata/eve.json").chmod(0)
+def test_a_file_that_only_root_may_read_needs_root(tmp_path: Path) -> None:
+    put(tmp_path, "/var/log/suricata/eve.json").chmod(0)
     (tmp_path / "proc").mkdir()
     (monitor,) = _section(tmp_path)["monitors"]
     assert (monitor["readable"], monitor["reason"]) == (False, "needs root")
