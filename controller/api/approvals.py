@@ -8,7 +8,8 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, ReasonText, View
-from controller.api.quarantine_views import ApprovalRequestView, DecisionView
+from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers
+from controller.api.waiting import WaitDep
 from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalState
 
 ApprovalRequestPath = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="id of the request")]
@@ -53,7 +54,7 @@ async def show_request(services: ServicesDep, request_id: ApprovalRequestPath) -
 
 @router.post("/{request_id}/approve", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))
 async def approve_request(
-    services: ServicesDep, caller: CallerDep, request_id: ApprovalRequestPath
+    services: ServicesDep, caller: CallerDep, request_id: ApprovalRequestPath, wait: WaitDep
 ) -> ApprovalResultView:
     """Carry out what another operator asked for."""
     _view(services, request_id)
@@ -61,7 +62,8 @@ async def approve_request(
         outcomes = await services.guarding.approve(request_id, caller)
     except ApprovalNotAllowedError as e:
         raise ApiError(409, "not_decidable", str(e)) from e
-    return ApprovalResultView(request=_view(services, request_id), items=tuple(map(DecisionView.of, outcomes)))
+    request = _view(services, request_id)
+    return ApprovalResultView(request=request, items=await answers(services, outcomes, wait))
 
 
 @router.post("/{request_id}/reject", dependencies=[scope("contain"), Depends(writable)], responses=problems(404, 409))

@@ -1,5 +1,7 @@
 """Certificates: the authority, the registry, and revocation."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -20,8 +22,11 @@ from controller.api.fields import (
     at,
     moment,
 )
+from controller.api.waiting import RequestWait, WaitDep, proof_in_force
+from controller.domain.containment.proof import ProofState
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.service.identity.services import IdentityServices
+from controller.service.waiting import ProofWatch, WaitEnd
 
 router = APIRouter(prefix="/certificates", tags=["certificates"], responses=problems(401, 403, 404, 422, 429, 503))
 SerialPath = Annotated[str, Path(pattern=r"^[1-9a-f][0-9a-f]{0,39}$", description="serial number, in hex")]
@@ -91,10 +96,21 @@ class CrlView(View):
     next_update: UtcTimestamp
 
 
+class RevokedDeviceView(View):
+    """How far it is proven that a device is out."""
+
+    device_id: str
+    proof: ProofState
+    proven: bool
+    trouble: str
+
+
 class RevocationResultView(View):
     """What was withdrawn; each device among them is out until it has a new certificate."""
 
     items: tuple[CertificateView, ...]
+    devices: tuple[RevokedDeviceView, ...]
+    waited: WaitEnd
 
 
 class RevocationBody(Body):
@@ -158,24 +174,41 @@ async def publish(services: ServicesDep) -> CrlView:
 
 @router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
 async def revoke_serial(
-    services: ServicesDep, caller: CallerDep, serial: SerialPath, body: RevocationBody
+    services: ServicesDep, caller: CallerDep, serial: SerialPath, body: RevocationBody, wait: WaitDep
 ) -> RevocationResultView:
     """Withdraw one certificate, end its holder's session, and keep the holder out until it has a new one."""
     revocation = identity_of(services).revocation
     if await identity_of(services).certificates.registry.find(serial) is None:
         raise ApiError(404, "certificate_unknown", _UNKNOWN)
     done = await revocation.revoke([serial], caller, body.word, body.reason)
-    now = services.keeper.clock.now()
-    return RevocationResultView(items=tuple(CertificateView.of(one, now) for one in done))
+    return await _revoked(services, done, wait)
 
 
 @router.post("/devices/{device_id}/revoke", dependencies=[scope("identity"), Depends(writable)])
 async def revoke_device(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: RevocationBody
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: RevocationBody, wait: WaitDep
 ) -> RevocationResultView:
     """Withdraw every certificate of a device, end its session, and keep it out until it has a new one."""
-    identity, now = identity_of(services), services.keeper.clock.now()
+    identity = identity_of(services)
     if not await identity.certificates.registry.of(device_id):
         raise ApiError(404, "certificate_unknown", f"no certificate of {device_id} is in the registry")
     done = await identity.revocation.revoke_device(device_id, caller, body.word, body.reason)
-    return RevocationResultView(items=tuple(CertificateView.of(one, now) for one in done))
+    return await _revoked(services, done, wait)
+
+
+async def _revoked(services: Services, done: Sequence[Certificate], wait: RequestWait) -> RevocationResultView:
+    """What was withdrawn, once every device among them is seen to be out or the wait is over."""
+    now = services.keeper.clock.now()
+    names = sorted({one.name for one in done if one.kind is CertificateKind.CLIENT})
+    waited = await wait.until({name: ProofWatch(partial(proof_in_force, services, name)) for name in names})
+    proofs = ((name, proof_in_force(services, name)) for name in names)
+    return RevocationResultView(
+        items=tuple(CertificateView.of(one, now) for one in done),
+        devices=tuple(
+            RevokedDeviceView(
+                device_id=name, proof=proof.state, proven=proof.state is ProofState.PROVEN, trouble=proof.trouble
+            )
+            for name, proof in proofs
+        ),
+        waited=waited,
+    )

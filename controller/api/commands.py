@@ -12,10 +12,13 @@ from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdFilter, DurationText, PageLimit, View
 from controller.api.views import CommandView
+from controller.api.waiting import RequestWait, WaitDep
 from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
+from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
 from controller.service.containment.enforcer import payload_of
+from controller.service.waiting import WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.commands import COMMAND_PAYLOAD_TYPE, MAX_PARAMS, ActionName, CommandState, ParamName, ParamValue
 from schemas.durations import parse_duration
@@ -51,6 +54,10 @@ class NewCommand(Body):
     ] = None
 
 
+class CommandResultView(CommandView):
+    waited: WaitEnd
+
+
 class CommandPage(View):
     items: tuple[CommandView, ...]
 
@@ -69,16 +76,37 @@ async def list_commands(
 
 
 @router.get("/{command_id}", dependencies=[scope("read")], responses=problems(404))
-async def show_command(services: ServicesDep, command_id: CommandIdPath) -> CommandView:
-    """One command."""
+async def show_command(
+    services: ServicesDep, _caller: CallerDep, command_id: CommandIdPath, wait: WaitDep
+) -> CommandResultView:
+    """One command; with `wait`, once it has ended."""
+    return await _result(services, await _record(services, command_id), wait)
+
+
+async def _record(services: Services, command_id: str) -> CommandRecord:
     record = await services.store.command(command_id)
     if record is None:
         raise ApiError(404, "command_unknown", f"there is no command {command_id}")
-    return CommandView.of(record)
+    return record
+
+
+async def _result(services: Services, record: CommandRecord, wait: RequestWait) -> CommandResultView:
+    """The command as it is once it has ended or the wait is over."""
+
+    def has_ended(_now: float) -> bool:
+        device = services.keeper.get(record.device_id)
+        return device is None or all(one.command_id != record.command_id for one in device.commands)
+
+    waited = await wait.until({record.device_id: has_ended})
+    if waited is not WaitEnd.NO:
+        record = await _record(services, record.command_id)
+    return CommandResultView(**CommandView.of(record).model_dump(), waited=waited)
 
 
 @router.post("", status_code=201, dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))
-async def send_command(services: ServicesDep, caller: CallerDep, command: NewCommand) -> CommandView:
+async def send_command(
+    services: ServicesDep, caller: CallerDep, command: NewCommand, wait: WaitDep
+) -> CommandResultView:
     """Sign a command and send it; a device that is away gets it when it is back, until it expires."""
     services.device(command.device_id)
     ttl = COMMAND_TTL if command.within is None else parse_duration(command.within)
@@ -95,7 +123,7 @@ async def send_command(services: ServicesDep, caller: CallerDep, command: NewCom
     if not outcome.commands:
         text = f"{command.device_id} has {MAX_OPEN} commands that have not ended: wait, or see `cordon command list`"
         raise ApiError(409, "too_many_open", text)
-    return CommandView.of(outcome.commands[0])
+    return await _result(services, outcome.commands[0], wait)
 
 
 class SigningPayloadView(View):
@@ -115,9 +143,7 @@ class NewSignature(Body):
 
 
 async def _open(services: Services, command_id: str) -> tuple[str, OpenCommand]:
-    record = await services.store.command(command_id)
-    if record is None:
-        raise ApiError(404, "command_unknown", f"there is no command {command_id}")
+    record = await _record(services, command_id)
     for one in services.device(record.device_id).commands:
         if one.command_id == command_id:
             return record.device_id, one

@@ -29,6 +29,7 @@ from controller.service.ingest.signatures import ReportSigningServices
 from controller.service.maintenance import MetadataRefresher
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.settings.settings import Settings
+from controller.service.waiting import Waiters
 
 RETRY_AFTER: Final = {"Retry-After": "5"}  # seconds
 
@@ -76,6 +77,7 @@ class Services:
     reload_policies: PolicyReloader
     guarding: OperatorActions
     waiving: WaiverService
+    waiters: Waiters
     candidate: CandidatePolicyCompiler
     users: UserContainments | None = None
     updates: UpdateRepository | None = None

@@ -9,7 +9,8 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, UtcTimestamp, View, at
-from controller.api.quarantine_views import ApprovalRequestView, BulkDecisionView, DecisionView, decide
+from controller.api.quarantine_views import ApprovalRequestView, BulkDecisionView, DecisionView, answers, decide
+from controller.api.waiting import WaitDep
 from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
@@ -121,7 +122,7 @@ async def show_guard(
     responses={**problems(409), 202: {"model": BulkDecisionView, "description": "a second person has to approve"}},
 )
 async def approve(
-    services: ServicesDep, caller: CallerDep, body: GuardApprovalBody, response: Response
+    services: ServicesDep, caller: CallerDep, body: GuardApprovalBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Contain what waits, as far as the devices still fail; many of them at once need a second person."""
     devices = _selected(services, body)
@@ -130,11 +131,11 @@ async def approve(
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
         return BulkDecisionView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
-    return BulkDecisionView(items=tuple(map(DecisionView.of, decided)))
+    return BulkDecisionView(items=await answers(services, decided, wait))
 
 
 @router.post("/dismiss", dependencies=[scope("contain"), Depends(writable)], responses=problems(409))
 async def dismiss(services: ServicesDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
     """Leave what waits uncontained until its causes pass."""
     outcomes = await services.guarding.dismiss(_selected(services, body), caller, body.reason)
-    return BulkDecisionView(items=tuple(map(DecisionView.of, outcomes)))
+    return BulkDecisionView(items=tuple(DecisionView.of(services, one) for one in outcomes))

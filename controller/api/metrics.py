@@ -133,6 +133,8 @@ class MetricsCollector(Collector):
         )
         trouble = float(bool(reconciler.trouble))
         yield GaugeMetricFamily("cordon_reconcile_trouble", "Whether the broker API cannot be read", trouble)
+        waiting = "Requests that wait for a proof or the end of a command"
+        yield GaugeMetricFamily("cordon_api_waiters", waiting, len(self._services.waiters))
         started = self._services.started_at
         yield GaugeMetricFamily("cordon_start_timestamp_seconds", "When the controller started", started)
 

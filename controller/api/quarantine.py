@@ -2,6 +2,7 @@
 
 import asyncio
 import heapq
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Response
@@ -11,21 +12,25 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.devices import DeviceLabel, DevicePage
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DeviceIdPath, DurationText, PageLimit, PageOffset, ReasonText
+from controller.api.fields import Body, DeviceIdPath, DurationText, PageLimit, PageOffset, ReasonText, View
 from controller.api.quarantine_plans import check_options
 from controller.api.quarantine_views import (
     ApprovalRequestView,
     ApprovalRequiredView,
     BulkDecisionView,
     DecisionView,
+    answers,
     decide,
 )
-from controller.api.views import DeviceSummary
+from controller.api.views import CaseView, DeviceSummary
+from controller.api.waiting import WaitDep, proof_in_force
+from controller.domain.containment.proof import ProofState
 from controller.domain.effects import ContainmentOptions
 from controller.domain.events import ReleaseOrdered
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
+from controller.service.waiting import ProofWatch, WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
@@ -89,7 +94,7 @@ class BulkContainmentBody(ContainmentBody):
     responses={**problems(404, 409), 202: {"model": BulkDecisionView}},
 )
 async def contain_many(
-    services: ServicesDep, caller: CallerDep, body: BulkContainmentBody, response: Response
+    services: ServicesDep, caller: CallerDep, body: BulkContainmentBody, response: Response, wait: WaitDep
 ) -> BulkDecisionView:
     """Restrict or isolate several at once: all of them in one decision, or none of them yet."""
     for device_id in body.devices:
@@ -109,7 +114,7 @@ async def contain_many(
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
         return BulkDecisionView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
-    return BulkDecisionView(items=tuple(map(DecisionView.of, decided)))
+    return BulkDecisionView(items=await answers(services, decided, wait))
 
 
 @router.put(
@@ -118,7 +123,12 @@ async def contain_many(
     responses={**problems(404, 409), **_ASKED},
 )
 async def contain(
-    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, containment: ContainmentBody, response: Response
+    services: ServicesDep,
+    caller: CallerDep,
+    device_id: DeviceIdPath,
+    containment: ContainmentBody,
+    response: Response,
+    wait: WaitDep,
 ) -> DecisionView | ApprovalRequiredView:
     """Restrict or isolate; a stronger containment in force stays."""
     services.device(device_id)
@@ -126,7 +136,8 @@ async def contain(
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
         return ApprovalRequiredView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
-    return DecisionView.of(decided[0])
+    (view,) = await answers(services, decided, wait)
+    return view
 
 
 async def _wanted(services: Services, devices: tuple[str, ...], caller: str, body: ContainmentBody) -> OperatorRequest:
@@ -139,8 +150,42 @@ async def _wanted(services: Services, devices: tuple[str, ...], caller: str, bod
 
 
 @router.post("/{device_id}/release", dependencies=[scope("contain"), Depends(writable)], responses=problems(404))
-async def release(services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody) -> DecisionView:
+async def release(
+    services: ServicesDep, caller: CallerDep, device_id: DeviceIdPath, body: ReleaseBody, wait: WaitDep
+) -> DecisionView:
     """End a containment: an isolation steps down to restricted, a restriction ends."""
     services.device(device_id)
     event = ReleaseOrdered(services.keeper.new_id(), caller, body.reason)
-    return DecisionView.of(await services.keeper.handle(device_id, event))
+    (view,) = await answers(services, [await services.keeper.handle(device_id, event)], wait)
+    return view
+
+
+class DeviceProofView(View):
+    """What holds for a device now, and how far the broker was seen to hold it."""
+
+    device_id: str
+    level: ContainmentLevel
+    case: CaseView | None
+    proof: ProofState
+    proven: bool
+    trouble: str
+    waited: WaitEnd
+
+
+@router.get("/{device_id}/proof", dependencies=[scope("read")], responses=problems(404))
+async def show_proof(
+    services: ServicesDep, _caller: CallerDep, device_id: DeviceIdPath, wait: WaitDep
+) -> DeviceProofView:
+    """Whether the broker was read back and holds what was decided last; goes on with a wait that was too short."""
+    services.device(device_id)
+    waited = await wait.until({device_id: ProofWatch(partial(proof_in_force, services, device_id))})
+    device, proof = services.device(device_id), proof_in_force(services, device_id)
+    return DeviceProofView(
+        device_id=device_id,
+        level=device.level,
+        case=None if device.case is None else CaseView.of(device.case),
+        proof=proof.state,
+        proven=proof.state is ProofState.PROVEN,
+        trouble=proof.trouble,
+        waited=waited,
+    )

@@ -7,7 +7,9 @@ from controller.api.context import Services
 from controller.api.errors import ApiError
 from controller.api.fields import UtcTimestamp, View, at
 from controller.api.views import CaseView
+from controller.api.waiting import RequestWait, decision_watch, proof_of
 from controller.domain.audit_kinds import DecisionKind
+from controller.domain.containment.proof import ProofState
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest, ApprovalState
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
@@ -16,28 +18,49 @@ from controller.service.containment.operator_actions import (
     ProtectedDeviceError,
     TooManyApprovalRequestsError,
 )
+from controller.service.waiting import WaitEnd
 from schemas.durations import duration_text
 
 
 class DecisionView(View):
-    """What was decided and kept. `case` turns `proven` once the broker was read back."""
+    """What was decided and kept, and how far it is proven; `level`, `case` and `proof` are as of the end of the wait.
+
+    `proven`: the broker was read back and holds the decision; `trouble`: what the last attempt lacked.
+    """
 
     device_id: str
     decision: DecisionKind
     text: str
     level: ContainmentLevel
     case: CaseView | None
+    proof: ProofState
+    proven: bool
+    trouble: str
+    waited: WaitEnd
 
     @classmethod
-    def of(cls, outcome: StepOutcome) -> "DecisionView":
-        """From what the step made of it."""
-        device = outcome.device
-        case = None if device.case is None else CaseView.of(device.case)
-        decision = outcome.decision
-        assert decision is not None  # every operator's request has one
+    def of(cls, services: Services, outcome: StepOutcome, waited: WaitEnd = WaitEnd.NO) -> "DecisionView":
+        """The decision and its proof now."""
+        assert outcome.decision is not None  # every operator's request has one
+        device = services.device(outcome.device.device_id)
+        proof = proof_of(services, outcome)
         return cls(
-            device_id=device.device_id, decision=decision, text=sentence(decision), level=device.level, case=case
+            device_id=device.device_id,
+            decision=outcome.decision,
+            text=sentence(outcome.decision),
+            level=device.level,
+            case=None if device.case is None else CaseView.of(device.case),
+            proof=proof.state,
+            proven=proof.state is ProofState.PROVEN,
+            trouble=proof.trouble,
+            waited=waited,
         )
+
+
+async def answers(services: Services, outcomes: Sequence[StepOutcome], wait: RequestWait) -> tuple[DecisionView, ...]:
+    """The decisions, once they are proven or the wait is over."""
+    waited = await wait.until({one.device.device_id: decision_watch(services, one) for one in outcomes})
+    return tuple(DecisionView.of(services, one, waited) for one in outcomes)
 
 
 class ApprovalRequestView(View):

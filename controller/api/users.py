@@ -13,7 +13,9 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, MqttUserName, ReasonText, UtcTimestamp, View, at, moment
 from controller.api.quarantine_plans import ContainmentPlanView, ContainmentReceiptView, PlanStageView, read_receipt
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide
+from controller.api.waiting import RequestWait, WaitDep, decision_watch
 from controller.domain.containment.plan import ContainmentGoal, SubjectKind
+from controller.domain.containment.proof import ProofState, user_proof
 from controller.domain.containment.users import UserCase
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
@@ -28,6 +30,7 @@ from controller.service.containment.operator_actions import (
     SecondApproverRequiredError,
 )
 from controller.service.containment.users import TooManyUsersError, UserContainments
+from controller.service.waiting import ProofWatch, WaitEnd, Watch
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
@@ -87,6 +90,21 @@ class UserCaseView(View):
         )
 
 
+class UserDecisionView(UserCaseView):
+    """The user's case as it is at the end of the wait, and how far the decision is proven."""
+
+    proof: ProofState
+    waited: WaitEnd
+
+    @classmethod
+    def after(cls, users: UserContainments, decided: UserCase, waited: WaitEnd) -> "UserDecisionView":
+        """The decision that left the user's case as `decided`, and its proof now."""
+        proof, case = user_proof(decided, users.cases.get(decided.name)), users.cases.get(decided.name)
+        shown = UserCaseView.of(decided if case is None or case.case_id != decided.case_id else case)
+        changes = {"proven": proof.state is ProofState.PROVEN, "proof": proof.state, "waited": waited}
+        return cls(**{**shown.model_dump(), **changes})
+
+
 class UserList(View):
     items: tuple[UserCaseView, ...]
 
@@ -139,7 +157,7 @@ class CertificateDecisionView(View):
     """
 
     device: DecisionView | None
-    user: UserCaseView | None
+    user: UserDecisionView | None
     request: ApprovalRequestView | None = None
 
 
@@ -203,35 +221,62 @@ async def show_receipt(services: ServicesDep, _caller: CallerDep, username: User
 
 
 @router.post("/contain", dependencies=[scope("contain"), Depends(writable)])
-async def contain_user(services: ServicesDep, caller: CallerDep, body: UserContainmentBody) -> UserCaseView:
+async def contain_user(
+    services: ServicesDep, caller: CallerDep, body: UserContainmentBody, wait: WaitDep
+) -> UserDecisionView:
     """Ban or restrict a user and cut every session it has; later sessions are found and cut as well."""
-    return await _contain_user(services, caller, body.username, body)
+    decided = await _contain_user(services, caller, body.username, body)
+    _, user = await _answers(services, wait, None, decided)
+    assert user is not None
+    return user
 
 
 @router.post("/release", dependencies=[scope("contain"), Depends(writable)])
-async def release_user(services: ServicesDep, caller: CallerDep, body: UserReleaseBody) -> UserCaseView:
+async def release_user(
+    services: ServicesDep, caller: CallerDep, body: UserReleaseBody, wait: WaitDep
+) -> UserDecisionView:
     """An isolation steps down to restricted, a restriction ends."""
     users, _ = _users(services)
-    case = await users.release(body.username, by=caller, reason=body.reason)
-    if case is None:
+    decided = await users.release(body.username, by=caller, reason=body.reason)
+    if decided is None:
         raise ApiError(404, "user_not_contained", "that user is not contained")
-    return UserCaseView.of(case)
+    _, user = await _answers(services, wait, None, decided)
+    assert user is not None
+    return user
 
 
 @router.post("/certificates/contain", dependencies=[scope("contain"), Depends(writable)])
 async def contain_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateContainmentBody
+    services: ServicesDep, caller: CallerDep, body: CertificateContainmentBody, wait: WaitDep
 ) -> CertificateDecisionView:
     """Contain whoever the broker takes this common name for; the device need not have reported ever."""
     kinds = await _kinds(services)
     device: StepOutcome | ApprovalRequest | None = None
     if SubjectKind.CLIENT in kinds:
         device = await _contain_device(services, caller, _device_id(services, body.common_name), body)
-    user = await _contain_user(services, caller, body.common_name, body) if SubjectKind.USER in kinds else None
+    decided = await _contain_user(services, caller, body.common_name, body) if SubjectKind.USER in kinds else None
+    request = None
     if isinstance(device, ApprovalRequest):
-        now = services.keeper.clock.now()
-        return CertificateDecisionView(device=None, user=user, request=ApprovalRequestView.of(device, now))
-    return CertificateDecisionView(device=None if device is None else DecisionView.of(device), user=user)
+        request, device = ApprovalRequestView.of(device, services.keeper.clock.now()), None
+    shown, user = await _answers(services, wait, device, decided)
+    return CertificateDecisionView(device=shown, user=user, request=request)
+
+
+async def _answers(
+    services: Services, wait: RequestWait, device: StepOutcome | None, user: UserCase | None
+) -> tuple[DecisionView | None, UserDecisionView | None]:
+    """The decisions about a device and a user, once they are proven or the wait is over."""
+    users, _ = _users(services)
+    watches: dict[str, Watch] = {}
+    if device is not None:
+        watches[device.device.device_id] = decision_watch(services, device)
+    if user is not None:
+        watches[f"username:{user.name}"] = ProofWatch(lambda: user_proof(user, users.cases.get(user.name)))
+    waited = await wait.until(watches)
+    return (
+        None if device is None else DecisionView.of(services, device, waited),
+        None if user is None else UserDecisionView.after(users, user, waited),
+    )
 
 
 async def _contain_device(
@@ -252,23 +297,24 @@ async def _contain_device(
 
 @router.post("/certificates/release", dependencies=[scope("contain"), Depends(writable)])
 async def release_certificate(
-    services: ServicesDep, caller: CallerDep, body: CertificateReleaseBody
+    services: ServicesDep, caller: CallerDep, body: CertificateReleaseBody, wait: WaitDep
 ) -> CertificateDecisionView:
     """An isolation steps down to restricted, a restriction ends."""
     users, _ = _users(services)
-    user = await users.release(body.common_name, by=caller, reason=body.reason)
-    device = None
+    decided = await users.release(body.common_name, by=caller, reason=body.reason)
+    outcome = None
     if services.keeper.get(body.common_name) is not None:
         event = ReleaseOrdered(services.keeper.new_id(), caller, body.reason)
-        device = DecisionView.of(await services.keeper.handle(body.common_name, event))
-    if user is None and device is None:
+        outcome = await services.keeper.handle(body.common_name, event)
+    if decided is None and outcome is None:
         raise ApiError(404, "certificate_not_contained", "nobody of that common name is contained")
-    return CertificateDecisionView(device=device, user=None if user is None else UserCaseView.of(user))
+    device, user = await _answers(services, wait, outcome, decided)
+    return CertificateDecisionView(device=device, user=user)
 
 
 async def _contain_user(
     services: Services, caller: str, username: str, body: UserContainmentBody | CertificateContainmentBody
-) -> UserCaseView:
+) -> UserCase:
     users, broker = _users(services)
     _check(broker, username)
     mqtt = services.settings.mqtt
@@ -283,10 +329,9 @@ async def _contain_user(
     names = tuple(one.client_id for one in sessions) or (f"user:{username}",)
     await _spend(services, caller, names, even_protected=body.even_protected)
     try:
-        case = await users.contain(username, body.level, by=caller, reason=body.reason, hold=hold)
+        return await users.contain(username, body.level, by=caller, reason=body.reason, hold=hold)
     except TooManyUsersError as e:
         raise ApiError(409, "too_many_users", str(e)) from e
-    return UserCaseView.of(case)
 
 
 def _check_guards(

@@ -47,6 +47,7 @@ from controller.service.policy.activation import PolicyActivation
 from controller.service.rollout.observations import RolloutObservations
 from controller.service.settings.settings import Settings
 from controller.service.timers import DeviceTimers
+from controller.service.waiting import Waiters
 from schemas.signing import public_key_text
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -100,14 +101,13 @@ async def serve(
 async def _build(
     stack: contextlib.AsyncExitStack, settings: Settings, loader: PolicyLoader, policies: PolicySet
 ) -> _Controller:
-    signing_key = load_signing_key(settings.commands.signing_key)
+    signing_key, clock, waiters = load_signing_key(settings.commands.signing_key), SystemClock(), Waiters()
     link = PahoMessages(link_options(settings), rand=random.random, log=logger_for("mqtt"))
-    clock = SystemClock()
     store = await own_store(stack, settings, clock)
     broker = await stack.enter_async_context(open_broker(settings))
     most, guards = settings.limits.max_devices, guards_of(settings)
-    effects, durations, observations = EffectQueue(), ContainmentDurations(), RolloutObservations()
-    listeners = (effects, durations, AuditLogger(logger_for("record")), observations)
+    effects, durations, observations = EffectQueue(waiters.wake), ContainmentDurations(), RolloutObservations()
+    listeners = (effects, durations, AuditLogger(logger_for("record")), observations, waiters)
     keeper = FleetState(store, policies, loader.language, clock, UlidGenerator(), listeners, most, guards)
     keeper.load(await store.devices())
     guarding, waiving = await guard_parts(keeper, store, settings)
@@ -115,7 +115,6 @@ async def _build(
     settle()
     accept_claimed = settings.identity.unsafe_accept_claimed
     enforcer = Enforcer(keeper, broker, link, signer_of(settings, signing_key), accept_claimed=accept_claimed)
-    outbox = Outbox(keeper, effects, enforcer, logger_for("outbox"), random.random)
     ingest, signing = ingest_parts(settings, store, keeper, broker, link)
     looked_after = await broker_parts(broker, store, keeper, effects, enforcer, settings)
     updates, refresher, update_server = update_parts(settings, clock)
@@ -125,7 +124,7 @@ async def _build(
         keeper=keeper,
         store=store,
         messages=link,
-        outbox=outbox,
+        outbox=Outbox(keeper, effects, enforcer, logger_for("outbox"), random.random),
         reconciler=looked_after.reconciler,
         ingest=ingest,
         broker=broker,
@@ -136,6 +135,7 @@ async def _build(
         reload_policies=gate.reload,
         guarding=guarding,
         waiving=waiving,
+        waiters=waiters,
         candidate=partial(candidate_policies, keeper),
         updates=updates,
         rollouts=desk,
@@ -192,6 +192,7 @@ async def _run(controller: _Controller, ready: Callable[[dict[str, Any]], None] 
                 host, port = listener.getsockname()[:2]
                 ready({"api": f"{'https' if settings.api.certificate else 'http'}://{host}:{port}"})
             await stop.wait()
+            controller.services.waiters.close()
             server.should_exit = True
             for task in tasks:
                 task.cancel()

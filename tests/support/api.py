@@ -161,6 +161,7 @@ async def api(
             users=UserContainments(one.keeper, one.store, users, 5.0, lambda *_: None),
             guarding=guarding,
             waiving=waiving,
+            waiters=one.waiters,
             candidate=partial(candidate_policies, one.keeper),
             rollouts=desk_of(one),
             identity=None if authority is None else await identity_of(one, authority),

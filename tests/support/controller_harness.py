@@ -41,6 +41,7 @@ from controller.service.ingest.signatures import ReportSignatureVerifier, Report
 from controller.service.rollout.observations import RolloutObservations
 from controller.service.timers import DeviceTimers
 from controller.service.unit_of_work import CommitListener
+from controller.service.waiting import Waiters
 from tests.support import clocks
 from tests.support.clocks import ManualClock
 from tests.support.playbook import language, policies, rule
@@ -313,6 +314,7 @@ class World:
     logged: list[tuple[str, dict[str, object]]]
     signing: ReportSigningServices
     observations: RolloutObservations
+    waiters: Waiters
 
     async def drain(self) -> None:
         """Carry out what is ready, one after the other, without waiting for retries."""
@@ -348,15 +350,15 @@ async def world(
     store = await open_store(path, now=clock.now, log=log)
     try:
         broker, link = broker or MemoryBroker(clock), MemoryLink()
-        tables = MemoryTables(broker)
-        effects, observations = EffectQueue(), RolloutObservations()
+        tables, waiters = MemoryTables(broker), Waiters()
+        effects, observations = EffectQueue(waiters.wake), RolloutObservations()
         keeper = FleetState(
             store,
             policy_set or starter(),
             language(),
             clock,
             UlidGenerator(),
-            (effects, observations, *listeners),
+            (effects, observations, waiters, *listeners),
             guards=guards,
         )
         keeper.load(await store.devices())
@@ -374,7 +376,7 @@ async def world(
             clock, broker, tables, MemoryInspector(), link, store, keeper, enforcer, outbox,
             Ingest(link, keeper, log, None, signing.seals), DeviceTimers(keeper, 300.0),
             Reconciler(keeper, broker, tables, effects, 5.0, log, settings=broker), logged, signing,
-            observations,
+            observations, waiters,
         )  # fmt: skip
     finally:
         await store.close()

@@ -27,13 +27,19 @@ class _Lane:
 
     effects: deque[Effect] = field(default_factory=deque)
     attempts: int = 0
+    trouble: str = ""  # of the first effect's last attempt
     retry: asyncio.TimerHandle | None = None
 
 
 class EffectQueue:
-    """Committed effects that are not carried out yet: one lane per device, and the devices whose turn it is."""
+    """Committed effects that are not carried out yet: one lane per device, and the devices whose turn it is.
 
-    def __init__(self) -> None:
+    `on_attempt` is called with the device after each attempt: after the commit of what came of it, and after the queue
+    has changed.
+    """
+
+    def __init__(self, on_attempt: Callable[[str], None] = lambda _device_id: None) -> None:
+        self._on_attempt = on_attempt
         self._lanes: dict[str, _Lane] = {}
         # Devices by the kind of their first effect; bounded by the number of devices.
         self.to_contain: asyncio.Queue[str] = asyncio.Queue()
@@ -57,6 +63,16 @@ class EffectQueue:
         """Whether something for this device is still to be carried out."""
         return device_id in self._lanes
 
+    def is_containing(self, device_id: str) -> bool:
+        """Whether calls to the broker about this device are still to be made."""
+        lane = self._lanes.get(device_id)
+        return lane is not None and any(not isinstance(effect, SendCommand) for effect in lane.effects)
+
+    def trouble_of(self, device_id: str) -> str:
+        """What the last call to the broker about this device lacked; empty if it is not tried again."""
+        lane = self._lanes.get(device_id)
+        return "" if lane is None or isinstance(lane.effects[0], SendCommand) else lane.trouble
+
     def enqueue(self, effect: Effect) -> None:
         """Adds an effect whose commit has returned."""
         lane = self._lanes.get(effect.device_id)
@@ -77,21 +93,24 @@ class EffectQueue:
         """Removes the device's first effect, and schedules the device if it has another."""
         lane = self._lanes[device_id]
         lane.effects.popleft()
-        lane.attempts = 0
+        lane.attempts, lane.trouble = 0, ""
         if lane.effects:
             self._schedule(device_id)
         else:
             del self._lanes[device_id]
+        self._on_attempt(device_id)
 
-    def count_attempt(self, device_id: str) -> int:
+    def count_attempt(self, device_id: str, trouble: str) -> int:
         """Counts a failed attempt of the device's first effect; returns their number."""
         lane = self._lanes[device_id]
         lane.attempts += 1
+        lane.trouble = trouble
         return lane.attempts
 
     def retry_in(self, device_id: str, seconds: float) -> None:
         """Schedules the device again after a pause."""
         self._lanes[device_id].retry = asyncio.get_running_loop().call_later(seconds, self.retry_now, device_id)
+        self._on_attempt(device_id)
 
     def retry_now(self, device_id: str) -> None:
         """Ends the pause before the device's next attempt, if there is one."""
@@ -167,7 +186,7 @@ class Outbox:
 
     async def _retry(self, effect: Effect, result: EffectRetry) -> None:
         self.counts["retried"] += 1
-        attempts = self.queue.count_attempt(effect.device_id)
+        attempts = self.queue.count_attempt(effect.device_id, result.trouble)
         if attempts == 1:
             self._log("effect will be retried", {**about(effect), "trouble": result.trouble})
             if result.event is not None:

@@ -79,6 +79,8 @@ def test_description_holds(api_schema: OpenApiSchema, mode: schemathesis.Generat
         @given(case=operation.as_strategy(generation_mode=mode))
         def holds(case: schemathesis.Case[Any]) -> None:
             assume(not _lasts_too_long(case.body) and not _lasts_too_long(case.query) and not _is_torn(case.body))
+            if isinstance(case.query.get("wait"), int | float):
+                case.query["wait"] = min(case.query["wait"], 0.01)  # nothing is carried out here
             nonlocal asked
             asked += 1
             answer = case.call(headers=HEADERS)

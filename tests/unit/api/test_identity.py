@@ -1,5 +1,6 @@
 """Enrolment tokens, enrolment, revocation and lists over the API."""
 
+import asyncio
 import tomllib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -193,8 +194,11 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     world, parts = api.world, identity(api)
     done = await api.json("POST", f"{BASE}/certificates/devices/edge-1/revoke", 200, {"reason": "stolen"})
     assert [one["name"] for one in done["items"]] == ["edge-1"]
+    assert (done["devices"][0]["device_id"], done["devices"][0]["proof"], done["waited"]) == ("edge-1", "pending", "no")
     await world.drain()
     assert world.broker.bans_held["edge-1"].until is None
+    receipt = await api.json("GET", f"{BASE}/quarantine/edge-1/receipt")
+    assert (receipt["closed"], receipt["deeds"][0]["decision"]) == (True, "certificate.revoked")
     found = await api.client.get(f"/crl/{parts.certificates.authority.issuer}.crl", headers={"Authorization": ""})
     listed = x509.load_der_x509_crl(found.content)
     assert [f"{one.serial_number:x}" for one in listed] == [done["items"][0]["serial"]]
@@ -213,6 +217,17 @@ async def test_revocation_throws_out_lists_and_lets_in_again(api: Api) -> None:
     assert "edge-1" not in world.broker.bans_held
     await api.report("edge-1", seq=2)
     assert world.level("edge-1") is ContainmentLevel.NONE
+
+
+async def test_a_revocation_is_answered_when_the_device_is_seen_to_be_out(api: Api) -> None:
+    await enrol(api, await token(api))
+    await api.report("edge-1")
+    async with asyncio.TaskGroup() as group:
+        outbox = group.create_task(api.world.outbox.run())
+        done = await api.json("POST", f"{BASE}/certificates/devices/edge-1/revoke?wait=20", 200, {"reason": "stolen"})
+        outbox.cancel()
+    assert done["devices"] == [{"device_id": "edge-1", "proof": "proven", "proven": True, "trouble": ""}]
+    assert done["waited"] == "settled"
 
 
 async def test_one_serial_is_revoked(api: Api) -> None:

@@ -1,0 +1,72 @@
+"""The query `wait`: a decision is answered when it is proven or in trouble, or the time is over; it stands anyway."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Final
+
+from fastapi import Depends, Query, Request
+
+from controller.api.auth import CallerDep
+from controller.api.context import Services, ServicesDep
+from controller.domain.containment.proof import DecisionProof, ProofState, device_proof, needs_proof
+from controller.domain.transition import StepOutcome
+from controller.service.waiting import ProofWatch, WaitEnd, Watch
+
+MAX_WAIT: Final = 55.0  # seconds; proxies give up after 60, as a rule
+WaitQuery = Annotated[
+    float, Query(ge=0, le=MAX_WAIT, description="seconds to wait for the proof, or for the end of a command")
+]
+
+
+class RequestWait:
+    """The wait that one request asks for."""
+
+    def __init__(self, request: Request, services: ServicesDep, caller: CallerDep, wait: WaitQuery = 0.0) -> None:
+        self._request = request
+        self._waiters = services.waiters
+        self._caller = caller
+        self._seconds = wait
+
+    async def until(self, watches: Mapping[str, Watch]) -> WaitEnd:
+        """Returns when all watches, by subject, are over, the time is, or the client has gone."""
+        if not self._seconds:
+            return WaitEnd.NO
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._waiters.wait(watches, self._seconds, self._caller), name="api-wait")
+            gone = group.create_task(self._disconnected(), name="api-disconnect")
+            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
+            waiting.cancel()
+            gone.cancel()
+        return WaitEnd.DISCONNECTED if waiting.cancelled() else waiting.result()
+
+    async def _disconnected(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+
+
+WaitDep = Annotated[RequestWait, Depends()]
+
+
+def proof_in_force(services: Services, device_id: str, case_id: str | None = None) -> DecisionProof:
+    """The proof of what holds for a device; with `case_id` of the decision that left it in that case ("": in none)."""
+    device, queue = services.keeper.get(device_id), services.outbox.queue
+    case = None if device is None else device.case
+    if case_id is None:
+        case_id = "" if case is None else case.case_id
+    busy, trouble = queue.is_containing(device_id), queue.trouble_of(device_id)
+    return device_proof(case_id, case, is_busy=busy, trouble=trouble)
+
+
+def proof_of(services: Services, outcome: StepOutcome) -> DecisionProof:
+    """The proof of a decision about a device, now."""
+    assert outcome.decision is not None  # every operator's request has one
+    if not needs_proof(outcome.decision):
+        return DecisionProof(ProofState.NOT_REQUIRED)
+    case = outcome.device.case
+    return proof_in_force(services, outcome.device.device_id, "" if case is None else case.case_id)
+
+
+def decision_watch(services: Services, outcome: StepOutcome) -> Watch:
+    """The watch for the proof of a decision."""
+    return ProofWatch(partial(proof_of, services, outcome))
