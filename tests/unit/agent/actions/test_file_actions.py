@@ -20,21 +20,13 @@ from device_agent.actions.password import SetPasswordPolicy
 from device_agent.actions.service import DisableService
 from device_agent.actions.source import DisableSource
 from device_agent.host.system import System
+from tests.support.root_folder import put
 
 SHADOW = """root:$y$j9T$abc:19000:0:99999:7:::
 pi:$6$salt$hash:19000:0:99999:7:::
 locked:!$6$salt$hash:19000:0:99999:7::20000:
 daemon:*:19000:0:99999:7:::
 """
-
-
-def put(root: Path, place: str, text: str, mode: int = 0o644) -> Path:
-    """A file below a prepared root."""
-    path = root / place.lstrip("/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(mode)
-    return path
 
 
 def tree(root: Path) -> dict[str, tuple[str, int]]:

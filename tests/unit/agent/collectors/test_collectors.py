@@ -23,14 +23,9 @@ from device_agent.host import os_release
 from device_agent.host.apt import upgrades
 from device_agent.host.packages import InstalledPackage, installed
 from device_agent.host.system import System
+from tests.support.root_folder import put
 
 LIVE = System(is_root_user=os.geteuid() == 0)
-
-
-def _put(root: Path, place: str, text: str) -> None:
-    path = root / place.lstrip("/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
@@ -44,7 +39,7 @@ def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
 def test_os_of_a_prepared_root(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError):
         os_release.collect(System(tmp_path))
-    _put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
+    put(tmp_path, "/usr/lib/os-release", '# comment\nID=openwrt\nVERSION_ID="23.05"\n')
     section = os_release.collect(System(tmp_path))
     assert (section["id"], section["version"], section["kernel"]) == ("openwrt", "23.05", os.uname().release)
 
@@ -144,10 +139,10 @@ def test_sockets_of_a_prepared_root(tmp_path: Path) -> None:
     header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
     row = "   {}: {} 00000000:0000 {} 00000000:00000000 00:00000000 00000000     0        0 {} 1 0\n"
     listening = row.format(0, "00000000:0017", "0A", 77) + row.format(1, "0100007F:0016", "01", 78)
-    _put(tmp_path, "/proc/net/tcp", header + listening)
+    put(tmp_path, "/proc/net/tcp", header + listening)
     (tmp_path / "proc/9/fd").mkdir(parents=True)
     (tmp_path / "proc/9/fd/3").symlink_to("socket:[77]")
-    _put(tmp_path, "/proc/9/comm", "telnetd\n")
+    put(tmp_path, "/proc/9/comm", "telnetd\n")
     assert sockets.collect(System(tmp_path))["listening"] == [
         {"proto": "tcp", "address": "0.0.0.0", "port": 23, "process": "telnetd", "interface": "*"}
     ]
@@ -158,17 +153,17 @@ STATUS = "Package: openssl\nStatus: install ok installed\nVersion: 3.0.17-1~deb1
 
 def test_packages_of_prepared_roots(tmp_path: Path) -> None:
     assert installed(System(tmp_path), "openssl") is None
-    _put(tmp_path / "apk", "/lib/apk/db/installed", "P:openssl\nV:3.1.4-r5\n\nP:zlib\nV:1.3-r2\n")
+    put(tmp_path / "apk", "/lib/apk/db/installed", "P:openssl\nV:3.1.4-r5\n\nP:zlib\nV:1.3-r2\n")
     assert installed(System(tmp_path / "apk"), "zlib") == InstalledPackage("zlib", "1.3-r2", "apk")
-    _put(tmp_path / "opkg", "/usr/lib/opkg/status", "Package: libopenssl3\nVersion: 3.0.12-1\n\n")
+    put(tmp_path / "opkg", "/usr/lib/opkg/status", "Package: libopenssl3\nVersion: 3.0.12-1\n\n")
     assert installed(System(tmp_path / "opkg"), "libopenssl3") == InstalledPackage("libopenssl3", "3.0.12-1", "opkg")
-    _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
+    put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
     assert installed(System(tmp_path / "deb"), "openssl") == InstalledPackage("openssl", "3.0.17-1~deb12u2", "deb")
     assert installed(System(tmp_path / "deb"), "other") is None
 
 
 def test_openssl_of_a_prepared_root_is_the_packages(tmp_path: Path) -> None:
-    _put(tmp_path, "/var/lib/dpkg/status", STATUS)
+    put(tmp_path, "/var/lib/dpkg/status", STATUS)
     section = openssl.collect(System(tmp_path))
     assert section["version"] == "3.0.17"
     assert section["package"] == {"name": "openssl", "version": "3.0.17-1~deb12u2", "scheme": "deb"}
@@ -194,10 +189,10 @@ def test_what_apt_would_upgrade() -> None:
 def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
         updates.UpdatesCollector()(System(tmp_path))
-    _put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
+    put(tmp_path / "deb", "/var/lib/dpkg/status", STATUS)
     assert "never fetched" in updates.UpdatesCollector()(System(tmp_path / "deb"))["problems"][-1]
     index = tmp_path / "deb/var/lib/apt/lists/deb_Packages"
-    _put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
+    put(tmp_path / "deb", "/var/lib/apt/lists/deb_Packages", "")
     os.utime(index.parent, (0, 1_700_000_000))
     section = updates.UpdatesCollector()(System(tmp_path / "deb"))
     assert "of 2023-11-14" in section["problems"][-1]
@@ -207,13 +202,11 @@ def test_updates_say_why_they_cannot_be_told(tmp_path: Path) -> None:
 def test_services_of_a_prepared_root_with_inetd(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="neither a usable systemctl"):
         services.collect(System(tmp_path))
-    _put(
-        tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n"
-    )
+    put(tmp_path, "/usr/lib/systemd/system/a.service", "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=b.target\n")
     wants = tmp_path / "etc/systemd/system/b.target.wants"
     wants.mkdir(parents=True)
     (wants / "a.service").symlink_to("/usr/lib/systemd/system/a.service")
-    _put(
+    put(
         tmp_path,
         "/etc/inetd.conf",
         "#off stream tcp nowait root /x off\ntelnet stream tcp nowait root /usr/sbin/in.telnetd\n",

@@ -17,6 +17,7 @@ from device_agent.collectors.crypto.openssl import stale_processes
 from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
+from tests.support.root_folder import put_all
 
 DEBIAN = """
 HOME = .
@@ -57,20 +58,13 @@ system_default = crypto_policy
 POLICY = "CipherString = @SECLEVEL=2:kEECDH\nTLS.MinProtocol = TLSv1.2\nTLS.MaxProtocol = TLSv1.3\nDTLS.Min = x\n"
 
 
-def put(root: Path, **files: str) -> None:
-    for place, text in files.items():
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-
 def config(root: Path, place: str = "/etc/ssl/openssl.cnf") -> dict[str, Any]:
     return openssl_config.read_policy(System(root), place)
 
 
 def test_debian(tmp_path: Path) -> None:
     text = DEBIAN % {"protocol": "TLSv1.2", "level": 2, "legacy": 0}
-    put(tmp_path, **{"etc/ssl/openssl.cnf": text.replace(",UnsafeLegacyRenegotiation", "")})
+    put_all(tmp_path, {"etc/ssl/openssl.cnf": text.replace(",UnsafeLegacyRenegotiation", "")})
     assert config(tmp_path) == {
         "file": "/etc/ssl/openssl.cnf",
         "min_protocol": "TLSv1.2",
@@ -81,14 +75,14 @@ def test_debian(tmp_path: Path) -> None:
         "fips": False,
         "unsafe_options": [],
     }
-    put(tmp_path, **{"etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1", "level": 0, "legacy": 1}})
+    put_all(tmp_path, {"etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1", "level": 0, "legacy": 1}})
     bad = config(tmp_path)
     assert (bad["min_protocol"], bad["security_level"], bad["legacy_provider"]) == ("TLSv1", 0, True)
     assert bad["unsafe_options"] == ["UnsafeLegacyRenegotiation"]
 
 
 def test_fedora_with_its_policy_included(tmp_path: Path) -> None:
-    put(tmp_path, **{"etc/pki/tls/openssl.cnf": FEDORA, "etc/crypto-policies/back-ends/opensslcnf.config": POLICY})
+    put_all(tmp_path, {"etc/pki/tls/openssl.cnf": FEDORA, "etc/crypto-policies/back-ends/opensslcnf.config": POLICY})
     assert openssl_config.config_path(System(tmp_path), "") == "/etc/pki/tls/openssl.cnf"
     found = config(tmp_path, "/etc/pki/tls/openssl.cnf")
     assert (found["min_protocol"], found["max_protocol"], found["security_level"]) == ("TLSv1.2", "TLSv1.3", 2)
@@ -96,15 +90,15 @@ def test_fedora_with_its_policy_included(tmp_path: Path) -> None:
 
 
 def test_alpine_says_nothing_and_is_left_open(tmp_path: Path) -> None:
-    put(tmp_path, **{"etc/ssl/openssl.cnf": "[ca]\ndefault_ca = CA_default\n"})
+    put_all(tmp_path, {"etc/ssl/openssl.cnf": "[ca]\ndefault_ca = CA_default\n"})
     found = config(tmp_path)
     assert (found["min_protocol"], found["security_level"], found["cipher_string"]) == ("", None, "")
 
 
 def test_variables_folders_and_circles(tmp_path: Path) -> None:
-    put(
+    put_all(
         tmp_path,
-        **{
+        {
             "etc/ssl/openssl.cnf": "name = init\nopenssl_conf = $name\n.include conf.d\n.include openssl.cnf\n",
             "etc/ssl/conf.d/a.cnf": "[init]\nssl_conf = s\n[s]\nsystem_default = ${ENV::missing}d\n",
             "etc/ssl/conf.d/b.conf": "[d]\nleast = TLSv1.3\nMinProtocol = $d::least\n",
@@ -117,7 +111,7 @@ def test_variables_folders_and_circles(tmp_path: Path) -> None:
 
 
 def test_a_prepared_root(tmp_path: Path) -> None:
-    put(tmp_path, **{
+    put_all(tmp_path, {
         "lib/apk/db/installed": "P:openssl\nV:3.3.2-r0\n",
         "etc/ssl/openssl.cnf": DEBIAN % {"protocol": "TLSv1.2", "level": 1, "legacy": 0},
         "proc/7/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libssl.so.3 (deleted)\n", "proc/7/comm": "mosquitto\n",
@@ -237,6 +231,6 @@ def test_a_journal(
 @given(text=st.text(alphabet="[]=$:{}()#\\\n \"'.includeopsl_conf@SECLV9\x00é", max_size=300))
 def test_any_text_is_read_without_complaint(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
     root = tmp_path_factory.mktemp("fuzz")
-    put(root, **{"etc/ssl/openssl.cnf": "openssl_conf = i\n[i]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n" + text})
+    put_all(root, {"etc/ssl/openssl.cnf": "openssl_conf = i\n[i]\nssl_conf = s\n[s]\nsystem_default = d\n[d]\n" + text})
     config(root)
     tls_errors.is_tls_error(text)

@@ -15,14 +15,11 @@ from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.packages import scheme_of
 from device_agent.host.system import System
+from tests.support.root_folder import put_all
 
 
-def put(root: Path, **files: str) -> None:
-    """Files of a prepared root, by their path in it."""
-    for place, text in files.items():
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+def without_password(url: str) -> str:
+    return re.sub("//[^/@]*@", "//", url)
 
 
 def collect(root: Path) -> dict[str, Any]:
@@ -56,7 +53,7 @@ DEBIAN = {
 
 
 def test_debian(tmp_path: Path) -> None:
-    put(tmp_path, **DEBIAN)
+    put_all(tmp_path, DEBIAN)
     section = collect(tmp_path)
     assert brief(section) == [
         ("sources.list:2", "http", True, True, "", []),
@@ -72,9 +69,9 @@ def test_debian(tmp_path: Path) -> None:
 
 
 def test_a_setting_of_apt_that_weakens_every_source(tmp_path: Path) -> None:
-    put(tmp_path, **DEBIAN)
+    put_all(tmp_path, DEBIAN)
     conf = 'APT { Get { AllowUnauthenticated "true"; }; };\n// AllowWeak\nAcquire::AllowWeakRepositories "no";\n'
-    put(tmp_path, **{"etc/apt/apt.conf.d/99weak": conf, "etc/apt/apt.conf.d/99weak.dpkg-old": 'APT::X "1";'})
+    put_all(tmp_path, {"etc/apt/apt.conf.d/99weak": conf, "etc/apt/apt.conf.d/99weak.dpkg-old": 'APT::X "1";'})
     section = collect(tmp_path)
     assert {entry["signed"] for entry in section["entries"]} == {False}
     assert section["entries"][0]["flags"] == ["apt::get::allowunauthenticated=true"]
@@ -88,14 +85,14 @@ def test_fedora(tmp_path: Path) -> None:
         "[vendor]\nbaseurl=http://vendor.example/rpm\n  http://other.example/rpm\ngpgcheck=0\nsslverify=False\n"
         "[off]\nbaseurl=https://off.example\nenabled=0\n# end\n"
     )
-    put(tmp_path, **{"etc/yum.repos.d/all.repo": repo, "etc/pki/rpm-gpg/RPM-GPG-KEY-fedora": "k"})
+    put_all(tmp_path, {"etc/yum.repos.d/all.repo": repo, "etc/pki/rpm-gpg/RPM-GPG-KEY-fedora": "k"})
     key = "file:///etc/pki/rpm-gpg/RPM-GPG-KEY-fedora"
     assert brief(collect(tmp_path)) == [
         ("fedora", "https", True, True, key, []),
         ("off", "https", False, False, "", ["gpgcheck is not set"]),
         ("vendor", "http", True, False, "", ["gpgcheck=0", "sslverify=0"]),
     ]
-    put(tmp_path, **{"etc/dnf/dnf.conf": "[main]\ngpgcheck=True\n"})
+    put_all(tmp_path, {"etc/dnf/dnf.conf": "[main]\ngpgcheck=True\n"})
     assert brief(collect(tmp_path))[1] == ("off", "https", False, True, "", [])
 
 
@@ -103,7 +100,7 @@ def test_alpine(tmp_path: Path) -> None:
     text = (
         "https://dl-cdn.example/v3.20/main\n#http://off.example\n@edge http://dl-cdn.example/edge/main\n/media/apks\n"
     )
-    put(tmp_path, **{"lib/apk/db/installed": "", "etc/apk/repositories": text, "etc/apk/keys/a.rsa.pub": "k"})
+    put_all(tmp_path, {"lib/apk/db/installed": "", "etc/apk/repositories": text, "etc/apk/keys/a.rsa.pub": "k"})
     section = collect(tmp_path)
     assert [(entry[0], entry[1], entry[3]) for entry in brief(section)] == [
         ("repositories:1", "https", True),
@@ -111,14 +108,14 @@ def test_alpine(tmp_path: Path) -> None:
         ("repositories:4", "file", True),
     ]
     assert section["keyrings"] == ["/etc/apk/keys/a.rsa.pub"]
-    put(tmp_path, **{"etc/apk/config": "allow-untrusted\n"})
+    put_all(tmp_path, {"etc/apk/config": "allow-untrusted\n"})
     assert {entry["signed"] for entry in collect(tmp_path)["entries"]} == {False}
 
 
 def test_openwrt(tmp_path: Path) -> None:
-    put(
+    put_all(
         tmp_path,
-        **{
+        {
             "usr/lib/opkg/status": "",
             "etc/opkg.conf": "dest root /\noption check_signature\n",
             "etc/opkg/distfeeds.conf": "src/gz base https://downloads.example/base\n# src/gz off http://off.example\n",
@@ -129,7 +126,7 @@ def test_openwrt(tmp_path: Path) -> None:
         ("mine", "http", True),
         ("base", "https", True),
     ]
-    put(tmp_path, **{"etc/opkg.conf": "dest root /\n"})
+    put_all(tmp_path, {"etc/opkg.conf": "dest root /\n"})
     section = collect(tmp_path)
     assert {(entry["signed"], entry["flags"][0]) for entry in section["entries"]} == {
         (False, "check_signature is not set")
@@ -139,18 +136,20 @@ def test_openwrt(tmp_path: Path) -> None:
 def test_no_manager_and_no_source(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no known package manager"):
         sources.collect(System(tmp_path))
-    put(tmp_path, **{"var/lib/dpkg/status": ""})
+    put_all(tmp_path, {"var/lib/dpkg/status": ""})
     assert collect(tmp_path)["problems"] == ["sources: none is configured"]
 
 
 @pytest.mark.skipif(shutil.which("apt-get") is None or scheme_of(System()) != "deb", reason="this machine has no apt")
 def test_this_machine_as_apt_itself_sees_it() -> None:
-    out = subprocess.run(["apt-get", "indextargets"], capture_output=True, text=True, check=True, timeout=60).stdout
-    told = {line.partition(": ")[2].rstrip("/") for line in out.splitlines() if line.startswith("Repo-URI: ")}
-    told |= {line.partition(": ")[2].rstrip("/") for line in out.splitlines() if line.startswith("Site: ")}
+    # It prints what an update would fetch, also where none ever ran.
+    argv = ["apt-get", "update", "--print-uris"]
+    out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    fetched = {without_password(uri) for uri in re.findall(r"^'([^']+)'", out, re.MULTILINE)}
     entries = sources.collect(System())["entries"]
-    used = {re.sub(r"//[^/@]*@", "//", entry["url"]).rstrip("/") for entry in entries if entry["enabled"]}
-    assert used <= told, "apt knows of a source that was made up"
+    used = {f"{without_password(entry['url']).rstrip('/')}/" for entry in entries if entry["enabled"]}
+    assert [url for url in used if not any(uri.startswith(url) for uri in fetched)] == [], "apt does not know them"
+    assert [uri for uri in fetched if not uri.startswith(tuple(used))] == [], "only apt knows them"
     found = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=True, timeout=60).stdout
     for name in ("APT::Periodic::Unattended-Upgrade", "APT::Install-Recommends", "APT::Get::AllowUnauthenticated"):
         match = re.search(rf'^{name} "(.*)";$', found, re.MULTILINE | re.IGNORECASE)

@@ -23,6 +23,7 @@ from device_agent.host.apt import listed, upgrades
 from device_agent.host.packages import scheme_of
 from device_agent.host.system import System
 from tests.support.pki import NOW
+from tests.support.root_folder import put_all
 
 DAY = 86_400.0
 STATUS = """Package: libssl3
@@ -47,14 +48,6 @@ Version: 2.36-9
 """
 
 
-def put(root: Path, **files: str) -> Path:
-    for place, text in files.items():
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return root
-
-
 def collect(root: Path, **options: Any) -> dict[str, Any]:
     section = dict(updates.UpdatesCollector(clock=NOW.timestamp, **options)(System(root)))
     sent = findings_of({"updates": section}).sections["updates"]
@@ -63,14 +56,14 @@ def collect(root: Path, **options: Any) -> dict[str, Any]:
 
 
 def test_what_is_installed_on_debian(tmp_path: Path) -> None:
-    section = collect(put(tmp_path, **{"var/lib/dpkg/status": STATUS}))
+    section = collect(put_all(tmp_path, {"var/lib/dpkg/status": STATUS}))
     assert section["installed"] == [
         "libc6 2.36-9 glibc",
         "libssl3 3.0.17-1~deb12u2 openssl 3.0.17-1",
         "openssl 3.0.17-1~deb12u2",
     ]
     assert section["installed_count"] == 3
-    other = collect(put(tmp_path / "b", **{"var/lib/dpkg/status": STATUS.replace("2.36-9", "2.36-10")}))
+    other = collect(put_all(tmp_path / "b", {"var/lib/dpkg/status": STATUS.replace("2.36-9", "2.36-10")}))
     assert section["installed_digest"] != other["installed_digest"]
     assert section["problems"] == [
         "kernel: no installed kernel was found",
@@ -80,12 +73,12 @@ def test_what_is_installed_on_debian(tmp_path: Path) -> None:
 
 def test_what_is_installed_on_alpine_and_openwrt(tmp_path: Path) -> None:
     apk = "C:Q1\nP:libssl3\nV:3.3.2-r0\no:openssl\n\nP:musl\nV:1.2.5-r0\no:musl\nF:lib\n"
-    section = collect(put(tmp_path / "apk", **{"lib/apk/db/installed": apk}))
+    section = collect(put_all(tmp_path / "apk", {"lib/apk/db/installed": apk}))
     assert (section["manager"], section["installed"]) == ("apk", ["libssl3 3.3.2-r0 openssl", "musl 1.2.5-r0"])
     opkg = (
         "Package: dnsmasq\nVersion: 2.90-1\nStatus: install user installed\n\nPackage: x\nVersion: 1\nStatus: a b c\n"
     )
-    section = collect(put(tmp_path / "opkg", **{"usr/lib/opkg/status": opkg}))
+    section = collect(put_all(tmp_path / "opkg", {"usr/lib/opkg/status": opkg}))
     assert (section["manager"], section["installed"]) == ("opkg", ["dnsmasq 2.90-1"])
 
 
@@ -127,9 +120,9 @@ def test_what_is_installed_here_as_dpkg_itself_sees_it() -> None:
     ],
 )
 def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, masked: bool, expected: bool) -> None:
-    put(tmp_path, **{"var/lib/dpkg/status": "", "etc/apt/apt.conf.d/20auto-upgrades": conf})
+    put_all(tmp_path, {"var/lib/dpkg/status": "", "etc/apt/apt.conf.d/20auto-upgrades": conf})
     if program:
-        put(tmp_path, **{"usr/bin/unattended-upgrade": ""})
+        put_all(tmp_path, {"usr/bin/unattended-upgrade": ""})
     if masked:
         (tmp_path / "etc/systemd/system").mkdir(parents=True)
         (tmp_path / "etc/systemd/system/apt-daily-upgrade.timer").symlink_to("/dev/null")
@@ -139,27 +132,27 @@ def test_unattended_upgrades_of_apt(tmp_path: Path, conf: str, program: bool, ma
 def test_unattended_upgrades_of_the_others(tmp_path: Path) -> None:
     system = System(tmp_path)
     assert unattended_upgrades.is_unattended(system, "rpm") is False
-    put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
+    put_all(tmp_path, {"etc/dnf/automatic.conf": "[commands]\napply_updates = yes\n"})
     assert unattended_upgrades.is_unattended(system, "rpm") is False, "nothing starts it"
     wants = tmp_path / "etc/systemd/system/timers.target.wants"
     wants.mkdir(parents=True)
     (wants / "dnf-automatic.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic.timer")
     assert unattended_upgrades.is_unattended(system, "rpm") is True
-    put(tmp_path, **{"etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"})
+    put_all(tmp_path, {"etc/dnf/automatic.conf": "[commands]\napply_updates = no\n"})
     assert unattended_upgrades.is_unattended(system, "rpm") is False
     (wants / "dnf-automatic-install.timer").symlink_to("/usr/lib/systemd/system/dnf-automatic-install.timer")
     assert unattended_upgrades.is_unattended(system, "rpm") is True
     assert unattended_upgrades.is_unattended(system, "apk") is False
-    put(tmp_path, **{"etc/crontabs/root": "# 0 3 * * * apk upgrade\n"})
+    put_all(tmp_path, {"etc/crontabs/root": "# 0 3 * * * apk upgrade\n"})
     assert unattended_upgrades.is_unattended(system, "apk") is False
-    put(tmp_path, **{"etc/crontabs/root": "0 3 * * * apk -U upgrade\n"})
+    put_all(tmp_path, {"etc/crontabs/root": "0 3 * * * apk -U upgrade\n"})
     assert unattended_upgrades.is_unattended(system, "apk") is True
 
 
 def test_kernels(tmp_path: Path) -> None:
     with pytest.raises(FactsUnavailableError, match="no installed kernel"):
         kernels.newest_and_current(System(tmp_path))
-    put(tmp_path, **{f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-41-amd64", "0-rescue-abc")})
+    put_all(tmp_path, {f"boot/vmlinuz-{name}": "" for name in ("6.1.0-9-amd64", "6.1.0-41-amd64", "0-rescue-abc")})
     assert kernels.releases(System(tmp_path)) == ["6.1.0-9-amd64", "6.1.0-41-amd64"]
     assert kernels.newest_and_current(System(tmp_path)) == ("6.1.0-41-amd64", None)
     alpine = tmp_path / "alpine"
@@ -250,9 +243,9 @@ def test_lists_that_are_missing_or_old_say_nothing(tmp_path: Path) -> None:
         ("apk", "lib/apk/db/installed", "var/cache/apk/APKINDEX.0.tar.gz"),
         ("opkg", "usr/lib/opkg/status", "var/opkg-lists/base"),
     ):
-        root = put(tmp_path / scheme, **{database: ""})
+        root = put_all(tmp_path / scheme, {database: ""})
         assert "never fetched" in collect(root)["problems"][-1]
-        put(root, **{index: ""})
+        put_all(root, {index: ""})
         os.utime(root / index, (0, NOW.timestamp() - 8 * DAY))
         assert "the package lists are of 2026-11-15" in collect(root)["problems"][-1]
         os.utime(root / index, (0, NOW.timestamp() - DAY))
@@ -319,7 +312,7 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
 
 @pytest.mark.skipif(shutil.which("apt") is None, reason="no apt here")
 def test_apt_is_asked_again_only_when_something_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = put(tmp_path / "root", **{"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
+    root = put_all(tmp_path / "root", {"var/lib/dpkg/status": STATUS, "var/lib/apt/lists/x_Packages": ""})
     calls = tmp_path / "calls"
     program = tmp_path / "bin/apt"
     program.parent.mkdir()

@@ -17,6 +17,7 @@ from device_agent.domain.report_limits import findings_of
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
+from tests.support.root_folder import put
 
 START: Final = 1_790_000_000.0  # 2026-09-21
 
@@ -39,10 +40,7 @@ class Device:
         return IntegrityCollector(wanted, self.state, is_baseline_owner=is_baseline_owner, now=lambda: self.now)
 
     def put(self, place: str, text: str) -> Path:
-        path = self.root / place.lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        return path
+        return put(self.root, place, text)
 
     def look(self, keeper: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later

@@ -22,6 +22,7 @@ from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 from device_agent.settings import ToolSettings
+from tests.support.root_folder import put
 
 HERE: Final = Path(__file__).parent
 BENCHMARK: Final = HERE / "openscap" / "benchmark.xml"
@@ -57,13 +58,6 @@ def report_text(days_ago: int = 0) -> str:
     return REPORT.format(start=then.strftime("%Y-%m-%d %H:%M:%S"))
 
 
-def _put(root: Path, place: str, content: str | bytes) -> Path:
-    path = root / place.lstrip("/")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
 def _lynis(root: Path, **settings: Any) -> dict[str, Any]:
     return dict(LynisCollector(ToolSettings.model_validate(settings))(System(root)))
 
@@ -75,7 +69,7 @@ def _sent(name: str, section: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
-    _put(tmp_path, "/var/log/lynis-report.dat", report_text(days_ago=9))
+    put(tmp_path, "/var/log/lynis-report.dat", report_text(days_ago=9))
     section = _sent("lynis", _lynis(tmp_path))
     assert section["state"] == "ok"
     assert (section["version"], section["hardening_index"], section["tests"]) == ("3.0.8", 56, 238)
@@ -94,17 +88,15 @@ def test_a_report_of_lynis_is_read(tmp_path: Path) -> None:
 def test_without_lynis_the_section_has_no_meaning_and_without_a_report_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError, match="not installed"):
         _lynis(tmp_path)
-    _put(tmp_path, "/usr/sbin/lynis", "")
+    put(tmp_path, "/usr/sbin/lynis", "")
     with pytest.raises(FactsUnavailableError, match="never run"):
         _lynis(tmp_path)
-    _put(tmp_path, "/srv/own.dat", report_text())
+    put(tmp_path, "/srv/own.dat", report_text())
     assert _lynis(tmp_path, lynis_report="/srv/own.dat")["warnings"] == 1
 
 
 def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None:
-    path = _put(
-        tmp_path, "/var/log/lynis-report.dat", report_text()[:-40] + "\nhardening_index=999\n\x00\xff garbage\n"
-    )
+    path = put(tmp_path, "/var/log/lynis-report.dat", report_text()[:-40] + "\nhardening_index=999\n\x00\xff garbage\n")
     section = _sent("lynis", _lynis(tmp_path))
     assert (section["complete"], section["damaged_lines"], section["warnings"]) == (False, 3, 1)
     path.write_bytes(b"GIF89a\x00\x01" * 50)
@@ -113,14 +105,14 @@ def test_a_report_that_broke_off_or_is_damaged_is_a_part(tmp_path: Path) -> None
 
 
 def test_a_very_long_line_costs_itself(tmp_path: Path) -> None:
-    _put(tmp_path, "/var/log/lynis-report.dat", report_text() + "warning[]=X-1|" + "y" * 200_000 + "\n")
+    put(tmp_path, "/var/log/lynis-report.dat", report_text() + "warning[]=X-1|" + "y" * 200_000 + "\n")
     section = _lynis(tmp_path)
     assert (section["warnings"], section["damaged_lines"]) == (1, 4)
 
 
 def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path) -> None:
     many = "".join(f"suggestion[]=T-{number:05}|s|-|-|\n" for number in range(500))
-    _put(tmp_path, "/var/log/lynis-report.dat", report_text() + many)
+    put(tmp_path, "/var/log/lynis-report.dat", report_text() + many)
     section = _sent("lynis", _lynis(tmp_path))
     assert (section["suggestions"], section["findings"][0]["kind"]) == (504, "warning")
     assert len(section["findings"]) + section["truncated"] == 505
@@ -128,7 +120,7 @@ def test_more_findings_than_a_report_carries_are_cut_and_counted(tmp_path: Path)
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_report_of_root_needs_root(tmp_path: Path) -> None:
-    _put(tmp_path, "/var/log/lynis-report.dat", report_text()).chmod(0)
+    put(tmp_path, "/var/log/lynis-report.dat", report_text()).chmod(0)
     with pytest.raises(FactsUnavailableError, match="needs root"):
         _lynis(tmp_path)
 
@@ -169,7 +161,7 @@ def _openscap(root: Path, **settings: Any) -> dict[str, Any]:
 
 
 def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
-    _put(tmp_path, "/r/one.xml", RESULT)
+    put(tmp_path, "/r/one.xml", RESULT)
     section = _sent("openscap", _openscap(tmp_path))
     (scan,) = section["scans"]
     assert (scan["benchmark"], scan["profile"]) == ("xccdf_org.example.cordon_benchmark_small", PROFILE)
@@ -183,7 +175,7 @@ def test_a_result_of_openscap_is_read(tmp_path: Path) -> None:
 
 
 def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
-    _put(tmp_path, "/r/one.xml", RESULT[: RESULT.index('<rule-result idref="odd"')])
+    put(tmp_path, "/r/one.xml", RESULT[: RESULT.index('<rule-result idref="odd"')])
     section = _sent("openscap", _openscap(tmp_path))
     assert (section["scans"][0]["complete"], section["scans"][0]["results"]) == (False, {"pass": 1, "fail": 1})
     assert "malformed XML" in section["unreadable"][0]
@@ -191,11 +183,11 @@ def test_a_torn_result_is_a_part_and_says_so(tmp_path: Path) -> None:
 
 def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
     collector = OpenscapCollector(ToolSettings.model_validate(SETTINGS))
-    _put(tmp_path, "/r/old.xml", RESULT)
+    put(tmp_path, "/r/old.xml", RESULT)
     first = collector(System(tmp_path))
     newer = RESULT.replace('end-time="2026-11-23', 'end-time="2026-11-24').replace("<result>fail", "<result>fixed")
-    _put(tmp_path, "/r/new.xml", newer)
-    _put(tmp_path, "/r/other.xml", "<html/>")
+    put(tmp_path, "/r/new.xml", newer)
+    put(tmp_path, "/r/other.xml", "<html/>")
     section = _sent("openscap", dict(collector(System(tmp_path))))
     assert first["scans"][0]["results"]["fail"] == 1
     assert section["scans"][0]["results"] == {"pass": 1, "fixed": 1, "unknown": 1}
@@ -204,7 +196,7 @@ def test_the_newest_result_of_a_benchmark_counts(tmp_path: Path) -> None:
 
 def test_entities_are_refused_before_they_grow(tmp_path: Path) -> None:
     bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]>'
-    _put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
+    put(tmp_path, "/r/one.xml", RESULT.replace("?>\n", "?>\n" + bomb, 1).replace("A small", "&b; small"))
     with pytest.raises(FactsUnavailableError, match="document type declaration"):
         _openscap(tmp_path)
 
@@ -236,7 +228,7 @@ def test_whatever_a_result_contains_it_is_read(at: int, gone: int, put: bytes, s
 def test_without_openscap_the_section_has_no_meaning(tmp_path: Path) -> None:
     with pytest.raises(NotApplicableError):
         _openscap(tmp_path)
-    _put(tmp_path, "/usr/bin/oscap", "")
+    put(tmp_path, "/usr/bin/oscap", "")
     with pytest.raises(FactsUnavailableError, match="never run"):
         _openscap(tmp_path)
 
