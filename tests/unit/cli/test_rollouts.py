@@ -42,7 +42,7 @@ def test_a_rollout_from_start_to_end(server: ApiServer, capsys: pytest.CaptureFi
     assert "running (paused)" in capsys.readouterr().out
     assert _run(server, "resume", rollout) == 0
     assert _run(server, "approve", rollout) == 1
-    assert "does not wait for approval" in capsys.readouterr().err
+    assert "does not await approval" in capsys.readouterr().err
     assert _run(server, "start", "app/2.0", "--rings", "fleet=rest") == 1
     assert f"{rollout} rolls out app" in capsys.readouterr().err
     assert _run(server, "abort", rollout, "--reason", "enough") == 0
