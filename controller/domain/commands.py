@@ -1,4 +1,4 @@
-"""The life of a command on the controller's side: issued, sent again when it may be lost, ended with a reason."""
+"""The life cycle of a command in the controller: issued, sent again when it may be lost, ended with a reason."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,17 +7,23 @@ from typing import Final
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord, SendCommand
-from controller.domain.events import CommandRequested
+from controller.domain.events import (
+    CommandCountersigned,
+    CommandDelivered,
+    CommandReported,
+    CommandRequested,
+    CommandWithdrawn,
+)
 from controller.domain.evolve import evolve
 from controller.domain.transition import Transition
 from schemas.commands import OLD_COMMAND, CommandState, ParamValue
 
-COMMAND_TTL: Final = 600.0  # seconds in which a command has to begin
-# An end reported this much after expiry is still believed: the device may have begun in time and worked for long.
+COMMAND_TTL: Final = 600.0  # seconds in which a device has to begin a command
+# A result is accepted this long after expiry: the device may have begun in time and worked for long.
 END_GRACE: Final = 3600.0
-RESEND_AFTER: Final = 30.0  # seconds
+RESEND_AFTER: Final = 30.0  # seconds without a result after which a command is sent again
 HELD: Final = "waits for a second signature"
-MAX_OPEN: Final = 16  # commands of one device that have not ended
+MAX_OPEN: Final = 16  # open commands of one device
 _MILLISECONDS: Final = 1000
 _ENDS: Final[Mapping[CommandState, AuditKind]] = {
     CommandState.SUCCEEDED: AuditKind.COMMAND_SUCCEEDED,
@@ -25,10 +31,11 @@ _ENDS: Final[Mapping[CommandState, AuditKind]] = {
     CommandState.EXPIRED: AuditKind.COMMAND_EXPIRED,
     CommandState.REJECTED: AuditKind.COMMAND_REJECTED,
 }
+_Detail = tuple[tuple[str, str], ...]
 
 
 def issue(
-    draft: Transition,
+    transition: Transition,
     action: str,
     params: tuple[tuple[str, ParamValue], ...],
     *,
@@ -37,144 +44,163 @@ def issue(
     ttl: float = COMMAND_TTL,
     dry_run: bool = False,
     held: bool = False,
-) -> str | None:
-    """Open a command and ask for it to be sent, unless it is held until an operator has signed it.
+) -> None:
+    """Opens a command and sends it; a `held` command is sent after an operator has signed it.
 
-    `None` when the device has too many open ones.
+    The command is the last of `transition.commands`, unless the device has `MAX_OPEN` open commands already.
     """
-    device = draft.device
+    device = transition.device
     if len(device.commands) >= MAX_OPEN:
-        draft.record(AuditKind.COMMAND_NOT_ISSUED, by, action=action, reason=f"{MAX_OPEN} commands are open already")
-        return None
-    # Counters follow the clock too, so that a store restored from a backup does not fall behind its devices.
-    counter = max(device.counter + 1, int(draft.now * _MILLISECONDS))
+        reason = f"{MAX_OPEN} commands are open already"
+        transition.add_audit(AuditKind.COMMAND_NOT_ISSUED, by, action=action, reason=reason)
+        return
+    # Counters follow the clock, so that a store restored from a backup does not fall behind its devices.
+    counter = max(device.counter + 1, int(transition.now * _MILLISECONDS))
     command = OpenCommand(
-        command_id=f"{draft.event_id}-c{len(draft.commands)}",
+        command_id=f"{transition.event_id}-c{len(transition.commands)}",
         action=action,
         params=params,
         counter=counter,
         state=CommandState.SCHEDULED,
-        issued_at=draft.now,
-        expires_at=draft.now + ttl,
+        issued_at=transition.now,
+        expires_at=transition.now + ttl,
         by=by,
         rule=rule,
         dry_run=dry_run,
         held=held,
     )
-    draft.update(counter=counter, commands=(*device.commands, command))
-    draft.record(
+    transition.update_device(counter=counter, commands=(*device.commands, command))
+    transition.add_audit(
         AuditKind.COMMAND_ISSUED, by, command_id=command.command_id, action=action, params=dict(params), rule=rule
     )
-    _keep(draft, command, CommandState.SCHEDULED, HELD if held else "")
+    _record_command(transition, command, CommandState.SCHEDULED, HELD if held else "")
     if not held:
-        _send(draft, command)
-    return command.command_id
+        _send(transition, command)
 
 
-def ordered(draft: Transition, event: CommandRequested) -> None:
-    """An operator, or a rollout, asks for a command."""
-    issue(draft, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run, held=event.held)
+def on_command_requested(transition: Transition, event: CommandRequested) -> None:
+    issue(transition, event.action, event.params, by=event.by, ttl=event.ttl, dry_run=event.dry_run, held=event.held)
 
 
-def countersigned(draft: Transition, command_id: str, keyid: str, signature: str, by: str) -> None:
-    """An operator signed a command; now it is sent."""
-    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
-    if command is None or draft.now >= command.expires_at or any(name == keyid for name, _ in command.signatures):
+def on_command_countersigned(transition: Transition, event: CommandCountersigned) -> None:
+    """Adds an operator's signature to an open command and sends it."""
+    command = _find(transition, event.command_id)
+    if command is None or transition.now >= command.expires_at:
         return
-    signed = evolve(command, held=False, signatures=(*command.signatures, (keyid, signature)))
-    _replace(draft, command, signed)
-    draft.record(AuditKind.COMMAND_COUNTERSIGNED, by, command_id=command_id, action=command.action, key=keyid)
-    _keep(draft, signed, CommandState.SCHEDULED, "")
-    _send(draft, signed)
+    if any(keyid == event.keyid for keyid, _ in command.signatures):
+        return
+    signed = evolve(command, held=False, signatures=(*command.signatures, (event.keyid, event.signature)))
+    _replace(transition, command, signed)
+    transition.add_audit(
+        AuditKind.COMMAND_COUNTERSIGNED,
+        event.by,
+        command_id=command.command_id,
+        action=command.action,
+        key=event.keyid,
+    )
+    _record_command(transition, signed, CommandState.SCHEDULED, "")
+    _send(transition, signed)
 
 
-def send_again(draft: Transition) -> None:
-    """The device is back: whatever has not ended may have been lost with its session."""
-    for command in draft.device.commands:
-        if draft.now < command.expires_at and not command.held:
-            _send(draft, command)
+def on_command_delivered(transition: Transition, event: CommandDelivered) -> None:
+    transition.add_audit(AuditKind.COMMAND_SENT, command_id=event.command_id)
 
 
-def send_lost(draft: Transition) -> None:
-    """The device is there and has ended nothing of what it was sent a while ago: order or end may have been lost.
-
-    A broker loses both without a word: what a device said before it was banned is dropped when the session of a
-    controller that was away goes on. An order that the device knows it answers again, and does not begin again.
-    """
-    for command in draft.device.commands:
-        waits = draft.now < command.expires_at and not command.held
-        if waits and draft.now - command.sent_at >= RESEND_AFTER:
-            _send(draft, command)
-
-
-def reported(
-    draft: Transition, command_id: str, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
-) -> None:
-    """Take in what a device says of a command; a word from a newer agent changes nothing but the record."""
-    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
+def on_command_reported(transition: Transition, event: CommandReported) -> None:
+    """Applies a result; unknown states from newer agents are recorded and otherwise ignored."""
+    state, reason, detail = event.state, event.reason, event.detail
+    command = _find(transition, event.command_id)
     if command is None:
-        # Ended before: a repeated result is expected after a lost acknowledgement. What the device refused as recorded
-        # was sent by somebody else.
+        # The command has ended: a repeated result is expected after a lost acknowledgement. If the device rejected the
+        # command as a replay, somebody else sent it.
         if state is CommandState.REJECTED and reason.endswith(OLD_COMMAND):
-            draft.record(AuditKind.COMMAND_REPLAY_REFUSED, draft.device.device_id, command_id=command_id, reason=reason)
+            device_id = transition.device.device_id
+            transition.add_audit(
+                AuditKind.COMMAND_REPLAY_REFUSED, device_id, command_id=event.command_id, reason=reason
+            )
         return
     if state.is_end:
-        _end(draft, command, state, reason, detail)
+        _end(transition, command, state, reason, detail)
     elif state is not command.state:
-        moved = replace(command, state=CommandState.EXECUTING if state is CommandState.EXECUTING else command.state)
-        _replace(draft, command, moved)
-        _keep(draft, moved, state, reason, detail)
+        known_state = CommandState.EXECUTING if state is CommandState.EXECUTING else command.state
+        changed = replace(command, state=known_state)
+        _replace(transition, command, changed)
+        _record_command(transition, changed, state, reason, detail)
     elif state is CommandState.EXECUTING and any(name == "phase" for name, _ in detail):
-        _keep(draft, command, state, reason, detail)  # an update got further
+        _record_command(transition, command, state, reason, detail)  # progress of an update
 
 
-def withdraw(draft: Transition, command_id: str, by: str, reason: str) -> None:
-    """End a command that is wanted no more; a device that has it already may still carry it out."""
-    command = next((one for one in draft.device.commands if one.command_id == command_id), None)
+def on_command_withdrawn(transition: Transition, event: CommandWithdrawn) -> None:
+    """Ends an open command; a device that has received it may still carry it out."""
+    command = _find(transition, event.command_id)
     if command is not None:
-        draft.record(AuditKind.COMMAND_WITHDRAWN, by, command_id=command_id, reason=reason)
-        _end(draft, command, CommandState.EXPIRED, reason, ())
+        transition.add_audit(AuditKind.COMMAND_WITHDRAWN, event.by, command_id=command.command_id, reason=event.reason)
+        _end(transition, command, CommandState.EXPIRED, event.reason, ())
 
 
-def due(command: OpenCommand) -> float:
-    """When a command ends by itself, in Unix seconds; what a device began gets time to tell how it ended."""
+def resend_open(transition: Transition) -> None:
+    """Sends all open commands again: after a reconnect they may have been lost with the session."""
+    for command in transition.device.commands:
+        if transition.now < command.expires_at and not command.held:
+            _send(transition, command)
+
+
+def resend_unanswered(transition: Transition) -> None:
+    """Sends open commands again that were sent `RESEND_AFTER` seconds ago: the command or its result may be lost.
+
+    A broker loses messages silently, for example those of a banned device to a session of an absent controller. A
+    device answers a command that it has executed without executing it again.
+    """
+    for command in transition.device.commands:
+        is_waiting = transition.now < command.expires_at and not command.held
+        if is_waiting and transition.now - command.sent_at >= RESEND_AFTER:
+            _send(transition, command)
+
+
+def deadline_of(command: OpenCommand) -> float:
+    """Returns when a command expires, Unix seconds; a command that was begun may end `END_GRACE` later."""
     return command.expires_at + (END_GRACE if command.state is CommandState.EXECUTING else 0.0)
 
 
-def expire(draft: Transition) -> None:
-    """End what was not begun in time, and what was begun and never told of."""
-    for command in draft.device.commands:
-        if draft.now >= due(command):
+def expire(transition: Transition) -> None:
+    """Ends commands that were not begun in time, and begun commands without a result."""
+    for command in transition.device.commands:
+        if transition.now >= deadline_of(command):
             reason = "no result came" if command.state is CommandState.EXECUTING else "not begun in time"
-            _end(draft, command, CommandState.EXPIRED, reason, ())
+            _end(transition, command, CommandState.EXPIRED, reason, ())
 
 
-def _end(
-    draft: Transition, command: OpenCommand, state: CommandState, reason: str, detail: tuple[tuple[str, str], ...]
-) -> None:
-    left = tuple(one for one in draft.device.commands if one.command_id != command.command_id)
-    draft.update(commands=left)
-    draft.record(
+def _find(transition: Transition, command_id: str) -> OpenCommand | None:
+    return next((command for command in transition.device.commands if command.command_id == command_id), None)
+
+
+def _end(transition: Transition, command: OpenCommand, state: CommandState, reason: str, detail: _Detail) -> None:
+    device = transition.device
+    transition.update_device(
+        commands=tuple(other for other in device.commands if other.command_id != command.command_id)
+    )
+    transition.add_audit(
         _ENDS[state],
-        draft.device.device_id if state is not CommandState.EXPIRED else "cordon",
+        device.device_id if state is not CommandState.EXPIRED else "cordon",
         command_id=command.command_id,
         action=command.action,
         reason=reason,
         result=dict(detail),
     )
-    _keep(draft, command, state, reason, detail)
+    _record_command(transition, command, state, reason, detail)
 
 
-def _replace(draft: Transition, old: OpenCommand, new: OpenCommand) -> None:
-    draft.update(commands=tuple(new if one is old else one for one in draft.device.commands))
+def _replace(transition: Transition, old: OpenCommand, new: OpenCommand) -> None:
+    commands = tuple(new if command is old else command for command in transition.device.commands)
+    transition.update_device(commands=commands)
 
 
-def _send(draft: Transition, command: OpenCommand) -> None:
-    _replace(draft, command, evolve(command, sent_at=draft.now))
-    draft.effects.append(
+def _send(transition: Transition, command: OpenCommand) -> None:
+    _replace(transition, command, evolve(command, sent_at=transition.now))
+    transition.effects.append(
         SendCommand(
-            effect_id=draft.next_effect_id(),
-            device_id=draft.device.device_id,
+            effect_id=transition.next_effect_id(),
+            device_id=transition.device.device_id,
             command_id=command.command_id,
             action=command.action,
             params=command.params,
@@ -187,17 +213,13 @@ def _send(draft: Transition, command: OpenCommand) -> None:
     )
 
 
-def _keep(
-    draft: Transition,
-    command: OpenCommand,
-    state: CommandState,
-    reason: str,
-    detail: tuple[tuple[str, str], ...] = (),
+def _record_command(
+    transition: Transition, command: OpenCommand, state: CommandState, reason: str, detail: _Detail = ()
 ) -> None:
-    draft.commands.append(
+    transition.commands.append(
         CommandRecord(
             command.command_id,
-            draft.device.device_id,
+            transition.device.device_id,
             command.action,
             command.params,
             state.value,
@@ -208,6 +230,6 @@ def _keep(
             command.dry_run,
             command.issued_at,
             command.expires_at,
-            draft.now,
+            transition.now,
         )
     )

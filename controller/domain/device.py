@@ -16,7 +16,7 @@ from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1
 # What an accepted report by itself says of its device; everything else follows from decisions.
-OF_A_REPORT: Final = (
+REPORT_FIELDS: Final = (
     "report_seq", "digest", "reported_at", "accepted", "boot_id", "agent", "judged_by", "satisfied",
 )  # fmt: skip
 _NO_RULES: Final[Mapping[str, "RuleState"]] = MappingProxyType({})
@@ -70,12 +70,12 @@ class ContainmentCase:
     passing_since: float = 0.0
     charged: bool = False
     approved_by: str = ""
-    said_at: float = 0.0
+    earliest_evidence_at: float = 0.0
 
     @property
-    def heard_at(self) -> float:
+    def evidence_since(self) -> float:
         """From when on whoever said what it rests on was there, Unix seconds."""
-        return self.said_at or self.evidence_at
+        return self.earliest_evidence_at or self.evidence_at
 
 
 class HoldReason(StrEnum):
@@ -152,10 +152,10 @@ class Device:
     gaps: int = 0  # times that numbers of signed reports were missing
     answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
     pending: PendingContainment | None = None
-    marks: tuple[str, ...] = ()
+    predicates: tuple[str, ...] = ()
     offences: tuple[float, ...] = ()
-    boot_before: str = ""  # the boot before `boot_id`, in which nothing can be reported any more
-    cloned_at: float = 0.0  # when it was last suspected to be two, Unix seconds
+    previous_boot_id: str = ""  # the boot before `boot_id`, in which nothing can be reported any more
+    clone_suspected_at: float = 0.0  # when it was last suspected to be two, Unix seconds
 
     @property
     def level(self) -> ContainmentLevel:

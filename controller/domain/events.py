@@ -31,7 +31,7 @@ class PostureReported:
     judged_by: str
     evidence: Evidence = Evidence.UNASKED
     answers: str | None = None
-    marks: tuple[str, ...] | None = None
+    predicates: tuple[str, ...] | None = None
     receipt: str | None = None
     missing: int = 0
 
@@ -50,7 +50,7 @@ class HeartbeatReceived:
     findings: tuple[Finding, ...] | None = None
     judged_by: str = ""
     evidence: Evidence = Evidence.UNASKED
-    marks: tuple[str, ...] | None = None
+    predicates: tuple[str, ...] | None = None
     missing: int = 0
 
 

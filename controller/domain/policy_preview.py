@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controller.domain.containment.response import inert
+from controller.domain.containment.response import rules_without_response
 from controller.domain.device import Device, HoldReason
 from controller.domain.events import HeartbeatReceived
 from controller.domain.guards.blast_radius import BlastRadius
@@ -48,7 +48,9 @@ def preview_containment(
     The blast radius is left out: what it would hold back is what is to be known beforehand.
     """
     free = replace(guards, radius=BlastRadius())
-    event = HeartbeatReceived(_EVENT, device.report_seq, device.digest, now, findings, policies.version, marks=marks)
+    event = HeartbeatReceived(
+        _EVENT, device.report_seq, device.digest, now, findings, policies.version, predicates=marks
+    )
     after = step(device, event, now, policies, free).device
     pending = after.pending
     if pending is not None and pending.level.rank > after.level.rank:
@@ -72,7 +74,7 @@ def preview_containment(
 def _delayed_preview(
     before: Device, after: Device, policies: PolicySet, guards: FleetGuards, now: float
 ) -> ContainmentPreview | None:
-    without = inert(after, policies, guards, now)
+    without = rules_without_response(after, policies, guards, now)
     asking = {
         key: rule.response.contain
         for key, state in after.rules.items()

@@ -1,4 +1,4 @@
-"""The working copy that one step fills in: the state to come, its effects, and the record of why."""
+"""The mutable working state of one step, and the immutable outcome that it becomes."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +13,10 @@ from controller.domain.policy.model import PolicySet
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """What a step decided: all of it is committed together, receipts are sent afterwards.
+    """The result of a step. All of it is committed in one transaction; receipts are sent after the commit.
 
-    `charge`: the device counts against the blast radius from now on (`True`), or no longer (`False`).
-    `decision`: the answer to an operator's request; `None` after other events.
+    `commands`: the commands that were issued or changed. `charge`: the device counts against the blast radius from
+    now on (`True`), or no longer (`False`). `decision`: the answer to an operator's request, `None` for other events.
     """
 
     device: Device
@@ -30,7 +30,10 @@ class StepOutcome:
 
 @dataclass(slots=True)
 class Transition:
-    """Local to one call of `step`: never shared, never kept."""
+    """The mutable working state of one call of `step`: inputs, the device so far, and everything that follows.
+
+    Handlers read and change it. No reference to it outlives the step.
+    """
 
     device: Device
     event_id: str
@@ -44,30 +47,29 @@ class Transition:
     commands: list[CommandRecord] = field(default_factory=list)
     receipts: list[SendReceipt] = field(default_factory=list)
 
-    def update(self, **changes: Any) -> None:
-        """Replace fields of the device."""
+    def update_device(self, **changes: Any) -> None:
+        """Replaces fields of the device."""
         self.device = evolve(self.device, **changes)
 
     def update_case(self, case: ContainmentCase, **changes: Any) -> ContainmentCase:
-        """Replace fields of the device's case; returns the new one."""
+        """Replaces fields of the device's case and returns the new case."""
         changed = evolve(case, **changes)
         self.device = evolve(self.device, case=changed)
         return changed
 
     def next_effect_id(self) -> str:
-        """Unique within the event, and the same if the event is stepped again."""
+        """Returns an id that is unique within the event, and the same if the event is stepped again."""
         return f"{self.event_id}-{len(self.effects)}"
 
-    def record(
+    def add_audit(
         self, kind: AuditKind, actor: str = "cordon", *, case_id: str = "", alert: bool = False, **detail: Any
     ) -> None:
-        """Add a line to the audit; without `case_id` it belongs to the case in force."""
+        """Adds an audit entry; without `case_id` it belongs to the case in force."""
         case = self.device.case
         case_id = case_id or (case.case_id if case is not None else "")
         self.audit.append(AuditEntry(kind, self.device.device_id, actor, case_id, detail, alert))
 
-    def finish(self) -> StepOutcome:
-        """The values, frozen."""
+    def to_outcome(self) -> StepOutcome:
         return StepOutcome(
             self.device,
             tuple(self.effects),

@@ -7,8 +7,8 @@ from dataclasses import fields, replace
 from operator import attrgetter
 from typing import Any, Final
 
-from controller.domain.containment.response import deadline
-from controller.domain.device import OF_A_REPORT, Device, HoldReason
+from controller.domain.containment.deadlines import next_deadline
+from controller.domain.device import REPORT_FIELDS, Device, HoldReason
 from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
@@ -25,7 +25,7 @@ from controller.service.unit_of_work import CommitListener, UnitOfWork
 DEFAULT_MAX_DEVICES: Final = 200_000
 # Whatever a row of a contact or of a report does not tell.
 _apart: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
-    *(one.name for one in fields(Device) if one.name not in {"last_seen", *OF_A_REPORT})
+    *(one.name for one in fields(Device) if one.name not in {"last_seen", *REPORT_FIELDS})
 )
 _CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 
@@ -253,7 +253,7 @@ class FleetState:
             self._by_contact.move_to_end(device.device_id)
 
     def _schedule(self, device: Device) -> None:
-        at = deadline(device, self.policies, self.guards, self.clock.now())
+        at = next_deadline(device, self.policies, self.guards, self.clock.now())
         if at is None:
             self._deadlines.pop(device.device_id, None)
         elif self._deadlines.get(device.device_id) != at:

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from controller.domain import events as ev
 from controller.domain.containment.cases import POLICY, PROBATION
-from controller.domain.containment.response import deadline
+from controller.domain.containment.deadlines import next_deadline
 from controller.domain.device import Device
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.policy.findings import Finding, RuleResult
@@ -170,7 +170,7 @@ class Containment(RuleBasedStateMachine):
 
     @rule()
     def the_deadline_comes(self) -> None:
-        due = deadline(self.device, POLICIES)
+        due = next_deadline(self.device, POLICIES)
         if due is not None:
             self.now = max(self.now, due)
             self.happens(ev.DeadlineReached)
@@ -216,12 +216,12 @@ class Containment(RuleBasedStateMachine):
     @invariant()
     def a_deadline_that_has_come_leads_on(self) -> None:
         """A deadline in the past that changes nothing would be asked for again and again."""
-        due = deadline(self.device, POLICIES)
+        due = next_deadline(self.device, POLICIES)
         if due is None:
             return
         now = max(self.now, due)
         after = step(self.device, ev.DeadlineReached("probe"), now, POLICIES).device
-        later = deadline(after, POLICIES)
+        later = next_deadline(after, POLICIES)
         assert later is None or later > now or replace(after) != self.device, "a deadline that never ends"
 
     @invariant()

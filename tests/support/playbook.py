@@ -1,4 +1,4 @@
-"""Plays events at a device and compares the effects: `given(device).when(event).then(effect)`."""
+"""Steps a device through events and compares the effects: `given(device).when(event).then(effect)`."""
 
 from dataclasses import dataclass, fields, replace
 from functools import cache
@@ -7,8 +7,8 @@ from typing import Any
 
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind, DecisionKind
-from controller.domain.device import Device
-from controller.domain.effects import Effect
+from controller.domain.device import ContainmentCase, Device
+from controller.domain.effects import AuditEntry, Effect, IsolateClient, RestrictClient, SendReceipt
 from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.domain.policy.findings import Finding, RuleResult, Severity
@@ -28,7 +28,7 @@ def language() -> CelEnvironment:
 
 
 def rule(name: str, response: RuleResponse | None = None, check: str = "firewall_active", **changes: Any) -> PolicyRule:
-    """A rule `p/name`; what it checks matters only where a test judges."""
+    """A rule `p/name`; its check matters only to tests that evaluate it."""
     made = PolicyRule(
         f"p/{name}", f"Title of {name}", language().compile(check), Severity.HIGH, response=response or RuleResponse()
     )
@@ -41,7 +41,7 @@ def policies(*rules: PolicyRule) -> PolicySet:
 
 
 def device(**changes: Any) -> Device:
-    """A device that was seen and has not reported."""
+    """A known device that has not reported."""
     return Device(device_id="d1", first_seen=START, last_seen=START, **changes)
 
 
@@ -55,7 +55,7 @@ def reported(
     boot_id: str = "boot",
     event_id: str = "r",
 ) -> ev.PostureReported:
-    """A full report in which the rules named (without `p/`) fail or pass."""
+    """A full report in which the named rules (without `p/`) fail or pass."""
     findings = (
         *(Finding(f"p/{name}", RuleResult.FAIL, "it does") for name in failing),
         *(Finding(f"p/{name}", RuleResult.PASS) for name in passing),
@@ -65,13 +65,23 @@ def reported(
 
 
 def beat(at: float = START, digest: str = DIGEST, event_id: str = "h", **changes: Any) -> ev.HeartbeatReceived:
-    """A heartbeat that says nothing changed."""
+    """A heartbeat that repeats the last report."""
     return ev.HeartbeatReceived(event_id, 2, digest, at, **changes)
+
+
+def restrict(*, by_policy: bool = True) -> RestrictClient:
+    """A restriction with any ids."""
+    return RestrictClient("", "d1", "", by_policy)
+
+
+def isolate(until: float | None, reason: str, *, by_policy: bool = True) -> IsolateClient:
+    """An isolation with any ids."""
+    return IsolateClient("", "d1", "", by_policy, until, reason)
 
 
 @dataclass(frozen=True)
 class Play:
-    """The device as it stands, and what the last events asked for."""
+    """The state of the device, and the effects of the last events."""
 
     state: Device
     policies: PolicySet
@@ -90,23 +100,37 @@ class Play:
             effects.extend(outcome.effects)
         return Play(state, self.policies, now, outcome, tuple(effects))
 
+    @property
+    def audit(self) -> tuple[AuditEntry, ...]:
+        """The audit entries of the last event."""
+        assert self.outcome is not None
+        return self.outcome.audit
+
+    @property
+    def receipts(self) -> tuple[SendReceipt, ...]:
+        """The receipts of the last event."""
+        assert self.outcome is not None
+        return self.outcome.receipts
+
+    @property
+    def case(self) -> ContainmentCase:
+        """The case in force."""
+        assert self.state.case is not None
+        return self.state.case
+
     def then(self, *expected: Effect) -> "Play":
-        """Exactly these effects, in this order; an id left empty in what is expected may be any."""
-        seen = (
-            tuple(_without(effect, wanted) for effect, wanted in zip(self.effects, expected, strict=False))
-            + self.effects[len(expected) :]
-        )
-        assert seen == expected
+        """Asserts exactly these effects, in this order; an empty id in an expected effect matches any."""
+        compared = tuple(_without_ids(*pair) for pair in zip(self.effects, expected, strict=False))
+        assert compared + self.effects[len(expected) :] == expected
         return self
 
     def then_nothing(self) -> "Play":
-        """No effects at all."""
+        """Asserts that there are no effects."""
         return self.then()
 
     def recorded(self, *kinds: AuditKind) -> "Play":
-        """The last event left exactly these lines in the record."""
-        assert self.outcome is not None
-        assert tuple(entry.kind for entry in self.outcome.audit) == kinds
+        """Asserts the kinds of the audit entries of the last event."""
+        assert tuple(entry.kind for entry in self.audit) == kinds
         return self
 
     def decided(self, decision: DecisionKind | None) -> "Play":
@@ -118,11 +142,11 @@ class Play:
 
 
 def given(state: Device, rules: PolicySet | None = None, *, now: float = START) -> Play:
-    """Begin with a device, judged by `rules` (one harmless rule if absent)."""
+    """Begins with a device under `rules` (one harmless rule if absent)."""
     return Play(state, rules or policies(rule("harmless")), now)
 
 
-def _without(effect: Effect, expected: Effect) -> Effect:
+def _without_ids(effect: Effect, expected: Effect) -> Effect:
     if type(effect) is not type(expected):
         return effect
     blank: dict[str, Any] = {

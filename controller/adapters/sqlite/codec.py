@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 from controller.domain.device import (
-    OF_A_REPORT,
+    REPORT_FIELDS,
     ContainmentCase,
     Device,
     HoldReason,
@@ -49,11 +49,11 @@ _COMMAND_STATES: Final = {state.value: state for state in CommandState}
 _NO_RULES: Final[Mapping[str, RuleState]] = MappingProxyType({})
 
 # The order of a row of `devices`; `state` holds the fields that have no column.
-DEVICE_COLUMNS: Final = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *OF_A_REPORT)
-REPORT_COLUMNS: Final = ("device_id", *OF_A_REPORT, "body")
+DEVICE_COLUMNS: Final = ("device_id", "first_seen", "last_seen", "online", "stale", "level", "state", *REPORT_FIELDS)
+REPORT_COLUMNS: Final = ("device_id", *REPORT_FIELDS, "body")
 _IN_COLUMNS: Final = frozenset(DEVICE_COLUMNS)
-_REPORTED: Final = len(OF_A_REPORT)
-_of_a_report: Final[Callable[[Device], tuple[Any, ...]]] = attrgetter(*OF_A_REPORT)
+_REPORTED: Final = len(REPORT_FIELDS)
+_of_a_report: Final[Callable[[Device], tuple[Any, ...]]] = attrgetter(*REPORT_FIELDS)
 
 
 class DataclassCodec(Generic[T]):
@@ -139,7 +139,7 @@ _DEVICE: Final = DataclassCodec(
         "case": lambda found: None if found is None else _CASE.decode(found),
         "commands": lambda found: tuple(map(_OPEN.decode, found)),
         "pending": lambda found: None if found is None else _PENDING.decode(found),
-        "marks": tuple,
+        "predicates": tuple,
         "offences": tuple,
     },
 )
@@ -219,7 +219,10 @@ def device_from(row: tuple[Any, ...]) -> Device:
     The one of the two that counts more reports is the later one.
     """
     device_id, first_seen, last_seen, online, stale, _, state, *more = row
-    told, reported = dict(zip(OF_A_REPORT, more, strict=False)), dict(zip(OF_A_REPORT, more[_REPORTED:], strict=True))
+    told, reported = (
+        dict(zip(REPORT_FIELDS, more, strict=False)),
+        dict(zip(REPORT_FIELDS, more[_REPORTED:], strict=True)),
+    )
     if reported["accepted"] is not None and reported["accepted"] > told["accepted"]:
         told, last_seen, stale = reported, max(last_seen, reported["reported_at"]), False
     return read(

@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from controller.adapters.sqlite import codec, errors, schema
 from controller.adapters.sqlite.options import StoreOptions
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.device import OF_A_REPORT, Device
+from controller.domain.device import REPORT_FIELDS, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect
 from controller.domain.scopes import Scope, ordered
 from controller.ports.broker_tables import AccessRules
@@ -97,7 +97,7 @@ def check_limit(limit: int) -> int:
 
 def devices(connection: sqlite3.Connection) -> list[Device]:
     """Every device."""
-    columns = [f"devices.{name}" for name in codec.DEVICE_COLUMNS] + [f"reports.{name}" for name in OF_A_REPORT]
+    columns = [f"devices.{name}" for name in codec.DEVICE_COLUMNS] + [f"reports.{name}" for name in REPORT_FIELDS]
     rows = connection.execute(f"SELECT {', '.join(columns)} FROM devices LEFT JOIN reports USING (device_id)")  # noqa: S608 - constants
     return [codec.device_from(row) for row in rows]
 

@@ -10,7 +10,7 @@ from controller.adapters.sqlite import codec, guard_state
 from controller.adapters.sqlite.audit_chain import AuditRow, append
 from controller.adapters.sqlite.containment_state import user_rows
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
-from controller.domain.device import OF_A_REPORT
+from controller.domain.device import REPORT_FIELDS
 from controller.ports.store import DeadLetter, StoreWrites
 
 MAX_DEAD_TEXT: Final = 1024  # characters kept of a refused message's topic and of what was wrong with it
@@ -28,7 +28,7 @@ def _upsert(table: str, columns: tuple[str, ...], key: str) -> str:
 
 
 _DEVICE: Final = _upsert("devices", codec.DEVICE_COLUMNS, "device_id")
-_TOLD: Final = ", ".join(f"{name} = ?" for name in OF_A_REPORT)
+_TOLD: Final = ", ".join(f"{name} = ?" for name in REPORT_FIELDS)
 _SEEN: Final = f"UPDATE devices SET stale = 0, last_seen = ?, {_TOLD} WHERE device_id = ?"  # noqa: S608 - constants
 _REPORT: Final = _upsert("reports", codec.REPORT_COLUMNS, "device_id")
 # An effect that is asked for twice is the same effect.

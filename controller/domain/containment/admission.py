@@ -1,61 +1,65 @@
-"""Holds a containment back that policies ask for: too much of the fleet at once, a protected device, a no by hand."""
+"""Admission control for containments that policies require: blast radius, protected devices, operators' dismissals."""
 
 from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.response import RequiredResponse
 from controller.domain.device import Device, HoldReason, PendingContainment
+from controller.domain.events import ContainmentDismissed
 from controller.domain.transition import Transition
 
 
-def admits(draft: Transition, want: RequiredResponse, evidence_at: float) -> bool:
-    """Whether the fleet's guards let this containment through; else it waits, and the record says so once."""
-    device, guards = draft.device, draft.guards
-    if _is_dismissed(device, want):
+def admit(transition: Transition, required: RequiredResponse, evidence_at: float) -> bool:
+    """Whether the fleet's guards allow the containment; if not, it becomes pending, with one audit entry."""
+    device, guards = transition.device, transition.guards
+    if _is_dismissed(device, required):
         return False
-    protected = guards.protection.protection_reason(device)
-    if protected:
-        _hold(draft, want, HoldReason.PROTECTED, evidence_at, protected)
+    protection = guards.protection.protection_reason(device)
+    if protection:
+        _hold_back(transition, required, HoldReason.PROTECTED, evidence_at, protection)
         return False
-    if not guards.radius.allows(device.device_id, guards.fleet, draft.now):
-        _hold(draft, want, HoldReason.BLAST_RADIUS, evidence_at, "")
+    if not guards.radius.allows(device.device_id, guards.fleet, transition.now):
+        _hold_back(transition, required, HoldReason.BLAST_RADIUS, evidence_at, "")
         return False
-    draft.charge = not guards.radius.counts(device.device_id, draft.now) or None
-    draft.update(pending=None)
+    transition.charge = not guards.radius.counts(device.device_id, transition.now) or None
+    transition.update_device(pending=None)
     return True
 
 
-def _is_dismissed(device: Device, want: RequiredResponse) -> bool:
+def _is_dismissed(device: Device, required: RequiredResponse) -> bool:
     pending = device.pending
     if pending is None or pending.why is not HoldReason.DISMISSED:
         return False
-    return want.level.rank <= pending.level.rank and set(want.causes) <= set(pending.causes)
+    return required.level.rank <= pending.level.rank and set(required.causes) <= set(pending.causes)
 
 
-def _hold(draft: Transition, want: RequiredResponse, why: HoldReason, evidence_at: float, protected: str) -> None:
-    pending = draft.device.pending
-    known = pending is not None and pending.why is why
-    if known and pending is not None and pending.level is want.level and set(want.causes) <= set(pending.causes):
+def _hold_back(
+    transition: Transition, required: RequiredResponse, reason: HoldReason, evidence_at: float, protection: str
+) -> None:
+    pending = transition.device.pending
+    is_known = pending is not None and pending.why is reason
+    is_covered = pending is not None and set(required.causes) <= set(pending.causes)
+    if is_known and is_covered and pending is not None and pending.level is required.level:
         return
-    if why is HoldReason.BLAST_RADIUS and not known and not draft.guards.radius.waiting:
-        _alert(draft)
-    since = pending.since if known and pending is not None else draft.now
-    draft.update(pending=PendingContainment(why, want.level, want.causes, since, evidence_at))
-    draft.record(
+    if reason is HoldReason.BLAST_RADIUS and not is_known and not transition.guards.radius.waiting:
+        _alert_blast_radius(transition)
+    since = pending.since if is_known and pending is not None else transition.now
+    transition.update_device(pending=PendingContainment(reason, required.level, required.causes, since, evidence_at))
+    transition.add_audit(
         AuditKind.CONTAINMENT_DEFERRED,
-        # A protected device is one operator's decision; of a fleet there is one alert for all.
-        alert=why is HoldReason.PROTECTED and not known,
-        why=why.value,
-        level=want.level.value,
-        causes=list(want.causes),
-        **({"protected": protected} if protected else {}),
+        # A protected device alerts by itself; the blast radius alerts once for the fleet.
+        alert=reason is HoldReason.PROTECTED and not is_known,
+        why=reason.value,
+        level=required.level.value,
+        causes=list(required.causes),
+        **({"protected": protection} if protection else {}),
     )
 
 
-def _alert(draft: Transition) -> None:
-    radius, fleet = draft.guards.radius, draft.guards.fleet
-    draft.record(
+def _alert_blast_radius(transition: Transition) -> None:
+    radius, fleet = transition.guards.radius, transition.guards.fleet
+    transition.add_audit(
         AuditKind.GUARD_BLAST_RADIUS_REACHED,
         alert=True,
-        contained=radius.used(draft.now),
+        contained=radius.used(transition.now),
         limit=radius.bounds.limit(fleet),
         fleet=fleet,
         window_seconds=radius.bounds.window,
@@ -63,25 +67,25 @@ def _alert(draft: Transition) -> None:
     )
 
 
-def forget(draft: Transition, want: RequiredResponse) -> None:
-    """What waited is not asked for any more: the device passes, or it is contained as far as that already."""
-    pending = draft.device.pending
+def clear_pending(transition: Transition, required: RequiredResponse) -> None:
+    """Drops a pending containment that is no longer required. A dismissal stays until its causes pass."""
+    pending = transition.device.pending
     if pending is None:
         return
-    if pending.why is HoldReason.DISMISSED and set(pending.causes) & set(draft.device.rules):
-        return  # the no stands until the causes pass
-    if pending.why is not HoldReason.DISMISSED and want.level.rank > draft.device.level.rank:
+    if pending.why is HoldReason.DISMISSED and set(pending.causes) & set(transition.device.rules):
         return
-    draft.update(pending=None)
-    draft.record(AuditKind.CONTAINMENT_PENDING_CLEARED, why=pending.why.value, causes=list(pending.causes))
+    if pending.why is not HoldReason.DISMISSED and required.level.rank > transition.device.level.rank:
+        return
+    transition.update_device(pending=None)
+    transition.add_audit(AuditKind.CONTAINMENT_PENDING_CLEARED, why=pending.why.value, causes=list(pending.causes))
 
 
-def fell_silent(draft: Transition) -> None:
-    """Nothing is contained on stale facts: what waited is asked for again when the device is heard again."""
-    pending = draft.device.pending
+def suspend_pending(transition: Transition) -> None:
+    """Drops a pending containment of a device that became stale; its next report may require it again."""
+    pending = transition.device.pending
     if pending is not None and pending.why is not HoldReason.DISMISSED:
-        draft.update(pending=None)
-        draft.record(
+        transition.update_device(pending=None)
+        transition.add_audit(
             AuditKind.CONTAINMENT_PENDING_CLEARED,
             why=pending.why.value,
             causes=list(pending.causes),
@@ -89,16 +93,22 @@ def fell_silent(draft: Transition) -> None:
         )
 
 
-def dismiss(draft: Transition, by: str, reason: str) -> None:
-    """An operator says no to what waits; it stands until the causes pass, or more is asked for."""
-    pending = draft.device.pending
+def on_containment_dismissed(transition: Transition, event: ContainmentDismissed) -> None:
+    """Dismisses a pending containment until its causes pass, or a stronger level or another cause is required."""
+    pending = transition.device.pending
     if pending is None or pending.why is HoldReason.DISMISSED:
-        draft.decision = DecisionKind.NO_PENDING
-        draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
+        transition.decision = DecisionKind.NO_PENDING
+        transition.add_audit(AuditKind.CONTAINMENT_NO_PENDING, event.by, reason=event.reason)
         return
-    no = PendingContainment(HoldReason.DISMISSED, pending.level, pending.causes, draft.now, pending.evidence_at, by)
-    draft.update(pending=no)
-    draft.decision = DecisionKind.DISMISSED
-    draft.record(
-        AuditKind.CONTAINMENT_DISMISSED, by, reason=reason, level=pending.level.value, causes=list(pending.causes)
+    dismissed = PendingContainment(
+        HoldReason.DISMISSED, pending.level, pending.causes, transition.now, pending.evidence_at, event.by
+    )
+    transition.update_device(pending=dismissed)
+    transition.decision = DecisionKind.DISMISSED
+    transition.add_audit(
+        AuditKind.CONTAINMENT_DISMISSED,
+        event.by,
+        reason=event.reason,
+        level=pending.level.value,
+        causes=list(pending.causes),
     )

@@ -1,362 +1,314 @@
-"""How a case opens, grows, steps down and ends."""
+"""Opens, escalates, steps down and closes containment cases by what a device's rules require."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
+from controller.domain import commands
 from controller.domain.audit_kinds import AuditKind, DecisionKind
-from controller.domain.commands import issue
 from controller.domain.containment import admission
-from controller.domain.containment.response import RequiredResponse, inert, is_settled, passes, releases, wanted
+from controller.domain.containment.response import (
+    RequiredResponse,
+    counts_towards_release,
+    is_passing_report,
+    is_release_stable,
+    required_response,
+    rules_without_response,
+)
 from controller.domain.device import ContainmentCase, Device, OpenCommand
 from controller.domain.effects import (
     NO_OPTIONS,
     ContainmentOptions,
-    Effect,
     EndIsolation,
     IsolateClient,
     ReleaseClient,
     RestrictClient,
 )
+from controller.domain.events import ContainmentApproved
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel, Remedy
 from controller.domain.transition import Transition
 
+POLICY: Final = "policy"
+PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
+FOREVER: Final = float("inf")
+MAX_OFFENCES: Final = 16  # earlier cases that are remembered of a device
+
 
 @dataclass(frozen=True, slots=True)
 class ContainmentEvidence:
-    """The words behind a decision.
+    """The messages that a containment is based on.
 
-    `evidence_at`: when the message arrived that led to it, `said_at`: when the earliest one did that it needs, both
-    Unix seconds. `evidence`: what the messages prove of who sent them.
+    `evidence_at`: when the message arrived that led to the decision, `earliest_evidence_at`: when the earliest one did
+    that the decision needs, both Unix seconds. `evidence`: how the messages authenticate their sender.
     """
 
     evidence_at: float
-    said_at: float
+    earliest_evidence_at: float
     evidence: Evidence
 
     def may_contain(self, now: float, refused_until: float) -> bool:
-        """Whether it is worth asking the broker; a signature is worth the same whatever was refused before."""
+        """Whether the broker may be asked to contain. A refusal only delays evidence that is not authenticated."""
         return self.evidence is not Evidence.CLAIMED and (self.evidence.may_contain or now >= refused_until)
 
-    def with_events(self, draft: Transition, want: RequiredResponse, without: frozenset[str]) -> "ContainmentEvidence":
-        """The same, or less where what is wanted needs events that were told before.
+    def weakened_by_events(
+        self, transition: Transition, required: RequiredResponse, without: frozenset[str]
+    ) -> "ContainmentEvidence":
+        """Returns weaker evidence if the required level depends on earlier device events.
 
-        A report proves who sent it, not who told of an event an hour ago; and of a number of events the first may have
-        been somebody else's.
+        A report authenticates the sender of the report, not the sender of an event an hour ago; and of several events
+        the first may come from another sender.
         """
-        rules = draft.device.rules
-        told = [key for key in want.causes if rules[key].until]
-        if not told:
+        rules = transition.device.rules
+        by_events = [key for key in required.causes if rules[key].until]
+        if not by_events:
             return self
-        alone = wanted(rules, draft.policies, draft.now, without.union(told))
-        if alone.level.rank >= want.level.rank:
+        other = required_response(rules, transition.policies, transition.now, without.union(by_events))
+        if other.level.rank >= required.level.rank:
             return self
-        said_at = min(self.said_at, *(rules[key].since for key in told))
+        earliest = min(self.earliest_evidence_at, *(rules[key].since for key in by_events))
         evidence = Evidence.UNASKED if self.evidence.may_contain else self.evidence
-        return ContainmentEvidence(self.evidence_at, said_at, evidence)
+        return ContainmentEvidence(self.evidence_at, earliest, evidence)
 
 
-POLICY: Final = "policy"
-PROBATION: Final = 120.0  # seconds in which a device that stepped down may be repaired before it is isolated again
-REFUSAL_PAUSE: Final = 300.0  # seconds before a policy tries again to contain a device nobody vouches for
-LATER_PAUSE: Final = 5.0  # seconds before it listens again to one that proved itself, but connected after the report
-FOREVER: Final = float("inf")
-MAX_OFFENCES: Final = 16  # earlier cases remembered of one device
-
-
-def respond(
-    draft: Transition,
+def apply_response(
+    transition: Transition,
     *,
     evidence_at: float,
-    said_at: float | None = None,
+    earliest_evidence_at: float | None = None,
     may_release: bool,
     evidence: Evidence = Evidence.UNASKED,
     may_contain: bool = True,
 ) -> None:
-    """Bring case and commands to what the device's rules ask for.
+    """Brings case and commands to what the device's rules require.
 
-    `evidence_at`: when what led here arrived, Unix seconds; `said_at`: when the report behind it did, if that was
-    earlier. `may_release`: it was a fresh report.
-    `evidence`: what that report proved of who sent it; what is merely claimed contains nobody. `may_contain`: what is
-    known of the device is fresh enough for that.
+    `evidence_at`: when the triggering message arrived, Unix seconds; `earliest_evidence_at`: when the report behind it
+    arrived, if earlier. `may_release`: the message was a fresh report. `evidence`: how it authenticates its sender.
+    `may_contain`: the device's facts are fresh enough for a containment.
     """
-    device = draft.device
-    without = inert(device, draft.policies, draft.guards, draft.now)
-    want = _wanted(draft, without)
-    case = _count_passing(draft, want, without) if may_release else device.case
-    said = ContainmentEvidence(evidence_at, evidence_at if said_at is None else said_at, evidence).with_events(
-        draft, want, without
-    )
-    vouched = may_contain and said.may_contain(draft.now, device.refused_until)
-    if want.level.rank <= device.level.rank:
-        admission.forget(draft, want)
+    device = transition.device
+    without = rules_without_response(device, transition.policies, transition.guards, transition.now)
+    required = _required_response(transition, without)
+    case = _count_passing(transition, required, without) if may_release else device.case
+    earliest = evidence_at if earliest_evidence_at is None else earliest_evidence_at
+    basis = ContainmentEvidence(evidence_at, earliest, evidence).weakened_by_events(transition, required, without)
+    may_contain = may_contain and basis.may_contain(transition.now, device.refused_until)
+    if required.level.rank <= device.level.rank:
+        admission.clear_pending(transition, required)
     if case is None:
-        if want.level is not ContainmentLevel.NONE and vouched and admission.admits(draft, want, evidence_at):
-            _open(draft, want, said)
-    elif may_release and _may_close(draft, case, want, without):
-        _close(draft, case, POLICY, "a fresh report passes")
-    elif want.level.rank > case.level.rank and draft.now >= case.probation_until:
-        if vouched and admission.admits(draft, want, evidence_at):
-            _escalate(draft, case, want, said)
-    elif case.by == POLICY and want.causes and not set(want.causes) <= set(case.causes):
-        # A new cause under the same level has to pass too before the device is free.
-        draft.update_case(case, causes=tuple(dict.fromkeys(case.causes + want.causes)))
-    _repair(draft, want)
+        is_required = required.level is not ContainmentLevel.NONE
+        if is_required and may_contain and admission.admit(transition, required, evidence_at):
+            _open_case(transition, required, basis)
+    elif may_release and _may_close(transition, case, required, without):
+        close_case(transition, case, POLICY, "a fresh report passes")
+    elif required.level.rank > case.level.rank and transition.now >= case.probation_until:
+        if may_contain and admission.admit(transition, required, evidence_at):
+            _escalate_case(transition, case, required, basis)
+    elif case.by == POLICY and required.causes and not set(required.causes) <= set(case.causes):
+        # A new cause at the same level has to pass too before the device is released.
+        transition.update_case(case, causes=tuple(dict.fromkeys(case.causes + required.causes)))
+    _issue_remedies(transition, required)
 
 
-def _wanted(draft: Transition, without: frozenset[str]) -> RequiredResponse:
-    device = draft.device
-    return wanted(device.rules, draft.policies, draft.now, without, _offences(device))
+def _required_response(transition: Transition, without: frozenset[str]) -> RequiredResponse:
+    device = transition.device
+    return required_response(device.rules, transition.policies, transition.now, without, _prior_cases(device))
 
 
-def _offences(device: Device) -> tuple[float, ...]:
-    """Earlier cases that count: not the present one, unless it was served and did not help."""
+def _prior_cases(device: Device) -> tuple[float, ...]:
+    """Returns when the earlier cases opened; the present case counts after an isolation that did not help."""
     case = device.case
     if case is None or case.probation_until:
         return device.offences
     return tuple(at for at in device.offences if at < case.opened_at)
 
 
-def _count_passing(draft: Transition, want: RequiredResponse, without: frozenset[str]) -> ContainmentCase | None:
-    case = draft.device.case
+def _count_passing(
+    transition: Transition, required: RequiredResponse, without: frozenset[str]
+) -> ContainmentCase | None:
+    case = transition.device.case
     if case is None or case.level is not ContainmentLevel.RESTRICTED:
         return case
-    if passes(case, draft.device.rules, want, without):
-        since = case.passing_since if case.passing else draft.now
-        return draft.update_case(case, passing=case.passing + 1, passing_since=since)
-    return draft.update_case(case, passing=0, passing_since=0.0) if case.passing else case
+    if is_passing_report(case, transition.device.rules, required, without):
+        since = case.passing_since if case.passing else transition.now
+        return transition.update_case(case, passing=case.passing + 1, passing_since=since)
+    return transition.update_case(case, passing=0, passing_since=0.0) if case.passing else case
 
 
-def _may_close(draft: Transition, case: ContainmentCase, want: RequiredResponse, without: frozenset[str]) -> bool:
-    if not releases(case, draft.device.rules, want, draft.now, without):
+def _may_close(
+    transition: Transition, case: ContainmentCase, required: RequiredResponse, without: frozenset[str]
+) -> bool:
+    device = transition.device
+    if not counts_towards_release(case, device.rules, required, transition.now, without):
         return False
-    earlier = tuple(at for at in draft.device.offences if at < case.opened_at)
-    return is_settled(case, draft.policies, earlier, draft.now, without)
+    earlier = tuple(at for at in device.offences if at < case.opened_at)
+    return is_release_stable(case, transition.policies, earlier, transition.now, without)
 
 
-def _open(draft: Transition, want: RequiredResponse, said: ContainmentEvidence, approved_by: str = "") -> None:
-    until = draft.now + want.isolate_for if want.level is ContainmentLevel.ISOLATED else None
+def _open_case(
+    transition: Transition, required: RequiredResponse, basis: ContainmentEvidence, approved_by: str = ""
+) -> None:
+    """Opens a case by policy; `approved_by`: the operator who approved a pending containment."""
+    until = transition.now + required.isolate_for if required.level is ContainmentLevel.ISOLATED else None
     case = ContainmentCase(
-        case_id=draft.event_id,
-        level=want.level,
-        causes=want.causes,
+        case_id=transition.event_id,
+        level=required.level,
+        causes=required.causes,
         by=POLICY,
-        reason="fails " + ", ".join(want.causes),
-        opened_at=draft.now,
-        evidence_at=said.evidence_at,
-        said_at=said.said_at,
+        reason="fails " + ", ".join(required.causes),
+        opened_at=transition.now,
+        evidence_at=basis.evidence_at,
+        earliest_evidence_at=basis.earliest_evidence_at,
         isolate_until=until,
-        evidence=said.evidence,
-        charged=bool(draft.charge),
+        evidence=basis.evidence,
+        charged=bool(transition.charge),
         approved_by=approved_by,
     )
-    draft.update(case=case, offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
-    draft.record(
+    transition.update_device(case=case, offences=(*transition.device.offences, transition.now)[-MAX_OFFENCES:])
+    transition.add_audit(
         AuditKind.CONTAINMENT_DECIDED,
         approved_by or "cordon",
-        level=want.level.value,
-        causes=list(want.causes),
+        level=required.level.value,
+        causes=list(required.causes),
         reason=case.reason,
         until=until,
-        evidence=said.evidence.value,
+        evidence=basis.evidence.value,
     )
-    _enforce(draft, case, by_policy=True)
+    emit_containment(transition, case, by_policy=True)
 
 
-def _escalate(
-    draft: Transition, case: ContainmentCase, want: RequiredResponse, said: ContainmentEvidence, approved_by: str = ""
+def _escalate_case(
+    transition: Transition,
+    case: ContainmentCase,
+    required: RequiredResponse,
+    basis: ContainmentEvidence,
+    approved_by: str = "",
 ) -> None:
-    if case.probation_until:  # it was isolated before, and that did not help
-        draft.update(offences=(*draft.device.offences, draft.now)[-MAX_OFFENCES:])
-    # From here on it is the policy's case: only a vouched identity may take it further than an operator did.
-    case = draft.update_case(
+    """Isolates a restricted device by policy."""
+    if case.probation_until:  # an earlier isolation did not help
+        transition.update_device(offences=(*transition.device.offences, transition.now)[-MAX_OFFENCES:])
+    # The case becomes the policy's: raising an operator's containment needs an authenticated sender.
+    case = transition.update_case(
         case,
-        level=want.level,
+        level=required.level,
         by=POLICY,
-        causes=tuple(dict.fromkeys(case.causes + want.causes)),
-        evidence_at=said.evidence_at,
-        said_at=said.said_at,
-        evidence=said.evidence,
-        isolate_until=draft.now + want.isolate_for,
-        reason="fails " + ", ".join(want.causes),
+        causes=tuple(dict.fromkeys(case.causes + required.causes)),
+        evidence_at=basis.evidence_at,
+        earliest_evidence_at=basis.earliest_evidence_at,
+        evidence=basis.evidence,
+        isolate_until=transition.now + required.isolate_for,
+        reason="fails " + ", ".join(required.causes),
         passing=0,
         approved_by=approved_by,
     )
-    draft.record(
+    transition.add_audit(
         AuditKind.CONTAINMENT_ESCALATED,
         approved_by or "cordon",
         level=case.level.value,
-        causes=list(want.causes),
+        causes=list(required.causes),
         until=case.isolate_until,
-        evidence=said.evidence.value,
+        evidence=basis.evidence.value,
     )
-    _enforce(draft, case, by_policy=True)
+    emit_containment(transition, case, by_policy=True)
 
 
-def approve(draft: Transition, by: str, reason: str) -> None:
-    """An operator lets through what a guard held back, as far as the device's rules still ask for it."""
-    device = draft.device
+def on_containment_approved(transition: Transition, event: ContainmentApproved) -> None:
+    """Carries out a pending containment as far as the device's rules still require it."""
+    device = transition.device
     pending, case = device.pending, device.case
     if pending is None:
-        draft.decision = DecisionKind.NO_PENDING
-        draft.record(AuditKind.CONTAINMENT_NO_PENDING, by, reason=reason)
+        transition.decision = DecisionKind.NO_PENDING
+        transition.add_audit(AuditKind.CONTAINMENT_NO_PENDING, event.by, reason=event.reason)
         return
-    without = inert(device, draft.policies, draft.guards, draft.now)
-    want = _wanted(draft, without)
-    said = ContainmentEvidence(draft.now, device.last_seen, Evidence.UNASKED).with_events(draft, want, without)
-    draft.decision = DecisionKind.APPROVED
-    draft.record(AuditKind.CONTAINMENT_APPROVED, by, reason=reason, why=pending.why.value, level=want.level.value)
-    draft.update(pending=None)
-    if device.stale or want.level.rank <= device.level.rank:
-        draft.decision = DecisionKind.PENDING_CLEARED
-        draft.record(AuditKind.CONTAINMENT_PENDING_CLEARED, by, why=pending.why.value, causes=list(pending.causes))
+    without = rules_without_response(device, transition.policies, transition.guards, transition.now)
+    required = _required_response(transition, without)
+    basis = ContainmentEvidence(transition.now, device.last_seen, Evidence.UNASKED)
+    basis = basis.weakened_by_events(transition, required, without)
+    why, level = pending.why.value, required.level.value
+    transition.decision = DecisionKind.APPROVED
+    transition.add_audit(AuditKind.CONTAINMENT_APPROVED, event.by, reason=event.reason, why=why, level=level)
+    transition.update_device(pending=None)
+    if device.stale or required.level.rank <= device.level.rank:
+        transition.decision = DecisionKind.PENDING_CLEARED
+        transition.add_audit(AuditKind.CONTAINMENT_PENDING_CLEARED, event.by, why=why, causes=list(pending.causes))
     elif case is None:
-        _open(draft, want, said, by)
+        _open_case(transition, required, basis, event.by)
     else:
-        _escalate(draft, case, want, said, by)
+        _escalate_case(transition, case, required, basis, event.by)
 
 
-def _enforce(draft: Transition, case: ContainmentCase, *, by_policy: bool) -> None:
-    effect_id, device_id = draft.next_effect_id(), draft.device.device_id
+def emit_containment(
+    transition: Transition, case: ContainmentCase, *, by_policy: bool, options: ContainmentOptions = NO_OPTIONS
+) -> None:
+    """Adds the effect that brings the broker to the level of the case."""
+    effect_id, device_id = transition.next_effect_id(), transition.device.device_id
     if case.level is ContainmentLevel.ISOLATED:
-        draft.effects.append(
-            IsolateClient(effect_id, device_id, case.case_id, by_policy, case.isolate_until, case.reason, case.evidence)
+        transition.effects.append(
+            IsolateClient(
+                effect_id,
+                device_id,
+                case.case_id,
+                by_policy,
+                case.isolate_until,
+                case.reason,
+                case.evidence,
+                options.clear_retained,
+            )
         )
     else:
-        draft.effects.append(RestrictClient(effect_id, device_id, case.case_id, by_policy, case.evidence))
+        transition.effects.append(
+            RestrictClient(effect_id, device_id, case.case_id, by_policy, case.evidence, options.kick)
+        )
 
 
-def _close(draft: Transition, case: ContainmentCase, actor: str, reason: str) -> None:
-    draft.record(
-        AuditKind.CONTAINMENT_RELEASE_DECIDED, actor, reason=reason, contained_seconds=draft.now - case.opened_at
+def close_case(transition: Transition, case: ContainmentCase, actor: str, reason: str) -> None:
+    """Releases the device."""
+    transition.add_audit(
+        AuditKind.CONTAINMENT_RELEASE_DECIDED,
+        actor,
+        reason=reason,
+        contained_seconds=transition.now - case.opened_at,
     )
-    draft.effects.append(ReleaseClient(draft.next_effect_id(), draft.device.device_id, case.case_id))
-    draft.update(case=None)
+    device_id = transition.device.device_id
+    transition.effects.append(ReleaseClient(transition.next_effect_id(), device_id, case.case_id))
+    transition.update_device(case=None)
 
 
-def step_down(draft: Transition, case: ContainmentCase, actor: str, reason: str, *, hold_until: float = 0.0) -> None:
-    """End an isolation: the restriction below it holds, and after `hold_until` a fresh report can free the device."""
-    case = draft.update_case(
+def end_isolation(
+    transition: Transition, case: ContainmentCase, actor: str, reason: str, *, hold_until: float = 0.0
+) -> None:
+    """Steps an isolation down to a restriction; after `hold_until` a fresh report can release the device."""
+    case = transition.update_case(
         case,
         level=ContainmentLevel.RESTRICTED,
         isolate_until=None,
         hold_until=hold_until,
-        probation_until=draft.now + PROBATION,
+        probation_until=transition.now + PROBATION,
         reason=f"{case.reason}; isolation ended: {reason}",
     )
-    draft.record(AuditKind.CONTAINMENT_STEPPED_DOWN, actor, reason=reason)
+    transition.add_audit(AuditKind.CONTAINMENT_STEPPED_DOWN, actor, reason=reason)
     if case.proven_level is ContainmentLevel.NONE:
-        # The isolation was never proven. Perhaps nobody vouched for the device yet, and ending it writes a restriction;
-        # perhaps it never was cut off, and ending it cuts no subscription.
-        _enforce(draft, case, by_policy=case.by == POLICY)
-    draft.effects.append(EndIsolation(draft.next_effect_id(), draft.device.device_id, case.case_id))
-    _repair(draft, _wanted(draft, inert(draft.device, draft.policies, draft.guards, draft.now)))
+        # The isolation may never have been carried out: ending it would then restrict a device although its reporter
+        # was not authenticated, or leave its subscriptions in place.
+        emit_containment(transition, case, by_policy=case.by == POLICY)
+    device_id = transition.device.device_id
+    transition.effects.append(EndIsolation(transition.next_effect_id(), device_id, case.case_id))
+    without = rules_without_response(transition.device, transition.policies, transition.guards, transition.now)
+    _issue_remedies(transition, _required_response(transition, without))
 
 
-def operator_contains(draft: Transition, level: ContainmentLevel, by: str, reason: str, hold: float | None) -> None:
-    """Contain by hand; a case already in force is taken over, and never made weaker by it."""
-    case = draft.device.case
-    hold_until = FOREVER if hold is None else draft.now + hold
-    if case is not None and case.level.rank > level.rank:
-        draft.decision = DecisionKind.KEPT
-        draft.record(AuditKind.CONTAINMENT_KEPT, by, reason=reason, level=case.level.value, asked=level.value)
-        return
-    isolate_until = (None if hold is None else hold_until) if level is ContainmentLevel.ISOLATED else None
-    if case is None:
-        case = ContainmentCase(draft.event_id, level, (), by, reason, draft.now, draft.now)
-    case = replace(
-        case,
-        level=level,
-        by=by,
-        reason=reason,
-        hold_until=hold_until,
-        isolate_until=isolate_until,
-        evidence_at=draft.now,
-        said_at=draft.now,
-    )
-    draft.update(case=case, pending=None)
-    until = None if hold is None else hold_until
-    draft.decision = DecisionKind.CONTAINED
-    draft.record(
-        AuditKind.CONTAINMENT_DECIDED, by, level=level.value, causes=list(case.causes), reason=reason, until=until
-    )
-    _enforce(draft, case, by_policy=False)
-
-
-def operator_releases(draft: Transition, by: str, reason: str) -> None:
-    """An isolation steps down to where the device can prove itself; a restriction ends."""
-    case = draft.device.case
-    if case is None:
-        draft.decision = DecisionKind.NOT_IN_FORCE
-        draft.record(AuditKind.CONTAINMENT_NOT_IN_FORCE, by, reason=reason)
-    elif case.level is ContainmentLevel.ISOLATED:
-        draft.decision = DecisionKind.STEPPED_DOWN
-        step_down(draft, case, by, reason or "released by an operator")
-    else:
-        draft.decision = DecisionKind.RELEASED
-        _close(draft, case, by, reason)
-
-
-def vouched(draft: Transition, case_id: str, evidence: Evidence, heard_at: float) -> None:
-    """The broker vouches for who spoke at `heard_at`; what the case rests on by now may be somebody else's words."""
-    case = draft.device.case
-    if case is not None and (case.case_id, case.by, case.heard_at) == (case_id, POLICY, heard_at):
-        draft.update_case(case, evidence=evidence)
-
-
-def refused(draft: Transition, case: ContainmentCase, pause: float = REFUSAL_PAUSE) -> None:
-    """The broker does not vouch for who reported: the policy's last decision is taken back, what held before stays.
-
-    For `pause` seconds no policy contains it.
-    """
-    draft.update(refused_until=max(draft.device.refused_until, draft.now + pause))
-    if case.by != POLICY:
-        return  # an operator has taken the case over since, and needs nobody's word
-    # Events whose teller nobody vouches for are forgotten: a later report would rest on them again.
-    rules = draft.device.rules
-    draft.update(rules={key: state for key, state in rules.items() if not (state.until and key in case.causes)})
-    held_before = case.proven_level is not ContainmentLevel.NONE or draft.now < case.hold_until
-    if not held_before:
-        if case.charged:
-            draft.charge = False
-        kept = tuple(at for at in draft.device.offences if at != case.opened_at)
-        draft.update(case=None, offences=kept)
-    elif case.level is ContainmentLevel.ISOLATED and case.proven_level is not ContainmentLevel.ISOLATED:
-        case = draft.update_case(case, level=ContainmentLevel.RESTRICTED, isolate_until=None)
-        if case.proven_level is ContainmentLevel.NONE:
-            # What an operator asked for was overtaken by the isolation before it was carried out.
-            _enforce(draft, case, by_policy=False)
-
-
-def _repairs(command: OpenCommand, key: str, remedy: Remedy) -> bool:
-    same = (command.action, command.params, command.dry_run) == (remedy.action, remedy.params, False)
-    return same or command.rule == key
-
-
-def _repair(draft: Transition, want: RequiredResponse) -> None:
-    if draft.device.level is ContainmentLevel.ISOLATED:
-        return  # it could not hear a command
-    for key, remedy in want.remedies:
-        # Several rules may ask for the same repair; once is enough, whoever asked.
-        if any(_repairs(command, key, remedy) for command in draft.device.commands):
+def _issue_remedies(transition: Transition, required: RequiredResponse) -> None:
+    if transition.device.level is ContainmentLevel.ISOLATED:
+        return  # an isolated device receives no command
+    for key, remedy in required.remedies:
+        # Several rules may require the same remedy; one command is enough, whoever requested it.
+        if any(_is_remedy(command, key, remedy) for command in transition.device.commands):
             continue
-        rules = dict(draft.device.rules)
-        rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=draft.now)
-        draft.update(rules=rules)
-        issue(draft, remedy.action, remedy.params, by=POLICY, rule=key)
+        rules = dict(transition.device.rules)
+        rules[key] = replace(rules[key], remedies=rules[key].remedies + 1, last_remedy=transition.now)
+        transition.update_device(rules=rules)
+        commands.issue(transition, remedy.action, remedy.params, by=POLICY, rule=key)
 
 
-def apply(draft: Transition, options: ContainmentOptions) -> None:
-    """Give the effects of this step the options; a containment that was kept as it is has no effect to change."""
-    if options != NO_OPTIONS:
-        draft.effects[:] = [_with(effect, options) for effect in draft.effects]
-
-
-def _with(effect: Effect, options: ContainmentOptions) -> Effect:
-    match effect:
-        case RestrictClient():
-            return replace(effect, kick=options.kick)
-        case IsolateClient():
-            return replace(effect, clear_retained=options.clear_retained)
-        case _:
-            return effect
+def _is_remedy(command: OpenCommand, key: str, remedy: Remedy) -> bool:
+    is_same = (command.action, command.params, command.dry_run) == (remedy.action, remedy.params, False)
+    return is_same or command.rule == key

@@ -1,7 +1,7 @@
-"""A contained device is freed by a report made for the occasion: it answers a nonce sent after it was contained.
+"""Nonce challenge: a contained device is released only by a report that answers a nonce sent after the containment.
 
-So a good report that was recorded earlier, or held back, frees nobody. The nonce is kept with the case; each answered
-report gets a new one. A device whose agent has answered once is never believed without again.
+A recorded or delayed good report therefore releases no device. The nonce is kept with the case; each answered report
+gets a new one. Once an agent has answered a nonce, no report without one counts any more.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from schemas.events import NONCE_DIGITS, ReceiptVerdict
 _LABEL: Final = b"cordon challenge\0"
 
 
-def nonce_of(event_id: str) -> str:
-    """The nonce of what one event leads to: as random as the id, and not to be read from an id that a device sees."""
+def nonce_for(event_id: str) -> str:
+    """Returns the nonce of an event: as random as the event's id, and not derivable from ids that a device sees."""
     return hashlib.sha256(_LABEL + event_id.encode()).hexdigest()[:NONCE_DIGITS]
 
 
-def must_answer(device: Device, *, required: bool = False) -> bool:
-    """Whether only an answered report can free it: its agent is known to answer, or it is `required` of all."""
+def requires_challenge(device: Device, *, required: bool = False) -> bool:
+    """Whether only an answered nonce releases the device: its agent has answered one, or all agents have to."""
     return required or device.answers
 
 
-def may_release(
+def is_release_evidence(
     device: Device,
     now: float,
     answers: str | None,
@@ -35,37 +35,43 @@ def may_release(
     required: bool = False,
     without: frozenset[str] = frozenset(),
 ) -> bool:
-    """Whether what the device says counts towards a release, as far as freshness goes.
+    """Whether a message is fresh enough to count towards a release.
 
-    `answers`: the nonce in the message; `None` in one that can hold none. What does not look like a pass counts too:
-    it frees nobody, and ends a run of passes. `without`: rules that hold nobody, although they fail.
+    `answers`: the nonce in the message, `None` for a message that has none. `without`: rules that keep no device
+    contained. A message that cannot release the device counts too, because it ends a run of passing reports.
     """
     case = device.case
-    if case is None or not must_answer(device, required=required) or not looks_passing(device, case, now, without):
+    if case is None or not requires_challenge(device, required=required):
+        return True
+    if not is_release_candidate(device, case, now, without):
         return True
     return bool(case.nonce) and answers == case.nonce
 
 
-def looks_passing(device: Device, case: ContainmentCase, now: float, without: frozenset[str] = frozenset()) -> bool:
-    """Whether a fresh report saying the same might free the device; only then is one worth asking for."""
+def is_release_candidate(
+    device: Device, case: ContainmentCase, now: float, without: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a fresh report with the same findings might release the device, so that one is worth requesting."""
     if case.level is not ContainmentLevel.RESTRICTED or now < case.hold_until:
         return False
     return not any(cause in device.rules and cause not in without for cause in case.causes)
 
 
-def pose(draft: Transition, seq: int, answers: str | None, *, ask: bool) -> None:
-    """Put the case's nonce into the receipts of this step; with `ask` the device is told to report at once.
+def issue_challenge(transition: Transition, seq: int, answers: str | None, *, ask: bool) -> None:
+    """Adds the nonce of the case to the receipts of this step; with `ask` the device has to report at once.
 
-    A nonce that was answered is used up. An agent that knows of none is sent none: it would not read the receipt.
+    An answered nonce is replaced. Agents without nonces get none, because they would reject the receipt.
     """
-    device = draft.device
+    device = transition.device
     case = device.case
     if case is None or not device.answers:
         return
     if not case.nonce or answers == case.nonce:
-        case = draft.update_case(case, nonce=nonce_of(draft.event_id))
-    if ask and not any(one.verdict is ReceiptVerdict.RESEND_FULL for one in draft.receipts):
-        draft.receipts.append(SendReceipt(device.device_id, seq, ReceiptVerdict.RESEND_FULL))
-    draft.receipts[:] = [
-        one if one.verdict is ReceiptVerdict.REJECTED else replace(one, nonce=case.nonce) for one in draft.receipts
+        case = transition.update_case(case, nonce=nonce_for(transition.event_id))
+    receipts = transition.receipts
+    if ask and not any(receipt.verdict is ReceiptVerdict.RESEND_FULL for receipt in receipts):
+        receipts.append(SendReceipt(device.device_id, seq, ReceiptVerdict.RESEND_FULL))
+    receipts[:] = [
+        receipt if receipt.verdict is ReceiptVerdict.REJECTED else replace(receipt, nonce=case.nonce)
+        for receipt in receipts
     ]

@@ -1,8 +1,8 @@
-"""What follows from events: rules that are asked of what a device tells between its reports.
+"""Rules about device events: counts the events that break a rule and applies the response.
 
-An event is a moment, not a state: no later report shows that it did not happen. So what follows stands for a set time
-after the last one, and a restriction then still waits for a fresh report that passes. Who told it is vouched for, or
-not, exactly as with a report: the broker is asked before anything is cut.
+An event is a moment, not a state: no later report shows that it did not happen. Its response therefore holds for a set
+time after the last event, and a restriction then ends with a fresh passing report. The sender of an event is
+authenticated as the sender of a report is: at the broker, before the device is contained.
 """
 
 from dataclasses import replace
@@ -18,72 +18,74 @@ from controller.domain.policy.model import EventTerms
 from controller.domain.transition import Transition
 from schemas.base import MAX_COUNTER
 
-_SHOWN: Final = frozenset({"source", "signature", "target"})  # of an event's detail, on record
+_AUDITED_DETAIL: Final = frozenset({"source", "signature", "target"})
 
 
-def happened(draft: Transition, event: DeviceEventReported) -> None:
-    """Keep the event on record, count it for the rules it breaks, and bring the device to what they ask for."""
-    broken = [one.rule for one in event.findings if one.result is RuleResult.FAIL]
-    undecided = {one.rule: one.detail for one in event.findings if one.result is not RuleResult.FAIL}
-    more: dict[str, Any] = {name: text for name, text in event.detail if name in _SHOWN}
+def on_device_event(transition: Transition, event: DeviceEventReported) -> None:
+    """Records the event, counts it for the rules that it breaks, and applies their response."""
+    broken = [finding.rule for finding in event.findings if finding.result is RuleResult.FAIL]
+    undecided = {finding.rule: finding.detail for finding in event.findings if finding.result is not RuleResult.FAIL}
+    detail: dict[str, Any] = {name: text for name, text in event.detail if name in _AUDITED_DETAIL}
     if broken:
-        more["rules"] = broken
+        detail["rules"] = broken
     if undecided:
-        more["undecided"] = undecided
-    draft.record(
+        detail["undecided"] = undecided
+    transition.add_audit(
         AuditKind.DEVICE_EVENT_REPORTED,
-        draft.device.device_id,
+        transition.device.device_id,
         event_kind=event.kind,
         severity=event.severity,
         count=event.count,
         summary=event.summary,
         evidence=event.evidence.value,
-        **more,
+        **detail,
     )
-    rules = dict(draft.device.rules)
-    for key in broken:
-        rule = draft.policies.rules.get(key)
-        if rule is not None and rule.event is not None:
-            rules[key] = _counted(rules.get(key), event, rule.response.consecutive, rule.event, draft.now)
     if not broken:
         return
-    draft.update(rules=rules)
-    cases.respond(draft, evidence_at=event.received_at or draft.now, may_release=False, evidence=event.evidence)
+    rules = dict(transition.device.rules)
+    for key in broken:
+        rule = transition.policies.rules.get(key)
+        if rule is not None and rule.event is not None:
+            rules[key] = _count_event(rules.get(key), event, rule.response.consecutive, rule.event, transition.now)
+    transition.update_device(rules=rules)
+    evidence_at = event.received_at or transition.now
+    cases.apply_response(transition, evidence_at=evidence_at, may_release=False, evidence=event.evidence)
 
 
-def _counted(
-    old: RuleState | None, event: DeviceEventReported, enough: int, terms: EventTerms, now: float
+def _count_event(
+    old: RuleState | None, event: DeviceEventReported, threshold: int, terms: EventTerms, now: float
 ) -> RuleState:
     if old is None or not old.until or now >= old.until:
         old = RuleState(RuleResult.INFORMATIONAL, now, 0)
     count = min(old.streak + event.count, MAX_COUNTER)
-    is_due = count >= enough
+    is_due = count >= threshold
     source = dict(event.detail).get("source", "")
-    words = f"{count} of {event.kind}{' from ' + source if source else ''}: {event.summary}"
+    text = f"{count} of {event.kind}{' from ' + source if source else ''}: {event.summary}"
     return replace(
         old,
         result=RuleResult.FAIL if is_due else RuleResult.INFORMATIONAL,
         streak=count,
-        detail=words[:MAX_DETAIL],
+        detail=text[:MAX_DETAIL],
         until=now + terms.hold if is_due else old.since + terms.within,
     )
 
 
-def expire(draft: Transition) -> None:
-    """Forget what has stood its time."""
-    rules = draft.device.rules
-    over = [key for key, state in rules.items() if state.until and draft.now >= state.until]
-    if not over:
+def expire_event_holds(transition: Transition) -> None:
+    """Drops rules about events whose time is over."""
+    rules = transition.device.rules
+    expired = [key for key, state in rules.items() if state.until and transition.now >= state.until]
+    if not expired:
         return
-    draft.update(rules={key: state for key, state in rules.items() if key not in over})
-    told = [key for key in over if rules[key].result is RuleResult.FAIL]
-    if told:
-        draft.record(AuditKind.EVENT_HOLD_EXPIRED, rules=told)
+    transition.update_device(rules={key: state for key, state in rules.items() if key not in expired})
+    failed = [key for key in expired if rules[key].result is RuleResult.FAIL]
+    if failed:
+        transition.add_audit(AuditKind.EVENT_HOLD_EXPIRED, rules=failed)
 
 
-def dismiss(draft: Transition, by: str) -> None:
-    """An operator releases the device: what the events asked for is dealt with."""
-    told = [key for key, state in draft.device.rules.items() if state.until]
-    if told:
-        draft.update(rules={key: state for key, state in draft.device.rules.items() if key not in told})
-        draft.record(AuditKind.EVENT_HOLD_DISMISSED, by, rules=told)
+def dismiss_event_holds(transition: Transition, by: str) -> None:
+    """Drops all rules about events, because an operator releases the device."""
+    rules = transition.device.rules
+    held = [key for key, state in rules.items() if state.until]
+    if held:
+        transition.update_device(rules={key: state for key, state in rules.items() if key not in held})
+        transition.add_audit(AuditKind.EVENT_HOLD_DISMISSED, by, rules=held)

@@ -1,4 +1,4 @@
-"""A device whose certificate was revoked: out until it has a new one, whatever else is decided about it. Pure."""
+"""Isolation of a device whose certificate was revoked, until it has a new certificate. Pure."""
 
 from dataclasses import replace
 from typing import Final
@@ -11,56 +11,56 @@ from controller.domain.events import CertificateRenewed, CertificateRevoked, Con
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import Transition
 
-REVOKED: Final = "identity/revoked"  # the cause, beside keys of rules
+REVOKED: Final = "identity/revoked"  # a cause, like the keys of rules
 
 
-def holds(device: Device) -> bool:
-    """Whether the device is out because a certificate of it was revoked."""
+def is_held_by_revocation(device: Device) -> bool:
     return device.case is not None and REVOKED in device.case.causes
 
 
-def revoked(draft: Transition, event: CertificateRevoked) -> None:
-    """Isolate without end: no report, no operator's release and no time lets it in, a new certificate does."""
-    case = draft.device.case
+def on_certificate_revoked(transition: Transition, event: CertificateRevoked) -> None:
+    """Isolates without end: no report, operator or deadline releases the device, only a new certificate does."""
+    case, now = transition.device.case, transition.now
     if case is None:
-        case = ContainmentCase(
-            draft.event_id, ContainmentLevel.ISOLATED, (), event.by, event.reason, draft.now, draft.now
-        )
+        case = ContainmentCase(transition.event_id, ContainmentLevel.ISOLATED, (), event.by, event.reason, now, now)
     case = replace(
         case,
         level=ContainmentLevel.ISOLATED,
         causes=tuple(dict.fromkeys((*case.causes, REVOKED))),
         by=event.by,
         reason=event.reason,
-        evidence_at=draft.now,
+        evidence_at=now,
         hold_until=cases.FOREVER,
         isolate_until=None,
-        # What was proven before was another decision: the live session has to be seen gone after this one.
+        # The earlier proof was of another decision: the live session has to be disconnected after this one.
         proven_level=ContainmentLevel.NONE,
         proven_at=None,
     )
-    draft.update(case=case)
-    draft.record(AuditKind.CERTIFICATE_REVOKED, event.by, alert=True, serials=list(event.serials), reason=event.reason)
-    draft.effects.append(
-        IsolateClient(draft.next_effect_id(), draft.device.device_id, case.case_id, False, None, case.reason)
+    transition.update_device(case=case)
+    transition.add_audit(
+        AuditKind.CERTIFICATE_REVOKED, event.by, alert=True, serials=list(event.serials), reason=event.reason
+    )
+    device_id = transition.device.device_id
+    transition.effects.append(
+        IsolateClient(transition.next_effect_id(), device_id, case.case_id, False, None, case.reason)
     )
 
 
-def renewed(draft: Transition, event: CertificateRenewed) -> None:
-    """It has a certificate that was issued after the revocation: let it prove itself, restricted."""
-    case = draft.device.case
-    if case is None or not holds(draft.device):
+def on_certificate_renewed(transition: Transition, event: CertificateRenewed) -> None:
+    """Steps down to a restriction after a certificate was issued, so that a report can release the device."""
+    case = transition.device.case
+    if case is None or not is_held_by_revocation(transition.device):
         return
-    left = tuple(cause for cause in case.causes if cause != REVOKED)
-    case = draft.update_case(case, causes=left)
-    draft.record(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, issued_at=event.issued_at)
-    cases.step_down(draft, case, "cordon", "it has a new certificate")
+    causes = tuple(cause for cause in case.causes if cause != REVOKED)
+    case = transition.update_case(case, causes=causes)
+    transition.add_audit(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, issued_at=event.issued_at)
+    cases.end_isolation(transition, case, "cordon", "it has a new certificate")
 
 
-def kept(draft: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:
-    """An operator's word about a device that is out by revocation changes nothing, and says why."""
-    draft.decision = DecisionKind.REVOCATION_KEPT
-    draft.record(
+def keep_isolated(transition: Transition, event: ContainmentOrdered | ReleaseOrdered) -> None:
+    """Answers an operator's request for a device with a revoked certificate, which changes nothing."""
+    transition.decision = DecisionKind.REVOCATION_KEPT
+    transition.add_audit(
         AuditKind.CERTIFICATE_REVOCATION_KEPT,
         event.by,
         reason=event.reason,

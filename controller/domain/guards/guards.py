@@ -7,7 +7,7 @@ from controller.domain.device import Device
 from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.waivers import NO_WAIVERS, Waivers
 
-PROTECTED_MARK: Final = "protected"  # among a device's marks where the expression of `protected_if` holds
+PROTECTED_PREDICATE: Final = "protected"  # among a device's marks where the expression of `protected_if` holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ProtectionRules:
         tags = self.tags.intersection(device.tags) if self.tags else ()
         if tags:
             return f"its tag {min(tags)} is in guards.protected_tags"
-        return "guards.protected_if holds for it" if PROTECTED_MARK in device.marks else ""
+        return "guards.protected_if holds for it" if PROTECTED_PREDICATE in device.predicates else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Final
 from controller.domain.device import Device
 
 ANY_RULE: Final = "*"  # after the slash: every rule of the policy
-MARK: Final = "waiver:"  # before the id of a waiver in the marks of a device
+PREDICATE_PREFIX: Final = "waiver:"  # before the id of a waiver in the marks of a device
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,12 @@ class Waiver:
     @property
     def predicate(self) -> str:
         """What a device carries for which the expression holds."""
-        return MARK + self.waiver_id
+        return PREDICATE_PREFIX + self.waiver_id
 
     def selects(self, device: Device) -> bool:
         """Whether it is about this device."""
         if self.expression:
-            return self.predicate in device.marks
+            return self.predicate in device.predicates
         return self.tag in device.tags if self.tag else self.device == device.device_id
 
     def covers_rule(self, rule: str) -> bool:

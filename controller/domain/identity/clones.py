@@ -1,8 +1,8 @@
-"""Two that pass for one device: seen from who takes over whose session, in turn. Pure.
+"""Detects two machines that use the identity of one device, from reports and from session takeovers.
 
-A device whose network broke takes over its own dead session, perhaps from another address: once is nothing. Two that
-are both alive throw each other out again and again. What is found is an alert; nobody is contained for it, because an
-address proves nothing, and the one thrown out may be the honest one.
+A device whose network broke takes over its own dead session, perhaps from another address, so a single takeover means
+nothing. Two live clients take the session from each other again and again. A suspicion is an alert and contains no
+device: an address proves nothing, and the client that lost its session may be the genuine one.
 """
 
 from collections import OrderedDict
@@ -10,18 +10,52 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-WINDOW: Final = 600.0  # seconds that are looked at together
-SWITCHES: Final = 3  # changes between addresses: there, back, and there again
-MANY: Final = 6  # takeovers by one address: two behind one router, or a device that is badly ill
-QUIET: Final = 3600.0  # seconds after an alert in which the same device causes no other
-MAX_TAKEOVERS: Final = 16  # remembered of one device
-MAX_DEVICES: Final = 10_000  # with a takeover lately; the one seen longest ago is forgotten first
-TAKEN_OVER: Final = frozenset({"takenover", "takeovered", "discarded"})  # as EMQX tells the end of the first session
+from controller.domain.audit_kinds import AuditKind
+from controller.domain.events import CloneSuspected, PostureReported
+from controller.domain.transition import Transition
+
+WINDOW: Final = 600.0  # seconds of takeovers that are evaluated together
+SWITCHES: Final = 3  # changes between addresses that raise a suspicion
+MANY: Final = 6  # takeovers from one address that raise one: two clients behind one router, or an unstable device
+QUIET: Final = 3600.0  # seconds after an alert without another one for the same device
+MAX_TAKEOVERS: Final = 16  # remembered of a device
+MAX_DEVICES: Final = 10_000  # remembered; the one with the oldest takeover is dropped first
+TAKEN_OVER: Final = frozenset({"takenover", "takeovered", "discarded"})  # EMQX's reasons for the end of a session
+
+
+def detect_clone(transition: Transition, event: PostureReported) -> None:
+    """Records a report whose sequence number regressed, and one from a boot that has ended."""
+    device, now = transition.device, transition.now
+    if event.seq < device.report_seq:
+        is_new = now - device.clone_suspected_at >= QUIET
+        transition.update_device(clone_suspected_at=now if is_new else device.clone_suspected_at)
+        transition.add_audit(
+            AuditKind.REPORT_SEQUENCE_REGRESSED, device.device_id, alert=is_new, was=device.report_seq, now=event.seq
+        )
+    # No report can come from a boot that was followed by another.
+    is_ended_boot = bool(event.boot_id) and event.boot_id != device.boot_id and event.boot_id == device.previous_boot_id
+    if is_ended_boot and now - device.clone_suspected_at >= QUIET:
+        how = "a boot that has ended reports again: two machines report as this device"
+        transition.update_device(clone_suspected_at=now)
+        transition.add_audit(AuditKind.DEVICE_CLONE_SUSPECTED, alert=True, how=how, evidence=event.evidence.value)
+    if event.boot_id and event.boot_id != device.boot_id:
+        transition.update_device(previous_boot_id=device.boot_id)
+
+
+def on_clone_suspected(transition: Transition, event: CloneSuspected) -> None:
+    transition.add_audit(
+        AuditKind.DEVICE_CLONE_SUSPECTED,
+        alert=True,
+        how=event.how,
+        peers=list(event.peers),
+        times=event.times,
+        grade=event.grade,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SessionTakenOver:
-    """A session ended because another client with the same id connected; `peer`: where the one that ended came from."""
+    """A session ended because another client with the same id connected; `peer`: the address of the ended session."""
 
     device_id: str
     at: float  # Unix seconds
@@ -30,7 +64,7 @@ class SessionTakenOver:
 
 @dataclass(frozen=True, slots=True)
 class CloneSuspicion:
-    """What was seen, for the record."""
+    """A pattern of takeovers that looks like two clients."""
 
     device_id: str
     how: str
@@ -38,55 +72,41 @@ class CloneSuspicion:
     times: int
 
 
-def detect_ended_boot(boot_id: str, *, now_in: str, before: str, told_at: float, now: float) -> str:
-    """Why a report shows that two report as one device; empty when it does not, or when that was told lately.
-
-    A boot that was followed by another is over: nothing can report from it again. `now_in` and `before` are the boots
-    of the last reports.
-    """
-    if now - told_at < QUIET or not boot_id or boot_id == now_in:
-        return ""
-    if boot_id == before:
-        return "a boot that was over reports again: two machines report as this device"
-    return ""
-
-
 @dataclass(slots=True)
-class _Seen:
+class _Takeovers:
     takeovers: list[SessionTakenOver]
-    told_at: float = float("-inf")
+    suspected_at: float = float("-inf")
 
 
 class CloneDetector:
-    """Remembers takeovers of the last minutes, and says when they look like two devices."""
+    """Remembers the takeovers of the last minutes and finds patterns that look like two clients."""
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._devices: OrderedDict[str, _Takeovers] = OrderedDict()
 
     def __len__(self) -> int:
-        """Devices that are remembered."""
-        return len(self._seen)
+        return len(self._devices)
 
     def observe(self, event: SessionTakenOver) -> CloneSuspicion | None:
-        """One more takeover; the suspicion it completes, at most one an hour for each device."""
-        seen = self._seen.pop(event.device_id, None) or _Seen([])
-        self._seen[event.device_id] = seen
-        if len(self._seen) > MAX_DEVICES:
-            self._seen.popitem(last=False)
-        recent = [one for one in seen.takeovers if event.at - one.at < WINDOW]
-        seen.takeovers = [*recent, event][-MAX_TAKEOVERS:]
-        if event.at - seen.told_at < QUIET:
+        """Returns the suspicion that this takeover completes, at most one an hour for each device."""
+        entry = self._devices.pop(event.device_id, None) or _Takeovers([])
+        self._devices[event.device_id] = entry
+        if len(self._devices) > MAX_DEVICES:
+            self._devices.popitem(last=False)
+        recent = [takeover for takeover in entry.takeovers if event.at - takeover.at < WINDOW]
+        entry.takeovers = [*recent, event][-MAX_TAKEOVERS:]
+        if event.at - entry.suspected_at < QUIET:
             return None
-        how = _pattern(seen.takeovers)
+        how = _pattern(entry.takeovers)
         if not how:
             return None
-        seen.told_at = event.at
-        peers = tuple(dict.fromkeys(one.peer for one in seen.takeovers))
-        return CloneSuspicion(event.device_id, how, peers, len(seen.takeovers))
+        entry.suspected_at = event.at
+        peers = tuple(dict.fromkeys(takeover.peer for takeover in entry.takeovers))
+        return CloneSuspicion(event.device_id, how, peers, len(entry.takeovers))
 
 
 def _pattern(takeovers: list[SessionTakenOver]) -> str:
-    peers = [one.peer for one in takeovers]
+    peers = [takeover.peer for takeover in takeovers]
     switches = sum(first != second for first, second in pairwise(peers))
     if switches >= SWITCHES and len(set(peers)) < len(peers):
         return "two addresses take the session from each other in turn"

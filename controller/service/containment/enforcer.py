@@ -130,9 +130,9 @@ class Enforcer:
             return effect.evidence
         if case.evidence.may_contain:
             return case.evidence
-        grade = await self._vouching.grade(effect.device_id, heard_at=case.heard_at)
+        grade = await self._vouching.grade(effect.device_id, heard_at=case.evidence_since)
         if grade in _EVIDENCE:
-            return await self._vouched(effect, _EVIDENCE[grade], case.heard_at)
+            return await self._vouched(effect, _EVIDENCE[grade], case.evidence_since)
         if grade is AuthStrength.LATER:
             reason = "the session that is there now may have come after the one that reported"
             event = ev.ContainmentRefused(

@@ -8,7 +8,7 @@ from typing import Final
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.events import DeadlineReached
-from controller.domain.guards.guards import PROTECTED_MARK
+from controller.domain.guards.guards import PROTECTED_PREDICATE
 from controller.domain.guards.waivers import ANY_RULE, Waiver
 from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import DevicePredicate
@@ -54,7 +54,7 @@ class WaiverService:
         self._protected: tuple[DevicePredicate, ...] = ()
         if protected_if is not None:
             # What cannot be answered protects: nothing unknown contains anyone.
-            mark = DevicePredicate(PROTECTED_MARK, keeper.language.compile(protected_if), when_unknown=True)
+            mark = DevicePredicate(PROTECTED_PREDICATE, keeper.language.compile(protected_if), when_unknown=True)
             self._protected = (mark,)
         self._expressions: dict[str, DevicePredicate] = {}
 

@@ -74,7 +74,7 @@ class RevocationService:
         now = self._keeper.clock.now()
         for standing in await self._registry.standings(now):
             device = self._keeper.get(standing.name)
-            is_held = device is not None and revocation.holds(device)
+            is_held = device is not None and revocation.is_held_by_revocation(device)
             if standing.is_revoked and not is_held:
                 why = "a certificate of it was revoked"
                 await self._throw_out(standing.name, (), "cordon", why)

@@ -12,7 +12,7 @@ from controller.domain.effects import SendReceipt
 from controller.domain.policy.event_rules import evaluate_event, event_facts
 from controller.domain.policy.facts import DeviceFacts
 from controller.domain.policy.model import PolicySet
-from controller.domain.step import is_quiet, repeats
+from controller.domain.reports import is_no_change_heartbeat, is_repeated_report
 from controller.ports.log import Log
 from controller.ports.messages import IncomingMessage, Messages
 from controller.ports.store import DeadLetter, StoredReport
@@ -249,7 +249,7 @@ class Ingest:
                     delivery.received_at,
                     None if facts is None else keeper.judge(facts),
                     keeper.policies.version,
-                    marks=None if facts is None else keeper.judge.evaluate_predicates(facts),
+                    predicates=None if facts is None else keeper.judge.evaluate_predicates(facts),
                     evidence=evidence_of(is_sealed=delivery.seal is not None),
                     missing=0 if delivery.seal is None else delivery.seal.missing,
                 )
@@ -274,13 +274,13 @@ class Ingest:
             return False
         if isinstance(body, FullReport):
             self.counts["reports"] += 1
-            if not content.same or not repeats(device, body.seq, body.boot_id, body.agent):
+            if not content.same or not is_repeated_report(device, body.seq, body.boot_id, body.agent):
                 return False
         elif isinstance(body, Heartbeat):
             self.counts["heartbeats"] += 1
         else:
             return False
-        if not is_quiet(device, body.digest, self._keeper.policies):
+        if not is_no_change_heartbeat(device, body.digest, self._keeper.policies):
             return False
         if isinstance(body, FullReport):
             self._keeper.touch(device, delivery.received_at, batch, body.seq)
@@ -331,7 +331,7 @@ class Ingest:
             keeper.policies.version,
             evidence=evidence_of(is_sealed=delivery.seal is not None),
             answers=report.answers,
-            marks=None if facts is None else keeper.judge.evaluate_predicates(facts),
+            predicates=None if facts is None else keeper.judge.evaluate_predicates(facts),
             receipt=report.receipt,
             missing=0 if delivery.seal is None else delivery.seal.missing,
         )

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from controller.domain.containment.report_signatures import ReplayWindow, age_trouble
+from controller.domain.containment.report_signatures import ReplayWindow, age_rejection_reason
 from controller.domain.device import Device
 from controller.domain.events import SignatureRequirementLifted
 from controller.ports.device_keys import DeviceKeys
@@ -145,21 +145,23 @@ class ReportSignatureVerifier:
         window = self._windows.get(device_id)
         if window is None:
             window = (
-                ReplayWindow() if device is None or device.report_seq < 0 else ReplayWindow.after(device.report_seq)
+                ReplayWindow()
+                if device is None or device.report_seq < 0
+                else ReplayWindow.starting_at(device.report_seq)
             )
-        trouble = window.trouble(front.seq)
+        trouble = window.rejection_reason(front.seq)
         if trouble and device is not None and (front.seq, front.digest) == (device.report_seq, device.digest):
             return DuplicateReport(device_id, front.seq, front.digest)
         if trouble:
             return RejectedMessage(device_id, RejectReason.REPLAYED, trouble, front.seq)
-        old = age_trouble(front.sent_at.timestamp(), now, self._rules.max_age)
+        old = age_rejection_reason(front.sent_at.timestamp(), now, self._rules.max_age)
         if old:
             return RejectedMessage(device_id, RejectReason.TOO_OLD, old, front.seq)
-        self._windows[device_id] = window.take(front.seq)
+        self._windows[device_id] = window.accept(front.seq)
         self._signing.add(device_id)
         self._keys.signed(device_id, sealed.keyid)
         return AdmittedMessage(
-            replace(message, payload=sealed.payload), is_sealed=True, missing=window.missing(front.seq)
+            replace(message, payload=sealed.payload), is_sealed=True, missing=window.gap_before(front.seq)
         )
 
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.response import inert, is_due
+from controller.domain.containment.response import is_response_due, rules_without_response
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.findings import RuleResult
 from controller.domain.policy.model import PolicyRule
@@ -67,10 +67,10 @@ class RolloutTrigger:
                 for rule in rules
                 if (state := device.rules.get(rule.key)) is not None
                 and state.result is RuleResult.FAIL
-                and is_due(state, rule.response, now)
+                and is_response_due(state, rule.response, now)
             ]
             if due:
-                without = inert(device, keeper.policies, keeper.guards, now)
+                without = rules_without_response(device, keeper.policies, keeper.guards, now)
                 for key in due:
                     if key not in without:
                         found[key].add(device.device_id)

@@ -203,7 +203,7 @@ async def test_protection_by_an_expression_over_facts(tmp_path: Path) -> None:
         await one.report("edge-2", ports=(23,))
         assert one.world.level("edge-1") is ContainmentLevel.NONE
         assert one.world.level("edge-2") is ContainmentLevel.RESTRICTED
-        assert one.world.keeper.devices["edge-1"].marks == ("protected",)
+        assert one.world.keeper.devices["edge-1"].predicates == ("protected",)
     async with open_api(tmp_path / "d.db", protected_if="reboot_required") as one:
         await one.report("edge-1", ports=(23,))
         assert one.world.level("edge-1") is ContainmentLevel.NONE, "what cannot be answered protects"

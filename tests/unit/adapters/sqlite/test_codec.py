@@ -11,7 +11,7 @@ from controller.adapters.sqlite import codec, reader
 from controller.adapters.sqlite.dead_letters import DeadLetterIndex
 from controller.adapters.sqlite.statements import work_of
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.device import OF_A_REPORT, ContainmentCase, Device
+from controller.domain.device import REPORT_FIELDS, ContainmentCase, Device
 from controller.domain.effects import AuditEntry, CommandRecord, Effect, EndIsolation
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules
@@ -25,7 +25,7 @@ STATE = codec.DEVICE_COLUMNS.index("state")
 def _row(device: Device, state: str) -> tuple[Any, ...]:
     """The row that is read: with another state, and without a stored report."""
     row = codec.device_row(device)
-    return (*row[:STATE], state, *row[STATE + 1 :], *[None] * len(OF_A_REPORT))
+    return (*row[:STATE], state, *row[STATE + 1 :], *[None] * len(REPORT_FIELDS))
 
 
 def _keep(connection: sqlite3.Connection, writes: StoreWrites) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind, DecisionKind
+from controller.domain.containment.deadlines import next_deadline
 from controller.domain.containment.explain_events import explain_event, explain_standing
-from controller.domain.containment.response import deadline
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
@@ -77,7 +77,7 @@ def test_an_event_restricts_for_its_time_and_then_a_fresh_report_releases() -> N
     play = given(device(), RULES).when(told("attack")).then(RestrictClient("t-0", "d1", "t", by_policy=True))
     assert play.state.case is not None
     assert play.state.case.causes == ("p/attack",)
-    assert deadline(play.state, RULES) == START + 3600
+    assert next_deadline(play.state, RULES) == START + 3600
     # A report that passes cannot undo what happened, a heartbeat no more.
     play = play.when(reported(passing=("posture",)), at=START + 60).then_nothing()
     play = play.when(beat(at=START + 120), at=START + 120).then_nothing()
@@ -160,14 +160,14 @@ def test_a_report_does_not_lend_its_proof_to_an_event_that_was_told_before() -> 
     waits = given(device(refused_until=START + 60), RULES).when(told("attack"))
     late = waits.when(replace(signed, received_at=START + 90), at=START + 90)
     assert late.state.case is not None
-    assert (late.state.case.heard_at, late.state.case.evidence) == (START, Evidence.UNASKED)
+    assert (late.state.case.evidence_since, late.state.case.evidence) == (START, Evidence.UNASKED)
 
 
 def test_of_events_that_are_counted_the_first_has_to_be_vouched_for_too() -> None:
     play = given(device(), RULES).when(told("guess", count=4))
     play = play.when(told("guess", at=START + 30), at=START + 30)
     assert play.state.case is not None
-    assert (play.state.case.heard_at, play.state.case.evidence_at) == (START, START + 30)
+    assert (play.state.case.evidence_since, play.state.case.evidence_at) == (START, START + 30)
 
 
 def test_the_record_says_which_rules_and_what_could_not_be_decided() -> None:

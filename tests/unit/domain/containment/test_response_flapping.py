@@ -4,12 +4,13 @@ from dataclasses import replace
 
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.response import deadline
+from controller.domain.containment.deadlines import next_deadline
 from controller.domain.device import HoldReason
 from controller.domain.effects import ReleaseClient
-from controller.domain.guards.guards import PROTECTED_MARK, FleetGuards, ProtectionRules
+from controller.domain.guards.guards import PROTECTED_PREDICATE, FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel, Remedy, RepeatOffenderTerms, RuleResponse
-from controller.domain.step import is_quiet, step
+from controller.domain.reports import is_no_change_heartbeat
+from controller.domain.step import step
 from tests.support.playbook import DIGEST, START, Play, beat, device, given, policies, reported, rule
 
 SETTLING = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED, passing=3, cool_down=60.0)))
@@ -53,7 +54,7 @@ def test_one_failing_report_in_between_begins_the_count_anew() -> None:
 def test_a_device_that_settles_is_not_quiet() -> None:
     play = given(device(), SETTLING).when(reported("telnet")).when(reported(passing=("telnet",), seq=2))
     assert not play.state.rules
-    assert not is_quiet(play.state, DIGEST, SETTLING)
+    assert not is_no_change_heartbeat(play.state, DIGEST, SETTLING)
 
 
 def _again(play: Play, at: float, seq: int) -> Play:
@@ -117,7 +118,7 @@ def test_a_shadow_rule_is_judged_and_nothing_follows() -> None:
         .recorded(AuditKind.REPORT_FIRST_ACCEPTED, AuditKind.REPORT_POSTURE_CHANGED)
     )
     assert "p/telnet" in play.state.rules
-    assert deadline(play.state, SHADOWED) is None
+    assert next_deadline(play.state, SHADOWED) is None
     play.when(ev.DeadlineReached("t"), at=START + 1000).then_nothing()
     assert SHADOWED.rules["p/telnet"].mode == "shadow"
     assert SHADOWED.rules["p/docker"].mode == "enforce"
@@ -135,10 +136,10 @@ def test_protected_devices_wait_with_an_alert_each() -> None:
     for protection, mine in (
         (ProtectionRules(frozenset({"d1"})), device()),
         (ProtectionRules(tags=frozenset({"life"})), device(tags=("life",))),
-        (ProtectionRules(), device(marks=(PROTECTED_MARK,))),
+        (ProtectionRules(), device(predicates=(PROTECTED_PREDICATE,))),
     ):
         guards = FleetGuards(protection=protection)
-        event = replace(reported("telnet"), marks=mine.marks)
+        event = replace(reported("telnet"), predicates=mine.predicates)
         outcome = step(mine, event, START, enforced, guards)
         assert outcome.device.case is None
         assert outcome.device.pending is not None

@@ -7,7 +7,7 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.cases import FOREVER
-from controller.domain.containment.revocation import REVOKED, holds
+from controller.domain.containment.revocation import REVOKED, is_held_by_revocation
 from controller.domain.effects import EndIsolation, IsolateClient
 from controller.domain.policy.model import ContainmentLevel
 from tests.support.playbook import START, Play, device, given, reported
@@ -50,7 +50,7 @@ def test_it_is_isolated_without_end() -> None:
 )
 def test_no_operator_lets_it_in(event: ev.DomainEvent) -> None:
     play = proven(revoked()).when(event).then_nothing().recorded(AuditKind.CERTIFICATE_REVOCATION_KEPT)
-    assert holds(play.decided(DecisionKind.REVOCATION_KEPT).state)
+    assert is_held_by_revocation(play.decided(DecisionKind.REVOCATION_KEPT).state)
     play.when(ev.DeadlineReached("t"), at=START + 1e9).then_nothing()
 
 
@@ -63,7 +63,7 @@ def test_a_new_certificate_lets_it_prove_itself() -> None:
     play = proven(revoked()).when(RENEW).then(EndIsolation("y-0", "d1", "x"))
     play.recorded(AuditKind.CERTIFICATE_REVOCATION_RESOLVED, AuditKind.CONTAINMENT_STEPPED_DOWN)
     assert play.state.level is ContainmentLevel.RESTRICTED
-    assert not holds(play.state)
+    assert not is_held_by_revocation(play.state)
     assert play.when(reported(passing=("telnet",))).state.level is ContainmentLevel.NONE
 
 

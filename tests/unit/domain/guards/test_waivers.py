@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from controller.domain import events as ev
-from controller.domain.containment.response import deadline
+from controller.domain.containment.deadlines import next_deadline
 from controller.domain.effects import ReleaseClient, RestrictClient
 from controller.domain.guards.guards import FleetGuards
 from controller.domain.guards.waivers import Waiver, Waivers
@@ -40,7 +40,7 @@ def _guards(*waivers: Waiver) -> FleetGuards:
 )
 def test_whom_and_what_it_covers(changes: dict[str, str], covers: bool) -> None:
     waiver = replace(ONE, **changes)  # type: ignore[arg-type]  # the fields are all texts but one
-    mine = device(tags=("lab",), marks=("waiver:w1",))
+    mine = device(tags=("lab",), predicates=("waiver:w1",))
     assert (Waivers((waiver,)).covering("p/telnet", mine, START) is not None) is covers
     assert waiver.covers_rule("p/telnet") is (waiver.rule in ("p/telnet", "p/*"))
 
@@ -64,13 +64,13 @@ def test_a_waived_rule_fails_and_nothing_follows() -> None:
 
 def test_when_it_ends_the_rule_bites_without_a_new_report() -> None:
     waived = step(device(), reported("telnet"), START, RULES, _guards(ONE)).device
-    assert deadline(waived, RULES, _guards(ONE), START) == START + 100
+    assert next_deadline(waived, RULES, _guards(ONE), START) == START + 100
     early = step(waived, ev.DeadlineReached("t"), START + 99, RULES, _guards(ONE))
     assert early.device.case is None
     outcome = step(waived, ev.DeadlineReached("t"), START + 100, RULES, _guards(ONE))
     assert outcome.device.level is ContainmentLevel.RESTRICTED
     assert isinstance(outcome.effects[0], RestrictClient)
-    assert deadline(outcome.device, RULES, _guards(ONE), START + 100) != START + 100
+    assert next_deadline(outcome.device, RULES, _guards(ONE), START + 100) != START + 100
 
 
 def test_a_silent_device_is_not_contained_when_a_waiver_ends() -> None:

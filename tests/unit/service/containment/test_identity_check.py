@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.cases import LATER_PAUSE
+from controller.domain.containment.broker_results import LATER_PAUSE
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.evidence import Evidence
 from controller.domain.policy.model import ContainmentLevel
