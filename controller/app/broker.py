@@ -1,55 +1,53 @@
-"""Makes the parts that look after the broker itself: what judges it, what sets it up, what compares it."""
+"""Builds the services that look after the broker itself: access rules, setup, audit, comparison."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from controller.adapters.access.templates import parse_templates
-from controller.adapters.emqx.access import EmqxAccess
-from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.inspection import EmqxInspector
-from controller.adapters.emqx.setup.setup import EmqxSetup
-from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.files import read_secret
-from controller.adapters.logs import logger_for
 from controller.adapters.policies.loader import load_policies
 from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.sqlite.store import SqliteStore
-from controller.adapters.system import SystemClock
-from controller.adapters.tls_probe import probe_context
+from controller.app.adapters import Adapters
 from controller.domain.broker.facts import TYPES as BROKER_TYPES
 from controller.domain.policy.cel import CelEnvironment
 from controller.packs import broker_pack_path
-from controller.ports.broker_setup import DesiredSetup
+from controller.ports.broker_setup import BrokerSetup, DesiredSetup
+from controller.ports.clock import Clock
+from controller.ports.inspection import BrokerInspector
 from controller.service.broker.access import AccessRuleManager
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
 from controller.service.broker.setup import SetupOperations
-from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import EffectQueue
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import Settings
 
 
-def inspector(broker: EmqxBroker, settings: Settings) -> EmqxInspector:
-    """What looks at the broker to judge it; it shakes hands with the controller's own certificate."""
-    mqtt = settings.mqtt
-    return EmqxInspector(
-        broker.api,
-        SystemClock(),
-        receive_maximum=mqtt.receive_maximum,
-        context=lambda: probe_context(mqtt.certificate, mqtt.key),
-    )
+@dataclass(frozen=True, slots=True)
+class BrokerServices:
+    """The services that look after the broker."""
+
+    reconciler: Reconciler
+    auditor: BrokerAuditor
+    setup: SetupOperations
+    access: AccessOperations
 
 
-def auditor(broker_inspector: EmqxInspector, settings: Settings) -> BrokerAuditor:
-    """What judges the broker, by the shipped pack where the configuration names no policies."""
-    language = CelEnvironment(BROKER_TYPES, BROKER)
+@cache
+def _language() -> CelEnvironment:
+    return CelEnvironment(BROKER_TYPES, BROKER)
+
+
+def auditor(inspector: BrokerInspector, settings: Settings) -> BrokerAuditor:
+    """Judges the broker, by the shipped pack where the configuration names no policies."""
     paths = settings.emqx.audit or (broker_pack_path(),)
-    return BrokerAuditor(broker_inspector, language, lambda: load_policies(paths, language))
+    return BrokerAuditor(inspector, _language(), lambda: load_policies(paths, _language()))
 
 
-def setup_wanted(settings: Settings) -> DesiredSetup:
+def desired_setup(settings: Settings) -> DesiredSetup:
     """What the configuration asks of the broker.
 
     Raises:
@@ -60,56 +58,42 @@ def setup_wanted(settings: Settings) -> DesiredSetup:
     return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, mqtt.username or "", password)
 
 
-def setup_desk(broker: EmqxBroker, store: SqliteStore, settings: Settings) -> SetupOperations:
-    """What sets the broker up and takes it back."""
-    return SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(store), store, SystemClock(), setup_wanted(settings))
+def setup_operations(broker: BrokerSetup, store: SqliteStore, clock: Clock, settings: Settings) -> SetupOperations:
+    return SetupOperations(broker, SqliteSetupStore(store), store, clock, desired_setup(settings))
 
 
-async def access_desk(
-    broker: EmqxBroker, store: SqliteStore, keeper: FleetState, effects: EffectQueue, enforcer: Enforcer
-) -> AccessOperations:
-    """What keeps the fleet's access rules; a release gives back what it says."""
+async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQueue) -> AccessRuleManager:
+    """The fleet's access rules, as the store has them."""
     access = AccessRuleManager(
-        keeper,
+        fleet,
         effects,
-        EmqxAccess(broker.api),
-        SqliteAccessStore(store),
+        adapters.broker.access,
+        SqliteAccessStore(adapters.store),
         lambda text: parse_templates(text, "templates"),
-        logger_for("access"),
+        adapters.log("access"),
     )
     await access.load()
-    enforcer.give_back(access.rules_after)
-    return AccessOperations(access, keeper)
+    return access
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerServices:
-    """Everything that looks after the broker."""
-
-    reconciler: Reconciler
-    inspector: EmqxInspector
-    auditor: BrokerAuditor
-    setup: SetupOperations
-    access: AccessOperations
-
-
-async def broker_parts(
-    broker: EmqxBroker,
-    store: SqliteStore,
-    keeper: FleetState,
-    effects: EffectQueue,
-    enforcer: Enforcer,
-    settings: Settings,
+def broker_services(
+    settings: Settings, adapters: Adapters, fleet: FleetState, effects: EffectQueue, access: AccessRuleManager
 ) -> BrokerServices:
-    """Make all of them; a release gives back what access rules say from now on.
+    """What the API needs to look after the broker.
 
     Raises:
-        ControllerError: what the store holds, or a file of the configuration, cannot be used.
+        SettingsError: a file of the configuration cannot be used.
     """
-    setup = setup_desk(broker, store, settings)
-    access = await access_desk(broker, store, keeper, effects, enforcer)
-    tables, log = EmqxTables(broker.api), logger_for("reconciler")
-    every = settings.reconcile.every
-    reconciler = Reconciler(keeper, broker, tables, effects, every, log, settings=setup, managed=access.access)
-    looks = inspector(broker, settings)
-    return BrokerServices(reconciler, looks, auditor(looks, settings), setup, access)
+    broker = adapters.broker
+    setup = setup_operations(broker.setup, adapters.store, adapters.clock, settings)
+    reconciler = Reconciler(
+        fleet,
+        broker.control,
+        broker.tables,
+        effects,
+        settings.reconcile.every,
+        adapters.log("reconciler"),
+        settings=setup,
+        managed=access,
+    )
+    return BrokerServices(reconciler, auditor(broker.inspector, settings), setup, AccessOperations(access, fleet))

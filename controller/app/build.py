@@ -1,195 +1,194 @@
-"""Makes each part of the controller from the settings; beside `app.py`, the only place that names implementations."""
+"""Builds every service over given adapters and wires them: the one place that knows how they hang together.
 
-import asyncio
-import contextlib
-import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
-from typing import Final
+Each service gets what it needs through its constructor, so the order here is the order of their dependencies: what
+follows commits, the fleet's state, what the outbox carries out, what ingest takes in, what the API serves.
+"""
 
-import uvicorn
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
-from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.users.broker import EmqxUsers
-from controller.adapters.files import read_secret
-from controller.adapters.keys import load_signing_key
-from controller.adapters.logs import logger_for
-from controller.adapters.mqtt.options import MqttOptions
-from controller.adapters.policies.loader import load_policies
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-from controller.adapters.sqlite.lock import hold_store
-from controller.adapters.sqlite.options import StoreOptions
-from controller.adapters.sqlite.report_keys import SqliteReportKeys
+from controller.adapters.policies.loader import candidate_policies
 from controller.adapters.sqlite.rollouts import SqliteRolloutStore
-from controller.adapters.sqlite.store import SqliteStore, open_store
-from controller.adapters.system import SystemClock
-from controller.adapters.tuf_repository.folder import RepositoryFolder
-from controller.adapters.tuf_repository.repository import TufUpdateRepository
-from controller.adapters.x509.folder import ISSUING_KEY
 from controller.api.context import Services
-from controller.api.downloads import create_downloads
 from controller.api.metrics import ContainmentDurations
-from controller.api.server import create_api
+from controller.app.adapters import Adapters
+from controller.app.broker import access_rules, broker_services
+from controller.app.identity import identity_services, report_signing
 from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.guards import FleetGuards
-from controller.domain.policy.cel import CelEnvironment, ExpressionError
-from controller.domain.policy.facts import TYPES
+from controller.domain.policy.cel import ExpressionError
 from controller.domain.policy.model import PolicySet
-from controller.ports.broker import BrokerControl
 from controller.ports.errors import SettingsError
-from controller.ports.messages import Messages
-from controller.ports.updates import UpdateRepository
-from controller.service.containment.identity_check import IdentityCheck
+from controller.ports.log import Log
+from controller.service.audit_log import AuditLogger
+from controller.service.broker.access import AccessRuleManager
+from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
+from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.users import UserContainments
 from controller.service.containment.waivers import WaiverService
 from controller.service.fleet_state import FleetState
+from controller.service.identity.clones import CloneMonitor
+from controller.service.identity.services import IdentityServices
 from controller.service.ingest.ingest import Ingest
-from controller.service.ingest.keyring import DeviceKeyring
 from controller.service.ingest.rate_limit import RateLimit, RateLimiter
-from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
-from controller.service.maintenance import MetadataRefresher
+from controller.service.ingest.signatures import ReportSigningServices
+from controller.service.maintenance import MetadataRefresher, StoreMaintenance
+from controller.service.policy.activation import PolicyActivation
 from controller.service.rollout.engine import RolloutEngine
-from controller.service.rollout.observations import PublishedTargets, RolloutObservations
+from controller.service.rollout.observations import RolloutObservations
 from controller.service.rollout.operations import RolloutOperations
 from controller.service.rollout.triggers import RolloutTrigger
-from controller.service.settings.settings import MqttSettings, Settings
-from schemas.commands import COMMAND_PAYLOAD_TYPE
-from schemas.signing import countersign, key_id, sign, to_be_signed
-from schemas.topics import ALL_UP, PRESENCE
-
-_MAX_KEY: Final = 64 * 1024  # bytes
-STOP_TIMEOUT: Final = 10.0  # seconds for what is under way
+from controller.service.settings.settings import Settings
+from controller.service.timers import DeviceTimers
+from controller.service.unit_of_work import CommitListener
+from controller.service.waiting import Waiters
 
 
-class EmbeddedUvicornServer(uvicorn.Server):
-    """uvicorn as a guest: signals belong to the process, not to it."""
+class BackgroundLoop(Protocol):
+    """A part that runs as long as the controller does."""
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+    async def run(self) -> None:
+        """Until cancelled."""
+        ...
 
 
-@contextlib.asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
-    """The broker's management API as configured.
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """Everything of one controller, wired and at rest; `loops` run by name and are stopped in their order."""
+
+    services: Services
+    policies: PolicyActivation
+    durations: ContainmentDurations
+    loops: tuple[tuple[str, BackgroundLoop], ...]
+
+
+async def build(
+    settings: Settings, adapters: Adapters, policies: PolicySet, guards: FleetGuards, *listeners: CommitListener
+) -> Controller:
+    """Builds the services over what the store holds; `listeners` follow each commit after Cordon's own.
 
     Raises:
-        SettingsError: the key file cannot be used.
+        ControllerError: what the store holds, or a file of the configuration, cannot be used.
     """
-    line = read_secret(settings.emqx.key_file, "emqx.key_file")
-    key, separator, secret = line.partition(":")
-    if not separator or not key or not secret:
-        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
-    tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
-    async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
-        yield broker
+    core = await _core(settings, adapters, policies, guards, listeners)
+    fleet = core.fleet
+    operators, waivers = await _operator_services(settings, adapters, fleet)
+    access = await access_rules(adapters, fleet, core.effects)
+    signing = report_signing(settings, adapters, fleet)
+    identity = await identity_services(settings, adapters, fleet, signing.keyring.changed)
+    clones = _clone_monitor(settings, adapters, fleet)
+    watched = broker_services(settings, adapters, fleet, core.effects, access)
+    engine, trigger = await _rollouts(settings, adapters, fleet, core.observations)
+    activation = PolicyActivation(fleet, adapters.store, adapters.load_policies, adapters.log("app"))
+    services = Services(
+        keeper=fleet,
+        store=adapters.store,
+        messages=adapters.messages,
+        outbox=_outbox(settings, adapters, fleet, core.effects, access),
+        reconciler=watched.reconciler,
+        ingest=_ingest(settings, adapters, fleet, signing, identity, clones),
+        broker=adapters.broker.control,
+        inspector=adapters.broker.inspector,
+        auditor=watched.auditor,
+        settings=settings,
+        started_at=adapters.clock.now(),
+        reload_policies=activation.reload,
+        guarding=operators,
+        waiving=waivers,
+        waiters=core.waiters,
+        candidate=partial(candidate_policies, fleet),
+        updates=adapters.updates,
+        rollouts=RolloutOperations(fleet, engine),
+        update_refresher=_refresher(settings, adapters),
+        identity=identity,
+        setup=watched.setup,
+        access=watched.access,
+        signing=signing,
+        users=await _users(settings, adapters, fleet),
+    )
+    loops = _loops(services, activation, (engine, trigger), clones, adapters.log)
+    return Controller(services, activation, core.durations, loops)
 
 
-def link_options(settings: Settings) -> MqttOptions:
-    mqtt = settings.mqtt
-    password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
-    for url in mqtt.servers:
-        if url.startswith("mqtts:"):
-            _check_tls_files(mqtt)
-            break
-    heard = (ALL_UP, PRESENCE) if settings.identity.watch_presence else (ALL_UP,)
-    return MqttOptions(
-        subscriptions=heard,
-        servers=mqtt.servers,
-        client_id=mqtt.client_id,
-        protocol=mqtt.protocol,
-        username=mqtt.username,
-        password=password,
-        ca=mqtt.ca,
-        certificate=mqtt.certificate,
-        key=mqtt.key,
-        session_expiry_seconds=int(mqtt.session_expiry),
-        receive_maximum=mqtt.receive_maximum,
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """The fleet's state with what follows its commits."""
+
+    fleet: FleetState
+    effects: EffectQueue
+    durations: ContainmentDurations
+    observations: RolloutObservations
+    waiters: Waiters
+
+
+async def _core(
+    settings: Settings,
+    adapters: Adapters,
+    policies: PolicySet,
+    guards: FleetGuards,
+    listeners: Sequence[CommitListener],
+) -> _Core:
+    durations, observations, waiters = ContainmentDurations(), RolloutObservations(), Waiters()
+    effects = EffectQueue(waiters.wake)
+    fleet = FleetState(
+        adapters.store,
+        policies,
+        adapters.language,
+        adapters.clock,
+        adapters.ids,
+        (effects, durations, AuditLogger(adapters.log("record")), observations, waiters, *listeners),
+        settings.limits.max_devices,
+        guards,
+    )
+    fleet.load(await adapters.store.devices())
+    return _Core(fleet, effects, durations, observations, waiters)
+
+
+def _outbox(
+    settings: Settings, adapters: Adapters, fleet: FleetState, effects: EffectQueue, access: AccessRuleManager
+) -> Outbox:
+    enforcer = Enforcer(
+        fleet,
+        adapters.broker.control,
+        adapters.messages,
+        adapters.sign,
+        access.rules_after,
+        accept_claimed=settings.identity.unsafe_accept_claimed,
+    )
+    return Outbox(fleet, effects, enforcer, adapters.log("outbox"), adapters.rand)
+
+
+def _clone_monitor(settings: Settings, adapters: Adapters, fleet: FleetState) -> CloneMonitor | None:
+    if not settings.identity.watch_presence:
+        return None
+    return CloneMonitor(fleet, adapters.broker.control, adapters.log("identity"))
+
+
+def _ingest(
+    settings: Settings,
+    adapters: Adapters,
+    fleet: FleetState,
+    signing: ReportSigningServices,
+    identity: IdentityServices | None,
+    clones: CloneMonitor | None,
+) -> Ingest:
+    limits = settings.limits
+    return Ingest(
+        adapters.messages,
+        fleet,
+        adapters.log("ingest"),
+        RateLimiter(RateLimit(limits.messages_per_second, limits.message_burst)),
+        signing.seals,
+        None if identity is None else identity.renewals.ask,
+        None if clones is None else clones.take,
     )
 
 
-async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqliteStore:
-    """The store, for this process alone until `stack` ends."""
-    path, days = settings.store.path, float(settings.store.audit_days)
-    stack.enter_context(hold_store(path))
-    options = StoreOptions(audit_days=days, command_days=days)
-    store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
-    stack.push_async_callback(store.close)
-    return store
-
-
-def _check_tls_files(mqtt: MqttSettings) -> None:
-    """Show a mistake at the start and not in a log at night.
-
-    Raises:
-        SettingsError: a file is missing, no certificate or key, not a pair, or a key that others can read.
-    """
-    if mqtt.key is not None:
-        read_secret(mqtt.key, "mqtt.key", most=_MAX_KEY)
-    try:
-        context = ssl.create_default_context(cafile=mqtt.ca)
-        if mqtt.certificate is not None:
-            context.load_cert_chain(mqtt.certificate, mqtt.key, password=lambda: b"")
-    except OSError as e:
-        files = ", ".join(str(path) for path in (mqtt.ca, mqtt.certificate, mqtt.key) if path is not None)
-        raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
-
-
-async def user_parts(
-    settings: Settings, keeper: FleetState, store: SqliteStore, broker: EmqxBroker
-) -> UserContainments:
-    """What contains users by their name, with those that the store holds."""
-    users = UserContainments(
-        keeper, store, EmqxUsers(broker.api, keeper.clock), settings.reconcile.every, logger_for("users")
-    )
-    await users.load()
-    return users
-
-
-def signer(key: Ed25519PrivateKey, retiring: Ed25519PrivateKey | None = None) -> Callable[[bytes], bytes]:
-    """Signs commands; with a `retiring` key by both, so that devices which know only the old one obey too."""
-    if retiring is None:
-        return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
-    name = key_id(retiring.public_key())
-
-    def both(payload: bytes) -> bytes:
-        second = retiring.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload))
-        return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, key), {name: second})
-
-    return both
-
-
-def signer_of(settings: Settings, key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
-    """What signs commands, as configured.
-
-    Raises:
-        SettingsError: the retiring key cannot be used.
-    """
-    path = settings.commands.retiring_key
-    return signer(key, None if path is None else load_signing_key(path))
-
-
-class PolicyLoader:
-    """Loads and reloads what devices are judged by."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.language = CelEnvironment(TYPES)
-        self._paths = settings.policy.paths
-
-    def load(self) -> PolicySet:
-        """Read all files.
-
-        Raises:
-            ControllerError: one of them has a mistake; nothing changes.
-        """
-        return load_policies(self._paths, self.language)
-
-
-def guards_of(settings: Settings) -> FleetGuards:
-    """What the guards are set to, before the store says what happened of late."""
+def fleet_guards(settings: Settings) -> FleetGuards:
+    """The configured guards, without what the store knows of recent containments."""
     guards = settings.guards
     return FleetGuards(
         BlastRadius(guards.bounds),
@@ -199,156 +198,81 @@ def guards_of(settings: Settings) -> FleetGuards:
     )
 
 
-async def guard_parts(
-    keeper: FleetState, store: SqliteStore, settings: Settings
+async def _operator_services(
+    settings: Settings, adapters: Adapters, fleet: FleetState
 ) -> tuple[OperatorActions, WaiverService]:
-    """The guards, with what the store remembers of them.
+    """Operator actions and waivers, with the charges, requests and waivers of the store.
 
     Raises:
         SettingsError: `guards.protected_if` is no expression.
     """
-    guards, books = settings.guards, await store.guard_books()
-    keeper.take_charges((device, at) for ledger, device, at in books.charges if not ledger)
+    guards, snapshot = settings.guards, await adapters.store.guard_books()
+    fleet.take_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
     try:
-        waiving = WaiverService(keeper, guards.protected_if)
+        waivers = WaiverService(fleet, guards.protected_if)
     except ExpressionError as e:
         raise SettingsError(f"guards.protected_if: {e}") from e
-    waiving.load(books)
-    by_hand = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
-    guarding = OperatorActions(keeper, by_hand, logger_for("guards"))
-    guarding.load(books)
-    return guarding, waiving
+    waivers.load(snapshot)
+    limits = OperatorLimits(guards.by_hand, guards.by_hand_window, guards.request_expiry)
+    operators = OperatorActions(fleet, limits, adapters.log("guards"))
+    operators.load(snapshot)
+    return operators, waivers
 
 
-def fairness(settings: Settings) -> RateLimiter:
-    return RateLimiter(RateLimit(settings.limits.messages_per_second, settings.limits.message_burst))
+async def _rollouts(
+    settings: Settings, adapters: Adapters, fleet: FleetState, observations: RolloutObservations
+) -> tuple[RolloutEngine, RolloutTrigger]:
+    """The engine with the open rollouts of the store, and what starts the rollouts that policies ask for."""
+    store, terms, log = SqliteRolloutStore(adapters.store), settings.rollouts, adapters.log("rollouts")
+    engine = RolloutEngine(fleet, store, adapters.targets, observations, terms, log)
+    await engine.load()
+    return engine, RolloutTrigger(fleet, RolloutOperations(fleet, engine), terms, log)
 
 
-def listen(settings: Settings) -> socket.socket:
-    return _bind(settings.api.host, settings.api.port, f"api.listen: cannot listen on {settings.api.listen}")
+async def _users(settings: Settings, adapters: Adapters, fleet: FleetState) -> UserContainments:
+    """Containment by user name, with the cases of the store."""
+    every, log = settings.reconcile.every, adapters.log("users")
+    users = UserContainments(fleet, adapters.store, adapters.broker.users, every, log)
+    await users.load()
+    return users
 
 
-def _bind(host: str, port: int, trouble: str) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family)
-    except OSError as e:
-        raise SettingsError(f"{trouble}: {e.strerror}") from e
+def _refresher(settings: Settings, adapters: Adapters) -> MetadataRefresher | None:
+    if adapters.updates is None:
+        return None
+    return MetadataRefresher(adapters.updates, adapters.clock, settings.updates.refresh_every, adapters.log("updates"))
 
 
-class UpdateServer:
-    """Serves the repository of updates to devices, beside the API and on a port of its own."""
-
-    def __init__(self, settings: Settings) -> None:
-        updates = settings.updates
-        assert updates.folder is not None
-        served = updates.folder / "repository"
-        config = uvicorn.Config(
-            create_downloads(served, mib_per_second=updates.mib_per_second, most=updates.max_downloads),
-            log_config=None,
-            lifespan="off",
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,  # a device that downloads goes on where it was
-            ssl_certfile=None if updates.certificate is None else str(updates.certificate),
-            ssl_keyfile=None if updates.key is None else str(updates.key),
-            ssl_ca_certs=None if updates.client_ca is None else str(updates.client_ca),
-            ssl_cert_reqs=ssl.CERT_NONE if updates.client_ca is None else ssl.CERT_REQUIRED,
-        )
-        self._server = EmbeddedUvicornServer(config)
-        self._listener = _bind(updates.host, updates.port, f"updates.listen: cannot listen on {updates.listen}")
-        host, port = self._listener.getsockname()[:2]
-        self.url = f"{'http' if updates.certificate is None else 'https'}://{host}:{port}"
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        serving = asyncio.get_running_loop().create_task(self._server.serve(sockets=[self._listener]))
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            self._server.should_exit = True
-            await serving
-            raise
-
-
-async def rollout_parts(
-    keeper: FleetState,
-    store: SqliteStore,
-    updates: UpdateRepository | None,
-    observations: RolloutObservations,
-    settings: Settings,
-) -> tuple[tuple[tuple[str, RolloutEngine | RolloutTrigger], ...], RolloutOperations]:
-    """What carries rollouts on and starts those of policies, and the desk; those that had begun are taken up."""
-    targets = PublishedTargets(updates)
-    rollouts = RolloutEngine(
-        keeper, SqliteRolloutStore(store), targets, observations, settings.rollouts, logger_for("rollouts")
+def _loops(
+    services: Services,
+    activation: PolicyActivation,
+    rollouts: tuple[RolloutEngine, RolloutTrigger],
+    clones: CloneMonitor | None,
+    log: Callable[[str], Log],
+) -> tuple[tuple[str, BackgroundLoop], ...]:
+    """What runs as long as the controller does; absent parts are left out."""
+    fleet, clock, identity = services.keeper, services.keeper.clock, services.identity
+    engine, trigger = rollouts
+    loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
+        ("link", services.messages),
+        ("ingest", services.ingest),
+        ("policies", activation),
+        ("guards", services.guarding),
+        ("waivers", services.waiving),
+        ("timers", DeviceTimers(fleet, services.settings.posture.stale_after)),
+        ("reconciler", services.reconciler),
+        ("rollouts", engine),
+        ("rollouts of policies", trigger),
+        ("access", None if services.access is None else services.access.access),
+        ("users", services.users),
+        ("outbox", services.outbox),
+        ("housekeeping", StoreMaintenance(services.store, clock, log("housekeeping"))),
+        ("update metadata", services.update_refresher),
+        ("certificates", None if identity is None else identity.certificates),
+        ("revocation", None if identity is None else identity.revocation),
+        ("renewals", None if identity is None else identity.renewals),
+        ("followed lists", None if identity is None else identity.external),
+        ("clones", clones),
+        ("report keys", services.signing),
     )
-    await rollouts.load()
-    desk = RolloutOperations(keeper, rollouts)
-    by_rules = RolloutTrigger(keeper, desk, settings.rollouts, logger_for("rollouts"))
-    return (("rollouts", rollouts), ("rollouts of policies", by_rules)), desk
-
-
-def update_parts(
-    settings: Settings, clock: SystemClock
-) -> tuple[TufUpdateRepository | None, MetadataRefresher | None, UpdateServer | None]:
-    """The repository of updates, what keeps it valid and what serves it, as far as they are configured."""
-    if settings.updates.folder is None:
-        return None, None, None
-    repository = TufUpdateRepository(settings.updates.folder)
-    refresher = MetadataRefresher(repository, clock, settings.updates.refresh_every, logger_for("updates"))
-    return repository, refresher, None if settings.updates.listen is None else UpdateServer(settings)
-
-
-def api_server(services: Services, durations: ContainmentDurations) -> EmbeddedUvicornServer:
-    settings = services.settings
-    certificate, key = settings.api.certificate, settings.api.key
-    config = uvicorn.Config(
-        create_api(services, durations),
-        log_config=None,
-        lifespan="off",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=int(STOP_TIMEOUT),
-        ssl_certfile=None if certificate is None else str(certificate),
-        ssl_keyfile=None if key is None else str(key),
-    )
-    return EmbeddedUvicornServer(config)
-
-
-def ingest_parts(
-    settings: Settings, store: SqliteStore, keeper: FleetState, broker: BrokerControl, link: Messages
-) -> tuple[Ingest, ReportSigningServices]:
-    """What takes messages in, the keys of devices, and what looks at every report."""
-    registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
-    book = SqliteReportKeys(store, registry)
-    keyring = DeviceKeyring(
-        book, IdentityCheck(broker, link, keeper.clock).grade, store, keeper.clock, logger_for("report keys")
-    )
-    rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
-    seals = ReportSignatureVerifier(keyring, keeper.get, rules)
-    seals.load(keeper.devices.values())
-    ingest = Ingest(link, keeper, logger_for("ingest"), fairness(settings), seals)
-    return ingest, ReportSigningServices(keyring, seals)
-
-
-def check_secret_files(settings: Settings) -> None:
-    """Refuse to start with a key that others can read, before anything is opened.
-
-    Raises:
-        SettingsError: with the command that mends it.
-    """
-    for what, path in _keys(settings):
-        read_secret(path, what, most=_MAX_KEY)
-
-
-def _keys(settings: Settings) -> Iterator[tuple[str, Path]]:
-    if settings.api.key is not None:
-        yield "api.key", settings.api.key
-    if settings.updates.key is not None:
-        yield "updates.key", settings.updates.key
-    if settings.updates.folder is not None:
-        for path in sorted(RepositoryFolder(settings.updates.folder).online.glob("*.pem")):
-            yield "updates.folder", path
-    if settings.authority.folder is not None:
-        yield "authority.folder", settings.authority.folder / ISSUING_KEY
+    return tuple((name, loop) for name, loop in loops if loop is not None)

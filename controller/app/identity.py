@@ -1,42 +1,37 @@
-"""Makes the certificate authority's parts from the settings; like `assembly.py`, it names implementations."""
+"""Builds the services of devices' certificates, and of the keys that sign reports."""
 
-import asyncio
-import socket
-from typing import Final, Protocol
+from collections.abc import Callable
 
-import uvicorn
-
-from controller.adapters.logs import logger_for
 from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-from controller.adapters.sqlite.store import SqliteStore
+from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.folder import load
 from controller.adapters.x509.foreign import X509ExternalCrls
-from controller.api.context import Services
-from controller.api.server import create_list_server
-from controller.app.build import EmbeddedUvicornServer
+from controller.app.adapters import Adapters
 from controller.ports.errors import SettingsError
-from controller.ports.messages import Messages
+from controller.service.containment.identity_check import IdentityCheck
 from controller.service.fleet_state import FleetState
 from controller.service.identity.certificates import CertificateService
-from controller.service.identity.clones import CloneMonitor
 from controller.service.identity.enrolment import EnrolmentService
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.renewal import RenewalService
 from controller.service.identity.revocation import RevocationService
 from controller.service.identity.services import IdentityServices
-from controller.service.ingest.ingest import Ingest
+from controller.service.ingest.keyring import DeviceKeyring
+from controller.service.ingest.signatures import ReportSignatureVerifier, ReportSigningServices, SignatureRequirements
 from controller.service.settings.settings import AuthoritySettings, Settings
 
-_LIST_CONNECTIONS: Final = 64  # of brokers and devices that fetch revocation lists at once
 
-
-class BackgroundLoop(Protocol):
-    """A loop of its own."""
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        ...
+def report_signing(settings: Settings, adapters: Adapters, fleet: FleetState) -> ReportSigningServices:
+    """The keys of devices, and what verifies every report."""
+    store, clock = adapters.store, adapters.clock
+    registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
+    check = IdentityCheck(adapters.broker.control, adapters.messages, clock)
+    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.grade, store, clock, adapters.log("report keys"))
+    rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
+    verifier = ReportSignatureVerifier(keyring, fleet.get, rules)
+    verifier.load(fleet.devices.values())
+    return ReportSigningServices(keyring, verifier)
 
 
 def open_authority(settings: AuthoritySettings) -> X509Authority:
@@ -50,102 +45,30 @@ def open_authority(settings: AuthoritySettings) -> X509Authority:
     return X509Authority(load(settings.folder, settings.passphrase_file), settings.crl_url or "")
 
 
-async def identity_parts(
-    settings: Settings,
-    store: SqliteStore,
-    keeper: FleetState,
-    ingest: Ingest,
-    messages: Messages,
-    keys: tuple[str, ...],
+async def identity_services(
+    settings: Settings, adapters: Adapters, fleet: FleetState, on_changed: Callable[[str], None]
 ) -> IdentityServices | None:
     """What serves devices' certificates; `None` where no authority is configured.
 
+    `on_changed` is called with the name of a device whose certificates changed.
+
     Raises:
-        ControllerError: it is configured and cannot be used.
+        ControllerError: an authority is configured and cannot be used.
     """
-    wanted = settings.authority
+    wanted, store, clock, log = settings.authority, adapters.store, adapters.clock, adapters.log("identity")
     if wanted.folder is None:
         return None
-    authority, registry, log = open_authority(wanted), SqliteCertificateRegistry(store), logger_for("identity")
-    await registry.add(authority.own(keeper.clock.now()))
-    certificates = CertificateService(authority, registry, store, keeper.clock, wanted, log)
+    authority, registry = open_authority(wanted), SqliteCertificateRegistry(store)
+    await registry.add(authority.own(clock.now()))
+    certificates = CertificateService(authority, registry, store, clock, wanted, log, on_changed)
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
-    enrolment = EnrolmentService(certificates, keeper, servers, lambda: keys, frozenset({settings.mqtt.client_id}))
-    renewals = RenewalService(certificates, keeper, messages, log)
-    ingest.on_renewal = renewals.ask
-    return IdentityServices(certificates, enrolment, RevocationService(certificates, keeper, log), renewals)
-
-
-class CrlServer:
-    """Hands out revocation lists over plain HTTP and nothing else; they are signed, and EMQX fetches by http only."""
-
-    def __init__(self, services: Services, listen: str) -> None:
-        """Take the port.
-
-        Raises:
-            SettingsError: it is not to be had.
-        """
-        host, _, port = listen.rpartition(":")
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family)
-        except OSError as e:
-            raise SettingsError(f"authority.crl_listen: cannot listen on {listen}: {e.strerror}") from e
-        self._server = EmbeddedUvicornServer(
-            uvicorn.Config(
-                create_list_server(services),
-                log_config=None,
-                lifespan="off",
-                access_log=False,
-                server_header=False,
-                limit_concurrency=_LIST_CONNECTIONS,
-            )
-        )
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        try:
-            await self._server.serve(sockets=[self._socket])
-        except asyncio.CancelledError:
-            await self._server.shutdown(sockets=[self._socket])
-            raise
-
-
-def presence_loops(services: Services) -> tuple[tuple[str, BackgroundLoop], ...]:
-    """What looks for two devices that pass for one, where the broker tells who comes and goes."""
-    if not services.settings.identity.watch_presence:
-        return ()
-    watch = CloneMonitor(services.keeper, services.broker, logger_for("identity"))
-    services.ingest.on_presence = watch.take
-    return (("clones", watch),)
-
-
-def identity_loops(services: Services) -> tuple[tuple[str, BackgroundLoop], ...]:
-    """What runs for certificates, by name; nothing where no authority is configured."""
-    identity, listen = services.identity, services.settings.authority.crl_listen
-    if identity is None:
-        return ()
-    if services.signing is not None:
-        identity.certificates.on_changed = services.signing.keyring.changed
-    wanted = services.settings.authority
-    followed: tuple[tuple[str, BackgroundLoop], ...] = ()
+    reserved = frozenset({settings.mqtt.client_id})
+    enrolment = EnrolmentService(certificates, fleet, servers, lambda: adapters.command_keys, reserved)
+    renewals = RenewalService(certificates, fleet, adapters.messages, log)
+    revocation = RevocationService(certificates, fleet, log)
+    external = None
     if wanted.watch and wanted.watch_issuers is not None:
-        lists = ExternalCrlRefresher(
-            X509ExternalCrls(wanted.watch_issuers),
-            wanted.watch,
-            wanted.watch_every,
-            identity.certificates.registry,
-            identity.revocation,
-            services.store,
-            services.keeper.clock,
-            logger_for("identity"),
-        )
-        followed = (("followed lists", lists),)
-    loops: tuple[tuple[str, BackgroundLoop], ...] = (
-        ("certificates", identity.certificates),
-        ("revocation", identity.revocation),
-        ("renewals", identity.renewals),
-        *followed,
-    )
-    return loops if listen is None else (*loops, ("revocation lists", CrlServer(services, listen)))
+        crls = X509ExternalCrls(wanted.watch_issuers)
+        external = ExternalCrlRefresher(crls, wanted.watch, wanted.watch_every, registry, revocation, store, clock, log)
+    return IdentityServices(certificates, enrolment, revocation, renewals, external)

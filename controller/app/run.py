@@ -1,82 +1,31 @@
-"""The composition root: the only place that names implementations. Builds everything, runs it, stops it in order."""
+"""Runs the controller: opens the adapters, builds the services over them, serves until told to stop.
+
+Read on in `build` (which service gets what), then `broker` and `identity` (its two larger groups), `adapters` (what is
+opened as the configuration says) and `servers`. `offline` is what the command line needs without a running controller.
+"""
 
 import asyncio
 import contextlib
-import random
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Final
 
-from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import configure_logs, logger_for
-from controller.adapters.mqtt.messages import PahoMessages
-from controller.adapters.policies.loader import candidate_policies
-from controller.adapters.system import SystemClock, UlidGenerator
 from controller.api.context import Services
-from controller.api.metrics import ContainmentDurations
-from controller.app.broker import broker_parts
-from controller.app.build import (
-    STOP_TIMEOUT,
-    PolicyLoader,
-    UpdateServer,
-    api_server,
-    check_secret_files,
-    guard_parts,
-    guards_of,
-    ingest_parts,
-    link_options,
-    listen,
-    open_broker,
-    own_store,
-    rollout_parts,
-    signer_of,
-    update_parts,
-    user_parts,
-)
-from controller.app.identity import identity_loops, identity_parts, presence_loops
-from controller.domain.policy.model import PolicySet
+from controller.app.adapters import PolicyLoader, check_secret_files, open_adapters
+from controller.app.build import BackgroundLoop, Controller, build, fleet_guards
+from controller.app.servers import STOP_TIMEOUT, CrlServer, UpdateServer, api_server, listen
 from controller.ports.errors import ControllerError
-from controller.service.audit_log import AuditLogger
-from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.outbox import EffectQueue, Outbox
-from controller.service.fleet_state import FleetState
-from controller.service.maintenance import StoreMaintenance, settle
-from controller.service.policy.activation import PolicyActivation
-from controller.service.rollout.observations import RolloutObservations
+from controller.service.maintenance import settle
 from controller.service.settings.settings import Settings
-from controller.service.timers import DeviceTimers
-from controller.service.waiting import Waiters
-from schemas.signing import public_key_text
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-
-
-class _Runs(Protocol):
-    async def run(self) -> None:
-        """Until cancelled."""
-        ...
-
-
-# What runs, by name, in the order in which it is stopped: no new messages first, what is decided last.
-_Running = tuple[tuple[str, _Runs], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Controller:
-    """Everything that `serve` runs."""
-
-    services: Services
-    running: _Running
-    gate: PolicyActivation
-    durations: ContainmentDurations
 
 
 async def serve(
     settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None, force: bool = False
 ) -> None:
-    """Run the controller until SIGTERM or SIGINT; SIGHUP reads the policies again.
+    """Runs the controller until SIGTERM or SIGINT; SIGHUP reloads the policies.
 
     `ready` is called once with the API's URL when everything listens. `force`: start with policies that would contain
     more devices than the guards allow.
@@ -89,105 +38,42 @@ async def serve(
     loader = PolicyLoader(settings)
     policies = loader.load()
     async with contextlib.AsyncExitStack() as stack:
-        controller = await _build(stack, settings, loader, policies)
-        services = controller.services
-        await controller.gate.start(force=force)
-        resumed = await services.outbox.resume()
-        log("started", {"devices": len(services.keeper.devices), "effects": resumed, "policies": policies.version})
-        await _run(controller, ready)
+        adapters = await open_adapters(stack, settings, loader)
+        controller = await build(settings, adapters, policies, fleet_guards(settings))
+        settle()
+        servers = tuple(_servers(settings, controller.services))
+        await controller.policies.start(force=force)
+        resumed = await controller.services.outbox.resume()
+        devices = len(controller.services.keeper.devices)
+        log("started", {"devices": devices, "effects": resumed, "policies": policies.version})
+        await _run(controller, servers, ready)
     log("stopped", {})
 
 
-async def _build(
-    stack: contextlib.AsyncExitStack, settings: Settings, loader: PolicyLoader, policies: PolicySet
-) -> _Controller:
-    signing_key, clock, waiters = load_signing_key(settings.commands.signing_key), SystemClock(), Waiters()
-    link = PahoMessages(link_options(settings), rand=random.random, log=logger_for("mqtt"))
-    store = await own_store(stack, settings, clock)
-    broker = await stack.enter_async_context(open_broker(settings))
-    most, guards = settings.limits.max_devices, guards_of(settings)
-    effects, durations, observations = EffectQueue(waiters.wake), ContainmentDurations(), RolloutObservations()
-    listeners = (effects, durations, AuditLogger(logger_for("record")), observations, waiters)
-    keeper = FleetState(store, policies, loader.language, clock, UlidGenerator(), listeners, most, guards)
-    keeper.load(await store.devices())
-    guarding, waiving = await guard_parts(keeper, store, settings)
-    gate = PolicyActivation(keeper, store, loader.load, logger_for("app"))
-    settle()
-    accept_claimed = settings.identity.unsafe_accept_claimed
-    enforcer = Enforcer(keeper, broker, link, signer_of(settings, signing_key), accept_claimed=accept_claimed)
-    ingest, signing = ingest_parts(settings, store, keeper, broker, link)
-    looked_after = await broker_parts(broker, store, keeper, effects, enforcer, settings)
-    updates, refresher, update_server = update_parts(settings, clock)
-    rollout_loops, desk = await rollout_parts(keeper, store, updates, observations, settings)
-    identity = await identity_parts(settings, store, keeper, ingest, link, (public_key_text(signing_key.public_key()),))
-    services = Services(
-        keeper=keeper,
-        store=store,
-        messages=link,
-        outbox=Outbox(keeper, effects, enforcer, logger_for("outbox"), random.random),
-        reconciler=looked_after.reconciler,
-        ingest=ingest,
-        broker=broker,
-        inspector=looked_after.inspector,
-        auditor=looked_after.auditor,
-        settings=settings,
-        started_at=clock.now(),
-        reload_policies=gate.reload,
-        guarding=guarding,
-        waiving=waiving,
-        waiters=waiters,
-        candidate=partial(candidate_policies, keeper),
-        updates=updates,
-        rollouts=desk,
-        update_refresher=refresher,
-        identity=identity,
-        setup=looked_after.setup,
-        access=looked_after.access,
-        signing=signing,
-        users=await user_parts(settings, keeper, store, broker),
-    )
-    return _Controller(services, _loops(services, gate, rollout_loops, update_server), gate, durations)
+def _servers(settings: Settings, services: Services) -> Iterator[tuple[str, BackgroundLoop]]:
+    if settings.updates.folder is not None and settings.updates.listen is not None:
+        yield "update downloads", UpdateServer(settings)
+    if services.identity is not None and settings.authority.crl_listen is not None:
+        yield "revocation lists", CrlServer(services, settings.authority.crl_listen)
 
 
-def _loops(
-    services: Services, gate: PolicyActivation, rollouts: _Running, update_server: UpdateServer | None
-) -> _Running:
-    """What runs as long as the controller does."""
-    keeper, clock, refresher = services.keeper, services.keeper.clock, services.update_refresher
-    return (
-        ("link", services.messages),
-        ("ingest", services.ingest),
-        ("policies", gate),
-        ("guards", services.guarding),
-        ("waivers", services.waiving),
-        ("timers", DeviceTimers(keeper, services.settings.posture.stale_after)),
-        ("reconciler", services.reconciler),
-        *rollouts,
-        *((("access", services.access.access),) if services.access is not None else ()),
-        *((("users", services.users),) if services.users is not None else ()),
-        ("outbox", services.outbox),
-        ("housekeeping", StoreMaintenance(services.store, clock, logger_for("housekeeping"))),
-        *((("update metadata", refresher),) if refresher is not None else ()),
-        *((("update downloads", update_server),) if update_server is not None else ()),
-        *identity_loops(services),
-        *presence_loops(services),
-        *((("report keys", services.signing),) if services.signing is not None else ()),
-    )
-
-
-async def _run(controller: _Controller, ready: Callable[[dict[str, Any]], None] | None) -> None:
+async def _run(
+    controller: Controller,
+    servers: tuple[tuple[str, BackgroundLoop], ...],
+    ready: Callable[[dict[str, Any]], None] | None,
+) -> None:
     settings = controller.services.settings
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, controller.gate.ask)
+    loop.add_signal_handler(signal.SIGHUP, controller.policies.ask)
     listener = listen(settings)
     server = api_server(controller.services, controller.durations)
     try:
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(server.serve(sockets=[listener]), name="api")
-            tasks = [group.create_task(one.run(), name=name) for name, one in controller.running]
+            tasks = [group.create_task(one.run(), name=name) for name, one in (*controller.loops, *servers)]
             if ready is not None:
                 host, port = listener.getsockname()[:2]
                 ready({"api": f"{'https' if settings.api.certificate else 'http'}://{host}:{port}"})
@@ -205,7 +91,7 @@ async def _run(controller: _Controller, ready: Callable[[dict[str, Any]], None] 
 
 
 def run(settings: Settings, *, ready: Callable[[dict[str, Any]], None] | None = None, force: bool = False) -> int:
-    """Serve until stopped; the process's exit code. `force` as for `serve`.
+    """Serves until stopped; returns the process's exit code. `force` as for `serve`.
 
     Raises:
         ControllerError: it cannot start, or a part of it failed for good.

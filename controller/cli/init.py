@@ -234,9 +234,11 @@ async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
+    from controller.adapters.emqx.setup.setup import EmqxSetup
     from controller.adapters.sqlite.store import open_store
-    from controller.app.broker import setup_desk
-    from controller.app.build import open_broker
+    from controller.adapters.system import SystemClock
+    from controller.app.adapters import open_broker
+    from controller.app.broker import setup_operations
     from controller.ports.errors import BrokerError
 
     where = ", ".join(settings.emqx.api)
@@ -245,7 +247,7 @@ async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
             broker = await stack.enter_async_context(open_broker(settings))
             store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
             stack.push_async_callback(store.close)
-            desk = setup_desk(broker, store, settings)
+            desk = setup_operations(EmqxSetup(broker.api), store, SystemClock(), settings)
             plan = await desk.plan()
             if not plan.changes:
                 say(f"there  {where}  (the broker has what devices and controller need)")

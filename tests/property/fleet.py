@@ -16,11 +16,12 @@ from controller.ports.broker import AuthStrength, Proof, SavedSubscription, Save
 from controller.ports.broker import keep_no_subscriptions as none_kept
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.containment.operator_actions import OperatorActions, OperatorLimits
+from controller.service.containment.operator_actions import OperatorActions
 from controller.service.containment.waivers import WaiverService
 from controller.service.unit_of_work import UnitOfWork
 from tests.support.clocks import ManualClock
-from tests.support.controller_harness import START, MemoryBroker, World, world
+from tests.support.controller_harness import START, World, world
+from tests.support.memory_broker import MemoryBroker
 from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 
@@ -153,15 +154,12 @@ class Fleet:
             fresh_for=FRESH,
         )
         path = self._folder / "cordon.db"
-        made = world(path, baseline(), guards=guards, clock=self.clock, broker=self.broker, listeners=(self,))
-        self.place = await self._stack.enter_async_context(made)
-        self.guarding = OperatorActions(
-            self.place.keeper, OperatorLimits(BY_HAND, 3600.0, 7200.0), lambda _event, _fields: None
+        limits = {"guards": {"by_hand": BY_HAND, "by_hand_window": "1h", "request_expiry": "2h"}}
+        made = world(
+            path, baseline(), guards=guards, clock=self.clock, broker=self.broker, listeners=(self,), settings=limits
         )
-        self.waiving = WaiverService(self.place.keeper)
-        books = await self.place.store.guard_books()
-        self.guarding.load(books)
-        self.waiving.load(books)
+        self.place = await self._stack.enter_async_context(made)
+        self.guarding, self.waiving = self.place.services.guarding, self.place.services.waiving
 
     def on_commit(self, batch: UnitOfWork) -> None:
         """Every audit entry, for the invariants."""

@@ -12,7 +12,6 @@ from controller.adapters.emqx.client.models import RuleRow
 from controller.adapters.emqx.containment.broker import EmqxBroker
 from controller.adapters.emqx.tables import EmqxTables
 from controller.ports.broker_tables import restriction
-from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from tests.support.controller_harness import World, world
@@ -124,12 +123,7 @@ class Site:
 @contextlib.asynccontextmanager
 async def site(path: Path, broker: EmqxBroker) -> AsyncIterator[Site]:
     """A controller on the store at `path` with this broker; the same path again is a restart."""
-    async with world(path) as place:
-
-        def log(event: str, fields: object) -> None:
-            place.logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
-
-        enforcer = Enforcer(place.keeper, broker, place.link, lambda raw: b"signed:" + raw, accept_claimed=True)
-        effects = place.outbox.queue
-        outbox = Outbox(place.keeper, effects, enforcer, log, lambda: 0.0)
-        yield Site(place, outbox, Reconciler(place.keeper, broker, EmqxTables(broker.api), effects, 0.2, log))
+    settings = {"identity": {"unsafe_accept_claimed": True}}
+    async with world(path, emqx=broker, settings=settings) as place:
+        tables, effects = EmqxTables(broker.api), place.outbox.queue
+        yield Site(place, place.outbox, Reconciler(place.keeper, broker, tables, effects, 0.2, lambda *_: None))

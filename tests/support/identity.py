@@ -9,24 +9,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
 from controller.adapters.x509 import folder
 from controller.adapters.x509.authority import X509Authority
 from controller.adapters.x509.building import named
 from controller.adapters.x509.keys import new_request
 from controller.domain.evolve import evolve
 from controller.domain.identity.certificates import Certificate, CertificateKind, validity
-from controller.service.identity.certificates import CertificateService
-from controller.service.identity.enrolment import EnrolmentService
-from controller.service.identity.renewal import RenewalService
-from controller.service.identity.revocation import RevocationService
-from controller.service.identity.services import IdentityServices
-from controller.service.settings.settings import AuthoritySettings
-from tests.support.controller_harness import World
+from tests.support.controller_harness import START
 
 PASSPHRASE = "k4c2-9d3f-7m1q-x8tz-5h6n-w2vb"
 LISTS = "http://127.0.0.1:8481"
-KEYS = ("ed25519:" + "A" * 43 + "=",)
 DAY = 86_400.0
 
 
@@ -36,23 +28,12 @@ def make_authority(where: Path, now: float, lists: str = LISTS) -> X509Authority
     return X509Authority(folder.create(wish, now))
 
 
-async def identity_of(world: World, where: Path, **settings: Any) -> IdentityServices:
-    """The services of a controller with an authority in `where`, made if absent."""
+def authority_settings(where: Path, now: float = START, **more: Any) -> dict[str, Any]:
+    """Settings of a controller with the authority in `where`, which is made if absent; `more` of `[authority]`."""
     if not (where / "ca" / folder.ISSUING).exists():
-        make_authority(where, world.clock.at)
-    wanted = AuthoritySettings.model_validate({"folder": where / "ca", "readmit_after": "0s", **settings})
-    authority, registry = X509Authority(folder.load(where / "ca")), SqliteCertificateRegistry(world.store)
-
-    def log(event: str, fields: object) -> None:
-        world.logged.append((event, dict(fields)))  # type: ignore[call-overload]  # a mapping, as the ports say
-
-    certificates = CertificateService(authority, registry, world.store, world.clock, wanted, log)
-    await certificates.publish()
-    enrolment = EnrolmentService(
-        certificates, world.keeper, ("mqtts://b:8883",), lambda: KEYS, frozenset({"cordon-controller"})
-    )
-    renewals = RenewalService(certificates, world.keeper, world.link, log)
-    return IdentityServices(certificates, enrolment, RevocationService(certificates, world.keeper, log), renewals)
+        make_authority(where, now)
+    servers = ["mqtts://b:8883"]
+    return {"authority": {"folder": where / "ca", "readmit_after": "0s", "device_servers": servers, **more}}
 
 
 def request_for(name: str, key: Any = None, *extra: tuple[x509.ObjectIdentifier, str]) -> str:

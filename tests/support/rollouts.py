@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from controller.adapters.sqlite.rollouts import SqliteRolloutStore
 from controller.domain.events import DeviceLabelled
 from controller.domain.policy.model import PolicySet
 from controller.domain.rollout.model import Rollout, RolloutMember, RolloutTarget, RolloutTerms
@@ -16,7 +15,6 @@ from controller.ports.rollouts import TargetError
 from controller.service.rollout.engine import RolloutEngine
 from controller.service.rollout.operations import RolloutOperations, RolloutRequest
 from controller.service.rollout.triggers import RolloutTrigger
-from controller.service.settings.rollouts import RolloutSettings
 from schemas.topics import UpChannel
 from tests.support.controller_harness import World, world
 from tests.support.reports import full, incoming
@@ -58,7 +56,7 @@ class Fleet:
 
     def by_rules(self) -> RolloutTrigger:
         """What starts the rollouts that policies ask for."""
-        return RolloutTrigger(self.world.keeper, self.desk, self.rollouts.settings, _quiet)
+        return self.world.loop(RolloutTrigger)
 
     async def report(self, *device_ids: str, version: str = "1.0", **changes: Any) -> None:
         """Devices report the app at a version."""
@@ -147,25 +145,10 @@ class Fleet:
 @contextlib.asynccontextmanager
 async def fleet(path: Path, policy_set: PolicySet | None = None, **settings: Any) -> AsyncIterator[Fleet]:
     """A controller with rollouts on the store at `path`; opening it again is a restart."""
-    async with world(path, policy_set) as made:
-        options = RolloutSettings(**settings)
-        rollouts = RolloutEngine(
-            made.keeper, SqliteRolloutStore(made.store), FakeTargets(), made.observations, options, _quiet
-        )
-        await rollouts.load()
-        yield Fleet(made, rollouts, RolloutOperations(made.keeper, rollouts))
-
-
-def _quiet(_event: str, _fields: object) -> None:
-    """Nobody reads it."""
-
-
-def desk_of(made: World) -> RolloutOperations:
-    """Rollouts beside a controller whose loop nobody runs."""
-    rollouts = RolloutEngine(
-        made.keeper, SqliteRolloutStore(made.store), FakeTargets(), made.observations, RolloutSettings(), _quiet
-    )
-    return RolloutOperations(made.keeper, rollouts)
+    async with world(path, policy_set, targets=FakeTargets(), settings={"rollouts": settings}) as made:
+        desk = made.services.rollouts
+        assert desk is not None
+        yield Fleet(made, made.loop(RolloutEngine), desk)
 
 
 async def people(made: Fleet) -> None:

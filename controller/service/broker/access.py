@@ -249,11 +249,9 @@ class AccessRuleManager:
             return
         known = self.state.written
         begun = {
-            one.device.device_id: WrittenRules(
-                one.wanted, known[one.device.device_id].rules if one.device.device_id in known else None, done=False
-            )
+            device_id: WrittenRules(one.wanted, known[device_id].rules if device_id in known else None, done=False)
             for one in ready
-            if one.wanted is not None
+            if one.wanted is not None and (device_id := one.device.device_id)
         }
         await self.store.begin(begun)
         known.update(begun)

@@ -20,18 +20,19 @@ from controller.service.fleet_state import FleetState
 RulesAfterRelease = Callable[[str, AccessRules], Awaitable[AccessRules]]
 
 
-async def _as_kept(_device_id: str, kept: AccessRules) -> AccessRules:
-    return kept
+async def rules_as_saved(_device_id: str, saved: AccessRules) -> AccessRules:
+    """Gives a device the rules back that it had before its containment."""
+    return saved
 
 
 class ContainmentExecutor:
     """Carries one device's containing effects out at the broker; what is kept is in the store before it is cut."""
 
-    def __init__(self, keeper: FleetState, broker: BrokerControl) -> None:
+    def __init__(self, keeper: FleetState, broker: BrokerControl, rules_after: RulesAfterRelease) -> None:
         self._keeper = keeper
         self._broker = broker
-        # What a release gives back, from what was kept: a template may have changed, and a grant lapsed, meanwhile.
-        self.rules_after: RulesAfterRelease = _as_kept
+        # A template may have changed, and a grant may have expired, during the containment.
+        self._rules_after = rules_after
 
     async def carry_out(self, effect: ContainmentEffect) -> Proof:
         """Ask the broker, and forget what was kept once it is given back.
@@ -63,7 +64,7 @@ class ContainmentExecutor:
     async def _release(self, effect: ReleaseClient) -> Proof:
         store, device_id, case_id = self._keeper.store, effect.device_id, effect.case_id
         kept = await store.kept_rules(device_id, case_id)
-        back = await self.rules_after(device_id, kept or ())
+        back = await self._rules_after(device_id, kept or ())
         proof = await self._broker.release(device_id, back, await store.kept_subscriptions(device_id, case_id))
         if proof.holds:
             await store.forget_rules(device_id, case_id)

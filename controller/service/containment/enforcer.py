@@ -22,7 +22,12 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AuthStrength, BrokerControl, Proof
 from controller.ports.errors import BrokerError, MessagesError, NoSubscriberError
 from controller.ports.messages import Messages
-from controller.service.containment.broker_effects import ContainmentExecutor, RulesAfterRelease, level_of
+from controller.service.containment.broker_effects import (
+    ContainmentExecutor,
+    RulesAfterRelease,
+    level_of,
+    rules_as_saved,
+)
 from controller.service.containment.identity_check import IdentityCheck
 from controller.service.fleet_state import FleetState
 from schemas.commands import Command
@@ -76,20 +81,17 @@ class Enforcer:
         broker: BrokerControl,
         messages: Messages,
         sign: CommandSigner,
+        rules_after: RulesAfterRelease = rules_as_saved,
         *,
         accept_claimed: bool = False,
     ) -> None:
         self._keeper = keeper
         self._broker = broker
-        self._containment = ContainmentExecutor(keeper, broker)
+        self._containment = ContainmentExecutor(keeper, broker, rules_after)
         self._messages = messages
         self._vouching = IdentityCheck(broker, messages, keeper.clock)
         self._sign = sign
         self._accept_claimed = accept_claimed
-
-    def give_back(self, rules_after: RulesAfterRelease) -> None:
-        """Ask this, with the device and the rules that were kept, what a release gives back."""
-        self._containment.rules_after = rules_after
 
     async def carry_out(self, effect: Effect) -> EffectDone | EffectRetry:
         """Do what `effect` says, unless a later decision has overtaken it."""

@@ -56,12 +56,11 @@ async def issue(
     return made
 
 
-def _nobody(_name: str) -> None:
-    """Nobody asked to be told."""
-
-
 class CertificateService:
-    """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed."""
+    """What the API and the loops need of the authority; `changed` is set when somebody's certificates changed.
+
+    `on_changed` is called with the name whose certificates changed.
+    """
 
     def __init__(
         self,
@@ -71,12 +70,13 @@ class CertificateService:
         clock: Clock,
         settings: AuthoritySettings,
         log: Log,
+        on_changed: Callable[[str], None],
     ) -> None:
         self.authority = authority
         self.registry = registry
         self.settings = settings
         self.changed = asyncio.Event()
-        self.on_changed: Callable[[str], None] = _nobody  # called with the name whose certificates changed
+        self.on_changed = on_changed
         self._store = store
         self._clock = clock
         self._log = log

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from controller.service.identity.certificates import CertificateService
 from controller.service.identity.enrolment import EnrolmentService
+from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.renewal import RenewalService
 from controller.service.identity.revocation import RevocationService
 
@@ -16,3 +17,4 @@ class IdentityServices:
     enrolment: EnrolmentService
     revocation: RevocationService
     renewals: RenewalService
+    external: ExternalCrlRefresher | None = None

@@ -73,7 +73,10 @@ class Ingest:
         log: Log,
         fairness: RateLimiter | None = None,
         seals: ReportSignatureVerifier | None = None,
+        on_renewal: Callable[[str, RenewRequest], None] | None = None,
+        on_presence: Callable[[Sequence[IncomingMessage]], None] | None = None,
     ) -> None:
+        """`on_renewal` answers requests for a certificate later; `on_presence` gets the broker's presence messages."""
         self._messages = messages
         self._keeper = keeper
         self._log = log
@@ -82,10 +85,8 @@ class Ingest:
         self._seals = seals
         self._refusals = RejectionLog()
         self.counts: Counter[str] = Counter()
-        # Called with requests for a new certificate: they are answered elsewhere, and asked again if that is lost.
-        self.on_renewal: Callable[[str, RenewRequest], None] | None = None
-        # Called with what the broker tells of who comes and goes.
-        self.on_presence: Callable[[Sequence[IncomingMessage]], None] | None = None
+        self._on_renewal = on_renewal
+        self._on_presence = on_presence
         self._unkept: list[Mapping[str, StoredReport]] = []  # of batches that are decided and not on disk yet
 
     async def run(self) -> None:
@@ -118,12 +119,12 @@ class Ingest:
 
     async def _decide(self, messages: Sequence[IncomingMessage]) -> _Decided:
         clock = self._keeper.clock
-        if self.on_presence is None:
+        if self._on_presence is None:
             said = messages
         else:
             said = [one for one in messages if not one.topic.startswith(PRESENCE_PREFIX)]
             if len(said) < len(messages):
-                self.on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
+                self._on_presence([one for one in messages if one.topic.startswith(PRESENCE_PREFIX)])
         read, over = self._fairness.choose(said, clock.monotonic(), self._is_awaited)
         seals = self._opened(read, clock.now())
         stored = await self._stored_reports(read)
@@ -258,8 +259,8 @@ class Ingest:
             case DeviceEvent() as told:
                 event = _told(event_id, told, device, delivery.received_at, keeper.policies)
             case RenewRequest() as wanted:
-                if self.on_renewal is not None:
-                    self.on_renewal(content.device_id, wanted)
+                if self._on_renewal is not None:
+                    self._on_renewal(content.device_id, wanted)
                 return
             case CommandResult() as result:
                 event = ev.CommandReported(

@@ -9,11 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.access.templates import parse_templates
-from controller.adapters.emqx.access import EmqxAccess
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.sqlite.access import SqliteAccessStore
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device as DeviceState
@@ -26,7 +23,6 @@ from controller.service.broker.access import AccessRuleManager, as_broker_rules
 from controller.service.broker.access_operations import AccessOperations, AccessRefusedError
 from controller.service.containment.comparison import ACCESS_ALTERED, ACCESS_MISSING
 from controller.service.containment.drift import DriftState
-from controller.service.containment.enforcer import Enforcer
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import DownChannel, UpChannel, down, up
@@ -88,20 +84,13 @@ class Place:
 
 @contextlib.asynccontextmanager
 async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
-    async with world(path) as place:
-        log = place.reconciler._log
-        enforcer = Enforcer(place.keeper, broker, place.link, lambda raw: b"signed:" + raw, accept_claimed=True)
-        effects = place.outbox.queue
-        outbox = Outbox(place.keeper, effects, enforcer, log, lambda: 0.0)
-        access = AccessRuleManager(
-            place.keeper, effects, EmqxAccess(broker.api), SqliteAccessStore(place.store),
-            lambda text: parse_templates(text, "templates"), log,
-        )  # fmt: skip
-        await access.load()
-        enforcer.give_back(access.rules_after)
-        tables = EmqxTables(broker.api)
+    async with world(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as place:
+        desk = place.services.access
+        assert desk is not None
+        access, tables = desk.access, EmqxTables(broker.api)
+        effects, log = place.outbox.queue, place.reconciler._log
         reconciler = Reconciler(place.keeper, broker, tables, effects, 0.2, log, managed=access)
-        yield Place(place, broker, outbox, access, AccessOperations(access, place.keeper), reconciler)
+        yield Place(place, broker, place.outbox, access, desk, reconciler)
 
 
 @pytest.fixture(scope="module")

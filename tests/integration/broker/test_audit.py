@@ -11,17 +11,18 @@ import pytest
 
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
-from controller.adapters.policies.loader import load_policies
 from controller.adapters.system import SystemClock
 from controller.adapters.tls_probe import probe_context
+from controller.app.broker import auditor
 from controller.domain.policy.findings import RuleResult
 from controller.main import main
-from controller.packs import broker_pack_path
 from controller.ports.inspection import DashboardLogin
 from controller.service.broker.audit import BrokerAudit, BrokerAuditor
-from tests.support.api import BROKER_LANGUAGE, TOKEN
+from controller.service.settings.settings import Settings
+from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
 from tests.support.certs import Certs
+from tests.support.controller_harness import SETTINGS
 from tests.support.standin import StandInProcess
 
 YEARS_AGO = "2023-01-01T00:00:00Z"
@@ -97,7 +98,7 @@ def good(tmp_path: Path) -> Iterator[StandInProcess]:
 
 
 @asynccontextmanager
-async def auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncIterator[BrokerAuditor]:
+async def opened_auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncIterator[BrokerAuditor]:
     own = None if certs is None else certs.client("cordon-controller")
     async with open_emqx(process.api_urls, process.key, process.secret, clock=SystemClock()) as broker:
         inspector = EmqxInspector(
@@ -106,7 +107,7 @@ async def auditor(process: StandInProcess, certs: Certs | None = None) -> AsyncI
             receive_maximum=1000,
             context=lambda: probe_context(None, None) if own is None else probe_context(*own),
         )
-        yield BrokerAuditor(inspector, BROKER_LANGUAGE, lambda: load_policies((broker_pack_path(),), BROKER_LANGUAGE))
+        yield auditor(inspector, Settings.model_validate(SETTINGS))
 
 
 def by(audit: BrokerAudit, *results: RuleResult) -> set[str]:
@@ -114,7 +115,7 @@ def by(audit: BrokerAudit, *results: RuleResult) -> set[str]:
 
 
 async def test_a_good_broker_has_no_finding(good: StandInProcess, tmp_path: Path) -> None:
-    async with auditor(good, Certs(tmp_path / "client")) as one:
+    async with opened_auditor(good, Certs(tmp_path / "client")) as one:
         audit = await one.audit(ADMIN)
     left = {
         item.rule: (item.result, item.detail, item.facts) for item in audit.items if item.result is not RuleResult.PASS
@@ -133,7 +134,7 @@ async def test_every_planted_weakness_is_found(tmp_path: Path) -> None:
             await broker.api.ask("POST", path, "plant", body={"rules": everything})
             await broker.api.add_ban("somebody", by="somebody", reason="", until=None)
         process.hide(1, bans=["somebody"])
-        async with auditor(process, certs) as one:
+        async with opened_auditor(process, certs) as one:
             audit = await one.audit(DashboardLogin("admin", "public"))
     every = {item.rule for item in audit.items}
     assert by(audit, RuleResult.FAIL) == every - NEEDS_ANOTHER_HOST
@@ -145,7 +146,7 @@ async def test_every_planted_weakness_is_found(tmp_path: Path) -> None:
 
 
 async def test_what_may_not_be_read_is_unknown_with_its_reason(good: StandInProcess) -> None:
-    async with auditor(good) as one:
+    async with opened_auditor(good) as one:
         audit = await one.audit(None)
     unknown = {item.rule: item.detail for item in audit.items if item.result is RuleResult.UNKNOWN}
     assert set(unknown) == {"emqx/api-keys-end", "emqx/api-keys-not-old", "emqx/few-mighty-api-keys"}
@@ -153,7 +154,7 @@ async def test_what_may_not_be_read_is_unknown_with_its_reason(good: StandInProc
 
 
 async def test_audits_one_after_the_other_lock_nobody_out(good: StandInProcess) -> None:
-    async with auditor(good) as one:
+    async with opened_auditor(good) as one:
         for _ in range(8):
             audit = await one.audit(None)
             assert "emqx/no-default-dashboard-login" in by(audit, RuleResult.PASS)
@@ -162,7 +163,7 @@ async def test_audits_one_after_the_other_lock_nobody_out(good: StandInProcess) 
 
 async def test_a_hidden_cookie_is_unknown(good: StandInProcess) -> None:
     good.configure({"cookie": "******"})
-    async with auditor(good) as one:
+    async with opened_auditor(good) as one:
         audit = await one.audit(ADMIN)
     (cookie,) = [item for item in audit.items if item.rule == "emqx/no-default-cookie"]
     assert (cookie.result, "hides the cookie" in cookie.detail) == (RuleResult.UNKNOWN, True)

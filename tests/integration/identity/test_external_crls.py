@@ -18,7 +18,7 @@ from controller.ports.errors import SettingsError
 from controller.service.identity.external_crls import ExternalCrlRefresher
 from controller.service.identity.services import IdentityServices
 from tests.support.controller_harness import START, World, world
-from tests.support.identity import DAY, identity_of, make_authority, request_for
+from tests.support.identity import DAY, authority_settings, make_authority, request_for
 
 
 @dataclass
@@ -54,8 +54,8 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with world(tmp_path / "cordon.db") as one:
-        identity = await identity_of(one, tmp_path)
+    async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
+        identity = one.identity
         foreign = make_authority(tmp_path / "foreign", START - DAY)
         made = foreign.issue(
             foreign.read(request_for("edge-1")), CertificateKind.CLIENT, validity(START, DAY, None), START, "x"

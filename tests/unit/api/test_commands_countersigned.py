@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from controller.app.build import signer
+from controller.app.adapters import signer
 from controller.cli.errors import CliError
 from controller.cli.operator_keys import new_key, open_key
 from controller.domain.audit_kinds import AuditKind
@@ -19,9 +20,17 @@ from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
 from schemas.signing import key_id, public_key_text, to_be_signed
 from schemas.topics import DownChannel, down
 from tests.support.api import Api
+from tests.support.api import api as open_api
 
 OLD, NEW, OPERATOR = (Ed25519PrivateKey.generate() for _ in range(3))
 ORDER = {"device_id": "edge-1", "action": "rescan", "hold": True}
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    """An API whose controller signs commands with two keys."""
+    async with open_api(tmp_path / "cordon.db", sign=signer(NEW, OLD)) as one:
+        yield one
 
 
 def sent(api: Api) -> list[bytes]:
@@ -40,7 +49,6 @@ def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
 
 async def held(api: Api) -> dict[str, Any]:
     """An order that waits."""
-    api.world.enforcer._sign = signer(NEW, OLD)
     await api.report("edge-1")
     command: dict[str, Any] = await api.json("POST", "/api/v1/commands", 201, ORDER)
     await api.world.drain()

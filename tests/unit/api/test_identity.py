@@ -22,7 +22,8 @@ from device_agent.settings import Settings
 from schemas.enrolment import EnrolResponse
 from tests.support.api import Api
 from tests.support.api import api as open_api
-from tests.support.identity import KEYS, request_for
+from tests.support.controller_harness import COMMAND_KEYS
+from tests.support.identity import request_for
 from tests.support.updates import repository
 
 BASE = "/api/v1"
@@ -62,7 +63,7 @@ async def test_a_device_enrols_with_a_token(api: Api) -> None:
     got = await enrol(api, made["token"])
     leaf = x509.load_pem_x509_certificate(got["certificate"].encode())
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(got["chain"].encode()))
-    assert got["controller_keys"] == list(KEYS)
+    assert got["controller_keys"] == list(COMMAND_KEYS)
     assert got["servers"] == ["mqtts://b:8883"]
     assert api.world.keeper.devices["edge-1"].device_class == "sensor"
     assert await kinds(api) == [AuditKind.ENROLMENT_COMPLETED, AuditKind.DEVICE_LABELLED, AuditKind.CERTIFICATE_ISSUED]
@@ -312,7 +313,13 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     world = api.world
     registry = SqliteCertificateRegistry(world.store)
     again = CertificateService(
-        certificates.authority, registry, world.store, world.clock, certificates.settings, lambda _text, _more: None
+        certificates.authority,
+        registry,
+        world.store,
+        world.clock,
+        certificates.settings,
+        lambda _text, _more: None,
+        lambda _name: None,
     )
     await again.round()  # nor after a restart
     lines = await api.world.store.audit(kind=AuditKind.CERTIFICATE_EXPIRED)

@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from controller.adapters.tuf_repository.keys import make_online
-from controller.app.build import check_secret_files, guards_of
+from controller.app.adapters import check_secret_files
+from controller.app.build import fleet_guards
 from controller.app.run import serve
 from controller.ports.errors import SettingsError
 from controller.service.settings.settings import Settings
-from tests.support.api import SETTINGS
+from tests.support.controller_harness import SETTINGS
 
 
 def settings(**more: Any) -> Settings:
@@ -58,5 +59,5 @@ def test_what_is_not_configured_is_not_looked_for() -> None:
 
 
 def test_whether_a_nonce_is_asked_of_all_agents_is_a_setting() -> None:
-    assert not guards_of(settings()).must_answer
-    assert guards_of(settings(reports={"must_answer": True})).must_answer
+    assert not fleet_guards(settings()).must_answer
+    assert fleet_guards(settings(reports={"must_answer": True})).must_answer

@@ -89,7 +89,7 @@ async def test_what_is_under_way_is_no_drift(tmp_path: Path) -> None:
 async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         assert await place.reconciler.reconcile() == []
-        place.broker.lacks = [SettingChange("rules for all", "none", "three")]
+        place.setup.lacks = [SettingChange("rules for all", "none", "three")]
         (drift,) = await place.reconciler.reconcile()
         assert (drift.device_id, drift.what, drift.state) == ("", "rules for all: altered", DriftState.REPAIRING)
         assert await place.reconciler.reconcile() == []
@@ -99,7 +99,7 @@ async def test_settings_that_were_there_are_put_back(tmp_path: Path) -> None:
 async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.reconciler.reconcile()
-        place.broker.lacks = [SettingChange("no_match", "allow", "deny", danger="cuts off who has no rules")]
+        place.setup.lacks = [SettingChange("no_match", "allow", "deny", danger="cuts off who has no rules")]
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
             assert (drift.state, drift.detail) == (DriftState.ALERTED, "cuts off who has no rules")
@@ -109,7 +109,7 @@ async def test_what_could_cut_a_fleet_off_is_left_to_an_operator(tmp_path: Path)
 
 async def test_settings_that_never_were_there_are_an_operators_business(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
-        place.broker.lacks = [SettingChange("rules for all", "none", "three")]
+        place.setup.lacks = [SettingChange("rules for all", "none", "three")]
         for _ in range(2):
             (drift,) = await place.reconciler.reconcile()
             assert (drift.what, drift.state) == ("rules for all: missing", DriftState.ALERTED)

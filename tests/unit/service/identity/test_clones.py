@@ -31,9 +31,7 @@ async def one(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 def watch(one: World) -> CloneMonitor:
-    made = CloneMonitor(one.keeper, one.broker, lambda _event, _fields: None)
-    one.ingest.on_presence = made.take
-    return made
+    return one.loop(CloneMonitor)
 
 
 async def test_two_in_turn_are_told_with_the_grade_of_their_identity(one: World, watch: CloneMonitor) -> None:

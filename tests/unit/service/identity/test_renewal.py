@@ -20,7 +20,7 @@ from device_agent.identity.keypair import request, sign
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import World, world
-from tests.support.identity import identity_of
+from tests.support.identity import authority_settings
 
 DEVICE = "edge-1"
 
@@ -46,9 +46,8 @@ class Scene:
 
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with world(tmp_path / "cordon.db") as one:
-        identity = await identity_of(one, tmp_path)
-        one.ingest.on_renewal = identity.renewals.ask
+    async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
+        identity = one.identity
         key = ec.generate_private_key(ec.SECP256R1())
         authority = identity.certificates.authority
         present = identity.certificates.sign_client(authority.read(request(key, DEVICE)), (), "token:t1")

@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 
-from controller.adapters.sqlite.report_keys import SqliteReportKeys
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.keyring import FRESH, DeviceKeyring
-from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
 from device_agent.identity.keypair import request
 from tests.support.controller_harness import World, world
-from tests.support.identity import identity_of
+from tests.support.identity import authority_settings
 from tests.support.receipts import verdicts
 from tests.support.signing_device import Signing
 
@@ -58,19 +56,10 @@ class Scene:
         return [dict(line.entry.detail or {}) for line in lines]
 
 
-async def scene_in(where: Path, place: World) -> Scene:
-    identity = await identity_of(place, where)
-    book = SqliteReportKeys(place.store, identity.certificates.registry)
-    keyring = DeviceKeyring(book, place.broker.grade, place.store, place.clock, lambda _text, _more: None)
-    identity.certificates.on_changed = keyring.changed
-    place.ingest._seals = ReportSignatureVerifier(keyring, place.keeper.get, SignatureRequirements())
-    return Scene(place, identity, keyring)
-
-
 @pytest.fixture
 async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
-    async with world(tmp_path / "c.db") as place:
-        yield await scene_in(tmp_path, place)
+    async with world(tmp_path / "c.db", settings=authority_settings(tmp_path)) as place:
+        yield Scene(place, place.identity, place.signing.keyring)
 
 
 async def test_the_key_of_a_certificate_counts_without_a_first_contact(scene: Scene) -> None:
@@ -118,11 +107,12 @@ async def test_a_former_certificate_counts_until_the_present_one_has_signed(scen
     assert "a newer one of this device has signed since" in refused["detail"]
     (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["certificate"], row["why"]) == (DEVICE, "a newer one of this device has signed since")
-    again = await scene_in(tmp_path, scene.world)  # the controller was restarted
-    again.seq = scene.seq
-    assert await again.report(old) == LATER
-    assert await again.report(old) == REFUSED
-    assert await again.report(new) == TAKEN
+    settings = authority_settings(tmp_path)
+    async with world(tmp_path / "c.db", clock=scene.world.clock, settings=settings) as place:  # a restart
+        again = Scene(place, place.identity, place.signing.keyring, scene.seq)
+        assert await again.report(old) == LATER
+        assert await again.report(old) == REFUSED
+        assert await again.report(new) == TAKEN
 
 
 async def test_another_devices_certificate_signs_nothing(scene: Scene) -> None:

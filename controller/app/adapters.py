@@ -1,0 +1,254 @@
+"""Opens what the services work with: store, MQTT link, EMQX API, keys, policies, update repository."""
+
+import contextlib
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from controller.adapters.emqx.access import EmqxAccess
+from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
+from controller.adapters.emqx.inspection import EmqxInspector
+from controller.adapters.emqx.setup.setup import EmqxSetup
+from controller.adapters.emqx.tables import EmqxTables
+from controller.adapters.emqx.users.broker import EmqxUsers
+from controller.adapters.files import read_secret
+from controller.adapters.keys import load_signing_key
+from controller.adapters.logs import logger_for
+from controller.adapters.mqtt.messages import PahoMessages
+from controller.adapters.mqtt.options import MqttOptions
+from controller.adapters.policies.loader import load_policies
+from controller.adapters.sqlite.lock import hold_store
+from controller.adapters.sqlite.options import StoreOptions
+from controller.adapters.sqlite.store import SqliteStore, open_store
+from controller.adapters.system import SystemClock, UlidGenerator
+from controller.adapters.tls_probe import probe_context
+from controller.adapters.tuf_repository.folder import RepositoryFolder
+from controller.adapters.tuf_repository.repository import TufUpdateRepository
+from controller.adapters.x509.folder import ISSUING_KEY
+from controller.domain.policy.cel import CelEnvironment
+from controller.domain.policy.facts import TYPES
+from controller.domain.policy.model import PolicySet
+from controller.ports.access import AccessBroker
+from controller.ports.broker import BrokerControl
+from controller.ports.broker_setup import BrokerSetup
+from controller.ports.broker_tables import BrokerTables
+from controller.ports.clock import Clock, IdGenerator
+from controller.ports.errors import SettingsError
+from controller.ports.inspection import BrokerInspector
+from controller.ports.log import Log
+from controller.ports.messages import Messages
+from controller.ports.rollouts import RolloutTargets
+from controller.ports.updates import UpdateRepository
+from controller.ports.users import UserBroker
+from controller.service.rollout.observations import PublishedTargets
+from controller.service.settings.settings import MqttSettings, Settings
+from schemas.commands import COMMAND_PAYLOAD_TYPE
+from schemas.signing import countersign, key_id, public_key_text, sign, to_be_signed
+from schemas.topics import ALL_UP, PRESENCE
+
+_MAX_KEY: Final = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerAdapters:
+    """The broker's ports, as one implementation serves them."""
+
+    control: BrokerControl
+    tables: BrokerTables
+    access: AccessBroker
+    users: UserBroker
+    setup: BrokerSetup
+    inspector: BrokerInspector
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """The implementations behind the services; tests hand in others.
+
+    `log` makes the log of a part, `load_policies` reads the policies anew, `command_keys` are the public keys that
+    devices trust. `updates` is absent where no repository is configured.
+    """
+
+    clock: Clock
+    ids: IdGenerator
+    rand: Callable[[], float]
+    log: Callable[[str], Log]
+    store: SqliteStore
+    messages: Messages
+    broker: BrokerAdapters
+    language: CelEnvironment
+    load_policies: Callable[[], PolicySet]
+    sign: Callable[[bytes], bytes]
+    command_keys: tuple[str, ...]
+    updates: UpdateRepository | None
+    targets: RolloutTargets
+
+
+async def open_adapters(stack: contextlib.AsyncExitStack, settings: Settings, policies: "PolicyLoader") -> Adapters:
+    """Opens everything as configured, until `stack` ends.
+
+    Raises:
+        ControllerError: a file of the configuration cannot be used, or the store cannot be opened.
+    """
+    key = load_signing_key(settings.commands.signing_key)
+    messages = PahoMessages(mqtt_options(settings), rand=random.random, log=logger_for("mqtt"))
+    clock = SystemClock()
+    store = await own_store(stack, settings, clock)
+    broker = emqx_adapters(await stack.enter_async_context(open_broker(settings)), settings)
+    updates = None if settings.updates.folder is None else TufUpdateRepository(settings.updates.folder)
+    return Adapters(
+        clock=clock,
+        ids=UlidGenerator(),
+        rand=random.random,
+        log=logger_for,
+        store=store,
+        messages=messages,
+        broker=broker,
+        language=policies.language,
+        load_policies=policies.load,
+        sign=signer_of(settings, key),
+        command_keys=(public_key_text(key.public_key()),),
+        updates=updates,
+        targets=PublishedTargets(updates),
+    )
+
+
+class PolicyLoader:
+    """Reads the configured policies."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.language = CelEnvironment(TYPES)
+        self._paths = settings.policy.paths
+
+    def load(self) -> PolicySet:
+        """Reads all files.
+
+        Raises:
+            ControllerError: one of them has a mistake.
+        """
+        return load_policies(self._paths, self.language)
+
+
+async def own_store(stack: contextlib.AsyncExitStack, settings: Settings, clock: SystemClock) -> SqliteStore:
+    """The store, for this process alone until `stack` ends."""
+    path, days = settings.store.path, float(settings.store.audit_days)
+    stack.enter_context(hold_store(path))
+    options = StoreOptions(audit_days=days, command_days=days)
+    store = await open_store(path, now=clock.now, log=logger_for("store"), options=options)
+    stack.push_async_callback(store.close)
+    return store
+
+
+@contextlib.asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
+    """The broker's management API as configured.
+
+    Raises:
+        SettingsError: the key file cannot be used.
+    """
+    line = read_secret(settings.emqx.key_file, "emqx.key_file")
+    key, separator, secret = line.partition(":")
+    if not separator or not key or not secret:
+        raise SettingsError(f"emqx.key_file: {settings.emqx.key_file} holds one line: key:secret")
+    tls = None if settings.emqx.ca is None else ssl.create_default_context(cafile=str(settings.emqx.ca))
+    async with open_emqx(settings.emqx.api, key, secret, clock=SystemClock(), tls=tls) as broker:
+        yield broker
+
+
+def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
+    """Every port over one connection pool; the inspector shows listeners the controller's own certificate."""
+    api, clock, mqtt = broker.api, SystemClock(), settings.mqtt
+    inspector = EmqxInspector(
+        api,
+        clock,
+        receive_maximum=mqtt.receive_maximum,
+        context=lambda: probe_context(mqtt.certificate, mqtt.key),
+    )
+    return BrokerAdapters(broker, EmqxTables(api), EmqxAccess(api), EmqxUsers(api, clock), EmqxSetup(api), inspector)
+
+
+def mqtt_options(settings: Settings) -> MqttOptions:
+    mqtt = settings.mqtt
+    password = None if mqtt.password_file is None else read_secret(mqtt.password_file, "mqtt.password_file")
+    if any(url.startswith("mqtts:") for url in mqtt.servers):
+        _check_tls_files(mqtt)
+    return MqttOptions(
+        subscriptions=(ALL_UP, PRESENCE) if settings.identity.watch_presence else (ALL_UP,),
+        servers=mqtt.servers,
+        client_id=mqtt.client_id,
+        protocol=mqtt.protocol,
+        username=mqtt.username,
+        password=password,
+        ca=mqtt.ca,
+        certificate=mqtt.certificate,
+        key=mqtt.key,
+        session_expiry_seconds=int(mqtt.session_expiry),
+        receive_maximum=mqtt.receive_maximum,
+    )
+
+
+def _check_tls_files(mqtt: MqttSettings) -> None:
+    """Fails at the start and not at the first connection.
+
+    Raises:
+        SettingsError: a file is missing, no certificate or key, not a pair, or a key that others can read.
+    """
+    if mqtt.key is not None:
+        read_secret(mqtt.key, "mqtt.key", most=_MAX_KEY)
+    try:
+        context = ssl.create_default_context(cafile=mqtt.ca)
+        if mqtt.certificate is not None:
+            context.load_cert_chain(mqtt.certificate, mqtt.key, password=lambda: b"")
+    except OSError as e:
+        files = ", ".join(str(path) for path in (mqtt.ca, mqtt.certificate, mqtt.key) if path is not None)
+        raise SettingsError(f"mqtt: the TLS files cannot be used ({files}): {e}") from e
+
+
+def signer(key: Ed25519PrivateKey, retiring: Ed25519PrivateKey | None = None) -> Callable[[bytes], bytes]:
+    """Signs commands; with a `retiring` key by both, so that devices which know only the old one obey too."""
+    if retiring is None:
+        return lambda payload: sign(payload, COMMAND_PAYLOAD_TYPE, key)
+    name = key_id(retiring.public_key())
+
+    def both(payload: bytes) -> bytes:
+        second = retiring.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload))
+        return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, key), {name: second})
+
+    return both
+
+
+def signer_of(settings: Settings, key: Ed25519PrivateKey) -> Callable[[bytes], bytes]:
+    """What signs commands, as configured.
+
+    Raises:
+        SettingsError: the retiring key cannot be used.
+    """
+    path = settings.commands.retiring_key
+    return signer(key, None if path is None else load_signing_key(path))
+
+
+def check_secret_files(settings: Settings) -> None:
+    """Refuses to start with a key that others can read, before anything is opened.
+
+    Raises:
+        SettingsError: with the command that mends it.
+    """
+    for what, path in _keys(settings):
+        read_secret(path, what, most=_MAX_KEY)
+
+
+def _keys(settings: Settings) -> Iterator[tuple[str, Path]]:
+    if settings.api.key is not None:
+        yield "api.key", settings.api.key
+    if settings.updates.key is not None:
+        yield "updates.key", settings.updates.key
+    if settings.updates.folder is not None:
+        for path in sorted(RepositoryFolder(settings.updates.folder).online.glob("*.pem")):
+            yield "updates.folder", path
+    if settings.authority.folder is not None:
+        yield "authority.folder", settings.authority.folder / ISSUING_KEY
