@@ -1,4 +1,4 @@
-"""Runs the simulator from the command line; see `device_agent.simulator.control` for the lines it reads and writes."""
+"""Runs the simulator from the command line; `device_agent.simulator.control` describes its input and output."""
 
 import argparse
 import contextlib
@@ -10,7 +10,15 @@ from typing import Any, Final
 
 from device_agent.errors import SettingsError
 from device_agent.settings import load, read_secret
-from device_agent.simulator.control import MAX_LINE, ControlRequest, FleetReadiness, LineWriter, obey, play, read_script
+from device_agent.simulator.control import (
+    MAX_LINE,
+    ControlRequest,
+    FleetReadiness,
+    LineWriter,
+    read_script,
+    run_control_stream,
+    run_script,
+)
 from device_agent.simulator.device import DeviceBehaviour
 from device_agent.simulator.fleet import ACTIONS, FleetSettings, SimulatedFleet
 from device_agent.simulator.observations import Observation, ObservationKind
@@ -23,25 +31,25 @@ _SUMMARY_SECONDS: Final = 10.0
 
 
 def simulate(arguments: argparse.Namespace) -> None:
-    """Run the fleet until it is stopped.
+    """Runs the fleet until it is stopped.
 
     Raises:
-        AgentError: an argument or a file is wrong.
+        AgentError: an argument or a file is invalid.
     """
     settings = fleet_settings(arguments)
     script = read_script(arguments.script) if arguments.script else []
     duration = _seconds("--for", arguments.duration) if arguments.duration else None
-    wanted = _wanted(arguments.observe) if arguments.observe or arguments.control else frozenset[ObservationKind]()
+    kinds = _kinds(arguments.observe) if arguments.observe or arguments.control else frozenset[ObservationKind]()
     stop, ready = threading.Event(), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
-    writer = LineWriter(sys.stdout, wanted, stop.set)
-    is_written = bool(wanted)
+    writer = LineWriter(sys.stdout, kinds, stop.set)
+    writes_lines = bool(kinds)
 
     def on_ready() -> None:
         ready.set()
-        if is_written:
-            writer.say({"seen": "ready", "devices": settings.devices})
+        if writes_lines:
+            writer.write_line({"seen": "ready", "devices": settings.devices})
 
     readiness = FleetReadiness(settings.device_ids(), on_ready)
 
@@ -51,23 +59,23 @@ def simulate(arguments: argparse.Namespace) -> None:
 
     fleet = SimulatedFleet(settings, observe)
     with fleet:
-        _begin_threads(arguments, fleet, writer, script, stop, ready)
-        _wait(fleet, stop, duration, is_written=is_written)
-    if is_written:
-        writer.say({"seen": "stopped"})
+        _start_threads(arguments, fleet, writer, script, stop, ready)
+        _wait(fleet, stop, duration, writes_summary=not writes_lines)
+    if writes_lines:
+        writer.write_line({"seen": "stopped"})
 
 
 def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
-    """The fleet that the command line describes.
+    """Returns the settings from the command line.
 
     Raises:
-        SettingsError: a value is wrong, or no server is named.
+        SettingsError: a value is invalid, or no server is given.
     """
     config = load(arguments.config) if arguments.config else None
     mqtt = config.mqtt if config else None
     servers = _servers(arguments.servers) if arguments.servers else (mqtt.addresses if mqtt else ())
     if not servers:
-        raise SettingsError("simulate: --servers or --config has to name a broker")
+        raise SettingsError("simulate: --servers or --config must name a broker")
     keys = tuple(arguments.controller_key) or (config.commands.controller_keys if config else ())
     password_file = arguments.password_file or (mqtt.password_file if mqtt else None)
     return FleetSettings(
@@ -85,18 +93,18 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
         controller_keys=keys,
         allow=tuple(arguments.allow.split(",")) if arguments.allow else ACTIONS,
         seed=arguments.seed,
-        habits=_habits(arguments),
+        behaviour=_behaviour(arguments),
         connect_timeout=_seconds("--connect-timeout", arguments.connect_timeout),
         backoff=Backoff(first=0.5, cap=_seconds("--reconnect-max", arguments.reconnect_max)),
     )
 
 
-def _habits(arguments: argparse.Namespace) -> DeviceBehaviour:
-    every = arguments.telemetry_every
+def _behaviour(arguments: argparse.Namespace) -> DeviceBehaviour:
+    telemetry_every = arguments.telemetry_every
     return DeviceBehaviour(
         heartbeat_every=_seconds("--heartbeat-every", arguments.heartbeat_every),
         receipt_timeout=_seconds("--receipt-timeout", arguments.receipt_timeout),
-        telemetry_every=_seconds("--telemetry-every", every) if every else 0.0,
+        telemetry_every=_seconds("--telemetry-every", telemetry_every) if telemetry_every else 0.0,
         telemetry_topic=arguments.telemetry_topic,
         telemetry_bytes=arguments.telemetry_bytes,
         subscribe=tuple(arguments.subscribe),
@@ -114,11 +122,11 @@ def _pair(option: str, text: str) -> tuple[str, str]:
 
 
 def _outcome(text: str) -> tuple[str, SimulatedUpdateOutcome]:
-    target, _, word = text.rpartition("=")
+    target, _, outcome = text.rpartition("=")
     try:
-        return target, SimulatedUpdateOutcome(word)
+        return target, SimulatedUpdateOutcome(outcome)
     except ValueError as e:
-        raise SettingsError(f"--update-outcome: {e}; there are {', '.join(SimulatedUpdateOutcome)}") from e
+        raise SettingsError(f"--update-outcome: {e}; one of {', '.join(SimulatedUpdateOutcome)}") from e
 
 
 def _seconds(option: str, text: str) -> float:
@@ -135,14 +143,14 @@ def _servers(text: str) -> tuple[BrokerAddress, ...]:
         raise SettingsError(f"--servers: {e}") from e
 
 
-def _wanted(text: str | None) -> frozenset[ObservationKind]:
+def _kinds(text: str | None) -> frozenset[ObservationKind]:
     try:
-        return frozenset(ObservationKind(word) for word in text.split(",")) if text else frozenset(ObservationKind)
+        return frozenset(ObservationKind(kind) for kind in text.split(",")) if text else frozenset(ObservationKind)
     except ValueError as e:
-        raise SettingsError(f"--observe: {e}; there are {', '.join(ObservationKind)}") from e
+        raise SettingsError(f"--observe: {e}; any of {', '.join(ObservationKind)}") from e
 
 
-def _begin_threads(
+def _start_threads(
     arguments: argparse.Namespace,
     fleet: SimulatedFleet,
     writer: LineWriter,
@@ -151,35 +159,35 @@ def _begin_threads(
     ready: threading.Event,
 ) -> None:
     def control() -> None:
-        obey(_lines(sys.stdin), fleet, writer)
+        run_control_stream(_lines(sys.stdin), fleet, writer)
         stop.set()
 
-    def follow_script() -> None:
+    def script_when_ready() -> None:
         ready.wait()
-        play(script, fleet, stop)
+        run_script(script, fleet, stop)
 
-    works: list[tuple[str, Callable[[], None]]] = []
+    targets: list[tuple[str, Callable[[], None]]] = []
     if arguments.control:
-        works.append(("control", control))
+        targets.append(("control", control))
     if script:
-        works.append(("script", follow_script))
-    for name, work in works:
-        threading.Thread(target=work, name=name, daemon=True).start()
+        targets.append(("script", script_when_ready))
+    for name, target in targets:
+        threading.Thread(target=target, name=name, daemon=True).start()
 
 
 def _lines(stream: Any) -> Iterator[str]:
-    # A line without end would be read whole; it is read in parts, of which the first is refused as no JSON.
+    # Bounded: an endless line is read in parts, which are rejected as invalid JSON.
     with contextlib.suppress(ValueError):
         while line := stream.readline(MAX_LINE + 1):
             yield line
 
 
-def _wait(fleet: SimulatedFleet, stop: threading.Event, duration: float | None, *, is_written: bool) -> None:
+def _wait(fleet: SimulatedFleet, stop: threading.Event, duration: float | None, *, writes_summary: bool) -> None:
     if duration is not None:
         timer = threading.Timer(duration, stop.set)
         timer.daemon = True
         timer.start()
     while not stop.wait(_SUMMARY_SECONDS):
-        if not is_written:
+        if writes_summary:
             sys.stdout.write(f"{fleet.connected} of {len(fleet.device_ids)} devices connected\n")
             sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The body of a simulated device: one MQTT connection without a thread of its own, served by the fleet's selector."""
+"""The MQTT connection of a simulated device; it has no thread of its own, the fleet's selector serves it."""
 
 import logging
 import ssl
@@ -16,7 +16,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
 from device_agent.host.clock import Clock
 from device_agent.mqtt_client import send_at_once
-from device_agent.settings import MqttProtocol as Mqtt
+from device_agent.settings import MqttProtocol
 from device_agent.simulator.device import SimulatedDevice
 from device_agent.simulator.observations import Observation, ObservationKind, Observer
 from schemas.backoff import Backoff
@@ -24,7 +24,7 @@ from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel, up
 
 SESSION_EXPIRY_SECONDS: Final = 3600
-# Shorter than a real agent's: whoever watches wants to see a refused device try again.
+# Shorter than a real agent's, so that a rejected device soon retries in a demonstration.
 DEFAULT_BACKOFF: Final = Backoff(first=0.5, cap=5.0)
 _MAX_IN_FLIGHT: Final = 32
 _MAX_QUEUED: Final = 1000
@@ -34,10 +34,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BrokerAccess:
-    """How a device reaches the broker; times in seconds."""
+    """Addresses and credentials of the broker; times in seconds."""
 
     servers: tuple[BrokerAddress, ...]
-    protocol: Mqtt = "auto"
+    protocol: MqttProtocol = "auto"
     tls: ssl.SSLContext | None = None
     username: str | None = None
     password: str | None = None
@@ -47,40 +47,40 @@ class BrokerAccess:
 
 
 class FleetLoop(Protocol):
-    """What a connection needs of the loop that serves it; all but `mark` only from the loop's thread."""
+    """The event loop that serves a connection; all methods but `mark_writable` are called in its thread."""
 
     clock: Clock
 
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do `act` after `seconds`."""
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Calls `callback` after `seconds`."""
         ...
 
-    def connect(self, connection: "SimulatedConnection") -> None:
-        """Have `connection.dial` called in a thread that may block, then `dialled` in the loop."""
+    def start_dialling(self, connection: "SimulatedConnection") -> None:
+        """Calls `connection.dial` in a thread that may block, then `dialled` in the loop."""
         ...
 
-    def mark(self, connection: "SimulatedConnection") -> None:
-        """There is something to write, or nothing any more."""
+    def mark_writable(self, connection: "SimulatedConnection") -> None:
+        """Checks soon whether the connection has data to write."""
         ...
 
     def forget(self, connection: "SimulatedConnection", sock: Any) -> None:
-        """The socket is about to be closed."""
+        """Unregisters a socket that is about to be closed."""
         ...
 
-    def chance(self) -> float:
-        """An even draw from [0, 1)."""
+    def random(self) -> float:
+        """Returns a uniform random number in [0, 1)."""
         ...
 
 
 class SimulatedConnection:
-    """Connects, stays connected, and carries messages for one device; it is the device's `World`."""
+    """Connects a device to the broker, reconnects, and carries its messages; it is the `DeviceEnvironment`."""
 
     def __init__(
         self, device_id: str, access: BrokerAccess, first_server: int, fleet: FleetLoop, observer: Observer
     ) -> None:
         self.device_id = device_id
         self.clock = fleet.clock
-        self.device: SimulatedDevice | None = None  # given before the first dial
+        self.device: SimulatedDevice | None = None  # set before the first dial: device and connection need each other
         self._access = access
         self._fleet = fleet
         self._observer = observer
@@ -90,18 +90,17 @@ class SimulatedConnection:
         )
         self._client: mqtt.Client | None = None
         self._notes: dict[int, tuple[str, Mapping[str, Any]]] = {}
-        self._asked: dict[int, list[str]] = {}
-        self._up_since: float | None = None
+        self._subscriptions: dict[int, list[str]] = {}  # requested filters by packet id
+        self._connected_at: float | None = None
         self._outcome = ConnectionOutcome.MUTE
-        self._is_wanted = True
+        self._should_connect = True
         self._is_dialling = False
 
-    # What the device needs.
+    # DeviceEnvironment
 
     def send(self, topic: str, payload: bytes, note: Mapping[str, Any], *, retain: bool = False) -> bool:
-        """Publish with QoS 1 when connected."""
         client = self._client
-        if client is None or self._up_since is None:
+        if client is None or self._connected_at is None:
             return False
         info = client.publish(topic, payload, qos=1, retain=retain)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
@@ -109,35 +108,33 @@ class SimulatedConnection:
         self._notes[info.mid] = (topic, note)
         return True
 
-    def observe(self, seen: ObservationKind, data: Mapping[str, Any]) -> None:
-        """Tell whoever watches."""
+    def observe(self, kind: ObservationKind, data: Mapping[str, Any]) -> None:
         clock = self.clock
-        self._observer(Observation(self.device_id, seen, clock.monotonic(), clock.now().timestamp(), data))
+        self._observer(Observation(self.device_id, kind, clock.monotonic(), clock.now().timestamp(), data))
 
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do `act` after `seconds`."""
-        self._fleet.later(seconds, act)
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._fleet.call_later(seconds, callback)
 
-    # What the fleet does with it.
+    # Called by the fleet
 
     @property
     def is_connected(self) -> bool:
-        """Whether the broker accepted it and it is still there."""
-        return self._up_since is not None
+        """Whether the broker accepted the connection and it is still open."""
+        return self._connected_at is not None
 
     @property
     def client(self) -> mqtt.Client | None:
-        """The connection under way, for the loop to serve."""
+        """The paho client of the current connection or connection attempt."""
         return self._client
 
-    def begin(self) -> None:
-        """Connect, unless it is connected or not wanted."""
-        if self._is_wanted and self._client is None and not self._is_dialling:
+    def connect(self) -> None:
+        """Starts connecting, unless connected, connecting, or disconnected on purpose."""
+        if self._should_connect and self._client is None and not self._is_dialling:
             self._is_dialling = True
-            self._fleet.connect(self)
+            self._fleet.start_dialling(self)
 
     def dial(self) -> tuple[mqtt.Client | None, str]:
-        """Open the socket and begin the handshake; blocks. The client, or why there is none."""
+        """Opens the socket and sends CONNECT; blocks. Returns the client, or None and the reason."""
         server = self._access.servers[self._attempt.server]
         try:
             client = self._make_client(server)
@@ -152,55 +149,55 @@ class SimulatedConnection:
             return None, str(e)
         return client, ""
 
-    def dialled(self, client: mqtt.Client | None, why: str) -> None:
-        """The result of `dial`, in the loop's thread."""
+    def dialled(self, client: mqtt.Client | None, reason: str) -> None:
+        """Processes the result of `dial`, in the loop's thread."""
         self._is_dialling = False
         if client is None:
-            self.observe(ObservationKind.UNREACHABLE, {"reason": why})
-            self._again(ConnectionOutcome.UNREACHABLE, 0.0)
+            self.observe(ObservationKind.UNREACHABLE, {"reason": reason})
+            self._schedule_reconnect(ConnectionOutcome.UNREACHABLE, 0.0)
             return
         self._client, self._outcome = client, ConnectionOutcome.MUTE
-        if not self._is_wanted:
-            self.leave()
+        if not self._should_connect:
+            self.disconnect()
             return
-        self._fleet.mark(self)
-        self.later(self._access.connect_timeout, lambda: self._give_up(client))
+        self._fleet.mark_writable(self)
+        self.call_later(self._access.connect_timeout, lambda: self._on_connect_timeout(client))
 
-    def served(self, code: int, why: str = "") -> None:
-        """The loop served the socket, with paho's `code`; clears up when it ended."""
+    def served(self, code: int, reason: str = "") -> None:
+        """Processes paho's return `code` after the loop served the socket; cleans up when the connection ended."""
         client = self._client
         if client is None or (code == mqtt.MQTT_ERR_SUCCESS and client.socket() is not None):
             return
-        self._end(why or mqtt.error_string(MQTTErrorCode(code)))
+        self._end(reason or mqtt.error_string(MQTTErrorCode(code)))
 
-    def cut(self) -> None:
-        """Close the socket without a word; it connects again after the usual wait."""
+    def drop_connection(self) -> None:
+        """Closes the socket without DISCONNECT; reconnects after the usual back-off."""
         self._close_socket()
         self.served(mqtt.MQTT_ERR_CONN_LOST, "cut")
 
-    def vanish(self) -> None:
-        """Close the socket without a word and stay away."""
-        self._is_wanted = False
-        self.cut()
+    def drop_and_stay_offline(self) -> None:
+        """Closes the socket without DISCONNECT and does not reconnect."""
+        self._should_connect = False
+        self.drop_connection()
 
-    def come_back(self) -> None:
-        """Connect again, at once."""
-        self._is_wanted = True
-        self.begin()
+    def reconnect(self) -> None:
+        """Connects again immediately."""
+        self._should_connect = True
+        self.connect()
 
-    def leave(self) -> None:
-        """Say offline, disconnect politely and stay away."""
-        self._is_wanted = False
+    def disconnect(self) -> None:
+        """Publishes offline, sends DISCONNECT and does not reconnect."""
+        self._should_connect = False
         client = self._client
         if client is None:
             return
-        if self._up_since is not None and self.device is not None:
+        if self._connected_at is not None and self.device is not None:
             self.send(up(self.device_id, UpChannel.STATUS), self.device.status(is_online=False), {}, retain=True)
         client.disconnect()
-        self._fleet.mark(self)
+        self._fleet.mark_writable(self)
 
-    def _give_up(self, client: mqtt.Client) -> None:
-        if self._client is client and self._up_since is None:
+    def _on_connect_timeout(self, client: mqtt.Client) -> None:
+        if self._client is client and self._connected_at is None:
             self._close_socket()
             self.served(mqtt.MQTT_ERR_CONN_LOST, "no answer to CONNECT")
 
@@ -211,27 +208,27 @@ class SimulatedConnection:
             self._fleet.forget(self, sock)
             sock.close()
 
-    def _end(self, why: str) -> None:
-        # Whatever paho still holds of this client goes with it; the device keeps what must not be lost.
+    def _end(self, reason: str) -> None:
+        # Messages that paho still queues are dropped with its client; the device keeps unacknowledged reports.
         self._client = None
         self._notes.clear()
-        self._asked.clear()
-        since, self._up_since = self._up_since, None
+        self._subscriptions.clear()
+        since, self._connected_at = self._connected_at, None
         if since is not None:
             if self.device is not None:
-                self.device.disconnected()
+                self.device.on_disconnected()
             if self._outcome is not ConnectionOutcome.REFUSED:
-                self.observe(ObservationKind.DISCONNECTED, {"code": None, "reason": why})
-            self._again(ConnectionOutcome.LOST, self.clock.monotonic() - since)
+                self.observe(ObservationKind.DISCONNECTED, {"code": None, "reason": reason})
+            self._schedule_reconnect(ConnectionOutcome.LOST, self.clock.monotonic() - since)
             return
         if self._outcome is ConnectionOutcome.MUTE:
-            self.observe(ObservationKind.UNREACHABLE, {"reason": why})
-        self._again(self._outcome, 0.0)
+            self.observe(ObservationKind.UNREACHABLE, {"reason": reason})
+        self._schedule_reconnect(self._outcome, 0.0)
 
-    def _again(self, outcome: ConnectionOutcome, up_seconds: float) -> None:
-        self._attempt = self._attempt.after(outcome, up_seconds, self._access.backoff)
-        if self._is_wanted:
-            self.later(self._attempt.wait_ceiling * self._fleet.chance(), self.begin)
+    def _schedule_reconnect(self, outcome: ConnectionOutcome, connected_seconds: float) -> None:
+        self._attempt = self._attempt.after(outcome, connected_seconds, self._access.backoff)
+        if self._should_connect:
+            self.call_later(self._attempt.wait_ceiling * self._fleet.random(), self.connect)
 
     def _make_client(self, server: BrokerAddress) -> mqtt.Client:
         client = mqtt.Client(
@@ -244,7 +241,7 @@ class SimulatedConnection:
         client.connect_timeout = self._access.connect_timeout
         client.max_inflight_messages_set(_MAX_IN_FLIGHT)
         client.max_queued_messages_set(_MAX_QUEUED)
-        client.on_socket_register_write = lambda _client, _data, _sock: self._fleet.mark(self)
+        client.on_socket_register_write = lambda _client, _data, _sock: self._fleet.mark_writable(self)
         client.on_socket_close = lambda _client, _data, sock: self._fleet.forget(self, sock)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -268,17 +265,17 @@ class SimulatedConnection:
             return
         self._client = client
         self._attempt = self._attempt.worked()
-        self._up_since = self.clock.monotonic()
+        self._connected_at = self.clock.monotonic()
         is_five = self._attempt.level == MQTT5
         data = {"mqtt": "5" if is_five else "3.1.1", "session_present": bool(flags.session_present)}
         self.observe(ObservationKind.CONNECTED, {**data, "server": str(self._access.servers[self._attempt.server])})
         assert self.device is not None
         filters = self.device.filters
-        wanted = [(topic, SubscribeOptions(qos=1)) for topic in filters] if is_five else [(t, 1) for t in filters]
-        _, mid = client.subscribe(wanted)
+        requested = [(topic, SubscribeOptions(qos=1)) for topic in filters] if is_five else [(t, 1) for t in filters]
+        _, mid = client.subscribe(requested)
         if mid is not None:
-            self._asked[mid] = filters
-        self.device.connected()
+            self._subscriptions[mid] = filters
+        self.device.on_connected()
 
     def _on_disconnect(self, _client: Any, _data: Any, flags: Any, reason: ReasonCode, _props: Any) -> None:
         if flags.is_disconnect_packet_from_server:
@@ -290,7 +287,7 @@ class SimulatedConnection:
         self.observe(ObservationKind.PUBACK, {"topic": topic, "code": reason.value, **note})
 
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: list[ReasonCode], _props: Any) -> None:
-        for topic, reason in zip(self._asked.pop(mid, []), reasons, strict=False):
+        for topic, reason in zip(self._subscriptions.pop(mid, []), reasons, strict=False):
             self.observe(ObservationKind.SUBACK, {"topic": topic, "code": reason.value})
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
@@ -299,4 +296,4 @@ class SimulatedConnection:
         except UnicodeDecodeError:
             return
         if self.device is not None:
-            self.device.received(topic, bytes(message.payload))
+            self.device.on_message(topic, bytes(message.payload))

@@ -1,27 +1,27 @@
-"""The line protocol of the simulator: JSON lines in to change the fleet, JSON lines out for what is seen at it.
+"""The line protocol of the simulator: JSON lines in to control the fleet, JSON lines out with observations.
 
-In (`"device"` is a device's name, its number from 1, or `"*"` for all; `"id"` is optional and comes back):
+Input (`"device"` is a device id, its number from 1, or `"*"` for all; the optional `"id"` is returned in the answer):
 
     {"do": "change", "device": "sim-003", "open_port": 23}          also "process", "address", "proto"
     {"do": "change", "device": 3, "close_port": 23}
     {"do": "change", "device": 3, "openssl": "3.0.11-1~deb12u1"}    the package version
     {"do": "change", "device": 3, "sections": {"firewall": {"active": false}}}
-    {"do": "update", "device": 3, "target": "app/2.0", "outcome": "unhealthy"}   how updates end (see `updates.Outcome`)
+    {"do": "update", "device": 3, "target": "app/2.0", "outcome": "unhealthy"}   see `updates.SimulatedUpdateOutcome`
     {"do": "rescan", "device": 3}                                   a full report, changed or not
-    {"do": "silence", "device": 3}                                  connected, but mute; "vanish": true cuts it off
+    {"do": "silence", "device": 3}                                  sends nothing; "vanish": true also disconnects
     {"do": "speak", "device": 3}                                    ends a silence
-    {"do": "cut", "device": 3}                                      its socket closes; it connects again
-    {"do": "telemetry", "device": 3}                                publishes one message of the fleet's own work
+    {"do": "cut", "device": 3}                                      closes its socket; the device reconnects
+    {"do": "telemetry", "device": 3}                                publishes one telemetry message
     {"do": "status"}                                                answered by a "status" line
-    {"do": "stop"}                                                  so does the end of standard input
+    {"do": "stop"}                                                  as the end of standard input
 
-Out: each observation is one line with `device`, `seen` (see `observations.Seen`), `at` (time.time()), `monotonic`
-(time.monotonic()) and the observation's own fields. Lines about the fleet: `{"seen": "ready", "devices": N}` once every
-device has been connected; `{"seen": "done", "do": ..., "device": ..., "id": ...}` for each order that was taken,
-`{"seen": "error", "reason": ..., "id": ...}` for each that was not; `{"seen": "status", "devices": N, "connected": N}`;
-`{"seen": "stopped"}` as the last one.
+Output: each observation is one line with `device`, `seen` (see `observations.ObservationKind`), `at` (time.time()),
+`monotonic` (time.monotonic()) and the observation's own fields. The fleet's lines: `{"seen": "ready", "devices": N}`
+once every device has connected; `{"seen": "done", "do": ..., "device": ..., "id": ...}` for each applied request,
+`{"seen": "error", "reason": ..., "id": ...}` for each rejected one; `{"seen": "status", "devices": N, "connected": N}`;
+`{"seen": "stopped"}` as the last line.
 
-A script (`--script FILE`) holds the same commands with `"at"`, seconds after every device has been connected.
+A script (`--script FILE`) holds the same requests with `"at"`, seconds after every device has connected.
 """
 
 import json
@@ -45,7 +45,7 @@ _MAX_SCRIPT_LINES: Final = 100_000
 
 
 class ControlRequest(PostureEdit):
-    """One line in."""
+    """One line of input."""
 
     do: Literal["change", "rescan", "silence", "speak", "cut", "telemetry", "update", "status", "stop"]
     device: str | int = ""
@@ -56,164 +56,170 @@ class ControlRequest(PostureEdit):
     at: Annotated[float, Field(ge=0)] = 0.0
 
     def edit(self) -> PostureEdit:
-        """The change to a posture alone."""
+        """Returns the change to a posture alone."""
         return PostureEdit.model_validate(self.model_dump(include=set(PostureEdit.model_fields)))
 
 
 class LineWriter:
-    """Writes lines whole, from any thread; a reader that left ends the program's wish to go on."""
+    """Writes JSON lines to a stream, from any thread.
 
-    def __init__(self, stream: TextIO, wanted: frozenset[ObservationKind], gone: Callable[[], None]) -> None:
+    Args:
+        stream: the output.
+        kinds: the observations to write.
+        on_closed: called when the reader closed the stream.
+    """
+
+    def __init__(self, stream: TextIO, kinds: frozenset[ObservationKind], on_closed: Callable[[], None]) -> None:
         self._stream = stream
-        self._wanted = wanted
-        self._gone = gone
+        self._kinds = kinds
+        self._on_closed = on_closed
         self._mutex = threading.Lock()
 
     def __call__(self, observation: Observation) -> None:
-        """Write an observation, when it is wanted."""
-        if observation.seen in self._wanted:
-            self.say(
+        """Writes an observation of the selected kinds."""
+        if observation.kind in self._kinds:
+            self.write_line(
                 {
                     "device": observation.device_id,
-                    "seen": str(observation.seen),
+                    "seen": str(observation.kind),
                     "at": observation.wall,
                     "monotonic": observation.monotonic,
                     **observation.data,
                 }
             )
 
-    def say(self, line: dict[str, Any]) -> None:
-        """Write one line."""
+    def write_line(self, line: dict[str, Any]) -> None:
+        """Writes one line."""
         with self._mutex:
             try:
                 self._stream.write(json.dumps(line) + "\n")
                 self._stream.flush()
             except (BrokenPipeError, ValueError):
-                self._gone()
+                self._on_closed()
 
 
 class FleetReadiness:
-    """Notices when every device has been connected once."""
+    """Observer that calls `on_ready` when every device has connected once."""
 
-    def __init__(self, device_ids: list[str], ready: Callable[[], None]) -> None:
+    def __init__(self, device_ids: list[str], on_ready: Callable[[], None]) -> None:
         self._missing = set(device_ids)
-        self._ready = ready
+        self._on_ready = on_ready
 
     def __call__(self, observation: Observation) -> None:
-        """Look at an observation; in the fleet's thread."""
-        if self._missing and observation.seen is ObservationKind.CONNECTED:
+        if self._missing and observation.kind is ObservationKind.CONNECTED:
             self._missing.discard(observation.device_id)
             if not self._missing:
-                self._ready()
+                self._on_ready()
 
 
-def devices_of(order: ControlRequest, fleet: SimulatedFleet) -> list[str]:
-    """The names of the devices that an order means.
+def target_devices(request: ControlRequest, fleet: SimulatedFleet) -> list[str]:
+    """Returns the ids of the devices that a request names.
 
     Raises:
-        UnknownDeviceError: there is none.
+        UnknownDeviceError: there is no such device.
     """
     names = fleet.device_ids
-    if order.device == "*":
+    if request.device == "*":
         return names
-    if isinstance(order.device, int):
-        if not 1 <= order.device <= len(names):
-            raise UnknownDeviceError(f"there is no device number {order.device}")
-        return [names[order.device - 1]]
-    if order.device not in names:
-        raise UnknownDeviceError(f"there is no device {order.device!r}")
-    return [order.device]
+    if isinstance(request.device, int):
+        if not 1 <= request.device <= len(names):
+            raise UnknownDeviceError(f"there is no device number {request.device}")
+        return [names[request.device - 1]]
+    if request.device not in names:
+        raise UnknownDeviceError(f"there is no device {request.device!r}")
+    return [request.device]
 
 
-def carry_out(order: ControlRequest, fleet: SimulatedFleet) -> None:
-    """Do what an order about devices says.
+def apply_request(request: ControlRequest, fleet: SimulatedFleet) -> None:
+    """Applies a request to its devices.
 
     Raises:
-        UnknownDeviceError: it names no device of the fleet.
+        UnknownDeviceError: the fleet has no such device.
     """
-    for name in devices_of(order, fleet):
-        match order.do:
+    for name in target_devices(request, fleet):
+        match request.do:
             case "change":
-                fleet.change(name, order.edit())
+                fleet.change(name, request.edit())
             case "rescan":
                 fleet.rescan(name)
             case "silence":
-                fleet.go_silent(name, vanish=order.vanish)
+                fleet.silence(name, vanish=request.vanish)
             case "speak":
-                fleet.speak(name)
+                fleet.unsilence(name)
             case "cut":
-                fleet.cut(name)
+                fleet.drop_connection(name)
             case "telemetry":
                 fleet.send_telemetry(name)
             case "update":
-                fleet.update_ends(name, order.target, order.outcome)
+                fleet.set_update_outcome(name, request.target, request.outcome)
 
 
-def obey(lines: Iterator[str], fleet: SimulatedFleet, writer: LineWriter) -> None:
-    """Carry out orders line by line until `stop` or the end."""
+def run_control_stream(lines: Iterator[str], fleet: SimulatedFleet, writer: LineWriter) -> None:
+    """Applies requests line by line until `stop` or the end of the input."""
     for line in lines:
         if not line.strip():
             continue
         label: Any = None
         try:
-            order = ControlRequest.model_validate_json(line[: MAX_LINE + 1])
-            label = order.id
-            if order.do == "stop":
+            request = ControlRequest.model_validate_json(line[: MAX_LINE + 1])
+            label = request.id
+            if request.do == "stop":
                 return
-            if order.do == "status":
-                writer.say(
-                    {"seen": "status", "devices": len(fleet.device_ids), "connected": fleet.connected, "id": label}
-                )
+            if request.do == "status":
+                status = {"seen": "status", "devices": len(fleet.device_ids), "connected": fleet.connected}
+                writer.write_line({**status, "id": label})
                 continue
-            carry_out(order, fleet)
+            apply_request(request, fleet)
         except ValidationError as e:
-            first = e.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "line"
-            writer.say({"seen": "error", "reason": f"{where}: {first['msg']}", "id": label})
+            writer.write_line({"seen": "error", "reason": _first_error(e), "id": label})
         except AgentError as e:
-            writer.say({"seen": "error", "reason": str(e), "id": label})
+            writer.write_line({"seen": "error", "reason": str(e), "id": label})
         else:
-            writer.say({"seen": "done", "do": order.do, "device": order.device, "id": label, "at": time.time()})
+            done = {"seen": "done", "do": request.do, "device": request.device, "id": label, "at": time.time()}
+            writer.write_line(done)
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'line'}: {first['msg']}"
 
 
 def read_script(path: Path) -> list[ControlRequest]:
-    """The orders of a script, by their time.
+    """Returns the requests of a script, sorted by time.
 
     Raises:
-        SettingsError: naming file and line.
+        SettingsError: a line is invalid, or the file cannot be read.
     """
-    orders = []
+    requests = []
     try:
         with path.open() as lines:
             for number, line in enumerate(lines, 1):
                 if number > _MAX_SCRIPT_LINES:
                     raise SettingsError(f"{path}: more than {_MAX_SCRIPT_LINES} lines")
                 if line.strip():
-                    orders.append(_script_line(path, number, line))
+                    requests.append(_parse_script_line(path, number, line))
     except OSError as e:
         raise SettingsError(f"{path}: {e.strerror}") from e
-    return sorted(orders, key=lambda order: order.at)
+    return sorted(requests, key=lambda request: request.at)
 
 
-def _script_line(path: Path, number: int, line: str) -> ControlRequest:
+def _parse_script_line(path: Path, number: int, line: str) -> ControlRequest:
     try:
         return ControlRequest.model_validate_json(line[: MAX_LINE + 1])
     except ValidationError as e:
-        first = e.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "line"
-        raise SettingsError(f"{path}:{number}: {where}: {first['msg']}") from e
+        raise SettingsError(f"{path}:{number}: {_first_error(e)}") from e
 
 
-def play(script: list[ControlRequest], fleet: SimulatedFleet, stop: threading.Event) -> None:
-    """Carry out a script in its time; returns at its end, at a `stop` in it (which it passes on), or when stopped."""
-    begun = time.monotonic()
-    for order in script:
-        if stop.wait(max(0.0, begun + order.at - time.monotonic())):
+def run_script(script: list[ControlRequest], fleet: SimulatedFleet, stop: threading.Event) -> None:
+    """Applies each request at its time; ends early when `stop` is set, which a `stop` in the script also sets."""
+    started_at = time.monotonic()
+    for request in script:
+        if stop.wait(max(0.0, started_at + request.at - time.monotonic())):
             return
-        if order.do == "stop":
+        if request.do == "stop":
             stop.set()
             return
         try:
-            carry_out(order, fleet)
+            apply_request(request, fleet)
         except UnknownDeviceError as e:
             sys.stderr.write(f"script: {e}\n")

@@ -1,4 +1,4 @@
-"""One simulated device: everything that a device says and does, apart from the socket."""
+"""One simulated device: its reports, receipts, commands and telemetry, without the connection."""
 
 import logging
 from collections import OrderedDict
@@ -22,14 +22,14 @@ from schemas.commands import Command, CommandResult, CommandState
 from schemas.events import DeviceEvent, ReportReceipt, Status
 from schemas.topics import DownChannel, UpChannel, down, up
 
-_MAX_KNOWN: Final = 64  # commands remembered
-_RESEND_SECONDS: Final = 1.0  # between two full reports that were asked for
+_MAX_COMMANDS: Final = 64  # kept for repeated deliveries
+_RESEND_SECONDS: Final = 1.0  # between two full reports that receipts asked for
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceBehaviour:
-    """How devices behave; seconds. `telemetry_topic` and `subscribe` may hold `{id}`."""
+    """Timing and behaviour of devices, in seconds; `telemetry_topic` and `subscribe` may contain `{id}`."""
 
     heartbeat_every: float = 10.0
     receipt_timeout: float = 10.0
@@ -39,266 +39,257 @@ class DeviceBehaviour:
     subscribe: tuple[str, ...] = ()
     action_seconds: float = 0.2
     software: tuple[tuple[str, str], ...] = ()
-    """Name and version of what updates have installed before."""
+    """Name and version of the targets that earlier updates installed."""
     outcomes: tuple[tuple[str, updates.SimulatedUpdateOutcome], ...] = ()
-    """How updates end: `NAME/VERSION` or an empty text for all, and the outcome; the first that fits."""
+    """Outcomes of updates by `NAME/VERSION`, or an empty text for all; the first match counts."""
 
 
 class DeviceEnvironment(Protocol):
-    """What a device needs of its surroundings; everything happens in the fleet's one thread."""
+    """The connection and clock of a device; everything runs in the fleet's one thread."""
 
     clock: Clock
 
     def send(self, topic: str, payload: bytes, note: Mapping[str, Any], *, retain: bool = False) -> bool:
-        """Publish with QoS 1; False when there is no connection. `note` comes back with the PUBACK's observation."""
+        """Publishes with QoS 1; returns False when not connected. The PUBACK's observation contains `note`."""
         ...
 
-    def observe(self, seen: ObservationKind, data: Mapping[str, Any]) -> None:
-        """Tell whoever watches."""
+    def observe(self, kind: ObservationKind, data: Mapping[str, Any]) -> None:
+        """Passes an observation to the observer."""
         ...
 
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do `act` after `seconds`."""
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Calls `callback` after `seconds`."""
         ...
 
 
 @dataclass(slots=True)
 class _State:
-    """What changes as time passes."""
-
     outbox: ReportOutbox = field(default_factory=ReportOutbox)
     seq: int = 0
     counter: int = -1
-    known: OrderedDict[str, CommandResult] = field(default_factory=OrderedDict)
-    accepted: str | None = None
-    told: str | None = None
+    results: OrderedDict[str, CommandResult] = field(default_factory=OrderedDict)  # by command id
+    accepted: str | None = None  # digest of the last accepted report
+    reported: str | None = None  # digest of the last full report
     last_sent: float = float("-inf")
     last_full: float = float("-inf")
     is_online: bool = False
     is_silent: bool = False
     telemetry: int = 0
     timer: int = 0
-    untold: set[str] = field(default_factory=set)
+    unconfirmed_results: set[str] = field(default_factory=set)
     is_resending: bool = False
     nonce: str = ""
 
 
 class SimulatedDevice:
-    """A device's mind: reports, receipts, commands. Its body, the socket, is a `DeviceEnvironment`."""
+    """Sends reports, processes receipts and executes commands over a `DeviceEnvironment`."""
 
     def __init__(
         self,
         sender: ReportSender,
         posture: postures.Posture,
         newest: postures.Posture,
-        guard: CommandVerifier,
-        habits: DeviceBehaviour,
-        world: DeviceEnvironment,
+        verifier: CommandVerifier,
+        behaviour: DeviceBehaviour,
+        environment: DeviceEnvironment,
     ) -> None:
         self.device_id = sender.device_id
         self._sender = sender
-        self._posture = updates.software(posture, dict(habits.software)) if habits.software else posture
-        self._outcomes = dict(reversed(habits.outcomes))
+        self._posture = updates.software(posture, dict(behaviour.software)) if behaviour.software else posture
+        self._outcomes = dict(reversed(behaviour.outcomes))
         self._newest = newest
-        self._guard = guard
-        self._habits = habits
-        self._world = world
+        self._verifier = verifier
+        self._behaviour = behaviour
+        self._environment = environment
         self._findings: ScanFindings = findings_of(self._posture)
-        # As a real agent does on an empty state folder, so that the numbers are above those of an earlier run.
-        self._state = _State(seq=int(world.clock.now().timestamp()))
-        self._owe()
+        # As a real agent does with an empty state folder: the sequence starts above that of an earlier run.
+        self._state = _State(seq=int(environment.clock.now().timestamp()))
+        self._enqueue_report()
 
     @property
     def filters(self) -> list[str]:
-        """What it subscribes to after connecting."""
+        """The topic filters to subscribe to after connecting."""
         own = [down(self.device_id, channel) for channel in DownChannel]
-        return own + [topic.replace("{id}", self.device_id) for topic in self._habits.subscribe]
+        return own + [topic.replace("{id}", self.device_id) for topic in self._behaviour.subscribe]
 
     def status(self, *, is_online: bool, is_will: bool = False) -> bytes:
-        """The retained status."""
-        at = None if is_will else self._world.clock.now()
+        """Returns the payload of the retained status."""
+        at = None if is_will else self._environment.clock.now()
         status = Status(state="online" if is_online else "offline", boot_id=self._sender.boot_id, at=at)
         return status.model_dump_json(exclude_none=True).encode()
 
-    def connected(self) -> None:
-        """The broker accepted and the subscriptions are under way."""
+    def on_connected(self) -> None:
+        """Publishes the status and everything due; the broker accepted the connection."""
         state = self._state
         state.is_online = True
         state.outbox = state.outbox.reconnected()
-        self._world.send(up(self.device_id, UpChannel.STATUS), self.status(is_online=True), {}, retain=True)
-        # Only what could not be told; what was lost under way the controller asks for by sending the command again.
-        untold, state.untold = state.untold, set()
-        for command_id in sorted(untold & state.known.keys()):
-            self._tell(state.known[command_id])
-        self._tick()
+        self._environment.send(up(self.device_id, UpChannel.STATUS), self.status(is_online=True), {}, retain=True)
+        # Results that were not published; for one lost in transit, the controller repeats the command.
+        unconfirmed, state.unconfirmed_results = state.unconfirmed_results, set()
+        for command_id in sorted(unconfirmed & state.results.keys()):
+            self._publish_result(state.results[command_id])
+        self._send_due()
 
-    def disconnected(self) -> None:
-        """The connection is gone."""
+    def on_disconnected(self) -> None:
+        """Stops sending until the next connection."""
         self._state.is_online = False
 
     def change(self, edit: postures.PostureEdit) -> None:
-        """Become another device: what is new is reported at once; an edit that makes no posture is only observed."""
+        """Changes the posture and reports it; an invalid edit only causes an observation."""
         try:
-            after = postures.edited(self._posture, edit)
+            after = postures.apply_edit(self._posture, edit)
         except (ValidationError, KeyError, TypeError) as e:
             reason = e.errors()[0]["msg"] if isinstance(e, ValidationError) else f"{type(e).__name__}: {e}"
-            self._world.observe(ObservationKind.CHANGE_REFUSED, {"reason": clean_text(reason)})
+            self._environment.observe(ObservationKind.CHANGE_REFUSED, {"reason": clean_text(reason)})
             return
-        self._become(after)
+        self._set_posture(after)
 
     def rescan(self) -> None:
-        """Send a full report, changed or not."""
-        self._owe()
-        self._tick()
+        """Sends a full report, changed or not."""
+        self._enqueue_report()
+        self._send_due()
 
-    def update_ends(self, target: str, outcome: updates.SimulatedUpdateOutcome) -> None:
-        """How updates end from now on: `NAME/VERSION`, or all with an empty text."""
+    def set_update_outcome(self, target: str, outcome: updates.SimulatedUpdateOutcome) -> None:
+        """Sets the outcome of updates of `NAME/VERSION`, or of all with an empty text."""
         self._outcomes[target] = outcome
 
-    def silence(self, is_silent: bool) -> None:
-        """Say nothing any more, though connected; or speak again."""
+    def set_silent(self, is_silent: bool) -> None:
+        """Stops or resumes sending while connected."""
         self._state.is_silent = is_silent
         if not is_silent:
-            self._tick()
+            self._send_due()
 
-    def telemetry(self) -> None:
-        """One message of the fleet's own work."""
+    def send_telemetry(self) -> None:
+        """Publishes one telemetry message."""
         state = self._state
         if not state.is_online or state.is_silent:
             return
         state.telemetry += 1
-        topic = self._habits.telemetry_topic.replace("{id}", self.device_id)
-        text = f'{{"n":{state.telemetry},"at":{self._world.clock.now().timestamp():.3f}'
-        filler = max(0, self._habits.telemetry_bytes - len(text) - len(',"x":""}'))
-        if self._world.send(topic, f'{text},"x":"{"x" * filler}"}}'.encode(), {"n": state.telemetry}):
-            self._world.observe(ObservationKind.PUBLISHED, {"topic": topic, "n": state.telemetry})
+        topic = self._behaviour.telemetry_topic.replace("{id}", self.device_id)
+        text = f'{{"n":{state.telemetry},"at":{self._environment.clock.now().timestamp():.3f}'
+        filler = max(0, self._behaviour.telemetry_bytes - len(text) - len(',"x":""}'))
+        if self._environment.send(topic, f'{text},"x":"{"x" * filler}"}}'.encode(), {"n": state.telemetry}):
+            self._environment.observe(ObservationKind.PUBLISHED, {"topic": topic, "n": state.telemetry})
 
-    def received(self, topic: str, payload: bytes) -> None:
-        """A message arrived."""
+    def on_message(self, topic: str, payload: bytes) -> None:
+        """Processes a received message."""
         if topic == down(self.device_id, DownChannel.RECEIPT):
-            self._receipt(payload)
+            self._on_receipt(payload)
         elif topic == down(self.device_id, DownChannel.COMMAND):
-            self._command(payload)
+            self._on_command(payload)
         else:
-            self._world.observe(ObservationKind.MESSAGE, {"topic": topic, "bytes": len(payload)})
+            self._environment.observe(ObservationKind.MESSAGE, {"topic": topic, "bytes": len(payload)})
 
-    def _become(self, posture: postures.Posture) -> None:
+    def _set_posture(self, posture: postures.Posture) -> None:
         self._posture = posture
         findings = findings_of(posture)
-        is_new = findings.digest != self._findings.digest
+        is_changed = findings.digest != self._findings.digest
         self._findings = findings
-        if is_new:
-            self._world.observe(ObservationKind.CHANGED, {"digest": findings.digest})
-            self._owe()
-            self._tick()
+        if is_changed:
+            self._environment.observe(ObservationKind.CHANGED, {"digest": findings.digest})
+            self._enqueue_report()
+            self._send_due()
 
-    def _take_seq(self) -> int:
+    def _next_seq(self) -> int:
         self._state.seq += 1
         return self._state.seq
 
-    def _owe(self) -> None:
+    def _enqueue_report(self) -> None:
         state, findings = self._state, self._findings
-        seq = self._take_seq()
-        # What a simulated device is can be told at any time: each report is a scan of its own.
-        found = replace(fit(findings), answers=state.nonce)
-        payload = full_report(self._sender, seq, self._world.clock.now(), found).decode()
-        state.told = findings.digest
+        seq = self._next_seq()
+        # A simulated posture is always current, so that every report may answer the latest nonce.
+        content = replace(fit(findings), answers=state.nonce)
+        payload = full_report(self._sender, seq, self._environment.clock.now(), content).decode()
+        state.reported = findings.digest
         state.outbox = state.outbox.without(findings.digest).owe(PendingReport(seq, findings.digest, payload))
 
-    def _tick(self) -> None:
-        """Send what is due, and come back when the next thing is."""
+    def _send_due(self) -> None:
+        """Sends due reports and heartbeats, and schedules the next call."""
         state = self._state
         state.timer += 1
         if not state.is_online or state.is_silent:
             return
-        now = self._world.clock.monotonic()
-        for report in state.outbox.due(now, self._habits.receipt_timeout):
-            self._post(report.payload.encode(), report.seq, "full", report.digest, report.attempts + 1)
+        now = self._environment.clock.monotonic()
+        for report in state.outbox.due(now, self._behaviour.receipt_timeout):
+            self._publish_report(report.payload.encode(), report.seq, "full", report.digest, report.attempts + 1)
             state.outbox = state.outbox.sent(report.seq, now)
             state.last_full = now
-        if (
-            not state.outbox.owed
-            and state.accepted
-            and state.told
-            and now >= state.last_sent + self._habits.heartbeat_every
-        ):
-            seq = self._take_seq()
-            self._post(
-                heartbeat(self._sender, seq, self._world.clock.now(), state.accepted),
-                seq,
-                "heartbeat",
-                state.accepted,
-                1,
-            )
-        due = state.outbox.next_due(self._habits.receipt_timeout)
-        following = min(
-            due if due is not None else float("inf"), max(now, state.last_sent) + self._habits.heartbeat_every
+        is_heartbeat_due = now >= state.last_sent + self._behaviour.heartbeat_every
+        if not state.outbox.owed and state.accepted and state.reported and is_heartbeat_due:
+            seq = self._next_seq()
+            payload = heartbeat(self._sender, seq, self._environment.clock.now(), state.accepted)
+            self._publish_report(payload, seq, "heartbeat", state.accepted, 1)
+        due = state.outbox.next_due(self._behaviour.receipt_timeout)
+        next_heartbeat = max(now, state.last_sent) + self._behaviour.heartbeat_every
+        next_at = min(due if due is not None else float("inf"), next_heartbeat)
+        timer = state.timer
+        self._environment.call_later(
+            max(0.0, next_at - now), lambda: self._send_due() if state.timer == timer else None
         )
-        mine = state.timer
-        self._world.later(max(0.0, following - now), lambda: self._tick() if state.timer == mine else None)
 
-    def _post(self, payload: bytes, seq: int, kind: str, digest: str, attempt: int) -> None:
-        self._state.last_sent = self._world.clock.monotonic()
-        if self._world.send(up(self.device_id, UpChannel.POSTURE), payload, {"seq": seq}):
+    def _publish_report(self, payload: bytes, seq: int, kind: str, digest: str, attempt: int) -> None:
+        self._state.last_sent = self._environment.clock.monotonic()
+        if self._environment.send(up(self.device_id, UpChannel.POSTURE), payload, {"seq": seq}):
             data = {"seq": seq, "report": kind, "digest": digest, "attempt": attempt}
-            self._world.observe(ObservationKind.REPORT_SENT, data)
+            self._environment.observe(ObservationKind.REPORT_SENT, data)
 
-    def _receipt(self, raw: bytes) -> None:
+    def _on_receipt(self, raw: bytes) -> None:
         try:
-            receipt = ReportReceipt.model_validate_json(
-                raw[: MAX_RECEIPT_BYTES + 1]
-            )  # a longer one is broken by the cut
+            # A payload above the limit is malformed after the cut.
+            receipt = ReportReceipt.model_validate_json(raw[: MAX_RECEIPT_BYTES + 1])
         except ValidationError:
-            _log.warning("%s: a receipt that cannot be read was ignored", self.device_id)
+            _log.warning("%s: ignored a malformed receipt", self.device_id)
             return
         state = self._state
         data = {"seq": receipt.seq, "verdict": str(receipt.verdict), "reason": receipt.reason and str(receipt.reason)}
-        self._world.observe(ObservationKind.RECEIPT, data)
+        self._environment.observe(ObservationKind.RECEIPT, data)
         state.outbox, settled = state.outbox.settle(receipt)
         state.accepted = settled.accepted or state.accepted
         state.nonce = receipt.nonce or state.nonce
         if settled.rejected is not None:
-            state.told = None
+            state.reported = None
         if settled.resend and not state.is_resending:
             state.is_resending = True
-            self._world.later(max(0.0, state.last_full + _RESEND_SECONDS - self._world.clock.monotonic()), self._resend)
-        self._tick()
+            delay = state.last_full + _RESEND_SECONDS - self._environment.clock.monotonic()
+            self._environment.call_later(max(0.0, delay), self._resend)
+        self._send_due()
 
     def _resend(self) -> None:
         self._state.is_resending = False
         self.rescan()
 
-    def _command(self, raw: bytes) -> None:
-        state, now = self._state, self._world.clock.now()
-        judged = self._guard.judge(raw, last_counter=state.counter, known=state.known.keys(), now=now)
-        match judged:
+    def _on_command(self, raw: bytes) -> None:
+        state, now = self._state, self._environment.clock.now()
+        verdict = self._verifier.judge(raw, last_counter=state.counter, known=state.results.keys(), now=now)
+        match verdict:
             case AcceptedCommand(command):
-                self._take(command)
+                self._accept_command(command)
             case DuplicateCommand(command_id):
-                self._tell(state.known[command_id])
+                self._publish_result(state.results[command_id])
             case RejectedCommand(command_id, end, reason):
-                self._world.observe(ObservationKind.COMMAND_REJECTED, {"command_id": command_id, "reason": reason})
-                self._tell(CommandResult(command_id=command_id, state=end, reason=reason, detail={}, at=now))
+                data = {"command_id": command_id, "reason": reason}
+                self._environment.observe(ObservationKind.COMMAND_REJECTED, data)
+                self._publish_result(CommandResult(command_id=command_id, state=end, reason=reason, detail={}, at=now))
             case ForgedCommand(reason):
-                self._world.observe(ObservationKind.COMMAND_REJECTED, {"command_id": None, "reason": reason})
+                self._environment.observe(ObservationKind.COMMAND_REJECTED, {"command_id": None, "reason": reason})
                 event = DeviceEvent(
                     device_id=self.device_id, kind="command_refused", severity="high", summary=reason, detail={}, at=now
                 )
                 self._send(UpChannel.EVENT, event.model_dump_json().encode())
 
-    def _take(self, command: Command) -> None:
+    def _accept_command(self, command: Command) -> None:
         state = self._state
         state.counter = command.counter
-        while len(state.known) >= _MAX_KNOWN:
-            state.known.popitem(last=False)
+        while len(state.results) >= _MAX_COMMANDS:
+            state.results.popitem(last=False)
         data = {"command_id": command.command_id, "action": command.action, "params": dict(command.params)}
-        self._world.observe(ObservationKind.COMMAND_TAKEN, data)
-        self._end(command, CommandState.EXECUTING, "", {})
-        self._world.later(self._habits.action_seconds, lambda: self._execute(command))
+        self._environment.observe(ObservationKind.COMMAND_TAKEN, data)
+        self._record_result(command, CommandState.EXECUTING, "", {})
+        self._environment.call_later(self._behaviour.action_seconds, lambda: self._execute(command))
 
     def _execute(self, command: Command) -> None:
         if command.action in updates.ACTIONS:
-            self._update(command)
+            self._start_update(command)
             return
         name = str(command.params.get("name", ""))
         try:
@@ -309,47 +300,49 @@ class SimulatedDevice:
             else:
                 after, detail = self._posture, {}
         except postures.PostureItemNotFoundError as e:
-            self._end(command, CommandState.FAILED, str(e), {})
+            self._record_result(command, CommandState.FAILED, str(e), {})
             return
         if command.dry_run:
-            self._end(command, CommandState.SUCCEEDED, "", {**detail, "would": f"{command.action} {name}".strip()})
+            detail = {**detail, "would": f"{command.action} {name}".strip()}
+            self._record_result(command, CommandState.SUCCEEDED, "", detail)
             return
         self._posture, self._findings = after, findings_of(after)
-        self._end(command, CommandState.SUCCEEDED, "", detail)
+        self._record_result(command, CommandState.SUCCEEDED, "", detail)
         self.rescan()
 
-    def _update(self, command: Command) -> None:
-        """Go through everything that an update says, a moment between two words."""
-        target = "/".join(updates.named(command))
+    def _start_update(self, command: Command) -> None:
+        """Schedules the steps of an update, `action_seconds` apart."""
+        target = "/".join(updates.command_target(command))
         outcome = self._outcomes.get(target) or self._outcomes.get("") or updates.SimulatedUpdateOutcome.GOOD
-        stages = updates.stages(command, self._posture, outcome, self._world.clock.now())
-        for number, stage in enumerate(stages):
-            act = partial(self._reach, command, stage)
-            self._world.later(number * self._habits.action_seconds, act)
+        steps = updates.update_steps(command, self._posture, outcome, self._environment.clock.now())
+        interval = self._behaviour.action_seconds
+        for number, step in enumerate(steps):
+            self._environment.call_later(number * interval, partial(self._advance_update, command, step))
         if outcome is updates.SimulatedUpdateOutcome.SICK_LATER and command.action == updates.ACTIONS[0]:
-            later = (len(stages) + 2) * self._habits.action_seconds
-            self._world.later(later, lambda: self._become(updates.sick(self._posture, command)))
+            self._environment.call_later(
+                (len(steps) + 2) * interval,
+                lambda: self._set_posture(updates.unhealthy_posture(self._posture, command)),
+            )
 
-    def _reach(self, command: Command, stage: updates.UpdateStep) -> None:
-        if stage.posture is not None:
-            self._posture, self._findings = stage.posture, findings_of(stage.posture)
-        self._end(command, stage.state, stage.reason, stage.detail(command))
-        if stage.posture is not None:
+    def _advance_update(self, command: Command, step: updates.UpdateStep) -> None:
+        if step.posture is not None:
+            self._posture, self._findings = step.posture, findings_of(step.posture)
+        self._record_result(command, step.state, step.reason, step.detail(command))
+        if step.posture is not None:
             self.rescan()
 
-    def _end(self, command: Command, end: CommandState, reason: str, detail: dict[str, str]) -> None:
-        result = CommandResult(
-            command_id=command.command_id, state=end, reason=reason, detail=detail, at=self._world.clock.now()
-        )
-        self._state.known[command.command_id] = result
-        if end.is_end:
-            data = {"command_id": command.command_id, "action": command.action, "state": str(end), "reason": reason}
-            self._world.observe(ObservationKind.COMMAND_DONE, data)
-        self._tell(result)
+    def _record_result(self, command: Command, state: CommandState, reason: str, detail: dict[str, str]) -> None:
+        now = self._environment.clock.now()
+        result = CommandResult(command_id=command.command_id, state=state, reason=reason, detail=detail, at=now)
+        self._state.results[command.command_id] = result
+        if state.is_end:
+            data = {"command_id": command.command_id, "action": command.action, "state": str(state), "reason": reason}
+            self._environment.observe(ObservationKind.COMMAND_DONE, data)
+        self._publish_result(result)
 
-    def _tell(self, result: CommandResult) -> None:
+    def _publish_result(self, result: CommandResult) -> None:
         if not self._send(UpChannel.RESULT, result.model_dump_json().encode()):
-            self._state.untold.add(result.command_id)
+            self._state.unconfirmed_results.add(result.command_id)
 
     def _send(self, channel: UpChannel, payload: bytes) -> bool:
-        return not self._state.is_silent and self._world.send(up(self.device_id, channel), payload, {})
+        return not self._state.is_silent and self._environment.send(up(self.device_id, channel), payload, {})

@@ -1,7 +1,7 @@
-"""A fleet of simulated devices in one thread, over real connections.
+"""A fleet of simulated devices in one thread, with real connections.
 
-`SimulatedFleet(settings, observer)` is the interface of demonstrations and benchmarks; its methods may be called from
-any thread. The observer is called in the fleet's thread and must be quick.
+Demonstrations and benchmarks use `SimulatedFleet(settings, observer)`; its methods may be called from any thread. The
+observer is called in the fleet's thread and must return quickly.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -30,7 +31,7 @@ from device_agent.host.clock import Clock
 from device_agent.settings import MqttProtocol
 from device_agent.simulator.connection import DEFAULT_BACKOFF, BrokerAccess, SimulatedConnection
 from device_agent.simulator.device import DeviceBehaviour, SimulatedDevice
-from device_agent.simulator.observations import Observation, ObservationKind, Observer
+from device_agent.simulator.observations import ObservationKind, Observer
 from device_agent.simulator.postures import Posture, PostureEdit, load
 from device_agent.simulator.updates import ACTIONS as UPDATE_ACTIONS
 from device_agent.simulator.updates import SimulatedUpdateOutcome
@@ -40,16 +41,16 @@ from schemas.signing import parse_public_key
 
 MAX_DEVICES: Final = 20_000
 ACTIONS: Final = ("service.disable", "package.upgrade", "rescan", *UPDATE_ACTIONS)
-_DIALLERS: Final = 8  # threads that open sockets, which blocks
-_CARE_SECONDS: Final = 5.0  # between looks at keep-alives
+_DIALLERS: Final = 8  # threads for opening sockets, which blocks
+_KEEPALIVE_CHECK_SECONDS: Final = 5.0
 _STOP_SECONDS: Final = 5.0
-_HABITS: Final = DeviceBehaviour()
+_DEFAULT_BEHAVIOUR: Final = DeviceBehaviour()
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSettings:
-    """What to simulate; seconds."""
+    """The devices to simulate and their connection; times in seconds."""
 
     devices: int
     servers: tuple[BrokerAddress, ...]
@@ -59,44 +60,43 @@ class FleetSettings:
     certificate: Path | None = None
     key: Path | None = None
     cert_dir: Path | None = None
-    """Holds `{device id}.pem` and `{device id}.key` for each device."""
+    """Folder with `{device id}.pem` and `{device id}.key` for each device."""
     username: str | None = None
-    """May hold `{id}`."""
+    """May contain `{id}`."""
     password: str | None = field(default=None, repr=False)
     postures: Path | None = None
     controller_keys: tuple[str, ...] = ()
     allow: tuple[str, ...] = ACTIONS
     seed: int = 0
-    habits: DeviceBehaviour = _HABITS
+    behaviour: DeviceBehaviour = _DEFAULT_BEHAVIOUR
     keepalive: int = 30
     connect_timeout: float = 5.0
     backoff: Backoff = DEFAULT_BACKOFF
 
     def device_ids(self) -> list[str]:
-        """The names of the devices: the prefix and a number from 1, of at least three digits."""
+        """Returns the device ids: the prefix and a number from 1, with at least three digits."""
         width = max(3, len(str(self.devices)))
         return [f"{self.prefix}{number:0{width}d}" for number in range(1, self.devices + 1)]
 
 
 class UnknownDeviceError(AgentError):
-    """The fleet has no device of that name."""
+    """The fleet has no device with that id."""
 
 
 class SimulatedFleet:
-    """Simulated devices from `start` to `stop`; also a context manager."""
+    """Runs simulated devices from `start` to `stop`; also a context manager.
+
+    Raises:
+        SettingsError: too many devices, or an unusable file or key.
+    """
 
     def __init__(self, settings: FleetSettings, observer: Observer) -> None:
-        """Prepare the fleet.
-
-        Raises:
-            SettingsError: too many devices, or a file or key that cannot be used.
-        """
         if not 1 <= settings.devices <= MAX_DEVICES:
             raise SettingsError(f"devices: between 1 and {MAX_DEVICES}")
         self.clock = Clock()
         self.settings = settings
         self._observer = observer
-        # Only to make a run repeatable; nothing secret comes from it.
+        # Seeded for repeatable runs; no secret depends on it.
         self._random = random.Random(settings.seed)  # noqa: S311 - see above
         self._connections: dict[str, SimulatedConnection] = {}
         self._make_devices(load(settings.postures))
@@ -104,7 +104,7 @@ class SimulatedFleet:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_number = 0
         self._calls: deque[Callable[[], None]] = deque()
-        self._marked: dict[str, SimulatedConnection] = {}
+        self._writable: dict[str, SimulatedConnection] = {}
         self._dials: queue.SimpleQueue[SimulatedConnection | None] = queue.SimpleQueue()
         self._wake_out, self._wake_in = socket.socketpair()
         for end in (self._wake_out, self._wake_in):
@@ -126,24 +126,24 @@ class SimulatedFleet:
 
     @property
     def device_ids(self) -> list[str]:
-        """Every device's name."""
+        """The ids of all devices."""
         return list(self._connections)
 
     @property
     def connected(self) -> int:
-        """How many devices are connected now."""
+        """The number of connected devices."""
         return sum(connection.is_connected for connection in self._connections.values())
 
     def start(self) -> None:
-        """Connect all; returns at once."""
+        """Starts connecting all devices; returns immediately."""
         self._selector.register(self._wake_out, selectors.EVENT_READ, None)
         for thread in (self._thread, *self._diallers):
             thread.start()
         for connection in self._connections.values():
-            self._call(connection.begin)
+            self._call(connection.connect)
 
     def stop(self) -> None:
-        """Say offline, disconnect all, end the threads."""
+        """Publishes offline, disconnects all devices and ends the threads."""
         if self._thread.is_alive():
             self._stop_threads()
         for resource in (self._selector, self._wake_out, self._wake_in):
@@ -151,8 +151,8 @@ class SimulatedFleet:
 
     def _stop_threads(self) -> None:
         for connection in self._connections.values():
-            self._call(connection.leave)
-        self._call(lambda: self.later(0.0, self._finish_when_empty))
+            self._call(connection.disconnect)
+        self._call(lambda: self.call_later(0.0, self._stop_when_disconnected))
         self._thread.join(_STOP_SECONDS)
         self._is_stopping.set()
         self._call(lambda: None)
@@ -163,65 +163,60 @@ class SimulatedFleet:
             thread.join(self.settings.connect_timeout + 1)
 
     def change(self, device_id: str, edit: PostureEdit) -> None:
-        """Change a device's posture, which it reports at once.
+        """Changes a device's posture; the device reports the change.
 
         Raises:
-            UnknownDeviceError: there is none of that name.
+            UnknownDeviceError: there is no such device.
         """
         device = self._device(device_id)
         self._call(lambda: device.change(edit))
 
-    def update_ends(self, device_id: str, target: str, outcome: SimulatedUpdateOutcome) -> None:
-        """Have updates of a device end so from now on; see `SimulatedDevice.update_ends`."""
+    def set_update_outcome(self, device_id: str, target: str, outcome: SimulatedUpdateOutcome) -> None:
+        """Sets the outcome of a device's updates; see `SimulatedDevice.set_update_outcome`."""
         device = self._device(device_id)
-        self._call(lambda: device.update_ends(target, outcome))
+        self._call(lambda: device.set_update_outcome(target, outcome))
 
     def rescan(self, device_id: str) -> None:
-        """Have a device send a full report, changed or not."""
+        """Makes a device send a full report, changed or not."""
         self._call(self._device(device_id).rescan)
 
-    def go_silent(self, device_id: str, *, vanish: bool = False) -> None:
-        """Have a device say nothing more: still connected, or (`vanish`) with its socket cut and no return."""
+    def silence(self, device_id: str, *, vanish: bool = False) -> None:
+        """Makes a device send nothing while it stays connected or, with `vanish`, drops its connection for good."""
         device, connection = self._device(device_id), self._connection(device_id)
-        self._call(connection.vanish if vanish else lambda: device.silence(True))
+        self._call(connection.drop_and_stay_offline if vanish else lambda: device.set_silent(True))
 
-    def speak(self, device_id: str) -> None:
-        """End a silence of either kind."""
+    def unsilence(self, device_id: str) -> None:
+        """Ends a silence of either kind."""
         device, connection = self._device(device_id), self._connection(device_id)
-        self._call(lambda: device.silence(False))
-        self._call(connection.come_back)
+        self._call(lambda: device.set_silent(False))
+        self._call(connection.reconnect)
 
-    def cut(self, device_id: str) -> None:
-        """Close a device's socket without a word; it connects again."""
-        self._call(self._connection(device_id).cut)
+    def drop_connection(self, device_id: str) -> None:
+        """Closes a device's socket without DISCONNECT; the device reconnects."""
+        self._call(self._connection(device_id).drop_connection)
 
     def send_telemetry(self, device_id: str) -> None:
-        """Have a device publish one message of the fleet's own work now."""
-        self._call(self._device(device_id).telemetry)
+        """Makes a device publish one telemetry message."""
+        self._call(self._device(device_id).send_telemetry)
 
-    # What connections need; from the loop's thread, but `mark` from any.
+    # FleetLoop
 
-    def later(self, seconds: float, act: Callable[[], None]) -> None:
-        """Do `act` after `seconds`."""
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
         self._timer_number += 1
-        heapq.heappush(self._timers, (self.clock.monotonic() + seconds, self._timer_number, act))
+        heapq.heappush(self._timers, (self.clock.monotonic() + seconds, self._timer_number, callback))
 
-    def connect(self, connection: SimulatedConnection) -> None:
-        """Open a connection in a thread that may block."""
+    def start_dialling(self, connection: SimulatedConnection) -> None:
         self._dials.put(connection)
 
-    def mark(self, connection: SimulatedConnection) -> None:
-        """A connection has something to write."""
-        self._marked[connection.device_id] = connection
+    def mark_writable(self, connection: SimulatedConnection) -> None:
+        self._writable[connection.device_id] = connection
 
     def forget(self, connection: SimulatedConnection, sock: Any) -> None:
-        """A socket is about to be closed."""
-        self._marked.pop(connection.device_id, None)
+        self._writable.pop(connection.device_id, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(sock)
 
-    def chance(self) -> float:
-        """An even draw from [0, 1)."""
+    def random(self) -> float:
         return self._random.random()
 
     def _make_devices(self, templates: list[Posture]) -> None:
@@ -248,8 +243,8 @@ class SimulatedFleet:
             connection = SimulatedConnection(device_id, access, number, self, self._observer)
             posture = templates[number % len(templates)]
             sender = ReportSender(device_id, f"sim-{settings.seed}-{number}", f"{__version__}-simulated")
-            guard = CommandVerifier.of(device_id, keys, settings.allow)
-            connection.device = SimulatedDevice(sender, posture, templates[0], guard, settings.habits, connection)
+            verifier = CommandVerifier.of(device_id, keys, settings.allow)
+            connection.device = SimulatedDevice(sender, posture, templates[0], verifier, settings.behaviour, connection)
             self._connections[device_id] = connection
 
     def _context(self, certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
@@ -274,23 +269,22 @@ class SimulatedFleet:
         assert device is not None
         return device
 
-    def _call(self, act: Callable[[], None]) -> None:
-        self._calls.append(act)
-        # A full pipe means that it wakes anyway, a closed one that it is over.
+    def _call(self, callback: Callable[[], None]) -> None:
+        self._calls.append(callback)
+        # With a full pipe the loop wakes anyway; with a closed one it has ended.
         with contextlib.suppress(OSError):
             self._wake_in.send(b"x")
 
     def _dial(self) -> None:
         while (connection := self._dials.get()) is not None:
-            client, why = connection.dial()
-            taken = connection
-            self._call(lambda taken=taken, client=client, why=why: taken.dialled(client, why))  # type: ignore[misc]  # bound now
+            self._call(partial(connection.dialled, *connection.dial()))
 
     def _run(self) -> None:
-        if self.settings.habits.telemetry_every > 0:
+        interval = self.settings.behaviour.telemetry_every
+        if interval > 0:
             for connection in self._connections.values():
-                self.later(self.chance() * self.settings.habits.telemetry_every, self._telemetry_of(connection))
-        self.later(_CARE_SECONDS, self._care)
+                self.call_later(self.random() * interval, partial(self._send_telemetry_repeatedly, connection))
+        self.call_later(_KEEPALIVE_CHECK_SECONDS, self._check_keepalives)
         while not self._is_stopping.is_set():
             self._flush()
             wait = max(0.0, self._timers[0][0] - self.clock.monotonic()) if self._timers else None
@@ -301,16 +295,15 @@ class SimulatedFleet:
                 else:
                     self._serve(key.data, events)
             while self._calls:
-                self._guarded(self._calls.popleft())
+                self._run_logged(self._calls.popleft())
             now = self.clock.monotonic()
             while self._timers and self._timers[0][0] <= now:
-                self._guarded(heapq.heappop(self._timers)[2])
+                self._run_logged(heapq.heappop(self._timers)[2])
 
-    def _guarded(self, act: Callable[[], None]) -> None:
+    def _run_logged(self, callback: Callable[[], None]) -> None:
         try:
-            act()
-        except Exception:  # noqa: BLE001 - logged whole, see below
-            # One device's trouble, such as an edit that makes no posture, is not the fleet's.
+            callback()
+        except Exception:  # noqa: BLE001 - a failing device must not stop the fleet
             _log.exception("a simulated device failed")
 
     def _serve(self, connection: SimulatedConnection, events: int) -> None:
@@ -320,22 +313,22 @@ class SimulatedFleet:
         code: int = mqtt.MQTT_ERR_SUCCESS
         try:
             if events & selectors.EVENT_WRITE:
-                self.mark(connection)
+                self.mark_writable(connection)
             if events & selectors.EVENT_READ:
                 code = client.loop_read()
                 sock = client.socket()
                 while code == mqtt.MQTT_ERR_SUCCESS and isinstance(sock, ssl.SSLSocket) and sock.pending():
                     code = client.loop_read()
                     sock = client.socket()
-        except Exception as e:  # noqa: BLE001 - whatever a broker sends ends one connection only
+        except Exception as e:  # noqa: BLE001 - an invalid packet must end this connection only
             connection.observe(ObservationKind.UNREACHABLE, {"reason": f"{type(e).__name__}: {e}"})
-            connection.cut()
+            connection.drop_connection()
             return
         connection.served(code)
 
     def _flush(self) -> None:
-        while self._marked:
-            _, connection = self._marked.popitem()
+        while self._writable:
+            _, connection = self._writable.popitem()
             client = connection.client
             if client is None:
                 continue
@@ -349,33 +342,20 @@ class SimulatedFleet:
                     self._selector.register(sock, events, connection)
             connection.served(code)
 
-    def _care(self) -> None:
-        self.later(_CARE_SECONDS, self._care)
+    def _check_keepalives(self) -> None:
+        self.call_later(_KEEPALIVE_CHECK_SECONDS, self._check_keepalives)
         for connection in self._connections.values():
             if connection.is_connected and connection.client is not None:
                 connection.served(connection.client.loop_misc())
 
-    def _telemetry_of(self, connection: SimulatedConnection) -> Callable[[], None]:
-        def send() -> None:
-            self.later(self.settings.habits.telemetry_every, send)
-            if connection.device is not None:
-                connection.device.telemetry()
+    def _send_telemetry_repeatedly(self, connection: SimulatedConnection) -> None:
+        interval = self.settings.behaviour.telemetry_every
+        self.call_later(interval, partial(self._send_telemetry_repeatedly, connection))
+        if connection.device is not None:
+            connection.device.send_telemetry()
 
-        return send
-
-    def _finish_when_empty(self) -> None:
+    def _stop_when_disconnected(self) -> None:
         if any(connection.client is not None for connection in self._connections.values()):
-            self.later(0.02, self._finish_when_empty)
+            self.call_later(0.02, self._stop_when_disconnected)
         else:
             self._is_stopping.set()
-
-
-__all__ = [
-    "DeviceBehaviour",
-    "FleetSettings",
-    "Observation",
-    "ObservationKind",
-    "PostureEdit",
-    "SimulatedFleet",
-    "UnknownDeviceError",
-]

@@ -1,4 +1,4 @@
-"""What is seen at a simulated device, with the time it was seen: the raw material of demonstrations and benchmarks."""
+"""Events at simulated devices with their times, as input for demonstrations and benchmarks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from typing import Any
 
 
 class ObservationKind(StrEnum):
-    """What can be seen, and the `data` it comes with."""
+    """The kinds of observations; each docstring lists the fields of `data`."""
 
     CONNECTED = "connected"
     """`mqtt` ("5" or "3.1.1"), `session_present`, `server`."""
     REFUSED = "refused"
-    """The broker answered CONNECT with no: `code`, `reason`."""
+    """The broker rejected CONNECT: `code`, `reason`."""
     UNREACHABLE = "unreachable"
     """No connection, or no answer to CONNECT: `reason`."""
     DISCONNECTED = "disconnected"
-    """`code` of the broker's DISCONNECT, None when the socket just closed; `reason`."""
+    """`code` of the broker's DISCONNECT, None when only the socket closed; `reason`."""
     REPORT_SENT = "report_sent"
     """`seq`, `report` ("full" or "heartbeat"), `digest`, `attempt`."""
     RECEIPT = "receipt"
@@ -24,29 +24,29 @@ class ObservationKind(StrEnum):
     COMMAND_TAKEN = "command_taken"
     """`command_id`, `action`, `params`."""
     COMMAND_REJECTED = "command_rejected"
-    """`command_id` (None when nobody we trust signed it), `reason`."""
+    """`command_id` (None without a trusted signature), `reason`."""
     COMMAND_DONE = "command_done"
     """`command_id`, `action`, `state`, `reason`."""
     PUBLISHED = "published"
-    """A message of the fleet's own work was handed over: `topic`, `n`."""
+    """A telemetry message was published: `topic`, `n`."""
     PUBACK = "puback"
-    """The broker answered a message: `topic`, `code`, and what was known of it (`seq`, `n`)."""
+    """The broker acknowledged a message: `topic`, `code`, and `seq` or `n` of the message."""
     SUBACK = "suback"
-    """The broker answered a subscription: `topic`, `code`."""
+    """The broker acknowledged a subscription: `topic`, `code`."""
     MESSAGE = "message"
-    """A message outside Cordon's branch arrived: `topic`, `bytes`."""
+    """A message outside of Cordon's topics arrived: `topic`, `bytes`."""
     CHANGED = "changed"
     """The posture changed: `digest`."""
     CHANGE_REFUSED = "change_refused"
-    """A change that was asked for makes no posture: `reason`."""
+    """A requested change would make the posture invalid: `reason`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One thing seen at one device; `monotonic` as time.monotonic(), `wall` as time.time(), both in seconds."""
+    """One event at one device; `monotonic` as time.monotonic(), `wall` as time.time()."""
 
     device_id: str
-    seen: ObservationKind
+    kind: ObservationKind
     monotonic: float
     wall: float
     data: Mapping[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Made-up postures and how they change: values in, values out.
+"""Simulated postures and their changes; pure except for `load`.
 
-A posture file is a JSON list of section objects (`os`, `updates`, `openssl`, `sockets`, `services`, `firewall`, as on
-the wire); device number n starts with entry n modulo the length of the list.
+A posture file is a JSON list of section objects (`os`, `updates`, `openssl`, `sockets`, `services`, `firewall`, in the
+wire format); device number n starts with entry n modulo the length of the list.
 """
 
 import copy
@@ -24,26 +24,26 @@ Posture = dict[str, Any]
 
 
 class PostureItemNotFoundError(Exception):
-    """The posture has nothing of that name to change."""
+    """The posture has no service or package of that name."""
 
 
 class PostureEdit(BaseModel):
-    """A change to a posture; several keys are applied in this order."""
+    """A change to a posture; several changes are applied in the order of the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     open_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     proto: str = "tcp"
-    address: str = "0.0.0.0"  # noqa: S104 - what a made-up socket says of itself, nothing is bound
+    address: str = "0.0.0.0"  # noqa: S104 - of a simulated socket, nothing is bound
     process: str = ""
     close_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     openssl: str | None = None
     """Version of the distribution's package, such as `3.0.11-1~deb12u1`."""
     sections: dict[str, dict[str, Any]] = {}
-    """Fields to replace, section by section."""
+    """Fields to replace, by section."""
 
 
 def load(path: Path | None) -> list[Posture]:
-    """The postures of a file; without one, a healthy Debian 12 device.
+    """Reads the postures of a file; without a path, returns that of a healthy Debian 12 device.
 
     Raises:
         SettingsError: the file cannot be read or is not a list of sections.
@@ -66,17 +66,17 @@ def load(path: Path | None) -> list[Posture]:
     return postures
 
 
-def edited(posture: Mapping[str, Any], edit: PostureEdit) -> Posture:
-    """The posture after `edit`; the given one stays as it is.
+def apply_edit(posture: Mapping[str, Any], edit: PostureEdit) -> Posture:
+    """Returns the posture after `edit`; does not change the argument.
 
     Raises:
-        ValidationError: the result is no posture that the wire would carry.
+        ValidationError: the result is not a valid posture.
     """
     after = copy.deepcopy(dict(posture))
     for name, fields in edit.sections.items():
         after[name] = {**after.get(name, {}), **fields}
     if edit.open_port is not None:
-        process = edit.process or _usual_process(edit.open_port)
+        process = edit.process or _default_process(edit.open_port)
         _sockets(after).append(
             {"proto": edit.proto, "address": edit.address, "port": edit.open_port, "process": process}
         )
@@ -85,34 +85,34 @@ def edited(posture: Mapping[str, Any], edit: PostureEdit) -> Posture:
         after["sockets"]["listening"] = [s for s in _sockets(after) if s["port"] != edit.close_port]
     if edit.openssl is not None:
         set_openssl(after, edit.openssl)
-    _in_order(after)
+    _sort(after)
     ReportSections.model_validate(after)
     return after
 
 
 def disable_service(posture: Mapping[str, Any], name: str) -> tuple[Posture, dict[str, str]]:
-    """What `service.disable` does to a posture: its units are off, its sockets closed.
+    """Applies `service.disable`: removes the units and sockets of a service; returns the posture and the detail.
 
     Raises:
-        PostureItemNotFoundError: neither a unit nor a process has that name.
+        PostureItemNotFoundError: no unit and no process has that name.
     """
     after = copy.deepcopy(dict(posture))
-    units = [unit for unit in _units(after) if bare(unit["name"]) == bare(name)]
-    sockets = [socket for socket in _sockets(after) if socket["process"] == bare(name)]
+    units = [unit for unit in _units(after) if strip_unit_suffix(unit["name"]) == strip_unit_suffix(name)]
+    sockets = [socket for socket in _sockets(after) if socket["process"] == strip_unit_suffix(name)]
     if not units and not sockets:
         raise PostureItemNotFoundError(f"no service {name}")
-    was = [f"{'enabled' if u['enabled'] else 'disabled'}, {'active' if u['active'] else 'inactive'}" for u in units]
-    # A service that is neither enabled nor running is not in a report.
+    states = [f"{'enabled' if u['enabled'] else 'disabled'}, {'active' if u['active'] else 'inactive'}" for u in units]
+    # A report lists only services that are enabled or running.
     after["services"]["units"] = [unit for unit in _units(after) if unit not in units]
     after["sockets"]["listening"] = [socket for socket in _sockets(after) if socket not in sockets]
-    return after, {"was": was[0] if was else "running", "is": "disabled, inactive"}
+    return after, {"was": states[0] if states else "running", "is": "disabled, inactive"}
 
 
 def upgrade_package(posture: Mapping[str, Any], name: str, newest: Mapping[str, Any]) -> tuple[Posture, dict[str, str]]:
-    """What `package.upgrade` does to a posture; `newest` is a posture with the versions that an upgrade installs.
+    """Applies `package.upgrade` with the versions in the posture `newest`; returns the posture and the detail.
 
     Raises:
-        PostureItemNotFoundError: the posture knows nothing of that package.
+        PostureItemNotFoundError: the posture has no such package.
     """
     after = copy.deepcopy(dict(posture))
     updates = after.get("updates", {})
@@ -122,27 +122,27 @@ def upgrade_package(posture: Mapping[str, Any], name: str, newest: Mapping[str, 
         updates["security_pending"] = max(0, updates["security_pending"] - len(pending))
     package = after.get("openssl", {}).get("package")
     if package is not None and package["name"] == name:
-        was = package["version"]
+        before = package["version"]
         set_openssl(after, newest["openssl"]["package"]["version"])
-        return after, {"was": was, "is": after["openssl"]["package"]["version"]}
+        return after, {"was": before, "is": after["openssl"]["package"]["version"]}
     if not pending:
         raise PostureItemNotFoundError(f"package {name} is not installed")
     return after, {"was": pending[0].get("installed", ""), "is": pending[0]["candidate"]}
 
 
 def set_openssl(posture: Posture, package_version: str) -> None:
-    """Put another OpenSSL package, and the upstream version in its name, into a posture."""
+    """Sets the version of the OpenSSL package and the upstream version in it."""
     package = {**posture["openssl"].get("package", {"name": "openssl", "scheme": "deb"}), "version": package_version}
     upstream = package_version.split(":", 1)[-1].split("-", 1)[0]
     posture["openssl"] = {"state": "ok", "version": upstream, "package": package}
 
 
-def bare(name: str) -> str:
-    """A service's name without what kind of unit it is."""
+def strip_unit_suffix(name: str) -> str:
+    """Returns the name of a service without the kind of its unit."""
     return name.removeprefix("inetd:").removesuffix(".service").removesuffix(".socket")
 
 
-def _usual_process(port: int) -> str:
+def _default_process(port: int) -> str:
     return {21: "ftpd", 23: "telnetd", 69: "tftpd", 513: "rlogind", 514: "rshd"}.get(port, f"service-{port}")
 
 
@@ -156,6 +156,6 @@ def _units(posture: Posture) -> list[dict[str, Any]]:
     return units
 
 
-def _in_order(posture: Posture) -> None:
+def _sort(posture: Posture) -> None:
     _sockets(posture).sort(key=lambda socket: (socket["proto"], socket["port"], socket["address"]))
     _units(posture).sort(key=lambda unit: unit["name"])

@@ -1,4 +1,4 @@
-"""What simulated devices make of updates: values in, values out. Nothing is downloaded; how it ends is configured."""
+"""Simulated updates: nothing is downloaded, the outcome is configured. Pure."""
 
 import copy
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from device_agent.simulator.postures import Posture
 from schemas.commands import Command, CommandState
 from schemas.updates import (
     GO_BACK,
@@ -21,33 +22,32 @@ from schemas.updates import (
 )
 
 ACTIONS: Final = (INSTALL, GO_BACK)
-SoftwarePosture = dict[str, Any]
 
 
 class SimulatedUpdateOutcome(StrEnum):
-    """How an update ends on a device."""
+    """The outcome of an update on a device."""
 
     GOOD = "good"
     """Installed, healthy, confirmed, reported."""
     UNHEALTHY = "unhealthy"
-    """Installed, not healthy, and gone back from."""
+    """Installed, unhealthy, rolled back."""
     REFUSED = "refused"
-    """Not to be trusted: nothing is changed."""
+    """Not trusted: nothing is changed."""
     BROKEN = "broken"
-    """Installed, not healthy, and no way back."""
+    """Installed, unhealthy, and not rolled back."""
     DECLINED = "declined"
-    """The person at the device says no."""
+    """The person at the device declines."""
     SILENT = "silent"
-    """It begins, and nothing more is heard of the update."""
+    """The download starts, and no further progress is reported."""
     LIES = "lies"
-    """It says that it is done, and its report shows the version before."""
+    """Reported as confirmed, while the report shows the previous version."""
     SICK_LATER = "sick_later"
-    """Confirmed, and the health check fails in a report afterwards."""
+    """Confirmed; the health check fails in a later report."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateStep:
-    """One thing that a device says, and what it is from then on; `posture` is `None` where nothing changes."""
+    """A command result of the device, and its posture from then on (None: unchanged)."""
 
     state: CommandState
     phase: UpdatePhase
@@ -55,11 +55,11 @@ class UpdateStep:
     code: str = ""
     percent: int = 0
     before: str = ""
-    posture: SoftwarePosture | None = None
+    posture: Posture | None = None
 
     def detail(self, command: Command) -> dict[str, str]:
-        """As the `detail` of a result."""
-        name, version = named(command)
+        """Returns the `detail` of the command result."""
+        name, version = command_target(command)
         return UpdateProgress(
             phase=self.phase,
             name=name,
@@ -70,103 +70,102 @@ class UpdateStep:
         ).detail()
 
 
-def software(posture: SoftwarePosture, versions: Mapping[str, str]) -> SoftwarePosture:
-    """The posture of a device that these versions were installed on by updates."""
+def software(posture: Posture, versions: Mapping[str, str]) -> Posture:
+    """Returns the posture with these versions (by name) installed by updates."""
     after = copy.deepcopy(posture)
     entries = [_entry(name, version, "", "", None) for name, version in sorted(versions.items())]
     after["software"] = {"state": "ok", "device_class": "", "hardware": [], "entries": entries, "truncated": 0}
     return after
 
 
-def named(command: Command) -> tuple[str, str]:
-    """Name and version that a command is about; empty where it says none that can be read."""
+def command_target(command: Command) -> tuple[str, str]:
+    """Returns name and version of a command's target; empty texts when its parameters are invalid."""
     try:
         if command.action == INSTALL:
             install = InstallParams.model_validate(dict(command.params))
             return install.name, install.version
-        order = RollbackParams.model_validate(dict(command.params))
+        rollback = RollbackParams.model_validate(dict(command.params))
     except ValidationError:
         return "", ""
-    return order.name, order.version
+    return rollback.name, rollback.version
 
 
-def stages(
-    command: Command, posture: SoftwarePosture, outcome: SimulatedUpdateOutcome, now: datetime
+def update_steps(
+    command: Command, posture: Posture, outcome: SimulatedUpdateOutcome, now: datetime
 ) -> list[UpdateStep]:
-    """Everything that a device says of an update, in order, after that it has begun."""
-    name, version = named(command)
+    """Returns the steps of an update after its start, in order."""
+    name, version = command_target(command)
     if not name:
-        return [_end(UpdatePhase.REFUSED, "the parameters make no sense", UpdateRefusalCode.OTHER)]
+        return [_failed(UpdatePhase.REFUSED, "the parameters are invalid", UpdateRefusalCode.OTHER)]
     before = _version(posture, name)
     if command.action == GO_BACK:
-        return _return(command, posture, now)
+        return _rollback_steps(command, posture, now)
     if before == version:
-        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "it is there already", before=before)]
-    there = _put(posture, name, version, before, UpdatePhase.CONFIRMED, command, now)
-    back = _put(posture, name, before, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
-    loading = UpdateStep(CommandState.EXECUTING, UpdatePhase.DOWNLOADING, percent=50, before=before)
-    placed = UpdateStep(CommandState.EXECUTING, UpdatePhase.INSTALLED, before=before)
+        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "already installed", before=before)]
+    downloading = UpdateStep(CommandState.EXECUTING, UpdatePhase.DOWNLOADING, percent=50, before=before)
+    installed = UpdateStep(CommandState.EXECUTING, UpdatePhase.INSTALLED, before=before)
     match outcome:
         case SimulatedUpdateOutcome.DECLINED:
             waiting = UpdateStep(CommandState.EXECUTING, UpdatePhase.WAITING, before=before)
-            return [waiting, _end(UpdatePhase.DECLINED, "the person at the device said no", UpdateRefusalCode.DECLINED)]
+            reason = "the person at the device declined"
+            return [waiting, _failed(UpdatePhase.DECLINED, reason, UpdateRefusalCode.DECLINED)]
         case SimulatedUpdateOutcome.REFUSED:
-            return [
-                loading,
-                _end(UpdatePhase.REFUSED, "it is not signed by enough keys", UpdateRefusalCode.BAD_SIGNATURE),
-            ]
+            reason = "it is not signed by enough keys"
+            return [downloading, _failed(UpdatePhase.REFUSED, reason, UpdateRefusalCode.BAD_SIGNATURE)]
         case SimulatedUpdateOutcome.SILENT:
-            return [loading]
+            return [downloading]
         case SimulatedUpdateOutcome.UNHEALTHY:
-            end = _end(UpdatePhase.ROLLED_BACK, "its health check failed", UpdateRefusalCode.HEALTH, before, back)
-            return [loading, placed, end]
+            after = _with_software(posture, name, before, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
+            reason = "its health check failed"
+            end = _failed(UpdatePhase.ROLLED_BACK, reason, UpdateRefusalCode.HEALTH, before, after)
+            return [downloading, installed, end]
         case SimulatedUpdateOutcome.BROKEN:
-            sick = _put(posture, name, version, before, UpdatePhase.BROKEN, command, now, health="failed")
-            end = _end(UpdatePhase.BROKEN, "not healthy, and no way back", UpdateRefusalCode.HEALTH, before, sick)
-            return [loading, placed, end]
+            after = _with_software(posture, name, version, before, UpdatePhase.BROKEN, command, now, health="failed")
+            reason = "unhealthy, and the rollback failed"
+            end = _failed(UpdatePhase.BROKEN, reason, UpdateRefusalCode.HEALTH, before, after)
+            return [downloading, installed, end]
         case SimulatedUpdateOutcome.LIES:
-            return [loading, UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before)]
+            return [downloading, UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before)]
         case _:
-            return [
-                loading,
-                placed,
-                UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before, posture=there),
-            ]
+            after = _with_software(posture, name, version, before, UpdatePhase.CONFIRMED, command, now)
+            end = UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, before=before, posture=after)
+            return [downloading, installed, end]
 
 
-def sick(posture: SoftwarePosture, command: Command) -> SoftwarePosture:
-    """The device when what was installed fails its health check."""
+def unhealthy_posture(posture: Posture, command: Command) -> Posture:
+    """Returns the posture in which the command's target fails its health check."""
     after = copy.deepcopy(posture)
     for entry in after["software"]["entries"]:
-        if entry["name"] == named(command)[0]:
+        if entry["name"] == command_target(command)[0]:
             entry |= {"health": "failed", "health_reason": "it stopped answering"}
     return after
 
 
-def _return(command: Command, posture: SoftwarePosture, now: datetime) -> list[UpdateStep]:
-    name, version = named(command)
-    found = _version(posture, name)
-    if found != version:
-        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, f"{version} is not there", before=found)]
-    entry = next(one for one in posture["software"]["entries"] if one["name"] == name)
+def _rollback_steps(command: Command, posture: Posture, now: datetime) -> list[UpdateStep]:
+    name, version = command_target(command)
+    before = _version(posture, name)
+    if before != version:
+        reason = f"{version} is not installed"
+        return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, reason, before=before)]
+    entry = next(entry for entry in posture["software"]["entries"] if entry["name"] == name)
     previous = str(entry.get("previous", ""))
-    after = _put(posture, name, previous, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
-    return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, before=found, posture=after)]
+    after = _with_software(posture, name, previous, "", UpdatePhase.ROLLED_BACK, command, now, attempted=version)
+    return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.ROLLED_BACK, before=before, posture=after)]
 
 
-def _end(
-    phase: UpdatePhase, reason: str, code: UpdateRefusalCode, before: str = "", posture: SoftwarePosture | None = None
+def _failed(
+    phase: UpdatePhase, reason: str, code: UpdateRefusalCode, before: str = "", posture: Posture | None = None
 ) -> UpdateStep:
     return UpdateStep(CommandState.FAILED, phase, reason, code.value, before=before, posture=posture)
 
 
-def _version(posture: SoftwarePosture, name: str) -> str:
+def _version(posture: Posture, name: str) -> str:
     entries = posture.get("software", {}).get("entries", [])
     return next((str(entry["version"]) for entry in entries if entry["name"] == name), "")
 
 
-def _put(
-    posture: SoftwarePosture,
+def _with_software(
+    posture: Posture,
     name: str,
     version: str,
     previous: str,
@@ -176,13 +175,12 @@ def _put(
     *,
     attempted: str = "",
     health: str = "ok",
-) -> SoftwarePosture:
-    after = posture if "software" in posture else software(posture, {})
-    after = copy.deepcopy(after)
+) -> Posture:
+    after = copy.deepcopy(posture if "software" in posture else software(posture, {}))
     entries = [entry for entry in after["software"]["entries"] if entry["name"] != name]
-    made = _entry(name, version, previous, command.command_id, now)
-    made |= {"outcome": outcome.value, "attempted": attempted or version, "health": health}
-    after["software"]["entries"] = sorted([*entries, made], key=lambda entry: str(entry["name"]))
+    new = _entry(name, version, previous, command.command_id, now)
+    new |= {"outcome": outcome.value, "attempted": attempted or version, "health": health}
+    after["software"]["entries"] = sorted([*entries, new], key=lambda entry: str(entry["name"]))
     return after
 
 

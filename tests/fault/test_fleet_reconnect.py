@@ -29,16 +29,16 @@ async def test_a_fleet_comes_back_to_a_broker_that_was_away(tmp_path: Path) -> N
     seen: list[Observation] = []
 
     def of(kind: ObservationKind, since: float = 0.0) -> list[Observation]:
-        return [one for one in list(seen) if one.seen is kind and one.monotonic >= since]
+        return [one for one in list(seen) if one.kind is kind and one.monotonic >= since]
 
     def accepted(since: float = 0.0) -> int:
         return len({one.device_id for one in of(ObservationKind.RECEIPT, since) if one.data["verdict"] == "accepted"})
 
-    habits = DeviceBehaviour(heartbeat_every=30.0, receipt_timeout=5.0)
+    behaviour = DeviceBehaviour(heartbeat_every=30.0, receipt_timeout=5.0)
     conf = "max_inflight_messages 0\nmax_queued_messages 0"
     with Mosquitto(extra_conf=conf) as broker:
         settings = FleetSettings(
-            DEVICES, (BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}"),), habits=habits, backoff=BACKOFF
+            DEVICES, (BrokerAddress.parse(f"mqtt://127.0.0.1:{broker.port}"),), behaviour=behaviour, backoff=BACKOFF
         )
         options = plain(broker.port, protocol="5", backoff_floor_seconds=0.3, backoff_ceiling_seconds=3.0)
         async with world(tmp_path / "c.db") as place, running(options) as link, asyncio.TaskGroup() as group:

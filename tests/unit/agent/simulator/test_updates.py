@@ -1,4 +1,4 @@
-"""Simulated devices and updates: each outcome says and reports what a real agent would."""
+"""Simulated updates: results and reports of each outcome are those of a real agent."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from device_agent.domain.report import ReportSender, full_report
 from device_agent.domain.report_limits import findings_of, fit
 from device_agent.simulator import updates
 from device_agent.simulator.postures import load
-from device_agent.simulator.updates import SimulatedUpdateOutcome, UpdateStep, stages
+from device_agent.simulator.updates import SimulatedUpdateOutcome, UpdateStep, update_steps
 from schemas.commands import Command, CommandState
 from schemas.updates import InstallParams, RollbackParams, UpdatePhase, UpdateProgress
 
@@ -20,24 +20,25 @@ TARGET = "app/2.0/app.tar.gz"
 
 
 def command(action: str = "update.install", **params: Any) -> Command:
-    made = {"target": TARGET, "version": "2.0", "sha256": "a" * 64, "length": 10, "deadline": NOW}
-    chosen = InstallParams.model_validate(made | params).params() if action == "update.install" else params
+    if action == "update.install":
+        defaults = {"target": TARGET, "version": "2.0", "sha256": "a" * 64, "length": 10, "deadline": NOW}
+        params = InstallParams.model_validate(defaults | params).params()
     return Command(
-        command_id="c1", device_id="d1", action=action, params=chosen, issued_at=NOW, expires_at=NOW, counter=1
+        command_id="c1", device_id="d1", action=action, params=params, issued_at=NOW, expires_at=NOW, counter=1
     )
 
 
-def before() -> dict[str, Any]:
+def posture_before() -> dict[str, Any]:
     return updates.software(load(None)[0], {"app": "1.0"})
 
 
-def shown(posture: dict[str, Any]) -> InstalledVersion:
-    """What the controller reads off the report of it."""
+def reported(posture: dict[str, Any]) -> InstalledVersion:
+    """Returns the version that the controller reads from a report of the posture."""
     return installed_version(full_report(ReportSender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
 
 
-def last(outcome: SimulatedUpdateOutcome) -> UpdateStep:
-    return stages(command(), before(), outcome, NOW)[-1]
+def last_step(outcome: SimulatedUpdateOutcome) -> UpdateStep:
+    return update_steps(command(), posture_before(), outcome, NOW)[-1]
 
 
 @pytest.mark.parametrize(
@@ -52,28 +53,30 @@ def last(outcome: SimulatedUpdateOutcome) -> UpdateStep:
         (SimulatedUpdateOutcome.LIES, CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "1.0"),
     ],
 )
-def test_how_it_ends(outcome: SimulatedUpdateOutcome, state: CommandState, phase: UpdatePhase, version: str) -> None:
-    end = last(outcome)
+def test_each_outcome_ends_in_its_state_phase_and_version(
+    outcome: SimulatedUpdateOutcome, state: CommandState, phase: UpdatePhase, version: str
+) -> None:
+    end = last_step(outcome)
     assert (end.state, end.phase) == (state, phase)
     progress = UpdateProgress.of(end.detail(command()))
     assert progress is not None
     assert (progress.phase, progress.name, progress.version) == (phase, "app", "2.0")
-    assert shown(end.posture or before()).version == version
+    assert reported(end.posture or posture_before()).version == version
 
 
-def test_a_good_one_is_shown_by_the_report() -> None:
-    posture = last(SimulatedUpdateOutcome.GOOD).posture
+def test_the_report_confirms_a_good_update() -> None:
+    posture = last_step(SimulatedUpdateOutcome.GOOD).posture
     assert posture is not None
-    found = shown(posture)
-    assert (found.outcome, found.health, found.command_id) == ("confirmed", "ok", "c1")
-    assert shown(updates.sick(posture, command())).health == "failed"
+    installed = reported(posture)
+    assert (installed.outcome, installed.health, installed.command_id) == ("confirmed", "ok", "c1")
+    assert reported(updates.unhealthy_posture(posture, command())).health == "failed"
 
 
-def test_it_goes_back_once() -> None:
-    posture = last(SimulatedUpdateOutcome.GOOD).posture
+def test_a_second_rollback_changes_nothing() -> None:
+    posture = last_step(SimulatedUpdateOutcome.GOOD).posture
     assert posture is not None
-    order = command("update.rollback", **RollbackParams(name="app", version="2.0").params())
-    back = stages(order, posture, SimulatedUpdateOutcome.GOOD, NOW)[-1]
-    assert back.posture is not None
-    assert shown(back.posture).version == "1.0"
-    assert stages(order, back.posture, SimulatedUpdateOutcome.GOOD, NOW)[-1].posture is None
+    rollback = command("update.rollback", **RollbackParams(name="app", version="2.0").params())
+    end = update_steps(rollback, posture, SimulatedUpdateOutcome.GOOD, NOW)[-1]
+    assert end.posture is not None
+    assert reported(end.posture).version == "1.0"
+    assert update_steps(rollback, end.posture, SimulatedUpdateOutcome.GOOD, NOW)[-1].posture is None
