@@ -29,8 +29,3 @@ async def reachable(targets: Sequence[tuple[str, int]], seconds: float = SECONDS
     wanted = list(dict.fromkeys(targets))[:MAX_PROBES]
     answers = await asyncio.gather(*(probe(host, port) for host, port in wanted))
     return dict(zip(wanted, answers, strict=True))
-
-
-def is_local(host: str) -> bool:
-    """Whether the host is this machine by its loopback address: reaching it says nothing about others."""
-    return host in {"localhost", "::1"} or host.startswith("127.")

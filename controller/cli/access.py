@@ -43,7 +43,7 @@ def lint_file(
 
     Exit status 1 when there is an error (with --strict also a warning).
     """
-    from controller.adapters.access.templates import parse_templates
+    from controller.app.offline import parse_templates
     from controller.domain.broker.access_lint import lint
     from controller.ports.policies import PolicyError
 

@@ -136,10 +136,10 @@ def verify(
 
 
 def _checked(file: Path, noted: str | None) -> ChainVerification:
-    from controller.adapters.sqlite.audit_chain import check_file
+    from controller.app.offline import verify_audit
 
     try:
-        return check_file(file, None if noted is None else ChainHead.parse(noted))
+        return verify_audit(file, None if noted is None else ChainHead.parse(noted))
     except ValueError as e:
         raise CliError(str(e), ExitCode.USAGE) from e
     except StoreError as e:

@@ -1,6 +1,5 @@
 """`cordon backup` and `cordon restore`: on the machine where the store lies, with or without a running controller."""
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +21,10 @@ def backup(
 
     The copy is verified before it counts. Keys and configuration are not in it: keep a copy of their folder too.
     """
-    from controller.adapters.sqlite.restore import back_up_file
+    from controller.app.offline import back_up_store
     from controller.service.settings.settings import load_settings  # pydantic takes a while to load
 
-    size = back_up_file(load_settings(config).store.path, target)
+    size = back_up_store(load_settings(config).store.path, target)
     say(f"{target}: {size} bytes, verified")
 
 
@@ -37,11 +36,11 @@ def restore(
 
     The backup is verified first. The store that is there now is kept beside it.
     """
-    from controller.adapters.sqlite.restore import restore_file
+    from controller.app.offline import restore_store
     from controller.service.settings.settings import load_settings
 
     path = load_settings(config).store.path
-    aside = restore_file(source, path, time.time())
+    aside = restore_store(source, path)
     say(f"{path}: restored from {source}")
     if aside is not None:
         say(f"the store that was there is now {aside}")

@@ -1,6 +1,5 @@
 """`cordon broker ports`: what each EMQX node opens, who may reach it, firewall rules, and what can be reached."""
 
-import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -22,6 +21,7 @@ from controller.domain.broker.ports import (
     PortsError,
     PortUse,
     collisions,
+    is_loopback,
     nftables,
     node_ports,
 )
@@ -149,22 +149,20 @@ PortReachability = dict[tuple[str, int], bool]
 
 
 def _probe(found: Sequence[NodePort]) -> PortReachability:
-    from controller.adapters.tcp_probe import reachable
+    from controller.app.offline import probe_ports
 
-    return asyncio.run(reachable([(one.host, one.port) for one in found]))
+    return probe_ports([(one.host, one.port) for one in found])
 
 
 def _verdict(one: NodePort, reached: PortReachability) -> str:
     """Empty without a probe; devices' ports may be reached from anywhere, operators' from where Cordon runs."""
-    from controller.adapters.tcp_probe import is_local
-
     if (one.host, one.port) not in reached:
         return ""
     if not reached[one.host, one.port]:
         return "not reachable"
     if one.peers is not PortPeers.CLUSTER:
         return "reachable"
-    return "reachable, by loopback" if is_local(one.host) else _TOO_OPEN
+    return "reachable, by loopback" if is_loopback(one.host) else _TOO_OPEN
 
 
 def _row(one: NodePort, reached: PortReachability) -> dict[str, Any]:

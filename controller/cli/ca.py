@@ -1,6 +1,5 @@
 """`cordon ca`: the certificate authority. What makes files works on this machine, the rest asks the controller."""
 
-import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -46,8 +45,7 @@ def init(
     name: Annotated[str, typer.Option("--name", help="stands in front of the authorities' names")] = "Cordon",
 ) -> None:
     """Make a root and an issuing authority. The root's key is written encrypted: take it off this machine."""
-    from controller.adapters.x509.authority import X509Authority
-    from controller.adapters.x509.folder import AuthorityOptions, create
+    from controller.app.offline import create_authority
 
     if not crl_url.startswith("http://") or "/" in crl_url[len("http://") :].rstrip("/"):
         raise CliError(
@@ -55,8 +53,7 @@ def init(
         )
     made_words = passphrase_file is None
     passphrase = _passphrase() if passphrase_file is None else _words(passphrase_file)
-    wish = AuthorityOptions(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
-    info = X509Authority(create(wish, time.time())).info
+    info = create_authority(folder.absolute(), root_key.absolute(), passphrase, name, crl_url.rstrip("/"))
     say(f"made   {folder}  (root.pem, issuing.pem, issuing.key, root.crl)")
     say(f"made   {root_key}  (the root's key, encrypted)")
     if made_words:
@@ -130,12 +127,12 @@ def crl(
         )
         say(f"list of {made['issuer']}: the next one by {made['next_update']}")
         return
-    from controller.adapters.x509.folder import renew_root_list
+    from controller.app.offline import renew_root_crl
 
     passphrase = (
         str(typer.prompt("Passphrase", hide_input=True)) if passphrase_file is None else _words(passphrase_file)
     )
-    until = renew_root_list(folder, root_key, passphrase, time.time())
+    until = renew_root_crl(folder, root_key, passphrase)
     days = (until - time.time()) / 86_400
     say(f"signed {folder / 'root.crl'}: holds for {days:.0f} days. Restart the controller so that it hands it out.")
 
@@ -150,7 +147,7 @@ def import_authority(
     folder: AuthorityFolderOption = DEFAULT_FOLDER,
 ) -> None:
     """Use an authority that you have: Cordon issues with its key. Set authority.crl_url to where lists are fetched."""
-    from controller.adapters.x509.folder import take_in
+    from controller.app.offline import import_authority as take_in
 
     passphrase = None if passphrase_file is None else _words(passphrase_file)
     take_in(folder.absolute(), root, issuing, key, passphrase, root_crl)
@@ -165,58 +162,18 @@ def register(
     config: CaConfigOption = DEFAULT_CONFIG,
 ) -> None:
     """Make certificates known that another authority issued, so that they can be revoked by their serial number."""
-    from controller.adapters.x509.authority import registered
+    from controller.app.offline import register_certificates
 
-    found = [registered(_read(path), time.time()) for path in files]
-
-    async def enter() -> None:
-        from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-        from controller.adapters.sqlite.store import open_store
-
-        store = await open_store(_settings(config).store.path, now=time.time, log=lambda _text, _more: None)
-        try:
-            for one in found:
-                await SqliteCertificateRegistry(store).add(one)
-        finally:
-            await store.close()
-
-    asyncio.run(enter())
+    found = register_certificates(_settings(config), [_read(path) for path in files])
     for one in found:
         say(f"{safe(one.name)}  {one.serial}")
 
 
 def _issue(config: Path, kind: "CertificateKind", name: str, hosts: tuple[str, ...], out: Path) -> None:
-    from controller.adapters.x509.folder import write
-    from controller.adapters.x509.keys import new_request
+    from controller.app.offline import issue_certificate
 
-    settings = _settings(config)
-    key, pem = new_request(name)
-    certificate, chain, trust = asyncio.run(_issued(settings, kind, pem, hosts))
-    out.mkdir(mode=0o750, parents=True, exist_ok=True)
-    write(out / f"{name}.key", key, 0o600)
-    write(out / f"{name}.pem", (certificate + chain).encode(), 0o644)
-    write(out / "ca.pem", trust.encode(), 0o644, may_replace=True)
+    issue_certificate(_settings(config), kind, name, hosts, out)
     say(f"made   {out / name}.pem, {out / name}.key, {out / 'ca.pem'}")
-
-
-async def _issued(
-    settings: "Settings", kind: "CertificateKind", pem: str, hosts: tuple[str, ...]
-) -> tuple[str, str, str]:
-    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
-    from controller.adapters.sqlite.store import open_store
-    from controller.app.identity import open_authority
-    from controller.domain.identity.certificates import CertificateKind
-    from controller.service.identity.certificates import issue
-
-    authority = open_authority(settings.authority)
-    wanted = settings.authority
-    lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
-    store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
-    try:
-        made = await issue(authority, SqliteCertificateRegistry(store), time.time(), lifetime, pem, kind, hosts)
-    finally:
-        await store.close()
-    return made.pem, authority.chain, authority.trust
 
 
 def _settings(config: Path) -> "Settings":
@@ -233,7 +190,7 @@ def _passphrase() -> str:
 
 
 def _words(path: Path) -> str:
-    from controller.adapters.files import read_secret
+    from controller.app.offline import read_secret
 
     return read_secret(path, "--passphrase-file")
 

@@ -93,20 +93,12 @@ def write_new(path: Path, content: str, mode: int = _SECRET_MODE) -> None:
     Raises:
         CliError: it is there, or cannot be written.
     """
-    temporary = None
+    from controller.app.offline import write_new_file
+
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(temporary, path)  # unlike a rename this never replaces
+        write_new_file(path, content, mode)
     except OSError as e:
         raise CliError(f"{path}: cannot be written: {e.strerror}", ExitCode.USAGE) from e
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def write_config(path: Path, text: str) -> Settings:

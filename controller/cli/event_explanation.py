@@ -22,7 +22,7 @@ def explain_event_offline(
     """
     from pydantic import ValidationError
 
-    from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
+    from controller.app.offline import read_policies  # the rule language takes a while to load
     from controller.domain.containment.explain_events import explain_event
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.event_rules import event_facts

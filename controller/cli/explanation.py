@@ -30,7 +30,7 @@ def explain_offline(
         CliError: the report cannot be read or is none.
         ControllerError: the policies have mistakes.
     """
-    from controller.adapters.policies.loader import load_policies  # the rule language takes a while to load
+    from controller.app.offline import load_policies  # the rule language takes a while to load
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.explain import explain
     from controller.domain.policy.facts import TYPES, gather_facts

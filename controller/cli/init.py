@@ -5,7 +5,6 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -144,7 +143,7 @@ def _config(answers: "InitAnswers") -> "Settings":
 
 
 def _signing_key(path: Path) -> str:
-    from controller.adapters.keys import create_signing_key, load_signing_key
+    from controller.app.offline import create_signing_key, load_signing_key
     from schemas.signing import public_key_text
 
     is_new = not path.exists()
@@ -215,39 +214,28 @@ def _first_token(path: Path, token_file: Path) -> str | None:
 
 async def _keep_first(path: Path, token: str, *, may_make: bool) -> bool:
     """Whether the store had no token and holds this one now."""
-    from controller.adapters.sqlite.store import open_store
     from controller.api.auth import digest_of
+    from controller.app.offline import open_store
     from controller.domain.scopes import ALL
     from controller.ports.store import ApiToken
 
-    store = await open_store(path, now=time.time, log=lambda _text, _more: None)
-    try:
+    async with open_store(path) as store:
         if await store.tokens():
             return False
         if not may_make:
             text = f"{TOKEN_FILE} is there, but the store {path} knows no token: move that file away, run this again"
             raise CliError(text)
         await store.put_token(ApiToken(FIRST_TOKEN, digest_of(token), time.time(), ALL))
-    finally:
-        await store.close()
     return True
 
 
 async def _set_broker_up(settings: "Settings", *, yes: bool) -> None:
-    from controller.adapters.emqx.setup.setup import EmqxSetup
-    from controller.adapters.sqlite.store import open_store
-    from controller.adapters.system import SystemClock
-    from controller.app.adapters import open_broker
-    from controller.app.broker import setup_operations
+    from controller.app.offline import open_broker_setup
     from controller.ports.errors import BrokerError
 
     where = ", ".join(settings.emqx.api)
     try:
-        async with AsyncExitStack() as stack:
-            broker = await stack.enter_async_context(open_broker(settings))
-            store = await open_store(settings.store.path, now=time.time, log=lambda _text, _more: None)
-            stack.push_async_callback(store.close)
-            desk = setup_operations(EmqxSetup(broker.api), store, SystemClock(), settings)
+        async with open_broker_setup(settings) as desk:
             plan = await desk.plan()
             if not plan.changes:
                 say(f"there  {where}  (the broker has what devices and controller need)")

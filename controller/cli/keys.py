@@ -37,7 +37,7 @@ def new(
 @app.command("list")
 def list_keys(config: KeysConfigOption = DEFAULT_CONFIG, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the keys that this controller signs with, as its configuration names them."""
-    from controller.adapters.keys import load_signing_key
+    from controller.app.offline import load_signing_key
     from controller.service.settings.settings import load_settings
     from schemas.signing import key_id, public_key_text
 

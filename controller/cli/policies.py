@@ -41,7 +41,7 @@ def check(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Check policy files without using them; every mistake is told with its place. Needs no controller."""
-    from controller.adapters.policies.loader import read_policies  # the rule language takes a while to load
+    from controller.app.offline import read_policies  # the rule language takes a while to load
     from controller.domain.broker.facts import TYPES as BROKER_TYPES
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.facts import TYPES

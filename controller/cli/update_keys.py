@@ -1,6 +1,5 @@
 """`cordon update init` and `cordon update keys`: the ceremonies with offline keys."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +18,7 @@ from controller.cli.update_options import (
 )
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
-    from controller.adapters.tuf_repository.folder import RepositoryFolder
+    from controller.app.offline import UpdatesFolder
 
 app = typer.Typer(help="Keys that sign updates: replace, sign again, look.", no_args_is_help=True)
 _Role = Annotated[str, typer.Argument(help="root, targets, snapshot or timestamp")]
@@ -40,12 +39,9 @@ def init(
 
     The keys in --keys decide what every device installs: take them off this machine when they are made.
     """
-    from controller.adapters.tuf_repository.ceremony import RoleKeyPlan
-    from controller.adapters.tuf_repository.ceremony import init as make
-
     folder = folder_of(repository, config)
-    plans = {"root": RoleKeyPlan(root_keys, root_threshold), "targets": RoleKeyPlan(targets_keys, targets_threshold)}
-    make(folder, keys, plans, asker(targets_passphrase_file, root_passphrase_file), now())
+    root, targets = (root_keys, root_threshold), (targets_keys, targets_threshold)
+    folder.create(keys, root, targets, asker(targets_passphrase_file, root_passphrase_file))
     say(f"made   {folder.base}  (repository of updates)")
     say(f"made   {keys.absolute()}  (offline keys: move them off this machine, each to its keeper)")
     say("Install the first root on every device, as updates.root of its agent.toml:")
@@ -64,17 +60,14 @@ def rotate(
     targets_passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Replace all keys of a role by new ones. Old root keys sign it, so that devices follow; then destroy the old."""
-    from controller.adapters.tuf_repository.ceremony import RoleKeyPlan
-    from controller.adapters.tuf_repository.ceremony import rotate as replace
-
     folder = folder_of(repository, config)
     plan = None
     if count is not None or threshold is not None:
-        held = folder.root().signed.roles.get(role)
+        held = folder.root().roles.get(role)
         if held is None:
             raise CliError(f"no role {role}: there are root, targets, snapshot and timestamp", ExitCode.USAGE)
-        plan = RoleKeyPlan(count or len(held.keyids), threshold or held.threshold)
-    made = replace(folder, keys, role, plan, asker(targets_passphrase_file, root_passphrase_file), now())
+        plan = (count or len(held.keyids), threshold or held.threshold)
+    made = folder.rotate(keys, role, plan, asker(targets_passphrase_file, root_passphrase_file))
     say(f"{role}: {len(made)} new keys: {', '.join(one[:16] for one in made)}")
     say_what_is_left(folder)
 
@@ -89,10 +82,8 @@ def renew(
     targets_passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Sign an offline role again before it ends, with the same keys and content."""
-    from controller.adapters.tuf_repository.ceremony import renew as sign_again
-
     folder = folder_of(repository, config)
-    ends = sign_again(folder, keys, role, asker(targets_passphrase_file, root_passphrase_file), now())
+    ends = folder.renew(keys, role, asker(targets_passphrase_file, root_passphrase_file))
     say(f"{role} holds until {ends:%Y-%m-%d}")
     say_what_is_left(folder)
 
@@ -102,7 +93,7 @@ def list_keys(
     repository: RepositoryOption = None, config: UpdatesConfigOption = None, output: OutputOption = OutputFormat.TABLE
 ) -> None:
     """List which keys sign which role, and how many of them have to."""
-    root = folder_of(repository, config).root().signed
+    root = folder_of(repository, config).root()
     found = [
         {"role": name, "threshold": role.threshold, "keys": list(role.keyids)} for name, role in root.roles.items()
     ]
@@ -117,14 +108,7 @@ def list_keys(
     show(output, found, ("role", "signatures", "key", "type"), rows)
 
 
-def now() -> datetime:
-    """The time that signatures are made at."""
-    return datetime.now(UTC)
-
-
-def say_what_is_left(folder: "RepositoryFolder") -> None:
+def say_what_is_left(folder: "UpdatesFolder") -> None:
     """Where the online keys are elsewhere, the controller there has to sign too."""
-    from controller.adapters.tuf_repository.ceremony import has_online_keys
-
-    if not has_online_keys(folder):
+    if not folder.has_online_keys:
         say(f"Copy {folder.served} to the controller: it signs snapshot and timestamp there, and devices see it then.")

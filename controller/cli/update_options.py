@@ -12,7 +12,7 @@ from controller.cli.connection_options import DEFAULT_CONFIG
 from controller.cli.errors import CliError, ExitCode
 
 if TYPE_CHECKING:  # loaded late: every `cordon --help` would wait for it
-    from controller.adapters.tuf_repository.folder import RepositoryFolder
+    from controller.app.offline import UpdatesFolder
 
 UpdatesConfigOption = Annotated[
     Path | None, typer.Option("--config", envvar="CORDON_CONFIG", help="cordon.toml whose updates.folder is meant")
@@ -56,16 +56,16 @@ ScriptArgumentsOption = Annotated[list[str] | None, typer.Option("--argument", h
 InstallTimeoutOption = Annotated[int, typer.Option("--timeout", min=1, max=86_400, help="seconds to put it in place")]
 
 
-def folder_of(repository: Path | None, config: Path | None) -> "RepositoryFolder":
+def folder_of(repository: Path | None, config: Path | None) -> "UpdatesFolder":
     """The repository that is meant.
 
     Raises:
         CliError: nothing says where it is.
     """
-    from controller.adapters.tuf_repository.folder import RepositoryFolder
+    from controller.app.offline import UpdatesFolder
 
     if repository is not None:
-        return RepositoryFolder(repository.absolute())
+        return UpdatesFolder(repository.absolute())
     path = config or (DEFAULT_CONFIG if os.access(DEFAULT_CONFIG, os.R_OK) else None)
     if path is None:
         raise CliError("say where the repository is: --repository DIR, or --config cordon.toml", ExitCode.USAGE)
@@ -74,7 +74,7 @@ def folder_of(repository: Path | None, config: Path | None) -> "RepositoryFolder
     found = load_settings(path).updates.folder
     if found is None:
         raise CliError(f"{path} has no updates.folder: set it, or give --repository DIR", ExitCode.USAGE)
-    return RepositoryFolder(found)
+    return UpdatesFolder(found)
 
 
 def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Path, bool], str]:
@@ -93,6 +93,6 @@ def asker(targets: Path | None = None, root: Path | None = None) -> Callable[[Pa
 
 
 def _first_line(path: Path) -> str:
-    from controller.adapters.files import read_secret
+    from controller.app.offline import read_secret
 
     return read_secret(path, "passphrase").splitlines()[0]

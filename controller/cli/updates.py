@@ -5,6 +5,7 @@ looks asks the running controller, or the folder with `--repository`.
 """
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -62,8 +63,6 @@ def publish(
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Sign a file with the targets key and publish it."""
-    from controller.adapters.tuf_repository.publishing import publish as put
-
     folder = folder_of(repository, config)
     parts = {
         "name": name or _name_of(file, version),
@@ -78,7 +77,7 @@ def publish(
         **_restart_of(restart),
     }
     target = _target(file, parts, requires or [], health or [], health_timeout)
-    found = put(folder, file, target, keys, asker(passphrase_file), update_keys.now())
+    found = folder.publish(file, target, keys, asker(passphrase_file))
     if output is OutputFormat.JSON:
         print_json({"path": found.path, "sha256": found.sha256, "length": found.length, "target": _plain(target)})
         return
@@ -96,10 +95,8 @@ def withdraw(
     passphrase_file: TargetsPassphraseOption = None,
 ) -> None:
     """Take a version out: no device installs it any more. Where it is installed it stays."""
-    from controller.adapters.tuf_repository.publishing import withdraw as take_out
-
     folder = folder_of(repository, config)
-    path = take_out(folder, name, version, keys, asker(passphrase_file), update_keys.now())
+    path = folder.withdraw(name, version, keys, asker(passphrase_file))
     say(f"withdrawn {path}")
     update_keys.say_what_is_left(folder)
 
@@ -173,7 +170,7 @@ def _target(
 ) -> "UpdateTarget":
     from pydantic import ValidationError
 
-    from controller.adapters.tuf_repository.publishing import unpacked_bytes
+    from controller.app.offline import unpacked_bytes
     from schemas.updates import UpdateTarget, parse_requirement
 
     try:
@@ -251,32 +248,31 @@ def _shown(value: Any) -> str:
 
 
 def _published(folder: Path) -> list[Any]:
-    from controller.adapters.tuf_repository.repository import TufUpdateRepository
+    from controller.app.offline import UpdatesFolder
 
     return [
         {"path": one.path, "sha256": one.sha256, "length": one.length, "target": _plain(one.target)}
-        for one in TufUpdateRepository(folder).published()
+        for one in UpdatesFolder(folder).published()
     ]
 
 
 def _status(base: Path) -> dict[str, Any]:
-    from controller.adapters.tuf_repository.folder import RepositoryFolder
-    from controller.adapters.tuf_repository.repository import TufUpdateRepository
-    from controller.adapters.tuf_repository.signing import at, warnings
+    from controller.app.offline import UpdatesFolder
 
-    roles = TufUpdateRepository(base).roles()
+    folder = UpdatesFolder(base)
+    roles = folder.roles()
     ended = [one.role for one in roles if one.expires <= time.time()]
     return {
         "roles": [
             {
                 "role": one.role,
                 "version": one.version,
-                "expires": at(one.expires).isoformat().replace("+00:00", "Z"),
+                "expires": datetime.fromtimestamp(int(one.expires), UTC).isoformat().replace("+00:00", "Z"),
                 "keys": one.keys,
                 "threshold": one.threshold,
             }
             for one in roles
         ],
         "trouble": f"ended: {', '.join(ended)}" if ended else "",
-        "warnings": list(warnings(RepositoryFolder(base), at(time.time()))),
+        "warnings": list(folder.warnings()),
     }

@@ -89,6 +89,11 @@ class BrokerListener:
     port: int
 
 
+def is_loopback(host: str) -> bool:
+    """Whether the host is this machine by its loopback address: others cannot reach it there."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
 def parse_node(name: str) -> tuple[str, int]:
     """Host and number of a node's name.
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from controller.adapters.tcp_probe import is_local, reachable
+from controller.adapters.tcp_probe import reachable
+from controller.domain.broker.ports import is_loopback
 from controller.main import main
 from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
@@ -58,8 +59,8 @@ async def test_probing() -> None:
         port = server.getsockname()[1]
         found = await reachable([("127.0.0.1", port), ("127.0.0.1", 1), ("no-such-host.invalid", 1)])
     assert found == {("127.0.0.1", port): True, ("127.0.0.1", 1): False, ("no-such-host.invalid", 1): False}
-    assert is_local("127.0.0.1")
-    assert not is_local("10.0.0.1")
+    assert is_loopback("127.0.0.1")
+    assert not is_loopback("10.0.0.1")
 
 
 def test_the_live_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,375 @@
+"""What the command line does without a running controller: over files, the store, the authority and the broker.
+
+Adapters are imported where they are used: a command loads no more than it needs.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from tuf.api.metadata import Root
+
+    from controller.adapters.sqlite.store import SqliteStore
+    from controller.adapters.tuf_repository.keys import PassphrasePrompt
+    from controller.domain.audit_chain import ChainHead, ChainVerification
+    from controller.domain.broker.access import AccessTemplates
+    from controller.domain.identity.certificates import Certificate, CertificateKind
+    from controller.domain.policy.cel import CelEnvironment
+    from controller.domain.policy.model import Policy, PolicySet
+    from controller.ports.certificates import AuthorityInfo
+    from controller.ports.updates import MetadataRoleState, PublishedUpdate
+    from controller.service.broker.setup import SetupOperations
+    from controller.service.settings.settings import Settings
+    from schemas.updates import UpdateTarget
+
+_PUBLIC_MODE = 0o644
+_SECRET_MODE = 0o600
+
+
+# Policies and access templates
+
+
+def read_policies(paths: Sequence[Path], language: "CelEnvironment") -> "tuple[tuple[Policy, ...], str]":
+    """The policies of files and folders, and the version of the set.
+
+    Raises:
+        PolicyError: with every mistake in every file.
+    """
+    from controller.adapters.policies.loader import read_policies
+
+    return read_policies(paths, language)
+
+
+def load_policies(paths: Sequence[Path], language: "CelEnvironment") -> "PolicySet":
+    """As `read_policies`, as one set that devices are judged by.
+
+    Raises:
+        PolicyError: with every mistake in every file, or no rule is about reports.
+    """
+    from controller.adapters.policies.loader import load_policies
+
+    return load_policies(paths, language)
+
+
+def parse_templates(text: str, source: str) -> "AccessTemplates":
+    """Access templates from a file's text.
+
+    Raises:
+        PolicyError: with every mistake.
+    """
+    from controller.adapters.access.templates import parse_templates
+
+    return parse_templates(text, source)
+
+
+# Keys and files
+
+
+def read_secret(path: Path, what: str) -> str:
+    """The content of a secret file; `what` names the option in errors.
+
+    Raises:
+        SettingsError: it cannot be read, or others can read it.
+    """
+    from controller.adapters.files import read_secret
+
+    return read_secret(path, what)
+
+
+def write_new_file(path: Path, content: str, mode: int) -> None:
+    """Writes a file durably.
+
+    Raises:
+        OSError: it exists, or cannot be written.
+    """
+    from controller.adapters.files import write_file
+
+    write_file(path, content.encode(), mode, replace=False)
+
+
+def create_signing_key(path: Path) -> "Ed25519PrivateKey":
+    """Makes the key that signs commands.
+
+    Raises:
+        SettingsError: the file exists, or cannot be written.
+    """
+    from controller.adapters.keys import create_signing_key
+
+    return create_signing_key(path)
+
+
+def load_signing_key(path: Path) -> "Ed25519PrivateKey":
+    """The key that signs commands.
+
+    Raises:
+        SettingsError: it cannot be read, or others can read it.
+    """
+    from controller.adapters.keys import load_signing_key
+
+    return load_signing_key(path)
+
+
+# The store
+
+
+@contextlib.asynccontextmanager
+async def open_store(path: Path) -> "AsyncIterator[SqliteStore]":
+    """The store, also beside a running controller; it is made if absent.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    from controller.adapters.sqlite.store import open_store
+
+    store = await open_store(path, now=time.time, log=lambda _text, _more: None)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def back_up_store(path: Path, target: Path) -> int:
+    """Copies the store to a new file and verifies the copy; returns its bytes.
+
+    Raises:
+        StoreError: not copied.
+    """
+    from controller.adapters.sqlite.restore import back_up_file
+
+    return back_up_file(path, target)
+
+
+def restore_store(source: Path, path: Path) -> Path | None:
+    """Replaces the store of a stopped controller by a verified backup; returns where the former store is kept.
+
+    Raises:
+        StoreError: not restored; the store is as it was.
+    """
+    from controller.adapters.sqlite.restore import restore_file
+
+    return restore_file(source, path, time.time())
+
+
+def verify_audit(path: Path, noted: "ChainHead | None") -> "ChainVerification":
+    """Verifies the audit chain in a store's file, up to a head that was noted earlier.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    from controller.adapters.sqlite.audit_chain import check_file
+
+    return check_file(path, noted)
+
+
+# The certificate authority
+
+
+def create_authority(folder: Path, root_key: Path, passphrase: str, name: str, crl_base: str) -> "AuthorityInfo":
+    """Makes a root and an issuing authority; the root's key is written encrypted to `root_key`.
+
+    Raises:
+        AuthorityError: a file exists or cannot be written, or the passphrase is weak.
+    """
+    from controller.adapters.x509.authority import X509Authority
+    from controller.adapters.x509.folder import AuthorityOptions, create
+
+    options = AuthorityOptions(folder, root_key, passphrase, name, crl_base)
+    return X509Authority(create(options, time.time())).info
+
+
+def import_authority(
+    folder: Path, root: Path, issuing: Path, key: Path, passphrase: str | None, root_crl: Path | None
+) -> None:
+    """Copies an existing authority into `folder`.
+
+    Raises:
+        AuthorityError: a file cannot be used.
+    """
+    from controller.adapters.x509.folder import take_in
+
+    take_in(folder, root, issuing, key, passphrase, root_crl)
+
+
+def renew_root_crl(folder: Path, root_key: Path, passphrase: str) -> float:
+    """Signs the root's own revocation list again; returns its next update in Unix seconds.
+
+    Raises:
+        AuthorityError: a file cannot be used.
+    """
+    from controller.adapters.x509.folder import renew_root_list
+
+    return renew_root_list(folder, root_key, passphrase, time.time())
+
+
+def register_certificates(settings: "Settings", pems: Sequence[bytes]) -> "list[Certificate]":
+    """Enters certificates of another authority in the registry.
+
+    Raises:
+        ControllerError: not a certificate, or the store cannot be written.
+    """
+    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.x509.authority import registered
+
+    found = [registered(pem, time.time()) for pem in pems]
+
+    async def add() -> None:
+        async with open_store(settings.store.path) as store:
+            for certificate in found:
+                await SqliteCertificateRegistry(store).add(certificate)
+
+    asyncio.run(add())
+    return found
+
+
+def issue_certificate(
+    settings: "Settings", kind: "CertificateKind", name: str, hosts: Sequence[str], out: Path
+) -> None:
+    """Makes a key with its certificate: NAME.key, NAME.pem with the chain, and ca.pem in `out`.
+
+    Raises:
+        ControllerError: there is no authority, or a file cannot be written.
+    """
+    from controller.adapters.sqlite.certificates import SqliteCertificateRegistry
+    from controller.adapters.x509.folder import write
+    from controller.adapters.x509.keys import new_request
+    from controller.app.identity import open_authority
+    from controller.domain.identity.certificates import CertificateKind
+    from controller.service.identity.certificates import issue
+
+    key, request = new_request(name)
+    wanted, authority = settings.authority, open_authority(settings.authority)
+    lifetime = wanted.server_lifetime if kind is CertificateKind.SERVER else wanted.device_lifetime
+
+    async def issued() -> "Certificate":
+        async with open_store(settings.store.path) as store:
+            registry = SqliteCertificateRegistry(store)
+            return await issue(authority, registry, time.time(), lifetime, request, kind, hosts)
+
+    made = asyncio.run(issued())
+    out.mkdir(mode=0o750, parents=True, exist_ok=True)
+    write(out / f"{name}.key", key, _SECRET_MODE)
+    write(out / f"{name}.pem", (made.pem + authority.chain).encode(), _PUBLIC_MODE)
+    write(out / "ca.pem", authority.trust.encode(), _PUBLIC_MODE, may_replace=True)
+
+
+# The broker
+
+
+@contextlib.asynccontextmanager
+async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperations]":
+    """Sets the broker up; the state before is kept in the store.
+
+    Raises:
+        ControllerError: a file of the configuration cannot be used.
+    """
+    from controller.adapters.emqx.setup.setup import EmqxSetup
+    from controller.adapters.system import SystemClock
+    from controller.app.adapters import open_broker
+    from controller.app.broker import setup_operations
+
+    async with open_broker(settings) as broker, open_store(settings.store.path) as store:
+        yield setup_operations(EmqxSetup(broker.api), store, SystemClock(), settings)
+
+
+def probe_ports(targets: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bool]:
+    """Whether a TCP connection to each host and port was made."""
+    from controller.adapters.tcp_probe import reachable
+
+    return asyncio.run(reachable(targets))
+
+
+# The repository of updates
+
+
+class UpdatesFolder:
+    """A repository of updates, changed by people with offline keys, which lie in the folder `keys` of each call.
+
+    Raises:
+        UpdatesError: from every method, when a file or a key cannot be used.
+    """
+
+    def __init__(self, base: Path) -> None:
+        from controller.adapters.tuf_repository.folder import RepositoryFolder
+
+        self._folder = RepositoryFolder(base)
+        self.base = base
+        self.metadata = self._folder.metadata
+        self.served = self._folder.served
+
+    def create(self, keys: Path, root: tuple[int, int], targets: tuple[int, int], ask: "PassphrasePrompt") -> None:
+        """Makes the repository; `root` and `targets` are numbers of keys, and of those that have to sign."""
+        from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, init
+
+        init(self._folder, keys, {"root": RoleKeyPlan(*root), "targets": RoleKeyPlan(*targets)}, ask, _now())
+
+    def root(self) -> "Root":
+        """The newest root: which keys sign which role."""
+        return self._folder.root().signed
+
+    def rotate(self, keys: Path, role: str, plan: tuple[int, int] | None, ask: "PassphrasePrompt") -> list[str]:
+        """Replaces all keys of a role; `plan` is another number and threshold. Returns the ids of the new keys."""
+        from controller.adapters.tuf_repository.ceremony import RoleKeyPlan, rotate
+
+        return rotate(self._folder, keys, role, None if plan is None else RoleKeyPlan(*plan), ask, _now())
+
+    def renew(self, keys: Path, role: str, ask: "PassphrasePrompt") -> datetime:
+        """Signs an offline role again; returns its new end."""
+        from controller.adapters.tuf_repository.ceremony import renew
+
+        return renew(self._folder, keys, role, ask, _now())
+
+    @property
+    def has_online_keys(self) -> bool:
+        """Whether the keys of snapshot and timestamp are here, and not at a controller elsewhere."""
+        from controller.adapters.tuf_repository.ceremony import has_online_keys
+
+        return has_online_keys(self._folder)
+
+    def publish(self, file: Path, target: "UpdateTarget", keys: Path, ask: "PassphrasePrompt") -> "PublishedUpdate":
+        """Copies a file into the repository and signs what it is."""
+        from controller.adapters.tuf_repository.publishing import publish
+
+        return publish(self._folder, file, target, keys, ask, _now())
+
+    def withdraw(self, name: str, version: str, keys: Path, ask: "PassphrasePrompt") -> str:
+        """Removes a version; returns the path that it had."""
+        from controller.adapters.tuf_repository.publishing import withdraw
+
+        return withdraw(self._folder, name, version, keys, ask, _now())
+
+    def published(self) -> "tuple[PublishedUpdate, ...]":
+        from controller.adapters.tuf_repository.repository import TufUpdateRepository
+
+        return TufUpdateRepository(self.base).published()
+
+    def roles(self) -> "tuple[MetadataRoleState, ...]":
+        from controller.adapters.tuf_repository.repository import TufUpdateRepository
+
+        return TufUpdateRepository(self.base).roles()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What offline keys have to sign soon."""
+        from controller.adapters.tuf_repository.signing import warnings
+
+        return warnings(self._folder, _now())
+
+
+def unpacked_bytes(file: Path) -> int:
+    """The bytes of an archive's members, or of another file.
+
+    Raises:
+        UpdatesError: an archive that devices would refuse.
+    """
+    from controller.adapters.tuf_repository.publishing import unpacked_bytes
+
+    return unpacked_bytes(file)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
