@@ -1,8 +1,9 @@
-"""What every part of `cordon.toml` is made of, so that a part can live beside the code that it sets."""
+"""The types that every table of `cordon.toml` is made of."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from schemas.durations import parse_duration
 
@@ -11,10 +12,26 @@ def _seconds(value: Any) -> float:
     return parse_duration(value if isinstance(value, str) else repr(value))
 
 
+def _resolved(path: Path, info: ValidationInfo) -> Path:
+    return path if info.context is None else Path(info.context) / path
+
+
 Duration = Annotated[float, BeforeValidator(_seconds)]  # seconds; written as 90s, 10m, 2h, 1d
+# Relative paths are relative to the validation context: the folder of the file that is read.
+ConfigPath = Annotated[Path, AfterValidator(_resolved)]
+ListenAddress = Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")]  # host:port
+
+
+def host_of(address: str) -> str:
+    """The host of a `ListenAddress`, without brackets."""
+    return address.rpartition(":")[0].strip("[]")
+
+
+def port_of(address: str) -> int:
+    return int(address.rpartition(":")[2])
 
 
 class SettingsTable(BaseModel):
-    """A table of the file: unknown keys are mistakes, and nothing changes after the start."""
+    """A table of the file; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

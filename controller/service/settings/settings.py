@@ -1,8 +1,8 @@
-"""Everything `cordon.toml` can say, checked when it is read: what cannot be names its file and key."""
+"""The settings of `cordon.toml`, checked when the file is read; errors name the file and the key."""
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationError, model_validator
@@ -12,40 +12,13 @@ from controller.domain.guards.guards import ProtectionRules
 from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.ports.errors import SettingsError
 from controller.service.ingest.rate_limit import MESSAGE_BURST, MESSAGES_PER_SECOND
-from controller.service.settings.base import Duration, SettingsTable
+from controller.service.settings.base import ConfigPath, Duration, ListenAddress, SettingsTable, host_of, port_of
 from controller.service.settings.rollouts import RolloutSettings, UpdateSettings
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.broker_address import BrokerAddress
 
 ProtectedDeviceId = Annotated[str, StringConstraints(pattern=DEVICE_ID_PATTERN)]
 ProtectedTag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
-
-
-class GuardSettings(SettingsTable):
-    """`[guards]`; a device is protected by its id, by a tag, or where `protected_if` holds."""
-
-    max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    max_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
-    window: Annotated[Duration, Field(ge=1.0)] = 3600.0
-    protected_devices: Annotated[tuple[ProtectedDeviceId, ...], Field(max_length=10_000)] = ()
-    protected_tags: Annotated[tuple[ProtectedTag, ...], Field(max_length=100)] = ()
-    protected_if: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] | None = None
-    by_hand: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    by_hand_window: Annotated[Duration, Field(ge=1.0)] = 3600.0
-    request_expiry: Annotated[Duration, Field(ge=60.0)] = 86_400.0
-
-    @property
-    def bounds(self) -> BlastRadiusLimits:
-        """The blast radius."""
-        return BlastRadiusLimits(self.max_devices, self.max_percent, self.window)
-
-    @property
-    def protection(self) -> ProtectionRules:
-        """Who is protected without an expression."""
-        return ProtectionRules(frozenset(self.protected_devices), frozenset(self.protected_tags))
-
-
-__all__ = ["Settings", "SettingsError", "load_settings"]
 
 
 def _mqtt_url(value: str) -> str:
@@ -70,68 +43,67 @@ class MqttSettings(SettingsTable):
     servers: Annotated[tuple[MqttUrl, ...], Field(min_length=1, max_length=16)]
     client_id: Annotated[str, Field(pattern=DEVICE_ID_PATTERN)] = "cordon-controller"
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
+    ca: ConfigPath | None = None
+    certificate: ConfigPath | None = None
+    key: ConfigPath | None = None
     username: str | None = None
-    password_file: Path | None = None
+    password_file: ConfigPath | None = None
     session_expiry: Duration = 7200.0
     receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 1000
 
     @model_validator(mode="after")
-    def _pair(self) -> "MqttSettings":
+    def _check_pair(self) -> Self:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
         return self
 
 
 class EmqxSettings(SettingsTable):
-    """The broker's management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
+    """The management API; `key_file` holds one line `key:secret`, `audit` names policies for the broker."""
 
     api: Annotated[tuple[ApiUrl, ...], Field(min_length=1, max_length=16)]
-    key_file: Path
-    ca: Path | None = None
-    audit: tuple[Path, ...] = ()
+    key_file: ConfigPath
+    ca: ConfigPath | None = None
+    audit: tuple[ConfigPath, ...] = ()
 
 
 class StoreSettings(SettingsTable):
-    """The file, and how many days the record and commands that ended are kept in it."""
+    """`path` is the database file; audit entries and ended commands are deleted after `audit_days`."""
 
-    path: Path
+    path: ConfigPath
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = 400
 
 
 class PolicySettings(SettingsTable):
-    paths: Annotated[tuple[Path, ...], Field(min_length=1)]
+    paths: Annotated[tuple[ConfigPath, ...], Field(min_length=1)]
 
 
 class ApiSettings(SettingsTable):
-    """`listen` is host:port; beyond loopback give a certificate and key, or put a proxy with TLS in front."""
+    """Beyond loopback `listen` needs a certificate and key, or a TLS proxy in front."""
 
-    listen: Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] = "127.0.0.1:8480"
-    certificate: Path | None = None
-    key: Path | None = None
+    listen: ListenAddress = "127.0.0.1:8480"
+    certificate: ConfigPath | None = None
+    key: ConfigPath | None = None
 
     @property
     def host(self) -> str:
-        """The host part, without brackets."""
-        return self.listen.rpartition(":")[0].strip("[]")
+        return host_of(self.listen)
 
     @property
     def port(self) -> int:
-        """The port; 0 takes a free one."""
-        return int(self.listen.rpartition(":")[2])
+        """0 takes a free one."""
+        return port_of(self.listen)
 
 
 class CommandSettings(SettingsTable):
     """`signing_key` is an Ed25519 key in PEM, made by `cordon init`."""
 
-    signing_key: Path
-    retiring_key: Path | None = None  # signs too, for devices that have not heard of its successor
+    signing_key: ConfigPath
+    retiring_key: ConfigPath | None = None  # signs too, for devices that do not know its successor yet
 
 
 class PostureSettings(SettingsTable):
-    """A device that was not heard of for `stale_after` is stale."""
+    """A device without contact for `stale_after` is stale."""
 
     stale_after: Duration = 300.0
 
@@ -141,9 +113,9 @@ class ReconcileSettings(SettingsTable):
 
 
 class IdentitySettings(SettingsTable):
-    """`unsafe_accept_claimed` lets policies contain clients that proved nothing to the broker.
+    """`unsafe_accept_claimed` lets policies contain clients that the broker did not authenticate.
 
-    `watch_presence` has the broker tell who comes and goes, to find two that pass for one device.
+    `watch_presence` subscribes to the broker's presence messages, to detect clones.
     """
 
     unsafe_accept_claimed: bool = False
@@ -151,11 +123,33 @@ class IdentitySettings(SettingsTable):
 
 
 class LimitSettings(SettingsTable):
-    """`messages_per_second` and `message_burst` are for one device on one channel."""
+    """`messages_per_second` and `message_burst` limit one device on one channel."""
 
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
     messages_per_second: Annotated[float, Field(ge=1.0, le=100_000.0)] = MESSAGES_PER_SECOND
     message_burst: Annotated[int, Field(ge=20, le=1_000_000)] = MESSAGE_BURST
+
+
+class GuardSettings(SettingsTable):
+    """A device is protected by its id, by a tag, or where the expression `protected_if` holds."""
+
+    max_devices: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    max_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 10.0
+    window: Annotated[Duration, Field(ge=1.0)] = 3600.0
+    protected_devices: Annotated[tuple[ProtectedDeviceId, ...], Field(max_length=10_000)] = ()
+    protected_tags: Annotated[tuple[ProtectedTag, ...], Field(max_length=100)] = ()
+    protected_if: Annotated[str, Field(min_length=1, max_length=MAX_EXPRESSION)] | None = None
+    by_hand: Annotated[int, Field(ge=1, le=1_000_000)] = 10
+    by_hand_window: Annotated[Duration, Field(ge=1.0)] = 3600.0
+    request_expiry: Annotated[Duration, Field(ge=60.0)] = 86_400.0
+
+    @property
+    def bounds(self) -> BlastRadiusLimits:
+        return BlastRadiusLimits(self.max_devices, self.max_percent, self.window)
+
+    @property
+    def protection(self) -> ProtectionRules:
+        return ProtectionRules(frozenset(self.protected_devices), frozenset(self.protected_tags))
 
 
 class LogSettings(SettingsTable):
@@ -163,14 +157,14 @@ class LogSettings(SettingsTable):
     format: Literal["auto", "json", "console"] = "auto"
 
 
-MAX_CLASSES = 64  # classes that have to sign
+MAX_CLASSES: Final = 64  # classes that must sign
 _Class = Annotated[str, StringConstraints(pattern=r"^(?:\*|[A-Za-z0-9._:/-]{1,64})$")]
 
 
 class ReportSettings(SettingsTable):
-    """`must_sign`: classes whose reports have to be signed, `*` for all; `max_age`: of a signed report.
+    """`must_sign`: device classes that must sign their reports, `*` for all; `max_age` of a signed report.
 
-    `must_answer`: a contained device is freed by nothing but an answered nonce, also where its agent knows of none.
+    `must_answer`: a contained device is released only after it answered a nonce, also where its agent cannot.
     """
 
     must_sign: Annotated[tuple[_Class, ...], Field(max_length=MAX_CLASSES)] = ()
@@ -179,37 +173,36 @@ class ReportSettings(SettingsTable):
 
 
 MAX_WATCHED: Final = 16
-_LISTEN: Final = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):\d{1,5}$"
 
 
-def _list_place(text: str) -> str:
+def _crl_location(text: str) -> str:
     if not text.startswith(("/", "http://", "https://")):
         raise ValueError("a revocation list is an absolute path or an address http(s)://...")
     return text
 
 
 class AuthoritySettings(SettingsTable):
-    """`folder` is what `cordon ca init` made; without it this controller issues nothing."""
+    """`folder` is made by `cordon ca init`; without it this controller issues no certificates."""
 
-    folder: Path | None = None
-    passphrase_file: Path | None = None
+    folder: ConfigPath | None = None
+    passphrase_file: ConfigPath | None = None
     crl_url: Annotated[str, Field(pattern=r"^http://[^/\s]+$")] | None = None
-    crl_listen: Annotated[str, Field(pattern=_LISTEN)] | None = None
+    crl_listen: ListenAddress | None = None
     device_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 30 * 86_400.0
     server_lifetime: Annotated[Duration, Field(ge=10.0, le=397 * 86_400.0)] = 90 * 86_400.0
     crl_lifetime: Annotated[Duration, Field(ge=60.0, le=30 * 86_400.0)] = 86_400.0
     readmit_after: Annotated[Duration, Field(ge=0.0, le=86_400.0)] = 900.0
     device_servers: Annotated[tuple[str, ...], Field(max_length=16)] = ()
-    watch: Annotated[tuple[Annotated[str, AfterValidator(_list_place)], ...], Field(max_length=MAX_WATCHED)] = ()
-    watch_issuers: Path | None = None
+    watch: Annotated[tuple[Annotated[str, AfterValidator(_crl_location)], ...], Field(max_length=MAX_WATCHED)] = ()
+    watch_issuers: ConfigPath | None = None
     watch_every: Annotated[Duration, Field(ge=1.0, le=86_400.0)] = 300.0
 
     @model_validator(mode="after")
-    def _complete(self) -> "AuthoritySettings":
+    def _check_complete(self) -> Self:
         if self.watch and self.folder is None:
             raise ValueError("watch needs an authority: make one with `cordon ca init`, even if it issues nothing")
         if self.watch and self.watch_issuers is None:
-            raise ValueError("watch needs watch_issuers: a list whose signature nobody can check revokes nobody")
+            raise ValueError("watch needs watch_issuers: without them no signature of a list can be verified")
         return self
 
 
@@ -238,10 +231,10 @@ _WRITABLE: Final = 0o022  # by group or others
 
 
 def load_settings(path: Path) -> Settings:
-    """Read and check a configuration file.
+    """Reads and checks a configuration file.
 
     Raises:
-        SettingsError: it is not there, not TOML, or says something that cannot be.
+        SettingsError: it cannot be read, others can change it, it is not TOML, or a value is not valid.
     """
     try:
         mode = path.stat().st_mode & 0o777
@@ -253,30 +246,7 @@ def load_settings(path: Path) -> Settings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SettingsError(f"{path}: not TOML: {e}") from e
     try:
-        return Settings.model_validate(_absolute(raw, path.resolve().parent))
+        return Settings.model_validate(raw, context=path.resolve().parent)
     except ValidationError as e:
         lines = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in e.errors()]
         raise SettingsError("\n".join(lines)) from e
-
-
-_PATH_KEYS: Final = {
-    ("mqtt", "ca"), ("mqtt", "certificate"), ("mqtt", "key"), ("mqtt", "password_file"),
-    ("emqx", "key_file"), ("emqx", "ca"), ("emqx", "audit"), ("store", "path"), ("commands", "signing_key"),
-    ("commands", "retiring_key"),
-    ("api", "certificate"), ("api", "key"), ("policy", "paths"),
-    ("updates", "folder"), ("updates", "certificate"), ("updates", "key"), ("updates", "client_ca"),
-    ("authority", "folder"), ("authority", "passphrase_file"), ("authority", "watch_issuers"),
-}  # fmt: skip
-
-
-def _absolute(raw: dict[str, Any], base: Path) -> dict[str, Any]:
-    for section, key in _PATH_KEYS:
-        part = raw.get(section)
-        if not isinstance(part, dict) or key not in part:
-            continue
-        value = part[key]
-        if isinstance(value, str):
-            part[key] = str(base / value)
-        elif isinstance(value, list):
-            part[key] = [str(base / one) if isinstance(one, str) else one for one in value]
-    return raw
