@@ -26,7 +26,6 @@ from controller.domain.policy.model import (
     RuleResponse,
 )
 from controller.ports.policies import PolicyError
-from controller.ports.store import StoreWrites
 from controller.service.policy.activation import PolicyTooBroadError
 from schemas.commands import ParamValue
 from schemas.durations import duration_text
@@ -271,7 +270,7 @@ async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool 
         raise ApiError(409, "policy_too_broad", str(e)) from e
     after = services.keeper.policies.version
     entry = AuditEntry(AuditKind.POLICY_RELOADED, "", caller, "", {"before": before, "after": after, "forced": force})
-    await services.store.commit(StoreWrites(audit=((services.keeper.clock.now(), entry),)))
+    await services.keeper.record(entry)
     return _all(fresh)
 
 

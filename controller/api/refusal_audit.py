@@ -7,9 +7,8 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
-from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
-from controller.ports.store import Store, StoreWrites
+from controller.service.fleet_state import FleetState
 
 WINDOW: Final = 60.0  # seconds in which the same refusal is written down once
 MAX_ROWS: Final = 60  # rows of refusals written within `WINDOW`, whoever asks
@@ -21,11 +20,10 @@ _WAIT: Final = 1.0  # seconds an answer waits for its row; the row itself is not
 class RefusalAudit:
     """Writes one row for each kind of refusal of each peer a minute; the next one tells how many were left out."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self._store = store
-        self._clock = clock
+    def __init__(self, keeper: FleetState) -> None:
+        self._keeper = keeper
         self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
-        self._began = clock.monotonic()
+        self._began = keeper.clock.monotonic()
         self._rows = 0
         self._left_out = 0
 
@@ -40,15 +38,15 @@ class RefusalAudit:
         if self._left_out:
             detail["more_refused_since_the_last_row"] = self._left_out
             self._left_out = 0
-        if self._store.health.trouble:
+        if self._keeper.store.health.trouble:
             return  # waiting for the disk would hold up every answer
         entry = AuditEntry(kind, "", actor, "", detail, alert)
         with contextlib.suppress(TimeoutError, StoreError):
             async with asyncio.timeout(_WAIT):
-                await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
+                await self._keeper.record(entry)
 
     def _due(self, kind: str, what: str, most: int) -> bool:
-        now = self._clock.monotonic()
+        now = self._keeper.clock.monotonic()
         if now - self._began >= WINDOW:
             self._began, self._rows = now, 0
         last = self._told.get((kind, what))

@@ -78,7 +78,7 @@ def create_api(services: Services, durations: ContainmentDurations) -> FastAPI:
     )
     app.state.services = services
     app.state.failures = FailedAttempts(services.keeper.clock.monotonic)
-    app.state.refusals = RefusalAudit(services.store, services.keeper.clock)
+    app.state.refusals = RefusalAudit(services.keeper)
     app.state.enrolment_failures = FailedAttempts(services.keeper.clock.monotonic)
     app.state.metrics = MetricsCollector(services, durations)
     base = APIRouter(prefix=BASE)

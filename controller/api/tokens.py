@@ -12,7 +12,7 @@ from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, V
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
-from controller.ports.store import ApiToken, StoreWrites
+from controller.ports.store import ApiToken
 from schemas.durations import parse_duration
 
 MAX_TOKENS: Final = 100
@@ -62,8 +62,7 @@ def _told(token: ApiToken) -> dict[str, object]:
 
 
 async def _record(services: Services, kind: AuditKind, actor: str, detail: dict[str, object]) -> None:
-    line = (services.keeper.clock.now(), AuditEntry(kind, "", actor, "", detail))
-    await services.store.commit(StoreWrites(audit=(line,)))
+    await services.keeper.record(AuditEntry(kind, "", actor, "", detail))
 
 
 @router.get("", dependencies=[scope("admin")])

@@ -16,6 +16,7 @@ from controller.packs import broker_pack_path
 from controller.ports.broker_setup import BrokerSetup, DesiredSetup
 from controller.ports.clock import Clock
 from controller.ports.inspection import BrokerInspector
+from controller.service.audit_log import AuditRecorder
 from controller.service.broker.access import AccessRuleManager
 from controller.service.broker.access_operations import AccessOperations
 from controller.service.broker.audit import BROKER, BrokerAuditor
@@ -58,8 +59,10 @@ def desired_setup(settings: Settings) -> DesiredSetup:
     return DesiredSetup(mqtt.client_id, mqtt.receive_maximum, mqtt.username or "", password)
 
 
-def setup_operations(broker: BrokerSetup, store: SqliteStore, clock: Clock, settings: Settings) -> SetupOperations:
-    return SetupOperations(broker, SqliteSetupStore(store), store, clock, desired_setup(settings))
+def setup_operations(
+    broker: BrokerSetup, store: SqliteStore, record: AuditRecorder, clock: Clock, settings: Settings
+) -> SetupOperations:
+    return SetupOperations(broker, SqliteSetupStore(store), record, clock, desired_setup(settings))
 
 
 async def access_rules(adapters: Adapters, fleet: FleetState, effects: EffectQueue) -> AccessRuleManager:
@@ -85,7 +88,7 @@ def broker_services(
         SettingsError: a file of the configuration cannot be used.
     """
     broker = adapters.broker
-    setup = setup_operations(broker.setup, adapters.store, adapters.clock, settings)
+    setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings)
     reconciler = Reconciler(
         fleet,
         broker.control,

@@ -24,10 +24,10 @@ from controller.service.settings.settings import AuthoritySettings, Settings
 
 def report_signing(settings: Settings, adapters: Adapters, fleet: FleetState) -> ReportSigningServices:
     """The keys of devices, and what verifies every report."""
-    store, clock = adapters.store, adapters.clock
+    store = adapters.store
     registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
-    check = IdentityCheck(adapters.broker.control, adapters.messages, clock)
-    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.grade, store, clock, adapters.log("report keys"))
+    check = IdentityCheck(adapters.broker.control, adapters.messages, adapters.clock)
+    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.grade, fleet, adapters.log("report keys"))
     rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
     verifier = ReportSignatureVerifier(keyring, fleet.get, rules)
     verifier.load(fleet.devices.values())
@@ -55,12 +55,12 @@ async def identity_services(
     Raises:
         ControllerError: an authority is configured and cannot be used.
     """
-    wanted, store, clock, log = settings.authority, adapters.store, adapters.clock, adapters.log("identity")
+    wanted, log = settings.authority, adapters.log("identity")
     if wanted.folder is None:
         return None
-    authority, registry = open_authority(wanted), SqliteCertificateRegistry(store)
-    await registry.add(authority.own(clock.now()))
-    certificates = CertificateService(authority, registry, store, clock, wanted, log, on_changed)
+    authority, registry = open_authority(wanted), SqliteCertificateRegistry(adapters.store)
+    await registry.add(authority.own(adapters.clock.now()))
+    certificates = CertificateService(authority, registry, fleet, wanted, log, on_changed)
     await certificates.publish()
     servers = wanted.device_servers or settings.mqtt.servers
     reserved = frozenset({settings.mqtt.client_id})
@@ -70,5 +70,5 @@ async def identity_services(
     external = None
     if wanted.watch and wanted.watch_issuers is not None:
         crls = X509ExternalCrls(wanted.watch_issuers)
-        external = ExternalCrlRefresher(crls, wanted.watch, wanted.watch_every, registry, revocation, store, clock, log)
+        external = ExternalCrlRefresher(crls, wanted.watch, wanted.watch_every, registry, revocation, fleet, log)
     return IdentityServices(certificates, enrolment, revocation, renewals, external)

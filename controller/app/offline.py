@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from controller.adapters.tuf_repository.keys import PassphrasePrompt
     from controller.domain.audit_chain import ChainHead, ChainVerification
     from controller.domain.broker.access import AccessTemplates
+    from controller.domain.effects import AuditEntry
     from controller.domain.identity.certificates import Certificate, CertificateKind
     from controller.domain.policy.cel import CelEnvironment
     from controller.domain.policy.model import Policy, PolicySet
@@ -272,9 +273,15 @@ async def open_broker_setup(settings: "Settings") -> "AsyncIterator[SetupOperati
     from controller.adapters.system import SystemClock
     from controller.app.adapters import open_broker
     from controller.app.broker import setup_operations
+    from controller.ports.store import StoreWrites
 
+    clock = SystemClock()
     async with open_broker(settings) as broker, open_store(settings.store.path) as store:
-        yield setup_operations(EmqxSetup(broker.api), store, SystemClock(), settings)
+
+        async def record(entry: "AuditEntry") -> None:
+            await store.commit(StoreWrites(audit=((clock.now(), entry),)))
+
+        yield setup_operations(EmqxSetup(broker.api), store, record, clock, settings)
 
 
 def probe_ports(targets: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bool]:

@@ -1,5 +1,6 @@
 """Every line of the record as a line of the log too, so that a collector of logs can follow one device or one case."""
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from controller.domain.effects import AuditEntry, Effect, SendCommand
@@ -7,8 +8,10 @@ from controller.ports.log import Log
 from controller.service.unit_of_work import UnitOfWork
 
 MOST_TEXT: Final = 200  # characters of one value: devices write some of them
-# Names that the line itself uses.
-_OWN: Final = frozenset({"event", "level", "timestamp", "part", "device", "case", "actor", "alert", "logger"})
+_OWN: Final = frozenset({"event", "level", "timestamp", "part", "actor", "alert", "logger"})  # names of the log line
+
+
+AuditRecorder = Callable[[AuditEntry], Awaitable[None]]  # commits an entry that follows from no event
 
 
 class AuditLogger:
@@ -29,10 +32,11 @@ def fields_of(entry: AuditEntry) -> dict[str, object]:
     if entry.alert:
         fields["alert"] = True
     for name, value in (entry.detail or {}).items():
+        field = f"{name}_" if name in _OWN or name in fields else name
         if isinstance(value, str):
-            fields[f"{name}_" if name in _OWN else name] = value[:MOST_TEXT]
+            fields[field] = value[:MOST_TEXT]
         elif isinstance(value, bool | int | float):
-            fields[f"{name}_" if name in _OWN else name] = value
+            fields[field] = value
     return fields
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from controller.domain.containment.deadlines import next_deadline
 from controller.domain.device import REPORT_FIELDS, Device, HoldReason
+from controller.domain.effects import AuditEntry
 from controller.domain.events import DomainEvent, HeartbeatReceived, PostureReported
 from controller.domain.evolve import evolve
 from controller.domain.guards.guards import NO_GUARDS, FleetGuards
@@ -204,6 +205,11 @@ class FleetState:
         outcome = self.apply(self.get_or_new(device_id, now), event, now, batch)
         await self.commit(batch)
         return outcome
+
+    async def record(self, *entries: AuditEntry) -> None:
+        """Commits audit entries that follow from no event, and tells the listeners."""
+        now = self.clock.now()
+        await self.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))
 
     async def drop_effects(self, effect_ids: tuple[str, ...]) -> None:
         """These need nothing more: carried out without news, or overtaken."""

@@ -28,7 +28,6 @@ from controller.ports.errors import BrokerError
 from controller.ports.log import Log
 from controller.service.containment.outbox import EffectQueue
 from controller.service.fleet_state import FleetState
-from controller.service.unit_of_work import UnitOfWork
 
 EVERY: Final = 5.0  # seconds between two looks at all devices
 LATEST: Final = 0.05  # seconds after its end within which a grant is looked at
@@ -233,7 +232,7 @@ class AccessRuleManager:
             AuditEntry(AuditKind.ACCESS_GRANT_ENDED, one.device_id, actor, detail={"grant": one.grant_id, "why": why})
             for one in grants
         )
-        await self._keeper.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))
+        await self._keeper.record(*entries)
         self._wake.set()
 
     async def _write_all(self, due: Sequence[_Due]) -> None:

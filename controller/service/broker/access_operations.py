@@ -21,7 +21,6 @@ from controller.domain.effects import AuditEntry
 from controller.ports.access import GrantRecord, StoredTemplates
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import ControllerError
-from controller.ports.store import StoreWrites
 from controller.service.broker.access import AccessRuleManager, as_broker_rules
 from controller.service.fleet_state import FleetState
 
@@ -104,7 +103,7 @@ class AccessOperations:
         entry = AuditEntry(
             AuditKind.ACCESS_TEMPLATES_APPLIED, "", actor, detail={**detail, "version": access.templates.version}
         )
-        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
+        await self._keeper.record(entry)
         await access.tick()
         return plan
 
@@ -135,7 +134,7 @@ class AccessOperations:
         await access.store.put_grant(grant)
         detail: dict[str, object] = {"grant": grant.grant_id, "rule": grant.rule.text, "until": grant.expires_at}
         entry = AuditEntry(AuditKind.ACCESS_GRANTED, device_id, actor, detail={**detail, "reason": reason})
-        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
+        await self._keeper.record(entry)
         access.state.grants.setdefault(device_id, []).append(grant)
         access.wake()
         return grant

@@ -16,7 +16,7 @@ from controller.ports.broker_setup import (
 )
 from controller.ports.clock import Clock
 from controller.ports.errors import ControllerError
-from controller.ports.store import Store, StoreWrites
+from controller.service.audit_log import AuditRecorder
 
 
 class NothingToUndoError(ControllerError):
@@ -26,11 +26,12 @@ class NothingToUndoError(ControllerError):
 class SetupOperations:
     """One broker, one setup. `wanted` is what the configuration asks for, without what an operator asks by name."""
 
-    def __init__(self, setup: BrokerSetup, kept: SetupStore, store: Store, clock: Clock, wanted: DesiredSetup) -> None:
-        """Use these; nothing is asked yet."""
+    def __init__(
+        self, setup: BrokerSetup, kept: SetupStore, record: AuditRecorder, clock: Clock, wanted: DesiredSetup
+    ) -> None:
         self._setup = setup
         self._kept = kept
-        self._store = store
+        self._record_entry = record
         self._clock = clock
         self._wanted = wanted
 
@@ -105,5 +106,4 @@ class SetupOperations:
         return kept
 
     async def _record(self, kind: AuditKind, actor: str, what: list[str]) -> None:
-        entry = AuditEntry(kind, "", actor, detail={"what": what})
-        await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
+        await self._record_entry(AuditEntry(kind, "", actor, detail={"what": what}))

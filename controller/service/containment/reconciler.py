@@ -17,7 +17,6 @@ from controller.ports.broker_setup import SettingChange
 from controller.ports.broker_tables import BAN_MARK, Ban, BrokerTables, TableCounts, restriction
 from controller.ports.errors import BrokerError
 from controller.ports.log import Log
-from controller.ports.store import StoreWrites
 from controller.service.containment import comparison
 from controller.service.containment.comparison import DriftCandidate, ManagedRules, NodeComparison, NoManagedRules
 from controller.service.containment.drift import DriftEntry, DriftLog, DriftState
@@ -116,7 +115,7 @@ class Reconciler:
                         repairs.append((suspect.device, suspect))
             now = self._keeper.clock.now()
             fresh = self.book.note(found, frozenset(read), now)
-            await self._tell(fresh, now)
+            await self._tell(fresh)
             for device, suspect in repairs:
                 await self._repair(device, suspect)
             self.last_pass = now
@@ -263,20 +262,19 @@ class Reconciler:
             except BrokerError as e:
                 self._log("a node could not be mended by itself", {"node": base, "error": str(e)})
 
-    async def _tell(self, fresh: list[DriftEntry], now: float) -> None:
+    async def _tell(self, fresh: list[DriftEntry]) -> None:
         """What the record of no device has: differences of the broker itself, and those that are only alerted."""
         told = [one for one in fresh if not one.device_id or one.state is DriftState.ALERTED]
         if not told:
             return
-        entries: list[tuple[float, AuditEntry]] = []
+        entries: list[AuditEntry] = []
         for one in told:
             detail: dict[str, object] = {"what": one.what, "state": one.state.value, "detail": one.detail}
-            self._log("drift found", {"alert": True, "device": one.device_id, **detail})
             known = one.device_id if self._keeper.get(one.device_id) is not None else ""
             if not known and one.device_id:
                 detail["device"] = one.device_id
-            entries.append((now, AuditEntry(AuditKind.BROKER_DRIFT_FOUND, known, _ACTOR, detail=detail, alert=True)))
-        await self._keeper.store.commit(StoreWrites(audit=tuple(entries)))
+            entries.append(AuditEntry(AuditKind.BROKER_DRIFT_FOUND, known, _ACTOR, detail=detail, alert=True))
+        await self._keeper.record(*entries)
 
 
 def _differ(counts: Mapping[str, TableCounts]) -> bool:

@@ -21,11 +21,11 @@ from controller.ports.certificates import (
     CertificateRequest,
     PublishedCrl,
 )
-from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.store import Store, StoreWrites
+from controller.service.fleet_state import FleetState
 from controller.service.settings.settings import AuthoritySettings
+from controller.service.unit_of_work import UnitOfWork
 
 ROUND: Final = 5.0  # seconds between two looks at what is due
 _RECORD_AT_ONCE: Final = 500  # certificates told to the record in one go
@@ -66,8 +66,7 @@ class CertificateService:
         self,
         authority: CertificateAuthority,
         registry: CertificateRegistry,
-        store: Store,
-        clock: Clock,
+        keeper: FleetState,
         settings: AuthoritySettings,
         log: Log,
         on_changed: Callable[[str], None],
@@ -77,13 +76,13 @@ class CertificateService:
         self.settings = settings
         self.changed = asyncio.Event()
         self.on_changed = on_changed
-        self._store = store
-        self._clock = clock
+        self._keeper = keeper
+        self._clock = keeper.clock
         self._log = log
         self._lists: dict[str, PublishedCrl] = {}
         self._listed: tuple[str, ...] = ()
         self._publishing = asyncio.Lock()
-        self._pruned_at = clock.monotonic()
+        self._pruned_at = keeper.clock.monotonic()
         self._warned_at: float | None = None
 
     async def run(self) -> None:
@@ -135,9 +134,8 @@ class CertificateService:
         now = self._clock.now()
         self._warned_at = moment
         for why in expiry_warnings(ends, now):
-            self._log("authority ends", {"why": why})
             entry = AuditEntry(AuditKind.AUTHORITY_EXPIRING, "", "cordon", "", {"why": why}, alert=True)
-            await self._store.commit(StoreWrites(audit=((now, entry),)))
+            await self._keeper.record(entry)
 
     def served(self, name: str) -> PublishedCrl | None:
         """The list of this issuer, if it is one of ours."""
@@ -173,8 +171,8 @@ class CertificateService:
     async def record(self) -> None:
         """Tell the audit of certificates it does not know: at least once each, also those made by hand."""
         while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
-            lines = tuple((one.issued_at, _told(one)) for one in found)
-            await self._store.commit(StoreWrites(audit=lines))
+            entries = [(one.issued_at, _told(one)) for one in found]
+            await self._keeper.commit(UnitOfWork(audit=entries))
             await self.registry.recorded([one.serial for one in found])
 
     async def tell_of_ends(self) -> None:
@@ -183,7 +181,7 @@ class CertificateService:
         while found := await self.registry.ended(now, _RECORD_AT_ONCE):
             lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
             if lost:
-                await self._store.commit(StoreWrites(audit=tuple((now, _ended(one)) for one in lost)))
+                await self._keeper.record(*map(_ended, lost))
             await self.registry.end_told([one.serial for one, _ in found])
 
 

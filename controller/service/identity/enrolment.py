@@ -12,7 +12,6 @@ from controller.domain.events import DeviceLabelled
 from controller.domain.identity.certificates import Certificate
 from controller.domain.identity.enrolment import TOKEN_REFUSED, EnrolmentToken
 from controller.ports.certificates import AuthorityError, CertificateRequest, CertificateRequestRefusedError
-from controller.ports.store import StoreWrites
 from controller.service.fleet_state import FleetState
 from controller.service.identity.certificates import CertificateService
 from controller.service.ingest.rate_limit import TokenBuckets
@@ -98,7 +97,7 @@ class EnrolmentService:
             "class": token.device_class, "replaces": token.replaces,
         }  # fmt: skip
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_CREATED, token.device_id, wanted.by, "", detail)
-        await self._keeper.store.commit(StoreWrites(audit=((now, entry),)))
+        await self._keeper.record(entry)
         return secret, token
 
     async def withdraw(self, token_id: str, by: str) -> bool:
@@ -106,7 +105,7 @@ class EnrolmentService:
         if not await self._registry.drop_token(token_id):
             return False
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_WITHDRAWN, "", by, "", {"token_id": token_id})
-        await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
+        await self._keeper.record(entry)
         return True
 
     async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> IssuedIdentity:
@@ -141,11 +140,9 @@ class EnrolmentService:
         return request
 
     async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
-        now, name = self._keeper.clock.now(), certificate.name
+        name = certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
-        await self._keeper.store.commit(
-            StoreWrites(audit=((now, AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail)),))
-        )
+        await self._keeper.record(AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail))
         known = self._keeper.get(name)
         if token.device_class and (known is None or known.device_class != token.device_class):
             tags = () if known is None else known.tags
@@ -163,5 +160,5 @@ class EnrolmentService:
         detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
         kind = AuditKind.ENROLMENT_TOKEN_REUSED if code == TOKEN_REFUSED.code else AuditKind.ENROLMENT_REFUSED
         entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
-        await self._keeper.store.commit(StoreWrites(audit=((self._keeper.clock.now(), entry),)))
+        await self._keeper.record(entry)
         return error

@@ -6,10 +6,9 @@ from typing import Final
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.certificates import AuthorityError, CertificateRegistry, ExternalCrl, ExternalCrls
-from controller.ports.clock import Clock
 from controller.ports.errors import StoreError
 from controller.ports.log import Log
-from controller.ports.store import Store, StoreWrites
+from controller.service.fleet_state import FleetState
 from controller.service.identity.revocation import RevocationService
 
 _COMPARABLE: Final = 2**63  # numbers from here on are kept cut, and cannot be compared
@@ -26,8 +25,7 @@ class ExternalCrlRefresher:
         every: float,
         registry: CertificateRegistry,
         revocation: RevocationService,
-        store: Store,
-        clock: Clock,
+        keeper: FleetState,
         log: Log,
     ) -> None:
         self._lists = lists
@@ -35,8 +33,7 @@ class ExternalCrlRefresher:
         self._every = every
         self._registry = registry
         self._revocation = revocation
-        self._store = store
-        self._clock = clock
+        self._keeper = keeper
         self._log = log
         self.troubles: dict[str, str] = {}
 
@@ -50,7 +47,7 @@ class ExternalCrlRefresher:
         """Read every list once; one that is not usable revokes nobody and is an alert."""
         for place in self._places:
             try:
-                await self._follow(await self._lists.read(place, self._clock.now()))
+                await self._follow(await self._lists.read(place, self._keeper.clock.now()))
                 await self._well(place)
             except AuthorityError as e:
                 await self._trouble(place, str(e)[:_MAX_WHY])
@@ -72,7 +69,6 @@ class ExternalCrlRefresher:
             return
         is_new = place not in self.troubles
         self.troubles[place] = why
-        self._log("revocation list not usable", {"place": place, "why": why})
         if is_new:
             await self._tell(AuditKind.CRL_FAILED, place, why, alert=True)
 
@@ -83,6 +79,6 @@ class ExternalCrlRefresher:
     async def _tell(self, kind: AuditKind, place: str, why: str, *, alert: bool) -> None:
         entry = AuditEntry(kind, "", "cordon", "", {"place": place, "why": why}, alert)
         try:
-            await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
+            await self._keeper.record(entry)
         except StoreError as e:
-            self._log("not recorded", {"kind": kind, "error": str(e)})
+            self._log("not recorded", {"kind": kind.value, "place": place, "why": why, "error": str(e)})

@@ -12,11 +12,10 @@ from typing import Final, Protocol
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.broker import AuthStrength
-from controller.ports.clock import Clock
 from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
-from controller.ports.store import Store, StoreWrites
+from controller.service.fleet_state import FleetState
 from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
 
 MAX_WAITING: Final = 1024  # devices whose key is being found out; others ask again
@@ -76,11 +75,11 @@ class AuthStrengthSource(Protocol):
 class DeviceKeyring:
     """`DeviceKeys` over a book of keys and the broker's word."""
 
-    def __init__(self, book: DeviceKeyStore, grade: AuthStrengthSource, store: Store, clock: Clock, log: Log) -> None:
+    def __init__(self, book: DeviceKeyStore, grade: AuthStrengthSource, keeper: FleetState, log: Log) -> None:
         self._book = book
         self._grade = grade
-        self._store = store
-        self._clock = clock
+        self._keeper = keeper
+        self._clock = keeper.clock
         self._log = log
         self._known: dict[str, _Known] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
@@ -242,6 +241,5 @@ class DeviceKeyring:
         return {wanted.keyid: key}
 
     async def _record(self, kind: AuditKind, device_id: str, detail: dict[str, object], *, alert: bool = False) -> None:
-        if not self._store.health.trouble:
-            entry = AuditEntry(kind, device_id, "cordon", "", detail, alert)
-            await self._store.commit(StoreWrites(audit=((self._clock.now(), entry),)))
+        if not self._keeper.store.health.trouble:
+            await self._keeper.record(AuditEntry(kind, device_id, "cordon", "", detail, alert))

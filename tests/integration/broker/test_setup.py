@@ -57,7 +57,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         one = await stack.enter_async_context(world(tmp_path / "c.db"))
-        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.store, one.clock, WANTED)
+        desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.keeper.record, one.clock, WANTED)
         yield Place(emqx, broker, one, desk)
 
 

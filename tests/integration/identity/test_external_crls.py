@@ -35,7 +35,7 @@ class Scene:
     def follow(self, place: str, issuers: Path) -> None:
         self.lists = ExternalCrlRefresher(
             X509ExternalCrls(issuers), (place,), 60.0, self.identity.certificates.registry, self.identity.revocation,
-            self.world.store, self.world.clock, lambda _event, _fields: None,
+            self.world.keeper, lambda _event, _fields: None,
         )  # fmt: skip
 
     def publish(self, *revoked: Certificate, number: int = 1, now: float = START, life: float = DAY) -> bytes:

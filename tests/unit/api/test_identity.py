@@ -315,8 +315,7 @@ async def test_a_certificate_that_ends_without_a_renewal_is_one_alert(api: Api) 
     again = CertificateService(
         certificates.authority,
         registry,
-        world.store,
-        world.clock,
+        world.keeper,
         certificates.settings,
         lambda _text, _more: None,
         lambda _name: None,

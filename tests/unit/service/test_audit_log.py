@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from controller.domain.audit_kinds import AuditKind
@@ -64,11 +65,12 @@ async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
 
 
 async def test_a_ban_that_is_left_alone_names_device_and_case(tmp_path: Path) -> None:
-    async with world(tmp_path / "c.db") as place:
+    lines: list[Mapping[str, object]] = []
+    async with world(tmp_path / "c.db", listeners=(AuditLogger(lambda _event, fields: lines.append(fields)),)) as place:
         ban = Ban(kind="clientid", who="ghost", by=f"{BAN_MARK}case-7", reason="r", at=1.0, until=None)
         place.broker.bans_held["ghost"] = ban
         await place.reconciler.reconcile()
-    (told,) = [fields for event, fields in place.logged if fields.get("device") == "ghost"]
+    (told,) = [fields for fields in lines if fields.get("device") == "ghost"]
     assert "case case-7" in str(told)
 
 
@@ -91,3 +93,11 @@ def test_a_line_is_one_json_object_whatever_a_device_wrote() -> None:
         "event": "containment.decided", "event_": "x", "reason": "two\nlines", "device": "edge-1", "case": "case-9",
         "actor": "policy", "alert": True, "part": "record", "level": "warning",
     }  # fmt: skip
+
+
+async def test_entries_that_follow_from_no_event_reach_the_listeners(tmp_path: Path) -> None:
+    lines: list[str] = []
+    async with world(tmp_path / "c.db", listeners=(AuditLogger(lambda event, _fields: lines.append(event)),)) as place:
+        await place.keeper.record(AuditEntry(AuditKind.TOKEN_CREATED, "", "operator:ada"))
+        (line,) = await place.store.audit()
+    assert (lines, line.entry.kind, line.at) == (["token.created"], AuditKind.TOKEN_CREATED, place.clock.at)
