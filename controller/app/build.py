@@ -251,7 +251,7 @@ def _loops(
     log: Callable[[str], Log],
 ) -> tuple[tuple[str, BackgroundLoop], ...]:
     """What runs as long as the controller does; absent parts are left out."""
-    fleet, clock, identity = services.keeper, services.keeper.clock, services.identity
+    fleet, identity = services.keeper, services.identity
     engine, trigger = rollouts
     loops: tuple[tuple[str, BackgroundLoop | None], ...] = (
         ("link", services.messages),
@@ -266,7 +266,7 @@ def _loops(
         ("access", None if services.access is None else services.access.access),
         ("users", services.users),
         ("outbox", services.outbox),
-        ("housekeeping", StoreMaintenance(services.store, clock, log("housekeeping"))),
+        ("housekeeping", StoreMaintenance(services.store, log("housekeeping"))),
         ("update metadata", services.update_refresher),
         ("certificates", None if identity is None else identity.certificates),
         ("revocation", None if identity is None else identity.revocation),

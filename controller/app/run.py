@@ -16,7 +16,7 @@ from controller.app.adapters import PolicyLoader, check_secret_files, open_adapt
 from controller.app.build import BackgroundLoop, Controller, build, fleet_guards
 from controller.app.servers import STOP_TIMEOUT, CrlServer, UpdateServer, api_server, listen
 from controller.ports.errors import ControllerError
-from controller.service.maintenance import settle
+from controller.service.maintenance import tune_gc
 from controller.service.settings.settings import Settings
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -40,7 +40,7 @@ async def serve(
     async with contextlib.AsyncExitStack() as stack:
         adapters = await open_adapters(stack, settings, loader)
         controller = await build(settings, adapters, policies, fleet_guards(settings))
-        settle()
+        tune_gc()
         servers = tuple(_servers(settings, controller.services))
         await controller.policies.start(force=force)
         resumed = await controller.services.outbox.resume()

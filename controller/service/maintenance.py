@@ -1,4 +1,4 @@
-"""Takes away what was kept long enough, so that the store does not grow for ever."""
+"""Housekeeping: prunes the store, keeps the metadata of updates valid, tunes the garbage collector."""
 
 import asyncio
 import gc
@@ -10,46 +10,44 @@ from controller.ports.log import Log
 from controller.ports.store import Store
 from controller.ports.updates import UpdateRepository, UpdatesError
 
-FIRST: Final = 120.0  # seconds after the start: first the fleet's reports
+FIRST: Final = 120.0  # seconds after the start: the fleet's first reports come before
 EVERY: Final = 86_400.0  # seconds
-RETRY: Final = 3600.0  # seconds after a round that the store refused
+RETRY: Final = 3600.0  # seconds after a failure
 
 
 class StoreMaintenance:
-    """Prunes the store once a day. `last_round`: when that last succeeded (Unix seconds); `pruned`: rows so far."""
+    """Prunes the store once a day."""
 
-    def __init__(self, store: Store, clock: Clock, log: Log) -> None:
+    def __init__(self, store: Store, log: Log) -> None:
         self._store = store
-        self._clock = clock
         self._log = log
-        self.last_round: float | None = None
-        self.pruned = 0
 
     async def run(self) -> None:
         """Until cancelled."""
         pause = FIRST
         while True:
             await asyncio.sleep(pause)
-            pause = EVERY if await self.round() else RETRY
+            pause = RETRY if await self.run_once() is None else EVERY
 
-    async def round(self) -> bool:
-        """One look; whether the store took it."""
+    async def run_once(self) -> int | None:
+        """Returns how many rows were deleted; `None` if the store failed."""
         try:
             rows = await self._store.prune()
             head = await self._store.audit_head()
         except StoreError as e:
             self._log("cannot prune the store", {"error": str(e)})
-            return False
-        self.pruned += rows
-        self.last_round = self._clock.now()
+            return None
         self._log("store pruned", {"rows": rows})
-        # In the log of another machine it shows an end that was cut off, or a record that was written anew.
+        # In the log of another machine, the head shows later that the end of the audit log was cut off or rewritten.
         self._log("head of the record", {"head": str(head)})
-        return True
+        return rows
 
 
 class MetadataRefresher:
-    """`trouble`: why the last look failed, empty when it did not; `warnings`: what offline keys have to do soon."""
+    """Has the online keys sign the metadata of updates before it expires.
+
+    `trouble`: why the last run failed, else empty. `warnings`: what offline keys must sign soon.
+    """
 
     def __init__(self, repository: UpdateRepository, clock: Clock, every: float, log: Log) -> None:
         self._repository = repository
@@ -58,16 +56,15 @@ class MetadataRefresher:
         self._log = log
         self.trouble = ""
         self.warnings: tuple[str, ...] = ()
-        self.last_look: float | None = None
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self.round()
+            await self.run_once()
             await asyncio.sleep(self._every)
 
-    async def round(self) -> None:
-        """One look; what it finds is logged when it changed."""
+    async def run_once(self) -> None:
+        """Refreshes the metadata; changes of trouble and warnings are logged."""
         try:
             done = await asyncio.to_thread(self._repository.refresh, self._clock.now())
         except UpdatesError as e:
@@ -77,7 +74,7 @@ class MetadataRefresher:
             return
         if self.trouble:
             self._log("metadata of updates is renewed again", {})
-        self.trouble, self.last_look = "", self._clock.now()
+        self.trouble = ""
         if done.signed:
             self._log("metadata of updates signed", {"roles": list(done.signed)})
         if done.warnings != self.warnings:
@@ -86,15 +83,15 @@ class MetadataRefresher:
         self.warnings = done.warnings
 
 
-# Collections after so many new objects (by default 700, 10, 10): a batch makes tens of thousands, and no cycles. The
-# last one looks at all devices that changed since the start.
+# Thresholds of the three generations (by default 700, 10, 10): a batch makes tens of thousands of objects and no
+# cycles, and a collection of the oldest generation visits all devices that changed since the start.
 _YOUNG: Final = 50_000
 _MIDDLE: Final = 20
 _OLD: Final = 1000
 
 
-def settle() -> None:
-    """What is there now stays; look for garbage rarely. To be called once, when everything is loaded."""
+def tune_gc() -> None:
+    """Exempts everything loaded so far from collections and makes them rare; call it once, after loading."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)

@@ -24,7 +24,7 @@ from controller.ports.errors import NoSubscriberError
 from controller.ports.messages import IncomingMessage
 from controller.service.fleet_state import FleetState
 from controller.service.ingest.ingest import Ingest
-from controller.service.maintenance import settle
+from controller.service.maintenance import tune_gc
 from controller.service.unit_of_work import UnitOfWork
 from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
@@ -55,7 +55,7 @@ async def _keeper(path: Path) -> tuple[SqliteStore, FleetState]:
     store = await open_store(path, now=clock.now, log=_quiet)
     keeper = FleetState(store, policies, language, clock, UlidGenerator(), (_NoEffects(),))
     keeper.load(await store.devices())
-    settle()
+    tune_gc()
     return store, keeper
 
 

@@ -15,7 +15,10 @@ MAX_CLIENT_ID: Final = 256  # characters
 
 @dataclass(frozen=True, slots=True)
 class MqttOptions:
-    """The link's settings; every limit of what may pile up in memory is here.
+    """The link's settings, with every limit of what may pile up in memory.
+
+    Of those after `receive_maximum`, `cordon.toml` decides only the subscriptions; the rest are constants that tests
+    shorten.
 
     Attributes:
         servers: tried in turn, `mqtt://host:port` or `mqtts://host:port`.

@@ -8,7 +8,7 @@ _MIB = 1024 * _KIB
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """The store's settings.
+    """The store's settings. Of these `cordon.toml` sets the two `_days`; the rest are constants that tests shorten.
 
     Attributes:
         max_group_rows: rows after which a transaction takes no further commits.

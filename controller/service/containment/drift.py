@@ -80,8 +80,3 @@ class DriftLog:
     def closed(self) -> list[DriftEntry]:
         """What differed and does not any more, newest first."""
         return list(reversed(self._closed))
-
-    @property
-    def alerted(self) -> int:
-        """Differences that wait for somebody."""
-        return sum(one.state is DriftState.ALERTED for one in self._open.values())

@@ -17,7 +17,7 @@ from controller.service.fleet_state import FleetState
 from schemas.topics import TopicError, parse_presence
 
 MAX_PRESENCE: Final = 4096  # bytes of one presence message
-MAX_WAITING: Final = 1000  # suspicions; beyond that they are counted and left out
+MAX_WAITING: Final = 1000  # suspicions; more are dropped
 
 
 class _Ended(BaseModel):
@@ -29,7 +29,7 @@ class _Ended(BaseModel):
 
 
 class CloneMonitor:
-    """`take` presence messages on the hot path, `run` tells what they mean. `left_out`: suspicions beyond the bound."""
+    """`take` presence messages on the hot path, `run` tells what they mean."""
 
     def __init__(self, keeper: FleetState, broker: BrokerControl, log: Log) -> None:
         self._keeper = keeper
@@ -38,7 +38,6 @@ class CloneMonitor:
         self._detector = CloneDetector()
         self._waiting: deque[CloneSuspicion] = deque()
         self._wake = asyncio.Event()
-        self.left_out = 0
 
     def take(self, messages: Sequence[IncomingMessage]) -> None:
         """Presence as it comes from the broker; anything that is none is passed over."""
@@ -53,7 +52,6 @@ class CloneMonitor:
     def suspect(self, suspicion: CloneSuspicion) -> None:
         """Have a suspicion told."""
         if len(self._waiting) >= MAX_WAITING:
-            self.left_out += 1
             return
         self._waiting.append(suspicion)
         self._wake.set()

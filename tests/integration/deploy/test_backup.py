@@ -218,8 +218,8 @@ async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None
     options = StoreOptions(audit_days=5, command_days=5, idle_seconds=600.0, close_seconds=QUICK.close_seconds)
     store = await open_store(tmp_path / "cordon.db", now=clock.now, log=Logged(), options=options)
     logged = Logged()
-    keeping = StoreMaintenance(store, clock, logged)
-    sizes = []
+    keeping = StoreMaintenance(store, logged)
+    sizes, pruned = [], 0
     try:
         for day in range(30):
             entries = [
@@ -227,7 +227,9 @@ async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None
                 for n in range(1500)
             ]
             await store.commit(StoreWrites(audit=tuple((clock.at, entry) for entry in entries)))
-            assert await keeping.round()
+            rows = await keeping.run_once()
+            assert rows is not None
+            pruned += rows
             counts = await store.counts()
             assert counts["audit"] <= 6 * 1502
             sizes.append(counts["bytes"])
@@ -236,8 +238,7 @@ async def test_with_daily_rounds_the_store_stops_growing(tmp_path: Path) -> None
     finally:
         await store.close()
     assert oldest.at >= clock.at - DAY - 5 * DAY
-    assert keeping.pruned == 24 * 1500 + 2 * 18  # a round says in two rows what it took, and they go too in time
-    assert keeping.last_round == clock.at - DAY
+    assert pruned == 24 * 1500 + 2 * 18  # a run says in two rows what it took, and they go too in time
     assert (tmp_path / "cordon.db").stat().st_size < 2 * 6 * 1500 * 300  # bytes: pages that became free are used again
     assert logged.lines[-2] == ("store pruned", {"rows": 1502})
     assert logged.events[-1] == "head of the record"
@@ -247,7 +248,6 @@ async def test_a_store_that_refuses_is_asked_again_later(tmp_path: Path) -> None
     logged = Logged()
     store = await open_store(tmp_path / "cordon.db", now=lambda: NOW, log=Logged(), options=QUICK)
     await store.close()
-    keeping = StoreMaintenance(store, ManualClock(NOW), logged)
-    assert await keeping.round() is False
-    assert keeping.last_round is None
+    keeping = StoreMaintenance(store, logged)
+    assert await keeping.run_once() is None
     assert logged.events == ["cannot prune the store"]

@@ -41,7 +41,7 @@ StepListener = Callable[[ProofStep], None]
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """How long and how often: seconds, counts and bytes."""
+    """How long and how often: seconds, counts and bytes. Production uses the defaults; tests shorten them."""
 
     connect_seconds: float = CONNECT_SECONDS
     read_seconds: float = READ_SECONDS
