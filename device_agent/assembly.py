@@ -17,7 +17,7 @@ from device_agent.scanning.scan_process import ScanProcess, ScanRunner
 from device_agent.settings import Settings, read_secret
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import RemediationAction
+    from device_agent.actions.base import Action
     from device_agent.collectors.base import Collector
     from device_agent.reporting.signer import ReportSigner
 
@@ -33,9 +33,9 @@ class InProcessScanRunner:
 
     def scan(self, *, force_rescan: bool) -> ReportContent:
         """One scan."""
-        from device_agent.domain.report_limits import findings_of, fit
+        from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 
-        return fit(findings_of(self._scanner.scan(force_rescan=force_rescan)))
+        return truncate_to_size(normalise_findings(self._scanner.scan(force_rescan=force_rescan)))
 
     def stop(self) -> None:
         """Nothing: each collector has its own time."""
@@ -75,22 +75,22 @@ def make_actions(
 ) -> LazyActions:
     """All actions: those of updates at once where there are updates, because they have to settle what was begun."""
 
-    def others() -> "Mapping[str, RemediationAction]":
+    def others() -> "Mapping[str, Action]":
         from device_agent.actions.integrity import RebaselineIntegrity
         from device_agent.actions.registry import actions
-        from device_agent.actions.trust import trust
+        from device_agent.actions.trust import key_actions
         from device_agent.collectors.tools.file_integrity import IntegrityCollector
 
         integrity = IntegrityCollector(settings.integrity, settings.agent.state_dir, is_baseline_owner=True)
-        more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **trust(load_keyring(settings))}
+        more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **key_actions(load_keyring(settings))}
         return {**actions(system), **more}
 
-    return LazyActions(others, at_once=_update_actions(settings, system, clock, stopping, request_restart))
+    return LazyActions(others, eager=_update_actions(settings, system, clock, stopping, request_restart))
 
 
 def _update_actions(
     settings: Settings, system: System, clock: Clock, stopping: threading.Event, request_restart: Callable[[], None]
-) -> "Mapping[str, RemediationAction]":
+) -> "Mapping[str, Action]":
     if settings.updates.url is None:
         return {}
     from device_agent.updates.factory import make_updater

@@ -1,30 +1,34 @@
-"""The errors a user of the agent sees: one clear line and a documented exit status, never a traceback."""
+"""Errors of the agent. The text of an `AgentError` is what users see, with a documented exit status."""
 
 from enum import IntEnum
 
 
 class FactsUnavailableError(Exception):
-    """The facts cannot be found out here; the text is the reason that the report carries."""
+    """Facts cannot be determined on this device; the text is the reason in the report."""
 
 
 class NotApplicableError(Exception):
-    """The section has no meaning on this device; the text is the reason."""
+    """The section does not apply to this device; the text is the reason."""
+
+
+class StoppedError(Exception):
+    """The agent stops: a running command stays in the journal and continues at the next start."""
 
 
 class ExitCode(IntEnum):
-    """What the program's end means to whatever started it."""
+    """The exit status of the program."""
 
     OK = 0
     FAILED = 1
-    """Something broke while running; the line on standard error says what."""
+    """Something failed while running."""
     USAGE = 2
-    """The command line or the configuration is wrong: starting again without a change is pointless."""
+    """The command line or the configuration is wrong: a restart without a change is pointless."""
     STATE = 3
-    """The state folder cannot be read, written or locked: commands could not be guarded."""
+    """The state folder cannot be read, written or locked, so that replayed commands could not be detected."""
 
 
 class AgentError(Exception):
-    """An error with a sentence for whoever runs the agent."""
+    """An error that the program reports in one line."""
 
     exit_code = ExitCode.FAILED
 
@@ -36,10 +40,6 @@ class SettingsError(AgentError):
 
 
 class JournalError(AgentError):
-    """What must survive a restart cannot be kept or read."""
+    """A file of the state folder cannot be written or read."""
 
     exit_code = ExitCode.STATE
-
-
-class StoppedError(Exception):
-    """The agent stops: what was begun stays in the journal, and goes on at the next start."""

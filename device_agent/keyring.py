@@ -1,10 +1,10 @@
-"""The keys whose commands this device obeys: those of its configuration, and what commands have changed about them.
+"""The keys whose commands this device accepts: those of the configuration, and the changes that commands made.
 
-Written down as a whole file before it counts, and read for each command: commands are rare, and a restart or a kill
-changes nothing about who is trusted.
+The changes are in `keys.json`, replaced atomically before they count and read for each command: commands are rare, and
+a restart or a kill changes nothing about which keys are trusted.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -15,7 +15,7 @@ from device_agent.errors import AgentError
 from device_agent.host.files import write_whole
 from schemas.key_text import key_name
 
-MAX_INTRODUCED: Final = 16  # keys that commands brought
+MAX_INTRODUCED: Final = 16  # keys added by commands
 MAX_REVOKED: Final = 256
 _MAX_FILE_BYTES: Final = 64 * 1024
 _KeyText = Annotated[str, StringConstraints(max_length=128)]
@@ -23,101 +23,100 @@ _KeyId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
 
 class KeyringError(AgentError):
-    """The change cannot be made, or what was written down cannot be read; the text says why."""
+    """The change is impossible, or the file cannot be read."""
 
 
-class _Kept(BaseModel):
-    """`ends`: Unix seconds by the device's clock after which a key counts no more."""
+class _KeyringState(BaseModel):
+    """`expires_at`: Unix seconds of the device's clock after which a key is no longer trusted, by key id."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
     v: Literal[1] = 1
     introduced: Annotated[tuple[_KeyText, ...], Field(max_length=MAX_INTRODUCED)] = ()
-    ends: Annotated[dict[_KeyId, float], Field(max_length=64)] = {}
+    expires_at: Annotated[dict[_KeyId, float], Field(max_length=64, alias="ends")] = {}
     revoked: Annotated[tuple[_KeyId, ...], Field(max_length=MAX_REVOKED)] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Keyring:
-    """`configured` are the controller's keys as written in configurations; the folder is the agent's own."""
+    """`configured` are the controller's keys in the configuration; `keys.json` is in `folder`."""
 
     folder: Path
     configured: tuple[str, ...]
 
     def trusted(self, now: float) -> Mapping[str, str]:
-        """Keys by their names, of those that count at `now` (Unix seconds).
+        """Returns the keys that are trusted at `now` (Unix seconds), by key id.
 
         Raises:
-            KeyringError: what was written down is damaged: without it a revoked key would count again.
+            KeyringError: the file is damaged; without it a revoked key would be trusted again.
         """
-        kept = self._read()
-        keys = {key_name(text): text for text in (*self.configured, *kept.introduced)}
+        state = self._read()
+        keys = {key_name(text): text for text in (*self.configured, *state.introduced)}
         return {
-            name: text for name, text in keys.items() if name not in kept.revoked and kept.ends.get(name, now + 1) > now
+            keyid: text
+            for keyid, text in keys.items()
+            if keyid not in state.revoked and state.expires_at.get(keyid, now + 1) > now
         }
 
-    def is_revoked(self, name: str) -> bool:
-        """Whether a key was revoked."""
-        return name in self._read().revoked
+    def is_revoked(self, keyid: str) -> bool:
+        """Returns whether a key was revoked."""
+        return keyid in self._read().revoked
 
-    def introduce(self, key: str, *, retire: str, until: float, now: float) -> None:
-        """Trust another key from now on, and `retire` (a key's name, or empty) only until `until` (Unix seconds).
+    def trust(self, key: str, *, retire: str, until: float, now: float) -> None:
+        """Trusts another key from now on, and the key id `retire` (or empty) only until `until` (Unix seconds).
 
         Raises:
-            KeyringError: it was revoked, or nothing more can be kept.
+            KeyringError: the key was revoked, or too many keys were added.
         """
-        kept, name = self._read(), key_name(key)
-        if name in kept.revoked:
-            raise KeyringError(f"key {name} was revoked: it does not come back")
-        introduced = kept.introduced if key in (*self.configured, *kept.introduced) else (*kept.introduced, key)
-        # What has ended makes room.
-        introduced = tuple(one for one in introduced if kept.ends.get(key_name(one), now + 1) > now or one == key)
+        state, keyid = self._read(), key_name(key)
+        if keyid in state.revoked:
+            raise KeyringError(f"key {keyid} was revoked: it cannot be trusted again")
+        introduced = state.introduced if key in (*self.configured, *state.introduced) else (*state.introduced, key)
+        # Expired keys make room.
+        introduced = tuple(
+            text for text in introduced if state.expires_at.get(key_name(text), now + 1) > now or text == key
+        )
         if len(introduced) > MAX_INTRODUCED:
             raise KeyringError(f"{MAX_INTRODUCED} keys were introduced already: revoke one first")
-        ends = {other: at for other, at in kept.ends.items() if other != name}
-        if retire and retire != name:
-            ends[retire] = min(until, ends.get(retire, until))
-        self._write(kept.model_copy(update={"introduced": introduced, "ends": ends}))
+        expires_at = {other: at for other, at in state.expires_at.items() if other != keyid}
+        if retire and retire != keyid:
+            expires_at[retire] = min(until, expires_at.get(retire, until))
+        self._write(state.model_copy(update={"introduced": introduced, "expires_at": expires_at}))
 
-    def revoke(self, name: str, now: float) -> None:
-        """Trust a key never again.
+    def revoke(self, keyid: str, now: float) -> None:
+        """Revokes a key permanently.
 
         Raises:
-            KeyringError: it is the last one: nobody could give the device an order any more.
+            KeyringError: it is the last trusted key: no command could reach the device any more.
         """
-        if set(self.trusted(now)) <= {name}:
-            raise KeyringError(f"{name} is the last key: introduce another first")
-        kept = self._read()
-        if name in kept.revoked:
+        if set(self.trusted(now)) <= {keyid}:
+            raise KeyringError(f"{keyid} is the last key: introduce another first")
+        state = self._read()
+        if keyid in state.revoked:
             return
-        if len(kept.revoked) >= MAX_REVOKED:
+        if len(state.revoked) >= MAX_REVOKED:
             raise KeyringError(f"{MAX_REVOKED} keys were revoked already")
-        introduced = tuple(text for text in kept.introduced if key_name(text) != name)
-        self._write(kept.model_copy(update={"introduced": introduced, "revoked": (*kept.revoked, name)}))
+        introduced = tuple(text for text in state.introduced if key_name(text) != keyid)
+        self._write(state.model_copy(update={"introduced": introduced, "revoked": (*state.revoked, keyid)}))
 
     @property
     def _path(self) -> Path:
         return self.folder / "keys.json"
 
-    def _read(self) -> _Kept:
+    def _read(self) -> _KeyringState:
         path = self._path
         try:
             with path.open("rb") as file:
-                return _Kept.model_validate_json(file.read(_MAX_FILE_BYTES))
+                return _KeyringState.model_validate_json(file.read(_MAX_FILE_BYTES))
         except FileNotFoundError:
-            return _Kept()
+            return _KeyringState()
         except OSError as e:
             raise KeyringError(f"{path}: {e.strerror}") from e
         except ValidationError as e:
             text = f"{path} is damaged; without it a revoked key would count again: look at it, then move it away"
             raise KeyringError(text) from e
 
-    def _write(self, kept: _Kept) -> None:
+    def _write(self, state: _KeyringState) -> None:
         try:
-            write_whole(self._path, self._path.with_name(".keys.json.new"), kept.model_dump_json().encode())
+            write_whole(self._path, self._path.with_name(".keys.json.new"), state.model_dump_json().encode())
         except OSError as e:
             raise KeyringError(f"{self._path}: {e.strerror}") from e
-
-
-def names_of(keys: Collection[str]) -> frozenset[str]:
-    """The names of keys as written in configurations."""
-    return frozenset(key_name(text) for text in keys)

@@ -108,7 +108,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from device_agent.collectors.registry import COLLECTORS, collectors_for
     from device_agent.collectors.scan import Scanner
     from device_agent.domain.report import full_report
-    from device_agent.domain.report_limits import findings_of, fit
+    from device_agent.domain.report_limits import normalise_findings, truncate_to_size
     from device_agent.host.system import System
     from device_agent.identity.store import load_active
     from device_agent.runtime import report_sender
@@ -117,13 +117,13 @@ def _report(arguments: argparse.Namespace) -> None:
     settings = load_active(arguments.config) if arguments.config else None
     device_id = settings.device_id if settings else default_device_id()
     collectors = collectors_for(settings) if settings else COLLECTORS
-    findings = findings_of(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
-    payload = full_report(report_sender(device_id), 0, datetime.now(UTC), fit(findings))
+    findings = normalise_findings(Scanner(System(is_root_user=os.geteuid() == 0), collectors).scan())
+    payload = full_report(report_sender(device_id), 0, datetime.now(UTC), truncate_to_size(findings))
     sys.stdout.write(json.dumps(json.loads(payload), indent=2) + "\n")
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from device_agent.actions.firewall import bring_back
+    from device_agent.actions.firewall import restore_saved_rules
     from device_agent.host.system import System
     from device_agent.identity.store import load_active
     from device_agent.runtime import ConfigReload, run
@@ -134,7 +134,7 @@ def _run(arguments: argparse.Namespace) -> None:
         signal.signal(number, lambda _number, _frame: stop.set())
     signal.signal(signal.SIGHUP, lambda _number, _frame: reload.requested.set())
     settings, system = load_active(arguments.config), System(is_root_user=os.geteuid() == 0)
-    bring_back(system)
+    restore_saved_rules(system)
     if run(settings, system, stop, reload=reload):
         from device_agent.updates.launcher import exec_launcher
 

@@ -185,8 +185,8 @@ class MqttClient:
             if self._stopping.is_set():
                 return
             if outcome is ConnectionOutcome.LOST:
-                attempt = attempt.worked()
-            attempt = attempt.after(outcome, up_seconds)
+                attempt = attempt.accepted()
+            attempt = attempt.next_attempt(outcome, up_seconds)
             # Jitter is no secret, so the ordinary generator serves.
             wait = attempt.wait_ceiling * random.random()  # noqa: S311 - see above
             if why == _RENEWING:

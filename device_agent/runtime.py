@@ -34,7 +34,7 @@ from schemas.events import Status
 from schemas.topics import DownChannel
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import RemediationAction
+    from device_agent.actions.base import Action
     from device_agent.collectors.base import Collector
     from device_agent.identity.renewal import CertificateRenewer
 
@@ -64,7 +64,7 @@ class Agent:
         settings: Settings,
         clock: Clock,
         scans: ScanRunner,
-        actions: "Mapping[str, RemediationAction]",
+        actions: "Mapping[str, Action]",
         *,
         watch: IntrusionWatch | None = None,
         tools: ToolRunner | None = None,
@@ -97,8 +97,8 @@ class Agent:
                 self._journal,
                 publish,
                 clock=clock,
-                refused=self._reporter.command_refused,
-                succeeded=self.rescan,
+                on_forged=self._reporter.on_forged_command,
+                on_changed=self.rescan,
             )
             on_error.pop_all()
         loops = {"scan": self._scan_loop, "report": self._report_loop}
@@ -159,22 +159,22 @@ class Agent:
 
     def connected(self) -> None:
         """Resumes reporting."""
-        self._reporter.online()
-        self._commands.tell()
+        self._reporter.on_connected()
+        self._commands.resend_unconfirmed_results()
 
     def disconnected(self) -> None:
         """Pauses reporting."""
-        self._reporter.offline()
+        self._reporter.on_disconnected()
 
     def received(self, channel: DownChannel, payload: bytes) -> None:
         """Dispatches a message of the controller."""
         if channel is DownChannel.COMMAND:
-            self._commands.received(payload)
+            self._commands.on_envelope(payload)
         elif channel is DownChannel.CERTIFICATE:
             if self._renewer is not None:
                 self._renewer.on_answer(payload, self._mqtt)
         else:
-            self._reporter.receipt(payload)
+            self._reporter.on_receipt(payload)
 
     def _scan_loop(self) -> None:
         is_first = True
@@ -182,10 +182,10 @@ class Agent:
             self._scan_requested.clear()
             force, self._force_rescan = self._force_rescan, False
             nonce = self._reporter.nonce  # a scan that begins from here on answers it
-            content = replace(self._scans.scan(force_rescan=force), answers=nonce)
+            content = replace(self._scans.scan(force_rescan=force), challenge_nonce=nonce)
             if self._stopping.is_set():
                 return  # another process may hold the state folder by now
-            self._reporter.found(content, force=force)
+            self._reporter.on_scan(content, force=force)
             if is_first:
                 freeze_gc()
                 is_first = False
@@ -196,11 +196,11 @@ class Agent:
     def _report_loop(self) -> None:
         while not self._stopping.is_set():
             self._reporter.wake.clear()
-            seconds = self._reporter.tick()
+            seconds = self._reporter.send_due()
             if self._renewer is not None and self._mqtt.is_connected:
                 self._renewer.step(self._mqtt)
             if not self._reporter.wake.wait(min(seconds, self._settings.report.heartbeat_every)):
-                self._commands.tell()
+                self._commands.resend_unconfirmed_results()
 
     def _watch_loop(self) -> None:
         assert self._watch is not None
@@ -246,7 +246,7 @@ class _Assembler:
 
     system: System
     collectors: "Mapping[str, Collector] | None"
-    actions: "Mapping[str, RemediationAction] | None"
+    actions: "Mapping[str, Action] | None"
     request_restart: Callable[[], None]
 
     def assemble(self, settings: Settings) -> Agent:
@@ -274,7 +274,7 @@ def run(
     stop: threading.Event,
     *,
     collectors: "Mapping[str, Collector] | None" = None,
-    actions: "Mapping[str, RemediationAction] | None" = None,
+    actions: "Mapping[str, Action] | None" = None,
     reload: ConfigReload | None = None,
 ) -> bool:
     """Runs the agent until `stop` is set; returns whether an update of the agent asks for a restart by the launcher.

@@ -1,4 +1,4 @@
-"""Locks an account: its password stops working, and it counts as expired, so that keys do not let it in either."""
+"""`account.lock`: disables the password and sets the expiry date to the past, so that SSH keys are refused too."""
 
 import fcntl
 import os
@@ -7,21 +7,29 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from device_agent.actions.base import KEPT, ActionError, ActionPlan, InvalidParamsError, Params, Verification, only_name
-from device_agent.actions.edit import need_root, read, write
+from device_agent.actions.base import (
+    JOURNAL_ONLY,
+    ActionError,
+    ActionPlan,
+    InvalidParamsError,
+    Params,
+    Verification,
+    require_name,
+)
+from device_agent.actions.edit import read, require_root, write
 from device_agent.host.system import System
 
 _SHADOW: Final = "/etc/shadow"
-_LOCK: Final = "/etc/.pwd.lock"  # whoever changes accounts holds it
+_LOCK: Final = "/etc/.pwd.lock"  # held by every program that changes accounts
 _ACCOUNT: Final = re.compile(r"^[a-z_][a-z0-9_.-]{0,31}$")
 _FIELDS: Final = 9
-_PASSWORD, _EXPIRES = 1, 7  # places in a line
-_LONG_AGO: Final = "1"  # days since 1970
-_EXPIRY: Final = KEPT + "expires"
+_PASSWORD, _EXPIRES = 1, 7  # fields of a line
+_EXPIRED: Final = "1"  # days since 1970
+_EXPIRY: Final = JOURNAL_ONLY + "expires"
 
 
 class LockAccount:
-    """`account.lock {name}`. What is kept for undoing it is the expiry date, never the password's hash."""
+    """`account.lock {name}`. The journal keeps the expiry date for undoing it, never the password hash."""
 
     is_repeatable = True
 
@@ -29,35 +37,33 @@ class LockAccount:
         self._system = system
 
     def check(self, params: Params) -> None:
-        """One parameter, `name`; root is never locked, or nobody could mend anything."""
-        if only_name(params, _ACCOUNT, "account") == "root":
-            raise InvalidParamsError("name: root is not locked: nobody could mend the device any more")
+        """Accepts the parameter `name`; root is never locked, because the device could not be repaired then."""
+        if require_name(params, _ACCOUNT, "account") == "root":
+            raise InvalidParamsError("name: root is not locked, because the device could not be repaired then")
 
     def plan(self, params: Params) -> ActionPlan:
-        """Find the account."""
         name = str(params["name"])
-        need_root(self._system)
+        require_root(self._system)
         fields = self._fields(name)
         if _is_locked(fields):
-            return ActionPlan(was={"is": "locked"}, would="nothing", is_needed=False)
-        would = f"lock the password of {name} and set its expiry date to the past in {_SHADOW}; its sessions go on"
-        return ActionPlan(was={"was": _word(fields), _EXPIRY: fields[_EXPIRES]}, would=would)
+            return ActionPlan(before={"is": "locked"}, changes="nothing", is_needed=False)
+        changes = f"lock the password of {name} and set its expiry date to the past in {_SHADOW}; its sessions continue"
+        return ActionPlan(before={"was": _describe(fields), _EXPIRY: fields[_EXPIRES]}, changes=changes)
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Put a mark before the hash, and the expiry date into the past."""
-        del was
-        self._change(str(params["name"]), _LONG_AGO, is_locked=True)
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Marks the hash with `!`, and sets the expiry date to the past."""
+        del before
+        self._change(str(params["name"]), _EXPIRED, is_locked=True)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Look again."""
-        del was
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        del before
         fields = self._fields(str(params["name"]))
-        return Verification(_is_locked(fields), {"is": _word(fields)})
+        return Verification(_is_locked(fields), {"is": _describe(fields)})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """Take the mark away and put the date back."""
-        was_marked = was.get("was") == "password locked"
-        self._change(str(params["name"]), was.get(_EXPIRY, ""), is_locked=was_marked)
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Restores mark and date."""
+        was_locked = before.get("was") == "password locked"
+        self._change(str(params["name"]), before.get(_EXPIRY, ""), is_locked=was_locked)
         return "put back as it was"
 
     def _lines(self) -> list[str]:
@@ -79,8 +85,8 @@ class LockAccount:
             for line in self._lines():
                 fields = line.split(":")
                 if fields[0] == name and len(fields) == _FIELDS:
-                    bare = fields[_PASSWORD].removeprefix("!")
-                    fields[_PASSWORD] = "!" + bare if is_locked else bare
+                    unmarked = fields[_PASSWORD].removeprefix("!")
+                    fields[_PASSWORD] = "!" + unmarked if is_locked else unmarked
                     fields[_EXPIRES] = expires
                 lines.append(":".join(fields))
             write(self._system, _SHADOW, "\n".join(lines) + "\n")
@@ -95,16 +101,16 @@ class LockAccount:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             yield
         except BlockingIOError as e:
-            raise ActionError("somebody else is changing accounts") from e
+            raise ActionError("another program is changing accounts") from e
         finally:
             os.close(descriptor)
 
 
 def _is_locked(fields: list[str]) -> bool:
-    return fields[_PASSWORD].startswith("!") and fields[_EXPIRES] == _LONG_AGO
+    return fields[_PASSWORD].startswith("!") and fields[_EXPIRES] == _EXPIRED
 
 
-def _word(fields: list[str]) -> str:
+def _describe(fields: list[str]) -> str:
     if _is_locked(fields):
         return "locked"
     return "password locked" if fields[_PASSWORD].startswith("!") else "open"

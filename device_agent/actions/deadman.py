@@ -1,9 +1,10 @@
-"""Puts a firewall back when nobody says in time that the device still reaches its broker.
+"""The dead-man timer of a firewall change: restores the former rules unless the agent commits the change in time.
 
 A program of its own, because the agent may be killed meanwhile: `python -c <this file> SECONDS PENDING NFT`. It uses
-the standard library alone and takes part in no package, so that it starts quickly wherever the agent lies.
+the standard library alone and belongs to no package, so that it starts quickly wherever the agent is installed.
 
-Whoever renames the file PENDING away first has decided: the agent, that the rules stay, or this program, that they go.
+The first to move the file PENDING away decides: the agent removes it to keep the new rules, this program renames it to
+restore the former ones.
 """
 
 import os
@@ -13,7 +14,7 @@ import time
 
 
 def main(seconds: float, pending: str, nft: str) -> int:
-    """Wait, then undo unless it was decided meanwhile."""
+    """Waits, then restores the rules in `pending` unless the agent removed the file."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))

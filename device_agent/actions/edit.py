@@ -1,4 +1,4 @@
-"""Changes configuration files: whole files replaced atomically, and what was there before kept for undoing it."""
+"""Changes of configuration files: replaced atomically, with the former content in the journal for undoing it."""
 
 import contextlib
 import json
@@ -8,62 +8,62 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import KEPT, ActionError, ActionPlan, Params, Verification
+from device_agent.actions.base import JOURNAL_ONLY, ActionError, ActionPlan, Params, Verification
 from device_agent.host.files import write_whole
 from device_agent.host.system import System
 
-MAX_FILE_BYTES: Final = 64 * 1024  # of a file that is changed: all of it goes into the journal
-FILES: Final = KEPT + "files"
+MAX_FILE_BYTES: Final = 64 * 1024  # of a changed file: all of it goes into the journal
+FILES: Final = JOURNAL_ONLY + "files"
 _LABEL: Final = "security.selinux"
 
 FileContents = Mapping[str, str | None]
 """Text by absolute path; None: no such file."""
 
 
-def read(system: System, place: str) -> str | None:
-    """The text at `place`, None where nothing is (ActionError: not a text of bounded size, or closed to us)."""
+def read(system: System, path: str) -> str | None:
+    """Returns the text of a file, None when there is none (ActionError: too large, not text, or not readable)."""
     try:
-        with system.path(place).open("rb") as file:
+        with system.path(path).open("rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as e:
-        raise ActionError(f"{place}: {e.strerror}") from e
+        raise ActionError(f"{path}: {e.strerror}") from e
     if len(raw) > MAX_FILE_BYTES:
-        raise ActionError(f"{place}: larger than {MAX_FILE_BYTES} bytes: not changed")
+        raise ActionError(f"{path}: larger than {MAX_FILE_BYTES} bytes: not changed")
     try:
         return raw.decode()
     except UnicodeDecodeError as e:
-        raise ActionError(f"{place}: not text: not changed") from e
+        raise ActionError(f"{path}: not text: not changed") from e
 
 
-def write(system: System, place: str, text: str | None, mode: int = 0o644) -> None:
-    """Replace the file as a whole, keeping its mode, owner and SELinux label; None removes it.
+def write(system: System, path: str, text: str | None, mode: int = 0o644) -> None:
+    """Replaces a file atomically, keeping its mode, owner and SELinux label; None removes it.
 
     Raises:
-        ActionError: the disk refuses, or it is a link out of a prepared folder.
+        ActionError: the disk refuses, or the file is a link out of a prepared folder.
     """
-    path = system.path(place)
+    file = system.path(path)
     try:
-        if path.is_symlink():
+        if file.is_symlink():
             if not system.is_live:
-                raise ActionError(f"{place}: a link: not followed below another root")
-            path = path.resolve(strict=True)
+                raise ActionError(f"{path}: a link: not followed below another root")
+            file = file.resolve(strict=True)
         if text is None:
-            path.unlink(missing_ok=True)
+            file.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        known = path.stat() if path.exists() else None
-        fresh = path.with_name(f".{path.name}.cordon")
-        label = _label(path)
-        write_whole(path, fresh, text.encode(), mode if known is None else known.st_mode & 0o7777)
-        if known is not None and (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
-            os.chown(path, known.st_uid, known.st_gid)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        status = file.stat() if file.exists() else None
+        label = _label(file)
+        temporary = file.with_name(f".{file.name}.cordon")
+        write_whole(file, temporary, text.encode(), mode if status is None else status.st_mode & 0o7777)
+        if status is not None and (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(file, status.st_uid, status.st_gid)
         if label is not None:
             with contextlib.suppress(OSError):
-                os.setxattr(path, _LABEL, label)
+                os.setxattr(file, _LABEL, label)
     except OSError as e:
-        raise ActionError(f"{place}: {e.strerror}") from e
+        raise ActionError(f"{path}: {e.strerror}") from e
 
 
 def _label(path: Path) -> bytes | None:
@@ -73,25 +73,25 @@ def _label(path: Path) -> bytes | None:
         return None
 
 
-def need_root(system: System) -> None:
-    """Refuse where the running machine would have to be changed without the right to (ActionError)."""
+def require_root(system: System) -> None:
+    """Refuses changes of the running machine without root rights (ActionError)."""
     if system.is_live and not system.is_root_user:
         raise ActionError("needs root")
 
 
-def keep(texts: FileContents) -> str:
-    """Texts as they go into the journal."""
+def to_journal(texts: FileContents) -> str:
+    """Returns file contents as the value of `FILES` in `before`."""
     return json.dumps(texts)
 
 
-def restore(system: System, was: Mapping[str, str]) -> None:
-    """Put back the files that `was` holds (ActionError)."""
-    for place, text in json.loads(was.get(FILES, "{}")).items():
-        write(system, place, text)
+def restore_files(system: System, before: Mapping[str, str]) -> None:
+    """Restores the files in `before` (ActionError)."""
+    for path, text in json.loads(before.get(FILES, "{}")).items():
+        write(system, path, text)
 
 
 def set_option(text: str, key: str, value: str, separator: str) -> str:
-    """The text with the option `key` at `value`: where it stands, or at the end; comments stay."""
+    """Returns the text with option `key` set to `value`, in its place or at the end; comments stay."""
     line = f"{key}{separator}{value}"
     lines, is_set = [], False
     for old in text.splitlines():
@@ -105,7 +105,7 @@ def set_option(text: str, key: str, value: str, separator: str) -> str:
 
 
 def option(text: str | None, key: str) -> str:
-    """What the option is set to in the text; `not set` where it is not."""
+    """Returns the value of an option in the text, `not set` without one."""
     for line in (text or "").splitlines():
         words = line.replace("=", " ").split()
         if words[:1] == [key]:
@@ -114,7 +114,7 @@ def option(text: str | None, key: str) -> str:
 
 
 class FileAction(ABC):
-    """An action that is a change of files and, where something runs that reads them, telling it."""
+    """An action that changes files and activates the change in the program that reads them."""
 
     is_repeatable = True
 
@@ -123,56 +123,57 @@ class FileAction(ABC):
 
     @abstractmethod
     def check(self, params: Params) -> None:
-        """Refuse parameters it does not take (BadParamsError)."""
+        """Rejects parameters that the action does not accept (InvalidParamsError)."""
 
     @abstractmethod
-    def wanted(self, params: Params) -> FileContents:
-        """The files as they should be (ActionError: they cannot be)."""
+    def desired_files(self, params: Params) -> FileContents:
+        """Returns the files as they should be (ActionError: impossible)."""
 
     @abstractmethod
-    def state(self, params: Params) -> str:
-        """What holds now, in a few words."""
+    def describe_state(self, params: Params) -> str:
+        """Returns the present state in a few words."""
 
     @abstractmethod
-    def would(self, params: Params, places: list[str]) -> str:
-        """What would be done to these files."""
+    def describe_changes(self, params: Params, paths: list[str]) -> str:
+        """Returns what would be done to these files."""
 
     def activate(self, params: Params) -> None:
-        """Tell what runs that its files are other ones (ActionError)."""
-        del params  # most files are read anew each time
+        """Makes the running program use the changed files (ActionError); most files are read anew each time."""
+        del params
 
     def is_active(self, params: Params) -> bool:
-        """Whether what runs does as its files say."""
+        """Returns whether the running program uses the files as they are."""
         del params
         return True
 
     def plan(self, params: Params) -> ActionPlan:
-        """Compare what is there with what should be."""
-        texts = self.wanted(params)
-        before = {place: read(self._system, place) for place in texts}
-        changed = {place: before[place] for place, text in texts.items() if text != before[place]}
-        state = self.state(params)
+        """Compares the files with how they should be."""
+        desired = self.desired_files(params)
+        present = {path: read(self._system, path) for path in desired}
+        changed = {path: present[path] for path, text in desired.items() if text != present[path]}
+        state = self.describe_state(params)
         if not changed and self.is_active(params):
-            return ActionPlan(was={"is": state}, would="nothing", is_needed=False)
-        need_root(self._system)
-        return ActionPlan(was={"was": state, FILES: keep(changed)}, would=self.would(params, sorted(changed)))
+            return ActionPlan({"is": state}, "nothing", is_needed=False)
+        require_root(self._system)
+        before = {"was": state, FILES: to_journal(changed)}
+        return ActionPlan(before, self.describe_changes(params, sorted(changed)))
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Write the files that differ, then tell whoever reads them."""
-        del was
-        for place, text in self.wanted(params).items():
-            if text != read(self._system, place):
-                write(self._system, place, text)
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Writes the files that differ, then activates them."""
+        del before
+        for path, text in self.desired_files(params).items():
+            if text != read(self._system, path):
+                write(self._system, path, text)
         self.activate(params)
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Look again."""
-        del was
-        is_written = all(text == read(self._system, place) for place, text in self.wanted(params).items())
-        return Verification(is_written and self.is_active(params), {"is": self.state(params)})
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Compares the files again, and reads whether they are active."""
+        del before
+        is_written = all(text == read(self._system, path) for path, text in self.desired_files(params).items())
+        return Verification(is_written and self.is_active(params), {"is": self.describe_state(params)})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """The files as they were, and whoever reads them told."""
-        restore(self._system, was)
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Restores the files, and activates them."""
+        restore_files(self._system, before)
         self.activate(params)
         return "put back as it was"

@@ -1,4 +1,4 @@
-"""Changes the agent's own firewall table; whatever cuts the device off from its broker is put back by itself."""
+"""`firewall.*`: changes the agent's own nftables table. A change that cuts the device off is undone automatically."""
 
 import contextlib
 import logging
@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.actions.base import (
-    KEPT,
+    JOURNAL_ONLY,
     ActionError,
     ActionPlan,
     InvalidParamsError,
     Params,
     Verification,
-    choice,
-    number,
-    only,
+    choice_param,
+    int_param,
+    reject_unknown_params,
 )
-from device_agent.actions.edit import need_root
+from device_agent.actions.edit import require_root
 from device_agent.host import nft
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import write_whole
@@ -29,20 +29,20 @@ from device_agent.host.nft import NftRules, ProtocolPort
 from device_agent.host.system import System
 
 _log = logging.getLogger(__name__)
-RUN_FOLDER: Final = Path("/run/cordon-agent")  # gone after a restart of the machine, as the rules in the kernel are
+RUN_FOLDER: Final = Path("/run/cordon-agent")  # removed by a reboot, as are the rules in the kernel
 RULES_FILE: Final = Path("/etc/cordon/firewall.nft")
 DEFAULT_SECONDS: Final = 30
-_LEAST_SECONDS, _MOST_SECONDS = 5, 600
-_MARGIN: Final = 5.0  # seconds that the agent has to undo it itself, before the dead man's hand does
-_DISMISS_SECONDS: Final = 2.0
+_MIN_SECONDS, _MAX_SECONDS = 5, 600
+_MARGIN: Final = 5.0  # seconds for the agent to undo the change itself before the dead-man timer does
+_DEADMAN_EXIT_SECONDS: Final = 2.0
 _PROTOCOLS: Final = ("tcp", "udp")
 _PORTS: Final = re.compile(r"^\d{1,5}/(tcp|udp)( \d{1,5}/(tcp|udp)){0,30}$")
-_UNDO: Final = KEPT + "undo"
+_UNDO: Final = JOURNAL_ONLY + "undo"
 _MANAGERS: Final = (("ufw", ("ufw", "status"), "Status: active"), ("firewalld", ("firewall-cmd", "--state"), "running"))
 
 
 class FirewallTable:
-    """The table in the kernel, its copy for the next start, and the dead man's hand."""
+    """The table in the kernel, its copy for the next boot, and the dead-man timer (`deadman.py`) of a change."""
 
     def __init__(self, run_folder: Path = RUN_FOLDER, rules_file: Path = RULES_FILE) -> None:
         self._pending = run_folder / "firewall.pending"
@@ -50,58 +50,58 @@ class FirewallTable:
         self._deadman: subprocess.Popen[bytes] | None = None
 
     def read(self) -> NftRules | None:
-        """What the kernel holds (ActionError)."""
+        """Returns the rules in the kernel, None without a table (ActionError)."""
         try:
             return nft.current()
         except (ExecuteError, ValueError) as e:
             raise ActionError(str(e)) from e
 
     def change(self, rules: NftRules, undo: str, seconds: float) -> None:
-        """Load `rules`; `undo` is loaded instead unless `keep` is called within `seconds` (ActionError)."""
+        """Loads `rules`; the script `undo` is loaded unless `commit` follows within `seconds` (ActionError)."""
         program = shutil.which("nft")
         if program is None:
             raise ActionError("nft is not installed")
         folder = self._pending.parent
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._after(".undone").unlink(missing_ok=True)
-            # Before anything changes: a kill right after the change finds the hand already there.
-            write_whole(self._pending, self._after(".new"), undo.encode())
+            self._sibling_path(".undone").unlink(missing_ok=True)
+            # Before the change: if the agent is killed right after it, the timer runs already.
+            write_whole(self._pending, self._sibling_path(".new"), undo.encode())
             self._start_deadman(seconds + _MARGIN, program)
             self._load(nft.script(rules))
         except OSError as e:
             raise ActionError(f"{e.filename or folder}: {e.strerror}") from e
 
-    def keep(self) -> None:
-        """It stays, also after the next start of the machine (ActionError: it was undone meanwhile)."""
+    def commit(self) -> None:
+        """Makes the change permanent, also across reboots (ActionError: it was undone meanwhile)."""
         try:
             self._pending.unlink()
         except FileNotFoundError as e:
-            raise ActionError("the broker was not reached in time; the rules were put back meanwhile") from e
-        self._dismiss()
+            raise ActionError("the broker was not reached in time; the former rules were restored meanwhile") from e
+        self._await_deadman_exit()
         self.save()
 
     def save(self) -> None:
-        """Write down what the kernel holds, for `load_saved` (ActionError)."""
+        """Writes the rules in the kernel to the file for `load_saved` (ActionError)."""
         rules = self.read()
         try:
             if rules is None:
                 self._rules_file.unlink(missing_ok=True)
             else:
                 self._rules_file.parent.mkdir(parents=True, exist_ok=True)
-                fresh = self._rules_file.with_name(f".{self._rules_file.name}.new")
-                write_whole(self._rules_file, fresh, nft.script(rules).encode())
+                temporary = self._rules_file.with_name(f".{self._rules_file.name}.new")
+                write_whole(self._rules_file, temporary, nft.script(rules).encode())
         except OSError as e:
             raise ActionError(f"{self._rules_file}: {e.strerror}") from e
 
     def undo(self, text: str) -> None:
-        """Load what was there before, now (ActionError)."""
+        """Loads the former rules now (ActionError)."""
         self._pending.unlink(missing_ok=True)
         self._load(text)
-        self._dismiss()
+        self._await_deadman_exit()
 
     def load_saved(self) -> bool:
-        """After a start of the machine: load what was kept, unless the kernel has the table (ActionError)."""
+        """Loads the saved rules unless the kernel has the table; returns whether it did (ActionError)."""
         if not self._rules_file.exists() or self._pending.exists() or self.read() is not None:
             return False
         try:
@@ -110,12 +110,12 @@ class FirewallTable:
             raise ActionError(f"{self._rules_file}: {e.strerror}") from e
         return True
 
-    def _after(self, suffix: str) -> Path:
+    def _sibling_path(self, suffix: str) -> Path:
         return self._pending.with_name(self._pending.name + suffix)
 
     def _load(self, text: str) -> None:
-        file = self._after(".load")
-        write_whole(file, self._after(".load.new"), text.encode())
+        file = self._sibling_path(".load")
+        write_whole(file, self._sibling_path(".load.new"), text.encode())
         try:
             run(["nft", "-f", str(file)])
         except ExecuteError as e:
@@ -124,36 +124,36 @@ class FirewallTable:
             file.unlink(missing_ok=True)
 
     def _start_deadman(self, seconds: float, program: str) -> None:
-        from importlib.resources import files  # costs memory, and is seldom needed
+        from importlib.resources import files  # large, and seldom needed
 
         source = files("device_agent.actions").joinpath("deadman.py").read_text()
         argv = [sys.executable, "-I", "-S", "-c", source, str(seconds), str(self._pending), program]
-        quiet = subprocess.DEVNULL
-        # In a session of its own: it has to outlive this process.
-        self._deadman = subprocess.Popen(argv, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+        null = subprocess.DEVNULL
+        # In a session of its own: the timer has to outlive this process.
+        self._deadman = subprocess.Popen(argv, stdin=null, stdout=null, stderr=null, start_new_session=True)
 
-    def _dismiss(self) -> None:
-        """It sees that its file is gone, and ends."""
+    def _await_deadman_exit(self) -> None:
+        # The timer ends by itself once its file is gone.
         if self._deadman is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                self._deadman.wait(_DISMISS_SECONDS)
+                self._deadman.wait(_DEADMAN_EXIT_SECONDS)
 
 
-def bring_back(system: System, table: FirewallTable | None = None) -> None:
-    """Load the rules that were kept, after a start of the machine; what goes wrong is logged and stops nothing."""
+def restore_saved_rules(system: System, table: FirewallTable | None = None) -> None:
+    """Loads the saved rules after a boot; a failure is logged and does not stop the agent."""
     if not system.is_live or not system.is_root_user or shutil.which("nft") is None:
         return
     try:
         if (table if table is not None else FirewallTable()).load_saved():
-            _log.info("the firewall's rules are loaded again")
+            _log.info("the saved firewall rules are loaded")
     except ActionError as e:
-        _log.error("the firewall's rules could not be loaded: %s", e)
+        _log.error("the saved firewall rules could not be loaded: %s", e)
 
 
 class ChangeFirewall:
-    """`firewall.enable`, `firewall.allow` and `firewall.deny`, by `verb`."""
+    """`firewall.enable`, `firewall.allow` or `firewall.deny`, as `verb` says."""
 
-    # Killed before its proof it is put back by the dead man's hand; doing it again could cut the device off again.
+    # After a kill the dead-man timer restores the rules; a second attempt could cut the device off again.
     is_repeatable = False
 
     def __init__(self, system: System, verb: str, table: FirewallTable | None = None) -> None:
@@ -162,61 +162,60 @@ class ChangeFirewall:
         self._table = table if table is not None else FirewallTable()
 
     def check(self, params: Params) -> None:
-        """`within` seconds of any; ports of `enable` as `22/tcp 53/udp`, of the others `port` and `proto`."""
-        number(params, "within", _LEAST_SECONDS, _MOST_SECONDS, DEFAULT_SECONDS)
+        """Accepts `within` (seconds), and `allow` (such as `22/tcp 53/udp`) of `enable`, else `port` and `proto`."""
+        int_param(params, "within", _MIN_SECONDS, _MAX_SECONDS, DEFAULT_SECONDS)
         if self._verb == "enable":
-            only(params, "allow", "within")
+            reject_unknown_params(params, "allow", "within")
         else:
-            only(params, "port", "proto", "within")
+            reject_unknown_params(params, "port", "proto", "within")
         self._ports(params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """Compare the table with what it should be."""
+        """Compares the table in the kernel with the desired one."""
         if not self._system.is_live:
             raise ActionError("only the running system has a firewall")
-        need_root(self._system)
-        before = self._table.read()
-        wanted = self._wanted(before, params)
-        if self._is_there(before, params):
-            return ActionPlan(was={"is": _word(before)}, would="nothing", is_needed=False)
-        if self._verb != "deny" and (manager := _other_manager()) is not None:
-            raise ActionError(f"{manager} is in charge of the firewall here: a table beside it would only confuse")
-        return ActionPlan(
-            was={"was": _word(before), _UNDO: nft.script(before)},
-            would=f"make table inet {nft.TABLE}: {wanted}; undone unless the broker is reached within "
-            f"{self.proof_seconds(params, {}):g} s",
+        require_root(self._system)
+        present = self._table.read()
+        if self._matches(present, params):
+            return ActionPlan({"is": _describe(present)}, "nothing", is_needed=False)
+        desired = self._desired(present, params)
+        if self._verb != "deny" and (manager := _conflicting_manager()) is not None:
+            raise ActionError(f"{manager} manages the firewall here: a second table would conflict with it")
+        changes = (
+            f"make table inet {nft.TABLE}: {desired}; undone unless the broker is reached within "
+            f"{self.broker_timeout_seconds(params, {}):g} s"
         )
+        return ActionPlan({"was": _describe(present), _UNDO: nft.script(present)}, changes)
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """The whole table in one transaction, with the dead man's hand on it."""
-        wanted = self._wanted(self._table.read(), params)
-        self._table.change(wanted, was[_UNDO], self.proof_seconds(params, was))
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Replaces the table in one transaction, guarded by the dead-man timer."""
+        desired = self._desired(self._table.read(), params)
+        self._table.change(desired, before[_UNDO], self.broker_timeout_seconds(params, before))
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Read it back from the kernel."""
-        del was
-        now = self._table.read()
-        return Verification(self._is_there(now, params), {"is": _word(now)})
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Reads the table back from the kernel."""
+        del before
+        present = self._table.read()
+        return Verification(self._matches(present, params), {"is": _describe(present)})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """The table as it was."""
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
         del params
-        self._table.undo(was[_UNDO])
+        self._table.undo(before[_UNDO])
         return "put back as it was"
 
-    def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
-        """As the command says, 30 without."""
-        del was
-        return float(number(params, "within", _LEAST_SECONDS, _MOST_SECONDS, DEFAULT_SECONDS))
+    def broker_timeout_seconds(self, params: Params, before: Mapping[str, str]) -> float:
+        """Returns the parameter `within`, 30 by default."""
+        del before
+        return float(int_param(params, "within", _MIN_SECONDS, _MAX_SECONDS, DEFAULT_SECONDS))
 
-    def keep(self, params: Params, was: Mapping[str, str]) -> None:
-        """The broker was reached."""
-        del params, was
-        self._table.keep()
+    def commit(self, params: Params, before: Mapping[str, str]) -> None:
+        """Makes the rules permanent."""
+        del params, before
+        self._table.commit()
 
     def _ports(self, params: Params) -> frozenset[ProtocolPort]:
         if self._verb != "enable":
-            return frozenset({(choice(params, "proto", _PROTOCOLS, "tcp"), number(params, "port", 1, 65535))})
+            return frozenset({(choice_param(params, "proto", _PROTOCOLS, "tcp"), int_param(params, "port", 1, 65535))})
         listed = params.get("allow", "")
         if listed == "":
             return frozenset()
@@ -227,26 +226,26 @@ class ChangeFirewall:
             raise InvalidParamsError("allow: ports from 1 to 65535")
         return frozenset((proto, int(port)) for port, proto in pairs)
 
-    def _wanted(self, before: NftRules | None, params: Params) -> NftRules:
-        rules, ports = before or NftRules(), self._ports(params)
+    def _desired(self, present: NftRules | None, params: Params) -> NftRules:
+        rules, ports = present or NftRules(), self._ports(params)
         rules = rules.with_denied(ports) if self._verb == "deny" else rules.with_allowed(ports)
         closed = self._verb == "enable" or rules.closed
         if max(len(rules.allow), len(rules.deny)) > nft.MAX_PORTS:
             raise ActionError(f"more than {nft.MAX_PORTS} ports in one list")
         return NftRules(closed=closed, allow=rules.allow, deny=rules.deny)
 
-    def _is_there(self, rules: NftRules | None, params: Params) -> bool:
-        return rules is not None and self._wanted(rules, params) == rules
+    def _matches(self, rules: NftRules | None, params: Params) -> bool:
+        return rules is not None and self._desired(rules, params) == rules
 
 
-def _word(rules: NftRules | None) -> str:
+def _describe(rules: NftRules | None) -> str:
     return "off" if rules is None else str(rules)
 
 
-def _other_manager() -> str | None:
-    for name, argv, word in _MANAGERS:
+def _conflicting_manager() -> str | None:
+    for name, argv, active_line in _MANAGERS:
         try:
-            if shutil.which(argv[0]) and word in run(list(argv), ok=frozenset(range(256))).out.splitlines():
+            if shutil.which(argv[0]) and active_line in run(list(argv), ok=frozenset(range(256))).out.splitlines():
                 return name
         except ExecuteError:
             continue

@@ -1,8 +1,8 @@
-"""Takes the watched files as they are now for good: what an operator orders after an update of theirs."""
+"""`integrity.rebaseline`: takes the watched files as they are now as the baseline, after an intended change."""
 
 from collections.abc import Mapping
 
-from device_agent.actions.base import ActionError, ActionPlan, InvalidParamsError, Params, Verification
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, reject_unknown_params
 from device_agent.collectors.base import Section
 from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.errors import FactsUnavailableError
@@ -10,7 +10,7 @@ from device_agent.host.system import System
 
 
 class RebaselineIntegrity:
-    """`integrity.rebaseline`: the changes that were found become the new baseline."""
+    """Makes the detected changes the new baseline, all of them or none."""
 
     is_repeatable = True
 
@@ -19,47 +19,42 @@ class RebaselineIntegrity:
         self._system = system
 
     def check(self, params: Params) -> None:
-        """Takes no parameters: what is accepted is everything, or nothing."""
-        if params:
-            raise InvalidParamsError(f"{min(params)}: no such parameter")
+        reject_unknown_params(params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """Count what would be accepted; a damaged baseline is replaced too."""
+        """Counts the changes to accept; a damaged baseline is replaced too."""
         del params
         try:
-            section = self._look()
+            section = self._changes()
         except FactsUnavailableError as e:
-            return ActionPlan({"was": str(e)}, would="take a new baseline")
+            return ActionPlan({"was": str(e)}, "take a new baseline")
         count = int(section["changed"])
-        was = {"was": f"{count} changes", "baseline_at": str(section["baseline_at"])}
-        return ActionPlan(was, would=f"accept {count} changes", is_needed=count > 0)
+        before = {"was": f"{count} changes", "baseline_at": str(section["baseline_at"])}
+        return ActionPlan(before, f"accept {count} changes", is_needed=count > 0)
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Take the new baseline, and keep the old one beside it."""
-        del params, was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Writes the new baseline, and keeps the former one for `undo`."""
+        del params, before
         try:
             self._integrity.rebaseline(self._system)
         except OSError as e:
             raise ActionError(f"the baseline cannot be written: {e.strerror}") from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Nothing differs from the baseline."""
-        del params, was
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Compares the files with the new baseline."""
+        del params, before
         try:
-            section = self._look()
+            section = self._changes()
         except FactsUnavailableError as e:
             raise ActionError(str(e)) from e
-        now = {"is": f"{section['changed']} changes", "baseline_at": str(section["baseline_at"])}
-        return Verification(section["changed"] == 0, now)
+        after = {"is": f"{section['changed']} changes", "baseline_at": str(section["baseline_at"])}
+        return Verification(section["changed"] == 0, after)
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """Put the old baseline back."""
-        del params, was
-        return (
-            "the old baseline is back"
-            if self._integrity.restore_previous_baseline()
-            else "there was no baseline before"
-        )
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Restores the former baseline."""
+        del params, before
+        was_restored = self._integrity.restore_previous_baseline()
+        return "the old baseline is back" if was_restored else "there was no baseline before"
 
-    def _look(self) -> Section:
+    def _changes(self) -> Section:
         return self._integrity.collect_now(self._system)

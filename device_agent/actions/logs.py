@@ -1,13 +1,13 @@
-"""Switches on what keeps a record: a journal that outlives a restart, and the kernel's audit log."""
+"""`logging.persist` and `audit.enable`: a journal that survives reboots, and the kernel's audit log."""
 
 from collections.abc import Mapping
 from typing import Final
 
-from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, only
-from device_agent.actions.edit import FileAction, FileContents, need_root
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, reject_unknown_params
+from device_agent.actions.edit import FileAction, FileContents, require_root
 from device_agent.host.execute import ExecuteError
 from device_agent.host.system import System
-from device_agent.host.systemd import OPENED, ServiceManager, Systemd, units_of
+from device_agent.host.systemd import OPENED, ServiceManager, Systemd, service_manager
 
 _DROP_IN: Final = "/etc/systemd/journald.conf.d/99-cordon.conf"
 _JOURNALD: Final = ("/usr/lib/systemd/systemd-journald", "/lib/systemd/systemd-journald")
@@ -15,38 +15,35 @@ _UNIT: Final = "auditd.service"
 
 
 class PersistLogs(FileAction):
-    """`logging.persist`: systemd's journal is kept on the disk."""
+    """`logging.persist`: systemd keeps its journal on the disk."""
 
     def __init__(self, system: System, units: ServiceManager | None = None) -> None:
-        """`units`: the service manager, when it is not the system's own."""
+        """`units`: the service manager; default: that of the system."""
         super().__init__(system)
         self._units = units
 
     def check(self, params: Params) -> None:
-        """Takes no parameters."""
-        only(params)
+        reject_unknown_params(params)
 
-    def wanted(self, params: Params) -> FileContents:
-        """Our own file beside those of the distribution: the last one in order of name wins."""
+    def desired_files(self, params: Params) -> FileContents:
+        """Returns a drop-in file; journald takes the last one in order of name."""
         del params
         if not any(self._system.path(place).exists() for place in _JOURNALD):
-            raise ActionError("there is no journald here: this system keeps its log in another way")
+            raise ActionError("there is no journald here: this system logs in another way")
         return {_DROP_IN: "[Journal]\nStorage=persistent\n"}
 
-    def state(self, params: Params) -> str:
-        """Whether our file is there."""
+    def describe_state(self, params: Params) -> str:
         del params
-        return "persistent" if self._system.path(_DROP_IN).exists() else "as the distribution has it"
+        return "persistent" if self._system.path(_DROP_IN).exists() else "as the distribution configures it"
 
-    def would(self, params: Params, places: list[str]) -> str:
-        """The file, and the restart that makes it count."""
+    def describe_changes(self, params: Params, paths: list[str]) -> str:
         del params
-        return f"write Storage=persistent to {', '.join(places)}, restart systemd-journald"
+        return f"write Storage=persistent to {', '.join(paths)}, restart systemd-journald"
 
     def activate(self, params: Params) -> None:
-        """Restart journald where it runs; it moves what it has to the disk."""
+        """Restarts journald where it runs; it moves its journal to the disk."""
         del params
-        units = self._units if self._units is not None else units_of(self._system)
+        units = self._units if self._units is not None else service_manager(self._system)
         if units is None:
             return
         try:
@@ -56,47 +53,44 @@ class PersistLogs(FileAction):
 
 
 class EnableAudit:
-    """`audit.enable`: the audit daemon starts now and by itself."""
+    """`audit.enable`: starts the audit daemon, now and at each boot."""
 
     is_repeatable = True
 
     def __init__(self, system: System, units: ServiceManager | None = None) -> None:
-        """`units`: the service manager, when it is not the system's own."""
+        """`units`: the service manager; default: that of the system."""
         self._system = system
         self._given = units
 
     def check(self, params: Params) -> None:
-        """Takes no parameters."""
-        only(params)
+        reject_unknown_params(params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """It has to be installed: a new package is for a person to decide."""
+        """Requires that auditd is installed: installing a package needs a person's decision."""
         del params
-        need_root(self._system)
+        require_root(self._system)
         shown = self._shown()
         if shown["LoadState"] != "loaded":
             raise ActionError("auditd is not installed")
         if self._is_on(shown):
-            return ActionPlan(was={"is": _word(shown)}, would="nothing", is_needed=False)
-        was = {"was": _word(shown), "enabled": str(shown["UnitFileState"] in OPENED)}
-        return ActionPlan(was=was, would=f"systemctl enable --now {_UNIT}")
+            return ActionPlan(before={"is": _describe(shown)}, changes="nothing", is_needed=False)
+        before = {"was": _describe(shown), "enabled": str(shown["UnitFileState"] in OPENED)}
+        return ActionPlan(before=before, changes=f"systemctl enable --now {_UNIT}")
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Enable and start it."""
-        del params, was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        del params, before
         self._do("enable")
         self._do("start")
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Look again."""
-        del params, was
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        del params, before
         shown = self._shown()
-        return Verification(self._is_on(shown), {"is": _word(shown)})
+        return Verification(self._is_on(shown), {"is": _describe(shown)})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """Only what starts by itself is put back: auditd refuses to be stopped by hand."""
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Restores only the start at boot: auditd refuses to be stopped."""
         del params
-        if was.get("enabled") == "False":
+        if before.get("enabled") == "False":
             self._do("disable")
         return "put back as it was"
 
@@ -106,9 +100,9 @@ class EnableAudit:
         return runs and shown["UnitFileState"] in OPENED
 
     def _manager(self) -> ServiceManager:
-        units = self._given if self._given is not None else units_of(self._system)
+        units = self._given if self._given is not None else service_manager(self._system)
         if units is None:
-            raise ActionError("auditd is started by systemd only, which does not run this machine")
+            raise ActionError("auditd is started by systemd only, which does not run here")
         return units
 
     def _shown(self) -> Mapping[str, str]:
@@ -124,5 +118,5 @@ class EnableAudit:
             raise ActionError(str(e)) from e
 
 
-def _word(shown: Mapping[str, str]) -> str:
+def _describe(shown: Mapping[str, str]) -> str:
     return f"{shown['UnitFileState'] or 'not installed'}, {shown['ActiveState']}"

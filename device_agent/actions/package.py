@@ -1,4 +1,4 @@
-"""Upgrades one installed package, or all that have a security update, to what their distribution offers."""
+"""`package.upgrade`: upgrades an installed package, or all with a security update, from the distribution."""
 
 import shutil
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from device_agent.actions.base import (
     InvalidParamsError,
     Params,
     Verification,
-    flag,
-    only,
+    bool_param,
     package_name,
+    reject_unknown_params,
 )
 from device_agent.collectors.software.pending_updates import dnf_security
 from device_agent.host.apt import UNATTENDED, apt_get, upgrades
@@ -22,8 +22,8 @@ from device_agent.host.system import System
 
 _UPDATE_SECONDS: Final = 300.0
 _INSTALL_SECONDS: Final = 1800.0
-_MAX_SHOWN: Final = 40  # packages named beforehand
-# Configuration that somebody changed is kept; a lock that another apt holds is waited for.
+_MAX_SHOWN: Final = 40  # packages named in a plan
+# Changed configuration files stay; apt waits for the lock of another apt.
 _QUIET: Final = (
     "-y",
     "-o",
@@ -33,8 +33,8 @@ _QUIET: Final = (
     "-o",
     "DPkg::Lock::Timeout=60",
 )
-# By the kind of package: the program, how its lists are fetched, how one package is upgraded.
-_NAMED: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
+# By package scheme: the program, the command that fetches its lists, and the command that upgrades one package.
+_COMMANDS: Final[Mapping[str, tuple[tuple[str, ...], ...]]] = {
     "rpm": (("dnf",), ("dnf", "-q", "makecache"), ("dnf", "-q", "-y", "upgrade", "--")),
     "apk": (("apk",), ("apk", "-q", "update"), ("apk", "-q", "upgrade", "--")),
     "opkg": (("opkg",), ("opkg", "update"), ("opkg", "upgrade")),
@@ -43,25 +43,25 @@ _DNF_SECURITY: Final = ("dnf", "-q", "-y", "upgrade", "--security")
 
 
 class UpgradePackage:
-    """`package.upgrade {name}` or `{security: true}`: only what is installed, never a new package by itself."""
+    """`package.upgrade {name}` or `{security: true}`: never installs a package that is not installed yet."""
 
-    # Killed in the middle, the package manager may need a person: it is reported, not tried again.
+    # After a kill the package manager may need a person: the failure is reported, nothing is tried again.
     is_repeatable = False
 
     def __init__(self, system: System) -> None:
         self._system = system
 
     def check(self, params: Params) -> None:
-        """Either `name`, or `security`, which is true."""
+        """Accepts either `name`, or `security: true`."""
         if "security" not in params:
             package_name(params)
             return
-        only(params, "security")
-        if not flag(params, "security"):
+        reject_unknown_params(params, "security")
+        if not bool_param(params, "security"):
             raise InvalidParamsError("security: true, or a name instead")
 
     def plan(self, params: Params) -> ActionPlan:
-        """Find the package; whether there is a newer one is known only after its lists were fetched."""
+        """Reads the installed version; a newer one is known only after the package lists were fetched."""
         scheme = scheme_of(self._system)
         manager = manager_of(scheme) if scheme else "this system"
         if scheme is None or (scheme != "deb" and not self._system.is_live) or not self._has_program(scheme):
@@ -71,12 +71,14 @@ class UpgradePackage:
         if "security" in params:
             return self._plan_security(scheme)
         name = package_name(params)
-        _, fetch, upgrade = _NAMED.get(scheme, ((), ("apt-get", "update"), ("apt-get", "install", "--only-upgrade")))
-        return ActionPlan(was={"was": self._version(name)}, would=f"{' '.join(fetch)}; {' '.join((*upgrade, name))}")
+        _, fetch, upgrade = _COMMANDS.get(scheme, ((), ("apt-get", "update"), ("apt-get", "install", "--only-upgrade")))
+        return ActionPlan(
+            before={"was": self._version(name)}, changes=f"{' '.join(fetch)}; {' '.join((*upgrade, name))}"
+        )
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Fetch the lists, then upgrade."""
-        del was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Fetches the package lists, then upgrades."""
+        del before
         scheme = scheme_of(self._system)
         try:
             if scheme == "deb":
@@ -84,43 +86,43 @@ class UpgradePackage:
             elif "security" in params:
                 run(_DNF_SECURITY, seconds=_INSTALL_SECONDS)
             else:
-                _, fetch, upgrade = _NAMED[str(scheme)]
+                _, fetch, upgrade = _COMMANDS[str(scheme)]
                 run(fetch, seconds=_UPDATE_SECONDS)
                 run([*upgrade, package_name(params)], seconds=_INSTALL_SECONDS)
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """The version is another one; no security update waits."""
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Checks that the version changed, or that no security update is left."""
         if "security" in params:
-            left = self._waiting()
-            return Verification(not left, {"is": f"{len(left)} security updates wait"})
-        now = self._version(package_name(params))
-        return Verification(now != was.get("was"), {"is": now})
+            pending = self._security_updates()
+            return Verification(not pending, {"is": f"{len(pending)} security updates wait"})
+        version = self._version(package_name(params))
+        return Verification(version != before.get("was"), {"is": version})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """A package manager cannot go back by itself."""
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Changes nothing: package managers do not downgrade by themselves."""
         del params
-        return f"no newer version of it may be offered; it was {was.get('was', 'unknown')}"
+        return f"no newer version of it may be offered; it was {before.get('was', 'unknown')}"
 
     def _plan_security(self, scheme: str) -> ActionPlan:
         if scheme not in {"deb", "rpm"}:
             raise ActionError(f"{manager_of(scheme)} does not say which updates are for security: name the packages")
-        waiting = self._waiting()
-        names = " ".join(waiting[:_MAX_SHOWN]) + (" ..." if len(waiting) > _MAX_SHOWN else "")
-        # What waits may be more once the lists are fetched, so that nothing waiting now is no reason to do nothing.
-        would = f"fetch the lists, then upgrade what is for security; now: {names or 'none known'}"
-        return ActionPlan(was={"was": f"{len(waiting)} security updates wait"}, would=would)
+        pending = self._security_updates()
+        names = " ".join(pending[:_MAX_SHOWN]) + (" ..." if len(pending) > _MAX_SHOWN else "")
+        # The package lists may be old: no pending update is no reason to do nothing.
+        changes = f"fetch the lists, then install security updates; now: {names or 'none known'}"
+        return ActionPlan(before={"was": f"{len(pending)} security updates wait"}, changes=changes)
 
     def _apt(self, params: Params) -> None:
         run(apt_get(self._system, "update"), seconds=_UPDATE_SECONDS, environment=UNATTENDED)
-        names = self._waiting() if "security" in params else [package_name(params)]
+        names = self._security_updates() if "security" in params else [package_name(params)]
         if names:
             upgrade = apt_get(self._system, *_QUIET, "--only-upgrade", "install", "--", *names)
             run(upgrade, seconds=_INSTALL_SECONDS, environment=UNATTENDED)
 
-    def _waiting(self) -> list[str]:
-        """Packages with a security update, as their manager knows it now."""
+    def _security_updates(self) -> list[str]:
+        """Returns the packages for which the package manager knows a security update."""
         try:
             if scheme_of(self._system) == "deb":
                 done = run(apt_get(self._system, "-s", "-o", "Debug::NoLocking=1", "dist-upgrade"))
@@ -132,7 +134,7 @@ class UpgradePackage:
 
     @staticmethod
     def _has_program(scheme: str) -> bool:
-        return shutil.which("apt-get" if scheme == "deb" else _NAMED[scheme][0][0]) is not None
+        return shutil.which("apt-get" if scheme == "deb" else _COMMANDS[scheme][0][0]) is not None
 
     def _version(self, name: str) -> str:
         package = installed(self._system, name)

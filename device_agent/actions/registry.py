@@ -1,4 +1,4 @@
-"""The actions of this agent, by the name that commands call them by."""
+"""The actions of this agent by name: the table to extend for a new action."""
 
 from collections.abc import Mapping
 
@@ -20,7 +20,7 @@ from device_agent.host.system import System
 
 
 def actions(system: System) -> Mapping[str, RemediationAction]:
-    """Every action of this agent, for the machine `system`."""
+    """Returns every action that needs nothing but the machine."""
     return {
         "rescan": Rescan(),
         "service.disable": DisableService(system),

@@ -1,34 +1,29 @@
-"""Looks again: a fresh full report goes out even when nothing changed, so that the controller can judge anew."""
+"""`rescan`: makes the agent scan and send a full report even when nothing changed."""
 
 from collections.abc import Mapping
 
-from device_agent.actions.base import ActionPlan, InvalidParamsError, Params, Verification
+from device_agent.actions.base import ActionPlan, Params, Verification, reject_unknown_params
 
 
 class Rescan:
-    """Does nothing itself: every action that succeeded is followed by a scan and a full report."""
+    """Does nothing itself: a scan and a full report follow every successful command."""
 
     is_repeatable = True
 
     def check(self, params: Params) -> None:
-        """Takes no parameters."""
-        if params:
-            raise InvalidParamsError(f"{min(params)}: no such parameter")
+        reject_unknown_params(params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """A scan is always needed."""
         del params
-        return ActionPlan(was={}, would="scan and send a full report")
+        return ActionPlan(before={}, changes="scan and send a full report")
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """The scan follows the command's end."""
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Does nothing: the scan follows the command."""
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Nothing can fail."""
-        del params, was
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        del params, before
         return Verification(is_reached=True)
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """Nothing to put back."""
-        del params, was
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        del params, before
         return "nothing to undo"

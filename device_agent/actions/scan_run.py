@@ -1,12 +1,12 @@
-"""Runs a hardening tool that is installed, so that the next report has its fresh result."""
+"""`scan.run`: runs an installed hardening tool, whose result goes into the next report."""
 
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, choice, only
-from device_agent.actions.edit import need_root
+from device_agent.actions.base import ActionError, ActionPlan, Params, Verification, choice_param, reject_unknown_params
+from device_agent.actions.edit import require_root
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
@@ -14,41 +14,40 @@ _SECONDS: Final = 1800.0
 _PROGRAMS: Final = {"lynis": "lynis", "openscap": "oscap"}
 _REPORTS: Final = {"lynis": Path("/var/log/lynis-report.dat"), "openscap": Path("/var/lib/cordon-agent/openscap.xml")}
 _CONTENT: Final = Path("/usr/share/xml/scap/ssg/content")
-_FINDINGS: Final = frozenset({0, 2})  # oscap: 2 is "some rule failed"; lynis has other ways to say so
+_FINDINGS: Final = frozenset({0, 2})  # of oscap; 2: a rule failed
 _NEVER: Final = "never"
 
 
 class RunScan:
-    """`scan.run {tool}`: `lynis` or `openscap`. Changes nothing but the tool's own report."""
+    """`scan.run {tool}`: `lynis` or `openscap`. Changes only the report of the tool."""
 
     is_repeatable = True
 
     def __init__(
         self, system: System, reports: Mapping[str, Path] = _REPORTS, lynis_options: Sequence[str] = ()
     ) -> None:
-        """`reports`: where each tool writes what it found; `lynis_options`: for fewer of its tests."""
+        """`reports` are the result files by tool; `lynis_options` may restrict its tests."""
         self._options = lynis_options
         self._system = system
         self._reports = reports
 
     def check(self, params: Params) -> None:
-        """One parameter, `tool`."""
-        only(params, "tool")
-        choice(params, "tool", _PROGRAMS)
+        reject_unknown_params(params, "tool")
+        choice_param(params, "tool", _PROGRAMS)
 
     def plan(self, params: Params) -> ActionPlan:
-        """The tool has to be installed: a new package is for a person to decide."""
+        """Requires that the tool is installed: installing a package needs a person's decision."""
         tool = str(params["tool"])
         if not self._system.is_live:
             raise ActionError("tools run on the running system only")
-        need_root(self._system)
+        require_root(self._system)
         if shutil.which(_PROGRAMS[tool]) is None:
             raise ActionError(f"{_PROGRAMS[tool]} is not installed")
-        return ActionPlan(was={"was": self._written(tool)}, would=" ".join(self._argv(tool)))
+        return ActionPlan(before={"was": self._report_id(tool)}, changes=" ".join(self._argv(tool)))
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Run it; what it finds is its business."""
-        del was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Runs the tool; its findings are no failure."""
+        del before
         tool = str(params["tool"])
         try:
             self._reports[tool].parent.mkdir(parents=True, exist_ok=True)
@@ -59,20 +58,19 @@ class RunScan:
         except OSError as e:
             raise ActionError(f"{e.filename}: {e.strerror}") from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """Its report is another one."""
-        now = self._written(str(params["tool"]))
-        return Verification(now not in {_NEVER, was.get("was", _NEVER)}, {"is": now})
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Checks that the tool wrote a new report."""
+        report_id = self._report_id(str(params["tool"]))
+        return Verification(report_id not in {_NEVER, before.get("was", _NEVER)}, {"is": report_id})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """Nothing of the system was changed."""
-        del params, was
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        del params, before
         return "nothing to undo"
 
     def _argv(self, tool: str) -> list[str]:
         if tool == "lynis":
             report = str(self._reports[tool])
-            # Not --cronjob: with it the pid file of a run that was killed keeps all later ones from starting.
+            # Not --cronjob: with it the pid file of a killed run prevents all later runs.
             return [
                 "lynis",
                 "audit",
@@ -86,10 +84,10 @@ class RunScan:
             ]
         content = sorted(_CONTENT.glob("ssg-*-ds.xml"))
         if not content:
-            raise ActionError(f"openscap has nothing to judge by: no ssg-*-ds.xml in {_CONTENT}")
+            raise ActionError(f"openscap has no content: no ssg-*-ds.xml in {_CONTENT}")
         return ["oscap", "xccdf", "eval", "--results", str(self._reports[tool]), str(content[0])]
 
-    def _written(self, tool: str) -> str:
+    def _report_id(self, tool: str) -> str:
         try:
             return f"report of {self._reports[tool].stat().st_mtime_ns}"
         except OSError:

@@ -1,77 +1,81 @@
-"""Updates as actions: `update.install` puts a signed version in place, `update.rollback` goes back from one."""
+"""`update.install` and `update.rollback`: signed updates as long-running actions over the updater."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from device_agent.actions.base import ActionError, ActionPlan, InvalidParamsError, Params, Verification
+from device_agent.actions.base import (
+    ActionError,
+    ActionPlan,
+    InvalidParamsError,
+    Params,
+    ProgressCallback,
+    RemediationAction,
+    Verification,
+)
 from device_agent.errors import JournalError
 from device_agent.updates.errors import UpdateError
 from device_agent.updates.records import UpdateRecord
 from device_agent.updates.updater import Updater
 from schemas.updates import InstallParams, RollbackParams, UpdatePhase, UpdateProgress, UpdateRefusalCode
 
-ProgressDetailCallback = Callable[[Mapping[str, str]], None]
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
-class _Update:
-    """What both have in common: they take long, tell how far they are, and go on after a restart."""
-
-    is_repeatable = True
+class InstallUpdate:
+    """`update.install`: installs a signed version; parameters are those of `schemas.updates.InstallParams`."""
 
     def __init__(self, updater: Updater) -> None:
         self._updater = updater
-        self._command_id = ""
-        self._told: ProgressDetailCallback = lambda _detail: None
 
-    def attend(self, command_id: str, told: ProgressDetailCallback) -> None:
-        """From here on it works for this command, and tells how far it is."""
-        self._command_id, self._told = command_id, told
+    def bind(self, command_id: str, on_progress: ProgressCallback) -> RemediationAction:
+        return InstallRun(self._updater, command_id, on_progress)
 
-    def settle(self, unfinished: frozenset[str]) -> None:
-        """See `Updater.settle`."""
-        self._updater.settle(unfinished)
+    def recover(self, unfinished: frozenset[str]) -> None:
+        self._updater.recover(unfinished)
 
-    def _tell(self, progress: UpdateProgress) -> None:
-        self._told(progress.detail())
-
-    def _outcome(self, name: str) -> Mapping[str, str]:
-        try:
-            return self._updater.progress(name).detail()
-        except JournalError as e:
-            raise ActionError(str(e)) from e
+    def result_detail(self, params: Params) -> Mapping[str, str]:
+        return _result_detail(self._updater, _parse(InstallParams, params).name)
 
 
-class InstallUpdate(_Update):
-    """`update.install`; see `schemas.updates.Install`."""
+class InstallRun:
+    """`update.install` for one command."""
 
-    def __init__(self, updater: Updater) -> None:
-        super().__init__(updater)
+    is_repeatable = True
+
+    def __init__(self, updater: Updater, command_id: str, on_progress: ProgressCallback) -> None:
+        self._updater = updater
+        self._command_id = command_id
+        self._on_progress = on_progress
         self._failure: UpdateError | None = None
 
     def check(self, params: Params) -> None:
-        """Every parameter of an order, and no other."""
-        _order(params)
+        _parse(InstallParams, params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """What would be put in place of what; nothing is fetched."""
-        order = _order(params)
-        record = _loaded(self._updater, order.name)
+        """Returns which version would replace which; nothing is downloaded."""
+        order = _parse(InstallParams, params)
+        record = _load_record(self._updater, order.name)
         with _as_action_errors():
-            before = self._updater.installed(record)
-        is_there = before == order.version and record.outcome is UpdatePhase.CONFIRMED and record.transaction is None
-        phase = UpdatePhase.CONFIRMED if is_there else UpdatePhase.OFFERED
-        was = UpdateProgress(phase=phase, name=order.name, version=order.version, before=before)
-        what = f"verify {order.target} ({order.length} bytes) and put it in the place of {before or 'nothing'}"
-        return ActionPlan(was.detail(), would=what, is_needed=not is_there)
+            version = self._updater.installed(record)
+        is_done = version == order.version and record.outcome is UpdatePhase.CONFIRMED and record.transaction is None
+        phase = UpdatePhase.CONFIRMED if is_done else UpdatePhase.OFFERED
+        progress = UpdateProgress(phase=phase, name=order.name, version=order.version, before=version)
+        changes = f"verify {order.target} ({order.length} bytes) and install it in place of {version or 'nothing'}"
+        return ActionPlan(progress.detail(), changes, is_needed=not is_done)
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """As far as healthy."""
-        del was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Installs the version and waits until it is healthy."""
+        del before
         self._failure = None
         try:
-            self._updater.install(_order(params), self._command_id, self._tell)
+            self._updater.install(
+                _parse(InstallParams, params),
+                self._command_id,
+                lambda progress: self._on_progress(progress.detail()),
+            )
         except UpdateError as e:
             self._failure = e
             raise ActionError(str(e)) from e
@@ -79,84 +83,96 @@ class InstallUpdate(_Update):
             self._failure = UpdateError(UpdateRefusalCode.OTHER, str(e))
             raise ActionError(str(e)) from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """The version is there and healthy; where the broker need not be reached, that confirms it."""
-        del was
-        order = _order(params)
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Checks that the version is installed and healthy; confirms it unless the broker has to be reached."""
+        del before
+        order = _parse(InstallParams, params)
         with _as_action_errors():
-            if not self._updater.is_reached(order):
-                return Verification(False, self._outcome(order.name))
-            if not self._updater.broker_seconds(order):
+            if not self._updater.is_installed_and_healthy(order):
+                return Verification(False, _result_detail(self._updater, order.name))
+            if not self._updater.broker_timeout_seconds(order):
                 self._updater.confirm(order.name)
         return Verification(True)
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """The version before."""
-        del was
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Rolls back to the former version."""
+        del before
         failure = self._failure or UpdateError(
             UpdateRefusalCode.BROKER, "the broker was not reached with the new version"
         )
         with _as_action_errors():
-            return self._updater.undo(_order(params).name, failure)
+            return self._updater.roll_back(_parse(InstallParams, params).name, failure)
 
-    def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
-        """How long reaching the broker with the new version may take."""
-        del was
-        return self._updater.broker_seconds(_order(params))
+    def broker_timeout_seconds(self, params: Params, before: Mapping[str, str]) -> float:
+        del before
+        return self._updater.broker_timeout_seconds(_parse(InstallParams, params))
 
-    def keep(self, params: Params, was: Mapping[str, str]) -> None:
-        """The broker was reached: it is confirmed."""
-        del was
+    def commit(self, params: Params, before: Mapping[str, str]) -> None:
+        """Confirms the version."""
+        del before
         with _as_action_errors():
-            self._updater.confirm(_order(params).name)
-
-    def outcome(self, params: Params) -> Mapping[str, str]:
-        """How it stands, for the result."""
-        return self._outcome(_order(params).name)
+            self._updater.confirm(_parse(InstallParams, params).name)
 
 
-class RollbackUpdate(_Update):
-    """`update.rollback`; see `schemas.updates.GoBack`."""
+class RollbackUpdate:
+    """`update.rollback`: returns to the version before; parameters are those of `schemas.updates.RollbackParams`."""
+
+    def __init__(self, updater: Updater) -> None:
+        self._updater = updater
+
+    def bind(self, command_id: str, on_progress: ProgressCallback) -> RemediationAction:
+        del on_progress
+        return RollbackRun(self._updater, command_id)
+
+    def recover(self, unfinished: frozenset[str]) -> None:
+        self._updater.recover(unfinished)
+
+    def result_detail(self, params: Params) -> Mapping[str, str]:
+        return _result_detail(self._updater, _parse(RollbackParams, params).name)
+
+
+class RollbackRun:
+    """`update.rollback` for one command."""
+
+    is_repeatable = True
+
+    def __init__(self, updater: Updater, command_id: str) -> None:
+        self._updater = updater
+        self._command_id = command_id
 
     def check(self, params: Params) -> None:
-        """Name and version, and the rollout that asks."""
-        _back(params)
+        _parse(RollbackParams, params)
 
     def plan(self, params: Params) -> ActionPlan:
-        """Needed only where that version is in place."""
-        back = _back(params)
-        record = _loaded(self._updater, back.name)
+        """Returns which version would return; needed only where the version to leave is installed."""
+        order = _parse(RollbackParams, params)
+        record = _load_record(self._updater, order.name)
         current = "" if record.current is None else record.current.version
-        to = "" if record.previous is None else record.previous.version
-        was = UpdateProgress(phase=UpdatePhase.OFFERED, name=back.name, version=back.version, before=current)
-        return ActionPlan(
-            was.detail(), would=f"put {to or 'nothing'} in place again", is_needed=current == back.version
-        )
+        previous = "" if record.previous is None else record.previous.version
+        progress = UpdateProgress(phase=UpdatePhase.OFFERED, name=order.name, version=order.version, before=current)
+        changes = f"install {previous or 'nothing'} again"
+        return ActionPlan(progress.detail(), changes, is_needed=current == order.version)
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        """Go back."""
-        del was
-        back = _back(params)
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        """Rolls back."""
+        del before
+        order = _parse(RollbackParams, params)
         try:
-            self._updater.begin_going_back(back.name, back.version, self._command_id)
-            self._updater.finish_going_back(back.name)
+            self._updater.begin_rollback(order.name, order.version, self._command_id)
+            self._updater.finish_rollback(order.name)
         except (UpdateError, JournalError) as e:
             raise ActionError(str(e)) from e
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
-        """The version before is there."""
-        del was
-        outcome = _loaded(self._updater, _back(params).name).outcome
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
+        """Checks that the rollback is recorded as done."""
+        del before
+        outcome = _load_record(self._updater, _parse(RollbackParams, params).name).outcome
         return Verification(outcome is UpdatePhase.ROLLED_BACK)
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        """There is no way back from going back."""
-        del params, was
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        """Changes nothing: a rollback cannot be undone."""
+        del params, before
         return "nothing else was changed"
-
-    def outcome(self, params: Params) -> Mapping[str, str]:
-        """How it stands, for the result."""
-        return self._outcome(_back(params).name)
 
 
 @contextmanager
@@ -167,28 +183,24 @@ def _as_action_errors() -> Iterator[None]:
         raise ActionError(str(e)) from e
 
 
-def _order(params: Params) -> InstallParams:
+def _parse(model: type[_Model], params: Params) -> _Model:
     try:
-        return InstallParams.model_validate(dict(params))
+        return model.model_validate(dict(params))
     except ValidationError as e:
-        raise InvalidParamsError(_complaint(e)) from e
+        first = e.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "parameters"
+        raise InvalidParamsError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from e
 
 
-def _back(params: Params) -> RollbackParams:
-    try:
-        return RollbackParams.model_validate(dict(params))
-    except ValidationError as e:
-        raise InvalidParamsError(_complaint(e)) from e
-
-
-def _complaint(error: ValidationError) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "parameters"
-    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _loaded(updater: Updater, name: str) -> UpdateRecord:
+def _load_record(updater: Updater, name: str) -> UpdateRecord:
     try:
         return updater.ledger.load(name)
+    except JournalError as e:
+        raise ActionError(str(e)) from e
+
+
+def _result_detail(updater: Updater, name: str) -> Mapping[str, str]:
+    try:
+        return updater.progress(name).detail()
     except JournalError as e:
         raise ActionError(str(e)) from e

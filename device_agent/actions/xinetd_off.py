@@ -1,4 +1,4 @@
-"""Switches a service of xinetd off: `disable = yes` in its block, and xinetd told to read its files again."""
+"""Disables a service of xinetd: `disable = yes` in its block, then a reload. Used by `service.disable`."""
 
 import contextlib
 import os
@@ -10,15 +10,15 @@ from device_agent.host import xinetd
 from device_agent.host.system import System
 
 
-def named(system: System, name: str) -> dict[str, str]:
-    """The services that `name` means and that are switched on, each with the absolute path of its file.
+def matching_services(system: System, name: str) -> dict[str, str]:
+    """Returns the enabled services that match `name`, each with the absolute path of its file.
 
     Raises:
         ActionError: a file of xinetd cannot be read.
     """
     if name.startswith("inetd:"):
         return {}
-    bare = name.removeprefix("xinetd:")
+    service = name.removeprefix("xinetd:")
     try:
         entries = xinetd.entries(system)
     except OSError as e:
@@ -26,41 +26,41 @@ def named(system: System, name: str) -> dict[str, str]:
     return {
         entry.service: "/" + str(entry.file.relative_to(system.root))
         for entry in entries
-        if bare in {entry.service, entry.program, entry.program.removeprefix("in.")}
+        if service in {entry.service, entry.program, entry.program.removeprefix("in.")}
     }
 
 
-def texts(system: System, services: dict[str, str]) -> FileContents:
-    """The files as they should be."""
-    after: dict[str, str | None] = {}
-    for service, place in services.items():
-        text = after.get(place) or read(system, place)
+def desired_files(system: System, services: dict[str, str]) -> FileContents:
+    """Returns the files with these services (paths by service) disabled."""
+    files: dict[str, str | None] = {}
+    for service, path in services.items():
+        text = files.get(path) or read(system, path)
         if text is not None:
-            after[place] = switched_off(text, service)
-    return after
+            files[path] = disable_service(text, service)
+    return files
 
 
-def switched_off(text: str, service: str) -> str:
-    """The text with every block of the service switched off."""
+def disable_service(text: str, service: str) -> str:
+    """Returns the text with every block of the service disabled."""
     lines: list[str] = []
-    is_ours, is_said = False, False
+    is_match, is_disabled = False, False
     for line in text.splitlines(keepends=True):
         words = line.partition("#")[0].replace("{", " { ").replace("=", " = ").split()
         if words[:1] == ["service"]:
-            is_ours, is_said = words[1:2] == [service], False
-        if is_ours and words[:2] == ["disable", "="]:
+            is_match, is_disabled = words[1:2] == [service], False
+        if is_match and words[:2] == ["disable", "="]:
             continue
         lines.append(line)
-        if is_ours and not is_said and "{" in words:
+        if is_match and not is_disabled and "{" in words:
             lines.append("\tdisable = yes\n")
-            is_said = True
+            is_disabled = True
         if words[:1] == ["}"]:
-            is_ours = False
+            is_match = False
     return "".join(lines)
 
 
 def reload(system: System) -> None:
-    """Have a running xinetd read its configuration again."""
+    """Makes a running xinetd read its configuration again."""
     if not system.is_live:
         return
     for folder in system.path("/proc").glob("[0-9]*"):

@@ -56,9 +56,9 @@ def do(arguments: argparse.Namespace) -> None:
         action.check(params)
         plan = action.plan(params)
         if arguments.dry_run or not plan.is_needed:
-            _print({**plan.was, "would": plan.would})
+            _print({**plan.before, "would": plan.changes})
             return
-        if isinstance(action, ConnectivityChecked) and action.proof_seconds(params, plan.was):
+        if isinstance(action, ConnectivityChecked) and action.broker_timeout_seconds(params, plan.before):
             raise ActionUsageError(
                 "only the running agent can see whether the broker is still reached: send it as a command"
             )
@@ -67,17 +67,17 @@ def do(arguments: argparse.Namespace) -> None:
     except ActionError as e:
         raise ActionFailedError(str(e)) from e
     try:
-        action.apply(params, plan.was)
-        verified = action.verify(params, plan.was)
+        action.apply(params, plan.before)
+        verified = action.verify(params, plan.before)
         reason = "" if verified.is_reached else "done, but the goal is not reached"
     except ActionError as e:
         reason = str(e)
     if reason:
         try:
-            raise ActionFailedError(f"{reason}; {action.undo(params, plan.was)}")
+            raise ActionFailedError(f"{reason}; {action.undo(params, plan.before)}")
         except ActionError as e:
             raise ActionFailedError(f"{reason}; and undoing it failed: {e}") from e
-    _print({**plan.was, **verified.now})
+    _print({**plan.before, **verified.after})
 
 
 def parse_params(texts: list[str]) -> "dict[str, ParamValue]":

@@ -11,7 +11,7 @@ from typing import Any, Final
 from device_agent import __version__
 from device_agent.collectors.base import Collector
 from device_agent.collectors.scan import Scanner
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.host.system import System
 
 # Programs that make a section richer, or possible at all, beside what is read from files.
@@ -53,7 +53,7 @@ def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[Secti
     """Run every collector as a scan would, and say how each one fared."""
     taken: dict[str, float] = {}
     timed = {name: _timed(name, collector, taken) for name, collector in collectors.items()}
-    sections = findings_of(Scanner(system, timed).scan()).sections
+    sections = normalise_findings(Scanner(system, timed).scan()).sections
     return tuple(_diagnosis(name, sections[name], taken.get(name, 0.0)) for name in sorted(sections))
 
 

@@ -43,12 +43,12 @@ def updates(arguments: argparse.Namespace) -> None:
             }
             for one in found
         ]
-        sys.stdout.write(json.dumps({"installed": installed, "waiting": consent.questions()}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"installed": installed, "waiting": consent.pending()}, indent=2) + "\n")
         return
     name = arguments.name or ""
-    if not any(one["name"] == name for one in consent.questions()):
+    if not any(one["name"] == name for one in consent.pending()):
         raise NoPendingConsentError(
             f"no update of {name or 'anything'} waits for an answer: see cordon-agent updates list"
         )
-    consent.answer(name, agreed=arguments.what == "accept")
+    consent.record_answer(name, agreed=arguments.what == "accept")
     sys.stdout.write(f"{name}: {arguments.what}ed\n".replace("declineed", "declined"))

@@ -8,7 +8,7 @@ import fcntl
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,21 +17,23 @@ from device_agent.host.state_files import read_model, write_model
 from schemas.base import MAX_COUNTER
 from schemas.commands import Command, CommandResult, CommandState
 
-MAX_ENTRIES: Final = 64  # commands remembered; the oldest that ended is forgotten first
+MAX_ENTRIES: Final = 64  # commands remembered; the oldest finished ones are evicted first
 _MAX_FILE_BYTES: Final = 8 * 1024 * 1024
 _CONSEQUENCE: Final = "without it old commands could run again"
-
-_KEPT: Final = "_"  # see `actions.base.KEPT`
+_JOURNAL_ONLY: Final = "_"  # see `actions.base.JOURNAL_ONLY`
 
 
 class JournalEntry(BaseModel):
-    """A command that was taken, and how far it got; `told` once the broker holds its end."""
+    """An accepted command and its progress.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    `before` is the state before the command changed it; `result_confirmed` once the broker has the final result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, serialize_by_alias=True)
     command: Command
     result: CommandResult
-    was: dict[str, str] = {}
-    told: bool = False
+    before: Annotated[dict[str, str], Field(alias="was")] = {}
+    result_confirmed: Annotated[bool, Field(alias="told")] = False
 
 
 class _Commands(BaseModel):
@@ -42,7 +44,7 @@ class _Commands(BaseModel):
 
 
 class Journal:
-    """The state folder; one process at a time, any thread.
+    """The state folder, locked for one process at a time, and `commands.json` in it; any thread.
 
     Raises:
         JournalError: from every method, when the folder cannot be read or written.
@@ -69,75 +71,76 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """Let another process use the folder."""
+        """Releases the lock of the folder."""
         self._lock_file.close()
 
     @property
-    def counter(self) -> int:
-        """The highest counter of any command taken; -1 when there was none."""
+    def highest_counter(self) -> int:
+        """The highest counter of an accepted command; -1 when there was none."""
         return self._commands.counter
 
-    def known(self) -> frozenset[str]:
-        """Ids of the commands that are remembered."""
+    def command_ids(self) -> frozenset[str]:
+        """Returns the ids of the remembered commands."""
         with self._mutex:
             return frozenset(entry.command.command_id for entry in self._commands.entries)
 
     def entry(self, command_id: str) -> JournalEntry | None:
-        """What is remembered of a command."""
+        """Returns the entry of a command, None when it is not remembered."""
         with self._mutex:
             return next((e for e in self._commands.entries if e.command.command_id == command_id), None)
 
     def unfinished(self) -> tuple[JournalEntry, ...]:
-        """Commands that were taken and have no end, oldest first."""
+        """Returns accepted commands without a final result, oldest first."""
         with self._mutex:
             return tuple(entry for entry in self._commands.entries if not entry.result.state.is_end)
 
-    def untold(self) -> tuple[JournalEntry, ...]:
-        """Commands that ended and whose end the broker has not confirmed, oldest first."""
+    def unconfirmed_results(self) -> tuple[JournalEntry, ...]:
+        """Returns finished commands whose result the broker has not confirmed, oldest first."""
         with self._mutex:
-            return tuple(e for e in self._commands.entries if e.result.state.is_end and not e.told)
+            return tuple(e for e in self._commands.entries if e.result.state.is_end and not e.result_confirmed)
 
-    def begin(self, command: Command, now: datetime) -> JournalEntry:
-        """Write down that `command` was taken, and its counter with it; returns once that is on the disk."""
+    def record_accepted(self, command: Command, now: datetime) -> JournalEntry:
+        """Writes an accepted command together with its counter; both are on the disk when this returns."""
         result = CommandResult(command_id=command.command_id, state=CommandState.EXECUTING, detail={}, at=now)
         entry = JournalEntry(command=command, result=result)
         with self._mutex:
-            kept = _make_room(self._commands.entries)
-            self._save_commands(max(self._commands.counter, command.counter), [*kept, entry])
+            entries = _evict_finished(self._commands.entries)
+            self._save(max(self._commands.counter, command.counter), [*entries, entry])
         return entry
 
-    def planned(self, command_id: str, was: dict[str, str]) -> None:
-        """Write down what was there before the command changed it."""
-        self._change(command_id, {"was": was})
+    def record_before(self, command_id: str, before: dict[str, str]) -> None:
+        """Writes the state before the command changes it."""
+        self._update(command_id, {"before": before})
 
-    def finish(self, result: CommandResult) -> None:
-        """Write down how a command ended; what only undoing it needed is forgotten."""
+    def record_result(self, result: CommandResult) -> None:
+        """Writes the final result, and forgets what only undoing needed."""
         entry = self.entry(result.command_id)
-        was = {} if entry is None else {key: text for key, text in entry.was.items() if not key.startswith(_KEPT)}
-        self._change(result.command_id, {"result": result, "was": was})
+        state = {} if entry is None else entry.before
+        before = {key: text for key, text in state.items() if not key.startswith(_JOURNAL_ONLY)}
+        self._update(result.command_id, {"result": result, "before": before})
 
-    def told(self, command_id: str) -> None:
-        """The broker holds the end of this command."""
-        self._change(command_id, {"told": True})
+    def mark_result_confirmed(self, command_id: str) -> None:
+        """Records that the broker has the final result."""
+        self._update(command_id, {"result_confirmed": True})
 
-    def _change(self, command_id: str, update: dict[str, object]) -> None:
+    def _update(self, command_id: str, update: dict[str, Any]) -> None:
         with self._mutex:
             entries = [
                 entry.model_copy(update=update) if entry.command.command_id == command_id else entry
                 for entry in self._commands.entries
             ]
-            self._save_commands(self._commands.counter, entries)
+            self._save(self._commands.counter, entries)
 
-    def _save_commands(self, counter: int, entries: list[JournalEntry]) -> None:
+    def _save(self, counter: int, entries: list[JournalEntry]) -> None:
         commands = _Commands(counter=counter, entries=entries)
         write_model(self._path, commands)
         self._commands = commands
 
 
-def _make_room(entries: list[JournalEntry]) -> list[JournalEntry]:
-    """Forget the oldest entries that ended (told ones first) until one more fits."""
+def _evict_finished(entries: list[JournalEntry]) -> list[JournalEntry]:
+    """Removes the oldest entries until one more fits: confirmed ones first, then finished ones, then any."""
     kept = list(entries)
-    for may_go in (lambda e: e.told, lambda e: e.result.state.is_end, lambda _: True):
+    for may_go in (lambda e: e.result_confirmed, lambda e: e.result.state.is_end, lambda _: True):
         for entry in tuple(kept):
             if len(kept) < MAX_ENTRIES:
                 return kept

@@ -1,4 +1,4 @@
-"""Loads what only commands need when the first one comes: most devices wait for years."""
+"""Loads what only commands need with the first command: most devices receive none for a long time."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
@@ -8,50 +8,48 @@ from typing import TYPE_CHECKING
 from device_agent.domain.verdict import CommandVerdict, EnvelopeVerifier
 
 if TYPE_CHECKING:
-    from device_agent.actions.base import RemediationAction
+    from device_agent.actions.base import Action
 
 
 class LazyCommandVerifier:
-    """A judge that is made when it is asked first."""
+    """A verifier that is made when the first envelope is received."""
 
     def __init__(self, make: Callable[[], EnvelopeVerifier]) -> None:
         self._make = make
-        self._made: EnvelopeVerifier | None = None
+        self._verifier: EnvelopeVerifier | None = None
         self._mutex = Lock()
 
-    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> CommandVerdict:
-        """As the judge that is made."""
+    def verify(
+        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+    ) -> CommandVerdict:
         with self._mutex:
-            if self._made is None:
-                self._made = self._make()
-        return self._made.judge(raw, last_counter=last_counter, known=known, now=now)
+            if self._verifier is None:
+                self._verifier = self._make()
+        return self._verifier.verify(raw, last_counter=last_counter, known_command_ids=known_command_ids, now=now)
 
 
-class LazyActions(Mapping[str, "RemediationAction"]):
-    """Actions that are made when one is looked for first, beside those that are there at once."""
+class LazyActions(Mapping[str, "Action"]):
+    """Actions by name: the `eager` ones exist from the start, `load` makes the others at the first look-up."""
 
     def __init__(
-        self,
-        make: Callable[[], "Mapping[str, RemediationAction]"],
-        *,
-        at_once: "Mapping[str, RemediationAction] | None" = None,
+        self, load: Callable[[], "Mapping[str, Action]"], *, eager: "Mapping[str, Action] | None" = None
     ) -> None:
-        self._make = make
-        self.at_once: Mapping[str, RemediationAction] = at_once or {}
-        self._made: Mapping[str, RemediationAction] | None = None
+        self._load = load
+        self.eager: Mapping[str, Action] = eager or {}
+        self._loaded: Mapping[str, Action] | None = None
         self._mutex = Lock()
 
-    def __getitem__(self, name: str) -> "RemediationAction":
-        return self.at_once[name] if name in self.at_once else self._others()[name]
+    def __getitem__(self, name: str) -> "Action":
+        return self.eager[name] if name in self.eager else self._lazy()[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**self._others(), **self.at_once})
+        return iter({**self._lazy(), **self.eager})
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def _others(self) -> "Mapping[str, RemediationAction]":
+    def _lazy(self) -> "Mapping[str, Action]":
         with self._mutex:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded

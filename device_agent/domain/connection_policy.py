@@ -1,4 +1,4 @@
-"""Decides how the next connection is tried: which server, which protocol, after which wait."""
+"""Decides how the next connection is attempted: which server, which protocol version, after which wait."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,57 +14,59 @@ ProtocolLevel = Literal[4, 5]
 
 
 class ConnectionOutcome(StrEnum):
-    """How a connection, or the attempt at one, ended."""
+    """How a connection, or an attempt to connect, ended."""
 
     UNREACHABLE = "unreachable"
     """No TCP or TLS connection."""
     MUTE = "mute"
-    """The broker took the connection and never answered the CONNECT, or closed it without an answer."""
+    """The broker accepted the connection but did not answer the CONNECT, or closed it without an answer."""
     UNSUPPORTED = "unsupported"
-    """The broker does not speak this protocol version."""
+    """The broker does not support this protocol version."""
     REFUSED = "refused"
-    """The broker answered no."""
+    """The broker refused the CONNECT."""
     LOST = "lost"
-    """It was up and ended."""
+    """The connection was up and ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionAttempt:
-    """The next connection to try; `number` counts attempts since the last steady one."""
+    """The next attempt to connect; `number` counts attempts since the last steady connection."""
 
     level: ProtocolLevel
     servers: int
     server: int = 0
     number: int = 0
-    is_auto: bool = True
-    has_worked: bool = False
+    negotiates_version: bool = True
+    was_accepted: bool = False
     wait_ceiling: float = 0.0
 
     @classmethod
     def first(cls, protocol: Literal["auto", "5", "3.1.1"], servers: int) -> Self:
-        """The first attempt: the first server, MQTT 5 where it is allowed, at once."""
-        return cls(level=MQTT311 if protocol == "3.1.1" else MQTT5, servers=servers, is_auto=protocol == "auto")
+        """Returns the first attempt: the first server, MQTT 5 where it is allowed, without a wait."""
+        level: ProtocolLevel = MQTT311 if protocol == "3.1.1" else MQTT5
+        return cls(level=level, servers=servers, negotiates_version=protocol == "auto")
 
-    def worked(self) -> Self:
-        """The broker accepted: this protocol is remembered."""
-        return replace(self, has_worked=True)
+    def accepted(self) -> Self:
+        """Returns the attempt with its protocol version confirmed by a broker."""
+        return replace(self, was_accepted=True)
 
-    def after(self, outcome: ConnectionOutcome, up_seconds: float, backoff: Backoff = RECONNECT) -> Self:
-        """The attempt that follows one which ended with `outcome` after being up for `up_seconds`."""
+    def next_attempt(self, outcome: ConnectionOutcome, up_seconds: float, backoff: Backoff = RECONNECT) -> Self:
+        """Returns the attempt after this one, which ended with `outcome` after being up for `up_seconds`."""
         number = 0 if outcome is ConnectionOutcome.LOST and up_seconds >= STEADY_SECONDS else self.number + 1
         ceiling = backoff.ceiling(max(0, number - 1))
         following = replace(self, number=number, wait_ceiling=ceiling)
-        if self._other_protocol(outcome):
-            # The same server again, at once the first time, in the other protocol.
+        if self._should_change_version(outcome):
+            # The same server in the other protocol version; the first time without a wait.
             other: ProtocolLevel = MQTT311 if self.level == MQTT5 else MQTT5
-            at_once = self.level == MQTT5 and self.number == 0
-            return replace(following, level=other, wait_ceiling=0.0 if at_once else ceiling)
+            is_first_change = self.level == MQTT5 and self.number == 0
+            return replace(following, level=other, wait_ceiling=0.0 if is_first_change else ceiling)
         if outcome is ConnectionOutcome.LOST:
             return following
         return replace(following, server=(self.server + 1) % self.servers)
 
-    def _other_protocol(self, outcome: ConnectionOutcome) -> bool:
-        if not self.is_auto:
+    def _should_change_version(self, outcome: ConnectionOutcome) -> bool:
+        if not self.negotiates_version:
             return False
-        # A broker that worked and is mute now is ill, not old.
-        return outcome is ConnectionOutcome.UNSUPPORTED or (outcome is ConnectionOutcome.MUTE and not self.has_worked)
+        # A broker that accepted this version before and is mute now has another fault.
+        is_mute = outcome is ConnectionOutcome.MUTE and not self.was_accepted
+        return is_mute or outcome is ConnectionOutcome.UNSUPPORTED

@@ -1,4 +1,4 @@
-"""Leaves out of a report what the controller holds already: only sections that changed since its receipt travel."""
+"""Delta reports: only the sections that changed since a report that the controller confirmed."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-_MARK_BYTES: Final = 16
+_HASH_BYTES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,27 +14,29 @@ class DeltaBase:
     """A report that the controller accepted: its digest, and a hash of each section as it was sent."""
 
     digest: str
-    marks: Mapping[str, bytes]
+    section_hashes: Mapping[str, bytes]
 
 
-def base_of(full: bytes) -> DeltaBase:
-    """What a later delta needs to know of a full report; a few hundred bytes."""
+def delta_base(full: bytes) -> DeltaBase:
+    """Returns what a later delta needs of a full report: a few hundred bytes."""
     document = json.loads(full)
-    return DeltaBase(document["digest"], {name: _mark(section) for name, section in document["sections"].items()})
+    hashes = {name: _section_hash(section) for name, section in document["sections"].items()}
+    return DeltaBase(document["digest"], hashes)
 
 
-def delta_of(full: bytes, base: DeltaBase) -> bytes | None:
-    """The same report as a delta to `base`; None where it cannot be one or would save nothing."""
+def make_delta(full: bytes, base: DeltaBase) -> bytes | None:
+    """Returns a report as a delta to `base`; None where that is impossible or saves nothing."""
     document = json.loads(full)
     sections: dict[str, Any] = document["sections"]
-    # What is gone could not be said, and a delta to the same digest says nothing.
-    if document["digest"] == base.digest or base.marks.keys() - sections.keys():
+    hashes = base.section_hashes
+    # A delta cannot express a missing section, and one to the same digest carries nothing.
+    if document["digest"] == base.digest or hashes.keys() - sections.keys():
         return None
-    changed = {name: section for name, section in sections.items() if base.marks.get(name) != _mark(section)}
+    changed = {name: section for name, section in sections.items() if hashes.get(name) != _section_hash(section)}
     document |= {"kind": "delta", "base": base.digest, "sections": changed}
     delta = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     return delta if len(delta) < len(full) else None
 
 
-def _mark(section: Any) -> bytes:
-    return hashlib.blake2b(json.dumps(section, sort_keys=True).encode(), digest_size=_MARK_BYTES).digest()
+def _section_hash(section: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(section, sort_keys=True).encode(), digest_size=_HASH_BYTES).digest()

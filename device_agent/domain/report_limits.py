@@ -1,4 +1,4 @@
-"""Makes what a scan found fit to travel: cleaned, digested over everything, then cut to what the wire allows."""
+"""Limits of a report: scan results are sanitised, digested as a whole, then truncated to what the protocol allows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from device_agent.domain.report import MAX_HEAD_BYTES, ReportContent
+from device_agent.domain.report import MAX_HEADER_BYTES, ReportContent
 from schemas.base import MAX_NAME, MAX_POSTURE_BYTES, MAX_TEXT, clean_text
 from schemas.posture import ReportSections, digest_of
 from schemas.sections.access import (
@@ -34,7 +34,7 @@ from schemas.sections.system import (
 from schemas.sections.tools import MAX_CHANGES as MAX_FILE_CHANGES
 from schemas.sections.tools import MAX_LYNIS_FINDINGS, MAX_XCCDF_RULES
 
-# The lists of each section that can grow without limit, and how many of their entries a report may carry.
+# The lists of each section that can grow without limit, and how many entries a report may carry.
 _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "updates": {"packages": MAX_PACKAGES, "installed": MAX_INSTALLED},
     "sources": {"entries": MAX_PACKAGE_SOURCES, "keyrings": MAX_PACKAGE_SOURCES},
@@ -60,29 +60,28 @@ _LISTS: Final[Mapping[str, Mapping[str, int]]] = {
     "software": {"entries": MAX_UPDATED},
     "logging": {"remote_targets": MAX_TARGETS, "gaps": MAX_GAPS},
 }
-_SHRINK: Final = 0.8  # of each list, when a report is still too large
+_SHRINK_FACTOR: Final = 0.8  # of each list, while a report is too large
 _NAME_KEYS: Final = frozenset({"name", "process"})
 
 
 @dataclass(frozen=True, slots=True)
 class ScanFindings:
-    """One scan: JSON-ready sections, cut to the wire's limits, and the digest of all that was found before cutting."""
+    """The result of one scan: JSON-ready sections, each within its limits, and the digest before truncation."""
 
     sections: Mapping[str, Any]
     digest: str
 
 
-def findings_of(collected: Mapping[str, Mapping[str, Any]]) -> ScanFindings:
-    """Turn what the collectors returned into findings; a section the wire would refuse becomes `unknown`."""
-    cleaned = {name: _clean(section, MAX_TEXT) for name, section in collected.items()}
-    digest = digest_of(cleaned)
-    return ScanFindings(
-        sections={name: _valid(name, _cut(name, section)) for name, section in cleaned.items()}, digest=digest
-    )
+def normalise_findings(collected: Mapping[str, Mapping[str, Any]]) -> ScanFindings:
+    """Sanitises and truncates what the collectors returned; an invalid section becomes `unknown`."""
+    sanitised = {name: _sanitise(section, MAX_TEXT) for name, section in collected.items()}
+    digest = digest_of(sanitised)
+    sections = {name: _validated(name, _truncate_section(name, section)) for name, section in sanitised.items()}
+    return ScanFindings(sections, digest)
 
 
-def fit(findings: ScanFindings, limit: int = MAX_POSTURE_BYTES - MAX_HEAD_BYTES) -> ReportContent:
-    """The sections as they travel, in at most `limit` bytes; lists are shortened, and counted as `truncated`.
+def truncate_to_size(findings: ScanFindings, max_bytes: int = MAX_POSTURE_BYTES - MAX_HEADER_BYTES) -> ReportContent:
+    """Returns the sections as they are sent, in at most `max_bytes`; removed entries are counted as `truncated`.
 
     Raises:
         ValueError: they do not fit even with empty lists.
@@ -91,48 +90,46 @@ def fit(findings: ScanFindings, limit: int = MAX_POSTURE_BYTES - MAX_HEAD_BYTES)
     while True:
         text = ReportSections.model_validate(sections).model_dump_json(exclude_none=True)
         size = len(text.encode())
-        if size <= limit:
+        if size <= max_bytes:
             return ReportContent(text, findings.digest)
-        shorter = {name: _shrink(name, section) for name, section in sections.items()}
+        shorter = {name: _shrink_lists(name, section) for name, section in sections.items()}
         if shorter == sections:
-            raise ValueError(f"a report without its lists still has {size} > {limit} bytes")
+            raise ValueError(f"a report without its lists still has {size} > {max_bytes} bytes")
         sections = shorter
 
 
-def _clean(value: Any, limit: int) -> Any:
+def _sanitise(value: Any, max_length: int) -> Any:
     if isinstance(value, str):
-        return clean_text(value, limit)
+        return clean_text(value, max_length)
     if isinstance(value, Mapping):
-        return {key: _clean(item, MAX_NAME if key in _NAME_KEYS else MAX_TEXT) for key, item in value.items()}
+        return {key: _sanitise(item, MAX_NAME if key in _NAME_KEYS else MAX_TEXT) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_clean(item, limit) for item in value]
+        return [_sanitise(item, max_length) for item in value]
     return value
 
 
-def _cut_to(section: Mapping[str, Any], keep: Mapping[str, int]) -> dict[str, Any]:
-    lost = sum(max(0, len(section[key]) - count) for key, count in keep.items())
-    short = {key: section[key][:count] for key, count in keep.items()}
-    return {**section, **short, "truncated": section.get("truncated", 0) + lost}
-
-
-def _cut(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
+def _truncate_section(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     limits = {key: limit for key, limit in _LISTS.get(name, {}).items() if section.get(key) is not None}
-    return _cut_to(section, limits) if limits else dict(section)
+    return _truncate_lists(section, limits) if limits else dict(section)
 
 
-def _shrink(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
-    shorter = {key: int(len(section[key]) * _SHRINK) for key in _LISTS.get(name, {}) if section.get(key)}
-    return _cut_to(section, shorter) if shorter else section
+def _shrink_lists(name: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+    limits = {key: int(len(section[key]) * _SHRINK_FACTOR) for key in _LISTS.get(name, {}) if section.get(key)}
+    return _truncate_lists(section, limits) if limits else section
 
 
-def _valid(name: str, section: dict[str, Any]) -> dict[str, Any]:
+def _truncate_lists(section: Mapping[str, Any], limits: Mapping[str, int]) -> dict[str, Any]:
+    removed = sum(max(0, len(section[key]) - limit) for key, limit in limits.items())
+    lists = {key: section[key][:limit] for key, limit in limits.items()}
+    return {**section, **lists, "truncated": section.get("truncated", 0) + removed}
+
+
+def _validated(name: str, section: dict[str, Any]) -> dict[str, Any]:
     try:
         ReportSections.model_validate({name: section})
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        return {
-            "state": "unknown",
-            "reason": clean_text(f"what was found does not fit a report: {where}: {first['msg']}"),
-        }
+        reason = clean_text(f"the result does not fit a report: {where}: {first['msg']}")
+        return {"state": "unknown", "reason": reason}
     return section

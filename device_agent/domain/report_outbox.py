@@ -1,4 +1,4 @@
-"""What the device owes the controller: full reports without their receipt, bounded, and when each goes out again."""
+"""Full reports that the controller has not confirmed: a bounded queue, and when each report is sent again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -8,17 +8,14 @@ from schemas.backoff import Backoff
 from schemas.events import ReceiptVerdict, RejectReason, ReportReceipt
 from schemas.topics import UpChannel
 
-MAX_OWED: Final = 16  # full reports kept through an outage, so at most 1 MiB
-_HEAD: Final = 400  # characters of a payload among which its kind is: id, number, time and digest come first
-_MAX_RESEND_FACTOR: Final = 10  # times the receipt time-out, between two sendings of one report
+MAX_PENDING_REPORTS: Final = 16  # kept through an outage, so at most 1 MiB
+_KIND_WITHIN: Final = 400  # characters of a payload: its kind follows id, number, time and digest
+_MAX_RESEND_FACTOR: Final = 10  # times the receipt time-out, between two attempts to send a report
 
 
 @dataclass(frozen=True, slots=True)
 class PendingReport:
-    """A full report, or a delta, without its receipt.
-
-    `sent_at` is a monotonic time in seconds, None when it is due at once.
-    """
+    """A full report, or a delta, without a receipt; `sent_at` in monotonic seconds, None when it is due now."""
 
     seq: int
     digest: str
@@ -28,94 +25,96 @@ class PendingReport:
 
     @property
     def is_delta(self) -> bool:
-        """Whether it says only what changed."""
-        return '"kind":"delta"' in self.payload[:_HEAD]
+        """Whether the report has only the sections that changed."""
+        return '"kind":"delta"' in self.payload[:_KIND_WITHIN]
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiptOutcome:
-    """What a receipt changed: an `accepted` digest, why one was `rejected`, or that a full report is asked for.
+    """The effect of a receipt.
 
-    `deferred`: why the controller did not read a report; it is still owed.
+    `accepted` is the digest of the accepted report, `rejected` the reason of a rejection. `retry_later` is the reason
+    why the controller did not process a report, which stays pending.
     """
 
     accepted: str | None = None
     rejected: str | None = None
-    deferred: str | None = None
-    resend: bool = False
+    retry_later: str | None = None
+    full_report_requested: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ReportOutbox:
-    """Reports in the order of their sequence numbers; `dropped` counts those given up and not yet told of."""
+    """Pending reports in the order of their sequence numbers; `dropped` counts those dropped and not yet reported."""
 
-    owed: tuple[PendingReport, ...] = ()
+    reports: tuple[PendingReport, ...] = ()
     dropped: int = 0
 
-    def owe(self, report: PendingReport) -> Self:
-        """Add the newest report; the oldest are dropped, and counted, beyond `MAX_OWED`."""
-        owed = (*self.owed, report)
-        excess = max(0, len(owed) - MAX_OWED)
-        return replace(self, owed=owed[excess:], dropped=self.dropped + excess)
+    def add(self, report: PendingReport) -> Self:
+        """Adds the newest report; beyond `MAX_PENDING_REPORTS` the oldest are dropped and counted."""
+        reports = (*self.reports, report)
+        excess = max(0, len(reports) - MAX_PENDING_REPORTS)
+        return replace(self, reports=reports[excess:], dropped=self.dropped + excess)
 
-    def told(self, count: int) -> Self:
-        """The controller was told that `count` reports were dropped."""
+    def drops_reported(self, count: int) -> Self:
+        """Subtracts `count` dropped reports that the controller knows of."""
         return replace(self, dropped=max(0, self.dropped - count))
 
     def due(self, now: float, timeout: float) -> tuple[PendingReport, ...]:
-        """Reports to send at `now`: never sent, or without a receipt for longer than their time-out."""
-        return tuple(report for report in self.owed if now >= _due_at(report, timeout))
+        """Returns the reports to send at `now`: not sent yet, or without a receipt for longer than their time-out."""
+        return tuple(report for report in self.reports if now >= _due_at(report, timeout))
 
     def next_due(self, timeout: float) -> float | None:
-        """When the next report is due (monotonic seconds; -inf: at once), None when nothing is owed."""
-        return min((_due_at(report, timeout) for report in self.owed), default=None)
+        """Returns when the next report is due (monotonic seconds; -inf: now), None when none is pending."""
+        return min((_due_at(report, timeout) for report in self.reports), default=None)
 
-    def sent(self, seq: int, now: float) -> Self:
-        """The report `seq` was handed to the link at `now`."""
-        return self._change(seq, lambda report: replace(report, sent_at=now, attempts=report.attempts + 1))
+    def mark_sent(self, seq: int, now: float) -> Self:
+        """Records that report `seq` was handed to the connection at `now`."""
+        return self._replace(seq, lambda report: replace(report, sent_at=now, attempts=report.attempts + 1))
 
-    def reconnected(self) -> Self:
-        """What was under way on the old connection may be lost: everything is due at once."""
-        return replace(self, owed=tuple(replace(report, sent_at=None) for report in self.owed))
+    def mark_all_due(self) -> Self:
+        """Makes every report due: what was in flight on the former connection may be lost."""
+        return replace(self, reports=tuple(replace(report, sent_at=None) for report in self.reports))
 
-    def settle(self, receipt: ReportReceipt) -> tuple[Self, ReceiptOutcome]:
-        """Apply a receipt.
+    def apply_receipt(self, receipt: ReportReceipt) -> tuple[Self, ReceiptOutcome]:
+        """Returns the outbox after a receipt, and its effect.
 
-        An accepted report settles the older ones too: the controller would refuse them as stale.
-        A rejection that names no report means the oldest that is under way. Others change nothing.
+        An accepted report removes the older ones too: the controller would reject them as stale. A rejection without a
+        sequence number applies to the oldest report in flight. Other receipts change nothing.
         """
         if receipt.about is not UpChannel.POSTURE:
             return self, ReceiptOutcome()
         if receipt.verdict is ReceiptVerdict.RESEND_FULL:
-            # A delta whose base the controller does not hold would be answered so again and again.
-            kept = tuple(report for report in self.owed if report.seq != receipt.seq or not report.is_delta)
-            return replace(self, owed=kept), ReceiptOutcome(resend=True)
-        found = next((report for report in self.owed if self._meant(report, receipt)), None)
-        if found is None:
+            # A delta whose base the controller does not hold would get the same receipt again and again.
+            kept = tuple(report for report in self.reports if report.seq != receipt.seq or not report.is_delta)
+            return replace(self, reports=kept), ReceiptOutcome(full_report_requested=True)
+        match = next((report for report in self.reports if self._matches(report, receipt)), None)
+        if match is None:
             return self, ReceiptOutcome()
         if receipt.verdict is ReceiptVerdict.ACCEPTED:
-            return replace(self, owed=tuple(r for r in self.owed if r.seq > found.seq)), ReceiptOutcome(
-                accepted=found.digest
-            )
+            newer = tuple(report for report in self.reports if report.seq > match.seq)
+            return replace(self, reports=newer), ReceiptOutcome(accepted=match.digest)
         reason = f"{receipt.reason or 'no reason'}{': ' + receipt.detail if receipt.detail else ''}"
         if receipt.reason is RejectReason.TOO_MANY:
-            return self, ReceiptOutcome(
-                deferred=reason
-            )  # nothing is wrong with the report: it goes out again, ever later
-        return replace(self, owed=tuple(r for r in self.owed if r.seq != found.seq)), ReceiptOutcome(rejected=reason)
+            # Nothing is wrong with the report: it is sent again, with back-off.
+            return self, ReceiptOutcome(retry_later=reason)
+        others = tuple(report for report in self.reports if report.seq != match.seq)
+        return replace(self, reports=others), ReceiptOutcome(rejected=reason)
 
-    def without(self, digest: str) -> Self:
-        """Forget the newest report when it has this digest: the one that follows says the same."""
-        return replace(self, owed=self.owed[:-1]) if self.owed and self.owed[-1].digest == digest else self
+    def discard_superseded(self, digest: str) -> Self:
+        """Removes the newest report when it has this digest: the report that follows has the same content."""
+        if self.reports and self.reports[-1].digest == digest:
+            return replace(self, reports=self.reports[:-1])
+        return self
 
     @staticmethod
-    def _meant(report: PendingReport, receipt: ReportReceipt) -> bool:
+    def _matches(report: PendingReport, receipt: ReportReceipt) -> bool:
         if receipt.seq is None:
             return receipt.verdict is ReceiptVerdict.REJECTED and report.sent_at is not None
         return report.seq == receipt.seq
 
-    def _change(self, seq: int, change: Callable[[PendingReport], PendingReport]) -> Self:
-        return replace(self, owed=tuple(change(report) if report.seq == seq else report for report in self.owed))
+    def _replace(self, seq: int, change: Callable[[PendingReport], PendingReport]) -> Self:
+        return replace(self, reports=tuple(change(item) if item.seq == seq else item for item in self.reports))
 
 
 def _due_at(report: PendingReport, timeout: float) -> float:

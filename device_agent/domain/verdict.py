@@ -1,4 +1,4 @@
-"""What became of a command that arrived: kept apart from who judges, which needs more than an idle agent shall load."""
+"""The verdict on a received command. Apart from the verifier, which needs more memory than an idle agent should use."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from schemas.commands import Command, CommandState
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCommand:
-    """Run it."""
+    """The command runs."""
 
     command: Command
 
 
 @dataclass(frozen=True, slots=True)
 class DuplicateCommand:
-    """It was taken before: tell again how it ended, run nothing."""
+    """The command was accepted before: its result is sent again, nothing runs."""
 
     command_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedCommand:
-    """Signed for this device by a trusted key, and still not to be run: `state` and `reason` go back as its result."""
+    """A trusted key signed the command for this device, but it must not run: `state` and `reason` are its result."""
 
     command_id: str
     state: CommandState
@@ -33,7 +33,7 @@ class RejectedCommand:
 
 @dataclass(frozen=True, slots=True)
 class ForgedCommand:
-    """Nobody we trust sent this to us: nothing is answered to it, an event tells of it."""
+    """No trusted key signed the command for this device: it gets no result, an event reports it."""
 
     reason: str
 
@@ -42,8 +42,8 @@ CommandVerdict = AcceptedCommand | DuplicateCommand | RejectedCommand | ForgedCo
 
 
 class EnvelopeVerifier(Protocol):
-    """Decides on envelopes; see `guard.Guard.judge`."""
+    """Decides on received envelopes; see `command_verifier.CommandVerifier.verify`."""
 
-    def judge(self, raw: bytes, *, last_counter: int, known: Collection[str], now: datetime) -> CommandVerdict:
-        """Decide on a received envelope."""
-        ...
+    def verify(
+        self, raw: bytes, *, last_counter: int, known_command_ids: Collection[str], now: datetime
+    ) -> CommandVerdict: ...

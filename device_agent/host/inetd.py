@@ -25,7 +25,7 @@ class InetdEntry:
     service: str
     program: str
 
-    def is_called(self, name: str) -> bool:
+    def matches_name(self, name: str) -> bool:
         """Whether `name` means this entry: the service's name, or its program's with or without `in.`."""
         name = name.removeprefix("inetd:")
         return name in {self.service, self.program, self.program.removeprefix("in.")}
@@ -52,7 +52,7 @@ def switch_off(system: System, name: str) -> int:
     return _rewrite(system, name, is_off=True)
 
 
-def switch_on_again(system: System, name: str) -> int:
+def switch_on(system: System, name: str) -> int:
     """Switch on what `switch_off` switched off; how many there were."""
     return _rewrite(system, name, is_off=False)
 
@@ -108,6 +108,6 @@ def _switched(file: Path, line: str, name: str, *, is_off: bool) -> str:
     if not is_off and bare == line:
         return line
     entry = _entry(file, bare)
-    if entry is None or not entry.is_called(name):
+    if entry is None or not entry.matches_name(name):
         return line
     return OFF + line if is_off else bare

@@ -73,7 +73,7 @@ class OfflineUnitFiles:
             run(["systemctl", self._root, *_QUIET, verb, "--", *units], seconds=_SECONDS)
 
 
-def units_of(system: System) -> ServiceManager | None:
+def service_manager(system: System) -> ServiceManager | None:
     """The service manager of this system; None where it is not systemd."""
     if shutil.which("systemctl") is None:
         return None
@@ -88,7 +88,7 @@ _GO_DOWN: Final = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf")
 _MOST: Final = 256  # units that are followed
 
 
-def needed_by(units: ServiceManager, unit: str) -> dict[str, str]:
+def active_dependents(units: ServiceManager, unit: str) -> dict[str, str]:
     """Every running unit that stopping `unit` would stop too, and through which other each is bound to it."""
     found: dict[str, str] = {}
     to_see = [unit]

@@ -69,11 +69,11 @@ class ReportStore:
             PendingReport(report.seq, report.digest, report.payload, report.attempts)
             for report in self._reports.pending
         )
-        return ReportOutbox(owed=reports, dropped=self._reports.dropped)
+        return ReportOutbox(reports=reports, dropped=self._reports.dropped)
 
     def save_outbox(self, outbox: ReportOutbox) -> None:
         """Writes the outbox."""
-        pending = [_PendingReport.model_validate({**asdict(report), "sent_at": None}) for report in outbox.owed]
+        pending = [_PendingReport.model_validate({**asdict(report), "sent_at": None}) for report in outbox.reports]
         with self._mutex:
             self._save(self._reports.model_copy(update={"pending": pending, "dropped": outbox.dropped}))
 

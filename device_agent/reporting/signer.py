@@ -1,4 +1,4 @@
-"""Signs reports with the key of the device's certificate: they prove who made them, whatever they came through."""
+"""Signs reports with the key of the device's certificate, so that they prove their origin over any transport."""
 
 import base64
 from pathlib import Path
@@ -16,31 +16,30 @@ _MAX_FILE_BYTES: Final = 64 * 1024
 
 
 class ReportSigner:
-    """The device's key, ready to sign."""
+    """The private key of the device's certificate."""
 
     def __init__(self, key: PrivateKey) -> None:
-        """With a key that certificates may have."""
         self._key = key
 
     @property
     def public_key_base64(self) -> str:
-        """The public half in base64, as it goes with reports."""
+        """The public key as reports carry it."""
         return base64.b64encode(public_bytes(self._key.public_key())).decode()
 
     def sign(self, report: bytes) -> bytes:
-        """The signed envelope."""
+        """Returns the report in a signed envelope."""
         return seal(report, self._key)
 
 
 def load_report_signer(path: Path, passphrase: str | None = None) -> ReportSigner:
-    """Read the key; a passphrase that it does not need is passed over, as TLS does with the same file.
+    """Reads the key; a passphrase that it does not need is ignored, as TLS does with the same file.
 
     Raises:
-        SettingsError: it cannot be read, opened, or is of a kind that signs no reports.
+        SettingsError: the key cannot be read or opened, or its type is not supported.
     """
     try:
         with path.open("rb") as file:
-            key = _key(file.read(_MAX_FILE_BYTES), passphrase)
+            key = _load_private_key(file.read(_MAX_FILE_BYTES), passphrase)
     except OSError as e:
         raise SettingsError(f"report.sign_reports: {path}: {e.strerror}") from e
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
@@ -50,7 +49,7 @@ def load_report_signer(path: Path, passphrase: str | None = None) -> ReportSigne
     return ReportSigner(key)
 
 
-def _key(content: bytes, passphrase: str | None) -> PrivateKeyTypes:
+def _load_private_key(content: bytes, passphrase: str | None) -> PrivateKeyTypes:
     if passphrase is not None and b"ENCRYPTED" not in content:
         passphrase = None
     return load_pem_private_key(content, None if passphrase is None else passphrase.encode())

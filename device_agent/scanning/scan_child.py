@@ -17,8 +17,8 @@ from device_agent.collectors.registry import EVERY, collectors_for
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.collectors.tools.tool_runner import ToolRunner, ToolStatus
-from device_agent.domain.report import MAX_HEAD_BYTES
-from device_agent.domain.report_limits import findings_of, fit
+from device_agent.domain.report import MAX_HEADER_BYTES
+from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from device_agent.host.clock import Clock
 from device_agent.host.system import System
 from device_agent.settings import Settings
@@ -40,8 +40,8 @@ def scan(request: dict[str, Any]) -> dict[str, str]:
     scanner = Scanner(system, collectors, every=EVERY)
     force_rescan = bool(request["force_rescan"])
     _restore_state(scanner, request["state"], force_rescan=force_rescan)
-    room = (MAX_SIGNED_BYTES - MAX_KEY_TEXT if settings.report.sign_reports else MAX_POSTURE_BYTES) - MAX_HEAD_BYTES
-    content = fit(findings_of(scanner.scan(force_rescan=force_rescan)), room)
+    room = (MAX_SIGNED_BYTES - MAX_KEY_TEXT if settings.report.sign_reports else MAX_POSTURE_BYTES) - MAX_HEADER_BYTES
+    content = truncate_to_size(normalise_findings(scanner.scan(force_rescan=force_rescan)), room)
     return {"sections": content.sections, "digest": content.digest, "state": json.dumps(scanner.state())}
 
 

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 from device_agent.collectors.base import SECTIONS
 from device_agent.collectors.tools.tool_runner import ToolRunner
-from device_agent.domain.report import ReportContent, nothing_found
+from device_agent.domain.report import ReportContent, all_sections_unavailable
 from device_agent.host.execute import ExecuteError, own_path, run
 from device_agent.host.system import System
 from device_agent.settings import Settings
@@ -79,7 +79,7 @@ class ScanProcess:
         except (ExecuteError, ValueError, KeyError, TypeError) as e:
             if not self._stopping.is_set():
                 _log.error("the scan failed: %s", e)
-            return nothing_found(SECTIONS, f"the scan failed: {e}")
+            return all_sections_unavailable(SECTIONS, f"the scan failed: {e}")
         if done.err:
             _log.warning("output of the scan: %s", done.err.strip())
         return content

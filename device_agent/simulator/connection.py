@@ -86,7 +86,7 @@ class SimulatedConnection:
         self._observer = observer
         first = ConnectionAttempt.first(access.protocol, len(access.servers))
         self._attempt = ConnectionAttempt(
-            first.level, first.servers, first_server % first.servers, is_auto=first.is_auto
+            first.level, first.servers, first_server % first.servers, negotiates_version=first.negotiates_version
         )
         self._client: mqtt.Client | None = None
         self._notes: dict[int, tuple[str, Mapping[str, Any]]] = {}
@@ -226,7 +226,7 @@ class SimulatedConnection:
         self._schedule_reconnect(self._outcome, 0.0)
 
     def _schedule_reconnect(self, outcome: ConnectionOutcome, connected_seconds: float) -> None:
-        self._attempt = self._attempt.after(outcome, connected_seconds, self._access.backoff)
+        self._attempt = self._attempt.next_attempt(outcome, connected_seconds, self._access.backoff)
         if self._should_connect:
             self.call_later(self._attempt.wait_ceiling * self._fleet.random(), self.connect)
 
@@ -264,7 +264,7 @@ class SimulatedConnection:
             self.observe(ObservationKind.REFUSED, {"code": reason.value, "reason": str(reason)})
             return
         self._client = client
-        self._attempt = self._attempt.worked()
+        self._attempt = self._attempt.accepted()
         self._connected_at = self.clock.monotonic()
         is_five = self._attempt.level == MQTT5
         data = {"mqtt": "5" if is_five else "3.1.1", "session_present": bool(flags.session_present)}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportSender, full_report, heartbeat
-from device_agent.domain.report_limits import ScanFindings, findings_of, fit
+from device_agent.domain.report_limits import ScanFindings, normalise_findings, truncate_to_size
 from device_agent.domain.report_outbox import PendingReport, ReportOutbox
 from device_agent.domain.verdict import AcceptedCommand, DuplicateCommand, ForgedCommand, RejectedCommand
 from device_agent.host.clock import Clock
@@ -101,7 +101,7 @@ class SimulatedDevice:
         self._verifier = verifier
         self._behaviour = behaviour
         self._environment = environment
-        self._findings: ScanFindings = findings_of(self._posture)
+        self._findings: ScanFindings = normalise_findings(self._posture)
         # As a real agent does with an empty state folder: the sequence starts above that of an earlier run.
         self._state = _State(seq=int(environment.clock.now().timestamp()))
         self._enqueue_report()
@@ -122,7 +122,7 @@ class SimulatedDevice:
         """Publishes the status and everything due; the broker accepted the connection."""
         state = self._state
         state.is_online = True
-        state.outbox = state.outbox.reconnected()
+        state.outbox = state.outbox.mark_all_due()
         self._environment.send(up(self.device_id, UpChannel.STATUS), self.status(is_online=True), {}, retain=True)
         # Results that were not published; for one lost in transit, the controller repeats the command.
         unconfirmed, state.unconfirmed_results = state.unconfirmed_results, set()
@@ -182,7 +182,7 @@ class SimulatedDevice:
 
     def _set_posture(self, posture: postures.Posture) -> None:
         self._posture = posture
-        findings = findings_of(posture)
+        findings = normalise_findings(posture)
         is_changed = findings.digest != self._findings.digest
         self._findings = findings
         if is_changed:
@@ -198,10 +198,10 @@ class SimulatedDevice:
         state, findings = self._state, self._findings
         seq = self._next_seq()
         # A simulated posture is always current, so that every report may answer the latest nonce.
-        content = replace(fit(findings), answers=state.nonce)
+        content = replace(truncate_to_size(findings), challenge_nonce=state.nonce)
         payload = full_report(self._sender, seq, self._environment.clock.now(), content).decode()
         state.reported = findings.digest
-        state.outbox = state.outbox.without(findings.digest).owe(PendingReport(seq, findings.digest, payload))
+        state.outbox = state.outbox.discard_superseded(findings.digest).add(PendingReport(seq, findings.digest, payload))
 
     def _send_due(self) -> None:
         """Sends due reports and heartbeats, and schedules the next call."""
@@ -212,10 +212,10 @@ class SimulatedDevice:
         now = self._environment.clock.monotonic()
         for report in state.outbox.due(now, self._behaviour.receipt_timeout):
             self._publish_report(report.payload.encode(), report.seq, "full", report.digest, report.attempts + 1)
-            state.outbox = state.outbox.sent(report.seq, now)
+            state.outbox = state.outbox.mark_sent(report.seq, now)
             state.last_full = now
         is_heartbeat_due = now >= state.last_sent + self._behaviour.heartbeat_every
-        if not state.outbox.owed and state.accepted and state.reported and is_heartbeat_due:
+        if not state.outbox.reports and state.accepted and state.reported and is_heartbeat_due:
             seq = self._next_seq()
             payload = heartbeat(self._sender, seq, self._environment.clock.now(), state.accepted)
             self._publish_report(payload, seq, "heartbeat", state.accepted, 1)
@@ -243,12 +243,12 @@ class SimulatedDevice:
         state = self._state
         data = {"seq": receipt.seq, "verdict": str(receipt.verdict), "reason": receipt.reason and str(receipt.reason)}
         self._environment.observe(ObservationKind.RECEIPT, data)
-        state.outbox, settled = state.outbox.settle(receipt)
-        state.accepted = settled.accepted or state.accepted
+        state.outbox, outcome = state.outbox.apply_receipt(receipt)
+        state.accepted = outcome.accepted or state.accepted
         state.nonce = receipt.nonce or state.nonce
-        if settled.rejected is not None:
+        if outcome.rejected is not None:
             state.reported = None
-        if settled.resend and not state.is_resending:
+        if outcome.full_report_requested and not state.is_resending:
             state.is_resending = True
             delay = state.last_full + _RESEND_SECONDS - self._environment.clock.monotonic()
             self._environment.call_later(max(0.0, delay), self._resend)
@@ -260,7 +260,7 @@ class SimulatedDevice:
 
     def _on_command(self, raw: bytes) -> None:
         state, now = self._state, self._environment.clock.now()
-        verdict = self._verifier.judge(raw, last_counter=state.counter, known=state.results.keys(), now=now)
+        verdict = self._verifier.verify(raw, last_counter=state.counter, known_command_ids=state.results.keys(), now=now)
         match verdict:
             case AcceptedCommand(command):
                 self._accept_command(command)
@@ -306,7 +306,7 @@ class SimulatedDevice:
             detail = {**detail, "would": f"{command.action} {name}".strip()}
             self._record_result(command, CommandState.SUCCEEDED, "", detail)
             return
-        self._posture, self._findings = after, findings_of(after)
+        self._posture, self._findings = after, normalise_findings(after)
         self._record_result(command, CommandState.SUCCEEDED, "", detail)
         self.rescan()
 
@@ -326,7 +326,7 @@ class SimulatedDevice:
 
     def _advance_update(self, command: Command, step: updates.UpdateStep) -> None:
         if step.posture is not None:
-            self._posture, self._findings = step.posture, findings_of(step.posture)
+            self._posture, self._findings = step.posture, normalise_findings(step.posture)
         self._record_result(command, step.state, step.reason, step.detail(command))
         if step.posture is not None:
             self.rescan()

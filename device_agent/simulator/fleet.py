@@ -243,7 +243,7 @@ class SimulatedFleet:
             connection = SimulatedConnection(device_id, access, number, self, self._observer)
             posture = templates[number % len(templates)]
             sender = ReportSender(device_id, f"sim-{settings.seed}-{number}", f"{__version__}-simulated")
-            verifier = CommandVerifier.of(device_id, keys, settings.allow)
+            verifier = CommandVerifier.from_keys(device_id, keys, settings.allow)
             connection.device = SimulatedDevice(sender, posture, templates[0], verifier, settings.behaviour, connection)
             self._connections[device_id] = connection
 

@@ -1,61 +1,82 @@
-"""Asks the person at the device: a question in a file, and their answer in another, so that both survive a restart."""
+"""Asks the person at the device: the request and the answer are files, so that both survive a restart."""
 
 import json
-from datetime import datetime
+import threading
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from device_agent.errors import StoppedError
+from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
+from device_agent.updates.errors import UpdateError
+from schemas.updates import UpdateRefusalCode
 
+CONSENT_POLL_SECONDS: Final = 1.0
 _MAX_BYTES: Final = 4096
 
 
 class ConsentStore:
-    """The folder of questions and answers, one of each for a name."""
+    """The folder of consent requests and answers, one of each for a name."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def ask(self, name: str, version: str, command_id: str, until: datetime) -> None:
-        """Put the question, once."""
-        question = {"name": name, "version": version, "command_id": command_id, "until": until.isoformat()}
-        if self._read(f"{name}.question") != question:
-            self._write(f"{name}.question", question)
+    def request(self, name: str, version: str, command_id: str, until: datetime) -> None:
+        """Writes a request; repeating it changes nothing."""
+        request = {"name": name, "version": version, "command_id": command_id, "until": until.isoformat()}
+        if self._read(f"{name}.question") != request:
+            self._write(f"{name}.question", request)
 
-    def answered(self, name: str, command_id: str) -> bool | None:
-        """Yes, no, or None while nobody has said."""
+    def wait_for(self, name: str, command_id: str, deadline: datetime, clock: Clock, stopping: threading.Event) -> None:
+        """Returns once the person agreed.
+
+        Raises:
+            UpdateError: the person declined, or the deadline passed.
+            StoppedError: the agent stops.
+        """
+        while (agreed := self.answer_for(name, command_id)) is None:
+            if clock.now() >= deadline - timedelta(seconds=1):
+                raise UpdateError(UpdateRefusalCode.DEADLINE, "no person at the device agreed in time")
+            if stopping.wait(CONSENT_POLL_SECONDS):
+                raise StoppedError
+        if not agreed:
+            raise UpdateError(UpdateRefusalCode.DECLINED, "the person at the device declined")
+
+    def answer_for(self, name: str, command_id: str) -> bool | None:
+        """Returns whether the person agreed, None without an answer."""
         answer = self._read(f"{name}.answer")
         if answer is None or answer.get("command_id") != command_id:
             return None
         return answer.get("agreed") is True
 
-    def answer(self, name: str, *, agreed: bool) -> bool:
-        """Say yes or no to the open question; whether there was one."""
-        question = self._read(f"{name}.question")
-        if question is None:
+    def record_answer(self, name: str, *, agreed: bool) -> bool:
+        """Writes the answer to the request for a name; returns whether there is a request."""
+        request = self._read(f"{name}.question")
+        if request is None:
             return False
-        self._write(f"{name}.answer", {"command_id": question["command_id"], "agreed": agreed})
+        self._write(f"{name}.answer", {"command_id": request["command_id"], "agreed": agreed})
         return True
 
-    def questions(self) -> list[dict[str, Any]]:
-        """What waits for an answer."""
-        names = sorted(path.name for path in self._folder.glob("*.question")) if self._folder.is_dir() else []
-        found = [question for name in names if (question := self._read(name)) is not None]
-        return [one for one in found if self.answered(str(one["name"]), str(one["command_id"])) is None]
+    def pending(self) -> list[dict[str, Any]]:
+        """Returns the requests without an answer, with `name`, `version`, `command_id` and `until`."""
+        files = sorted(path.name for path in self._folder.glob("*.question")) if self._folder.is_dir() else []
+        requests = [request for file in files if (request := self._read(file)) is not None]
+        return [item for item in requests if self.answer_for(str(item["name"]), str(item["command_id"])) is None]
 
-    def forget(self, name: str) -> None:
-        """The question has been settled."""
+    def clear(self, name: str) -> None:
+        """Removes request and answer."""
         for kind in ("question", "answer"):
             (self._folder / f"{name}.{kind}").unlink(missing_ok=True)
 
-    def _read(self, name: str) -> dict[str, Any] | None:
+    def _read(self, file_name: str) -> dict[str, Any] | None:
         try:
-            with (self._folder / name).open("rb") as file:
-                found = json.loads(file.read(_MAX_BYTES))
+            with (self._folder / file_name).open("rb") as file:
+                content = json.loads(file.read(_MAX_BYTES))
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and "command_id" in found else None
+        return content if isinstance(content, dict) and "command_id" in content else None
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def _write(self, file_name: str, content: dict[str, Any]) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(self._folder / name, self._folder / f".{name}.new", json.dumps(content).encode())
+        write_whole(self._folder / file_name, self._folder / f".{file_name}.new", json.dumps(content).encode())

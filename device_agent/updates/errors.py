@@ -1,11 +1,11 @@
-"""Why an update did not come about: one word for machines, a sentence for people, and what that makes of it."""
+"""Why an update failed: a code for programs, a text for people, and the resulting phase."""
 
 import re
 from typing import Final
 
 from schemas.updates import UpdatePhase, UpdateRefusalCode
 
-# Nothing was wrong with who signed it, and trying again may help: that is no refusal.
+# The signatures were valid, and another attempt may succeed: the update failed, it was not refused.
 _FAILED: Final = frozenset(
     {
         UpdateRefusalCode.UNREACHABLE,
@@ -17,35 +17,35 @@ _FAILED: Final = frozenset(
         UpdateRefusalCode.OTHER,
     }
 )
-# Of python-tuf's own words: a version that does not fit its place beside others, rather than one that went back.
+# Texts of python-tuf about a version that does not match the other roles, as opposed to an older one.
 _MIXED: Final = re.compile(r"^Expected (snapshot version|[\w-]+ v\d)")
 
 
 class UpdateError(Exception):
-    """The update ends here."""
+    """The update ends with this failure."""
 
     def __init__(self, code: UpdateRefusalCode, text: str) -> None:
         super().__init__(text)
         self.code = code
 
 
-def end_of(code: UpdateRefusalCode) -> UpdatePhase:
-    """How an update ends that nothing was changed for."""
+def outcome_for(code: UpdateRefusalCode) -> UpdatePhase:
+    """Returns the outcome of an update that changed nothing."""
     if code is UpdateRefusalCode.DECLINED:
         return UpdatePhase.DECLINED
     return UpdatePhase.FAILED if code in _FAILED else UpdatePhase.REFUSED
 
 
-def of_metadata(error: Exception) -> UpdateError:
-    """What an error of python-tuf says about the repository."""
-    from tuf.api import exceptions as tuf  # only with an update: it is as large as the rest of the agent
+def from_tuf_error(error: Exception) -> UpdateError:
+    """Returns an error of python-tuf as the failure of an update."""
+    from tuf.api import exceptions as tuf  # only with an update: as large as the rest of the agent
 
     text = f"{error}" or type(error).__name__
     code = UpdateRefusalCode.BAD_METADATA
     match error:
         case tuf.ExpiredMetadataError():
             code = UpdateRefusalCode.FREEZE
-            text += ": somebody keeps the newer one back, nobody renewed it, or this device's clock is ahead"
+            text += ": newer metadata is withheld, was not renewed, or this device's clock is ahead"
         case tuf.BadVersionNumberError():
             code = UpdateRefusalCode.MIX_AND_MATCH if _MIXED.match(text) else UpdateRefusalCode.ROLLBACK
         case tuf.LengthOrHashMismatchError():

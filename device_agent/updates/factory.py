@@ -1,4 +1,4 @@
-"""Puts the updater of this device together from its configuration."""
+"""Builds the updater of this device from its settings."""
 
 import ssl
 import threading
@@ -14,10 +14,11 @@ from device_agent.updates.installers.fileset import FileSetInstaller
 from device_agent.updates.installers.image import ImageInstaller
 from device_agent.updates.installers.package import PackageInstaller
 from device_agent.updates.installers.script import ScriptInstaller
+from device_agent.updates.requirements import DeviceProfile
 from device_agent.updates.slots import AgentSlots
 from device_agent.updates.tuf_client import RepositorySource, TufClient
-from device_agent.updates.updater import DeviceProfile, Updater
-from schemas.updates import InstallerKind as Word
+from device_agent.updates.updater import Updater
+from schemas.updates import InstallerKind
 
 
 def make_updater(
@@ -27,8 +28,8 @@ def make_updater(
     stopping: threading.Event,
     request_restart: Callable[[], None],
     *,
-    restart_id: str | None = None,
-    step: Callable[[str], None] = lambda _name: None,
+    current_boot_id: str | None = None,
+    crash_point: Callable[[str], None] = lambda _name: None,
 ) -> Updater | None:
     """Returns the updater; None where no repository is configured.
 
@@ -38,8 +39,8 @@ def make_updater(
         clock: of the agent.
         stopping: set when the agent stops.
         request_restart: stops the agent so that the launcher starts it again.
-        restart_id: differs after each boot; default: the boot id of the kernel.
-        step: called with the name of each step before it is taken.
+        current_boot_id: default: the boot id of the kernel.
+        crash_point: gets the name of each step before it is taken; for crash tests.
     """
     updates = settings.updates
     if updates.url is None or updates.root is None:
@@ -54,9 +55,9 @@ def make_updater(
         tls=lambda: _ssl_context(settings),
         min_bytes_per_second=float(updates.min_bytes_per_second),
     )
-    machine = RebootControl(boot_id() if restart_id is None else restart_id)
-    installers = _make_installers(settings, system, machine, request_restart, step)
-    return Updater(device, TufClient(source, clock, stopping), installers, clock, stopping, step=step)
+    machine = RebootControl(boot_id() if current_boot_id is None else current_boot_id)
+    installers = _make_installers(settings, system, machine, request_restart, crash_point)
+    return Updater(device, TufClient(source, clock, stopping), installers, clock, stopping, crash_point=crash_point)
 
 
 def _make_installers(
@@ -64,18 +65,18 @@ def _make_installers(
     system: System,
     machine: RebootControl,
     request_restart: Callable[[], None],
-    step: Callable[[str], None],
-) -> dict[Word, TargetInstaller]:
+    crash_point: Callable[[str], None],
+) -> dict[InstallerKind, TargetInstaller]:
     folder = settings.updates_folder
-    packages = (Word.APT, Word.DNF, Word.APK, Word.OPKG)
-    installers: dict[Word, TargetInstaller] = {
-        Word.FILESET: FileSetInstaller(folder / "sets", machine, step),
-        Word.SCRIPT: ScriptInstaller(folder / "scripts", machine),
-        Word.AGENT: AgentInstaller(AgentSlots(folder / "agent"), request_restart),
-        **{word: PackageInstaller(word, folder / "downloads", system, machine) for word in packages},
+    packages = (InstallerKind.APT, InstallerKind.DNF, InstallerKind.APK, InstallerKind.OPKG)
+    installers: dict[InstallerKind, TargetInstaller] = {
+        InstallerKind.FILESET: FileSetInstaller(folder / "sets", machine, crash_point),
+        InstallerKind.SCRIPT: ScriptInstaller(folder / "scripts", machine),
+        InstallerKind.AGENT: AgentInstaller(AgentSlots(folder / "agent"), request_restart),
+        **{kind: PackageInstaller(kind, folder / "downloads", system, machine) for kind in packages},
     }
     if settings.updates.image_hook is not None:
-        installers[Word.HOOK] = ImageInstaller(settings.updates.image_hook, machine)
+        installers[InstallerKind.HOOK] = ImageInstaller(settings.updates.image_hook, machine)
     return installers
 
 

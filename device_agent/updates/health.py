@@ -1,48 +1,53 @@
-"""Whether a new version works: what its signed metadata says has to hold, looked at on this machine."""
+"""The health check in a target's signed metadata: a command, a service, a TCP port, an HTTP address."""
 
 import http.client
 import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from device_agent.host.execute import ExecuteError, run
 from schemas.updates import HealthCheck, UpdateTarget
 
-AGAIN_SECONDS = 0.5  # between two looks
-_LOOK_SECONDS = 10.0  # for one look of a kind
+INTERVAL_SECONDS: Final = 0.5  # between two checks
+_CHECK_SECONDS: Final = 10.0  # for each part of a check
+
+ResolveProgram = Callable[[str], str]
+"""Returns the path of a program that a health check names."""
 
 
 def wait_until_healthy(
-    target: UpdateTarget, program: Callable[[str], str], seconds: float, stopping: threading.Event
+    target: UpdateTarget, resolve_program: ResolveProgram, seconds: float, stopping: threading.Event
 ) -> str:
-    """Look again and again until all holds; empty, or what was wrong at the last look."""
+    """Repeats the health check until it passes; returns an empty text, or the problem of the last check."""
     deadline = time.monotonic() + seconds
     while True:
-        wrong = look(target, program, max(0.1, min(_LOOK_SECONDS * 6, deadline - time.monotonic())), stopping)
-        if not wrong or time.monotonic() + AGAIN_SECONDS >= deadline or stopping.wait(AGAIN_SECONDS):
-            return wrong
+        check_seconds = max(0.1, min(_CHECK_SECONDS * 6, deadline - time.monotonic()))
+        problem = check_health(target, resolve_program, check_seconds, stopping)
+        if not problem or time.monotonic() + INTERVAL_SECONDS >= deadline or stopping.wait(INTERVAL_SECONDS):
+            return problem
 
 
-def look(
-    target: UpdateTarget, program: Callable[[str], str], seconds: float, stopping: threading.Event | None = None
+def check_health(
+    target: UpdateTarget, resolve_program: ResolveProgram, seconds: float, stopping: threading.Event | None = None
 ) -> str:
-    """One look; empty, or what is wrong."""
+    """Runs the health check once; returns an empty text, or the problem."""
     health = target.health
-    wrong = _command(target, program, seconds, stopping) if health.command else ""
-    wrong = wrong or (_service(health.service) if health.service else "")
-    wrong = wrong or (_tcp(health.tcp) if health.tcp is not None else "")
-    return wrong or (_http(health) if health.http else "")
+    problem = _command(target, resolve_program, seconds, stopping) if health.command else ""
+    problem = problem or (_service(health.service) if health.service else "")
+    problem = problem or (_tcp(health.tcp) if health.tcp is not None else "")
+    return problem or (_http(health) if health.http else "")
 
 
 def _command(
-    target: UpdateTarget, program: Callable[[str], str], seconds: float, stopping: threading.Event | None
+    target: UpdateTarget, resolve_program: ResolveProgram, seconds: float, stopping: threading.Event | None
 ) -> str:
     name, *arguments = target.health.command
     environment = {"CORDON_UPDATE_NAME": target.name, "CORDON_UPDATE_VERSION": target.version}
     try:
-        run([program(name), *arguments], seconds=seconds, environment=environment, cancelled=stopping)
+        run([resolve_program(name), *arguments], seconds=seconds, environment=environment, cancelled=stopping)
     except ExecuteError as e:
         return str(e)
     return ""
@@ -59,16 +64,16 @@ def _service(unit: str) -> str:
 def _tcp(port: int) -> str:
     for address in ("127.0.0.1", "::1"):
         try:
-            socket.create_connection((address, port), timeout=_LOOK_SECONDS).close()
+            socket.create_connection((address, port), timeout=_CHECK_SECONDS).close()
         except OSError:
             continue
         return ""
-    return f"nothing takes connections at port {port}"
+    return f"no process accepts connections at port {port}"
 
 
 def _http(health: HealthCheck) -> str:
     parts = urlsplit(health.http)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=_LOOK_SECONDS)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or 80, timeout=_CHECK_SECONDS)
     try:
         connection.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
         status = connection.getresponse().status

@@ -1,4 +1,4 @@
-"""`cordon-agent launch`: start the agent of the chosen slot, in the place of this process."""
+"""`cordon-agent launch`: replaces this process by the agent of the selected slot."""
 
 import argparse
 import json
@@ -13,26 +13,26 @@ from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots
 
 
 def launch(arguments: argparse.Namespace, run: Callable[[argparse.Namespace], None]) -> None:
-    """Become the agent of a slot, or run the one installed by hand with `run`.
+    """Executes the agent of a slot, or calls `run` for the manually installed one.
 
     Raises:
         AgentError: the configuration is wrong.
     """
     from device_agent.settings import load
 
-    chosen = AgentSlots(load(arguments.config).updates_folder / "agent").choose(time.time())
-    # An alarm and its disposition survive execve: whatever hangs in the new agent, the kernel ends it.
-    signal.setitimer(signal.ITIMER_REAL, chosen.alarm)
+    choice = AgentSlots(load(arguments.config).updates_folder / "agent").select_launch(time.time())
+    # An alarm and its disposition survive execve: the kernel kills a new agent that hangs.
+    signal.setitimer(signal.ITIMER_REAL, choice.kill_after_seconds)
     environment = {
         **os.environ,
-        SLOT_VARIABLE: chosen.slot,
+        SLOT_VARIABLE: choice.slot,
         LAUNCHER_VARIABLE: json.dumps([sys.executable, *sys.orig_argv[1:]]),
     }
-    if chosen.file is None:
+    if choice.file is None:
         os.environ.update(environment)
         run(arguments)
         return
-    argv = [sys.executable, str(chosen.file), "--log-format", arguments.log_format, "--log-level", arguments.log_level]
+    argv = [sys.executable, str(choice.file), "--log-format", arguments.log_format, "--log-level", arguments.log_level]
     sys.stderr.flush()
     os.execve(sys.executable, [*argv, "run", "--config", str(arguments.config)], environment)  # noqa: S606 - no shell
 

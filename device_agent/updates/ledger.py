@@ -1,4 +1,4 @@
-"""Writes down how far an update is, and tells it: the record is on the disk before anybody hears of it."""
+"""Records and reports the progress of updates: the record is on the disk before progress is reported."""
 
 from collections.abc import Callable
 
@@ -11,71 +11,73 @@ UpdateProgressCallback = Callable[[UpdateProgress], None]
 
 
 class UpdateLedger:
-    """The records of one device; `step` hears the name of each step before the next one."""
+    """The records of one device; `crash_point` gets the name of each step before it is taken."""
 
-    def __init__(self, records: UpdateRecordStore, clock: Clock, step: Callable[[str], None]) -> None:
+    def __init__(self, records: UpdateRecordStore, clock: Clock, crash_point: Callable[[str], None]) -> None:
         self._records = records
         self._clock = clock
-        self._step = step
+        self._crash_point = crash_point
 
     def load(self, name: str) -> UpdateRecord:
-        """What is known of a name."""
+        """Returns the record of a name, an empty one without updates (JournalError)."""
         return self._records.load(name)
 
     def names(self) -> list[str]:
-        """Every name with a record."""
+        """Returns every name with a record (JournalError)."""
         return self._records.names()
 
     def save(self, record: UpdateRecord, transaction: UpdateTransaction) -> UpdateRecord:
-        """Write down what an update is about to do."""
+        """Writes and returns the record with this transaction (JournalError)."""
         record = record.model_copy(update={"transaction": transaction})
         self._records.save(record)
         return record
 
-    def phase(self, record: UpdateRecord, phase: UpdatePhase, tell: UpdateProgressCallback) -> UpdateRecord:
-        """Write down how far it is, and tell it."""
+    def record_phase(
+        self, record: UpdateRecord, phase: UpdatePhase, on_progress: UpdateProgressCallback
+    ) -> UpdateRecord:
+        """Writes the phase of the running update, then reports it (JournalError)."""
         assert record.transaction is not None
         record = self.save(record, record.transaction.model_copy(update={"phase": phase}))
-        self.tell(record, phase, tell)
-        self._step(f"phase:{phase}")
+        self.report_progress(record, phase, on_progress)
+        self._crash_point(f"phase:{phase}")
         return record
 
-    def tell(self, record: UpdateRecord, phase: UpdatePhase, tell: UpdateProgressCallback, percent: int = 0) -> None:
-        """Tell it without writing."""
+    def report_progress(
+        self, record: UpdateRecord, phase: UpdatePhase, on_progress: UpdateProgressCallback, percent: int = 0
+    ) -> None:
+        """Reports progress without writing it."""
         assert record.transaction is not None
-        before = "" if record.current is None else record.current.version
-        wanted = record.transaction.wanted
-        tell(UpdateProgress(phase=phase, name=record.name, version=wanted, before=before, percent=percent))
+        version, before = record.transaction.version, record.current_version
+        on_progress(UpdateProgress(phase=phase, name=record.name, version=version, before=before, percent=percent))
 
-    def end(
+    def record_outcome(
         self, record: UpdateRecord, outcome: UpdatePhase, code: UpdateRefusalCode | None, reason: str
     ) -> UpdateRecord:
-        """Write down how it ended."""
+        """Writes how the running update ended, and ends its transaction (JournalError)."""
         transaction = record.transaction
         assert transaction is not None
         record = record.model_copy(
             update={
                 "transaction": None,
                 "outcome": outcome,
-                "attempted": transaction.wanted,
+                "attempted": transaction.version,
                 "code": code,
                 "reason": clean_text(reason),
                 "command_id": transaction.command_id,
-                "at": self._clock.now(),
+                "updated_at": self._clock.now(),
             }
         )
         self._records.save(record)
         return record
 
     def progress(self, name: str) -> UpdateProgress:
-        """How the last, or the present, update of a name stands."""
+        """Returns the state of the running, or else the last, update of a name (JournalError)."""
         record = self.load(name)
         transaction = record.transaction
-        before = "" if record.current is None else record.current.version
         if transaction is not None:
-            return UpdateProgress(phase=transaction.phase, name=name, version=transaction.wanted, before=before)
-        if record.outcome is UpdatePhase.CONFIRMED:
-            before = "" if record.previous is None else record.previous.version
+            version, before = transaction.version, record.current_version
+            return UpdateProgress(phase=transaction.phase, name=name, version=version, before=before)
+        before = record.previous_version if record.outcome is UpdatePhase.CONFIRMED else record.current_version
         code = record.code or ""
         return UpdateProgress(
             phase=record.outcome, name=name, version=record.attempted, before=before, reason_code=code

@@ -1,4 +1,4 @@
-"""Decides what may be installed: TUF's client workflow from the root that was installed with the device."""
+"""Decides what may be installed: the TUF client workflow, starting from the root that the device was set up with."""
 
 import json
 import ssl
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from device_agent.errors import StoppedError
 from device_agent.host.clock import Clock
 from device_agent.host.files import write_whole
-from device_agent.updates.errors import UpdateError, of_metadata
+from device_agent.updates.errors import UpdateError, from_tuf_error
 from schemas.updates import InstallParams, UpdateRefusalCode, UpdateTarget
 
 if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is loaded with the first update
@@ -23,11 +23,12 @@ if TYPE_CHECKING:  # python-tuf is as large as the rest of the agent: it is load
 CLOCK_TOLERANCE: Final = timedelta(minutes=10)
 _MAX_ROOT_BYTES: Final = 512 * 1024
 _ROLES: Final = ("root", "timestamp", "snapshot", "targets")
+DownloadTarget = Callable[[Path, Callable[[int], None], Callable[[str], None]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class RepositorySource:
-    """Where updates come from. `root`: the file with the first root; `cache`: what was verified before."""
+    """The repository: `root` is the file of the first root, `cache` the folder of verified metadata."""
 
     url: str
     root: Path
@@ -38,69 +39,69 @@ class RepositorySource:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedTarget:
-    """A target that was found in metadata that holds, and what fetches it."""
+    """A target in verified metadata; `download(path, on_bytes, crash_point)` fetches it."""
 
     target: UpdateTarget
-    download: Callable[[Path, Callable[[int], None], Callable[[str], None]], None]
+    download: DownloadTarget
 
 
-class _Seen(BaseModel):
-    """The newest of everything that was verified; beside the cache, so that deleting one of them gains nothing."""
+class _HighWaterMark(BaseModel):
+    """The newest verified versions; apart from the cache, so that deleting one of them enables no rollback."""
 
     model_config = ConfigDict(extra="forbid")
     at: datetime
     versions: dict[str, int] = {}
     keys: dict[str, str] = {}
-    """By which keys; with other ones versions begin anew, which heals what an attacker counted up for ever."""
+    """The keys of each role: with other keys versions start anew, which repairs versions that an attacker increased."""
 
 
 class TufClient:
-    """One device's view of the repository."""
+    """The TUF client of one device."""
 
     def __init__(self, source: RepositorySource, clock: Clock, stopping: threading.Event) -> None:
         self._source = source
         self._clock = clock
         self._stopping = stopping
-        self._seen_path = source.cache / "seen.json"
+        self._high_water_path = source.cache / "seen.json"
 
     @property
     def root_version(self) -> int | None:
-        """The version of the root that is trusted now; None before the first look."""
+        """The version of the trusted root; None before the first refresh."""
         return _version(self._source.cache / "root.json")
 
-    def find(self, order: InstallParams) -> VerifiedTarget:
-        """The target that the order names, out of metadata that was verified just now.
+    def get_verified_target(self, order: InstallParams) -> VerifiedTarget:
+        """Refreshes and verifies the metadata, and returns the target that the order names.
 
         Raises:
-            UpdateError: the metadata does not hold, or says something else than the order.
+            UpdateError: the metadata is not valid, or does not match the order.
         """
         from tuf.api import exceptions
         from tuf.ngclient import Updater
 
         from device_agent.updates.download import MetadataFetcher
 
-        self._check_clock()
+        self._reject_clock_rollback()
         fetcher = MetadataFetcher(self._source.tls(), self._source.min_bytes_per_second, self._stopping)
         base = self._source.url.rstrip("/")
         try:
             self._source.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             updater = Updater(
-                str(self._source.cache), f"{base}/metadata/", fetcher=fetcher, bootstrap=self._first_root()
+                str(self._source.cache), f"{base}/metadata/", fetcher=fetcher, bootstrap=self._bootstrap_root()
             )
             updater.refresh()
             info = updater.get_targetinfo(order.target)
         except (exceptions.RepositoryError, exceptions.DownloadError) as e:
             if isinstance(e.__cause__, StoppedError):
                 raise StoppedError from e
-            raise of_metadata(e) from e
+            raise from_tuf_error(e) from e
         except OSError as e:
             raise UpdateError(UpdateRefusalCode.OTHER, f"{self._source.cache}: {e.strerror}") from e
-        self._remember()
+        self._save_high_water()
         if info is None:
             raise UpdateError(UpdateRefusalCode.NOT_FOUND, f"{order.target} is not published, or was withdrawn")
-        return VerifiedTarget(_matching(info, order), _downloader(fetcher, base, info, self._stopping))
+        return VerifiedTarget(_check_matches_order(info, order), _downloader(fetcher, base, info, self._stopping))
 
-    def _first_root(self) -> bytes:
+    def _bootstrap_root(self) -> bytes:
         path = self._source.root
         try:
             with path.open("rb") as file:
@@ -111,30 +112,30 @@ class TufClient:
             raise UpdateError(UpdateRefusalCode.OTHER, f"the first root {path} is larger than {_MAX_ROOT_BYTES} bytes")
         return root
 
-    def _check_clock(self) -> None:
-        """A clock that was set back would make metadata valid that has ended."""
-        seen = self._seen()
-        if seen is not None and self._clock.now() < seen.at - CLOCK_TOLERANCE:
+    def _reject_clock_rollback(self) -> None:
+        # With a clock that was set back, expired metadata would be valid again.
+        mark = self._high_water()
+        if mark is not None and self._clock.now() < mark.at - CLOCK_TOLERANCE:
             now = f"{self._clock.now():%Y-%m-%d %H:%M}"
-            text = f"this device's clock says {now}, and it was {seen.at:%Y-%m-%d %H:%M} before: it was set back"
+            text = f"this device's clock says {now}, and it was {mark.at:%Y-%m-%d %H:%M} before: it was set back"
             raise UpdateError(UpdateRefusalCode.CLOCK, text)
 
-    def _remember(self) -> None:
+    def _save_high_water(self) -> None:
         versions = {role: _version(self._source.cache / f"{role}.json") or 0 for role in _ROLES}
         keys = _keys(self._source.cache / "root.json")
-        seen = self._seen()
-        for role, version in (seen.versions if seen is not None else {}).items():
-            is_same = role == "root" or (seen is not None and seen.keys.get(role) == keys.get(role))
-            if is_same and versions.get(role, 0) < version:
-                text = f"{role} {versions.get(role, 0)} is older than {version}, which was seen before"
+        mark = self._high_water()
+        for role, version in (mark.versions if mark is not None else {}).items():
+            has_same_keys = role == "root" or (mark is not None and mark.keys.get(role) == keys.get(role))
+            if has_same_keys and versions.get(role, 0) < version:
+                text = f"{role} {versions.get(role, 0)} is older than {version}, which was verified before"
                 raise UpdateError(UpdateRefusalCode.ROLLBACK, text)
-        now = self._clock.now() if seen is None else max(self._clock.now(), seen.at)
-        fresh = _Seen(at=now.astimezone(UTC), versions=versions, keys=keys)
-        write_whole(self._seen_path, self._source.cache / ".seen.new", fresh.model_dump_json().encode())
+        at = self._clock.now() if mark is None else max(self._clock.now(), mark.at)
+        new = _HighWaterMark(at=at.astimezone(UTC), versions=versions, keys=keys)
+        write_whole(self._high_water_path, self._source.cache / ".seen.new", new.model_dump_json().encode())
 
-    def _seen(self) -> _Seen | None:
+    def _high_water(self) -> _HighWaterMark | None:
         try:
-            return _Seen.model_validate_json(self._seen_path.read_bytes())
+            return _HighWaterMark.model_validate_json(self._high_water_path.read_bytes())
         except (OSError, ValidationError):
             return None
 
@@ -155,7 +156,7 @@ def _keys(path: Path) -> dict[str, str]:
         return {}
 
 
-def _matching(info: "TargetFile", order: InstallParams) -> UpdateTarget:
+def _check_matches_order(info: "TargetFile", order: InstallParams) -> UpdateTarget:
     sha256 = info.hashes.get("sha256")
     if sha256 != order.sha256 or info.length != order.length:
         text = f"{order.target}: the order names {order.length} bytes with SHA-256 {order.sha256[:16]}..., "
@@ -165,7 +166,7 @@ def _matching(info: "TargetFile", order: InstallParams) -> UpdateTarget:
     except ValidationError as e:
         first = e.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        text = f"{order.target}: what is signed about it cannot be read here: {where}: {first['msg']}"
+        text = f"{order.target}: its signed metadata cannot be read here: {where}: {first['msg']}"
         raise UpdateError(UpdateRefusalCode.BAD_METADATA, text) from e
     if (target.name, target.version) != (order.name, order.version):
         text = f"{order.target} is signed as {target.name} {target.version}"
@@ -173,15 +174,13 @@ def _matching(info: "TargetFile", order: InstallParams) -> UpdateTarget:
     return target
 
 
-def _downloader(
-    fetcher: Any, base: str, info: "TargetFile", stopping: threading.Event
-) -> Callable[[Path, Callable[[int], None], Callable[[str], None]], None]:
+def _downloader(fetcher: Any, base: str, info: "TargetFile", stopping: threading.Event) -> DownloadTarget:
     from device_agent.updates.download import TargetDownload
 
     folder, _, name = info.path.rpartition("/")
     url = f"{base}/targets/{folder}/{info.hashes['sha256']}.{name}"
 
-    def download(to: Path, told: Callable[[int], None], step: Callable[[str], None]) -> None:
-        TargetDownload(fetcher, url, info, to, stopping).run(told, step)
+    def download(path: Path, on_bytes: Callable[[int], None], crash_point: Callable[[str], None]) -> None:
+        TargetDownload(fetcher, url, info, path, stopping).run(on_bytes, crash_point)
 
     return download

@@ -72,7 +72,7 @@ def test_a_rotation_with_a_stolen_old_key(scene: Scene) -> None:
     assert scene.ordered(new)["state"] == "succeeded"
     assert scene.ordered(old)["state"] == "succeeded"  # within the overlap
     thief = scene.ordered(old, action="keys.revoke", keyid=key_id(new.public_key()))
-    assert (thief["state"], thief["reason"]) == ("rejected", "a key is revoked with an operator's signature")
+    assert (thief["state"], thief["reason"]) == ("rejected", "revoking a key needs an operator's signature")
     revoked = scene.ordered(new, OPERATOR, action="keys.revoke", keyid=key_id(old.public_key()))
     assert revoked["state"] == "succeeded", revoked
     scene.forged(old)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from device_agent.actions.base import ActionPlan, Params, RemediationAction, Verification
 from device_agent.actions.rescan import Rescan
-from device_agent.actions.trust import trust
+from device_agent.actions.trust import key_actions
 from device_agent.assembly import load_keyring
 from device_agent.collectors.base import Section
 from device_agent.commands import journal
@@ -28,8 +28,16 @@ from device_agent.runtime import run
 from device_agent.settings import load
 
 STEPS: Final = ("received", "begin", "plan", "apply", "finish", "tell", "told")
-_DIES_BEFORE: Final = {"received": "begin", "tell": "told"}  # the journal's method that is never called
-_DIES_AFTER: Final = {"begin": "begin", "plan": "planned", "finish": "finish", "told": "told"}
+_DIES_BEFORE: Final = {
+    "received": "record_accepted",
+    "tell": "mark_result_confirmed",
+}  # the journal's method that is never called
+_DIES_AFTER: Final = {
+    "begin": "record_accepted",
+    "plan": "record_before",
+    "finish": "record_result",
+    "told": "mark_result_confirmed",
+}
 
 
 def _die() -> None:
@@ -49,21 +57,21 @@ class _Append:
 
     def plan(self, params: Params) -> ActionPlan:
         del params
-        return ActionPlan(was={"was": str(self._lines())}, would="append a line")
+        return ActionPlan(before={"was": str(self._lines())}, changes="append a line")
 
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        del params, was
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        del params, before
         with self._file.open("a") as file:
             file.write("done\n")
         if self._die_at == "apply":
             _die()
 
-    def verify(self, params: Params, was: Mapping[str, str]) -> Verification:
+    def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
         del params
-        return Verification(str(self._lines()) != was["was"], {"is": str(self._lines())})
+        return Verification(str(self._lines()) != before["was"], {"is": str(self._lines())})
 
-    def undo(self, params: Params, was: Mapping[str, str]) -> str:
-        del params, was
+    def undo(self, params: Params, before: Mapping[str, str]) -> str:
+        del params, before
         return "not undone"
 
     def _lines(self) -> int:
@@ -107,7 +115,7 @@ def main(config: Path, die_at: str) -> None:
     done = folder / "done.txt"
     settings = load(config)
     actions: dict[str, RemediationAction] = {
-        **trust(load_keyring(settings)),
+        **key_actions(load_keyring(settings)),
         "rescan": Rescan(),
         "test.append": _Append(done, die_at, is_repeatable=True),
         "test.once": _Append(done, die_at, is_repeatable=False),

@@ -89,20 +89,20 @@ class UpdateDevice:
             self.clock,
             self.stopping,
             self.stopping.set,
-            restart_id=boot_id,
-            step=self._step,
+            current_boot_id=boot_id,
+            crash_point=self._step,
         )
         assert updater is not None
         self.updater = updater
         self.journal = Journal(self.settings.agent.state_dir)
         self.commands = CommandExecutor(
-            CommandVerifier.of(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
+            CommandVerifier.from_keys(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
             {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)},
             self.journal,
             self._publish,
             clock=self.clock,
-            refused=lambda reason: None,
-            succeeded=lambda: None,
+            on_forged=lambda _reason: None,
+            on_changed=lambda: None,
         )
         self.commands.start()
 
@@ -136,7 +136,7 @@ class UpdateDevice:
             expires_at=self.clock.now() + timedelta(minutes=10),
             counter=self._counter if counter is None else counter,
         )
-        self.commands.received(sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, self.key))
+        self.commands.on_envelope(sign(command.model_dump_json().encode(), COMMAND_PAYLOAD_TYPE, self.key))
         return command.command_id
 
     def ended(self) -> CommandResult:

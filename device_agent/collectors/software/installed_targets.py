@@ -31,7 +31,7 @@ class InstalledTargetsCollector:
                 "state": "ok",
                 "device_class": updater.device.device_class,
                 "hardware": list(updater.device.hardware),
-                "root_version": updater.trust.root_version,
+                "root_version": updater.tuf_client.root_version,
                 "entries": [_entry(updater, name) for name in updater.ledger.names()],
             }
 
@@ -46,7 +46,7 @@ def _entry(updater: Updater, name: str) -> dict[str, Any]:
     release, transaction = record.current, record.transaction
     target = release.target if release is not None else None
     if transaction is not None:
-        outcome, attempted, reason = transaction.phase, transaction.wanted, transaction.reason
+        outcome, attempted, reason = transaction.phase, transaction.version, transaction.reason
     else:
         outcome, attempted, reason = record.outcome, record.attempted, record.reason
     if not version and outcome is UpdatePhase.CONFIRMED:
@@ -62,5 +62,5 @@ def _entry(updater: Updater, name: str) -> dict[str, Any]:
         "attempted": attempted,
         "reason": reason,
         "command_id": transaction.command_id if transaction is not None else record.command_id,
-        "at": record.at.isoformat() if record.at is not None and transaction is None else None,
+        "at": record.updated_at.isoformat() if record.updated_at is not None and transaction is None else None,
     }

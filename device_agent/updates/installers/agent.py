@@ -1,4 +1,4 @@
-"""The agent itself: a one-file agent in the slot that does not run, tried by the launcher, confirmed by itself."""
+"""The agent itself: a one-file agent in the inactive slot, started on trial by the launcher, confirmed by itself."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ from device_agent.updates.slots import LAUNCHER_VARIABLE, AgentSlots, SlotName, 
 from schemas.updates import UpdateRefusalCode, UpdateTarget
 
 _VERSION_SECONDS: Final = 60.0
-_START_SECONDS: Final = 60.0  # beside the health check, until the new agent is confirmed
+_START_SECONDS: Final = 60.0  # in addition to the health check, until the new agent is confirmed
 
 
 class AgentInstaller:
-    """The two slots of the agent."""
+    """Installs agents to two slots."""
 
     is_repeatable = True
-    keeps_files = False
+    needs_download_for_rollback = False
 
     def __init__(
         self, slots: AgentSlots, request_restart: Callable[[], None], environment: Mapping[str, str] | None = None
@@ -34,31 +34,33 @@ class AgentInstaller:
         self._slots = slots
         self._environment = os.environ if environment is None else environment
         self._request_restart = request_restart
-        self._run_id = uuid.uuid4().hex
+        self._restart_id = uuid.uuid4().hex
 
     @property
-    def run_id(self) -> str:
-        """This process."""
-        return self._run_id
+    def restart_id(self) -> str:
+        """Identifies this process."""
+        return self._restart_id
 
     def stage(self, artifact: VerifiedArtifact) -> str:
-        """Let it say its version, and copy it to the slot that does not run."""
+        """Checks the version that the agent prints, and copies it to the inactive slot."""
         if LAUNCHER_VARIABLE not in self._environment:
             text = "the agent updates itself only when it is started with cordon-agent launch"
             raise UpdateError(UpdateRefusalCode.NOT_FOR_THIS_DEVICE, text)
         if not zipfile.is_zipfile(artifact.file):
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} is no one-file agent")
-        wanted = f"cordon-agent {artifact.target.version}"
+        expected = f"cordon-agent {artifact.target.version}"
         try:
-            said = run([sys.executable, str(artifact.file), "--version"], seconds=_VERSION_SECONDS).out.strip()
-            if said != wanted:
-                raise UpdateError(UpdateRefusalCode.MISMATCH, f"it says {said[:64]!r}, and is signed as {wanted!r}")
-            fresh = self._slots.file(self._slots.free()).with_suffix(".new")
-            fresh.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.copyfile(artifact.file, fresh)
-            sync_file(fresh)
-            fresh.replace(self._slots.file(self._slots.free()))
-            sync_folder(fresh.parent)
+            printed = run([sys.executable, str(artifact.file), "--version"], seconds=_VERSION_SECONDS).out.strip()
+            if printed != expected:
+                raise UpdateError(
+                    UpdateRefusalCode.MISMATCH, f"it prints {printed[:64]!r}, but is signed as {expected!r}"
+                )
+            file = self._slots.file(self._slots.inactive_slot()).with_suffix(".new")
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(artifact.file, file)
+            sync_file(file)
+            file.replace(self._slots.file(self._slots.inactive_slot()))
+            sync_folder(file.parent)
         except ExecuteError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"it does not start: {e}") from e
         except OSError as e:
@@ -66,47 +68,47 @@ class AgentInstaller:
         return ""
 
     def install(self, artifact: VerifiedArtifact) -> None:
-        """Let the launcher try it at the next start."""
-        slot, state = self._slots.free(), self._slots.state()
+        """Starts a trial: the launcher runs the new agent at the next start."""
+        slot, state = self._slots.inactive_slot(), self._slots.state()
         deadline = time.time() + artifact.target.health.seconds + _START_SECONDS
         versions = {**state.versions, slot: artifact.target.version}
         trial = SlotTrial(slot=slot, deadline=deadline)
         self._slots.save(state.model_copy(update={"versions": versions, "trial": trial}))
 
     def installed(self, name: str, release: InstalledRelease | None) -> str:
-        """What runs."""
+        """Returns the running version."""
         del name, release
         slot = self._environment.get(SLOT_VARIABLE, "")
         return self._slots.state().versions.get(slot, "") if slot else __version__
 
-    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
-        """The slot of the version before is the active one again; it runs after a restart."""
-        del bad
+    def roll_back(self, failed: UpdateTarget, previous: InstalledRelease | None) -> None:
+        """Activates the slot of the previous version, which runs after a restart."""
+        del failed
         versions = self._slots.state().versions
         slots: tuple[SlotName, ...] = ("a", "b")
-        wanted = "" if to is None else to.version
+        expected = "" if previous is None else previous.version
         active = self._slots.state().active
-        fitting = [slot for slot in slots if versions.get(slot) == wanted and self._slots.file(slot).is_file()]
-        self._slots.go_back(active if active in fitting else fitting[0] if fitting else "")
+        candidates = [slot for slot in slots if versions.get(slot) == expected and self._slots.file(slot).is_file()]
+        self._slots.activate(active if active in candidates else candidates[0] if candidates else "")
 
     def confirm(self, target: UpdateTarget) -> None:
-        """What runs is the active one."""
+        """Makes the running version permanent."""
         del target
         self._slots.confirm()
 
     def needs_restart(self, target: UpdateTarget) -> bool:
-        """Always: a running program does not become another one."""
+        """Returns True: a running program cannot be replaced."""
         del target
         return True
 
     def restart(self) -> None:
-        """Stop in order; the launcher starts what is to be tried."""
+        """Stops the agent; the launcher then starts the agent on trial."""
         self._request_restart()
 
-    def program(self, target: UpdateTarget, name: str) -> str:
-        """Found on the PATH, or absolute."""
+    def resolve_program(self, target: UpdateTarget, name: str) -> str:
+        """Returns the name: it is absolute, or found on the PATH."""
         del target
         return name
 
-    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
-        """There are always two slots."""
+    def prune(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
+        """Does nothing: there are always two slots."""

@@ -1,4 +1,4 @@
-"""What an installer is: it puts one kind of target in place, says what is there, and goes back."""
+"""The interface of installers, and what most of them have in common."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,92 +9,121 @@ from device_agent.updates.errors import UpdateError
 from device_agent.updates.records import InstalledRelease
 from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
 
-REBOOT_SECONDS: Final = 60.0  # for the machine to take the order
+REBOOT_SECONDS: Final = 60.0  # for the machine to accept the request
 _SERVICE_SECONDS: Final = 120.0  # for a restart of a service
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedArtifact:
-    """A verified target on the disk; `tree`: digest of the file set that was staged from it."""
+    """A verified target on the disk; `tree_digest` is that of the file set staged from it."""
 
     target: UpdateTarget
     file: Path
-    tree: str = ""
+    tree_digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RebootControl:
-    """The machine as installers that need a restart see it."""
+    """Reboots the machine; `boot_id` identifies the present boot."""
 
     boot_id: str
     reboot_argv: tuple[str, ...] = ("systemctl", "reboot")
 
     def reboot(self) -> None:
-        """Ask for a restart of the machine (ExecuteError: refused)."""
+        """Requests a reboot (ExecuteError: refused)."""
         run(self.reboot_argv, seconds=REBOOT_SECONDS)
 
 
 class TargetInstaller(Protocol):
-    """Puts one kind in place.
+    """Installs one kind of target.
 
     Raises:
-        UpdateError: from `stage`, `install`, `go_back` and `confirm`, when it cannot.
+        UpdateError: from `stage`, `install`, `roll_back` and `confirm`.
     """
 
     @property
     def is_repeatable(self) -> bool:
-        """Whether `install` may run again after it was killed in the middle."""
+        """Whether `install` may run again after it was killed."""
         ...
 
     @property
-    def keeps_files(self) -> bool:
-        """Whether going back needs the file that was downloaded."""
+    def needs_download_for_rollback(self) -> bool:
+        """Whether a rollback needs the downloaded file."""
         ...
 
     def stage(self, artifact: VerifiedArtifact) -> str:
-        """Make ready, changing nothing that is in use; the digest of what was made ready, or empty."""
+        """Prepares the installation, changing nothing in use; returns the digest of a file set, or an empty text."""
         ...
 
     def install(self, artifact: VerifiedArtifact) -> None:
-        """Put it in place."""
+        """Installs what was staged."""
         ...
 
     def installed(self, name: str, release: InstalledRelease | None) -> str:
-        """The version that is really there; empty: none, or not as it was installed (`release` as recorded)."""
+        """Returns the installed version; empty: none, or it differs from the recorded `release`."""
         ...
 
-    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
-        """Put the version before in place again (None: there was none), from whatever state; repeatable."""
+    def roll_back(self, failed: UpdateTarget, previous: InstalledRelease | None) -> None:
+        """Installs the previous release again (None: there was none), from any state; repeatable."""
         ...
 
     def confirm(self, target: UpdateTarget) -> None:
-        """It stays."""
+        """Makes the installation permanent."""
         ...
 
     def needs_restart(self, target: UpdateTarget) -> bool:
-        """Whether the machine, or the agent, has to start anew before the new version runs."""
+        """Returns whether the machine, or the agent, has to restart before the new version runs."""
         ...
 
     def restart(self) -> None:
-        """Start anew; this process ends with it."""
+        """Requests that restart, which ends this process (ExecuteError: refused)."""
         ...
 
     @property
-    def run_id(self) -> str:
-        """What is another one after `restart`."""
+    def restart_id(self) -> str:
+        """Differs after each `restart`."""
         ...
 
-    def program(self, target: UpdateTarget, name: str) -> str:
-        """Where a program of the health check lies: relative names are inside what was installed."""
+    def resolve_program(self, target: UpdateTarget, name: str) -> str:
+        """Returns the path of a health check program; relative names are inside what was installed."""
         ...
 
-    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
-        """Forget releases other than these."""
+    def prune(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
+        """Removes other releases than these."""
         ...
+
+
+class RebootingInstaller:
+    """The common part of installers that need no confirmation, and reboot where the target says so."""
+
+    def __init__(self, machine: RebootControl) -> None:
+        self._machine = machine
+
+    @property
+    def restart_id(self) -> str:
+        """The boot id."""
+        return self._machine.boot_id
+
+    def confirm(self, target: UpdateTarget) -> None:
+        """Does nothing: every installation is permanent."""
+
+    def needs_restart(self, target: UpdateTarget) -> bool:
+        return target.restart is RestartMode.REBOOT
+
+    def restart(self) -> None:
+        self._machine.reboot()
+
+    def resolve_program(self, target: UpdateTarget, name: str) -> str:
+        """Returns the name: it is absolute, or found on the PATH."""
+        del target
+        return name
+
+    def prune(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
+        """Does nothing: no other releases are stored."""
 
 
 def restart_service(target: UpdateTarget) -> None:
-    """Restarts the service that a target names, if any (UpdateError: it does not restart)."""
+    """Restarts the service that a target names, if any (UpdateError)."""
     if target.restart is not RestartMode.SERVICE:
         return
     try:

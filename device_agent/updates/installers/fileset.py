@@ -1,7 +1,7 @@
-"""File sets: unpacked beside the old ones, and swapped by one rename of a link, so that there is never half of one.
+"""File sets: unpacked apart from the ones in use, and switched atomically by the rename of a link.
 
-`sets/NAME/VERSION/` are the unpacked sets and `sets/NAME/current` a link to the one in use; whatever uses the files
-opens them through the link.
+`sets/NAME/VERSION/` are the unpacked sets and `sets/NAME/current` is a link to the one in use; programs open the files
+through the link.
 """
 
 import hashlib
@@ -14,9 +14,9 @@ from typing import Final
 
 from device_agent.host.files import sync_file, sync_folder
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
+from device_agent.updates.installers.base import RebootControl, RebootingInstaller, VerifiedArtifact
 from device_agent.updates.records import InstalledRelease
-from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
+from schemas.updates import UpdateRefusalCode, UpdateTarget
 
 ARCHIVES: Final = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 MAX_MEMBERS: Final = 20_000
@@ -24,104 +24,89 @@ _CHUNK: Final = 1024 * 1024
 _CURRENT: Final = "current"
 
 
-class FileSetInstaller:
-    """Keeps its sets below `folder`."""
+class FileSetInstaller(RebootingInstaller):
+    """Stores file sets below `folder`."""
 
     is_repeatable = True
-    keeps_files = False
+    needs_download_for_rollback = False
 
-    def __init__(self, folder: Path, machine: RebootControl, step: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, machine: RebootControl, crash_point: Callable[[str], None]) -> None:
+        super().__init__(machine)
         self._folder = folder
-        self._machine = machine
-        self._step = step
+        self._crash_point = crash_point
         self._digests: dict[Path, tuple[str, str]] = {}
 
     def stage(self, artifact: VerifiedArtifact) -> str:
-        """Unpack it, or copy the one file, beside the other sets."""
+        """Unpacks the archive, or copies the file, and returns the digest of the set."""
         target = artifact.target
-        place = self._folder / target.name / target.version
-        fresh = place.with_name(f".{target.version}.new")
+        folder = self._folder / target.name / target.version
+        staging = folder.with_name(f".{target.version}.new")
         try:
-            fresh.parent.mkdir(parents=True, exist_ok=True)
-            for above in (self._folder, fresh.parent):
-                above.chmod(0o755)
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir()
-            self._step("stage:unpack")
+            staging.parent.mkdir(parents=True, exist_ok=True)
+            for parent in (self._folder, staging.parent):
+                parent.chmod(0o755)
+            shutil.rmtree(staging, ignore_errors=True)
+            staging.mkdir()
+            self._crash_point("stage:unpack")
             if artifact.file.name.endswith(ARCHIVES):
-                _unpack(artifact.file, fresh, max(target.installed_bytes, 1))
+                _unpack(artifact.file, staging, max(target.installed_bytes, 1))
             else:
-                shutil.copyfile(artifact.file, fresh / artifact.file.name)
-                (fresh / artifact.file.name).chmod(0o755)
-            open_folders(fresh)
-            tree = digest_of(fresh)
-            sync_tree(fresh)
-            self._step("stage:unpacked")
+                shutil.copyfile(artifact.file, staging / artifact.file.name)
+                (staging / artifact.file.name).chmod(0o755)
+            make_directories_traversable(staging)
+            digest = tree_digest(staging)
+            fsync_tree(staging)
+            self._crash_point("stage:unpacked")
             if self._link(target.name) != target.version:
-                # What an earlier try left under this name; never the one in use.
-                shutil.rmtree(place, ignore_errors=True)
-                self._step("stage:cleared")
-                fresh.rename(place)
-            sync_folder(place.parent)
+                # The remains of an earlier attempt; never the set in use.
+                shutil.rmtree(folder, ignore_errors=True)
+                self._crash_point("stage:cleared")
+                staging.rename(folder)
+            sync_folder(folder.parent)
         except (OSError, tarfile.TarError) as e:
             raise UpdateError(
                 UpdateRefusalCode.INSTALL, f"{target.name} {target.version} cannot be unpacked: {e}"
             ) from e
-        self._step("stage:done")
-        return tree
+        self._crash_point("stage:done")
+        return digest
 
     def install(self, artifact: VerifiedArtifact) -> None:
-        """Swap the link."""
-        self._point(artifact.target.name, artifact.target.version)
+        """Switches the link."""
+        self._switch_link(artifact.target.name, artifact.target.version)
 
     def installed(self, name: str, release: InstalledRelease | None) -> str:
-        """Where the link points, when the set behind it is as it was unpacked."""
+        """Returns the version that the link points to, unless its files were changed since they were unpacked."""
         version = self._link(name)
-        place = self._folder / name / version
-        if not version or not place.is_dir():
+        folder = self._folder / name / version
+        if not version or not folder.is_dir():
             return ""
-        if release is not None and release.version == version and release.tree != self._digest(place):
+        if release is not None and release.version == version and release.tree_digest != self._digest(folder):
             return ""
         return version
 
-    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
-        """Point the link at the set of before, or take it away."""
-        if to is not None:
-            if not (self._folder / bad.name / to.version).is_dir():
-                raise UpdateError(UpdateRefusalCode.INSTALL, f"{bad.name} {to.version} is not there any more")
-            self._point(bad.name, to.version)
+    def roll_back(self, failed: UpdateTarget, previous: InstalledRelease | None) -> None:
+        """Switches the link to the previous set, or removes it."""
+        if previous is not None:
+            if not (self._folder / failed.name / previous.version).is_dir():
+                text = f"{failed.name} {previous.version} does not exist any more"
+                raise UpdateError(UpdateRefusalCode.INSTALL, text)
+            self._switch_link(failed.name, previous.version)
             return
-        (self._folder / bad.name / _CURRENT).unlink(missing_ok=True)
-        if (self._folder / bad.name).is_dir():
-            sync_folder(self._folder / bad.name)
+        (self._folder / failed.name / _CURRENT).unlink(missing_ok=True)
+        if (self._folder / failed.name).is_dir():
+            sync_folder(self._folder / failed.name)
 
-    def confirm(self, target: UpdateTarget) -> None:
-        """There is nothing to do."""
-
-    def needs_restart(self, target: UpdateTarget) -> bool:
-        """Only where the target says so."""
-        return target.restart is RestartMode.REBOOT
-
-    def restart(self) -> None:
-        """The machine."""
-        self._machine.reboot()
-
-    @property
-    def run_id(self) -> str:
-        """The machine's boot."""
-        return self._machine.boot_id
-
-    def program(self, target: UpdateTarget, name: str) -> str:
-        """Inside the set that is in use."""
+    def resolve_program(self, target: UpdateTarget, name: str) -> str:
+        """Returns the path inside the set in use, unless the name is absolute."""
         return name if name.startswith("/") else str(self._folder / target.name / _CURRENT / name)
 
-    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
-        """Remove every other set."""
+    def prune(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
+        """Removes every other set."""
         kept = {release.version for release in keep} | {_CURRENT, self._link(name)}
-        place = self._folder / name
-        if not place.is_dir():
+        folder = self._folder / name
+        if not folder.is_dir():
             return
-        for path in place.iterdir():
+        for path in folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -131,50 +116,50 @@ class FileSetInstaller:
         except OSError:
             return ""
 
-    def _point(self, name: str, version: str) -> None:
-        place = self._folder / name
-        fresh = place / f".{_CURRENT}.new"
+    def _switch_link(self, name: str, version: str) -> None:
+        folder = self._folder / name
+        link = folder / f".{_CURRENT}.new"
         try:
-            fresh.unlink(missing_ok=True)
-            fresh.symlink_to(version)
-            self._step("swap:before")
-            fresh.replace(place / _CURRENT)
-            self._step("swap:after")
-            sync_folder(place)
+            link.unlink(missing_ok=True)
+            link.symlink_to(version)
+            self._crash_point("swap:before")
+            link.replace(folder / _CURRENT)
+            self._crash_point("swap:after")
+            sync_folder(folder)
         except OSError as e:
-            raise UpdateError(UpdateRefusalCode.INSTALL, f"{name}: the files cannot be swapped: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{name}: the link cannot be switched: {e.strerror}") from e
 
-    def _digest(self, place: Path) -> str:
-        """The digest of a set; read again only when size, time or place of one of its files changed."""
-        stamp = _stamp(place)
-        known = self._digests.get(place)
-        if known is None or known[0] != stamp:
-            self._digests[place] = known = (stamp, digest_of(place))
-        return known[1]
+    def _digest(self, folder: Path) -> str:
+        """Returns the digest of a set; computed again only when size, time or inode of a file changed."""
+        key = _change_key(folder)
+        cached = self._digests.get(folder)
+        if cached is None or cached[0] != key:
+            self._digests[folder] = cached = (key, tree_digest(folder))
+        return cached[1]
 
 
-def _unpack(file: Path, to: Path, most: int) -> None:
+def _unpack(file: Path, to: Path, max_bytes: int) -> None:
     total = 0
     with tarfile.open(file) as archive:
         for number, member in enumerate(archive):
             total += member.size
-            if number >= MAX_MEMBERS or total > most:
+            if number >= MAX_MEMBERS or total > max_bytes:
                 raise UpdateError(
-                    UpdateRefusalCode.INSTALL, f"{file.name} unpacks to more than was signed: {most} bytes"
+                    UpdateRefusalCode.INSTALL, f"{file.name} unpacks to more than was signed: {max_bytes} bytes"
                 )
-            # `data`: nothing outside, no devices, no owners and special bits of somebody else.
+            # The `data` filter refuses paths outside, devices, foreign owners and special bits.
             archive.extract(member, to, filter="data")
 
 
-def _files(place: Path) -> list[Path]:
-    return sorted(path for path in place.rglob("*") if path.is_symlink() or path.is_file())
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
 
 
-def digest_of(place: Path) -> str:
-    """Of every name, kind, executable bit and content below a folder."""
+def tree_digest(folder: Path) -> str:
+    """Returns the digest of every name, kind, executable bit and content below a folder."""
     total = hashlib.sha256()
-    for path in _files(place):
-        name = str(path.relative_to(place))
+    for path in _files(folder):
+        name = str(path.relative_to(folder))
         if path.is_symlink():
             total.update(f"link\0{name}\0{os.readlink(path)}\0".encode())  # noqa: PTH115 - the text, not a path
             continue
@@ -184,27 +169,29 @@ def digest_of(place: Path) -> str:
     return total.hexdigest()
 
 
-def _stamp(place: Path) -> str:
+def _change_key(folder: Path) -> str:
     total = hashlib.sha256()
-    for path in _files(place):
-        is_at = path.lstat()
-        total.update(f"{path}\0{is_at.st_size}\0{is_at.st_mtime_ns}\0{is_at.st_ctime_ns}\0{is_at.st_ino}\0".encode())
+    for path in _files(folder):
+        status = path.lstat()
+        total.update(
+            f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}\0".encode()
+        )
     return total.hexdigest()
 
 
-def open_folders(place: Path) -> None:
-    """Let everybody pass: who may read a file, the archive says; the agent's own mask is not meant for it."""
-    for folder in (place, *(path for path in place.rglob("*") if path.is_dir() and not path.is_symlink())):
-        folder.chmod(0o755)
+def make_directories_traversable(folder: Path) -> None:
+    """Opens the directories to every user, whatever the agent's umask: the archive has the modes of the files."""
+    for directory in (folder, *(path for path in folder.rglob("*") if path.is_dir() and not path.is_symlink())):
+        directory.chmod(0o755)
 
 
-def sync_tree(place: Path) -> None:
-    """Make a whole folder survive a power loss."""
-    for path in place.rglob("*"):
+def fsync_tree(folder: Path) -> None:
+    """Makes a folder with its content survive a power loss."""
+    for path in folder.rglob("*"):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue
         if path.is_dir():
             sync_folder(path)
         else:
             sync_file(path)
-    sync_folder(place)
+    sync_folder(folder)

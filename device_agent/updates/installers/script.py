@@ -1,7 +1,7 @@
-"""Scripts: run once in a bounded process, and run again with another step to undo what they did.
+"""Scripts: run once with a time limit, and run again with another step to undo what they did.
 
-The environment tells the step: CORDON_UPDATE_STEP is `install` or `rollback`, with CORDON_UPDATE_NAME and
-CORDON_UPDATE_VERSION. What is killed in the middle is not run again as `install`.
+The environment has the step: CORDON_UPDATE_STEP is `install` or `rollback`, with CORDON_UPDATE_NAME and
+CORDON_UPDATE_VERSION. A script that was killed is not run again as `install`.
 """
 
 import shutil
@@ -11,79 +11,58 @@ from typing import Final
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.files import write_whole
 from device_agent.updates.errors import UpdateError
-from device_agent.updates.installers.base import RebootControl, VerifiedArtifact
+from device_agent.updates.installers.base import RebootControl, RebootingInstaller, VerifiedArtifact
 from device_agent.updates.records import InstalledRelease
-from schemas.updates import RestartMode, UpdateRefusalCode, UpdateTarget
+from schemas.updates import UpdateRefusalCode, UpdateTarget
 
-_MAX_OUTPUT: Final = 1024 * 1024  # bytes
+_MAX_OUTPUT_BYTES: Final = 1024 * 1024
 _SCRIPT: Final = "script"
-_DONE: Final = "installed"
+_INSTALLED: Final = "installed"
 
 
-class ScriptInstaller:
-    """Keeps scripts below `folder`, one for each version that may have to be undone."""
+class ScriptInstaller(RebootingInstaller):
+    """Stores scripts below `folder`: one for each version that may have to be undone."""
 
     is_repeatable = False
-    keeps_files = False
+    needs_download_for_rollback = False
 
     def __init__(self, folder: Path, machine: RebootControl) -> None:
+        super().__init__(machine)
         self._folder = folder
-        self._machine = machine
-
-    @property
-    def run_id(self) -> str:
-        """The machine's boot."""
-        return self._machine.boot_id
 
     def stage(self, artifact: VerifiedArtifact) -> str:
-        """Copy it to where it can be run."""
-        place = self._folder / artifact.target.name / artifact.target.version / _SCRIPT
+        """Stores an executable copy of the script."""
+        path = self._folder / artifact.target.name / artifact.target.version / _SCRIPT
         try:
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(place, place.with_name(".new"), artifact.file.read_bytes(), mode=0o700)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(path, path.with_name(".new"), artifact.file.read_bytes(), mode=0o700)
         except OSError as e:
-            raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} cannot be kept: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{artifact.file.name} cannot be stored: {e.strerror}") from e
         return ""
 
     def install(self, artifact: VerifiedArtifact) -> None:
-        """Run it, and write down that it ended well."""
+        """Runs the script, then records its version."""
         self._run(artifact.target, "install")
-        self._write(artifact.target.name, artifact.target.version)
+        self._record_installed(artifact.target.name, artifact.target.version)
 
     def installed(self, name: str, release: InstalledRelease | None) -> str:
-        """The version whose script ended well last."""
+        """Returns the version of the last script that succeeded."""
         del release
         try:
-            return (self._folder / name / _DONE).read_text().strip()
+            return (self._folder / name / _INSTALLED).read_text().strip()
         except OSError:
             return ""
 
-    def go_back(self, bad: UpdateTarget, to: InstalledRelease | None) -> None:
-        """Let the script undo what it did."""
-        self._run(bad, "rollback")
-        self._write(bad.name, "" if to is None else to.version)
+    def roll_back(self, failed: UpdateTarget, previous: InstalledRelease | None) -> None:
+        """Runs the script with the step `rollback`."""
+        self._run(failed, "rollback")
+        self._record_installed(failed.name, "" if previous is None else previous.version)
 
-    def confirm(self, target: UpdateTarget) -> None:
-        """There is nothing to do."""
-
-    def needs_restart(self, target: UpdateTarget) -> bool:
-        """Only where the target says so."""
-        return target.restart is RestartMode.REBOOT
-
-    def restart(self) -> None:
-        """The machine."""
-        self._machine.reboot()
-
-    def program(self, target: UpdateTarget, name: str) -> str:
-        """Found on the PATH, or absolute."""
-        del target
-        return name
-
-    def tidy(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
-        """Forget the scripts of other versions."""
+    def prune(self, name: str, keep: tuple[InstalledRelease, ...]) -> None:
+        """Removes the scripts of other versions."""
         kept = {release.version for release in keep}
-        place = self._folder / name
-        for path in place.iterdir() if place.is_dir() else ():
+        folder = self._folder / name
+        for path in folder.iterdir() if folder.is_dir() else ():
             if path.is_dir() and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -94,19 +73,15 @@ class ScriptInstaller:
             "CORDON_UPDATE_NAME": target.name,
             "CORDON_UPDATE_VERSION": target.version,
         }
+        argv, seconds = [str(script), *target.arguments], float(target.seconds)
         try:
-            run(
-                [str(script), *target.arguments],
-                seconds=float(target.seconds),
-                environment=environment,
-                max_bytes=_MAX_OUTPUT,
-            )
+            run(argv, seconds=seconds, environment=environment, max_bytes=_MAX_OUTPUT_BYTES)
         except ExecuteError as e:
             raise UpdateError(UpdateRefusalCode.INSTALL, f"{step}: {e}") from e
 
-    def _write(self, name: str, version: str) -> None:
-        place = self._folder / name / _DONE
+    def _record_installed(self, name: str, version: str) -> None:
+        path = self._folder / name / _INSTALLED
         try:
-            write_whole(place, place.with_name(".installed.new"), version.encode())
+            write_whole(path, path.with_name(".installed.new"), version.encode())
         except OSError as e:
-            raise UpdateError(UpdateRefusalCode.INSTALL, f"{place}: {e.strerror}") from e
+            raise UpdateError(UpdateRefusalCode.INSTALL, f"{path}: {e.strerror}") from e

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 
 from device_agent.actions.rescan import Rescan
-from device_agent.commands.executor import MAX_WAITING, CommandExecutor
+from device_agent.commands.executor import MAX_QUEUED_COMMANDS, CommandExecutor
 from device_agent.commands.journal import Journal
 from device_agent.domain.command_verifier import CommandVerifier
 from device_agent.domain.report import ReportContent, ReportSender
@@ -36,7 +36,7 @@ INPUTS = 10_000
 MAX_GROWTH = 30 * 1024 * 1024  # bytes
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEY, STRANGER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
-GUARD = CommandVerifier.of("edge-1", [KEY.public_key()], ["rescan"])
+VERIFIER = CommandVerifier.from_keys("edge-1", [KEY.public_key()], ["rescan"])
 
 
 def order(counter: int) -> dict[str, Any]:
@@ -48,8 +48,8 @@ def order(counter: int) -> dict[str, Any]:
     return body
 
 
-def judge(raw: bytes) -> CommandVerdict:
-    return GUARD.judge(raw, last_counter=0, known=(), now=NOW)
+def verify(raw: bytes) -> CommandVerdict:
+    return VERIFIER.verify(raw, last_counter=0, known_command_ids=(), now=NOW)
 
 
 def test_no_damaged_envelope_runs_anything_but_what_was_signed() -> None:
@@ -59,14 +59,14 @@ def test_no_damaged_envelope_runs_anything_but_what_was_signed() -> None:
     ran = 0
     for _ in range(INPUTS):
         raw = rand.choice(DAMAGES)(rand, json.loads(good))
-        judged = judge(raw)
-        if isinstance(judged, AcceptedCommand):
+        verdict = verify(raw)
+        if isinstance(verdict, AcceptedCommand):
             ran += 1
-            assert judged.command == Command.model_validate_json(signed)
+            assert verdict.command == Command.model_validate_json(signed)
         else:
-            assert isinstance(judged, ForgedCommand)
-            assert 0 < len(judged.reason) <= 200
-            assert judged.reason.isprintable()
+            assert isinstance(verdict, ForgedCommand)
+            assert 0 < len(verdict.reason) <= 200
+            assert verdict.reason.isprintable()
     assert 0 < ran < INPUTS / 4
 
 
@@ -74,7 +74,7 @@ def test_no_command_of_a_stranger_runs_whatever_it_says() -> None:
     rand = random.Random(4)
     for number in range(INPUTS // 10):
         payload = rand.choice(DAMAGES)(rand, order(number))
-        assert isinstance(judge(sign(payload[:4000], COMMAND_PAYLOAD_TYPE, STRANGER)), ForgedCommand)
+        assert isinstance(verify(sign(payload[:4000], COMMAND_PAYLOAD_TYPE, STRANGER)), ForgedCommand)
 
 
 def test_a_damaged_order_of_the_controllers_own_is_refused_or_within_what_is_allowed() -> None:
@@ -82,18 +82,18 @@ def test_a_damaged_order_of_the_controllers_own_is_refused_or_within_what_is_all
     outcomes = set()
     for number in range(1, INPUTS // 5):
         payload = rand.choice(DAMAGES)(rand, order(number))
-        judged = judge(sign(payload[:20_000], COMMAND_PAYLOAD_TYPE, KEY))
-        outcomes.add(type(judged))
-        if isinstance(judged, AcceptedCommand):
-            assert (judged.command.device_id, judged.command.action) == ("edge-1", "rescan")
-            assert not judged.command.is_expired(NOW)
+        verdict = verify(sign(payload[:20_000], COMMAND_PAYLOAD_TYPE, KEY))
+        outcomes.add(type(verdict))
+        if isinstance(verdict, AcceptedCommand):
+            assert (verdict.command.device_id, verdict.command.action) == ("edge-1", "rescan")
+            assert not verdict.command.is_expired(NOW)
     assert outcomes == {AcceptedCommand, ForgedCommand, RejectedCommand}
 
 
 @settings(max_examples=500, deadline=None)
 @given(strategies.payloads)
-def test_whatever_comes_as_a_command_is_judged(raw: bytes) -> None:
-    assert isinstance(judge(raw), ForgedCommand)
+def test_any_bytes_get_a_verdict(raw: bytes) -> None:
+    assert isinstance(verify(raw), ForgedCommand)
 
 
 class Sent:
@@ -125,24 +125,24 @@ def test_damaged_receipts_neither_stop_the_reporter_nor_make_it_talk_without_end
     with journal(tmp_path):
         store = ReportStore(tmp_path, first_seq=1)
         reporter = Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock(), lambda: None)
-        reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
-        reporter.online()
-        reporter.tick()
+        reporter.on_scan(ReportContent(json.dumps(body), digest_of(body)), force=True)
+        reporter.on_connected()
+        reporter.send_due()
         seq = json.loads(sent.on(UpChannel.POSTURE)[0])["seq"]
         good = {"v": 1, "seq": seq + 1, "verdict": "rejected", "reason": "invalid", "detail": "d", "digest": None}
         before = resident_bytes()
         for _ in range(INPUTS):
-            reporter.receipt(rand.choice(DAMAGES)(rand, good))
-            reporter.tick()
+            reporter.on_receipt(rand.choice(DAMAGES)(rand, good))
+            reporter.send_due()
         assert resident_bytes() - before < MAX_GROWTH
         # A receipt that says `resend_full` may ask for another report, once a second at most.
         assert len(sent.messages) < 60
-        reporter.found(ReportContent(json.dumps(body), digest_of(body)), force=True)
-        reporter.tick()
+        reporter.on_scan(ReportContent(json.dumps(body), digest_of(body)), force=True)
+        reporter.send_due()
         last = json.loads(sent.on(UpChannel.POSTURE)[-1])
         accepted = {"v": 1, "seq": last["seq"], "verdict": "accepted", "digest": last["digest"]}
-        reporter.receipt(json.dumps(accepted).encode())
-        assert store.outbox().owed == ()
+        reporter.on_receipt(json.dumps(accepted).encode())
+        assert store.outbox().reports == ()
 
 
 def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path: Path) -> None:
@@ -150,17 +150,23 @@ def test_a_flood_of_commands_is_bounded_and_every_good_one_is_answered(tmp_path:
     refused: list[str] = []
     with journal(tmp_path) as kept:
         commands = CommandExecutor(
-            GUARD, {"rescan": Rescan()}, kept, sent, clock=_Still(), refused=refused.append, succeeded=lambda: None
-        )  # fmt: skip
+            VERIFIER,
+            {"rescan": Rescan()},
+            kept,
+            sent,
+            clock=_Still(),
+            on_forged=refused.append,
+            on_changed=lambda: None,
+        )
         for _ in range(2000):
-            commands.received(rand.choice(DAMAGES)(rand, order(1)))
+            commands.on_envelope(rand.choice(DAMAGES)(rand, order(1)))
         assert len(refused) == 2000
         assert not sent.messages
-        for counter in range(1, MAX_WAITING + 11):
-            commands.received(sign(json.dumps(order(counter)).encode(), COMMAND_PAYLOAD_TYPE, KEY))
+        for counter in range(1, MAX_QUEUED_COMMANDS + 11):
+            commands.on_envelope(sign(json.dumps(order(counter)).encode(), COMMAND_PAYLOAD_TYPE, KEY))
         answers = [CommandResult.model_validate_json(raw) for raw in sent.on(UpChannel.RESULT)]
         assert [one.reason for one in answers] == ["too many commands are waiting on the device"] * 10
-        assert len(kept.unfinished()) == MAX_WAITING
+        assert len(kept.unfinished()) == MAX_QUEUED_COMMANDS
 
 
 class _Still(Clock):
@@ -174,6 +180,6 @@ class _Still(Clock):
 def test_the_worst_receipts_and_commands_are_cheap_to_refuse(tmp_path: Path, raw: bytes) -> None:
     sent = Sent()
     store = ReportStore(tmp_path, first_seq=1)
-    Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock(), lambda: None).receipt(raw)
-    assert isinstance(judge(raw), ForgedCommand)
+    Reporter(ReportSender("edge-1", "b", "1"), ReportSettings(), store, sent, Clock(), lambda: None).on_receipt(raw)
+    assert isinstance(verify(raw), ForgedCommand)
     assert not sent.messages

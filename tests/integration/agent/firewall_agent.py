@@ -22,8 +22,8 @@ from device_agent.settings import load
 
 
 class _DiesAfter(ChangeFirewall):
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        super().apply(params, was)
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        super().apply(params, before)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -80,7 +80,7 @@ def test_a_running_inetd_stops_offering_a_service_and_offers_it_again(tmp_path: 
     if "mount" in done.stderr and done.returncode != 0 and not done.stdout:
         pytest.skip(f"no mount namespaces here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
-    told, was, is_reached, config = json.loads(done.stdout)
+    told, before, is_reached, config = json.loads(done.stdout)
     assert told == ["here\n", "refused", "here\n"]
-    assert (was["was"], was["inetd"], is_reached) == ("enabled, active", "cordontest", True)
+    assert (before["was"], before["inetd"], is_reached) == ("enabled, active", "cordontest", True)
     assert config == "cordontest stream tcp nowait root /bin/echo echo here\n"

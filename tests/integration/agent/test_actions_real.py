@@ -89,13 +89,13 @@ def test_a_running_sshd_takes_no_passwords_any_more_and_again(ssh_root: Path) ->
         assert "password" in _methods(port)
         action.check(params)
         plan = action.plan(params)
-        assert "sshd -t" in plan.would
+        assert "sshd -t" in plan.changes
         assert config.read_text() == before, "a plan changes nothing"
-        action.apply(params, plan.was)
-        verified = action.verify(params, plan.was)
-        assert (verified.is_reached, verified.now) == (True, {"is": "passwordauthentication no"})
+        action.apply(params, plan.before)
+        verified = action.verify(params, plan.before)
+        assert (verified.is_reached, verified.after) == (True, {"is": "passwordauthentication no"})
         wait_for(lambda: "password" not in (_methods(port) or "password"), "sshd to have read it again")
-        assert action.undo(params, plan.was) == "put back as it was"
+        assert action.undo(params, plan.before) == "put back as it was"
         assert config.read_text() == before
         wait_for(lambda: "password" in _methods(port), "sshd to have read the old one again")
 
@@ -112,7 +112,7 @@ def test_several_options_stand_in_one_block_and_the_last_word_counts(ssh_root: P
     ):
         params: dict[str, Any] = {"option": option, "value": value}
         action.check(params)
-        action.apply(params, action.plan(params).was)
+        action.apply(params, action.plan(params).before)
         assert action.verify(params, {}).is_reached
     text = (ssh_root / "etc/ssh/sshd_config").read_text()
     assert text.startswith(
@@ -129,7 +129,7 @@ def test_what_sshd_refuses_never_becomes_its_configuration(ssh_root: Path) -> No
     config.write_text(config.read_text() + "NoSuchWord yes\n")
     broken = config.read_text()
     with pytest.raises(ActionError, match="sshd refuses it"):
-        action.apply(params, plan.was)
+        action.apply(params, plan.before)
     assert config.read_text() == broken
     assert [path.name for path in config.parent.iterdir() if "cordon" in path.name] == []
 
@@ -202,13 +202,13 @@ def _enabled(root: Path) -> set[str]:
 def test_units_below_a_root_are_disabled_by_the_real_systemctl(unit_root: Path) -> None:
     action, params = DisableService(System(unit_root)), {"name": "telnetd"}
     plan = action.plan(params)
-    assert plan.would == "systemctl disable --now telnetd.service telnetd.socket"
+    assert plan.changes == "systemctl disable --now telnetd.service telnetd.socket"
     assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
-    action.apply(params, plan.was)
+    action.apply(params, plan.before)
     assert _enabled(unit_root) == {"gateway.service"}
-    assert action.verify(params, plan.was).now == {"is": "disabled, inactive"}
+    assert action.verify(params, plan.before).after == {"is": "disabled, inactive"}
     assert not action.plan(params).is_needed
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
 
 
@@ -240,15 +240,15 @@ def test_a_service_is_stopped_after_what_triggers_it_and_put_back_when_that_fail
     systemd = RecordedSystemd(unit_root, {"telnetd.service": {"TriggeredBy": "telnetd.socket"}, "telnetd.socket": {}})
     action, params = DisableService(System(unit_root), systemd), {"name": "telnetd.service"}
     plan = action.plan(params)
-    action.apply(params, plan.was)
+    action.apply(params, plan.before)
     assert systemd.done[1] == ("stop", "telnetd.socket", "telnetd.service")
-    assert action.verify(params, plan.was).is_reached
+    assert action.verify(params, plan.before).is_reached
     assert _enabled(unit_root) == {"gateway.service"}
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     systemd.refuses = "stop"
     with pytest.raises(ActionError, match="recorded"):
-        action.apply(params, plan.was)
-    action.undo(params, plan.was)
+        action.apply(params, plan.before)
+    action.undo(params, plan.before)
     assert systemd.active == {"telnetd.service", "telnetd.socket"}
     assert _enabled(unit_root) == {"telnetd.service", "telnetd.socket", "gateway.service"}
 
@@ -257,11 +257,11 @@ def test_a_service_is_stopped_after_what_triggers_it_and_put_back_when_that_fail
 def test_auditd_starts_by_itself(unit_root: Path) -> None:
     action = EnableAudit(System(unit_root))
     plan = action.plan({})
-    action.apply({}, plan.was)
-    assert action.verify({}, plan.was).is_reached
+    action.apply({}, plan.before)
+    assert action.verify({}, plan.before).is_reached
     assert "auditd.service" in _enabled(unit_root)
     assert not action.plan({}).is_needed
-    action.undo({}, plan.was)
+    action.undo({}, plan.before)
     assert "auditd.service" not in _enabled(unit_root)
     (unit_root / "usr/lib/systemd/system/auditd.service").unlink()
     with pytest.raises(ActionError, match="auditd is not installed"):
@@ -286,14 +286,14 @@ def test_a_port_is_closed_by_the_service_behind_it(unit_root: Path) -> None:
     action, params = ClosePort(System(unit_root), systemd), {"port": port}
     action.check(params)
     plan = action.plan(params)
-    assert (plan.was["by"], plan.would) == ("service telnetd.service", "systemctl disable --now telnetd.service")
-    assert action.proof_seconds(params, plan.was) == 0.0
-    action.apply(params, plan.was)
+    assert (plan.before["by"], plan.changes) == ("service telnetd.service", "systemctl disable --now telnetd.service")
+    assert action.broker_timeout_seconds(params, plan.before) == 0.0
+    action.apply(params, plan.before)
     (net / "tcp").write_text(table.splitlines()[0] + "\n")
-    assert action.verify(params, plan.was).now == {"is": "closed"}
+    assert action.verify(params, plan.before).after == {"is": "closed"}
     assert systemd.active == {"telnetd.socket"}
     assert not action.plan(params).is_needed
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     assert systemd.active == {"telnetd.service", "telnetd.socket"}
 
 
@@ -318,15 +318,15 @@ def test_a_scan_counts_when_its_report_is_a_new_one(tmp_path: Path, monkeypatch:
     report = tmp_path / "log/lynis-report.dat"
     action, params = RunScan(System(is_root_user=True), {"lynis": report}), {"tool": "lynis"}
     plan = action.plan(params)
-    assert plan.would.startswith("lynis audit system")
+    assert plan.changes.startswith("lynis audit system")
     assert not report.exists()
-    action.apply(params, plan.was)
-    assert action.verify(params, plan.was).is_reached
+    action.apply(params, plan.before)
+    assert action.verify(params, plan.before).is_reached
     again = action.plan(params)
-    assert not action.verify(params, again.was).is_reached
+    assert not action.verify(params, again.before).is_reached
     time.sleep(0.01)
-    action.apply(params, again.was)
-    assert action.verify(params, again.was).is_reached
+    action.apply(params, again.before)
+    assert action.verify(params, again.before).is_reached
 
 
 @needs_root
@@ -339,8 +339,8 @@ def test_the_real_lynis_runs_although_an_earlier_run_was_killed(tmp_path: Path) 
     leftover.write_text("4194303\n")
     try:
         plan = action.plan(params)
-        action.apply(params, plan.was)
-        assert action.verify(params, plan.was).is_reached
+        action.apply(params, plan.before)
+        assert action.verify(params, plan.before).is_reached
         assert "finish=true" in report.read_text()
     finally:
         leftover.unlink(missing_ok=True)
@@ -361,10 +361,10 @@ def test_the_real_aa_enforce_takes_the_names_that_the_kernel_gives(tmp_path: Pat
     listed.write_text("/usr/bin/demo (complain)\nnamed (complain)\nnamed//child (complain)\n/usr/bin/man (enforce)\n")
     action = EnforceMac(System(tmp_path / "root", is_root_user=True), ["--no-reload", "-d", str(profiles)])
     plan = action.plan({})
-    assert plan.would == "aa-enforce /usr/bin/demo named"
-    action.apply({}, plan.was)
+    assert plan.changes == "aa-enforce /usr/bin/demo named"
+    action.apply({}, plan.before)
     assert not any("complain" in (profiles / name).read_text() for name in ("usr.bin.demo", "named"))
-    assert not action.verify({}, plan.was).is_reached
+    assert not action.verify({}, plan.before).is_reached
     listed.write_text(listed.read_text().replace("complain", "enforce"))
-    assert action.verify({}, plan.was).is_reached
+    assert action.verify({}, plan.before).is_reached
     assert not action.plan({}).is_needed

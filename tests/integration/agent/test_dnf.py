@@ -16,7 +16,7 @@ from device_agent.actions.base import ActionError
 from device_agent.actions.package import UpgradePackage
 from device_agent.collectors.software import inventory, sources
 from device_agent.collectors.software.updates import UpdatesCollector
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.host.system import System
 
 TOOLS = ("dnf", "rpm", "rpmbuild", "rpmsign", "createrepo_c", "modifyrepo_c", "gpg")
@@ -142,7 +142,7 @@ def fedora(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fedora]:
 
 
 def section(fedora: Fedora) -> dict[str, Any]:
-    found: dict[str, Any] = findings_of({"updates": UpdatesCollector()(fedora.system)}).sections["updates"]
+    found: dict[str, Any] = normalise_findings({"updates": UpdatesCollector()(fedora.system)}).sections["updates"]
     return found
 
 
@@ -157,13 +157,13 @@ def test_what_waits_and_since_when_and_the_upgrade_of_it(fedora: Fedora) -> None
 
     action = UpgradePackage(fedora.system)
     plan = action.plan({"security": True})
-    assert "now: demo" in plan.would
-    action.apply({"security": True}, plan.was)
-    assert action.verify({"security": True}, plan.was).is_reached
+    assert "now: demo" in plan.changes
+    action.apply({"security": True}, plan.before)
+    assert action.verify({"security": True}, plan.before).is_reached
     assert _run("rpm", "-q", "demo", "other").split() == ["demo-1.1-1.noarch", "other-1.0-1.noarch"]
     named = action.plan({"name": "other"})
-    action.apply({"name": "other"}, named.was)
-    assert action.verify({"name": "other"}, named.was).now == {"is": "0:2.0-1"}
+    action.apply({"name": "other"}, named.before)
+    assert action.verify({"name": "other"}, named.before).after == {"is": "0:2.0-1"}
     time.sleep(1.1)  # dnf's caches are told apart by whole seconds
     found = section(fedora)
     assert (found["pending"], found["security_pending"]) == (0, 0)
@@ -184,5 +184,5 @@ def test_a_package_that_nobody_signed_is_not_installed(fedora: Fedora) -> None:
     action = UpgradePackage(fedora.system)
     plan = action.plan({"name": "demo"})
     with pytest.raises(ActionError, match="dnf ended with status 1"):
-        action.apply({"name": "demo"}, plan.was)
-    assert not action.verify({"name": "demo"}, plan.was).is_reached
+        action.apply({"name": "demo"}, plan.before)
+    assert not action.verify({"name": "demo"}, plan.before).is_reached

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from device_agent.domain.report_outbox import MAX_OWED
+from device_agent.domain.report_outbox import MAX_PENDING_REPORTS
 from tests.support.agent_process import DEVICE, AgentProcess, Proxy, broker_with_controller, write_config
 from tests.support.certs import Certs
 from tests.support.mosquitto import Mosquitto, free_port
@@ -166,15 +166,15 @@ def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(
             wait_for(lambda: controller.of("status")[-1]["state"] == "offline", "the will")
             before = len(controller.full())
             owed = tmp_path / "state" / "reports.json"
-            for number in range(MAX_OWED + 3):
+            for number in range(MAX_PENDING_REPORTS + 3):
                 (tmp_path / "posture.txt").write_text(f"changed-{number}")
                 wait_for(lambda n=number: f"changed-{n}\\" in owed.read_text(), f"change {number} to be written down")  # type: ignore[misc]  # bound now
             proxy.is_open = True
             event = wait_for(lambda: controller.of("event"), "the event about dropped reports")[0]
             assert (event["kind"], event["count"]) == ("reports_dropped", 3)
-            wait_for(lambda: len(controller.full()) >= before + MAX_OWED, "all reports that were kept")
-            kernels = [report["sections"]["os"]["kernel"] for report in controller.full()[before:][:MAX_OWED]]
-            assert kernels == [f"changed-{number}" for number in range(3, MAX_OWED + 3)]
+            wait_for(lambda: len(controller.full()) >= before + MAX_PENDING_REPORTS, "all reports that were kept")
+            kernels = [report["sections"]["os"]["kernel"] for report in controller.full()[before:][:MAX_PENDING_REPORTS]]
+            assert kernels == [f"changed-{number}" for number in range(3, MAX_PENDING_REPORTS + 3)]
             assert agent.status is None
 
 

@@ -178,8 +178,8 @@ def test_data_without_end(scene: Scene, path: str) -> None:
 def test_slow_retrieval(scene: Scene, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(download, "TRIES", 2)
-    source = scene.device.updater.trust._source
-    monkeypatch.setattr(scene.device.updater.trust, "_source", _faster(source))
+    source = scene.device.updater.tuf_client._source
+    monkeypatch.setattr(scene.device.updater.tuf_client, "_source", _faster(source))
     scene.server.slow.add(path)
     scene.refused("slow_retrieval")
     scene.heals()

@@ -63,7 +63,7 @@ def test_an_unhealthy_version_is_put_back_by_itself(made: Repository, device: Up
     assert (result.state, result.detail["phase"]) == (CommandState.FAILED, "rolled_back")
     assert result.detail["reason_code"] == "health"
     assert "check ended with status 3" in result.reason
-    assert "1.0 is in place again" in result.reason
+    assert "1.0 is installed again" in result.reason
     entry = device.entry()
     assert (entry.version, entry.health, entry.outcome) == ("1.0", "ok", UpdatePhase.ROLLED_BACK)
     assert entry.attempted == "1.1"
@@ -188,8 +188,8 @@ def test_a_person_at_the_device_is_asked(made: Repository, device: UpdateDevice)
     def at_waiting(name: str) -> None:
         agree(name)
         if name == "phase:waiting":
-            assert [one["version"] for one in device.updater.consent.questions()] == ["1.0"]
-            assert device.updater.consent.answer("edge-app", agreed=answers.pop(0))
+            assert [one["version"] for one in device.updater.consent.pending()] == ["1.0"]
+            assert device.updater.consent.record_answer("edge-app", agreed=answers.pop(0))
 
     device.step = at_waiting
     declined = device.install(order(found, ask_user=True))
@@ -197,8 +197,8 @@ def test_a_person_at_the_device_is_asked(made: Repository, device: UpdateDevice)
     agreed = device.install(order(found, ask_user=True))
     assert (agreed.state, agreed.detail["phase"]) == (CommandState.SUCCEEDED, "confirmed")
     assert "waiting" in device.phases()
-    assert device.updater.consent.questions() == []
-    assert not device.updater.consent.answer("edge-app", agreed=True)
+    assert device.updater.consent.pending() == []
+    assert not device.updater.consent.record_answer("edge-app", agreed=True)
 
 
 def test_files_that_were_changed_afterwards_are_no_longer_that_version(made: Repository, device: UpdateDevice) -> None:
@@ -290,7 +290,7 @@ def test_a_damaged_record_costs_only_its_own_name(made: Repository, device: Upda
     installed(made, device)
     records = device.settings.agent.state_dir / "updates/records"
     (records / "other.json").write_text("{")
-    device.updater.settle(frozenset())
+    device.updater.recover(frozenset())
     assert device.entry().version == "1.0"
     assert "damaged" in device.entry("other").health_reason
     result = device.install(order(made.publish("other", "1.0", app("1.0"))))

@@ -191,4 +191,4 @@ def test_damaged_slots_start_the_agent_that_was_installed_by_hand(tmp_path: Path
     from device_agent.updates.slots import AgentSlots
 
     (tmp_path / "slots.json").write_text(damage)
-    assert AgentSlots(tmp_path).choose(0.0).file is None
+    assert AgentSlots(tmp_path).select_launch(0.0).file is None

@@ -14,8 +14,7 @@ from controller.app.adapters import signer
 from controller.cli.errors import CliError
 from controller.cli.operator_keys import new_key, open_key
 from controller.domain.audit_kinds import AuditKind
-from device_agent.domain.command_verifier import CommandVerifier
-from device_agent.domain.signature_policy import SignaturePolicy
+from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, RejectedCommand
 from schemas.signing import key_id, public_key_text, to_be_signed
 from schemas.topics import DownChannel, down
@@ -42,9 +41,9 @@ def sent(api: Api) -> list[bytes]:
 def judged(api: Api, raw: bytes, *keys: Ed25519PrivateKey) -> Any:
     """By a device that wants two signatures."""
     terms = SignaturePolicy({key_id(OPERATOR.public_key()): OPERATOR.public_key()}, frozenset({"rescan"}))
-    guard = CommandVerifier.of("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
+    verifier = CommandVerifier.from_keys("edge-1", [key.public_key() for key in keys], ["rescan"], terms)
     now = datetime.fromtimestamp(api.world.clock.at, UTC)
-    return guard.judge(raw, last_counter=-1, known=frozenset(), now=now)
+    return verifier.verify(raw, last_counter=-1, known_command_ids=frozenset(), now=now)
 
 
 async def held(api: Api) -> dict[str, Any]:

@@ -56,22 +56,22 @@ def test_an_inetd_entry_is_switched_off_and_on_again(root: Path, name: str) -> N
     action = DisableService(system)
     plan = action.plan(params)
     assert plan.is_needed
-    assert "comment out telnet" in plan.would
+    assert "comment out telnet" in plan.changes
     assert (root / "etc/inetd.conf").read_text() == INETD, "a plan changes nothing"
-    action.apply(params, plan.was)
-    verified = action.verify(params, plan.was)
+    action.apply(params, plan.before)
+    verified = action.verify(params, plan.before)
     assert verified.is_reached
-    assert verified.now == {"is": "disabled, inactive"}
+    assert verified.after == {"is": "disabled, inactive"}
     assert [entry.service for entry in inetd.entries(system)] == ["tftp"]
     assert (root / "etc/inetd.conf").stat().st_mode & 0o777 == 0o644
     assert list((root / "etc").iterdir()) == [root / "etc/inetd.conf"]
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     assert (root / "etc/inetd.conf").read_text() == INETD
 
 
 def test_a_second_time_there_is_nothing_to_do(root: Path) -> None:
     action = DisableService(System(root))
-    action.apply({"name": "telnet"}, action.plan({"name": "telnet"}).was)
+    action.apply({"name": "telnet"}, action.plan({"name": "telnet"}).before)
     assert not action.plan({"name": "telnet"}).is_needed
 
 
@@ -150,14 +150,14 @@ def test_a_package_is_upgraded_by_the_real_apt(tmp_path: Path) -> None:
     system = System(_debian_root(tmp_path))
     action, params = UpgradePackage(system), {"name": "cordon-test"}
     plan = action.plan(params)
-    assert plan.was == {"was": "1.0"}
-    action.apply(params, plan.was)
-    verified = action.verify(params, plan.was)
-    assert (verified.is_reached, verified.now) == (True, {"is": "2.0"})
+    assert plan.before == {"was": "1.0"}
+    action.apply(params, plan.before)
+    verified = action.verify(params, plan.before)
+    assert (verified.is_reached, verified.after) == (True, {"is": "2.0"})
     assert (system.root / "usr/share/cordon-test/version").read_text() == "2.0"
     again = action.plan(params)
-    action.apply(params, again.was)
-    assert not action.verify(params, again.was).is_reached
+    action.apply(params, again.before)
+    assert not action.verify(params, again.before).is_reached
     with pytest.raises(ActionError, match="package other is not installed"):
         action.plan({"name": "other"})
 
@@ -168,10 +168,10 @@ def test_security_updates_alone_are_installed_by_the_real_apt(tmp_path: Path) ->
     system = System(_debian_root(tmp_path))
     action, params = UpgradePackage(system), {"security": True}
     plan = action.plan(params)
-    assert "for security" in plan.would
-    action.apply(params, plan.was)
-    verified = action.verify(params, plan.was)
-    assert (verified.is_reached, verified.now) == (True, {"is": "0 security updates wait"})
+    assert "security updates" in plan.changes
+    action.apply(params, plan.before)
+    verified = action.verify(params, plan.before)
+    assert (verified.is_reached, verified.after) == (True, {"is": "0 security updates wait"})
     assert (system.root / "usr/share/cordon-test/version").read_text() == "2.0"
 
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from device_agent.actions.account import LockAccount
-from device_agent.actions.base import KEPT, ActionError, InvalidParamsError, RemediationAction
+from device_agent.actions.base import JOURNAL_ONLY, ActionError, InvalidParamsError, RemediationAction
 from device_agent.actions.edit import MAX_FILE_BYTES, option, read, set_option, write
 from device_agent.actions.key import RestrictKey
 from device_agent.actions.logs import PersistLogs
@@ -44,31 +44,31 @@ def there_and_back(action: RemediationAction, params: dict[str, Any], root: Path
     before = tree(root)
     plan = action.plan(params)
     assert plan.is_needed
-    assert plan.would
+    assert plan.changes
     assert tree(root) == before, "a plan changes nothing"
-    was = json.loads(json.dumps(dict(plan.was)))  # as it comes back from the journal
-    action.apply(params, was)
-    verified = action.verify(params, was)
+    before = json.loads(json.dumps(dict(plan.before)))  # as it comes back from the journal
+    action.apply(params, before)
+    verified = action.verify(params, before)
     assert verified.is_reached
     after = tree(root)
     assert after != before
     assert not [name for name in after if ".cordon" in name], "nothing is left beside"
-    action.apply(params, was)
+    action.apply(params, before)
     assert tree(root) == after, "applying it again, as after a kill in the middle, changes nothing more"
     again = action.plan(params)
-    assert (again.is_needed, again.would) == (False, "nothing")
-    action.undo(params, was)
+    assert (again.is_needed, again.changes) == (False, "nothing")
+    action.undo(params, before)
     assert tree(root) == before
-    assert not action.verify(params, was).is_reached
-    return plan.was["was"], verified.now["is"]
+    assert not action.verify(params, before).is_reached
+    return plan.before["was"], verified.after["is"]
 
 
 def test_limits_of_passwords(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "# PASS_MAX_DAYS 1\nPASS_MAX_DAYS\t99999\nUMASK 022\nPASS_MAX_DAYS 9\n")
     put(tmp_path, "/etc/security/pwquality.conf", "# minlen = 8\nminclass=1\n", 0o600)
     params = {"max_days": 90, "min_length": 14, "min_classes": 3}
-    was, now = there_and_back(SetPasswordPolicy(System(tmp_path)), params, tmp_path)
-    assert was == "PASS_MAX_DAYS 99999, minclass 1, PASS_MIN_LEN not set, minlen not set"
+    before, now = there_and_back(SetPasswordPolicy(System(tmp_path)), params, tmp_path)
+    assert before == "PASS_MAX_DAYS 99999, minclass 1, PASS_MIN_LEN not set, minlen not set"
     assert now == "PASS_MAX_DAYS 90, minclass 3, PASS_MIN_LEN 14, minlen 14"
 
 
@@ -88,13 +88,13 @@ def test_limits_out_of_bounds_are_refused(tmp_path: Path, params: dict[str, Any]
         SetPasswordPolicy(System(tmp_path)).check(params)
 
 
-@pytest.mark.parametrize(("name", "was"), [("pi", "open"), ("locked", "password locked"), ("daemon", "open")])
-def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, name: str, was: str) -> None:
+@pytest.mark.parametrize(("name", "before"), [("pi", "open"), ("locked", "password locked"), ("daemon", "open")])
+def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, name: str, before: str) -> None:
     put(tmp_path, "/etc/shadow", SHADOW, 0o640)
     action = LockAccount(System(tmp_path))
     plan = action.plan({"name": name})
-    assert "hash" not in json.dumps(dict(plan.was))
-    assert there_and_back(action, {"name": name}, tmp_path) == (was, "locked")
+    assert "hash" not in json.dumps(dict(plan.before))
+    assert there_and_back(action, {"name": name}, tmp_path) == (before, "locked")
 
 
 def test_accounts_that_are_not_locked(tmp_path: Path) -> None:
@@ -123,8 +123,8 @@ def _key(root: Path, mode: int, folder: int) -> Path:
 def test_a_key_is_for_its_owner(tmp_path: Path, mode: int, params: dict[str, Any], after: int) -> None:
     path = _key(tmp_path, mode, 0o775)
     params = {"path": "/etc/ssl/private/device.key", **params}
-    was, now = there_and_back(RestrictKey(System(tmp_path)), params, tmp_path)
-    assert f"mode {mode:04o}" in was
+    before, now = there_and_back(RestrictKey(System(tmp_path)), params, tmp_path)
+    assert f"mode {mode:04o}" in before
     assert f"mode {after:04o}" in now
     assert "folder 0755" in now
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o775
@@ -137,11 +137,11 @@ def test_a_key_is_given_to_root(tmp_path: Path) -> None:
     action = RestrictKey(System(tmp_path))
     params: dict[str, Any] = {"path": "/etc/ssl/private/device.key", "own": True}
     plan = action.plan(params)
-    assert "chown root" in plan.would
-    action.apply(params, plan.was)
-    assert action.verify(params, plan.was).is_reached
+    assert "chown root" in plan.changes
+    action.apply(params, plan.before)
+    assert action.verify(params, plan.before).is_reached
     assert (path.stat().st_uid, path.stat().st_gid) == (0, 1234)
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     assert path.stat().st_uid == 1234
 
 
@@ -182,7 +182,7 @@ def test_a_package_source_is_switched_off_wherever_it_is_named(tmp_path: Path, s
     action, params = DisableSource(System(tmp_path)), {"source": "http://x.example/d/"}
     assert there_and_back(action, params, tmp_path) == ("enabled", "disabled")
     plan = action.plan(params)
-    action.apply(params, plan.was)
+    action.apply(params, plan.before)
     for place, text in SOURCES[shape].items():
         after = (tmp_path / place.lstrip("/")).read_text()
         kept = [line for line in text.splitlines() if "x.example" not in line and not line.startswith("enabled=")]
@@ -198,7 +198,7 @@ def test_one_stanza_and_one_section_of_several(tmp_path: Path) -> None:
     assert ["Enabled: no" in stanza for stanza in stanzas] == [True, False]
     sections = (tmp_path / "etc/yum.repos.d/x.repo").read_text().split("[x]")
     assert ["enabled=0" in section for section in sections] == [False, True]
-    assert action.plan({"source": "main"}).would == "switch main off in /etc/yum.repos.d/x.repo"
+    assert action.plan({"source": "main"}).changes == "switch main off in /etc/yum.repos.d/x.repo"
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
@@ -223,8 +223,8 @@ def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="neither SELinux nor AppArmor"):
         action.plan({})
     put(tmp_path, "/etc/selinux/config", "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=targeted\n")
-    was, now = there_and_back(action, {}, tmp_path)
-    assert was == "selinux: permissive, kernel not loaded"
+    before, now = there_and_back(action, {}, tmp_path)
+    assert before == "selinux: permissive, kernel not loaded"
     assert now == "selinux: enforcing, kernel not loaded"
     put(tmp_path, "/etc/selinux/config", "SELINUX=disabled\n")
     with pytest.raises(ActionError, match="disabled: it needs every file labelled"):
@@ -257,8 +257,8 @@ def test_options_in_files() -> None:
 
 def test_what_is_kept_for_undoing_is_named_so_that_it_never_travels(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "PASS_MAX_DAYS 1\n")
-    was = SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90}).was
-    assert [key for key, text in was.items() if "PASS_MAX_DAYS 1\\n" in text] == [KEPT + "files"]
+    before = SetPasswordPolicy(System(tmp_path)).plan({"max_days": 90}).before
+    assert [key for key, text in before.items() if "PASS_MAX_DAYS 1\\n" in text] == [JOURNAL_ONLY + "files"]
     assert read(System(tmp_path), "/etc/none") is None
 
 
@@ -276,17 +276,17 @@ def test_a_service_of_xinetd_is_switched_off(tmp_path: Path, name: str) -> None:
         put(tmp_path, place, text)
     action, params = DisableService(System(tmp_path)), {"name": name}
     plan = action.plan(params)
-    assert plan.would == "disable = yes for telnet in /etc/xinetd.d/telnet"
+    assert plan.changes == "disable = yes for telnet in /etc/xinetd.d/telnet"
     before = tree(tmp_path)
-    action.apply(params, plan.was)
-    assert action.verify(params, plan.was).now == {"is": "disabled, inactive"}
+    action.apply(params, plan.before)
+    assert action.verify(params, plan.before).after == {"is": "disabled, inactive"}
     text = (tmp_path / "etc/xinetd.d/telnet").read_text()
     assert text.startswith("# on\nservice telnet\n{\n\tdisable = yes\n\tserver")
     assert text.endswith("service other {\n}\n")
     after = tree(tmp_path)
-    action.apply(params, plan.was)
+    action.apply(params, plan.before)
     assert tree(tmp_path) == after
-    action.undo(params, plan.was)
+    action.undo(params, plan.before)
     assert tree(tmp_path) == before
     with pytest.raises(ActionError, match="no service"):
         action.plan({"name": "inetd:telnet"})

@@ -1,4 +1,4 @@
-"""Whatever stands in the files that actions change: no exception, nothing lost, and a second time changes nothing."""
+"""Actions that change files of any content: no exception, and a second application changes nothing."""
 
 import json
 from typing import Final
@@ -7,8 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from device_agent.actions.edit import option, set_option
-from device_agent.actions.source import _lines, _sections, _stanzas
-from device_agent.actions.xinetd_off import switched_off
+from device_agent.actions.source import _DISABLE
+from device_agent.actions.xinetd_off import disable_service
 from device_agent.host import nft
 
 _WORDS: Final = (
@@ -32,8 +32,8 @@ _JSON: Final = st.recursive(
 
 @given(_TEXT)
 @settings(deadline=None)
-def test_sources(text: str) -> None:
-    for change in (_lines, _stanzas, _sections):
+def test_disabling_package_sources(text: str) -> None:
+    for change in _DISABLE.values():
         once = change(text, "http://x.example/d")
         assert change(once, "http://x.example/d") == once
         assert change(text, "http://not.there/") == text
@@ -41,15 +41,15 @@ def test_sources(text: str) -> None:
 
 @given(_TEXT)
 @settings(deadline=None)
-def test_blocks_of_xinetd(text: str) -> None:
-    once = switched_off(text, "telnet")
-    assert switched_off(once, "telnet") == once
-    assert switched_off(text, "not-there") == text
+def test_disabling_xinetd_services(text: str) -> None:
+    once = disable_service(text, "telnet")
+    assert disable_service(once, "telnet") == once
+    assert disable_service(text, "not-there") == text
 
 
 @given(_TEXT)
 @settings(deadline=None)
-def test_options(text: str) -> None:
+def test_setting_options(text: str) -> None:
     once = set_option(text, "PASS_MAX_DAYS", "90", "\t")
     assert option(once, "PASS_MAX_DAYS") == "90"
     assert set_option(once, "PASS_MAX_DAYS", "90", "\t") == once
@@ -63,7 +63,7 @@ _MATCH: Final = {"match": {"left": {"payload": {"field": "dport", "protocol": "t
 @example({"nftables": [{"chain": {}}, {"rule": {"expr": [_MATCH, {}]}}]})
 @example({"nftables": [{"chain": {}}, {"rule": {"expr": [7]}}]})
 @settings(deadline=None)
-def test_tables(value: object) -> None:
+def test_parsing_nft_tables(value: object) -> None:
     try:
         rules = nft.parse(json.dumps(value))
     except ValueError:

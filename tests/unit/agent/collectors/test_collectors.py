@@ -17,7 +17,7 @@ from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.software import updates
 from device_agent.collectors.system import firewall, firewall_ruleset, services, sockets
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import os_release
 from device_agent.host.apt import upgrades
@@ -29,7 +29,7 @@ LIVE = System(is_root_user=os.geteuid() == 0)
 
 
 def test_every_section_of_this_machine_is_found_or_says_why_not() -> None:
-    sections = findings_of(Scanner(LIVE, COLLECTORS).scan()).sections
+    sections = normalise_findings(Scanner(LIVE, COLLECTORS).scan()).sections
     assert set(sections) == set(COLLECTORS) >= {"os", "updates", "openssl", "sockets", "services", "firewall"}
     assert sections["os"]["state"] == "ok"
     for section in sections.values():

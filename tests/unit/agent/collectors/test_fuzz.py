@@ -19,7 +19,7 @@ from device_agent.collectors.system import disk, firewall, inits, log_settings, 
 from device_agent.collectors.system.firewall_ruleset import read_iptables, read_nft
 from device_agent.collectors.system.interfaces import _ipv6, interface_of
 from device_agent.collectors.system.mac import count_denials
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import inetd, xinetd
 from device_agent.host.login_records import RECORD, WIDE_RECORD, count_lines
@@ -119,7 +119,7 @@ def test_a_root_full_of_damage_gives_a_section_or_a_reason(name: str, data: st.D
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         section = look(collect, root)
-        assert findings_of({name: section}).sections[name]["state"] == section["state"], section
+        assert normalise_findings({name: section}).sections[name]["state"] == section["state"], section
 
 
 KEYS: Final = (

@@ -18,7 +18,7 @@ from device_agent.collectors.registry import COLLECTORS
 from device_agent.collectors.scan import Scanner
 from device_agent.collectors.system import disk, log_settings, mac, services, sockets
 from device_agent.collectors.system.interfaces import addresses
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import NotApplicableError
 from device_agent.host import login_records, systemd
 from device_agent.host.system import System
@@ -43,7 +43,7 @@ def test_two_looks_at_an_unchanged_machine_have_one_digest() -> None:
     # Sockets and services of a busy machine change by themselves.
     calm = {name: COLLECTORS[name] for name in MINE if name not in {"sockets", "services", "firewall"}}
     scanner = Scanner(LIVE, calm)
-    one, two = findings_of(scanner.scan()), findings_of(scanner.scan())
+    one, two = normalise_findings(scanner.scan()), normalise_findings(scanner.scan())
     assert one.digest == two.digest
     for section in one.sections.values():
         assert section["state"] in {"ok", "notapplicable"}, section
@@ -152,7 +152,7 @@ def test_logging_is_by_the_processes_that_run() -> None:
 
 
 def test_a_report_of_everything_is_far_below_the_limit() -> None:
-    found = findings_of(Scanner(LIVE, {name: COLLECTORS[name] for name in MINE}).scan())
+    found = normalise_findings(Scanner(LIVE, {name: COLLECTORS[name] for name in MINE}).scan())
     assert len(json.dumps(found.sections)) < 64 * 1024
 
 
@@ -163,12 +163,12 @@ def test_an_ordinary_user_is_told_what_needs_root() -> None:
         "import json, os\n"
         "from device_agent.collectors.registry import COLLECTORS\n"
         "from device_agent.collectors.scan import Scanner\n"
-        "from device_agent.domain.report_limits import findings_of\n"
+        "from device_agent.domain.report_limits import normalise_findings\n"
         "from device_agent.host.system import System\n"
         # Only now: nobody else may be able to read the folder that this interpreter lies in.
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         f"mine = {{name: COLLECTORS[name] for name in {MINE!r}}}\n"
-        "print(json.dumps(findings_of(Scanner(System(is_root_user=False), mine).scan()).sections))\n"
+        "print(json.dumps(normalise_findings(Scanner(System(is_root_user=False), mine).scan()).sections))\n"
     )
     root = Path(__file__).parents[4]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=root)

@@ -1,4 +1,4 @@
-"""Commands that an agent was killed in, with actions that change files: the end is right after the next start."""
+"""Commands during which the agent was killed: the result after the next start."""
 
 import threading
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ PARAMS: dict[str, Any] = {"max_days": 90, "min_length": 14}
 DEFS, QUALITY = "PASS_MAX_DAYS 99999\n", "minlen = 8\n"
 
 
-class _Told:
+class _Broker:
     """A broker that confirms everything, or nothing."""
 
     def __init__(self, *, confirms: bool = True) -> None:
@@ -53,8 +53,8 @@ def _files(root: Path) -> tuple[str, str]:
     return (root / "etc/login.defs").read_text(), (root / "etc/security/pwquality.conf").read_text()
 
 
-def _begun(folder: Path, was: Mapping[str, str]) -> None:
-    """A state folder as a killed agent leaves it."""
+def _write_journal(folder: Path, before: Mapping[str, str]) -> None:
+    """Writes a state folder as a killed agent leaves it."""
     now = datetime.now(UTC)
     journal = Journal(folder)
     command = Command(
@@ -66,95 +66,95 @@ def _begun(folder: Path, was: Mapping[str, str]) -> None:
         expires_at=now + timedelta(minutes=5),
         counter=1,
     )
-    journal.begin(command, now)
-    journal.planned("c1", dict(was))
+    journal.record_accepted(command, now)
+    journal.record_before("c1", dict(before))
     journal.close()
 
 
-def _resume(folder: Path, action: RemediationAction, told: _Told) -> CommandResult:
-    """The end of the command after the next start."""
+def _resume(folder: Path, action: RemediationAction, broker: _Broker) -> CommandResult:
+    """Returns the result of the command after the next start."""
     journal = Journal(folder)
-    guard = CommandVerifier.of("edge-1", [], [])
+    verifier = CommandVerifier.from_keys("edge-1", [], [])
     commands = CommandExecutor(
-        guard,
+        verifier,
         {"password.policy": action},
         journal,
-        told.publish,
+        broker.publish,
         clock=Clock(),
-        refused=lambda _reason: None,
-        succeeded=lambda: None,
+        on_forged=lambda _reason: None,
+        on_changed=lambda: None,
     )
     commands.start()
-    assert told.ended.wait(20)
+    assert broker.ended.wait(20)
     commands.stop(5)
     assert journal.entry("c1") is not None
-    assert [key for entry in journal.untold() for key in entry.was if key.startswith("_")] == []
+    assert [key for entry in journal.unconfirmed_results() for key in entry.before if key.startswith("_")] == []
     journal.close()
-    return told.results[-1]
+    return broker.results[-1]
 
 
 @pytest.mark.parametrize("written", [0, 1, 2])
-def test_killed_before_between_and_after_its_two_files(tmp_path: Path, root: Path, written: int) -> None:
+def test_a_kill_before_between_and_after_two_file_changes(tmp_path: Path, root: Path, written: int) -> None:
     action = SetPasswordPolicy(System(root))
-    was = action.plan(PARAMS).was
-    for place, text in list(action.wanted(PARAMS).items())[:written]:
-        (root / place.lstrip("/")).write_text(str(text))
-    _begun(tmp_path / "state", was)
-    end = _resume(tmp_path / "state", action, _Told())
-    assert end.state is CommandState.SUCCEEDED
-    assert end.reason == ("reached before the agent was interrupted" if written == 2 else "")
-    assert end.detail["was"] == "PASS_MAX_DAYS 99999, PASS_MIN_LEN not set, minlen 8"
-    assert end.detail["is"] == "PASS_MAX_DAYS 90, PASS_MIN_LEN 14, minlen 14"
-    assert not [key for key in end.detail if key.startswith("_")]
+    before = action.plan(PARAMS).before
+    for path, text in list(action.desired_files(PARAMS).items())[:written]:
+        (root / path.lstrip("/")).write_text(str(text))
+    _write_journal(tmp_path / "state", before)
+    result = _resume(tmp_path / "state", action, _Broker())
+    assert result.state is CommandState.SUCCEEDED
+    assert result.reason == ("reached before the agent was interrupted" if written == 2 else "")
+    assert result.detail["was"] == "PASS_MAX_DAYS 99999, PASS_MIN_LEN not set, minlen 8"
+    assert result.detail["is"] == "PASS_MAX_DAYS 90, PASS_MIN_LEN 14, minlen 14"
+    assert not [key for key in result.detail if key.startswith("_")]
 
 
 class _Refused(SetPasswordPolicy):
-    def apply(self, params: Params, was: Mapping[str, str]) -> None:
-        super().apply(params, was)
+    def apply(self, params: Params, before: Mapping[str, str]) -> None:
+        super().apply(params, before)
         raise ActionError("the disk is full")
 
 
-def test_what_fails_after_a_kill_goes_back_to_what_was_before_the_kill(tmp_path: Path, root: Path) -> None:
+def test_a_failure_after_a_kill_restores_the_state_before_the_kill(tmp_path: Path, root: Path) -> None:
     action = _Refused(System(root))
-    was = action.plan(PARAMS).was
-    (root / "etc/login.defs").write_text(str(action.wanted(PARAMS)["/etc/login.defs"]))
-    _begun(tmp_path / "state", was)
-    end = _resume(tmp_path / "state", action, _Told())
-    assert (end.state, end.reason) == (CommandState.FAILED, "the disk is full; put back as it was")
+    before = action.plan(PARAMS).before
+    (root / "etc/login.defs").write_text(str(action.desired_files(PARAMS)["/etc/login.defs"]))
+    _write_journal(tmp_path / "state", before)
+    result = _resume(tmp_path / "state", action, _Broker())
+    assert (result.state, result.reason) == (CommandState.FAILED, "the disk is full; put back as it was")
     assert _files(root) == (DEFS, QUALITY)
 
 
-class _CutsOff(SetPasswordPolicy):
-    kept = False
+class _ConnectivityChecked(SetPasswordPolicy):
+    committed = False
 
-    def proof_seconds(self, params: Params, was: Mapping[str, str]) -> float:
+    def broker_timeout_seconds(self, params: Params, before: Mapping[str, str]) -> float:
         return 0.3
 
-    def keep(self, params: Params, was: Mapping[str, str]) -> None:
-        self.kept = True
+    def commit(self, params: Params, before: Mapping[str, str]) -> None:
+        self.committed = True
 
 
 @pytest.mark.parametrize("confirms", [True, False])
-def test_what_may_cut_the_device_off_is_proven_after_a_kill_too(tmp_path: Path, root: Path, confirms: bool) -> None:
-    action = _CutsOff(System(root))
-    was = action.plan(PARAMS).was
-    action.apply(PARAMS, was)
+def test_reaching_the_broker_is_checked_after_a_kill_too(tmp_path: Path, root: Path, confirms: bool) -> None:
+    action = _ConnectivityChecked(System(root))
+    before = action.plan(PARAMS).before
+    action.apply(PARAMS, before)
     after = _files(root)
-    _begun(tmp_path / "state", was)
-    end = _resume(tmp_path / "state", action, _Told(confirms=confirms))
-    assert action.kept is confirms
-    assert end.state is (CommandState.SUCCEEDED if confirms else CommandState.FAILED)
+    _write_journal(tmp_path / "state", before)
+    result = _resume(tmp_path / "state", action, _Broker(confirms=confirms))
+    assert action.committed is confirms
+    assert result.state is (CommandState.SUCCEEDED if confirms else CommandState.FAILED)
     assert _files(root) == (after if confirms else (DEFS, QUALITY))
 
 
-def test_what_was_put_back_meanwhile_has_failed(tmp_path: Path, root: Path) -> None:
-    class Late(_CutsOff):
-        def keep(self, params: Params, was: Mapping[str, str]) -> None:
+def test_a_change_that_was_undone_meanwhile_has_failed(tmp_path: Path, root: Path) -> None:
+    class UndoneMeanwhile(_ConnectivityChecked):
+        def commit(self, params: Params, before: Mapping[str, str]) -> None:
             raise ActionError("put back meanwhile")
 
-    action = Late(System(root))
-    was = action.plan(PARAMS).was
-    action.apply(PARAMS, was)
-    _begun(tmp_path / "state", was)
-    end = _resume(tmp_path / "state", action, _Told())
-    assert (end.state, end.reason) == (CommandState.FAILED, "put back meanwhile")
+    action = UndoneMeanwhile(System(root))
+    before = action.plan(PARAMS).before
+    action.apply(PARAMS, before)
+    _write_journal(tmp_path / "state", before)
+    result = _resume(tmp_path / "state", action, _Broker())
+    assert (result.state, result.reason) == (CommandState.FAILED, "put back meanwhile")

@@ -1,5 +1,6 @@
-"""What survives a restart."""
+"""The journal survives restarts, and is bounded."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,49 +31,49 @@ def _end(number: int) -> CommandResult:
 
 def test_commands_and_their_counter_survive(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    assert journal.counter == -1
-    journal.begin(_command(5), NOW)
-    journal.planned("c5", {"was": "on"})
+    assert journal.highest_counter == -1
+    journal.record_accepted(_command(5), NOW)
+    journal.record_before("c5", {"was": "on"})
     journal.close()
     journal = Journal(tmp_path / "state")
-    assert journal.counter == 5
-    assert journal.known() == {"c5"}
-    assert [entry.was for entry in journal.unfinished()] == [{"was": "on"}]
-    journal.finish(_end(5))
+    assert journal.highest_counter == 5
+    assert journal.command_ids() == {"c5"}
+    assert [entry.before for entry in journal.unfinished()] == [{"was": "on"}]
+    journal.record_result(_end(5))
     assert journal.unfinished() == ()
-    assert [entry.result.detail for entry in journal.untold()] == [{"is": "x"}]
+    assert [entry.result.detail for entry in journal.unconfirmed_results()] == [{"is": "x"}]
     journal.close()
     journal = Journal(tmp_path / "state")
-    journal.told("c5")
+    journal.mark_result_confirmed("c5")
     journal.close()
     journal = Journal(tmp_path / "state")
-    assert journal.untold() == ()
-    assert journal.known() == {"c5"}
+    assert journal.unconfirmed_results() == ()
+    assert journal.command_ids() == {"c5"}
     journal.close()
 
 
 def test_the_counter_never_falls(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.begin(_command(9), NOW)
-    journal.begin(_command(3), NOW)
-    assert journal.counter == 9
+    journal.record_accepted(_command(9), NOW)
+    journal.record_accepted(_command(3), NOW)
+    assert journal.highest_counter == 9
     journal.close()
 
 
-def test_what_is_remembered_is_bounded_and_unfinished_commands_stay_longest(tmp_path: Path) -> None:
+def test_entries_are_bounded_and_unfinished_commands_stay_longest(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    journal.begin(_command(0), NOW)
+    journal.record_accepted(_command(0), NOW)
     for number in range(1, MAX_ENTRIES + 10):
-        journal.begin(_command(number), NOW)
-        journal.finish(_end(number))
-        journal.told(f"c{number}")
-    assert len(journal.known()) == MAX_ENTRIES
-    assert "c0" in journal.known()
-    assert "c1" not in journal.known()
+        journal.record_accepted(_command(number), NOW)
+        journal.record_result(_end(number))
+        journal.mark_result_confirmed(f"c{number}")
+    assert len(journal.command_ids()) == MAX_ENTRIES
+    assert "c0" in journal.command_ids()
+    assert "c1" not in journal.command_ids()
     journal.close()
 
 
-def test_one_process_at_a_time(tmp_path: Path) -> None:
+def test_only_one_process_may_open_the_folder(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
     with pytest.raises(JournalError, match="another agent"):
         Journal(tmp_path)
@@ -81,22 +82,33 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"v":2}', '{"v":1,"counter":"x"}'])
-def test_a_damaged_file_is_said_and_not_forgotten(tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_is_an_error_and_stays(tmp_path: Path, text: str) -> None:
     (tmp_path / "commands.json").write_text(text)
     with pytest.raises(JournalError, match=r"commands\.json is damaged"):
         Journal(tmp_path)
     assert (tmp_path / "commands.json").read_text() == text
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="state folder"):
         Journal(tmp_path / "file" / "state")
 
 
-def test_its_files_are_for_nobody_else(tmp_path: Path) -> None:
+def test_folder_and_file_are_private(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "state")
-    journal.begin(_command(1), NOW)
+    journal.record_accepted(_command(1), NOW)
     journal.close()
     assert (tmp_path / "state").stat().st_mode & 0o077 == 0
     assert (tmp_path / "state" / "commands.json").stat().st_mode & 0o077 == 0
+
+
+def test_the_file_keeps_its_format(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.record_accepted(_command(5), NOW)
+    journal.record_before("c5", {"was": "on"})
+    journal.mark_result_confirmed("c5")
+    journal.close()
+    (entry,) = json.loads((tmp_path / "commands.json").read_text())["entries"]
+    assert set(entry) == {"command", "result", "was", "told"}
+    assert (entry["was"], entry["told"]) == ({"was": "on"}, True)

@@ -1,4 +1,4 @@
-"""Which keys a device trusts: introduced with an overlap, ended, revoked, through restarts and kills."""
+"""Which keys a device trusts: introduced with an overlap, expired, revoked, across restarts and kills."""
 
 import subprocess
 import sys
@@ -13,8 +13,7 @@ from device_agent.actions.base import ActionError
 from device_agent.actions.trust import RevokeKey, TrustKey
 from device_agent.commands.journal import Journal
 from device_agent.commands.keyring_verifier import KeyringVerifier
-from device_agent.domain.command_verifier import CommandVerifier
-from device_agent.domain.signature_policy import SignaturePolicy
+from device_agent.domain.command_verifier import CommandVerifier, SignaturePolicy
 from device_agent.domain.verdict import AcceptedCommand, CommandVerdict, ForgedCommand, RejectedCommand
 from device_agent.keyring import Keyring, KeyringError
 from device_agent.settings import CommandSettings
@@ -30,127 +29,127 @@ def text(key: Ed25519PrivateKey) -> str:
     return public_key_text(key.public_key())
 
 
-def name(key: Ed25519PrivateKey) -> str:
+def keyid_of(key: Ed25519PrivateKey) -> str:
     return key_id(key.public_key())
 
 
-def order(*keys: Ed25519PrivateKey, action: str = "rescan", issued: datetime = NOW, **params: Any) -> bytes:
-    """A command signed by all of the keys."""
+def command(*keys: Ed25519PrivateKey, action: str = "rescan", issued: datetime = NOW, **params: Any) -> bytes:
+    """Returns a command signed by all of the keys."""
     command = Command(
         command_id="c1", device_id="edge-1", action=action, params=params, issued_at=issued,
         expires_at=issued + timedelta(minutes=10), counter=5,
     )  # fmt: skip
     payload = command.model_dump_json().encode()
-    more = {name(key): key.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload)) for key in keys[1:]}
+    more = {keyid_of(key): key.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, payload)) for key in keys[1:]}
     return countersign(sign(payload, COMMAND_PAYLOAD_TYPE, keys[0]), more)
 
 
-def judged(folder: Path, raw: bytes, now: datetime = NOW, **settings: Any) -> CommandVerdict:
-    """What a device with the key OLD makes of it."""
+def verify(folder: Path, raw: bytes, now: datetime = NOW, **settings: Any) -> CommandVerdict:
+    """Returns the verdict of a device with the key OLD."""
     given = CommandSettings(controller_keys=(text(OLD),), allow=("rescan",), **settings)
-    guard = KeyringVerifier("edge-1", given, Keyring(folder, given.controller_keys))
-    return guard.judge(raw, last_counter=4, known=frozenset(), now=now)
+    verifier = KeyringVerifier("edge-1", given, Keyring(folder, given.controller_keys))
+    return verifier.verify(raw, last_counter=4, known_command_ids=frozenset(), now=now)
 
 
-def reason(judgement: CommandVerdict) -> str:
-    assert isinstance(judgement, RejectedCommand | ForgedCommand), judgement
-    return judgement.reason
+def reason(verdict: CommandVerdict) -> str:
+    assert isinstance(verdict, RejectedCommand | ForgedCommand), verdict
+    return verdict.reason
 
 
 def introduce(folder: Path, now: float = AT, **more: Any) -> None:
     action = TrustKey(Keyring(folder, (text(OLD),)), lambda: now)
     params = {"key": text(NEW), **more}
     action.check(params)
-    was = action.plan(params).was
-    action.apply(params, was)
-    assert action.verify(params, was).is_reached
+    before = action.plan(params).before
+    action.apply(params, before)
+    assert action.verify(params, before).is_reached
 
 
-def test_a_key_that_was_introduced_counts_and_the_old_one_until_its_end(tmp_path: Path) -> None:
-    assert isinstance(judged(tmp_path, order(NEW)), ForgedCommand)
-    introduce(tmp_path, retire=name(OLD), overlap=3600)
-    assert isinstance(judged(tmp_path, order(NEW)), AcceptedCommand)
-    assert isinstance(judged(tmp_path, order(OLD)), AcceptedCommand)
+def test_an_introduced_key_is_trusted_and_the_old_one_until_it_expires(tmp_path: Path) -> None:
+    assert isinstance(verify(tmp_path, command(NEW)), ForgedCommand)
+    introduce(tmp_path, retire=keyid_of(OLD), overlap=3600)
+    assert isinstance(verify(tmp_path, command(NEW)), AcceptedCommand)
+    assert isinstance(verify(tmp_path, command(OLD)), AcceptedCommand)
     later = NOW + timedelta(hours=1)
-    assert isinstance(judged(tmp_path, order(OLD, issued=later), later), ForgedCommand)
-    assert isinstance(judged(tmp_path, order(NEW, issued=later), later), AcceptedCommand)
+    assert isinstance(verify(tmp_path, command(OLD, issued=later), later), ForgedCommand)
+    assert isinstance(verify(tmp_path, command(NEW, issued=later), later), AcceptedCommand)
 
 
-def test_introducing_again_does_not_lengthen_the_overlap(tmp_path: Path) -> None:
-    introduce(tmp_path, retire=name(OLD), overlap=3600)
-    introduce(tmp_path, retire=name(OLD), overlap=7200)
-    assert set(Keyring(tmp_path, (text(OLD),)).trusted(AT + 3600)) == {name(NEW)}
+def test_introducing_a_key_again_does_not_lengthen_the_overlap(tmp_path: Path) -> None:
+    introduce(tmp_path, retire=keyid_of(OLD), overlap=3600)
+    introduce(tmp_path, retire=keyid_of(OLD), overlap=7200)
+    assert set(Keyring(tmp_path, (text(OLD),)).trusted(AT + 3600)) == {keyid_of(NEW)}
 
 
-def test_a_revoked_key_never_counts_again(tmp_path: Path) -> None:
+def test_a_revoked_key_is_never_trusted_again(tmp_path: Path) -> None:
     introduce(tmp_path)
-    ring = Keyring(tmp_path, (text(OLD),))
-    RevokeKey(ring, lambda: AT).apply({"keyid": name(OLD)}, {})
-    assert isinstance(judged(tmp_path, order(OLD)), ForgedCommand)  # though the configuration names it
-    with pytest.raises(ActionError, match="does not come back"):
-        TrustKey(ring, lambda: AT).apply({"key": text(OLD)}, {})
+    keyring = Keyring(tmp_path, (text(OLD),))
+    RevokeKey(keyring, lambda: AT).apply({"keyid": keyid_of(OLD)}, {})
+    assert isinstance(verify(tmp_path, command(OLD)), ForgedCommand)  # though the configuration names it
+    with pytest.raises(ActionError, match="cannot be trusted again"):
+        TrustKey(keyring, lambda: AT).apply({"key": text(OLD)}, {})
     with pytest.raises(ActionError, match="the last key"):
-        RevokeKey(ring, lambda: AT).apply({"keyid": name(NEW)}, {})
+        RevokeKey(keyring, lambda: AT).apply({"keyid": keyid_of(NEW)}, {})
 
 
-def test_a_key_does_not_revoke_itself_and_with_operators_only_they_do(tmp_path: Path) -> None:
+def test_a_key_cannot_revoke_itself_and_with_operators_only_they_revoke(tmp_path: Path) -> None:
     introduce(tmp_path)
-    alone = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(OLD)))
-    assert reason(alone) == "a key is not revoked by itself alone"
-    assert isinstance(judged(tmp_path, order(NEW, action="keys.revoke", keyid=name(OLD))), AcceptedCommand)
+    alone = verify(tmp_path, command(OLD, action="keys.revoke", keyid=keyid_of(OLD)))
+    assert reason(alone) == "a key cannot revoke itself"
+    assert isinstance(verify(tmp_path, command(NEW, action="keys.revoke", keyid=keyid_of(OLD))), AcceptedCommand)
     operators: dict[str, Any] = {"operator_keys": (text(OPERATOR),)}
-    stolen = judged(tmp_path, order(OLD, action="keys.revoke", keyid=name(NEW)), **operators)
-    assert reason(stolen) == "a key is revoked with an operator's signature"
+    stolen = verify(tmp_path, command(OLD, action="keys.revoke", keyid=keyid_of(NEW)), **operators)
+    assert reason(stolen) == "revoking a key needs an operator's signature"
     assert isinstance(
-        judged(tmp_path, order(OPERATOR, action="keys.revoke", keyid=name(OLD)), **operators), AcceptedCommand
+        verify(tmp_path, command(OPERATOR, action="keys.revoke", keyid=keyid_of(OLD)), **operators), AcceptedCommand
     )
 
 
-def test_changes_of_keys_can_be_forbidden(tmp_path: Path) -> None:
-    raw = order(OLD, action="keys.introduce", key=text(NEW))
-    assert isinstance(judged(tmp_path, raw), AcceptedCommand)
-    assert "allow-list" in reason(judged(tmp_path, raw, change_keys=False))
+def test_key_changes_can_be_forbidden(tmp_path: Path) -> None:
+    raw = command(OLD, action="keys.introduce", key=text(NEW))
+    assert isinstance(verify(tmp_path, raw), AcceptedCommand)
+    assert "allow-list" in reason(verify(tmp_path, raw, change_keys=False))
 
 
-def test_two_signatures(tmp_path: Path) -> None:
+def test_two_person_actions_need_two_signatures(tmp_path: Path) -> None:
     two: dict[str, Any] = {"operator_keys": (text(OPERATOR),), "two_signatures": ("rescan",)}
-    assert "second signature" in reason(judged(tmp_path, order(OLD), **two))
-    assert reason(judged(tmp_path, order(OPERATOR), **two)) == "no signature by the controller"
-    assert "second signature" in reason(judged(tmp_path, order(OLD, OLD), **two))
-    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **two), AcceptedCommand)
-    assert isinstance(judged(tmp_path, order(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), AcceptedCommand)
+    assert "second signature" in reason(verify(tmp_path, command(OLD), **two))
+    assert reason(verify(tmp_path, command(OPERATOR), **two)) == "no signature by the controller"
+    assert "second signature" in reason(verify(tmp_path, command(OLD, OLD), **two))
+    assert isinstance(verify(tmp_path, command(OLD, OPERATOR), **two), AcceptedCommand)
+    assert isinstance(verify(tmp_path, command(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), AcceptedCommand)
     with pytest.raises(ValueError, match="nobody could give the second one"):
         CommandSettings(two_signatures=("rescan",))
 
 
-def test_the_second_signature_is_over_the_same_bytes(tmp_path: Path) -> None:
+def test_the_second_signature_covers_the_same_bytes(tmp_path: Path) -> None:
     two: dict[str, Any] = {"operator_keys": (text(OPERATOR),), "two_signatures": ("rescan",)}
     other = OPERATOR.sign(to_be_signed(COMMAND_PAYLOAD_TYPE, b"another command"))
-    forged = countersign(order(OLD), {name(OPERATOR): other})
-    assert "second signature" in reason(judged(tmp_path, forged, **two))
+    forged = countersign(command(OLD), {keyid_of(OPERATOR): other})
+    assert "second signature" in reason(verify(tmp_path, forged, **two))
 
 
-def test_a_wild_clock_says_so(tmp_path: Path) -> None:
-    ahead = judged(tmp_path, order(OLD), NOW + timedelta(days=2000))
+def test_the_reason_names_a_wrong_clock(tmp_path: Path) -> None:
+    ahead = verify(tmp_path, command(OLD), NOW + timedelta(days=2000))
     assert isinstance(ahead, RejectedCommand)
     assert ahead.state is CommandState.EXPIRED
     assert "that clock may be wrong" in ahead.reason
-    late = judged(tmp_path, order(OLD), NOW + timedelta(minutes=11))
+    late = verify(tmp_path, command(OLD), NOW + timedelta(minutes=11))
     assert "clock" not in reason(late)
     behind = datetime(1970, 1, 2, tzinfo=UTC)
-    assert isinstance(judged(tmp_path, order(OLD), behind), AcceptedCommand)
-    guard = CommandVerifier.of("edge-1", [OLD.public_key()], ["rescan"], SignaturePolicy())
-    replayed = guard.judge(order(OLD), last_counter=5, known=frozenset(), now=behind)
+    assert isinstance(verify(tmp_path, command(OLD), behind), AcceptedCommand)
+    verifier = CommandVerifier.from_keys("edge-1", [OLD.public_key()], ["rescan"], SignaturePolicy())
+    replayed = verifier.verify(command(OLD), last_counter=5, known_command_ids=frozenset(), now=behind)
     assert "an old command again" in reason(replayed)  # the counter needs no clock
 
 
-def test_a_damaged_key_ring_trusts_nobody(tmp_path: Path) -> None:
+def test_with_a_damaged_keyring_no_key_is_trusted(tmp_path: Path) -> None:
     introduce(tmp_path)
     whole = (tmp_path / "keys.json").read_bytes()
     (tmp_path / "keys.json").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(KeyringError, match="is damaged"):
         Keyring(tmp_path, (text(OLD),)).trusted(AT)
-    assert "is damaged" in reason(judged(tmp_path, order(OLD)))
+    assert "is damaged" in reason(verify(tmp_path, command(OLD)))
 
 
 _KILLED = """
@@ -177,21 +176,21 @@ for name in ("open", "fsync", "replace", "rename", "fchmod", "close"):
 now = datetime(2026, 11, 26, 10, tzinfo=UTC)
 command = Command(command_id="c7", device_id="d", action="rescan", params={}, issued_at=now,
                   expires_at=now + timedelta(hours=1), counter=7)
-journal.begin(command, now)
-print("begun", flush=True)
-Keyring(folder, ()).introduce(key, retire="", until=0.0, now=0.0)
+journal.record_accepted(command, now)
+print("accepted", flush=True)
+Keyring(folder, ()).trust(key, retire="", until=0.0, now=0.0)
 print("introduced", flush=True)
 """
 
 
 @pytest.mark.parametrize("step", range(1, 14))
-def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -> None:
-    """What was said to be written down is there; what was not is there whole or not at all."""
+def test_counter_and_keys_survive_a_kill_at_each_step(tmp_path: Path, step: int) -> None:
+    """What was reported as written is on the disk; anything else is there as a whole or not at all."""
     journal = Journal(tmp_path)
     first = Command(
         command_id="c6", device_id="d", action="rescan", params={}, issued_at=NOW, expires_at=NOW, counter=6
     )
-    journal.begin(first, NOW)
+    journal.record_accepted(first, NOW)
     journal.close()
     argv = [sys.executable, "-c", _KILLED, str(tmp_path), str(step), text(NEW)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
@@ -200,9 +199,9 @@ def test_counter_and_keys_after_a_kill_at_each_step(tmp_path: Path, step: int) -
     (tmp_path / ".keys.json.new").write_bytes(b"\0" * 512)
     after = Journal(tmp_path)
     try:
-        assert after.counter in ((7,) if "begun" in done.stdout else (6, 7))
-        assert (after.counter == 7) is ("c7" in after.known())
+        assert after.highest_counter in ((7,) if "accepted" in done.stdout else (6, 7))
+        assert (after.highest_counter == 7) is ("c7" in after.command_ids())
     finally:
         after.close()
     trusted = Keyring(tmp_path, ()).trusted(AT)
-    assert set(trusted) in (({name(NEW)},) if "introduced" in done.stdout else (set(), {name(NEW)}))
+    assert set(trusted) in (({keyid_of(NEW)},) if "introduced" in done.stdout else (set(), {keyid_of(NEW)}))

@@ -1,4 +1,4 @@
-"""Every reason for which a command does not run."""
+"""Every reason to reject a command."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ from schemas.signing import sign
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 KEY = Ed25519PrivateKey.generate()
-GUARD = CommandVerifier.of("edge-1", [KEY.public_key()], ["rescan", "service.disable"])
+VERIFIER = CommandVerifier.from_keys("edge-1", [KEY.public_key()], ["rescan", "service.disable"])
 
 
 def _command(**changes: Any) -> Command:
@@ -37,19 +37,17 @@ def _command(**changes: Any) -> Command:
     return Command.model_validate({**fields, **changes})
 
 
-def _judge(
-    raw: bytes, *, last: int = 4, known: frozenset[str] = frozenset(), guard: CommandVerifier = GUARD
-) -> CommandVerdict:
-    return guard.judge(raw, last_counter=last, known=known, now=NOW)
+def _verify(raw: bytes, *, known: frozenset[str] = frozenset(), verifier: CommandVerifier = VERIFIER) -> CommandVerdict:
+    return verifier.verify(raw, last_counter=4, known_command_ids=known, now=NOW)
 
 
 def _signed(command: Command, key: Ed25519PrivateKey = KEY, kind: str = COMMAND_PAYLOAD_TYPE) -> bytes:
     return sign(command.model_dump_json().encode(), kind, key)
 
 
-def test_a_good_command_is_accepted() -> None:
+def test_a_valid_command_is_accepted() -> None:
     command = _command()
-    assert _judge(_signed(command)) == AcceptedCommand(command)
+    assert _verify(_signed(command)) == AcceptedCommand(command)
 
 
 @dataclass(frozen=True)
@@ -74,39 +72,42 @@ FORGERIES = {
 
 
 @pytest.mark.parametrize("name", FORGERIES)
-def test_a_forgery_is_told_apart(name: str) -> None:
-    judged = _judge(FORGERIES[name].raw)
-    assert isinstance(judged, ForgedCommand)
-    assert FORGERIES[name].reason in judged.reason
+def test_a_forged_command_is_recognised(name: str) -> None:
+    verdict = _verify(FORGERIES[name].raw)
+    assert isinstance(verdict, ForgedCommand)
+    assert FORGERIES[name].reason in verdict.reason
 
 
-def test_an_expired_command() -> None:
-    judged = _judge(_signed(_command(expires_at=NOW)))
-    assert isinstance(judged, RejectedCommand)
-    assert judged.state is CommandState.EXPIRED
+def test_an_expired_command_is_rejected() -> None:
+    verdict = _verify(_signed(_command(expires_at=NOW)))
+    assert isinstance(verdict, RejectedCommand)
+    assert verdict.state is CommandState.EXPIRED
 
 
 @pytest.mark.parametrize("counter", [0, 4])
-def test_an_old_counter(counter: int) -> None:
-    judged = _judge(_signed(_command(counter=counter)))
-    assert isinstance(judged, RejectedCommand)
-    assert judged.state is CommandState.REJECTED
-    assert "counter" in judged.reason
+def test_an_old_counter_is_rejected(counter: int) -> None:
+    verdict = _verify(_signed(_command(counter=counter)))
+    assert isinstance(verdict, RejectedCommand)
+    assert verdict.state is CommandState.REJECTED
+    assert "counter" in verdict.reason
 
 
-def test_a_known_command_is_known_even_when_expired_and_old() -> None:
+def test_a_known_command_is_a_duplicate_even_when_expired_and_old() -> None:
     raw = _signed(_command(counter=1, expires_at=NOW - timedelta(hours=1)))
-    assert _judge(raw, known=frozenset({"c1"})) == DuplicateCommand("c1")
+    assert _verify(raw, known=frozenset({"c1"})) == DuplicateCommand("c1")
 
 
-def test_an_action_that_is_not_allowed() -> None:
-    judged = _judge(_signed(_command(action="package.upgrade", params={"name": "openssl"})))
-    assert isinstance(judged, RejectedCommand)
-    assert "allow-list" in judged.reason
+def test_an_action_that_is_not_allowed_is_rejected() -> None:
+    verdict = _verify(_signed(_command(action="package.upgrade", params={"name": "openssl"})))
+    assert isinstance(verdict, RejectedCommand)
+    assert "allow-list" in verdict.reason
 
 
-def test_by_default_nothing_is_allowed_and_nobody_is_trusted() -> None:
+def test_by_default_no_action_is_allowed_and_no_key_is_trusted() -> None:
     assert isinstance(
-        _judge(_signed(_command()), guard=CommandVerifier.of("edge-1", [KEY.public_key()], [])), RejectedCommand
+        _verify(_signed(_command()), verifier=CommandVerifier.from_keys("edge-1", [KEY.public_key()], [])),
+        RejectedCommand,
     )
-    assert isinstance(_judge(_signed(_command()), guard=CommandVerifier.of("edge-1", [], ["rescan"])), ForgedCommand)
+    assert isinstance(
+        _verify(_signed(_command()), verifier=CommandVerifier.from_keys("edge-1", [], ["rescan"])), ForgedCommand
+    )

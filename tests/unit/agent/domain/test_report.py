@@ -1,4 +1,4 @@
-"""Reports: cleaned, digested over everything, cut to the wire's limits."""
+"""Reports: sanitised, digested as a whole, truncated to the limits of the protocol."""
 
 import json
 from datetime import UTC, datetime
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from device_agent.domain.report import MAX_HEAD_BYTES, ReportSender, full_report, heartbeat, nothing_found
-from device_agent.domain.report_limits import findings_of, fit
+from device_agent.domain.report import MAX_HEADER_BYTES, ReportSender, all_sections_unavailable, full_report, heartbeat
+from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from schemas.base import MAX_POSTURE_BYTES
 from schemas.posture import REPORT, FullReport, Heartbeat, ReportSections, digest_of
 from schemas.sections.system import MAX_SOCKETS
@@ -24,16 +24,16 @@ def _sockets(count: int, process: str = "p") -> dict[str, Any]:
     return {"sockets": {"state": "ok", "listening": listening}}
 
 
-def test_a_report_is_what_the_wire_takes() -> None:
-    findings = findings_of({"os": {"state": "ok", "id": "debian", "kernel": "6.1"}, **_sockets(2)})
-    report = REPORT.validate_json(full_report(SENDER, 7, NOW, fit(findings)))
+def test_reports_are_valid_for_the_schema() -> None:
+    findings = normalise_findings({"os": {"state": "ok", "id": "debian", "kernel": "6.1"}, **_sockets(2)})
+    report = REPORT.validate_json(full_report(SENDER, 7, NOW, truncate_to_size(findings)))
     assert (report.kind, report.seq, report.digest) == ("full", 7, findings.digest)
     beat = REPORT.validate_json(heartbeat(SENDER, 8, NOW, findings.digest))
     assert (beat.kind, beat.seq) == ("heartbeat", 8)
 
 
-def test_long_lists_are_cut_and_counted_and_the_digest_sees_what_was_cut() -> None:
-    findings, more = findings_of(_sockets(MAX_SOCKETS + 10)), findings_of(_sockets(MAX_SOCKETS + 11))
+def test_long_lists_are_truncated_and_counted_and_the_digest_covers_the_removed_entries() -> None:
+    findings, more = normalise_findings(_sockets(MAX_SOCKETS + 10)), normalise_findings(_sockets(MAX_SOCKETS + 11))
     section = findings.sections["sockets"]
     assert (len(section["listening"]), section["truncated"]) == (MAX_SOCKETS, 10)
     assert findings.digest != more.digest
@@ -41,52 +41,53 @@ def test_long_lists_are_cut_and_counted_and_the_digest_sees_what_was_cut() -> No
 
 
 def test_the_digest_does_not_depend_on_the_order_of_sections() -> None:
-    one, two = {"state": "unknown", "reason": "a"}, {"state": "unknown", "reason": "b"}
-    assert findings_of({"os": one, "firewall": two}).digest == findings_of({"firewall": two, "os": one}).digest
+    first, second = {"state": "unknown", "reason": "a"}, {"state": "unknown", "reason": "b"}
+    findings = normalise_findings({"os": first, "firewall": second})
+    assert findings.digest == normalise_findings({"firewall": second, "os": first}).digest
 
 
-def test_text_of_any_kind_becomes_fit_to_send() -> None:
-    findings = findings_of({"os": {"state": "ok", "id": "debian", "kernel": "a\x1b[31mb\n" + "k" * 5000}})
+def test_control_characters_and_long_texts_are_sanitised() -> None:
+    findings = normalise_findings({"os": {"state": "ok", "id": "debian", "kernel": "a\x1b[31mb\n" + "k" * 5000}})
     assert findings.sections["os"]["state"] == "ok"
     assert findings.sections["os"]["kernel"].startswith("a [31mb k")
-    REPORT.validate_json(full_report(SENDER, 1, NOW, fit(findings)))
+    REPORT.validate_json(full_report(SENDER, 1, NOW, truncate_to_size(findings)))
 
 
-def test_a_section_that_the_wire_would_refuse_is_unknown_and_the_others_stay() -> None:
-    findings = findings_of({"os": {"state": "ok", "id": "two words", "kernel": "6"}, **_sockets(1)})
+def test_an_invalid_section_becomes_unknown_and_the_others_stay() -> None:
+    findings = normalise_findings({"os": {"state": "ok", "id": "two words", "kernel": "6"}, **_sockets(1)})
     assert findings.sections["os"]["state"] == "unknown"
     assert "os.ok.id" in findings.sections["os"]["reason"]
     assert findings.sections["sockets"]["state"] == "ok"
 
 
-def test_a_report_that_is_too_large_is_cut_further() -> None:
-    payload = full_report(SENDER, 1, NOW, fit(findings_of(_sockets(400, "x" * 1000))))
+def test_a_report_that_is_too_large_is_truncated_further() -> None:
+    payload = full_report(SENDER, 1, NOW, truncate_to_size(normalise_findings(_sockets(400, "x" * 1000))))
     assert len(payload) <= MAX_POSTURE_BYTES
     section = json.loads(payload)["sections"]["sockets"]
     assert len(section["listening"]) + section["truncated"] == 400
     with pytest.raises(ValueError, match="without its lists"):
-        fit(findings_of({"os": {"state": "unknown", "reason": "r"}}), limit=5)
+        truncate_to_size(normalise_findings({"os": {"state": "unknown", "reason": "r"}}), max_bytes=5)
 
 
-def test_reports_are_written_as_the_models_write_them() -> None:
-    found = fit(findings_of({"os": {"state": "ok", "id": "debian", "kernel": "6.1 \u00e4"}}))
-    sections = ReportSections.model_validate_json(found.sections)
-    common: dict[str, Any] = {"v": 1, "device_id": "edge-1", "seq": 7, "sent_at": NOW, "digest": found.digest}
+def test_reports_have_the_bytes_that_the_models_write() -> None:
+    content = truncate_to_size(normalise_findings({"os": {"state": "ok", "id": "debian", "kernel": "6.1 \u00e4"}}))
+    sections = ReportSections.model_validate_json(content.sections)
+    common: dict[str, Any] = {"v": 1, "device_id": "edge-1", "seq": 7, "sent_at": NOW, "digest": content.digest}
     full = FullReport(kind="full", boot_id="boot", agent="1.0", answers="", sections=sections, **common)
-    assert full_report(SENDER, 7, NOW, found) == full.model_dump_json(exclude_none=True).encode()
+    assert full_report(SENDER, 7, NOW, content) == full.model_dump_json(exclude_none=True).encode()
     beat = Heartbeat(kind="heartbeat", **common)
-    assert heartbeat(SENDER, 7, NOW, found.digest) == beat.model_dump_json().encode()
+    assert heartbeat(SENDER, 7, NOW, content.digest) == beat.model_dump_json().encode()
 
 
-def test_the_head_of_the_longest_report_fits_beside_its_sections() -> None:
+def test_the_longest_header_fits_its_limit() -> None:
     longest = ReportSender("d" * 64, "\u00e4" * 64, "a" * 64)
-    found = fit(findings_of({}))
-    assert len(full_report(longest, 2**53 - 1, NOW, found)) - len(found.sections) <= MAX_HEAD_BYTES
+    content = truncate_to_size(normalise_findings({}))
+    assert len(full_report(longest, 2**53 - 1, NOW, content)) - len(content.sections) <= MAX_HEADER_BYTES
 
 
-def test_a_scan_that_failed_leaves_every_section_unknown() -> None:
-    found = nothing_found(("os", "disk"), "it \x1b broke " + "x" * 2000)
-    report = REPORT.validate_json(full_report(SENDER, 1, NOW, found))
+def test_after_a_failed_scan_every_section_is_unknown() -> None:
+    content = all_sections_unavailable(("os", "disk"), "it \x1b broke " + "x" * 2000)
+    report = REPORT.validate_json(full_report(SENDER, 1, NOW, content))
     assert isinstance(report, FullReport)
     assert report.sections.disk == report.sections.os
-    assert found.digest == digest_of(json.loads(found.sections))
+    assert content.digest == digest_of(json.loads(content.sections))

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent.collectors.tools.intrusion import IntrusionCollector
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
 from device_agent.intrusion.alerts import SEVERITIES, IntrusionAlert, MalformedAlertError, NotAnAlertError, parse_line
@@ -319,7 +319,7 @@ def test_a_damaged_state_is_dropped_and_alerts_are_read_from_now_on(make_device:
 
 def _section(root: Path, **settings: Any) -> dict[str, Any]:
     collect = IntrusionCollector(IntrusionSettings.model_validate(settings))
-    section: dict[str, Any] = findings_of({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
+    section: dict[str, Any] = normalise_findings({"intrusion": dict(collect(System(root)))}).sections["intrusion"]
     return section
 
 

@@ -29,10 +29,10 @@ def test_skipping_sequence_numbers_ahead_survives_a_restart(tmp_path: Path) -> N
 
 
 def test_pending_reports_survive_without_their_times(tmp_path: Path) -> None:
-    outbox = ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=12.5),), dropped=3)
+    outbox = ReportOutbox(reports=(PendingReport(7, "d", "{}", attempts=2, sent_at=12.5),), dropped=3)
     ReportStore(tmp_path, first_seq=FIRST_SEQ).save_outbox(outbox)
     saved = ReportStore(tmp_path, first_seq=FIRST_SEQ).outbox()
-    assert saved == ReportOutbox(owed=(PendingReport(7, "d", "{}", attempts=2, sent_at=None),), dropped=3)
+    assert saved == ReportOutbox(reports=(PendingReport(7, "d", "{}", attempts=2, sent_at=None),), dropped=3)
 
 
 def test_the_file_keeps_its_format(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The agent's side of a nonce: the next scan answers it, a scan from before does not, and a flood is bounded."""
+"""A challenge nonce: the next scan answers it, an earlier scan does not, and floods are rate limited."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from device_agent.domain.report import ReportSender
-from device_agent.domain.report_limits import findings_of, fit
+from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from device_agent.reporting.report_store import ReportStore
 from device_agent.reporting.reporter import CHALLENGE_SECONDS, Reporter
 from device_agent.settings import ReportSettings
@@ -20,8 +20,8 @@ NONCE = "ab" * 16
 
 
 @dataclass
-class Told:
-    """What was published."""
+class Published:
+    """The published full reports."""
 
     reports: list[FullReport] = field(default_factory=list)
 
@@ -34,66 +34,66 @@ class Told:
 
 
 @dataclass
-class Desk:
+class Setup:
     reporter: Reporter
-    told: Told
+    published: Published
     clock: ManualAgentClock
-    asked: list[str] = field(default_factory=list)
+    scans: list[str] = field(default_factory=list)
 
     def receipt(self, verdict: ReceiptVerdict, nonce: str | None = None) -> None:
-        last = self.told.reports[-1]
+        last = self.published.reports[-1]
         digest = last.digest if verdict is ReceiptVerdict.ACCEPTED else None
-        self.reporter.receipt(ReportReceipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
+        self.reporter.on_receipt(ReportReceipt(seq=last.seq, verdict=verdict, digest=digest, nonce=nonce).to_json())
 
     def scan(self, port: int, *, force: bool = False) -> None:
-        found = fit(findings_of({"sockets": {"state": "ok", "listening": [], "note": port}}))
-        self.reporter.found(replace(found, answers=self.reporter.nonce), force=force)
-        self.reporter.tick()
+        content = truncate_to_size(normalise_findings({"sockets": {"state": "ok", "listening": [], "note": port}}))
+        self.reporter.on_scan(replace(content, challenge_nonce=self.reporter.nonce), force=force)
+        self.reporter.send_due()
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    clock, told = ManualAgentClock(), Told()
-    store, asked = ReportStore(tmp_path, first_seq=1), list[str]()
+def setup(tmp_path: Path) -> Setup:
+    clock, published = ManualAgentClock(), Published()
+    store, scans = ReportStore(tmp_path, first_seq=1), list[str]()
     sender = ReportSender("edge-1", "boot", "1.0")
-    reporter = Reporter(sender, ReportSettings(), store, told, clock, lambda: asked.append(reporter.nonce))
-    made = Desk(reporter, told, clock, asked)
-    reporter.online()
-    return made
+    reporter = Reporter(sender, ReportSettings(), store, published, clock, lambda: scans.append(reporter.nonce))
+    setup = Setup(reporter, published, clock, scans)
+    reporter.on_connected()
+    return setup
 
 
-def test_without_a_nonce_the_agent_says_that_it_has_none(desk: Desk) -> None:
-    desk.scan(1)
-    assert desk.told.reports[-1].answers == ""
+def test_without_a_nonce_the_answer_is_empty(setup: Setup) -> None:
+    setup.scan(1)
+    assert setup.published.reports[-1].answers == ""
 
 
-def test_the_next_scan_answers(desk: Desk) -> None:
-    desk.scan(1)
-    desk.receipt(ReceiptVerdict.ACCEPTED, NONCE)
-    assert desk.asked == []
-    desk.scan(1, force=True)
-    assert desk.told.reports[-1].answers == NONCE
+def test_the_next_scan_answers_the_nonce(setup: Setup) -> None:
+    setup.scan(1)
+    setup.receipt(ReceiptVerdict.ACCEPTED, NONCE)
+    assert setup.scans == []
+    setup.scan(1, force=True)
+    assert setup.published.reports[-1].answers == NONCE
 
 
-def test_asked_for_a_fresh_report_it_looks_again_at_once(desk: Desk) -> None:
-    desk.scan(1)
-    desk.receipt(ReceiptVerdict.ACCEPTED)
-    desk.receipt(ReceiptVerdict.RESEND_FULL, NONCE)
-    sent = len(desk.told.reports)
-    desk.reporter.tick()
-    assert desk.asked == [NONCE]
-    assert len(desk.told.reports) == sent  # what it knew before is no answer
-    desk.scan(1, force=True)
-    assert desk.told.reports[-1].answers == NONCE
+def test_a_challenge_starts_a_scan_at_once(setup: Setup) -> None:
+    setup.scan(1)
+    setup.receipt(ReceiptVerdict.ACCEPTED)
+    setup.receipt(ReceiptVerdict.RESEND_FULL, NONCE)
+    sent = len(setup.published.reports)
+    setup.reporter.send_due()
+    assert setup.scans == [NONCE]
+    assert len(setup.published.reports) == sent  # an earlier scan is no answer
+    setup.scan(1, force=True)
+    assert setup.published.reports[-1].answers == NONCE
 
 
-def test_a_flood_of_questions_costs_a_scan_each_few_seconds(desk: Desk) -> None:
-    desk.scan(1)
-    desk.receipt(ReceiptVerdict.ACCEPTED)
+def test_a_flood_of_challenges_starts_one_scan_per_interval(setup: Setup) -> None:
+    setup.scan(1)
+    setup.receipt(ReceiptVerdict.ACCEPTED)
     for number in range(20):
-        desk.receipt(ReceiptVerdict.RESEND_FULL, f"{number:032x}")
-        desk.reporter.tick()
-    assert len(desk.asked) == 1
-    desk.clock.at += CHALLENGE_SECONDS
-    desk.reporter.tick()
-    assert desk.asked[1:] == [f"{19:032x}"]
+        setup.receipt(ReceiptVerdict.RESEND_FULL, f"{number:032x}")
+        setup.reporter.send_due()
+    assert len(setup.scans) == 1
+    setup.clock.at += CHALLENGE_SECONDS
+    setup.reporter.send_due()
+    assert setup.scans[1:] == [f"{19:032x}"]

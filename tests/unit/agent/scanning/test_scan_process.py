@@ -156,7 +156,7 @@ def test_actions_are_made_once_when_one_is_looked_for() -> None:
     late = LazyActions(make)
     assert made == []
     assert (list(late), len(late), late.get("nothing")) == (["rescan"], 1, None)
-    early = LazyActions(make, at_once={"update.install": late["rescan"]})
+    early = LazyActions(make, eager={"update.install": late["rescan"]})
     assert early["update.install"] is late["rescan"]
     assert made == [1]
     assert sorted(early) == ["rescan", "update.install"]

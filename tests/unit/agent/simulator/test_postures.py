@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import SettingsError
 from device_agent.simulator.postures import (
     Posture,
@@ -26,7 +26,7 @@ def healthy() -> Posture:
 
 
 def test_the_default_posture_is_valid_and_as_large_as_a_real_report(healthy: Posture) -> None:
-    findings = findings_of(healthy)
+    findings = normalise_findings(healthy)
     assert all(section["state"] == "ok" for section in findings.sections.values())
     assert 1_000 < len(json.dumps(healthy, separators=(",", ":"))) < 4_000
 

@@ -8,7 +8,7 @@ import pytest
 from controller.domain.rollout.model import InstalledVersion
 from controller.service.rollout.observations import installed_version
 from device_agent.domain.report import ReportSender, full_report
-from device_agent.domain.report_limits import findings_of, fit
+from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 from device_agent.simulator import updates
 from device_agent.simulator.postures import load
 from device_agent.simulator.updates import SimulatedUpdateOutcome, UpdateStep, update_steps
@@ -34,7 +34,7 @@ def posture_before() -> dict[str, Any]:
 
 def reported(posture: dict[str, Any]) -> InstalledVersion:
     """Returns the version that the controller reads from a report of the posture."""
-    return installed_version(full_report(ReportSender("d1", "boot", "1"), 1, NOW, fit(findings_of(posture))), "app")
+    return installed_version(full_report(ReportSender("d1", "boot", "1"), 1, NOW, truncate_to_size(normalise_findings(posture))), "app")
 
 
 def last_step(outcome: SimulatedUpdateOutcome) -> UpdateStep:

@@ -10,7 +10,7 @@ import pytest
 
 from device_agent.collectors.access import ssh
 from device_agent.collectors.access.ssh import parse_resolved, seconds_of, section_of
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import NotApplicableError
 from device_agent.host.system import System
 from tests.support.root_folder import put, put_all
@@ -30,7 +30,7 @@ DEBIAN = {
 
 def look(root: Path) -> dict[str, Any]:
     section = dict(ssh.collect(System(root, is_root_user=True)))
-    assert findings_of({"ssh": section}).sections["ssh"]["state"] == "ok"
+    assert normalise_findings({"ssh": section}).sections["ssh"]["state"] == "ok"
     return section
 
 

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.crypto.certificates import CertificateCollector, CertificateOptions
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import DAY, NOW, Authority, Issued, key_pem
@@ -35,7 +35,7 @@ def collect(tmp_path: Path, now: float = NOW.timestamp(), **wanted: Any) -> dict
     if not (tmp_path / "store.pem").exists():
         (tmp_path / "store.pem").write_bytes(ROOT.pem)
     section = dict(CertificateCollector(CertificateOptions(**options), clock=lambda: now)(System(tmp_path)))
-    sent = findings_of({"certificates": section}).sections["certificates"]
+    sent = normalise_findings({"certificates": section}).sections["certificates"]
     assert sent["state"] == "ok", sent
     return section
 

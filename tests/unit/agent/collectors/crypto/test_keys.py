@@ -17,7 +17,7 @@ from device_agent.collectors.base import days_between
 from device_agent.collectors.crypto.crypto_files import MAX_READ_BYTES, pem_blocks
 from device_agent.collectors.crypto.key_format import KeyFormat, key_format
 from device_agent.collectors.crypto.keys import KeyCollector
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.system import System
 from tests.support.pki import NOW, Authority, key_pem
@@ -122,7 +122,7 @@ def prepared(root: Path, **files: tuple[bytes, int]) -> Path:
 
 def collect(root: Path, *paths: str, now: float = NOW.timestamp()) -> dict[str, Any]:
     section = dict(KeyCollector([Path(path) for path in paths], clock=lambda: now)(System(root)))
-    sent = findings_of({"keys": section}).sections["keys"]
+    sent = normalise_findings({"keys": section}).sections["keys"]
     assert sent["state"] == "ok", sent
     return section
 

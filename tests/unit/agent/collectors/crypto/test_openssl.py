@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from device_agent.collectors.crypto import openssl, openssl_config, tls_errors
 from device_agent.collectors.crypto.openssl import stale_processes
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from tests.support.root_folder import put_all
@@ -118,7 +118,7 @@ def test_a_prepared_root(tmp_path: Path) -> None:
         "proc/8/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libcrypto.so.3\n", "proc/8/comm": "sshd\n",
         "proc/9/maps": "7f00-7f01 r-xp 0 00:00 1 /usr/lib/libz.so.1 (deleted)\n", "proc/9/comm": "other\n",
     })  # fmt: skip
-    section = findings_of({"openssl": openssl.collect(System(tmp_path))}).sections["openssl"]
+    section = normalise_findings({"openssl": openssl.collect(System(tmp_path))}).sections["openssl"]
     assert section["state"] == "ok"
     assert section["version"] == "3.3.2"
     assert section["stale_processes"] == ["mosquitto"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from device_agent.collectors.software import apt_conf, sources, sources_apt
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.packages import scheme_of
 from device_agent.host.system import System
@@ -24,7 +24,7 @@ def without_password(url: str) -> str:
 
 def collect(root: Path) -> dict[str, Any]:
     section = dict(sources.collect(System(root)))
-    sent = findings_of({"sources": section}).sections["sources"]
+    sent = normalise_findings({"sources": section}).sections["sources"]
     assert sent["state"] == "ok", sent
     return section
 

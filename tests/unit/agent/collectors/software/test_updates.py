@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from device_agent.collectors.base import GapRecorder
 from device_agent.collectors.software import inventory, kernels, pending_updates, unattended_upgrades, updates
 from device_agent.collectors.software.pending_updates import PendingUpdate, PendingUpdates
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.apt import listed, upgrades
 from device_agent.host.packages import scheme_of
@@ -50,7 +50,7 @@ Version: 2.36-9
 
 def collect(root: Path, **options: Any) -> dict[str, Any]:
     section = dict(updates.UpdatesCollector(clock=NOW.timestamp, **options)(System(root)))
-    sent = findings_of({"updates": section}).sections["updates"]
+    sent = normalise_findings({"updates": section}).sections["updates"]
     assert sent["state"] == "ok", sent
     return section
 
@@ -292,7 +292,7 @@ def test_what_waits_here_as_apt_itself_sees_it() -> None:
     if scheme_of(System()) != "deb" or shutil.which("apt") is None:
         pytest.skip("this machine has no apt")
     section = updates.UpdatesCollector()(System())
-    sent = findings_of({"updates": section}).sections["updates"]
+    sent = normalise_findings({"updates": section}).sections["updates"]
     assert sent["state"] == "ok"
     if section.get("pending") is None:
         assert any(problem.startswith("security_pending: the package lists") for problem in section["problems"])

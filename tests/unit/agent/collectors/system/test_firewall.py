@@ -12,7 +12,7 @@ import pytest
 from device_agent.collectors.system import firewall
 from device_agent.collectors.system.firewall import uncovered_sockets
 from device_agent.collectors.system.firewall_ruleset import FilterChain, default_verdict_at, read_iptables, read_nft
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.host.system import System
 
 BOTH: Final = frozenset({"ip", "ip6"})
@@ -209,7 +209,7 @@ def test_the_section_of_this_machine_is_what_nft_says(tmp_path: Path) -> None:
     if os.geteuid() != 0 or not shutil.which("nft"):
         pytest.skip("needs root and nft")
     section = firewall.collect(System(is_root_user=True))
-    told = findings_of({"firewall": section}).sections["firewall"]
+    told = normalise_findings({"firewall": section}).sections["firewall"]
     assert told["state"] == "ok"
     said = subprocess.run(["nft", "-j", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
     chains, _ = read_nft(json.loads(said)["nftables"])

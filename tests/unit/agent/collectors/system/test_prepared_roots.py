@@ -7,7 +7,7 @@ import pytest
 
 from device_agent.collectors.base import ChangeTracker, Collector, GapRecorder, round_to_magnitude
 from device_agent.collectors.system import disk, log_settings, mac, services
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host import xinetd
 from device_agent.host.files import tail_of
@@ -19,7 +19,7 @@ MOUNT = "{id} 1 {numbers} / {path} {options},relatime shared:1 - {kind} {source}
 
 def look(name: str, collect: Collector, root: Path) -> dict[str, Any]:
     section = dict(collect(System(root, is_root_user=True)))
-    assert findings_of({name: section}).sections[name]["state"] == "ok"
+    assert normalise_findings({name: section}).sections[name]["state"] == "ok"
     return section
 
 

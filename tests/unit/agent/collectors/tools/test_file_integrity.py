@@ -13,7 +13,7 @@ from device_agent.actions.base import InvalidParamsError
 from device_agent.actions.integrity import RebaselineIntegrity
 from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.collectors.tools.file_integrity_baseline import BaselineDamagedError, load
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 from device_agent.settings import IntegritySettings
@@ -44,7 +44,7 @@ class Device:
 
     def look(self, keeper: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later
-        section: dict[str, Any] = findings_of({"integrity": dict((keeper or self.keeper)(System(self.root)))}).sections[
+        section: dict[str, Any] = normalise_findings({"integrity": dict((keeper or self.keeper)(System(self.root)))}).sections[
             "integrity"
         ]
         return section
@@ -199,7 +199,7 @@ def test_what_cannot_be_read_is_counted_and_no_change(device: Device) -> None:
 
 def test_the_usual_paths_of_this_machine_fit_a_report(tmp_path: Path) -> None:
     keeper = IntegrityCollector(IntegritySettings(), tmp_path, is_baseline_owner=True)
-    section = findings_of({"integrity": dict(keeper(System()))}).sections["integrity"]
+    section = normalise_findings({"integrity": dict(keeper(System()))}).sections["integrity"]
     assert (section["state"], section["changed"]) == ("ok", 0)
     assert section["files"] > 5
     assert load(tmp_path / "integrity.json") is not None

@@ -17,7 +17,7 @@ from device_agent.collectors.tools import lynis_report, xccdf
 from device_agent.collectors.tools.lynis import LynisCollector
 from device_agent.collectors.tools.openscap import OpenscapCollector
 from device_agent.collectors.tools.tool_runner import ToolRunner
-from device_agent.domain.report_limits import findings_of
+from device_agent.domain.report_limits import normalise_findings
 from device_agent.errors import FactsUnavailableError, NotApplicableError
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
@@ -64,7 +64,7 @@ def _lynis(root: Path, **settings: Any) -> dict[str, Any]:
 
 def _sent(name: str, section: dict[str, Any]) -> dict[str, Any]:
     """The section as a report would carry it."""
-    sent: dict[str, Any] = findings_of({name: section}).sections[name]
+    sent: dict[str, Any] = normalise_findings({name: section}).sections[name]
     return sent
 
 
