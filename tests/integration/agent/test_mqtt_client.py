@@ -173,7 +173,9 @@ def test_through_an_outage_what_is_owed_is_bounded_and_what_was_dropped_is_told(
             event = wait_for(lambda: controller.of("event"), "the event about dropped reports")[0]
             assert (event["kind"], event["count"]) == ("reports_dropped", 3)
             wait_for(lambda: len(controller.full()) >= before + MAX_PENDING_REPORTS, "all reports that were kept")
-            kernels = [report["sections"]["os"]["kernel"] for report in controller.full()[before:][:MAX_PENDING_REPORTS]]
+            kernels = [
+                report["sections"]["os"]["kernel"] for report in controller.full()[before:][:MAX_PENDING_REPORTS]
+            ]
             assert kernels == [f"changed-{number}" for number in range(3, MAX_PENDING_REPORTS + 3)]
             assert agent.status is None
 

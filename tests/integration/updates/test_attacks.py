@@ -177,7 +177,7 @@ def test_data_without_end(scene: Scene, path: str) -> None:
 @pytest.mark.parametrize("path", ["timestamp.json", "content.tar.gz"])
 def test_slow_retrieval(scene: Scene, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(download, "TRIES", 2)
+    monkeypatch.setattr(download, "MAX_FAILURES", 2)
     source = scene.device.updater.tuf_client._source
     monkeypatch.setattr(scene.device.updater.tuf_client, "_source", _faster(source))
     scene.server.slow.add(path)

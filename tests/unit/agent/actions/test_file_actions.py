@@ -38,44 +38,44 @@ def tree(root: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def there_and_back(action: RemediationAction, params: dict[str, Any], root: Path) -> tuple[str, str]:
-    """Plan, apply, verify, once more, undo; what it was and what it became."""
+def apply_and_undo(action: RemediationAction, params: dict[str, Any], root: Path) -> tuple[str, str]:
+    """Plans, applies twice, verifies and undoes; returns the described state before and after."""
     action.check(params)
-    before = tree(root)
+    files = tree(root)
     plan = action.plan(params)
     assert plan.is_needed
     assert plan.changes
-    assert tree(root) == before, "a plan changes nothing"
-    before = json.loads(json.dumps(dict(plan.before)))  # as it comes back from the journal
+    assert tree(root) == files, "a plan changes nothing"
+    before = json.loads(json.dumps(dict(plan.before)))  # as the journal returns it
     action.apply(params, before)
-    verified = action.verify(params, before)
-    assert verified.is_reached
-    after = tree(root)
-    assert after != before
-    assert not [name for name in after if ".cordon" in name], "nothing is left beside"
+    verification = action.verify(params, before)
+    assert verification.is_reached
+    changed = tree(root)
+    assert changed != files
+    assert not [name for name in changed if ".cordon" in name], "no temporary file is left"
     action.apply(params, before)
-    assert tree(root) == after, "applying it again, as after a kill in the middle, changes nothing more"
+    assert tree(root) == changed, "a second application, as after a kill, changes nothing more"
     again = action.plan(params)
     assert (again.is_needed, again.changes) == (False, "nothing")
     action.undo(params, before)
-    assert tree(root) == before
+    assert tree(root) == files
     assert not action.verify(params, before).is_reached
-    return plan.before["was"], verified.after["is"]
+    return plan.before["was"], verification.after["is"]
 
 
 def test_limits_of_passwords(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "# PASS_MAX_DAYS 1\nPASS_MAX_DAYS\t99999\nUMASK 022\nPASS_MAX_DAYS 9\n")
     put(tmp_path, "/etc/security/pwquality.conf", "# minlen = 8\nminclass=1\n", 0o600)
     params = {"max_days": 90, "min_length": 14, "min_classes": 3}
-    before, now = there_and_back(SetPasswordPolicy(System(tmp_path)), params, tmp_path)
+    before, now = apply_and_undo(SetPasswordPolicy(System(tmp_path)), params, tmp_path)
     assert before == "PASS_MAX_DAYS 99999, minclass 1, PASS_MIN_LEN not set, minlen not set"
     assert now == "PASS_MAX_DAYS 90, minclass 3, PASS_MIN_LEN 14, minlen 14"
 
 
 def test_without_pwquality_nothing_is_made_that_would_only_look_like_it(tmp_path: Path) -> None:
     put(tmp_path, "/etc/login.defs", "PASS_MIN_LEN 5\n")
-    there_and_back(SetPasswordPolicy(System(tmp_path)), {"min_length": 14}, tmp_path)
-    with pytest.raises(InvalidParamsError, match="pwquality is not installed"):
+    apply_and_undo(SetPasswordPolicy(System(tmp_path)), {"min_length": 14}, tmp_path)
+    with pytest.raises(InvalidParamsError, match="needs pwquality"):
         SetPasswordPolicy(System(tmp_path)).check({"min_classes": 3})
 
 
@@ -94,7 +94,7 @@ def test_an_account_is_locked_and_its_hash_stays_where_it_is(tmp_path: Path, nam
     action = LockAccount(System(tmp_path))
     plan = action.plan({"name": name})
     assert "hash" not in json.dumps(dict(plan.before))
-    assert there_and_back(action, {"name": name}, tmp_path) == (before, "locked")
+    assert apply_and_undo(action, {"name": name}, tmp_path) == (before, "locked")
 
 
 def test_accounts_that_are_not_locked(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def _key(root: Path, mode: int, folder: int) -> Path:
 def test_a_key_is_for_its_owner(tmp_path: Path, mode: int, params: dict[str, Any], after: int) -> None:
     path = _key(tmp_path, mode, 0o775)
     params = {"path": "/etc/ssl/private/device.key", **params}
-    before, now = there_and_back(RestrictKey(System(tmp_path)), params, tmp_path)
+    before, now = apply_and_undo(RestrictKey(System(tmp_path)), params, tmp_path)
     assert f"mode {mode:04o}" in before
     assert f"mode {after:04o}" in now
     assert "folder 0755" in now
@@ -180,7 +180,7 @@ def test_a_package_source_is_switched_off_wherever_it_is_named(tmp_path: Path, s
     for place, text in SOURCES[shape].items():
         put(tmp_path, place, text)
     action, params = DisableSource(System(tmp_path)), {"source": "http://x.example/d/"}
-    assert there_and_back(action, params, tmp_path) == ("enabled", "disabled")
+    assert apply_and_undo(action, params, tmp_path) == ("enabled", "disabled")
     plan = action.plan(params)
     action.apply(params, plan.before)
     for place, text in SOURCES[shape].items():
@@ -198,7 +198,7 @@ def test_one_stanza_and_one_section_of_several(tmp_path: Path) -> None:
     assert ["Enabled: no" in stanza for stanza in stanzas] == [True, False]
     sections = (tmp_path / "etc/yum.repos.d/x.repo").read_text().split("[x]")
     assert ["enabled=0" in section for section in sections] == [False, True]
-    assert action.plan({"source": "main"}).changes == "switch main off in /etc/yum.repos.d/x.repo"
+    assert action.plan({"source": "main"}).changes == "disable main in /etc/yum.repos.d/x.repo"
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_the_journal_is_kept_on_the_disk(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="no journald"):
         action.plan({})
     put(tmp_path, "/usr/lib/systemd/systemd-journald", "")
-    assert there_and_back(action, {}, tmp_path) == ("as the distribution has it", "persistent")
+    assert apply_and_undo(action, {}, tmp_path) == ("as the distribution configures it", "persistent")
 
 
 def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_selinux_enforces_below_a_root(tmp_path: Path) -> None:
     with pytest.raises(ActionError, match="neither SELinux nor AppArmor"):
         action.plan({})
     put(tmp_path, "/etc/selinux/config", "# SELINUX=disabled\nSELINUX=permissive\nSELINUXTYPE=targeted\n")
-    before, now = there_and_back(action, {}, tmp_path)
+    before, now = apply_and_undo(action, {}, tmp_path)
     assert before == "selinux: permissive, kernel not loaded"
     assert now == "selinux: enforcing, kernel not loaded"
     put(tmp_path, "/etc/selinux/config", "SELINUX=disabled\n")

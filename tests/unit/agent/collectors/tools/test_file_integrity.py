@@ -44,9 +44,9 @@ class Device:
 
     def look(self, keeper: IntegrityCollector | None = None, *, later: float = 600.0) -> dict[str, Any]:
         self.now += later
-        section: dict[str, Any] = normalise_findings({"integrity": dict((keeper or self.keeper)(System(self.root)))}).sections[
-            "integrity"
-        ]
+        section: dict[str, Any] = normalise_findings(
+            {"integrity": dict((keeper or self.keeper)(System(self.root)))}
+        ).sections["integrity"]
         return section
 
     def changes(self, **options: Any) -> dict[str, str]:
@@ -123,16 +123,16 @@ def test_a_new_baseline_is_taken_by_command_and_put_back_by_undo(device: Device)
         action.check({"path": "/etc"})
     action.check({})
     plan = action.plan({})
-    assert (plan.was["was"], plan.would, plan.is_needed) == ("1 changes", "accept 1 changes", True)
+    assert (plan.before["was"], plan.changes, plan.is_needed) == ("1 changes", "accept 1 changes", True)
     device.now += 1
-    action.apply({}, plan.was)
-    verified = action.verify({}, plan.was)
-    assert (verified.is_reached, verified.now["is"]) == (True, "0 changes")
+    action.apply({}, plan.before)
+    verified = action.verify({}, plan.before)
+    assert (verified.is_reached, verified.after["is"]) == (True, "0 changes")
     assert device.changes() == {}
     assert not action.plan({}).is_needed
-    assert action.undo({}, plan.was) == "the old baseline is back"
+    assert action.undo({}, plan.before) == "the old baseline is back"
     assert device.changes() == {"/etc/passwd": "content"}
-    assert action.undo({}, plan.was) == "there was no baseline before"
+    assert action.undo({}, plan.before) == "there was no baseline before"
 
 
 def test_a_damaged_baseline_is_unknown_until_a_new_one_is_ordered(device: Device) -> None:
