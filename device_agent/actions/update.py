@@ -77,7 +77,8 @@ class InstallRun:
                 lambda progress: self._on_progress(progress.detail()),
             )
         except UpdateError as e:
-            self._failure = e
+            # A copy: the traceback of the original refers to this object, and to the connection of the download.
+            self._failure = UpdateError(e.code, str(e))
             raise ActionError(str(e)) from e
         except JournalError as e:
             self._failure = UpdateError(UpdateRefusalCode.OTHER, str(e))

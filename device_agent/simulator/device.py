@@ -201,7 +201,9 @@ class SimulatedDevice:
         content = replace(truncate_to_size(findings), challenge_nonce=state.nonce)
         payload = full_report(self._sender, seq, self._environment.clock.now(), content).decode()
         state.reported = findings.digest
-        state.outbox = state.outbox.discard_superseded(findings.digest).add(PendingReport(seq, findings.digest, payload))
+        state.outbox = state.outbox.discard_superseded(findings.digest).add(
+            PendingReport(seq, findings.digest, payload)
+        )
 
     def _send_due(self) -> None:
         """Sends due reports and heartbeats, and schedules the next call."""
@@ -260,7 +262,9 @@ class SimulatedDevice:
 
     def _on_command(self, raw: bytes) -> None:
         state, now = self._state, self._environment.clock.now()
-        verdict = self._verifier.verify(raw, last_counter=state.counter, known_command_ids=state.results.keys(), now=now)
+        verdict = self._verifier.verify(
+            raw, last_counter=state.counter, known_command_ids=state.results.keys(), now=now
+        )
         match verdict:
             case AcceptedCommand(command):
                 self._accept_command(command)

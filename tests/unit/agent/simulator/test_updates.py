@@ -34,7 +34,9 @@ def posture_before() -> dict[str, Any]:
 
 def reported(posture: dict[str, Any]) -> InstalledVersion:
     """Returns the version that the controller reads from a report of the posture."""
-    return installed_version(full_report(ReportSender("d1", "boot", "1"), 1, NOW, truncate_to_size(normalise_findings(posture))), "app")
+    return installed_version(
+        full_report(ReportSender("d1", "boot", "1"), 1, NOW, truncate_to_size(normalise_findings(posture))), "app"
+    )
 
 
 def last_step(outcome: SimulatedUpdateOutcome) -> UpdateStep:
