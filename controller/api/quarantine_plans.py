@@ -11,7 +11,7 @@ from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View, at, moment
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.plan import ContainmentGoal
+from controller.domain.containment.plan import ContainmentGoal, Subject
 from controller.domain.containment.receipts import OPENING, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
 from controller.domain.device import ContainmentCase
 from controller.domain.effects import ContainmentOptions
@@ -197,7 +197,7 @@ async def show_plan(
     intent = await _intent(services, device_id, case, goal, duration)
     intent = replace(intent, kick=kick, clear_retained=clear_retained)
     try:
-        stages = services.broker.planned(device_id, intent)
+        stages = services.broker.planned(Subject.client(device_id), intent)
     except BrokerRefusedError as e:
         raise ApiError(422, "invalid_client_id", str(e)) from e
     return ContainmentPlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(PlanStageView.of, stages)))

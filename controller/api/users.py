@@ -14,16 +14,15 @@ from controller.api.fields import Body, DurationText, MqttUserName, ReasonText, 
 from controller.api.quarantine_plans import ContainmentPlanView, ContainmentReceiptView, PlanStageView, read_receipt
 from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide
 from controller.api.waiting import RequestWait, WaitDep, decision_watch
-from controller.domain.containment.plan import ContainmentGoal, SubjectKind
+from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.containment.proof import ProofState, user_proof
 from controller.domain.containment.users import UserCase
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.guards.approvals import ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.domain.transition import StepOutcome
-from controller.ports.broker import PlanParameters
+from controller.ports.broker import ContainmentBroker, MqttSession, PlanParameters
 from controller.ports.errors import BrokerRefusedError
-from controller.ports.users import MqttSession, UserBroker
 from controller.service.containment.operator_actions import (
     OperatorRequest,
     ProtectedDeviceError,
@@ -161,7 +160,7 @@ class CertificateDecisionView(View):
     request: ApprovalRequestView | None = None
 
 
-def _users(services: Services) -> tuple[UserContainments, UserBroker]:
+def _users(services: Services) -> tuple[UserContainments, ContainmentBroker]:
     assert services.users is not None
     return services.users, services.users.broker
 
@@ -206,7 +205,7 @@ async def show_plan(
     if case is not None:
         kept = await services.store.kept_rules(f"username:{username}", case.case_id)
         intent = PlanParameters(wanted, case.case_id, case.reason, until, kept=kept or ())
-    stages = tuple(map(PlanStageView.of, broker.planned(username, intent)))
+    stages = tuple(map(PlanStageView.of, broker.planned(Subject.user(username), intent)))
     return ContainmentPlanView(device_id=f"username:{username}", goal=wanted, stages=stages)
 
 
@@ -377,8 +376,8 @@ def _device_id(services: Services, common_name: str) -> str:
     return common_name
 
 
-def _check(broker: UserBroker, username: str) -> None:
+def _check(broker: ContainmentBroker, username: str) -> None:
     try:
-        broker.check(username)
+        broker.check(Subject.user(username))
     except BrokerRefusedError as e:
         raise ApiError(422, "invalid_username", str(e)) from e

@@ -15,7 +15,6 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.emqx.tables import EmqxTables
-from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.files import read_secret
 from controller.adapters.keys import load_signing_key
 from controller.adapters.logs import logger_for
@@ -34,7 +33,7 @@ from controller.domain.policy.cel import CelEnvironment
 from controller.domain.policy.facts import TYPES
 from controller.domain.policy.model import PolicySet
 from controller.ports.access import AccessBroker
-from controller.ports.broker import BrokerControl
+from controller.ports.broker import BrokerControl, ContainmentBroker
 from controller.ports.broker_setup import BrokerSetup
 from controller.ports.broker_tables import BrokerTables
 from controller.ports.clock import Clock, IdGenerator
@@ -44,7 +43,6 @@ from controller.ports.log import Log
 from controller.ports.messages import Messages
 from controller.ports.rollouts import RolloutTargets
 from controller.ports.updates import UpdateRepository
-from controller.ports.users import UserBroker
 from controller.service.rollout.observations import PublishedTargets
 from controller.service.settings.settings import MqttSettings, Settings
 from schemas.commands import COMMAND_PAYLOAD_TYPE
@@ -61,7 +59,7 @@ class BrokerAdapters:
     control: BrokerControl
     tables: BrokerTables
     access: AccessBroker
-    users: UserBroker
+    users: ContainmentBroker
     setup: BrokerSetup
     inspector: BrokerInspector
 
@@ -162,14 +160,14 @@ async def open_broker(settings: Settings) -> AsyncIterator[EmqxBroker]:
 
 def emqx_adapters(broker: EmqxBroker, settings: Settings) -> BrokerAdapters:
     """Every port over one connection pool; the inspector shows listeners the controller's own certificate."""
-    api, clock, mqtt = broker.api, SystemClock(), settings.mqtt
+    api, mqtt = broker.api, settings.mqtt
     inspector = EmqxInspector(
         api,
-        clock,
+        SystemClock(),
         receive_maximum=mqtt.receive_maximum,
         context=lambda: probe_context(mqtt.certificate, mqtt.key),
     )
-    return BrokerAdapters(broker, EmqxTables(api), EmqxAccess(api), EmqxUsers(api, clock), EmqxSetup(api), inspector)
+    return BrokerAdapters(broker, EmqxTables(api), EmqxAccess(api), broker, EmqxSetup(api), inspector)
 
 
 def mqtt_options(settings: Settings) -> MqttOptions:

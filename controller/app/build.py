@@ -232,7 +232,7 @@ async def _rollouts(
 async def _users(settings: Settings, adapters: Adapters, fleet: FleetState) -> UserContainments:
     """Containment by user name, with the cases of the store."""
     every, log = settings.reconcile.every, adapters.log("users")
-    users = UserContainments(fleet, adapters.store, adapters.broker.users, every, log)
+    users = UserContainments(fleet, adapters.broker.users, every, log)
     await users.load()
     return users
 

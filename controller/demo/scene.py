@@ -161,7 +161,7 @@ class DemoStepContext:
         api = self.stage.broker.api
 
         async def everywhere() -> int | None:
-            answers = [await look(api.at(url)) for url in api.addresses]
+            answers = [await look(api.on_node(url)) for url in api.addresses]
             return len(answers) if all(answers) else None
 
         return await self.answered(everywhere, what)

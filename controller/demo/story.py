@@ -4,8 +4,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
+from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client.api import EmqxApi, find_ban
 from controller.demo.forgery import forged_order
 from controller.demo.mqtt_client import DemoMqttClient
 from controller.demo.observations import ARRIVED, SimulatorObservation
@@ -13,6 +16,7 @@ from controller.demo.options import DemoError
 from controller.demo.outcome import DemoContainmentTiming
 from controller.demo.scene import BANNED, KICKED, NOT_AUTHORIZED, DemoStepContext, ListedDevice
 from controller.domain.audit_kinds import AuditKind
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import restriction
 from schemas.topics import DownChannel, down
 
@@ -73,7 +77,7 @@ async def restricted(scene: DemoStepContext) -> None:
     seconds = cut.moment - report.moment
     scene.figures.contained[device] = DemoContainmentTiming(device, "restricted", seconds)
     scene.say(f"device: PUBACK 135 for its telemetry {seconds:.3f} s after it published that report")
-    nodes = await scene.on_every_node(lambda api: _is_restricted(api.rules(device), device), f"{device}'s three rules")
+    nodes = await scene.on_every_node(lambda api: _is_restricted(api, device), f"{device}'s three rules")
     scene.say(f"broker: the three rules of a restriction are on all {nodes} nodes")
     repaired = await _repairs(scene, device, cut.moment)
     passing = await scene.seen(device, "report_sent", "the passing report", since=repaired, report="full")
@@ -82,8 +86,14 @@ async def restricted(scene: DemoStepContext) -> None:
     await _is_free(scene, device, passing, back)
 
 
-async def _is_restricted(rules: Awaitable[object], device: str) -> bool:
-    return await rules == restriction(device)
+async def _is_restricted(api: EmqxApi, device: str) -> bool:
+    return await api.send(requests.read_rules(Subject.client(device))) == restriction(device)
+
+
+async def _is_banned(api: EmqxApi, device: str) -> bool:
+    subject = Subject.client(device)
+    ban = await find_ban(api, partial(requests.read_ban, subject), subject)
+    return ban is not None and ban.is_ours
 
 
 async def _repairs(scene: DemoStepContext, device: str, since: float) -> float:
@@ -146,10 +156,7 @@ async def isolated(scene: DemoStepContext) -> None:
     refused = await scene.until(refusals, f"{scene.pace.refusals} reconnects refused with CONNACK 138", device)
     scene.say(f"device: {len(refused)} attempts to reconnect, each refused with CONNACK 138")
 
-    async def has_ban(ban: Awaitable[object]) -> bool:
-        return getattr(await ban, "is_ours", False)
-
-    nodes = await scene.on_every_node(lambda api: has_ban(api.ban_of(device)), f"the ban of {device}")
+    nodes = await scene.on_every_node(lambda api: _is_banned(api, device), f"the ban of {device}")
     scene.say(f"broker: Cordon's ban is on all {nodes} nodes")
     await scene.recorded(device, AuditKind.CONTAINMENT_PROVEN, level="isolated")
     await asyncio.sleep(max(0.0, cut.moment + _ON_ITS_WAY + scene.pace.quiet - time.monotonic()))
@@ -167,7 +174,7 @@ async def silent(scene: DemoStepContext) -> None:
     await scene.stage.fleet.silence(device)
     row = await scene.row(device, lambda row: bool(row["stale"]), "stale at the controller's API")
     heard = scene.chronicle.first(device, ARRIVED, since=begun + _ON_ITS_WAY)
-    client = await scene.stage.broker.api.client(device)
+    client = await scene.stage.broker.api.send(requests.read_client(device))
     if heard or client is None or not client.connected:
         raise DemoError(f"{device} was to be connected and mute, and was not: {client}")
     scene.say(f"{device} fell silent: connected at the broker, nothing of it at the bystander")
@@ -180,7 +187,7 @@ async def forged(scene: DemoStepContext) -> None:
     known = list(scene.chronicle.of(device, "report_sent"))[-1].data["digest"]
     since = time.monotonic()
     order = forged_order(device, time.time())
-    if not await scene.stage.broker.api.publish(down(device, DownChannel.COMMAND), order):
+    if not await scene.stage.broker.api.send(requests.publish(down(device, DownChannel.COMMAND), order)):
         raise DemoError(f"the broker had no subscriber for the forged command: {device} never got it")
     refused = await scene.seen(device, "command_rejected", "the forged command refused", since=since)
     scene.say(f"device: refused the command published over the HTTP API: {refused.data['reason']}")

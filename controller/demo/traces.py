@@ -5,13 +5,17 @@ import contextlib
 import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client.api import find_ban
 from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.setup.baseline import rules_for_all
+from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.demo.access import DemoBrokerAccess
 from controller.demo.mqtt_client import DemoMqttClient
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRule
 from controller.ports.errors import BrokerNotFoundError, ControllerError
 from schemas.topics import UpChannel, parse_up, up
@@ -35,9 +39,9 @@ class BrokerFootprint:
 
 async def open_fleet_topics(broker: EmqxBroker, fleet_filter: str) -> None:
     """Let the run's own messages pass where other rules for all, or `no_match = deny`, would stop them."""
-    rules = await broker.api.all_rules()
+    rules = await read_all_rules(broker.api)
     ours = len(rules_for_all())
-    await broker.api.write_all_rules((*rules[:ours], _fleet_rule(fleet_filter), *rules[ours:]))
+    await broker.api.send(requests.write_all_rules((*rules[:ours], _fleet_rule(fleet_filter), *rules[ours:])))
 
 
 def _fleet_rule(fleet_filter: str) -> AccessRule:
@@ -71,26 +75,27 @@ async def remove(broker: EmqxBroker, traces: BrokerFootprint, access: DemoBroker
 
 
 async def _restore_settings(broker: EmqxBroker, traces: BrokerFootprint) -> Sequence[str]:
-    rules = await broker.api.all_rules()
+    rules = await read_all_rules(broker.api)
     fleet_rule = _fleet_rule(traces.fleet_filter)
     if fleet_rule in rules:
-        await broker.api.write_all_rules(tuple(rule for rule in rules if rule != fleet_rule))
+        await broker.api.send(requests.write_all_rules(tuple(rule for rule in rules if rule != fleet_rule)))
     return await EmqxSetup(broker.api).undo(traces.settings)
 
 
 async def _kick(broker: EmqxBroker, client_id: str) -> Sequence[str]:
-    await broker.api.kick(client_id)
+    await broker.api.send(requests.kick(client_id))
     return ()
 
 
 async def _remove_device(broker: EmqxBroker, device_id: str) -> Sequence[str]:
-    ban = await broker.api.ban_of(device_id)
+    api, device = broker.api, Subject.client(device_id)
+    ban = await find_ban(api, partial(requests.read_ban, device), device)
     if ban is not None and ban.is_ours:
-        await broker.api.lift_ban(device_id)
-    await broker.api.delete_rules(device_id)
-    await broker.api.kick(device_id)
+        await api.send(requests.lift_ban(device))
+    await api.send(requests.delete_rules(device))
+    await api.send(requests.kick(device_id))
     # After the session: its last will is retained too.
-    await broker.api.publish(up(device_id, UpChannel.STATUS), b"", retain=True)
+    await api.send(requests.publish(up(device_id, UpChannel.STATUS), b"", retain=True))
     return ()
 
 
@@ -127,16 +132,21 @@ async def _differences(broker: EmqxBroker, traces: BrokerFootprint) -> list[str]
     left = [f"a ban of {ban.who}" async for ban in broker.bans() if ban.who in clients]
     left += _changed(traces.settings, await EmqxSetup(broker.api).state(traces.controller_id))
     devices = set(traces.device_ids)
+    rows = broker.api.rows(requests.list_client_rules)
     with contextlib.suppress(BrokerNotFoundError):  # without its database the broker holds no rules at all
-        left += [f"rules of {client_id}" async for client_id, _ in broker.api.client_rules() if client_id in devices]
+        left += [f"rules of {row.clientid}" async for row in rows if row.clientid in devices]
     gate = asyncio.Semaphore(_AT_ONCE)
 
-    async def session(client_id: str) -> str:
+    async def session_of(client_id: str) -> str:
         async with gate:
-            return f"a session of {client_id}" if await broker.api.client(client_id) is not None else ""
+            return (
+                f"a session of {client_id}"
+                if await broker.api.send(requests.read_client(client_id)) is not None
+                else ""
+            )
 
     async with asyncio.TaskGroup() as group:
-        looks = [group.create_task(session(client_id)) for client_id in sorted(clients)]
+        looks = [group.create_task(session_of(client_id)) for client_id in sorted(clients)]
     return left + [found for look in looks if (found := look.result())]
 
 

@@ -1,36 +1,53 @@
-"""What Cordon asks of the broker's management side: contain, read back, release; bans and rules as data."""
+"""What Cordon asks of the broker's management side: contain, read back, release; how clients are authenticated."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from controller.domain.containment.plan import ContainmentGoal
+from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules, Ban
 
-# Seconds by which the clocks of broker and controller may differ: a session that is not older than this when something
-# is heard may be a later one than that which said it.
+# Seconds by which the clocks of broker and controller may differ: a session that is not older than this when a message
+# is heard may be a later one than the session that sent it.
 CLOCK_SLACK: Final = 1.0
 
 
+# Identities and sessions
+
+
 class AuthStrength(StrEnum):
-    """How the identity of a live session was proved to the broker."""
+    """How a client proved its identity to the broker."""
 
     PROVEN = "proven"  # TLS with a verified client certificate
     KNOWN = "known"  # a password or another authenticator
     CLAIMED = "claimed"  # nothing
-    UNSEEN = "unseen"  # no session, and the broker lets in clients without proof
-    LATER = "later"  # proved, but perhaps not there yet when it was heard, and the broker lets in clients without proof
+    UNSEEN = "unseen"  # no session, and the broker admits unauthenticated clients
+    LATER = "later"  # proved, but perhaps connected after the message, and the broker admits unauthenticated clients
 
 
-def was_there(connected_at: float | None, heard_at: float) -> bool:
-    """Whether a session was surely connected when something was heard; one that does not say since when was not."""
+def was_connected(connected_at: float | None, heard_at: float) -> bool:
+    """Whether a session certainly existed when a message was heard; not if its start is unknown."""
     return connected_at is not None and connected_at <= heard_at - CLOCK_SLACK
 
 
 @dataclass(frozen=True, slots=True)
+class MqttSession:
+    """A session, with or without a connection, and the node that holds it."""
+
+    client_id: str
+    username: str
+    is_connected: bool
+    node: str
+
+
+# Proofs
+
+
+@dataclass(frozen=True, slots=True)
 class ProofStep:
-    """One call to the broker and what was seen: the line of a receipt."""
+    """One call to the broker and its answer, or, without a call, what was observed: a line of a receipt."""
 
     what: str  # "ban", "write rules", "read back rules", ...
     call: str  # "POST /banned"
@@ -41,10 +58,10 @@ class ProofStep:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was done and what the broker said when it was read back.
+    """What was done, and what the broker answered when it was read back.
 
     `holds` is true only if every read-back showed what was wanted; `missing` says what did not, else it is empty.
-    `cut_at` is the wall-clock second of the call after which the device's traffic was cut (0.0 where nothing was).
+    `cut_at` is the wall-clock second of the call after which the subject's traffic was cut (0.0 where nothing was).
     """
 
     holds: bool
@@ -66,6 +83,19 @@ class SavedSubscription:
     session: str = ""
 
 
+# Called with the rules that a subject had, before Cordon's replace them; the store has them once it returns.
+SaveRules = Callable[[AccessRules], Awaitable[None]]
+# The same for subscriptions that are about to be cut.
+SaveSubscriptions = Callable[[tuple[SavedSubscription, ...]], Awaitable[None]]
+
+
+async def save_no_subscriptions(_subscriptions: tuple[SavedSubscription, ...]) -> None:
+    """For containments whose subscriptions are not restored."""
+
+
+# Plans as operators see them
+
+
 @dataclass(frozen=True, slots=True)
 class PlannedCall:
     """A call as it will be made; what is not known beforehand stands in `<angle brackets>`."""
@@ -74,14 +104,14 @@ class PlannedCall:
     path: str
     body: object = None
     where: str = ""  # "one node", "each node"
-    only: str = ""  # in which case it is made, empty: always
+    only: str = ""  # the case in which it is made, empty: always
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """A stage of a plan for an operator's eyes: acts, then reads that prove them, then what is repeated until they do.
+    """A stage of a plan: actions, then the checks that prove them, then what is repeated until they do.
 
-    `gated`: nothing of it is done while something before it is missing.
+    `gated`: skipped while something before it is missing.
     """
 
     acts: tuple[tuple[str, tuple[PlannedCall, ...]], ...]
@@ -92,7 +122,7 @@ class PlannedStage:
 
 @dataclass(frozen=True, slots=True)
 class PlanParameters:
-    """What a plan is asked for: the goal and all that shapes its calls."""
+    """The goal of a plan and everything else that shapes its calls; `kept` and `subscriptions` are restored."""
 
     goal: ContainmentGoal
     case: str = "<case>"
@@ -104,94 +134,109 @@ class PlanParameters:
     subscriptions: tuple[SavedSubscription, ...] = ()
 
 
-# Called with the rules a client had, before Cordon's are written over them; the store has them once it returns.
-SaveRules = Callable[[AccessRules], Awaitable[None]]
-# The same for the subscriptions that are about to be cut.
-SaveSubscriptions = Callable[[tuple[SavedSubscription, ...]], Awaitable[None]]
-
-
-async def keep_no_subscriptions(_subscriptions: tuple[SavedSubscription, ...]) -> None:
-    """For who does not give subscriptions back."""
-
-
-class BrokerControl(Protocol):
-    """The broker's management API.
+class ContainmentBroker(Protocol):
+    """Contains and releases subjects at the broker.
 
     Every method is safe to repeat. Errors are `BrokerError` and its kinds from `controller.ports.errors`.
     """
 
-    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
-        """The plan that the methods below carry out for this intent, as calls; nothing is asked of the broker.
+    def check(self, subject: Subject) -> None:
+        """Refuses a name that Cordon does not act on.
 
         Raises:
-            BrokerRefusedError: not a client id that Cordon acts on.
+            BrokerRefusedError: no client id; or a user name that is empty, too long, or has control characters.
+        """
+        ...
+
+    def planned(self, subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:
+        """The plan that the methods below carry out for these parameters, as calls; asks the broker nothing.
+
+        Raises:
+            BrokerRefusedError: see `check`.
         """
         ...
 
     async def restrict(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
-        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
+        save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
-        """Leave the client its own Cordon branch and nothing else, and read that back on every node.
+        """Leaves the subject its own Cordon branch and nothing else, and reads that back on every node.
 
-        `keep` is called with the rules the client has, unless those already are the ones of a restriction,
-        `keep_subscriptions` with those that are about to be cut, also of an absent session. The session survives
-        (queued commands stay) unless `kick` destroys it.
+        `save_rules` is called with the present rules, unless they are a restriction's already, `save_subscriptions`
+        with a client's subscriptions that are about to be cut, also of a session without a connection. Sessions
+        survive (queued commands stay) unless `kick` destroys them.
         """
         ...
 
     async def isolate(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
         case: str,
         reason: str,
         until: float | None,
         clear_retained: bool = False,
     ) -> Proof:
-        """Ban and disconnect the client, with the restriction below it, and read that back on every node.
+        """Bans and disconnects the subject, with the restriction below the ban, and reads that back on every node.
 
-        `clear_retained` also deletes the retained messages it published, where the broker can list them.
+        Ends a user's sessions as long as new ones appear. `clear_retained` also deletes the retained messages that a
+        client published, where the broker can list them.
         """
         ...
 
-    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
-        """Lift Cordon's ban (never another's); the restriction below it stays and is read back.
+    async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
+        """Lifts Cordon's ban (never a foreign one); the restriction below it stays and is read back.
 
-        `keep` is called with the rules the client has where the restriction's are not there: the isolation may never
+        `save_rules` is called with the present rules where they are not the restriction's: the isolation may never
         have been carried out.
         """
         ...
 
     async def release(
-        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+        self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
     ) -> Proof:
-        """Lift Cordon's ban and restore `kept` (none: delete the client's rules), and read that back.
+        """Lifts Cordon's ban and restores `rules` (none: deletes the subject's rules), and reads that back.
 
-        Rules that are not the restriction's any more were changed by someone else, and are left as they are.
-        `subscriptions` go back to the session they were cut from, if it still is there.
+        Rules that are not the restriction's any more were changed by others and are left as they are.
+        `subscriptions` go back to the client's session that they were cut from, if it still exists.
         """
         ...
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
-        """How the client's identity is proved at the broker now; with `heard_at` (Unix seconds) that of who spoke then.
+    async def missing(self, subject: Subject, level: ContainmentLevel) -> Sequence[str]:
+        """What is not as a containment of this level leaves it; reads once and changes nothing."""
+        ...
 
-        Where the broker lets nobody in without proof, any session is proof enough of who spoke; elsewhere only one that
-        was there already.
+    async def sessions(self, username: str) -> Sequence[MqttSession]:
+        """Every session of the user, on all nodes."""
+        ...
+
+    async def named_by_certificate(self) -> frozenset[SubjectKind]:
+        """What the broker takes a certificate's common name for: client id, user name, both, or nothing."""
+        ...
+
+
+class BrokerControl(ContainmentBroker, Protocol):
+    """The whole management API of the broker, as `ContainmentBroker`."""
+
+    async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
+        """How the client is authenticated now; with `heard_at` (Unix seconds), how the sender of then was.
+
+        Where the broker admits no unauthenticated client, any session proves the sender; elsewhere only a session that
+        existed already.
         """
         ...
 
-    async def admits_unproven(self) -> bool:
-        """Whether somebody can be connected who proved nothing: only then does it matter which session spoke."""
+    async def allows_unauthenticated(self) -> bool:
+        """Whether an unauthenticated client can connect: only then does it matter which session sent a message."""
         ...
 
     async def lists_retained(self) -> bool:
-        """Whether this broker can list retained messages, and so have those of one client deleted."""
+        """Whether this broker can list retained messages, so that those of one client can be deleted."""
         ...
 
     def bans(self) -> AsyncIterator[Ban]:

@@ -76,7 +76,7 @@ class BrokerSetup(Protocol):
         ...
 
     async def apply(
-        self, wanted: DesiredSetup, keep: SavePreviousSetup, *, safe_only: bool = False
+        self, wanted: DesiredSetup, save: SavePreviousSetup, *, safe_only: bool = False
     ) -> Sequence[SettingChange]:
         """Make the changes of `plan`, or only those without danger; those that were made."""
         ...

@@ -133,6 +133,10 @@ class Store(Protocol):
         """Device id and last full report in the order of ids, from the one that follows `after` on."""
         ...
 
+    async def user_cases(self) -> Sequence[UserCase]:
+        """Every user that is contained or being released, for the start."""
+        ...
+
     async def guard_books(self) -> GuardSnapshot:
         """What the guards remember, for the start."""
         ...

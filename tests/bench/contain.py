@@ -29,6 +29,7 @@ from tests.bench import contain_many
 from tests.bench.contain_worker import CONNECTIONS
 from tests.support.certs import Certs
 from tests.support.deployment import Deployment, Timings, open_deployment
+from tests.support.emqx_calls import write_rules
 from tests.support.processes import ModuleProcess
 from tests.support.simulated_fleet import SimulatedFleetProcess
 from tests.support.standin import StandInProcess
@@ -135,7 +136,7 @@ async def measure(folder: Path, devices: int, samples: int, rate: float | None) 
             addresses = ",".join(f"{host}:{port}" for host, port in emqx.mqtt)
             # Each of its connections publishes for many devices, which no device may.
             for number in range(CONNECTIONS):
-                await deployment.broker.api.write_rules(f"bench-load-{number}", LOAD_RULES)
+                await write_rules(deployment.broker.api, f"bench-load-{number}", LOAD_RULES)
             load = await ModuleProcess.start("load", "tests.bench.contain_worker", [addresses], folder)
             deployment.stack.push_async_callback(load.stop)
             await load.answer(WAIT_SECONDS)

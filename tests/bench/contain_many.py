@@ -32,7 +32,7 @@ from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.plan import ContainmentGoal
+from controller.domain.containment.plan import ContainmentGoal, Subject
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
 from controller.domain.policy.model import ContainmentLevel
@@ -43,6 +43,7 @@ from controller.service.containment.outbox import EffectQueue, Outbox
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
 from tests.support.controller_harness import MemoryLink, starter
+from tests.support.emqx_calls import ban_of
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
 
@@ -158,7 +159,7 @@ class Bare:
 
 def calls_of(broker: EmqxBroker, name: str, goal: ContainmentGoal) -> list[PlannedCall]:
     """What a plan asks for a device without rules, session and ban, but the write of its rules and the settings."""
-    stages = broker.planned(name, PlanParameters(goal, "bench", "bench", UNTIL))
+    stages = broker.planned(Subject.client(name), PlanParameters(goal, "bench", "bench", UNTIL))
     every = [call for stage in stages for _, calls in stage.acts + stage.looks for call in calls]
     return [call for call in every if not call.only and call.path not in _SETTINGS]
 
@@ -231,7 +232,7 @@ async def one_drifted_row(side: Side, bans: int) -> tuple[float, float, int]:
     assert [one.device_id for one in found] == [names[bans // 2]]
     await side.until(lambda: not side.outbox.queue.pending)
     took = time.monotonic() - begun
-    assert await side.broker.api.ban_of(names[bans // 2]) is not None
+    assert await ban_of(side.broker.api, names[bans // 2]) is not None
     (line,) = await side.store.audit(device_id=names[bans // 2], kind=AuditKind.CONTAINMENT_PROVEN, limit=1)
     steps = (line.entry.detail or {}).get("steps")
     assert isinstance(steps, list)

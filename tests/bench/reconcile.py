@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.system import SystemClock
+from controller.domain.containment.plan import Subject
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.service.containment import comparison
 from tests.support.controller_harness import World, world
+from tests.support.emqx_calls import lift_ban
 from tests.support.standin import StandInProcess
 
 _CHUNK = 1000
@@ -64,7 +67,7 @@ async def _fill(emqx: StandInProcess, broker: Any, devices: list[Device]) -> Non
             plain = [{"topic": r.topic, "permission": r.permission, "action": r.action} for r in rules]
             rows.append({"clientid": one.device_id, "rules": plain})
         path = "/authorization/sources/built_in_database/rules/clients"
-        await api.ask("POST", path, "fill", body=rows)
+        await api.send(requests.json_request("POST", path, "fill", body=rows))
     contained = [one.device_id for one in devices if one.case is not None]
     for first in range(0, len(contained), 64):
         some = contained[first : first + 64]
@@ -99,12 +102,12 @@ async def _passes(
     requests = tables.requests
     cpu, wall = min(rounds)
     drifted = "edge-10"
-    await broker.api.lift_ban(drifted)
+    await lift_ban(broker.api, drifted)
     begun = time.perf_counter()
     (suspect,) = (await comparison.compare(node, tables, place.keeper, managed, lambda _one: False)).suspects
     assert (suspect.device.device_id, suspect.what) == (drifted, "the ban is missing")
     seen = time.perf_counter() - begun
-    proof = await broker.isolate(drifted, _nothing, case="case-10", reason="bench", until=None)
+    proof = await broker.isolate(Subject.client(drifted), _nothing, case="case-10", reason="bench", until=None)
     assert proof.holds, proof.missing
     return {
         "devices": size,

@@ -9,13 +9,14 @@ import httpx
 import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.users.broker import EmqxUsers
 from controller.adapters.system import SystemClock
+from controller.domain.containment.plan import Subject
 from controller.ports.broker import Proof, SavedSubscription
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.contract.target import RULES, Lab, allow
+from tests.support.emqx_calls import session_of
 from tests.support.mqtt_device import Device
 from tests.support.mqtt_probe import Endpoint
 from tests.support.waiting import wait_for
@@ -44,13 +45,13 @@ def isolate(lab: Lab, who: str, **more: Any) -> Proof:
     """Isolate until it is lifted; the rows are removed after the test."""
     lab.owns("clientid", who)
     options: dict[str, Any] = {"case": lab.prefix, "reason": "contract", "until": None, **more}
-    return over(lab, lambda broker: broker.isolate(who, keep_nothing, **options))
+    return over(lab, lambda broker: broker.isolate(Subject.client(who), keep_nothing, **options))
 
 
 def restrict(lab: Lab, who: str, **more: Any) -> Proof:
     """Restrict; the rules are removed after the test."""
     lab.owns("clientid", who)
-    return over(lab, lambda broker: broker.restrict(who, keep_nothing, **more))
+    return over(lab, lambda broker: broker.restrict(Subject.client(who), keep_nothing, **more))
 
 
 def own_user(lab: Lab) -> Endpoint:
@@ -77,9 +78,7 @@ def test_a_user_with_live_sessions_on_two_nodes_is_out_on_both(cluster: Lab) -> 
         lab.until_known(device.clientid)
     proof = over(
         lab,
-        lambda broker: EmqxUsers(broker.api, SystemClock()).isolate(
-            name, keep_nothing, case=lab.prefix, reason="contract", until=None
-        ),
+        lambda broker: broker.isolate(Subject.user(name), keep_nothing, case=lab.prefix, reason="contract", until=None),
     )
     assert proof.holds, proof.missing
     for device in devices:
@@ -91,7 +90,7 @@ def test_a_user_with_live_sessions_on_two_nodes_is_out_on_both(cluster: Lab) -> 
     assert listed == []
 
     def let_out(broker: EmqxBroker) -> Awaitable[Proof]:
-        return EmqxUsers(broker.api, SystemClock()).release(name, ())
+        return broker.release(Subject.user(name), ())
 
     assert over(lab, let_out).holds
     assert lab.probe("free", endpoint=_at(lab, 0, user)).connect().code == 0
@@ -118,7 +117,7 @@ def test_a_device_that_comes_back_as_fast_as_it_can_over_other_nodes_ends_outsid
 
 
 async def _release(broker: EmqxBroker, who: str) -> Proof:
-    return await broker.release(who, ())
+    return await broker.release(Subject.client(who), ())
 
 
 def test_a_session_that_is_away_is_restricted_and_keeps_its_queued_commands(lab: Lab) -> None:
@@ -160,12 +159,12 @@ def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab
     async def keep_subscriptions(subscriptions: tuple[SavedSubscription, ...]) -> None:
         cut.extend(subscriptions)
 
-    proof = over(lab, lambda broker: broker.restrict(who, keep, keep_subscriptions=keep_subscriptions))
+    proof = over(lab, lambda broker: broker.restrict(Subject.client(who), keep, save_subscriptions=keep_subscriptions))
     assert proof.holds, proof.missing
     assert [(one.topic, one.qos) for one in cut] == [(news, 1)]
     assert lab.api.post("/publish", json=message).status_code == 202
     assert device.publish(news) == DENIED
-    freed = over(lab, lambda broker: broker.release(who, kept[0], tuple(cut)))
+    freed = over(lab, lambda broker: broker.release(Subject.client(who), kept[0], tuple(cut)))
     assert freed.holds, freed.missing
     lab.until_subscribed(who, news)
     wait_for(lambda: lab.api.post("/publish", json=message).status_code == 200, "it is routed again")
@@ -187,10 +186,10 @@ def test_a_kick_that_was_asked_for_ends_the_session_under_the_rules(lab: Lab) ->
 
 def test_a_session_tells_since_when_it_is_connected_and_a_resumed_one_anew(lab: Lab) -> None:
     device = lab.enter("dev", clean=False, expiry=3600)
-    first = over(lab, lambda broker: broker.api.client(device.clientid))
+    first = over(lab, lambda broker: session_of(broker.api, device.clientid))
     device.leave()
     again = lab.enter("dev", clean=False, expiry=3600)
-    second = over(lab, lambda broker: broker.api.client(again.clientid))
+    second = over(lab, lambda broker: session_of(broker.api, again.clientid))
     assert first is not None
     assert second is not None
     assert first.connected_since is not None
@@ -203,7 +202,7 @@ def test_a_ban_that_is_lifted_finds_the_restriction_below_it(lab: Lab) -> None:
     proof = isolate(lab, device.clientid)
     assert proof.holds, proof.missing
     assert device.ended().code == KICKED
-    assert over(lab, lambda broker: broker.end_isolation(device.clientid, keep_nothing)).holds
+    assert over(lab, lambda broker: broker.end_isolation(Subject.client(device.clientid), keep_nothing)).holds
     again = lab.enter("dev")
     assert again.publish(f"{lab.prefix}/fleet") == DENIED
     assert again.publish(up(device.clientid, UpChannel.POSTURE)) in (0, 16)
@@ -231,7 +230,7 @@ def test_a_node_restarted_in_the_middle_of_a_containment(cluster: Lab) -> None:
         end = loop.time() + HELD_SECONDS
         while True:
             try:
-                proof = await broker.isolate(who, keep, case=lab.prefix, reason="contract", until=None)
+                proof = await broker.isolate(Subject.client(who), keep, case=lab.prefix, reason="contract", until=None)
             except BrokerError as e:
                 proof = Proof(False, str(e), ())
             if proof.holds or loop.time() > end:

@@ -11,7 +11,9 @@ from typing import Any, Final, Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.models import rules_of
 from controller.adapters.sqlite import reader, schema
 from controller.adapters.sqlite.options import StoreOptions
 from schemas.topics import ALL_UP
@@ -43,8 +45,8 @@ def read_kept(path: Path) -> Kept:
 
 async def read_held(api: EmqxApi) -> Held:
     """Reads the broker's rules and bans of clients."""
-    bans = {ban.who: ban async for ban in api.bans() if ban.kind == "clientid"}
-    return Held({client: rules async for client, rules in api.client_rules()}, bans)
+    bans = {row.who: row.ban() async for row in api.rows(requests.list_bans) if row.kind == "clientid"}
+    return Held({row.clientid: rules_of(row) async for row in api.rows(requests.list_client_rules)}, bans)
 
 
 def read_seen(fleet: SimulatedFleetProcess, failing: Mapping[str, frozenset[str]]) -> Seen:

@@ -8,6 +8,7 @@ from typing import Any
 from tests.support import cli
 from tests.support.certs import Certs
 from tests.support.deployment import CONTROLLER_ID, Deployment, open_deployment
+from tests.support.emqx_calls import delete_rules, rules_of
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
 
@@ -44,7 +45,7 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         code, _, error = await cordon(deployment, "broker", "setup", "--apply", "--with-no-match")
         assert (code, "agree with --yes" in error) == (1, True)
         made = await answer(deployment, "broker", "setup", "--apply", "--with-no-match", "--yes")
-        assert [one["what"] for one in made["changes"]] == ["what no rule decides"]
+        assert [one["what"] for one in made["changes"]] == ["default when no rule matches"]
 
         audit = await answer(deployment, "broker", "audit", status=1)
         failed = {one["rule"] for one in audit["items"] if one["result"] == "fail"}
@@ -61,20 +62,20 @@ async def test_setup_audit_drift_ports_and_access(tmp_path: Path, emqx: StandInP
         assert (await answer(deployment, "access", "diff"))["counts"] == {"as it should be": 2}
         await check_grant(deployment)
 
-        await api.delete_rules(CONTROLLER_ID)
+        await delete_rules(api, CONTROLLER_ID)
         await answer(deployment, "broker", "drift")
-        assert await api.rules(CONTROLLER_ID) != ()
+        assert await rules_of(api, CONTROLLER_ID) != ()
         code, out, error = await cordon(deployment, "broker", "setup", "--undo", "--yes")
         assert code == 0, error
         assert "put back" in out
-        assert await api.rules(CONTROLLER_ID) == ()
+        assert await rules_of(api, CONTROLLER_ID) == ()
 
 
 async def check_grant(deployment: Deployment) -> None:
     """A grant is at the broker, and no longer when its time is over."""
 
     async def is_at_the_broker() -> bool:
-        return GRANTED in {rule.topic for rule in await deployment.broker.api.rules("dev-001")}
+        return GRANTED in {rule.topic for rule in await rules_of(deployment.broker.api, "dev-001")}
 
     async def has_ended() -> bool:
         return not await is_at_the_broker()

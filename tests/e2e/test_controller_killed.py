@@ -12,6 +12,7 @@ from controller.ports.broker_tables import restriction
 from tests.e2e.closing_proxy import ClosingProxy
 from tests.support.certs import Certs
 from tests.support.deployment import WAIT_SECONDS, Deployment, open_deployment
+from tests.support.emqx_calls import ban_of, rules_of
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
 
@@ -59,14 +60,14 @@ async def test_isolation_is_completed_after_kill_9(
         await deployment.kill_controller()
 
         api = deployment.broker.api
-        assert await api.rules(CONTAINED) == ()
+        assert await rules_of(api, CONTAINED) == ()
         for proxy in proxies:
             proxy.open()
         await deployment.start_controller()
         await _until_proven(deployment, "isolated")
 
-        assert await api.rules(CONTAINED) == restriction(CONTAINED)
-        ban = await api.ban_of(CONTAINED)
+        assert await rules_of(api, CONTAINED) == restriction(CONTAINED)
+        ban = await ban_of(api, CONTAINED)
         assert ban is not None
         assert ban.is_ours
         await observed.wait_for(CONTAINED, "refused", seconds=WAIT_SECONDS, since=begun, code=138)
@@ -84,7 +85,7 @@ async def test_restriction_is_completed_after_kill_9(tmp_path: Path, emqx: Stand
         await fleet.change(CONTAINED, {"open_port": 23, "process": "not-telnetd"})
 
         async def has_rules() -> bool:
-            return await deployment.broker.api.rules(CONTAINED) == restriction(CONTAINED)
+            return await rules_of(deployment.broker.api, CONTAINED) == restriction(CONTAINED)
 
         await eventually(has_rules, "the rules of a restriction")
         await deployment.kill_controller()

@@ -7,6 +7,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.ports.broker_tables import restriction
 from tests.support.certs import Certs
 from tests.support.deployment import WAIT_SECONDS, open_deployment
+from tests.support.emqx_calls import add_ban, ban_of, delete_rules, lift_ban, rules_of
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually
 
@@ -22,7 +23,7 @@ async def test_deleted_rules_and_bans_come_back_and_foreign_bans_stay(
         until = time.time() + 3600
         fleet = await deployment.start_fleet(3)
         names = ("far", FREE)  # one that Cordon does not know, one that it does
-        foreign = [(await api.add_ban(who, by="someone", reason="theirs", until=until))[0] for who in names]
+        foreign = [await add_ban(api, who, "someone", until) for who in names]
         begun = time.monotonic()
         await fleet.change(CONTAINED, {"open_port": 2375})
         await fleet.observations.wait_for(CONTAINED, "disconnected", seconds=WAIT_SECONDS, since=begun, code=152)
@@ -32,12 +33,12 @@ async def test_deleted_rules_and_bans_come_back_and_foreign_bans_stay(
             return bool(row["case"] and row["case"]["proven"])
 
         await eventually(is_proven, "the isolation is proven")
-        assert await api.delete_rules(CONTAINED)
-        assert await api.lift_ban(CONTAINED)
+        assert await delete_rules(api, CONTAINED)
+        assert await lift_ban(api, CONTAINED)
 
         async def is_back() -> bool:
-            ban = await api.ban_of(CONTAINED)
-            return ban is not None and ban.is_ours and await api.rules(CONTAINED) == restriction(CONTAINED)
+            ban = await ban_of(api, CONTAINED)
+            return ban is not None and ban.is_ours and await rules_of(api, CONTAINED) == restriction(CONTAINED)
 
         await eventually(is_back, "rules and ban are back")
 
@@ -46,4 +47,4 @@ async def test_deleted_rules_and_bans_come_back_and_foreign_bans_stay(
             return any(line["kind"] == AuditKind.BROKER_DRIFT_FOUND and line["alert"] for line in lines)
 
         await eventually(is_recorded, "the drift is in the audit log")
-        assert [await api.ban_of(who) for who in names] == foreign
+        assert [await ban_of(api, who) for who in names] == foreign

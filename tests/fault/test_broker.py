@@ -14,6 +14,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
+from tests.support.emqx_calls import delete_rules, rules_of
 from tests.support.faulty_emqx import Site, site
 from tests.support.mosquitto import free_port
 from tests.support.mqtt_device import Device
@@ -48,7 +49,7 @@ async def test_a_node_killed_in_the_middle_of_a_containment(tmp_path: Path) -> N
                 "",
             )
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOT_AUTHORIZED
-            assert await broker.api.rules("edge-1") == restriction("edge-1")
+            assert await rules_of(broker.api, "edge-1") == restriction("edge-1")
 
 
 async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_path: Path) -> None:
@@ -69,13 +70,13 @@ async def test_a_broker_that_lost_its_state_holds_it_again_within_seconds(tmp_pa
         else:
             raise AssertionError("the broker is gone, and a comparison succeeded")
         async with stand_in(ports), asyncio.TaskGroup() as group:  # nothing of before: no rule, no ban
-            assert await broker.api.rules("edge-1") == ()
+            assert await rules_of(broker.api, "edge-1") == ()
             tasks = [group.create_task(at.reconciler.run()), group.create_task(at.outbox.run())]
             await eventually(lambda: at.reconciler.repaired == 2 and at.outbox.queue.pending == 0)
             for task in tasks:
                 task.cancel()
-            assert await broker.api.rules("edge-1") == restriction("edge-1")
-            assert await broker.api.rules("edge-2") == restriction("edge-2")
+            assert await rules_of(broker.api, "edge-1") == restriction("edge-1")
+            assert await rules_of(broker.api, "edge-2") == restriction("edge-2")
             bans = [ban async for ban in broker.bans()]
             assert [(ban.who, ban.is_ours) for ban in bans] == [("edge-2", True)]
             device = await asyncio.to_thread(Device("edge-2", [("127.0.0.1", ports[0])]).connect)
@@ -92,10 +93,10 @@ async def test_rules_altered_by_hand_at_a_running_broker(tmp_path: Path) -> None
         ):
             await at.place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
             await _settled(at)
-            await broker.api.delete_rules("edge-1")
+            await delete_rules(broker.api, "edge-1")
             assert [one.what for one in await at.reconciler.reconcile()] == ["the rules of the restriction are missing"]
             await _settled(at)
-            assert await broker.api.rules("edge-1") == restriction("edge-1")
+            assert await rules_of(broker.api, "edge-1") == restriction("edge-1")
             assert await at.reconciler.reconcile() == []
 
 

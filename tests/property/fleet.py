@@ -8,12 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from controller.domain.containment.plan import Subject
 from controller.domain.effects import AuditEntry
 from controller.domain.guards.blast_radius import BlastRadius, BlastRadiusLimits
 from controller.domain.guards.guards import FleetGuards, ProtectionRules
 from controller.domain.policy.model import ContainmentLevel, PolicySet, RepeatOffenderTerms, RuleResponse
-from controller.ports.broker import AuthStrength, Proof, SavedSubscription, SaveRules, SaveSubscriptions
-from controller.ports.broker import keep_no_subscriptions as none_kept
+from controller.ports.broker import (
+    AuthStrength,
+    Proof,
+    SavedSubscription,
+    SaveRules,
+    SaveSubscriptions,
+    save_no_subscriptions,
+)
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerUnreachableError
 from controller.service.containment.operator_actions import OperatorActions
@@ -81,20 +88,20 @@ class FailingBroker(MemoryBroker):
 
     async def restrict(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
-        keep_subscriptions: SaveSubscriptions = none_kept,
+        save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
         return await self._fated(
-            MemoryBroker.restrict(self, client_id, keep, keep_subscriptions=keep_subscriptions, kick=kick)
+            MemoryBroker.restrict(self, subject, save_rules, save_subscriptions=save_subscriptions, kick=kick)
         )
 
     async def isolate(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
         case: str,
         reason: str,
@@ -102,19 +109,19 @@ class FailingBroker(MemoryBroker):
         clear_retained: bool = False,
     ) -> Proof:
         made = MemoryBroker.isolate(
-            self, client_id, keep, case=case, reason=reason, until=until, clear_retained=clear_retained
+            self, subject, save_rules, case=case, reason=reason, until=until, clear_retained=clear_retained
         )
         return await self._fated(made)
 
-    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
-        return await self._fated(MemoryBroker.end_isolation(self, client_id, keep))
+    async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
+        return await self._fated(MemoryBroker.end_isolation(self, subject, save_rules))
 
     async def release(
-        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+        self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
     ) -> Proof:
-        return await self._fated(MemoryBroker.release(self, client_id, kept, subscriptions))
+        return await self._fated(MemoryBroker.release(self, subject, rules, subscriptions))
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
+    async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         if self._next() == "refuse":
             raise BrokerUnreachableError("no node answered")
         return AuthStrength.CLAIMED if client_id == CLAIMED else self.grade_then(client_id, heard_at)

@@ -4,12 +4,16 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from controller.adapters.emqx.containment.describe import described
+from controller.adapters.emqx.client.paths import subject_segment
+from controller.adapters.emqx.containment.runner import describe
 from controller.domain.broker.access import CompiledRules
 from controller.domain.broker.inspection import BrokerInspection
+from controller.domain.containment.plan import Subject, SubjectKind
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.access import AccessBroker
 from controller.ports.broker import (
     AuthStrength,
+    MqttSession,
     PlannedStage,
     PlanParameters,
     Proof,
@@ -17,8 +21,8 @@ from controller.ports.broker import (
     SavedSubscription,
     SaveRules,
     SaveSubscriptions,
-    keep_no_subscriptions,
-    was_there,
+    save_no_subscriptions,
+    was_connected,
 )
 from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SettingChange, SetupPlan
 from controller.ports.broker_tables import AccessRules, Ban, SubjectFilter, TableCounts, restriction
@@ -57,62 +61,78 @@ class MemoryBroker:
             return Proof(False, "read back and not there", (step,))
         return Proof(True, "", (step,), cut_at=self.clock.now())
 
-    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
-        return described(client_id, intent)
+    def check(self, subject: Subject) -> None:
+        subject_segment(subject)
+
+    def planned(self, subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:
+        return describe(subject, parameters)
+
+    async def missing(self, subject: Subject, level: ContainmentLevel) -> Sequence[str]:
+        raise NotImplementedError
+
+    async def sessions(self, username: str) -> Sequence[MqttSession]:
+        raise NotImplementedError
+
+    async def named_by_certificate(self) -> frozenset[SubjectKind]:
+        raise NotImplementedError
 
     async def restrict(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
-        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
+        save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
-        del keep_subscriptions
+        del save_subscriptions
+        client_id = _client_id(subject)
         self.options.append(("kick", kick))
         self._call(f"restrict {client_id}")
         if self.rules_held.get(client_id) != restriction(client_id):
-            await keep(self.rules_held.get(client_id, ()))
+            await save_rules(self.rules_held.get(client_id, ()))
         self.rules_held[client_id] = restriction(client_id)
         return self._proof("restrict")
 
     async def isolate(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
         case: str,
         reason: str,
         until: float | None,
         clear_retained: bool = False,
     ) -> Proof:
+        client_id = _client_id(subject)
         self.options.append(("clear_retained", clear_retained))
         self._call(f"isolate {client_id}")
         ban = Ban("clientid", client_id, f"cordon/{case}", reason, self.clock.now(), until)
         self.bans_held.setdefault(client_id, ban)
         if self.rules_held.get(client_id) != restriction(client_id):
-            await keep(self.rules_held.get(client_id, ()))
+            await save_rules(self.rules_held.get(client_id, ()))
         self.rules_held[client_id] = restriction(client_id)
         return self._proof("isolate")
 
-    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
+    async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
+        client_id = _client_id(subject)
         self._call(f"end_isolation {client_id}")
         if self.rules_held.get(client_id) != restriction(client_id):
-            await keep(self.rules_held.get(client_id, ()))
+            await save_rules(self.rules_held.get(client_id, ()))
         self.rules_held[client_id] = restriction(client_id)
         self._lift(client_id)
         return self._proof("end_isolation")
 
     async def release(
-        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+        self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
     ) -> Proof:
         del subscriptions
+        client_id = _client_id(subject)
         self._call(f"release {client_id}")
         self._lift(client_id)
         if self.rules_held.get(client_id) == restriction(client_id):
             del self.rules_held[client_id]
-            if kept:
-                self.rules_held[client_id] = kept
+            if rules:
+                self.rules_held[client_id] = rules
         return self._proof("release")
 
     def _lift(self, client_id: str) -> None:
@@ -120,7 +140,7 @@ class MemoryBroker:
         if ban is not None and ban.is_ours:
             del self.bans_held[client_id]
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
+    async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
         self._call(f"grade {client_id}")
         return self.grade_then(client_id, heard_at)
 
@@ -129,9 +149,9 @@ class MemoryBroker:
         grade = self.grades.get(client_id, AuthStrength.PROVEN)
         if heard_at is None or not self.is_open or grade not in (AuthStrength.PROVEN, AuthStrength.KNOWN):
             return grade
-        return grade if was_there(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
+        return grade if was_connected(self.connected.get(client_id, 0.0), heard_at) else AuthStrength.LATER
 
-    async def admits_unproven(self) -> bool:
+    async def allows_unauthenticated(self) -> bool:
         return self.is_open
 
     async def lists_retained(self) -> bool:
@@ -148,6 +168,11 @@ class MemoryBroker:
 
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
         return [("memory", True, "5.8.9")]
+
+
+def _client_id(subject: Subject) -> str:
+    assert subject.kind is SubjectKind.CLIENT
+    return subject.name
 
 
 @dataclass(slots=True)
@@ -253,11 +278,11 @@ class MemorySetup(BrokerSetup):
         return SetupPlan(tuple(self.lacks), ())
 
     async def apply(
-        self, wanted: DesiredSetup, keep: SavePreviousSetup, *, safe_only: bool = False
+        self, wanted: DesiredSetup, save: SavePreviousSetup, *, safe_only: bool = False
     ) -> Sequence[SettingChange]:
         made = [change for change in self.lacks if not (safe_only and change.danger)]
         if made:
-            await keep("{}")
+            await save("{}")
         self.lacks = [change for change in self.lacks if change not in made]
         return made
 

@@ -3,19 +3,30 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from controller.adapters.emqx.client.requests import user_segment
-from controller.adapters.emqx.users.actions import USER_RESTRICTION
-from controller.adapters.emqx.users.describe import described_user
-from controller.domain.containment.plan import SubjectKind
+from controller.adapters.emqx.client.paths import subject_segment
+from controller.adapters.emqx.containment.runner import describe
+from controller.domain.containment.plan import Subject, SubjectKind
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import PlannedStage, PlanParameters, Proof, ProofStep, SaveRules
-from controller.ports.broker_tables import AccessRules
+from controller.ports.broker import (
+    ContainmentBroker,
+    MqttSession,
+    PlannedStage,
+    PlanParameters,
+    Proof,
+    ProofStep,
+    SavedSubscription,
+    SaveRules,
+    SaveSubscriptions,
+    save_no_subscriptions,
+)
+from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerError
-from controller.ports.users import MqttSession, UserBroker
+
+USER_RESTRICTION = restriction("${clientid}")
 
 
 @dataclass(slots=True)
-class MemoryUsers(UserBroker):
+class MemoryUsers(ContainmentBroker):
     """`at` is the wall clock of every cut."""
 
     at: float = 0.0
@@ -27,8 +38,8 @@ class MemoryUsers(UserBroker):
     fails: list[BrokerError] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
 
-    def check(self, username: str) -> None:
-        user_segment(username)
+    def check(self, subject: Subject) -> None:
+        subject_segment(subject)
 
     async def sessions(self, username: str) -> Sequence[MqttSession]:
         return [MqttSession(one, username, True, "n1") for one in self.live.get(username, [])]
@@ -36,40 +47,66 @@ class MemoryUsers(UserBroker):
     async def named_by_certificate(self) -> frozenset[SubjectKind]:
         return self.named
 
-    def planned(self, username: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
-        return described_user(username, intent)
+    def planned(self, subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:
+        return describe(subject, parameters)
 
-    async def restrict(self, username: str, keep: SaveRules) -> Proof:
+    async def restrict(
+        self,
+        subject: Subject,
+        save_rules: SaveRules,
+        *,
+        save_subscriptions: SaveSubscriptions = save_no_subscriptions,
+        kick: bool = False,
+    ) -> Proof:
+        del save_subscriptions, kick
+        username = _username(subject)
         self._call(f"restrict {username}")
         if self.rules.get(username, ()) != USER_RESTRICTION:
-            await keep(self.rules.get(username, ()))
+            await save_rules(self.rules.get(username, ()))
             self.rules[username] = USER_RESTRICTION
         return self._proof()
 
-    async def isolate(self, username: str, keep: SaveRules, *, case: str, reason: str, until: float | None) -> Proof:
+    async def isolate(
+        self,
+        subject: Subject,
+        save_rules: SaveRules,
+        *,
+        case: str,
+        reason: str,
+        until: float | None,
+        clear_retained: bool = False,
+    ) -> Proof:
+        del reason, clear_retained
+        username = _username(subject)
         self._call(f"isolate {username} until {until}")
         self.bans[username] = case
         self.live.pop(username, None)
         if self.rules.get(username, ()) != USER_RESTRICTION:
-            await keep(self.rules.get(username, ()))
+            await save_rules(self.rules.get(username, ()))
             self.rules[username] = USER_RESTRICTION
         return self._proof()
 
-    async def end_isolation(self, username: str) -> Proof:
+    async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
+        del save_rules
+        username = _username(subject)
         self._call(f"end {username}")
         self.bans.pop(username, None)
         return self._proof()
 
-    async def release(self, username: str, kept: AccessRules) -> Proof:
+    async def release(
+        self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+    ) -> Proof:
+        del subscriptions
+        username = _username(subject)
         self._call(f"release {username}")
         self.bans.pop(username, None)
-        self.rules[username] = kept
+        self.rules[username] = rules
         return self._proof()
 
-    async def missing(self, username: str, level: ContainmentLevel) -> Sequence[str]:
+    async def missing(self, subject: Subject, level: ContainmentLevel) -> Sequence[str]:
         if self.fails:
             raise self.fails.pop(0)
-        missing = []
+        missing, username = [], _username(subject)
         if level is ContainmentLevel.ISOLATED and (username not in self.bans or self.live.get(username)):
             missing.append("sessions of the user are left, or no ban")
         if level is not ContainmentLevel.NONE and self.rules.get(username) != USER_RESTRICTION:
@@ -86,3 +123,8 @@ class MemoryUsers(UserBroker):
         if self.misses:
             return Proof(False, self.misses.pop(0), (step,))
         return Proof(True, "", (step,), cut_at=self.at)
+
+
+def _username(subject: Subject) -> str:
+    assert subject.kind is SubjectKind.USER
+    return subject.name

@@ -1,8 +1,7 @@
-"""What containing, and letting out, asks of the broker, as data: the order is decided here and carried out elsewhere.
+"""The order of what containment and release do at the broker, as data; adapters carry it out and describe it.
 
-A plan names acts and looks, no calls: how one broker is asked for them is its adapter's. The same value is printed for
-an operator and carried out, so that what is shown cannot be something else than what is done. Why the order is what it
-is: docs/adr/0005 and 0015.
+A plan names actions and checks, no calls: how a broker is asked for them is its adapter's. The same plan is shown to an
+operator and carried out. Why the order is what it is: docs/adr/0005 and 0015.
 """
 
 from dataclasses import dataclass
@@ -19,58 +18,72 @@ class ContainmentGoal(StrEnum):
 
 
 class SubjectKind(StrEnum):
-    """By what somebody is named at the broker."""
+    """What a subject's name is at the broker."""
 
     CLIENT = "clientid"
     USER = "username"
-    CERTIFICATE = "certificate"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is contained at the broker: a client, or a user with every session it has."""
+
+    kind: SubjectKind
+    name: str
+
+    @classmethod
+    def client(cls, client_id: str) -> "Subject":
+        return cls(SubjectKind.CLIENT, client_id)
+
+    @classmethod
+    def user(cls, username: str) -> "Subject":
+        return cls(SubjectKind.USER, username)
+
+    def __str__(self) -> str:
+        """A client's id, or `username:NAME`, which is no client id."""
+        return self.name if self.kind is SubjectKind.CLIENT else f"{self.kind}:{self.name}"
 
 
 class ContainmentAction(StrEnum):
-    """Something the broker is asked to change."""
+    """A change at the broker."""
 
     BAN = "ban"
     RENEW_BAN = "replace an earlier decision's ban"
     LIFT_BAN = "lift Cordon's own ban"
     WRITE_RESTRICTION = "keep the rules it has, write the restriction's"
     RESTORE_RESTRICTION = "write the restriction's rules again if they are gone"
-    RESTORE_RULES = "give back the rules that were kept"
-    CLEAR_CACHE = "forget what it was allowed"
+    RESTORE_RULES = "restore the rules that were kept"
+    CLEAR_CACHE = "clear its cache of access decisions"
     CUT_SUBSCRIPTIONS = "end its subscriptions outside its branch"
-    RESTORE_SUBSCRIPTIONS = "give back the subscriptions that were cut"
+    RESTORE_SUBSCRIPTIONS = "restore the subscriptions that were cut"
     KICK = "disconnect it and destroy its session"
     CLEAR_RETAINED = "delete the retained messages it published"
 
 
 class ContainmentCheck(StrEnum):
-    """Something that is read, and must be as wanted."""
+    """What is read at the broker, and has to be true."""
 
-    SOURCE = "the broker asks its rule database before all others"
-    SUPERUSER = "its user is none that passes every rule"
+    SOURCE = "the broker consults its rule database before all other sources"
+    SUPERUSER = "its user is no superuser, which passes every rule"
     RESTRICTED = "its rules are the restriction's"
     RESTORED = "its rules are those it had before"
-    QUIET = "no subscription and no remembered permission outside its branch"
-    OUT = "a ban is in force, nobody is connected, no session waits with old subscriptions"
+    QUIET = "no subscription and no cached permission outside its branch"
+    OUT = "a ban is in force, no session is connected, none waits with old subscriptions"
     UNBANNED = "no ban of Cordon's is in force"
     NO_RETAINED = "no retained message is from it"
 
     @property
     def is_setting(self) -> bool:
-        """Whether it is of the broker itself: read once, because no waiting and no act of a plan mends it."""
+        """Whether it is about the broker's settings: read once, because neither waiting nor a plan changes them."""
         return self in (ContainmentCheck.SOURCE, ContainmentCheck.SUPERUSER)
-
-    @property
-    def is_everywhere(self) -> bool:
-        """Whether every node is asked, because each answers by its own copy of a table."""
-        return not self.is_setting and self is not ContainmentCheck.NO_RETAINED
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStage:
-    """Acts in their order, then looks; while a look shows something else, `again` is done and it is looked again.
+    """Actions in their order, then checks; while a check fails, the actions `again` are repeated before the next try.
 
-    `gated`: nothing of it is done while something before it is missing. `urgent`: it goes before what is read back for
-    others: of a fleet that fails together all are cut before the first one is proven so.
+    `gated`: skipped while something before it is missing. `urgent`: goes before the read-back of other subjects, so
+    that of a fleet that fails together every device is cut before the first one is proven so.
     """
 
     do: tuple[ContainmentAction, ...] = ()
@@ -92,9 +105,9 @@ _CUT = (ContainmentAction.CLEAR_CACHE, ContainmentAction.CUT_SUBSCRIPTIONS)
 
 
 def restriction_plan(*, kick: bool = False) -> ContainmentPlan:
-    """Rules first, then what they no longer allow; queued commands survive unless a kick is asked for.
+    """Writes the rules, then ends what they no longer allow; queued commands survive unless `kick` is given.
 
-    Only with the rules on every node can a cache or a new subscription no longer come from the old ones.
+    Only with the rules on every node can neither a cache nor a new subscription come from the old rules any more.
     """
     stages = [
         PlanStage(do=(ContainmentAction.WRITE_RESTRICTION,), urgent=True),
@@ -107,27 +120,23 @@ def restriction_plan(*, kick: bool = False) -> ContainmentPlan:
     return ContainmentPlan(ContainmentGoal.RESTRICT, tuple(stages))
 
 
-def isolation_plan(*, clear_retained: bool = False, of: SubjectKind = SubjectKind.CLIENT) -> ContainmentPlan:
-    """The ban first, because it alone cuts the socket at once; the restriction below it holds when the ban ends.
+def isolation_plan(kind: SubjectKind = SubjectKind.CLIENT, *, clear_retained: bool = False) -> ContainmentPlan:
+    """Bans first, because only a ban cuts the socket at once; the restriction below it holds when the ban ends.
 
-    A ban of a user cuts nobody who is connected: its sessions are ended at once, and again as long as one is found.
-    An older ban of Cordon's is replaced only with the rules on every node: whoever slips in between is restricted.
+    The ban of a user cuts no connected session: the kick ends them at once, and again as long as one is found.
+    An older ban of Cordon's is replaced only with the rules on every node: a client that slips in is restricted.
     """
+    ban = (ContainmentAction.BAN,)
     stages = [
-        PlanStage(
-            do=(ContainmentAction.BAN,)
-            if of is SubjectKind.CLIENT
-            else (ContainmentAction.BAN, ContainmentAction.KICK),
-            urgent=True,
-        ),
+        PlanStage(do=ban if kind is SubjectKind.CLIENT else (*ban, ContainmentAction.KICK), urgent=True),
         PlanStage(
             do=(ContainmentAction.WRITE_RESTRICTION,), see=(ContainmentCheck.SOURCE, ContainmentCheck.RESTRICTED)
         ),
         PlanStage(do=(ContainmentAction.RENEW_BAN,), gated=True),
         PlanStage(see=(ContainmentCheck.OUT,), again=(ContainmentAction.KICK,)),
     ]
-    if clear_retained:
-        # Last: somebody who is still connected would only publish them anew.
+    if clear_retained and kind is SubjectKind.CLIENT:
+        # Last: a client that is still connected would publish them again.
         stages.append(
             PlanStage(
                 do=(ContainmentAction.CLEAR_RETAINED,),
@@ -140,7 +149,7 @@ def isolation_plan(*, clear_retained: bool = False, of: SubjectKind = SubjectKin
 
 
 def end_of_isolation_plan() -> ContainmentPlan:
-    """The ban is lifted only once the restriction below it is known to hold everywhere."""
+    """Lifts the ban only once the restriction below it is known to hold everywhere."""
     stages = (
         PlanStage(do=(ContainmentAction.RESTORE_RESTRICTION,)),
         PlanStage(see=(ContainmentCheck.RESTRICTED,)),
@@ -149,29 +158,37 @@ def end_of_isolation_plan() -> ContainmentPlan:
     return ContainmentPlan(ContainmentGoal.END_ISOLATION, stages)
 
 
-def release_plan() -> ContainmentPlan:
-    """Rules, then the ban, then the connection's memory: who reconnects at once is not refused its own topics."""
-    stages = (
+def release_plan(kind: SubjectKind = SubjectKind.CLIENT) -> ContainmentPlan:
+    """Restores the rules, then lifts the ban, then clears caches: a client that reconnects at once gets its topics.
+
+    Sessions of a user subscribe again when they connect; a client's session gets its subscriptions back.
+    """
+    stages = [
         PlanStage(do=(ContainmentAction.RESTORE_RULES,)),
         PlanStage(see=(ContainmentCheck.RESTORED,)),
         PlanStage(
             do=(ContainmentAction.LIFT_BAN, ContainmentAction.CLEAR_CACHE), see=(ContainmentCheck.UNBANNED,), gated=True
         ),
-        PlanStage(do=(ContainmentAction.RESTORE_SUBSCRIPTIONS,), gated=True),
-    )
-    return ContainmentPlan(ContainmentGoal.RELEASE, stages)
+    ]
+    if kind is SubjectKind.CLIENT:
+        stages.append(PlanStage(do=(ContainmentAction.RESTORE_SUBSCRIPTIONS,), gated=True))
+    return ContainmentPlan(ContainmentGoal.RELEASE, tuple(stages))
 
 
 def plan_for(
-    goal: ContainmentGoal, *, kick: bool = False, clear_retained: bool = False, of: SubjectKind = SubjectKind.CLIENT
+    goal: ContainmentGoal,
+    kind: SubjectKind = SubjectKind.CLIENT,
+    *,
+    kick: bool = False,
+    clear_retained: bool = False,
 ) -> ContainmentPlan:
     """The plan of a goal; options that the goal does not know have no effect."""
     match goal:
         case ContainmentGoal.RESTRICT:
             return restriction_plan(kick=kick)
         case ContainmentGoal.ISOLATE:
-            return isolation_plan(clear_retained=clear_retained, of=of)
+            return isolation_plan(kind, clear_retained=clear_retained)
         case ContainmentGoal.END_ISOLATION:
             return end_of_isolation_plan()
         case ContainmentGoal.RELEASE:
-            return release_plan()
+            return release_plan(kind)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from controller.domain.containment.plan import Subject
 from controller.domain.policy.model import ContainmentLevel
 
 
@@ -24,6 +25,10 @@ class UserCase:
     proven_level: ContainmentLevel | None = None
     proven_at: float | None = None
     trouble: str = ""
+
+    @property
+    def subject(self) -> Subject:
+        return Subject.user(self.name)
 
     @property
     def is_proven(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
+from controller.domain.containment.plan import Subject
 from controller.domain.device import Device
 from controller.domain.effects import (
     ContainmentEffect,
@@ -40,16 +41,18 @@ class ContainmentExecutor:
         Raises:
             BrokerError: nothing is known to have changed.
         """
-        device_id = effect.device_id
+        client = Subject.client(effect.device_id)
         match effect:
             case RestrictClient():
-                keep_subscriptions = self._keep_subscriptions(effect)
                 return await self._broker.restrict(
-                    device_id, self._keep_rules(effect), keep_subscriptions=keep_subscriptions, kick=effect.kick
+                    client,
+                    self._keep_rules(effect),
+                    save_subscriptions=self._keep_subscriptions(effect),
+                    kick=effect.kick,
                 )
             case IsolateClient():
                 return await self._broker.isolate(
-                    device_id,
+                    client,
                     self._keep_rules(effect),
                     case=effect.case_id,
                     reason=effect.reason,
@@ -57,7 +60,7 @@ class ContainmentExecutor:
                     clear_retained=effect.clear_retained,
                 )
             case EndIsolation():
-                return await self._broker.end_isolation(device_id, self._keep_rules(effect))
+                return await self._broker.end_isolation(client, self._keep_rules(effect))
             case ReleaseClient():
                 return await self._release(effect)
 
@@ -65,7 +68,8 @@ class ContainmentExecutor:
         store, device_id, case_id = self._keeper.store, effect.device_id, effect.case_id
         kept = await store.kept_rules(device_id, case_id)
         back = await self._rules_after(device_id, kept or ())
-        proof = await self._broker.release(device_id, back, await store.kept_subscriptions(device_id, case_id))
+        subscriptions = await store.kept_subscriptions(device_id, case_id)
+        proof = await self._broker.release(Subject.client(device_id), back, subscriptions)
         if proof.holds:
             await store.forget_rules(device_id, case_id)
         return proof

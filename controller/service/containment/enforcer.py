@@ -150,7 +150,7 @@ class Enforcer:
 
     async def _vouched(self, effect: ContainmentEffect, evidence: Evidence, heard_at: float) -> Evidence:
         """Have it on disk before anything is done, where a session after the cut could not be vouched for."""
-        if await self._broker.admits_unproven():
+        if await self._broker.allows_unauthenticated():
             event = ev.ReporterAuthenticated(self._keeper.new_id(), effect.case_id, evidence, heard_at)
             await self._keeper.handle(effect.device_id, event)
         return evidence

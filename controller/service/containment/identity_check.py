@@ -26,7 +26,7 @@ class IdentityCheck:
             BrokerError: the broker could not be asked.
         """
         waited = heard_at is not None and self._may_have_waited(heard_at)
-        return await self._broker.grade(client_id, heard_at=_LONG_AGO if waited else heard_at)
+        return await self._broker.auth_strength(client_id, heard_at=_LONG_AGO if waited else heard_at)
 
     def _may_have_waited(self, heard_at: float) -> bool:
         resumed_at = self._messages.state.resumed_at

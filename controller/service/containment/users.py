@@ -6,15 +6,15 @@ from typing import Final
 
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment import users
+from controller.domain.containment.plan import Subject
 from controller.domain.containment.users import UserCase
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import Proof, SaveRules
+from controller.ports.broker import ContainmentBroker, Proof, SaveRules
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
 from controller.ports.store import StoreWrites
-from controller.ports.users import UserBroker, UserStore
 from controller.service.containment.enforcer import steps_of
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
@@ -33,9 +33,8 @@ class UserContainments:
     No outbox: a case that is not proven is what is still to be carried out, and it survives with its decision.
     """
 
-    def __init__(self, keeper: FleetState, store: UserStore, broker: UserBroker, every: float, log: Log) -> None:
+    def __init__(self, keeper: FleetState, broker: ContainmentBroker, every: float, log: Log) -> None:
         self._keeper = keeper
-        self._store = store
         self._broker = broker
         self._every = every
         self._log = log
@@ -43,13 +42,13 @@ class UserContainments:
         self.cases: dict[str, UserCase] = {}
 
     @property
-    def broker(self) -> UserBroker:
+    def broker(self) -> ContainmentBroker:
         """What is asked of the broker about users."""
         return self._broker
 
     async def load(self) -> None:
         """Take up what the store holds, at the start."""
-        self.cases = {case.name: case for case in await self._store.user_cases()}
+        self.cases = {case.name: case for case in await self._keeper.store.user_cases()}
 
     async def contain(
         self, name: str, level: ContainmentLevel, *, by: str, reason: str, hold: float | None
@@ -60,7 +59,7 @@ class UserContainments:
             BrokerRefusedError: no user name that Cordon acts on.
             TooManyUsersError: as many are contained as can be.
         """
-        self._broker.check(name)
+        self._broker.check(Subject.user(name))
         was = self.cases.get(name)
         if was is None and len(self.cases) >= MAX_CASES:
             raise TooManyUsersError(f"{MAX_CASES} users are contained already")
@@ -113,7 +112,7 @@ class UserContainments:
 
     async def _settle(self, case: UserCase) -> None:
         if case.is_proven:
-            missing = await self._broker.missing(case.name, case.level)
+            missing = await self._broker.missing(case.subject, case.level)
             if not missing or self.cases.get(case.name) is not case:
                 return
             what = "; ".join(missing[:SHOWN])
@@ -126,7 +125,7 @@ class UserContainments:
             await self._proven(case, proof)
 
     async def _carry_out(self, case: UserCase) -> Proof:
-        broker, store, name, key = self._broker, self._keeper.store, case.name, _key(case.name)
+        broker, store, subject, key = self._broker, self._keeper.store, case.subject, str(case.subject)
 
         async def keep(rules: AccessRules) -> None:
             await store.keep_rules(key, case.case_id, rules, self._keeper.clock.now())
@@ -134,23 +133,23 @@ class UserContainments:
         keeping: SaveRules = keep
         match case.level:
             case ContainmentLevel.RESTRICTED if case.proven_level is ContainmentLevel.ISOLATED:
-                return await broker.end_isolation(name)
+                return await broker.end_isolation(subject, keeping)
             case ContainmentLevel.RESTRICTED:
                 return await self._restrict(case, keeping)
             case ContainmentLevel.ISOLATED:
-                return await broker.isolate(name, keeping, case=case.case_id, reason=case.reason, until=case.until)
+                return await broker.isolate(subject, keeping, case=case.case_id, reason=case.reason, until=case.until)
             case ContainmentLevel.NONE:
-                proof = await broker.release(name, await store.kept_rules(key, case.case_id) or ())
+                proof = await broker.release(subject, await store.kept_rules(key, case.case_id) or ())
                 if proof.holds:
                     await store.forget_rules(key, case.case_id)
                 return proof
 
     async def _restrict(self, case: UserCase, keep: SaveRules) -> Proof:
         """Also after a restart in the middle of a step down: a ban of ours that is left is lifted below the rules."""
-        proof = await self._broker.restrict(case.name, keep)
+        proof = await self._broker.restrict(case.subject, keep)
         if not proof.holds:
             return proof
-        down = await self._broker.end_isolation(case.name)
+        down = await self._broker.end_isolation(case.subject, keep)
         return replace(down, steps=proof.steps + down.steps, cut_at=proof.cut_at)
 
     async def _proven(self, case: UserCase, proof: Proof) -> None:
@@ -194,7 +193,7 @@ class UserContainments:
     ) -> None:
         """The case and the record's line about it, kept together."""
         now = self._keeper.clock.now()
-        entry = AuditEntry(kind, "", actor, case.case_id, {"identity": _key(case.name), **detail}, alert)
+        entry = AuditEntry(kind, "", actor, case.case_id, {"identity": str(case.subject), **detail}, alert)
         before = self.cases.get(case.name)
         self.cases[case.name] = case
         try:
@@ -214,7 +213,3 @@ class UserContainments:
             del self.cases[name]
         else:
             self.cases[name] = before
-
-
-def _key(name: str) -> str:
-    return f"username:{name}"

@@ -82,7 +82,7 @@ class CloneMonitor:
 
     async def _tell(self, suspicion: CloneSuspicion) -> None:
         try:
-            grade = await self._broker.grade(suspicion.device_id)
+            grade = await self._broker.auth_strength(suspicion.device_id)
         except BrokerError:
             grade = AuthStrength.UNSEEN
         event = CloneSuspected(

@@ -27,6 +27,7 @@ from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import World, world
+from tests.support.emqx_calls import clients_with_rules, delete_rules, lift_ban, rules_of, subscriptions_of, write_rules
 from tests.support.mqtt_device import Device
 from tests.support.project_tree import ROOT
 from tests.support.reports import full, incoming
@@ -62,7 +63,7 @@ class Place:
     reconciler: Reconciler
 
     async def rules(self, device_id: str) -> AccessRules:
-        return await self.broker.api.rules(device_id)
+        return await rules_of(self.broker.api, device_id)
 
     def template(self, device_id: str) -> AccessRules:
         wanted = self.access.wanted(self.world.keeper.devices[device_id])
@@ -103,10 +104,10 @@ def emqx() -> Iterator[StandInProcess]:
 async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
     async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()) as opened:
         yield opened
-        for client in [client async for client, _ in opened.api.client_rules()]:
-            await opened.api.delete_rules(client)
+        for client in await clients_with_rules(opened.api):
+            await delete_rules(opened.api, client)
         for ban in [ban async for ban in opened.bans()]:
-            await opened.api.lift_ban(ban.who)
+            await lift_ban(opened.api, ban.who)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def test_a_template_binds_at_once_also_what_was_allowed_and_subscribed_bef
         plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
         assert (plan.counts, plan.errors) == ({"new": 3}, ())
         assert await asyncio.to_thread(device.publish, "elsewhere/x") == DENIED, "the cache was cleared"
-        assert await place.broker.api.subscriptions("a-1") == (), "a subscription that is refused now was ended"
+        assert await subscriptions_of(place.broker.api, "a-1") == (), "a subscription that is refused now was ended"
         assert await asyncio.to_thread(device.publish, "fleet/a-1/x") != DENIED
         assert await asyncio.to_thread(device.publish, "fleet/a-2/x") == DENIED
         assert await asyncio.to_thread(device.subscribe, "fleet/broadcast") < 128
@@ -138,7 +139,7 @@ async def test_a_template_binds_at_once_also_what_was_allowed_and_subscribed_bef
 
 
 async def test_rules_of_somebody_else_are_left_until_told_otherwise(place: Place) -> None:
-    await place.broker.api.write_rules("a-2", FOREIGN)
+    await write_rules(place.broker.api, "a-2", FOREIGN)
     plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
     assert plan.counts == {"new": 2, "foreign": 1}
     await place.access.tick()
@@ -179,10 +180,10 @@ async def test_a_grant_lapses_by_itself_also_after_a_restart(
             later.world.clock.at += 61
             await later.access.tick()
             assert await asyncio.to_thread(device.publish, "firmware/logs") == DENIED
-            assert await broker.api.subscriptions("a-1") == ("firmware/#",)
+            assert await subscriptions_of(broker.api, "a-1") == ("firmware/#",)
             later.world.clock.at += 600
             await later.access.tick()
-            assert await broker.api.subscriptions("a-1") == (), "what was listened to by it ended with it"
+            assert await subscriptions_of(broker.api, "a-1") == (), "what was listened to by it ended with it"
             assert await later.rules("a-1") == later.template("a-1")
             ended = await later.desk.grants("a-1", 10)
             assert [one.ended_at is not None for one in ended] == [True, True]
@@ -233,7 +234,7 @@ async def test_a_containment_decided_while_rules_are_written_wins(place: Place) 
         await place.settled()
         await ordinary(client_id, rules)  # and arrives after the restriction
 
-    await place.broker.api.write_rules("a-1", as_broker_rules(()))
+    await write_rules(place.broker.api, "a-1", as_broker_rules(()))
     await place.desk.apply(TEMPLATES, WHO, overwrite=True)
     place.access.broker.write = contain_meanwhile  # type: ignore[method-assign]  # between the look and the write
     await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="x", actor=WHO)
@@ -248,8 +249,8 @@ async def test_a_containment_decided_while_rules_are_written_wins(place: Place) 
 async def test_drift_of_template_rules(place: Place) -> None:
     await place.desk.apply(TEMPLATES, WHO, overwrite=False)
     assert await place.reconciler.reconcile() == []
-    await place.broker.api.delete_rules("a-1")
-    await place.broker.api.write_rules("a-2", FOREIGN)
+    await delete_rules(place.broker.api, "a-1")
+    await write_rules(place.broker.api, "a-2", FOREIGN)
     found = {one.device_id: (one.what, one.state) for one in await place.reconciler.reconcile()}
     assert found == {
         "a-1": (ACCESS_MISSING, DriftState.REPAIRING),
@@ -269,7 +270,7 @@ async def test_a_template_that_is_taken_away_takes_its_rules_along(place: Place)
     other = TEMPLATES.replace('class: "*"', "class: gateway")
     plan = await place.desk.apply(other, WHO, overwrite=False)
     assert plan.counts == {"taken away": 3}
-    assert [client async for client, _ in place.broker.api.client_rules()] == []
+    assert await clients_with_rules(place.broker.api) == []
     assert await place.access.store.written() == {}
 
 

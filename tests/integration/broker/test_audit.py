@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.emqx.inspection import EmqxInspector
 from controller.adapters.system import SystemClock
@@ -23,6 +24,7 @@ from tests.support.api import TOKEN
 from tests.support.api_server import ApiServer
 from tests.support.certs import Certs
 from tests.support.controller_harness import SETTINGS
+from tests.support.emqx_calls import add_ban
 from tests.support.standin import StandInProcess
 
 YEARS_AGO = "2023-01-01T00:00:00Z"
@@ -131,8 +133,8 @@ async def test_every_planted_weakness_is_found(tmp_path: Path) -> None:
         async with open_emqx(process.api_urls, process.key, process.secret, clock=SystemClock()) as broker:
             everything = [{"topic": "#", "permission": "allow", "action": "all"}]
             path = "/authorization/sources/built_in_database/rules/all"
-            await broker.api.ask("POST", path, "plant", body={"rules": everything})
-            await broker.api.add_ban("somebody", by="somebody", reason="", until=None)
+            await broker.api.send(requests.json_request("POST", path, "plant", body={"rules": everything}))
+            await add_ban(broker.api, "somebody", "somebody")
         process.hide(1, bans=["somebody"])
         async with opened_auditor(process, certs) as one:
             audit = await one.audit(DashboardLogin("admin", "public"))

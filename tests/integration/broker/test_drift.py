@@ -9,6 +9,7 @@ from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
 from controller.ports.broker_tables import restriction
 from controller.service.containment.drift import DriftState
+from tests.support.emqx_calls import lift_ban, rules_of
 from tests.support.faulty_emqx import Site, site
 from tests.support.reports import full, incoming
 from tests.support.standin import StandInProcess
@@ -42,7 +43,7 @@ async def test_a_node_that_missed_rows_is_found_and_holds_them_again(tmp_path: P
                 ("edge-1", "the rules of the restriction are missing"),
             ]
             await settled(at)
-            assert await broker.api.at(emqx.api_urls[2]).rules("edge-1") == restriction("edge-1")
+            assert await rules_of(broker.api.on_node(emqx.api_urls[2]), "edge-1") == restriction("edge-1")
             assert await at.reconciler.reconcile(everywhere=True) == []
             assert DriftState.REPAIRED in {one.state for one in at.reconciler.book.closed}
 
@@ -61,7 +62,7 @@ async def test_foreign_bans_and_rules_are_read_over_and_left(tmp_path: Path) -> 
                 assert (await api.post("/banned", json=body)).status_code == 200
             await at.place.ingest.take([incoming("edge-2", full("edge-2", 1, 2375))])
             await settled(at)
-            assert await broker.api.lift_ban("edge-2")
+            assert await lift_ban(broker.api, "edge-2")
             assert [one.what for one in await at.reconciler.reconcile()] == ["the ban is missing"]
             await settled(at)
             assert await at.reconciler.reconcile() == []

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.setup.baseline import rules_for_all
+from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.sqlite.broker_setup import SqliteSetupStore
 from controller.adapters.system import SystemClock
@@ -20,6 +21,7 @@ from controller.service.broker.setup import NothingToUndoError, SetupOperations
 from controller.service.containment.drift import DriftState
 from controller.service.containment.reconciler import Reconciler
 from tests.support.controller_harness import World, world
+from tests.support.emqx_calls import rules_of
 from tests.support.standin import StandInProcess
 
 CONTROLLER = "cordon-controller"
@@ -36,11 +38,11 @@ class Place:
     desk: SetupOperations
 
     async def zone(self) -> dict[str, Any]:
-        data: dict[str, Any] = (await self.broker.api.ask("GET", "/configs/global_zone", "read")).data  # type: ignore[assignment]
+        data: dict[str, Any] = await self.broker.api.send(requests.json_request("GET", "/configs/global_zone", "read"))
         return data["mqtt"]  # type: ignore[no-any-return]
 
     async def order(self) -> list[str]:
-        return [row.type for row in await self.broker.api.sources()]
+        return [row.type for row in await self.broker.api.send(requests.read_sources())]
 
     def reconciler(self) -> Reconciler:
         """One of a controller that has just started."""
@@ -63,11 +65,11 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
 
 async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> None:
     theirs = AccessRule("fleet/#", "allow", "all")
-    await place.broker.api.write_all_rules((theirs,))
+    await place.broker.api.send(requests.write_all_rules((theirs,)))
     plan = await place.desk.plan()
     assert [one.what for one in plan.changes] == [
         "user cordon of password_based:built_in_database",
-        "whom the broker asks for access, in order",
+        "order of authorization sources",
         "rules for all clients",
         f"rules of the client {CONTROLLER}",
         "limits of the controller's session",
@@ -85,17 +87,17 @@ async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> Non
     assert (await place.desk.plan()).changes == ()
 
     added = AccessRule("later/#", "allow", "publish")
-    await place.broker.api.write_all_rules((*rules_for_all(), theirs, added))
+    await place.broker.api.send(requests.write_all_rules((*rules_for_all(), theirs, added)))
     assert {one.what for one in await place.desk.plan_undo()} == {one.what for one in plan.changes} - {
         "limits of the controller's session"
     } | {"settings of the zone"}
     assert await place.desk.undo("operator:tests") == []
     assert await place.order() == ["file", "built_in_database"]
     assert (await place.zone())["max_inflight"] == 32
-    assert await place.broker.api.all_rules() == (theirs, added), "what others added since stays"
-    assert await place.broker.api.rules(CONTROLLER) == ()
-    users = (await place.broker.api.ask("GET", USERS, "list")).data
-    assert [row["user_id"] for row in users["data"]] == ["lab"]  # type: ignore[index]
+    assert await read_all_rules(place.broker.api) == (theirs, added), "what others added since stays"
+    assert await rules_of(place.broker.api, CONTROLLER) == ()
+    users = await place.broker.api.send(requests.json_request("GET", USERS, "list"))
+    assert [row["user_id"] for row in users["data"]] == ["lab"]
     with pytest.raises(NothingToUndoError):
         await place.desk.undo("operator:tests")
     kinds = [one.entry.kind for one in await place.world.store.audit(newest_first=False)]
@@ -105,20 +107,20 @@ async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> Non
 async def test_what_changes_devices_is_asked_for_by_name_and_only_then_undone(place: Place) -> None:
     await place.desk.apply("operator:tests")
     assert {one.what for one in (await place.desk.plan()).by_hand} >= {
-        "client ids from certificates", "what no rule decides",
+        "client ids from certificates", "default when no rule matches",
     }  # fmt: skip
     plan = await place.desk.plan(client_id=True, deny_unmatched=True)
     assert [(one.what, bool(one.danger)) for one in plan.changes] == [
-        ("where the client id comes from", True),
-        ("what no rule decides", True),
+        ("client ids from certificates", True),
+        ("default when no rule matches", True),
     ]
     await place.desk.apply("operator:tests", client_id=True, deny_unmatched=True)
     assert (await place.zone())["peer_cert_as_clientid"] == "cn"
-    settings: Any = (await place.broker.api.ask("GET", "/authorization/settings", "read")).data
+    settings: Any = await place.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
     assert (settings["no_match"], settings["cache"]["enable"]) == ("deny", True)
     await place.desk.undo("operator:tests")
     assert (await place.zone())["peer_cert_as_clientid"] == "disabled"
-    settings = (await place.broker.api.ask("GET", "/authorization/settings", "read")).data
+    settings = await place.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
     assert settings["no_match"] == "allow"
 
 
@@ -126,15 +128,15 @@ async def test_what_was_set_up_is_watched_also_after_a_restart(place: Place) -> 
     await place.desk.apply("operator:tests", deny_unmatched=True)
     reconciler = place.reconciler()  # of a process that never saw the broker whole
     place.emqx.configure({"sources": [FILE, {"type": "built_in_database"}], "authorization": {"no_match": "allow"}})
-    await place.broker.api.ask("DELETE", f"{USERS}/cordon", "delete")
+    await place.broker.api.send(requests.json_request("DELETE", f"{USERS}/cordon", "delete"))
     found = {one.what: one.state for one in await reconciler.reconcile()}
     assert found == {
         "user cordon of password_based:built_in_database: altered": DriftState.REPAIRING,
-        "whom the broker asks for access, in order: altered": DriftState.REPAIRING,
-        "what no rule decides: altered": DriftState.ALERTED,
+        "order of authorization sources: altered": DriftState.REPAIRING,
+        "default when no rule matches: altered": DriftState.ALERTED,
     }
     assert await place.order() == ["built_in_database", "file"]
-    assert [one.what for one in await reconciler.reconcile()] == ["what no rule decides: altered"]
+    assert [one.what for one in await reconciler.reconcile()] == ["default when no rule matches: altered"]
 
 
 async def test_settings_that_the_key_may_not_read_are_left_to_people(place: Place) -> None:
@@ -144,7 +146,7 @@ async def test_settings_that_the_key_may_not_read_are_left_to_people(place: Plac
     async def forbidden(path: str) -> None:
         assert path.startswith("/")
 
-    setup._maybe = forbidden  # type: ignore[method-assign]  # as a key without the scope `system`
+    setup._read_optional = forbidden  # type: ignore[method-assign]  # as a key without the scope `system`
     plan = await setup.plan(wanted)
     assert "limits of the controller's session" not in {one.what for one in plan.changes}
     (limits,) = [one for one in plan.by_hand if one.what == "limits of sessions"]

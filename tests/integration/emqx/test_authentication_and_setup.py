@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.setup.baseline import rules_for_all, rules_for_controller
+from controller.adapters.emqx.setup.baseline import read_all_rules, rules_for_all, rules_for_controller
 from controller.adapters.emqx.setup.setup import EmqxSetup
 from controller.adapters.system import SystemClock
+from controller.domain.containment.plan import Subject
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
 from controller.ports.broker_setup import DesiredSetup
 from controller.ports.broker_tables import AccessRule
@@ -20,6 +22,7 @@ from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
 from schemas.topics import ALL_UP, PRESENCE, DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
 from tests.support.certs import Certs
+from tests.support.emqx_calls import delete_rules, rules_of, write_rules
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
 from tests.support.waiting import wait_for
@@ -63,15 +66,15 @@ async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_
 ) -> None:
     tls = client_tls(certs, "g-cert")
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
-        assert await broker.grade("g-nobody") is AuthStrength.UNSEEN
+        assert await broker.auth_strength("g-nobody") is AuthStrength.UNSEEN
         with Device("g-cert", open_broker.tls, tls=tls), Device("g-plain", open_broker.mqtt):
-            assert await broker.grade("g-cert") is AuthStrength.PROVEN
-            assert await broker.grade("g-plain") is AuthStrength.CLAIMED
-            assert await broker.admits_unproven()
+            assert await broker.auth_strength("g-cert") is AuthStrength.PROVEN
+            assert await broker.auth_strength("g-plain") is AuthStrength.CLAIMED
+            assert await broker.allows_unauthenticated()
             now = time.time()
-            assert await broker.grade("g-cert", heard_at=now - 60) is AuthStrength.LATER
-            assert await broker.grade("g-plain", heard_at=now - 60) is AuthStrength.CLAIMED
-            assert await broker.grade("g-cert", heard_at=now + 2 * CLOCK_SLACK) is AuthStrength.PROVEN
+            assert await broker.auth_strength("g-cert", heard_at=now - 60) is AuthStrength.LATER
+            assert await broker.auth_strength("g-plain", heard_at=now - 60) is AuthStrength.CLAIMED
+            assert await broker.auth_strength("g-cert", heard_at=now + 2 * CLOCK_SLACK) is AuthStrength.PROVEN
 
 
 async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker: StandInProcess, certs: Certs) -> None:
@@ -81,26 +84,26 @@ async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker:
             with Device("g-victim", open_broker.mqtt) as impostor:
                 await asyncio.to_thread(impostor.publish, up("g-victim", UpChannel.POSTURE))
                 heard_at = time.time()
-                assert await broker.grade("g-victim", heard_at=heard_at) is AuthStrength.CLAIMED
+                assert await broker.auth_strength("g-victim", heard_at=heard_at) is AuthStrength.CLAIMED
             victim.close()
         with Device("g-victim", open_broker.tls, tls=tls):
-            assert await broker.grade("g-victim") is AuthStrength.PROVEN
-            assert await broker.grade("g-victim", heard_at=heard_at) is AuthStrength.LATER
+            assert await broker.auth_strength("g-victim") is AuthStrength.PROVEN
+            assert await broker.auth_strength("g-victim", heard_at=heard_at) is AuthStrength.LATER
 
 
 async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
     with Device("g-known", [emqx.mqtt[0]], user=USER):
-        assert await broker.grade("g-known") is AuthStrength.KNOWN
-        assert await broker.grade("g-known", heard_at=1.0) is AuthStrength.KNOWN, "any session is proof enough here"
-        assert not await broker.admits_unproven()
-    assert await broker.grade("g-nobody") is AuthStrength.KNOWN, "nobody comes into this broker without a password"
+        assert await broker.auth_strength("g-known") is AuthStrength.KNOWN
+        assert await broker.auth_strength("g-known", heard_at=1.0) is AuthStrength.KNOWN, "any session proves it here"
+        assert not await broker.allows_unauthenticated()
+    assert await broker.auth_strength("g-nobody") is AuthStrength.KNOWN, "this broker asks for passwords"
 
 
 async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, broker: EmqxBroker) -> None:
     theirs = (AccessRule("fleet/#", "allow", "all"), AccessRule("secret/#", "deny", "subscribe", qos=(1, 2)))
     mine = (AccessRule("extra/#", "allow", "subscribe"),)
-    await broker.api.write_all_rules(theirs)
-    await broker.api.write_rules(CONTROLLER, mine)
+    await broker.api.send(requests.write_all_rules(theirs))
+    await write_rules(broker.api, CONTROLLER, mine)
     setup = EmqxSetup(broker.api)
     before = await setup.state(CONTROLLER)
 
@@ -115,13 +118,13 @@ async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, bro
     assert await setup.changes(WANTED) == []
     assert await setup.apply(WANTED, saved) == ()
     assert saved.texts == [before], "an apply that changes nothing saves nothing"
-    assert await broker.api.all_rules() == rules_for_all() + theirs
-    assert await broker.api.rules(CONTROLLER) == rules_for_controller() + mine
+    assert await read_all_rules(broker.api) == rules_for_all() + theirs
+    assert await rules_of(broker.api, CONTROLLER) == rules_for_controller() + mine
 
     assert await setup.undo(before) == []
     assert await setup.state(CONTROLLER) == before
-    await broker.api.delete_all_rules()
-    await broker.api.delete_rules(CONTROLLER)
+    await broker.api.send(requests.delete_all_rules())
+    await delete_rules(broker.api, CONTROLLER)
 
 
 async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_hears_all(
@@ -149,19 +152,19 @@ async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
     open_broker: StandInProcess, kept: Kept, certs: Certs
 ) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
-        source = (await broker.api.sources())[0]
-        await broker.api.write_source(source.model_copy(update={"enable": False}))
+        source = (await broker.api.send(requests.read_sources()))[0]
+        await broker.api.send(requests.write_source(source.model_copy(update={"enable": False})))
         try:
-            proof = await broker.restrict("s-off", kept)
+            proof = await broker.restrict(Subject.client("s-off"), kept)
             assert not proof.holds
             assert "no effect" in proof.missing
             changes = await EmqxSetup(broker.api).apply(WANTED, SavedStates())
             assert changes[0].before == "built_in_database (off)"
             assert changes[0].after == "built_in_database"
-            assert (await broker.restrict("s-off", kept)).holds
+            assert (await broker.restrict(Subject.client("s-off"), kept)).holds
         finally:
-            await broker.api.write_source(source)
-            await broker.release("s-off", ())
+            await broker.api.send(requests.write_source(source))
+            await broker.release(Subject.client("s-off"), ())
 
 
 async def test_a_wrong_key_is_refused_with_words_and_not_repeated(emqx: StandInProcess) -> None:
@@ -182,42 +185,42 @@ async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
     open_broker: StandInProcess, kept: Kept
 ) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
-        await broker.api.delete_source("built_in_database")
-        assert await broker.api.sources() == ()
+        await broker.api.send(requests.delete_source("built_in_database"))
+        assert await broker.api.send(requests.read_sources()) == ()
         setup = EmqxSetup(broker.api)
         before = await setup.state(CONTROLLER)
         with pytest.raises(BrokerNotFoundError):
-            await broker.restrict("s-bare", kept)
+            await broker.restrict(Subject.client("s-bare"), kept)
 
         saved = SavedStates()
         changes = await setup.apply(WANTED, saved)
         assert len(changes) == 3
         assert saved.texts == [before]
         assert await setup.changes(WANTED) == []
-        assert (await broker.restrict("s-bare", kept)).holds
+        assert (await broker.restrict(Subject.client("s-bare"), kept)).holds
 
         left = await setup.undo(before)
         assert left == ["the built-in database stays: s-bare has rules in it"]
-        assert (await broker.release("s-bare", ())).holds
+        assert (await broker.release(Subject.client("s-bare"), ())).holds
         assert await setup.undo(before) == []
         assert await setup.state(CONTROLLER) == before
-        await broker.api.create_database()
+        await broker.api.send(requests.create_database())
 
 
 async def test_a_superuser_passes_every_rule_and_is_no_proof(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
-    chain = (await broker.api.authenticators())[0].id
+    chain = (await broker.api.send(requests.read_authenticators()))[0].id
     make_user(emqx, chain, {"user_id": "root", "password": "root-password", "is_superuser": True})
     with Device("s-super", [emqx.mqtt[0]], user=("root", "root-password")) as device:
-        proof = await broker.restrict("s-super", kept)
+        proof = await broker.restrict(Subject.client("s-super"), kept)
         assert not proof.holds
         assert "superuser" in proof.missing
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") != DENIED, "it does pass"
-        proof = await broker.isolate("s-super", kept, case="c", reason="r", until=None)
+        proof = await broker.isolate(Subject.client("s-super"), kept, case="c", reason="r", until=None)
         assert proof.holds, proof.missing
         wait_for(lambda: device.disconnects != [], "the disconnect")
-    await broker.release("s-super", ())
+    await broker.release(Subject.client("s-super"), ())
 
 
 def make_user(emqx: StandInProcess, chain: str, user: dict[str, object]) -> None:

@@ -9,9 +9,11 @@ import pytest
 
 from controller.adapters.emqx.containment.broker import open_emqx
 from controller.adapters.system import SystemClock
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRules, restriction
 from controller.ports.errors import BrokerUnreachableError
 from tests.integration.emqx.conftest import USER, Kept
+from tests.support.emqx_calls import rules_of
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
 from tests.support.waiting import eventually, wait_for
@@ -35,7 +37,7 @@ async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProc
             await eventually(lambda: not _listens(cluster.mqtt[0]), "the node to be gone")
 
         with Device("n-mid", [cluster.mqtt[2]], user=USER) as device:
-            proof = await broker.restrict("n-mid", keep_and_kill)
+            proof = await broker.restrict(Subject.client("n-mid"), keep_and_kill)
             assert proof.holds, proof.missing
             assert await asyncio.to_thread(device.publish, "fleet/telemetry") == 135
         dead = cluster.api_urls[0]
@@ -52,15 +54,15 @@ async def test_a_node_that_was_dead_from_the_start_is_excused_once_all_running_o
     async with open_emqx(cluster.api_urls, cluster.key, cluster.secret, clock=SystemClock()) as broker:
         device = Device("n-dead", [cluster.mqtt[0], cluster.mqtt[2]], user=USER, reconnects=True).connect()
         try:
-            proof = await broker.isolate("n-dead", kept, case="c", reason="r", until=time.time() + 60)
+            proof = await broker.isolate(Subject.client("n-dead"), kept, case="c", reason="r", until=time.time() + 60)
             assert proof.holds, proof.missing
             seen = len(device.connacks)
             wait_for(lambda: len(device.connacks) > seen + 4, "refused")
             assert set(device.connacks[seen + 1 :]) == {BANNED}
         finally:
             device.close()
-        assert await broker.api.rules("n-dead") == restriction("n-dead")
-        assert (await broker.release("n-dead", ())).holds
+        assert await rules_of(broker.api, "n-dead") == restriction("n-dead")
+        assert (await broker.release(Subject.client("n-dead"), ())).holds
 
 
 async def test_an_address_that_is_silent_while_its_node_runs_is_missing(cluster: StandInProcess, kept: Kept) -> None:
@@ -69,11 +71,11 @@ async def test_an_address_that_is_silent_while_its_node_runs_is_missing(cluster:
         wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         addresses = [*cluster.api_urls[:2], wrong]
         async with open_emqx(addresses, cluster.key, cluster.secret, clock=SystemClock()) as broker:
-            proof = await broker.restrict("n-silent", kept)
+            proof = await broker.restrict(Subject.client("n-silent"), kept)
             assert not proof.holds
             assert "no read-back from a running node" in proof.missing
             assert wrong in proof.missing
-            assert await broker.api.rules("n-silent") == restriction("n-silent")
+            assert await rules_of(broker.api, "n-silent") == restriction("n-silent")
 
 
 async def test_no_node_at_all_is_an_error_and_nothing_was_done(cluster: StandInProcess, kept: Kept) -> None:
@@ -82,7 +84,7 @@ async def test_no_node_at_all_is_an_error_and_nothing_was_done(cluster: StandInP
         wrong = f"http://127.0.0.1:{nobody.getsockname()[1]}"
         async with open_emqx([wrong], cluster.key, cluster.secret, clock=SystemClock()) as broker:
             with pytest.raises(BrokerUnreachableError):
-                await broker.restrict("n-none", kept)
+                await broker.restrict(Subject.client("n-none"), kept)
             assert kept.calls == []
 
 

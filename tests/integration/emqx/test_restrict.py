@@ -6,10 +6,20 @@ import time
 import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRule, restriction
 from controller.ports.errors import BrokerRefusedError
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.integration.emqx.conftest import USER, Kept
+from tests.support.emqx_calls import (
+    clients_with_rules,
+    delete_rules,
+    publish,
+    rules_of,
+    session_of,
+    subscriptions_of,
+    write_rules,
+)
 from tests.support.mqtt_device import Device
 from tests.support.standin import StandInProcess
 from tests.support.waiting import wait_for
@@ -29,14 +39,14 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         assert await asyncio.to_thread(other.subscribe, up("r-own", UpChannel.POSTURE)) == 1
 
         before = time.time()
-        proof = await broker.restrict("r-own", kept)
+        proof = await broker.restrict(Subject.client("r-own"), kept)
 
         assert proof.holds, proof.missing
         assert before <= proof.cut_at <= time.time()
         assert kept.calls == [()]
         for url in emqx.api_urls:
-            assert await broker.api.at(url).rules("r-own") == restriction("r-own")
-        assert await broker.api.subscriptions("r-own") == (down("r-own", DownChannel.COMMAND),)
+            assert await rules_of(broker.api.on_node(url), "r-own") == restriction("r-own")
+        assert await subscriptions_of(broker.api, "r-own") == (down("r-own", DownChannel.COMMAND),)
         # What was allowed and remembered before is denied, by the same connection.
         assert device.disconnects == []
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
@@ -46,7 +56,7 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         await asyncio.to_thread(other.publish, "fleet/news", b"not for you")
         assert await asyncio.to_thread(device.publish, up("r-own", UpChannel.POSTURE), b"report") == 0
         wait_for(lambda: other.got(up("r-own", UpChannel.POSTURE)) == [b"report"], "the report")
-        assert await broker.api.publish(down("r-own", DownChannel.COMMAND), b"repair")
+        assert await publish(broker.api, down("r-own", DownChannel.COMMAND), b"repair")
         wait_for(lambda: device.got(down("r-own", DownChannel.COMMAND)) == [b"repair"], "the command")
         assert device.got("fleet/news") == []
 
@@ -59,49 +69,49 @@ async def test_earlier_rules_are_kept_and_given_back_at_release(
         AccessRule("eq fleet/+", "allow", "subscribe"),
         AccessRule("fleet/#", "deny", "all"),
     )
-    await broker.api.write_rules("r-kept", had)
+    await write_rules(broker.api, "r-kept", had)
     with Device("r-kept", [emqx.mqtt[1]], user=USER) as device:
-        assert (await broker.restrict("r-kept", kept)).holds
+        assert (await broker.restrict(Subject.client("r-kept"), kept)).holds
         assert kept.calls == [had]
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
 
-        again = await broker.restrict("r-kept", kept)
+        again = await broker.restrict(Subject.client("r-kept"), kept)
         assert again.holds
         assert kept.calls == [had], "a repeated restriction keeps nothing: its own rules are not the device's"
 
-        proof = await broker.release("r-kept", had)
+        proof = await broker.release(Subject.client("r-kept"), had)
         assert proof.holds, proof.missing
         for url in emqx.api_urls:
-            assert await broker.api.at(url).rules("r-kept") == had
+            assert await rules_of(broker.api.on_node(url), "r-kept") == had
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
         assert await asyncio.to_thread(device.publish, "fleet/else") == DENIED
         assert device.disconnects == [], "a release kicks nobody"
-    await broker.api.delete_rules("r-kept")
+    await delete_rules(broker.api, "r-kept")
 
 
 async def test_release_without_kept_rules_leaves_none_and_may_be_repeated(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     with Device("r-none", [emqx.mqtt[0]], user=USER) as device:
-        await broker.restrict("r-none", kept)
+        await broker.restrict(Subject.client("r-none"), kept)
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
-        assert (await broker.release("r-none", ())).holds
-        assert (await broker.release("r-none", ())).holds
-        assert "r-none" not in [client async for client, _ in broker.api.client_rules()]
+        assert (await broker.release(Subject.client("r-none"), ())).holds
+        assert (await broker.release(Subject.client("r-none"), ())).holds
+        assert "r-none" not in await clients_with_rules(broker.api)
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
 
 
 async def test_rules_that_someone_else_changed_are_left(broker: EmqxBroker, kept: Kept) -> None:
     foreign = (AccessRule("only/this", "allow", "all"),)
-    await broker.restrict("r-changed", kept)
-    await broker.api.write_rules("r-changed", foreign)
+    await broker.restrict(Subject.client("r-changed"), kept)
+    await write_rules(broker.api, "r-changed", foreign)
 
-    proof = await broker.release("r-changed", ())
+    proof = await broker.release(Subject.client("r-changed"), ())
 
     assert proof.holds
-    assert await broker.api.rules("r-changed") == foreign
+    assert await rules_of(broker.api, "r-changed") == foreign
     assert any(step.what == "rules left" for step in proof.steps)
-    await broker.api.delete_rules("r-changed")
+    await delete_rules(broker.api, "r-changed")
 
 
 async def test_a_persistent_session_that_is_away_is_restricted_too(
@@ -113,49 +123,49 @@ async def test_a_persistent_session_that_is_away_is_restricted_too(
         assert await asyncio.to_thread(device.subscribe, down("r-away", DownChannel.COMMAND)) == 1
         device.close()
 
-        proof = await broker.restrict("r-away", kept)
+        proof = await broker.restrict(Subject.client("r-away"), kept)
         assert proof.holds, proof.missing
-        assert await broker.api.subscriptions("r-away") == (down("r-away", DownChannel.COMMAND),)
-        await broker.api.publish("fleet/news", b"while away")
-        assert await broker.api.publish(down("r-away", DownChannel.COMMAND), b"repair")
+        assert await subscriptions_of(broker.api, "r-away") == (down("r-away", DownChannel.COMMAND),)
+        await publish(broker.api, "fleet/news", b"while away")
+        assert await publish(broker.api, down("r-away", DownChannel.COMMAND), b"repair")
 
         device.connect()
-        await broker.api.publish("fleet/news", b"after")
+        await publish(broker.api, "fleet/news", b"after")
         wait_for(lambda: device.got(down("r-away", DownChannel.COMMAND)) == [b"repair"], "the queued command")
         assert device.got("fleet/news") == []
     finally:
         device.close()
-        await broker.release("r-away", ())
+        await broker.release(Subject.client("r-away"), ())
 
 
 async def test_a_device_that_was_never_seen_is_restricted_before_it_comes(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
-    assert (await broker.restrict("r-future", kept)).holds
-    assert await broker.api.client("r-future") is None
+    assert (await broker.restrict(Subject.client("r-future"), kept)).holds
+    assert await session_of(broker.api, "r-future") is None
     with Device("r-future", [emqx.mqtt[1]], user=USER) as device:
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == DENIED
-        assert await broker.api.client("r-future") is not None
-    await broker.release("r-future", ())
+        assert await session_of(broker.api, "r-future") is not None
+    await broker.release(Subject.client("r-future"), ())
 
 
 @pytest.mark.parametrize("client_id", ["", "+", "#", "a/b", "..", ".", "a b", "x" * 65, "${clientid}"])
 async def test_an_id_that_would_reach_others_is_refused(broker: EmqxBroker, kept: Kept, client_id: str) -> None:
     with pytest.raises(BrokerRefusedError):
-        await broker.restrict(client_id, kept)
+        await broker.restrict(Subject.client(client_id), kept)
     with pytest.raises(BrokerRefusedError):
-        await broker.isolate(client_id, kept, case="c", reason="r", until=None)
+        await broker.isolate(Subject.client(client_id), kept, case="c", reason="r", until=None)
     with pytest.raises(BrokerRefusedError):
-        await broker.release(client_id, ())
+        await broker.release(Subject.client(client_id), ())
     assert kept.calls == []
 
 
 async def test_every_step_is_in_the_proof(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
-    proof = await broker.restrict("r-steps", kept)
+    proof = await broker.restrict(Subject.client("r-steps"), kept)
     calls = [step.call.split("?")[0] for step in proof.steps if step.call]
     assert any(call.startswith("PUT ") for call in calls)
     read_back = {step.node for step in proof.steps if step.what == "rules read back"}
     assert read_back == set(emqx.api_urls)
     assert all(step.answer for step in proof.steps)
     assert all(step.seconds >= 0 for step in proof.steps)
-    await broker.release("r-steps", ())
+    await broker.release(Subject.client("r-steps"), ())

@@ -1,18 +1,19 @@
-"""Calls that many sequences need in the same moment, made once for all of them: reads shared, rules written in bulk.
+"""Shares requests between plans that run at the same time: single-flight reads, rules and sessions in batches.
 
-Without it a thousand devices that are contained at once would each ask for the same settings and write one row.
+Without it a thousand devices that are contained at once would each read the same settings and write one row.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import StepListener
 from controller.adapters.emqx.client.models import ClientRow
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.adapters.emqx.containment.verification import ProofRecorder
+from controller.domain.containment.plan import Subject
 from controller.ports.broker import ProofStep
 from controller.ports.broker_tables import AccessRules
 from controller.ports.errors import BrokerError
@@ -22,132 +23,131 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer(Generic[T]):
+class _Outcome(Generic[T]):
     number: int
     value: T | None
-    trouble: BrokerError | None
+    error: BrokerError | None
 
 
 class SingleFlightRead(Generic[T]):
-    """One read for everybody who asked before it began; who asks while it is under way waits for the next one.
+    """A read that concurrent callers share: each gets a read that began after its call.
 
     So an answer is never older than its question, which a cache would not promise.
     """
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:
-        """Nothing is read yet."""
         self._read = read
         self._lock = asyncio.Lock()
         self._begun = 0
-        self._last: _Answer[T] | None = None
+        self._last: _Outcome[T] | None = None
 
     async def get(self) -> T:
-        """What a read that began after this call says.
+        """Waits for a read that begins after this call.
 
         Raises:
-            BrokerError: that read failed; everybody who waited for it is told.
+            BrokerError: that read failed, for all callers that waited for it.
         """
         begun_before = self._begun
         async with self._lock:
             if self._last is None or self._last.number <= begun_before:
-                await self._ask()
+                await self._start()
             assert self._last is not None
-            if self._last.trouble is not None:
-                raise self._last.trouble
-            value: T = self._last.value  # type: ignore[assignment]  # without trouble there is one
+            if self._last.error is not None:
+                raise self._last.error
+            value: T = self._last.value  # type: ignore[assignment]  # without an error there is one
             return value
 
-    async def _ask(self) -> None:
+    async def _start(self) -> None:
         self._begun += 1
         number = self._begun
         try:
-            self._last = _Answer(number, await self._read(), None)
+            self._last = _Outcome(number, await self._read(), None)
         except BrokerError as e:
-            self._last = _Answer(number, None, e)
+            self._last = _Outcome(number, None, e)
 
 
 @dataclass(slots=True)
-class _Row:
-    client_id: str
+class _PendingWrite:
+    client: Subject
     rules: AccessRules
-    record: ProofRecorder
+    listener: StepListener
     is_done: bool = False
-    trouble: BrokerError | None = None
+    error: BrokerError | None = None
 
 
 class BatchingRuleWriter:
-    """Gives clients that have no rules theirs: one alone at once, those that come meanwhile together, 100 in a call."""
+    """Writes the rules of clients that have none: a single one at once, those that arrive meanwhile in batches."""
 
     def __init__(self, api: EmqxApi) -> None:
-        """Nobody waits."""
-        self._api = api
+        self._api = api.with_priority()
         self._lock = asyncio.Lock()
-        self._waiting: list[_Row] = []
+        self._waiting: list[_PendingWrite] = []
 
-    async def write(self, client_id: str, rules: AccessRules, record: ProofRecorder) -> None:
-        """Write them; the step, also that of a call for many, goes to `record`.
+    async def write(self, client: Subject, rules: AccessRules, listener: StepListener) -> None:
+        """Writes the rules; `listener` gets the exchange, also that of a batch.
 
         Raises:
-            BrokerError: it was not written.
+            BrokerError: the rules were not written.
         """
-        row = _Row(client_id, rules, record)
+        row = _PendingWrite(client, rules, listener)
         self._waiting.append(row)
         try:
             async with self._lock:
                 if not row.is_done:
-                    await self._send_with(row)
+                    await self._send_batch(row)
         finally:
             if row in self._waiting:
                 self._waiting.remove(row)
-        if row.trouble is not None:
-            raise row.trouble
+        if row.error is not None:
+            raise row.error
 
-    async def _send_with(self, first: _Row) -> None:
-        """Send this row, and those that wait, up to what one call takes."""
+    async def _send_batch(self, first: _PendingWrite) -> None:
+        """Sends this row and those that wait, up to the size of a batch."""
         batch = [first, *(row for row in self._waiting if row is not first)][:MAX_BATCH]
         for row in batch:
             self._waiting.remove(row)
             row.is_done = True
-            row.trouble = BrokerError("the call that wrote the rules of many was interrupted")
+            row.error = BrokerError("the call that wrote the rules of many was interrupted")
         if len(batch) == 1:
-            await self._alone(first)
+            await self._send_single(first)
             return
         steps: list[ProofStep] = []
+        request = requests.add_rules([(row.client, row.rules) for row in batch])
         try:
-            await self._api.urgently().noting(steps.append).add_rules([(row.client_id, row.rules) for row in batch])
+            await self._api.with_listener(steps.append).send(request)
         except EmqxConflictError:
-            # One of them has been given rules since they were read: which, is not told, and none was written.
-            await asyncio.gather(*(self._alone(row) for row in batch))
+            # A client has been given rules since they were read; EMQX does not tell which, and wrote none.
+            await asyncio.gather(*(self._send_single(row) for row in batch))
             return
         except BrokerError as e:
-            _settle(batch, steps, e)
+            _resolve(batch, steps, e)
         else:
-            _settle(batch, steps, None)
+            _resolve(batch, steps, None)
 
-    async def _alone(self, row: _Row) -> None:
+    async def _send_single(self, row: _PendingWrite) -> None:
         try:
-            await self._api.urgently().noting(row.record.add).write_rules(row.client_id, row.rules)
+            await self._api.with_listener(row.listener).send(requests.write_rules(row.client, row.rules))
         except BrokerError as e:
-            row.trouble = e
+            row.error = e
         else:
-            row.trouble = None
+            row.error = None
 
 
-def _settle(batch: list[_Row], steps: list[ProofStep], trouble: BrokerError | None) -> None:
+def _resolve(batch: Sequence[_PendingWrite], steps: Sequence[ProofStep], error: BrokerError | None) -> None:
+    size = ProofStep("rules written in bulk", "", "", f"one call for {len(batch)} clients", 0.0)
     for row in batch:
-        row.trouble = trouble
-        for step in steps:
-            row.record.add(step)
-        row.record.say("rules written in bulk", f"one call for {len(batch)} clients")
+        row.error = error
+        for step in (*steps, size):
+            row.listener(step)
 
 
 @dataclass(slots=True)
-class _Asked:
+class _PendingRead:
     client_id: str
-    record: ProofRecorder | None
+    listener: StepListener | None
     is_done: bool = False
     row: ClientRow | None = None
-    trouble: BrokerError | None = None
+    error: BrokerError | None = None
 
 
 @dataclass(slots=True)
@@ -158,89 +158,85 @@ class BulkReadSupport:
 
 
 class BatchingClientReader:
-    """Reads sessions: one alone by its own call, those that are asked for meanwhile together, 100 in a call."""
+    """Reads sessions: a single one by its own call, those that are asked for meanwhile in batches."""
 
-    def __init__(self, api: EmqxApi, trust: BulkReadSupport, *, learns: bool) -> None:
-        """Nobody is asked for; `api` is bound to a node where that node's word is wanted.
-
-        `learns`: asks for several also while it is not known whether this broker can tell, to find out.
-        """
+    def __init__(self, api: EmqxApi, support: BulkReadSupport, *, learns: bool) -> None:
+        """`learns`: also asks for several ids while it is not known whether this broker can answer, to find out."""
         self._api = api
         self._learns = learns
-        self._trust = trust
+        self._support = support
         self._lock = asyncio.Lock()
-        self._waiting: list[_Asked] = []
+        self._waiting: list[_PendingRead] = []
 
-    async def get(self, client_id: str, record: ProofRecorder | None = None) -> ClientRow | None:
-        """The client's session as a call that began after this one tells, `None` if there is none.
+    async def get(self, client_id: str, listener: StepListener | None = None) -> ClientRow | None:
+        """Returns the client's session as of a read that began after this call, `None` if there is none.
 
         Raises:
             BrokerError: it could not be read.
         """
-        asked = _Asked(client_id, record)
-        if not (self._learns or self._trust.holds):
-            await self._alone(asked)
-            return _answer(asked)
-        self._waiting.append(asked)
-        try:
-            async with self._lock:
-                if not asked.is_done:
-                    await self._ask_with(asked)
-        finally:
-            if asked in self._waiting:
-                self._waiting.remove(asked)
-        return _answer(asked)
+        pending = _PendingRead(client_id, listener)
+        if self._learns or self._support.holds:
+            self._waiting.append(pending)
+            try:
+                async with self._lock:
+                    if not pending.is_done:
+                        await self._send_batch(pending)
+            finally:
+                if pending in self._waiting:
+                    self._waiting.remove(pending)
+        else:
+            await self._send_single(pending)
+        if pending.error is not None:
+            raise pending.error
+        return pending.row
 
-    async def _ask_with(self, first: _Asked) -> None:
-        batch = [first, *(one for one in self._waiting if one is not first)][: requests.CLIENTS_AT_ONCE]
-        for one in batch:
-            self._waiting.remove(one)
-            one.is_done = True
-            one.trouble = BrokerError("the call that read many clients was interrupted")
+    async def _send_batch(self, first: _PendingRead) -> None:
+        batch = [first, *(row for row in self._waiting if row is not first)][: requests.CLIENTS_AT_ONCE]
+        for pending in batch:
+            self._waiting.remove(pending)
+            pending.is_done = True
+            pending.error = BrokerError("the call that read many clients was interrupted")
         if len(batch) == 1:
-            await self._alone(first)
+            await self._send_single(first)
             return
         steps: list[ProofStep] = []
-        found: dict[str, ClientRow] = {}
-        trouble: BrokerError | None = None
+        sessions: dict[str, ClientRow] = {}
+        error: BrokerError | None = None
+        ids = tuple(dict.fromkeys(pending.client_id for pending in batch))
         try:
-            ids = tuple(dict.fromkeys(one.client_id for one in batch))
-            found = {row.clientid: row for row in await self._api.noting(steps.append).clients(ids)}
-            self._trust.holds = self._trust.holds or len(found.keys() & set(ids)) > 1
+            page = await self._api.with_listener(steps.append).send(requests.read_clients(ids))
+            sessions = {row.clientid: row for row in page.data}
+            self._support.holds = self._support.holds or len(sessions.keys() & set(ids)) > 1
         except BrokerError as e:
-            trouble = e
-        unsure = [one for one in batch if trouble is None and one.client_id not in found and not self._trust.holds]
-        for one in batch:
-            one.row, one.trouble = found.get(one.client_id), trouble
-            if one.record is not None:
+            error = e
+        for pending in batch:
+            pending.row, pending.error = sessions.get(pending.client_id), error
+            if pending.listener is not None:
                 for step in steps:
-                    one.record.add(step)
-        await asyncio.gather(*(self._alone(one) for one in unsure))
+                    pending.listener(step)
+        if error is None and not self._support.holds:
+            unlisted = [pending for pending in batch if pending.row is None]
+            await asyncio.gather(*(self._send_single(pending) for pending in unlisted))
 
-    async def _alone(self, asked: _Asked) -> None:
-        api = self._api if asked.record is None else self._api.noting(asked.record.add)
+    async def _send_single(self, pending: _PendingRead) -> None:
+        api = self._api if pending.listener is None else self._api.with_listener(pending.listener)
         try:
-            asked.row, asked.trouble = await api.client(asked.client_id), None
+            pending.row, pending.error = await api.send(requests.read_client(pending.client_id)), None
         except BrokerError as e:
-            asked.trouble = e
-
-
-def _answer(asked: _Asked) -> ClientRow | None:
-    if asked.trouble is not None:
-        raise asked.trouble
-    return asked.row
+            pending.error = e
 
 
 class CoalescedRequests:
-    """What all sequences of one broker share. `clients_at`: by the node whose word is wanted, empty for any."""
+    """The requests that all plans of one broker share. `clients_at`: by the node that has to answer, empty for any."""
 
     def __init__(self, api: EmqxApi) -> None:
-        """Nothing is read or written yet."""
-        self.sources = SingleFlightRead(api.sources)
-        self.authenticators = SingleFlightRead(api.authenticators)
+        self.sources = SingleFlightRead(lambda: api.send(requests.read_sources()))
+        self.authenticators = SingleFlightRead(lambda: api.send(requests.read_authenticators()))
         self.rules = BatchingRuleWriter(api)
-        trust = BulkReadSupport()
-        # Who asks urgently is about a device that reported a moment ago: it is there, or was.
-        self.urgent_clients = BatchingClientReader(api.urgently(), trust, learns=True)
-        self.clients_at = {base: BatchingClientReader(api.at(base), trust, learns=False) for base in api.addresses}
-        self.clients_at[""] = BatchingClientReader(api, trust, learns=True)
+        support = BulkReadSupport()
+        # Urgent reads are about devices that reported a moment ago: their sessions are there, or were.
+        self.urgent_clients = BatchingClientReader(api.with_priority(), support, learns=True)
+        self.clients_at = {
+            base: BatchingClientReader(api.on_node(base), support, learns=False) for base in api.addresses
+        }
+        self.clients_at[""] = BatchingClientReader(api, support, learns=True)

@@ -1,4 +1,7 @@
-"""The only file that speaks HTTP to EMQX: several addresses, time-outs, repeats, bounds, and one family of errors."""
+"""The only file that speaks HTTP to EMQX: fail-over between addresses, time-outs, retries with back-off, bounds.
+
+Every call of Cordon to EMQX is retried here and nowhere else. What an answer means is in `responses.py`.
+"""
 
 import asyncio
 import base64
@@ -8,40 +11,41 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Literal, Self
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 import httpx
 import stamina
 
-from controller.adapters.emqx.client.responses import meaning
+from controller.adapters.emqx.client.responses import response_data
 from controller.ports.broker import ProofStep
 from controller.ports.clock import Clock
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerUnreachableError
 
-# What failed in the end is told where it matters; each repeat by itself says nothing to an operator.
+# The caller reports the error that is left after all retries; stamina would log every retry.
 stamina.instrumentation.set_on_retry_hooks(())
 
 API: Final = "/api/v5"
 CONNECT_SECONDS: Final = 2.0
 READ_SECONDS: Final = 5.0  # between two pieces of an answer
-ATTEMPT_SECONDS: Final = 10.0  # one whole exchange with one node
-CALL_SECONDS: Final = 20.0  # one call with all its repeats and nodes
+ATTEMPT_SECONDS: Final = 10.0  # one exchange with one node
+CALL_SECONDS: Final = 20.0  # one call with all its retries and nodes
 ATTEMPTS: Final = 3  # rounds over the addresses
 WAIT_FIRST_SECONDS: Final = 0.1
 WAIT_MOST_SECONDS: Final = 2.0
 WAIT_JITTER_SECONDS: Final = 0.2
-REST_SECONDS: Final = 5.0  # how long a node that failed is asked last
+REST_SECONDS: Final = 5.0  # how long a node that failed is tried last
 MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024  # a page of 10,000 clients has about 20 MB
-AT_ONCE: Final = 16  # exchanges in flight; EMQX's listener takes 512 connections of everybody
+AT_ONCE: Final = 16  # exchanges in flight; EMQX's listener takes 512 connections in total
 MAX_ADDRESSES: Final = 64
 
 HttpMethod = Literal["GET", "PUT", "POST", "DELETE"]
 StepListener = Callable[[ProofStep], None]
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
 class HttpLimits:
-    """How long and how often: seconds, counts and bytes. Production uses the defaults; tests shorten them."""
+    """Time-outs in seconds, counts and bytes. Production uses the defaults; tests shorten them."""
 
     connect_seconds: float = CONNECT_SECONDS
     read_seconds: float = READ_SECONDS
@@ -57,31 +61,6 @@ class HttpLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiRequest:
-    """One request as the API layer wants it.
-
-    `repeat` says that doing it twice is as good as once. `node` binds it to one address, tried once: who asks a
-    certain node wants that node's word, and decides what its silence means. `urgent` goes before what is not: a client
-    is cut off before others are looked at.
-    """
-
-    method: HttpMethod
-    path: str
-    what: str
-    query: Mapping[str, str | int | tuple[str, ...]] | None = None  # several values: the name once for each
-    body: object = None
-    repeat: bool = True
-    node: str = ""
-    urgent: bool = False
-    bearer: str = ""  # a dashboard login's token in the place of the API key
-
-    @property
-    def text(self) -> str:
-        """Method and path, as receipts and errors show it."""
-        return f"{self.method} {self.path}"
-
-
-@dataclass(frozen=True, slots=True)
 class ApiResponse:
     """A good answer: the address that gave it, its status and its JSON (`None` without a body)."""
 
@@ -90,18 +69,41 @@ class ApiResponse:
     data: object
 
 
+@dataclass(frozen=True, slots=True)
+class ApiRequest(Generic[T_co]):
+    """One request to EMQX's API, and how its answer becomes a value.
+
+    `what` names the request in receipts. `read` gets the response, or one of the errors in `answers`, which are
+    answers to this request too ("not there", "there already"). `repeat`: sending it twice does no harm.
+    """
+
+    method: HttpMethod
+    path: str
+    what: str
+    read: Callable[[ApiResponse | BrokerError], T_co]
+    query: Mapping[str, str | int | tuple[str, ...]] | None = None  # several values: the name once for each
+    body: object = None
+    answers: tuple[type[BrokerError], ...] = ()
+    repeat: bool = True
+    bearer: str = ""  # a dashboard login's token, sent instead of the API key
+
+    @property
+    def text(self) -> str:
+        """Method and path, as receipts and errors show it."""
+        return f"{self.method} {self.path}"
+
+
 class PrioritySemaphore:
-    """At most so many at a time; of those who wait, the urgent ones first, each kind in the order of its coming."""
+    """A semaphore with two queues: urgent waiters go first, each queue in order of arrival."""
 
     def __init__(self, at_once: int) -> None:
-        """All are free."""
         self._free = at_once
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._others: deque[asyncio.Future[None]] = deque()
 
     @asynccontextmanager
-    async def turn(self, *, urgent: bool) -> AsyncIterator[None]:
-        """Wait for a turn and have it until the end of the block."""
+    async def acquire(self, *, urgent: bool) -> AsyncIterator[None]:
+        """Waits for a slot and holds it until the end of the block."""
         if self._free:
             self._free -= 1
         else:
@@ -109,7 +111,7 @@ class PrioritySemaphore:
         try:
             yield
         finally:
-            self._pass_on()
+            self._release()
 
     async def _wait(self, queue: deque[asyncio.Future[None]]) -> None:
         mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -118,10 +120,10 @@ class PrioritySemaphore:
             await mine
         except asyncio.CancelledError:
             if mine.done() and not mine.cancelled():
-                self._pass_on()  # it came in the same moment
+                self._release()  # the slot arrived in the same moment
             raise
 
-    def _pass_on(self) -> None:
+    def _release(self) -> None:
         for queue in (self._urgent, self._others):
             while queue:
                 following = queue.popleft()
@@ -136,7 +138,7 @@ class _NotSentError(BrokerUnreachableError):
 
 
 def address(text: str) -> str:
-    """A configured base address in one spelling, without a path.
+    """Normalises a configured base address.
 
     Raises:
         ValueError: not http or https, no host, a path, or credentials in it (they would end up in logs).
@@ -157,7 +159,8 @@ def address(text: str) -> str:
 class EmqxHttpClient:
     """A JSON client over the API addresses of one EMQX cluster.
 
-    The node that answered last is asked first; one that failed rests for a moment. Use as an async context manager.
+    The node that answered last is tried first; a node that failed is tried last for a while. Use it as an async
+    context manager.
     """
 
     def __init__(
@@ -171,19 +174,19 @@ class EmqxHttpClient:
         tls: ssl.SSLContext | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """Describe the cluster; nothing is connected yet.
+        """Connects to nothing yet.
 
         Args:
             addresses: base URLs without a path, at least one.
             key: API key.
-            secret: its secret; it appears in no text.
-            clock: for resting nodes and durations.
+            secret: its secret; no text that this class makes contains it.
+            clock: measures durations and rests.
             limits: time-outs and bounds.
-            tls: for https addresses; the system's authorities otherwise.
-            transport: another way to send, for tests.
+            tls: for https addresses; without it the system's certificate authorities are trusted.
+            transport: replaces the network in tests.
 
         Raises:
-            ValueError: no address, too many, or one that is none.
+            ValueError: no address, too many, or a malformed one.
         """
         self.addresses = tuple(dict.fromkeys(address(text) for text in addresses))
         if not 0 < len(self.addresses) <= MAX_ADDRESSES:
@@ -193,7 +196,7 @@ class EmqxHttpClient:
         self._secret = secret
         self._favourite = self.addresses[0]
         self._resting: dict[str, float] = {}
-        self._turns = PrioritySemaphore(self._limits.at_once)
+        self._slots = PrioritySemaphore(self._limits.at_once)
         basic = base64.b64encode(f"{key}:{secret}".encode()).decode()
         self._headers = {
             "accept": "application/json",
@@ -203,9 +206,9 @@ class EmqxHttpClient:
         }
         seconds = httpx.Timeout(self._limits.read_seconds, connect=self._limits.connect_seconds)
         self._timeouts = {"timeout": seconds.as_dict()}
-        # Below httpx's client: its redirects, cookies and proxies are not wanted (one from the environment would be
-        # handed the secret), and they take a third of a call's time.
-        # A pool for each node: one for all closes connections to open others, and looks at all of them with each call.
+        # Below httpx's client: its redirects, cookies and proxies are not wanted (a proxy from the environment would
+        # be handed the secret), and they take a third of a call's time.
+        # A pool for each node: a common pool closes connections to open others, and looks at all of them in each call.
         self._transports = {base: transport or self._pool(tls) for base in self.addresses}
 
     def _pool(self, tls: ssl.SSLContext | None) -> httpx.AsyncBaseTransport:
@@ -214,139 +217,147 @@ class EmqxHttpClient:
         return httpx.AsyncHTTPTransport(limits=limits, trust_env=False, verify=tls if tls is not None else True)
 
     async def __aenter__(self) -> Self:
-        """Give itself: connections are made when they are needed."""
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close every connection."""
         for transport in self._transports.values():
             await transport.aclose()
 
-    async def call(self, call: ApiRequest, note: StepListener | None = None) -> ApiResponse:
-        """Make the call, over to other nodes and again where that is safe; each exchange goes to `note`.
+    async def call(
+        self, request: ApiRequest[Any], *, node: str = "", urgent: bool = False, listener: StepListener | None = None
+    ) -> ApiResponse:
+        """Sends the request, fails over to other nodes and retries where that is safe.
+
+        Args:
+            request: what to send; its `read` is not used here.
+            node: the only address to ask, once: the caller wants this node's answer and judges its silence.
+            urgent: goes before requests that are not.
+            listener: gets each exchange.
 
         Raises:
-            BrokerError: and its kinds, see `controller.adapters.emqx.client.responses.meaning`.
+            BrokerError: and its kinds, see `responses.response_data`.
         """
-        async with self._turns.turn(urgent=call.urgent):
+        async with self._slots.acquire(urgent=urgent):
             try:
                 async with asyncio.timeout(self._limits.call_seconds):
-                    return await self._rounds(call, note)
+                    return await self._attempts(request, node, listener)
             except TimeoutError as e:
-                raise BrokerUnreachableError(f"{call.text}: no answer in {self._limits.call_seconds:g} s") from e
+                raise BrokerUnreachableError(f"{request.text}: no answer in {self._limits.call_seconds:g} s") from e
 
-    async def _rounds(self, call: ApiRequest, note: StepListener | None) -> ApiResponse:
-        def again(error: Exception) -> bool:
-            return isinstance(error, BrokerError) and error.transient and _repeatable(call, error)
+    async def _attempts(self, request: ApiRequest[Any], node: str, listener: StepListener | None) -> ApiResponse:
+        def is_retried(error: Exception) -> bool:
+            return isinstance(error, BrokerError) and error.transient and _is_repeatable(request, error)
 
         limits = self._limits
         async for attempt in stamina.retry_context(
-            on=again,
-            attempts=1 if call.node else limits.attempts,
+            on=is_retried,
+            attempts=1 if node else limits.attempts,
             timeout=limits.call_seconds,
             wait_initial=limits.wait_first_seconds,
             wait_max=limits.wait_most_seconds,
             wait_jitter=limits.wait_jitter_seconds,
         ):
             with attempt:
-                return await self._round(call, note)
+                return await self._attempt(request, node, listener)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _round(self, call: ApiRequest, note: StepListener | None) -> ApiResponse:
-        """Ask one node after the other until one answers."""
+    async def _attempt(self, request: ApiRequest[Any], node: str, listener: StepListener | None) -> ApiResponse:
+        """Asks one node after the other until one answers."""
         failures: list[BrokerError] = []
-        for base in (call.node,) if call.node else self._order():
+        for base in (node,) if node else self._address_order():
             try:
-                answer = await self._noted(call, base, note)
+                response = await self._recorded(request, base, listener)
             except BrokerError as e:
                 if not e.transient:
                     raise
                 self._resting[base] = self._clock.monotonic() + self._limits.rest_seconds
                 failures.append(e)
-                if not _repeatable(call, e):
+                if not _is_repeatable(request, e):
                     raise
                 continue
             self._resting.pop(base, None)
-            if not call.node:
+            if not node:
                 self._favourite = base
-            return answer
-        raise _together(failures)
+            return response
+        raise _combine_errors(failures)
 
-    def _order(self) -> list[str]:
+    def _address_order(self) -> list[str]:
         now = self._clock.monotonic()
         return sorted(self.addresses, key=lambda base: (self._resting.get(base, 0.0) > now, base != self._favourite))
 
-    async def _noted(self, call: ApiRequest, base: str, note: StepListener | None) -> ApiResponse:
+    async def _recorded(self, request: ApiRequest[Any], base: str, listener: StepListener | None) -> ApiResponse:
         begun = self._clock.monotonic()
-        answer, seen = None, ""
+        response, outcome = None, ""
         try:
-            answer = await self._exchange(call, base)
-            seen = str(answer.status)
+            response = await self._exchange(request, base)
+            outcome = str(response.status)
         except BrokerError as e:
-            seen = str(e)
+            outcome = str(e)
             raise
         finally:
-            if note is not None:
-                took = self._clock.monotonic() - begun
-                note(ProofStep(what=call.what, call=call.text, node=base, answer=seen or "cancelled", seconds=took))
-        return answer
+            if listener is not None:
+                seconds = self._clock.monotonic() - begun
+                listener(ProofStep(request.what, request.text, base, outcome or "cancelled", seconds))
+        return response
 
-    async def _exchange(self, call: ApiRequest, base: str) -> ApiResponse:
+    async def _exchange(self, request: ApiRequest[Any], base: str) -> ApiResponse:
+        text = f"{base}: {request.text}"
         try:
             async with asyncio.timeout(self._limits.attempt_seconds):
-                status, kind, raw = await self._send(call, base)
+                status, kind, raw = await self._send(request, base)
         except (httpx.ConnectError, httpx.ConnectTimeout) as e:
-            raise _NotSentError(f"{base}: {call.text}: no connection ({self._words(e)})") from e
+            raise _NotSentError(f"{text}: no connection ({self._describe(e)})") from e
         except (TimeoutError, httpx.TimeoutException) as e:
-            raise BrokerUnreachableError(f"{base}: {call.text}: no answer in time ({type(e).__name__})") from e
+            raise BrokerUnreachableError(f"{text}: no answer in time ({type(e).__name__})") from e
         except (httpx.RemoteProtocolError, httpx.DecodingError) as e:
-            raise BrokerAnswerError(f"{base}: {call.text}: broken answer ({self._words(e)})") from e
+            raise BrokerAnswerError(f"{text}: broken answer ({self._describe(e)})") from e
         except httpx.HTTPError as e:
-            raise BrokerUnreachableError(f"{base}: {call.text}: {self._words(e)}") from e
-        # A node that answers 401 without being asked for a password may echo what it got: never let that through.
+            raise BrokerUnreachableError(f"{text}: {self._describe(e)}") from e
+        # An error page may echo the request's credentials: the secret must not get into any text.
         body = raw.replace(self._secret.encode(), b"***") if self._secret and status >= 400 else raw
-        data = meaning(f"{base}: {call.text}", call.path, status, kind, body)
-        if data is None and call.method == "GET":
-            raise BrokerAnswerError(f"{base}: {call.text}: an empty answer")
+        data = response_data(text, request.path, status, kind, body)
+        if data is None and request.method == "GET":
+            raise BrokerAnswerError(f"{text}: an empty answer")
         return ApiResponse(node=base, status=status, data=data)
 
-    async def _send(self, call: ApiRequest, base: str) -> tuple[int, str, bytes]:
-        headers = {**self._headers, "authorization": f"Bearer {call.bearer}"} if call.bearer else self._headers
-        request = httpx.Request(
-            call.method,
-            f"{base}{API}{call.path}",
-            params=call.query,
-            headers=headers,
-            json=call.body,
-            extensions=self._timeouts,
+    async def _send(self, request: ApiRequest[Any], base: str) -> tuple[int, str, bytes]:
+        headers = {**self._headers, "authorization": f"Bearer {request.bearer}"} if request.bearer else self._headers
+        response = await self._transports[base].handle_async_request(
+            httpx.Request(
+                request.method,
+                f"{base}{API}{request.path}",
+                params=request.query,
+                headers=headers,
+                json=request.body,
+                extensions=self._timeouts,
+            )
         )
-        response = await self._transports[base].handle_async_request(request)
         try:
             if response.headers.get("content-encoding", "identity") != "identity":
-                raise BrokerAnswerError(f"{base}: {call.text}: an encoded answer that was not asked for")
+                raise BrokerAnswerError(f"{base}: {request.text}: an encoded answer that was not asked for")
             raw = bytearray()
             assert isinstance(response.stream, httpx.AsyncByteStream)
             async for piece in response.stream:
                 raw += piece
                 if len(raw) > self._limits.max_answer_bytes:
-                    raise BrokerAnswerError(f"{base}: {call.text}: more than {self._limits.max_answer_bytes} bytes")
+                    raise BrokerAnswerError(f"{base}: {request.text}: more than {self._limits.max_answer_bytes} bytes")
             return response.status_code, response.headers.get("content-type", ""), bytes(raw)
         finally:
             await response.aclose()
 
-    def _words(self, error: Exception) -> str:
+    def _describe(self, error: Exception) -> str:
         text = str(error) or type(error).__name__
         return text.replace(self._secret, "***") if self._secret else text
 
 
-def _repeatable(call: ApiRequest, error: BrokerError) -> bool:
-    return call.repeat or isinstance(error, _NotSentError)
+def _is_repeatable(request: ApiRequest[Any], error: BrokerError) -> bool:
+    return request.repeat or isinstance(error, _NotSentError)
 
 
-def _together(failures: Sequence[BrokerError]) -> BrokerError:
-    """One error for a round in which every node failed: the kind of one that did answer, the texts of all."""
+def _combine_errors(failures: Sequence[BrokerError]) -> BrokerError:
+    """One error for an attempt in which every node failed: the kind of a node that did answer, the texts of all."""
     chosen = next((e for e in failures if not isinstance(e, BrokerUnreachableError)), failures[-1])
     if len(failures) == 1:
         return chosen
@@ -354,6 +365,6 @@ def _together(failures: Sequence[BrokerError]) -> BrokerError:
     kind = type(chosen)
     if kind is _NotSentError and not all(isinstance(e, _NotSentError) for e in failures):
         kind = BrokerUnreachableError
-    together = kind(text)
-    together.__cause__ = chosen
-    return together
+    combined = kind(text)
+    combined.__cause__ = chosen
+    return combined

@@ -1,15 +1,17 @@
-"""EMQX's rows as they come over HTTP, validated, and their way into the port's values.
+"""EMQX's rows as they come over HTTP, validated, and their conversion to the port's values.
 
-Fields that are not needed are ignored, and so are those that a later EMQX adds.
+Fields that Cordon does not need are ignored, as are fields that a later EMQX adds.
 """
 
 import json
 from datetime import UTC, datetime
+from functools import cache
 from math import ceil
-from typing import Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
+from controller.adapters.emqx.client.http import ApiResponse
 from controller.ports.broker_tables import AccessRule, AccessRules, Ban
 from controller.ports.errors import BrokerAnswerError
 from schemas.base import clean_text
@@ -24,28 +26,23 @@ T = TypeVar("T")
 
 
 class EmqxRow(BaseModel):
-    """What every row shares."""
-
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-def _words(value: object) -> object:
+def _atom_text(value: object) -> object:
     # EMQX writes an Erlang atom: "all" is text, but true and false are JSON booleans.
     return json.dumps(value) if isinstance(value, bool) else value
 
 
 class RuleRow(EmqxRow):
-    """One access rule."""
-
     model_config = ConfigDict(frozen=True, extra="allow")
     topic: str
     permission: Literal["allow", "deny"]
     action: Literal["publish", "subscribe", "all"]
     qos: tuple[int, ...] = _ALL_QOS
-    retain: Annotated[str, BeforeValidator(_words)] = "all"
+    retain: Annotated[str, BeforeValidator(_atom_text)] = "all"
 
     def rule(self) -> AccessRule:
-        """The port's value."""
         narrower = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         return AccessRule(
             topic=self.topic,
@@ -58,26 +55,18 @@ class RuleRow(EmqxRow):
 
 
 class RulesRow(EmqxRow):
-    """The rules of all."""
-
     rules: tuple[RuleRow, ...] = ()
 
 
 class ClientRulesRow(RulesRow):
-    """The rules of one client."""
-
     clientid: str
 
 
 class UserRulesRow(RulesRow):
-    """The rules of one user."""
-
     username: str
 
 
 class BanRow(EmqxRow):
-    """One ban."""
-
     kind: str = Field(alias="as")
     who: str
     by: str = ""
@@ -86,14 +75,13 @@ class BanRow(EmqxRow):
     until: Literal["infinity"] | datetime | int = FOREVER
 
     def ban(self) -> Ban:
-        """The port's value."""
         until = None if isinstance(self.until, str) else _seconds(self.until)
         at = 0.0 if self.at is None else _seconds(self.at)
         return Ban(kind=self.kind, who=self.who, by=self.by, reason=self.reason, at=at, until=until)
 
 
 class ClientRow(EmqxRow):
-    """A session, connected or away."""
+    """A session, with or without a connection."""
 
     clientid: str
     connected: bool
@@ -101,18 +89,16 @@ class ClientRow(EmqxRow):
     node: str = ""
     username: str | None = None
     enable_authn: bool | str = True
-    created_at: str = ""  # of the session: tells it from a later one of the same client id
-    connected_at: datetime | None = None  # of the connection, by the clock of the node that has it
+    created_at: str = ""  # of the session: distinguishes it from a later session of the same client id
+    connected_at: datetime | None = None  # of the connection, by the clock of its node
 
     @property
     def connected_since(self) -> float | None:
-        """When it connected, Unix seconds."""
+        """Unix seconds."""
         return None if self.connected_at is None else _seconds(self.connected_at)
 
 
 class SubscriptionRow(EmqxRow):
-    """What a session listens to."""
-
     topic: str
     qos: int = 0
     nl: int = 0
@@ -128,11 +114,9 @@ class RetainedRow(EmqxRow):
 
 
 class CacheRow(EmqxRow):
-    """A decision that a client's connection remembers."""
+    """An access decision in the cache of a client's connection."""
 
     class Access(EmqxRow):
-        """What was asked."""
-
         action_type: str
 
     access: Access
@@ -141,7 +125,7 @@ class CacheRow(EmqxRow):
 
 
 class SourceRow(EmqxRow):
-    """Whom EMQX asks for access, with all its settings, which are written back when one of them changes."""
+    """An authorization source with all its settings, which are written back when one of them changes."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
     type: str
@@ -149,13 +133,13 @@ class SourceRow(EmqxRow):
 
 
 class SourcesRow(EmqxRow):
-    """All of them, in the order they are asked."""
+    """The authorization sources in the order in which EMQX consults them."""
 
     sources: tuple[SourceRow, ...]
 
 
 class AuthenticatorRow(EmqxRow):
-    """One link of the authentication chain."""
+    """One authenticator of the authentication chain."""
 
     id: str
     enable: bool = True
@@ -164,20 +148,18 @@ class AuthenticatorRow(EmqxRow):
 
 
 class UserRow(EmqxRow):
-    """A user of the built-in database."""
+    """A user of the built-in authentication database."""
 
     is_superuser: bool = False
 
 
 class TlsRow(EmqxRow):
-    """How a TLS listener treats its clients."""
-
     verify: str = "verify_none"
     fail_if_no_peer_cert: bool = False
 
 
 class ListenerRow(EmqxRow):
-    """A listener; the listing leaves `ssl_options` out, the single one has them."""
+    """A listener; `ssl_options` are only in the answer for a single listener, not in the listing."""
 
     id: str
     type: str = ""
@@ -189,15 +171,13 @@ class ListenerRow(EmqxRow):
 
 
 class MqttRow(EmqxRow):
-    """The part of the zone that decides who a client is."""
+    """The settings of a zone that decide about a client's identity."""
 
     peer_cert_as_clientid: str = "disabled"
     peer_cert_as_username: str = "disabled"
 
 
 class ZoneRow(EmqxRow):
-    """The global zone."""
-
     mqtt: MqttRow = MqttRow()
 
 
@@ -211,45 +191,62 @@ class NodeRow(EmqxRow):
 
 
 class ClusterRow(EmqxRow):
-    """The cluster as one node sees it."""
+    """The cluster as the answering node, `self`, sees it."""
 
     self: str = ""
 
 
 class PageMeta(EmqxRow):
-    """Where a page stands; bans tell no `hasnext`."""
+    """The position of a page in its listing; listings of bans have no `hasnext`."""
 
     count: int | None = None
     hasnext: bool | None = None
 
 
 class ListingPage(EmqxRow, Generic[T]):
-    """One page of a listing."""
-
     data: tuple[T, ...]
     meta: PageMeta = PageMeta()
 
 
-def faults(error: ValidationError) -> str:
-    """What was wrong with a row, without the values that somebody else wrote into it."""
+def parse(model: type[T], response: ApiResponse) -> T:
+    """Validates the response's data.
+
+    Raises:
+        BrokerAnswerError: of the wrong shape.
+    """
+    try:
+        chosen: Any = model  # a generic type does not count as hashable
+        content: T = _adapter(chosen).validate_python(response.data)
+    except ValidationError as e:
+        raise BrokerAnswerError(f"{response.node}: an answer of the wrong shape: {validation_errors(e)}") from e
+    return content
+
+
+@cache
+def _adapter(model: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(model)  # building one costs more than using it
+
+
+def validation_errors(error: ValidationError) -> str:
+    """Describes the first errors, without the values, which are foreign input."""
     shown = error.errors(include_url=False, include_context=False, include_input=False)[:_FAULTS_SHOWN]
     return "; ".join(f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']}" for fault in shown)
 
 
-def old_ban(message: str) -> Ban:
-    """The row that was in the way, which EMQX puts as JSON into its `ALREADY_EXISTS` message.
+def existing_ban(message: str) -> Ban:
+    """Reads the existing row from EMQX's `ALREADY_EXISTS` message.
 
     Raises:
-        BrokerAnswerError: there is no row in it.
+        BrokerAnswerError: the message holds no row.
     """
     try:
         return BanRow.model_validate_json(message).ban()
     except ValidationError as e:
-        raise BrokerAnswerError(f"the ban exists already, but EMQX did not say which: {faults(e)}") from e
+        raise BrokerAnswerError(f"the ban exists already, but EMQX did not say which: {validation_errors(e)}") from e
 
 
 def rule_body(rule: AccessRule) -> dict[str, object]:
-    """A rule as EMQX takes it: what is default is left out, so that every version accepts it."""
+    """A rule as EMQX takes it, without defaults, so that every version accepts it."""
     body: dict[str, object] = {"topic": rule.topic, "permission": rule.permission, "action": rule.action}
     if rule.qos != _ALL_QOS:
         body["qos"] = list(rule.qos)
@@ -261,12 +258,11 @@ def rule_body(rule: AccessRule) -> dict[str, object]:
 
 
 def rules_of(row: RulesRow) -> AccessRules:
-    """The port's value."""
     return tuple(rule.rule() for rule in row.rules)
 
 
 def rule_text(rule: AccessRule) -> str:
-    """A rule for an operator's eyes: `allow publish cordon/v1/edge-1/up/#`."""
+    """A rule as operators see it: `allow publish cordon/v1/edge-1/up/#`."""
     text = f"{rule.permission} {rule.action} {rule.topic}"
     if rule.qos != _ALL_QOS:
         text += f" qos {','.join(str(level) for level in rule.qos)}"
@@ -276,7 +272,7 @@ def rule_text(rule: AccessRule) -> str:
 
 
 def until_text(until: float | None) -> str:
-    """A ban's end as EMQX takes it: whole seconds, never earlier than asked."""
+    """The end of a ban as EMQX takes it: whole seconds, rounded up."""
     if until is None:
         return FOREVER
     return datetime.fromtimestamp(ceil(until), UTC).isoformat().replace("+00:00", "Z")

@@ -1,184 +1,350 @@
-"""The requests of containment as data, one function each: what is sent and what an operator is shown are made here.
+"""Every request that Cordon makes to EMQX's API, grouped by resource: what is sent, and how the answer is read.
 
-Pure. `subject` is a client id or a user name; who may be acted on is checked where it becomes a piece of a path.
+Pure. Names become pieces of a path only through `paths.py` and `delete_retained`.
 """
 
-import re
-from collections.abc import Sequence
-from typing import Final, Literal
-from urllib.parse import quote
+import base64
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from controller.adapters.emqx.client import models
-from controller.adapters.emqx.client.http import ApiRequest
+from controller.adapters.emqx.client.http import ApiRequest, ApiResponse, HttpMethod
+from controller.adapters.emqx.client.models import ListingPage, parse
+from controller.adapters.emqx.client.paths import quoted, segment, subject_segment, user_segment
+from controller.adapters.emqx.client.responses import EmqxConflictError
+from controller.domain.containment.plan import Subject, SubjectKind
 from controller.ports.broker import SavedSubscription
-from controller.ports.broker_tables import AccessRules
-from controller.ports.errors import BrokerRefusedError
-from schemas.base import DEVICE_ID_PATTERN
+from controller.ports.broker_tables import AccessRules, Ban
+from controller.ports.errors import BrokerError, BrokerNotFoundError, BrokerRefusedError
 
-SubjectPath = Literal["clients", "users"]
-BanKind = Literal["clientid", "username"]
-MAX_USER_NAME: Final = 256  # characters
-RULES: Final = f"/authorization/sources/{models.DATABASE}/rules"
+PAGE_ROWS: Final = 1000
 RULES_AT_ONCE: Final = 100  # clients in one request: what EMQX was measured with
 CLIENTS_AT_ONCE: Final = 100  # ids in one request: its line stays below 8 KiB
+SUBSCRIPTIONS_AT_ONCE: Final = 500  # topics in one request
+RULES: Final = f"/authorization/sources/{models.DATABASE}/rules"
+CLIENT_RULES: Final = f"{RULES}/clients"
+SOURCES: Final = "/authorization/sources"
+BANS: Final = "/banned"
 RETAINED: Final = "/mqtt/retainer"
-_CLIENT_ID: Final = re.compile(DEVICE_ID_PATTERN)
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_NAMES: Final[dict[SubjectPath, str]] = {"clients": "clientid", "users": "username"}
+_OWNERS: Final = {SubjectKind.CLIENT: "clients", SubjectKind.USER: "users"}  # of rules, in paths
+
+T = TypeVar("T")
+_Answer = ApiResponse | BrokerError
 
 
-def segment(client_id: str) -> str:
-    """A client id as a piece of a URL's path.
-
-    Raises:
-        BrokerRefusedError: not an id that Cordon acts on. `.` and `..` would climb up the path, and deleting the ban
-            of `..` would delete every ban there is; wildcards would make rules for others.
-    """
-    if _CLIENT_ID.fullmatch(client_id) is None or client_id in {".", ".."}:
-        raise BrokerRefusedError("not a client id that Cordon acts on")
-    return quote(client_id, safe="")
+def portions(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Divides the items of a request that takes at most `size` of them."""
+    for first in range(0, len(items), size):
+        yield items[first : first + size]
 
 
-def user_segment(name: str) -> str:
-    """A user name as a piece of a URL's path.
+def _rows(model: type[T]) -> Callable[[_Answer], T]:
+    def read(answer: _Answer) -> T:
+        assert isinstance(answer, ApiResponse)
+        return parse(model, answer)
 
-    Raises:
-        BrokerRefusedError: empty, too long, with control characters, or a step up the path.
-    """
-    if not 0 < len(name) <= MAX_USER_NAME or _CONTROL.search(name) or name in {".", ".."}:
-        raise BrokerRefusedError(f"not a user name that Cordon acts on: 1 to {MAX_USER_NAME} visible characters")
-    return quote(name, safe="")
+    return read
 
 
-def _piece(holder: SubjectPath, subject: str) -> str:
-    return segment(subject) if holder == "clients" else user_segment(subject)
+def _get(path: str, what: str, model: type[T], query: dict[str, Any] | None = None) -> ApiRequest[T]:
+    return ApiRequest("GET", path, what, _rows(model), query)
 
 
-def read_client(client_id: str) -> ApiRequest:
-    """The client's session."""
-    return ApiRequest("GET", f"/clients/{segment(client_id)}", "read client")
+def _find(path: str, what: str, model: type[T]) -> ApiRequest[T | None]:
+    """Reads one row, `None` if there is none."""
+
+    def read(answer: _Answer) -> T | None:
+        return parse(model, answer) if isinstance(answer, ApiResponse) else None
+
+    return ApiRequest("GET", path, what, read, answers=(BrokerNotFoundError,))
 
 
-def read_clients(client_ids: Sequence[str]) -> ApiRequest:
-    """The sessions of several clients; ids that have none are left out of the answer."""
+def list_rows(
+    path: str, what: str, model: type[T], page: int, limit: int, **filters: str
+) -> ApiRequest[ListingPage[T]]:
+    """Lists a page of a table; `limit` is the most rows of a page, `page` counts from 1."""
+    rows: type[ListingPage[T]] = ListingPage[model]  # type: ignore[valid-type]  # chosen at run time
+    return _get(path, what, rows, {"page": page, "limit": limit, **filters})
+
+
+def _change(method: HttpMethod, path: str, what: str, body: object = None, *, repeat: bool = True) -> ApiRequest[None]:
+    return ApiRequest(method, path, what, lambda _answer: None, body=body, repeat=repeat)
+
+
+def _change_if_there(method: HttpMethod, path: str, what: str, body: object = None) -> ApiRequest[bool]:
+    """The value says whether the row was there."""
+    return ApiRequest(
+        method, path, what, lambda answer: isinstance(answer, ApiResponse), body=body, answers=(BrokerNotFoundError,)
+    )
+
+
+def json_request(
+    method: HttpMethod, path: str, what: str, *, body: object = None, repeat: bool = True, bearer: str = ""
+) -> ApiRequest[Any]:
+    """Any request, for parts of the API that only one module needs; the value is the answer's JSON."""
+    return ApiRequest(method, path, what, _json, body=body, repeat=repeat, bearer=bearer)
+
+
+def _json(answer: _Answer) -> Any:
+    assert isinstance(answer, ApiResponse)
+    return answer.data
+
+
+# Sessions
+
+
+def read_client(client_id: str) -> ApiRequest[models.ClientRow | None]:
+    return _find(f"/clients/{segment(client_id)}", "read client", models.ClientRow)
+
+
+def read_clients(client_ids: Sequence[str]) -> ApiRequest[ListingPage[models.ClientRow]]:
+    """Reads the sessions of several clients; ids without a session are left out of the answer."""
     for client_id in client_ids:
         segment(client_id)
-    return ApiRequest(
-        "GET", "/clients", "read clients", query={"limit": len(client_ids), "clientid": tuple(client_ids)}
-    )
+    query = {"limit": len(client_ids), "clientid": tuple(client_ids)}
+    return _get("/clients", "read clients", ListingPage[models.ClientRow], query)
 
 
-def read_subscriptions(client_id: str) -> ApiRequest:
-    """What its session holds."""
-    return ApiRequest("GET", f"/clients/{segment(client_id)}/subscriptions", "read subscriptions")
+def list_sessions(username: str, page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.ClientRow]]:
+    """Lists the sessions of a user on all nodes; an EMQX that does not know the filter lists all clients."""
+    user_segment(username)
+    return list_rows("/clients", "list sessions of the user", models.ClientRow, page, limit, username=username)
 
 
-def unsubscribe(client_id: str, topics: Sequence[str]) -> ApiRequest:
-    """End these subscriptions."""
-    body = [{"topic": topic} for topic in topics]
-    return ApiRequest("POST", f"/clients/{segment(client_id)}/unsubscribe/bulk", "cut subscriptions", body=body)
+def read_subscriptions(client_id: str) -> ApiRequest[tuple[models.SubscriptionRow, ...] | None]:
+    path = f"/clients/{segment(client_id)}/subscriptions"
+    return _find(path, "read subscriptions", tuple[models.SubscriptionRow, ...])
 
 
-def subscribe(client_id: str, kept: Sequence[SavedSubscription]) -> ApiRequest:
-    """Give these subscriptions back, past the rules."""
-    body = [{"topic": one.topic, "qos": one.qos, "nl": one.nl, "rap": one.rap, "rh": one.rh} for one in kept]
-    return ApiRequest("POST", f"/clients/{segment(client_id)}/subscribe/bulk", "give subscriptions back", body=body)
+def unsubscribe(client_id: str, topics: Sequence[str]) -> ApiRequest[bool]:
+    """Ends subscriptions of the session, with or without a connection; at most `SUBSCRIPTIONS_AT_ONCE`."""
+    path = f"/clients/{segment(client_id)}/unsubscribe/bulk"
+    return _change_if_there("POST", path, "cut subscriptions", [{"topic": topic} for topic in topics])
 
 
-def kick(client_id: str) -> ApiRequest:
-    """Disconnect it and destroy its session."""
-    return ApiRequest("DELETE", f"/clients/{segment(client_id)}", "kick")
+def subscribe(client_id: str, subscriptions: Sequence[SavedSubscription]) -> ApiRequest[bool]:
+    """Makes subscriptions for the session; EMQX does not check them against the rules."""
+    body = [{"topic": row.topic, "qos": row.qos, "nl": row.nl, "rap": row.rap, "rh": row.rh} for row in subscriptions]
+    path = f"/clients/{segment(client_id)}/subscribe/bulk"
+    return _change_if_there("POST", path, "give subscriptions back", body)
 
 
-def kick_many(client_ids: Sequence[str]) -> ApiRequest:
-    """The same for many; ids that are not there are passed over."""
-    return ApiRequest("POST", "/clients/kickout/bulk", "kick", body=list(client_ids))
+def kick(client_id: str) -> ApiRequest[bool]:
+    """Disconnects the client and destroys its session."""
+    return _change_if_there("DELETE", f"/clients/{segment(client_id)}", "kick")
 
 
-def read_cache(client_id: str) -> ApiRequest:
-    """The access decisions that its connection remembers."""
-    return ApiRequest("GET", f"/clients/{segment(client_id)}/authorization/cache", "read cache")
+def kick_many(client_ids: Sequence[str]) -> ApiRequest[None]:
+    """Kicks several clients; EMQX does not tell which of them had a session."""
+    return _change("POST", "/clients/kickout/bulk", "kick", list(client_ids))
 
 
-def clear_cache(client_id: str) -> ApiRequest:
-    """Make its connection forget them."""
-    return ApiRequest("DELETE", f"/clients/{segment(client_id)}/authorization/cache", "clear cache")
+def read_cache(client_id: str) -> ApiRequest[tuple[models.CacheRow, ...] | None]:
+    """Reads the access decisions in the cache of the client's connection."""
+    path = f"/clients/{segment(client_id)}/authorization/cache"
+    return _find(path, "read cache", tuple[models.CacheRow, ...])
 
 
-def read_ban(kind: BanKind, subject: str, page: int = 1, limit: int = 1000) -> ApiRequest:
-    """The row of exactly this subject; EMQX before 5.8.1 knows no filter and lists everything."""
-    _piece("clients" if kind == "clientid" else "users", subject)
-    return ApiRequest("GET", "/banned", "read ban", query={"page": page, "limit": limit, kind: subject})
+def clear_cache(client_id: str) -> ApiRequest[bool]:
+    return _change_if_there("DELETE", f"/clients/{segment(client_id)}/authorization/cache", "clear cache")
 
 
-def add_ban(kind: BanKind, subject: str, *, by: str, reason: str, until: float | None) -> ApiRequest:
-    """Ban it; by client id EMQX cuts the connection itself, by user name it does not."""
-    _piece("clients" if kind == "clientid" else "users", subject)
-    body = {"as": kind, "who": subject, "by": by, "reason": reason, "until": models.until_text(until)}
-    return ApiRequest("POST", "/banned", "ban", body=body)
+def clear_all_caches() -> ApiRequest[None]:
+    return _change("DELETE", "/authorization/cache", "clear all caches")
 
 
-def lift_ban(kind: BanKind, subject: str) -> ApiRequest:
-    """Remove its row, whoever made it."""
-    piece = _piece("clients" if kind == "clientid" else "users", subject)
-    return ApiRequest("DELETE", f"/banned/{kind}/{piece}", "lift ban")
+# Bans
 
 
-def read_rules(holder: SubjectPath, subject: str) -> ApiRequest:
-    """Its own rules."""
-    return ApiRequest("GET", f"{RULES}/{holder}/{_piece(holder, subject)}", "read rules")
+def list_bans(page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.BanRow]]:
+    return list_rows(BANS, "list bans", models.BanRow, page, limit)
 
 
-def write_rules(holder: SubjectPath, subject: str, rules: AccessRules) -> ApiRequest:
-    """Make these its own rules, whatever it had."""
-    return ApiRequest(
-        "PUT", f"{RULES}/{holder}/{_piece(holder, subject)}", "write rules", body=_rules_row(holder, subject, rules)
-    )
+def read_ban(subject: Subject, page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.BanRow]]:
+    """Reads the row of exactly this subject; EMQX before 5.8.1 knows no filter and lists all bans."""
+    subject_segment(subject)
+    return list_rows(BANS, "read ban", models.BanRow, page, limit, **{subject.kind.value: subject.name})
 
 
-def add_rules(wanted: Sequence[tuple[str, AccessRules]]) -> ApiRequest:
-    """Give several clients that have none their rules; refused as a whole where one of them has some."""
-    body = [_rules_row("clients", client_id, rules) for client_id, rules in wanted]
-    return ApiRequest("POST", f"{RULES}/clients", "write rules in bulk", body=body)
+def add_ban(subject: Subject, *, by: str, reason: str, until: float | None) -> ApiRequest[tuple[Ban, bool]]:
+    """Bans the subject; the value is the row that exists now, and whether this request made it.
+
+    EMQX disconnects a client that is banned by its client id, but not the clients of a banned user. It leaves an
+    existing row as it is: there is no update.
+    """
+    subject_segment(subject)
+    body = {
+        "as": subject.kind.value, "who": subject.name, "by": by, "reason": reason, "until": models.until_text(until),
+    }  # fmt: skip
+    return ApiRequest("POST", BANS, "ban", _made_ban, body=body, answers=(EmqxConflictError,))
 
 
-def delete_rules(holder: SubjectPath, subject: str) -> ApiRequest:
-    """Leave it no rules of its own."""
-    return ApiRequest("DELETE", f"{RULES}/{holder}/{_piece(holder, subject)}", "delete rules")
+def _made_ban(answer: _Answer) -> tuple[Ban, bool]:
+    if isinstance(answer, EmqxConflictError):
+        return models.existing_ban(answer.message), False
+    assert isinstance(answer, ApiResponse)
+    return parse(models.BanRow, answer).ban(), True
 
 
-def read_sources() -> ApiRequest:
-    """Whom EMQX asks for access, in order."""
-    return ApiRequest("GET", "/authorization/sources", "read sources")
+def lift_ban(subject: Subject) -> ApiRequest[bool]:
+    """Removes the subject's row, whoever made it."""
+    return _change_if_there("DELETE", f"{BANS}/{subject.kind.value}/{subject_segment(subject)}", "lift ban")
 
 
-def read_authenticators() -> ApiRequest:
-    """The authentication chain."""
-    return ApiRequest("GET", "/authentication", "read authentication")
+# Access rules
 
 
-def list_sessions(username: str, page: int = 1, limit: int = 1000) -> ApiRequest:
-    """Every session of a user, on all nodes."""
-    query: dict[str, str | int] = {"page": page, "limit": limit, "username": username}
-    return ApiRequest("GET", "/clients", "list sessions of the user", query=query)
+def list_client_rules(page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.ClientRulesRow]]:
+    return list_rows(CLIENT_RULES, "list rules", models.ClientRulesRow, page, limit)
 
 
-def list_retained(page: int = 1, limit: int = 1000) -> ApiRequest:
-    """Retained messages without their payloads, each with who published it."""
-    return ApiRequest("GET", f"{RETAINED}/messages", "list retained messages", query={"page": page, "limit": limit})
+def list_user_rules(page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.RulesRow]]:
+    return list_rows(f"{RULES}/users", "list rules", models.RulesRow, page, limit)
 
 
-def delete_retained(topic: str) -> ApiRequest:
-    """Delete the retained message of exactly this topic.
+def read_rules(subject: Subject) -> ApiRequest[AccessRules | None]:
+    """Reads the subject's own rules; `None` if there is no row, which is not the same as an empty row."""
+    model = models.ClientRulesRow if subject.kind is SubjectKind.CLIENT else models.UserRulesRow
+
+    def read(answer: _Answer) -> AccessRules | None:
+        return models.rules_of(parse(model, answer)) if isinstance(answer, ApiResponse) else None
+
+    return ApiRequest("GET", _rules_path(subject), "read rules", read, answers=(BrokerNotFoundError,))
+
+
+def write_rules(subject: Subject, rules: AccessRules) -> ApiRequest[None]:
+    """Replaces the subject's own rules."""
+    return _change("PUT", _rules_path(subject), "write rules", _rules_row(subject, rules))
+
+
+def add_rules(rows: Sequence[tuple[Subject, AccessRules]]) -> ApiRequest[None]:
+    """Gives clients without a row their rules; EMQX writes none (`EmqxConflictError`) if one of them has a row."""
+    body = [_rules_row(subject, rules) for subject, rules in rows]
+    return _change("POST", CLIENT_RULES, "write rules in bulk", body)
+
+
+def delete_rules(subject: Subject) -> ApiRequest[bool]:
+    """Removes the subject's own rules."""
+    return _change_if_there("DELETE", _rules_path(subject), "delete rules")
+
+
+def read_all_rules() -> ApiRequest[models.RulesRow | None]:
+    """Reads the rules for all clients."""
+    return _find(f"{RULES}/all", "read rules for all", models.RulesRow)
+
+
+def write_all_rules(rules: AccessRules) -> ApiRequest[None]:
+    """Replaces the rules for all clients."""
+    body = {"rules": [models.rule_body(rule) for rule in rules]}
+    return _change("POST", f"{RULES}/all", "write rules for all", body)
+
+
+def delete_all_rules() -> ApiRequest[bool]:
+    """Removes the rules for all clients."""
+    return _change_if_there("DELETE", f"{RULES}/all", "delete rules for all")
+
+
+def _rules_path(subject: Subject) -> str:
+    return f"{RULES}/{_OWNERS[subject.kind]}/{subject_segment(subject)}"
+
+
+def _rules_row(subject: Subject, rules: AccessRules) -> dict[str, object]:
+    subject_segment(subject)
+    return {subject.kind.value: subject.name, "rules": [models.rule_body(rule) for rule in rules]}
+
+
+# Settings and nodes
+
+
+def read_sources() -> ApiRequest[tuple[models.SourceRow, ...]]:
+    """Reads the authorization sources in the order in which EMQX consults them."""
+
+    def read(answer: _Answer) -> tuple[models.SourceRow, ...]:
+        return _rows(models.SourcesRow)(answer).sources
+
+    return ApiRequest("GET", SOURCES, "read sources", read)
+
+
+def create_database() -> ApiRequest[None]:
+    """Adds the built-in database as the first source."""
+    return _change("POST", SOURCES, "add source", {"type": models.DATABASE, "enable": True}, repeat=False)
+
+
+def write_source(source: models.SourceRow) -> ApiRequest[None]:
+    return _change("PUT", f"{SOURCES}/{quoted(source.type)}", "write source", source.model_dump(mode="json"))
+
+
+def move_source(kind: str, position: str) -> ApiRequest[None]:
+    """Moves a source in the order of consultation: `front`, `rear`, `before:x`, `after:x`."""
+    return _change("POST", f"{SOURCES}/{quoted(kind)}/move", "move source", {"position": position})
+
+
+def delete_source(kind: str) -> ApiRequest[bool]:
+    """Removes a source; the built-in database loses all its rules."""
+    return _change_if_there("DELETE", f"{SOURCES}/{quoted(kind)}", "delete source")
+
+
+def read_authenticators() -> ApiRequest[tuple[models.AuthenticatorRow, ...]]:
+    """Reads the authentication chain; EMQX admits all clients if it is empty."""
+    return _get("/authentication", "read authentication", tuple[models.AuthenticatorRow, ...])
+
+
+def read_user(authenticator_id: str, user_id: str) -> ApiRequest[models.UserRow | None]:
+    """Reads a user of a built-in authentication database."""
+    path = f"/authentication/{quoted(authenticator_id)}/users/{quoted(user_id)}"
+    return _find(path, "read user", models.UserRow)
+
+
+def read_listeners() -> ApiRequest[tuple[models.ListenerRow, ...]]:
+    """Reads every listener, without its TLS settings."""
+    return _get("/listeners", "read listeners", tuple[models.ListenerRow, ...])
+
+
+def read_listener(listener_id: str) -> ApiRequest[models.ListenerRow | None]:
+    """Reads one listener with its TLS settings."""
+    return _find(f"/listeners/{quoted(listener_id)}", "read listener", models.ListenerRow)
+
+
+def read_zone() -> ApiRequest[models.ZoneRow]:
+    """Reads the global zone."""
+    return _get("/configs/global_zone", "read zone", models.ZoneRow)
+
+
+def read_nodes() -> ApiRequest[tuple[models.NodeRow, ...]]:
+    """Reads the members of the cluster, as the answering node sees them."""
+    return _get("/nodes", "read nodes", tuple[models.NodeRow, ...])
+
+
+def read_cluster() -> ApiRequest[models.ClusterRow]:
+    """Reads the name of the answering node."""
+    return _get("/cluster", "read cluster", models.ClusterRow)
+
+
+# Messages
+
+
+def list_retained(page: int = 1, limit: int = PAGE_ROWS) -> ApiRequest[ListingPage[models.RetainedRow]]:
+    """Lists retained messages without their payloads; `BrokerNotFoundError` where EMQX has no such listing."""
+    return list_rows(f"{RETAINED}/messages", "list retained messages", models.RetainedRow, page, limit)
+
+
+def delete_retained(topic: str) -> ApiRequest[bool]:
+    """Deletes the retained message of exactly this topic.
 
     Raises:
-        BrokerRefusedError: a wildcard: it would delete others' too.
+        BrokerRefusedError: a wildcard: it would delete other messages too.
     """
     if not topic or "#" in topic or "+" in topic or topic in {".", ".."}:
         raise BrokerRefusedError("not the topic of one message")
-    return ApiRequest("DELETE", f"{RETAINED}/message/{quote(topic, safe='')}", "delete retained message")
+    return _change_if_there("DELETE", f"{RETAINED}/message/{quoted(topic)}", "delete retained message")
 
 
-def _rules_row(holder: SubjectPath, subject: str, rules: AccessRules) -> dict[str, object]:
-    _piece(holder, subject)
-    return {_NAMES[holder]: subject, "rules": [models.rule_body(rule) for rule in rules]}
+def publish(topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> ApiRequest[bool]:
+    """Publishes past every access rule; the value says whether there was a subscriber. Never repeated."""
+    encoded = base64.b64encode(payload).decode()
+    body = {"topic": topic, "payload": encoded, "payload_encoding": "base64", "qos": qos, "retain": retain}
+    return ApiRequest("POST", "/publish", "publish", _had_subscriber, body=body, repeat=False)
+
+
+def _had_subscriber(answer: _Answer) -> bool:
+    return isinstance(answer, ApiResponse) and answer.status == 200

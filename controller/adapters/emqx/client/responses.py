@@ -1,4 +1,4 @@
-"""What an answer of EMQX's HTTP API means: data, or which error of the port.
+"""Maps an answer of EMQX's HTTP API to its data or to an error of the port.
 
 No HTTP library in here: status, content type and bytes in, data or an exception out.
 """
@@ -15,10 +15,9 @@ from controller.ports.errors import (
 )
 from schemas.base import clean_text
 
-# Characters of EMQX's own words that go into an error's text.
-MAX_MESSAGE: Final = 300
+MAX_MESSAGE: Final = 300  # characters of EMQX's message in an error's text
 
-# Which scope of an API key covers a path (EMQX 6.1.2 and later; before, a key has all of them or none).
+# The scope of an API key that covers a path (EMQX 6.1.2 and later; before, a key has all of them or none).
 _SCOPES: Final = (
     ("/clients", "connections"),
     ("/banned", "connections"),
@@ -33,19 +32,18 @@ _SCOPES: Final = (
 
 
 class EmqxConflictError(BrokerConflictError):
-    """It is there already; `message` is what EMQX said, for a ban the old row as JSON."""
+    """The row exists already. `message` is EMQX's whole message: for a ban the existing row as JSON."""
 
     def __init__(self, text: str, message: str) -> None:
-        """Keep EMQX's whole message beside the bounded text."""
         super().__init__(text)
         self.message = message
 
 
-def meaning(call: str, path: str, status: int, content_type: str, raw: bytes) -> object:
-    """The data of a good answer (`None` when it has no body); everything else is an error.
+def response_data(call: str, path: str, status: int, content_type: str, raw: bytes) -> object:
+    """Returns the data of a good answer, `None` when it has no body.
 
     Args:
-        call: method and path, for the texts.
+        call: address, method and path, for error texts.
         path: below `/api/v5`.
         status: HTTP status.
         content_type: of the answer, empty if it had none.
@@ -53,30 +51,30 @@ def meaning(call: str, path: str, status: int, content_type: str, raw: bytes) ->
 
     Raises:
         BrokerRefusedError: 400, 401, 403 and other 4xx.
-        BrokerNotFoundError: 404 in EMQX's own words.
+        BrokerNotFoundError: 404 with an error code of EMQX's.
         EmqxConflictError: 409, or 400 with `ALREADY_EXISTS`.
-        BrokerError: 408, 429 and 5xx, worth trying again.
+        BrokerError: 408, 429 and 5xx, worth a retry.
         BrokerAnswerError: anything that is not an answer of this API.
     """
     if 200 <= status < 300:
         return _data(call, raw)
-    code, message = _complaint(raw)
-    said = clean_text(f"{status} {code} {message}".strip(), MAX_MESSAGE)
+    code, message = _error_code(raw)
+    detail = clean_text(f"{status} {code} {message}".strip(), MAX_MESSAGE)
     if status in {401, 403}:
-        raise BrokerRefusedError(f"{call}: {_missing_right(path, status, code)} ({said})")
+        raise BrokerRefusedError(f"{call}: {_missing_right(path, status, code)} ({detail})")
     if status in {408, 429} or status >= 500:
-        raise BrokerError(f"{call}: EMQX cannot answer now ({said})")
+        raise BrokerError(f"{call}: EMQX cannot answer now ({detail})")
     if not code:
-        # A 404 from a proxy or from another server must never read as "this client is not there".
+        # A 404 from a proxy or another server must never be taken for "this client does not exist".
         kind = content_type or "nothing"
         raise BrokerAnswerError(f"{call}: {status} with {clean_text(kind, MAX_MESSAGE)}: not an answer of EMQX's API")
     if status == 404:
-        raise BrokerNotFoundError(f"{call}: not there ({said})")
+        raise BrokerNotFoundError(f"{call}: not there ({detail})")
     if status == 409 or code == "ALREADY_EXISTS":
-        raise EmqxConflictError(f"{call}: there already ({said})", message)
+        raise EmqxConflictError(f"{call}: there already ({detail})", message)
     if 400 <= status < 500:
-        raise BrokerRefusedError(f"{call}: refused ({said})")
-    raise BrokerAnswerError(f"{call}: unexpected status ({said})")
+        raise BrokerRefusedError(f"{call}: refused ({detail})")
+    raise BrokerAnswerError(f"{call}: unexpected status ({detail})")
 
 
 def _data(call: str, raw: bytes) -> object:
@@ -89,8 +87,8 @@ def _data(call: str, raw: bytes) -> object:
     return data
 
 
-def _complaint(raw: bytes) -> tuple[str, str]:
-    """EMQX's `code` and `message`; the code is empty when the body is not an error of EMQX's."""
+def _error_code(raw: bytes) -> tuple[str, str]:
+    """Returns EMQX's `code` and `message`; the code is empty when the body is no error of EMQX's."""
     try:
         data = json.loads(raw)
     except (ValueError, RecursionError):

@@ -1,182 +1,334 @@
-"""Each act of a plan as calls to EMQX: one function each, safe to repeat."""
+"""Each action of a plan at EMQX: the requests it may send, and how it is carried out."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client.api import find_ban, find_sessions
 from controller.adapters.emqx.client.models import SubscriptionRow
-from controller.adapters.emqx.client.requests import BanKind
-from controller.adapters.emqx.containment.checks import outside
-from controller.adapters.emqx.containment.context import RunContext
-from controller.domain.containment.plan import ContainmentAction
+from controller.adapters.emqx.client.paths import Placeholder
+from controller.adapters.emqx.client.requests import SUBSCRIPTIONS_AT_ONCE, portions
+from controller.adapters.emqx.containment.checks import disallowed_subscriptions
+from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
+from controller.adapters.emqx.containment.steps import BrokerAction, SessionStep, for_each, named, restriction_of
+from controller.domain.containment.plan import ContainmentAction, Subject, SubjectKind
 from controller.ports.broker import SavedSubscription
-from controller.ports.broker_tables import Ban, restriction
+from controller.ports.broker_tables import Ban
 from controller.ports.errors import BrokerNotFoundError
 from schemas.base import MAX_NAME, clean_text
 
-END_SLACK: Final = 1.0  # seconds by which a row's end may differ from what was asked: it tells whole ones
+END_SLACK: Final = 1.0  # seconds: EMQX's rows hold whole seconds, so a ban's end may differ from what was requested
+KICK_AT_ONCE: Final = 1000  # sessions in one request
+
+_UNLESS_RESTRICTED: Final = "unless its rules are the restriction's already"
+_WHERE_RESTRICTED: Final = "where its rules still are the restriction's"
+_WHERE_OUTDATED: Final = "where a ban of an earlier decision of Cordon's is there"
+_WHERE_OWN_BAN: Final = "where the ban is Cordon's"
+_WHEN_BATCHED: Final = (
+    "in its place where it has no rules and others are restricted in the same moment: 100 in one call"
+)
 
 
-async def put_ban(scene: RunContext, kind: BanKind) -> None:
-    """Ban the subject; a row that is there already stays, and says whether it is of an earlier decision."""
-    wish = scene.wish
-    ban, made = await scene.api.add_ban(scene.subject, by=wish.by, reason=wish.reason, until=wish.until, kind=kind)
-    now = scene.clock.now()
-    # A row tells whole seconds, cut off: one more is never earlier than the cut was.
-    scene.record.cut_at = now if made else min(ban.at + 1, now)
-    scene.record.ban_until = ban.until
-    if not made:
-        scene.record.say("ban there already", _whose(ban))
-        scene.found.ban_is_outdated = _is_outdated(ban, wish.by, wish.until)
+class AddBan(BrokerAction):
+    """Bans the subject; an existing row stays, and is noted if it is of an earlier decision of Cordon's."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._add = self.sends(requests.add_ban(subject, by=request.by, reason=request.reason, until=request.until))
+
+    async def run(self, run: RunContext) -> None:
+        ban, made = await run.api.send(self._add)
+        now = run.clock.now()
+        # A row's time is cut off to whole seconds: one second more is never earlier than the cut was.
+        run.record.cut_at = now if made else min(ban.at + 1, now)
+        run.record.ban_until = ban.until
+        if not made:
+            run.record.observe("ban there already", _ban_owner(ban))
+            run.state.ban_is_outdated = _is_outdated(ban, self.request)
 
 
-async def renew_ban(scene: RunContext, kind: BanKind) -> None:
-    """Put this decision's ban in the place of an older one of Cordon's; EMQX has no update."""
-    if not scene.found.ban_is_outdated:
-        return
-    wish = scene.wish
-    scene.record.say("ban is of an earlier decision", "replaced by this one's")
-    await scene.api.lift_ban(scene.subject, kind)
-    ban, _ = await scene.api.add_ban(scene.subject, by=wish.by, reason=wish.reason, until=wish.until, kind=kind)
-    scene.record.ban_until = ban.until
+class RenewBan(BrokerAction):
+    """Replaces an outdated ban of Cordon's by this decision's; EMQX has no update."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._lift = self.sends(requests.lift_ban(subject), _WHERE_OUTDATED)
+        self._add = self.sends(
+            requests.add_ban(subject, by=request.by, reason=request.reason, until=request.until), _WHERE_OUTDATED
+        )
+
+    async def run(self, run: RunContext) -> None:
+        if not run.state.ban_is_outdated:
+            return
+        run.record.observe("ban is of an earlier decision", "replaced by this one's")
+        await run.api.send(self._lift)
+        ban, _ = await run.api.send(self._add)
+        run.record.ban_until = ban.until
 
 
-async def lift_own_ban(scene: RunContext, kind: BanKind) -> None:
-    """Lift Cordon's ban; one that somebody else made is never touched."""
-    ban = await scene.api.ban_of(scene.subject, kind)
-    if ban is None:
-        return
-    if not ban.is_ours:
-        scene.record.say("foreign ban left", f"made by {clean_text(ban.by, MAX_NAME)}")
-        return
-    await scene.api.lift_ban(scene.subject, kind)
+class LiftOwnBan(BrokerAction):
+    """Lifts Cordon's ban; a foreign ban is never touched."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._read = self.sends_varying("", partial(requests.read_ban, subject))
+        self._lift = self.sends(requests.lift_ban(subject), _WHERE_OWN_BAN)
+
+    async def run(self, run: RunContext) -> None:
+        ban = await find_ban(run.api, self._read, self.subject)
+        if ban is None:
+            return
+        if not ban.is_ours:
+            run.record.observe("foreign ban left", f"made by {clean_text(ban.by, MAX_NAME)}")
+            return
+        await run.api.send(self._lift)
 
 
-async def _write_restriction(scene: RunContext) -> None:
-    """Give the client the restriction's rules, once those it had are kept."""
-    wanted = restriction(scene.subject)
-    row = await scene.api.rules_or_none(scene.subject)
-    had = row or ()
-    if had == wanted:
-        return
-    await scene.wish.keep_rules(had)
-    scene.record.say("keep rules", f"{len(had)} rules kept")
-    if row is None:
-        await scene.shared.rules.write(scene.subject, wanted, scene.record)
-    else:
-        await scene.api.write_rules(scene.subject, wanted)
+class WriteRestriction(BrokerAction):
+    """Gives the subject the restriction's rules, once its present rules are saved."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._rules = restriction_of(subject)
+        self._read = self.sends(requests.read_rules(subject))
+        self._write = self.sends(requests.write_rules(subject, self._rules), _UNLESS_RESTRICTED)
+        if self.is_client:
+            self.sends(requests.add_rules([(subject, self._rules)]), _WHEN_BATCHED)
+
+    async def run(self, run: RunContext) -> None:
+        row = await run.api.send(self._read)
+        present = row or ()
+        if present == self._rules:
+            return
+        await self.request.save_rules(present)
+        run.record.observe("keep rules", f"{len(present)} rules kept")
+        if row is None and self.is_client:
+            await run.shared.rules.write(self.subject, self._rules, run.record.add)
+        else:
+            await run.api.send(self._write)
 
 
-async def _restore_restriction(scene: RunContext) -> None:
-    """Writing before a ban is lifted: between the two the client would be free."""
-    wanted = restriction(scene.subject)
-    had = await scene.api.rules(scene.subject)
-    if had != wanted:
-        # What was kept before for the case stays; where nothing was, the isolation was never carried out.
-        await scene.wish.keep_rules(had)
-        scene.record.say("restriction was gone", f"{len(had)} rules kept, unless others were before, and replaced")
-        await scene.api.write_rules(scene.subject, wanted)
+class RestoreRestriction(BrokerAction):
+    """Writes the restriction's rules again if they are gone, before a ban is lifted: no moment without either."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._rules = restriction_of(subject)
+        self._read = self.sends(requests.read_rules(subject))
+        self._write = self.sends(requests.write_rules(subject, self._rules), _UNLESS_RESTRICTED)
+
+    async def run(self, run: RunContext) -> None:
+        present = await run.api.send(self._read) or ()
+        if present == self._rules:
+            return
+        # The store keeps the first rules of a case; it has none where the isolation was never carried out.
+        await self.request.save_rules(present)
+        run.record.observe(
+            "restriction was gone", f"{len(present)} rules kept, unless others were before, and replaced"
+        )
+        await run.api.send(self._write)
 
 
-async def _restore_rules(scene: RunContext) -> None:
-    """Restore what was kept; rules that are not the restriction's any more were changed by someone else and stay."""
-    found, kept = scene.found, scene.wish.kept_rules
-    had = await scene.api.rules(scene.subject)
-    found.restored = kept
-    if had == kept:
-        found.gave_rules_back = True
-        return
-    if had != restriction(scene.subject):
-        scene.record.say("rules left", f"{len(had)} rules are someone else's and stay")
-        found.restored = had
-        return
-    found.gave_rules_back = True
-    if kept:
-        await scene.api.write_rules(scene.subject, kept)
-    else:
-        await scene.api.delete_rules(scene.subject)
+class RestoreRules(BrokerAction):
+    """Restores the saved rules; rules that are not the restriction's any more were changed by others and stay."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._restriction, self._saved = restriction_of(subject), request.saved_rules
+        self._read = self.sends(requests.read_rules(subject))
+        if self._saved:
+            self._restore = self.sends(requests.write_rules(subject, self._saved), _WHERE_RESTRICTED)
+        else:
+            self._delete = self.sends(requests.delete_rules(subject), _WHERE_RESTRICTED)
+
+    async def run(self, run: RunContext) -> None:
+        state, present = run.state, await run.api.send(self._read) or ()
+        state.restored_rules = self._saved
+        if present == self._saved:
+            state.rules_were_restored = True
+            return
+        if present != self._restriction:
+            run.record.observe("rules left", f"{len(present)} rules are someone else's and stay")
+            state.restored_rules = present
+            return
+        state.rules_were_restored = True
+        if self._saved:
+            await run.api.send(self._restore)
+        else:
+            await run.api.send(self._delete)
 
 
-async def _clear_cache(scene: RunContext) -> None:
-    await scene.api.clear_cache(scene.subject)
+class ClearCache(SessionStep, BrokerAction):
+    """Makes the subject's connections forget their access decisions."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._clear = self.sends_varying(self.each(), requests.clear_cache, self.shown_id)
+
+    async def run(self, run: RunContext) -> None:
+        async def clear(client_id: str) -> None:
+            await run.api.send(self._clear(client_id))
+
+        client_ids, _ = await self.sessions(run.api)
+        await for_each(client_ids, clear)
 
 
-async def _cut_subscriptions(scene: RunContext) -> None:
-    """End what it listens to outside its branch, once that is kept."""
-    held = await scene.api.subscription_rows(scene.subject)
-    cut = set(outside(scene.subject, tuple(row.topic for row in held)))
-    if cut:
-        client = await scene.api.client(scene.subject)
-        session = "" if client is None else client.created_at
-        await scene.wish.keep_subscriptions(tuple(_kept(row, session) for row in held if row.topic in cut))
-        await scene.api.unsubscribe(scene.subject, sorted(cut))
-    scene.record.cut_at = scene.clock.now()
+class CutSubscriptions(SessionStep, BrokerAction):
+    """Ends subscriptions outside the device's branch; those of a client are saved before.
+
+    Those of a user are not: its sessions subscribe again when they connect.
+    """
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        holding = self.each("where it holds any outside its branch")
+        self._read = self.sends_varying(self.each(), requests.read_subscriptions, self.shown_id)
+        if self.is_client:
+            self._session = self.sends_varying(holding, requests.read_client, self.shown_id)
+        self._cut = self.sends_varying(
+            holding, requests.unsubscribe, self.shown_id, ["<each topic outside its branch>"]
+        )
+
+    async def run(self, run: RunContext) -> None:
+        async def cut(client_id: str) -> None:
+            await self._cut_session(run, client_id)
+
+        client_ids, _ = await self.sessions(run.api)
+        await for_each(client_ids, cut)
+        run.record.cut_at = run.clock.now()
+
+    async def _cut_session(self, run: RunContext, client_id: str) -> None:
+        rows = await run.api.send(self._read(client_id)) or ()
+        topics = disallowed_subscriptions(client_id, [row.topic for row in rows])
+        if not topics:
+            return
+        if self.is_client:
+            session = await run.api.send(self._session(client_id))
+            created_at = "" if session is None else session.created_at
+            await self.request.save_subscriptions(_saved(rows, topics, created_at))
+        for portion in portions(sorted(set(topics)), SUBSCRIPTIONS_AT_ONCE):
+            await run.api.send(self._cut(client_id, portion))
 
 
-def _kept(row: SubscriptionRow, session: str) -> SavedSubscription:
-    return SavedSubscription(row.topic, row.qos, row.nl, row.rap, row.rh, session)
+class RestoreSubscriptions(BrokerAction):
+    """Gives a client's session its subscriptions back; a later session subscribes itself, under its own rules."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        saved, same = request.saved_subscriptions, "where the session is the one they were cut from"
+        shown = saved or (SavedSubscription("<each topic that was cut>"),)
+        self._session = self.sends(requests.read_client(subject.name), "where any were cut")
+        self._read = self.sends(requests.read_subscriptions(subject.name), same)
+        self._subscribe = self.sends_varying(same, requests.subscribe, subject.name, shown)
+
+    async def run(self, run: RunContext) -> None:
+        saved = self.request.saved_subscriptions
+        if not saved:
+            return
+        if not run.state.rules_were_restored:
+            run.record.observe("subscriptions not given back", "its rules are someone else's now")
+            return
+        client = await run.api.send(self._session)
+        mine = [row for row in saved if client is not None and row.session and row.session == client.created_at]
+        if not mine:
+            run.record.observe("subscriptions not given back", "the session they belonged to is gone")
+            return
+        present = {row.topic for row in await run.api.send(self._read) or ()}
+        missing = [row for row in mine if row.topic not in present]
+        for portion in portions(missing, SUBSCRIPTIONS_AT_ONCE):
+            await run.api.send(self._subscribe(self.subject.name, portion))
+        run.record.observe("subscriptions given back", f"{len(missing)} of {len(saved)} that were cut")
 
 
-async def _restore_subscriptions(scene: RunContext) -> None:
-    """Give the same session back what Cordon cut; a later one asks for itself, and other rules may forbid it."""
-    kept = scene.wish.kept_subscriptions
-    if not kept:
-        return
-    if not scene.found.gave_rules_back:
-        scene.record.say("subscriptions not given back", "its rules are someone else's now")
-        return
-    client = await scene.api.client(scene.subject)
-    mine = [one for one in kept if client is not None and one.session and one.session == client.created_at]
-    if not mine:
-        scene.record.say("subscriptions not given back", "the session they belonged to is gone")
-        return
-    have = set(await scene.api.subscriptions(scene.subject))
-    missing = [one for one in mine if one.topic not in have]
-    await scene.api.subscribe(scene.subject, missing)
-    scene.record.say("subscriptions given back", f"{len(missing)} of {len(kept)} that were cut")
+class KickClient(BrokerAction):
+    """Disconnects the client and destroys its session, also one that waits with old subscriptions."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._read = self.sends(requests.read_client(subject.name))
+        self._kick = self.sends(requests.kick(subject.name))
+
+    async def run(self, run: RunContext) -> None:
+        client = await run.api.send(self._read)
+        kicked = await run.api.send(self._kick)
+        if kicked and client is not None and client.connected:
+            run.record.cut_at = run.clock.now()
 
 
-async def _kick(scene: RunContext) -> None:
-    """Disconnect who is there or came back, and destroy a session that waits with old subscriptions."""
-    client = await scene.api.client(scene.subject)
-    kicked = await scene.api.kick(scene.subject)
-    if kicked and client is not None and client.connected:
-        scene.record.cut_at = scene.clock.now()
+class KickUser(BrokerAction):
+    """Ends every session of the user, with or without a connection."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._list = self.sends_varying("page by page", partial(requests.list_sessions, subject.name))
+        self._kick = self.sends_varying("where it has sessions", requests.kick_many, ["<each client id of the user>"])
+
+    async def run(self, run: RunContext) -> None:
+        sessions = await find_sessions(run.api, self._list, self.subject.name)
+        client_ids = [session.clientid for session in sessions]
+        for portion in portions(client_ids, KICK_AT_ONCE):
+            await run.api.send(self._kick(portion))
+        run.record.observe("sessions of the user", named(client_ids) or "none")
+        if any(session.connected for session in sessions) or not run.record.cut_at:
+            run.record.cut_at = run.clock.now()
 
 
-async def _clear_retained(scene: RunContext) -> None:
-    try:
-        topics = await scene.api.retained_of(scene.subject)
-    except BrokerNotFoundError:
-        scene.record.say("retained messages not cleared", "this EMQX cannot list them")
-        return
-    for topic in topics:
-        await scene.api.delete_retained(topic)
+class ClearRetained(BrokerAction):
+    """Deletes the retained messages that the client published."""
+
+    def __init__(self, subject: Subject, request: ContainmentRequest) -> None:
+        super().__init__(subject, request)
+        self._list = self.sends_varying("page by page", requests.list_retained)
+        self._delete = self.sends_varying(
+            f"for each message that {subject.name} published", requests.delete_retained, Placeholder("<topic>")
+        )
+
+    async def run(self, run: RunContext) -> None:
+        try:
+            rows = [row async for row in run.api.rows(self._list) if row.from_clientid == self.subject.name]
+        except BrokerNotFoundError:
+            run.record.observe("retained messages not cleared", "this EMQX cannot list them")
+            return
+        for row in rows:
+            await run.api.send(self._delete(row.topic))
 
 
-def _is_outdated(ban: Ban, by: str, until: float | None) -> bool:
-    """Whether a ban of Cordon's is left from an earlier decision: it would end at that one's time."""
+def _is_outdated(ban: Ban, request: ContainmentRequest) -> bool:
+    """Whether a ban of Cordon's is of an earlier decision: it would end at another time."""
     if not ban.is_ours:
         return False
-    if ban.by != by or ban.until is None or until is None:
-        return ban.by != by or ban.until != until
-    return abs(ban.until - until) > END_SLACK
+    if ban.by != request.by or ban.until is None or request.until is None:
+        return ban.by != request.by or ban.until != request.until
+    return abs(ban.until - request.until) > END_SLACK
 
 
-def _whose(ban: Ban) -> str:
+def _ban_owner(ban: Ban) -> str:
     return f"Cordon's own, by {ban.by}" if ban.is_ours else f"made by {clean_text(ban.by, MAX_NAME)}, left as it is"
 
 
-ACTS: Final[Mapping[ContainmentAction, Callable[[RunContext], Awaitable[None]]]] = {
-    ContainmentAction.BAN: partial(put_ban, kind="clientid"),
-    ContainmentAction.RENEW_BAN: partial(renew_ban, kind="clientid"),
-    ContainmentAction.LIFT_BAN: partial(lift_own_ban, kind="clientid"),
-    ContainmentAction.WRITE_RESTRICTION: _write_restriction,
-    ContainmentAction.RESTORE_RESTRICTION: _restore_restriction,
-    ContainmentAction.RESTORE_RULES: _restore_rules,
-    ContainmentAction.CLEAR_CACHE: _clear_cache,
-    ContainmentAction.CUT_SUBSCRIPTIONS: _cut_subscriptions,
-    ContainmentAction.RESTORE_SUBSCRIPTIONS: _restore_subscriptions,
-    ContainmentAction.KICK: _kick,
-    ContainmentAction.CLEAR_RETAINED: _clear_retained,
+def _saved(rows: Sequence[SubscriptionRow], topics: Sequence[str], session: str) -> tuple[SavedSubscription, ...]:
+    return tuple(
+        SavedSubscription(row.topic, row.qos, row.nl, row.rap, row.rh, session) for row in rows if row.topic in topics
+    )
+
+
+_OF_BOTH: Final[Mapping[ContainmentAction, type[BrokerAction]]] = {
+    ContainmentAction.BAN: AddBan,
+    ContainmentAction.RENEW_BAN: RenewBan,
+    ContainmentAction.LIFT_BAN: LiftOwnBan,
+    ContainmentAction.WRITE_RESTRICTION: WriteRestriction,
+    ContainmentAction.RESTORE_RESTRICTION: RestoreRestriction,
+    ContainmentAction.RESTORE_RULES: RestoreRules,
+    ContainmentAction.CLEAR_CACHE: ClearCache,
+    ContainmentAction.CUT_SUBSCRIPTIONS: CutSubscriptions,
+}
+ACTIONS: Final[Mapping[SubjectKind, Mapping[ContainmentAction, type[BrokerAction]]]] = {
+    SubjectKind.CLIENT: {
+        **_OF_BOTH,
+        ContainmentAction.RESTORE_SUBSCRIPTIONS: RestoreSubscriptions,
+        ContainmentAction.KICK: KickClient,
+        ContainmentAction.CLEAR_RETAINED: ClearRetained,
+    },
+    SubjectKind.USER: {**_OF_BOTH, ContainmentAction.KICK: KickUser},
 }

@@ -1,130 +1,155 @@
-"""EMQX as the port's broker: the sequences and settings behind one object."""
+"""EMQX as the port's broker: the one object that the rest of the controller contains devices and users with."""
 
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
+from typing import Final
 
 from controller.adapters.emqx.client import requests
-from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.api import EmqxApi, find_sessions
 from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
+from controller.adapters.emqx.client.paths import subject_segment
 from controller.adapters.emqx.containment.authentication import AuthStrengthEvaluator
 from controller.adapters.emqx.containment.context import BrokerContext, ContainmentRequest, RunContext
-from controller.adapters.emqx.containment.describe import ban_wish, described
-from controller.adapters.emqx.containment.runner import carry_out
+from controller.adapters.emqx.containment.runner import carry_out, compare, describe
+from controller.adapters.emqx.containment.verification import HOLD_SECONDS
 from controller.domain.containment.plan import (
+    ContainmentGoal,
     ContainmentPlan,
+    Subject,
+    SubjectKind,
     end_of_isolation_plan,
     isolation_plan,
     release_plan,
     restriction_plan,
 )
+from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import (
     AuthStrength,
     BrokerControl,
+    MqttSession,
     PlannedStage,
     PlanParameters,
     Proof,
     SavedSubscription,
     SaveRules,
     SaveSubscriptions,
-    keep_no_subscriptions,
+    save_no_subscriptions,
 )
 from controller.ports.broker_tables import AccessRules, Ban
 from controller.ports.clock import Clock
-from controller.ports.errors import BrokerError
+from controller.ports.errors import BrokerError, BrokerNotFoundError
+
+_COMMON_NAME: Final = "cn"
 
 
 class EmqxBroker(BrokerControl):
-    """Contains, reads back and releases over EMQX's HTTP API."""
+    """Contains, reads back and releases over EMQX's HTTP API; `open_emqx` makes one."""
 
     def __init__(self, api: EmqxApi, clock: Clock) -> None:
-        """Use these calls; `open_emqx` builds both."""
         self.api = api
-        self._clock = clock
-        self._place = BrokerContext.at(api, clock)
-        self._nodes = self._place.nodes
-        self._grading = AuthStrengthEvaluator(api, clock, self._place.shared.urgent_clients)
+        self._context = BrokerContext.create(api, clock)
+        self._authentication = AuthStrengthEvaluator(api, clock, self._context.shared.urgent_clients)
+
+    # Containment
+
+    def check(self, subject: Subject) -> None:
+        subject_segment(subject)
+
+    def planned(self, subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:
+        return describe(subject, parameters)
 
     async def restrict(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
-        keep_subscriptions: SaveSubscriptions = keep_no_subscriptions,
+        save_subscriptions: SaveSubscriptions = save_no_subscriptions,
         kick: bool = False,
     ) -> Proof:
-        """See the port."""
-        wish = ContainmentRequest(keep_rules=keep, keep_subscriptions=keep_subscriptions)
-        return await self._carry_out(client_id, restriction_plan(kick=kick), wish)
+        request = ContainmentRequest(save_rules=save_rules, save_subscriptions=save_subscriptions)
+        return await self._carry_out(subject, restriction_plan(kick=kick), request)
 
     async def isolate(
         self,
-        client_id: str,
-        keep: SaveRules,
+        subject: Subject,
+        save_rules: SaveRules,
         *,
         case: str,
         reason: str,
         until: float | None,
         clear_retained: bool = False,
     ) -> Proof:
-        """See the port."""
-        wish = replace(ban_wish(case, reason, until), keep_rules=keep)
-        return await self._carry_out(client_id, isolation_plan(clear_retained=clear_retained), wish)
+        parameters = PlanParameters(ContainmentGoal.ISOLATE, case, reason, until)
+        request = replace(ContainmentRequest.of(parameters), save_rules=save_rules)
+        return await self._carry_out(subject, isolation_plan(subject.kind, clear_retained=clear_retained), request)
 
-    async def end_isolation(self, client_id: str, keep: SaveRules) -> Proof:
-        """See the port."""
-        return await self._carry_out(client_id, end_of_isolation_plan(), ContainmentRequest(keep_rules=keep))
+    async def end_isolation(self, subject: Subject, save_rules: SaveRules) -> Proof:
+        return await self._carry_out(subject, end_of_isolation_plan(), ContainmentRequest(save_rules=save_rules))
 
     async def release(
-        self, client_id: str, kept: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
+        self, subject: Subject, rules: AccessRules, subscriptions: tuple[SavedSubscription, ...] = ()
     ) -> Proof:
-        """See the port."""
-        return await self._carry_out(
-            client_id, release_plan(), ContainmentRequest(kept_rules=kept, kept_subscriptions=subscriptions)
-        )
+        request = ContainmentRequest(saved_rules=rules, saved_subscriptions=subscriptions)
+        return await self._carry_out(subject, release_plan(subject.kind), request)
 
-    def planned(self, client_id: str, intent: PlanParameters) -> tuple[PlannedStage, ...]:
-        """See the port."""
-        return described(client_id, intent)
+    async def missing(self, subject: Subject, level: ContainmentLevel) -> Sequence[str]:
+        return await compare(self._run(subject, ContainmentRequest()), level)
 
-    async def grade(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
-        """See the port."""
-        return await self._grading.grade(client_id, heard_at)
+    async def _carry_out(self, subject: Subject, plan: ContainmentPlan, request: ContainmentRequest) -> Proof:
+        return await carry_out(self._run(subject, request), plan)
 
-    async def admits_unproven(self) -> bool:
-        """See the port."""
-        return await self._grading.admits_unproven()
+    def _run(self, subject: Subject, request: ContainmentRequest) -> RunContext:
+        self.check(subject)
+        return RunContext.start(self._context, subject, request, HOLD_SECONDS)
+
+    # Identities and sessions
+
+    async def auth_strength(self, client_id: str, *, heard_at: float | None = None) -> AuthStrength:
+        return await self._authentication.auth_strength(client_id, heard_at)
+
+    async def allows_unauthenticated(self) -> bool:
+        return await self._authentication.allows_unauthenticated()
+
+    async def sessions(self, username: str) -> Sequence[MqttSession]:
+        rows = await find_sessions(self.api, partial(requests.list_sessions, username), username)
+        return tuple(MqttSession(row.clientid, row.username or "", row.connected, row.node) for row in rows)
+
+    async def named_by_certificate(self) -> frozenset[SubjectKind]:
+        mqtt = (await self.api.send(requests.read_zone())).mqtt
+        taken_from = {SubjectKind.CLIENT: mqtt.peer_cert_as_clientid, SubjectKind.USER: mqtt.peer_cert_as_username}
+        return frozenset(kind for kind, part in taken_from.items() if part == _COMMON_NAME)
+
+    # The broker
 
     async def lists_retained(self) -> bool:
-        """See the port."""
-        return await self.api.maybe(requests.list_retained(limit=1)) is not None
+        try:
+            await self.api.send(requests.list_retained(limit=1))
+        except BrokerNotFoundError:
+            return False
+        return True
 
-    def bans(self) -> AsyncIterator[Ban]:
-        """See the port."""
-        return self.api.bans()
+    async def bans(self) -> AsyncIterator[Ban]:
+        async for row in self.api.rows(requests.list_bans):
+            yield row.ban()
 
     async def ping(self) -> Sequence[tuple[str, bool, str]]:
-        """See the port."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._ping(base)) for base in self.api.addresses]
         return [task.result() for task in tasks]
 
     async def _ping(self, base: str) -> tuple[str, bool, str]:
-        here = self.api.at(base)
+        api, names = self.api.on_node(base), self._context.nodes
         try:
-            rows = await here.nodes()
-            await self._nodes.learn(here, base)
+            rows = await api.send(requests.read_nodes())
+            await names.refresh(api, base)
         except BrokerError as e:
             return base, False, str(e)
-        name = self._nodes.name(base)
-        mine = next((row for row in rows if row.node == name), None)
+        mine = next((row for row in rows if row.node == names.name(base)), None)
         return base, True, "" if mine is None else f"{mine.edition} {mine.version}".strip()
-
-    async def _carry_out(self, client_id: str, plan: ContainmentPlan, wish: ContainmentRequest) -> Proof:
-        requests.segment(client_id)
-        return await carry_out(RunContext.of(self._place, client_id, wish), plan)
 
 
 @asynccontextmanager
@@ -137,10 +162,10 @@ async def open_emqx(
     limits: HttpLimits | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[EmqxBroker]:
-    """The broker behind these API addresses (base URLs without a path).
+    """Opens the broker behind these API addresses (base URLs without a path).
 
     Raises:
-        ValueError: an address that is none.
+        ValueError: a malformed address.
     """
     async with EmqxHttpClient(addresses, key, secret, clock=clock, limits=limits, tls=tls) as http:
         yield EmqxBroker(EmqxApi(http), clock)

@@ -1,87 +1,157 @@
-"""What the acts and looks of one plan work with: the calls, what is wished, and what was found on the way."""
+"""What the steps of a running plan share: the API with its recorder, the request, and the state found on the way."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.coalescing import CoalescedRequests
-from controller.adapters.emqx.containment.verification import HOLD_SECONDS, NodeNameCache, ProofRecorder, until_holds
-from controller.ports.broker import SavedSubscription, SaveRules, SaveSubscriptions, keep_no_subscriptions
-from controller.ports.broker_tables import AccessRules
+from controller.domain.containment.plan import Subject
+from controller.ports.broker import (
+    PlanParameters,
+    Proof,
+    ProofStep,
+    SavedSubscription,
+    SaveRules,
+    SaveSubscriptions,
+    save_no_subscriptions,
+)
+from controller.ports.broker_tables import BAN_MARK, AccessRules
 from controller.ports.clock import Clock
+from controller.ports.errors import BrokerNotFoundError, BrokerRefusedError
+from schemas.base import MAX_NAME, clean_text
+
+MAX_REASON: Final = MAX_NAME  # characters of a ban's reason
+MAX_STEPS: Final = 500  # of one proof
+NAME_SECONDS: Final = 60.0  # how long a node's name is cached
 
 
-async def keep_no_rules(_rules: AccessRules) -> None:
-    """For plans that write over no rules but Cordon's own."""
+@dataclass(slots=True)
+class ProofRecorder:
+    """Collects the steps of one proof; `cut_at` and `ban_until` as in `Proof`."""
+
+    steps: list[ProofStep] = field(default_factory=list)
+    cut_at: float = 0.0
+    ban_until: float | None = None
+
+    def add(self, step: ProofStep) -> None:
+        """Adds a step; steps above `MAX_STEPS` are dropped."""
+        if len(self.steps) < MAX_STEPS:
+            self.steps.append(step)
+
+    def observe(self, what: str, answer: str, node: str = "") -> None:
+        """Adds what was seen, rather than what was called."""
+        self.add(ProofStep(what=what, call="", node=node, answer=answer, seconds=0.0))
+
+    def proof(self, missing: Sequence[str]) -> Proof:
+        """The proof; it holds if nothing is missing."""
+        return Proof(
+            holds=not missing,
+            missing="; ".join(dict.fromkeys(missing)),
+            steps=tuple(self.steps),
+            cut_at=self.cut_at,
+            ban_until=self.ban_until,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerContext:
-    """The broker that all scenes play at, and what they share."""
+class NodeNameCache:
+    """Caches the node name for each address, so that an unreachable node can still be identified."""
 
-    api: EmqxApi
-    nodes: NodeNameCache
-    clock: Clock
-    shared: CoalescedRequests
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._names: dict[str, tuple[str, float]] = {}
 
-    @classmethod
-    def at(cls, api: EmqxApi, clock: Clock) -> "BrokerContext":
-        """A broker of which nothing is known yet."""
-        return cls(api, NodeNameCache(clock), clock, CoalescedRequests(api))
+    def name(self, base: str) -> str:
+        """The last known name of the node behind the address, empty if it never answered."""
+        return self._names.get(base, ("", 0.0))[0]
+
+    async def refresh(self, api: EmqxApi, base: str) -> None:
+        """Asks the address for its name, unless it is cached."""
+        now = self._clock.monotonic()
+        name, at = self._names.get(base, ("", 0.0))
+        if name and now - at < NAME_SECONDS:
+            return
+        try:
+            self._names[base] = ((await api.send(requests.read_cluster())).self, now)
+        except (BrokerNotFoundError, BrokerRefusedError):
+            # Names are needed only once a node is silent; a key without that right proves everything else.
+            self._names[base] = ("", now)
+
+
+async def save_no_rules(_rules: AccessRules) -> None:
+    """For plans that are only shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainmentRequest:
-    """What the decision gives a plan: the ban's words and end, who keeps what is written over, what was kept."""
+    """What the decision gives a plan: the ban's row, where replaced rows are saved, and what was saved before."""
 
     by: str = ""
     reason: str = ""
     until: float | None = None
-    keep_rules: SaveRules = keep_no_rules
-    keep_subscriptions: SaveSubscriptions = keep_no_subscriptions
-    kept_rules: AccessRules = ()
-    kept_subscriptions: tuple[SavedSubscription, ...] = ()
+    save_rules: SaveRules = save_no_rules
+    save_subscriptions: SaveSubscriptions = save_no_subscriptions
+    saved_rules: AccessRules = ()
+    saved_subscriptions: tuple[SavedSubscription, ...] = ()
+
+    @classmethod
+    def of(cls, parameters: PlanParameters) -> "ContainmentRequest":
+        """Bounds the ban's texts."""
+        return cls(
+            by=clean_text(f"{BAN_MARK}{parameters.case}", MAX_NAME),
+            reason=clean_text(parameters.reason, MAX_REASON),
+            until=parameters.until,
+            saved_rules=parameters.kept,
+            saved_subscriptions=parameters.subscriptions,
+        )
 
 
 @dataclass(slots=True)
 class RunState:
-    """What acts found and later ones need. `restored`: the rules the client has once it is let out."""
+    """What steps found and later steps need. `restored_rules`: the rules the subject has once it is released."""
 
     ban_is_outdated: bool = False
-    restored: AccessRules = ()
-    gave_rules_back: bool = False
+    restored_rules: AccessRules = ()
+    rules_were_restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class RunContext:
-    """One subject's plan under way; `api` already notes its steps in `record`.
-
-    `subject` is a client id or a user name: which of them, only the acts and looks know that are done with it.
-    """
+class BrokerContext:
+    """The broker of all plans, and what they share."""
 
     api: EmqxApi
     nodes: NodeNameCache
     clock: Clock
-    record: ProofRecorder
-    subject: str
-    deadline: float  # monotonic seconds
-    wish: ContainmentRequest
     shared: CoalescedRequests
-    found: RunState = field(default_factory=RunState)
 
     @classmethod
-    def of(cls, place: BrokerContext, subject: str, wish: ContainmentRequest) -> "RunContext":
-        """A scene with an empty record, of a subject that was checked."""
-        record, clock = ProofRecorder(), place.clock
-        deadline = clock.monotonic() + HOLD_SECONDS
-        return cls(place.api.noting(record.add), place.nodes, clock, record, subject, deadline, wish, place.shared)
+    def create(cls, api: EmqxApi, clock: Clock) -> "BrokerContext":
+        return cls(api, NodeNameCache(clock), clock, CoalescedRequests(api))
 
-    def urgently(self) -> "RunContext":
-        """The same, its calls before those that are not urgent."""
-        return replace(self, api=self.api.urgently())
 
-    async def until_holds(
-        self, look: Callable[[], Awaitable[list[str]]], repair: Callable[[], Awaitable[None]]
-    ) -> list[str]:
-        """Look and repair until nothing is missing or the sequence's time is up; what is missing in the end."""
-        return await until_holds(self.clock, self.deadline, look, repair)
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One subject's running plan; `api` records its exchanges in `record`."""
+
+    api: EmqxApi
+    nodes: NodeNameCache
+    clock: Clock
+    shared: CoalescedRequests
+    record: ProofRecorder
+    subject: Subject
+    request: ContainmentRequest
+    deadline: float  # monotonic seconds after which nothing is read back again
+    state: RunState = field(default_factory=RunState)
+
+    @classmethod
+    def start(
+        cls, broker: BrokerContext, subject: Subject, request: ContainmentRequest, seconds: float
+    ) -> "RunContext":
+        """A context with an empty record. `seconds`: as long as the plan may read back again."""
+        record, clock = ProofRecorder(), broker.clock
+        api, deadline = broker.api.with_listener(record.add), clock.monotonic() + seconds
+        return cls(api, broker.nodes, clock, broker.shared, record, subject, request, deadline)
+
+    def with_priority(self) -> "RunContext":
+        return replace(self, api=self.api.with_priority())

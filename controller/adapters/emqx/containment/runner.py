@@ -1,89 +1,112 @@
-"""Carries a plan out: its acts in their order, its looks on every node, and again what was found undone."""
+"""Walks through a plan: carries it out, compares it with the broker, or describes it as the requests it would send."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
-from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.containment.actions import ACTS
-from controller.adapters.emqx.containment.checks import LABELS, LOOKS
-from controller.adapters.emqx.containment.context import RunContext
-from controller.adapters.emqx.containment.verification import on_every_node
-from controller.domain.containment.plan import ContainmentAction, ContainmentCheck, ContainmentPlan, PlanStage
-from controller.ports.broker import Proof
+from controller.adapters.emqx.client.http import API, ApiRequest
+from controller.adapters.emqx.containment.actions import ACTIONS
+from controller.adapters.emqx.containment.checks import CHECKS
+from controller.adapters.emqx.containment.context import ContainmentRequest, RunContext
+from controller.adapters.emqx.containment.steps import BrokerAction, BrokerCheck
+from controller.adapters.emqx.containment.verification import find_missing, read_back
+from controller.domain.containment.plan import (
+    ContainmentAction,
+    ContainmentCheck,
+    ContainmentPlan,
+    PlanStage,
+    Subject,
+    plan_for,
+)
+from controller.domain.policy.model import ContainmentLevel
+from controller.ports.broker import PlannedCall, PlannedStage, PlanParameters, Proof
 from controller.ports.errors import BrokerError
 
-
-@dataclass(frozen=True, slots=True)
-class PlanStepHandlers:
-    """How the acts and looks of a plan are done for one kind of subject.
-
-    `through_one`: looks that one node answers for all, because it asks the node that has the session.
-    """
-
-    acts: Mapping[ContainmentAction, Callable[[RunContext], Awaitable[None]]]
-    looks: Mapping[ContainmentCheck, Callable[[RunContext, EmqxApi], Awaitable[list[str]]]]
-    through_one: frozenset[ContainmentCheck] = frozenset()
+# What a containment of each level leaves at the broker.
+_CHECKS_OF_LEVEL: Final = {
+    ContainmentLevel.NONE: (ContainmentCheck.UNBANNED,),
+    ContainmentLevel.RESTRICTED: (ContainmentCheck.RESTRICTED, ContainmentCheck.QUIET, ContainmentCheck.UNBANNED),
+    ContainmentLevel.ISOLATED: (ContainmentCheck.RESTRICTED, ContainmentCheck.OUT),
+}
 
 
-CLIENT: Final = PlanStepHandlers(ACTS, LOOKS)
+def actions(names: Sequence[ContainmentAction], subject: Subject, request: ContainmentRequest) -> list[BrokerAction]:
+    return [ACTIONS[subject.kind][name](subject, request) for name in names]
 
 
-async def carry_out(scene: RunContext, plan: ContainmentPlan, tools: PlanStepHandlers = CLIENT) -> Proof:
-    """Do all of it; what was done and what is missing.
+def checks(names: Sequence[ContainmentCheck], subject: Subject, request: ContainmentRequest) -> list[BrokerCheck]:
+    return [CHECKS[subject.kind][name](subject, request) for name in names]
+
+
+async def carry_out(run: RunContext, plan: ContainmentPlan) -> Proof:
+    """Carries out every stage; the proof says what was done and what is missing.
 
     Raises:
-        BrokerError: the first stage could not be done: nothing is known to have changed. From then on an error is
-            part of the proof, because what was done matters as much as what was not.
+        BrokerError: the first stage could not be done: nothing is known to have changed. A later error is part of the
+            proof, because what was done matters as much as what was not.
     """
     missing: list[str] = []
     for number, stage in enumerate(plan.stages):
         if stage.gated and missing:
             continue
         try:
-            await _do(scene, stage, tools)
-            missing += await see(scene, stage, tools)
+            missing += await _carry_out_stage(run, stage)
         except BrokerError as e:
             if number == 0:
                 raise
-            return scene.record.proof([*missing, str(e)])
-    return scene.record.proof(missing)
+            return run.record.proof([*missing, str(e)])
+    return run.record.proof(missing)
 
 
-async def _do(scene: RunContext, stage: PlanStage, tools: PlanStepHandlers) -> None:
-    acting = scene.urgently() if stage.urgent else scene
-    for act in stage.do:
-        await tools.acts[act](acting)
-
-
-async def see(scene: RunContext, stage: PlanStage, tools: PlanStepHandlers) -> list[str]:
-    """Look, and do again what the stage repeats; what is missing in the end."""
+async def _carry_out_stage(run: RunContext, stage: PlanStage) -> list[str]:
+    acting = run.with_priority() if stage.urgent else run
+    for action in actions(stage.do, run.subject, run.request):
+        await action.run(acting)
     missing: list[str] = []
-    for look in stage.see:
-        if look.is_setting:
-            missing += await tools.looks[look](scene, scene.api)
-
-    async def repair() -> None:
-        for act in stage.again:
-            await tools.acts[act](scene)
-
-    async def everything() -> list[str]:
-        found: list[str] = []
-        for look in stage.see:
-            if not look.is_setting:
-                found += await _at_the_nodes(scene, look, tools)
-        return found
-
-    return missing + await scene.until_holds(everything, repair)
+    for check in checks([name for name in stage.see if name.is_setting], run.subject, run.request):
+        missing += await check.missing(run, run.api)
+    read = checks([name for name in stage.see if not name.is_setting], run.subject, run.request)
+    return missing + await read_back(run, read, actions(stage.again, run.subject, run.request))
 
 
-async def _at_the_nodes(scene: RunContext, look: ContainmentCheck, tools: PlanStepHandlers) -> list[str]:
-    if not look.is_everywhere or look in tools.through_one:
-        found = await tools.looks[look](scene, scene.api)
-        scene.record.say(LABELS[look], "; ".join(found) or "as wanted")
-        return found
+async def compare(run: RunContext, level: ContainmentLevel) -> list[str]:
+    """Returns what is not as a containment of this level leaves it; changes nothing."""
+    return await find_missing(run, checks(_CHECKS_OF_LEVEL[level], run.subject, run.request))
 
-    async def here(api: EmqxApi) -> list[str]:
-        return await tools.looks[look](scene, api)
 
-    return await on_every_node(scene.api, scene.nodes, scene.record, LABELS[look], here)
+def describe(subject: Subject, parameters: PlanParameters) -> tuple[PlannedStage, ...]:
+    """Describes the plan for these parameters by the requests that its steps declare; asks EMQX nothing.
+
+    Raises:
+        BrokerRefusedError: not a name that Cordon acts on.
+    """
+    plan = plan_for(parameters.goal, subject.kind, kick=parameters.kick, clear_retained=parameters.clear_retained)
+    request = ContainmentRequest.of(parameters)
+    stages = []
+    for stage in plan.stages:
+        done = zip(stage.do, actions(stage.do, subject, request), strict=True)
+        read = zip(stage.see, checks(stage.see, subject, request), strict=True)
+        stages.append(
+            PlannedStage(
+                acts=tuple((name.value, _calls(action.planned, "one node")) for name, action in done),
+                looks=tuple(
+                    (name.value, _calls(check.planned, "each node" if check.on_every_node else "one node"))
+                    for name, check in read
+                ),
+                repeated=tuple(name.value for name in stage.again),
+                gated=stage.gated,
+            )
+        )
+    return tuple(stages)
+
+
+def _calls(planned: Sequence[tuple[ApiRequest[Any], str]], where: str) -> tuple[PlannedCall, ...]:
+    return tuple(PlannedCall(call.method, _path(call), call.body, where, only) for call, only in planned)
+
+
+def _path(request: ApiRequest[Any]) -> str:
+    query = "&".join(
+        f"{name}={each}"
+        for name, value in (request.query or {}).items()
+        for each in (value if isinstance(value, tuple) else (value,))
+    )
+    return f"{API}{request.path}" + (f"?{query}" if query else "")

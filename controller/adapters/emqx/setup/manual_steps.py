@@ -1,79 +1,72 @@
-"""What of a broker only its own configuration can change, or what is not changed without being asked for by name."""
+"""The part of a setup that only the broker's own configuration can change, or that an operator has to request."""
 
 from typing import Any, Final
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.models import ListenerRow
 from controller.domain.broker.inspection import is_loopback, parse_bind
 from controller.ports.broker_setup import DesiredSetup, ManualStep
 from controller.ports.errors import BrokerError
 
 _TLS: Final = ("ssl", "wss")
 _TLS_OPTIONS: Final = (
-    ("verify", "verify_peer", "a certificate is not looked at otherwise"),
-    ("fail_if_no_peer_cert", True, "who shows no certificate comes in otherwise"),
+    ("verify", "verify_peer", "certificates are not verified otherwise"),
+    ("fail_if_no_peer_cert", True, "clients without a certificate are admitted otherwise"),
 )
 
 
-async def left_to_do(
+async def manual_steps(
     api: EmqxApi,
     wanted: DesiredSetup,
     mqtt: dict[str, Any] | None,
     settings: dict[str, Any] | None,
     authenticator: str,
 ) -> tuple[ManualStep, ...]:
-    """Everything that `setup` does not do by itself."""
+    """Everything that `EmqxSetup.apply` does not change; `mqtt` and `settings` are `None` where they cannot be read."""
     left: list[ManualStep] = []
     if wanted.username and not authenticator:
         text = "authentication = [{mechanism = password_based, backend = built_in_database, user_id_type = username}]"
-        left.append(ManualStep("an authenticator that knows users", "nobody is asked for a password", text))
+        left.append(ManualStep("an authenticator by user name", "EMQX asks no client for a password", text))
     if mqtt is None:
         limits = f"mqtt.max_inflight = {wanted.receive_maximum or 1000}\nmqtt.max_mqueue_len = 100000"
         left.append(ManualStep("limits of sessions", "the API key may not read or change the zone", limits))
     elif mqtt.get("peer_cert_as_clientid") != "cn" and not wanted.client_id_from_certificate:
-        why = "a device can take another's client id; `--with-client-id` sets it for all clients"
+        why = "a device can use another's client id; `--with-client-id` sets it for all clients"
         left.append(ManualStep("client ids from certificates", why, "mqtt.peer_cert_as_clientid = cn"))
     if settings is not None and settings.get("no_match") != "deny" and not wanted.deny_unmatched:
-        why = "what no rule allows is allowed; give devices rules first, then `--with-no-match`"
-        left.append(ManualStep("what no rule decides", why, "authorization.no_match = deny"))
-    return (*left, *await _listeners(api))
+        why = "topics without a matching rule are allowed; give devices rules first, then `--with-no-match`"
+        left.append(ManualStep("default when no rule matches", why, "authorization.no_match = deny"))
+    return (*left, *await _listener_steps(api))
 
 
-async def _listeners(api: EmqxApi) -> list[ManualStep]:
+async def _listener_steps(api: EmqxApi) -> list[ManualStep]:
     try:
-        rows = await api.listeners()
-        whole = [(row, await api.listener(row.id)) for row in rows if row.enable]
+        rows = [row for row in await api.send(requests.read_listeners()) if row.enable]
+        details = [await api.send(requests.read_listener(row.id)) for row in rows]
     except BrokerError as e:
         return [ManualStep("listeners", f"they cannot be read: {e}", "")]
-    left: list[ManualStep] = []
-    for row, more in whole:
-        kind, _, name = row.id.partition(":")
-        if row.type not in _TLS:
-            if not is_loopback(parse_bind(row.bind)[0]):
-                why = "MQTT in clear text can be reached from other machines"
-                left.append(
-                    ManualStep(
-                        f"listener {row.id}",
-                        why,
-                        f'listeners.{kind}.{name}.bind = "127.0.0.1:{parse_bind(row.bind)[1]}"',
-                    )
-                )
-            continue
-        tls = None if more is None else more.ssl_options
-        if tls is None:
-            left.append(
-                ManualStep(
-                    f"listener {row.id}", "its TLS settings are not told: see that they are these", _wanted(kind, name)
-                )
-            )
-            continue
-        wrong = [(key, value, why) for key, value, why in _TLS_OPTIONS if getattr(tls, key) != value]
-        if wrong:
-            reasons = "; ".join(why for _, _, why in wrong)
-            left.append(ManualStep(f"listener {row.id}", reasons, _wanted(kind, name)))
-    return left
+    steps = [_listener_step(row, detail) for row, detail in zip(rows, details, strict=True)]
+    return [step for step in steps if step is not None]
 
 
-def _wanted(kind: str, name: str) -> str:
+def _listener_step(row: ListenerRow, detail: ListenerRow | None) -> ManualStep | None:
+    kind, _, name = row.id.partition(":")
+    if row.type not in _TLS:
+        host, port = parse_bind(row.bind)
+        if is_loopback(host):
+            return None
+        why = "MQTT in clear text can be reached from other machines"
+        return ManualStep(f"listener {row.id}", why, f'listeners.{kind}.{name}.bind = "127.0.0.1:{port}"')
+    tls = None if detail is None else detail.ssl_options
+    if tls is None:
+        why = "its TLS settings cannot be read: make sure that they are these"
+        return ManualStep(f"listener {row.id}", why, _tls_configuration(kind, name))
+    reasons = [why for key, value, why in _TLS_OPTIONS if getattr(tls, key) != value]
+    return ManualStep(f"listener {row.id}", "; ".join(reasons), _tls_configuration(kind, name)) if reasons else None
+
+
+def _tls_configuration(kind: str, name: str) -> str:
     prefix = f"listeners.{kind}.{name}.ssl_options"
     lines = [f"{prefix}.{key} = {str(value).lower()}" for key, value, _ in _TLS_OPTIONS]
     return "\n".join([*lines, f"{prefix}.cacertfile = <the authority of your devices>"])

@@ -1,4 +1,4 @@
-"""EMQX brought to what Cordon needs: sources, rules, limits, the controller's user, and what was asked for by name.
+"""Sets EMQX up for Cordon: sources, rules, limits, the controller's user, and what an operator requests by name.
 
 Zone settings go through `PUT /configs/global_zone`, which replaces the sections it is given: the whole `mqtt` section
 is read, two or three keys are changed, and it is written back.
@@ -8,27 +8,30 @@ import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
-from urllib.parse import quote
 
 from pydantic import TypeAdapter, ValidationError
 
 import controller.adapters.emqx.setup.baseline as base
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
+from controller.adapters.emqx.client.http import ApiRequest, HttpMethod
 from controller.adapters.emqx.client.models import DATABASE, SourceRow
+from controller.adapters.emqx.client.paths import quoted
 from controller.adapters.emqx.setup.baseline import ExecutableChange, SetupSnapshot
-from controller.adapters.emqx.setup.manual_steps import left_to_do
+from controller.adapters.emqx.setup.manual_steps import manual_steps
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_setup import BrokerSetup, DesiredSetup, SavePreviousSetup, SettingChange, SetupPlan
 from controller.ports.broker_tables import AccessRule, AccessRules
 from controller.ports.errors import BrokerAnswerError, BrokerError, BrokerNotFoundError, BrokerRefusedError
 
-QUEUE: Final = 100_000  # messages that wait for a controller that is away; the audit wants 10,000 at least
+QUEUE: Final = 100_000  # messages queued for an absent controller; the audit wants 10,000 at least
 ENOUGH_QUEUE: Final = 10_000
 _ZONE: Final = "/configs/global_zone"
 _SETTINGS: Final = "/authorization/settings"
 _MQTT_KEYS: Final = ("max_inflight", "max_mqueue_len", "peer_cert_as_clientid")
 _OF_ALL: Final = "it is a setting of all clients"
 _RENAMES: Final = "clients whose id is not their certificate's common name get another one, and lose their session"
-_CUTS_OFF: Final = "cuts off every client that no rule allows what it does"
+_CUTS_OFF: Final = "cuts off every client that uses a topic which no rule allows"
 _RULES: Final = TypeAdapter(tuple[AccessRule, ...])
 _SOURCES: Final = TypeAdapter(tuple[SourceRow, ...])
 
@@ -40,12 +43,12 @@ class PreviousBrokerSettings:
     base: SetupSnapshot
     mqtt: dict[str, Any] | None
     settings: dict[str, Any] | None
-    authenticator: str  # the built-in one that knows user names; empty if there is none
+    authenticator: str  # the built-in authenticator by user name; empty if there is none
     user: str
     has_user: bool
 
     def text(self) -> str:
-        """To be kept: of the zone only what setup changes."""
+        """JSON for the store; of the zone only the keys that setup changes."""
         mqtt = None if self.mqtt is None else {key: self.mqtt.get(key) for key in _MQTT_KEYS}
         return json.dumps(
             {
@@ -63,106 +66,98 @@ class PreviousBrokerSettings:
 
 
 class EmqxSetup(BrokerSetup):
-    """See the port."""
-
     def __init__(self, api: EmqxApi) -> None:
-        """Use these calls."""
         self._api = api
 
     async def state(self, controller_id: str) -> str:
-        """What `undo` takes: everything that setup may change, as it is now."""
+        """Everything that setup may change, as it is now, as `undo` takes it."""
         return (await self._read(controller_id, "")).text()
 
     async def changes(self, wanted: DesiredSetup) -> Sequence[SettingChange]:
-        """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
-        return [todo.change for todo in _todos(before, wanted)]
+        return [change.change for change in _changes(before, wanted)]
 
     async def plan(self, wanted: DesiredSetup) -> SetupPlan:
-        """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
-        changes = tuple(todo.change for todo in _todos(before, wanted))
-        return SetupPlan(
-            changes, await left_to_do(self._api, wanted, before.mqtt, before.settings, before.authenticator)
-        )
+        changes = tuple(change.change for change in _changes(before, wanted))
+        left = await manual_steps(self._api, wanted, before.mqtt, before.settings, before.authenticator)
+        return SetupPlan(changes, left)
 
     async def apply(
-        self, wanted: DesiredSetup, keep: SavePreviousSetup, *, safe_only: bool = False
+        self, wanted: DesiredSetup, save: SavePreviousSetup, *, safe_only: bool = False
     ) -> Sequence[SettingChange]:
-        """See the port."""
         before = await self._read(wanted.controller_id, wanted.username)
-        todos = tuple(todo for todo in _todos(before, wanted) if not (safe_only and todo.change.danger))
-        if todos:
-            await keep(before.text())
-        return await base.apply(self._api, todos)
+        changes = tuple(change for change in _changes(before, wanted) if not (safe_only and change.change.danger))
+        if changes:
+            await save(before.text())
+        return await base.apply(self._api, changes)
 
     async def plan_undo(self, before: str) -> Sequence[SettingChange]:
-        """See the port."""
-        return [todo.change for todo in await self._undoing(_parsed(before))]
+        return [change.change for change in await self._undo_changes(_parsed(before))]
 
     async def undo(self, before: str) -> Sequence[str]:
-        """See the port."""
         was = _parsed(before)
-        for todo in await self._undoing(was):
-            await todo.make(self._api)
+        for change in await self._undo_changes(was):
+            await change.make(self._api)
         left = list(await base.restore_sources(self._api, was.sources))
-        await self._api.clear_all_caches()
+        await self._api.send(requests.clear_all_caches())
         return left
 
-    async def _undoing(self, was: "_Kept") -> list[ExecutableChange]:
+    async def _undo_changes(self, was: "_SavedState") -> list[ExecutableChange]:
         now = await self._read(was.controller_id, was.user)
-        todos = [
-            *_rules_back(was, now.base),
-            *_zone_back(was.mqtt, now.mqtt),
-            *_no_match_back(was.no_match, now.settings),
+        changes = [
+            *_restore_rules(was, now.base),
+            *_restore_zone(was.mqtt, now.mqtt),
+            *_restore_no_match(was.no_match, now.settings),
         ]
         if was.user and not was.has_user and now.has_user and now.authenticator == was.authenticator:
             change = SettingChange(f"user {was.user} of {was.authenticator}", "there", "removed")
             path = _user_path(was.authenticator, was.user)
-            todos.append(ExecutableChange(change, _asking("DELETE", path, "delete user")))
+            changes.append(ExecutableChange(change, _sender("DELETE", path, "delete user")))
         if [row.type for row in now.base.sources] != [row.type for row in was.sources]:
             order = tuple(", ".join(row.type for row in rows) or "none" for rows in (now.base.sources, was.sources))
-            todos.append(ExecutableChange(SettingChange("whom the broker asks for access, in order", *order), _nothing))
-        return todos
+            changes.append(ExecutableChange(SettingChange(base.SOURCE_ORDER, *order), _left_to_restore_sources))
+        return changes
 
     async def _read(self, controller_id: str, username: str) -> PreviousBrokerSettings:
         authenticator = await self._authenticator()
         has_user = bool(username) and bool(authenticator) and await self._has_user(authenticator, username)
+        zone = await self._read_optional(_ZONE)
+        mqtt = None if zone is None else zone.get("mqtt")
         return PreviousBrokerSettings(
             base=await base.snapshot(self._api, controller_id),
-            mqtt=_section(await self._maybe(_ZONE), "mqtt"),
-            settings=await self._maybe(_SETTINGS),
+            mqtt=mqtt if isinstance(mqtt, dict) else None,
+            settings=await self._read_optional(_SETTINGS),
             authenticator=authenticator,
             user=username,
             has_user=has_user,
         )
 
-    async def _maybe(self, path: str) -> dict[str, Any] | None:
-        """A section, `None` where the key may not read it or this EMQX does not have it."""
+    async def _read_optional(self, path: str) -> dict[str, Any] | None:
+        """Reads a section, `None` where the key may not read it or this EMQX does not have it."""
         try:
-            data = (await self._api.ask("GET", path, "read settings")).data
+            data = await self._api.send(requests.json_request("GET", path, "read settings"))
         except (BrokerRefusedError, BrokerNotFoundError):
             return None
         except BrokerAnswerError:
-            return None  # an EMQX without this page answers with one of HTML
+            return None  # an EMQX without this path answers with a page of HTML
         return data if isinstance(data, dict) else None
 
     async def _authenticator(self) -> str:
-        rows = await self._api.authenticators()
-        return next(
-            (row.id for row in rows if row.enable and row.backend == DATABASE and row.user_id_type == "username"), ""
-        )
+        rows = await self._api.send(requests.read_authenticators())
+        by_name = (row.id for row in rows if row.enable and row.backend == DATABASE and row.user_id_type == "username")
+        return next(by_name, "")
 
     async def _has_user(self, authenticator: str, name: str) -> bool:
         try:
-            await self._api.ask("GET", _user_path(authenticator, name), "read user")
+            await self._api.send(requests.json_request("GET", _user_path(authenticator, name), "read user"))
         except BrokerNotFoundError:
             return False
         return True
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _SavedState:
     controller_id: str
     sources: tuple[SourceRow, ...]
     all_rules: AccessRules
@@ -174,56 +169,51 @@ class _Kept:
     has_user: bool
 
 
-def _parsed(text: str) -> _Kept:
+def _parsed(text: str) -> _SavedState:
     try:
         raw = json.loads(text)
         for name, kind in (("all_rules", _RULES), ("controller_rules", _RULES), ("sources", _SOURCES)):
             raw[name] = kind.validate_python(raw[name])
-        return _Kept(**raw)
+        return _SavedState(**raw)
     except (ValueError, KeyError, TypeError, ValidationError) as e:
-        raise BrokerError("what was kept of the broker's settings cannot be read: put them back by hand") from e
+        raise BrokerError("the saved broker settings cannot be read: restore the settings yourself") from e
 
 
-def _section(data: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    found = None if data is None else data.get(name)
-    return found if isinstance(found, dict) else None
-
-
-def _todos(before: PreviousBrokerSettings, wanted: DesiredSetup) -> tuple[ExecutableChange, ...]:
-    todos = [*_user_todo(before, wanted), *base.plan(before.base), *_zone_todo(before, wanted)]
+def _changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> tuple[ExecutableChange, ...]:
+    changes = [*_user_changes(before, wanted), *base.plan(before.base), *_zone_changes(before, wanted)]
     if wanted.deny_unmatched and before.settings is not None and before.settings.get("no_match") != "deny":
-        todos.append(_no_match_todo(before.settings, "deny"))
-    return tuple(todos)
+        changes.append(_no_match_change(before.settings, "deny"))
+    return tuple(changes)
 
 
-def _user_todo(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
+def _user_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
     if not wanted.username or not wanted.password or not before.authenticator or before.has_user:
         return []
     body = {"user_id": wanted.username, "password": wanted.password, "is_superuser": False}
     change = SettingChange(f"user {wanted.username} of {before.authenticator}", "none", "there, not a superuser")
-    path = f"/authentication/{quote(before.authenticator, safe='')}/users"
-    return [ExecutableChange(change, _asking("POST", path, "add user", body))]
+    path = f"/authentication/{quoted(before.authenticator)}/users"
+    return [ExecutableChange(change, _sender("POST", path, "add user", body))]
 
 
-def _zone_todo(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
+def _zone_changes(before: PreviousBrokerSettings, wanted: DesiredSetup) -> list[ExecutableChange]:
     if before.mqtt is None:
         return []
-    mqtt, todos = before.mqtt, []
+    mqtt, changes = before.mqtt, []
     target: dict[str, Any] = {}
     if wanted.receive_maximum and _number(mqtt.get("max_inflight")) < wanted.receive_maximum:
         target["max_inflight"] = wanted.receive_maximum
     if wanted.receive_maximum and 0 < _number(mqtt.get("max_mqueue_len")) < ENOUGH_QUEUE:
         target["max_mqueue_len"] = QUEUE
     if target:
-        todos.append(_zone_change(mqtt, target, "limits of the controller's session", _OF_ALL))
+        changes.append(_zone_change(mqtt, target, "limits of the controller's session", _OF_ALL))
     if wanted.client_id_from_certificate and mqtt.get("peer_cert_as_clientid") != "cn":
         target = {**target, "peer_cert_as_clientid": "cn"}
-        todos = [*todos, _zone_change(mqtt, target, "where the client id comes from", _RENAMES)]
-    return todos
+        changes.append(_zone_change(mqtt, target, "client ids from certificates", _RENAMES))
+    return changes
 
 
 def _number(value: Any) -> int:
-    """A limit as a number; `infinity` and what makes no sense count as enough."""
+    """A limit as a number; `infinity` and malformed values count as enough."""
     return value if isinstance(value, int) and not isinstance(value, bool) else 1 << 30
 
 
@@ -231,61 +221,62 @@ def _zone_change(mqtt: dict[str, Any], target: dict[str, Any], what: str, danger
     before = "\n".join(f"mqtt.{key} = {mqtt.get(key)}" for key in target)
     after = "\n".join(f"mqtt.{key} = {value}" for key, value in target.items())
     body = {"mqtt": {**mqtt, **target}}
-    return ExecutableChange(SettingChange(what, before, after, danger), _asking("PUT", _ZONE, "write zone", body))
+    return ExecutableChange(SettingChange(what, before, after, danger), _sender("PUT", _ZONE, "write zone", body))
 
 
-def _zone_back(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
+def _restore_zone(was: dict[str, Any] | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
     if was is None or now is None:
         return []
     target = {key: value for key, value in was.items() if key in _MQTT_KEYS and now.get(key) != value}
     return [_zone_change(now, target, "settings of the zone", _RENAMES)] if target else []
 
 
-def _no_match_todo(settings: dict[str, Any], value: str) -> ExecutableChange:
-    before, after = (f"authorization.no_match = {one}" for one in (settings.get("no_match"), value))
-    change = SettingChange("what no rule decides", before, after, _CUTS_OFF if value == "deny" else "")
-    return ExecutableChange(change, _asking("PUT", _SETTINGS, "write settings", {**settings, "no_match": value}))
+def _no_match_change(settings: dict[str, Any], value: str) -> ExecutableChange:
+    before, after = (f"authorization.no_match = {each}" for each in (settings.get("no_match"), value))
+    change = SettingChange("default when no rule matches", before, after, _CUTS_OFF if value == "deny" else "")
+    return ExecutableChange(change, _sender("PUT", _SETTINGS, "write settings", {**settings, "no_match": value}))
 
 
-def _no_match_back(was: str | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
-    return [] if was is None or now is None or now.get("no_match") == was else [_no_match_todo(now, was)]
+def _restore_no_match(was: str | None, now: dict[str, Any] | None) -> list[ExecutableChange]:
+    return [] if was is None or now is None or now.get("no_match") == was else [_no_match_change(now, was)]
 
 
-def _rules_back(was: _Kept, now: SetupSnapshot) -> list[ExecutableChange]:
-    """Take Cordon's rules away and leave what others have added since."""
-    everybody = base.without(now.all_rules, base.rules_for_all(), was.all_rules)
-    own = base.without(now.controller_rules, base.rules_for_controller(), was.controller_rules)
-    controller_id = was.controller_id
+def _restore_rules(was: _SavedState, now: SetupSnapshot) -> list[ExecutableChange]:
+    """Removes Cordon's rules and leaves what others have added since."""
+    for_all = base.without_cordon_rules(now.all_rules, base.rules_for_all(), was.all_rules)
+    own = base.without_cordon_rules(now.controller_rules, base.rules_for_controller(), was.controller_rules)
+    controller = Subject.client(was.controller_id)
 
-    async def all_back(api: EmqxApi) -> None:
-        await (api.write_all_rules(everybody) if everybody else api.delete_all_rules())
+    async def restore_all(api: EmqxApi) -> None:
+        request: ApiRequest[object] = requests.write_all_rules(for_all) if for_all else requests.delete_all_rules()
+        await api.send(request)
 
-    async def own_back(api: EmqxApi) -> None:
-        await (api.write_rules(controller_id, own) if own else api.delete_rules(controller_id))
-
-    todos = []
-    if everybody != now.all_rules:
-        todos.append(
-            ExecutableChange(
-                SettingChange("rules for all clients", base.text(now.all_rules), base.text(everybody)), all_back
-            )
+    async def restore_own(api: EmqxApi) -> None:
+        request: ApiRequest[object] = (
+            requests.write_rules(controller, own) if own else requests.delete_rules(controller)
         )
+        await api.send(request)
+
+    changes = []
+    if for_all != now.all_rules:
+        texts = (base.rules_text(now.all_rules), base.rules_text(for_all))
+        changes.append(ExecutableChange(SettingChange("rules for all clients", *texts), restore_all))
     if own != now.controller_rules:
-        change = SettingChange(f"rules of the client {controller_id}", base.text(now.controller_rules), base.text(own))
-        todos.append(ExecutableChange(change, own_back))
-    return todos
+        texts = (base.rules_text(now.controller_rules), base.rules_text(own))
+        changes.append(ExecutableChange(SettingChange(f"rules of the client {was.controller_id}", *texts), restore_own))
+    return changes
 
 
 def _user_path(authenticator: str, name: str) -> str:
-    return f"/authentication/{quote(authenticator, safe='')}/users/{quote(name, safe='')}"
+    return f"/authentication/{quoted(authenticator)}/users/{quoted(name)}"
 
 
-def _asking(method: Any, path: str, what: str, body: object = None) -> Callable[[EmqxApi], Awaitable[None]]:
-    async def make(api: EmqxApi) -> None:
-        await api.ask(method, path, what, body=body)
+def _sender(method: HttpMethod, path: str, what: str, body: object = None) -> Callable[[EmqxApi], Awaitable[None]]:
+    async def send(api: EmqxApi) -> None:
+        await api.send(requests.json_request(method, path, what, body=body))
 
-    return make
+    return send
 
 
-async def _nothing(_api: EmqxApi) -> None:
-    """The order of sources is put back at the end, by `restore_sources`."""
+async def _left_to_restore_sources(_api: EmqxApi) -> None:
+    """`undo` restores the order of sources after all other changes."""

@@ -1,19 +1,22 @@
 """Every call of the API against every kind of bad answer, and the paging of listings."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
-from controller.adapters.emqx.client.api import EmqxApi
-from controller.adapters.emqx.client.http import EmqxHttpClient, HttpLimits
+from controller.adapters.emqx.client import requests
+from controller.adapters.emqx.client.api import MAX_PAGES, EmqxApi, find_ban, find_sessions
+from controller.adapters.emqx.client.http import ApiRequest, EmqxHttpClient, HttpLimits
 from controller.adapters.emqx.client.models import SourceRow
-from controller.adapters.emqx.client.requests import segment
+from controller.adapters.emqx.client.paths import Placeholder, segment, user_segment
+from controller.adapters.emqx.client.requests import PAGE_ROWS
 from controller.adapters.emqx.client.responses import EmqxConflictError
-from controller.adapters.emqx.client.subject_api import MAX_PAGES, PAGE_ROWS
 from controller.adapters.emqx.containment.authentication import AuthSettings, read_settings
 from controller.adapters.system import SystemClock
+from controller.domain.containment.plan import Subject
 from controller.ports.broker import SavedSubscription
 from controller.ports.broker_tables import Ban
 from controller.ports.errors import (
@@ -37,58 +40,69 @@ async def drain(listing: Any) -> list[Any]:
     return [row async for row in listing]
 
 
-# What each call is, and whether "not there" is an answer to it.
+DEVICE, USER = Subject.client("dev"), Subject.user("u")
+OF_DATABASE = "password_based:built_in_database"
+
+
+def find_ban_of(subject: Subject) -> Callable[[EmqxApi], Awaitable[Any]]:
+    return lambda api: find_ban(api, partial(requests.read_ban, subject), subject)
+
+
+def sent(request: ApiRequest[Any]) -> Callable[[EmqxApi], Awaitable[Any]]:
+    return lambda api: api.send(request)
+
+
+# The calls by name, and whether "not there" is an answer to it.
 CALLS: dict[str, tuple[Callable[[EmqxApi], Awaitable[Any]], bool]] = {
-    "nodes": (lambda api: api.nodes(), False),
-    "own_name": (lambda api: api.own_name(), False),
-    "client": (lambda api: api.client("dev"), True),
-    "subscriptions": (lambda api: api.subscriptions("dev"), True),
-    "unsubscribe": (lambda api: api.unsubscribe("dev", ["a"]), True),
-    "kick": (lambda api: api.kick("dev"), True),
-    "cache": (lambda api: api.cache("dev"), True),
-    "clear_cache": (lambda api: api.clear_cache("dev"), True),
-    "clear_all_caches": (lambda api: api.clear_all_caches(), False),
-    "bans": (lambda api: drain(api.bans()), False),
-    "ban_of": (lambda api: api.ban_of("dev"), False),
-    "add_ban": (lambda api: api.add_ban("dev", by="cordon/c", reason="r", until=None), False),
-    "lift_ban": (lambda api: api.lift_ban("dev"), True),
-    "rules": (lambda api: api.rules("dev"), True),
-    "write_rules": (lambda api: api.write_rules("dev", ()), False),
-    "delete_rules": (lambda api: api.delete_rules("dev"), True),
-    "client_rules": (lambda api: drain(api.client_rules()), False),
-    "has_user_rules": (lambda api: api.has_user_rules(), False),
-    "all_rules": (lambda api: api.all_rules(), True),
-    "write_all_rules": (lambda api: api.write_all_rules(()), False),
-    "delete_all_rules": (lambda api: api.delete_all_rules(), True),
-    "sources": (lambda api: api.sources(), False),
-    "create_database": (lambda api: api.create_database(), False),
-    "write_source": (lambda api: api.write_source(SourceRow(type="file")), False),
-    "move_source": (lambda api: api.move_source("file", "front"), False),
-    "delete_source": (lambda api: api.delete_source("file"), True),
-    "authenticators": (lambda api: api.authenticators(), False),
-    "sessions_of": (lambda api: api.sessions_of("u"), False),
-    "subscribe": (lambda api: api.subscribe("dev", [SavedSubscription("a")]), True),
-    "kick_many": (lambda api: api.kick_many(["dev"]), False),
-    "ban_of_user": (lambda api: api.ban_of("u", "username"), False),
-    "user_rules": (lambda api: api.user_rules("u"), True),
-    "write_user_rules": (lambda api: api.write_user_rules("u", ()), False),
-    "delete_user_rules": (lambda api: api.delete_user_rules("u"), True),
-    "retained_of": (lambda api: api.retained_of("dev"), False),
-    "delete_retained": (lambda api: api.delete_retained("a/b"), True),
-    "is_superuser": (lambda api: api.is_superuser("password_based:built_in_database", "u"), True),
-    "listeners": (lambda api: api.listeners(), False),
-    "listener": (lambda api: api.listener("ssl:default"), True),
-    "zone": (lambda api: api.zone(), False),
-    "publish": (lambda api: api.publish("t", b"x"), False),
+    "read_nodes": (sent(requests.read_nodes()), False),
+    "read_cluster": (sent(requests.read_cluster()), False),
+    "read_client": (sent(requests.read_client("dev")), True),
+    "read_clients": (sent(requests.read_clients(["dev"])), False),
+    "read_subscriptions": (sent(requests.read_subscriptions("dev")), True),
+    "unsubscribe": (sent(requests.unsubscribe("dev", ["a"])), True),
+    "subscribe": (sent(requests.subscribe("dev", [SavedSubscription("a")])), True),
+    "kick": (sent(requests.kick("dev")), True),
+    "kick_many": (sent(requests.kick_many(["dev"])), False),
+    "read_cache": (sent(requests.read_cache("dev")), True),
+    "clear_cache": (sent(requests.clear_cache("dev")), True),
+    "clear_all_caches": (sent(requests.clear_all_caches()), False),
+    "list_bans": (lambda api: drain(api.rows(requests.list_bans)), False),
+    "find_ban": (find_ban_of(DEVICE), False),
+    "find_ban_of_user": (find_ban_of(USER), False),
+    "add_ban": (sent(requests.add_ban(DEVICE, by="cordon/c", reason="r", until=None)), False),
+    "lift_ban": (sent(requests.lift_ban(DEVICE)), True),
+    "read_rules": (sent(requests.read_rules(DEVICE)), True),
+    "write_rules": (sent(requests.write_rules(DEVICE, ())), False),
+    "add_rules": (sent(requests.add_rules([(DEVICE, ())])), False),
+    "delete_rules": (sent(requests.delete_rules(DEVICE)), True),
+    "read_user_rules": (sent(requests.read_rules(USER)), True),
+    "write_user_rules": (sent(requests.write_rules(USER, ())), False),
+    "delete_user_rules": (sent(requests.delete_rules(USER)), True),
+    "list_client_rules": (lambda api: drain(api.rows(requests.list_client_rules)), False),
+    "list_user_rules": (sent(requests.list_user_rules()), False),
+    "read_all_rules": (sent(requests.read_all_rules()), True),
+    "write_all_rules": (sent(requests.write_all_rules(())), False),
+    "delete_all_rules": (sent(requests.delete_all_rules()), True),
+    "read_sources": (sent(requests.read_sources()), False),
+    "create_database": (sent(requests.create_database()), False),
+    "write_source": (sent(requests.write_source(SourceRow(type="file"))), False),
+    "move_source": (sent(requests.move_source("file", "front")), False),
+    "delete_source": (sent(requests.delete_source("file")), True),
+    "read_authenticators": (sent(requests.read_authenticators()), False),
+    "find_sessions": (lambda api: find_sessions(api, partial(requests.list_sessions, "u"), "u"), False),
+    "list_retained": (lambda api: drain(api.rows(requests.list_retained)), False),
+    "delete_retained": (sent(requests.delete_retained("a/b")), True),
+    "read_user": (sent(requests.read_user(OF_DATABASE, "u")), True),
+    "read_listeners": (sent(requests.read_listeners()), False),
+    "read_listener": (sent(requests.read_listener("ssl:default")), True),
+    "read_zone": (sent(requests.read_zone()), False),
+    "publish": (sent(requests.publish("t", b"x")), False),
 }
-READS = [
-    name
-    for name in CALLS
-    if name
-    in {"nodes", "client", "subscriptions", "cache", "bans", "ban_of", "add_ban", "rules", "client_rules"}
-    | {"sessions_of", "ban_of_user", "user_rules", "retained_of"}
-    | {"has_user_rules", "sources", "authenticators", "listeners", "listener", "own_name"}
-]
+READS = {
+    "read_nodes", "read_cluster", "read_client", "read_clients", "read_subscriptions", "read_cache", "list_bans",
+    "find_ban", "find_ban_of_user", "add_ban", "read_rules", "read_user_rules", "list_client_rules", "list_user_rules",
+    "read_sources", "read_authenticators", "find_sessions", "list_retained", "read_listeners", "read_listener",
+}  # fmt: skip
 ONCE = {"create_database", "publish"}
 
 
@@ -145,14 +159,14 @@ async def test_each_call_maps_silence(name: str, fault: type[httpx.TransportErro
         await CALLS[name][0](api_over(answer))
 
 
-@pytest.mark.parametrize("name", READS)
+@pytest.mark.parametrize("name", sorted(READS))
 @pytest.mark.parametrize("body", ["5", '"text"', "{}", "[5]", '{"data": 7}', '[{"unheard": true}]', '{"data": [{}]}'])
 async def test_a_wrong_shape_is_never_taken_for_an_empty_answer(name: str, body: str) -> None:
-    if (name, body) == ("own_name", "{}"):
+    if (name, body) == ("read_cluster", "{}"):
         body = "[]"  # a cluster that tells no name of its own is possible, a list is not
-    if (name, body[:8]) == ("own_name", '{"data":'):
+    if (name, body[:8]) == ("read_cluster", '{"data":'):
         body = '{"self": 5}'
-    if name == "has_user_rules" and body == '{"data": [{}]}':
+    if name == "list_user_rules" and body == '{"data": [{}]}':
         body = '{"data": [{"rules": 5}]}'
     api = api_over(lambda _: httpx.Response(200, content=body.encode()))
     with pytest.raises(BrokerAnswerError, match="wrong shape"):
@@ -176,23 +190,23 @@ def paged(rows: list[dict[str, Any]], *, hasnext: bool, seen: list[httpx.QueryPa
 async def test_every_page_is_read_and_none_too_many(count: int, pages: int) -> None:
     bans = [{"as": "clientid", "who": f"c{n}", "by": "cordon/x", "at": 5, "until": 9} for n in range(count)]
     seen: list[httpx.QueryParams] = []
-    read = await drain(api_over(paged(bans, hasnext=False, seen=seen)).bans())
+    read = await drain(api_over(paged(bans, hasnext=False, seen=seen)).rows(requests.list_bans))
     assert [ban.who for ban in read] == [row["who"] for row in bans]
     assert len(seen) == pages
 
     rules: list[dict[str, Any]] = [{"clientid": f"c{n}", "rules": []} for n in range(count)]
     seen.clear()
-    listed = await drain(api_over(paged(rules, hasnext=True, seen=seen)).client_rules())
-    assert [client for client, _ in listed] == [row["clientid"] for row in rules]
+    listed = await drain(api_over(paged(rules, hasnext=True, seen=seen)).rows(requests.list_client_rules))
+    assert [row.clientid for row in listed] == [row["clientid"] for row in rules]
     assert len(seen) == pages
 
 
 async def test_a_listing_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("controller.adapters.emqx.client.subject_api.MAX_PAGES", 3)
+    monkeypatch.setattr("controller.adapters.emqx.client.api.MAX_PAGES", 3)
     row = {"clientid": "c", "rules": []}
     api = api_over(lambda _: httpx.Response(200, json={"data": [row], "meta": {"hasnext": True}}))
     with pytest.raises(BrokerAnswerError, match="pages"):
-        await drain(api.client_rules())
+        await drain(api.rows(requests.list_client_rules))
     assert MAX_PAGES > 3
 
 
@@ -203,7 +217,7 @@ async def test_the_own_ban_is_found_among_the_bans_of_an_emqx_without_filters() 
         {"as": "clientid", "who": "dev", "by": "c", "at": "1970-01-01T00:00:05Z", "until": "1970-01-01T00:00:09+00:00"},
     ]
     seen: list[httpx.QueryParams] = []
-    ban = await api_over(paged(rows, hasnext=False, seen=seen)).ban_of("dev")
+    ban = await find_ban_of(DEVICE)(api_over(paged(rows, hasnext=False, seen=seen)))
     assert ban == Ban(kind="clientid", who="dev", by="c", reason="", at=5.0, until=9.0)
     assert seen[0]["clientid"] == "dev"
 
@@ -211,26 +225,15 @@ async def test_the_own_ban_is_found_among_the_bans_of_an_emqx_without_filters() 
 async def test_an_existing_ban_without_its_row_is_an_answer_error() -> None:
     api = api_over(lambda _: httpx.Response(400, json={"code": "ALREADY_EXISTS", "message": "it is there"}))
     with pytest.raises(BrokerAnswerError, match="did not say which"):
-        await api.add_ban("dev", by="cordon/c", reason="r", until=None)
+        await CALLS["add_ban"][0](api)
     with pytest.raises(EmqxConflictError):
-        await api.write_rules("dev", ())
-
-
-async def test_many_subscriptions_are_cut_in_portions() -> None:
-    sizes: list[int] = []
-
-    def answer(request: httpx.Request) -> httpx.Response:
-        sizes.append(request.content.count(b'"topic"'))
-        return httpx.Response(204)
-
-    await api_over(answer).unsubscribe("dev", [f"t/{n}" for n in range(1001)])
-    assert sizes == [500, 500, 1]
+        await CALLS["write_rules"][0](api)
 
 
 async def test_nobody_listening_is_told_from_somebody() -> None:
-    assert await api_over(lambda _: httpx.Response(200, json={"id": "x"})).publish("t", b"\x00\xff")
+    assert await api_over(lambda _: httpx.Response(200, json={"id": "x"})).send(requests.publish("t", b"\x00\xff"))
     nobody = {"reason_code": 16, "message": "no_matching_subscribers"}
-    assert not await api_over(lambda _: httpx.Response(202, json=nobody)).publish("t", b"")
+    assert not await api_over(lambda _: httpx.Response(202, json=nobody)).send(requests.publish("t", b""))
 
 
 @pytest.mark.parametrize("refused", ["/configs/global_zone", "/listeners"])
@@ -251,3 +254,22 @@ async def test_settings_that_the_key_may_not_read_lower_the_grade(refused: str) 
 def test_an_id_that_would_leave_its_place_in_the_path_is_refused(client_id: str) -> None:
     with pytest.raises(BrokerRefusedError):
         segment(client_id)
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "bell\x07", "x" * 257])
+def test_a_user_name_that_would_leave_its_place_in_the_path_is_refused(name: str) -> None:
+    with pytest.raises(BrokerRefusedError):
+        user_segment(name)
+    for build in (requests.read_ban, requests.lift_ban, requests.read_rules, requests.delete_rules):
+        with pytest.raises(BrokerRefusedError):
+            build(Subject.user(name))
+
+
+@pytest.mark.parametrize("topic", ["", ".", "..", "#", "a/+", "a/#"])
+def test_a_retained_message_is_deleted_by_its_exact_topic_only(topic: str) -> None:
+    with pytest.raises(BrokerRefusedError):
+        requests.delete_retained(topic)
+
+
+def test_a_placeholder_is_shown_as_it_is() -> None:
+    assert requests.kick(Placeholder("<client id>")).path == "/clients/<client id>"

@@ -13,7 +13,8 @@ from controller.adapters.emqx.client.coalescing import (
     CoalescedRequests,
     SingleFlightRead,
 )
-from controller.adapters.emqx.containment.verification import ProofRecorder
+from controller.adapters.emqx.containment.context import ProofRecorder
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from tests.support.scripted_emqx import Cluster, error
@@ -101,7 +102,9 @@ def _bulk(cluster: Cluster, refusal: httpx.Response | None = None) -> list[int]:
 
 async def _write(writer: BatchingRuleWriter, many: int) -> list[ProofRecorder]:
     records = [ProofRecorder() for _ in range(many)]
-    await asyncio.gather(*(writer.write(f"d{n}", restriction(f"d{n}"), records[n]) for n in range(many)))
+    await asyncio.gather(
+        *(writer.write(Subject.client(f"d{n}"), restriction(f"d{n}"), records[n].add) for n in range(many))
+    )
     return records
 
 
@@ -132,7 +135,7 @@ async def test_each_is_told_when_the_call_for_many_fails() -> None:
     cluster = Cluster()
     _bulk(cluster, error(403, "UNAUTHORIZED_ROLE"))
     writer = BatchingRuleWriter(cluster.broker().api)
-    asked = [writer.write(f"d{n}", (), ProofRecorder()) for n in range(30)]
+    asked = [writer.write(Subject.client(f"d{n}"), (), ProofRecorder().add) for n in range(30)]
     found = await asyncio.gather(*asked, return_exceptions=True)
     assert sum(isinstance(each, BrokerRefusedError) for each in found) >= 29
 
@@ -166,7 +169,7 @@ async def test_many_sessions_are_read_together_and_absence_is_believed_only_from
     sizes = _sessions(cluster, there, knows_several=knows_several)
     shared = CoalescedRequests(cluster.broker().api)
     reader, record = shared.clients_at[""], ProofRecorder()
-    found = await asyncio.gather(*(reader.get(f"d{n}", record) for n in range(250)))
+    found = await asyncio.gather(*(reader.get(f"d{n}", record.add) for n in range(250)))
     assert [row is not None for row in found] == [n % 2 == 0 for n in range(250)]
     assert max(sizes) <= MAX_BATCH
     alone = cluster.made("GET /clients/d")
@@ -179,7 +182,10 @@ async def test_who_is_cancelled_while_waiting_is_not_written() -> None:
     cluster = Cluster()
     sizes = _bulk(cluster)
     writer = BatchingRuleWriter(cluster.broker().api)
-    tasks = [asyncio.get_running_loop().create_task(writer.write(f"d{n}", (), ProofRecorder())) for n in range(10)]
+    tasks = [
+        asyncio.get_running_loop().create_task(writer.write(Subject.client(f"d{n}"), (), ProofRecorder().add))
+        for n in range(10)
+    ]
     await asyncio.sleep(0)
     for task in tasks[5:]:
         task.cancel()

@@ -36,11 +36,15 @@ def always(raw: bytes) -> Callable[[str], bytes]:
     return lambda _: raw
 
 
+def request(
+    method: HttpMethod = "GET", *, what: str = "test", body: object = None, repeat: bool = True
+) -> ApiRequest[object]:
+    return ApiRequest(method, "/nodes", what, lambda _answer: None, body=body, repeat=repeat)
+
+
 async def ask(bases: list[str], limits: HttpLimits, method: HttpMethod = "GET", *, repeat: bool = True) -> ApiResponse:
     async with EmqxHttpClient(bases, "key", SECRET, clock=SystemClock(), limits=limits) as http:
-        return await http.call(
-            ApiRequest(method, "/nodes", "test", body={"a": 1} if method != "GET" else None, repeat=repeat)
-        )
+        return await http.call(request(method, body={"a": 1} if method != "GET" else None, repeat=repeat))
 
 
 def refused_port() -> str:
@@ -117,8 +121,8 @@ async def test_the_whole_call_ends_in_time_however_many_nodes_hang(quick: HttpLi
 async def test_another_node_answers_and_is_asked_first_from_then_on(quick: HttpLimits, raw: bytes) -> None:
     async with bad_server(always(raw)) as bad, bad_server(always(GOOD)) as good:
         async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
-            first = await http.call(ApiRequest("GET", "/nodes", "test"))
-            second = await http.call(ApiRequest("GET", "/nodes", "test"))
+            first = await http.call(request())
+            second = await http.call(request())
         assert first.node == second.node == good.base
         assert first.data == {"fine": True}
         assert len(bad.seen) == 1
@@ -141,7 +145,7 @@ async def test_a_call_bound_to_a_node_asks_that_node_once(quick: HttpLimits) -> 
     async with bad_server(always(CLOSE)) as bad, bad_server(always(GOOD)) as good:
         async with EmqxHttpClient([good.base, bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
             with pytest.raises(BrokerAnswerError):
-                await http.call(ApiRequest("GET", "/nodes", "test", node=bad.base))
+                await http.call(request(), node=bad.base)
         assert (len(bad.seen), len(good.seen)) == (1, 0)
 
 
@@ -155,7 +159,7 @@ async def test_no_more_exchanges_at_once_than_allowed() -> None:
     limits = HttpLimits(at_once=2, read_seconds=0.2, attempts=1, attempt_seconds=0.2)
     async with bad_server(always(HANG)) as bad:
         async with EmqxHttpClient([bad.base], "key", SECRET, clock=SystemClock(), limits=limits) as http:
-            calls = [http.call(ApiRequest("GET", "/nodes", "test")) for _ in range(4)]
+            calls = [http.call(request()) for _ in range(4)]
             waiting = asyncio.gather(*calls, return_exceptions=True)
             await asyncio.sleep(0.1)
             assert len(bad.seen) == 2
@@ -168,7 +172,7 @@ async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits
     steps: list[ProofStep] = []
     async with bad_server(always(response(503, b""))) as bad, bad_server(always(GOOD)) as good:
         async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
-            await http.call(ApiRequest("GET", "/nodes", "look"), steps.append)
+            await http.call(request(what="look"), listener=steps.append)
         assert [(step.what, step.call, step.node) for step in steps] == [
             ("look", "GET /nodes", bad.base),
             ("look", "GET /nodes", good.base),
@@ -184,7 +188,7 @@ async def test_the_secret_is_in_no_text(quick: HttpLimits, status: int) -> None:
     async with bad_server(always(response(status, body))) as bad:
         async with EmqxHttpClient([bad.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
             with pytest.raises(BrokerError) as caught:
-                await http.call(ApiRequest("GET", "/nodes", "look"), steps.append)
+                await http.call(request(what="look"), listener=steps.append)
             assert SECRET not in repr(http)
         assert "authorization: basic" in bad.headers[0].lower()
     assert SECRET not in str(caught.value)

@@ -9,12 +9,12 @@ class Line:
     """Callers of one kind or the other, and the order in which they got their turn."""
 
     def __init__(self, at_once: int) -> None:
-        self.turns = PrioritySemaphore(at_once)
+        self.slots = PrioritySemaphore(at_once)
         self.order: list[str] = []
         self.may_end = asyncio.Event()
 
     async def call(self, name: str, *, urgent: bool) -> None:
-        async with self.turns.turn(urgent=urgent):
+        async with self.slots.acquire(urgent=urgent):
             self.order.append(name)
             await self.may_end.wait()
 
@@ -51,19 +51,19 @@ async def test_whoever_gives_up_waiting_takes_no_turn_away() -> None:
 
 
 async def test_one_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
-    turns = PrioritySemaphore(1)
+    slots = PrioritySemaphore(1)
     entered: list[str] = []
 
     async def call(name: str) -> None:
-        async with turns.turn(urgent=False):
+        async with slots.acquire(urgent=False):
             entered.append(name)
 
     async with asyncio.TaskGroup() as group:
-        async with turns.turn(urgent=False):
+        async with slots.acquire(urgent=False):
             unlucky = group.create_task(call("unlucky"))
             await _settle()
         unlucky.cancel()  # its turn was given, it has not run yet
         group.create_task(call("next"))
     assert entered == ["next"]
-    async with asyncio.timeout(1), turns.turn(urgent=False):
+    async with asyncio.timeout(1), slots.acquire(urgent=False):
         pass

@@ -20,8 +20,12 @@ from controller.adapters.emqx.client.models import (
     rule_text,
     until_text,
 )
-from controller.adapters.emqx.containment.authentication import AuthSettings, grade_of, grade_then
-from controller.adapters.emqx.containment.checks import consulted, outside, wrongly_allowed
+from controller.adapters.emqx.containment.authentication import AuthSettings, auth_strength, auth_strength_at
+from controller.adapters.emqx.containment.checks import (
+    cached_disallowed_topics,
+    disallowed_subscriptions,
+    source_order_problem,
+)
 from controller.adapters.emqx.setup.baseline import SetupSnapshot, plan, rules_for_all, rules_for_controller
 from controller.ports.broker import CLOCK_SLACK, AuthStrength
 from controller.ports.broker_tables import AccessRule, restriction
@@ -90,7 +94,7 @@ def test_a_restricted_client_has_three_rules_in_order() -> None:
     ],
 )
 def test_its_own_downward_branch_is_inside(topic: str) -> None:
-    assert outside("edge-1", (topic,)) == ()
+    assert disallowed_subscriptions("edge-1", (topic,)) == ()
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,7 @@ def test_its_own_downward_branch_is_inside(topic: str) -> None:
     ],
 )
 def test_everything_else_is_outside(topic: str) -> None:
-    assert outside("edge-1", (topic,)) == (topic,)
+    assert disallowed_subscriptions("edge-1", (topic,)) == (topic,)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_everything_else_is_outside(topic: str) -> None:
 )
 def test_what_a_cache_may_still_allow(kind: str, topic: str, result: str, wrong: bool) -> None:
     row = CacheRow.model_validate({"access": {"action_type": kind}, "topic": topic, "result": result})
-    assert bool(wrongly_allowed("edge-1", (row,))) is wrong
+    assert bool(cached_disallowed_topics("edge-1", (row,))) is wrong
 
 
 @pytest.mark.parametrize(
@@ -145,7 +149,7 @@ def test_what_a_cache_may_still_allow(kind: str, topic: str, result: str, wrong:
 )
 def test_rules_count_only_if_they_are_asked_first(sources: list[tuple[str, bool]], fine: bool) -> None:
     rows = tuple(SourceRow(type=kind, enable=enable) for kind, enable in sources)
-    assert (consulted(rows) == "") is fine
+    assert (source_order_problem(rows) == "") is fine
 
 
 def settings(*, chain: bool = True, from_cert: bool = True, **listener: Any) -> AuthSettings:
@@ -189,7 +193,7 @@ def client(listener: str = "ssl:default", **more: Any) -> ClientRow:
 def test_a_grade_is_judged_from_the_brokers_settings(
     facts: AuthSettings, seen: ClientRow | None, grade: AuthStrength
 ) -> None:
-    assert grade_of(facts, seen) is grade
+    assert auth_strength(facts, seen) is grade
 
 
 def mixed(*, chain: bool = False) -> AuthSettings:
@@ -221,7 +225,7 @@ TEN = datetime(2026, 11, 23, 11, 4, 55, 676000, tzinfo=UTC).timestamp()
 def test_a_later_session_counts_only_where_nobody_comes_in_without_proof(
     facts: AuthSettings, seen: ClientRow | None, heard_at: float | None, grade: AuthStrength
 ) -> None:
-    assert grade_then(facts, seen, heard_at) is grade
+    assert auth_strength_at(facts, seen, heard_at) is grade
 
 
 def snapshot(

@@ -6,10 +6,14 @@ import httpx
 import pytest
 
 from controller.adapters.emqx.containment.verification import WAITS_SECONDS
+from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
 from controller.ports.errors import BrokerError, BrokerRefusedError, BrokerUnreachableError
 from schemas.topics import DownChannel, down
+from tests.support.emqx_calls import ban_of, rules_of
 from tests.support.scripted_emqx import BASES, Cluster, error
+
+DEVICE = Subject.client("dev")
 
 
 class Store:
@@ -40,7 +44,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 async def test_rules_that_reach_a_node_late_are_waited_for(cluster: Cluster) -> None:
     cluster.before.append(lambda base, method, path: _set_lag(cluster, method, path))
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert proof.holds, proof.missing
     looks = [step for step in proof.steps if step.what == "rules read back" and step.node == BASES[2]]
     assert [step.answer == "as wanted" for step in looks] == [False, False, True]
@@ -62,7 +66,7 @@ async def test_a_cache_that_was_filled_again_is_cleared_again(cluster: Cluster) 
         return None
 
     cluster.before.append(refill)
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 3
     assert cluster.cache == []
@@ -75,7 +79,7 @@ async def test_a_cache_that_stays_wrong_is_no_proof_and_ends(cluster: Cluster) -
         return None
 
     cluster.before.append(stubborn)
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert not proof.holds
     assert "its cache allows topics outside its branch" in proof.missing
     assert proof.cut_at > 0
@@ -89,7 +93,7 @@ async def test_what_its_own_branch_allows_may_stay_in_the_cache(cluster: Cluster
         return None
 
     cluster.before.append(own)
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
 
@@ -105,22 +109,22 @@ async def test_a_subscription_that_slipped_in_is_cut_in_the_next_look(cluster: C
 
     cluster.before.append(slip)
     broker = cluster.broker()
-    assert (await broker.restrict("dev", Store())).holds
+    assert (await broker.restrict(DEVICE, Store())).holds
     # It slipped in behind the look at the subscriptions: the next restriction, or the reconciler's, finds it.
-    assert (await broker.restrict("dev", Store())).holds
+    assert (await broker.restrict(DEVICE, Store())).holds
     assert cluster.subscriptions == [own, "$share/g/" + own]
 
 
 async def test_a_store_that_fails_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
     cluster.rules[BASES[0]]["dev"] = [{"topic": "a", "permission": "allow", "action": "all"}]
     with pytest.raises(OSError, match="full"):
-        await cluster.broker().restrict("dev", Store(OSError("full")))
+        await cluster.broker().restrict(DEVICE, Store(OSError("full")))
     assert cluster.made("PUT") == 0
 
 
 async def test_a_store_that_fails_leaves_an_isolation_banned(cluster: Cluster) -> None:
     with pytest.raises(OSError, match="full"):
-        await cluster.broker().isolate("dev", Store(OSError("full")), case="c", reason="r", until=None)
+        await cluster.broker().isolate(DEVICE, Store(OSError("full")), case="c", reason="r", until=None)
     assert cluster.bans["dev"]["by"] == "cordon/c"
     assert cluster.made("PUT") == 0
 
@@ -136,7 +140,7 @@ async def test_a_ban_whose_answer_was_lost_is_found_to_be_ours(cluster: Cluster)
         return None
 
     cluster.before.append(lose)
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.made("POST /banned") == 2
     assert proof.cut_at == 6
@@ -152,21 +156,21 @@ async def test_a_client_that_is_still_there_is_kicked_until_it_is_not(cluster: C
         return None
 
     cluster.before.append(come_back)
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.made("DELETE /clients/dev") == 3
 
 
 async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster: Cluster) -> None:
     cluster.session, cluster.subscriptions = "away", ["fleet/#"]
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "none"
 
 
 async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Cluster) -> None:
     cluster.session, cluster.subscriptions = "away", [down("dev", DownChannel.COMMAND)]
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
     assert cluster.session == "away"
 
@@ -175,11 +179,11 @@ async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Clust
 async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
     cluster: Cluster, case: str, until: float | None
 ) -> None:
-    await cluster.broker().isolate("dev", Store(), case="old", reason="r", until=4e9)
+    await cluster.broker().isolate(DEVICE, Store(), case="old", reason="r", until=4e9)
     before = len(cluster.calls)
-    proof = await cluster.broker().isolate("dev", Store(), case=case, reason="r", until=until)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case=case, reason="r", until=until)
     assert proof.holds, proof.missing
-    ban = await cluster.broker().api.ban_of("dev")
+    ban = await ban_of(cluster.broker().api, "dev")
     assert ban is not None
     assert (ban.by, ban.until, proof.ban_until) == (f"cordon/{case}", until, until)
     lifted = cluster.calls.index(("DELETE", "/banned/clientid/dev"), before)
@@ -189,7 +193,7 @@ async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
 
 async def test_the_same_ban_again_is_left_as_it_is(cluster: Cluster) -> None:
     for until in (4e9, 4e9 + 0.4):
-        proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=until)
+        proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=until)
         assert proof.holds, proof.missing
     assert cluster.made("DELETE /banned") == 0
 
@@ -200,7 +204,7 @@ async def test_a_ban_that_vanishes_is_no_proof(cluster: Cluster) -> None:
             cluster.bans.clear()
 
     cluster.before.append(vanish)
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert not proof.holds
     assert "no ban in force" in proof.missing
 
@@ -210,17 +214,17 @@ async def test_an_error_after_the_ban_is_in_the_proof_with_the_cut(cluster: Clus
         return error(403, "UNAUTHORIZED_ROLE") if path.startswith("/authorization") else None
 
     cluster.before.append(refuse)
-    proof = await cluster.broker().isolate("dev", Store(), case="c", reason="r", until=None)
+    proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert not proof.holds
     assert "access_control" in proof.missing
     assert proof.cut_at > 0
     with pytest.raises(BrokerRefusedError, match="access_control"):
-        await cluster.broker().restrict("dev", Store())
+        await cluster.broker().restrict(DEVICE, Store())
 
 
 async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -> None:
     cluster.sources = [{"type": "file", "enable": True}, {"type": "built_in_database", "enable": True}]
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert not proof.holds
     assert "EMQX asks file before" in proof.missing
 
@@ -236,16 +240,16 @@ async def test_a_silent_node_counts_until_the_cluster_lists_it_as_stopped(cluste
 
     cluster.silent.add(BASES[1])
     cluster.before.append(notice)
-    proof = await broker.restrict("dev", Store())
+    proof = await broker.restrict(DEVICE, Store())
     assert proof.holds, proof.missing
     assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
 
 
 async def test_a_silent_node_of_unknown_name_is_excused_only_if_all_running_ones_spoke(cluster: Cluster) -> None:
     cluster.silent.add(BASES[1])
-    assert not (await cluster.broker().restrict("dev", Store())).holds
+    assert not (await cluster.broker().restrict(DEVICE, Store())).holds
     cluster.stopped.add(BASES[1])
-    assert (await cluster.broker().restrict("dev", Store())).holds
+    assert (await cluster.broker().restrict(DEVICE, Store())).holds
 
 
 async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
@@ -253,7 +257,7 @@ async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
         cluster.silent.update(BASES)
 
     with pytest.raises(BrokerUnreachableError) as caught:
-        await cluster.broker().restrict("dev", then_all_die)
+        await cluster.broker().restrict(DEVICE, then_all_die)
     assert all(base in str(caught.value) for base in BASES)
 
 
@@ -263,23 +267,23 @@ async def test_what_narrows_a_rule_on_newer_versions_survives_a_restriction(clus
         table["dev"] = [narrow]
     store = Store()
     broker = cluster.broker()
-    assert (await broker.restrict("dev", store)).holds
+    assert (await broker.restrict(DEVICE, store)).holds
     kept = store.kept[0]
     assert kept == (AccessRule("a", "allow", "all", limits='{"ipaddr": "10.0.0.0/8", "zone": "inner"}'),)
-    assert (await broker.release("dev", kept)).holds
+    assert (await broker.release(DEVICE, kept)).holds
     assert cluster.rules[BASES[0]]["dev"] == [narrow]
 
 
 async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     for table in cluster.rules.values():
         table.clear()
     cluster.calls.clear()
-    assert (await broker.end_isolation("dev", Store())).holds
+    assert (await broker.end_isolation(DEVICE, Store())).holds
     writes = [call for call in cluster.calls if call[0] != "GET"]
     assert [method for method, _ in writes] == ["PUT", "DELETE"]
-    assert await broker.api.rules("dev") == restriction("dev")
+    assert await rules_of(broker.api, "dev") == restriction("dev")
 
 
 async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_first(cluster: Cluster) -> None:
@@ -287,18 +291,18 @@ async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_fi
     for table in cluster.rules.values():
         table["dev"] = [own]
     store, broker = Store(), cluster.broker()
-    assert (await broker.end_isolation("dev", store)).holds
+    assert (await broker.end_isolation(DEVICE, store)).holds
     assert store.kept == [(AccessRule("fleet/#", "allow", "all"),)]
-    assert await broker.api.rules("dev") == restriction("dev")
-    assert (await broker.end_isolation("dev", store)).holds
+    assert await rules_of(broker.api, "dev") == restriction("dev")
+    assert (await broker.end_isolation(DEVICE, store)).holds
     assert len(store.kept) == 1, "the restriction's own rules are nobody's"
 
 
 async def test_a_release_gives_the_rules_back_before_it_lifts_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     cluster.calls.clear()
-    assert (await broker.release("dev", ())).holds
+    assert (await broker.release(DEVICE, ())).holds
     writes = [path for method, path in cluster.calls if method == "DELETE"]
     assert [path.split("/")[1] for path in writes] == ["authorization", "banned", "clients"]
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
@@ -307,12 +311,12 @@ async def test_a_release_gives_the_rules_back_before_it_lifts_the_ban(cluster: C
 
 async def test_a_release_that_cannot_write_keeps_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
-    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     cluster.before.append(
         lambda _base, method, path: error(500, "INTERNAL") if method == "DELETE" and "rules" in path else None
     )
     with pytest.raises(BrokerError):
-        await broker.release("dev", ())
+        await broker.release(DEVICE, ())
     assert "dev" in cluster.bans
 
 
@@ -328,7 +332,7 @@ def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
 
 async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
     _die_after(cluster, "PUT", "/authorization")
-    proof = await cluster.broker().restrict("dev", Store())
+    proof = await cluster.broker().restrict(DEVICE, Store())
     assert not proof.holds
     assert all(base in proof.missing for base in BASES)
     assert any(step.what == "write rules" and step.answer == "204" for step in proof.steps)
@@ -338,9 +342,9 @@ async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cl
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
 async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> None:
     broker = cluster.broker()
-    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     _die_after(cluster, "DELETE", "/banned")
-    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", ()))
+    proof = await (broker.end_isolation(DEVICE, Store()) if way == "end_isolation" else broker.release(DEVICE, ()))
     assert not proof.holds
     assert any(step.what == "lift ban" and step.answer == "204" for step in proof.steps)
 
@@ -348,12 +352,12 @@ async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> 
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
 async def test_a_ban_is_not_lifted_while_a_node_lacks_the_rules(cluster: Cluster, way: str) -> None:
     broker = cluster.broker()
-    await broker.isolate("dev", Store(), case="c", reason="r", until=None)
+    await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     kept = (AccessRule("a", "allow", "all"),)
     cluster.before.append(
         lambda base, method, path: error(404, "NOT_FOUND") if base == BASES[1] and "/rules/clients/" in path else None
     )
-    proof = await (broker.end_isolation("dev", Store()) if way == "end_isolation" else broker.release("dev", kept))
+    proof = await (broker.end_isolation(DEVICE, Store()) if way == "end_isolation" else broker.release(DEVICE, kept))
     assert not proof.holds
     assert BASES[1] in proof.missing
     assert "dev" in cluster.bans

@@ -5,6 +5,7 @@ import json
 import httpx
 import pytest
 
+from controller.adapters.emqx.client import requests
 from controller.adapters.emqx.client.api import EmqxApi
 from controller.adapters.emqx.client.http import EmqxHttpClient
 from controller.adapters.emqx.client.models import SourceRow
@@ -55,7 +56,7 @@ async def test_moved_to_the_front_and_put_back_with_its_settings(enabled: bool, 
     emqx = Sources(list(before))
     http = EmqxHttpClient(["http://n1"], "k", "s", clock=SystemClock(), transport=httpx.MockTransport(emqx.answer))
     api = EmqxApi(http)
-    snapshot = SetupSnapshot("boss", await api.sources(), rules_for_all(), rules_for_controller())
+    snapshot = SetupSnapshot("boss", await api.send(requests.read_sources()), rules_for_all(), rules_for_controller())
 
     await apply(api, plan(snapshot))
     assert [row.type for row in emqx.rows] == ["built_in_database", "file", "http"]
