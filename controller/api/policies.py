@@ -11,7 +11,7 @@ from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, UtcTimestamp, View, at
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.explain_events import EventExplanation, explain_standing
+from controller.domain.containment.explain_events import EventExplanation, explain_active_holds
 from controller.domain.effects import AuditEntry
 from controller.domain.policy.explain import RuleExplanation, explain
 from controller.domain.policy.facts import gather_facts
@@ -285,5 +285,5 @@ async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Devi
     facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags)
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
-    events = tuple(EventStandingView.of(one) for one in explain_standing(keeper.policies, device))
+    events = tuple(EventStandingView.of(one) for one in explain_active_holds(keeper.policies, device))
     return DeviceExplanationView(device_id=device_id, policies=keeper.policies.version, items=items, events=events)

@@ -1,8 +1,7 @@
-"""The record as a chain: each row carries the digest of the row before it, so that nothing is changed in silence.
+"""The audit log as a hash chain: each row has the digest of the row before it, so that changes are detected.
 
-A digest is SHA-256 over the digest before it, the row's number and everything the row says. Anybody who can write the
-file can also compute a whole new chain: against that only a digest
-helps that was noted elsewhere (`cordon audit head`).
+A digest is SHA-256 over the digest before, the row's number and its content. Who can write the file can also compute a
+new chain; that is detected only by a digest that was noted elsewhere (`cordon audit head`).
 """
 
 import hashlib
@@ -14,8 +13,8 @@ from typing import Final
 from controller.domain.audit_kinds import AuditKind
 
 DIGEST_BYTES: Final = 32
-GENESIS: Final = bytes(DIGEST_BYTES)  # what the first row of all follows
-PRUNED: Final = AuditKind.AUDIT_PRUNED  # the kind of the row that says how far the record was taken away
+GENESIS: Final = bytes(DIGEST_BYTES)  # the digest before the first row
+PRUNED: Final = AuditKind.AUDIT_PRUNED  # the kind of the row that records how far the log was pruned
 _SEQ_BYTES: Final = 8
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -23,32 +22,32 @@ _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 def row_bytes(
     at: float, kind: str, device_id: str, actor: str, case_id: str, *, alert: bool, detail: str | None
 ) -> bytes:
-    """What a row says, as bytes that no other row can have; `detail` is the JSON text as it is kept."""
+    """Returns the content of a row as unambiguous bytes; `detail` is the JSON text as it is stored."""
     return _encode([float(at), kind, device_id, actor, case_id, int(alert), detail]).encode()
 
 
 def next_digest(before: bytes, seq: int, body: bytes) -> bytes:
-    """The digest of row `seq`, which follows a row with the digest `before`."""
+    """Returns the digest of row `seq`, which follows a row with the digest `before`."""
     return hashlib.sha256(before + seq.to_bytes(_SEQ_BYTES, "big", signed=True) + body).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class ChainHead:
-    """The end of the chain, to be noted where nobody can reach it who can write the store."""
+    """The end of the chain, to be noted where nobody who can write the store has access."""
 
     seq: int
     digest: bytes
 
     def __str__(self) -> str:
-        """As it is shown and read back: `SEQ:DIGEST` in hex."""
+        """`SEQ:DIGEST` in hex, as `parse` reads it."""
         return f"{self.seq}:{self.digest.hex()}"
 
     @classmethod
     def parse(cls, text: str) -> "ChainHead":
-        """Read it back.
+        """Parses `SEQ:DIGEST`.
 
         Raises:
-            ValueError: another shape.
+            ValueError: the text has another form.
         """
         seq, _, digest = text.strip().partition(":")
         try:
@@ -62,23 +61,23 @@ class ChainHead:
 
 @dataclass(frozen=True, slots=True)
 class ChainLink:
-    """A row as it is found: its number, what it says, what it claims to follow, and its digest."""
+    """A stored row: its number, content, the digest before it, and its own digest."""
 
     seq: int
     body: bytes
     before: bytes
     digest: bytes
-    pruned_through: int | None = None  # of a row of the kind `PRUNED`: the last row that was taken away
+    pruned_through: int | None = None  # the last pruned row; only in a row of the kind `PRUNED`
 
 
 @dataclass(frozen=True, slots=True)
 class ChainBounds:
-    """What is known of the chain besides its rows.
+    """What is known about the chain apart from its rows.
 
     Attributes:
-        anchor: the last row that pruning took away.
-        chained_through: rows up to this one are older than the chain; gaps among them mean nothing.
-        counted: the highest number ever given, kept by the database beside the rows.
+        anchor: the last row that was pruned.
+        chained_through: rows up to this one are older than the chain; gaps among them are normal.
+        counted: the highest number ever given, as the database counts it.
         noted: a head that was noted elsewhere.
     """
 
@@ -90,7 +89,7 @@ class ChainBounds:
 
 @dataclass(frozen=True, slots=True)
 class ChainFlaw:
-    """Something that was done to the record; `first` to `last` are the rows concerned."""
+    """A detected change; `first` to `last` are the rows concerned."""
 
     what: str  # changed, removed, inserted, replaced
     first: int
@@ -100,7 +99,7 @@ class ChainFlaw:
 
 @dataclass(frozen=True, slots=True)
 class ChainVerification:
-    """What a check of the whole chain found; `flaws` may be cut short."""
+    """The result of checking the whole chain; `flaws` may be cut short."""
 
     rows: int
     head: ChainHead
@@ -108,24 +107,22 @@ class ChainVerification:
 
 
 def find_flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw]:
-    """Everything that is wrong with the rows, which come in the order of their numbers.
+    """Yields the flaws of rows that are given in the order of their numbers.
 
-    Yields as it goes, so a caller may stop; the rows after a flaw are still checked.
+    The rows after a flaw are checked too. The caller may stop at any flaw.
     """
-    last, sound = bounds.anchor, True
+    last, is_sound = bounds.anchor, True
     pruned_through: int | None = None
     noted_seen = bounds.noted is None or bounds.noted.seq <= bounds.anchor.seq
     for link in links:
-        found = _flaw(link, last, bounds, sound_before=sound)
-        if found is not None:
-            yield found
-        sound = next_digest(link.before, link.seq, link.body) == link.digest
+        flaw = _flaw(link, last, bounds, sound_before=is_sound)
+        if flaw is not None:
+            yield flaw
+        is_sound = next_digest(link.before, link.seq, link.body) == link.digest
         if bounds.noted is not None and link.seq == bounds.noted.seq:
             noted_seen = True
             if link.digest != bounds.noted.digest:
-                yield ChainFlaw(
-                    "replaced", link.seq, link.seq, f"row {link.seq} is not the one of the head that was noted"
-                )
+                yield ChainFlaw("replaced", link.seq, link.seq, f"row {link.seq} differs from the head that was noted")
         if link.pruned_through is not None:
             pruned_through = link.pruned_through
         last = ChainHead(link.seq, link.digest)
@@ -135,9 +132,7 @@ def find_flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[Chai
 def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before: bool) -> ChainFlaw | None:
     seq = link.seq
     if len(link.digest) != DIGEST_BYTES or len(link.before) != DIGEST_BYTES:
-        return ChainFlaw(
-            "inserted", seq, seq, f"row {seq} was inserted by something else than Cordon: it has no digest"
-        )
+        return ChainFlaw("inserted", seq, seq, f"row {seq} was not written by Cordon: it has no digest")
     if next_digest(link.before, seq, link.body) != link.digest:
         return ChainFlaw("changed", seq, seq, f"row {seq} was changed after it was written")
     gap = seq - last.seq - 1
@@ -150,7 +145,7 @@ def _flaw(link: ChainLink, last: ChainHead, bounds: ChainBounds, *, sound_before
     if gap > 0:
         return _removed(last.seq + 1, seq - 1)
     if not sound_before:
-        return None  # told already, of the row before
+        return None  # the row before is reported already
     if last.seq == bounds.anchor.seq:
         return ChainFlaw("replaced", seq, seq, f"row {seq}, the first, does not follow what was pruned before it")
     return ChainFlaw(
@@ -173,5 +168,5 @@ def _check_bounds(
         yield _removed(bounds.noted.seq, bounds.noted.seq)
     before_chain = bounds.anchor.seq <= bounds.chained_through and pruned_through is None
     if bounds.anchor.seq and not before_chain and pruned_through != bounds.anchor.seq:
-        text = f"rows 1 to {bounds.anchor.seq} are gone, and no row says that they were pruned"
+        text = f"rows 1 to {bounds.anchor.seq} are missing, and no row records that they were pruned"
         yield ChainFlaw("removed", 1, bounds.anchor.seq, text)

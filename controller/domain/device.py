@@ -1,4 +1,4 @@
-"""What Cordon holds of one device: an immutable value that only `step` replaces.
+"""The state of a device: an immutable value that only `step` replaces.
 
 Times are Unix seconds, durations seconds.
 """
@@ -15,7 +15,7 @@ from controller.domain.policy.model import ContainmentLevel
 from schemas.commands import CommandState, ParamValue
 
 NO_SEQUENCE: Final = -1
-# What an accepted report by itself says of its device; everything else follows from decisions.
+# Fields that an accepted report sets by itself; all others follow from decisions.
 REPORT_FIELDS: Final = (
     "report_seq", "digest", "reported_at", "accepted", "boot_id", "agent", "judged_by", "satisfied",
 )  # fmt: skip
@@ -24,9 +24,10 @@ _NO_RULES: Final[Mapping[str, "RuleState"]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """A rule that is not satisfied: since when, in how many reports in a row, and what was tried.
+    """The state of an unsatisfied rule.
 
-    `until`: a rule about events (how many is in `streak`), which ends by time; 0 for what reports are asked.
+    `since`: of the first of `streak` failing reports in a row. `remedies`: commands that were issued for it. `until`:
+    when the rule about device events ends (`streak` counts events); 0 for a rule about reports.
     """
 
     result: RuleResult
@@ -40,15 +41,15 @@ class RuleState:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentCase:
-    """A containment in force and why.
+    """A containment in force.
 
-    `causes` are rule keys (none for an operator's). `hold_until`: before it, no report releases (infinite: only an
-    operator does). `isolate_until`: when an isolation steps down. `probation_until`: until then a device that has
-    stepped down is not isolated again, so that it can be repaired. `proven_level`: what was read back at the broker.
-    `evidence`: how the identity was proved of whose signals led to it. `passing` reports in a row, since
-    `passing_since`, satisfied every cause. `charged`: it counts against the blast radius. `approved_by`: the
-    operator who let it through when a guard had held it back. `said_at`: when the earliest message arrived that it
-    rests on (0.0: as `evidence_at`); only who was connected then can have sent it.
+    `causes`: rule keys, none for an operator's case. `hold_until`: no report releases the device before (infinite: only
+    an operator does). `isolate_until`: when an isolation steps down. `probation_until`: a device that stepped down is
+    not isolated again before, so that it can be repaired. `proven_level`: what was read back at the broker. `evidence`:
+    how the reporter was authenticated. `nonce`: what a report has to answer to release the device. `passing`: reports
+    in a row since `passing_since` that satisfy every cause. `charged`: the case counts against the blast radius.
+    `approved_by`: the operator who approved a pending containment. `earliest_evidence_at`: when the earliest message
+    arrived that the case is based on (0.0: as `evidence_at`); only a client that was connected then can have sent it.
     """
 
     case_id: str
@@ -65,7 +66,7 @@ class ContainmentCase:
     proven_at: float | None = None
     trouble: str = ""
     evidence: Evidence = Evidence.UNASKED
-    nonce: str = ""  # what a report has to answer to free the device; see `challenge`
+    nonce: str = ""
     passing: int = 0
     passing_since: float = 0.0
     charged: bool = False
@@ -74,21 +75,21 @@ class ContainmentCase:
 
     @property
     def evidence_since(self) -> float:
-        """From when on whoever said what it rests on was there, Unix seconds."""
+        """When the earliest evidence arrived, Unix seconds."""
         return self.earliest_evidence_at or self.evidence_at
 
 
 class HoldReason(StrEnum):
-    """Why a containment that policies ask for is not carried out."""
+    """Why a containment that policies require is not carried out."""
 
     BLAST_RADIUS = "blast-radius"
     PROTECTED = "protected"
-    DISMISSED = "dismissed"  # an operator said no; it stands until the causes pass
+    DISMISSED = "dismissed"  # by an operator, until the causes pass
 
 
 @dataclass(frozen=True, slots=True)
 class PendingContainment:
-    """A containment that policies ask for and a guard holds back; `by`: who dismissed it. Times are Unix seconds."""
+    """A containment that policies require and a guard holds back; `by`: the operator who dismissed it."""
 
     why: HoldReason
     level: ContainmentLevel
@@ -100,7 +101,11 @@ class PendingContainment:
 
 @dataclass(frozen=True, slots=True)
 class OpenCommand:
-    """A command that has not ended; `rule` is the rule it repairs, empty for an operator's."""
+    """A command without a final result.
+
+    `rule`: the rule that it repairs, empty for an operator's. `sent_at`: when it was last sent. `held`: it waits for an
+    operator's signature. `signatures`: key ids and signatures (base64) besides the controller's.
+    """
 
     command_id: str
     action: str
@@ -112,20 +117,23 @@ class OpenCommand:
     by: str
     rule: str = ""
     dry_run: bool = False
-    sent_at: float = 0.0  # when it was last asked to be sent, Unix seconds
-    held: bool = False  # it waits for an operator's signature
-    signatures: tuple[tuple[str, str], ...] = ()  # names of further keys, and their signatures in base64
+    sent_at: float = 0.0
+    held: bool = False
+    signatures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Everything a decision about a device needs. `rules` has only those that are not satisfied.
+    """Everything that a decision about a device needs. `rules` has only unsatisfied rules.
 
-    `report_seq` and `digest` are of the last full report accepted, `judged_by` names the policies it was judged by;
-    `accepted` counts the reports that were, and so tells which of two states is the later one.
-    `refused_until`: until then no policy contains it, because the broker could not vouch for who reported.
-    `marks`: names of the expressions beside policies (waivers, protection) that its last judged report made true.
-    `offences`: when policies contained it lately, oldest first (Unix seconds).
+    `report_seq`, `digest`: of the last accepted full report; `judged_by`: the policies that evaluated it. `accepted`
+    counts accepted reports, so that the later of two states is known. `satisfied`: how many rules the last report
+    satisfies. `refused_until`: no policy contains the device before, because its reporter was not authenticated.
+    `signs`: a signed report was accepted, so unsigned reports are rejected. `gaps`: times that signed reports were
+    missing. `answers`: the agent has answered a nonce, so only an answered nonce releases it. `predicates`: names of
+    the device predicates (waivers, protection) that hold for the last report. `offences`: when policies contained the
+    device, oldest first. `previous_boot_id`: the boot before `boot_id`. `clone_suspected_at`: when a clone was last
+    suspected.
     """
 
     device_id: str
@@ -148,16 +156,16 @@ class Device:
     counter: int = 0
     commands: tuple[OpenCommand, ...] = ()
     refused_until: float = 0.0
-    signs: bool = False  # it signed a report, so none without a signature counts any more
-    gaps: int = 0  # times that numbers of signed reports were missing
-    answers: bool = False  # its agent answers a nonce, so nothing without one frees it any more
+    signs: bool = False
+    gaps: int = 0
+    answers: bool = False
     pending: PendingContainment | None = None
     predicates: tuple[str, ...] = ()
     offences: tuple[float, ...] = ()
-    previous_boot_id: str = ""  # the boot before `boot_id`, in which nothing can be reported any more
-    clone_suspected_at: float = 0.0  # when it was last suspected to be two, Unix seconds
+    previous_boot_id: str = ""
+    clone_suspected_at: float = 0.0
 
     @property
     def level(self) -> ContainmentLevel:
-        """How far it is cut off, as decided."""
+        """The decided containment level."""
         return ContainmentLevel.NONE if self.case is None else self.case.level

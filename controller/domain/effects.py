@@ -1,7 +1,7 @@
-"""What follows from a decision, in the imperative: data that only the outbox carries out.
+"""What a step asks for, named in the imperative: data that the outbox carries out after the commit.
 
-Every effect is durable with the state that asked for it and idempotent by its `effect_id`; a receipt is the exception:
-it is not durable, because a device that misses one asks again.
+Effects are durable with the state that caused them and idempotent by `effect_id`. Receipts are not durable, because a
+device without a receipt sends its report again.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from schemas.topics import UpChannel
 
 @dataclass(frozen=True, slots=True)
 class ContainmentOptions:
-    """`kick`: a restriction also destroys the session, and with it queued commands. `clear_retained`: an isolation also
-    deletes what the device left retained at the broker.
+    """Options of an operator's containment.
+
+    `kick`: a restriction also destroys the session, and with it queued commands. `clear_retained`: an isolation also
+    deletes the device's retained messages.
     """
 
     kick: bool = False
@@ -28,9 +30,10 @@ NO_OPTIONS = ContainmentOptions()
 
 @dataclass(frozen=True, slots=True)
 class RestrictClient:
-    """Leave the device its own branch and nothing else. `by_policy`: the reporter's identity must be vouched for.
+    """Leave the device its own Cordon topics only.
 
-    `evidence`: what the signal behind it proved already; where that is not enough, the broker has to vouch.
+    `by_policy`: the broker has to authenticate the reporter first, unless `evidence` does already. `kick`: see
+    `ContainmentOptions`.
     """
 
     effect_id: str
@@ -38,12 +41,15 @@ class RestrictClient:
     case_id: str
     by_policy: bool
     evidence: Evidence = Evidence.UNASKED
-    kick: bool = False  # destroy the session too, and with it what is queued for the device
+    kick: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class IsolateClient:
-    """Ban and disconnect on top; `until` in Unix seconds, `None` until an operator ends it."""
+    """Restrict, ban and disconnect the device until `until` (Unix seconds, `None`: no end).
+
+    `by_policy`, `evidence`: as in `RestrictClient`; `clear_retained`: see `ContainmentOptions`.
+    """
 
     effect_id: str
     device_id: str
@@ -52,12 +58,12 @@ class IsolateClient:
     until: float | None
     reason: str
     evidence: Evidence = Evidence.UNASKED
-    clear_retained: bool = False  # also delete what the device left retained at the broker
+    clear_retained: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class EndIsolation:
-    """Lift the ban; the restriction below it stays."""
+    """Remove the ban; the restriction stays."""
 
     effect_id: str
     device_id: str
@@ -66,7 +72,7 @@ class EndIsolation:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseClient:
-    """Give the device back what it had before the case."""
+    """Restore what the device had before the case."""
 
     effect_id: str
     device_id: str
@@ -75,7 +81,10 @@ class ReleaseClient:
 
 @dataclass(frozen=True, slots=True)
 class SendCommand:
-    """Sign and publish a command; sent again with the same id and counter whenever it may have been lost."""
+    """Sign and publish a command; repeated with the same id and counter when it may have been lost.
+
+    `signatures`: key ids and signatures (base64) besides the controller's.
+    """
 
     effect_id: str
     device_id: str
@@ -86,12 +95,12 @@ class SendCommand:
     issued_at: float
     expires_at: float
     counter: int
-    signatures: tuple[tuple[str, str], ...] = ()  # names of further keys, and their signatures in base64
+    signatures: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SendReceipt:
-    """Tell the device what became of its report."""
+    """Answer a report; `about`: the channel of the message that is answered."""
 
     device_id: str
     seq: int | None
@@ -109,7 +118,7 @@ Effect = ContainmentEffect | SendCommand
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """A line of the record: what was seen, decided or done, by whom."""
+    """An audit entry: what was observed, decided or done, and by whom."""
 
     kind: AuditKind
     device_id: str
@@ -121,7 +130,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
-    """A command as operators see it, updated as it goes."""
+    """The state of a command as operators see it."""
 
     command_id: str
     device_id: str

@@ -1,4 +1,7 @@
-"""What can happen to a device, in the past tense. `event_id` is unique and becomes part of every id derived from it."""
+"""The events that `step` handles, named in the past tense. Times are Unix seconds.
+
+`event_id` is unique and the prefix of every id that is derived from the event.
+"""
 
 from dataclasses import dataclass
 
@@ -11,14 +14,13 @@ from schemas.commands import CommandState, ParamValue
 
 @dataclass(frozen=True, slots=True)
 class PostureReported:
-    """A full report arrived and was judged. `received_at`: when it came off the socket, Unix seconds.
+    """A full report arrived and was evaluated.
 
-    `findings` is `None` where the device reported, byte for byte, what it had reported before.
-    `evidence`: what the message itself proves of who sent it; `unasked` leaves it to the broker to vouch for.
-    `answers`: the nonce it was made for, empty when the agent had none, `None` when it knows of no nonces.
-    `marks`: which marks of the policies its facts make true; `None` with the findings.
-    `receipt`: of a signed one, the digest of the last report of which the device had a receipt. `missing`: numbers of
-    signed messages before it that never came.
+    `findings`: `None` if the report is identical to the last one. `judged_by`: version of the policies. `evidence`: how
+    the message itself authenticates its sender; `unasked` leaves that to the broker. `answers`: the nonce that the
+    report answers, empty if the agent had none, `None` if it knows no nonces. `predicates`: names of the device
+    predicates that hold; `None` with the findings. `receipt`: in a signed report the digest of the last report that the
+    device got a receipt for. `missing`: sequence numbers of signed messages that were skipped.
     """
 
     event_id: str
@@ -38,9 +40,9 @@ class PostureReported:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReceived:
-    """The device says that nothing changed since the report with `digest`.
+    """A device reported that nothing has changed since the report with `digest`.
 
-    `findings` is given when the stored report was judged again because the policies are other ones now.
+    `findings`: given if the stored report was evaluated again because the policies have changed.
     """
 
     event_id: str
@@ -56,7 +58,7 @@ class HeartbeatReceived:
 
 @dataclass(frozen=True, slots=True)
 class StatusChanged:
-    """The device, or the broker by its last will, said whether it is there."""
+    """The device connected or disconnected, by its own message or its last will."""
 
     event_id: str
     online: bool
@@ -65,7 +67,7 @@ class StatusChanged:
 
 @dataclass(frozen=True, slots=True)
 class DeviceEventReported:
-    """Something happened on the device between reports, and was judged: `findings` as `told.judge_event` gives them."""
+    """Something happened on the device between reports; `findings` are those of `evaluate_event`."""
 
     event_id: str
     kind: str
@@ -80,7 +82,10 @@ class DeviceEventReported:
 
 @dataclass(frozen=True, slots=True)
 class CommandCountersigned:
-    """An operator signed a command with a key of their own; `signature` in base64 is over the same bytes."""
+    """An operator signed a held command with a key of their own.
+
+    `signature` (base64) is over the same bytes as the controller's.
+    """
 
     event_id: str
     command_id: str
@@ -91,7 +96,7 @@ class CommandCountersigned:
 
 @dataclass(frozen=True, slots=True)
 class SignatureRequirementLifted:
-    """An operator lets the device report without its signature again, until it signs the next time."""
+    """An operator allowed unsigned reports, until the next signed one."""
 
     event_id: str
     by: str
@@ -100,7 +105,7 @@ class SignatureRequirementLifted:
 
 @dataclass(frozen=True, slots=True)
 class CommandReported:
-    """The device says how far a command got."""
+    """The device sent a result of a command."""
 
     event_id: str
     command_id: str
@@ -111,7 +116,7 @@ class CommandReported:
 
 @dataclass(frozen=True, slots=True)
 class DeviceWentStale:
-    """Nothing was heard of the device for longer than it may be silent."""
+    """The device was silent for longer than `after` seconds."""
 
     event_id: str
     after: float
@@ -119,14 +124,14 @@ class DeviceWentStale:
 
 @dataclass(frozen=True, slots=True)
 class DeadlineReached:
-    """A deadline of the device has come: grace, isolation, command expiry."""
+    """A deadline of the device has passed: a grace period, an isolation, a waiver, a command."""
 
     event_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ContainmentOrdered:
-    """An operator restricts or isolates by hand, for `hold` seconds (`None`: until released)."""
+    """An operator requested a containment for `hold` seconds (`None`: until released)."""
 
     event_id: str
     level: ContainmentLevel
@@ -138,7 +143,7 @@ class ContainmentOrdered:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentApproved:
-    """An operator lets a containment through that a guard held back."""
+    """An operator approved a containment that a guard had held back."""
 
     event_id: str
     by: str
@@ -147,7 +152,7 @@ class ContainmentApproved:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentDismissed:
-    """An operator says no to a containment that a guard held back."""
+    """An operator dismissed a containment that a guard had held back."""
 
     event_id: str
     by: str
@@ -156,7 +161,7 @@ class ContainmentDismissed:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOrdered:
-    """An operator ends a containment: an isolation steps down, a restriction ends."""
+    """An operator requested a release: an isolation steps down, a restriction ends."""
 
     event_id: str
     by: str
@@ -165,7 +170,10 @@ class ReleaseOrdered:
 
 @dataclass(frozen=True, slots=True)
 class CommandRequested:
-    """An operator sends a command, to be begun within `ttl` seconds."""
+    """A command was requested, to be begun within `ttl` seconds.
+
+    `by`: an operator (`operator:NAME`) or a rollout (`rollout:ID`). `held`: it is sent after an operator has signed it.
+    """
 
     event_id: str
     action: str
@@ -173,12 +181,12 @@ class CommandRequested:
     by: str
     ttl: float
     dry_run: bool
-    held: bool = False  # until an operator has signed it too
+    held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CommandWithdrawn:
-    """Whoever asked for a command wants it no more: it is not sent again."""
+    """The requester withdrew a command: it is not sent again."""
 
     event_id: str
     command_id: str
@@ -188,7 +196,7 @@ class CommandWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLabelled:
-    """An operator gave the device a class and tags."""
+    """An operator set the class and tags of the device."""
 
     event_id: str
     device_class: str
@@ -198,9 +206,10 @@ class DeviceLabelled:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentProven:
-    """The broker was read back and holds what the case says. `cut_at`: when the traffic was cut, Unix seconds.
+    """The broker was read back and holds the level of the case.
 
-    `evidence`: how the identity was proved that was contained by policy; `unasked` where nobody had to prove any.
+    `cut_at`: when the traffic was cut. `evidence`: how the reporter was authenticated; `unasked` if that was not
+    needed.
     """
 
     event_id: str
@@ -213,7 +222,7 @@ class ContainmentProven:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentFailed:
-    """An attempt to contain or release did not hold; it goes on."""
+    """An attempt to contain or release failed; it is retried."""
 
     event_id: str
     case_id: str
@@ -224,9 +233,9 @@ class ContainmentFailed:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentRefused:
-    """The broker cannot vouch for who reported: nothing merely claimed contains anyone.
+    """A containment was not carried out because the broker cannot authenticate the reporter.
 
-    `by_a_later`: whoever is there now proved who it is, but may not be the one that reported; it can do so itself.
+    `by_a_later`: the present session is authenticated, but may have connected after the report.
     """
 
     event_id: str
@@ -238,7 +247,10 @@ class ContainmentRefused:
 
 @dataclass(frozen=True, slots=True)
 class ReporterAuthenticated:
-    """The broker vouches for who spoke at `heard_at`, and it is about to be cut off: no later session can be asked."""
+    """The broker authenticated the client that was connected at `heard_at`.
+
+    It is recorded before the device is contained, because no later session can be asked.
+    """
 
     event_id: str
     case_id: str
@@ -257,7 +269,7 @@ class ReleaseProven:
 
 @dataclass(frozen=True, slots=True)
 class DriftDetected:
-    """The broker did not hold what it should; it is being put right."""
+    """The broker did not hold the decided state; it is being repaired."""
 
     event_id: str
     case_id: str
@@ -266,7 +278,7 @@ class DriftDetected:
 
 @dataclass(frozen=True, slots=True)
 class CommandDelivered:
-    """The broker took a command for the device."""
+    """The broker accepted a command for the device."""
 
     event_id: str
     command_id: str
@@ -274,7 +286,7 @@ class CommandDelivered:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRevoked:
-    """A certificate of the device is not to be trusted any more; `serials` in hex."""
+    """A certificate of the device was revoked; `serials` in hex."""
 
     event_id: str
     serials: tuple[str, ...]
@@ -284,7 +296,7 @@ class CertificateRevoked:
 
 @dataclass(frozen=True, slots=True)
 class CertificateRenewed:
-    """A device that is out by revocation has a certificate that was issued afterwards, at `issued_at`."""
+    """A device with a revoked certificate has one that was issued later, at `issued_at`."""
 
     event_id: str
     issued_at: float
@@ -292,7 +304,7 @@ class CertificateRenewed:
 
 @dataclass(frozen=True, slots=True)
 class CloneSuspected:
-    """Two may be passing for this device. `grade`: how its identity is proved at the broker."""
+    """Two clients may use the identity of the device. `grade`: how the broker authenticates its sessions."""
 
     event_id: str
     how: str

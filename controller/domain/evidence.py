@@ -1,16 +1,15 @@
-"""How the identity behind a signal was proved: what is merely claimed never contains anyone."""
+"""How the sender of a message is authenticated: an unauthenticated message never contains a device."""
 
 from enum import StrEnum
 from typing import Final
 
 
 class Evidence(StrEnum):
-    """Who says so: carried from the signal to the decision, the receipt and the record.
+    """The authentication of a message's sender, carried from the message to the decision, the receipt and the audit.
 
-    `signed`: the payload bears a signature by the device's own key. `mutual-tls`: the session came in with a verified
-    client certificate that names the device. `password`: an authenticator of the broker let the session in.
-    `claimed`: nothing but the client's word. `unasked`: the signal itself shows nothing, and the broker was not asked
-    about its session yet.
+    `signed`: signature by the device's own key. `mutual-tls`: the session has a verified client certificate that names
+    the device. `password`: an authenticator of the broker admitted the session. `claimed`: only the client's own claim.
+    `unasked`: the message shows nothing, and the broker was not asked about its session yet.
     """
 
     SIGNED = "signed"
@@ -21,12 +20,12 @@ class Evidence(StrEnum):
 
     @property
     def may_contain(self) -> bool:
-        """Whether it shows well enough whose signal it is; an attacker must not be able to lock a victim out."""
+        """Whether it is strong enough to contain a device, so that no attacker can lock another device out."""
         return self in _MAY_CONTAIN
 
     @property
     def rank(self) -> int:
-        """0 for nothing known; a higher one is the better proof."""
+        """0 for `unasked`; higher is stronger."""
         return _RANKS[self]
 
 

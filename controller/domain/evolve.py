@@ -1,4 +1,4 @@
-"""Changed copies of immutable values, quicker than `dataclasses.replace`: the hot path makes one for every message."""
+"""Changed copies of immutable values, faster than `dataclasses.replace`: every message makes one."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -11,13 +11,13 @@ _Member = tuple[str, Callable[[Any], Any], Callable[[Any, Any], None]]
 
 @cache
 def _members(kind: Any) -> tuple[_Member, ...]:
-    # The slots' own descriptors: a frozen dataclass closes only the ordinary way of setting an attribute.
-    descriptors = [(one.name, kind.__dict__[one.name]) for one in fields(kind)]
+    # A frozen dataclass blocks `setattr`, but not the descriptors of its slots.
+    descriptors = [(field.name, kind.__dict__[field.name]) for field in fields(kind)]
     return tuple((name, descriptor.__get__, descriptor.__set__) for name, descriptor in descriptors)
 
 
 def evolve(value: _T, **changes: Any) -> _T:
-    """A copy of a slotted dataclass with some fields changed; its `__post_init__` is not called.
+    """Returns a copy of a slotted dataclass with changed fields; `__post_init__` is not called.
 
     Raises:
         TypeError: there is no such field.
@@ -25,12 +25,12 @@ def evolve(value: _T, **changes: Any) -> _T:
     kind: Any = type(value)
     copy: _T = object.__new__(kind)
     left = len(changes)
-    for name, get, put in _members(kind):
+    for name, get, set_ in _members(kind):
         if left and name in changes:
-            put(copy, changes[name])
+            set_(copy, changes[name])
             left -= 1
         else:
-            put(copy, get(value))
+            set_(copy, get(value))
     if left:
-        raise TypeError(f"{kind.__name__} has no field {sorted(set(changes) - {one.name for one in fields(kind)})}")
+        raise TypeError(f"{kind.__name__} has no field {sorted(set(changes) - {field.name for field in fields(kind)})}")
     return copy

@@ -1,11 +1,12 @@
-"""Whether a passphrase is strong enough to keep a key that decides what a whole fleet installs."""
+"""Checks passphrases of keys that a whole fleet depends on: the root authority's and those that sign updates."""
 
 import math
 from typing import Final
 
-MIN_CHARACTERS: Final = 14
+MIN_ROOT_CHARACTERS: Final = 20  # for the root authority's key
+MIN_CHARACTERS: Final = 14  # for keys that sign updates
 MIN_DIFFERENT: Final = 8  # characters
-MIN_BITS: Final = 60.0  # of what an attacker without the key's owner has to guess, as estimated here
+MIN_BITS: Final = 60.0  # estimated entropy
 MAX_CHARACTERS: Final = 1024
 _CLASSES: Final = (("abcdefghijklmnopqrstuvwxyz", 26), ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 26), ("0123456789", 10))
 _OTHERS: Final = 33
@@ -15,8 +16,17 @@ _COMMON: Final = (
 )  # fmt: skip
 
 
+def root_passphrase_weakness(passphrase: str) -> str:
+    """Returns why a passphrase does not protect the root authority's key, empty if it does."""
+    if len(passphrase) < MIN_ROOT_CHARACTERS:
+        return f"a passphrase has at least {MIN_ROOT_CHARACTERS} characters"
+    if len(set(passphrase)) < MIN_ROOT_CHARACTERS // 2:
+        return "this passphrase repeats itself"
+    return ""
+
+
 def passphrase_weakness(passphrase: str) -> str:
-    """What is wrong with it, in words for whoever chose it; empty: nothing that is seen here."""
+    """Returns why a passphrase does not protect a key that signs updates, empty if it does."""
     if len(passphrase) > MAX_CHARACTERS or not passphrase.isprintable():
         return f"it has more than {MAX_CHARACTERS} characters, or some that cannot be typed"
     if len(passphrase) < MIN_CHARACTERS:
@@ -30,7 +40,7 @@ def passphrase_weakness(passphrase: str) -> str:
 
 
 def estimated_bits(passphrase: str) -> float:
-    """A cautious estimate: common words, repetitions and runs such as `abc` or `321` count as one character each."""
+    """Returns a cautious estimate; common words, repetitions and runs such as `abc` or `321` count as one character."""
     text = passphrase
     for word in _COMMON:
         start = text.lower().find(word)
@@ -41,7 +51,7 @@ def estimated_bits(passphrase: str) -> float:
     alphabet = sum(size for letters, size in _CLASSES if any(c in letters for c in kept))
     if any(all(c not in letters for letters, _ in _CLASSES) for c in kept):
         alphabet += _OTHERS
-    # Words in a row are no random letters: whoever types only letters and blanks gets what dictionaries leave.
+    # Letters and blanks are probably words, which are guessed with a dictionary.
     is_words = all(c.isalpha() or c in " -_" for c in kept)
     per_character = 2.6 if is_words else math.log2(max(alphabet, 2))
     return len(kept) * per_character

@@ -1,4 +1,4 @@
-"""What would become of a device under other policies: the step that its next word would cause, not kept."""
+"""Previews what other policies would change for a device: the step of its next heartbeat, not stored."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -17,9 +17,10 @@ _EVENT: Final = "preview"
 
 @dataclass(frozen=True, slots=True)
 class ContainmentPreview:
-    """A containment that would change. `later`: only after more failing reports, or when a grace period is over.
+    """A containment that would change.
 
-    `held`: why it would not be carried out after all: a protected device, or an operator who dismissed it.
+    `later`: only after more failing reports or a grace period. `held`: why it would not be carried out: a protected
+    device, or an operator who dismissed it.
     """
 
     device_id: str
@@ -31,7 +32,7 @@ class ContainmentPreview:
 
     @property
     def contains(self) -> bool:
-        """Whether the device would be cut off further than it is, by policy alone."""
+        """Whether policies alone would raise the level."""
         return self.after.rank > self.before.rank and not self.held
 
 
@@ -43,46 +44,46 @@ def preview_containment(
     guards: FleetGuards,
     now: float,
 ) -> ContainmentPreview | None:
-    """What `policies`, by which the stored report was judged with `findings`, would change; `None` for nothing.
+    """Returns what `policies` would change, `None` for nothing; `findings` are those of the stored report.
 
-    The blast radius is left out: what it would hold back is what is to be known beforehand.
+    The blast radius is ignored, because the preview shows what it would have to hold back.
     """
-    free = replace(guards, radius=BlastRadius())
+    unlimited = replace(guards, radius=BlastRadius())
     event = HeartbeatReceived(
         _EVENT, device.report_seq, device.digest, now, findings, policies.version, predicates=marks
     )
-    after = step(device, event, now, policies, free).device
+    after = step(device, event, now, policies, unlimited).device
     pending = after.pending
     if pending is not None and pending.level.rank > after.level.rank:
         if device.pending is not None and device.pending.why is pending.why:
-            return None  # it is held back as it is
+            return None  # held back already
         held = "dismissed" if pending.why is HoldReason.DISMISSED else pending.why.value
         return ContainmentPreview(device.device_id, device.level, pending.level, pending.causes, held=held)
-    waits = device.pending
+    before = device.pending
     if (
-        waits is not None
-        and waits.why is HoldReason.BLAST_RADIUS
-        and device.level.rank < after.level.rank <= waits.level.rank
+        before is not None
+        and before.why is HoldReason.BLAST_RADIUS
+        and device.level.rank < after.level.rank <= before.level.rank
     ):
-        return None  # it waits for that already
+        return None  # pending already
     if after.level is not device.level:
         causes = after.case.causes if after.case is not None else ()
         return ContainmentPreview(device.device_id, device.level, after.level, causes)
-    return _delayed_preview(device, after, policies, free, now)
+    return _delayed_preview(device, after, policies, unlimited, now)
 
 
 def _delayed_preview(
     before: Device, after: Device, policies: PolicySet, guards: FleetGuards, now: float
 ) -> ContainmentPreview | None:
     without = rules_without_response(after, policies, guards, now)
-    asking = {
+    failing = {
         key: rule.response.contain
         for key, state in after.rules.items()
         if state.result is RuleResult.FAIL and key not in without and (rule := policies.rules.get(key)) is not None
     }
-    further = {key: level for key, level in asking.items() if level.rank > after.level.rank}
-    if not further:
+    stronger = {key: level for key, level in failing.items() if level.rank > after.level.rank}
+    if not stronger:
         return None
-    level = max(further.values(), key=lambda one: one.rank)
+    level = max(stronger.values(), key=lambda each: each.rank)
     held = "protected" if guards.protection.protection_reason(after) else ""
-    return ContainmentPreview(before.device_id, before.level, level, tuple(further), later=True, held=held)
+    return ContainmentPreview(before.device_id, before.level, level, tuple(stronger), later=True, held=held)

@@ -1,4 +1,4 @@
-"""What an API token may be used for: a laptop that is stolen should open no more than its owner's work needed."""
+"""Scopes of API tokens: a stolen token gives no more access than its work needs."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -6,14 +6,14 @@ from typing import Final
 
 
 class Scope(StrEnum):
-    """One kind of work; every route of the API needs exactly one, and none includes another."""
+    """One kind of work; every API route needs exactly one scope, and no scope includes another."""
 
-    READ = "read"  # look at everything but secrets
+    READ = "read"  # read everything except secrets
     CONTAIN = "contain"  # restrict, isolate, release, label
-    COMMAND = "command"  # have a device do something
-    POLICY = "policy"  # what devices are judged by, and how many may be contained at once
-    ROLLOUT = "rollout"  # updates to many devices
-    IDENTITY = "identity"  # enrol, renew, revoke devices
+    COMMAND = "command"  # send commands to devices
+    POLICY = "policy"  # policies and waivers, limits of automatic containment
+    ROLLOUT = "rollout"  # start and control rollouts
+    IDENTITY = "identity"  # enrolment tokens, certificates
     ADMIN = "admin"  # API tokens, keys that sign commands, the broker's settings
 
 
@@ -21,11 +21,11 @@ ALL: Final = tuple(Scope)
 
 
 def ordered(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
-    """Each once, in the order they are told in everywhere."""
+    """Returns each scope once, in the order in which scopes are listed everywhere."""
     wanted = frozenset(scopes)
     return tuple(scope for scope in ALL if scope in wanted)
 
 
 def scopes_exceeding(wanted: Iterable[Scope], held: Iterable[Scope]) -> tuple[Scope, ...]:
-    """What is wanted and not held: nobody makes a token that opens more than their own."""
+    """Returns the wanted scopes that are not held: no token may create one with more scopes than its own."""
     return ordered(frozenset(wanted) - frozenset(held))

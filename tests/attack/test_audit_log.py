@@ -36,7 +36,7 @@ def _tamper(path: Path, statement: str) -> None:
         ("DELETE FROM audit WHERE seq = 2", "row 2 was removed"),
         ("DELETE FROM audit WHERE seq = (SELECT max(seq) FROM audit)", "row 5 was removed"),
         ("INSERT INTO audit (at, kind, device_id, actor, case_id, alert) VALUES (1, 'k', 'd', 'a', '', 0)",
-         "row 6 was inserted by something else than Cordon: it has no digest"),
+         "row 6 was not written by Cordon: it has no digest"),
     ],
 )  # fmt: skip
 async def test_rows_tampered_with(tmp_path: Path, statement: str, text: str) -> None:

@@ -21,9 +21,9 @@ from controller.domain.identity.certificates import (
     ROOT_CRL_LIFETIME,
     ROOT_LIFETIME,
     key_weakness,
-    passphrase_weakness,
     validity,
 )
+from controller.domain.passphrases import root_passphrase_weakness
 from controller.ports.certificates import AuthorityError
 from controller.ports.errors import SettingsError
 
@@ -70,7 +70,7 @@ def create(wish: AuthorityOptions, now: float) -> AuthorityMaterial:
     Raises:
         AuthorityError: something is there already, the passphrase is weak, or a file cannot be written.
     """
-    trouble = passphrase_weakness(wish.passphrase)
+    trouble = root_passphrase_weakness(wish.passphrase)
     if trouble:
         raise AuthorityError(f"the root's key needs a strong passphrase: {trouble}")
     _make_folder(wish.folder)

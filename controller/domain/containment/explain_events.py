@@ -1,4 +1,4 @@
-"""Says of every rule about events what it asked of one event, or how it stands on a device, and what follows."""
+"""Explains the rules about device events: for one event, or for the active holds of a device."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from controller.domain.policy.model import EnforcementMode, EventTerms, Policy, 
 
 @dataclass(frozen=True, slots=True)
 class EventExplanation:
-    """One rule about events: what it asks, what came out, and what follows; `until` is 0 where nothing stands."""
+    """One rule about events: its check, the result and the response; `until` is 0 without an active hold."""
 
     rule: str
     title: str
@@ -33,24 +33,24 @@ class EventExplanation:
 
 
 def explain_event(policies: Collection[Policy], facts: Mapping[str, Any]) -> tuple[EventExplanation, ...]:
-    """Every rule about events, asked of one event: `fail` where the event breaks it."""
-    found = {finding.rule: finding for finding in evaluate_event(policies, facts)}
+    """Explains every rule about events for one event: `fail` if the event breaks it."""
+    findings = {finding.rule: finding for finding in evaluate_event(policies, facts)}
     return tuple(
-        _explained(rule, found.get(rule.key, Finding(rule.key, RuleResult.PASS)), _shown(rule, facts))
+        _explained(rule, findings.get(rule.key, Finding(rule.key, RuleResult.PASS)), _explained_facts(rule, facts))
         for policy in policies
         for rule in policy.events
     )
 
 
-def explain_standing(policies: PolicySet, device: Device) -> tuple[EventExplanation, ...]:
-    """Every rule about events as it stands on a device: `fail` asks for something, `informational` still counts."""
-    nothing = RuleState(RuleResult.PASS, 0.0, 0)
-    found = []
+def explain_active_holds(policies: PolicySet, device: Device) -> tuple[EventExplanation, ...]:
+    """Explains every rule about events for a device: `fail` requires a response, `informational` still counts."""
+    no_hold = RuleState(RuleResult.PASS, 0.0, 0)
+    explanations = []
     for policy in policies.policies:
         for rule in policy.events:
-            state = device.rules.get(rule.key, nothing)
-            found.append(_explained(rule, Finding(rule.key, state.result, state.detail), (), state.until))
-    return tuple(found)
+            state = device.rules.get(rule.key, no_hold)
+            explanations.append(_explained(rule, Finding(rule.key, state.result, state.detail), (), state.until))
+    return tuple(explanations)
 
 
 def _explained(
@@ -75,17 +75,17 @@ def _explained(
     )
 
 
-def _shown(rule: PolicyRule, facts: Mapping[str, Any]) -> tuple[ExplainedFact, ...]:
+def _explained_facts(rule: PolicyRule, facts: Mapping[str, Any]) -> tuple[ExplainedFact, ...]:
     uses = rule.check.uses | (rule.applies_if.uses if rule.applies_if is not None else frozenset())
     return tuple(
-        ExplainedFact(name, _text(facts[name]))
+        ExplainedFact(name, _format_fact(facts[name]))
         if name in facts
-        else ExplainedFact(name, None, "the event does not tell it")
+        else ExplainedFact(name, None, "not part of the event")
         for name in sorted(uses)
     )
 
 
-def _text(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, dict):
         value = [f"{name}={text}" for name, text in value.items()]
     text = ", ".join(map(str, value)) or "(none)" if isinstance(value, list) else str(value)

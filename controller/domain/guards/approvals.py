@@ -1,4 +1,6 @@
-"""Two persons for containing many devices by hand: what one did of late, and requests that wait."""
+"""Second-person approval: an operator alone contains a limited number of devices; more need a request and a second
+operator.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -11,14 +13,14 @@ MAX_TARGETS: Final = 10_000  # devices of one request
 
 
 class ApprovalKind(StrEnum):
-    """What is asked for."""
+    """What is requested."""
 
-    CONTAIN = "contain"  # restrict or isolate these devices
-    LET_THROUGH = "let-through"  # what a guard holds back of these devices
+    CONTAIN = "contain"  # restrict or isolate the devices
+    LET_THROUGH = "let-through"  # approve their pending containments
 
 
 class ApprovalState(StrEnum):
-    """Where a request stands. One that expired can only be made anew."""
+    """The state of a request. An expired request has to be made again."""
 
     OPEN = "open"
     APPROVED = "approved"
@@ -28,7 +30,7 @@ class ApprovalState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """More containments by hand than one person may decide; `hold` in seconds, `None` until released."""
+    """A request to contain more devices than one operator may; `hold` in seconds, `None` until released."""
 
     request_id: str
     kind: ApprovalKind
@@ -47,24 +49,23 @@ class ApprovalRequest:
     clear_retained: bool = False
 
     def state_at(self, now: float) -> ApprovalState:
-        """Its state at `now` (Unix seconds): an open one ends by time alone, and only into nothing."""
+        """Returns the state at `now` (Unix seconds): an open request expires by time."""
         is_over = self.state is ApprovalState.OPEN and now >= self.expires_at
         return ApprovalState.EXPIRED if is_over else self.state
 
     def with_decision(self, state: ApprovalState, by: str, now: float) -> "ApprovalRequest":
-        """The same after its end."""
         return replace(self, state=state, decided_by=by, decided_at=now)
 
 
 class ApprovalNotAllowedError(ValueError):
-    """Why this person cannot decide this request now; `str()` is for them."""
+    """The operator may not decide this request now; the text says why."""
 
 
 def check_decision(request: ApprovalRequest, by: str, now: float) -> None:
-    """Whether `by` may approve.
+    """Checks that `by` may approve the request.
 
     Raises:
-        ApprovalNotAllowedError: it is over already, or it is their own.
+        ApprovalNotAllowedError: the request is not open, or `by` made it.
     """
     state = request.state_at(now)
     if state is not ApprovalState.OPEN:
@@ -76,9 +77,10 @@ def check_decision(request: ApprovalRequest, by: str, now: float) -> None:
 def is_within_operator_limit(
     devices: Iterable[str], charged: dict[str, float], now: float, most: int, window: float
 ) -> bool:
-    """Whether one person may contain these too, after what they contained by hand of late (device and Unix seconds).
+    """Whether one operator may contain these devices too, after those of the last `window` seconds.
 
-    A device counts once. One after the other counts like all at once, or the bound could be walked around.
+    `charged`: device ids and when the operator contained them (Unix seconds). A device counts once; single requests
+    count like one large request, so that the limit cannot be evaded.
     """
     recent = {device for device, at in charged.items() if at > now - window}
     return len(recent.union(devices)) <= most

@@ -1,4 +1,4 @@
-"""What stands between a finding and a containment, beside the device itself: values that a step is given."""
+"""The fleet's guards as values: limits that hold automatic containments back."""
 
 from dataclasses import dataclass, field
 from typing import Final
@@ -7,18 +7,20 @@ from controller.domain.device import Device
 from controller.domain.guards.blast_radius import BlastRadius
 from controller.domain.guards.waivers import NO_WAIVERS, Waivers
 
-PROTECTED_PREDICATE: Final = "protected"  # among a device's marks where the expression of `protected_if` holds
+PROTECTED_PREDICATE: Final = "protected"  # name of the predicate that `guards.protected_if` defines
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectionRules:
-    """Devices that are never contained automatically: by id, by tag, or by the expression behind `PROTECTED_MARK`."""
+    """Devices that are never contained automatically: by id, by tag, or because the device predicate
+    `PROTECTED_PREDICATE` holds.
+    """
 
     devices: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
 
     def protection_reason(self, device: Device) -> str:
-        """What protects this device, in words; empty where nothing does."""
+        """Returns why the device is protected, empty if it is not."""
         if device.device_id in self.devices:
             return "its id is in guards.protected_devices"
         tags = self.tags.intersection(device.tags) if self.tags else ()
@@ -29,10 +31,10 @@ class ProtectionRules:
 
 @dataclass(frozen=True, slots=True)
 class FleetGuards:
-    """`fleet`: how many devices there are. `fresh_for`: seconds after its last word in which time may contain a device.
-    `must_answer`: no report frees a device unless it answers the nonce of its case, however old the agent is.
+    """Everything about the fleet that a step takes into account. The default guards nothing.
 
-    The default guards nothing.
+    `fleet`: number of devices. `fresh_for`: seconds after the last contact in which a deadline may contain a device.
+    `must_answer`: only an answered nonce releases a device, even if its agent knows no nonces.
     """
 
     radius: BlastRadius = field(default_factory=BlastRadius)

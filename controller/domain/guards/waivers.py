@@ -1,4 +1,4 @@
-"""Exceptions with an owner, a reason and an end: a waived rule goes on failing, and nothing follows from it."""
+"""Waivers: exceptions with an owner, a reason and an end. A waived rule still fails, but has no response."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -7,16 +7,17 @@ from typing import Final
 
 from controller.domain.device import Device
 
-ANY_RULE: Final = "*"  # after the slash: every rule of the policy
-PREDICATE_PREFIX: Final = "waiver:"  # before the id of a waiver in the marks of a device
+ANY_RULE: Final = "*"  # in place of the rule id: every rule of the policy
+PREDICATE_PREFIX: Final = "waiver:"  # followed by the id of the waiver
 
 
 @dataclass(frozen=True, slots=True)
 class Waiver:
-    """For one rule (`policy/rule`, or `policy/*`) and the devices that exactly one of the next three selects.
+    """An exception for one rule (`policy/rule` or `policy/*`) and the devices that `device`, `tag` or `expression`
+    selects.
 
-    `expression` is asked of a device's facts; whether it holds is among the device's marks. `owner` answers for it,
-    `granted_by` typed it in. Times are Unix seconds.
+    Exactly one of the three is set. `expression` is a device predicate. `owner` is responsible for the waiver,
+    `granted_by` created it. Times are Unix seconds.
     """
 
     waiver_id: str
@@ -32,54 +33,52 @@ class Waiver:
 
     @property
     def predicate(self) -> str:
-        """What a device carries for which the expression holds."""
+        """The name of the device predicate that holds where `expression` is true."""
         return PREDICATE_PREFIX + self.waiver_id
 
     def selects(self, device: Device) -> bool:
-        """Whether it is about this device."""
+        """Whether the waiver is for this device."""
         if self.expression:
             return self.predicate in device.predicates
         return self.tag in device.tags if self.tag else self.device == device.device_id
 
     def covers_rule(self, rule: str) -> bool:
-        """Whether it is about this rule (`policy/rule`)."""
+        """Whether the waiver is for this rule (`policy/rule`)."""
         policy, _, name = self.rule.rpartition("/")
         return self.rule == rule or (name == ANY_RULE and rule.rpartition("/")[0] == policy)
 
 
 class Waivers:
-    """All waivers by the rules they speak of; a value: adding one makes another."""
+    """All waivers, indexed by rule. Immutable: adding one returns another value."""
 
     def __init__(self, waivers: Iterable[Waiver] = ()) -> None:
-        self.all: Mapping[str, Waiver] = MappingProxyType({one.waiver_id: one for one in waivers})
+        self.all: Mapping[str, Waiver] = MappingProxyType({waiver.waiver_id: waiver for waiver in waivers})
         by_rule: dict[str, list[Waiver]] = {}
-        for one in self.all.values():
-            by_rule.setdefault(one.rule, []).append(one)
+        for waiver in self.all.values():
+            by_rule.setdefault(waiver.rule, []).append(waiver)
         self._by_rule = by_rule
 
     def __bool__(self) -> bool:
         return bool(self.all)
 
     def covering(self, rule: str, device: Device, now: float) -> Waiver | None:
-        """The waiver in force that lasts longest for this rule on this device."""
+        """Returns the waiver in force for this rule and device that ends last."""
         if not self._by_rule:
             return None
         policy = rule.rpartition("/")[0]
         found: Waiver | None = None
         for key in (rule, f"{policy}/{ANY_RULE}"):
-            for one in self._by_rule.get(key, ()):
-                lasts = now < one.expires_at and (found is None or one.expires_at > found.expires_at)
-                if lasts and one.selects(device):
-                    found = one
+            for waiver in self._by_rule.get(key, ()):
+                ends_later = found is None or waiver.expires_at > found.expires_at
+                if now < waiver.expires_at and ends_later and waiver.selects(device):
+                    found = waiver
         return found
 
     def with_waiver(self, waiver: Waiver) -> "Waivers":
-        """With one more."""
         return Waivers((*self.all.values(), waiver))
 
     def without_waivers(self, *waiver_ids: str) -> "Waivers":
-        """Without these."""
-        return Waivers(one for one in self.all.values() if one.waiver_id not in waiver_ids)
+        return Waivers(waiver for waiver in self.all.values() if waiver.waiver_id not in waiver_ids)
 
 
 NO_WAIVERS: Final = Waivers()

@@ -1,20 +1,20 @@
-"""Who may enrol: tokens that are used up, expire and may be bound to one device. Pure."""
+"""Enrolment tokens: limited in uses and time, optionally bound to one device. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Final
 
 from controller.domain.identity.certificates import Certificate
 
-MAX_USES: Final = 10_000  # devices that one token may enrol
+MAX_USES: Final = 10_000  # devices of one token
 MAX_LIFE: Final = 30 * 86_400.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentToken:
-    """A token as it is kept, never the token itself.
+    """A token as it is stored: the digest, never the token.
 
-    `device_id` binds it to one device; `replaces`: it approves that the device of that id, which has or had a
-    certificate, gets another one.
+    `device_id` binds the token to one device. `replaces`: the operator approves a further certificate for a known
+    device.
     """
 
     token_id: str
@@ -28,13 +28,13 @@ class EnrolmentToken:
     replaces: bool = False
 
     def with_use(self) -> "EnrolmentToken":
-        """After one more device."""
+        """Returns the token after one more use."""
         return replace(self, uses_left=self.uses_left - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentRefusal:
-    """Why not; `is_alert`: somebody may be trying to become another device."""
+    """Why an enrolment is refused; `is_alert`: somebody may be trying to take over an identity."""
 
     code: str
     message: str
@@ -45,7 +45,7 @@ TOKEN_REFUSED: Final = EnrolmentRefusal("token_refused", "this token is unknown,
 
 
 def check_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | None:
-    """Whether a token opens anything; nobody learns from the answer whether it ever existed."""
+    """Returns the refusal of an invalid token; it does not show whether the token ever existed."""
     if token is None or token.uses_left <= 0 or now >= token.expires_at:
         return TOKEN_REFUSED
     return None
@@ -54,7 +54,10 @@ def check_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | 
 def check_enrolment(
     token: EnrolmentToken | None, name: str, held: tuple[Certificate, ...], now: float, *, is_known: bool
 ) -> EnrolmentRefusal | None:
-    """Whether this token lets a device become `name`; `held` are all certificates that name was ever given."""
+    """Returns why the token does not let a device enrol as `name`, `None` if it does.
+
+    `held`: all certificates that were ever issued for the name. `is_known`: a device of that id has reported.
+    """
     refused = check_token(token, now)
     if refused is not None or token is None:
         return refused or TOKEN_REFUSED

@@ -1,4 +1,8 @@
-"""The rule language: CEL expressions over declared, typed facts, compiled once and checked before they ever run."""
+"""The rule language: CEL expressions over declared, typed facts, compiled once and type-checked before evaluation.
+
+cel-expr-python does not tell which variables an expression refers to. `referenced_names` therefore reads them from the
+serialized checked expression, a protobuf message, so that no protobuf library and generated code are needed.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,63 +12,6 @@ from typing import Any, Final
 
 from cel_expr_python import cel
 from univers.versions import AlpineLinuxVersion, DebianVersion, InvalidVersion, RpmVersion, SemverVersion, Version
-
-# google.protobuf.Any.value; cel.expr.CheckedExpr.reference_map, its entries' values, and Reference.name
-_ANY_VALUE: Final = 2
-_REFERENCE_MAP: Final = 2
-_ENTRY_VALUE: Final = 2
-_REFERENCE_NAME: Final = 1
-_TYPE: Final = b"type.googleapis.com/cel.expr.CheckedExpr"
-
-_VARINT: Final = 0
-_BYTES: Final = 2
-_FIXED_SIZES: Final = {1: 8, 5: 4}  # wire type: bytes
-
-
-def referenced_names(checked: bytes) -> frozenset[str]:
-    """Names of variables and functions in a serialized `CheckedExpr` (protobuf, inside an `Any`).
-
-    Raises:
-        ValueError: the bytes are something else.
-    """
-    if _TYPE not in checked:
-        raise ValueError("not a checked CEL expression")
-    names: set[str] = set()
-    for expression in _fields(checked, _ANY_VALUE):
-        for entry in _fields(expression, _REFERENCE_MAP):
-            for reference in _fields(entry, _ENTRY_VALUE):
-                names.update(name.decode() for name in _fields(reference, _REFERENCE_NAME))
-    return frozenset(names)
-
-
-def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == _VARINT:
-            _, at = _varint(message, at)
-        elif wire == _BYTES:
-            size, at = _varint(message, at)
-            if number == wanted:
-                yield message[at : at + size]
-            at += size
-        elif wire in _FIXED_SIZES:
-            at += _FIXED_SIZES[wire]
-        else:
-            raise ValueError(f"unknown wire type {wire}")
-
-
-def _varint(message: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < len(message):
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-    raise ValueError("cut off in the middle of a number")
-
 
 MAX_EXPRESSION: Final = 2000  # characters
 _COMPARISONS_KEPT: Final = 8192  # entries; a fleet repeats few version pairs
@@ -86,7 +33,7 @@ SCHEMES: Final[dict[str, type[Version]]] = {
 
 
 class ExpressionError(ValueError):
-    """An expression that does not compile; `str()` has line, column and a caret under the place.
+    """The expression does not compile; `str()` has line, column and a caret under the position.
 
     Attributes:
         line: line within the expression, from 1.
@@ -100,15 +47,15 @@ class ExpressionError(ValueError):
 
 
 class EvaluationError(ValueError):
-    """An expression that compiled could not be evaluated on these facts."""
+    """A compiled expression cannot be evaluated with these facts."""
 
 
 @lru_cache(maxsize=_COMPARISONS_KEPT)
 def is_older_version(a: str, b: str, scheme: str) -> bool:
-    """Whether version `a` comes before `b` by the rules of `scheme` (deb, rpm, apk, semver).
+    """Whether version `a` is before `b` in the order of `scheme` (deb, rpm, apk, semver).
 
     Raises:
-        ValueError: an unknown scheme, or text that is not a version in it.
+        ValueError: the scheme is unknown, or a text is not a version in it.
     """
     kind = SCHEMES.get(scheme)
     if kind is None:
@@ -125,7 +72,7 @@ class CelExpression:
 
     text: str
     uses: frozenset[str]
-    compiled: Any  # cel.Expression; opaque to everything but `CelEnvironment`
+    compiled: Any  # cel.Expression, used by `evaluate` only
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CelExpression) and self.text == other.text
@@ -135,11 +82,11 @@ class CelExpression:
 
 
 class CelEnvironment:
-    """CEL with one set of declared facts.
+    """CEL with a set of declared facts.
 
     Args:
         facts: type of each fact by its name: string, int, bool, list(string), list(int) or map(string,string).
-        subject: what they are facts of, `device` or `broker`; a policy for the other is refused.
+        subject: `device` or `broker`; policies for the other subject are refused.
 
     Attributes:
         names: the declared facts.
@@ -158,32 +105,32 @@ class CelEnvironment:
         )
 
     def compile(self, text: str) -> CelExpression:
-        """Check names and types.
+        """Compiles an expression and checks its names and types.
 
         Raises:
-            ExpressionError: it does not compile, is not a yes-or-no question, or is too long.
+            ExpressionError: the expression does not compile, is not boolean, or is too long.
         """
         if len(text) > MAX_EXPRESSION:
             raise ExpressionError(f"expression too long: {len(text)} > {MAX_EXPRESSION} characters")
         try:
             compiled = self._env.compile(text)
         except RuntimeError as e:
-            raise _explain(str(e)) from e
+            raise _parse_error(str(e)) from e
         if compiled.return_type() != cel.Type.BOOL:
             kind = compiled.return_type().name()
-            raise ExpressionError(f"a check answers yes or no, this one yields {kind}\n | {text}")
+            raise ExpressionError(f"an expression has the type bool, this one has {kind}\n | {text}")
         return CelExpression(text, referenced_names(compiled.serialize()) & self.names, compiled)
 
     def activation(self, facts: Mapping[str, Any]) -> Any:
-        """Facts made ready for `evaluate`; shared by all rules of one device, which halves the cost."""
+        """Prepares facts for `evaluate`; sharing it among the rules of a device halves the cost."""
         return self._env.Activation(dict(facts))
 
 
 def evaluate(expression: CelExpression, activation: Any) -> bool:
-    """The answer of `expression`.
+    """Returns the value of `expression`.
 
     Raises:
-        EvaluationError: it could not be answered: a fact is missing, a version cannot be read, too much work.
+        EvaluationError: a fact is missing, a version is invalid, or the evaluation exceeds its limit.
     """
     try:
         value = expression.compiled.eval(activation)
@@ -195,13 +142,70 @@ def evaluate(expression: CelExpression, activation: Any) -> bool:
     raise EvaluationError(str(answer))
 
 
-_PLACE: Final = re.compile(r"<input>:(\d+):(\d+): (.*)", re.DOTALL)
+_POSITION: Final = re.compile(r"<input>:(\d+):(\d+): (.*)", re.DOTALL)
 
 
-def _explain(raw: str) -> ExpressionError:
+def _parse_error(raw: str) -> ExpressionError:
     text = raw.removeprefix("INVALID_ARGUMENT: ").removeprefix("ERROR: ").removesuffix(" [INVALID_ARGUMENT]")
     text = text.replace(" (in container '')", "")
-    match = _PLACE.match(text)
+    match = _POSITION.match(text)
     if match is None:
         return ExpressionError(text)
     return ExpressionError(match.group(3), int(match.group(1)), int(match.group(2)))
+
+
+# Field numbers: google.protobuf.Any.value, cel.expr.CheckedExpr.reference_map, its entries' value, Reference.name.
+_ANY_VALUE: Final = 2
+_REFERENCE_MAP: Final = 2
+_ENTRY_VALUE: Final = 2
+_REFERENCE_NAME: Final = 1
+_TYPE: Final = b"type.googleapis.com/cel.expr.CheckedExpr"
+
+_VARINT: Final = 0
+_BYTES: Final = 2
+_FIXED_SIZES: Final = {1: 8, 5: 4}  # wire type: bytes
+
+
+def referenced_names(checked: bytes) -> frozenset[str]:
+    """Returns the names of variables and functions in a serialized `CheckedExpr` (inside an `Any`).
+
+    Raises:
+        ValueError: the bytes have another form.
+    """
+    if _TYPE not in checked:
+        raise ValueError("not a checked CEL expression")
+    names: set[str] = set()
+    for expression in _read_fields(checked, _ANY_VALUE):
+        for entry in _read_fields(expression, _REFERENCE_MAP):
+            for reference in _read_fields(entry, _ENTRY_VALUE):
+                names.update(name.decode() for name in _read_fields(reference, _REFERENCE_NAME))
+    return frozenset(names)
+
+
+def _read_fields(message: bytes, field_number: int) -> Iterator[bytes]:
+    at = 0
+    while at < len(message):
+        tag, at = _read_varint(message, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == _VARINT:
+            _, at = _read_varint(message, at)
+        elif wire == _BYTES:
+            size, at = _read_varint(message, at)
+            if number == field_number:
+                yield message[at : at + size]
+            at += size
+        elif wire in _FIXED_SIZES:
+            at += _FIXED_SIZES[wire]
+        else:
+            raise ValueError(f"unknown wire type {wire}")
+
+
+def _read_varint(message: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < len(message):
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+    raise ValueError("truncated varint")

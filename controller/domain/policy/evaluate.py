@@ -1,4 +1,4 @@
-"""Judges one device by all policies: every rule gets a result, and none passes for want of facts."""
+"""Evaluates all policies for one device: every rule gets a result, and no rule passes for lack of facts."""
 
 from typing import Any, Final
 
@@ -8,12 +8,12 @@ from controller.domain.policy.findings import Finding, RuleResult
 from controller.domain.policy.model import DevicePredicate, PolicyRule, PolicySet
 from schemas.posture import ReportSections
 
-MAX_REMEMBERED: Final = 4096  # different sets of facts
+MAX_CACHED: Final = 4096  # sets of facts
 _MAX_DETAIL: Final = 200  # characters
 
 
 def evaluate_policies(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[Finding, ...]:
-    """One finding for each rule of each policy that applies to the device."""
+    """Returns one finding for each rule of each policy that applies to the device."""
     activation = language.activation(facts.known)
     findings: list[Finding] = []
     for policy in policies.policies:
@@ -28,9 +28,9 @@ def evaluate_policies(policies: PolicySet, language: CelEnvironment, facts: Devi
 
 
 class PolicyEvaluator:
-    """`judge` that remembers: devices of a fleet are much alike, and equal facts are judged equally.
+    """`evaluate_policies` with a cache: devices of a fleet are alike, and equal facts have equal findings.
 
-    It compares what the rules use of the facts themselves, never a digest that a device claims.
+    The cache key is made of the facts that rules use, never of a digest that a device claims.
     """
 
     def __init__(self, policies: PolicySet, language: CelEnvironment) -> None:
@@ -38,42 +38,41 @@ class PolicyEvaluator:
         self._language = language
         self._uses = _facts_used(policies)
         self._wanted = frozenset(self._uses)
-        self._known: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
-        self._marked: dict[tuple[Any, ...], tuple[str, ...]] = {}
+        self._findings: dict[tuple[Any, ...], tuple[Finding, ...]] = {}
+        self._predicates: dict[tuple[Any, ...], tuple[str, ...]] = {}
 
     def facts(self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]) -> DeviceFacts:
-        """Of a full report only the facts that a rule or a mark uses."""
+        """Returns the facts of a full report that a rule or predicate uses."""
         return gather_facts(sections, device_id, device_class, tags, self._wanted)
 
     def evaluate_report(
         self, sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...]
     ) -> tuple[Finding, ...]:
-        """The findings of a full report."""
+        """Returns the findings of a full report."""
         return self(self.facts(sections, device_id, device_class, tags))
 
     def __call__(self, facts: DeviceFacts) -> tuple[Finding, ...]:
-        """One finding for each rule of each policy that applies to the device."""
         key = self._key(facts)
-        findings = self._known.get(key)
+        findings = self._findings.get(key)
         if findings is None:
             findings = evaluate_policies(self.policies, self._language, facts)
-            if len(self._known) >= MAX_REMEMBERED:
-                self._known.clear()
-            self._known[key] = findings
+            if len(self._findings) >= MAX_CACHED:
+                self._findings.clear()
+            self._findings[key] = findings
         return findings
 
     def evaluate_predicates(self, facts: DeviceFacts) -> tuple[str, ...]:
-        """Names of the policies' marks that are true of these facts."""
+        """Returns the names of the device predicates that hold for these facts."""
         if not self.policies.predicates:
             return ()
         key = self._key(facts)
-        found = self._marked.get(key)
+        found = self._predicates.get(key)
         if found is None:
             activation = self._language.activation(facts.known)
-            found = tuple(one.name for one in self.policies.predicates if _holds(one, facts, activation))
-            if len(self._marked) >= MAX_REMEMBERED:
-                self._marked.clear()
-            self._marked[key] = found
+            found = tuple(each.name for each in self.policies.predicates if _holds(each, facts, activation))
+            if len(self._predicates) >= MAX_CACHED:
+                self._predicates.clear()
+            self._predicates[key] = found
         return found
 
     def _key(self, facts: DeviceFacts) -> tuple[Any, ...]:
@@ -91,14 +90,14 @@ def _facts_used(policies: PolicySet) -> tuple[str, ...]:
         for expression in (*scopes, *(rule.check for rule in policy.rules)):
             if expression is not None:
                 used |= expression.uses
-    for mark in policies.predicates:
-        used |= mark.expression.uses
+    for predicate in policies.predicates:
+        used |= predicate.expression.uses
     return tuple(sorted(used))
 
 
-def _holds(mark: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:
-    answer = _evaluate_expression(mark.expression, facts, activation, scope=True)
-    return answer.result is RuleResult.PASS or (mark.when_unknown and answer.result is not RuleResult.FAIL)
+def _holds(predicate: DevicePredicate, facts: DeviceFacts, activation: Any) -> bool:
+    answer = _evaluate_expression(predicate.expression, facts, activation, scope=True)
+    return answer.result is RuleResult.PASS or (predicate.when_unknown and answer.result is not RuleResult.FAIL)
 
 
 def _evaluate_rule(rule: PolicyRule, facts: DeviceFacts, activation: Any) -> Finding:
@@ -114,16 +113,19 @@ def _evaluate_rule(rule: PolicyRule, facts: DeviceFacts, activation: Any) -> Fin
 def _evaluate_expression(
     expression: CelExpression, facts: DeviceFacts, activation: Any, *, scope: bool = False
 ) -> Finding:
-    """The answer as a finding without a rule: pass for yes, fail for no."""
+    """Returns the result as a finding without a rule: pass for true, fail for false.
+
+    `scope`: the expression selects devices; with partial facts its result is unknown either way.
+    """
     if facts.missing:
         reasons = [facts.missing[name] for name in sorted(expression.uses) if name in facts.missing]
         if reasons:
-            # What is unknown outweighs what does not apply, which would satisfy the rule.
-            reason = min(reasons, key=lambda one: one.result is RuleResult.NOTAPPLICABLE)
+            # Unknown takes precedence over not applicable, which would satisfy the rule.
+            reason = min(reasons, key=lambda each: each.result is RuleResult.NOTAPPLICABLE)
             return Finding("", reason.result, reason.reason)
     partial = _partial(expression, facts)
     if scope and partial:
-        # Either answer may be wrong, and "does not apply" would satisfy the rule.
+        # Either result may be wrong, and "does not apply" would satisfy the rule.
         return Finding("", RuleResult.UNKNOWN, partial)
     try:
         answer = evaluate(expression, activation)

@@ -1,4 +1,4 @@
-"""Rules about device events: the facts they may use, and their evaluation."""
+"""Rules about device events: the facts of an event, and their evaluation."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -13,23 +13,23 @@ _INTRUSION: Final = "intrusion."
 
 _RANKS: Final = {severity.value: rank for rank, severity in enumerate(Severity)}
 
-MAX_DETAIL: Final = 200  # characters of the explanation kept with a rule
+MAX_DETAIL: Final = 200  # characters of a finding's detail
 
-# Every fact that a rule about events may refer to: its type and its meaning.
+# Every fact of an event: its type and its meaning.
 EVENT_CATALOGUE: Final[dict[str, tuple[str, str]]] = {
     "device.id": ("string", "the device's id"),
     "device.class": ("string", "the class an operator gave the device, or empty"),
     "device.tags": ("list(string)", "the tags an operator gave the device"),
     "event.kind": ("string", "what happened: `intrusion.suricata`, `login.failed`, `command.refused`, ..."),
-    "event.severity": ("string", "info, low, medium, high or critical, as the device grades it"),
+    "event.severity": ("string", "info, low, medium, high or critical, as the device reports it"),
     "event.rank": ("int", "the same as a number to compare: 0 for info to 4 for critical"),
-    "event.count": ("int", "how often it happened since it was last told"),
-    "event.summary": ("string", "in words"),
-    "event.monitor": ("string", "for alerts of a monitor its name: suricata, snort, wazuh, ossec, flood; else empty"),
-    "event.signature": ("string", "the monitor's own id of what it saw; unknown where there is none"),
-    "event.source": ("string", "where it came from, an address mostly; unknown where there is none"),
-    "event.target": ("string", "what it was aimed at; unknown where there is none"),
-    "event.detail": ("map(string,string)", 'everything else that the event tells: `event.detail["first_at"]`'),
+    "event.count": ("int", "how often it happened since the last event of the kind"),
+    "event.summary": ("string", "description"),
+    "event.monitor": ("string", "name of the intrusion monitor: suricata, snort, wazuh, ossec, flood; else empty"),
+    "event.signature": ("string", "the monitor's id of the attack; unknown without one"),
+    "event.source": ("string", "source of the attack, mostly an address; unknown without one"),
+    "event.target": ("string", "target of the attack; unknown without one"),
+    "event.detail": ("map(string,string)", 'all details of the event: `event.detail["first_at"]`'),
 }
 
 EVENT_TYPES: Final = {name: kind for name, (kind, _) in EVENT_CATALOGUE.items()}
@@ -39,14 +39,14 @@ DEVICE_FACTS: Final = frozenset(name for name in EVENT_CATALOGUE if name.startsw
 
 @cache
 def event_language() -> CelEnvironment:
-    """The rule language with the facts of an event."""
+    """Returns the rule language with the facts of an event."""
     return CelEnvironment(EVENT_TYPES)
 
 
 def event_facts(
     event: DeviceEvent, device_id: str, device_class: str = "", tags: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """The facts of one event; what it does not tell is left out."""
+    """Returns the facts of one event; absent details are left out."""
     facts: dict[str, Any] = {
         "device.id": device_id,
         "device.class": device_class,
@@ -66,10 +66,10 @@ def event_facts(
 
 
 def evaluate_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """A finding for each rule that the event breaks (`fail`), or that cannot be decided for want of facts (`unknown`).
+    """Returns a finding for each rule that the event breaks (`fail`) or that lacks a fact (`unknown`).
 
-    A rule of which one half decides is decided: `event.kind == "x" && event.source == "y"` is no for another kind,
-    whether there is a source or not.
+    A rule that one operand decides needs no other facts: `event.kind == "x" && event.source == "y"` is false for
+    another kind, with or without a source.
     """
     activation: Any = None
     findings: list[Finding] = []
@@ -89,7 +89,7 @@ def evaluate_event(policies: Iterable[Policy], facts: Mapping[str, Any]) -> tupl
 
 
 def _evaluate_expression(expression: CelExpression, facts: Mapping[str, Any], activation: Any) -> bool | str:
-    """Yes or no, or why there is no answer."""
+    """Returns the value, or why there is none."""
     try:
         return evaluate(expression, activation)
     except EvaluationError as e:

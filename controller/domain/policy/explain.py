@@ -1,4 +1,4 @@
-"""Says of every rule what it found on one device and why: the same judgement as `judge`, with its reasons laid open."""
+"""Explains the result of every rule for one device: the evaluation of `evaluate_policies` with its facts."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -9,12 +9,12 @@ from controller.domain.policy.facts import DeviceFacts
 from controller.domain.policy.findings import RuleResult, Severity
 from controller.domain.policy.model import EnforcementMode, PolicyRule, PolicySet, RuleResponse
 
-MAX_VALUE: Final = 300  # characters of a fact's value that are shown
+MAX_VALUE: Final = 300  # characters of a fact's value
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedFact:
-    """A fact that a rule refers to: its value as text, or why it has none."""
+    """A fact of a rule: its value as text, or why it is missing."""
 
     name: str
     value: str | None
@@ -23,7 +23,7 @@ class ExplainedFact:
 
 @dataclass(frozen=True, slots=True)
 class RuleExplanation:
-    """One rule on one device: what was asked, what it was asked of, what came out, and what follows from a failure."""
+    """One rule for one device: its expressions, facts, result and response."""
 
     rule: str
     title: str
@@ -42,14 +42,14 @@ class RuleExplanation:
 
 
 def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -> tuple[RuleExplanation, ...]:
-    """One explanation for each rule, in the order of the policies."""
+    """Returns one explanation for each rule, in the order of the policies."""
     findings = {finding.rule: finding for finding in evaluate_policies(policies, language, facts)}
-    explained: list[RuleExplanation] = []
+    explanations: list[RuleExplanation] = []
     for policy in policies.policies:
         scope = policy.applies_to
         for rule in policy.rules:
             finding = findings[rule.key]
-            explained.append(
+            explanations.append(
                 RuleExplanation(
                     rule=rule.key,
                     title=rule.title,
@@ -67,7 +67,7 @@ def explain(policies: PolicySet, language: CelEnvironment, facts: DeviceFacts) -
                     references=rule.references,
                 )
             )
-    return tuple(explained)
+    return tuple(explanations)
 
 
 def _explained_facts(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts) -> tuple[ExplainedFact, ...]:
@@ -79,16 +79,16 @@ def _explained_facts(rule: PolicyRule, scope: frozenset[str], facts: DeviceFacts
 
 def _explained_fact(name: str, facts: DeviceFacts) -> ExplainedFact:
     if name in facts.known:
-        return ExplainedFact(name, _text(facts.known[name]), facts.partial.get(name, ""))
+        return ExplainedFact(name, _format_fact(facts.known[name]), facts.partial.get(name, ""))
     missing = facts.missing.get(name)
     return ExplainedFact(name, None, missing.reason if missing is not None else "not known")
 
 
-def _text(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, bool):
         text = "true" if value else "false"
     elif isinstance(value, list):
-        text = ", ".join(str(one) for one in value) or "(none)"
+        text = ", ".join(map(str, value)) or "(none)"
     else:
         text = str(value)
     return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."

@@ -1,4 +1,4 @@
-"""What judging a device yields: one finding for each rule, in the words of XCCDF plus `stale`."""
+"""The result of evaluating a device: one finding for each rule, in the terms of XCCDF plus `stale`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,7 +6,7 @@ from typing import Final
 
 
 class RuleResult(StrEnum):
-    """The result of a rule (XCCDF 1.2 rule results, and `stale` for a device that fell silent)."""
+    """The result of a rule (XCCDF 1.2 rule results, and `stale` for a silent device)."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a secret
     FAIL = "fail"
@@ -21,8 +21,8 @@ class RuleResult(StrEnum):
 
     @property
     def is_satisfied(self) -> bool:
-        """Whether it shows that the rule is kept, or does not concern the device. Unknown never does."""
-        return self is _PASS or self in _SATISFYING  # asked for every rule of every report
+        """Whether the rule passes or does not concern the device; `unknown` never satisfies a rule."""
+        return self is _PASS or self in _SATISFYING  # fast path: called for every rule of every report
 
 
 _PASS: Final = RuleResult.PASS
@@ -41,7 +41,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one rule for one device; `rule` is `policy/rule-id`, `detail` the reason in words."""
+    """The result of one rule for one device; `rule` is `policy/rule-id`, `detail` the reason."""
 
     rule: str
     result: RuleResult

@@ -1,4 +1,4 @@
-"""Policies as values: what is checked, how much it matters, and what follows when it fails."""
+"""Policies as values: rules, their severity, and the response when they fail."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from controller.domain.policy.findings import Severity
 from schemas.commands import ParamValue
 
 EnforcementMode = Literal["enforce", "shadow"]
-_MARKED: Final = "+"  # between the version of the policies and that of the marks
-_MARK_DIGITS: Final = 6  # hex digits
+_SEPARATOR: Final = "+"  # between the version of the policies and that of the predicates
+_PREDICATE_DIGITS: Final = 6  # hex digits
 
 
 class ContainmentLevel(StrEnum):
-    """How far a device is cut off.
+    """How far a device is cut off from the broker.
 
-    `restricted`: it reaches its own Cordon branch and nothing else. `isolated`: restricted, banned and disconnected.
+    `restricted`: it reaches its own Cordon topics and nothing else. `isolated`: restricted, banned and disconnected.
     """
 
     NONE = "none"
@@ -26,7 +26,7 @@ class ContainmentLevel(StrEnum):
 
     @property
     def rank(self) -> int:
-        """0 for none; a higher one includes the lower."""
+        """0 for none; a higher level includes the lower ones."""
         return _RANKS[self]
 
 
@@ -43,9 +43,9 @@ class Remedy:
 
 @dataclass(frozen=True, slots=True)
 class RepeatOffenderTerms:
-    """Repeat offenders stay longer: isolation and cool-down grow by `factor` for each case within `within` seconds.
+    """Extends isolation and cool-down by `factor` for each case that opened within the last `within` seconds.
 
-    Neither grows beyond `most` seconds. A case that is older than `within` is forgotten.
+    Neither is extended beyond `most` seconds.
     """
 
     within: float = 86_400.0
@@ -53,7 +53,7 @@ class RepeatOffenderTerms:
     most: float = 86_400.0
 
     def extend(self, seconds: float, offences: tuple[float, ...], now: float) -> float:
-        """`seconds` as long as they are after these earlier cases (Unix seconds)."""
+        """Returns `seconds` extended after these earlier cases (Unix seconds)."""
         if seconds >= self.most:
             return seconds
         count = sum(1 for at in offences if at > now - self.within)
@@ -64,10 +64,10 @@ class RepeatOffenderTerms:
 class RuleResponse:
     """What follows when a rule fails.
 
-    It is due after `consecutive` failing reports and `grace` seconds since the first of them, both.
-    `isolate_for` is how long an isolation lasts before it steps down to restricted, in seconds. What it contained is
-    released after `passing` reports that pass in a row and `cool_down` seconds since the first of them, both.
-    `rollout` is the update (NAME/VERSION) that is rolled out to the devices where it fails; empty: none.
+    The response is due after `consecutive` failing reports and `grace` seconds since the first of them, both.
+    `isolate_for`: seconds until an isolation steps down to a restriction. The device is released after `passing`
+    passing reports in a row and `cool_down` seconds since the first of them, both. `rollout`: the update (NAME/VERSION)
+    that is rolled out to the devices where the rule fails, or empty.
     """
 
     contain: ContainmentLevel = ContainmentLevel.NONE
@@ -83,10 +83,10 @@ class RuleResponse:
 
 @dataclass(frozen=True, slots=True)
 class EventTerms:
-    """How events of one kind are counted, in seconds.
+    """How device events are counted, in seconds.
 
-    `within`: counting starts with the first event and starts anew when this is over. `hold`: how long what follows
-    stands after the last event; a device cannot show by a report that an event did not happen.
+    `within`: counting starts with the first event and restarts after this time. `hold`: how long the response holds
+    after the last event, because no report can show that an event did not happen.
     """
 
     within: float = 600.0
@@ -95,9 +95,10 @@ class EventTerms:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One check; `key` is `policy/rule-id` and unique over all policies.
+    """One check; `key` is `policy/rule-id`, unique among all policies.
 
-    With `event` it is asked of what a device tells between reports, and its `check` is true of what must not happen.
+    A rule with `event` is evaluated for device events, and its `check` is true of a violation. A `shadow` rule is
+    evaluated and recorded, but has no response.
     """
 
     key: str
@@ -110,19 +111,19 @@ class PolicyRule:
     fix: str = ""
     references: tuple[str, ...] = ()
     event: EventTerms | None = None
-    shadow: bool = False  # judged and recorded, never acted on
+    shadow: bool = False
 
     @property
     def mode(self) -> EnforcementMode:
-        """The same in the words of a policy file."""
+        """`shadow` in the terms of a policy file."""
         return "shadow" if self.shadow else "enforce"
 
 
 @dataclass(frozen=True, slots=True)
 class DevicePredicate:
-    """A question about a device's facts beside the policies: who is protected, for whom a waiver is.
+    """A named expression over a device's facts besides the policies, for protection and waivers.
 
-    `when_unknown`: the answer where a fact is missing or the expression fails.
+    `when_unknown`: the value if a fact is missing or the evaluation fails.
     """
 
     name: str
@@ -132,9 +133,9 @@ class DevicePredicate:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A named set of rules for the devices that `applies_to` selects (all, if it is absent).
+    """A named set of rules for the devices that `applies_to` selects (all devices without it).
 
-    `rules` are asked of reports, `events` of single events.
+    `rules` are evaluated for reports, `events` for device events.
     """
 
     name: str
@@ -147,16 +148,17 @@ class Policy:
 
 
 class EmptyPolicyError(ValueError):
-    """No policy, or a policy without rules: judging by nothing would pass everything."""
+    """There is no policy, or a policy without rules, which would pass every device."""
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Everything that devices are judged by; `version` names this exact set, `rules` has those for events too.
-    `marks` are asked of the same facts, and are part of the version: with other ones devices are judged again.
+    """All policies in force; `version` identifies the set, `rules` includes the rules about events.
+
+    `predicates` are part of the version, so that devices are evaluated again when they change.
 
     Raises:
-        EmptyPolicyError: nothing to judge by.
+        EmptyPolicyError: there are no rules.
     """
 
     policies: tuple[Policy, ...]
@@ -172,20 +174,19 @@ class PolicySet:
                 raise EmptyPolicyError(f"policy {policy.name!r} has no rules: it would pass every device")
         if not any(policy.rules for policy in self.policies):
             raise EmptyPolicyError("there are rules for events only: they would pass every report")
-        every = {rule.key: rule for policy in self.policies for rule in (*policy.rules, *policy.events)}
-        object.__setattr__(self, "rules", every)
+        rules = {rule.key: rule for policy in self.policies for rule in (*policy.rules, *policy.events)}
+        object.__setattr__(self, "rules", rules)
 
     @property
     def policy_version(self) -> str:
-        """The version of the policies alone, without marks."""
-        return self.version.partition(_MARKED)[0]
+        """The version of the policies without the predicates."""
+        return self.version.partition(_SEPARATOR)[0]
 
-    def with_predicates(self, marks: tuple[DevicePredicate, ...]) -> "PolicySet":
-        """The same policies with these marks."""
-        if marks == self.predicates:
+    def with_predicates(self, predicates: tuple[DevicePredicate, ...]) -> "PolicySet":
+        if predicates == self.predicates:
             return self
         version = self.policy_version
-        if marks:
-            asked = "\n".join(f"{one.name} {one.expression.text}" for one in marks)
-            version += _MARKED + hashlib.sha256(asked.encode()).hexdigest()[:_MARK_DIGITS]
-        return PolicySet(self.policies, version, marks)
+        if predicates:
+            text = "\n".join(f"{predicate.name} {predicate.expression.text}" for predicate in predicates)
+            version += _SEPARATOR + hashlib.sha256(text.encode()).hexdigest()[:_PREDICATE_DIGITS]
+        return PolicySet(self.policies, version, predicates)

@@ -1,20 +1,20 @@
-"""Passphrases that keep the keys of updates: strong ones pass, and what people choose otherwise does not."""
+"""Strong passphrases pass, weak ones do not."""
 
 import pytest
 
-from controller.domain.passphrases import estimated_bits, passphrase_weakness
+from controller.domain.passphrases import estimated_bits, passphrase_weakness, root_passphrase_weakness
 
 
 @pytest.mark.parametrize(
     "passphrase",
     ["mizzen-Quark7-otter_Blue-84", "v9#Lm2!qWz8&Kp4xR", "gravel lantern orchid mosaic tundra piano"],
 )
-def test_strong(passphrase: str) -> None:
+def test_strong_passphrase_of_an_update_key(passphrase: str) -> None:
     assert passphrase_weakness(passphrase) == ""
 
 
 @pytest.mark.parametrize(
-    ("passphrase", "why"),
+    ("passphrase", "reason"),
     [
         ("", "0 characters"),
         ("Tr0ub4dor&3", "11 characters"),
@@ -27,9 +27,18 @@ def test_strong(passphrase: str) -> None:
         ("strong enough but\nwith a line break 7!", "cannot be typed"),
     ],
 )
-def test_weak(passphrase: str, why: str) -> None:
-    assert why in passphrase_weakness(passphrase)
+def test_weak_passphrase_of_an_update_key(passphrase: str, reason: str) -> None:
+    assert reason in passphrase_weakness(passphrase)
 
 
-def test_repetition_adds_nothing() -> None:
+def test_repetition_adds_no_entropy() -> None:
     assert estimated_bits("aB3$" + "z" * 50) < estimated_bits("aB3$zKq9")
+
+
+@pytest.mark.parametrize("passphrase", ["short", "aaaaaaaaaaaaaaaaaaaaaaaaaaa", ""])
+def test_weak_passphrase_of_the_root_key(passphrase: str) -> None:
+    assert root_passphrase_weakness(passphrase)
+
+
+def test_strong_passphrase_of_the_root_key() -> None:
+    assert root_passphrase_weakness("k4c2-9d3f-7m1q-x8tz-5h6n-w2vb") == ""

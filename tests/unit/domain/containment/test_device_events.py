@@ -8,7 +8,7 @@ import pytest
 from controller.domain import events as ev
 from controller.domain.audit_kinds import AuditKind, DecisionKind
 from controller.domain.containment.deadlines import next_deadline
-from controller.domain.containment.explain_events import explain_event, explain_standing
+from controller.domain.containment.explain_events import explain_active_holds, explain_event
 from controller.domain.device import Device, RuleState
 from controller.domain.effects import EndIsolation, IsolateClient, ReleaseClient, RestrictClient, SendCommand
 from controller.domain.evidence import Evidence
@@ -216,13 +216,13 @@ def test_an_event_explained() -> None:
     attack, guess, worm = explain_event(RULES.policies, event_facts(message(first_at="now"), "d1"))
     assert (attack.result, guess.result, worm.result) == (RuleResult.FAIL, RuleResult.PASS, RuleResult.UNKNOWN)
     assert [(one.name, one.value) for one in attack.facts] == [("event.monitor", "snort"), ("event.rank", "4")]
-    assert [(one.name, one.missing) for one in worm.facts] == [("event.signature", "the event does not tell it")]
+    assert [(one.name, one.missing) for one in worm.facts] == [("event.signature", "not part of the event")]
 
 
 def test_how_rules_about_events_stand() -> None:
     rules: dict[str, Any] = {"p/guess": RuleState(RuleResult.INFORMATIONAL, START, 2, "2 of x", until=START + 60)}
     held: Device = device(rules=rules)
-    found = {one.rule: one for one in explain_standing(RULES, held)}
+    found = {one.rule: one for one in explain_active_holds(RULES, held)}
     assert (found["p/guess"].result, found["p/guess"].until) == (RuleResult.INFORMATIONAL, START + 60)
     assert (found["p/attack"].result, found["p/attack"].until) == (RuleResult.PASS, 0.0)
 

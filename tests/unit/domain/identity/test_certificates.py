@@ -12,7 +12,6 @@ from controller.domain.identity.certificates import (
     RevocationStatus,
     expiry_warnings,
     key_weakness,
-    passphrase_weakness,
     validity,
 )
 
@@ -67,15 +66,6 @@ def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
 )
 def test_weak_keys(key: PublicKeyInfo, *, good: bool) -> None:
     assert (key_weakness(key) == "") is good
-
-
-@pytest.mark.parametrize("text", ["short", "aaaaaaaaaaaaaaaaaaaaaaaaaaa", ""])
-def test_a_passphrase_that_protects_nothing(text: str) -> None:
-    assert passphrase_weakness(text)
-
-
-def test_a_strong_passphrase() -> None:
-    assert passphrase_weakness("k4c2-9d3f-7m1q-x8tz-5h6n-w2vb") == ""
 
 
 def test_a_certificate_holds_until_its_end_or_revocation() -> None:

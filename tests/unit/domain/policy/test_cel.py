@@ -31,7 +31,7 @@ def test_an_expression_answers_yes_or_no() -> None:
         ("on &&\n  nme == 'x'", "undeclared reference to 'nme'", 2, 3),
         ("name < 3", "found no matching overload", 1, 6),
         ("1 +", "Syntax error", 1, 4),
-        ("ports", "a check answers yes or no, this one yields LIST<INT>", 1, 1),
+        ("ports", "an expression has the type bool, this one has LIST<INT>", 1, 1),
         ("n" * (MAX_EXPRESSION + 1), f"expression too long: {MAX_EXPRESSION + 1} > {MAX_EXPRESSION}", 1, 1),
     ],
 )

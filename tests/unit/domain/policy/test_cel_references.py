@@ -29,7 +29,7 @@ def test_an_entry_read_by_hand() -> None:
     [
         (b"\x0a\x02on", "not a checked CEL expression"),
         (wrapped(b"\x0b"), "unknown wire type 3"),
-        (wrapped(b"\x12\xff"), "cut off"),
+        (wrapped(b"\x12\xff"), "truncated"),
     ],
 )
 def test_other_bytes_are_refused(raw: bytes, message: str) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from controller.domain.policy.evaluate import MAX_REMEMBERED, PolicyEvaluator, evaluate_policies
+from controller.domain.policy.evaluate import MAX_CACHED, PolicyEvaluator, evaluate_policies
 from controller.domain.policy.explain import MAX_VALUE, RuleExplanation, explain
 from controller.domain.policy.facts import DeviceFacts, MissingFact
 from controller.domain.policy.findings import Finding, RuleResult
@@ -192,6 +192,6 @@ def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
 
 def test_a_judge_forgets_rather_than_grow() -> None:
     remembering = PolicyEvaluator(policies(rule("a", check="security_pending > 5")), language())
-    for number in range(MAX_REMEMBERED + 2):
+    for number in range(MAX_CACHED + 2):
         (finding,) = remembering(facts({"security_pending": number}))
         assert (finding.result is RuleResult.PASS) == (number > 5)
