@@ -1,6 +1,7 @@
-"""What devices of a class may publish and subscribe: templates, grants that lapse, and the rules they compile to. Pure.
+"""Access rules of devices: templates by class, temporary grants, and the rules that both compile to. Pure.
 
-Whatever a template says, a device keeps its own Cordon branch and gets into nobody else's: three rules come first.
+Three rules come first, whatever a template contains: a device keeps its own Cordon topics and reaches no other
+device's.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from controller.domain.broker.topic_filters import matches, real_topic
 from schemas import topics
 
 MAX_RULES: Final = 100  # of one identity, EMQX's `max_rules`
-MAX_GRANTS: Final = 20  # open ones of one device
+MAX_GRANTS: Final = 20  # open grants of one device
 ANY_CLASS: Final = "*"
 _OWN: Final = "${clientid}"
 _ALL_QOS: Final = (0, 1, 2)
@@ -24,7 +25,7 @@ TopicPermission = Literal["allow", "deny"]
 
 @dataclass(frozen=True, slots=True)
 class TopicRule:
-    """One rule; the first that matches decides."""
+    """One rule; the first matching rule decides."""
 
     permission: TopicPermission
     action: TopicAction
@@ -34,7 +35,7 @@ class TopicRule:
 
     @property
     def text(self) -> str:
-        """As people read it: `allow publish fleet/${clientid}/#`."""
+        """The rule as people read it: `allow publish fleet/${clientid}/#`."""
         text = f"{self.permission} {self.action} {self.topic}"
         if self.qos != _ALL_QOS:
             text += f" qos {','.join(str(level) for level in self.qos)}"
@@ -43,7 +44,7 @@ class TopicRule:
 
 @dataclass(frozen=True, slots=True)
 class AccessTemplate:
-    """The rules of a class; `otherwise` is what happens to everything that no rule of it names."""
+    """The rules of a device class; `otherwise` decides everything that no rule matches."""
 
     device_class: str
     title: str
@@ -53,16 +54,16 @@ class AccessTemplate:
 
 @dataclass(frozen=True, slots=True)
 class AccessTemplates:
-    """A whole file: one template for each class, `*` for devices whose class has none."""
+    """The templates of a file: one for each class, `*` for devices whose class has none."""
 
     name: str
     version: int
     templates: tuple[AccessTemplate, ...]
 
     def for_class(self, device_class: str) -> AccessTemplate | None:
-        """The template of a device of this class; `None` if Cordon gives it no rules."""
-        found = {one.device_class: one for one in self.templates}
-        return found.get(device_class) or found.get(ANY_CLASS)
+        """Returns the template of a class; `None` if Cordon sets no rules for it."""
+        by_class = {template.device_class: template for template in self.templates}
+        return by_class.get(device_class) or by_class.get(ANY_CLASS)
 
 
 NO_TEMPLATES: Final = AccessTemplates("", 0, ())
@@ -70,7 +71,7 @@ NO_TEMPLATES: Final = AccessTemplates("", 0, ())
 
 @dataclass(frozen=True, slots=True)
 class AccessGrant:
-    """Something that a device may do for a time besides its template. Times are Unix seconds."""
+    """A temporary permission besides the template. Times are Unix seconds."""
 
     grant_id: str
     device_id: str
@@ -83,7 +84,6 @@ class AccessGrant:
 
     @property
     def rule(self) -> TopicRule:
-        """What it compiles to."""
         return TopicRule("allow", self.action, self.topic)
 
 
@@ -91,7 +91,7 @@ CompiledRules = tuple[TopicRule, ...]
 
 
 def first_rules() -> CompiledRules:
-    """A device's own branch, and nobody else's: in front of everything, so that no template can change it."""
+    """Returns the rules that come first: the device's own Cordon topics, and no other device's."""
     return (
         TopicRule("allow", "publish", topics.up_branch(_OWN)),
         TopicRule("allow", "subscribe", topics.down_branch(_OWN)),
@@ -100,47 +100,45 @@ def first_rules() -> CompiledRules:
 
 
 def compile_rules(template: AccessTemplate | None, grants: Iterable[AccessGrant]) -> CompiledRules | None:
-    """The rules of a device; `None` if Cordon gives it none, and leaves to others what it has."""
-    granted = tuple(grant.rule for grant in grants)
+    """Returns the rules of a device; `None` if Cordon sets none and leaves existing ones alone."""
+    grant_rules = tuple(grant.rule for grant in grants)
     if template is None:
-        return (*first_rules(), *granted) if granted else None
+        return (*first_rules(), *grant_rules) if grant_rules else None
     rest = (TopicRule("deny", "all", "#"),) if template.otherwise == "deny" else ()
-    return (*first_rules(), *granted, *template.rules, *rest)
+    return (*first_rules(), *grant_rules, *template.rules, *rest)
 
 
 def digest_of(rules: CompiledRules | None) -> str:
-    """What names a set of rules; empty for none."""
+    """Returns the digest of a set of rules, empty for none."""
     if rules is None:
         return ""
-    plain = [[one.permission, one.action, one.topic, list(one.qos), one.retain] for one in rules]
+    plain = [[rule.permission, rule.action, rule.topic, list(rule.qos), rule.retain] for rule in rules]
     return hashlib.sha256(json.dumps(plain).encode()).hexdigest()[:32]
 
 
 class AccessRuleCompiler:
-    """Compiles for one device after the other; the devices of a class share one set of rules, the same object."""
+    """Compiles the rules of devices; devices of one class share one object."""
 
     def __init__(self, templates: AccessTemplates) -> None:
-        """Nothing is compiled yet."""
         self.templates = templates
         self._by_class: dict[str, CompiledRules | None] = {}
 
     def rules(self, device_class: str, grants: Sequence[AccessGrant], now: float) -> CompiledRules | None:
-        """The rules of a device of this class with these grants, of which those that are over do not count."""
-        open_ = [one for one in grants if one.expires_at > now]
-        if open_:
-            return compile_rules(self.templates.for_class(device_class), open_)
+        """Returns the rules of a device of this class with its grants; expired grants do not count."""
+        open_grants = [grant for grant in grants if grant.expires_at > now]
+        if open_grants:
+            return compile_rules(self.templates.for_class(device_class), open_grants)
         if device_class not in self._by_class:
             self._by_class[device_class] = compile_rules(self.templates.for_class(device_class), ())
         return self._by_class[device_class]
 
 
 def revoked_topics(rules: CompiledRules, device_id: str, subscriptions: Sequence[str]) -> tuple[str, ...]:
-    """Those subscriptions that the rules refuse: EMQX asks them at SUBSCRIBE only, so what exists goes on.
+    """Returns the subscriptions that the rules no longer allow; EMQX checks rules only at SUBSCRIBE.
 
-    The common name is the device's id; a user name is not known here, so a rule with one is given the benefit of the
-    doubt.
+    The common name is the device's id. The user name is unknown here, so a rule with `${username}` counts as matching.
     """
-    return tuple(one for one in subscriptions if _is_refused(rules, device_id, real_topic(one)))
+    return tuple(each for each in subscriptions if _is_refused(rules, device_id, real_topic(each)))
 
 
 def _is_refused(rules: CompiledRules, device_id: str, topic: str) -> bool:

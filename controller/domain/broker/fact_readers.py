@@ -1,7 +1,7 @@
-"""One reader for each thing that is asked of a broker: the answer as EMQX shaped it in, facts out. Pure.
+"""One reader for each API response of a broker: the response as EMQX sends it in, facts out. Pure.
 
-A fact that the answer does not contain is a `FactUnavailableError` in its place. An answer of another shape may raise
-anything; the caller treats that as unavailable.
+A fact that the response lacks is a `FactUnavailableError` as value. A response of another form may raise anything,
+which the caller treats as unavailable.
 """
 
 import json
@@ -20,7 +20,7 @@ _PLAIN_TYPES: Final = frozenset({"tcp", "ws"})
 _MODERN: Final = frozenset({"tlsv1.2", "tlsv1.3"})
 _YEAR: Final = timedelta(days=365)
 _DAY: Final = 86_400.0  # seconds
-# `{allow, all}.` lets everybody do everything; 6.3 says the same as `{allow, {security_profile, legacy}}`.
+# `{allow, all}.` allows everything; 6.3 writes the same as `{allow, {security_profile, legacy}}`.
 _ALLOW_ALL: Final = re.compile(
     r"^[ \t]*\{\s*allow\s*,\s*(?:all|\{\s*security_profile\s*,\s*legacy\s*\})\s*\}\s*\.", re.MULTILINE
 )
@@ -32,15 +32,15 @@ BrokerResponse = Mapping[str, Any]
 
 
 class FactUnavailableError(ValueError):
-    """Why a fact has no value; as a value in the place of it."""
+    """Why a fact has no value; used as a value in its place."""
 
     def __init__(self, reason: str, result: RuleResult = RuleResult.UNKNOWN) -> None:
         super().__init__(reason)
         self.result = result
 
 
-def read_nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /nodes`."""
+def read_nodes(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /nodes`."""
     running = [row for row in answer if row["node_status"] == "running"]
     versions = sorted({str(row["version"]).removeprefix("v") for row in running if row.get("version")})
     names = [str(row["node"]) for row in answer]
@@ -49,33 +49,33 @@ def read_nodes(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     except PortsError as e:
         clashes = FactUnavailableError(str(e))
     return {
-        "versions": versions or FactUnavailableError("no running node tells its version"),
+        "versions": versions or FactUnavailableError("no running node reports its version"),
         "nodes_not_running": [str(row["node"]) for row in answer if row["node_status"] != "running"],
         "node_port_clashes": clashes,
     }
 
 
-def read_listeners(answer: Any, seen: BrokerInspection) -> BrokerResponse:
-    """`GET /listeners`, each with its own page."""
+def read_listeners(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /listeners`, each with its details."""
     rows = [row for row in answer if row.get("enable", True) is not False]
     tls = [row for row in rows if row["type"] in _TLS_TYPES]
     settings = {str(row["id"]): row["ssl_options"] for row in tls if isinstance(row.get("ssl_options"), dict)}
     return {
         "plain_listeners": [str(row["id"]) for row in rows if row["type"] in _PLAIN_TYPES and _is_open(row)],
-        "anonymous_listeners": _anonymous(rows, seen),
-        "tls_without_verify": [one for one, tls in settings.items() if tls.get("verify") != "verify_peer"],
+        "anonymous_listeners": _anonymous(rows, inspection),
+        "tls_without_verify": [name for name, tls in settings.items() if tls.get("verify") != "verify_peer"],
         "tls_without_required_certificate": [
-            one for one, tls in settings.items() if tls.get("fail_if_no_peer_cert") is not True
+            name for name, tls in settings.items() if tls.get("fail_if_no_peer_cert") is not True
         ],
-        "tls_without_crl": [one for one, tls in settings.items() if tls.get("enable_crl_check") is not True],
+        "tls_without_crl": [name for name, tls in settings.items() if tls.get("enable_crl_check") is not True],
         "tls_with_old_versions": [
-            one for one, tls in settings.items() if "versions" in tls and not set(tls["versions"]) <= _MODERN
+            name for name, tls in settings.items() if "versions" in tls and not set(tls["versions"]) <= _MODERN
         ],
     }
 
 
 def missing_tls_settings(answer: Any) -> list[str]:
-    """TLS listeners that do not tell their TLS settings, or not their versions."""
+    """Returns the TLS listeners whose TLS settings or versions are not reported."""
     rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
     return [
         str(row.get("id"))
@@ -90,61 +90,63 @@ def _is_open(row: BrokerResponse) -> bool:
     return not is_loopback(parse_bind(row.get("bind"))[0])
 
 
-def _anonymous(rows: Sequence[BrokerResponse], seen: BrokerInspection) -> Any:
-    if AUTHENTICATION not in seen.answers:
-        return FactUnavailableError(f"the authentication chain cannot be read: {seen.silence.get(AUTHENTICATION, '')}")
-    asks = bool(_enabled(seen.answers[AUTHENTICATION]))
-    found: list[str] = []
+def _anonymous(rows: Sequence[BrokerResponse], inspection: BrokerInspection) -> Any:
+    if AUTHENTICATION not in inspection.answers:
+        return FactUnavailableError(
+            f"the authentication chain cannot be read: {inspection.silence.get(AUTHENTICATION, '')}"
+        )
+    has_authenticator = bool(_enabled(inspection.answers[AUTHENTICATION]))
+    anonymous: list[str] = []
     for row in rows:
         tls = row.get("ssl_options")
         certificate = isinstance(tls, dict) and tls.get("verify") == "verify_peer" and tls.get("fail_if_no_peer_cert")
-        if not certificate and not (asks and row.get("enable_authn", True) is not False):
-            found.append(str(row["id"]))
-    return found
+        if not certificate and not (has_authenticator and row.get("enable_authn", True) is not False):
+            anonymous.append(str(row["id"]))
+    return anonymous
 
 
 def _enabled(chain: Any) -> list[str]:
     return [str(link["id"]) for link in chain if link.get("enable", True)]
 
 
-def read_authentication(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /authentication`."""
+def read_authentication(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /authentication`."""
     return {"authenticators": _enabled(answer)}
 
 
-def read_sources(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /authorization/sources`."""
+def read_sources(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /authorization/sources`."""
     return {"authz_sources": [str(row["type"]) for row in answer["sources"] if row.get("enable", True)]}
 
 
-def read_file_rules(answer: Any, seen: BrokerInspection) -> BrokerResponse:
-    """`GET /authorization/sources/file`; where there is no such source, or it is off, nothing is allowed by it."""
+def read_file_rules(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /authorization/sources/file`; without that source, or if it is disabled, it allows nothing."""
     enabled = answer.get("enable", True)
     if not isinstance(answer.get("rules"), str):
         return {
             "file_allows_all": FactUnavailableError(
-                f"its text is not told ({seen.silence.get(FILE_RULES, 'no rules')})"
+                f"its rules are not reported ({inspection.silence.get(FILE_RULES, 'no rules')})"
             )
         }
     return {"file_allows_all": bool(enabled and _ALLOW_ALL.search(answer["rules"]))}
 
 
-def read_authorization(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /authorization/settings`."""
+def read_authorization(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /authorization/settings`."""
     cache = answer["cache"]
     ttl = _seconds(cache["ttl"]) if cache["enable"] else 0
     return {"authz_no_match": str(answer["no_match"]), "authz_cache_seconds": ttl}
 
 
-def read_rules_for_all(answer: Any, seen: BrokerInspection) -> BrokerResponse:
-    """The rules for everybody of the built-in database."""
-    del seen
+def read_rules_for_all(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the rules for all clients of the built-in database."""
+    del inspection
     wide = [row for row in answer["rules"] if row["permission"] == "allow" and row["topic"] in _WIDE]
     return {"wide_rules_for_all": [f"allow {row['action']} {row['topic']}" for row in wide]}
 
 
-def read_zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /configs/global_zone`."""
+def read_zone(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /configs/global_zone`."""
     mqtt = answer["mqtt"]
     queue = mqtt["max_mqueue_len"]
     return {
@@ -157,8 +159,8 @@ def read_zone(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def read_node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """`GET /configs`: most versions star the cookie out."""
+def read_node_config(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /configs`; most versions mask the cookie."""
     cookie = str(answer["node"]["cookie"])
     if not cookie.strip("*"):
         reason = "EMQX hides the cookie; see node.cookie in emqx.conf and EMQX_NODE__COOKIE"
@@ -166,28 +168,28 @@ def read_node_config(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
     return {"default_cookie": cookie == _DEFAULT_COOKIE}
 
 
-def read_counts(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """How many rows each node holds."""
+def read_counts(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the numbers of bans and rules of each node."""
     if len({tuple(rows) for rows in answer.values()}) <= 1:
         return {"nodes_disagree": []}
     return {"nodes_disagree": [f"{base}: {rows[0]} bans, {rows[1]} rows of rules" for base, rows in answer.items()]}
 
 
-def read_login(answer: Any, _seen: BrokerInspection) -> BrokerResponse:
-    """One try of admin/public."""
+def read_login(answer: Any, _inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the result of a login with admin/public."""
     return {"default_dashboard_login": answer == "accepted"}
 
 
-def read_api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
-    """`GET /api_key`, with a dashboard login."""
+def read_api_keys(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads `GET /api_key`, made with a dashboard login."""
     rows = [row for row in answer if row.get("enable", True) and not row.get("expired", False)]
-    year_ago = datetime.fromtimestamp(seen.at, UTC) - _YEAR
+    year_ago = datetime.fromtimestamp(inspection.at, UTC) - _YEAR
     return {
         "api_keys_without_end": [
             _name(row) for row in rows if row.get("expired_at") in (None, "infinity", "undefined")
         ],
         "api_keys_older_than_a_year": [
-            _name(row) for row in rows if "created_at" in row and _moment(row["created_at"]) < year_ago
+            _name(row) for row in rows if "created_at" in row and _to_datetime(row["created_at"]) < year_ago
         ],
         "administrator_api_keys": [
             _name(row) for row in rows if row.get("role", "administrator") == "administrator" and not row.get("scopes")
@@ -195,21 +197,21 @@ def read_api_keys(answer: Any, seen: BrokerInspection) -> BrokerResponse:
     }
 
 
-def read_certificates(answer: Any, seen: BrokerInspection) -> BrokerResponse:
-    """Handshakes with the TLS listeners."""
+def read_certificates(answer: Any, inspection: BrokerInspection) -> BrokerResponse:
+    """Reads the results of handshakes with the TLS listeners."""
     if not answer:
         return {"certificate_days_left": FactUnavailableError("there is no TLS listener", RuleResult.NOTAPPLICABLE)}
-    ends = [one.ends_at for one in answer if one.ends_at is not None]
+    ends = [handshake.ends_at for handshake in answer if handshake.ends_at is not None]
     if not ends:
         return {"certificate_days_left": FactUnavailableError(answer[0].trouble)}
-    return {"certificate_days_left": int((min(ends) - seen.at) // _DAY)}
+    return {"certificate_days_left": int((min(ends) - inspection.at) // _DAY)}
 
 
 def _name(row: BrokerResponse) -> str:
     return str(row.get("name", json.dumps(row)[:80]))
 
 
-def _moment(value: Any) -> datetime:
+def _to_datetime(value: Any) -> datetime:
     if isinstance(value, int | float):
         return datetime.fromtimestamp(value, UTC)
     moment = datetime.fromisoformat(str(value))
@@ -217,7 +219,7 @@ def _moment(value: Any) -> datetime:
 
 
 def _seconds(value: Any) -> int:
-    """A duration of EMQX's (`1m`, `2h`, `500ms`), rounded up."""
+    """Returns the seconds of an EMQX duration (`1m`, `2h`, `500ms`), rounded up."""
     if isinstance(value, int | float):
         return int(value / 1000)  # plain numbers are milliseconds
     parts = _DURATION.findall(str(value))

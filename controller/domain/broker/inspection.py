@@ -1,4 +1,4 @@
-"""What was asked of a broker to judge it: answers as they came, and why the others did not come. Pure values."""
+"""The API responses of a broker that are inspected, and why others are missing. Pure values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from controller.domain.broker.ports import BrokerListener, PortUse
 
-# What is asked, by name; `gather_broker` reads each of them.
+# Names of the responses; `gather_broker_facts` reads each of them.
 NODES: Final = "nodes"
 LISTENERS: Final = "listeners"
 AUTHENTICATION: Final = "authentication"
@@ -22,14 +22,14 @@ API_KEYS: Final = "api_keys"
 CERTIFICATES: Final = "certificates"
 
 _USES: Final = {"tcp": PortUse.MQTT, "ssl": PortUse.MQTTS, "ws": PortUse.WEBSOCKET, "wss": PortUse.WEBSOCKET_TLS}
-_ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - what a listener says of itself
+_ANYWHERE: Final = frozenset({"", "0.0.0.0", "::", "*"})  # noqa: S104 - values of a listener's `bind`
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerInspection:
-    """`answers` by name as EMQX shaped them; `silence` says why the others are missing.
+    """`answers`: responses by name, as EMQX sends them; `silence`: why the others are missing.
 
-    `receive_maximum`: messages that the controller wants to have in flight. `api`: the addresses of EMQX's API.
+    `receive_maximum`: messages in flight that the controller asks for. `api`: URLs of EMQX's API.
     """
 
     answers: Mapping[str, Any]
@@ -40,25 +40,24 @@ class BrokerInspection:
 
 
 def parse_bind(text: object) -> tuple[str, int]:
-    """Address and port of a listener's `bind`, `*` for every address, port 0 where it makes no sense."""
+    """Returns address and port of a listener's `bind`: `*` for every address, port 0 if it is invalid."""
     host, _, port = str(text).rpartition(":")
     host = host.strip("[]")
     return ("*" if host in _ANYWHERE else host), int(port) if port.isdecimal() and len(port) <= 5 else 0
 
 
 def parse_listeners(rows: Any) -> tuple[BrokerListener, ...]:
-    """The enabled MQTT listeners among the rows; other kinds (QUIC) open no TCP port."""
-    found: list[BrokerListener] = []
+    """Returns the enabled MQTT listeners among the rows; other kinds (QUIC) open no TCP port."""
+    listeners: list[BrokerListener] = []
     for row in rows if isinstance(rows, list) else []:
         if not isinstance(row, dict) or row.get("enable", True) is False:
             continue
         use = _USES.get(str(row.get("type")))
         address, port = parse_bind(row.get("bind"))
         if use is not None and port:
-            found.append(BrokerListener(use, address, port))
-    return tuple(found)
+            listeners.append(BrokerListener(use, address, port))
+    return tuple(listeners)
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches it."""
     return address in {"localhost", "::1"} or address.startswith("127.")

@@ -1,7 +1,7 @@
-"""Which ports an EMQX node opens, who has business there, and firewall rules that let only those in. Pure.
+"""Ports of an EMQX node, who may reach them, and firewall rules that allow only those. Pure.
 
-Discovery (Erlang distribution) listens on 4370 plus the number that ends the node's name before the `@`, RPC on 5370
-plus the same; EMQX's Docker image sets RPC to 5369 by hand.
+Discovery (Erlang distribution) listens on 4370 plus the number at the end of the node's name before the `@`, RPC on
+5370 plus that number; EMQX's Docker image sets RPC to 5369.
 """
 
 import ipaddress
@@ -24,11 +24,11 @@ _TABLE: Final = "cordon_emqx"
 
 
 class PortsError(ValueError):
-    """A node name, address or network that cannot be used; the text says which."""
+    """A node name, address or network is invalid; the text says which."""
 
 
 class PortUse(StrEnum):
-    """What a port is for."""
+    """What a port is used for."""
 
     DISCOVERY = "discovery"
     RPC = "rpc"
@@ -41,11 +41,11 @@ class PortUse(StrEnum):
 
 
 class PortPeers(StrEnum):
-    """Who has business at a port."""
+    """Who may reach a port."""
 
-    CLUSTER = "cluster"  # the other nodes, nobody else
-    DEVICES = "devices"  # whoever has a certificate or password to show over TLS
-    OPERATORS = "operators"  # people, Cordon, and what still speaks in clear text
+    CLUSTER = "cluster"  # the other nodes only
+    DEVICES = "devices"  # clients that authenticate over TLS
+    OPERATORS = "operators"  # operators, Cordon, and clients without TLS
 
 
 _PEERS: Final = {
@@ -66,7 +66,7 @@ _DEFAULTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class NodePort:
-    """One port of one node; `note` says what is not certain about it."""
+    """One port of one node; `note` says what is uncertain about it."""
 
     node: str
     host: str
@@ -76,13 +76,12 @@ class NodePort:
 
     @property
     def peers(self) -> PortPeers:
-        """Who may reach it."""
         return _PEERS.get(self.use, PortPeers.OPERATORS)
 
 
 @dataclass(frozen=True, slots=True)
 class BrokerListener:
-    """A listener as the broker describes it: its use and where it is bound, `*` for every address."""
+    """A listener as the broker describes it; `address` is `*` for every address."""
 
     use: PortUse
     address: str
@@ -95,14 +94,14 @@ def is_loopback(host: str) -> bool:
 
 
 def parse_node(name: str) -> tuple[str, int]:
-    """Host and number of a node's name.
+    """Returns host and number of a node's name.
 
     Raises:
-        PortsError: it is no node name, or its number leaves no room for its ports.
+        PortsError: the name is invalid, or its number is too large for its ports.
     """
     match = _NAME.fullmatch(name) if len(name) <= MAX_NAME else None
     if match is None:
-        raise PortsError(f"{name[:MAX_NAME]!r} is no node name: it is name@host, as in emqx1@10.0.0.1")
+        raise PortsError(f"{name[:MAX_NAME]!r} is not a node name: write name@host, as in emqx1@10.0.0.1")
     digits = _NUMBER.search(match.group(1))
     number = int(digits.group()) if digits is not None else 0
     if RPC_BASE + number > _LAST_PORT:
@@ -113,9 +112,9 @@ def parse_node(name: str) -> tuple[str, int]:
 def node_ports(
     name: str, *, docker: bool | None = None, listening: Sequence[BrokerListener] | None = None
 ) -> tuple[NodePort, ...]:
-    """Everything the node is expected to open; without `listening` EMQX's own defaults.
+    """Returns the ports that a node is expected to open; EMQX's defaults without `listening`.
 
-    `docker`: whether it runs EMQX's Docker image, `None` if that is not known, so that both RPC ports are told.
+    `docker`: whether the node runs EMQX's Docker image; with `None` (unknown) both RPC ports are returned.
 
     Raises:
         PortsError: see `parse_node`.
@@ -130,20 +129,20 @@ def node_ports(
     if listening is None:
         ports += [NodePort(name, host, port, use, "EMQX's default") for use, port in _DEFAULTS]
     else:
-        for one in listening:
-            bound = "" if one.address == "*" else f"bound to {one.address}"
-            ports.append(NodePort(name, host, one.port, one.use, bound))
+        for listener in listening:
+            note = "" if listener.address == "*" else f"bound to {listener.address}"
+            ports.append(NodePort(name, host, listener.port, listener.use, note))
     return tuple(ports)
 
 
 def collisions(ports: Iterable[NodePort]) -> tuple[str, ...]:
-    """Ports that two nodes of one host would both want: the second one does not start."""
+    """Returns the ports that two nodes of one host would open, of which the second could not start."""
     owners: defaultdict[tuple[str, int, PortUse], list[str]] = defaultdict(list)
-    for one in ports:
-        if one.use in (PortUse.DISCOVERY, PortUse.RPC) and one.port != DOCKER_RPC:
-            owners[one.host, one.port, one.use].append(one.node)
+    for each in ports:
+        if each.use in (PortUse.DISCOVERY, PortUse.RPC) and each.port != DOCKER_RPC:
+            owners[each.host, each.port, each.use].append(each.node)
     return tuple(
-        f"{' and '.join(names)} on {host} both want {use.value} port {port}: end their names with different numbers"
+        f"{' and '.join(names)} on {host} both need {use.value} port {port}: end their names with different numbers"
         for (host, port, use), names in owners.items()
         if len(names) > 1
     )
@@ -151,46 +150,46 @@ def collisions(ports: Iterable[NodePort]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class AllowedNetworks:
-    """Who is let in besides the nodes themselves, as networks; empty `devices` are all."""
+    """Networks that are allowed besides the nodes; empty `devices` allow all."""
 
     operators: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
 
 
 def network(text: str) -> str:
-    """An address or network in one spelling.
+    """Returns an address or network in its normal form.
 
     Raises:
-        PortsError: it is none.
+        PortsError: the text is neither.
     """
     try:
         return str(ipaddress.ip_network(text.strip(), strict=False))
     except ValueError as e:
-        raise PortsError(f"{text!r} is no address and no network such as 10.0.0.0/24") from e
+        raise PortsError(f"{text!r} is neither an address nor a network such as 10.0.0.0/24") from e
 
 
 def nftables(ports: Sequence[NodePort], addresses: Mapping[str, str], allowed: AllowedNetworks) -> str:
-    """A table for every node's host, to load with `nft -f`: it deals with EMQX's ports and with nothing else.
+    """Returns a table for the host of every node, to load with `nft -f`; it concerns EMQX's ports only.
 
-    `addresses` gives the address of each host that is named by name.
+    `addresses`: the address of each host that is given by name.
 
     Raises:
-        PortsError: a host without an address, or a network that is none.
+        PortsError: a host has no address, or a network is invalid.
     """
-    hosts = {one.host: addresses.get(one.host, one.host) for one in ports}
+    hosts = {port.host: addresses.get(port.host, port.host) for port in ports}
     peers = [_address(host, text) for host, text in hosts.items()]
-    sets = {"cluster": peers, "operators": [network(one) for one in allowed.operators]}
+    sets = {"cluster": peers, "operators": [network(text) for text in allowed.operators]}
     if allowed.devices:
-        sets["devices"] = [network(one) for one in allowed.devices]
+        sets["devices"] = [network(text) for text in allowed.devices]
     lines = [
-        "# EMQX's ports and who may reach them; made by `cordon broker ports`. It decides about nothing else.",
+        "# EMQX's ports and who may reach them; made by `cordon broker ports`. Other ports are not concerned.",
         *(f"# {text}" for text in collisions(ports)),
         f"table inet {_TABLE}",
         f"delete table inet {_TABLE}",
         f"table inet {_TABLE} {{",
     ]
     for name, networks in sets.items():
-        lines += _sets(name, networks)
+        lines += _set_lines(name, networks)
     lines += [
         "  chain input {",
         "    type filter hook input priority filter - 5; policy accept;",
@@ -198,7 +197,9 @@ def nftables(ports: Sequence[NodePort], addresses: Mapping[str, str], allowed: A
         "    ct state established,related accept",
     ]
     for group in PortPeers:
-        lines += _rules(group, sorted({one.port for one in ports if one.peers is group}), open_=not allowed.devices)
+        lines += _rule_lines(
+            group, sorted({port.port for port in ports if port.peers is group}), open_=not allowed.devices
+        )
     return "\n".join([*lines, "  }", "}", ""])
 
 
@@ -209,12 +210,12 @@ def _address(host: str, text: str) -> str:
         raise PortsError(f"the host {host} has no address here: give --address {host}=ADDRESS") from e
 
 
-def _sets(name: str, networks: Sequence[str]) -> list[str]:
+def _set_lines(name: str, networks: Sequence[str]) -> list[str]:
     lines: list[str] = []
     for version in (4, 6):
-        own = [one for one in networks if ipaddress.ip_network(one).version == version]
-        merged = ipaddress.collapse_addresses(ipaddress.ip_network(one) for one in own)  # type: ignore[type-var]  # one version
-        elements = ", ".join(_element(str(one)) for one in merged)
+        own = [text for text in networks if ipaddress.ip_network(text).version == version]
+        merged = ipaddress.collapse_addresses(ipaddress.ip_network(text) for text in own)  # type: ignore[type-var]  # one version
+        elements = ", ".join(_element(str(each)) for each in merged)
         lines.append(f"  set {name}{version} {{")
         lines.append(f"    type ipv{version}_addr; flags interval;")
         if elements:
@@ -228,12 +229,12 @@ def _element(text: str) -> str:
     return address if bits in ("32", "128") else text
 
 
-def _rules(group: PortPeers, numbers: Sequence[int], *, open_: bool) -> list[str]:
+def _rule_lines(group: PortPeers, numbers: Sequence[int], *, open_: bool) -> list[str]:
     if not numbers:
         return []
-    ports = ", ".join(str(one) for one in numbers)
+    ports = ", ".join(map(str, numbers))
     if group is PortPeers.DEVICES and open_:
-        return [f"    # {group.value}: open, TLS asks who comes", f"    tcp dport {{ {ports} }} accept"]
+        return [f"    # {group.value}: open, clients authenticate over TLS", f"    tcp dport {{ {ports} }} accept"]
     return [
         f"    # {group.value} only",
         f"    tcp dport {{ {ports} }} ip saddr @{group.value}4 accept",

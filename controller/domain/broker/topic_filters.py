@@ -1,7 +1,7 @@
-"""Topic filters compared as EMQX reads them in access rules: which covers which, which may meet. Pure.
+"""Compares topic filters of access rules as EMQX does: which filter covers another, which overlap. Pure.
 
-A placeholder such as `${clientid}` stands for one level that is not known here: it covers only itself, is covered by
-`+`, and may meet anything. A topic that begins with `$` is matched by no wildcard in its first level.
+A placeholder such as `${clientid}` stands for one unknown level: it covers only itself, is covered by `+`, and may
+overlap anything. A wildcard in the first level does not match a topic that begins with `$`.
 """
 
 import re
@@ -9,13 +9,13 @@ from typing import Final
 
 MAX_FILTER: Final = 1024  # characters
 MAX_LEVELS: Final = 128  # EMQX `mqtt.max_topic_levels`
-EXACT: Final = "eq "  # a rule whose topic begins so means its text, wildcards included
+EXACT: Final = "eq "  # prefix of a rule's topic whose wildcards are taken literally
 _PLACEHOLDER: Final = re.compile(r"\$\{[^}/]*\}")
 _SHARED: Final = ("$queue/", "$exclusive/")
 
 
 def validation_error(filter_: str) -> str:
-    """What is wrong with the filter of a rule; empty if nothing is."""
+    """Returns why a filter is invalid, empty if it is valid."""
     text = filter_.removeprefix(EXACT)
     if not text or len(text) > MAX_FILTER:
         return f"a topic has 1 to {MAX_FILTER} characters"
@@ -24,8 +24,8 @@ def validation_error(filter_: str) -> str:
     levels = text.split("/")
     if len(levels) > MAX_LEVELS:
         return f"a topic has at most {MAX_LEVELS} levels"
-    for place, level in enumerate(levels):
-        if "#" in level and (level != "#" or place != len(levels) - 1):
+    for position, level in enumerate(levels):
+        if "#" in level and (level != "#" or position != len(levels) - 1):
             return "# stands alone, as the last level"
         if "+" in level and level != "+":
             return "+ stands alone in its level"
@@ -33,31 +33,31 @@ def validation_error(filter_: str) -> str:
 
 
 def placeholders(filter_: str) -> tuple[str, ...]:
-    """The placeholders in it, with their braces."""
+    """Returns the placeholders with their braces."""
     return tuple(_PLACEHOLDER.findall(filter_))
 
 
 def covers(wide: str, narrow: str) -> bool:
-    """Whether everything that `narrow` means is meant by `wide` as well."""
+    """Whether `wide` matches everything that `narrow` matches."""
     if wide.startswith(EXACT):
         return wide == narrow
     return _levels_cover(_levels(wide), _levels(narrow.removeprefix(EXACT)))
 
 
-def overlaps(one: str, other: str) -> bool:
-    """Whether there can be a topic that both mean."""
-    return _levels_overlap(_levels(one.removeprefix(EXACT)), _levels(other.removeprefix(EXACT)))
+def overlaps(first: str, second: str) -> bool:
+    """Whether some topic may match both filters."""
+    return _levels_overlap(_levels(first.removeprefix(EXACT)), _levels(second.removeprefix(EXACT)))
 
 
 def matches(name: str, filter_: str) -> bool:
-    """Whether a filter without placeholders matches a topic, or a subscription, whose wildcards are then text."""
+    """Whether a filter without placeholders matches a topic, or a subscription whose wildcards are taken literally."""
     if filter_.startswith(EXACT):
         return filter_.removeprefix(EXACT) == name
     return _levels_cover(_levels(filter_), _levels(name))
 
 
 def real_topic(subscription: str) -> str:
-    """The filter behind a shared or exclusive subscription, which is what EMQX asks rules about."""
+    """Returns the filter of a shared or exclusive subscription, which EMQX checks against rules."""
     if subscription.startswith("$share/"):
         return subscription.split("/", 2)[-1]
     for prefix in _SHARED:
@@ -77,27 +77,28 @@ def _is_dollar_topic(levels: list[str]) -> bool:
 def _levels_cover(wide: list[str], narrow: list[str]) -> bool:
     if _is_dollar_topic(narrow) and wide[0] in {"+", "#"}:
         return False
-    for place, level in enumerate(wide):
+    for position, level in enumerate(wide):
         if level == "#":
             return True
-        if place >= len(narrow) or narrow[place] == "#":
+        if position >= len(narrow) or narrow[position] == "#":
             return False
-        if level not in {"+", narrow[place]}:
+        if level not in {"+", narrow[position]}:
             return False
     return len(wide) == len(narrow) or (len(narrow) == len(wide) + 1 and narrow[-1] == "#" and wide[-1] == "#")
 
 
-def _levels_overlap(one: list[str], other: list[str]) -> bool:
-    if (_is_dollar_topic(one) and other[0] in {"+", "#"}) or (_is_dollar_topic(other) and one[0] in {"+", "#"}):
-        return False
-    for place in range(max(len(one), len(other))):
-        left = one[place] if place < len(one) else None
-        right = other[place] if place < len(other) else None
+def _levels_overlap(first: list[str], second: list[str]) -> bool:
+    for wildcard, other in ((first, second), (second, first)):
+        if wildcard[0] in {"+", "#"} and _is_dollar_topic(other):
+            return False
+    for position in range(max(len(first), len(second))):
+        left = first[position] if position < len(first) else None
+        right = second[position] if position < len(second) else None
         if left == "#" or right == "#":
-            return True  # `a/#` means `a` as well
+            return True  # `a/#` matches `a` as well
         if left is None or right is None:
             return False
-        known = not (_PLACEHOLDER.search(left) or _PLACEHOLDER.search(right))
-        if left != right and "+" not in {left, right} and known:
+        is_literal = not (_PLACEHOLDER.search(left) or _PLACEHOLDER.search(right))
+        if left != right and "+" not in {left, right} and is_literal:
             return False
     return True

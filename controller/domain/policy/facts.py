@@ -1,4 +1,4 @@
-"""Turns a report's sections into the flat, typed facts that rules speak of; what is not known says why."""
+"""Extracts the flat, typed facts that rules refer to from a report's sections; a missing fact has a reason."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from schemas.posture import ReportSections
 from schemas.sections.base import Unavailable
 from schemas.sections.system import SocketsSection
 
-# Every fact a rule may refer to: its type, the section it comes from ("" for what the controller knows), its meaning.
+# Every fact: its type, its section ("" for facts of the controller), its meaning.
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "device.id": ("string", "", "the device's id"),
     "device.class": ("string", "", "the class an operator gave the device, or empty"),
@@ -24,7 +24,7 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     **facts_access.CATALOGUE,
     **facts_tools.CATALOGUE,
 }
-_PROBLEMS_TOLD: Final = 3  # in the reason of a fact that is missing
+_MAX_PROBLEMS: Final = 3  # in the reason of a missing fact
 TYPES: Final = {name: kind for name, (kind, _, _) in CATALOGUE.items()}
 _READERS: Final = (
     *facts_software.READERS,
@@ -33,7 +33,7 @@ _READERS: Final = (
     *facts_access.READERS,
     *facts_tools.READERS,
 )
-_WHOLE: Final = facts_tools.WHOLE | facts_system.WHOLE | facts_access.WHOLE
+_COMPLETE: Final = facts_tools.COMPLETE | facts_system.COMPLETE | facts_access.COMPLETE
 _FIELDS: Final = {**facts_system.FIELDS, **facts_access.FIELDS}
 _PARTIAL: Final = {**facts_software.PARTIAL, **facts_crypto.PARTIAL}
 _FACTS_OF: Final = {
@@ -50,16 +50,16 @@ class MissingFact:
 
 
 _ALL: Final = frozenset(CATALOGUE)
-_NOT_FOUND_OUT: Final = {
-    fact: MissingFact(RuleResult.UNKNOWN, f"{fact}: not found out by the device") for fact in CATALOGUE
+_NOT_DETERMINED: Final = {
+    fact: MissingFact(RuleResult.UNKNOWN, f"{fact}: not determined by the device") for fact in CATALOGUE
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What is known of one device.
+    """The facts of one device.
 
-    `partial` names list facts of which the device sent only a part: they can show presence, never absence.
+    `partial`: list facts of which the device sent only a part; they can show presence, never absence.
     """
 
     known: Mapping[str, Any]
@@ -69,7 +69,9 @@ class DeviceFacts:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A section to be read, and what is wanted of it; `not_reported` is made once: most reports leave out the same."""
+    """A section, its reader and the wanted facts; `not_reported` is shared, because most reports lack the same
+    sections.
+    """
 
     name: str
     read: Callable[[Any], Mapping[str, Any]]
@@ -83,17 +85,17 @@ def _parts(wanted: frozenset[str]) -> tuple[_Part, ...]:
     for name, read in _READERS:
         facts = wanted & frozenset(_FACTS_OF[name])
         if facts:
-            why = MissingFact(RuleResult.UNKNOWN, f"{name}: not reported")
-            parts.append(_Part(name, read, facts, dict.fromkeys(facts, why)))
+            reason = MissingFact(RuleResult.UNKNOWN, f"{name}: not reported")
+            parts.append(_Part(name, read, facts, dict.fromkeys(facts, reason)))
     return tuple(parts)
 
 
 def gather_facts(
     sections: ReportSections, device_id: str, device_class: str, tags: tuple[str, ...], wanted: frozenset[str] = _ALL
 ) -> DeviceFacts:
-    """The `wanted` facts of a full report, with a reason for each one that it does not tell.
+    """Returns the `wanted` facts of a full report, with a reason for each missing one.
 
-    What a wanted list lacks (`DeviceFacts.partial`) may be told of others too.
+    `DeviceFacts.partial` may contain facts that are not wanted.
     """
     known: dict[str, Any] = {"device.id": device_id, "device.class": device_class, "device.tags": list(tags)}
     missing: dict[str, MissingFact] = {}
@@ -115,13 +117,13 @@ def gather_facts(
                 else:
                     known[fact] = value
             kind: type[BaseModel] = type(section)
-            cut = section.truncated if _is_cut(kind) else 0
+            truncated = section.truncated if _is_truncatable(kind) else 0
             if name in _PARTIAL:
                 partial.update(_PARTIAL[name](section))
-            # What these two say of their lists is above; everything else of theirs is counted before a list is cut.
-            if cut and name not in ("updates", "openssl"):
-                cut_short = [fact for fact in _FACTS_OF[name] if fact not in _WHOLE]
-                partial.update(dict.fromkeys(cut_short, f"{name}: {cut} more entries were not sent"))
+            # `_PARTIAL` covers the lists of these two sections; their other facts are counted before truncation.
+            if truncated and name not in ("updates", "openssl"):
+                incomplete = [fact for fact in _FACTS_OF[name] if fact not in _COMPLETE]
+                partial.update(dict.fromkeys(incomplete, f"{name}: {truncated} more entries were not sent"))
             elif isinstance(section, SocketsSection):
                 hidden = sum(1 for socket in section.listening if not socket.process)
                 if hidden:
@@ -130,24 +132,24 @@ def gather_facts(
 
 
 @cache
-def _is_cut(section: type[BaseModel]) -> bool:
+def _is_truncatable(section: type[BaseModel]) -> bool:
     return "truncated" in section.model_fields
 
 
 @cache
 def _problem_fields(section: type[BaseModel]) -> tuple[str, ...]:
-    # Asked for each fact that has no value; a model is slow to say that it lacks an attribute.
+    # Called for each missing fact; pydantic models raise AttributeError slowly.
     return tuple(name for name in ("problems", "gaps") if name in section.model_fields)
 
 
 def _missing_reason(section: Any, fact: str) -> MissingFact:
-    """Why the device has no value for a fact: what it says of this very field, else what troubled it at all."""
-    told: tuple[str, ...] = ()
+    """Returns why a fact has no value: the device's problem with this field, else its problems with the section."""
+    problems: tuple[str, ...] = ()
     kind: type[BaseModel] = type(section)
     for name in _problem_fields(kind):
-        told = told or getattr(section, name)
-    if not told:
-        return _NOT_FOUND_OUT[fact]
+        problems = problems or getattr(section, name)
+    if not problems:
+        return _NOT_DETERMINED[fact]
     field = f"{_FIELDS.get(fact, fact)}: "
-    own = tuple(one.removeprefix(field) for one in told if one.startswith(field))
-    return MissingFact(RuleResult.UNKNOWN, f"{fact}: {'; '.join((own or told)[:_PROBLEMS_TOLD])}")
+    own = tuple(problem.removeprefix(field) for problem in problems if problem.startswith(field))
+    return MissingFact(RuleResult.UNKNOWN, f"{fact}: {'; '.join((own or problems)[:_MAX_PROBLEMS])}")

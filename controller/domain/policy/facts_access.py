@@ -1,65 +1,73 @@
-"""Facts about who gets in: accounts, passwords, limits on guessing, the SSH server."""
+"""Facts about access: accounts, passwords, lockout, the SSH server."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from schemas.sections.access import AccessSection, SshSection
 
-# Fact: its type, the field it is, its meaning.
+# Fact: its type, its section's field, its meaning.
 _ACCESS: Final[Mapping[str, tuple[str, str, str]]] = {
     "account_count": ("int", "accounts", "number of accounts in passwd"),
-    "password_account_count": ("int", "password_accounts", "accounts that have a password to log in with"),
+    "password_account_count": ("int", "password_accounts", "accounts with a password"),
     "empty_password_accounts": ("list(string)", "empty_passwords", "accounts whose password is empty"),
-    "root_equal_accounts": ("list(string)", "root_equals", "accounts beside root with the user id 0"),
-    "password_hash_algorithms": ("list(string)", "hash_algorithms", "algorithms of the passwords that are set"),
-    "weak_hash_accounts": ("list(string)", "weak_hashes", "accounts whose password hash is guessed quickly: MD5, DES"),
-    "never_expiring_accounts": ("list(string)", "never_expiring", "accounts whose password never has to be changed"),
-    "new_password_hash": ("string", "new_hash", "algorithm of new passwords, or empty"),
-    "password_max_days": ("int", "max_days", "PASS_MAX_DAYS of login.defs; -1 and 99999 mean for ever"),
+    "root_equal_accounts": ("list(string)", "root_equals", "other accounts than root with the user id 0"),
+    "password_hash_algorithms": ("list(string)", "hash_algorithms", "hash algorithms of the passwords in use"),
+    "weak_hash_accounts": ("list(string)", "weak_hashes", "accounts with a weak password hash: MD5, DES"),
+    "never_expiring_accounts": ("list(string)", "never_expiring", "accounts whose password never expires"),
+    "new_password_hash": ("string", "new_hash", "hash algorithm of new passwords, or empty"),
+    "password_max_days": ("int", "max_days", "PASS_MAX_DAYS of login.defs; -1 and 99999: never"),
     "password_min_days": ("int", "min_days", "PASS_MIN_DAYS of login.defs"),
     "password_warn_days": ("int", "warn_days", "PASS_WARN_AGE of login.defs"),
     "password_quality_enforced": ("bool", "quality_enforced", "whether PAM refuses weak new passwords"),
-    "password_min_length": ("int", "minimum_length", "shortest new password that PAM takes"),
-    "password_min_classes": ("int", "minimum_classes", "kinds of letters that PAM asks for in a new password"),
-    "empty_passwords_accepted": ("bool", "accepts_empty", "whether PAM lets an empty password in (nullok)"),
-    "sudo_without_password": ("list(string)", "sudo_without_password", "who gets root by sudo or doas without one"),
-    "login_lockout": ("list(string)", "lockout", "what locks out who guesses: faillock, tally2, fail2ban"),
-    "lockout_after": ("int", "lockout_after", "failures after which it locks; the lowest of several"),
-    "lockout_seconds": ("int", "lockout_seconds", "how long it locks; 0 until an operator unlocks"),
+    "password_min_length": ("int", "minimum_length", "shortest new password that PAM accepts"),
+    "password_min_classes": ("int", "minimum_classes", "character classes that PAM requires in a new password"),
+    "empty_passwords_accepted": ("bool", "accepts_empty", "whether PAM accepts empty passwords (nullok)"),
+    "sudo_without_password": (
+        "list(string)",
+        "sudo_without_password",
+        "users and groups that become root by sudo or doas without a password",
+    ),
+    "login_lockout": ("list(string)", "lockout", "lockout after failed logins: faillock, tally2, fail2ban"),
+    "lockout_after": ("int", "lockout_after", "failed logins before a lockout; the lowest of several"),
+    "lockout_seconds": ("int", "lockout_seconds", "length of a lockout; 0 until an operator unlocks"),
 }
 _SSH: Final[Mapping[str, tuple[str, str, str]]] = {
     "ssh_server": ("string", "server", "openssh or dropbear"),
-    "ssh_resolved": ("bool", "resolved", "whether the server itself told its settings, as `sshd -T` does"),
-    "ssh_ports": ("list(int)", "ports", "ports that the SSH server is set to"),
-    "ssh_password_login": ("bool", "password_login", "whether passwords are taken over SSH"),
+    "ssh_resolved": ("bool", "resolved", "whether the settings were read from the server itself, as by `sshd -T`"),
+    "ssh_ports": ("list(int)", "ports", "configured ports of the SSH server"),
+    "ssh_password_login": ("bool", "password_login", "whether SSH accepts passwords"),
     "ssh_interactive_login": (
         "bool",
         "interactive_login",
-        "whether it asks on the keyboard, as PAM does for passwords",
+        "whether SSH accepts keyboard-interactive authentication, as PAM uses for passwords",
     ),
     "ssh_root_login": ("string", "root_login", "yes, no, prohibit-password or forced-commands-only"),
-    "ssh_empty_passwords": ("bool", "empty_passwords", "whether empty passwords are taken over SSH"),
-    "ssh_max_auth_tries": ("int", "max_auth_tries", "attempts in one connection"),
-    "ssh_grace_seconds": ("int", "login_grace_seconds", "time to log in; 0 for ever"),
+    "ssh_empty_passwords": ("bool", "empty_passwords", "whether SSH accepts empty passwords"),
+    "ssh_max_auth_tries": ("int", "max_auth_tries", "authentication attempts in one connection"),
+    "ssh_grace_seconds": ("int", "login_grace_seconds", "time to log in; 0: no limit"),
     "ssh_x11_forwarding": ("bool", "x11_forwarding", "whether X11 is forwarded"),
-    "ssh_weak_algorithms": ("list(string)", "weak_algorithms", "outdated algorithms that the server still takes"),
+    "ssh_weak_algorithms": ("list(string)", "weak_algorithms", "outdated algorithms that the server accepts"),
     "ssh_overrides": ("list(string)", "overrides", "settings in Match blocks, for some connections only"),
 }
 
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     **{name: (kind, "access", meaning) for name, (kind, _, meaning) in _ACCESS.items()},
     "failed_login_sources": ("list(string)", "access", "sources of at least 10 failed logins in the last day"),
-    "failed_logins_most": ("int", "access", "failed logins of the worst of them, rounded down to 10, 100, 1000, ..."),
+    "failed_logins_most": (
+        "int",
+        "access",
+        "failed logins of the most frequent source, rounded down to 10, 100, 1000, ...",
+    ),
     **{name: (kind, "ssh", meaning) for name, (kind, _, meaning) in _SSH.items()},
 }
-WHOLE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
-"""Facts that hold even where a list of their section was cut."""
+# Facts that are complete even if a list of their section is truncated.
+COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
+# The section's field of a fact; devices name the field in their gaps.
 FIELDS: Final = {
     **{name: field for name, (_, field, _) in {**_ACCESS, **_SSH}.items()},
     "failed_login_sources": "failed_logins",
     "failed_logins_most": "failed_logins",
 }
-"""The field of a section that a fact is, by which the device names it in its gaps."""
 
 
 def _fields(section: AccessSection | SshSection, names: Mapping[str, tuple[str, str, str]]) -> dict[str, Any]:
@@ -71,8 +79,8 @@ def _access(section: AccessSection) -> dict[str, Any]:
     failed = section.failed_logins
     return {
         **_fields(section, _ACCESS),
-        "failed_login_sources": None if failed is None else [one.source for one in failed],
-        "failed_logins_most": None if failed is None else max((one.at_least for one in failed), default=0),
+        "failed_login_sources": None if failed is None else [login.source for login in failed],
+        "failed_logins_most": None if failed is None else max((login.at_least for login in failed), default=0),
     }
 
 

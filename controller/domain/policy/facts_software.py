@@ -1,4 +1,4 @@
-"""Facts about what is installed and where it comes from: system, updates, package sources, OpenSSL."""
+"""Facts about software: operating system, updates, package sources, OpenSSL."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -14,38 +14,38 @@ CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
     "os_kernel": ("string", "os", "release of the running kernel"),
     "os_machine": ("string", "os", "processor architecture"),
     "updates_manager": ("string", "updates", "package manager"),
-    "security_pending": ("int", "updates", "number of packages with a security update waiting"),
-    "oldest_security_days": ("int", "updates", "age in days of the oldest waiting security update"),
-    "reboot_required": ("bool", "updates", "whether an installed update waits for a reboot"),
-    "updates_pending": ("int", "updates", "number of packages with any update waiting"),
-    "seen_security_days": ("int", "updates", "days since the device first saw the oldest waiting security update"),
-    "unattended_upgrades": ("bool", "updates", "whether updates are installed without a person"),
-    "kernel_current": ("bool", "updates", "whether the running kernel is the newest that is installed"),
+    "security_pending": ("int", "updates", "number of packages with a pending security update"),
+    "oldest_security_days": ("int", "updates", "age in days of the oldest pending security update"),
+    "reboot_required": ("bool", "updates", "whether an installed update needs a reboot"),
+    "updates_pending": ("int", "updates", "number of packages with a pending update"),
+    "seen_security_days": ("int", "updates", "days since the device first saw the oldest pending security update"),
+    "unattended_upgrades": ("bool", "updates", "whether updates are installed automatically"),
+    "kernel_current": ("bool", "updates", "whether the running kernel is the newest installed one"),
     "installed_packages": ("list(string)", "updates", "names of all installed packages"),
-    "source_urls": ("list(string)", "sources", "addresses of the package sources that are switched on"),
-    "unsigned_sources": ("list(string)", "sources", "sources that are believed without a signature"),
+    "source_urls": ("list(string)", "sources", "URLs of the enabled package sources"),
+    "unsigned_sources": ("list(string)", "sources", "sources that are trusted without a signature"),
     "clear_text_sources": ("list(string)", "sources", "sources reached without encryption: http, ftp"),
     "weakened_sources": (
         "list(string)",
         "sources",
         "sources with a setting that weakens a check: trusted=yes, sslverify=0",
     ),
-    "unpinned_sources": ("list(string)", "sources", "signed sources for which any key of the system will do"),
+    "unpinned_sources": ("list(string)", "sources", "signed sources that accept any key of the system"),
     "openssl_version": ("string", "openssl", "upstream version of OpenSSL"),
     "openssl_package_name": ("string", "openssl", "package that OpenSSL comes from"),
     "openssl_package_version": ("string", "openssl", "version of that package; compare with older()"),
-    "openssl_package_scheme": ("string", "openssl", "how that version is ordered: deb, rpm, apk"),
-    "openssl_library_version": ("string", "openssl", "version of the library that the openssl program runs with"),
+    "openssl_package_scheme": ("string", "openssl", "scheme of that version: deb, rpm, apk"),
+    "openssl_library_version": ("string", "openssl", "version of the library that the openssl program uses"),
     "stale_openssl_processes": (
         "list(string)",
         "openssl",
-        "programs that still run with a replaced libssl or libcrypto",
+        "running programs that use a replaced libssl or libcrypto",
     ),
     "openssl_min_protocol": ("string", "openssl", "MinProtocol of openssl.cnf, or empty"),
     "openssl_cipher_string": ("string", "openssl", "CipherString of openssl.cnf, or empty"),
-    "openssl_security_level": ("int", "openssl", "security level that openssl.cnf asks for"),
+    "openssl_security_level": ("int", "openssl", "security level of openssl.cnf"),
     "openssl_legacy_provider": ("bool", "openssl", "whether openssl.cnf loads the provider of outdated algorithms"),
-    "openssl_fips": ("bool", "openssl", "whether openssl.cnf asks for the FIPS provider"),
+    "openssl_fips": ("bool", "openssl", "whether openssl.cnf loads the FIPS provider"),
     "openssl_unsafe_options": ("list(string)", "openssl", "options of openssl.cnf that weaken TLS"),
     "tls_errors": ("string", "openssl", "TLS errors in the journal of the last day: none, few, some or many"),
 }
@@ -115,26 +115,26 @@ READERS: Final[tuple[tuple[str, Any], ...]] = (
 
 
 def _updates_partial(section: UpdatesSection) -> dict[str, str]:
-    left = (section.installed_count or 0) - len(section.installed)
-    return {"installed_packages": f"updates: {left} more packages were not sent"} if left > 0 else {}
+    missing = (section.installed_count or 0) - len(section.installed)
+    return {"installed_packages": f"updates: {missing} more packages were not sent"} if missing > 0 else {}
 
 
 def _sources_partial(section: SourcesSection) -> dict[str, str]:
     lists = [name for name, (_, owner, _) in CATALOGUE.items() if owner == "sources"]
     if section.problems:
         return dict.fromkeys(lists, f"sources: {section.problems[0]}")
-    untold = sum(entry.enabled and entry.signed is None for entry in section.entries)
-    return {"unsigned_sources": f"sources: of {untold} it is not known whether they are signed"} if untold else {}
+    unknown = sum(entry.enabled and entry.signed is None for entry in section.entries)
+    return {"unsigned_sources": f"sources: for {unknown} it is unknown whether they are signed"} if unknown else {}
 
 
 def _openssl_partial(section: OpensslSection) -> dict[str, str]:
     if section.truncated or section.stale_hidden:
-        why = "some processes could not be looked at" if section.stale_hidden else f"{section.truncated} were not sent"
-        return {"stale_openssl_processes": f"openssl: {why}"}
+        reason = "some processes are not visible" if section.stale_hidden else f"{section.truncated} were not sent"
+        return {"stale_openssl_processes": f"openssl: {reason}"}
     return {}
 
 
-# Where a section tells only a part of a list, for reasons of its own: fact and reason.
+# List facts of which a section has only a part, and why.
 PARTIAL: Final[Mapping[str, Callable[[Any], Mapping[str, str]]]] = {
     "updates": _updates_partial,
     "sources": _sources_partial,

@@ -1,4 +1,4 @@
-"""Facts about what runs, what is open and what guards it: sockets, services, firewall, disk, mac, logging."""
+"""Facts about the system: sockets, services, firewall, disk encryption, mandatory access control, logging."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
@@ -13,63 +13,64 @@ from schemas.sections.system import (
     SocketsSection,
 )
 
-# A fleet repeats few addresses and service names, and each would be taken apart in every report.
-_TEXTS_KEPT: Final = 4096  # entries
+# A fleet has few different addresses and service names, so that their parsed forms are cached.
+_MAX_CACHED: Final = 4096  # entries
 
 # Fact: its type, the section it comes from, its meaning.
 CATALOGUE: Final[dict[str, tuple[str, str, str]]] = {
-    "listening_ports": ("list(int)", "sockets", "ports that wait for others, TCP and UDP, on any address"),
-    "exposed_ports": ("list(int)", "sockets", "the same without those bound to loopback only"),
+    "listening_ports": ("list(int)", "sockets", "listening ports, TCP and UDP, on any address"),
+    "exposed_ports": ("list(int)", "sockets", "listening ports that are not bound to loopback only"),
     "listening_processes": ("list(string)", "sockets", "names of the processes behind listening sockets"),
-    "enabled_services": ("list(string)", "services", "services that start by themselves"),
-    "active_services": ("list(string)", "services", "services that run now"),
+    "enabled_services": ("list(string)", "services", "services that are enabled at boot"),
+    "active_services": ("list(string)", "services", "running services"),
     "service_names": (
         "list(string)",
         "services",
-        "plain names of services that start or run: `telnetd` for `telnetd.service` and `inetd:in.telnetd`",
+        "plain names of enabled or running services: `telnetd` for `telnetd.service` and `inetd:in.telnetd`",
     ),
     "firewall_backend": ("string", "firewall", "nftables, iptables, ufw, firewalld or none"),
-    "firewall_active": ("bool", "firewall", "whether a firewall filters anything"),
-    "firewall_default_input": ("string", "firewall", "what happens to a packet no rule speaks of"),
+    "firewall_active": ("bool", "firewall", "whether a firewall is active"),
+    "firewall_default_input": ("string", "firewall", "default policy for incoming packets"),
     "opened_sockets": (
         "list(string)",
         "sockets",
-        "what the last change opened, told for a day: `tcp 0.0.0.0:23 telnetd`",
+        "sockets opened by the last change, reported for a day: `tcp 0.0.0.0:23 telnetd`",
     ),
-    "closed_sockets": ("list(string)", "sockets", "what the last change closed, told for a day"),
+    "closed_sockets": ("list(string)", "sockets", "sockets closed by the last change, reported for a day"),
     "listening_interfaces": ("list(string)", "sockets", "interfaces with a listening socket; `*` for all of them"),
-    "service_init": ("string", "services", "what starts services: systemd, openrc, procd, sysv"),
+    "service_init": ("string", "services", "init system: systemd, openrc, procd, sysv"),
     "insecure_services": (
         "list(string)",
         "services",
-        "plain names of services that start or run and are known to be insecure: telnet, rsh, tftp, ...",
+        "plain names of enabled or running services that are known to be insecure: telnet, rsh, tftp, ...",
     ),
-    "appeared_services": ("list(string)", "services", "services that the last change brought, told for a day"),
-    "vanished_services": ("list(string)", "services", "services that the last change took away, told for a day"),
-    "firewall_default_forward": ("string", "firewall", "the same for packets to other machines"),
-    "firewall_default_output": ("string", "firewall", "the same for packets of its own"),
-    "firewall_uncovered": ("list(string)", "firewall", "exposed sockets that no rule decides about: `tcp/22`"),
-    "root_encrypted": ("bool", "disk", "whether the root file system lies on an encrypted device"),
-    "data_encrypted": ("bool", "disk", "whether every other file system that is written to does"),
-    "unencrypted_mounts": ("list(string)", "disk", "where file systems are mounted that lie open"),
+    "appeared_services": ("list(string)", "services", "services added by the last change, reported for a day"),
+    "vanished_services": ("list(string)", "services", "services removed by the last change, reported for a day"),
+    "firewall_default_forward": ("string", "firewall", "default policy for forwarded packets"),
+    "firewall_default_output": ("string", "firewall", "default policy for outgoing packets"),
+    "firewall_uncovered": ("list(string)", "firewall", "exposed sockets that no rule covers: `tcp/22`"),
+    "root_encrypted": ("bool", "disk", "whether the root file system is on an encrypted device"),
+    "data_encrypted": ("bool", "disk", "whether all other writable file systems are"),
+    "unencrypted_mounts": ("list(string)", "disk", "mount points of unencrypted file systems"),
     "swap_encryption": ("string", "disk", "none, encrypted or plain"),
-    "fscrypt_mounts": ("list(string)", "disk", "file systems that are set up for fscrypt"),
+    "fscrypt_mounts": ("list(string)", "disk", "file systems with fscrypt enabled"),
     "mac_system": ("string", "mac", "selinux, apparmor or none"),
     "mac_mode": ("string", "mac", "enforcing, permissive or disabled"),
-    "mac_configured": ("string", "mac", "the mode after the next start"),
+    "mac_configured": ("string", "mac", "the mode after the next boot"),
     "mac_policy": ("string", "mac", "name of the policy, such as targeted"),
-    "mac_complaining_profiles": ("int", "mac", "AppArmor profiles that only complain; 0 for SELinux"),
-    "mac_denials": ("int", "mac", "refusals of the last day, rounded down to 0, 1, 10, 100, ..."),
+    "mac_complaining_profiles": ("int", "mac", "AppArmor profiles in complain mode; 0 for SELinux"),
+    "mac_denials": ("int", "mac", "denials of the last day, rounded down to 0, 1, 10, 100, ..."),
     "journald_storage": ("string", "logging", "absent, none, volatile or persistent"),
     "syslog_daemon": ("string", "logging", "rsyslog, syslog-ng, logd, busybox or empty"),
-    "syslog_running": ("bool", "logging", "whether it runs; false without one"),
-    "log_targets": ("list(string)", "logging", "other machines that logs are sent to: `tls logs.example:6514`"),
+    "syslog_running": ("bool", "logging", "whether the syslog daemon runs; false without one"),
+    "log_targets": ("list(string)", "logging", "remote log servers: `tls logs.example:6514`"),
     "audit_state": ("string", "logging", "absent, stopped or running"),
     "audit_rules": ("int", "logging", "number of auditd's rules; 0 without it"),
-    "log_rotation": ("string", "logging", "what clears logs away: logrotate, journald, ... or empty"),
+    "log_rotation": ("string", "logging", "what rotates logs: logrotate, journald, ... or empty"),
 }
-WHOLE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
-"""Facts that hold even where a list of their section was cut."""
+# Facts that are complete even if a list of their section is truncated.
+COMPLETE: Final = frozenset(name for name, (kind, _, _) in CATALOGUE.items() if not kind.startswith("list"))
+# The section's field of a fact, where it has another name; devices name the field in their gaps.
 FIELDS: Final = {
     "firewall_uncovered": "uncovered",
     "root_encrypted": "root_encrypted",
@@ -80,9 +81,8 @@ FIELDS: Final = {
     "journald_storage": "journald",
     "audit_rules": "audit_rules",
 }
-"""The field of a section that a fact is, where its name is another; by it the device names it in its gaps."""
 
-# In clear text, without asking who it is, or trusting whoever claims an address.
+# Protocols without encryption, without authentication, or with authentication by address.
 _INSECURE: Final = frozenset(
     {
         "telnet", "telnetd", "rsh", "rshd", "rlogin", "rlogind", "rexec", "rexecd", "shell", "login", "exec", "tftp",
@@ -93,9 +93,9 @@ _INSECURE: Final = frozenset(
 )  # fmt: skip
 
 
-@lru_cache(maxsize=_TEXTS_KEPT)
+@lru_cache(maxsize=_MAX_CACHED)
 def _is_loopback(text: str) -> bool:
-    """Whether a socket there is out of the network's reach; what cannot be read as an address counts as exposed."""
+    """Whether the address is loopback; a text that is not an address counts as exposed."""
     bare = text.strip("[]").partition("%")[0]
     if bare == "localhost":
         return True
@@ -119,9 +119,9 @@ def _sockets(section: SocketsSection) -> dict[str, Any]:
     }
 
 
-@lru_cache(maxsize=_TEXTS_KEPT)
+@lru_cache(maxsize=_MAX_CACHED)
 def plain_name(unit: str) -> str:
-    """What a service is called by people: without inetd's mark, `in.`, instance and kind of unit; lower case."""
+    """Returns a service's common name: without inetd's mark, `in.`, instance and unit type, in lower case."""
     name = unit.lower().removeprefix("xinetd:").removeprefix("inetd:").removeprefix("in.")
     return name.partition("@")[0].partition(".")[0]
 
@@ -150,8 +150,8 @@ def _firewall(section: FirewallSection) -> dict[str, Any]:
     }
 
 
-def _known(word: str) -> str | None:
-    return None if word == "unknown" else word
+def _known(value: str) -> str | None:
+    return None if value == "unknown" else value
 
 
 def _disk(section: DiskSection) -> dict[str, Any]:

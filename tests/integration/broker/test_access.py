@@ -215,7 +215,7 @@ async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_t
 
 async def test_grants_have_bounds(place: Place) -> None:
     for topic, seconds, why in (
-        ("cordon/v1/a-2/down/#", 60.0, "branches of Cordon"),
+        ("cordon/v1/a-2/down/#", 60.0, "topics of Cordon"),
         ("#", 60.0, "allows everything"),
         ("ok", 90 * 86_400.0, "30 days"),
     ):
@@ -313,7 +313,7 @@ def test_lint_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["access", "lint", "--strict", str(path), "-o", "json"]) == 1
     path.write_text(example.replace("fleet/broadcast", "cordon/#"))
     assert main(["access", "lint", str(path)]) == 1
-    assert "reaches into the branches of Cordon" in capsys.readouterr().out
+    assert "overlaps the topics of Cordon" in capsys.readouterr().out
     path.write_text("access: [")
     assert main(["access", "lint", str(path)]) == 1
     assert str(path) in capsys.readouterr().err

@@ -23,9 +23,9 @@ def test_names_need_neither_broker_nor_configuration(capsys: pytest.CaptureFixtu
     }
     assert {row["peers"] for row in rows if row["use"] in ("discovery", "rpc")} == {"cluster"}
     assert main(["broker", "ports", "--node-name", "nonsense"]) == 2
-    assert "no node name" in capsys.readouterr().err
+    assert "not a node name" in capsys.readouterr().err
     assert main(["broker", "ports", "--node-name", "emqx@10.0.0.1", "--node-name", "mqtt@10.0.0.1"]) == 1
-    assert "both want discovery port 4370" in capsys.readouterr().err
+    assert "both need discovery port 4370" in capsys.readouterr().err
 
 
 def test_rules_are_printed_for_nft(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Templates compile to rules that keep Cordon's branches, and what looks wrong with them is found."""
+"""Access templates: compilation, topic filters, lint findings."""
 
 import pytest
 from hypothesis import given
@@ -37,12 +37,12 @@ NAME = st.lists(st.sampled_from(["a", "b", "$x"]), min_size=1, max_size=5).map("
 
 
 @given(name=NAME, filter_=FILTER)
-def test_topics_match_as_at_the_broker(name: str, filter_: str) -> None:
+def test_filters_match_topics_as_the_broker_does(name: str, filter_: str) -> None:
     assert matches(name, filter_) == emqx_matches(name, filter_)
 
 
 @given(wide=FILTER, narrow=FILTER, name=NAME)
-def test_what_is_covered_and_what_meets(wide: str, narrow: str, name: str) -> None:
+def test_covering_and_overlapping_filters_agree_with_matching(wide: str, narrow: str, name: str) -> None:
     if covers(wide, narrow) and matches(name, narrow):
         assert matches(name, wide)
     if matches(name, wide) and matches(name, narrow):
@@ -50,7 +50,7 @@ def test_what_is_covered_and_what_meets(wide: str, narrow: str, name: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("wide", "narrow", "does"),
+    ("wide", "narrow", "is_covered"),
     [
         ("a/+/c", "a/${clientid}/c", True),
         ("a/${clientid}/c", "a/+/c", False),
@@ -62,19 +62,19 @@ def test_what_is_covered_and_what_meets(wide: str, narrow: str, name: str) -> No
         ("a/+", "eq a/b", True),
     ],
 )
-def test_placeholders_and_exact_topics(wide: str, narrow: str, does: bool) -> None:
-    assert covers(wide, narrow) is does
+def test_placeholders_and_literal_topics_are_covered(wide: str, narrow: str, is_covered: bool) -> None:
+    assert covers(wide, narrow) is is_covered
 
 
-def test_a_placeholder_may_meet_anything_in_its_level() -> None:
+def test_placeholder_overlaps_anything_in_its_level() -> None:
     assert overlaps("fleet/${clientid}/x", "fleet/edge-1/x")
     assert not overlaps("fleet/${clientid}/x", "other/edge-1/x")
 
 
 @pytest.mark.parametrize("bad", ["", "a/#/b", "a+/b", "a/b#", "a\x00", "x" * 2000, "/".join("a" * 200)])
-def test_no_filters(bad: str) -> None:
+def test_invalid_filter_is_an_error(bad: str) -> None:
     assert validation_error(bad)
-    assert [gravity for gravity, _ in lint_rule(deny("all", bad))] == [LintSeverity.ERROR]
+    assert [severity for severity, _ in lint_rule(deny("all", bad))] == [LintSeverity.ERROR]
 
 
 def template(*rules: TopicRule, name: str = "sensor", otherwise: str = "deny") -> AccessTemplate:
@@ -85,7 +85,7 @@ def grant(topic: str, action: str = "publish") -> AccessGrant:
     return AccessGrant("g", "edge-1", action, topic, "why", "operator:x", 0.0, 60.0)  # type: ignore[arg-type]
 
 
-def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
+def test_compiled_rules_begin_with_the_own_topics_and_end_with_a_denial() -> None:
     rules = compile_rules(template(allow("publish", "fleet/${clientid}/#")), [grant("firmware/logs")])
     assert rules == (
         *first_rules(),
@@ -100,19 +100,19 @@ def test_compiled_rules_keep_the_own_branch_and_end_with_a_denial() -> None:
     assert digest_of(rules) == digest_of(rules) != digest_of(first_rules())
 
 
-def test_the_template_of_a_class_and_of_all_others() -> None:
-    one, others = template(name="sensor"), template(name="*")
-    both = AccessTemplates("fleet", 1, (one, others))
-    assert (both.for_class("sensor"), both.for_class("gateway"), both.for_class("")) == (one, others, others)
-    assert AccessTemplates("fleet", 1, (one,)).for_class("gateway") is None
+def test_class_without_a_template_has_the_one_for_all_classes() -> None:
+    sensor, others = template(name="sensor"), template(name="*")
+    both = AccessTemplates("fleet", 1, (sensor, others))
+    assert (both.for_class("sensor"), both.for_class("gateway"), both.for_class("")) == (sensor, others, others)
+    assert AccessTemplates("fleet", 1, (sensor,)).for_class("gateway") is None
 
 
-def test_subscriptions_that_the_rules_refuse() -> None:
+def test_subscriptions_that_the_rules_refuse_are_revoked() -> None:
     rules = compile_rules(
         template(allow("subscribe", "fleet/${cert_common_name}/#"), allow("subscribe", "users/${username}")), ()
     )
     assert rules is not None
-    held = (
+    subscriptions = (
         "fleet/edge-1/config",
         "$share/g/fleet/edge-1/config",
         "fleet/edge-2/config",
@@ -120,33 +120,33 @@ def test_subscriptions_that_the_rules_refuse() -> None:
         "users/anybody",
         up("edge-2", UpChannel.POSTURE),
     )
-    assert revoked_topics(rules, "edge-1", held) == (
+    assert revoked_topics(rules, "edge-1", subscriptions) == (
         "fleet/edge-2/config",
         "$share/g/fleet/edge-2/x",
         up("edge-2", UpChannel.POSTURE),
     )
-    assert revoked_topics(first_rules(), "edge-1", ("elsewhere",)) == (), "what no rule names is not ours to cut"
+    assert revoked_topics(first_rules(), "edge-1", ("elsewhere",)) == (), "a subscription that no rule matches stays"
 
 
-def found(*rules: TopicRule, **more: str) -> list[tuple[str, int, str]]:
-    remarks = lint(AccessTemplates("t", 1, (template(*rules, **more),)))
-    return [(one.severity.value, one.rule, one.text.partition(":")[0]) for one in remarks]
+def findings(*rules: TopicRule, **more: str) -> list[tuple[str, int, str]]:
+    linted = lint(AccessTemplates("t", 1, (template(*rules, **more),)))
+    return [(finding.severity.value, finding.rule, finding.text.partition(":")[0]) for finding in linted]
 
 
-def test_a_good_template_has_no_remark() -> None:
-    assert found(allow("publish", "fleet/${clientid}/telemetry/#"), allow("subscribe", "fleet/broadcast")) == []
+def test_good_template_has_no_finding() -> None:
+    assert findings(allow("publish", "fleet/${clientid}/telemetry/#"), allow("subscribe", "fleet/broadcast")) == []
 
 
 @pytest.mark.parametrize(
-    ("rule", "gravity", "text"),
+    ("rule", "severity", "text"),
     [
         (allow("all", "#"), "error", "allows everything"),
         (allow("publish", "+/#"), "error", "allows everything"),
-        (allow("publish", "+/${clientid}/up"), "warning", "a wildcard in the first level reaches"),
-        (allow("subscribe", "cordon/#"), "error", "reaches into the branches of Cordon"),
-        (allow("subscribe", "cordon/v1/${clientid}/down/#"), "error", "reaches into the branches of Cordon"),
-        (allow("subscribe", "+/v1/edge-2/down/#"), "error", "reaches into the branches of Cordon"),
-        (allow("subscribe", "$SYS/brokers/#"), "warning", "reaches what the broker tells"),
+        (allow("publish", "+/${clientid}/up"), "warning", "a wildcard in the first level matches"),
+        (allow("subscribe", "cordon/#"), "error", "overlaps the topics of Cordon"),
+        (allow("subscribe", "cordon/v1/${clientid}/down/#"), "error", "overlaps the topics of Cordon"),
+        (allow("subscribe", "+/v1/edge-2/down/#"), "error", "overlaps the topics of Cordon"),
+        (allow("subscribe", "$SYS/brokers/#"), "warning", "allows $SYS topics"),
         (allow("publish", "fleet/${device}/x"), "error", "EMQX does not know ${device}"),
         (allow("publish", "fleet/${clientid"), "error", "EMQX does not know a placeholder without an end"),
         (allow("publish", "fleet/shared"), "info", "every device of the class may publish here"),
@@ -154,23 +154,21 @@ def test_a_good_template_has_no_remark() -> None:
         (allow("publish", "fleet/${clientid}/x", qos=()), "error", "no QoS"),
     ],
 )
-def test_what_is_wrong_with_a_rule(rule: TopicRule, gravity: str, text: str) -> None:
-    assert any(one[0] == gravity and one[2].startswith(text) for one in found(rule)), found(rule)
+def test_mistake_in_a_rule_is_found(rule: TopicRule, severity: str, text: str) -> None:
+    assert any(each[0] == severity and each[2].startswith(text) for each in findings(rule)), findings(rule)
 
 
-def test_shadowed_rules() -> None:
+def test_unreachable_and_redundant_rules_are_found() -> None:
     first = deny("all", "fleet/secret/#")
-    assert found(first, allow("publish", "fleet/secret/${clientid}"))[-1][:2] == ("error", 2)
-    assert found(first, deny("subscribe", "fleet/secret/x")) == [
-        ("info", 2, "says nothing that an earlier rule does not say")
-    ]
-    assert found(deny("subscribe", "fleet/secret/#"), allow("publish", "fleet/secret/${clientid}")) == []
-    one = TopicRule("deny", "publish", "a/#", (0,))
-    assert found(one, allow("publish", "a/${clientid}")) == [], "the earlier one is about QoS 0 only"
+    assert findings(first, allow("publish", "fleet/secret/${clientid}"))[-1][:2] == ("error", 2)
+    assert findings(first, deny("subscribe", "fleet/secret/x")) == [("info", 2, "is redundant after an earlier rule")]
+    assert findings(deny("subscribe", "fleet/secret/#"), allow("publish", "fleet/secret/${clientid}")) == []
+    qos_0 = TopicRule("deny", "publish", "a/#", (0,))
+    assert findings(qos_0, allow("publish", "a/${clientid}")) == [], "the earlier rule is for QoS 0 only"
 
 
-def test_more_rules_than_the_broker_takes() -> None:
+def test_more_rules_than_the_broker_accepts_are_an_error() -> None:
     many = [deny("publish", f"x/{number}") for number in range(MAX_RULES)]
-    assert found(*many)[0][:2] == ("error", 0)
-    assert found(*many[:85])[0][:2] == ("warning", 0)
-    assert found(otherwise="allow")[0][0] == "warning"
+    assert findings(*many)[0][:2] == ("error", 0)
+    assert findings(*many[:85])[0][:2] == ("warning", 0)
+    assert findings(otherwise="allow")[0][0] == "warning"

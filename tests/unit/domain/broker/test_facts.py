@@ -1,4 +1,4 @@
-"""Facts of a broker from answers of every shape: what is not told is never a pass."""
+"""Facts of a broker from responses of every form: a missing fact never passes a rule."""
 
 import re
 from typing import Any
@@ -18,25 +18,25 @@ DAY = 86_400.0
 NOW = 1_800_000_000.0
 
 
-def seen(answers: dict[str, Any], silence: dict[str, str] | None = None) -> BrokerInspection:
+def inspection(answers: dict[str, Any], silence: dict[str, str] | None = None) -> BrokerInspection:
     return BrokerInspection(answers, silence or {}, NOW, 1000, ("http://10.0.0.1:18083", "http://127.0.0.1:18083"))
 
 
-def test_a_broker_that_says_nothing_leaves_everything_unknown_with_a_reason() -> None:
-    facts = gather_broker_facts(seen({}, {"nodes": "403 from the API"}))
+def test_broker_without_responses_has_unknown_facts_with_reasons() -> None:
+    facts = gather_broker_facts(inspection({}, {"nodes": "403 from the API"}))
     assert dict(facts.known) == {
         "controller_receive_maximum": 1000,
         "plain_api_addresses": ["http://10.0.0.1:18083"],
     }
     assert set(facts.missing) == CATALOGUE.keys() - facts.known.keys()
-    assert all(one.result is RuleResult.UNKNOWN and one.reason for one in facts.missing.values())
+    assert all(fact.result is RuleResult.UNKNOWN and fact.reason for fact in facts.missing.values())
     assert facts.missing["versions"].reason == "nodes: 403 from the API"
 
 
 @pytest.mark.parametrize("nonsense", [None, 7, "text", [], {}, [1], [{}], {"cache": {}}, [[{"a": 1}]]])
-def test_answers_of_another_shape_are_never_a_value_that_passes(nonsense: Any) -> None:
+def test_unexpected_response_gives_no_value(nonsense: Any) -> None:
     sources = {source for _, source, _ in CATALOGUE.values() if source}
-    facts = gather_broker_facts(seen({source: nonsense for source in sources if source != "certificates"}))
+    facts = gather_broker_facts(inspection({source: nonsense for source in sources if source != "certificates"}))
     for name in ("authz_no_match", "client_id_source", "max_inflight", "default_cookie", "file_allows_all"):
         assert name not in facts.known
 
@@ -52,8 +52,8 @@ def zone(**mqtt: Any) -> dict[str, Any]:
     return {"zone": {"mqtt": usual | mqtt, "flapping_detect": {"enable": False}}}
 
 
-def test_durations_and_infinity() -> None:
-    facts = gather_broker_facts(seen(zone(max_mqueue_len="infinity")))
+def test_durations_and_infinity_are_read_as_numbers() -> None:
+    facts = gather_broker_facts(inspection(zone(max_mqueue_len="infinity")))
     assert (facts.known["max_queue"], facts.known["session_expiry_seconds"]) == (0, 5400)
 
 
@@ -61,19 +61,19 @@ def listener(**more: Any) -> dict[str, Any]:
     return {"id": "ssl:default", "type": "ssl", "enable": True, "bind": "0.0.0.0:8883", **more}
 
 
-def test_tls_settings_that_are_not_told_make_the_lists_partial() -> None:
+def test_missing_tls_settings_make_the_lists_partial() -> None:
     tls = {"verify": "verify_peer", "fail_if_no_peer_cert": True, "enable_crl_check": True, "versions": ["tlsv1.3"]}
-    whole = gather_broker_facts(seen({"listeners": [listener(ssl_options=tls)], "authentication": []}))
-    assert whole.partial == {}
-    assert whole.known["anonymous_listeners"] == [], "a certificate is demanded"
-    untold = gather_broker_facts(seen({"listeners": [listener()], "authentication": []}))
-    assert "tls_without_verify" in untold.partial
-    assert untold.known["anonymous_listeners"] == ["ssl:default"]
+    complete = gather_broker_facts(inspection({"listeners": [listener(ssl_options=tls)], "authentication": []}))
+    assert complete.partial == {}
+    assert complete.known["anonymous_listeners"] == [], "a certificate is required"
+    incomplete = gather_broker_facts(inspection({"listeners": [listener()], "authentication": []}))
+    assert "tls_without_verify" in incomplete.partial
+    assert incomplete.known["anonymous_listeners"] == ["ssl:default"]
 
 
-def test_listeners_without_the_chain_tell_nothing_of_who_gets_in() -> None:
+def test_anonymous_listeners_are_unknown_without_the_authentication_chain() -> None:
     facts = gather_broker_facts(
-        seen({"listeners": [listener(type="tcp", id="tcp:default")]}, {"authentication": "403"})
+        inspection({"listeners": [listener(type="tcp", id="tcp:default")]}, {"authentication": "403"})
     )
     assert facts.known["plain_listeners"] == ["tcp:default"]
     assert "403" in facts.missing["anonymous_listeners"].reason
@@ -89,49 +89,55 @@ def test_listeners_without_the_chain_tell_nothing_of_who_gets_in() -> None:
         ('{allow, {username, "x"}, all, ["a"]}.\n{deny, all}.', False),
     ],
 )
-def test_a_file_that_lets_everybody_do_everything(rules: str, open_: bool) -> None:
-    assert gather_broker_facts(seen({"file_rules": {"enable": True, "rules": rules}})).known["file_allows_all"] is open_
+def test_file_source_that_allows_everything_is_detected(rules: str, open_: bool) -> None:
     assert (
-        gather_broker_facts(seen({"file_rules": {"enable": False, "rules": rules}})).known["file_allows_all"] is False
+        gather_broker_facts(inspection({"file_rules": {"enable": True, "rules": rules}})).known["file_allows_all"]
+        is open_
+    )
+    assert (
+        gather_broker_facts(inspection({"file_rules": {"enable": False, "rules": rules}})).known["file_allows_all"]
+        is False
     )
 
 
-def test_certificates() -> None:
-    def days(*shakes: TlsHandshake) -> Any:
-        facts = gather_broker_facts(seen({"certificates": list(shakes)}))
+def test_certificate_days_left_is_the_shortest_of_all_listeners() -> None:
+    def days(*handshakes: TlsHandshake) -> Any:
+        facts = gather_broker_facts(inspection({"certificates": list(handshakes)}))
         return facts.known.get("certificate_days_left"), facts.missing.get("certificate_days_left"), facts.partial
 
     good = TlsHandshake("a", 8883, ends_at=NOW + 30.5 * DAY)
-    over = TlsHandshake("b", 8883, ends_at=NOW - 1)
-    dumb = TlsHandshake("c", 8883, trouble="no TLS handshake")
+    expired = TlsHandshake("b", 8883, ends_at=NOW - 1)
+    failed = TlsHandshake("c", 8883, trouble="no TLS handshake")
     assert days(good)[0] == 30
-    assert days(good, over)[0] == -1
-    value, _, partial = days(good, dumb)
+    assert days(good, expired)[0] == -1
+    value, _, partial = days(good, failed)
     assert value == 30
     assert "no TLS handshake" in partial["certificate_days_left"]
-    assert days(dumb)[1].result is RuleResult.UNKNOWN
+    assert days(failed)[1].result is RuleResult.UNKNOWN
     assert days()[1].result is RuleResult.NOTAPPLICABLE
 
 
-def test_nodes() -> None:
+def test_stopped_nodes_and_port_clashes_are_found() -> None:
     rows = [
         {"node": "emqx@h", "node_status": "running", "version": "5.8.9"},
         {"node": "other@h", "node_status": "stopped"},
     ]
-    facts = gather_broker_facts(seen({"nodes": rows})).known
+    facts = gather_broker_facts(inspection({"nodes": rows})).known
     assert facts["versions"] == ["5.8.9"]
     assert facts["nodes_not_running"] == ["other@h"]
     assert len(facts["node_port_clashes"]) == 2
 
 
-def test_the_page_tells_the_catalogue() -> None:
+def test_documentation_has_the_catalogue() -> None:
     page = (ROOT / "docs" / "broker.md").read_text()
     rows = re.findall(r"^\| `([a-z_]+)` \| `([^`]+)` \| ([a-z_]+) \| (.+) \|$", page, re.MULTILINE)
-    told = {name: (kind, source, meaning) for name, kind, source, meaning in rows}
-    assert told == {name: (kind, source or "controller", text) for name, (kind, source, text) in CATALOGUE.items()}
+    documented = {name: (kind, source, meaning) for name, kind, source, meaning in rows}
+    assert documented == {
+        name: (kind, source or "controller", text) for name, (kind, source, text) in CATALOGUE.items()
+    }
 
 
-def test_every_fact_is_asked_about_by_the_pack() -> None:
+def test_pack_uses_every_fact() -> None:
     policies = load_policies((broker_pack_path(),), CelEnvironment(TYPES, "broker"))
     used = {fact for rule in policies.rules.values() for fact in rule.check.uses}
-    assert CATALOGUE.keys() - used == {"authenticators"}, "which is there for policies of one's own"
+    assert CATALOGUE.keys() - used == {"authenticators"}, "which is for custom policies"
