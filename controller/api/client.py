@@ -68,8 +68,7 @@ class ApiClient:
 
     def get(self, path: str, **query: object) -> Any:
         """Returns the JSON of a `GET`; parameters that are `None` are omitted."""
-        given = {name: _text(value) for name, value in query.items() if value is not None}
-        return self.call("GET", path + (f"?{urlencode(given)}" if given else ""))
+        return self.call("GET", path, None, **query)
 
     def pages(self, path: str, limit: int | None = None, **query: object) -> Iterator[Any]:
         """Yields the items of a listing with `total`, page by page, at most `limit`."""
@@ -82,28 +81,36 @@ class ApiClient:
             if not page["items"] or offset >= page["total"]:
                 return
 
-    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None, **query: object) -> Any:
         """Returns the JSON of the response, `None` where it has no body; `path` is below `/api/v1`.
+
+        The query's `wait`, in seconds, is added to the timeout. Parameters that are `None` are omitted.
 
         Raises:
             ApiUnreachableError: no response.
             ApiResponseError: an error response, or one that is not Cordon's.
             SettingsError: the CA or the token cannot be used.
         """
-        status, value = self.exchange(method, BASE + path, body)
+        given = {name: _text(value) for name, value in query.items() if value is not None}
+        wait = query.get("wait")
+        timeout = TIMEOUT + (wait if isinstance(wait, int | float) else 0.0)
+        target = BASE + path + (f"?{urlencode(given)}" if given else "")
+        status, value = self.exchange(method, target, body, timeout=timeout)
         if 200 <= status < 300:
             return value
         raise _error(status, value)
 
-    def exchange(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, Any]:
+    def exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, timeout: float = TIMEOUT
+    ) -> tuple[int, Any]:
         """Returns status and JSON of a response, whatever the status; `path` is the whole path. Raises as `call`."""
-        connection = self._connection()
+        connection = self._connection(timeout)
         try:
             self._send(connection, method, path, body)
             with connection.getresponse() as response:
                 content = response.read(MAX_RESPONSE + 1)
         except TimeoutError as e:
-            text = f"{self.endpoint.url} did not answer within {TIMEOUT:.0f} s; what was asked may still happen"
+            text = f"{self.endpoint.url} did not answer within {timeout:.0f} s; what was asked may still happen"
             raise ApiUnreachableError(text) from e
         except (OSError, http.client.HTTPException) as e:
             raise self._unreachable(e) from e
@@ -116,7 +123,7 @@ class ApiClient:
 
     def lines(self, method: str, path: str, body: Mapping[str, Any]) -> Iterator[Any]:
         """Yields the lines of a streamed response as they come, each of them JSON. Raises as `call`."""
-        connection = self._connection()
+        connection = self._connection(TIMEOUT)
         try:
             self._send(connection, method, BASE + path, body)
             with connection.getresponse() as response:
@@ -135,14 +142,14 @@ class ApiClient:
         finally:
             connection.close()
 
-    def _connection(self) -> http.client.HTTPConnection:
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
         if not self._tls:
-            return http.client.HTTPConnection(self._host, self._port, timeout=TIMEOUT)
+            return http.client.HTTPConnection(self._host, self._port, timeout=timeout)
         try:
             context = ssl.create_default_context(cafile=None if self.endpoint.ca is None else str(self.endpoint.ca))
         except (OSError, ssl.SSLError) as e:
             raise SettingsError(f"{self.endpoint.ca}: cannot be used as CA: {e}") from e
-        return http.client.HTTPSConnection(self._host, self._port, timeout=TIMEOUT, context=context)
+        return http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=context)
 
     def _send(
         self, connection: http.client.HTTPConnection, method: str, path: str, body: Mapping[str, Any] | None

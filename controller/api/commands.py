@@ -17,6 +17,7 @@ from controller.domain.commands import COMMAND_TTL, MAX_OPEN
 from controller.domain.device import OpenCommand
 from controller.domain.effects import CommandRecord
 from controller.domain.events import CommandCountersigned, CommandRequested
+from controller.ports.store import StoreWrites
 from controller.service.containment.enforcer import payload_of
 from controller.service.waiting import WaitEnd
 from schemas.base import DEVICE_ID_PATTERN
@@ -98,6 +99,8 @@ async def _result(services: Services, record: CommandRecord, wait: RequestWait) 
         return device is None or all(one.command_id != record.command_id for one in device.commands)
 
     waited = await wait.until({record.device_id: has_ended})
+    if waited is WaitEnd.SETTLED:
+        await services.store.commit(StoreWrites())  # memory is ahead of the store: this returns after the command's end
     if waited is not WaitEnd.NO:
         record = await _record(services, record.command_id)
     return CommandResultView(**CommandView.of(record).model_dump(), waited=waited)

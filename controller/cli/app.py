@@ -18,7 +18,6 @@ from controller.cli import (
     guard,
     keys,
     policies,
-    quarantine,
     rollouts,
     tokens,
     updates,
@@ -29,6 +28,7 @@ from controller.cli import init as init_command
 from controller.cli import serve as serve_command
 from controller.cli.errors import ExitCode, code_of
 from controller.cli.output import note, say
+from controller.cli.quarantine import app as quarantine
 from controller.ports.errors import ControllerError
 
 _CONTEXT: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

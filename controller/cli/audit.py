@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.api.client import ApiClient
-from controller.cli.connection_options import connectable, connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, note, print_json, say, show
 from controller.domain.audit_chain import ChainHead, ChainVerification
@@ -96,7 +96,7 @@ AuditHeadOption = Annotated[
 
 
 @audit.command("head")
-@connectable
+@connected
 def head(
     client: Callable[[], ApiClient], file: AuditFileOption = None, output: OutputOption = OutputFormat.TABLE
 ) -> None:
@@ -112,7 +112,7 @@ def head(
 
 
 @audit.command("verify")
-@connectable
+@connected
 def verify(
     client: Callable[[], ApiClient],
     file: AuditFileOption = None,

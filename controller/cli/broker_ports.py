@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, assert_never
 import typer
 
 from controller.api.client import ApiClient
-from controller.cli.connection_options import connectable
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat as Plain
 from controller.cli.output import note, print_json, safe, say, show
@@ -42,7 +42,7 @@ def _option(text: str, *names: str) -> Any:
     return typer.Option(*names, help=text)
 
 
-@connectable
+@connected
 def ports(
     client: Callable[[], ApiClient],
     node_name: Annotated[

@@ -1,6 +1,5 @@
 """`cordon certificates` and `cordon revoke`: what was issued, and taking it back."""
 
-import time
 from typing import Annotated, Any, Final
 
 import typer
@@ -9,9 +8,8 @@ from controller.api.client import ApiClient, segment
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
+from controller.cli.quarantine.results import WaitOption, check_proofs, wait_query
 
-POLL: Final = 0.2  # seconds
-PATIENCE: Final = 30.0  # seconds
 _COLUMNS: Final = ("serial", "name", "kind", "issued", "until", "from", "state")
 app = typer.Typer(help="The certificates that were issued.", no_args_is_help=True)
 
@@ -44,37 +42,26 @@ def revoke(
     serial: Annotated[str | None, typer.Option("--serial", help="one certificate instead of all of a device")] = None,
     word: Annotated[str, typer.Option("--word", help="reason in the revocation list")] = "unspecified",
     *,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="until the broker was read back")] = True,
+    wait: WaitOption = True,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Withdraw a device's certificates, end its session, and keep it out until it has a new one."""
     if (device is None) == (serial is None):
         raise CliError("name a device, or one certificate with --serial", ExitCode.USAGE)
     path = f"/certificates/devices/{segment(device)}/revoke" if device else f"/certificates/serials/{serial}/revoke"
-    done = client.call("POST", path, {"reason": reason, "word": word})["items"]
-    names = sorted({one["name"] for one in done if one["kind"] == "client"})
-    cases = {name: _wait(client, name) if wait else None for name in names}
+    done = client.call("POST", path, {"reason": reason, "word": word}, wait=wait_query(wait))
+    certificates, devices = done["items"], done["devices"]
     if output is OutputFormat.JSON:
-        print_json({"items": done, "proven": {name: bool(case and case["proven"]) for name, case in cases.items()}})
+        print_json({"items": certificates, "proven": {one["device_id"]: one["proven"] for one in devices}})
     else:
-        for one in done:
+        for one in certificates:
             say(f"{safe(one['name'])}: {one['serial']} is revoked")
-        if not done:
+        if not certificates:
             say("nothing to revoke: it was revoked before, or has expired")
-    for name, case in cases.items():
-        if case is None:
-            continue
-        if not case["proven"]:
-            trouble = case.get("trouble") or "it is being carried out"
-            raise CliError(f"{name}: revoked and kept, but not proven at the broker yet: {trouble}")
-        if output is OutputFormat.TABLE:
-            say(f"{safe(name)}: the broker was read back, its session is gone; it stays out until it has a new one")
-
-
-def _wait(client: ApiClient, device: str) -> dict[str, Any]:
-    end = time.monotonic() + PATIENCE
-    while True:
-        case: dict[str, Any] = client.get(f"/devices/{segment(device)}", timeline=1)["case"] or {"proven": False}
-        if case["proven"] or time.monotonic() >= end:
-            return case
-        time.sleep(POLL)
+    if not wait:
+        return
+    check_proofs([{**one, "waited": done["waited"]} for one in devices])
+    if output is OutputFormat.TABLE:
+        for one in devices:
+            name = safe(one["device_id"])
+            say(f"{name}: the broker was read back, its session is gone; it stays out until it has a new certificate")

@@ -16,9 +16,9 @@ from controller.cli.errors import CliError, ExitCode
 from controller.cli.operator_keys import OperatorPassphraseFileOption, open_key, passphrase
 from controller.cli.output import OutputFormat, OutputOption, ago, print_json, safe, say, show
 
-POLL: Final = 0.3  # seconds
+WAIT: Final = 50.0  # seconds in one request
+PAUSE: Final = 1.0  # seconds between two requests where the API cannot wait
 _COLUMNS: Final = ("command", "device", "action", "state", "reason", "by", "updated")
-_ENDS: Final = frozenset({"succeeded", "failed", "expired", "rejected"})
 app = typer.Typer(help="Signed commands to devices.", no_args_is_help=True)
 
 
@@ -66,10 +66,11 @@ def send(
 ) -> None:
     """Sign a command and send it; a device that is away gets it when it is back."""
     body = {"device_id": device, "action": action, "params": parse_params(params or []), "dry_run": dry_run}
-    command = client.call("POST", "/commands", {**body, "within": within, "hold": hold})
-    while wait and command["state"] not in _ENDS:  # it expires at the latest
-        time.sleep(POLL)
-        command = client.get(f"/commands/{segment(command['command_id'])}")
+    command = client.call("POST", "/commands", {**body, "within": within, "hold": hold}, wait=WAIT if wait else None)
+    while wait and command["waited"] != "settled":  # a command expires at the latest
+        if command["waited"] != "timed_out":
+            time.sleep(PAUSE)
+        command = client.get(f"/commands/{segment(command['command_id'])}", wait=WAIT)
     _print(command, output)
     if wait and command["state"] != "succeeded":
         raise CliError(f"the command {command['state']}: {safe(command['reason']) or 'no reason given'}")

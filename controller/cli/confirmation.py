@@ -1,4 +1,4 @@
-"""Asks twice before a protected device is contained."""
+"""Double confirmation before a protected device is contained."""
 
 import sys
 from collections.abc import Callable
@@ -7,18 +7,18 @@ from typing import Any, Final
 import typer
 
 from controller.api.client import ApiResponseError
-from controller.cli.errors import CliError, ExitCode
+from controller.cli.errors import CliError
 from controller.cli.output import note, safe
 
 PROTECTED: Final = "device_protected"  # an error code of the API
 _WORD: Final = "contain"
 
 
-def asking_twice(call: Callable[[bool], Any], even_protected: bool) -> Any:
-    """The answer of `call`, made again with `True` where a device is protected and a person says so twice.
+def confirm_protected(call: Callable[[bool], Any], even_protected: bool) -> Any:
+    """Returns `call(even_protected)`; where a device is protected and a person confirms twice, `call(True)`.
 
     Raises:
-        CliError: nobody is there to be asked, or they did not mean it.
+        CliError: no terminal, or not confirmed.
     """
     try:
         return call(even_protected)
@@ -26,7 +26,7 @@ def asking_twice(call: Callable[[bool], Any], even_protected: bool) -> Any:
         if e.code != PROTECTED or even_protected:
             raise
         if not sys.stdin.isatty():
-            raise CliError(f"{e}; give --even-protected", ExitCode.FAILED) from e
+            raise CliError(f"{e}; give --even-protected") from e
         note(safe(str(e)))
         if not typer.confirm("Contain a protected device?", err=True):
             raise CliError("nothing was contained") from e

@@ -53,7 +53,7 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """What the command line said of the API."""
+    """The shared options as given."""
 
     url: str | None = None
     token_file: Path | None = None
@@ -64,18 +64,15 @@ class ConnectionOptions:
 
 
 def connected(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared options; its first parameter becomes the client made from them."""
+    """Returns `function` as a Typer command that has the shared options too.
 
-    @functools.wraps(function)
-    def command(client: Callable[[], ApiClient], **given: Any) -> None:
-        function(client(), **given)
-
-    return connectable(command)
-
-
-def connectable(function: Callable[..., None]) -> Callable[..., None]:
-    """The same for a command that may do without: its first parameter makes the client when it is called."""
-    own = list(inspect.signature(function).parameters.values())[1:]
+    The first parameter of `function` is no option: it gets the client, or, where it is annotated
+    `Callable[[], ApiClient]`, a function that makes the client, for commands that can do without an API. Parameters
+    that `functools.partial` has bound are no options either. Typer reads a command's options from its signature, so the
+    signature of the command is put together here: the function's own parameters, then the shared ones.
+    """
+    first, *own = inspect.signature(function).parameters.values()
+    bound = function.keywords if isinstance(function, functools.partial) else {}
     shared = [
         inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=False if name == "unsafe_http" else None, annotation=kind
@@ -84,10 +81,15 @@ def connectable(function: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def command(**given: Any) -> None:
-        where = ConnectionOptions(**{name: given.pop(name) for name in _OPTIONS})
-        function(lambda: ApiClient(endpoint_of(where, os.environ)), **given)
+        options = ConnectionOptions(**{name: given.pop(name) for name in _OPTIONS})
 
-    parameters = [*(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own), *shared]
+        def client() -> ApiClient:
+            return ApiClient(endpoint_of(options, os.environ))
+
+        function(client() if first.annotation is ApiClient else client, **given)
+
+    own = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own if one.name not in bound]
+    parameters = [*own, *shared]
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # inspect reads it
     command.__annotations__ = {one.name: one.annotation for one in parameters}

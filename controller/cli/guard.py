@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.api.client import ApiClient
-from controller.cli.confirmation import asking_twice
+from controller.cli.confirmation import confirm_protected
 from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, ago, note, print_json, safe, say, show
@@ -61,7 +61,7 @@ def approve(
 ) -> None:
     """Contain what waits, as far as the devices still fail. Many at once need a second person."""
     body = {**_selected(devices, every=every), "reason": reason}
-    found = asking_twice(
+    found = confirm_protected(
         lambda sure: client.call("POST", "/guard/approve", {**body, "even_protected": sure}), even_protected
     )
     print_decided(found, output)

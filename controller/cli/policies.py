@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from controller.api.client import ApiClient, segment
-from controller.cli.connection_options import connectable, connected
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.event_explanation import (
     event_follows_text,
@@ -105,7 +105,7 @@ def reload_policies(
 
 
 @app.command("explain")
-@connectable
+@connected
 def explain(
     client: Callable[[], ApiClient],
     device: Annotated[str | None, typer.Argument(metavar="[DEVICE]", help="a device, by its last report")] = None,

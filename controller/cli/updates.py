@@ -14,7 +14,7 @@ import typer
 from controller.api.client import ApiClient, segment
 from controller.cli import update_keys
 from controller.cli import update_options as options
-from controller.cli.connection_options import connectable
+from controller.cli.connection_options import connected
 from controller.cli.errors import CliError, ExitCode
 from controller.cli.output import OutputFormat, OutputOption, print_json, safe, say, show
 from controller.cli.update_options import (
@@ -102,7 +102,7 @@ def withdraw(
 
 
 @app.command("list")
-@connectable
+@connected
 def list_updates(
     client: "Callable[[], ApiClient]", repository: _Looked = None, output: OutputOption = OutputFormat.TABLE
 ) -> None:
@@ -124,7 +124,7 @@ def list_updates(
 
 
 @app.command("show")
-@connectable
+@connected
 def show_update(
     client: "Callable[[], ApiClient]",
     name: Annotated[str, typer.Argument()],
@@ -150,7 +150,7 @@ def show_update(
 
 
 @app.command("status")
-@connectable
+@connected
 def status(
     client: "Callable[[], ApiClient]", repository: _Looked = None, output: OutputOption = OutputFormat.TABLE
 ) -> None:

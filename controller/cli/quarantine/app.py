@@ -1,0 +1,165 @@
+"""`cordon quarantine`: contains and releases devices, users and holders of certificates."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final
+
+import typer
+
+from controller.api.client import ApiClient, segment
+from controller.cli.confirmation import confirm_protected
+from controller.cli.connection_options import connected
+from controller.cli.devices import proven_word
+from controller.cli.errors import CliError, ExitCode
+from controller.cli.guard import EvenProtectedOption, second_person
+from controller.cli.output import OutputFormat, OutputOption, ago, show
+from controller.cli.quarantine import plans, subjects
+from controller.cli.quarantine.results import WaitOption, print_decision, print_decisions, until, wait_query
+from controller.cli.quarantine.subjects import (
+    CertificateOption,
+    MaxSessionsOption,
+    OptionalDeviceArgument,
+    UsernameOption,
+    selected_subject,
+)
+
+_COLUMNS: Final = ("device", "containment", "proven", "by", "since", "until", "reason")
+app = typer.Typer(help="Contain and release.", no_args_is_help=True)
+app.command("plan")(plans.plan)
+app.command("receipt")(plans.receipt)
+app.command("users")(subjects.users)
+QuarantineReasonOption = Annotated[
+    str, typer.Option("--reason", "-r", help="why; it is kept in the audit log", show_default=False)
+]
+QuarantineDurationOption = Annotated[
+    str | None, typer.Option("--for", help="90s, 10m, 2h, 1d; without it until an operator releases it")
+]
+QuarantineDevicesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="[DEVICE]...", help="one or several devices")
+]
+TagOption = Annotated[str | None, typer.Option(help="every device with this tag too")]
+ClassOption = Annotated[str | None, typer.Option("--class", help="every device of this class too")]
+KickOption = Annotated[bool, typer.Option("--kick", help="destroy the session too: queued commands are lost")]
+ClearRetainedOption = Annotated[
+    bool, typer.Option("--clear-retained", help="delete the retained messages they published too")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSelection:
+    """The devices of a command: by name, tag and class."""
+
+    devices: tuple[str, ...]
+    tag: str | None
+    device_class: str | None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether a tag or a class selects devices."""
+        return self.tag is not None or self.device_class is not None
+
+
+@app.command("list")
+@connected
+def list_contained(
+    client: ApiClient,
+    level: Annotated[str | None, typer.Option(help="restricted or isolated")] = None,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """List the devices that are contained."""
+    devices = list(client.pages("/quarantine", level=level))
+    show(output, devices, _COLUMNS, map(_row, devices), empty="nothing is contained")
+
+
+def _row(device: dict[str, Any]) -> tuple[object, ...]:
+    case = device["case"]
+    since = ago(case["opened_at"])
+    return device["device_id"], case["level"], proven_word(case), case["by"], since, until(case), case["reason"]
+
+
+def contain(
+    client: ApiClient,
+    level: str,
+    reason: QuarantineReasonOption,
+    devices: QuarantineDevicesArgument = None,
+    tag: TagOption = None,
+    device_class: ClassOption = None,
+    username: UsernameOption = None,
+    certificate: CertificateOption = None,
+    max_sessions: MaxSessionsOption = None,
+    duration: QuarantineDurationOption = None,
+    even_protected: EvenProtectedOption = False,
+    kick: KickOption = False,
+    clear_retained: ClearRetainedOption = False,
+    wait: WaitOption = True,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """Contains devices, a user or the holder of a certificate; `level` is `restricted` or `isolated`."""
+    selection = DeviceSelection(tuple(devices or ()), tag, device_class)
+    named = "devices" if selection.devices or selection.is_group else None
+    body: dict[str, Any] = {"level": level, "reason": reason}
+    body |= {} if duration is None else {"for": duration}
+    if subject := selected_subject(named, username, certificate):
+        if kick or clear_retained or (level == "restricted" and duration is not None):
+            text = "--kick and --clear-retained are for devices; a restriction of a user lasts until it is released"
+            raise CliError(text, ExitCode.USAGE)
+        body |= {"even_protected": even_protected}
+        body |= {} if max_sessions is None else {"max_sessions": max_sessions}
+        subjects.decide(client, "contain", subject, body, wait=wait, output=output)
+        return
+    body |= {name: True for name, given in (("kick", kick), ("clear_retained", clear_retained)) if given}
+    _contain_devices(client, selection, body, even_protected=even_protected, wait=wait, output=output)
+
+
+def _contain_devices(
+    client: ApiClient,
+    selection: DeviceSelection,
+    body: dict[str, Any],
+    *,
+    even_protected: bool,
+    wait: bool,
+    output: OutputFormat,
+) -> None:
+    is_one = len(selection.devices) == 1 and not selection.is_group
+    if is_one:
+        path = f"/quarantine/{segment(selection.devices[0])}"
+    else:
+        path = "/quarantine"
+        body |= {"devices": list(selection.devices), "tag": selection.tag, "device_class": selection.device_class}
+
+    def put(even_protected: bool) -> Any:
+        return client.call("PUT", path, {**body, "even_protected": even_protected}, wait=wait_query(wait))
+
+    decided = confirm_protected(put, even_protected)
+    if decided.get("request"):
+        raise second_person(decided["request"])
+    if is_one:
+        print_decision(decided, wait=wait, output=output)
+    else:
+        print_decisions(decided["items"], wait=wait, output=output)
+
+
+_RESTRICT: Final = "Leave devices, or every session of a user, only their own Cordon topics: they can be repaired."
+_ISOLATE: Final = "Ban and disconnect devices, or a user with every session. After --for they are restricted."
+app.command("restrict", help=_RESTRICT)(connected(partial(contain, level="restricted", clear_retained=False)))
+app.command("isolate", help=_ISOLATE)(connected(partial(contain, level="isolated", kick=False)))
+
+
+@app.command("release")
+@connected
+def release(
+    client: ApiClient,
+    reason: QuarantineReasonOption,
+    device: OptionalDeviceArgument = None,
+    username: UsernameOption = None,
+    certificate: CertificateOption = None,
+    wait: WaitOption = True,
+    output: OutputOption = OutputFormat.TABLE,
+) -> None:
+    """End a containment: an isolation steps down to restricted, a restriction ends."""
+    if subject := selected_subject(device, username, certificate):
+        subjects.decide(client, "release", subject, {"reason": reason}, wait=wait, output=output)
+        return
+    path = f"/quarantine/{segment(device or '')}/release"
+    decision = client.call("POST", path, {"reason": reason}, wait=wait_query(wait))
+    print_decision(decision, wait=wait, output=output)
