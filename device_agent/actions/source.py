@@ -81,7 +81,7 @@ def _disable_list_lines(text: str, source: str) -> str:
 
 def _disable_stanzas(text: str, source: str) -> str:
     """Adds `Enabled: no` to each deb822 stanza of that address."""
-    blocks = re.split(r"(\n[ \t]*\n+)", text)
+    blocks = re.split(r"(?m)((?:^[ \t]*\n)+)", text)  # blank lines, also before the first stanza
     return "".join(_disable_stanza(block, source) for block in blocks)
 
 

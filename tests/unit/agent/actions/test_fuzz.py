@@ -31,7 +31,9 @@ _JSON: Final = st.recursive(
 
 
 @given(_TEXT)
-@settings(deadline=None)
+@example("\nURIs: http://x.example/d")
+@example(" \n \n \nURIs: http://x.example/d\n")
+@settings(deadline=None, max_examples=300)
 def test_disabling_package_sources(text: str) -> None:
     for change in _DISABLE.values():
         once = change(text, "http://x.example/d")
@@ -40,7 +42,9 @@ def test_disabling_package_sources(text: str) -> None:
 
 
 @given(_TEXT)
-@settings(deadline=None)
+@example("\nURIs: http://x.example/d")
+@example(" \n \n \nURIs: http://x.example/d\n")
+@settings(deadline=None, max_examples=300)
 def test_disabling_xinetd_services(text: str) -> None:
     once = disable_service(text, "telnet")
     assert disable_service(once, "telnet") == once
