@@ -99,9 +99,9 @@ def _update_actions(
     if updater is None:
         return {}
     from device_agent.actions.update import InstallUpdate, RollbackUpdate
-    from schemas.updates import GO_BACK, INSTALL
+    from schemas.updates import INSTALL, ROLL_BACK
 
-    return {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)}
+    return {INSTALL: InstallUpdate(updater), ROLL_BACK: RollbackUpdate(updater)}
 
 
 def make_scanners(settings: Settings, system: System, clock: Clock) -> tuple[ScanRunner, IntrusionWatch, ToolRunner]:

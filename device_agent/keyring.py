@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from device_agent.errors import AgentError
 from device_agent.host.files import write_whole
-from schemas.key_text import key_name
+from schemas.key_text import key_id_from_text
 
 MAX_INTRODUCED: Final = 16  # keys added by commands
 MAX_REVOKED: Final = 256
@@ -50,7 +50,7 @@ class Keyring:
             KeyringError: the file is damaged; without it a revoked key would be trusted again.
         """
         state = self._read()
-        keys = {key_name(text): text for text in (*self.configured, *state.introduced)}
+        keys = {key_id_from_text(text): text for text in (*self.configured, *state.introduced)}
         return {
             keyid: text
             for keyid, text in keys.items()
@@ -67,13 +67,13 @@ class Keyring:
         Raises:
             KeyringError: the key was revoked, or too many keys were added.
         """
-        state, keyid = self._read(), key_name(key)
+        state, keyid = self._read(), key_id_from_text(key)
         if keyid in state.revoked:
             raise KeyringError(f"key {keyid} was revoked: it cannot be trusted again")
         introduced = state.introduced if key in (*self.configured, *state.introduced) else (*state.introduced, key)
         # Expired keys make room.
         introduced = tuple(
-            text for text in introduced if state.expires_at.get(key_name(text), now + 1) > now or text == key
+            text for text in introduced if state.expires_at.get(key_id_from_text(text), now + 1) > now or text == key
         )
         if len(introduced) > MAX_INTRODUCED:
             raise KeyringError(f"{MAX_INTRODUCED} keys were introduced already: revoke one first")
@@ -95,7 +95,7 @@ class Keyring:
             return
         if len(state.revoked) >= MAX_REVOKED:
             raise KeyringError(f"{MAX_REVOKED} keys were revoked already")
-        introduced = tuple(text for text in state.introduced if key_name(text) != keyid)
+        introduced = tuple(text for text in state.introduced if key_id_from_text(text) != keyid)
         self._write(state.model_copy(update={"introduced": introduced, "revoked": (*state.revoked, keyid)}))
 
     @property

@@ -25,7 +25,7 @@ from schemas.base import DEVICE_ID_PATTERN, MAX_DEVICE_ID, DeviceId
 from schemas.broker_address import BrokerAddress
 from schemas.commands import ActionName
 from schemas.durations import duration_text, parse_duration
-from schemas.key_text import raw_key
+from schemas.key_text import raw_public_key
 
 DEFAULT_STATE_DIR: Final = Path("/var/lib/cordon-agent")
 _WRITABLE: Final = 0o022  # by group or others
@@ -62,7 +62,7 @@ def _is_server(text: str) -> str:
 
 
 def _is_key(text: str) -> str:
-    raw_key(text)
+    raw_public_key(text)
     return text
 
 
@@ -282,10 +282,10 @@ def warnings(settings: Settings) -> tuple[str, ...]:
 
     An action of another version of the agent must not keep this one from starting, so an unknown name is a doubt.
     """
-    from schemas.actions import unknown_action
+    from schemas.actions import unknown_action_problem
 
     names = settings.commands.allow
-    return tuple(f"commands.allow: {why}; it allows nothing" for name in names if (why := unknown_action(name)))
+    return tuple(f"commands.allow: {why}; it allows nothing" for name in names if (why := unknown_action_problem(name)))
 
 
 def default_device_id() -> str:

@@ -1,7 +1,7 @@
-"""What a device can be ordered to do, and the parameters of each: one table for policies, agents and readers.
+"""The actions of commands with their parameters: one table for policies, the agent and the exported schema.
 
-The agent checks the parameters itself again, and knows more than a table can say: a policy that is well written may
-still ask for something that a device refuses, such as to lock root.
+The agent validates parameters again with further rules, so that a valid policy may still request something that a
+device rejects, such as locking root.
 """
 
 import difflib
@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 _KINDS: Final = {"text": "text", "number": "a whole number", "flag": "true or false", "value": "text or a whole number"}
-_WORD: Final = r"^[A-Za-z0-9_-]{0,64}$"
+_ROLLOUT_ID: Final = r"^[A-Za-z0-9_-]{0,64}$"
 
 
 @dataclass(frozen=True, slots=True)
 class ActionParam:
-    """A parameter: `kind` is text, number, flag or value (text or number); bounds where the kind has them."""
+    """A parameter; `kind` is text, number, flag or value (text or number), `low` and `high` bound numbers."""
 
-    meaning: str
+    description: str
     kind: str = "text"
     required: bool = False
-    words: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
     pattern: str = ""
     low: int = 0
     high: int = 0
 
     def problem(self, value: object) -> str:
-        """What is wrong with a value; empty when nothing is."""
+        """Returns why a value is invalid; empty for a valid one."""
         is_number = isinstance(value, int) and not isinstance(value, bool)
         fits = {
             "text": isinstance(value, str),
@@ -36,49 +36,49 @@ class ActionParam:
             "value": isinstance(value, str | int),
         }[self.kind]
         if not fits:
-            return f"has to be {_KINDS[self.kind]}"
-        if self.words and value not in self.words:
-            return f"is one of {', '.join(self.words)}{_similar(str(value), self.words)}"
+            return f"must be {_KINDS[self.kind]}"
+        if self.choices and value not in self.choices:
+            return f"must be one of {', '.join(self.choices)}{_suggestion(str(value), self.choices)}"
         if isinstance(value, str) and self.pattern and re.fullmatch(self.pattern, value) is None:
-            return f"is no {self.meaning}"
+            return f"must be {self.description}"
         if self.kind == "number" and isinstance(value, int) and not self.low <= value <= self.high:
-            return f"is from {self.low} to {self.high}"
+            return f"must be from {self.low} to {self.high}"
         return ""
 
     def schema(self) -> dict[str, Any]:
-        """As JSON Schema."""
+        """Returns the parameter as JSON Schema."""
         types = {"text": "string", "number": "integer", "flag": "boolean", "value": ["string", "integer", "boolean"]}
-        found: dict[str, Any] = {"type": types[self.kind], "description": self.meaning}
-        if self.words:
-            found["enum"] = list(self.words)
+        schema: dict[str, Any] = {"type": types[self.kind], "description": self.description}
+        if self.choices:
+            schema["enum"] = list(self.choices)
         if self.pattern:
-            found["pattern"] = self.pattern
+            schema["pattern"] = self.pattern
         if self.kind == "number":
-            found |= {"minimum": self.low, "maximum": self.high}
-        return found
+            schema |= {"minimum": self.low, "maximum": self.high}
+        return schema
 
 
 @dataclass(frozen=True, slots=True)
 class ActionSpec:
-    """An action: `one_of` are parameters of which at least one is needed, `alone` those that bear no other beside."""
+    """An action; at least one of the parameters `any_of` is required, one of `exclusive` excludes all others."""
 
-    meaning: str
+    description: str
     params: Mapping[str, ActionParam] = field(default_factory=dict)
-    one_of: tuple[str, ...] = ()
-    alone: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    exclusive: tuple[str, ...] = ()
 
     def schema(self) -> dict[str, Any]:
-        """The parameters as JSON Schema."""
-        found: dict[str, Any] = {
+        """Returns the parameters as JSON Schema."""
+        schema: dict[str, Any] = {
             "type": "object",
-            "description": self.meaning,
+            "description": self.description,
             "properties": {name: param.schema() for name, param in self.params.items()},
             "required": [name for name, param in self.params.items() if param.required],
             "additionalProperties": False,
         }
-        if self.one_of:
-            found["anyOf"] = [{"required": [name]} for name in self.one_of]
-        return found
+        if self.any_of:
+            schema["anyOf"] = [{"required": [name]} for name in self.any_of]
+        return schema
 
 
 KEYS_INTRODUCE: Final = "keys.introduce"
@@ -91,10 +91,10 @@ _PACKAGE: Final = r"^[a-z0-9][a-z0-9+._-]{0,127}$"
 _PATH: Final = r"^/[A-Za-z0-9_+.,@:/ -]{1,240}$"
 _PORTS: Final = r"^(\d{1,5}/(tcp|udp)( \d{1,5}/(tcp|udp)){0,30})?$"
 _PORT: Final = ActionParam("a port", "number", required=True, low=1, high=65535)
-_PROTO: Final = ActionParam("a protocol, tcp without it", words=("tcp", "udp"))
-_WITHIN: Final = ActionParam("seconds until it is put back unless the broker is reached", "number", low=5, high=600)
+_PROTO: Final = ActionParam("a protocol, tcp by default", choices=("tcp", "udp"))
+_WITHIN: Final = ActionParam("seconds until it is undone unless the broker is reached", "number", low=5, high=600)
 _ONE_PORT: Final = {"port": _PORT, "proto": _PROTO, "within": _WITHIN}
-# The options of sshd that may be set; which values each takes, the agent knows.
+# The options of sshd that may be set; the agent validates the value of each.
 SSH_OPTIONS: Final = (
     *("PasswordAuthentication", "KbdInteractiveAuthentication", "PermitEmptyPasswords", "PermitRootLogin"),
     *("MaxAuthTries", "MaxSessions", "LoginGraceTime", "ClientAliveInterval", "ClientAliveCountMax", "X11Forwarding"),
@@ -106,70 +106,72 @@ ACTIONS: Final[Mapping[str, ActionSpec]] = {
         "locks an account",
         {"name": ActionParam("the name of an account", required=True, pattern=r"^[a-z_][a-z0-9_.-]{0,31}$")},
     ),
-    "audit.enable": ActionSpec("starts auditd now and by itself"),
-    "firewall.allow": ActionSpec("admits a port", _ONE_PORT),
-    "firewall.deny": ActionSpec("refuses a port", _ONE_PORT),
+    "audit.enable": ActionSpec("starts auditd now and at boot"),
+    "firewall.allow": ActionSpec("allows a port", _ONE_PORT),
+    "firewall.deny": ActionSpec("denies a port", _ONE_PORT),
     "firewall.enable": ActionSpec(
-        "refuses everything that comes in but the ports named",
-        {"allow": ActionParam("list of ports such as 22/tcp 53/udp", pattern=_PORTS), "within": _WITHIN},
+        "denies all incoming connections except to the given ports",
+        {"allow": ActionParam("a list of ports such as 22/tcp 53/udp", pattern=_PORTS), "within": _WITHIN},
     ),
-    "integrity.rebaseline": ActionSpec("takes the watched files as they are now for good"),
+    "integrity.rebaseline": ActionSpec("takes the current state of the watched files as the new baseline"),
     "key.restrict": ActionSpec(
-        "lets only its owner read a private key",
+        "makes a private key readable by its owner only",
         {
-            "path": ActionParam("absolute path", required=True, pattern=_PATH),
-            "keep_group": ActionParam("its group goes on reading", "flag"),
-            "own": ActionParam("it belongs to root then", "flag"),
+            "path": ActionParam("an absolute path", required=True, pattern=_PATH),
+            "keep_group": ActionParam("keeps the key readable by its group", "flag"),
+            "own": ActionParam("changes the owner to root", "flag"),
         },
     ),
     "keys.introduce": ActionSpec(
-        "trusts another key that signs commands",
+        "trusts a further command signing key",
         {
             "key": ActionParam("a public key, ed25519: and base64", required=True, pattern=_KEY),
-            "retire": ActionParam("name of the key that it takes the place of", pattern=r"^([0-9a-f]{16})?$"),
-            "overlap": ActionParam("seconds for which the old one counts", "number", low=MIN_OVERLAP, high=MAX_OVERLAP),
+            "retire": ActionParam("the id of the key to replace", pattern=r"^([0-9a-f]{16})?$"),
+            "overlap": ActionParam(
+                "seconds for which the replaced key stays trusted", "number", low=MIN_OVERLAP, high=MAX_OVERLAP
+            ),
         },
     ),
     "keys.revoke": ActionSpec(
-        "never again trusts a key that signs commands",
-        {"keyid": ActionParam("name of a key, 16 hex digits", required=True, pattern=r"^[0-9a-f]{16}$")},
+        "permanently distrusts a command signing key",
+        {"keyid": ActionParam("the id of a key, 16 hex digits", required=True, pattern=r"^[0-9a-f]{16}$")},
     ),
-    "logging.persist": ActionSpec("keeps the journal on the disk"),
-    "mac.enforce": ActionSpec("has SELinux or AppArmor enforce"),
+    "logging.persist": ActionSpec("stores the journal on disk"),
+    "mac.enforce": ActionSpec("sets SELinux or AppArmor to enforcing"),
     "package.upgrade": ActionSpec(
         "upgrades one package, or all with a security update",
         {
             "name": ActionParam("the name of a package", pattern=_PACKAGE),
             "security": ActionParam("all with a security update", "flag"),
         },
-        one_of=("name", "security"),
-        alone=("name", "security"),
+        any_of=("name", "security"),
+        exclusive=("name", "security"),
     ),
     "password.policy": ActionSpec(
         "sets limits for new passwords",
         {
-            "min_length": ActionParam("shortest password", "number", low=6, high=128),
-            "min_classes": ActionParam("kinds of letters", "number", low=1, high=4),
-            "max_days": ActionParam("days until it has to be changed", "number", low=1, high=3650),
-            "min_days": ActionParam("days until it may be changed", "number", low=0, high=365),
-            "warn_days": ActionParam("days of warning", "number", low=0, high=365),
+            "min_length": ActionParam("minimum length", "number", low=6, high=128),
+            "min_classes": ActionParam("minimum number of character classes", "number", low=1, high=4),
+            "max_days": ActionParam("days until a password must be changed", "number", low=1, high=3650),
+            "min_days": ActionParam("days until a password may be changed", "number", low=0, high=365),
+            "warn_days": ActionParam("days of warning before a password expires", "number", low=0, high=365),
         },
-        one_of=("min_length", "min_classes", "max_days", "min_days", "warn_days"),
+        any_of=("min_length", "min_classes", "max_days", "min_days", "warn_days"),
     ),
-    "port.close": ActionSpec("disables the service behind a port, or refuses the port", _ONE_PORT),
-    "rescan": ActionSpec("sends a fresh full report"),
+    "port.close": ActionSpec("disables the service that listens on a port, or denies the port", _ONE_PORT),
+    "rescan": ActionSpec("sends a new full report"),
     "scan.run": ActionSpec(
-        "runs a hardening tool", {"tool": ActionParam("a tool", required=True, words=("lynis", "openscap"))}
+        "runs a hardening tool", {"tool": ActionParam("a tool", required=True, choices=("lynis", "openscap"))}
     ),
     "service.disable": ActionSpec(
-        "stops a service and keeps it from starting by itself",
+        "stops a service and disables its start at boot",
         {"name": ActionParam("the name of a service", required=True, pattern=_SERVICE)},
     ),
     "source.disable": ActionSpec(
-        "switches a package source off",
+        "disables a package source",
         {
             "source": ActionParam(
-                "address or id of a package source",
+                "the URL or id of a package source",
                 required=True,
                 pattern=r"^[A-Za-z0-9][^\s'\"\\]{1,250}$|^/[^\s'\"\\]{1,250}$",
             )
@@ -178,57 +180,57 @@ ACTIONS: Final[Mapping[str, ActionSpec]] = {
     "ssh.set": ActionSpec(
         "sets an option of the SSH server",
         {
-            "option": ActionParam("an option of sshd_config", required=True, words=SSH_OPTIONS),
-            "value": ActionParam("its value", "value", required=True),
+            "option": ActionParam("an option of sshd_config", required=True, choices=SSH_OPTIONS),
+            "value": ActionParam("the option's value", "value", required=True),
         },
     ),
     "update.install": ActionSpec(
-        "puts a signed update in place; ordered by rollouts",
+        "installs a signed update; sent by rollouts",
         {
-            "target": ActionParam("path of a target", required=True),
-            "version": ActionParam("version", required=True),
-            "sha256": ActionParam("digest", required=True, pattern=r"^[0-9a-f]{64}$"),
+            "target": ActionParam("the path of a target", required=True),
+            "version": ActionParam("a version", required=True),
+            "sha256": ActionParam("a SHA-256 digest", required=True, pattern=r"^[0-9a-f]{64}$"),
             "length": ActionParam("bytes", "number", required=True, high=2**53 - 1),
-            "deadline": ActionParam("time until which it has to be confirmed", required=True),
-            "ask_user": ActionParam("a person at the device has to agree", "flag"),
-            "rollout": ActionParam("id of a rollout", pattern=_WORD),
+            "deadline": ActionParam("the time by which the update must be confirmed", required=True),
+            "ask_user": ActionParam("a person at the device must agree", "flag"),
+            "rollout": ActionParam("the id of a rollout", pattern=_ROLLOUT_ID),
         },
     ),
     "update.rollback": ActionSpec(
-        "goes back to the version before; ordered by rollouts",
+        "returns to the previous version; sent by rollouts",
         {
-            "name": ActionParam("what is updated", required=True),
-            "version": ActionParam("version to go back from", required=True),
-            "rollout": ActionParam("id of a rollout", pattern=_WORD),
+            "name": ActionParam("the name of a target", required=True),
+            "version": ActionParam("the version to roll back", required=True),
+            "rollout": ActionParam("the id of a rollout", pattern=_ROLLOUT_ID),
         },
     ),
 }
 
 
-def unknown_action(name: str) -> str:
-    """What is wrong with the name of an action; empty when there is such an action."""
-    return "" if name in ACTIONS else f"there is no action {name!r}{_similar(name, ACTIONS)}"
+def unknown_action_problem(name: str) -> str:
+    """Returns an error text with the most similar action; empty for a known action."""
+    return "" if name in ACTIONS else f"there is no action {name!r}{_suggestion(name, ACTIONS)}"
 
 
-def problems_of(name: str, params: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
-    """What is wrong with the parameters of a known action: the parameter (empty: of all of them), and what it is."""
-    action = ACTIONS[name]
-    found: list[tuple[str, str]] = []
-    for given, value in params.items():
-        param = action.params.get(given)
+def param_problems(action_name: str, params: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Returns the errors in the parameters of a known action: parameter (empty for all together) and text."""
+    action = ACTIONS[action_name]
+    problems: list[tuple[str, str]] = []
+    for name, value in params.items():
+        param = action.params.get(name)
         if param is None:
-            found.append((given, f"{name} has no parameter {given!r}{_similar(given, action.params)}"))
+            problems.append((name, f"{action_name} has no parameter {name!r}{_suggestion(name, action.params)}"))
         elif problem := param.problem(value):
-            found.append((given, f"{given} {problem}"))
-    missing = [given for given, param in action.params.items() if param.required and given not in params]
-    found += [("", f"{name} needs the parameter {given!r}") for given in missing]
-    if action.one_of and not any(given in params for given in action.one_of):
-        found.append(("", f"{name} needs at least one of {', '.join(action.one_of)}"))
-    if len(params) > 1 and (alone := [given for given in action.alone if given in params]):
-        found.append(("", f"{alone[0]!r} of {name} bears no other parameter beside it"))
-    return tuple(found)
+            problems.append((name, f"{name} {problem}"))
+    missing = [name for name, param in action.params.items() if param.required and name not in params]
+    problems += [("", f"{action_name} needs the parameter {name!r}") for name in missing]
+    if action.any_of and not any(name in params for name in action.any_of):
+        problems.append(("", f"{action_name} needs at least one of {', '.join(action.any_of)}"))
+    if len(params) > 1 and (exclusive := [name for name in action.exclusive if name in params]):
+        problems.append(("", f"{exclusive[0]!r} of {action_name} excludes all other parameters"))
+    return tuple(problems)
 
 
-def _similar(word: str, words: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, list(words), n=1)
-    return f": did you mean {near[0]!r}?" if near else ""
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f": did you mean {similar[0]!r}?" if similar else ""

@@ -1,4 +1,4 @@
-"""Exponential back-off: the bounds of the wait before the next attempt. The randomness is the caller's."""
+"""Exponential back-off with full jitter; the caller provides the random number."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -17,6 +17,6 @@ class Backoff:
         """Returns the longest wait before attempt number `attempt` (the first is 0)."""
         return min(self.cap, self.first * float(2 ** min(attempt, _MAX_DOUBLINGS)))
 
-    def delay(self, attempt: int, chance: float) -> float:
-        """Returns the wait before attempt `attempt` with full jitter; `chance` is drawn evenly from [0, 1)."""
-        return self.ceiling(attempt) * chance
+    def delay(self, attempt: int, jitter: float) -> float:
+        """Returns the wait before attempt `attempt`; `jitter` is a uniform random number in [0, 1)."""
+        return self.ceiling(attempt) * jitter

@@ -1,15 +1,15 @@
-"""What every wire message shares: one base model, the bounded text types, and the limits with their units."""
+"""Base models, bounded text types and size limits of all wire messages."""
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
 
 WIRE_VERSION: Final = 1
 
-# Bytes of a whole payload. A report has to fit into 64 KiB; everything else a device says is small.
+# Bytes of a payload.
 MAX_POSTURE_BYTES: Final = 64 * 1024
-MAX_SIGNED_BYTES: Final = MAX_POSTURE_BYTES * 3 // 4 - 1024  # of a report that still fits when it is signed and wrapped
+MAX_SIGNED_BYTES: Final = MAX_POSTURE_BYTES * 3 // 4 - 1024  # of a report that fits MAX_POSTURE_BYTES in its envelope
 MAX_KEY_TEXT: Final = 2048  # of a public key in base64
 MAX_STATUS_BYTES: Final = 4 * 1024
 MAX_EVENT_BYTES: Final = 16 * 1024
@@ -25,25 +25,24 @@ MAX_WORD: Final = 64
 MAX_NAME: Final = 256
 MAX_TEXT: Final = 1024
 
-# Sequence numbers and counters stay exact in every JSON reader.
-MAX_COUNTER: Final = 2**53 - 1
+MAX_COUNTER: Final = 2**53 - 1  # exact in every JSON parser
 
-# 1 to 64 characters, but neither "." nor "..", which are ways up in the path of an API call.
+# 1 to 64 characters; excludes "." and "..", which would change the path of an API call.
 DEVICE_ID_PATTERN: Final = (
     r"^(?:[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}|\.[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}|\.\.[A-Za-z0-9._-]{1,62})$"
 )
-# Control characters would reach operators' terminals and logs; a sender cleans them out (see `clean_text`).
+# Control characters would reach operators' terminals and logs; senders replace them (see `clean_text`).
 _PRINTABLE: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
 
 class WireModel(BaseModel):
-    """A message from or to a device: immutable, and tolerant of fields that a newer peer added."""
+    """An immutable message; unknown fields, which a newer peer may add, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", str_strip_whitespace=False)
 
 
 class StrictWireModel(BaseModel):
-    """A message whose unknown fields could change what it means, so they are refused."""
+    """An immutable message that rejects unknown fields, because they could change its meaning."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,6 +60,13 @@ Counter = Annotated[int, Field(ge=0, le=MAX_COUNTER, strict=True)]
 Timestamp = Annotated[AwareDatetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
 
 
+class Unavailable(WireModel):
+    """A report section without facts, and the reason."""
+
+    state: Literal["unknown", "notapplicable"]
+    reason: Annotated[Text, Field(min_length=1)]
+
+
 def clean_text(text: str, limit: int = MAX_TEXT) -> str:
-    """Make any text fit a bounded field: control characters become spaces, the rest is cut at `limit` characters."""
+    """Makes a text fit a bounded field: replaces control characters with spaces and cuts at `limit` characters."""
     return "".join(c if c.isprintable() else " " for c in text[:limit])

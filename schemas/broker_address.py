@@ -1,4 +1,4 @@
-"""The address of an MQTT broker as both configurations write it: `mqtt://host[:port]` or `mqtts://host[:port]`."""
+"""The address of an MQTT broker in both configurations: `mqtt://host[:port]` or `mqtts://host[:port]`."""
 
 from dataclasses import dataclass
 from typing import Final, Self
@@ -9,7 +9,7 @@ _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Host, port and whether the connection is TLS."""
+    """Host and port of a broker, and whether to use TLS."""
 
     host: str
     port: int
@@ -17,10 +17,10 @@ class BrokerAddress:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Reads an address; the port defaults to 1883 or, with TLS, 8883.
+        """Parses an address; the port defaults to 1883 or, with TLS, 8883.
 
         Raises:
-            ValueError: another scheme, no host, or anything more: a path or a user name has settings of its own.
+            ValueError: another scheme, no host, or more than host and port, such as a path or a user name.
         """
         parts = urlsplit(url)
         if parts.scheme not in _PORTS or not parts.hostname:

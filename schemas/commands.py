@@ -1,4 +1,4 @@
-"""Commands, their life cycle and their results: the same words on the wire, in the store, the API and the CLI."""
+"""Commands, their life cycle and their results; the wire, the store, the API and the CLI use the same states."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -11,11 +11,11 @@ from schemas.base import MAX_NAME, Counter, DeviceId, StrictWireModel, Text, Tim
 COMMAND_PAYLOAD_TYPE: Final = "application/vnd.cordon.command.v1+json"
 MAX_PARAMS: Final = 16  # entries
 MAX_DETAILS: Final = 32  # entries
-OLD_COMMAND: Final = "an old command again"  # how the reason ends when a counter was used before
+OLD_COMMAND: Final = "an old command again"  # end of the rejection reason for a counter that was used before
 
 
 class CommandState(StrEnum):
-    """`scheduled -> executing -> one end`; a word from a newer peer reads as `unknown`."""
+    """`scheduled -> executing -> an end state`; an unknown state of a newer peer is read as `unknown`."""
 
     SCHEDULED = "scheduled"
     EXECUTING = "executing"
@@ -27,7 +27,7 @@ class CommandState(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more can follow."""
+        """Whether the state is final."""
         return self in _ENDS
 
 
@@ -46,7 +46,7 @@ CommandId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class Command(StrictWireModel):
-    """One order to one device; only ever sent inside a signed envelope."""
+    """A command for one device; always sent inside of a signed envelope."""
 
     v: Literal[1] = 1
     command_id: CommandId
@@ -59,12 +59,12 @@ class Command(StrictWireModel):
     counter: Counter
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether it is too late to run it at `now` (aware)."""
+        """Whether the command must not run at `now` (aware)."""
         return now >= self.expires_at
 
 
 class CommandResult(WireModel):
-    """How far a command got; sent again whenever the controller asks for it by sending the command again."""
+    """The state of a command; sent again when the controller repeats the command."""
 
     v: Literal[1] = 1
     command_id: CommandId

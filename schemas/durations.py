@@ -1,4 +1,4 @@
-"""Durations as people write them: a whole number and a unit, as in `90s`, `10m`, `2h`, `1d`."""
+"""Durations in configurations and options: a whole number and a unit, as in `90s`, `10m`, `2h`, `1d`."""
 
 import re
 from typing import Final
@@ -9,10 +9,10 @@ _SHAPE: Final = re.compile(r"([0-9]{1,8})(ms|s|m|h|d)")
 
 
 def parse_duration(text: str, *, milliseconds: bool = False) -> float:
-    """Returns the seconds in `text`; `milliseconds` also admits the unit `ms`.
+    """Returns the seconds in `text`; `milliseconds` also allows the unit `ms`.
 
     Raises:
-        ValueError: another shape, or longer than `MAX_DURATION`.
+        ValueError: another format, or longer than `MAX_DURATION`.
     """
     match = _SHAPE.fullmatch(text)
     if match is None or (match[2] == "ms" and not milliseconds):
@@ -24,9 +24,9 @@ def parse_duration(text: str, *, milliseconds: bool = False) -> float:
 
 
 def duration_text(seconds: float, *, milliseconds: bool = False) -> str:
-    """Returns `seconds` in the largest unit that fits exactly, so that it reads back as the same duration.
+    """Returns `seconds` in the largest unit that represents them exactly; `parse_duration` reads the text back.
 
-    Fractions of a second are rounded away, except with `milliseconds`.
+    Fractions of a second are rounded, except with `milliseconds`.
     """
     if milliseconds and seconds != int(seconds):
         return f"{seconds * 1000:.0f}ms"

@@ -1,4 +1,4 @@
-"""What a new device and the controller say to each other over HTTPS, and later over MQTT to renew a certificate."""
+"""Enrolment of a device over HTTPS, and renewal of its certificate over MQTT."""
 
 from typing import Annotated, Final, Literal
 
@@ -20,7 +20,7 @@ Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class EnrolRequest(StrictWireModel):
-    """A device's first word: the token it was given, who it wants to be, and a request signed by its own key."""
+    """The request of a new device: enrolment token, requested id, and a CSR signed by the device's key."""
 
     v: Literal[1] = 1
     token: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ENROL_TOKEN, pattern=r"^[\x21-\x7e]+$")]
@@ -29,10 +29,10 @@ class EnrolRequest(StrictWireModel):
 
 
 class EnrolResponse(WireModel):
-    """Everything that a device needs from then on; `trust` is the root that brokers are checked against.
+    """The device's certificate and configuration; `trust` is the root certificate that verifies brokers.
 
-    `updates_url` and `updates_root` say where signed updates come from and by which first root they are verified; both
-    are empty where there are none.
+    `updates_url` and `updates_root` are the URL and the initial TUF root metadata of signed updates; both are empty
+    without updates.
     """
 
     v: Literal[1] = 1
@@ -48,9 +48,9 @@ class EnrolResponse(WireModel):
 
 
 class RenewRequest(StrictWireModel):
-    """`up/renew`: a request by a new key; `proof` is the present key's signature over `renewal_bytes`, in base64.
+    """`up/renew`: a CSR for a new key; `proof` is the current key's signature over `renewal_bytes`, in base64.
 
-    `serial` names the present certificate, in hex.
+    `serial` is that of the current certificate, in hex.
     """
 
     v: Literal[1] = 1
@@ -61,7 +61,7 @@ class RenewRequest(StrictWireModel):
 
 
 class RenewResponse(StrictWireModel):
-    """`down/certificate`: the answer to the request whose SHA-256 is `request`: a certificate, or why there is none."""
+    """`down/certificate`: the answer to the CSR with the SHA-256 `request`: a certificate, or why it was refused."""
 
     v: Literal[1] = 1
     request: Fingerprint
@@ -72,5 +72,5 @@ class RenewResponse(StrictWireModel):
 
 
 def renewal_bytes(device_id: str, serial: str, csr: str) -> bytes:
-    """What the present key signs: nothing that it signs elsewhere looks like this."""
+    """Returns the text that the current key signs; its prefix separates it from all other signatures of the key."""
     return b"cordon renewal v1\n" + f"{device_id}\n{serial}\n{csr}".encode()

@@ -1,4 +1,4 @@
-"""What a device tells between reports, and what it hears back: status, events, receipts."""
+"""Messages beside reports and commands: status, events, and the controller's receipts."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
@@ -14,10 +14,7 @@ Nonce = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{NONCE_DIGITS}}}$
 
 
 class Status(WireModel):
-    """Retained, and the last will: whether the device is there.
-
-    `at` is missing in a will, which is written before it happens.
-    """
+    """The retained status of a device, also its last will; a will has no `at`, it is written in advance."""
 
     v: Literal[1] = 1
     state: Literal["online", "offline"]
@@ -26,7 +23,7 @@ class Status(WireModel):
 
 
 class DeviceEvent(WireModel):
-    """Something that happened on the device and does not wait for the next report."""
+    """An occurrence on the device that is sent before the next report."""
 
     v: Literal[1] = 1
     device_id: DeviceId
@@ -39,7 +36,7 @@ class DeviceEvent(WireModel):
 
 
 class ReceiptVerdict(StrEnum):
-    """What the controller did with a message."""
+    """The result of processing a message."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -47,7 +44,7 @@ class ReceiptVerdict(StrEnum):
 
 
 class RejectReason(StrEnum):
-    """Why a message was refused, in a word that a device can act on; a newer word reads as `other`."""
+    """Why a message was rejected; an unknown reason of a newer controller is read as `other`."""
 
     PAYLOAD_TOO_LARGE = "payload_too_large"
     MALFORMED = "malformed"
@@ -73,11 +70,10 @@ def _known_reason(value: Any) -> Any:
 
 
 class ReportReceipt(StrictWireModel):
-    """The controller's own word on a report: only `accepted` lets the device forget it.
+    """The controller's answer to a report; the device keeps the report until `accepted`.
 
-    What is `about` another channel than `posture` is a rejection, and says nothing of any report.
-    `nonce`: for a contained device whose agent knows of it; the next scan's full report answers it, and with
-    `resend_full` that scan is wanted now.
+    A receipt `about` another channel than `posture` is a rejection and concerns no report. A contained device with a
+    supporting agent receives a `nonce`: the next scan's full report repeats it, with `resend_full` immediately.
     """
 
     v: Literal[1] = 1
@@ -90,13 +86,13 @@ class ReportReceipt(StrictWireModel):
     nonce: Nonce | None = None
 
     def to_json(self) -> bytes:
-        """What is sent: without what is not said, and without `about` where it is a report."""
-        common = {"about"} if self.about is UpChannel.POSTURE else set()
+        """Returns the payload without empty fields, and without `about` for a report."""
+        exclude = {"about"} if self.about is UpChannel.POSTURE else set()
         if self.nonce is None:
-            common = common | {"nonce"}
-        return self.model_dump_json(exclude=common, exclude_none=self.verdict is not ReceiptVerdict.REJECTED).encode()
+            exclude = exclude | {"nonce"}
+        return self.model_dump_json(exclude=exclude, exclude_none=self.verdict is not ReceiptVerdict.REJECTED).encode()
 
 
 def accepted_json(seq: int, digest: str) -> bytes:
-    """`ReportReceipt.to_json` of an accepted report, as one is sent for every report: both values were validated."""
+    """Returns `ReportReceipt.to_json` of an accepted report, faster, for validated values: every report gets one."""
     return b'{"v":1,"seq":%d,"verdict":"accepted","digest":"%b"}' % (seq, digest.encode())

@@ -1,6 +1,6 @@
-"""Writes the JSON Schemas and the AsyncAPI document that others build against, from the models themselves.
+"""Writes the JSON Schemas and the AsyncAPI document from the models.
 
-`python -m schemas.export` writes them beside the models; `--check` compares, so that CI sees a forgotten export.
+`python -m schemas.export` writes them below `schemas/`; `--check` compares them, so that CI detects a missing export.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from schemas.updates import InstallParams, RollbackParams, UpdateProgress, Updat
 
 _HERE: Final = Path(__file__).parent
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-# Name, model, where it travels; a command travels only inside its envelope.
-_ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], ...]] = (
+# Name, model and topic.
+_MESSAGES: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], ...]] = (
     ("posture", REPORT, topics.up("{device_id}", topics.UpChannel.POSTURE)),
     ("status", Status, topics.up("{device_id}", topics.UpChannel.STATUS)),
     ("event", DeviceEvent, topics.up("{device_id}", topics.UpChannel.EVENT)),
@@ -35,8 +35,8 @@ _ON_THE_WIRE: Final[tuple[tuple[str, type[BaseModel] | TypeAdapter[Any], str], .
 )
 
 
-# What travels inside others: a command in its envelope, an update's parts in a command, a result and TUF metadata.
-_INSIDE: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
+# Models inside of other messages (envelopes, parameters, results, TUF metadata) and of the HTTPS API.
+_OTHER_MODELS: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("command", Command),
     ("update-target", UpdateTarget),
     ("update-install", InstallParams),
@@ -56,13 +56,13 @@ def _asyncapi() -> dict[str, Any]:
     parameters = {"device_id": {"description": "MQTT client id and certificate common name of the device."}}
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
-    for name, _, address in _ON_THE_WIRE:
+    for name, _, address in _MESSAGES:
         channels[name] = {
             "address": address,
             "parameters": parameters,
             "messages": {name: {"contentType": "application/json", "payload": {"$ref": f"json/{name}.schema.json"}}},
         }
-        # Written from the controller's side, which is the application this document describes.
+        # AsyncAPI describes one application: the controller.
         operations[name] = {
             "action": "receive" if name in set(topics.UpChannel) else "send",
             "channel": {"$ref": f"#/channels/{name}"},
@@ -74,7 +74,7 @@ def _asyncapi() -> dict[str, Any]:
             "title": "Cordon wire protocol",
             "version": "1.0.0",
             "license": {"name": "Apache-2.0"},
-            "description": "What devices and the Cordon controller say to each other over MQTT.",
+            "description": "Messages between devices and the Cordon controller over MQTT.",
         },
         "defaultContentType": "application/json",
         "channels": channels,
@@ -83,22 +83,26 @@ def _asyncapi() -> dict[str, Any]:
 
 
 def documents() -> dict[str, str]:
-    """Every generated file: its path below `schemas/` and its text."""
-    import yaml  # only whoever changes the models needs it
+    """Returns the text of every generated file by its path below `schemas/`."""
+    import yaml  # a development dependency
 
-    models = (*((name, model) for name, model, _ in _ON_THE_WIRE), *_INSIDE)
+    models = (*((name, model) for name, model, _ in _MESSAGES), *_OTHER_MODELS)
     files = {
         f"json/{name}.schema.json": json.dumps(_json_schema(name, model), indent=2) + "\n" for name, model in models
     }
-    table = {name: action.schema() for name, action in ACTIONS.items()}
-    whole = {"$schema": _DIALECT, "$id": "urn:cordon:v1:actions", "title": "Parameters of each action", "$defs": table}
-    files["json/actions.schema.json"] = json.dumps(whole, indent=2) + "\n"
+    actions = {
+        "$schema": _DIALECT,
+        "$id": "urn:cordon:v1:actions",
+        "title": "Parameters of each action",
+        "$defs": {name: action.schema() for name, action in ACTIONS.items()},
+    }
+    files["json/actions.schema.json"] = json.dumps(actions, indent=2) + "\n"
     files["asyncapi.yaml"] = yaml.safe_dump(_asyncapi(), sort_keys=False, width=120)
     return files
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write the files, or with `--check` name those that differ (exit 1)."""
+    """Writes the files, or with `--check` lists those that differ (exit status 1)."""
     parser = argparse.ArgumentParser(prog="python -m schemas.export", description=__doc__)
     parser.add_argument("--check", action="store_true", help="compare, write nothing")
     check = parser.parse_args(argv).check
@@ -111,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
     for name in stale:
-        sys.stderr.write(f"schemas/{name} is not what the models say: run `python -m schemas.export`\n")
+        sys.stderr.write(f"schemas/{name} differs from the models: run `python -m schemas.export`\n")
     return 1 if stale else 0
 
 

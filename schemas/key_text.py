@@ -1,4 +1,4 @@
-"""How a public key is written in configurations; read here without the library that makes a key of it."""
+"""Parses public keys as configurations contain them, without loading `cryptography`."""
 
 import base64
 import binascii
@@ -9,8 +9,8 @@ KEY_PREFIX: Final = "ed25519:"
 _KEY_BYTES: Final = 32
 
 
-def raw_key(text: str) -> bytes:
-    """The 32 bytes of `ed25519:` and base64.
+def raw_public_key(text: str) -> bytes:
+    """Returns the 32 bytes of a key written as `ed25519:` and base64.
 
     Raises:
         ValueError: another kind of key, or not 32 bytes of base64.
@@ -26,10 +26,10 @@ def raw_key(text: str) -> bytes:
     return raw
 
 
-def key_name(text: str) -> str:
-    """A key's name: the first 16 hex digits of the SHA-256 of its raw bytes.
+def key_id_from_text(text: str) -> str:
+    """Returns the id of a key, as `signing.key_id` does.
 
     Raises:
-        ValueError: as `raw_key`.
+        ValueError: as `raw_public_key`.
     """
-    return hashlib.sha256(raw_key(text)).hexdigest()[:16]
+    return hashlib.sha256(raw_public_key(text)).hexdigest()[:16]

@@ -1,7 +1,7 @@
-"""The posture report: what a device knows of its own security, one model for each section (`schemas.sections`).
+"""The posture report: a device's security-relevant facts, one model for each section (`schemas.sections`).
 
-A section is either found out (`state: ok`), not to be found out (`unknown`, with the reason), or has no meaning on this
-device (`notapplicable`, with the reason). Nothing else exists, so nothing can pretend to be a pass.
+A section is collected (`state: ok`), could not be collected (`unknown`, with the reason), or does not apply to this
+device (`notapplicable`, with the reason); unknown is never a pass.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, TypeAdapter, model_validator
 
-from schemas.base import MAX_KEY_TEXT, Counter, DeviceId, Digest, Text, Timestamp, WireModel
+from schemas.base import MAX_KEY_TEXT, Counter, DeviceId, Digest, Text, Timestamp, Unavailable, WireModel
 from schemas.events import NONCE_DIGITS
 from schemas.sections.access import AccessSection, SshSection
-from schemas.sections.base import Unavailable
 from schemas.sections.crypto import CertificatesSection, KeysSection
 from schemas.sections.installed import SoftwareSection
 from schemas.sections.software import OpensslSection, OsSection, SourcesSection, UpdatesSection
@@ -50,7 +49,7 @@ _Software = Annotated[SoftwareSection | Unavailable, Field(discriminator="state"
 
 
 class ReportSections(WireModel):
-    """All sections of a full report; one that is missing was not collected, and counts as unknown."""
+    """All sections of a full report; a missing section was not collected and counts as unknown."""
 
     os: _Os | None = None
     updates: _Updates | None = None
@@ -73,10 +72,10 @@ class ReportSections(WireModel):
     software: _Software | None = None
 
 
-# The nonce of a receipt that came before the scan began; empty: none came. Absent: the agent knows of none.
+# The nonce of a receipt received before the scan began; empty without one. Absent: the agent does not support nonces.
 _Answers = Annotated[str, StringConstraints(pattern=rf"^(?:[0-9a-f]{{{NONCE_DIGITS}}})?$")] | None
 
-# The public half of the key that signs (base64), in signed reports; `receipt` there: the last report with a receipt.
+# In signed reports: the public signing key (base64). Their `receipt` is the digest of the last report with a receipt.
 _Key = Annotated[str, StringConstraints(max_length=MAX_KEY_TEXT, pattern=r"^[A-Za-z0-9+/]*={0,2}$")] | None
 
 
@@ -89,7 +88,7 @@ class _Report(WireModel):
 
 
 class FullReport(_Report):
-    """Everything the device knows; kept by it until the controller's receipt accepts it."""
+    """All sections; the device keeps the report until a receipt accepts it."""
 
     kind: Literal["full"]
     boot_id: Annotated[Text, Field(max_length=64)] = ""
@@ -101,7 +100,7 @@ class FullReport(_Report):
 
 
 class DeltaReport(_Report):
-    """What changed since the report whose digest is `base`: these sections are now so, all others as they were."""
+    """The sections that changed since the report with the digest `base`."""
 
     kind: Literal["delta"]
     base: Digest
@@ -115,12 +114,12 @@ class DeltaReport(_Report):
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
         if self.digest == self.base:
-            raise ValueError("a delta has another digest than its base")
+            raise ValueError("a delta must have another digest than its base")
         return self
 
 
 class Heartbeat(_Report):
-    """Still here, and nothing changed since the report whose digest this is."""
+    """States that nothing changed since the report with this digest."""
 
     kind: Literal["heartbeat"]
 
@@ -130,18 +129,18 @@ REPORT: Final[TypeAdapter[FullReport | DeltaReport | Heartbeat]] = TypeAdapter(R
 
 
 def sections_of(report: bytes) -> ReportSections:
-    """The sections of a full report that was accepted before.
+    """Returns the sections of a full report.
 
     Raises:
-        ValidationError: it is not a full report, or not one that this version reads.
+        ValidationError: not a full report, or of an unsupported version.
     """
     return FullReport.model_validate_json(report).sections
 
 
 def digest_of(sections: Mapping[str, Any]) -> str:
-    """The digest of a full set of sections: SHA-256 over JSON with sorted keys and no spaces.
+    """Returns the digest of all sections: SHA-256 over JSON with sorted keys and no spaces.
 
-    The device computes it over everything it found, before any list is cut.
+    The device computes it over the complete facts, before any list is truncated.
     """
     text = json.dumps(sections, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

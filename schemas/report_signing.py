@@ -1,7 +1,7 @@
 """The signed envelope around a report: DSSE, signed with the key of the device's certificate.
 
-The envelope is that of commands, with another payload type and larger bounds; the key may be EC, Ed25519 or RSA, as
-certificates have them. A key's name is the SHA-256 of its public half as it stands in a certificate.
+The format is that of commands, with another payload type and larger bounds. The key may be EC, Ed25519 or RSA; its id
+is the SHA-256 of its SubjectPublicKeyInfo.
 """
 
 import base64
@@ -20,7 +20,7 @@ from schemas.base import MAX_POSTURE_BYTES, StrictWireModel
 from schemas.signing import SignatureError, to_be_signed
 
 REPORT_PAYLOAD_TYPE: Final = "application/vnd.cordon.report.v1+json"
-ENVELOPE_START: Final = b'{"payloadType":'  # how every envelope begins, and no report
+ENVELOPE_START: Final = b'{"payloadType":'  # every envelope starts with it, no report does
 MAX_KEY_BYTES: Final = 1024  # bytes of a public key
 _PSS: Final = padding.PSS(mgf=padding.MGF1(SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 
@@ -45,40 +45,40 @@ class SignedReport(StrictWireModel):
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedReport:
-    """An envelope taken apart and not verified yet."""
+    """A parsed envelope whose signature was not verified yet."""
 
     payload: bytes
     keyid: str
     signature: bytes
 
 
-def public_bytes(key: PublicKey) -> bytes:
-    """A public key as it stands in certificates."""
+def public_key_der(key: PublicKey) -> bytes:
+    """Returns the SubjectPublicKeyInfo of a key, in DER."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
-def name_of(key: PublicKey) -> str:
-    """A key's name: 64 hex digits."""
-    return hashlib.sha256(public_bytes(key)).hexdigest()
+def report_key_id(key: PublicKey) -> str:
+    """Returns the id of a key: 64 hex digits."""
+    return hashlib.sha256(public_key_der(key)).hexdigest()
 
 
-def read_public(der: bytes) -> PublicKey:
-    """A key that was written by `public_bytes`.
+def load_public_key(der: bytes) -> PublicKey:
+    """Parses a SubjectPublicKeyInfo in DER.
 
     Raises:
-        ValueError: none, or of a kind that signs no reports.
+        ValueError: malformed, or a kind of key that cannot sign reports.
     """
     try:
         key = load_der_public_key(der)
     except (ValueError, UnsupportedAlgorithm) as e:
         raise ValueError("not a public key") from e
     if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
-        raise ValueError("a key of this kind signs no reports")  # noqa: TRY004 - what it was read from is wrong
+        raise ValueError("a key of this kind cannot sign reports")  # noqa: TRY004 - bad content, not a caller's error
     return key
 
 
-def seal(report: bytes, key: PrivateKey) -> bytes:
-    """Wrap and sign a report."""
+def sign_report(report: bytes, key: PrivateKey) -> bytes:
+    """Signs a report and returns the envelope as JSON."""
     message = to_be_signed(REPORT_PAYLOAD_TYPE, report)
     match key:
         case ec.EllipticCurvePrivateKey():
@@ -91,16 +91,16 @@ def seal(report: bytes, key: PrivateKey) -> bytes:
         ENVELOPE_START,
         REPORT_PAYLOAD_TYPE.encode(),
         base64.b64encode(report),
-        name_of(key.public_key()).encode(),
+        report_key_id(key.public_key()).encode(),
         base64.b64encode(signature),
     )
 
 
-def unseal(raw: bytes) -> UnverifiedReport:
-    """Take an envelope apart.
+def parse_signed_report(raw: bytes) -> UnverifiedReport:
+    """Parses an envelope without verifying it.
 
     Raises:
-        SignatureError: it is none.
+        SignatureError: it is malformed.
     """
     try:
         envelope = SignedReport.model_validate_json(raw)
@@ -111,17 +111,17 @@ def unseal(raw: bytes) -> UnverifiedReport:
         raise SignatureError("not a signed report") from e
 
 
-def is_signed_by(sealed: UnverifiedReport, key: PublicKey) -> bool:
-    """Whether the key signed it."""
-    message = to_be_signed(REPORT_PAYLOAD_TYPE, sealed.payload)
+def is_signed_by(report: UnverifiedReport, key: PublicKey) -> bool:
+    """Verifies the signature with the key."""
+    message = to_be_signed(REPORT_PAYLOAD_TYPE, report.payload)
     try:
         match key:
             case ec.EllipticCurvePublicKey():
-                key.verify(sealed.signature, message, ec.ECDSA(SHA256()))
+                key.verify(report.signature, message, ec.ECDSA(SHA256()))
             case ed25519.Ed25519PublicKey():
-                key.verify(sealed.signature, message)
+                key.verify(report.signature, message)
             case _:
-                key.verify(sealed.signature, message, _PSS, SHA256())
+                key.verify(report.signature, message, _PSS, SHA256())
     except InvalidSignature:
         return False
     return True

@@ -14,14 +14,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from pydantic import Field, StringConstraints, ValidationError
 
 from schemas.base import MAX_COMMAND_BYTES, StrictWireModel
-from schemas.key_text import KEY_PREFIX, raw_key
+from schemas.key_text import KEY_PREFIX, raw_public_key
 
 MAX_SIGNATURES: Final = 4
 _Base64 = Annotated[str, StringConstraints(max_length=MAX_COMMAND_BYTES, pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
 
 
 class SignatureError(Exception):
-    """The envelope is not one that a trusted key signed; the text says what is wrong with it."""
+    """The envelope is malformed or has no valid signature of a trusted key; the text states the reason."""
 
 
 class Signature(StrictWireModel):
@@ -38,32 +38,32 @@ class Envelope(StrictWireModel):
 
 
 def public_key_text(key: Ed25519PublicKey) -> str:
-    """How a public key is written in configuration: `ed25519:` and 32 bytes in base64."""
+    """Returns a public key as configurations contain it: `ed25519:` and 32 bytes in base64."""
     return KEY_PREFIX + base64.b64encode(key.public_bytes_raw()).decode()
 
 
 def parse_public_key(text: str) -> Ed25519PublicKey:
-    """Read a key written by `public_key_text`.
+    """Parses the text of `public_key_text`.
 
     Raises:
         ValueError: another kind of key, or not 32 bytes of base64.
     """
-    return Ed25519PublicKey.from_public_bytes(raw_key(text))
+    return Ed25519PublicKey.from_public_bytes(raw_public_key(text))
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """A key's name: the first 16 hex digits of the SHA-256 of its raw bytes."""
+    """Returns the first 16 hex digits of the SHA-256 of the raw key."""
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
 def to_be_signed(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: what a signature covers."""
+    """Returns DSSE's pre-authentication encoding, which the signature covers. [DSSE v1, PAE]"""
     kind = payload_type.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes:
-    """Wrap and sign `payload`; returns the envelope as JSON bytes."""
+    """Signs `payload` and returns the envelope as JSON."""
     signature = Signature(
         keyid=key_id(key.public_key()),
         sig=base64.b64encode(key.sign(to_be_signed(payload_type, payload))).decode(),
@@ -73,10 +73,10 @@ def sign(payload: bytes, payload_type: str, key: Ed25519PrivateKey) -> bytes:
 
 
 def verify(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) -> bytes:
-    """The payload of an envelope that one of `keys` (by `key_id`) signed for `payload_type`.
+    """Returns the payload of an envelope that one of `keys` (by `key_id`) signed for `payload_type`.
 
     Raises:
-        SignatureError: too large, not an envelope, for another purpose, or signed by no key of ours.
+        SignatureError: too large, malformed, of another payload type, or without a valid signature of the keys.
     """
     if len(raw) > MAX_COMMAND_BYTES:
         raise SignatureError(f"envelope too large: {len(raw)} > {MAX_COMMAND_BYTES} bytes")
@@ -95,36 +95,36 @@ def verify(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) 
 
 
 def signers(raw: bytes, payload_type: str, keys: Mapping[str, Ed25519PublicKey]) -> tuple[bytes, frozenset[str]]:
-    """The payload as `verify` gives it, and the names of all of `keys` that signed it.
+    """Returns the payload as `verify` does, and the ids of all `keys` that signed it.
 
     Raises:
         SignatureError: as `verify`.
     """
     payload = verify(raw, payload_type, keys)
     message = to_be_signed(payload_type, payload)
-    found = {
-        one.keyid
-        for one in Envelope.model_validate_json(raw).signatures
-        if one.keyid in keys and _is_valid(keys[one.keyid], one.sig, message)
+    key_ids = {
+        signature.keyid
+        for signature in Envelope.model_validate_json(raw).signatures
+        if signature.keyid in keys and _is_valid(keys[signature.keyid], signature.sig, message)
     }
-    return payload, frozenset(found)
+    return payload, frozenset(key_ids)
 
 
 def countersign(raw: bytes, signatures: Mapping[str, bytes]) -> bytes:
-    """An envelope with further signatures beside its own, by the names of their keys.
+    """Adds signatures, by key id, to an envelope.
 
     Raises:
-        SignatureError: not an envelope, or more signatures than one may have.
+        SignatureError: not an envelope, or too many signatures.
     """
     try:
         envelope = Envelope.model_validate_json(raw)
-        more = tuple(Signature(keyid=name, sig=base64.b64encode(sig).decode()) for name, sig in signatures.items())
-        whole = Envelope(
-            payloadType=envelope.payloadType, payload=envelope.payload, signatures=(*envelope.signatures, *more)
+        added = tuple(Signature(keyid=keyid, sig=base64.b64encode(sig).decode()) for keyid, sig in signatures.items())
+        countersigned = Envelope(
+            payloadType=envelope.payloadType, payload=envelope.payload, signatures=(*envelope.signatures, *added)
         )
     except ValidationError as e:
         raise SignatureError("not a signed envelope, or too many signatures") from e
-    return whole.model_dump_json().encode()
+    return countersigned.model_dump_json().encode()
 
 
 def _is_valid(key: Ed25519PublicKey, sig: str, message: bytes) -> bool:

@@ -1,6 +1,6 @@
-"""Builds and reads every topic of the wire protocol: no other file holds topic text.
+"""Builds and parses every topic of the wire protocol; no other file contains topic text.
 
-Positions are fixed (`cordon/v1/{device_id}/{direction}/{channel}`): one wildcard covers any device, reading is a split.
+The segments are fixed (`cordon/v1/{device_id}/{direction}/{channel}`): one wildcard covers any device.
 """
 
 import re
@@ -13,12 +13,12 @@ from schemas.base import DEVICE_ID_PATTERN
 
 _ROOT: Final = "cordon/v1"
 _SEGMENTS: Final = 5
-MAX_REMEMBERED: Final = 16_384  # topics; a device says the same one again and again
+MAX_CACHED: Final = 16_384  # parsed topics; a device uses the same few for every message
 _DEVICE_ID: Final = re.compile(DEVICE_ID_PATTERN)
 
 
 class UpChannel(StrEnum):
-    """What a device publishes."""
+    """Channels that a device publishes to."""
 
     POSTURE = "posture"
     STATUS = "status"
@@ -28,7 +28,7 @@ class UpChannel(StrEnum):
 
 
 class DownChannel(StrEnum):
-    """What a device receives."""
+    """Channels that a device subscribes to."""
 
     COMMAND = "command"
     RECEIPT = "receipt"
@@ -41,7 +41,7 @@ class TopicError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class UpTopic:
-    """A device's topic, taken apart."""
+    """A parsed topic of a device."""
 
     device_id: str
     channel: UpChannel
@@ -49,54 +49,41 @@ class UpTopic:
 
 _CHANNELS: Final = {channel.value: channel for channel in UpChannel}
 
-# The controller's own subscription: every device, every upward channel.
-ALL_UP: Final = f"{_ROOT}/+/up/+"
-# Who came and went, as the broker itself tells it (EMQX; QoS 0, not retained).
+# Topic filters.
+ALL_UP: Final = f"{_ROOT}/+/up/+"  # the controller's subscription
+ALL_DOWN: Final = f"{_ROOT}/+/down/+"  # what the controller may publish
+ALL_TOPICS: Final = f"{_ROOT}/#"
+# Connections and disconnections as EMQX publishes them (QoS 0, not retained).
 PRESENCE: Final = "$SYS/brokers/+/clients/+/+"
 PRESENCE_PREFIX: Final = "$SYS/"
 
 
 def up(device_id: str, channel: UpChannel) -> str:
-    """Where a device publishes on `channel`."""
+    """Returns the topic that a device publishes `channel` to."""
     return f"{_ROOT}/{device_id}/up/{channel}"
 
 
 def down(device_id: str, channel: DownChannel) -> str:
-    """Where a device hears `channel`."""
+    """Returns the topic that a device receives `channel` on; `+` as the id makes it a filter for every device."""
     return f"{_ROOT}/{device_id}/down/{channel}"
 
 
 def up_branch(device_id: str) -> str:
-    """The filter of everything that a device may publish to Cordon; `${clientid}` makes it a rule for all."""
+    """Returns the filter of all topics that a device may publish to; `${clientid}` makes it a rule for every client."""
     return f"{_ROOT}/{device_id}/up/#"
 
 
 def down_branch(device_id: str) -> str:
-    """The filter of everything that a device may hear from Cordon; `${clientid}` makes it a rule for all."""
+    """Returns the filter of all topics that a device may subscribe to; `${clientid}` as in `up_branch`."""
     return f"{_ROOT}/{device_id}/down/#"
 
 
-def everything() -> str:
-    """The filter of the whole protocol, to close it to all who have no rule of their own."""
-    return f"{_ROOT}/#"
-
-
-def down_all() -> str:
-    """The filter of every downward topic of every device: what the controller may publish."""
-    return f"{_ROOT}/+/down/+"
-
-
-def down_any(channel: DownChannel) -> str:
-    """The filter of one downward channel for every device: for tests and for the controller's own checks."""
-    return f"{_ROOT}/+/down/{channel}"
-
-
-@lru_cache(maxsize=MAX_REMEMBERED)
+@lru_cache(maxsize=MAX_CACHED)
 def parse_up(topic: str) -> UpTopic:
-    """Take a device's topic apart.
+    """Parses a topic that a device published to.
 
     Raises:
-        TopicError: the topic is not one of ours, its channel is unknown, or its device id is not a valid one.
+        TopicError: another topic, an unknown channel, or an invalid device id.
     """
     parts = topic.split("/", _SEGMENTS)
     if len(parts) != _SEGMENTS or parts[0] != "cordon" or parts[1] != "v1" or parts[3] != "up":
@@ -110,14 +97,14 @@ def parse_up(topic: str) -> UpTopic:
 
 
 def parse_presence(topic: str) -> tuple[str, bool]:
-    """Of whom the broker speaks, and whether that client came (or else went).
+    """Returns the client id in a presence topic, and whether the client connected (or else disconnected).
 
     Raises:
-        TopicError: not a topic of `PRESENCE`, or the client is none that could be a device.
+        TopicError: not a topic of `PRESENCE`, or the client id is not a valid device id.
     """
     parts = topic.split("/")
     if len(parts) != 6 or (parts[0], parts[1], parts[3]) != ("$SYS", "brokers", "clients"):
         raise TopicError("not a presence topic")
     if _DEVICE_ID.fullmatch(parts[4]) is None or parts[5] not in ("connected", "disconnected"):
-        raise TopicError("not about a device that came or went")
+        raise TopicError("not about a connection of a device")
     return parts[4], parts[5] == "connected"

@@ -1,8 +1,8 @@
-"""Updates on the wire: what a signed target says of itself, the order to install it, and how far a device got.
+"""Updates on the wire: metadata of a signed target, parameters of the commands, and progress.
 
-The metadata travels in the TUF targets role, as the `custom` part of a target. The order is an ordinary signed command
-whose parameters are an `InstallParams` or a `RollbackParams`; progress and outcome travel in the `detail` of its
-results. Only the `software` section of the next report (`schemas.sections.installed`) confirms an installation.
+The metadata is the `custom` part of a target in the TUF targets role. The commands are signed commands whose parameters
+are an `InstallParams` or a `RollbackParams`; the `detail` of their results is an `UpdateProgress`. Only the `software`
+section of the next report (`schemas.sections.installed`) confirms an installation.
 """
 
 import re
@@ -15,7 +15,7 @@ from schemas.base import MAX_NAME, StrictWireModel, Timestamp, WireModel
 from schemas.commands import ParamValue
 
 INSTALL: Final = "update.install"
-GO_BACK: Final = "update.rollback"
+ROLL_BACK: Final = "update.rollback"
 
 MAX_TARGET_BYTES: Final = 8 * 1024**3  # of one target
 MAX_CLASSES: Final = 64
@@ -25,7 +25,7 @@ MAX_ARGUMENTS: Final = 32
 MAX_INSTALLED_BYTES: Final = 64 * 1024**3
 
 UpdateName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+._-]{0,63}$")]
-"""What is updated, such as a package or an application; the same through all its versions."""
+"""The package or application that is updated; the same for all its versions."""
 UpdateVersion = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+:~_-]{0,63}$")]
 DeviceClass = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z0-9._:/-]{1,64})$")]
 HardwareId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:,/-]{1,64}$")]
@@ -38,12 +38,12 @@ TargetPath = Annotated[
         pattern=r"^[a-z0-9][a-z0-9+._-]{0,63}/[0-9A-Za-z][0-9A-Za-z.+:~_-]{0,63}/[A-Za-z0-9][A-Za-z0-9.+~_-]{0,95}$",
     ),
 ]
-"""`NAME/VERSION/FILE`: where a target lies in the repository."""
+"""`NAME/VERSION/FILE`: the path of a target in the repository."""
 ANY_CLASS: Final = "*"
 
 
 class UpdateKind(StrEnum):
-    """What a target is, and with that how it is put in place."""
+    """The kind of a target, which determines its installers."""
 
     PACKAGE = "package"
     SCRIPT = "script"
@@ -52,7 +52,7 @@ class UpdateKind(StrEnum):
 
 
 class InstallerKind(StrEnum):
-    """Who puts it in place: a package manager, the agent itself, or the hook of an A/B system."""
+    """What installs a target: a package manager, the agent itself, or the hook of an A/B system."""
 
     APT = "apt"
     DNF = "dnf"
@@ -73,12 +73,12 @@ INSTALLERS: Final = {
 
 
 class UpdatePhase(StrEnum):
-    """How far an update got on a device; a word from a newer peer reads as `unknown`.
+    """The phase of an update on a device; an unknown phase of a newer peer is read as `unknown`.
 
-    `offered -> waiting (for the person at the device) -> downloading -> verified -> staged -> installed ->
-    restarting -> health_ok -> confirmed`; ends without it are `declined` (by that person), `refused` (not to be trusted
-    or not for this device: nothing was changed), `failed` (could not be put in place: the old version is there),
-    `rolled_back` (was in place, and the old version is there again) and `broken` (going back failed too).
+    `offered -> waiting (for consent) -> downloading -> verified -> staged -> installed -> restarting -> health_ok ->
+    confirmed`. The other end phases: `declined` (by the person at the device), `refused` (not trusted or not for this
+    device; nothing was changed), `failed` (not installed; the previous version runs), `rolled_back` (was installed; the
+    previous version runs again) and `broken` (the rollback failed too).
     """
 
     OFFERED = "offered"
@@ -99,7 +99,7 @@ class UpdatePhase(StrEnum):
 
     @property
     def is_end(self) -> bool:
-        """Whether nothing more can follow."""
+        """Whether the phase is final."""
         return self in _ENDS
 
 
@@ -117,15 +117,15 @@ _PHASES: Final = frozenset(UpdatePhase)
 
 
 def known_phase(value: Any) -> Any:
-    """The phase, or `unknown` for a word of a newer peer."""
+    """Returns `unknown` for an unknown phase of a newer peer, any other value unchanged."""
     return value if not isinstance(value, str) or value in _PHASES else UpdatePhase.UNKNOWN
 
 
 class Requirement(StrictWireModel):
-    """One thing that has to be so on the device before anything is put in place.
+    """A precondition of an installation.
 
     `what` is `os`, `os_version`, `machine`, `agent`, `free_mib`, `memory_mib`, or `installed:NAME` for the version of
-    another update. Versions and numbers are compared part by part.
+    another target. Versions and numbers are compared part by part.
     """
 
     what: Annotated[
@@ -145,10 +145,10 @@ _REQUIREMENT: Final = re.compile(r"^([a-z_]+(?::[a-z0-9+._-]+)?)\s*(==|=|!=|>=|<
 
 
 def parse_requirement(text: str) -> Requirement:
-    """Read `free_mib>=200`, `os==debian`, `installed:edge-app>=1.4`.
+    """Parses `free_mib>=200`, `os==debian`, `installed:edge-app>=1.4`.
 
     Raises:
-        ValueError: another shape, or nothing that a device can look at.
+        ValueError: another format, or an unknown property.
     """
     match = _REQUIREMENT.fullmatch(text.strip())
     if match is None:
@@ -158,15 +158,15 @@ def parse_requirement(text: str) -> Requirement:
             {"what": match[1], "op": "==" if match[2] == "=" else match[2], "value": match[3]}
         )
     except ValidationError as e:
-        raise ValueError(f"{text!r} requires nothing that a device can look at: see docs/updates.md") from e
+        raise ValueError(f"{text!r}: unknown property or invalid value: see docs/updates.md") from e
 
 
 class HealthCheck(StrictWireModel):
-    """How a device finds out that the new version works; all that is named has to hold within `seconds`.
+    """The checks of a new version; all given checks must succeed within `seconds`.
 
-    `command` is an argv: a relative program lies inside the file set. `service` is a systemd unit that is active, `tcp`
-    a port of this machine that takes connections, `http` an address of this machine that answers 200. With `broker` the
-    agent has to reach the broker too.
+    `command` is an argv (a relative program is part of the file set) that must succeed, `service` a systemd unit that
+    must be active, `tcp` a local port that must accept connections, `http` a local URL that must answer 200. With
+    `broker` the agent must also reach the broker.
     """
 
     command: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME)], ...], Field(max_length=32)] = ()
@@ -180,19 +180,19 @@ class HealthCheck(StrictWireModel):
 
     @property
     def is_empty(self) -> bool:
-        """Whether it looks at nothing but the broker."""
+        """Whether nothing but the broker is checked."""
         return not (self.command or self.service or self.tcp or self.http)
 
 
 class RollbackPolicy(StrEnum):
-    """What becomes of a version that is not healthy: the one before it again, or it stays (and is told as broken)."""
+    """What happens to an unhealthy version: return to the previous one, or keep it and report `broken`."""
 
     PREVIOUS = "previous"
     NEVER = "never"
 
 
 class RestartMode(StrEnum):
-    """What has to start anew before the new version runs."""
+    """What must restart before the new version runs."""
 
     NONE = "none"
     SERVICE = "service"
@@ -200,7 +200,7 @@ class RestartMode(StrEnum):
 
 
 class UpdateTarget(StrictWireModel):
-    """What the targets role signs about a target beside length and hash: a device follows this and nothing else."""
+    """The signed metadata of a target besides length and hash; it alone determines the installation."""
 
     v: Literal[1] = 1
     name: UpdateName
@@ -217,36 +217,36 @@ class UpdateTarget(StrictWireModel):
     arguments: Annotated[tuple[Annotated[str, Field(max_length=MAX_NAME)], ...], Field(max_length=MAX_ARGUMENTS)] = ()
     installed_bytes: Annotated[int, Field(ge=0, le=MAX_INSTALLED_BYTES)] = 0
     seconds: Annotated[int, Field(ge=1, le=86_400)] = 1800
-    """How long putting it in place may take."""
+    """Time limit of the installation."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.installer not in INSTALLERS[self.kind]:
-            words = ", ".join(INSTALLERS[self.kind])
-            raise ValueError(f"a {self.kind} is installed by {words}, not by {self.installer}")
+            allowed = ", ".join(INSTALLERS[self.kind])
+            raise ValueError(f"a {self.kind} is installed by {allowed}, not by {self.installer}")
         if (self.restart is RestartMode.SERVICE) != bool(self.restart_service):
             raise ValueError("restart 'service' and restart_service belong together")
         return self
 
     def is_for(self, device_class: str, hardware: tuple[str, ...]) -> bool:
-        """Whether a device of this class with these hardware ids may have it; no hardware named: any."""
+        """Whether the target is meant for a device of this class and hardware; without hardware ids, for any."""
         fits_class = ANY_CLASS in self.classes or device_class in self.classes
         return fits_class and (not self.hardware or bool(set(self.hardware) & set(hardware)))
 
 
 def target_path(name: str, version: str, file: str) -> str:
-    """Where a target lies in the repository.
+    """Returns the path of a target in the repository.
 
     Raises:
-        ValueError: a part is not usable in a path.
+        ValueError: a part is invalid in a path.
     """
     if _FILE.fullmatch(file) is None:
-        raise ValueError(f"{file!r}: a file name of letters, digits and . + ~ _ - only")
+        raise ValueError(f"{file!r}: a file name may only contain letters, digits and . + ~ _ -")
     return TypeAdapter(TargetPath).validate_python(f"{name}/{version}/{file}")
 
 
 class InstallParams(StrictWireModel):
-    """The parameters of `update.install`: this very file, until then, and whether a person has to agree first."""
+    """The parameters of `update.install`: the exact file, the deadline, and whether to ask for consent."""
 
     target: TargetPath
     version: UpdateVersion
@@ -264,45 +264,45 @@ class InstallParams(StrictWireModel):
 
     @property
     def name(self) -> str:
-        """What is updated."""
+        """The name of the target."""
         return self.target.split("/", 1)[0]
 
     def params(self) -> dict[str, ParamValue]:
-        """As parameters of a command."""
+        """Returns the parameters of the command."""
         return self.model_dump(mode="json")
 
 
 class RollbackParams(StrictWireModel):
-    """The parameters of `update.rollback`: from this version back to the one before it; from another one nothing."""
+    """The parameters of `update.rollback`; without effect when another version is installed."""
 
     name: UpdateName
     version: UpdateVersion
     rollout: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{0,64}$")] = ""
 
     def params(self) -> dict[str, ParamValue]:
-        """As parameters of a command."""
+        """Returns the parameters of the command."""
         return self.model_dump(mode="json")
 
 
 class UpdateProgress(WireModel):
-    """How far an update got: the `detail` of a result. `reason_code` is one word of `UpdateRefusalCode`, or empty."""
+    """The progress of an update, as `detail` of a result; `reason_code` is an `UpdateRefusalCode` or empty."""
 
     phase: Annotated[UpdatePhase, BeforeValidator(known_phase)]
     name: Annotated[str, Field(max_length=MAX_NAME)] = ""
     version: Annotated[str, Field(max_length=MAX_NAME)] = ""
     before: Annotated[str, Field(max_length=MAX_NAME)] = ""
-    """The version that was there before; empty: none."""
+    """The previous version; empty for none."""
     percent: Annotated[int, Field(ge=0, le=100)] = 0
-    """Of the download."""
+    """Progress of the download."""
     reason_code: Annotated[str, Field(max_length=64)] = ""
 
     def detail(self) -> dict[str, str]:
-        """As the `detail` of a result: text only."""
+        """Returns the `detail` of a result: text values only."""
         return {key: str(value) for key, value in self.model_dump(mode="json").items() if value != ""}
 
     @classmethod
-    def of(cls, detail: dict[str, str]) -> "UpdateProgress | None":
-        """Read the `detail` of a result; `None` when it does not tell of an update, or not so that it can be read."""
+    def from_detail(cls, detail: dict[str, str]) -> "UpdateProgress | None":
+        """Parses the `detail` of a result; returns None when it is not a valid progress of an update."""
         try:
             return cls.model_validate(detail)
         except ValueError:
@@ -310,28 +310,28 @@ class UpdateProgress(WireModel):
 
 
 class UpdateRefusalCode(StrEnum):
-    """Why an update was not installed, in one word for machines; the result's reason says it for people."""
+    """Why an update was not installed; the result's reason has the text for people."""
 
     ROLLBACK = "rollback"
-    """Metadata older than what was seen before."""
+    """The metadata is older than metadata seen before."""
     FREEZE = "freeze"
-    """Metadata past its end: somebody keeps the newer one back, or nobody renewed it."""
+    """The metadata has expired: newer metadata is withheld, or was not published."""
     MIX_AND_MATCH = "mix_and_match"
     WRONG_HASH = "wrong_hash"
     WRONG_LENGTH = "wrong_length"
     ENDLESS_DATA = "endless_data"
     SLOW_RETRIEVAL = "slow_retrieval"
     BAD_SIGNATURE = "bad_signature"
-    """Fewer good signatures than the threshold asks for."""
+    """Fewer valid signatures than the threshold."""
     BAD_METADATA = "bad_metadata"
     MISSING_METADATA = "missing_metadata"
     NOT_FOUND = "not_found"
     """The signed metadata does not list the target."""
     MISMATCH = "mismatch"
-    """The order and the signed metadata name different content."""
+    """The command and the signed metadata name different content."""
     UNREACHABLE = "unreachable"
     CLOCK = "clock"
-    """This device's clock is behind what it has seen signed."""
+    """The device's clock is behind the time of metadata seen before."""
     NOT_FOR_THIS_DEVICE = "not_for_this_device"
     NO_SPACE = "no_space"
     PRECONDITION = "precondition"
@@ -340,7 +340,7 @@ class UpdateRefusalCode(StrEnum):
     INSTALL = "install"
     HEALTH = "health"
     BROKER = "broker"
-    """The broker was not reached with the new version."""
+    """The new version did not reach the broker."""
     INTERRUPTED = "interrupted"
-    """Power was lost at a step that cannot be done again."""
+    """Power was lost during a step that cannot be repeated."""
     OTHER = "other"

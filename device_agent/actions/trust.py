@@ -16,7 +16,7 @@ from device_agent.actions.base import (
 )
 from device_agent.keyring import Keyring, KeyringError
 from schemas.actions import KEYS_INTRODUCE, KEYS_REVOKE, MAX_OVERLAP, MIN_OVERLAP
-from schemas.key_text import key_name
+from schemas.key_text import key_id_from_text
 
 DEFAULT_OVERLAP: Final = 30 * 86_400  # seconds
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class TrustKey:
         if not isinstance(key, str):
             raise InvalidParamsError("key: missing")
         try:
-            key_name(key)
+            key_id_from_text(key)
         except ValueError as e:
             raise InvalidParamsError(f"key: {e}") from e
         if not isinstance(retire, str) or (retire and _KEY_ID.fullmatch(retire) is None):
@@ -49,7 +49,7 @@ class TrustKey:
     def plan(self, params: Params) -> ActionPlan:
         """Returns the trusted keys. Repeating the action is harmless: it never extends the expiry of a key."""
         trusted = _with_action_errors(lambda: self._keyring.trusted(self._now()))
-        keyid = key_name(str(params["key"]))
+        keyid = key_id_from_text(str(params["key"]))
         return ActionPlan(before={"trusted": " ".join(sorted(trusted))}, changes=f"trust {keyid}")
 
     def apply(self, params: Params, before: Mapping[str, str]) -> None:
@@ -61,7 +61,7 @@ class TrustKey:
     def verify(self, params: Params, before: Mapping[str, str]) -> Verification:
         del before
         trusted = _with_action_errors(lambda: self._keyring.trusted(self._now()))
-        return Verification(key_name(str(params["key"])) in trusted, {"trusted": " ".join(sorted(trusted))})
+        return Verification(key_id_from_text(str(params["key"])) in trusted, {"trusted": " ".join(sorted(trusted))})
 
     def undo(self, params: Params, before: Mapping[str, str]) -> str:
         """Returns at once: a failed change wrote nothing."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from device_agent.errors import SettingsError
-from schemas.report_signing import PrivateKey, public_bytes, seal
+from schemas.report_signing import PrivateKey, public_key_der, sign_report
 
 _MAX_FILE_BYTES: Final = 64 * 1024
 
@@ -24,11 +24,11 @@ class ReportSigner:
     @property
     def public_key_base64(self) -> str:
         """The public key as reports carry it."""
-        return base64.b64encode(public_bytes(self._key.public_key())).decode()
+        return base64.b64encode(public_key_der(self._key.public_key())).decode()
 
     def sign(self, report: bytes) -> bytes:
         """Returns the report in a signed envelope."""
-        return seal(report, self._key)
+        return sign_report(report, self._key)
 
 
 def load_report_signer(path: Path, passphrase: str | None = None) -> ReportSigner:

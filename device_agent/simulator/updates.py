@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from device_agent.simulator.postures import Posture
 from schemas.commands import Command, CommandState
 from schemas.updates import (
-    GO_BACK,
     INSTALL,
+    ROLL_BACK,
     InstallParams,
     RollbackParams,
     UpdatePhase,
@@ -21,7 +21,7 @@ from schemas.updates import (
     UpdateRefusalCode,
 )
 
-ACTIONS: Final = (INSTALL, GO_BACK)
+ACTIONS: Final = (INSTALL, ROLL_BACK)
 
 
 class SimulatedUpdateOutcome(StrEnum):
@@ -98,7 +98,7 @@ def update_steps(
     if not name:
         return [_failed(UpdatePhase.REFUSED, "the parameters are invalid", UpdateRefusalCode.OTHER)]
     before = _version(posture, name)
-    if command.action == GO_BACK:
+    if command.action == ROLL_BACK:
         return _rollback_steps(command, posture, now)
     if before == version:
         return [UpdateStep(CommandState.SUCCEEDED, UpdatePhase.CONFIRMED, "already installed", before=before)]

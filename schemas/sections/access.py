@@ -1,4 +1,4 @@
-"""Sections about who gets in: accounts and passwords, and the SSH server."""
+"""Sections about logins: accounts and passwords (`access`), and the SSH server (`ssh`)."""
 
 from typing import Annotated, Final, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.base import Counter, Name, Text, WireModel
 from schemas.sections.system import CollectionGaps, SystemCount
 
-MAX_ACCOUNTS: Final = 64  # names in each list; what is cut is counted in `truncated`
+MAX_ACCOUNTS: Final = 64  # names in each list; `truncated` counts the omitted ones
 MAX_SOURCES: Final = 32
 MAX_ALGORITHMS: Final = 32
 MAX_OVERRIDES: Final = 32
@@ -21,17 +21,17 @@ PasswordAgeDays = Annotated[int, Field(ge=-1, le=1_000_000)]
 
 
 class FailedLogins(WireModel):
-    """A source that failed to log in; `at_least` is 10, 100, 1000, ... of the last whole day."""
+    """A source of failed logins; `at_least` is the number in the last 24 hours, rounded down to 10, 100, 1000, ..."""
 
     source: Text
     at_least: SystemCount
 
 
 class AccessSection(WireModel):
-    """Accounts, password rules and limits on guessing; names of accounts and of algorithms, never a hash.
+    """Accounts, password rules and lockout; contains names of accounts and algorithms, never a hash.
 
-    None where the device could not find out, with the reason in `gaps`. `minimum_length` and `minimum_classes` are what
-    PAM enforces. `lockout` is the guard: `faillock`, `tally2`, `fail2ban`, `none`; `lockout_after` failures.
+    None for facts that could not be collected, with the reason in `gaps`. `minimum_length` and `minimum_classes` are
+    those of PAM. `lockout` lists the mechanisms: `faillock`, `tally2`, `tally`, `fail2ban`; `lockout_after` failures.
     """
 
     state: Literal["ok"] = "ok"
@@ -60,11 +60,11 @@ class AccessSection(WireModel):
 
 
 class SshSection(WireModel):
-    """What the SSH server lets in.
+    """Settings of the SSH server.
 
-    `resolved` is true when the server itself told its settings; else they were read from its files, with the defaults
-    of current versions for what no file says. `overrides` are settings inside Match blocks, which hold for some
-    connections only: `Match user bob: passwordauthentication yes`.
+    `resolved` is true when the server itself printed its settings; else they are from its files, with the defaults of
+    current versions. `overrides` are settings inside of Match blocks, which apply to some connections only:
+    `Match user bob: passwordauthentication yes`.
     """
 
     state: Literal["ok"] = "ok"

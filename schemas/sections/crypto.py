@@ -1,4 +1,4 @@
-"""Sections about private keys and certificates in the folders that the device was told to look at."""
+"""Sections about private keys and certificates in the configured folders."""
 
 from typing import Annotated, Final, Literal
 
@@ -7,7 +7,7 @@ from pydantic import Field
 from schemas.base import Counter, Keyword, Name, Text, WireModel
 from schemas.sections.software import PackageAgeDays, Problems
 
-# Entries of a report; what is cut is counted in `truncated`.
+# Entries of a report; `truncated` counts the omitted ones.
 MAX_KEY_FILES: Final = 128
 MAX_CERTIFICATES: Final = 128
 MAX_FOLDERS: Final = 32
@@ -17,11 +17,10 @@ _Bits = Annotated[int, Field(ge=0, le=65_536)]
 
 
 class KeyFile(WireModel):
-    """A private key, never its content; its age is since it was last written.
+    """A private key file, without its content; `age_days` is the time since its last modification.
 
-    `bits` is 0 where only the passphrase would tell. `protected` is None where the format does not say.
-    `readable_by` are those beside its owner who may read the file, `replaceable_by` those who may write to it or to its
-    folder.
+    `bits` is 0 if unknown without the passphrase, `protected` None if the format does not say. `readable_by` lists who
+    else than the owner may read the file, `replaceable_by` who else may write to it or its folder.
     """
 
     path: Text
@@ -51,11 +50,11 @@ class KeysSection(WireModel):
 
 
 class CertificateFile(WireModel):
-    """A certificate and what was found out about it.
+    """A certificate and the results of its checks.
 
-    `days_left` is negative when it has expired. `chain` is judged at a time when the certificate was valid, so that an
-    expired one is not called untrusted as well. `name` is whether it names this device. `revoked` is what a fresh list
-    with a good signature of its issuer says. `notchecked` everywhere has its reason in `reason`.
+    `days_left` is negative after expiry. `chain` is verified at a time within the validity, so that an expired
+    certificate is not also untrusted. `name` states whether it names this device. `revoked` is the result of a fresh
+    CRL with a valid signature of the issuer. `reason` explains every `notchecked`.
     """
 
     path: Text

@@ -1,4 +1,4 @@
-"""The section about what was put in place by updates: this, and not a device's word, confirms a version."""
+"""The section `software`: targets installed by updates; it confirms a version, a command's result does not."""
 
 from typing import Annotated, Final, Literal
 
@@ -7,22 +7,22 @@ from pydantic import BeforeValidator, Field
 from schemas.base import Counter, Keyword, Text, Timestamp, WireModel
 from schemas.updates import MAX_HARDWARE, UpdatePhase, known_phase
 
-MAX_UPDATED: Final = 48  # entries of a report; what is cut is counted in `truncated`
+MAX_UPDATED: Final = 48  # entries of a report; `truncated` counts the omitted ones
 
 
 class UpdatedSoftware(WireModel):
-    """One name that updates were put in place for, as it is found now.
+    """A target that updates installed, in its current state.
 
-    `version` was looked up where it lies (package database, link of a file set and the hashes of its files, the hook of
-    an image); empty when nothing usable of it is there. `health` is of the version's own health check, run again for
-    this report. `outcome` is how far the last update of it got, to `attempted`, by the command `command_id`.
+    `version` was read from the system (package database, link and file hashes of a file set, hook of an image); empty
+    when the target is missing or damaged. `health` is the result of the target's health check, run for this report.
+    `outcome` is the phase of the last update, to the version `attempted`, by the command `command_id`.
     """
 
     name: Keyword
     version: Text = ""
     kind: Keyword
     previous: Text = ""
-    """What going back would lead to; empty: nothing."""
+    """The version that a rollback would return to; empty for none."""
     health: Literal["ok", "failed", "unknown"] = "unknown"
     health_reason: Text = ""
     outcome: Annotated[UpdatePhase, BeforeValidator(known_phase)] = UpdatePhase.UNKNOWN
@@ -33,7 +33,7 @@ class UpdatedSoftware(WireModel):
 
 
 class SoftwareSection(WireModel):
-    """What updates have put in place here, and what this device is to them; `root_version` of the trusted TUF root."""
+    """The installed targets, the device's class and hardware ids, and the version of the trusted TUF root."""
 
     state: Literal["ok"] = "ok"
     device_class: Text = ""

@@ -1,4 +1,4 @@
-"""Sections about what is installed and where it comes from: system, updates, package sources, OpenSSL."""
+"""Sections about installed software: operating system, updates, package sources, OpenSSL."""
 
 from typing import Annotated, Final, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Counter, Digest, Keyword, Name, Text, WireModel
 
-# Entries of a report; what is cut is counted in `truncated`.
+# Entries of a report; `truncated` counts the omitted ones.
 MAX_PACKAGES: Final = 128
 MAX_INSTALLED: Final = 512
 MAX_PACKAGE_SOURCES: Final = 64
@@ -17,11 +17,11 @@ PackageScheme = Literal["deb", "rpm", "apk", "opkg", "unknown"]
 PackageAgeDays = Annotated[int, Field(ge=0, le=36_500)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 Problems = Annotated[tuple[Text, ...], Field(max_length=MAX_PROBLEMS)]
-"""What could not be found out, and why: one sentence each."""
+"""Facts that could not be collected, each with the reason."""
 
 
 class OsSection(WireModel):
-    """Which system this is; from os-release and uname."""
+    """The operating system, from os-release and uname."""
 
     state: Literal["ok"] = "ok"
     id: Keyword
@@ -31,7 +31,7 @@ class OsSection(WireModel):
 
 
 class PendingPackage(WireModel):
-    """A package with a security update waiting."""
+    """A package with a pending security update."""
 
     name: Name
     installed: Text = ""
@@ -39,13 +39,13 @@ class PendingPackage(WireModel):
 
 
 class UpdatesSection(WireModel):
-    """What the package manager would still install; ages in days.
+    """Installed packages and pending updates; ages in days.
 
-    `pending` counts every waiting update, `security_pending` those that are told apart as security updates, which not
-    every package manager can do. `oldest_security_days` is since publication; `seen_security_days` since this device
-    first saw the oldest one that still waits, so it is at least that old.
-    `installed` has one line for each package, in order of name: name, version, and where they differ the name and the
-    version of its source package, separated by spaces; `installed_digest` covers all of them.
+    `pending` counts all pending updates, `security_pending` the security updates, which not every package manager
+    distinguishes. `oldest_security_days` is the time since publication, `seen_security_days` that since this device
+    first saw the oldest pending one, a lower bound of its age.
+    `installed` has one line for each package, sorted: name, version, and where they differ the name and the version of
+    its source package, separated by spaces; `installed_digest` covers all of them.
     """
 
     state: Literal["ok"] = "ok"
@@ -67,11 +67,11 @@ class UpdatesSection(WireModel):
 
 
 class PackageSource(WireModel):
-    """Where packages may come from.
+    """A source of packages.
 
-    `signed` says whether what comes from there is refused without a good signature; `key` is the keyring or key that is
-    named for this source alone, empty when any key of the system will do. `flags` are the settings that weaken it, as
-    they are written there. A password in the address is left out.
+    `signed` states whether packages without a valid signature are refused. `key` is the keyring or key configured for
+    this source alone, empty if any trusted key is accepted. `flags` are the settings that weaken it, as configured.
+    Credentials in the URL are removed.
     """
 
     name: Name
@@ -85,7 +85,7 @@ class PackageSource(WireModel):
 
 
 class SourcesSection(WireModel):
-    """Every configured package source; `keyrings` are the files of keys that are believed for any source."""
+    """Every configured package source; `keyrings` are the key files trusted for any source."""
 
     state: Literal["ok"] = "ok"
     manager: Keyword
@@ -96,7 +96,7 @@ class SourcesSection(WireModel):
 
 
 class PackageVersion(WireModel):
-    """An installed package; `scheme` says by whose rules its version is ordered."""
+    """An installed package; `scheme` determines how versions are compared."""
 
     name: Name
     version: Text
@@ -104,7 +104,7 @@ class PackageVersion(WireModel):
 
 
 class OpensslConfig(WireModel):
-    """What openssl.cnf asks for, by its own words; what it leaves open is empty, and then the library decides."""
+    """The TLS policy in openssl.cnf, in its own notation; the library's default applies to empty fields."""
 
     file: Text
     min_protocol: Text = ""
@@ -117,13 +117,13 @@ class OpensslConfig(WireModel):
 
 
 class OpensslSection(WireModel):
-    """The OpenSSL in use: upstream version and the distribution's package, which is what decides.
+    """The OpenSSL in use: upstream version and the distribution's package, whose version is decisive.
 
-    `version` is the program's, `library` that of the library it runs with. `stale_processes` are names of programs that
-    still run with a libssl or libcrypto that was replaced on disk; None when that was not found out, and with
-    `stale_hidden` a part only: so many processes of other users could not be looked at.
-    `tls_errors` is how many there were in the journal in the last `tls_error_hours`: none, few (below 10), some (below
-    100), many.
+    `version` is that of the program, `library` that of the library it runs with. `stale_processes` lists programs that
+    still run with a libssl or libcrypto that was replaced on disk; None if unknown, incomplete with `stale_hidden`
+    (processes of other users could not be read).
+    `tls_errors` is the number in the journal of the last `tls_error_hours`: none, few (below 10), some (below 100) or
+    many.
     """
 
     state: Literal["ok"] = "ok"

@@ -1,4 +1,4 @@
-"""Sections about what runs, what is open and what guards it: sockets, services, firewall, disk, mac, logging."""
+"""Sections about exposure and protection of the system: sockets, services, firewall, disk, mac, logging."""
 
 from typing import Annotated, Final, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Counter, Keyword, Name, Text, WireModel
 
-MAX_SOCKETS: Final = 256  # entries of a report; what is cut is counted in `truncated`
+MAX_SOCKETS: Final = 256  # entries of a report; `truncated` counts the omitted ones
 MAX_UNITS: Final = 384
 MAX_CHANGES: Final = 32
 MAX_CHAINS: Final = 32
@@ -17,16 +17,16 @@ MAX_TARGETS: Final = 16
 MAX_GAPS: Final = 16
 
 CollectionGaps = Annotated[tuple[Text, ...], Field(max_length=MAX_GAPS)]
-"""`field: reason` for each field of a section that could not be found out."""
+"""`field: reason` for each field that could not be collected."""
 RecentChanges = Annotated[tuple[Text, ...], Field(max_length=MAX_CHANGES)]
 SystemCount = Annotated[int, Field(ge=0, le=1_000_000)]
 FirewallVerdict = Literal["accept", "drop", "reject", "unknown"]
 
 
 class ListeningSocket(WireModel):
-    """A socket that waits for others; `process` is empty where the device may not see it.
+    """A listening socket; `process` is empty where the agent may not read it.
 
-    `interface` has the address: `lo`, `eth0`; `*` for an address that means all of them, empty where it cannot be told.
+    `interface` is the interface of the address, such as `lo` or `eth0`; `*` for all interfaces, empty if unknown.
     """
 
     proto: Literal["tcp", "udp"]
@@ -37,7 +37,7 @@ class ListeningSocket(WireModel):
 
 
 class SocketsSection(WireModel):
-    """Every listening TCP and bound UDP socket; `opened` and `closed` by the last change, told for a day."""
+    """Every listening TCP and bound UDP socket; `opened` and `closed` are those of the last change, for a day."""
 
     state: Literal["ok"] = "ok"
     listening: Annotated[tuple[ListeningSocket, ...], Field(max_length=MAX_SOCKETS)] = ()
@@ -55,7 +55,7 @@ class ServiceUnit(WireModel):
 
 
 class ServicesSection(WireModel):
-    """Every service that is enabled or running; `appeared` and `vanished` as with sockets."""
+    """Every enabled or running service; `appeared` and `vanished` are those of the last change, for a day."""
 
     state: Literal["ok"] = "ok"
     init: Text = ""
@@ -66,7 +66,7 @@ class ServicesSection(WireModel):
 
 
 class FirewallChain(WireModel):
-    """A chain that the kernel itself sends packets through, and what becomes of those that reach its end."""
+    """A chain attached to a hook, and its verdict for packets that no rule matches."""
 
     table: Text
     name: Name
@@ -75,9 +75,9 @@ class FirewallChain(WireModel):
 
 
 class FirewallSection(WireModel):
-    """Whether something filters traffic; `default_input` is what happens to a packet no rule speaks of.
+    """The packet filter; `default_input` is the verdict for packets that no rule matches.
 
-    `uncovered` are the exposed listening ports (`tcp/22`) that no rule decides about; None where that cannot be told.
+    `uncovered` lists the externally reachable listening ports (`tcp/22`) that no rule covers; None if unknown.
     """
 
     state: Literal["ok"] = "ok"
@@ -94,7 +94,7 @@ class FirewallSection(WireModel):
 
 
 class Mount(WireModel):
-    """A local file system and whether what lies beneath it is encrypted; None where that cannot be seen."""
+    """A local file system, whether the devices below it are encrypted (None: unknown), and the method."""
 
     path: Text
     device: Text
@@ -104,7 +104,7 @@ class Mount(WireModel):
 
 
 class SwapArea(WireModel):
-    """A swap area; one in memory (zram) leaves nothing on a disk."""
+    """A swap area; `how` is `memory` for zram, which writes nothing to a disk."""
 
     device: Text
     encrypted: bool | None = None
@@ -112,7 +112,7 @@ class SwapArea(WireModel):
 
 
 class DiskSection(WireModel):
-    """What lies encrypted: the root, what else is written to, and swap; `fscrypt` names mounts that use it."""
+    """Encryption of the root, of all other writable file systems, and of swap; `fscrypt` lists mounts that use it."""
 
     state: Literal["ok"] = "ok"
     root_encrypted: bool | None = None
@@ -126,9 +126,9 @@ class DiskSection(WireModel):
 
 
 class MacSection(WireModel):
-    """Mandatory access control: by which system, in which mode now and after the next start.
+    """Mandatory access control; `mode` is the current mode, `configured` that after the next boot.
 
-    `denials` counts those of the last whole day, rounded down to 0, 1, 10, 100, ...
+    `denials` counts those of the last 24 hours, rounded down to 0, 1, 10, 100, ...
     """
 
     state: Literal["ok"] = "ok"
@@ -143,7 +143,7 @@ class MacSection(WireModel):
 
 
 class LoggingSection(WireModel):
-    """Whether what happens is written down, kept over a restart, sent elsewhere and cleared away in time."""
+    """Logging: journald, syslog, remote targets, the audit daemon, and what limits the size of the logs."""
 
     state: Literal["ok"] = "ok"
     journald: Literal["absent", "none", "volatile", "persistent", "unknown"] = "absent"

@@ -1,4 +1,4 @@
-"""Sections about what other tools found: Lynis, OpenSCAP, intrusion monitors, and the agent's own look at files."""
+"""Sections with results of other tools: Lynis, OpenSCAP, intrusion monitors; and the agent's file integrity check."""
 
 from typing import Annotated, Final, Literal
 
@@ -6,7 +6,7 @@ from pydantic import Field
 
 from schemas.base import Counter, Keyword, Name, Text, Timestamp, WireModel
 
-# Entries of a report; what is cut is counted in `truncated`.
+# Entries of a report; `truncated` counts the omitted ones.
 MAX_LYNIS_FINDINGS: Final = 128
 MAX_XCCDF_RULES: Final = 128
 MAX_XCCDF_SCANS: Final = 8
@@ -30,7 +30,7 @@ XccdfResult = Literal[
 
 
 class LynisFinding(WireModel):
-    """One warning or suggestion, under the id that Lynis gives its test."""
+    """A warning or suggestion, with Lynis's id of the test."""
 
     test: Keyword
     kind: Literal["warning", "suggestion"]
@@ -38,13 +38,13 @@ class LynisFinding(WireModel):
 
 
 class LynisSection(WireModel):
-    """The newest report of Lynis; the numbers are counted before `findings` is cut."""
+    """The newest report of Lynis; the numbers include findings omitted from `findings`."""
 
     state: Literal["ok"] = "ok"
     version: Text = ""
     age_days: ScanAgeDays | None = None
     complete: bool
-    """Whether the report has its last line; a run that was broken off has not."""
+    """Whether the report has its last line; that of an aborted run has not."""
     hardening_index: Percent | None = None
     tests: Counter | None = None
     warnings: Counter
@@ -56,7 +56,7 @@ class LynisSection(WireModel):
 
 
 class XccdfScan(WireModel):
-    """One run of a benchmark with a profile; `results` counts its rules by XCCDF's own nine words."""
+    """A run of a benchmark with a profile; `results` counts its rules by XCCDF result."""
 
     benchmark: Name
     profile: Text = ""
@@ -67,7 +67,7 @@ class XccdfScan(WireModel):
 
 
 class XccdfRule(WireModel):
-    """A rule that did not pass, under its own id."""
+    """A rule that did not pass."""
 
     rule: Name
     result: Literal["fail", "error", "unknown"]
@@ -76,7 +76,7 @@ class XccdfRule(WireModel):
 
 
 class OpenscapSection(WireModel):
-    """The newest result of each benchmark and profile that was found."""
+    """The newest result of each benchmark and profile."""
 
     state: Literal["ok"] = "ok"
     scans: Annotated[tuple[XccdfScan, ...], Field(min_length=1, max_length=MAX_XCCDF_SCANS)]
@@ -87,26 +87,26 @@ class OpenscapSection(WireModel):
 
 
 class IntrusionMonitor(WireModel):
-    """A monitor whose alerts the agent follows, or cannot follow: `reason` says why."""
+    """A monitor whose alerts the agent reads; `reason` states why it cannot."""
 
     monitor: Keyword
     path: Text
     readable: bool
     running: bool | None = None
     age_days: ScanAgeDays | None = None
-    """Since its file was last written to."""
+    """Since the last modification of its file."""
     reason: Text = ""
 
 
 class IntrusionSection(WireModel):
-    """Monitors on this device; what they say travels as events."""
+    """The intrusion monitors of this device; their alerts are sent as events."""
 
     state: Literal["ok"] = "ok"
     monitors: Annotated[tuple[IntrusionMonitor, ...], Field(min_length=1, max_length=MAX_MONITORS)]
 
 
 class IntegrityChange(WireModel):
-    """A file that is not as it was; `seen_at` when the agent noticed, `modified_at` what the file says of itself."""
+    """A changed file; `seen_at` is when the agent detected the change, `modified_at` the file's own time."""
 
     path: Text
     change: Literal["added", "removed", "content", "mode", "owner", "kind"]
@@ -115,16 +115,16 @@ class IntegrityChange(WireModel):
 
 
 class IntegritySection(WireModel):
-    """Files compared with how they were at `baseline_at`; the numbers are counted before `changes` is cut."""
+    """Files compared with the baseline of `baseline_at`; the numbers include changes omitted from `changes`."""
 
     state: Literal["ok"] = "ok"
     baseline_at: Timestamp
     files: Counter
     changed: Counter
     unread: Counter = 0
-    """Files that could not be read, so that nothing is known of them."""
+    """Files that could not be read and are not compared."""
     complete: bool
-    """Whether everything below the configured paths was looked at; not when a bound was reached."""
+    """Whether everything below the configured paths was scanned; false when a bound was reached."""
     roots: Annotated[tuple[Text, ...], Field(max_length=MAX_ROOTS)] = ()
     changes: Annotated[tuple[IntegrityChange, ...], Field(max_length=MAX_CHANGES)] = ()
     truncated: Counter = 0

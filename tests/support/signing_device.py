@@ -8,7 +8,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from schemas.posture import digest_of
-from schemas.report_signing import PrivateKey, public_bytes, seal
+from schemas.report_signing import PrivateKey, public_key_der, sign_report
 from tests.support import reports
 
 
@@ -25,7 +25,7 @@ class Signing:
 
     def full(self, seq: int, at: float, *ports: int, **more: Any) -> bytes:
         """A signed full report made at `at` (Unix seconds), its key with it."""
-        return seal(self.plain(seq, at, *ports, **more), self.key)
+        return sign_report(self.plain(seq, at, *ports, **more), self.key)
 
     def plain(self, seq: int, at: float, *ports: int, **more: Any) -> bytes:
         """The same without its envelope."""
@@ -33,7 +33,7 @@ class Signing:
         report = {
             "v": 1, "kind": "full", "device_id": self.device_id, "seq": seq, "sent_at": moment(at), "boot_id": "boot",
             "agent": "1.0.0", "digest": digest_of(body), "answers": "",
-            "signing_key": base64.b64encode(public_bytes(self.key.public_key())).decode(), **more, "sections": body,
+            "signing_key": base64.b64encode(public_key_der(self.key.public_key())).decode(), **more, "sections": body,
         }  # fmt: skip
         return json.dumps(report, separators=(",", ":")).encode()
 
@@ -43,4 +43,4 @@ class Signing:
             "v": 1, "kind": "heartbeat", "device_id": self.device_id, "seq": seq, "sent_at": moment(at),
             "digest": digest_of(reports.sections(*ports)),
         }  # fmt: skip
-        return seal(json.dumps(beat).encode(), self.key)
+        return sign_report(json.dumps(beat).encode(), self.key)

@@ -23,7 +23,7 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, Param
 from schemas.sections.installed import SoftwareSection, UpdatedSoftware
 from schemas.signing import sign
 from schemas.topics import UpChannel
-from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
+from schemas.updates import ROLL_BACK, INSTALL, InstallParams, RollbackParams
 
 WAIT: Final = 60.0  # seconds until a test gives up; nothing is measured with it
 DEVICE: Final = "edge-1"
@@ -96,8 +96,8 @@ class UpdateDevice:
         self.updater = updater
         self.journal = Journal(self.settings.agent.state_dir)
         self.commands = CommandExecutor(
-            CommandVerifier.from_keys(DEVICE, [self.key.public_key()], [INSTALL, GO_BACK]),
-            {INSTALL: InstallUpdate(updater), GO_BACK: RollbackUpdate(updater)},
+            CommandVerifier.from_keys(DEVICE, [self.key.public_key()], [INSTALL, ROLL_BACK]),
+            {INSTALL: InstallUpdate(updater), ROLL_BACK: RollbackUpdate(updater)},
             self.journal,
             self._publish,
             clock=self.clock,
@@ -119,7 +119,7 @@ class UpdateDevice:
 
     def go_back(self, name: str, version: str) -> CommandResult:
         """Order it, and wait for its end."""
-        self.send(GO_BACK, RollbackParams(name=name, version=version).params())
+        self.send(ROLL_BACK, RollbackParams(name=name, version=version).params())
         return self.ended()
 
     def send(

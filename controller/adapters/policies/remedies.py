@@ -5,7 +5,7 @@ from typing import Any
 
 from controller.adapters.policies.diagnostics import rule_prefix
 from controller.adapters.policies.document import DocumentPath, YamlDocument
-from schemas.actions import ACTIONS, problems_of, unknown_action
+from schemas.actions import ACTIONS, param_problems, unknown_action_problem
 
 
 def check_remedies(document: YamlDocument) -> None:
@@ -17,12 +17,12 @@ def check_remedies(document: YamlDocument) -> None:
         prefix = rule_prefix(document, place) + "remediate: "
         name = remedy["action"]
         if name not in ACTIONS:
-            document.complain_of((*place, "action"), prefix + unknown_action(name))
+            document.complain_of((*place, "action"), prefix + unknown_action_problem(name))
             continue
         params = remedy.get("params", {})
         if not isinstance(params, Mapping):
             continue
-        for param, problem in problems_of(name, params):
+        for param, problem in param_problems(name, params):
             told = (*place, "params", param) if param else (*place, "action")
             document.complain_of(told, prefix + problem, key=bool(param) and param not in ACTIONS[name].params)
 

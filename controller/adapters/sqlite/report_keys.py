@@ -8,7 +8,7 @@ from controller.adapters.sqlite.store import SqliteStore
 from controller.domain.identity.certificates import Certificate, CertificateKind
 from controller.ports.certificates import CertificateRegistry
 from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
-from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
+from schemas.report_signing import PublicKey, load_public_key, public_key_der, report_key_id
 
 
 class SqliteReportKeys:
@@ -25,7 +25,7 @@ class SqliteReportKeys:
         if not found:
             return None
         last = await self.registered(device_id)
-        signed_last = "" if last is None else name_of(read_public(last))
+        signed_last = "" if last is None else report_key_id(load_public_key(last))
         # Of a device whose last signature is by another key than any of these, nothing is former yet.
         former = next((at for at, one in enumerate(found) if one.key == signed_last), 0)
         keys: dict[str, PublicKey] = {}
@@ -36,8 +36,8 @@ class SqliteReportKeys:
                 over[one.key] = why
                 continue
             public = x509.load_pem_x509_certificate(one.pem.encode()).public_key()
-            key = read_public(public_bytes(public))  # type: ignore[arg-type]  # other kinds are refused there
-            keys[name_of(key)] = key
+            key = load_public_key(public_key_der(public))  # type: ignore[arg-type]  # other kinds are refused there
+            keys[report_key_id(key)] = key
         return CertifiedKeys(keys, over)
 
     async def owner(self, keyid: str) -> str | None:

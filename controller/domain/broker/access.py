@@ -95,7 +95,7 @@ def first_rules() -> CompiledRules:
     return (
         TopicRule("allow", "publish", topics.up_branch(_OWN)),
         TopicRule("allow", "subscribe", topics.down_branch(_OWN)),
-        TopicRule("deny", "all", topics.everything()),
+        TopicRule("deny", "all", topics.ALL_TOPICS),
     )
 
 

@@ -98,7 +98,7 @@ def _lint_allow_rule(rule: TopicRule) -> Iterator[tuple[LintSeverity, str]]:
         yield LintSeverity.ERROR, "allows everything"
     elif levels[0] in {"+", "#"}:
         yield LintSeverity.WARNING, "a wildcard in the first level matches topics of every application"
-    if overlaps(rule.topic, topics.everything()) and not covers(rule.topic, "+/#"):
+    if overlaps(rule.topic, topics.ALL_TOPICS) and not covers(rule.topic, "+/#"):
         yield LintSeverity.ERROR, "overlaps the topics of Cordon, which are open for their own device only"
     if overlaps(rule.topic, _SYS):
         yield LintSeverity.WARNING, "allows $SYS topics, which have data of every client"

@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from controller.domain.policy import facts_access, facts_crypto, facts_software, facts_system, facts_tools
 from controller.domain.policy.findings import RuleResult
+from schemas.base import Unavailable
 from schemas.posture import ReportSections
-from schemas.sections.base import Unavailable
 from schemas.sections.system import SocketsSection
 
 # Every fact: its type, its section ("" for facts of the controller), its meaning.

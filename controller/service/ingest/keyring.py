@@ -16,7 +16,7 @@ from controller.ports.device_keys import SUPERSEDED, CertifiedKeys
 from controller.ports.errors import ControllerError
 from controller.ports.log import Log
 from controller.service.fleet_state import FleetState
-from schemas.report_signing import PublicKey, name_of, public_bytes, read_public
+from schemas.report_signing import PublicKey, load_public_key, public_key_der, report_key_id
 
 MAX_WAITING: Final = 1024  # devices whose key is being found out; others ask again
 FRESH: Final = 30.0  # seconds after which a key is looked up again: certificates are revoked
@@ -115,7 +115,7 @@ class DeviceKeyring:
         former = dict.fromkeys(names[: names.index(keyid)], SUPERSEDED)
         keys = {name: key for name, key in known.found.keys.items() if name not in former}
         self._known[device_id] = replace(known, found=CertifiedKeys(keys, {**known.found.over, **former}))
-        self._signed[device_id] = public_bytes(keys[keyid])
+        self._signed[device_id] = public_key_der(keys[keyid])
         self.wanted(device_id, "", b"")
 
     def changed(self, device_id: str) -> None:
@@ -214,18 +214,18 @@ class DeviceKeyring:
         return await self._first_contact(wanted) if wanted.offered else _NONE
 
     async def _held(self, wanted: _Wanted, held: bytes) -> Mapping[str, PublicKey]:
-        key = read_public(held)
-        if wanted.keyid and wanted.keyid != name_of(key):
-            detail: dict[str, object] = {"registered": name_of(key), "presented": wanted.keyid}
+        key = load_public_key(held)
+        if wanted.keyid and wanted.keyid != report_key_id(key):
+            detail: dict[str, object] = {"registered": report_key_id(key), "presented": wanted.keyid}
             await self._record(AuditKind.KEY_MISMATCHED, wanted.device_id, detail, alert=True)
-        return {name_of(key): key}
+        return {report_key_id(key): key}
 
     async def _first_contact(self, wanted: _Wanted) -> Mapping[str, PublicKey]:
         try:
-            key = read_public(wanted.offered)
+            key = load_public_key(wanted.offered)
         except ValueError:
             return _NONE
-        if name_of(key) != wanted.keyid:
+        if report_key_id(key) != wanted.keyid:
             return _NONE
         try:
             async with asyncio.timeout(GRADE_SECONDS):
@@ -236,7 +236,7 @@ class DeviceKeyring:
             detail: dict[str, object] = {"presented": wanted.keyid, "session": grade.value}
             await self._record(AuditKind.KEY_REGISTRATION_REFUSED, wanted.device_id, detail)
             return _NONE
-        await self._book.register(wanted.device_id, public_bytes(key), self._clock.now())
+        await self._book.register(wanted.device_id, public_key_der(key), self._clock.now())
         await self._record(AuditKind.KEY_REGISTERED, wanted.device_id, {"key": wanted.keyid})
         return {wanted.keyid: key}
 

@@ -22,7 +22,7 @@ from controller.service.ingest.decoding import RejectedMessage
 from controller.service.ingest.keyring import DeviceKeyring
 from schemas.base import DEVICE_ID_PATTERN, Timestamp, WireModel
 from schemas.events import RejectReason
-from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, UnverifiedReport, is_signed_by, unseal
+from schemas.report_signing import ENVELOPE_START, MAX_KEY_BYTES, UnverifiedReport, is_signed_by, parse_signed_report
 from schemas.signing import SignatureError
 from schemas.topics import TopicError, UpChannel, parse_up
 
@@ -115,7 +115,7 @@ class ReportSignatureVerifier:
         self, device_id: str, message: IncomingMessage, now: float
     ) -> AdmittedMessage | DuplicateReport | RejectedMessage:
         try:
-            sealed = unseal(message.payload)
+            sealed = parse_signed_report(message.payload)
         except SignatureError as e:
             return RejectedMessage(device_id, RejectReason.MALFORMED, str(e))
         keys = self._keys.of(device_id)

@@ -28,7 +28,7 @@ from controller.service.rollout.observations import (
 from controller.service.rollout.run import RolloutRun
 from controller.service.settings.rollouts import RolloutSettings
 from controller.service.unit_of_work import UnitOfWork
-from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
+from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 
 TICK: Final = 0.25  # seconds
 ORDERS_AT_ONCE: Final = 200  # of one rollout in one transaction
@@ -203,7 +203,7 @@ class RolloutEngine:
         target = run.rollout.target
         rollback = RollbackParams(name=target.name, version=target.version, rollout=run.rollout.rollout_id)
         params = tuple(rollback.params().items())
-        self._issue(run, device_id, GO_BACK, params, run.rollout.terms.timeout + GRACE, now, batch)
+        self._issue(run, device_id, ROLL_BACK, params, run.rollout.terms.timeout + GRACE, now, batch)
         self.counts["returns"] += 1
 
     def _issue(

@@ -17,9 +17,9 @@ from controller.ports.rollouts import TargetError
 from controller.ports.updates import PublishedUpdate, UpdateRepository, UpdatesError
 from controller.service.unit_of_work import UnitOfWork
 from schemas.sections.installed import SoftwareSection
-from schemas.updates import GO_BACK, INSTALL, UpdateProgress
+from schemas.updates import INSTALL, ROLL_BACK, UpdateProgress
 
-_ACTIONS: Final = frozenset({INSTALL, GO_BACK})
+_ACTIONS: Final = frozenset({INSTALL, ROLL_BACK})
 _NOTHING: Final = InstalledVersion()
 
 
@@ -111,7 +111,7 @@ def _software(report: bytes | None) -> SoftwareSection | None:
 
 def command_progress(record: CommandRecord) -> CommandProgress:
     """What a command's record says of an update."""
-    progress = UpdateProgress.of(dict(record.detail))
+    progress = UpdateProgress.from_detail(dict(record.detail))
     if progress is None:
         return CommandProgress(record.command_id, record.state, record.reason)
     return CommandProgress(

@@ -10,10 +10,10 @@ from schemas.report_signing import (
     ENVELOPE_START,
     UnverifiedReport,
     is_signed_by,
-    name_of,
-    public_bytes,
-    read_public,
-    unseal,
+    load_public_key,
+    parse_signed_report,
+    public_key_der,
+    report_key_id,
 )
 from tests.support.agent_process import DEVICE, AgentProcess, FakeController, write_config
 from tests.support.certs import Certs
@@ -30,7 +30,7 @@ class Ears(FakeController):
     def _heard(self, client: Any, data: Any, message: Any) -> None:
         if message.topic.endswith("/posture"):
             if message.payload.startswith(ENVELOPE_START):
-                self.sealed.append(unseal(message.payload))
+                self.sealed.append(parse_signed_report(message.payload))
                 message.payload = self.sealed[-1].payload
             else:
                 self.plain += 1
@@ -48,9 +48,9 @@ def test_every_report_is_signed_by_the_key_of_the_certificate(tmp_path: Path) ->
             with AgentProcess(config):
                 wait_for(ears.heartbeats, "a heartbeat")
             certificate, _ = certs.client(DEVICE)
-            key = read_public(public_bytes(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()))  # type: ignore[arg-type]  # of a kind that signs
+            key = load_public_key(public_key_der(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key()))  # type: ignore[arg-type]  # of a kind that signs
             assert ears.plain == 0
-            assert all(is_signed_by(one, key) and one.keyid == name_of(key) for one in ears.sealed)
+            assert all(is_signed_by(one, key) and one.keyid == report_key_id(key) for one in ears.sealed)
             report = REPORT.validate_json(ears.sealed[0].payload)
             assert isinstance(report, FullReport)
             assert report.signing_key

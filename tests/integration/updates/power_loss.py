@@ -23,7 +23,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from schemas.commands import CommandState
-from schemas.updates import GO_BACK, INSTALL, InstallParams, RollbackParams
+from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 from tests.support.update_device import UpdateDevice
 from tests.support.update_server import UpdateServer
 from tests.support.updates import Repository, archive, order, repository
@@ -175,7 +175,7 @@ class Place:
                 if story.goes_back
                 else self.order.params()
             )
-            device.send(GO_BACK if story.goes_back else INSTALL, params, command_id="story", counter=1000)
+            device.send(ROLL_BACK if story.goes_back else INSTALL, params, command_id="story", counter=1000)
             device.ended()
         elif not is_first and device.journal.unfinished():
             device.ended()

@@ -1,4 +1,4 @@
-"""The shapes that devices and controllers exchange, as they are published; every field of the contract appears once."""
+"""The published examples of messages; every field of the contract appears once."""
 
 from typing import Any, Final
 

@@ -1,4 +1,4 @@
-"""The table of actions: what the agent takes, no more and no less, as far as a table can say it."""
+"""The table of actions agrees with the parameters that the agent accepts."""
 
 import json
 from pathlib import Path
@@ -18,9 +18,9 @@ from device_agent.collectors.tools.file_integrity import IntegrityCollector
 from device_agent.host.system import System
 from device_agent.keyring import Keyring
 from device_agent.settings import IntegritySettings
-from schemas.actions import ACTIONS, SSH_OPTIONS, problems_of, unknown_action
+from schemas.actions import ACTIONS, SSH_OPTIONS, param_problems, unknown_action_problem
 from schemas.export import documents
-from schemas.updates import GO_BACK, INSTALL
+from schemas.updates import INSTALL, ROLL_BACK
 
 REGISTRY = {
     **actions(System()),
@@ -46,7 +46,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "source.disable": {"source": "http://example.org/debian"},
     "ssh.set": {"option": "MaxAuthTries", "value": 4},
 }
-# What depends on the device or on more than one parameter, and a table cannot say.
+# Errors that depend on the device or on several parameters, which the table does not describe.
 BEYOND = (
     "root is not locked",
     "switch itself off",
@@ -61,12 +61,12 @@ VALUES = st.one_of(
 
 
 def test_the_table_has_every_action_of_the_agent() -> None:
-    assert set(ACTIONS) == {*REGISTRY, INSTALL, GO_BACK}
+    assert set(ACTIONS) == {*REGISTRY, INSTALL, ROLL_BACK}
     assert set(SSH_OPTIONS) == set(_OPTIONS)
 
 
-def refusal(name: str, params: dict[str, Any]) -> str:
-    """Why the agent refuses these parameters; empty when it takes them."""
+def agent_error(name: str, params: dict[str, Any]) -> str:
+    """Returns the agent's error for these parameters; empty when it accepts them."""
     try:
         REGISTRY[name].check(params)
     except InvalidParamsError as e:
@@ -75,24 +75,24 @@ def refusal(name: str, params: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
-def test_what_is_good_is_good_for_both(name: str) -> None:
+def test_valid_parameters_are_valid_for_table_and_agent(name: str) -> None:
     params = GOOD.get(name, {})
-    assert problems_of(name, params) == ()
+    assert param_problems(name, params) == ()
     REGISTRY[name].check(params)
 
 
 @settings(max_examples=600, deadline=None)
 @given(st.data())
-def test_both_judge_parameters_alike(data: st.DataObject) -> None:
+def test_table_and_agent_agree_on_any_parameters(data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(sorted(REGISTRY)))
     known = [*ACTIONS[name].params, "other"]
     drawn = data.draw(st.dictionaries(st.sampled_from(known), VALUES, max_size=3))
     params = {**GOOD.get(name, {}), **drawn} if data.draw(st.booleans()) else drawn
-    problems, refused = problems_of(name, params), refusal(name, params)
+    problems, error = param_problems(name, params), agent_error(name, params)
     if problems:
-        assert refused, (name, params, problems)
+        assert error, (name, params, problems)
     else:
-        assert not refused or any(words in refused for words in BEYOND), (name, params, refused)
+        assert not error or any(text in error for text in BEYOND), (name, params, error)
 
 
 @pytest.mark.parametrize(
@@ -100,27 +100,28 @@ def test_both_judge_parameters_alike(data: st.DataObject) -> None:
     [
         ("service.disable", {}, "service.disable needs the parameter 'name'"),
         ("service.disable", {"nam": "x"}, "service.disable has no parameter 'nam': did you mean 'name'?"),
-        ("service.disable", {"name": 3}, "name has to be text"),
-        ("service.disable", {"name": "-x"}, "name is no the name of a service"),
-        ("port.close", {"port": 0}, "port is from 1 to 65535"),
-        ("port.close", {"port": True}, "port has to be a whole number"),
-        ("scan.run", {"tool": "lyniss"}, "tool is one of lynis, openscap: did you mean 'lynis'?"),
+        ("service.disable", {"name": 3}, "name must be text"),
+        ("service.disable", {"name": "-x"}, "name must be the name of a service"),
+        ("port.close", {"port": 0}, "port must be from 1 to 65535"),
+        ("port.close", {"port": True}, "port must be a whole number"),
+        ("scan.run", {"tool": "lyniss"}, "tool must be one of lynis, openscap: did you mean 'lynis'?"),
         ("package.upgrade", {}, "package.upgrade needs at least one of name, security"),
-        ("package.upgrade", {"name": "a1", "security": True}, "'name' of package.upgrade bears no other"),
+        ("package.upgrade", {"name": "a1", "security": True}, "'name' of package.upgrade excludes all other"),
         ("rescan", {"now": True}, "rescan has no parameter 'now'"),
     ],
 )
-def test_what_is_wrong_is_said(name: str, params: dict[str, Any], problem: str) -> None:
-    assert any(told.startswith(problem) for _, told in problems_of(name, params)), problems_of(name, params)
+def test_errors_in_parameters_are_described(name: str, params: dict[str, Any], problem: str) -> None:
+    assert any(text.startswith(problem) for _, text in param_problems(name, params)), param_problems(name, params)
 
 
-def test_an_unknown_action_has_a_likely_one_beside_it() -> None:
-    assert unknown_action("servce.disable") == "there is no action 'servce.disable': did you mean 'service.disable'?"
-    assert unknown_action("rescan") == ""
+def test_the_error_of_an_unknown_action_suggests_a_similar_one() -> None:
+    expected = "there is no action 'servce.disable': did you mean 'service.disable'?"
+    assert unknown_action_problem("servce.disable") == expected
+    assert unknown_action_problem("rescan") == ""
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))
-def test_the_exported_schema_says_the_same(name: str) -> None:
+def test_the_exported_schema_accepts_and_rejects_the_same(name: str) -> None:
     schema = json.loads(documents()["json/actions.schema.json"])["$defs"][name]
     jsonschema.validate(GOOD[name], schema)
     with pytest.raises(jsonschema.ValidationError):

@@ -1,4 +1,4 @@
-"""Everything from outside is bounded: what is one too many, too long, or not quite the type is refused."""
+"""All input is bounded: a value above its limit or of another type is rejected."""
 
 import copy
 import json
@@ -30,7 +30,7 @@ PACKAGE = {"name": "a", "candidate": "1"}
 
 
 def changed(model: str, path: str, value: Any) -> str:
-    """The example of `model` as JSON with the value at the dotted `path` replaced."""
+    """Returns the example of `model` as JSON, with the value at the dotted `path` replaced."""
     document = copy.deepcopy(MODELS[model][1])
     *parents, last = path.split(".")
     at: Any = document
@@ -80,7 +80,7 @@ def accepts(model: str, raw: str) -> bool:
         ("receipt", "detail", "d" * MAX_TEXT, "d" * (MAX_TEXT + 1)),
     ],
 )
-def test_the_last_that_fits_and_the_first_that_does_not(model: str, path: str, good: Any, bad: Any) -> None:
+def test_the_limit_is_accepted_and_the_next_value_rejected(model: str, path: str, good: Any, bad: Any) -> None:
     assert accepts(model, changed(model, path, good))
     assert not accepts(model, changed(model, path, bad))
 
@@ -102,19 +102,19 @@ def test_the_last_that_fits_and_the_first_that_does_not(model: str, path: str, g
     ],
 )
 @pytest.mark.parametrize("character", ["\x00", "\n", "\r", "\x1b", "\x7f", "\x9b"])
-def test_no_control_character_gets_through(model: str, path: str, character: str) -> None:
+def test_control_characters_are_rejected(model: str, path: str, character: str) -> None:
     assert not accepts(model, changed(model, path, f"a{character}b"))
     assert not accepts(model, changed(model, path, f"a{character}"))
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1.5", "true", '"5"', "1e400", "9" * 400, "null", "[1]"])
-def test_a_sequence_number_is_a_whole_number_that_every_reader_keeps(value: str) -> None:
+def test_a_sequence_number_is_a_whole_number_that_every_json_parser_represents_exactly(value: str) -> None:
     raw = json.dumps(examples.FULL).replace('"seq": 412', f'"seq": {value}')
     assert value in raw
     assert not accepts("full", raw)
 
 
-def test_numbers_that_are_none() -> None:
+def test_nan_and_infinity_are_rejected() -> None:
     for number in ("NaN", "Infinity", "-Infinity"):
         raw = json.dumps(examples.COMMAND).replace('"telnetd"', number)
         assert number in raw
@@ -124,11 +124,11 @@ def test_numbers_that_are_none() -> None:
 @pytest.mark.parametrize(
     "raw", ["[" * 100_000, '{"a":' * 100_000, '{"kind":"full","sections":' + "[" * 50_000 + "]" * 50_000]
 )
-def test_deep_nesting_is_refused_and_harms_nobody(raw: str) -> None:
+def test_deep_nesting_is_rejected(raw: str) -> None:
     assert not accepts("full", raw)
 
 
-def test_deep_nesting_in_a_field_nobody_knows_is_refused_too() -> None:
+def test_deep_nesting_in_an_unknown_field_is_rejected() -> None:
     deep: str = json.dumps(examples.HEARTBEAT)[:-1] + ', "new": ' + "[" * 50_000 + "]" * 50_000 + "}"
     assert not accepts("beat", deep)
 
@@ -163,18 +163,18 @@ def test_deep_nesting_in_a_field_nobody_knows_is_refused_too() -> None:
         ("receipt", "verdict", "maybe"),
     ],
 )
-def test_what_is_not_in_the_contract(model: str, path: str, bad: Any) -> None:
+def test_values_outside_the_contract_are_rejected(model: str, path: str, bad: Any) -> None:
     assert not accepts(model, changed(model, path, bad))
 
 
-def test_new_fields_are_ignored_where_they_change_nothing_and_refused_where_they_could() -> None:
+def test_unknown_fields_are_ignored_or_for_commands_and_receipts_rejected() -> None:
     for model in ("full", "beat", "result", "status", "event"):
         assert accepts(model, changed(model, "new", 1)), model
     for model in ("command", "receipt"):
         assert not accepts(model, changed(model, "new", 1)), model
 
 
-def test_words_from_a_newer_peer() -> None:
+def test_unknown_states_and_reasons_of_a_newer_peer_have_a_substitute() -> None:
     result = CommandResult.model_validate_json(changed("result", "state", "paused"))
     assert result.state is CommandState.UNKNOWN
     assert not result.state.is_end
@@ -190,7 +190,7 @@ def test_a_command_expires_at_its_time() -> None:
     assert not command.is_expired(command.issued_at)
 
 
-def test_a_section_that_is_missing_is_nothing_at_all() -> None:
+def test_a_missing_section_is_none() -> None:
     document = copy.deepcopy(examples.FULL)
     del document["sections"]["firewall"]
     report = REPORT.validate_python(document)
@@ -198,15 +198,15 @@ def test_a_section_that_is_missing_is_nothing_at_all() -> None:
     assert report.sections.firewall is None
 
 
-def test_clean_text_makes_anything_fit() -> None:
+def test_clean_text_replaces_control_characters_and_cuts() -> None:
     assert clean_text("a\x1b[31mb\nc") == "a [31mb c"
     assert clean_text("x" * 5000) == "x" * MAX_TEXT
     assert clean_text("abc", limit=2) == "ab"
 
 
-def test_a_digest_depends_on_what_is_said_and_not_on_its_order() -> None:
-    one = {"os": {"id": "debian", "version": "12"}, "x": [1, 2]}
-    other = {"x": [1, 2], "os": {"version": "12", "id": "debian"}}
-    assert digest_of(one) == digest_of(other)
-    assert digest_of(one) != digest_of({**one, "x": [2, 1]})
+def test_a_digest_depends_on_the_values_and_not_on_the_order_of_keys() -> None:
+    sections = {"os": {"id": "debian", "version": "12"}, "x": [1, 2]}
+    reordered = {"x": [1, 2], "os": {"version": "12", "id": "debian"}}
+    assert digest_of(sections) == digest_of(reordered)
+    assert digest_of(sections) != digest_of({**sections, "x": [2, 1]})
     assert digest_of({"ä": 1}).startswith("sha256:")

@@ -1,4 +1,4 @@
-"""What is published as an example is accepted, by the models and by the exported schemas alike."""
+"""The published examples are accepted by the models and by the exported schemas."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ CASES: list[tuple[str, TypeAdapter[Any], dict[str, Any]]] = [
     ("posture", REPORT, examples.FULL),
     ("posture", REPORT, examples.DELTA),
     ("posture", REPORT, examples.HEARTBEAT),
-    *(("receipt", TypeAdapter(ReportReceipt), one) for one in examples.RECEIPTS),
+    *(("receipt", TypeAdapter(ReportReceipt), receipt) for receipt in examples.RECEIPTS),
     ("command", TypeAdapter(Command), examples.COMMAND),
     ("result", TypeAdapter(CommandResult), examples.RESULT),
     ("status", TypeAdapter(Status), examples.STATUS),
@@ -44,7 +44,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 @pytest.mark.parametrize(("name", "model", "example"), CASES)
-def test_an_example_is_accepted_and_what_it_becomes_too(
+def test_an_example_and_its_serialised_model_are_accepted(
     name: str, model: TypeAdapter[Any], example: dict[str, Any]
 ) -> None:
     parsed = model.validate_json(json.dumps(example))
@@ -59,7 +59,7 @@ def test_an_example_is_accepted_and_what_it_becomes_too(
 
 
 @pytest.mark.parametrize(("name", "model", "example"), CASES)
-def test_what_the_exported_schema_requires_the_model_requires(
+def test_exported_schema_and_model_require_the_same_fields(
     name: str, model: TypeAdapter[Any], example: dict[str, Any]
 ) -> None:
     for key in example:
@@ -74,14 +74,14 @@ def test_what_the_exported_schema_requires_the_model_requires(
 
 
 @pytest.mark.parametrize(("name", "model", "example"), CASES)
-def test_messages_do_not_change(name: str, model: TypeAdapter[Any], example: dict[str, Any]) -> None:
+def test_models_are_immutable(name: str, model: TypeAdapter[Any], example: dict[str, Any]) -> None:
     parsed = model.validate_json(json.dumps(example))
     assert isinstance(parsed, BaseModel)
     with pytest.raises(ValueError, match="frozen"):
         setattr(parsed, next(iter(type(parsed).model_fields)), 1)
 
 
-def test_the_export_is_what_the_models_say() -> None:
+def test_the_exported_files_are_up_to_date() -> None:
     checked = subprocess.run(
         [sys.executable, "-m", "schemas.export", "--check"],
         cwd=SCHEMAS.parent,
@@ -93,12 +93,12 @@ def test_the_export_is_what_the_models_say() -> None:
     assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_a_forgotten_export_is_noticed_and_put_right(
+def test_a_missing_export_is_detected_and_repaired(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(export, "_HERE", tmp_path)
     assert export.main(["--check"]) == 1
-    assert "asyncapi.yaml is not what the models say" in capsys.readouterr().err
+    assert "asyncapi.yaml differs from the models" in capsys.readouterr().err
     assert export.main([]) == 0
     assert export.main(["--check"]) == 0
     (tmp_path / "json" / "event.schema.json").write_text("{}")

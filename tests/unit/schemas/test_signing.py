@@ -1,4 +1,4 @@
-"""Signed envelopes: one byte, one key, one purpose off, and nothing comes out."""
+"""Signed envelopes are rejected when a byte, the key or the payload type differs."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ PAYLOAD = b'{"action":"rescan"}'
 RAW = sign(PAYLOAD, COMMAND_PAYLOAD_TYPE, KEY)
 
 
-def refused(raw: bytes, match: str, kind: str = COMMAND_PAYLOAD_TYPE) -> None:
+def assert_rejected(raw: bytes, match: str, kind: str = COMMAND_PAYLOAD_TYPE) -> None:
     with pytest.raises(SignatureError, match=match):
         verify(raw, kind, TRUSTED)
 
@@ -38,11 +38,11 @@ def changed(**values: Any) -> bytes:
 
 
 @given(st.binary(max_size=2000))
-def test_what_was_signed_comes_out(payload: bytes) -> None:
+def test_verify_returns_the_signed_payload(payload: bytes) -> None:
     assert verify(sign(payload, COMMAND_PAYLOAD_TYPE, KEY), COMMAND_PAYLOAD_TYPE, TRUSTED) == payload
 
 
-def test_the_signature_is_the_one_of_the_specification() -> None:
+def test_the_signature_covers_the_encoding_of_the_dsse_specification() -> None:
     envelope = json.loads(RAW)
     kind = COMMAND_PAYLOAD_TYPE.encode()
     signed = b" ".join([b"DSSEv1", str(len(kind)).encode(), kind, str(len(PAYLOAD)).encode(), PAYLOAD])
@@ -51,46 +51,48 @@ def test_the_signature_is_the_one_of_the_specification() -> None:
 
 
 @given(st.integers(0, len(PAYLOAD) - 1), st.integers(1, 255))
-def test_one_byte_of_the_payload(position: int, difference: int) -> None:
+def test_a_changed_payload_is_rejected(position: int, difference: int) -> None:
     forged = bytearray(PAYLOAD)
     forged[position] ^= difference
-    refused(changed(payload=base64.b64encode(bytes(forged)).decode()), "no valid signature")
+    assert_rejected(changed(payload=base64.b64encode(bytes(forged)).decode()), "no valid signature")
 
 
 @given(st.integers(0, 63), st.integers(1, 255))
-def test_one_byte_of_the_signature(position: int, difference: int) -> None:
+def test_a_changed_signature_is_rejected(position: int, difference: int) -> None:
     signature = json.loads(RAW)["signatures"][0]
     forged = bytearray(base64.b64decode(signature["sig"]))
     forged[position] ^= difference
-    refused(changed(signatures=[{**signature, "sig": base64.b64encode(bytes(forged)).decode()}]), "no valid signature")
+    assert_rejected(
+        changed(signatures=[{**signature, "sig": base64.b64encode(bytes(forged)).decode()}]), "no valid signature"
+    )
 
 
-def test_another_purpose() -> None:
-    refused(RAW, "another purpose", kind="application/other")
-    refused(changed(payloadType="application/other"), "another purpose")
-    refused(changed(payloadType="application/other"), "no valid signature", kind="application/other")
+def test_another_payload_type_is_rejected() -> None:
+    assert_rejected(RAW, "another purpose", kind="application/other")
+    assert_rejected(changed(payloadType="application/other"), "another purpose")
+    assert_rejected(changed(payloadType="application/other"), "no valid signature", kind="application/other")
 
 
-def test_another_key_even_under_our_keys_name() -> None:
+def test_another_key_is_rejected_even_with_a_trusted_key_id() -> None:
     forged = sign(PAYLOAD, COMMAND_PAYLOAD_TYPE, OTHER)
-    refused(forged, "no valid signature")
+    assert_rejected(forged, "no valid signature")
     envelope = json.loads(forged)
     envelope["signatures"][0]["keyid"] = key_id(KEY.public_key())
-    refused(json.dumps(envelope).encode(), "no valid signature")
+    assert_rejected(json.dumps(envelope).encode(), "no valid signature")
 
 
-def test_one_good_signature_among_several_is_enough_and_their_number_is_bounded() -> None:
-    good = json.loads(RAW)["signatures"][0]
-    bad = {"keyid": "unknown", "sig": "AAAA"}
-    assert verify(changed(signatures=[bad, good]), COMMAND_PAYLOAD_TYPE, TRUSTED) == PAYLOAD
-    refused(changed(signatures=[bad] * MAX_SIGNATURES + [good]), "not a signed envelope")
-    refused(changed(signatures=[]), "not a signed envelope")
+def test_one_valid_signature_of_several_is_enough_and_their_number_is_bounded() -> None:
+    valid = json.loads(RAW)["signatures"][0]
+    invalid = {"keyid": "unknown", "sig": "AAAA"}
+    assert verify(changed(signatures=[invalid, valid]), COMMAND_PAYLOAD_TYPE, TRUSTED) == PAYLOAD
+    assert_rejected(changed(signatures=[invalid] * MAX_SIGNATURES + [valid]), "not a signed envelope")
+    assert_rejected(changed(signatures=[]), "not a signed envelope")
 
 
 @pytest.mark.parametrize("sig", ["", "A", "AAA", "AAAA", "====", "A" * 88])
-def test_signatures_that_are_none(sig: str) -> None:
+def test_malformed_signatures_are_rejected(sig: str) -> None:
     signature = json.loads(RAW)["signatures"][0]
-    refused(changed(signatures=[{**signature, "sig": sig}]), "no valid signature|not a signed envelope")
+    assert_rejected(changed(signatures=[{**signature, "sig": sig}]), "no valid signature|not a signed envelope")
 
 
 @pytest.mark.parametrize(
@@ -112,26 +114,28 @@ def test_signatures_that_are_none(sig: str) -> None:
         changed(signatures=[{"keyid": "k", "sig": "AAAA", "alg": "none"}]),
     ],
 )
-def test_what_is_no_envelope(raw: bytes) -> None:
-    refused(raw, "not a signed envelope")
+def test_malformed_envelopes_are_rejected(raw: bytes) -> None:
+    assert_rejected(raw, "not a signed envelope")
 
 
-def test_a_large_envelope_is_not_even_read() -> None:
-    refused(b" " * (MAX_COMMAND_BYTES + 1), f"envelope too large: {MAX_COMMAND_BYTES + 1} > {MAX_COMMAND_BYTES}")
+def test_an_envelope_above_the_limit_is_not_parsed() -> None:
+    assert_rejected(
+        b" " * (MAX_COMMAND_BYTES + 1), f"envelope too large: {MAX_COMMAND_BYTES + 1} > {MAX_COMMAND_BYTES}"
+    )
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_break_the_reader(raw: bytes) -> None:
+def test_any_bytes_are_rejected_without_another_error(raw: bytes) -> None:
     with pytest.raises(SignatureError):
         verify(raw, COMMAND_PAYLOAD_TYPE, TRUSTED)
 
 
-def test_nothing_is_trusted_by_an_empty_list_of_keys() -> None:
+def test_without_trusted_keys_everything_is_rejected() -> None:
     with pytest.raises(SignatureError, match="no valid signature"):
         verify(RAW, COMMAND_PAYLOAD_TYPE, {})
 
 
-def test_a_public_key_as_text() -> None:
+def test_public_keys_are_formatted_and_parsed() -> None:
     text = public_key_text(KEY.public_key())
     assert parse_public_key(text).public_bytes_raw() == KEY.public_key().public_bytes_raw()
     for bad, message in (

@@ -1,4 +1,4 @@
-"""The wire contract of updates: what is signed about a target, the orders, progress, and what a report tells."""
+"""The wire contract of updates: signed metadata of targets, command parameters, progress, and the report's section."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ TARGET: dict[str, Any] = {
     "requires": [{"what": "free_mib", "op": ">=", "value": "200"}],
     "health": {"command": ["bin/check"], "seconds": 30},
 }
-ORDER: dict[str, Any] = {
+PARAMS: dict[str, Any] = {
     "target": "edge-app/1.4.0/edge-app.tar.gz",
     "version": "1.4.0",
     "sha256": "5f" * 32,
@@ -38,7 +38,7 @@ ORDER: dict[str, Any] = {
 }
 
 
-def test_a_target_survives_the_way_through_the_metadata() -> None:
+def test_a_target_is_unchanged_by_serialisation() -> None:
     target = UpdateTarget.model_validate(TARGET)
     assert UpdateTarget.model_validate(target.model_dump(mode="json")) == target
     assert target.is_for("gateway", ())
@@ -55,7 +55,7 @@ def test_a_target_survives_the_way_through_the_metadata() -> None:
         (["lab"], [], ("gateway", ()), False),
     ],
 )
-def test_whom_a_target_is_for(
+def test_a_target_is_for_devices_of_its_classes_and_hardware(
     classes: list[str], hardware: list[str], device: tuple[str, tuple[str, ...]], fits: bool
 ) -> None:
     target = UpdateTarget.model_validate({**TARGET, "classes": classes, "hardware": hardware})
@@ -63,7 +63,7 @@ def test_whom_a_target_is_for(
 
 
 @pytest.mark.parametrize(
-    ("change", "complaint"),
+    ("change", "error"),
     [
         ({"classes": []}, "at least 1"),
         ({"installer": "apt"}, "not by apt"),
@@ -74,29 +74,29 @@ def test_whom_a_target_is_for(
         ({"requires": [{"what": "moon", "op": ">=", "value": "1"}]}, "pattern"),
     ],
 )
-def test_a_target_that_says_something_else_is_refused(change: dict[str, Any], complaint: str) -> None:
-    with pytest.raises(ValidationError, match=complaint):
+def test_invalid_targets_are_rejected(change: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValidationError, match=error):
         UpdateTarget.model_validate({**TARGET, **change})
 
 
-def test_an_order_fits_into_a_command_and_back() -> None:
-    order = InstallParams.model_validate(ORDER)
+def test_parameters_are_unchanged_by_a_command() -> None:
+    install = InstallParams.model_validate(PARAMS)
     command = Command.model_validate(
         {
             "command_id": "c1",
             "device_id": "edge-17",
             "action": INSTALL,
-            "params": order.params(),
+            "params": install.params(),
             "issued_at": "2026-11-23T10:00:00Z",
             "expires_at": "2026-11-23T12:00:00Z",
             "counter": 1,
         }
     )
-    again = Command.model_validate_json(command.model_dump_json())
-    assert InstallParams.model_validate(again.params) == order
-    assert order.name == "edge-app"
-    back = RollbackParams(name="edge-app", version="1.4.0")
-    assert RollbackParams.model_validate(back.params()) == back
+    parsed = Command.model_validate_json(command.model_dump_json())
+    assert InstallParams.model_validate(parsed.params) == install
+    assert install.name == "edge-app"
+    rollback = RollbackParams(name="edge-app", version="1.4.0")
+    assert RollbackParams.model_validate(rollback.params()) == rollback
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_an_order_fits_into_a_command_and_back() -> None:
         {"deadline": "2026-11-23T12:00:00"},
     ],
 )
-def test_an_order_that_is_not_exact_is_refused(change: dict[str, Any]) -> None:
+def test_inexact_parameters_are_rejected(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        InstallParams.model_validate({**ORDER, **change})
+        InstallParams.model_validate({**PARAMS, **change})
 
 
-def test_progress_travels_as_text() -> None:
+def test_progress_is_sent_as_text_values() -> None:
     progress = UpdateProgress(phase=UpdatePhase.DOWNLOADING, name="edge-app", version="1.4.0", percent=40)
     detail = progress.detail()
     assert detail == {
@@ -125,9 +125,9 @@ def test_progress_travels_as_text() -> None:
         "version": "1.4.0",
         "percent": "40",
     }
-    assert UpdateProgress.of(detail) == progress
-    assert UpdateProgress.of({"was": "enabled"}) is None
-    newer = UpdateProgress.of({"phase": "teleported"})
+    assert UpdateProgress.from_detail(detail) == progress
+    assert UpdateProgress.from_detail({"was": "enabled"}) is None
+    newer = UpdateProgress.from_detail({"phase": "teleported"})
     assert newer is not None
     assert newer.phase is UpdatePhase.UNKNOWN
     assert not newer.phase.is_end
@@ -142,30 +142,31 @@ def test_progress_travels_as_text() -> None:
         ("installed:edge-app < 2.0", "installed:edge-app", "<", "2.0"),
     ],
 )
-def test_requirements_are_read(text: str, what: str, op: str, value: str) -> None:
+def test_requirements_are_parsed(text: str, what: str, op: str, value: str) -> None:
     requirement = parse_requirement(text)
     assert (requirement.what, requirement.op, requirement.value) == (what, op, value)
     assert parse_requirement(str(requirement)) == requirement
 
 
 @pytest.mark.parametrize("text", ["", "free_mib", "free_mib>>2", "moon==full", "os==$(x)"])
-def test_other_requirements_are_not(text: str) -> None:
-    with pytest.raises(ValueError, match=r"requirement|requires nothing"):
+def test_invalid_requirements_are_rejected(text: str) -> None:
+    with pytest.raises(ValueError, match=r"requirement|unknown property"):
         parse_requirement(text)
 
 
-def test_paths_of_targets() -> None:
+def test_target_paths_are_built_and_validated() -> None:
     assert target_path("edge-app", "1.4.0", "a.tar.gz") == "edge-app/1.4.0/a.tar.gz"
     for name, version, file in (("edge-app", "1.4.0", ".."), ("Edge", "1", "a"), ("a", "../1", "a")):
         with pytest.raises(ValueError, match=r"letters|pattern"):
             target_path(name, version, file)
 
 
-def test_a_report_tells_what_is_there() -> None:
+def test_the_section_of_a_report_accepts_unknown_phases() -> None:
     entry = {"name": "edge-app", "version": "1.4.0", "kind": UpdateKind.FILE, "health": "ok", "outcome": "confirmed"}
-    found = ReportSections.model_validate({"software": {"state": "ok", "entries": [{**entry, "outcome": "improved"}]}})
-    assert isinstance(found.software, SoftwareSection)
-    assert found.software.entries[0].outcome is UpdatePhase.UNKNOWN
+    software = {"state": "ok", "entries": [{**entry, "outcome": "improved"}]}
+    sections = ReportSections.model_validate({"software": software})
+    assert isinstance(sections.software, SoftwareSection)
+    assert sections.software.entries[0].outcome is UpdatePhase.UNKNOWN
     missing = ReportSections.model_validate(
         {"software": {"state": "notapplicable", "reason": "updates are not set up"}}
     )

@@ -38,7 +38,7 @@ def rules_for_all() -> AccessRules:
     return (
         AccessRule(topics.up_branch("${clientid}"), "allow", "publish"),
         AccessRule(topics.down_branch("${clientid}"), "allow", "subscribe"),
-        AccessRule(topics.everything(), "deny", "all"),
+        AccessRule(topics.ALL_TOPICS, "deny", "all"),
     )
 
 
@@ -47,7 +47,7 @@ def rules_for_controller() -> AccessRules:
     return (
         AccessRule(topics.ALL_UP, "allow", "subscribe"),
         AccessRule(topics.PRESENCE, "allow", "subscribe"),
-        AccessRule(topics.down_all(), "allow", "publish"),
+        AccessRule(topics.ALL_DOWN, "allow", "publish"),
     )
 
 

@@ -298,7 +298,7 @@ def test_the_version_names_the_contents_and_nothing_else(tmp_path: Path) -> None
     assert load_policies([other], language()).version != first
 
 
-def problems_of(*paths: Path) -> list[str]:
+def param_problems(*paths: Path) -> list[str]:
     with pytest.raises(PolicyError) as caught:
         load_policies(paths, language())
     return [str(problem).split("\n")[0] for problem in caught.value.problems]
@@ -308,31 +308,31 @@ def test_problems_of_all_files_come_together(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(small(name).replace("firewall_active", "fire"))
     (tmp_path / "c.yaml").write_bytes(b"policy: p\ntitle: \xff\n")
-    told = problems_of(tmp_path, tmp_path / "missing.yaml")
+    told = param_problems(tmp_path, tmp_path / "missing.yaml")
     assert f"{tmp_path}/c.yaml:2:1: not UTF-8 text" in told
     assert f"{tmp_path}/missing.yaml: cannot be read: No such file or directory" in told
     assert sum("undeclared reference to 'fire'" in one for one in told) == 2
 
 
 def test_nothing_to_judge_by_is_an_error(tmp_path: Path) -> None:
-    assert problems_of(tmp_path) == [
+    assert param_problems(tmp_path) == [
         f"{tmp_path}: no *.yaml in this folder: judging by nothing would pass every device"
     ]
-    assert problems_of() == ["policies: no file is given: judging by nothing would pass every device"]
+    assert param_problems() == ["policies: no file is given: judging by nothing would pass every device"]
 
 
 def test_a_name_belongs_to_one_policy(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(small())
-    assert problems_of(tmp_path) == [f"{tmp_path}/b.yaml:1:9: policy 'small' is in {tmp_path}/a.yaml already"]
+    assert param_problems(tmp_path) == [f"{tmp_path}/b.yaml:1:9: policy 'small' is in {tmp_path}/a.yaml already"]
 
 
 def test_files_and_rules_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_text("#" * (MAX_FILE_BYTES + 1))
-    assert problems_of(tmp_path) == [f"{tmp_path}/large.yaml: larger than {MAX_FILE_BYTES} bytes"]
+    assert param_problems(tmp_path) == [f"{tmp_path}/large.yaml: larger than {MAX_FILE_BYTES} bytes"]
     for number in range(MAX_FILES):
         (tmp_path / f"p{number}.yaml").write_text(small(f"p{number}"))
-    assert any(f"too many policy files: {MAX_FILES + 1} > {MAX_FILES}" in one for one in problems_of(tmp_path))
+    assert any(f"too many policy files: {MAX_FILES + 1} > {MAX_FILES}" in one for one in param_problems(tmp_path))
 
 
 def test_rules_of_all_files_are_counted_together(tmp_path: Path) -> None:
@@ -340,4 +340,4 @@ def test_rules_of_all_files_are_counted_together(tmp_path: Path) -> None:
     for name in ("a", "b"):
         rules = "".join(f"- {{id: r{n}, title: t, severity: low, check: 'true'}}\n" for n in range(half))
         (tmp_path / f"{name}.yaml").write_text(f"policy: {name}\nversion: 1\ntitle: t\nrules:\n{rules}")
-    assert problems_of(tmp_path) == [f"{tmp_path}/b.yaml:5:1: more than {MAX_RULES} rules in all files together"]
+    assert param_problems(tmp_path) == [f"{tmp_path}/b.yaml:5:1: more than {MAX_RULES} rules in all files together"]

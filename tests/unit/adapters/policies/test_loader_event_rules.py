@@ -66,9 +66,9 @@ def test_a_policy_with_events_selects_by_what_is_known_without_a_report() -> Non
     [
         ("{action: servce.disable}", "10:36: rule a: remediate: there is no action 'servce.disable': did you mean"),
         ("{action: port.close, params: {prt: 23}}", "10:57: rule a: remediate: port.close has no parameter 'prt'"),
-        ("{action: port.close, params: {port: 0}}", "10:63: rule a: remediate: port is from 1 to 65535"),
+        ("{action: port.close, params: {port: 0}}", "10:63: rule a: remediate: port must be from 1 to 65535"),
         ("{action: port.close}", "10:36: rule a: remediate: port.close needs the parameter 'port'"),
-        ("{action: scan.run, params: {tool: nmap}}", "10:61: rule a: remediate: tool is one of lynis, openscap"),
+        ("{action: scan.run, params: {tool: nmap}}", "10:61: rule a: remediate: tool must be one of lynis, openscap"),
     ],
 )
 def test_a_remedy_that_no_device_knows(remedy: str, problem: str) -> None:

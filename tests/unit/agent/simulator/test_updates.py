@@ -60,7 +60,7 @@ def test_each_outcome_ends_in_its_state_phase_and_version(
 ) -> None:
     end = last_step(outcome)
     assert (end.state, end.phase) == (state, phase)
-    progress = UpdateProgress.of(end.detail(command()))
+    progress = UpdateProgress.from_detail(end.detail(command()))
     assert progress is not None
     assert (progress.phase, progress.name, progress.version) == (phase, "app", "2.0")
     assert reported(end.posture or posture_before()).version == version

@@ -11,7 +11,14 @@ from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import AuthStrength
 from controller.service.ingest.signatures import ReportSignatureVerifier, SignatureRequirements
 from schemas.base import MAX_SIGNED_BYTES
-from schemas.report_signing import PrivateKey, UnverifiedReport, is_signed_by, read_public, seal, unseal
+from schemas.report_signing import (
+    PrivateKey,
+    UnverifiedReport,
+    is_signed_by,
+    load_public_key,
+    parse_signed_report,
+    sign_report,
+)
 from schemas.signing import SignatureError
 from tests.support.controller_harness import START, World, world
 from tests.support.receipts import register_signing_key, verdicts
@@ -90,7 +97,7 @@ async def test_a_changed_report_is_refused(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await register_signing_key(place, device)
         sealed = json.loads(device.full(2, START, 23))
-        other = json.loads(seal(device.plain(2, START), device.key))
+        other = json.loads(sign_report(device.plain(2, START), device.key))
         forged = json.dumps({**sealed, "payload": other["payload"]}, separators=(",", ":")).encode()
         assert await verdicts(place, forged) == [("rejected", "bad_signature")]
         assert (await place.store.audit(kind=AuditKind.REPORT_REJECTED))[0].entry.alert
@@ -187,12 +194,12 @@ async def test_envelopes_that_are_none(tmp_path: Path, raw: bytes) -> None:
 
 def test_the_envelope() -> None:
     key = ec.generate_private_key(ec.SECP256R1())
-    sealed = unseal(seal(b"report", key))
+    sealed = parse_signed_report(sign_report(b"report", key))
     assert sealed.payload == b"report"
     assert is_signed_by(sealed, key.public_key())
     assert not is_signed_by(UnverifiedReport(b"other", sealed.keyid, sealed.signature), key.public_key())
-    assert len(seal(b"x" * MAX_SIGNED_BYTES, rsa.generate_private_key(65537, 4096))) <= 64 * 1024
+    assert len(sign_report(b"x" * MAX_SIGNED_BYTES, rsa.generate_private_key(65537, 4096))) <= 64 * 1024
     with pytest.raises(SignatureError):
-        unseal(b"{}")
+        parse_signed_report(b"{}")
     with pytest.raises(ValueError, match="not a public key"):
-        read_public(b"x")
+        load_public_key(b"x")
