@@ -23,7 +23,7 @@ from schemas.commands import COMMAND_PAYLOAD_TYPE, Command, CommandResult, Param
 from schemas.sections.installed import SoftwareSection, UpdatedSoftware
 from schemas.signing import sign
 from schemas.topics import UpChannel
-from schemas.updates import ROLL_BACK, INSTALL, InstallParams, RollbackParams
+from schemas.updates import INSTALL, ROLL_BACK, InstallParams, RollbackParams
 
 WAIT: Final = 60.0  # seconds until a test gives up; nothing is measured with it
 DEVICE: Final = "edge-1"
