@@ -28,7 +28,7 @@ MARK = "appended"
 
 
 @dataclass
-class Scene:
+class Scenario:
     """A device that obeys its controller, and whoever else publishes at its broker."""
 
     controller: FakeController
@@ -58,72 +58,74 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """One agent for all: what is refused changes nothing."""
     folder = tmp_path_factory.mktemp("attack")
     with broker_with_controller() as (broker, controller):
         config = write_config(folder, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
         with AgentProcess(config) as agent:
             wait_for(controller.full, "a report")
-            yield Scene(controller, agent, folder)
+            yield Scenario(controller, agent, folder)
 
 
-def test_forged(scene: Scene) -> None:
-    envelope = sign(scene.order(), COMMAND_PAYLOAD_TYPE, Ed25519PrivateKey.generate())
-    scene.refused(envelope, "no valid signature by a trusted key")
+def test_forged(scenario: Scenario) -> None:
+    envelope = sign(scenario.order(), COMMAND_PAYLOAD_TYPE, Ed25519PrivateKey.generate())
+    scenario.refused(envelope, "no valid signature by a trusted key")
 
 
-def test_altered(scene: Scene) -> None:
-    envelope = json.loads(scene.signed(scene.order(name="good")))
-    envelope["payload"] = base64.b64encode(scene.order(name="other")).decode()
-    scene.refused(json.dumps(envelope).encode(), "no valid signature by a trusted key")
+def test_altered(scenario: Scenario) -> None:
+    envelope = json.loads(scenario.signed(scenario.order(name="good")))
+    envelope["payload"] = base64.b64encode(scenario.order(name="other")).decode()
+    scenario.refused(json.dumps(envelope).encode(), "no valid signature by a trusted key")
 
 
-def test_downgraded_to_none(scene: Scene) -> None:
-    scene.refused(scene.order(), "not a signed envelope")
+def test_downgraded_to_none(scenario: Scenario) -> None:
+    scenario.refused(scenario.order(), "not a signed envelope")
 
 
-def test_signed_for_another_purpose(scene: Scene) -> None:
-    scene.refused(scene.signed(scene.order(), "application/vnd.cordon.report.v1+json"), "signed for another purpose")
+def test_signed_for_another_purpose(scenario: Scenario) -> None:
+    scenario.refused(
+        scenario.signed(scenario.order(), "application/vnd.cordon.report.v1+json"), "signed for another purpose"
+    )
 
 
-def test_for_another_device(scene: Scene) -> None:
-    scene.refused(scene.signed(scene.order(device_id="edge-2")), "signed for another device: edge-2")
+def test_for_another_device(scenario: Scenario) -> None:
+    scenario.refused(scenario.signed(scenario.order(device_id="edge-2")), "signed for another device: edge-2")
 
 
-def test_oversize(scene: Scene) -> None:
-    scene.refused(b"x" * (MAX_COMMAND_BYTES + 1), "envelope too large")
+def test_oversize(scenario: Scenario) -> None:
+    scenario.refused(b"x" * (MAX_COMMAND_BYTES + 1), "envelope too large")
 
 
-def test_expired(scene: Scene) -> None:
-    scene.controller.command(scene.signed(scene.order(minutes=-1, name="expired")))
-    end = wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "expired"], "its end")[0]
+def test_expired(scenario: Scenario) -> None:
+    scenario.controller.command(scenario.signed(scenario.order(minutes=-1, name="expired")))
+    end = wait_for(lambda: [one for one in scenario.controller.ends() if one["command_id"] == "expired"], "its end")[0]
     assert end["state"] == "expired"
-    assert not (scene.folder / MARK).exists()
+    assert not (scenario.folder / MARK).exists()
 
 
-def test_replayed(scene: Scene) -> None:
-    first = scene.controller.envelope("rescan", command_id="recorded")
-    scene.controller.command(first)
-    wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "recorded"], "its end")
-    taken = scene.agent.log.count("command recorded taken")
-    scene.controller.command(first)
-    wait_for(lambda: sum(one["command_id"] == "recorded" for one in scene.controller.ends()) == 2, "told again")
-    assert scene.agent.log.count("command recorded taken") == taken  # and not run again
-    old = scene.signed(scene.order(number=0, name="old"))
-    scene.controller.command(old)
-    end = wait_for(lambda: [one for one in scene.controller.ends() if one["command_id"] == "old"], "its end")[0]
+def test_replayed(scenario: Scenario) -> None:
+    first = scenario.controller.envelope("rescan", command_id="recorded")
+    scenario.controller.command(first)
+    wait_for(lambda: [one for one in scenario.controller.ends() if one["command_id"] == "recorded"], "its end")
+    taken = scenario.agent.log.count("command recorded taken")
+    scenario.controller.command(first)
+    wait_for(lambda: sum(one["command_id"] == "recorded" for one in scenario.controller.ends()) == 2, "told again")
+    assert scenario.agent.log.count("command recorded taken") == taken  # and not run again
+    old = scenario.signed(scenario.order(number=0, name="old"))
+    scenario.controller.command(old)
+    end = wait_for(lambda: [one for one in scenario.controller.ends() if one["command_id"] == "old"], "its end")[0]
     assert (end["state"], "an old command again" in end["reason"]) == ("rejected", True)
-    assert not (scene.folder / MARK).exists()
+    assert not (scenario.folder / MARK).exists()
 
 
-async def test_what_was_refused_stands_in_the_record(scene: Scene, tmp_path: Path) -> None:
-    scene.controller.command(b"{}")
-    events: list[dict[str, Any]] = wait_for(lambda: scene.controller.of("event"), "an event")
+async def test_what_was_refused_stands_in_the_record(scenario: Scenario, tmp_path: Path) -> None:
+    scenario.controller.command(b"{}")
+    events: list[dict[str, Any]] = wait_for(lambda: scenario.controller.of("event"), "an event")
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming(DEVICE, full(DEVICE, 1, 22))])
         await place.ingest.take([incoming(DEVICE, json.dumps(events[0]).encode(), UpChannel.EVENT)])
-        rejected = [one for one in scene.controller.ends() if one["command_id"] == "old"]
+        rejected = [one for one in scenario.controller.ends() if one["command_id"] == "old"]
         assert rejected
         for one in rejected:
             await place.ingest.take([incoming(DEVICE, json.dumps(one).encode(), UpChannel.RESULT)])

@@ -18,7 +18,7 @@ OPERATOR = Ed25519PrivateKey.generate()
 
 
 @dataclass
-class Scene:
+class Scenario:
     controller: FakeController
     agent: AgentProcess
     count: int = 0
@@ -53,7 +53,7 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
+def scenario(tmp_path: Path) -> Iterator[Scenario]:
     """An agent that wants an operator's signature for one action."""
     with broker_with_controller() as (broker, controller):
         config = write_config(tmp_path, [f"mqtt://127.0.0.1:{broker.port}"], keys=controller.public_key)
@@ -61,29 +61,29 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
         config.write_text(config.read_text().replace("allow", more, 1))
         with AgentProcess(config) as agent:
             wait_for(controller.full, "a report")
-            yield Scene(controller, agent)
+            yield Scenario(controller, agent)
 
 
-def test_a_rotation_with_a_stolen_old_key(scene: Scene) -> None:
-    old, new = scene.controller.key, Ed25519PrivateKey.generate()
+def test_a_rotation_with_a_stolen_old_key(scenario: Scenario) -> None:
+    old, new = scenario.controller.key, Ed25519PrivateKey.generate()
     key = public_key_text(new.public_key())
-    end = scene.ordered(old, action="keys.introduce", key=key, retire=key_id(old.public_key()), overlap=3600)
+    end = scenario.ordered(old, action="keys.introduce", key=key, retire=key_id(old.public_key()), overlap=3600)
     assert end["state"] == "succeeded", end
-    assert scene.ordered(new)["state"] == "succeeded"
-    assert scene.ordered(old)["state"] == "succeeded"  # within the overlap
-    thief = scene.ordered(old, action="keys.revoke", keyid=key_id(new.public_key()))
+    assert scenario.ordered(new)["state"] == "succeeded"
+    assert scenario.ordered(old)["state"] == "succeeded"  # within the overlap
+    thief = scenario.ordered(old, action="keys.revoke", keyid=key_id(new.public_key()))
     assert (thief["state"], thief["reason"]) == ("rejected", "revoking a key needs an operator's signature")
-    revoked = scene.ordered(new, OPERATOR, action="keys.revoke", keyid=key_id(old.public_key()))
+    revoked = scenario.ordered(new, OPERATOR, action="keys.revoke", keyid=key_id(old.public_key()))
     assert revoked["state"] == "succeeded", revoked
-    scene.forged(old)
-    assert scene.ordered(new)["state"] == "succeeded"
+    scenario.forged(old)
+    assert scenario.ordered(new)["state"] == "succeeded"
 
 
-def test_a_controller_alone_cannot_do_what_needs_two(scene: Scene, tmp_path: Path) -> None:
-    alone = scene.ordered(scene.controller.key, action="test.append", text="x")
+def test_a_controller_alone_cannot_do_what_needs_two(scenario: Scenario, tmp_path: Path) -> None:
+    alone = scenario.ordered(scenario.controller.key, action="test.append", text="x")
     assert alone["state"] == "rejected"
     assert "needs a second signature" in alone["reason"]
-    operator = scene.ordered(OPERATOR, action="test.append", text="x")
+    operator = scenario.ordered(OPERATOR, action="test.append", text="x")
     assert operator["reason"] == "no signature by the controller"
-    both = scene.ordered(scene.controller.key, OPERATOR, action="test.append", text="x")
+    both = scenario.ordered(scenario.controller.key, OPERATOR, action="test.append", text="x")
     assert "signature" not in both["reason"], both

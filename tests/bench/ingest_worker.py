@@ -28,7 +28,7 @@ from controller.service.maintenance import tune_gc
 from controller.service.unit_of_work import UnitOfWork
 from schemas.topics import UpChannel, up
 from tests.bench.fleet import Reports, device_id
-from tests.bench.link_rate import Place, drain_bare
+from tests.bench.link_rate import Harness, drain_bare
 
 RECEIVE_MAXIMUM: Final = 1000
 BATCH: Final = 500
@@ -156,7 +156,7 @@ async def _serve(argv: list[str]) -> None:
         async def bare(_word: str, rest: str) -> str:
             messages = int(rest)
             start = time.perf_counter()
-            await drain_bare(Place(port, None), messages)
+            await drain_bare(Harness(port, None), messages)
             return f"{messages / (time.perf_counter() - start):.1f}"
 
         await _lines(bare)

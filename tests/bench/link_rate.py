@@ -36,7 +36,7 @@ UNLIMITED = "max_inflight_messages 0\nmax_queued_messages 0\nmax_queued_bytes 0\
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Harness:
     """Where the broker is, and who we are there."""
 
     port: int
@@ -77,7 +77,7 @@ def preload(port: int, messages: int, size: int) -> None:
     publisher.loop_stop()
 
 
-async def drain_bare(place: Place, messages: int) -> float:
+async def drain_bare(harness: Harness, messages: int) -> float:
     """Gives the time of the last message."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
@@ -90,14 +90,14 @@ async def drain_bare(place: Place, messages: int) -> float:
             done.set()
 
     client = new_client(CLIENT_ID)
-    files = place.files()
+    files = harness.files()
     if files is not None:
         context = ssl.create_default_context(cafile=files[0])
         context.load_cert_chain(files[1], files[2])
         client.tls_set_context(context)
     client.on_message = on_message
     await loop.run_in_executor(
-        None, lambda: client.connect("127.0.0.1", place.port, clean_start=False, properties=kept_session())
+        None, lambda: client.connect("127.0.0.1", harness.port, clean_start=False, properties=kept_session())
     )
     sock = client.socket()
     assert sock is not None
@@ -126,12 +126,12 @@ async def drain_bare(place: Place, messages: int) -> float:
     return last
 
 
-async def drain_link(place: Place, messages: int) -> float:
+async def drain_link(harness: Harness, messages: int) -> float:
     """Gives the time of the last message."""
-    files = place.files()
+    files = harness.files()
     ca, certificate, key = files or (None, None, None)
     options = MqttOptions(
-        servers=(f"{'mqtts' if files else 'mqtt'}://127.0.0.1:{place.port}",),
+        servers=(f"{'mqtts' if files else 'mqtt'}://127.0.0.1:{harness.port}",),
         client_id=CLIENT_ID,
         protocol="5",
         receive_maximum=RECEIVE_MAXIMUM,
@@ -154,11 +154,11 @@ async def drain_link(place: Place, messages: int) -> float:
 
 
 def measure(
-    what: Callable[[Place, int], Coroutine[None, None, float]], place: Place, messages: int
+    what: Callable[[Harness, int], Coroutine[None, None, float]], harness: Harness, messages: int
 ) -> tuple[float, float]:
     """Messages a second, and CPU microseconds a message."""
     before, cpu = time.perf_counter(), time.process_time()
-    last = uvloop.run(what(place, messages))
+    last = uvloop.run(what(harness, messages))
     return messages / (last - before), (time.process_time() - cpu) / messages * 1e6
 
 
@@ -175,12 +175,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         certs = Certs(Path(folder)) if chosen.tls else None
         with Mosquitto(tls=certs, extra_conf=UNLIMITED, tls_conf="") as broker:
-            place = Place(broker.tls_port if certs else broker.port, certs)
+            harness = Harness(broker.tls_port if certs else broker.port, certs)
             for _ in range(chosen.rounds):
                 for name, way in ways.items():
                     if chosen.only in {None, name}:
                         preload(broker.port, chosen.messages, chosen.bytes)
-                        best[name] = max(best[name], measure(way, place, chosen.messages))
+                        best[name] = max(best[name], measure(way, harness, chosen.messages))
     for name, (rate, cpu) in best.items():
         print(f"{name}: {rate:,.0f} messages/s, {cpu:.1f} us of CPU each")
     if best["bare"][0]:

@@ -61,7 +61,7 @@ class _Agent(AgentProcess):
 
 
 @dataclass
-class Place:
+class Harness:
     """A device in its namespace, the broker outside, and a controller that hears it."""
 
     namespace: str
@@ -119,7 +119,7 @@ def _namespace(number: int) -> Iterator[tuple[str, str, str]]:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """All of it, with the agent online."""
     with contextlib.ExitStack() as stack:
         name, ours, theirs = stack.enter_context(_namespace(os.getpid() % 10_000))
@@ -135,16 +135,16 @@ def place(tmp_path: Path) -> Iterator[Place]:
         config.write_text(text)
         agent = stack.enter_context(_Agent(config, name))
         wait_for(controller.heartbeats, "the agent to be online")
-        yield Place(name, theirs, tmp_path, agent, controller)
+        yield Harness(name, theirs, tmp_path, agent, controller)
 
 
 @contextlib.contextmanager
-def _listener(place: Place, *ports: int) -> Iterator[None]:
+def _listener(harness: Harness, *ports: int) -> Iterator[None]:
     code = (
         "import socket, sys, time; all = [socket.create_server(('0.0.0.0', int(port))) for port in sys.argv[1:]];"
         "print('here', flush=True); time.sleep(99)"
     )
-    argv = ["ip", "netns", "exec", place.namespace, sys.executable, "-c", code, *map(str, ports)]
+    argv = ["ip", "netns", "exec", harness.namespace, sys.executable, "-c", code, *map(str, ports)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -155,91 +155,91 @@ def _listener(place: Place, *ports: int) -> Iterator[None]:
 
 
 @needs_namespaces
-def test_the_firewall_filters_and_stays_once_the_broker_was_reached(place: Place) -> None:
-    with _listener(place, 2200, 2300):
-        assert place.answers(2200)
-        assert place.answers(2300)
-        place.order("firewall.enable", "on", allow="2200/tcp 53/udp", within=15)
-        end = place.end("on")
+def test_the_firewall_filters_and_stays_once_the_broker_was_reached(harness: Harness) -> None:
+    with _listener(harness, 2200, 2300):
+        assert harness.answers(2200)
+        assert harness.answers(2300)
+        harness.order("firewall.enable", "on", allow="2200/tcp 53/udp", within=15)
+        end = harness.end("on")
         assert (end["state"], end["reason"]) == ("succeeded", "")
         assert end["detail"] == {
             "was": "off",
             "is": "closed, allow 2200/tcp 53/udp, deny none",
         }
-        assert "policy drop" in place.table()
-        assert place.answers(2200)
-        assert not place.answers(2300)
-        assert list((place.folder / "run").iterdir()) == []
-        place.order("firewall.allow", "more", port=2300)
-        assert place.end("more")["state"] == "succeeded"
-        assert place.answers(2300)
-        place.order("port.close", "close", port=2200)
-        end = place.end("close")
+        assert "policy drop" in harness.table()
+        assert harness.answers(2200)
+        assert not harness.answers(2300)
+        assert list((harness.folder / "run").iterdir()) == []
+        harness.order("firewall.allow", "more", port=2300)
+        assert harness.end("more")["state"] == "succeeded"
+        assert harness.answers(2300)
+        harness.order("port.close", "close", port=2200)
+        end = harness.end("close")
         assert (end["state"], end["detail"]["by"]) == ("succeeded", "firewall")
         assert "no service" in end["detail"]["why"]
-        assert not place.answers(2200)
-        place.order("firewall.deny", "again", port=2200)
-        assert place.end("again")["reason"] == "nothing to do"
+        assert not harness.answers(2200)
+        harness.order("firewall.deny", "again", port=2200)
+        assert harness.end("again")["reason"] == "nothing to do"
     # After a start of the machine the kernel is empty: the agent brings back what was kept.
-    place.inside("nft", "flush", "ruleset")
+    harness.inside("nft", "flush", "ruleset")
     code = (
         "import sys; from pathlib import Path; from device_agent.actions.firewall import Table;"
         "folder = Path(sys.argv[1]); t = Table(folder / 'run', folder / 'firewall.nft');"
         "print(t.load_saved(), t.load_saved())"
     )
-    assert place.inside(sys.executable, "-c", code, str(place.folder)) == "True False\n"
-    assert "tcp dport 2200 drop" in place.table()
-    assert "Traceback" not in place.agent.log
+    assert harness.inside(sys.executable, "-c", code, str(harness.folder)) == "True False\n"
+    assert "tcp dport 2200 drop" in harness.table()
+    assert "Traceback" not in harness.agent.log
 
 
 @needs_namespaces
-def test_what_cuts_the_device_off_is_undone_by_itself(place: Place) -> None:
-    place.inside("nft", "-f", "-", given=_NO_TRACKING)
-    place.order("firewall.enable", "cut", within=6)
-    wait_for(lambda: "policy drop" in place.table(), "the rules in the kernel")
-    end = place.end("cut")
+def test_what_cuts_the_device_off_is_undone_by_itself(harness: Harness) -> None:
+    harness.inside("nft", "-f", "-", given=_NO_TRACKING)
+    harness.order("firewall.enable", "cut", within=6)
+    wait_for(lambda: "policy drop" in harness.table(), "the rules in the kernel")
+    end = harness.end("cut")
     assert end["state"] == "failed"
     assert end["reason"] == "the broker was not reached within 6 s; put back as it was"
-    assert place.table() == ""
-    assert not (place.folder / "firewall.nft").exists()
-    seen = len(place.controller.heartbeats())
-    wait_for(lambda: len(place.controller.heartbeats()) > seen, "the device to go on reporting")
+    assert harness.table() == ""
+    assert not (harness.folder / "firewall.nft").exists()
+    seen = len(harness.controller.heartbeats())
+    wait_for(lambda: len(harness.controller.heartbeats()) > seen, "the device to go on reporting")
 
 
 @needs_namespaces
-def test_the_agent_killed_with_the_device_cut_off_is_helped_by_the_dead_mans_hand(place: Place) -> None:
-    place.agent.end(signal.SIGTERM)
-    place.agent.die_at = "apply"
-    place.agent.start()
-    online = len(place.controller.heartbeats())
-    wait_for(lambda: len(place.controller.heartbeats()) > online, "the agent that will die")
-    place.inside("nft", "-f", "-", given=_NO_TRACKING)
-    place.order("firewall.enable", "cut", within=5)
-    wait_for(lambda: place.agent.status is not None, "the agent to be killed")
-    assert "policy drop" in place.table()
-    wait_for(lambda: place.table() == "", "the rules to go although no agent runs")
-    place.agent.die_at = ""
-    place.agent.start()
-    end = place.end("cut")
+def test_the_agent_killed_with_the_device_cut_off_is_helped_by_the_dead_mans_hand(harness: Harness) -> None:
+    harness.agent.end(signal.SIGTERM)
+    harness.agent.die_at = "apply"
+    harness.agent.start()
+    online = len(harness.controller.heartbeats())
+    wait_for(lambda: len(harness.controller.heartbeats()) > online, "the agent that will die")
+    harness.inside("nft", "-f", "-", given=_NO_TRACKING)
+    harness.order("firewall.enable", "cut", within=5)
+    wait_for(lambda: harness.agent.status is not None, "the agent to be killed")
+    assert "policy drop" in harness.table()
+    wait_for(lambda: harness.table() == "", "the rules to go although no agent runs")
+    harness.agent.die_at = ""
+    harness.agent.start()
+    end = harness.end("cut")
     assert (end["state"], end["reason"]) == ("failed", "interrupted")
-    assert not (place.folder / "firewall.nft").exists()
+    assert not (harness.folder / "firewall.nft").exists()
 
 
 @needs_namespaces
-def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(place: Place) -> None:
-    place.agent.end(signal.SIGTERM)
-    place.agent.die_at = "apply"
-    place.agent.start()
-    online = len(place.controller.heartbeats())
-    wait_for(lambda: len(place.controller.heartbeats()) > online, "the agent that will die")
-    place.order("firewall.deny", "stay", port=2200, within=60)
-    wait_for(lambda: place.agent.status is not None, "the agent to be killed")
-    place.agent.die_at = ""
-    place.agent.start()
-    end = place.end("stay")
+def test_the_agent_killed_with_the_broker_in_reach_proves_it_after_its_restart(harness: Harness) -> None:
+    harness.agent.end(signal.SIGTERM)
+    harness.agent.die_at = "apply"
+    harness.agent.start()
+    online = len(harness.controller.heartbeats())
+    wait_for(lambda: len(harness.controller.heartbeats()) > online, "the agent that will die")
+    harness.order("firewall.deny", "stay", port=2200, within=60)
+    wait_for(lambda: harness.agent.status is not None, "the agent to be killed")
+    harness.agent.die_at = ""
+    harness.agent.start()
+    end = harness.end("stay")
     assert (end["state"], end["reason"]) == ("succeeded", "reached before the agent was interrupted")
-    assert "tcp dport 2200 drop" in place.table()
-    assert not (place.folder / "run/firewall.pending").exists()
+    assert "tcp dport 2200 drop" in harness.table()
+    assert not (harness.folder / "run/firewall.pending").exists()
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ WHO = "operator:tests"
 
 
 @dataclass
-class Place:
+class Harness:
     """One controller over a real stand-in; `restart` is another one over the same store."""
 
     world: World
@@ -84,14 +84,14 @@ class Place:
 
 
 @contextlib.asynccontextmanager
-async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
-    async with world(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as place:
-        desk = place.services.access
+async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
+    async with world(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as harness:
+        desk = harness.services.access
         assert desk is not None
         access, tables = desk.access, EmqxTables(broker.api)
-        effects, log = place.outbox.queue, place.reconciler._log
-        reconciler = Reconciler(place.keeper, broker, tables, effects, 0.2, log, managed=access)
-        yield Place(place, broker, place.outbox, access, desk, reconciler)
+        effects, log = harness.outbox.queue, harness.reconciler._log
+        reconciler = Reconciler(harness.keeper, broker, tables, effects, 0.2, log, managed=access)
+        yield Harness(harness, broker, harness.outbox, access, desk, reconciler)
 
 
 @pytest.fixture(scope="module")
@@ -111,70 +111,72 @@ async def broker(emqx: StandInProcess) -> AsyncIterator[EmqxBroker]:
 
 
 @pytest.fixture
-async def place(tmp_path: Path, broker: EmqxBroker) -> AsyncIterator[Place]:
+async def harness(tmp_path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
     async with open_place(tmp_path / "c.db", broker) as opened:
         await opened.world.ingest.take([incoming(one, full(one, 1, 22)) for one in ("a-1", "a-2", "a-3")])
         yield opened
 
 
 async def test_a_template_binds_at_once_also_what_was_allowed_and_subscribed_before(
-    place: Place, emqx: StandInProcess
+    harness: Harness, emqx: StandInProcess
 ) -> None:
     with Device("a-1", [emqx.mqtt[1]]) as device:
         assert await asyncio.to_thread(device.publish, "elsewhere/x") != DENIED
         assert await asyncio.to_thread(device.subscribe, "elsewhere/#") < 128
-        plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+        plan = await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
         assert (plan.counts, plan.errors) == ({"new": 3}, ())
         assert await asyncio.to_thread(device.publish, "elsewhere/x") == DENIED, "the cache was cleared"
-        assert await subscriptions_of(place.broker.api, "a-1") == (), "a subscription that is refused now was ended"
+        assert await subscriptions_of(harness.broker.api, "a-1") == (), "a subscription that is refused now was ended"
         assert await asyncio.to_thread(device.publish, "fleet/a-1/x") != DENIED
         assert await asyncio.to_thread(device.publish, "fleet/a-2/x") == DENIED
         assert await asyncio.to_thread(device.subscribe, "fleet/broadcast") < 128
         assert await asyncio.to_thread(device.publish, up("a-1", UpChannel.POSTURE)) != DENIED
         assert await asyncio.to_thread(device.subscribe, down("a-1", DownChannel.COMMAND)) < 128
         assert await asyncio.to_thread(device.publish, up("a-2", UpChannel.POSTURE)) == DENIED
-    assert await place.rules("a-1") == place.template("a-1")
-    again = await place.desk.diff()
+    assert await harness.rules("a-1") == harness.template("a-1")
+    again = await harness.desk.diff()
     assert again.counts == {"as it should be": 3}
 
 
-async def test_rules_of_somebody_else_are_left_until_told_otherwise(place: Place) -> None:
-    await write_rules(place.broker.api, "a-2", FOREIGN)
-    plan = await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+async def test_rules_of_somebody_else_are_left_until_told_otherwise(harness: Harness) -> None:
+    await write_rules(harness.broker.api, "a-2", FOREIGN)
+    plan = await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
     assert plan.counts == {"new": 2, "foreign": 1}
-    await place.access.tick()
-    assert await place.rules("a-2") == FOREIGN
-    assert (await place.desk.diff()).counts == {"as it should be": 2, "foreign": 1}
-    await place.desk.apply(TEMPLATES, WHO, overwrite=True)
-    assert await place.rules("a-2") == place.template("a-2")
+    await harness.access.tick()
+    assert await harness.rules("a-2") == FOREIGN
+    assert (await harness.desk.diff()).counts == {"as it should be": 2, "foreign": 1}
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=True)
+    assert await harness.rules("a-2") == harness.template("a-2")
 
 
-async def test_a_contained_device_keeps_its_restriction_and_is_released_to_the_template_of_then(place: Place) -> None:
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
-    wide = place.template("a-1")
-    await place.contain("a-1")
-    await place.settled()
-    assert await place.rules("a-1") == restriction("a-1")
-    plan = await place.desk.apply(NARROW, WHO, overwrite=True)
+async def test_a_contained_device_keeps_its_restriction_and_is_released_to_the_template_of_then(
+    harness: Harness,
+) -> None:
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    wide = harness.template("a-1")
+    await harness.contain("a-1")
+    await harness.settled()
+    assert await harness.rules("a-1") == restriction("a-1")
+    plan = await harness.desk.apply(NARROW, WHO, overwrite=True)
     assert plan.counts == {"contained": 1, "changed": 2}
-    assert await place.rules("a-1") == restriction("a-1"), "never overwritten by apply"
-    await place.release("a-1")
-    assert await place.rules("a-1") == place.template("a-1") != wide
-    await place.access.tick()
-    assert await place.reconciler.reconcile() == []
+    assert await harness.rules("a-1") == restriction("a-1"), "never overwritten by apply"
+    await harness.release("a-1")
+    assert await harness.rules("a-1") == harness.template("a-1") != wide
+    await harness.access.tick()
+    assert await harness.reconciler.reconcile() == []
 
 
 async def test_a_grant_lapses_by_itself_also_after_a_restart(
-    place: Place, broker: EmqxBroker, tmp_path: Path, emqx: StandInProcess
+    harness: Harness, broker: EmqxBroker, tmp_path: Path, emqx: StandInProcess
 ) -> None:
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
     with Device("a-1", [emqx.mqtt[0]]) as device:
         assert await asyncio.to_thread(device.publish, "firmware/logs") == DENIED
-        await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
-        await place.access.tick()
+        await harness.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
+        await harness.access.tick()
         assert await asyncio.to_thread(device.publish, "firmware/logs") != DENIED
-        await place.desk.grant("a-1", "subscribe", "firmware/#", seconds=600, reason="longer", actor=WHO)
-        await place.access.tick()
+        await harness.desk.grant("a-1", "subscribe", "firmware/#", seconds=600, reason="longer", actor=WHO)
+        await harness.access.tick()
         assert await asyncio.to_thread(device.subscribe, "firmware/#") < 128
         async with open_place(tmp_path / "c.db", broker) as later:
             later.world.clock.at += 61
@@ -191,114 +193,116 @@ async def test_a_grant_lapses_by_itself_also_after_a_restart(
             assert kinds.count(AuditKind.ACCESS_GRANTED) == kinds.count(AuditKind.ACCESS_GRANT_ENDED) == 2
 
 
-async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_to_it_afterwards(place: Place) -> None:
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
-    await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
-    await place.access.tick()
-    assert AccessRule("firmware/logs", "allow", "publish") in await place.rules("a-1")
-    await place.contain("a-1")
-    await place.settled()
-    await place.desk.grant("a-1", "publish", "firmware/more", seconds=600, reason="another", actor=WHO)
-    await place.access.tick()
-    assert await place.rules("a-1") == restriction("a-1")
-    place.world.clock.at += 61
-    await place.access.tick()
-    await place.release("a-1")
-    given = await place.rules("a-1")
+async def test_a_grant_waits_while_the_device_is_contained_and_is_not_released_to_it_afterwards(
+    harness: Harness,
+) -> None:
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    await harness.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="a look", actor=WHO)
+    await harness.access.tick()
+    assert AccessRule("firmware/logs", "allow", "publish") in await harness.rules("a-1")
+    await harness.contain("a-1")
+    await harness.settled()
+    await harness.desk.grant("a-1", "publish", "firmware/more", seconds=600, reason="another", actor=WHO)
+    await harness.access.tick()
+    assert await harness.rules("a-1") == restriction("a-1")
+    harness.world.clock.at += 61
+    await harness.access.tick()
+    await harness.release("a-1")
+    given = await harness.rules("a-1")
     assert AccessRule("firmware/logs", "allow", "publish") not in given, "it lapsed while the device was contained"
     assert AccessRule("firmware/more", "allow", "publish") in given
-    ended = await place.desk.revoke((await place.desk.grants("a-1", 1))[0].grant.grant_id, WHO)
-    await place.access.tick()
+    ended = await harness.desk.revoke((await harness.desk.grants("a-1", 1))[0].grant.grant_id, WHO)
+    await harness.access.tick()
     assert ended.topic == "firmware/more"
-    assert await place.rules("a-1") == place.template("a-1")
+    assert await harness.rules("a-1") == harness.template("a-1")
 
 
-async def test_grants_have_bounds(place: Place) -> None:
+async def test_grants_have_bounds(harness: Harness) -> None:
     for topic, seconds, why in (
         ("cordon/v1/a-2/down/#", 60.0, "topics of Cordon"),
         ("#", 60.0, "allows everything"),
         ("ok", 90 * 86_400.0, "30 days"),
     ):
         with pytest.raises(AccessRefusedError, match=why):
-            await place.desk.grant("a-1", "subscribe", topic, seconds=seconds, reason="x", actor=WHO)
+            await harness.desk.grant("a-1", "subscribe", topic, seconds=seconds, reason="x", actor=WHO)
     with pytest.raises(AccessRefusedError, match="no grant"):
-        await place.desk.revoke("nothing", WHO)
+        await harness.desk.revoke("nothing", WHO)
 
 
-async def test_a_containment_decided_while_rules_are_written_wins(place: Place) -> None:
-    ordinary = place.access.broker.write
+async def test_a_containment_decided_while_rules_are_written_wins(harness: Harness) -> None:
+    ordinary = harness.access.broker.write
 
     async def contain_meanwhile(client_id: str, rules: AccessRules | None) -> None:
-        place.access.broker.write = ordinary  # type: ignore[method-assign]  # once
-        await place.contain(client_id)
-        await place.settled()
+        harness.access.broker.write = ordinary  # type: ignore[method-assign]  # once
+        await harness.contain(client_id)
+        await harness.settled()
         await ordinary(client_id, rules)  # and arrives after the restriction
 
-    await write_rules(place.broker.api, "a-1", as_broker_rules(()))
-    await place.desk.apply(TEMPLATES, WHO, overwrite=True)
-    place.access.broker.write = contain_meanwhile  # type: ignore[method-assign]  # between the look and the write
-    await place.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="x", actor=WHO)
-    await place.access.tick()
-    assert await place.rules("a-1") == restriction("a-1")
-    await place.settled()
-    case = place.world.keeper.devices["a-1"].case
+    await write_rules(harness.broker.api, "a-1", as_broker_rules(()))
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=True)
+    harness.access.broker.write = contain_meanwhile  # type: ignore[method-assign]  # between the look and the write
+    await harness.desk.grant("a-1", "publish", "firmware/logs", seconds=60, reason="x", actor=WHO)
+    await harness.access.tick()
+    assert await harness.rules("a-1") == restriction("a-1")
+    await harness.settled()
+    case = harness.world.keeper.devices["a-1"].case
     assert case is not None
     assert case.proven_level is ContainmentLevel.RESTRICTED
 
 
-async def test_drift_of_template_rules(place: Place) -> None:
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
-    assert await place.reconciler.reconcile() == []
-    await delete_rules(place.broker.api, "a-1")
-    await write_rules(place.broker.api, "a-2", FOREIGN)
-    found = {one.device_id: (one.what, one.state) for one in await place.reconciler.reconcile()}
+async def test_drift_of_template_rules(harness: Harness) -> None:
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert await harness.reconciler.reconcile() == []
+    await delete_rules(harness.broker.api, "a-1")
+    await write_rules(harness.broker.api, "a-2", FOREIGN)
+    found = {one.device_id: (one.what, one.state) for one in await harness.reconciler.reconcile()}
     assert found == {
         "a-1": (ACCESS_MISSING, DriftState.REPAIRING),
         "a-2": (ACCESS_ALTERED, DriftState.ALERTED),
     }
-    await place.access.tick()
-    assert await place.rules("a-1") == place.template("a-1")
-    assert await place.rules("a-2") == FOREIGN
-    assert (await place.desk.diff()).counts == {"as it should be": 2, "altered": 1}
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
-    assert await place.rules("a-2") == place.template("a-2"), "what Cordon wrote is Cordon's"
-    assert await place.reconciler.reconcile() == []
+    await harness.access.tick()
+    assert await harness.rules("a-1") == harness.template("a-1")
+    assert await harness.rules("a-2") == FOREIGN
+    assert (await harness.desk.diff()).counts == {"as it should be": 2, "altered": 1}
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
+    assert await harness.rules("a-2") == harness.template("a-2"), "what Cordon wrote is Cordon's"
+    assert await harness.reconciler.reconcile() == []
 
 
-async def test_a_template_that_is_taken_away_takes_its_rules_along(place: Place) -> None:
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+async def test_a_template_that_is_taken_away_takes_its_rules_along(harness: Harness) -> None:
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
     other = TEMPLATES.replace('class: "*"', "class: gateway")
-    plan = await place.desk.apply(other, WHO, overwrite=False)
+    plan = await harness.desk.apply(other, WHO, overwrite=False)
     assert plan.counts == {"taken away": 3}
-    assert await clients_with_rules(place.broker.api) == []
-    assert await place.access.store.written() == {}
+    assert await clients_with_rules(harness.broker.api) == []
+    assert await harness.access.store.written() == {}
 
 
-async def test_many_devices_in_few_requests(place: Place) -> None:
-    keeper = place.world.keeper
+async def test_many_devices_in_few_requests(harness: Harness) -> None:
+    keeper = harness.world.keeper
     many = [DeviceState(f"m-{number}", first_seen=0.0, last_seen=0.0) for number in range(250)]
     keeper.load([*keeper.devices.values(), *many])
     posts: list[int] = []
-    ordinary = place.access.broker.add
+    ordinary = harness.access.broker.add
 
     async def counted(client_ids: list[str], rules: AccessRules) -> bool:
         posts.append(len(client_ids))
         return await ordinary(client_ids, rules)
 
-    place.access.broker.add = counted  # type: ignore[method-assign, assignment]
-    await place.desk.apply(TEMPLATES, WHO, overwrite=False)
+    harness.access.broker.add = counted  # type: ignore[method-assign, assignment]
+    await harness.desk.apply(TEMPLATES, WHO, overwrite=False)
     assert posts == [100, 100, 53]
-    assert (await place.desk.diff()).counts == {"as it should be": 253}
+    assert (await harness.desk.diff()).counts == {"as it should be": 253}
 
 
-async def test_what_lint_refuses_is_not_applied(place: Place) -> None:
+async def test_what_lint_refuses_is_not_applied(harness: Harness) -> None:
     with pytest.raises(AccessRefusedError, match="allows everything"):
-        await place.desk.apply(TEMPLATES.replace("fleet/${clientid}/#", "#"), WHO, overwrite=False)
+        await harness.desk.apply(TEMPLATES.replace("fleet/${clientid}/#", "#"), WHO, overwrite=False)
     with pytest.raises(PolicyError, match="one of `allow` and `deny`"):
-        await place.desk.plan(TEMPLATES.replace("allow: publish", "allow: publish, deny: all"))
+        await harness.desk.plan(TEMPLATES.replace("allow: publish", "allow: publish, deny: all"))
     with pytest.raises(PolicyError, match="has a template already"):
-        await place.desk.plan(TEMPLATES + '  - {class: "*", title: Again}\n')
-    assert await place.access.store.templates() is None
+        await harness.desk.plan(TEMPLATES + '  - {class: "*", title: Again}\n')
+    assert await harness.access.store.templates() is None
 
 
 def test_lint_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ USERS = "/authentication/password_based%3Abuilt_in_database/users"
 
 
 @dataclass
-class Place:
+class Harness:
     emqx: StandInProcess
     broker: EmqxBroker
     world: World
@@ -53,20 +53,20 @@ class Place:
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> AsyncIterator[Place]:
+async def harness(tmp_path: Path) -> AsyncIterator[Harness]:
     async with AsyncExitStack() as stack:
         emqx = stack.enter_context(StandInProcess(users=[("lab", "lab-password")]))
         emqx.configure({"sources": [FILE, {"type": "built_in_database"}]})
         broker = await stack.enter_async_context(open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=SystemClock()))
         one = await stack.enter_async_context(world(tmp_path / "c.db"))
         desk = SetupOperations(EmqxSetup(broker.api), SqliteSetupStore(one.store), one.keeper.record, one.clock, WANTED)
-        yield Place(emqx, broker, one, desk)
+        yield Harness(emqx, broker, one, desk)
 
 
-async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> None:
+async def test_everything_is_shown_made_once_and_taken_back(harness: Harness) -> None:
     theirs = AccessRule("fleet/#", "allow", "all")
-    await place.broker.api.send(requests.write_all_rules((theirs,)))
-    plan = await place.desk.plan()
+    await harness.broker.api.send(requests.write_all_rules((theirs,)))
+    plan = await harness.desk.plan()
     assert [one.what for one in plan.changes] == [
         "user cordon of password_based:built_in_database",
         "order of authorization sources",
@@ -76,72 +76,72 @@ async def test_everything_is_shown_made_once_and_taken_back(place: Place) -> Non
     ]
     assert plan.changes[-1].after == "mqtt.max_inflight = 1000\nmqtt.max_mqueue_len = 100000"
     assert "the-password" not in repr(plan) + repr(WANTED)
-    assert await place.order() == ["file", "built_in_database"], "a plan writes nothing"
+    assert await harness.order() == ["file", "built_in_database"], "a plan writes nothing"
 
-    made = await place.desk.apply("operator:tests")
+    made = await harness.desk.apply("operator:tests")
     assert tuple(made) == plan.changes
-    assert await place.order() == ["built_in_database", "file"]
-    assert (await place.zone())["max_inflight"] == 1000
-    assert (await place.zone())["max_packet_size"] == "1MB", "what is not Cordon's stays"
-    assert await place.desk.apply("operator:tests") == ()
-    assert (await place.desk.plan()).changes == ()
+    assert await harness.order() == ["built_in_database", "file"]
+    assert (await harness.zone())["max_inflight"] == 1000
+    assert (await harness.zone())["max_packet_size"] == "1MB", "what is not Cordon's stays"
+    assert await harness.desk.apply("operator:tests") == ()
+    assert (await harness.desk.plan()).changes == ()
 
     added = AccessRule("later/#", "allow", "publish")
-    await place.broker.api.send(requests.write_all_rules((*rules_for_all(), theirs, added)))
-    assert {one.what for one in await place.desk.plan_undo()} == {one.what for one in plan.changes} - {
+    await harness.broker.api.send(requests.write_all_rules((*rules_for_all(), theirs, added)))
+    assert {one.what for one in await harness.desk.plan_undo()} == {one.what for one in plan.changes} - {
         "limits of the controller's session"
     } | {"settings of the zone"}
-    assert await place.desk.undo("operator:tests") == []
-    assert await place.order() == ["file", "built_in_database"]
-    assert (await place.zone())["max_inflight"] == 32
-    assert await read_all_rules(place.broker.api) == (theirs, added), "what others added since stays"
-    assert await rules_of(place.broker.api, CONTROLLER) == ()
-    users = await place.broker.api.send(requests.json_request("GET", USERS, "list"))
+    assert await harness.desk.undo("operator:tests") == []
+    assert await harness.order() == ["file", "built_in_database"]
+    assert (await harness.zone())["max_inflight"] == 32
+    assert await read_all_rules(harness.broker.api) == (theirs, added), "what others added since stays"
+    assert await rules_of(harness.broker.api, CONTROLLER) == ()
+    users = await harness.broker.api.send(requests.json_request("GET", USERS, "list"))
     assert [row["user_id"] for row in users["data"]] == ["lab"]
     with pytest.raises(NothingToUndoError):
-        await place.desk.undo("operator:tests")
-    kinds = [one.entry.kind for one in await place.world.store.audit(newest_first=False)]
+        await harness.desk.undo("operator:tests")
+    kinds = [one.entry.kind for one in await harness.world.store.audit(newest_first=False)]
     assert kinds == [AuditKind.BROKER_SETUP_APPLIED, AuditKind.BROKER_SETUP_UNDONE]
 
 
-async def test_what_changes_devices_is_asked_for_by_name_and_only_then_undone(place: Place) -> None:
-    await place.desk.apply("operator:tests")
-    assert {one.what for one in (await place.desk.plan()).by_hand} >= {
+async def test_what_changes_devices_is_asked_for_by_name_and_only_then_undone(harness: Harness) -> None:
+    await harness.desk.apply("operator:tests")
+    assert {one.what for one in (await harness.desk.plan()).by_hand} >= {
         "client ids from certificates", "default when no rule matches",
     }  # fmt: skip
-    plan = await place.desk.plan(client_id=True, deny_unmatched=True)
+    plan = await harness.desk.plan(client_id=True, deny_unmatched=True)
     assert [(one.what, bool(one.danger)) for one in plan.changes] == [
         ("client ids from certificates", True),
         ("default when no rule matches", True),
     ]
-    await place.desk.apply("operator:tests", client_id=True, deny_unmatched=True)
-    assert (await place.zone())["peer_cert_as_clientid"] == "cn"
-    settings: Any = await place.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
+    await harness.desk.apply("operator:tests", client_id=True, deny_unmatched=True)
+    assert (await harness.zone())["peer_cert_as_clientid"] == "cn"
+    settings: Any = await harness.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
     assert (settings["no_match"], settings["cache"]["enable"]) == ("deny", True)
-    await place.desk.undo("operator:tests")
-    assert (await place.zone())["peer_cert_as_clientid"] == "disabled"
-    settings = await place.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
+    await harness.desk.undo("operator:tests")
+    assert (await harness.zone())["peer_cert_as_clientid"] == "disabled"
+    settings = await harness.broker.api.send(requests.json_request("GET", "/authorization/settings", "read"))
     assert settings["no_match"] == "allow"
 
 
-async def test_what_was_set_up_is_watched_also_after_a_restart(place: Place) -> None:
-    await place.desk.apply("operator:tests", deny_unmatched=True)
-    reconciler = place.reconciler()  # of a process that never saw the broker whole
-    place.emqx.configure({"sources": [FILE, {"type": "built_in_database"}], "authorization": {"no_match": "allow"}})
-    await place.broker.api.send(requests.json_request("DELETE", f"{USERS}/cordon", "delete"))
+async def test_what_was_set_up_is_watched_also_after_a_restart(harness: Harness) -> None:
+    await harness.desk.apply("operator:tests", deny_unmatched=True)
+    reconciler = harness.reconciler()  # of a process that never saw the broker whole
+    harness.emqx.configure({"sources": [FILE, {"type": "built_in_database"}], "authorization": {"no_match": "allow"}})
+    await harness.broker.api.send(requests.json_request("DELETE", f"{USERS}/cordon", "delete"))
     found = {one.what: one.state for one in await reconciler.reconcile()}
     assert found == {
         "user cordon of password_based:built_in_database: altered": DriftState.REPAIRING,
         "order of authorization sources: altered": DriftState.REPAIRING,
         "default when no rule matches: altered": DriftState.ALERTED,
     }
-    assert await place.order() == ["built_in_database", "file"]
+    assert await harness.order() == ["built_in_database", "file"]
     assert [one.what for one in await reconciler.reconcile()] == ["default when no rule matches: altered"]
 
 
-async def test_settings_that_the_key_may_not_read_are_left_to_people(place: Place) -> None:
+async def test_settings_that_the_key_may_not_read_are_left_to_people(harness: Harness) -> None:
     wanted = DesiredSetup(CONTROLLER, 1000)
-    setup = EmqxSetup(place.broker.api)
+    setup = EmqxSetup(harness.broker.api)
 
     async def forbidden(path: str) -> None:
         assert path.startswith("/")

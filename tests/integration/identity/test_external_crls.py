@@ -22,7 +22,7 @@ from tests.support.identity import DAY, authority_settings, make_authority, requ
 
 
 @dataclass
-class Scene:
+class Scenario:
     """A controller that follows one list of a foreign authority, by which `edge-1` has its certificate."""
 
     world: World
@@ -53,7 +53,7 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
     async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
         identity = one.identity
         foreign = make_authority(tmp_path / "foreign", START - DAY)
@@ -64,57 +64,57 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
         await identity.certificates.registry.add(known)
         issuers = tmp_path / "issuers.pem"
         issuers.write_text(foreign.chain + foreign.trust)
-        found = Scene(one, identity, foreign, known, tmp_path / "foreign.crl")
+        found = Scenario(one, identity, foreign, known, tmp_path / "foreign.crl")
         found.follow(str(found.path), issuers)
         yield found
 
 
-async def test_whose_serial_appears_in_the_list_is_out(scene: Scene) -> None:
-    scene.publish()
-    await scene.lists.round()
-    assert not scene.out()
-    scene.publish(scene.device, number=2)
-    await scene.lists.round()
-    assert scene.out()
-    await scene.world.drain()
-    assert "edge-1" in scene.world.broker.bans_held
-    await scene.lists.round()
-    assert (await scene.world.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
+async def test_whose_serial_appears_in_the_list_is_out(scenario: Scenario) -> None:
+    scenario.publish()
+    await scenario.lists.round()
+    assert not scenario.out()
+    scenario.publish(scenario.device, number=2)
+    await scenario.lists.round()
+    assert scenario.out()
+    await scenario.world.drain()
+    assert "edge-1" in scenario.world.broker.bans_held
+    await scenario.lists.round()
+    assert (await scenario.world.audited("edge-1")).count(AuditKind.CERTIFICATE_REVOKED) == 1
 
 
-async def test_the_same_serial_of_another_issuer_is_another_certificate(scene: Scene, tmp_path: Path) -> None:
+async def test_the_same_serial_of_another_issuer_is_another_certificate(scenario: Scenario, tmp_path: Path) -> None:
     other = make_authority(tmp_path / "other", START - DAY)
     (tmp_path / "issuers.pem").write_text(other.chain)
-    scene.foreign = other
-    scene.follow(str(scene.path), tmp_path / "issuers.pem")
-    scene.publish(scene.device)
-    await scene.lists.round()
-    assert not scene.out()
-    assert scene.lists.troubles == {}
+    scenario.foreign = other
+    scenario.follow(str(scenario.path), tmp_path / "issuers.pem")
+    scenario.publish(scenario.device)
+    await scenario.lists.round()
+    assert not scenario.out()
+    assert scenario.lists.troubles == {}
 
 
 @pytest.mark.parametrize("what", ["signature", "stale", "future", "garbage", "absent", "older"])
 async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
-    scene: Scene, what: str, tmp_path: Path
+    scenario: Scenario, what: str, tmp_path: Path
 ) -> None:
     match what:
         case "signature":
-            scene.foreign = make_authority(tmp_path / "thief", START - DAY)
-            scene.publish(scene.device)
+            scenario.foreign = make_authority(tmp_path / "thief", START - DAY)
+            scenario.publish(scenario.device)
         case "stale":
-            scene.publish(scene.device, now=START - 3 * DAY)
+            scenario.publish(scenario.device, now=START - 3 * DAY)
         case "future":
-            scene.publish(scene.device, now=START + 2 * DAY)
+            scenario.publish(scenario.device, now=START + 2 * DAY)
         case "garbage":
-            scene.path.write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
+            scenario.path.write_bytes(b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n")
         case "older":
-            scene.publish(number=9)
-            await scene.lists.round()
-            scene.publish(scene.device, number=8)
-    await scene.lists.round()
-    await scene.lists.round()
-    assert not scene.out()
-    (alert,) = await scene.alerts()
+            scenario.publish(number=9)
+            await scenario.lists.round()
+            scenario.publish(scenario.device, number=8)
+    await scenario.lists.round()
+    await scenario.lists.round()
+    assert not scenario.out()
+    (alert,) = await scenario.alerts()
     words = {
         "signature": "not signed by",
         "stale": "out of date",
@@ -122,15 +122,15 @@ async def test_a_list_that_is_not_good_moves_nobody_and_is_an_alert_once(
         "garbage": "not a revocation",
     }
     assert words.get(what, {"absent": "cannot be read", "older": "an older list"}.get(what, "?")) in alert
-    scene.path.unlink(missing_ok=True)
+    scenario.path.unlink(missing_ok=True)
     if what == "absent":
-        scene.publish()
-        await scene.lists.round()
-        assert scene.lists.troubles == {}
+        scenario.publish()
+        await scenario.lists.round()
+        assert scenario.lists.troubles == {}
 
 
-async def test_a_list_in_der_over_http(scene: Scene, tmp_path: Path) -> None:
-    served = {"/good.crl": scene.publish(scene.device)}
+async def test_a_list_in_der_over_http(scenario: Scenario, tmp_path: Path) -> None:
+    served = {"/good.crl": scenario.publish(scenario.device)}
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -147,12 +147,12 @@ async def test_a_list_in_der_over_http(scene: Scene, tmp_path: Path) -> None:
     thread.start()
     try:
         base = f"http://127.0.0.1:{server.server_port}"
-        scene.follow(f"{base}/absent.crl", tmp_path / "issuers.pem")
-        await scene.lists.round()
-        assert "answered 404" in next(iter(scene.lists.troubles.values()))
-        scene.follow(f"{base}/good.crl", tmp_path / "issuers.pem")
-        await scene.lists.round()
-        assert scene.out()
+        scenario.follow(f"{base}/absent.crl", tmp_path / "issuers.pem")
+        await scenario.lists.round()
+        assert "answered 404" in next(iter(scenario.lists.troubles.values()))
+        scenario.follow(f"{base}/good.crl", tmp_path / "issuers.pem")
+        await scenario.lists.round()
+        assert scenario.out()
     finally:
         server.shutdown()
         thread.join()

@@ -105,7 +105,7 @@ class Killer:
             self._path.write_text(json.dumps(self._log))
 
 
-class Place:
+class Harness:
     """One story's repository, server, and a device as it is before."""
 
     def __init__(self, base: Path, story: Story) -> None:
@@ -201,42 +201,42 @@ def _in_a_process(work: Callable[[], int]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _served(place: Place) -> int:
+def _served(harness: Harness) -> int:
     """The server as a process, so that this one has a single thread when it forks."""
     child = os.fork()
     if child == 0:
-        place.server._server.serve_forever(0.05)
+        harness.server._server.serve_forever(0.05)
     return child
 
 
 def failures(story: Story, base: Path, most: int, *, twice: bool = False) -> Iterator[str]:
     """Play a story with a kill at each step, or at `most` of them spread over the whole; what went wrong."""
-    place = Place(base, story)
-    server = _served(place)
+    harness = Harness(base, story)
+    server = _served(harness)
     try:
-        place.prepare()
+        harness.prepare()
         steps = base / "steps.json"
-        if place.play(0, steps) != _ENDED or place.complaint():
-            yield f"{story.name}: undisturbed: {place.complaint()}"
+        if harness.play(0, steps) != _ENDED or harness.complaint():
+            yield f"{story.name}: undisturbed: {harness.complaint()}"
             return
         names = json.loads(steps.read_text())
         chosen = range(1, len(names) + 1, max(1, -(-len(names) // most)) if most else 1)
         sys.stdout.write(f"{story.name}: {len(names)} steps, killed at {len(chosen)}\n")
         for kill_at in chosen:
-            if place.play(kill_at) != -signal.SIGKILL:
+            if harness.play(kill_at) != -signal.SIGKILL:
                 yield f"{story.name}: step {kill_at} was not reached again"
                 continue
             if twice:
                 # The recovery is killed too, early and late.
-                place.again(1 + kill_at % 17)
-            if (status := place.again()) != _ENDED:
+                harness.again(1 + kill_at % 17)
+            if (status := harness.again()) != _ENDED:
                 yield f"{story.name}: killed at {kill_at} ({names[kill_at - 1]}): the next start ended with {status}"
-            elif wrong := place.complaint():
+            elif wrong := harness.complaint():
                 yield f"{story.name}: killed at {kill_at} ({names[kill_at - 1]}): {wrong}"
     finally:
         os.kill(server, signal.SIGKILL)
         os.waitpid(server, 0)
-        place.server._server.server_close()
+        harness.server._server.server_close()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ def app(version: str) -> bytes:
     return archive({"bin/check": "#!/bin/sh\nexit 0\n", "version": version}, executable=("bin/check",))
 
 
-class Scene:
+class Scenario:
     """A device with version 1.0 installed and 1.1 published; what an attacker then does is up to the test."""
 
     def __init__(self, made: Repository, server: UpdateServer, device: UpdateDevice) -> None:
@@ -99,90 +99,92 @@ class Scene:
 
 
 @pytest.fixture
-def scene(made: Repository, server: UpdateServer, device: UpdateDevice) -> Scene:
-    return Scene(made, server, device)
+def scenario(made: Repository, server: UpdateServer, device: UpdateDevice) -> Scenario:
+    return Scenario(made, server, device)
 
 
-def test_rollback_to_metadata_of_before(scene: Scene) -> None:
-    assert scene.device.install(order(scene.next)).detail["phase"] == "confirmed"
-    scene.device.go_back("edge-app", "1.1")
-    scene.server.replace["/metadata/timestamp.json"] = scene.old["timestamp.json"]
-    scene.refused("rollback")
+def test_rollback_to_metadata_of_before(scenario: Scenario) -> None:
+    assert scenario.device.install(order(scenario.next)).detail["phase"] == "confirmed"
+    scenario.device.go_back("edge-app", "1.1")
+    scenario.server.replace["/metadata/timestamp.json"] = scenario.old["timestamp.json"]
+    scenario.refused("rollback")
 
 
-def test_rollback_of_the_targets_role_with_stolen_online_keys(scene: Scene) -> None:
-    scene.forge_snapshot(targets_version=1)
-    scene.refused("rollback")
+def test_rollback_of_the_targets_role_with_stolen_online_keys(scenario: Scenario) -> None:
+    scenario.forge_snapshot(targets_version=1)
+    scenario.refused("rollback")
 
 
-def test_freeze_by_metadata_that_has_ended(scene: Scene) -> None:
+def test_freeze_by_metadata_that_has_ended(scenario: Scenario) -> None:
     def ended(signed: Timestamp) -> None:
         signed.expires = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
 
-    scene.forge("timestamp", ended, [scene.online("timestamp")])
-    scene.refused("freeze")
+    scenario.forge("timestamp", ended, [scenario.online("timestamp")])
+    scenario.refused("freeze")
 
 
-def test_freeze_by_serving_the_same_for_ever(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, content in scene.old.items():
-        scene.server.replace[f"/metadata/{name}"] = content
-    scene.refused("not_found")  # while it holds, only what is old can be had
-    _shift(scene.device, timedelta(days=2), monkeypatch)
-    scene.refused("freeze")
+def test_freeze_by_serving_the_same_for_ever(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, content in scenario.old.items():
+        scenario.server.replace[f"/metadata/{name}"] = content
+    scenario.refused("not_found")  # while it holds, only what is old can be had
+    _shift(scenario.device, timedelta(days=2), monkeypatch)
+    scenario.refused("freeze")
 
 
-def test_mix_and_match_of_snapshots(scene: Scene) -> None:
-    newest = scene.version("snapshot")
-    scene.server.replace[f"/metadata/{newest}.snapshot.json"] = scene.old[f"{newest - 1}.snapshot.json"]
-    scene.refused("mix_and_match")
-    scene.heals()
+def test_mix_and_match_of_snapshots(scenario: Scenario) -> None:
+    newest = scenario.version("snapshot")
+    scenario.server.replace[f"/metadata/{newest}.snapshot.json"] = scenario.old[f"{newest - 1}.snapshot.json"]
+    scenario.refused("mix_and_match")
+    scenario.heals()
 
 
-def test_mix_and_match_of_targets_roles(scene: Scene) -> None:
-    newest = scene.version("targets")
-    scene.server.replace[f"/metadata/{newest}.targets.json"] = scene.old[f"{newest - 1}.targets.json"]
-    scene.refused("mix_and_match")
-    scene.heals()
+def test_mix_and_match_of_targets_roles(scenario: Scenario) -> None:
+    newest = scenario.version("targets")
+    scenario.server.replace[f"/metadata/{newest}.targets.json"] = scenario.old[f"{newest - 1}.targets.json"]
+    scenario.refused("mix_and_match")
+    scenario.heals()
 
 
-def test_another_content_of_the_same_length(scene: Scene) -> None:
+def test_another_content_of_the_same_length(scenario: Scenario) -> None:
     content = bytearray(app("1.1"))
     content[-1] ^= 1
-    scene.server.replace["content.tar.gz"] = bytes(content).ljust(scene.next.length, b"\0")[: scene.next.length]
-    scene.refused("wrong_hash")
-    scene.heals()
+    scenario.server.replace["content.tar.gz"] = bytes(content).ljust(scenario.next.length, b"\0")[
+        : scenario.next.length
+    ]
+    scenario.refused("wrong_hash")
+    scenario.heals()
 
 
-def test_a_content_that_is_too_short(scene: Scene) -> None:
-    scene.server.replace["content.tar.gz"] = b"short"
-    scene.refused("wrong_length")
-    scene.heals()
+def test_a_content_that_is_too_short(scenario: Scenario) -> None:
+    scenario.server.replace["content.tar.gz"] = b"short"
+    scenario.refused("wrong_length")
+    scenario.heals()
 
 
-def test_a_content_that_is_too_long(scene: Scene) -> None:
-    scene.server.replace["content.tar.gz"] = b"x" * (scene.next.length + 1)
-    scene.refused("endless_data")
-    scene.heals()
+def test_a_content_that_is_too_long(scenario: Scenario) -> None:
+    scenario.server.replace["content.tar.gz"] = b"x" * (scenario.next.length + 1)
+    scenario.refused("endless_data")
+    scenario.heals()
 
 
 @pytest.mark.parametrize("path", ["timestamp.json", "snapshot.json", "targets.json", "2.root.json", "content.tar.gz"])
-def test_data_without_end(scene: Scene, path: str) -> None:
-    scene.server.endless.add(path)
-    scene.refused("endless_data")
-    kept = [one for one in (scene.device.settings.agent.state_dir / "updates").rglob("*") if one.is_file()]
+def test_data_without_end(scenario: Scenario, path: str) -> None:
+    scenario.server.endless.add(path)
+    scenario.refused("endless_data")
+    kept = [one for one in (scenario.device.settings.agent.state_dir / "updates").rglob("*") if one.is_file()]
     assert sum(one.stat().st_size for one in kept) < 2_000_000
-    scene.heals()
+    scenario.heals()
 
 
 @pytest.mark.parametrize("path", ["timestamp.json", "content.tar.gz"])
-def test_slow_retrieval(scene: Scene, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_retrieval(scenario: Scenario, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "GRACE_SECONDS", 0.2)
     monkeypatch.setattr(download, "MAX_FAILURES", 2)
-    source = scene.device.updater.tuf_client._source
-    monkeypatch.setattr(scene.device.updater.tuf_client, "_source", _faster(source))
-    scene.server.slow.add(path)
-    scene.refused("slow_retrieval")
-    scene.heals()
+    source = scenario.device.updater.tuf_client._source
+    monkeypatch.setattr(scenario.device.updater.tuf_client, "_source", _faster(source))
+    scenario.server.slow.add(path)
+    scenario.refused("slow_retrieval")
+    scenario.heals()
 
 
 def _faster(source: Any) -> Any:
@@ -191,24 +193,24 @@ def _faster(source: Any) -> Any:
     return replace(source, min_bytes_per_second=1000.0)
 
 
-def test_a_target_that_no_targets_key_signed(scene: Scene) -> None:
+def test_a_target_that_no_targets_key_signed(scenario: Scenario) -> None:
     stranger = CryptoSigner.generate_ed25519()
-    scene.forge("targets", lambda _signed: None, [stranger])
-    scene.forge_snapshot(targets_version=scene.version("targets") + 1)
-    scene.refused("bad_signature")
+    scenario.forge("targets", lambda _signed: None, [stranger])
+    scenario.forge_snapshot(targets_version=scenario.version("targets") + 1)
+    scenario.refused("bad_signature")
 
 
 @pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[Scene]:
+def guarded(tmp_path: Path) -> Iterator[Scenario]:
     """A repository whose targets role two keys have to sign."""
     made = repository(tmp_path / "guarded", targets=RoleKeyPlan(2, 2))
     with UpdateServer(made.served) as server:
         device = UpdateDevice(tmp_path / "guarded-device", server.url, made.first_root)
-        yield Scene(made, server, device)
+        yield Scenario(made, server, device)
         device.stop()
 
 
-def test_fewer_stolen_targets_keys_than_have_to_sign(guarded: Scene) -> None:
+def test_fewer_stolen_targets_keys_than_have_to_sign(guarded: Scenario) -> None:
     root = guarded.made.folder.root().signed
     (stolen,) = load_offline(guarded.made.keys, "targets", root.roles["targets"].keyids, 1, ask)
 
@@ -221,7 +223,7 @@ def test_fewer_stolen_targets_keys_than_have_to_sign(guarded: Scene) -> None:
     guarded.refused("bad_signature")
 
 
-def test_a_root_that_the_old_root_did_not_sign(scene: Scene) -> None:
+def test_a_root_that_the_old_root_did_not_sign(scenario: Scenario) -> None:
     mine = [CryptoSigner.generate_ed25519() for _ in range(2)]
 
     def take_over(signed: Root) -> None:
@@ -232,13 +234,13 @@ def test_a_root_that_the_old_root_did_not_sign(scene: Scene) -> None:
             for signer in mine:
                 signed.add_key(signer.public_key, role_name)
 
-    scene.forge("root", take_over, mine)
-    scene.refused("bad_signature")
+    scenario.forge("root", take_over, mine)
+    scenario.refused("bad_signature")
 
 
-def test_a_root_with_fewer_old_signatures_than_its_threshold(scene: Scene) -> None:
-    root = scene.made.folder.root().signed
-    (stolen,) = load_offline(scene.made.keys, "root", root.roles["root"].keyids, 1, ask)
+def test_a_root_with_fewer_old_signatures_than_its_threshold(scenario: Scenario) -> None:
+    root = scenario.made.folder.root().signed
+    (stolen,) = load_offline(scenario.made.keys, "root", root.roles["root"].keyids, 1, ask)
     mine = CryptoSigner.generate_ed25519()
 
     def take_over(signed: Root) -> None:
@@ -246,19 +248,19 @@ def test_a_root_with_fewer_old_signatures_than_its_threshold(scene: Scene) -> No
         signed.roles["root"].threshold = 1
         signed.add_key(mine.public_key, "targets")
 
-    scene.forge("root", take_over, [stolen, mine])
-    scene.refused("bad_signature")
+    scenario.forge("root", take_over, [stolen, mine])
+    scenario.refused("bad_signature")
 
 
-def test_a_root_that_leaves_versions_out(scene: Scene) -> None:
-    root = scene.made.folder.root().signed
-    signers = load_offline(scene.made.keys, "root", root.roles["root"].keyids, 2, ask)
+def test_a_root_that_leaves_versions_out(scenario: Scenario) -> None:
+    root = scenario.made.folder.root().signed
+    signers = load_offline(scenario.made.keys, "root", root.roles["root"].keyids, 2, ask)
 
     def leap(signed: Root) -> None:
         signed.version = 7
 
-    scene.forge("root", leap, signers, name="2.root.json")
-    scene.refused("rollback")
+    scenario.forge("root", leap, signers, name="2.root.json")
+    scenario.refused("rollback")
 
 
 @pytest.mark.parametrize(
@@ -270,55 +272,55 @@ def test_a_root_that_leaves_versions_out(scene: Scene) -> None:
         ("content.tar.gz", "not_found"),
     ],
 )
-def test_deleted_files(scene: Scene, path: str, code: str) -> None:
-    scene.server.missing.add(path)
-    scene.refused(code)
-    scene.heals()
+def test_deleted_files(scenario: Scenario, path: str, code: str) -> None:
+    scenario.server.missing.add(path)
+    scenario.refused(code)
+    scenario.heals()
 
 
-def test_metadata_that_is_none(scene: Scene) -> None:
-    scene.server.replace["/metadata/timestamp.json"] = b'{"signed": []}'
-    scene.refused("bad_metadata")
-    scene.heals()
+def test_metadata_that_is_none(scenario: Scenario) -> None:
+    scenario.server.replace["/metadata/timestamp.json"] = b'{"signed": []}'
+    scenario.refused("bad_metadata")
+    scenario.heals()
 
 
-def test_what_the_device_remembers_is_kept_twice(scene: Scene) -> None:
-    assert scene.device.install(order(scene.next)).detail["phase"] == "confirmed"
-    scene.device.go_back("edge-app", "1.1")
-    cache = scene.device.settings.agent.state_dir / "updates/tuf"
+def test_what_the_device_remembers_is_kept_twice(scenario: Scenario) -> None:
+    assert scenario.device.install(order(scenario.next)).detail["phase"] == "confirmed"
+    scenario.device.go_back("edge-app", "1.1")
+    cache = scenario.device.settings.agent.state_dir / "updates/tuf"
     for name in ("timestamp.json", "snapshot.json", "targets.json"):
         (cache / name).unlink()
-    for name, content in scene.old.items():
-        scene.server.replace[f"/metadata/{name}"] = content
-    scene.refused("rollback")
+    for name, content in scenario.old.items():
+        scenario.server.replace[f"/metadata/{name}"] = content
+    scenario.refused("rollback")
 
 
-def test_versions_counted_up_by_a_stolen_online_key_heal_with_its_rotation(scene: Scene) -> None:
+def test_versions_counted_up_by_a_stolen_online_key_heal_with_its_rotation(scenario: Scenario) -> None:
     def far(signed: Timestamp) -> None:
         signed.version = 1_000_000
 
-    scene.forge("timestamp", far, [scene.online("timestamp")])
-    assert scene.device.install(order(scene.next)).detail["phase"] == "confirmed"
-    scene.server.replace.clear()
-    fresh = scene.made.publish("edge-app", "1.2", app("1.2"), health=CHECK)
-    assert scene.device.install(order(fresh)).detail["reason_code"] == "rollback"
-    rotate(scene.made.folder, scene.made.keys, "timestamp", None, ask, scene.made.at)
-    assert scene.device.install(order(fresh)).detail["phase"] == "confirmed"
+    scenario.forge("timestamp", far, [scenario.online("timestamp")])
+    assert scenario.device.install(order(scenario.next)).detail["phase"] == "confirmed"
+    scenario.server.replace.clear()
+    fresh = scenario.made.publish("edge-app", "1.2", app("1.2"), health=CHECK)
+    assert scenario.device.install(order(fresh)).detail["reason_code"] == "rollback"
+    rotate(scenario.made.folder, scenario.made.keys, "timestamp", None, ask, scenario.made.at)
+    assert scenario.device.install(order(fresh)).detail["phase"] == "confirmed"
 
 
-def test_a_clock_that_was_set_back(scene: Scene) -> None:
-    scene.device.clock.shift = -timedelta(days=3)
-    scene.refused("clock")
-    scene.device.clock.shift = timedelta()
-    scene.heals()
+def test_a_clock_that_was_set_back(scenario: Scenario) -> None:
+    scenario.device.clock.shift = -timedelta(days=3)
+    scenario.refused("clock")
+    scenario.device.clock.shift = timedelta()
+    scenario.heals()
 
 
-def test_a_clock_that_was_set_forward(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_set_forward(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        _shift(scene.device, timedelta(days=30), patch)
-        scene.refused("freeze")
-    scene.device.clock.shift = timedelta()
-    scene.heals()
+        _shift(scenario.device, timedelta(days=30), patch)
+        scenario.refused("freeze")
+    scenario.device.clock.shift = timedelta()
+    scenario.heals()
 
 
 def _shift(device: UpdateDevice, by: timedelta, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -334,25 +336,25 @@ def _shift(device: UpdateDevice, by: timedelta, monkeypatch: pytest.MonkeyPatch)
     device.clock.shift = by
 
 
-def test_a_server_that_is_away_fails_and_refuses_nothing(scene: Scene) -> None:
-    scene.server._server.shutdown()
-    scene.server._server.server_close()
-    scene.refused("unreachable", phase="failed")
+def test_a_server_that_is_away_fails_and_refuses_nothing(scenario: Scenario) -> None:
+    scenario.server._server.shutdown()
+    scenario.server._server.server_close()
+    scenario.refused("unreachable", phase="failed")
 
 
-def test_an_archive_that_leaves_its_folder(scene: Scene) -> None:
+def test_an_archive_that_leaves_its_folder(scenario: Scenario) -> None:
     content = archive({"version": "1.1", "../../../outside": "x"})
-    evil = scene.made.publish("edge-app", "1.3", content, installed_bytes=100)
-    result = scene.device.install(order(evil))
+    evil = scenario.made.publish("edge-app", "1.3", content, installed_bytes=100)
+    result = scenario.device.install(order(evil))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "install")
-    assert not list(scene.device.base.rglob("outside"))
-    assert scene.device.entry().version == "1.0"
+    assert not list(scenario.device.base.rglob("outside"))
+    assert scenario.device.entry().version == "1.0"
 
 
-def test_an_archive_that_unpacks_to_more_than_was_signed(scene: Scene) -> None:
+def test_an_archive_that_unpacks_to_more_than_was_signed(scenario: Scenario) -> None:
     content = archive({"version": "1.1", "zeros": "0" * 1_000_000})
-    bomb = scene.made.publish("edge-app", "1.3", content, installed_bytes=1000)
-    result = scene.device.install(order(bomb))
+    bomb = scenario.made.publish("edge-app", "1.3", content, installed_bytes=1000)
+    result = scenario.device.install(order(bomb))
     assert (result.detail["phase"], result.detail["reason_code"]) == ("failed", "install")
     assert "more than was signed" in result.reason
-    assert scene.device.entry().version == "1.0"
+    assert scenario.device.entry().version == "1.0"

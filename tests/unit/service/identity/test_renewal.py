@@ -26,7 +26,7 @@ DEVICE = "edge-1"
 
 
 @dataclass(slots=True)
-class Scene:
+class Scenario:
     world: World
     identity: IdentityServices
     key: Any
@@ -45,47 +45,47 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
     async with world(tmp_path / "cordon.db", settings=authority_settings(tmp_path)) as one:
         identity = one.identity
         key = ec.generate_private_key(ec.SECP256R1())
         authority = identity.certificates.authority
         present = identity.certificates.sign_client(authority.read(request(key, DEVICE)), (), "token:t1")
         await identity.certificates.registry.add(present)
-        yield Scene(one, identity, key, present)
+        yield Scenario(one, identity, key, present)
 
 
-def wanted(scene: Scene, **changes: Any) -> dict[str, Any]:
+def wanted(scenario: Scenario, **changes: Any) -> dict[str, Any]:
     """A good request, changed; `signer` proves instead of the present key."""
     fresh = changes.pop("fresh", None) or ec.generate_private_key(ec.SECP256R1())
-    signer = changes.pop("signer", scene.key)
+    signer = changes.pop("signer", scenario.key)
     body: dict[str, Any] = {
-        "v": 1, "device_id": DEVICE, "serial": scene.present.serial, "csr": request(fresh, DEVICE), **changes,
+        "v": 1, "device_id": DEVICE, "serial": scenario.present.serial, "csr": request(fresh, DEVICE), **changes,
     }  # fmt: skip
     proof = sign(signer, renewal_bytes(body["device_id"], body["serial"], body["csr"]))
     return {"proof": base64.b64encode(proof).decode(), **body}
 
 
-async def test_who_proves_the_present_key_gets_a_new_certificate(scene: Scene) -> None:
-    body = wanted(scene)
-    answer = await scene.ask(body)
+async def test_who_proves_the_present_key_gets_a_new_certificate(scenario: Scenario) -> None:
+    body = wanted(scenario)
+    answer = await scenario.ask(body)
     assert answer is not None
     assert answer.certificate is not None
     assert answer.request == hashlib.sha256(body["csr"].encode()).hexdigest()
     leaf = x509.load_pem_x509_certificate(answer.certificate.encode())
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(answer.chain.encode()))
-    found = await scene.identity.certificates.registry.of(DEVICE)
-    assert [one.origin for one in found] == ["token:t1", f"renewal:{scene.present.serial}"]
-    assert "edge-1" not in scene.world.keeper.devices  # asking for a certificate is no report
+    found = await scenario.identity.certificates.registry.of(DEVICE)
+    assert [one.origin for one in found] == ["token:t1", f"renewal:{scenario.present.serial}"]
+    assert "edge-1" not in scenario.world.keeper.devices  # asking for a certificate is no report
 
 
-async def test_asking_again_gets_the_same_certificate(scene: Scene) -> None:
+async def test_asking_again_gets_the_same_certificate(scenario: Scenario) -> None:
     fresh = ec.generate_private_key(ec.SECP256R1())
-    first, second = await scene.ask(wanted(scene, fresh=fresh)), await scene.ask(wanted(scene, fresh=fresh))
+    first, second = await scenario.ask(wanted(scenario, fresh=fresh)), await scenario.ask(wanted(scenario, fresh=fresh))
     assert first is not None
     assert second is not None
     assert first.certificate == second.certificate
-    assert len(await scene.identity.certificates.registry.of(DEVICE)) == 2
+    assert len(await scenario.identity.certificates.registry.of(DEVICE)) == 2
 
 
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -97,55 +97,55 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_everybody_else_is_refused(scene: Scene, attack: str) -> None:
+async def test_everybody_else_is_refused(scenario: Scenario, attack: str) -> None:
     code, changes = ATTACKS[attack]
-    answer = await scene.ask(wanted(scene, **changes))
+    answer = await scenario.ask(wanted(scenario, **changes))
     assert answer is not None
     assert (answer.certificate, answer.refused) == (None, code)
-    assert scene.identity.renewals.counts["refused"] == 1
-    assert len(await scene.identity.certificates.registry.of(DEVICE)) == 1
+    assert scenario.identity.renewals.counts["refused"] == 1
+    assert len(await scenario.identity.certificates.registry.of(DEVICE)) == 1
 
 
-async def test_the_present_key_is_not_certified_again(scene: Scene) -> None:
-    answer = await scene.ask(wanted(scene, fresh=scene.key))
+async def test_the_present_key_is_not_certified_again(scenario: Scenario) -> None:
+    answer = await scenario.ask(wanted(scenario, fresh=scenario.key))
     assert answer is not None
     assert answer.refused == "key_used"
 
 
 @pytest.mark.parametrize("how", ["revoked", "expired"])
-async def test_what_does_not_hold_any_more_renews_nothing(scene: Scene, how: str) -> None:
+async def test_what_does_not_hold_any_more_renews_nothing(scenario: Scenario, how: str) -> None:
     if how == "revoked":
-        await scene.identity.revocation.revoke([scene.present.serial], "operator:ada", "unspecified", "stolen")
+        await scenario.identity.revocation.revoke([scenario.present.serial], "operator:ada", "unspecified", "stolen")
     else:
-        scene.world.clock.at = scene.present.end + 1
-    answer = await scene.ask(wanted(scene))
+        scenario.world.clock.at = scenario.present.end + 1
+    answer = await scenario.ask(wanted(scenario))
     assert answer is not None
     assert answer.refused == "certificate_over"
 
 
-async def test_a_request_on_the_topic_of_another_device_is_refused_before_it_is_read(scene: Scene) -> None:
-    assert await scene.ask(wanted(scene), "edge-2") is None
-    (letter,) = await scene.world.store.dead_letters()
+async def test_a_request_on_the_topic_of_another_device_is_refused_before_it_is_read(scenario: Scenario) -> None:
+    assert await scenario.ask(wanted(scenario), "edge-2") is None
+    (letter,) = await scenario.world.store.dead_letters()
     assert (letter.reason, letter.device_id) == ("wrong_device", "edge-2")
 
 
-async def test_a_retained_request_is_none(scene: Scene) -> None:
-    assert await scene.ask(wanted(scene), retain=True) is None
+async def test_a_retained_request_is_none(scenario: Scenario) -> None:
+    assert await scenario.ask(wanted(scenario), retain=True) is None
 
 
-async def test_of_many_requests_of_one_device_the_last_is_answered(scene: Scene) -> None:
-    bodies = [RenewRequest.model_validate(wanted(scene)) for _ in range(3)]
+async def test_of_many_requests_of_one_device_the_last_is_answered(scenario: Scenario) -> None:
+    bodies = [RenewRequest.model_validate(wanted(scenario)) for _ in range(3)]
     for body in bodies:
-        scene.identity.renewals.ask(DEVICE, body)
-    await scene.identity.renewals.round()
-    (told,) = [payload for topic, payload in scene.world.link.sent if topic == down(DEVICE, DownChannel.CERTIFICATE)]
+        scenario.identity.renewals.ask(DEVICE, body)
+    await scenario.identity.renewals.round()
+    (told,) = [payload for topic, payload in scenario.world.link.sent if topic == down(DEVICE, DownChannel.CERTIFICATE)]
     assert RenewResponse.model_validate_json(told).request == hashlib.sha256(bodies[-1].csr.encode()).hexdigest()
 
 
-async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scene: Scene) -> None:
-    first, second = await scene.ask(wanted(scene)), await scene.ask(wanted(scene))
+async def test_a_certificate_that_is_followed_by_two_keys_is_an_alert(scenario: Scenario) -> None:
+    first, second = await scenario.ask(wanted(scenario)), await scenario.ask(wanted(scenario))
     assert first is not None
     assert second is not None
     assert first.certificate != second.certificate
-    (line,) = await scene.world.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
+    (line,) = await scenario.world.store.audit(kind=AuditKind.DEVICE_CLONE_SUSPECTED)
     assert line.entry.alert

@@ -24,7 +24,7 @@ LATER = [("rejected", "too_many")]
 
 
 @dataclass
-class Scene:
+class Scenario:
     """A controller with an authority, whose ingest asks its registry."""
 
     world: World
@@ -57,98 +57,98 @@ class Scene:
 
 
 @pytest.fixture
-async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
+async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
     async with world(tmp_path / "c.db", settings=authority_settings(tmp_path)) as place:
-        yield Scene(place, place.identity, place.signing.keyring)
+        yield Scenario(place, place.identity, place.signing.keyring)
 
 
-async def test_the_key_of_a_certificate_counts_without_a_first_contact(scene: Scene) -> None:
-    device, _ = await scene.certified()
-    assert await scene.report(device) == LATER  # while it is found out
-    assert await scene.report(device) == TAKEN
+async def test_the_key_of_a_certificate_counts_without_a_first_contact(scenario: Scenario) -> None:
+    device, _ = await scenario.certified()
+    assert await scenario.report(device) == LATER  # while it is found out
+    assert await scenario.report(device) == TAKEN
 
 
-async def test_a_revoked_certificates_signature_stops_counting_at_once(scene: Scene) -> None:
-    device, made = await scene.certified()
-    await scene.report(device)
-    assert await scene.report(device) == TAKEN
-    await scene.identity.revocation.revoke([made.serial], "operator:ada", "key_compromise", "stolen")
-    assert await scene.report(device) == LATER  # nothing of before counts, not even for a moment
-    assert await scene.report(device) == REFUSED
-    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
+async def test_a_revoked_certificates_signature_stops_counting_at_once(scenario: Scenario) -> None:
+    device, made = await scenario.certified()
+    await scenario.report(device)
+    assert await scenario.report(device) == TAKEN
+    await scenario.identity.revocation.revoke([made.serial], "operator:ada", "key_compromise", "stolen")
+    assert await scenario.report(device) == LATER  # nothing of before counts, not even for a moment
+    assert await scenario.report(device) == REFUSED
+    (row,) = await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["topic"], row["certificate"], row["why"]) == (DEVICE, DEVICE, "it is revoked")
-    again, _ = await scene.certified(origin="token:t2")
-    await scene.report(again)
-    assert await scene.report(again) == TAKEN
-    assert await scene.report(device) == REFUSED
-    assert "it is revoked" in (await scene.details(AuditKind.REPORT_REJECTED))[-1]["detail"]
+    again, _ = await scenario.certified(origin="token:t2")
+    await scenario.report(again)
+    assert await scenario.report(again) == TAKEN
+    assert await scenario.report(device) == REFUSED
+    assert "it is revoked" in (await scenario.details(AuditKind.REPORT_REJECTED))[-1]["detail"]
 
 
-async def test_a_certificate_that_expired_signs_nothing(scene: Scene) -> None:
-    device, made = await scene.certified()
-    await scene.report(device)
-    assert await scene.report(device) == TAKEN
-    scene.world.clock.at = made.end + 1
-    assert await scene.report(device) == TAKEN  # known from a moment ago, and looked up again
-    assert await scene.report(device) != TAKEN
+async def test_a_certificate_that_expired_signs_nothing(scenario: Scenario) -> None:
+    device, made = await scenario.certified()
+    await scenario.report(device)
+    assert await scenario.report(device) == TAKEN
+    scenario.world.clock.at = made.end + 1
+    assert await scenario.report(device) == TAKEN  # known from a moment ago, and looked up again
+    assert await scenario.report(device) != TAKEN
 
 
-async def test_a_former_certificate_counts_until_the_present_one_has_signed(scene: Scene, tmp_path: Path) -> None:
-    old, made = await scene.certified()
-    await scene.report(old)
-    assert await scene.report(old) == TAKEN
-    scene.world.clock.at += 1
-    new, _ = await scene.certified(origin=f"renewal:{made.serial}")
-    assert await scene.report(old) == LATER
-    assert await scene.report(old) == TAKEN  # the new pair has not connected yet
-    assert await scene.report(new) == TAKEN
-    assert await scene.report(old) == REFUSED
-    (refused,) = await scene.details(AuditKind.REPORT_REJECTED)
+async def test_a_former_certificate_counts_until_the_present_one_has_signed(scenario: Scenario, tmp_path: Path) -> None:
+    old, made = await scenario.certified()
+    await scenario.report(old)
+    assert await scenario.report(old) == TAKEN
+    scenario.world.clock.at += 1
+    new, _ = await scenario.certified(origin=f"renewal:{made.serial}")
+    assert await scenario.report(old) == LATER
+    assert await scenario.report(old) == TAKEN  # the new pair has not connected yet
+    assert await scenario.report(new) == TAKEN
+    assert await scenario.report(old) == REFUSED
+    (refused,) = await scenario.details(AuditKind.REPORT_REJECTED)
     assert "a newer one of this device has signed since" in refused["detail"]
-    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
+    (row,) = await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert (row["certificate"], row["why"]) == (DEVICE, "a newer one of this device has signed since")
     settings = authority_settings(tmp_path)
-    async with world(tmp_path / "c.db", clock=scene.world.clock, settings=settings) as place:  # a restart
-        again = Scene(place, place.identity, place.signing.keyring, scene.seq)
+    async with world(tmp_path / "c.db", clock=scenario.world.clock, settings=settings) as place:  # a restart
+        again = Scenario(place, place.identity, place.signing.keyring, scenario.seq)
         assert await again.report(old) == LATER
         assert await again.report(old) == REFUSED
         assert await again.report(new) == TAKEN
 
 
-async def test_another_devices_certificate_signs_nothing(scene: Scene) -> None:
-    device, _ = await scene.certified()
-    other, _ = await scene.certified("edge-2")
-    await scene.report(device)
-    assert await scene.report(device) == TAKEN
-    assert await scene.report(other) == REFUSED
-    (refused,) = await scene.details(AuditKind.REPORT_REJECTED)
+async def test_another_devices_certificate_signs_nothing(scenario: Scenario) -> None:
+    device, _ = await scenario.certified()
+    other, _ = await scenario.certified("edge-2")
+    await scenario.report(device)
+    assert await scenario.report(device) == TAKEN
+    assert await scenario.report(other) == REFUSED
+    (refused,) = await scenario.details(AuditKind.REPORT_REJECTED)
     assert refused["detail"] == "signed with a key that is not this device's; the report names edge-2"
-    (row,) = await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
+    (row,) = await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
     assert {key: row[key] for key in ("topic", "payload", "certificate", "why")} == {
         "topic": DEVICE, "payload": "edge-2", "certificate": "edge-2", "why": "the certificate is another device's",
     }  # fmt: skip
     # One that says it is of the device, and one that nobody made a certificate for.
-    assert await scene.report(other, device_id=DEVICE) == REFUSED
-    scene.world.clock.at += FRESH + 1
-    assert await scene.report(Signing(DEVICE)) == REFUSED
-    assert [(one["certificate"], one["why"]) for one in await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)][
-        1:
-    ] == [("", "unknown key")]
+    assert await scenario.report(other, device_id=DEVICE) == REFUSED
+    scenario.world.clock.at += FRESH + 1
+    assert await scenario.report(Signing(DEVICE)) == REFUSED
+    assert [
+        (one["certificate"], one["why"]) for one in await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)
+    ][1:] == [("", "unknown key")]
 
 
-async def test_its_own_signature_about_another_device_is_refused(scene: Scene) -> None:
-    device, _ = await scene.certified()
-    await scene.report(device)
-    assert await scene.report(device) == TAKEN
-    assert await scene.report(device, device_id="edge-2") == [("rejected", "wrong_device")]
-    (row,) = await scene.details(AuditKind.REPORT_REJECTED)
+async def test_its_own_signature_about_another_device_is_refused(scenario: Scenario) -> None:
+    device, _ = await scenario.certified()
+    await scenario.report(device)
+    assert await scenario.report(device) == TAKEN
+    assert await scenario.report(device, device_id="edge-2") == [("rejected", "wrong_device")]
+    (row,) = await scenario.details(AuditKind.REPORT_REJECTED)
     assert row["reason"] == "wrong_device"
 
 
-async def test_many_strangers_are_looked_up_once(scene: Scene) -> None:
-    device, _ = await scene.certified()
-    await scene.report(device)
-    assert await scene.report(device) == TAKEN
+async def test_many_strangers_are_looked_up_once(scenario: Scenario) -> None:
+    device, _ = await scenario.certified()
+    await scenario.report(device)
+    assert await scenario.report(device) == TAKEN
     for _ in range(5):
-        assert await scene.report(Signing(DEVICE)) == REFUSED
-    assert len(await scene.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)) == 1
+        assert await scenario.report(Signing(DEVICE)) == REFUSED
+    assert len(await scenario.details(AuditKind.REPORT_CERTIFICATE_MISMATCHED)) == 1
