@@ -19,11 +19,10 @@ from device_agent.commands.journal import Journal
 from device_agent.commands.lazy_loading import LazyCommandVerifier
 from device_agent.domain.report import ReportSender
 from device_agent.errors import AgentError, SettingsError
-from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
 from device_agent.host.memory import freeze_gc, limit_malloc_arenas, trim_heap
 from device_agent.host.notify import SystemdNotifier
-from device_agent.host.system import System
+from device_agent.host.system import System, boot_id
 from device_agent.intrusion.watch import IntrusionWatch
 from device_agent.mqtt_client import MqttClient, StatusPayloads
 from device_agent.reporting.report_store import ReportStore

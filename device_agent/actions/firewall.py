@@ -52,7 +52,7 @@ class FirewallTable:
     def read(self) -> NftRules | None:
         """Returns the rules in the kernel, None without a table (ActionError)."""
         try:
-            return nft.current()
+            return nft.read_table()
         except (ExecuteError, ValueError) as e:
             raise ActionError(str(e)) from e
 
@@ -68,7 +68,7 @@ class FirewallTable:
             # Before the change: if the agent is killed right after it, the timer runs already.
             write_whole(self._pending, self._sibling_path(".new"), undo.encode())
             self._start_deadman(seconds + _MARGIN, program)
-            self._load(nft.script(rules))
+            self._load(nft.render_ruleset(rules))
         except OSError as e:
             raise ActionError(f"{e.filename or folder}: {e.strerror}") from e
 
@@ -90,7 +90,7 @@ class FirewallTable:
             else:
                 self._rules_file.parent.mkdir(parents=True, exist_ok=True)
                 temporary = self._rules_file.with_name(f".{self._rules_file.name}.new")
-                write_whole(self._rules_file, temporary, nft.script(rules).encode())
+                write_whole(self._rules_file, temporary, nft.render_ruleset(rules).encode())
         except OSError as e:
             raise ActionError(f"{self._rules_file}: {e.strerror}") from e
 
@@ -185,7 +185,7 @@ class ChangeFirewall:
             f"make table inet {nft.TABLE}: {desired}; undone unless the broker is reached within "
             f"{self.broker_timeout_seconds(params, {}):g} s"
         )
-        return ActionPlan({"was": _describe(present), _UNDO: nft.script(present)}, changes)
+        return ActionPlan({"was": _describe(present), _UNDO: nft.render_ruleset(present)}, changes)
 
     def apply(self, params: Params, before: Mapping[str, str]) -> None:
         """Replaces the table in one transaction, guarded by the dead-man timer."""

@@ -47,7 +47,7 @@ class PersistLogs(FileAction):
         if units is None:
             return
         try:
-            units.do("restart", "systemd-journald.service")
+            units.run_verb("restart", "systemd-journald.service")
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 
@@ -113,7 +113,7 @@ class EnableAudit:
 
     def _do(self, verb: str) -> None:
         try:
-            self._manager().do(verb, _UNIT)
+            self._manager().run_verb(verb, _UNIT)
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 

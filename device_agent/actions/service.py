@@ -158,7 +158,7 @@ class DisableService:
         manager = self._manager()
         assert manager is not None  # the units are its
         try:
-            manager.do(verb, *units)
+            manager.run_verb(verb, *units)
         except ExecuteError as e:
             raise ActionError(str(e)) from e
 

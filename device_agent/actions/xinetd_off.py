@@ -63,7 +63,6 @@ def reload(system: System) -> None:
     """Makes a running xinetd read its configuration again."""
     if not system.is_live:
         return
-    for folder in system.path("/proc").glob("[0-9]*"):
+    for pid in xinetd.processes(system):
         with contextlib.suppress(OSError):
-            if (folder / "comm").read_text().strip() == "xinetd":
-                os.kill(int(folder.name), signal.SIGHUP)
+            os.kill(pid, signal.SIGHUP)

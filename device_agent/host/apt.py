@@ -1,4 +1,4 @@
-"""How apt is asked: the same for looking and for upgrading, on the running system or below another root."""
+"""Commands of apt, for the running system or below another root, and parsers of their output."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SECURITY_SUITE: Final = re.compile(r"^[a-z]+-security$", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class AptUpgrade:
-    """A package that apt would upgrade."""
+    """A package that apt can upgrade."""
 
     name: str
     old: str
@@ -27,15 +27,14 @@ class AptUpgrade:
 
 
 def apt_get(system: System, *arguments: str) -> list[str]:
-    """The argument list of apt-get for a system."""
+    """Returns the argument list of apt-get for a system."""
     return _apt("apt-get", system, arguments)
 
 
 def apt_list(system: System) -> list[str]:
-    """What lists the packages of which a newer version waits, read by `listed`.
+    """Returns the command that lists upgradable packages; `listed` parses its output.
 
-    A fraction of what simulating an upgrade costs; and an update that is held back, or that something is in the way of,
-    waits all the same.
+    Much cheaper than simulating an upgrade, and it includes updates that are held back or blocked.
     """
     return _apt("apt", system, ("list", "--upgradable"))
 
@@ -62,30 +61,30 @@ def _apt(program: str, system: System, arguments: tuple[str, ...]) -> list[str]:
 
 
 def upgrades(output: str) -> tuple[AptUpgrade, ...]:
-    """Read what `apt-get -s` would upgrade; packages that would be newly installed are no upgrades."""
-    found = []
+    """Parses the upgrades in the output of `apt-get -s`; newly installed packages are no upgrades."""
+    packages = []
     for line in output.splitlines():
         match = _LINE.match(line)
         if match is not None:
             origins = [origin.strip() for origin in match["origins"].split(",")]
             is_security = any(_SECURITY.search(origin) for origin in origins)
-            found.append(AptUpgrade(match["name"], match["old"], match["new"], is_security))
-    return tuple(found)
+            packages.append(AptUpgrade(match["name"], match["old"], match["new"], is_security))
+    return tuple(packages)
 
 
 def listed(output: str) -> tuple[AptUpgrade, ...]:
-    """Read what `apt list --upgradable` says; the same package of two architectures counts once, as in `upgrades`."""
-    found: dict[str, AptUpgrade] = {}
+    """Parses the output of `apt list --upgradable`; a package of two architectures counts once, as in `upgrades`."""
+    packages: dict[str, AptUpgrade] = {}
     for line in output.splitlines():
         match = _LISTED.match(line)
         if match is not None:
             is_security = any(_SECURITY_SUITE.search(suite) for suite in match["suites"].split(","))
-            found.setdefault(match["name"], AptUpgrade(match["name"], match["old"], match["new"], is_security))
-    return tuple(found.values())
+            packages.setdefault(match["name"], AptUpgrade(match["name"], match["old"], match["new"], is_security))
+    return tuple(packages.values())
 
 
 def lists_refreshed_at(system: System) -> float | None:
-    """When the package lists were last fetched (seconds since the epoch); None when never."""
+    """Returns when the package lists were last fetched (Unix seconds); None when never."""
     lists = system.path("/var/lib/apt/lists")
     if not any(_is_index(path) for path in _entries(lists)):
         return None

@@ -1,16 +1,16 @@
-"""Where the agent gets its time from, so that everything else takes it as an argument."""
+"""The clock of the agent; everything else takes the time as an argument."""
 
 import time
 from datetime import UTC, datetime
 
 
 class Clock:
-    """The machine's own clocks."""
+    """The clocks of the machine; tests replace them."""
 
     def now(self) -> datetime:
-        """Wall-clock time, aware."""
+        """Returns the aware wall-clock time."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that never go back, of no meaning outside this process."""
+        """Returns monotonic seconds, which have no meaning outside this process."""
         return time.monotonic()

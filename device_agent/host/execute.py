@@ -1,4 +1,4 @@
-"""The only place that starts another program: argv lists, a time limit, an output limit, one language."""
+"""Runs programs: argv lists without a shell, a time limit, an output limit, the C locale."""
 
 import os
 import selectors
@@ -13,23 +13,23 @@ from typing import IO, Final
 from schemas.base import clean_text
 
 DEFAULT_SECONDS: Final = 20.0
-MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024  # of standard output; a program that says more is stopped
-_MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error that are kept
+MAX_OUTPUT_BYTES: Final = 4 * 1024 * 1024  # of standard output; a program that writes more is killed
+_MAX_ERROR_BYTES: Final = 16 * 1024  # of standard error are kept
 _CHUNK: Final = 64 * 1024
-_CANCEL_SECONDS: Final = 0.5  # between two looks whether to stop
-_ERROR_TEXT: Final = 200  # characters of a program's last words that go into a reason
-SLOT_VARIABLE: Final = "CORDON_AGENT_SLOT"  # which agent this is; see `updates.slots`
+_CANCEL_SECONDS: Final = 0.5  # between two checks for cancellation
+_MAX_REASON: Final = 200  # characters of a program's last output line in an error
+SLOT_VARIABLE: Final = "CORDON_AGENT_SLOT"  # the slot of this agent; see `updates.slots`
 _KEPT_VARIABLES: Final = ("PATH", "HOME")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ExecuteError(Exception):
-    """A program could not be started, or did not end as it should; the text says why in one line."""
+    """A program could not be started, or failed; the text is one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessResult:
-    """A program that ended by itself."""
+    """The status and output of a program that ended by itself."""
 
     status: int
     out: str
@@ -46,19 +46,19 @@ def run(
     cancelled: threading.Event | None = None,
     stdin: bytes = b"",
 ) -> ProcessResult:
-    """Run `argv` without a shell, with the C locale.
+    """Runs `argv` without a shell, with the C locale.
 
     Args:
         argv: the program, found on PATH, and its arguments.
-        seconds: it is killed after this time.
-        environment: variables beside PATH, HOME and LC_ALL.
-        ok: exit statuses that are no error.
-        max_bytes: it is killed when it writes more to standard output.
-        cancelled: it is killed within a second when this is set.
-        stdin: all that it can read from its standard input.
+        seconds: time limit; the program is killed after it.
+        environment: variables in addition to PATH, HOME and LC_ALL.
+        ok: exit statuses that are no failure.
+        max_bytes: the program is killed when it writes more to standard output.
+        cancelled: the program is killed within a second when this is set.
+        stdin: its standard input.
 
     Raises:
-        ExecuteError: it is missing, too slow, too talkative, or ended with another status.
+        ExecuteError: it is missing, exceeded a limit, was cancelled, or ended with another status.
     """
     name = argv[0].rsplit("/", 1)[-1]
     try:
@@ -81,21 +81,21 @@ def run(
         raise ExecuteError(f"{name} cannot be started: {e.strerror}") from e
     done = ProcessResult(status, out.decode(errors="replace"), err.decode(errors="replace"))
     if status not in ok:
-        words = (done.err.strip() or done.out.strip()).splitlines()
+        lines = (done.err.strip() or done.out.strip()).splitlines()
         raise ExecuteError(
-            clean_text(f"{name} ended with status {status}: {words[-1] if words else 'no output'}", _ERROR_TEXT)
+            clean_text(f"{name} ended with status {status}: {lines[-1] if lines else 'no output'}", _MAX_REASON)
         )
     return done
 
 
 def own_path() -> dict[str, str]:
-    """The environment for a program of this agent's own: it is found where this very one was loaded from."""
+    """Returns the environment for a child process of this agent: it loads the same modules as this process."""
     slot = {SLOT_VARIABLE: os.environ[SLOT_VARIABLE]} if SLOT_VARIABLE in os.environ else {}
     return {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **slot}
 
 
 def _input(content: bytes) -> IO[bytes]:
-    # A file in memory and no pipe: nobody has to write while the program's answers are read.
+    # A file in memory instead of a pipe: nothing has to be written while the output is read.
     source = os.fdopen(os.memfd_create("stdin"), "w+b")
     source.write(content)
     source.seek(0)
@@ -124,7 +124,7 @@ def _read(
                 raise ExecuteError(f"{name} did not end within {seconds:g} s")
             if cancelled is not None and cancelled.is_set():
                 _kill(process)
-                raise ExecuteError(f"{name} was ended because the agent stops")
+                raise ExecuteError(f"{name} was killed because the agent stops")
             for key, _ in selector.select(left if cancelled is None else min(left, _CANCEL_SECONDS)):
                 chunk = os.read(key.fd, _CHUNK)
                 if not chunk:
@@ -137,7 +137,7 @@ def _read(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # Its own session, so that what it started ends with it and no pipe stays open.
+    # The program has its own session, so that its children are killed too and no pipe stays open.
     try:
         os.killpg(process.pid, 9)
     except ProcessLookupError:

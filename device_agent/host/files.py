@@ -1,19 +1,18 @@
-"""Replaces files as a whole, so that a crash leaves the old or the new one and never a half."""
+"""Bounded reading of files, and atomic durable writes."""
 
 import os
 from pathlib import Path
 from typing import Final
 
-MAX_FILE_BYTES: Final = 256 * 1024  # of a file of settings
-
+MAX_FILE_BYTES: Final = 256 * 1024  # of a configuration file
 MAX_FILES: Final = 256  # of one folder
 
 
 def text_of(path: Path, limit: int = MAX_FILE_BYTES) -> str:
-    """The text of a file of settings, or of its first `limit` bytes; empty when there is no such file.
+    """Returns the first `limit` bytes of a file as text; empty when there is no such file.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: it exists and cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -23,10 +22,10 @@ def text_of(path: Path, limit: int = MAX_FILE_BYTES) -> str:
 
 
 def tail_of(path: Path, limit: int) -> str:
-    """The last `limit` bytes of a log, from the start of a line; empty when there is no such file.
+    """Returns the last `limit` bytes of a log, from the start of a line; empty when there is no such file.
 
     Raises:
-        OSError: it is there and cannot be read.
+        OSError: it exists and cannot be read.
     """
     try:
         with path.open("rb") as file:
@@ -40,43 +39,43 @@ def tail_of(path: Path, limit: int) -> str:
 
 
 def files_in(folder: Path, pattern: str = "*") -> list[Path]:
-    """The files of a folder that match, sorted, at most `MAX_FILES`; none when there is no such folder."""
+    """Returns the matching files of a folder, sorted, at most `MAX_FILES`; none when there is no such folder."""
     if not folder.is_dir():
         return []
     return [path for path in sorted(folder.glob(pattern))[:MAX_FILES] if path.is_file()]
 
 
 def settings_of(text: str, separator: str | None = "=", comments: str = "#;") -> dict[str, str]:
-    """`key = value` of each line, the last one counts; with `separator=None` key and value are apart by spaces."""
-    found = {}
+    """Parses lines of `key = value`; the last one wins. With `separator=None` white space separates key and value."""
+    values = {}
     for line in text.splitlines():
-        bare = line.strip()
-        if not bare or bare[0] in comments:
+        content = line.strip()
+        if not content or content[0] in comments:
             continue
-        parts = bare.split(separator, 1)
-        found[parts[0].strip()] = parts[1].strip() if len(parts) > 1 else ""
-    return found
+        parts = content.split(separator, 1)
+        values[parts[0].strip()] = parts[1].strip() if len(parts) > 1 else ""
+    return values
 
 
-def write_whole(path: Path, fresh: Path, content: bytes, mode: int = 0o600) -> None:
-    """Replace `path` by `content` so that a reader, or a crash, sees the old or the new file and nothing else.
+def write_whole(path: Path, temporary: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replaces a file atomically: readers, and a crash, leave either the old or the new file.
 
     Args:
         path: the file.
-        fresh: a path in the same folder for the new file until it takes the old one's place.
+        temporary: a path in the same folder for the new file until it replaces the old one.
         content: the new bytes.
         mode: permissions of the new file.
 
     Raises:
         OSError: the disk refuses.
     """
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(file.fileno(), mode)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    fresh.replace(path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

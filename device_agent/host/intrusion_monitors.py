@@ -1,16 +1,15 @@
-"""Which intrusion monitors this device has, where they write their alerts, and whether they run."""
+"""The intrusion monitors of this device: where they write their alerts, and whether they run."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from device_agent.host.system import System
+from device_agent.host.system import System, process_names
 
 _WAZUH_MARK: Final = "/var/ossec/bin/wazuh-control"
 _OSSEC_ALERTS: Final = ("/var/ossec/logs/alerts/alerts.json",)
-# Where each monitor writes by itself, the richest format first, and what shows that it is installed.
-_USUAL: Final = (
+# By monitor: default alert files, the most detailed format first, and files that exist where it is installed.
+_DEFAULTS: Final = (
     ("wazuh", _OSSEC_ALERTS, (_WAZUH_MARK,)),
     ("ossec", _OSSEC_ALERTS, ("/var/ossec/bin/ossec-control",)),
     (
@@ -29,7 +28,7 @@ _USUAL: Final = (
         ("/usr/sbin/snort", "/usr/local/bin/snort", "/usr/bin/snort"),
     ),
 )
-# Process names as the kernel cuts them, at 15 characters.
+# Process names, truncated to 15 characters by the kernel.
 _PROCESSES: Final = {
     "wazuh": frozenset({"wazuh-analysisd", "wazuh-agentd"}),
     "ossec": frozenset({"ossec-analysisd", "ossec-agentd"}),
@@ -40,7 +39,7 @@ _PROCESSES: Final = {
 
 @dataclass(frozen=True, slots=True, order=True)
 class AlertSource:
-    """A monitor and the file, as the device names it, that it writes alerts to."""
+    """A monitor and the absolute path of its alert file."""
 
     monitor: str
     path: str
@@ -49,43 +48,36 @@ class AlertSource:
 def sources(watched: Sequence[str], system: System) -> tuple[AlertSource, ...]:
     """Returns the alert files to follow.
 
-    `watched` holds `monitor:path` of the configuration. When it is empty, the usual places are searched; an installed
+    `watched` holds `monitor:path` of the configuration. When it is empty, the default paths are searched; an installed
     monitor has a source even before its file exists.
     """
     if watched:
         return tuple(sorted({AlertSource(*entry.split(":", 1)) for entry in watched}))
-    found = []
-    for monitor, places, marks in _USUAL:
+    detected = []
+    for monitor, paths, marks in _DEFAULTS:
         is_installed = any(_exists(system, mark) for mark in marks)
         if monitor == "wazuh" and not is_installed:
-            continue  # the file alone is taken for OSSEC's
+            continue  # an alert file alone is attributed to OSSEC
         if monitor == "ossec" and _exists(system, _WAZUH_MARK):
             continue
-        there = [place for place in places if _exists(system, place)]
-        if there or is_installed:
-            found.append(AlertSource(monitor, (there or list(places))[0]))
-    return tuple(found)
+        existing = [path for path in paths if _exists(system, path)]
+        if existing or is_installed:
+            detected.append(AlertSource(monitor, (existing or list(paths))[0]))
+    return tuple(detected)
 
 
 def running(system: System) -> frozenset[str]:
-    """Monitors of which a process runs.
+    """Returns the monitors of which a process runs.
 
     Raises:
         OSError: the processes cannot be listed.
     """
-    names = set()
-    with os.scandir(system.path("/proc")) as entries:
-        for entry in entries:
-            if entry.name.isdigit():
-                try:
-                    names.add(system.path(f"/proc/{entry.name}/comm").read_text(errors="replace").strip())
-                except OSError:
-                    continue  # it has ended meanwhile
-    return frozenset(monitor for monitor, known in _PROCESSES.items() if known & names)
+    names = set(process_names(system).values())
+    return frozenset(monitor for monitor, programs in _PROCESSES.items() if programs & names)
 
 
-def _exists(system: System, place: str) -> bool:
+def _exists(system: System, path: str) -> bool:
     try:
-        return system.path(place).exists()
+        return system.path(path).exists()
     except PermissionError:
         return True  # in a folder that only root and the monitor may enter

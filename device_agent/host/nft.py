@@ -1,4 +1,4 @@
-"""The agent's own table of nftables, `inet cordon`: read from the kernel, and replaced there as a whole."""
+"""The agent's own nftables table, `inet cordon`: read from the kernel, and replaced as a whole."""
 
 import json
 from dataclasses import dataclass, replace
@@ -17,33 +17,32 @@ ProtocolPort = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class NftRules:
-    """What the table says: `closed`: refuse what no rule admits; `allow` and `deny`: ports."""
+    """The rules of the table: `closed` drops what no rule accepts; `allow` and `deny` are ports."""
 
     closed: bool = False
     allow: frozenset[ProtocolPort] = frozenset()
     deny: frozenset[ProtocolPort] = frozenset()
 
     def with_allowed(self, ports: frozenset[ProtocolPort]) -> Self:
-        """These ports admitted, and not refused any more."""
+        """Accepts these ports, and no longer denies them."""
         return replace(self, allow=self.allow | ports, deny=self.deny - ports)
 
     def with_denied(self, ports: frozenset[ProtocolPort]) -> Self:
-        """These ports refused, and not admitted any more."""
+        """Denies these ports, and no longer accepts them."""
         return replace(self, deny=self.deny | ports, allow=self.allow - ports)
 
     def __str__(self) -> str:
-        """In a few words; `off` where there is no table."""
         default = "closed" if self.closed else "open"
-        return f"{default}, allow {_words(self.allow)}, deny {_words(self.deny)}"
+        return f"{default}, allow {_format_ports(self.allow)}, deny {_format_ports(self.deny)}"
 
 
-def _words(ports: frozenset[ProtocolPort]) -> str:
+def _format_ports(ports: frozenset[ProtocolPort]) -> str:
     return " ".join(f"{number}/{proto}" for proto, number in sorted(ports)) or "none"
 
 
-def script(rules: NftRules | None) -> str:
-    """What nft is given: the whole table anew in one transaction, or only its end."""
-    # Made first, so that deleting it is no error where it was not there.
+def render_ruleset(rules: NftRules | None) -> str:
+    """Returns the script for nft that replaces the table in one transaction, or only deletes it."""
+    # Created first, because deleting a missing table is an error.
     lines = [f"table inet {TABLE} {{}}", f"delete table inet {TABLE}"]
     if rules is not None:
         policy = "drop" if rules.closed else "accept"
@@ -54,9 +53,9 @@ def script(rules: NftRules | None) -> str:
             '  iifname "lo" accept',
             *(f"  {proto} dport {number} drop" for proto, number in sorted(rules.deny)),
             "  ct state established,related accept",
-            # Without neighbour discovery and path MTU messages IPv6, and long packets at all, do not arrive.
+            # IPv6 needs neighbour discovery, and long packets need path MTU messages.
             "  meta l4proto { icmp, ipv6-icmp } accept",
-            # An address that is not renewed takes the device off the network as surely as a rule.
+            # Without DHCP the device would lose its address.
             "  udp sport . udp dport { 67 . 68, 547 . 546 } accept",
             *(f"  {proto} dport {number} accept" for proto, number in sorted(rules.allow)),
             " }",
@@ -65,46 +64,46 @@ def script(rules: NftRules | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def current() -> NftRules | None:
-    """What the kernel holds; None without our table.
+def read_table() -> NftRules | None:
+    """Returns the rules in the kernel, None without the table.
 
     Raises:
         ExecuteError: nft is missing or refuses.
-        ValueError: the table is not one that we wrote.
+        ValueError: the table was not written by this agent.
     """
-    done = run(["nft", "-j", "list", "table", "inet", TABLE], ok=frozenset({0, 1}))
-    if done.status != 0:
-        if _ABSENT in done.err:
+    result = run(["nft", "-j", "list", "table", "inet", TABLE], ok=frozenset({0, 1}))
+    if result.status != 0:
+        if _ABSENT in result.err:
             return None
-        raise ExecuteError(f"nft: {done.err.strip().splitlines()[0] if done.err.strip() else 'no answer'}")
-    return parse(done.out)
+        raise ExecuteError(f"nft: {result.err.strip().splitlines()[0] if result.err.strip() else 'no answer'}")
+    return parse(result.out)
 
 
-def parse(out: str) -> NftRules:
-    """Read what `nft -j list table` writes.
+def parse(output: str) -> NftRules:
+    """Parses the output of `nft -j list table`.
 
     Raises:
-        ValueError: not JSON, or not a table of ours.
+        ValueError: not JSON, or not a table of this agent.
     """
     try:
-        items = json.loads(out)["nftables"]
+        items = json.loads(output)["nftables"]
         chains = [item["chain"] for item in items if "chain" in item]
         rules = [item["rule"]["expr"] for item in items if "rule" in item]
         (chain,) = chains
-        verdicts = [_verdict(expressions) for expressions in rules]
+        parsed = [_parse_rule(expressions) for expressions in rules]
         is_closed = chain.get("policy") == "drop"
     except (KeyError, TypeError, IndexError, AttributeError, StopIteration) as e:
         raise ValueError("the table cordon is not one that this agent wrote") from e
-    known = [verdict for verdict in verdicts if verdict is not None]
+    port_rules = [rule for rule in parsed if rule is not None]
     return NftRules(
         closed=is_closed,
-        allow=frozenset(port for port, word in known if word == "accept"),
-        deny=frozenset(port for port, word in known if word == "drop"),
+        allow=frozenset(port for port, verdict in port_rules if verdict == "accept"),
+        deny=frozenset(port for port, verdict in port_rules if verdict == "drop"),
     )
 
 
-def _verdict(expressions: list[dict[str, Any]]) -> tuple[ProtocolPort, str] | None:
-    """The port and the word of a rule about one port; None for the fixed ones."""
+def _parse_rule(expressions: list[dict[str, Any]]) -> tuple[ProtocolPort, str] | None:
+    """Returns port and verdict of a rule about one port; None for the fixed rules."""
     match = expressions[0].get("match", {})
     left = match.get("left", {})
     payload = left.get("payload", {}) if isinstance(left, dict) else {}

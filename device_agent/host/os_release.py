@@ -1,4 +1,4 @@
-"""Which system this is: os-release and the running kernel."""
+"""The operating system: os-release and the running kernel."""
 
 import platform
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import Any
 from device_agent.errors import FactsUnavailableError
 from device_agent.host.system import System
 
-_PLACES = ("/etc/os-release", "/usr/lib/os-release")
+_FILES = ("/etc/os-release", "/usr/lib/os-release")
 
 
 def collect(system: System) -> Mapping[str, Any]:
-    """The `os` section."""
+    """Collects the `os` section."""
     release = read_os_release(system)
     kernel = platform.uname()
     return {
@@ -24,13 +24,13 @@ def collect(system: System) -> Mapping[str, Any]:
 
 
 def read_os_release(system: System) -> dict[str, str]:
-    """The fields of os-release.
+    """Returns the fields of os-release.
 
     Raises:
         FactsUnavailableError: there is no such file.
     """
-    for place in _PLACES:
-        path = system.path(place)
+    for name in _FILES:
+        path = system.path(name)
         if path.is_file():
             return _parse(path.read_text(errors="replace"))
     raise FactsUnavailableError("no os-release file")

@@ -1,4 +1,4 @@
-"""Which package manager looks after this system, and the version it has of a package."""
+"""The package manager of a system, and the installed version of a package."""
 
 import shutil
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Final
 from device_agent.host.execute import ExecuteError, run
 from device_agent.host.system import System
 
-# A database that only its own manager has; the program alone may be installed as a mere tool.
+# Databases, because the program of a package manager may also be installed as a mere tool.
 _DATABASES: Final = (
     ("deb", "/var/lib/dpkg/status"),
     ("apk", "/lib/apk/db/installed"),
@@ -20,7 +20,7 @@ _MANAGERS: Final = {"deb": "apt", "apk": "apk", "opkg": "opkg", "rpm": "dnf"}
 
 @dataclass(frozen=True, slots=True)
 class InstalledPackage:
-    """An installed package."""
+    """An installed package with the version in its package scheme."""
 
     name: str
     version: str
@@ -28,52 +28,51 @@ class InstalledPackage:
 
 
 def scheme_of(system: System) -> str | None:
-    """The package scheme of this system: deb, rpm, apk, opkg; None when none of them looks after it."""
-    return next((scheme for scheme, place in _DATABASES if system.path(place).exists()), None)
+    """Returns the package scheme of this system: deb, rpm, apk or opkg; None for others."""
+    return next((scheme for scheme, path in _DATABASES if system.path(path).exists()), None)
 
 
 def manager_of(scheme: str) -> str:
-    """The program that upgrades packages of this scheme."""
+    """Returns the program that upgrades packages of this scheme."""
     return _MANAGERS[scheme]
 
 
 def installed(system: System, name: str) -> InstalledPackage | None:
-    """The installed version of a package; None when it is not installed or cannot be told."""
+    """Returns the installed package; None when it is not installed or its version cannot be determined."""
     scheme = scheme_of(system)
     if scheme == "deb":
-        version = _deb(system, name)
+        version = _dpkg_version(system, name)
     elif scheme == "rpm" and system.is_live and shutil.which("rpm"):
-        version = _said("rpm", "-q", "--queryformat", "%{EPOCHNUM}:%{VERSION}-%{RELEASE}", name)
+        version = _output_of("rpm", "-q", "--queryformat", "%{EPOCHNUM}:%{VERSION}-%{RELEASE}", name)
     elif scheme == "apk":
-        version = _listed(system, "/lib/apk/db/installed", "P:", "V:", name)
+        version = _database_version(system, "/lib/apk/db/installed", "P:", "V:", name)
     elif scheme == "opkg":
-        version = _listed(system, "/usr/lib/opkg/status", "Package: ", "Version: ", name)
+        version = _database_version(system, "/usr/lib/opkg/status", "Package: ", "Version: ", name)
     else:
         return None
     return InstalledPackage(name, version, scheme) if version else None
 
 
-def _said(*argv: str) -> str:
+def _output_of(*argv: str) -> str:
     try:
         return run(argv).out.strip()
     except ExecuteError:
         return ""
 
 
-def _deb(system: System, name: str) -> str:
+def _dpkg_version(system: System, name: str) -> str:
     admin = system.path("/var/lib/dpkg")
-    out = _said(
-        "dpkg-query", f"--admindir={admin}", "-W", "-f", "${db:Status-Status} ${Version}\n", name
-    )  # a package may be known and removed, or be there for two architectures
+    # A package may be known but removed, or be installed for two architectures.
+    output = _output_of("dpkg-query", f"--admindir={admin}", "-W", "-f", "${db:Status-Status} ${Version}\n", name)
     versions = [
-        version for status, _, version in (line.partition(" ") for line in out.splitlines()) if status == "installed"
+        version for status, _, version in (line.partition(" ") for line in output.splitlines()) if status == "installed"
     ]
     return versions[0] if versions else ""
 
 
-def _listed(system: System, place: str, name_key: str, version_key: str, name: str) -> str:
+def _database_version(system: System, path: str, name_key: str, version_key: str, name: str) -> str:
     current = ""
-    with system.path(place).open(errors="replace") as lines:
+    with system.path(path).open(errors="replace") as lines:
         for line in lines:
             if line.startswith(name_key):
                 current = line[len(name_key) :].strip()

@@ -1,12 +1,19 @@
-"""The machine that collectors look at and actions change, as a value: the running one, or a prepared folder."""
+"""The machine as a value: the running one, or a prepared folder; its boot id and its processes."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The machine to look at: everything is read below `root`, programs run only when it is the machine itself."""
+    """The machine that collectors read and actions change.
+
+    Files are read below `root`; programs run only when `root` is the running machine.
+    """
 
     root: Path = Path("/")
     is_root_user: bool = False
@@ -17,5 +24,29 @@ class System:
         return self.root == Path("/")
 
     def path(self, absolute: str) -> Path:
-        """The place of an absolute path below `root`."""
+        """Returns an absolute path below `root`."""
         return self.root / absolute.lstrip("/")
+
+
+def boot_id() -> str:
+    """Returns the kernel's id of the present boot, empty where it has none."""
+    try:
+        return _BOOT_ID.read_text().strip()[:64]
+    except OSError:
+        return ""
+
+
+def process_names(system: System) -> dict[int, str]:
+    """Returns the names of the running processes by process id, truncated to 15 characters by the kernel.
+
+    Raises:
+        OSError: the processes cannot be listed.
+    """
+    names = {}
+    for entry in os.listdir(system.path("/proc")):  # noqa: PTH208 - only the names are needed
+        if entry.isdigit():
+            try:
+                names[int(entry)] = system.path(f"/proc/{entry}/comm").read_text(errors="replace").strip()
+            except OSError:
+                continue  # the process has ended
+    return names

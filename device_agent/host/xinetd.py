@@ -1,4 +1,4 @@
-"""The configuration of xinetd: which services it would start."""
+"""The configuration of xinetd: the services that it starts."""
 
 import contextlib
 import fnmatch
@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.host.files import files_in, text_of
-from device_agent.host.system import System
+from device_agent.host.system import System, process_names
 
 _MAIN: Final = "/etc/xinetd.conf"
-_MAX_INCLUDED: Final = 256  # files that others name
+_MAX_FILES: Final = 256
 _PROGRAM: Final = "xinetd"
-_IGNORED: Final = ("*~", "*.*")  # what xinetd itself leaves out of a folder
+_IGNORED: Final = ("*~", "*.*")  # xinetd ignores these files of a folder
 
 
 @dataclass(frozen=True, slots=True)
 class XinetdEntry:
-    """A service that xinetd acts on."""
+    """An enabled service."""
 
     file: Path
     service: str
@@ -27,6 +27,8 @@ class XinetdEntry:
 
 @dataclass(slots=True)
 class _Block:
+    """A block of the configuration; without `service` it has the defaults."""
+
     file: Path
     service: str
     settings: dict[str, list[str]]
@@ -36,67 +38,65 @@ class _Block:
 
 
 def entries(system: System) -> list[XinetdEntry]:
-    """Every service that is switched on: not `disable = yes`, and not switched off or left out by the defaults.
+    """Returns every service that neither its block nor the defaults disable.
 
     Raises:
-        OSError: a file is there and cannot be read.
+        OSError: a file exists and cannot be read.
     """
     blocks = list(_blocks(system))
     defaults = [block for block in blocks if not block.service]
-    off = {word for block in defaults for word in block.words("disabled")}
-    only = {word for block in defaults for word in block.words("enabled")}
-    found = []
+    disabled = {word for block in defaults for word in block.words("disabled")}
+    enabled = {word for block in defaults for word in block.words("enabled")}
+    services = []
     for block in blocks:
         names = {block.service, *block.words("id")}
-        is_off = "yes" in block.words("disable") or names & off or (only and not names & only)
+        is_off = "yes" in block.words("disable") or names & disabled or (enabled and not names & enabled)
         if block.service and not is_off:
             program = (block.words("server") or [""])[0].rsplit("/", 1)[-1]
-            found.append(XinetdEntry(block.file, block.service, program))
-    return found
+            services.append(XinetdEntry(block.file, block.service, program))
+    return services
 
 
-def is_running(system: System) -> bool:
-    """Whether xinetd runs."""
-    for folder in system.path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (folder / "comm").read_text(errors="replace").strip() == _PROGRAM:
-                return True
-    return False
+def processes(system: System) -> list[int]:
+    """Returns the process ids of running xinetds."""
+    with contextlib.suppress(OSError):
+        return [pid for pid, name in process_names(system).items() if name == _PROGRAM]
+    return []
 
 
 def _blocks(system: System) -> Iterator[_Block]:
-    waiting, seen = [system.path(_MAIN)], set[Path]()
-    if not waiting[0].is_file():
+    pending, read = [system.path(_MAIN)], set[Path]()
+    if not pending[0].is_file():
         return
-    while waiting and len(seen) < _MAX_INCLUDED:
-        file = waiting.pop(0)
-        if file in seen:
+    while pending and len(read) < _MAX_FILES:
+        file = pending.pop(0)
+        if file in read:
             continue
-        seen.add(file)
+        read.add(file)
         block: _Block | None = None
         for line in text_of(file).splitlines():
-            bare = line.partition("#")[0].strip()
-            words = bare.split()
+            content = line.partition("#")[0].strip()
+            words = content.split()
             if not words:
                 continue
             if block is None:
-                waiting += _included(system, words)
+                pending += _included(system, words)
                 if words[0] in {"service", "defaults"}:
                     block = _Block(file, words[1] if words[0] == "service" and len(words) > 1 else "", {})
             elif words[0].startswith("}"):
                 yield block
                 block = None
             else:
-                key, _, value = bare.partition("=")
+                key, _, value = content.partition("=")
                 block.settings[key.strip(" \t+-{")] = value.split()
-        if block is not None:  # never closed: what it says so far
+        if block is not None:  # a block without its end
             yield block
 
 
 def _included(system: System, words: list[str]) -> list[Path]:
     if len(words) < 2 or words[0] not in {"include", "includedir"}:
         return []
-    place = system.path(words[1])
+    path = system.path(words[1])
     if words[0] == "include":
-        return [place]
-    return [path for path in files_in(place) if not any(fnmatch.fnmatch(path.name, one) for one in _IGNORED)]
+        return [path]
+    return [file for file in files_in(path) if not any(fnmatch.fnmatch(file.name, glob) for glob in _IGNORED)]

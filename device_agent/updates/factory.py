@@ -4,9 +4,8 @@ import ssl
 import threading
 from collections.abc import Callable
 
-from device_agent.host.boot import boot_id
 from device_agent.host.clock import Clock
-from device_agent.host.system import System
+from device_agent.host.system import System, boot_id
 from device_agent.settings import Settings
 from device_agent.updates.installers.agent import AgentInstaller
 from device_agent.updates.installers.base import RebootControl, TargetInstaller

@@ -26,7 +26,7 @@ def collect(system: System) -> Section:
     for entry in inetd.entries(system):
         units[f"inetd:{entry.service}"] = (True, is_inetd_up)
     xinetd_entries = xinetd.entries(system)
-    is_xinetd_up = bool(xinetd_entries) and xinetd.is_running(system)
+    is_xinetd_up = bool(xinetd_entries) and bool(xinetd.processes(system))
     for xinetd_entry in xinetd_entries:
         units[f"xinetd:{xinetd_entry.service}"] = (True, is_xinetd_up)
     return {

@@ -167,11 +167,11 @@ class RecordedSystemd:
             known["ActiveState"] = "active" if unit in self.active else "inactive"
         return known
 
-    def do(self, verb: str, *units: str) -> None:
+    def run_verb(self, verb: str, *units: str) -> None:
         self.done.append((verb, *units))
         if verb == self.refuses:
             raise ExecuteError(f"systemctl {verb} ended with status 1: recorded")
-        self._files.do(verb, *units)
+        self._files.run_verb(verb, *units)
         if verb == "stop":
             self.active -= set(units)
         if verb == "start":

@@ -282,5 +282,5 @@ def test_rules_in_words() -> None:
     rules = NftRules().with_denied(frozenset({("tcp", 23)})).with_allowed(frozenset({("tcp", 22), ("udp", 53)}))
     assert str(rules) == "open, allow 22/tcp 53/udp, deny 23/tcp"
     assert str(rules.with_denied(frozenset({("tcp", 22)}))) == "open, allow 53/udp, deny 22/tcp 23/tcp"
-    assert "tcp dport 23 drop" in nft.script(rules)
-    assert nft.script(None).splitlines() == ["table inet cordon {}", "delete table inet cordon"]
+    assert "tcp dport 23 drop" in nft.render_ruleset(rules)
+    assert nft.render_ruleset(None).splitlines() == ["table inet cordon {}", "delete table inet cordon"]
