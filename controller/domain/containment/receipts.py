@@ -1,7 +1,6 @@
 """The receipt of a containment: each call, what was observed on which node, the seconds to the cut. Pure.
 
-It is read off the record, not kept beside it: there is one truth about what was done, and whoever can prove that the
-record was not altered has proved the receipt.
+It is derived from the audit log and not stored: whoever proves that the log was not altered has proved the receipt.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +10,8 @@ from typing import Any, Final
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 
-OPENING: Final = (AuditKind.CONTAINMENT_DECIDED, AuditKind.CERTIFICATE_REVOKED)  # these kinds begin a case
-# The level that a decision of this kind sets, where its line does not contain the level.
+OPENING: Final = (AuditKind.CONTAINMENT_DECIDED, AuditKind.CERTIFICATE_REVOKED)  # they open a case
+# The level that a decision of this kind sets, where its entry does not contain the level.
 _LEVELS: Final = {
     AuditKind.CERTIFICATE_REVOKED: "isolated",
     AuditKind.CONTAINMENT_STEPPED_DOWN: "restricted",
@@ -39,8 +38,8 @@ class ReceiptStep:
 class ReceiptDecision:
     """A decision and what became of it; times in Unix seconds.
 
-    `seconds`: from the arrival of the report (or from the operator's word) to the cut. `troubles`: what was missing in
-    attempts before, of which the first one's lines are kept. It is closed once the broker was read back.
+    `seconds`: from the arrival of the report, or from the operator's request, to the cut. `troubles`: what was missing
+    in failed attempts; `attempted` are the steps of the first of them.
     """
 
     decision: AuditKind
@@ -65,7 +64,7 @@ class ReceiptDecision:
 
 @dataclass(frozen=True, slots=True)
 class ContainmentReceipt:
-    """All deeds of one case, oldest first."""
+    """The decisions of one case, oldest first."""
 
     device_id: str
     case_id: str
@@ -73,72 +72,69 @@ class ContainmentReceipt:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the last decision was proven: what was decided before it is past."""
+        """Whether the last decision was proven; earlier decisions are superseded."""
         return bool(self.deeds) and self.deeds[-1].is_closed
 
 
 def receipt_of(device_id: str, case_id: str, lines: Iterable[tuple[float, AuditEntry]]) -> ContainmentReceipt:
-    """The receipt of a case from its lines in the record, oldest first, each with its Unix seconds."""
-    deeds: list[ReceiptDecision] = []
+    """The receipt of a case from its audit entries, oldest first, each with its Unix seconds."""
+    decisions: list[ReceiptDecision] = []
     for at, entry in lines:
         if entry.case_id != case_id:
             continue
         if entry.kind in DECISIONS:
-            deeds.append(_decided(at, entry))
-        elif deeds:
-            deeds[-1] = _after(deeds[-1], at, entry)
-    return ContainmentReceipt(device_id, case_id, tuple(deeds))
+            decisions.append(_decision(at, entry))
+        elif decisions:
+            decisions[-1] = _with_outcome(decisions[-1], at, entry)
+    return ContainmentReceipt(device_id, case_id, tuple(decisions))
 
 
-def _decided(at: float, entry: AuditEntry) -> ReceiptDecision:
+def _decision(at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     level = _LEVELS.get(entry.kind) or _text(detail, "level")
     return ReceiptDecision(entry.kind, at, entry.actor, _text(detail, "reason"), level)
 
 
-def _after(deed: ReceiptDecision, at: float, entry: AuditEntry) -> ReceiptDecision:
+def _with_outcome(decision: ReceiptDecision, at: float, entry: AuditEntry) -> ReceiptDecision:
     detail = entry.detail or {}
     if entry.kind in PROVEN:
-        if entry.kind is AuditKind.CONTAINMENT_PROVEN and _text(detail, "level") != deed.level:
-            return deed  # of the decision before, which was still being carried out
-        lines = _lines(detail)
+        if entry.kind is AuditKind.CONTAINMENT_PROVEN and _text(detail, "level") != decision.level:
+            return decision  # the proof of the decision before, which was still being carried out
         return replace(
-            deed,
-            evidence_at=deed.evidence_at or _number(detail, "evidence_at"),
-            cut_at=deed.cut_at or _number(detail, "cut_at"),
-            seconds=deed.seconds if deed.seconds is not None else _number(detail, "seconds"),
-            proven_at=deed.proven_at if deed.is_closed else at,
-            lines=deed.lines or lines,
+            decision,
+            evidence_at=decision.evidence_at or _number(detail, "evidence_at"),
+            cut_at=decision.cut_at or _number(detail, "cut_at"),
+            seconds=decision.seconds if decision.seconds is not None else _number(detail, "seconds"),
+            proven_at=decision.proven_at if decision.is_closed else at,
+            lines=decision.lines or _steps(detail),
         )
     if entry.kind is TROUBLED:
-        return replace(
-            deed, troubles=(*deed.troubles, _text(detail, "trouble")), attempted=deed.attempted or _lines(detail)
-        )
+        troubles = (*decision.troubles, _text(detail, "trouble"))
+        return replace(decision, troubles=troubles, attempted=decision.attempted or _steps(detail))
     if entry.kind is REFUSED:
-        return replace(deed, refused=_text(detail, "reason"))
-    return deed
+        return replace(decision, refused=_text(detail, "reason"))
+    return decision
 
 
-def _lines(detail: Mapping[str, Any]) -> tuple[ReceiptStep, ...]:
-    steps = detail.get("steps") or ()
+def _steps(detail: Mapping[str, Any]) -> tuple[ReceiptStep, ...]:
     return tuple(
         ReceiptStep(
-            _text(one, "what"),
-            _text(one, "call"),
-            _text(one, "node"),
-            _text(one, "answer"),
-            _number(one, "seconds") or 0.0,
+            _text(step, "what"),
+            _text(step, "call"),
+            _text(step, "node"),
+            _text(step, "answer"),
+            _number(step, "seconds") or 0.0,
         )
-        for one in steps
-        if isinstance(one, Mapping)
+        for step in detail.get("steps") or ()
+        if isinstance(step, Mapping)
     )
 
 
 def _text(detail: Mapping[str, Any], name: str) -> str:
-    found = detail.get(name)
-    return found if isinstance(found, str) else ""
+    value = detail.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _number(detail: Mapping[str, Any], name: str) -> float | None:
-    found = detail.get(name)
-    return float(found) if isinstance(found, int | float) else None
+    value = detail.get(name)
+    return float(value) if isinstance(value, int | float) else None

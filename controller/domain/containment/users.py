@@ -1,4 +1,8 @@
-"""Users that are contained by a name other than a client id: a user, with every session it has. Pure."""
+"""The case of a user that is contained by name, with every session it has. Pure.
+
+A user's case is simpler than a device's: no report speaks for a user, so there is no evidence, no probation and no
+automatic release, and only operators decide.
+"""
 
 from dataclasses import dataclass, replace
 
@@ -8,10 +12,9 @@ from controller.domain.policy.model import ContainmentLevel
 
 @dataclass(frozen=True, slots=True)
 class UserCase:
-    """A user that is contained, or is being let out (`level` none, until that is read back). Times in Unix seconds.
+    """A user that is contained, or is being released (`level` none, until that is proven). Times in Unix seconds.
 
-    `until`: when an isolation steps down to a restriction; a restriction ends only by an operator, because no report
-    speaks for a user.
+    `until`: when an isolation becomes a restriction; a restriction has no end.
     """
 
     name: str
@@ -20,7 +23,7 @@ class UserCase:
     by: str
     reason: str
     opened_at: float
-    decided_at: float  # of what is to hold now
+    decided_at: float  # of the decision in force
     until: float | None = None
     proven_level: ContainmentLevel | None = None
     proven_at: float | None = None
@@ -41,8 +44,8 @@ class UserCase:
         return self.level is ContainmentLevel.NONE and self.is_proven
 
 
-def contained(
-    was: UserCase | None,
+def contain_user(
+    before: UserCase | None,
     name: str,
     case_id: str,
     level: ContainmentLevel,
@@ -52,38 +55,37 @@ def contained(
     now: float,
     hold: float | None,
 ) -> UserCase:
-    """Contain a user, or take its case over: never made weaker by it, and an isolation keeps the later end."""
+    """Opens a case, or takes over the one in force, which never becomes weaker; `hold` seconds bound an isolation."""
     until = None if hold is None or level is not ContainmentLevel.ISOLATED else now + hold
-    if was is None:
+    if before is None:
         return UserCase(name, case_id, level, by, reason, now, now, until)
-    if was.level.rank > level.rank:
-        return was
-    same = was.level is level and was.until == until
+    if before.level.rank > level.rank:
+        return before
+    is_unchanged = before.level is level and before.until == until
     return replace(
-        was,
+        before,
         level=level,
         by=by,
         reason=reason,
         until=until,
         decided_at=now,
-        proven_level=was.proven_level if same else None,
+        proven_level=before.proven_level if is_unchanged else None,
         trouble="",
     )
 
 
-def released(was: UserCase, *, by: str, reason: str, now: float) -> UserCase:
-    """An isolation steps down to a restriction, a restriction ends; what is over already stays so."""
-    if was.level is ContainmentLevel.ISOLATED:
-        return stepped_down(replace(was, by=by), reason, now)
-    return replace(was, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="")
+def release_user(before: UserCase, *, by: str, reason: str, now: float) -> UserCase:
+    """An isolation becomes a restriction, a restriction ends."""
+    if before.level is ContainmentLevel.ISOLATED:
+        return end_user_isolation(replace(before, by=by), reason, now)
+    return replace(before, level=ContainmentLevel.NONE, by=by, reason=reason, until=None, decided_at=now, trouble="")
 
 
-def stepped_down(was: UserCase, reason: str, now: float) -> UserCase:
+def end_user_isolation(before: UserCase, reason: str, now: float) -> UserCase:
     """The ban ends, the restriction below it holds."""
-    text = f"{was.reason}; isolation ended: {reason}"
-    return replace(was, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="")
+    text = f"{before.reason}; isolation ended: {reason}"
+    return replace(before, level=ContainmentLevel.RESTRICTED, until=None, reason=text, decided_at=now, trouble="")
 
 
-def is_due(case: UserCase, now: float) -> bool:
-    """Whether an isolation's time is over."""
+def is_isolation_over(case: UserCase, now: float) -> bool:
     return case.level is ContainmentLevel.ISOLATED and case.until is not None and now >= case.until

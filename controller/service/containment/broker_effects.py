@@ -1,4 +1,4 @@
-"""What an effect asks of the broker and what the store has to remember for it: rules and subscriptions written over."""
+"""Carries out containment effects at the broker, and saves the rules and subscriptions that they replace."""
 
 from collections.abc import Awaitable, Callable
 
@@ -13,11 +13,11 @@ from controller.domain.effects import (
     RestrictClient,
 )
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import BrokerControl, Proof, SavedSubscription, SaveRules, SaveSubscriptions
+from controller.ports.broker import ContainmentBroker, Proof, SavedSubscription, SaveRules, SaveSubscriptions
 from controller.ports.broker_tables import AccessRules
 from controller.service.fleet_state import FleetState
 
-# The device and the rules that were kept for it in; the rules it gets back out.
+# Maps a device and its saved rules to the rules that it gets back.
 RulesAfterRelease = Callable[[str, AccessRules], Awaitable[AccessRules]]
 
 
@@ -27,77 +27,86 @@ async def rules_as_saved(_device_id: str, saved: AccessRules) -> AccessRules:
 
 
 class ContainmentExecutor:
-    """Carries one device's containing effects out at the broker; what is kept is in the store before it is cut."""
+    """Contains and releases subjects at the broker; saves in the store what it replaces there, before it is replaced.
 
-    def __init__(self, keeper: FleetState, broker: BrokerControl, rules_after: RulesAfterRelease) -> None:
+    Every method raises `BrokerError` where nothing is known to have changed.
+    """
+
+    def __init__(
+        self, keeper: FleetState, broker: ContainmentBroker, rules_after: RulesAfterRelease = rules_as_saved
+    ) -> None:
         self._keeper = keeper
         self._broker = broker
         # A template may have changed, and a grant may have expired, during the containment.
         self._rules_after = rules_after
 
     async def carry_out(self, effect: ContainmentEffect) -> Proof:
-        """Ask the broker, and forget what was kept once it is given back.
-
-        Raises:
-            BrokerError: nothing is known to have changed.
-        """
-        client = Subject.client(effect.device_id)
+        """Carries out a device's effect."""
+        client, case_id = Subject.client(effect.device_id), effect.case_id
         match effect:
             case RestrictClient():
-                return await self._broker.restrict(
-                    client,
-                    self._keep_rules(effect),
-                    save_subscriptions=self._keep_subscriptions(effect),
-                    kick=effect.kick,
-                )
+                return await self.restrict(client, case_id, kick=effect.kick)
             case IsolateClient():
-                return await self._broker.isolate(
-                    client,
-                    self._keep_rules(effect),
-                    case=effect.case_id,
-                    reason=effect.reason,
-                    until=effect.until,
-                    clear_retained=effect.clear_retained,
+                return await self.isolate(
+                    client, case_id, reason=effect.reason, until=effect.until, clear_retained=effect.clear_retained
                 )
             case EndIsolation():
-                return await self._broker.end_isolation(client, self._keep_rules(effect))
+                return await self.end_isolation(client, case_id)
             case ReleaseClient():
-                return await self._release(effect)
+                return await self.release(client, case_id)
 
-    async def _release(self, effect: ReleaseClient) -> Proof:
-        store, device_id, case_id = self._keeper.store, effect.device_id, effect.case_id
-        kept = await store.kept_rules(device_id, case_id)
-        back = await self._rules_after(device_id, kept or ())
-        subscriptions = await store.kept_subscriptions(device_id, case_id)
-        proof = await self._broker.release(Subject.client(device_id), back, subscriptions)
+    async def restrict(self, subject: Subject, case_id: str, *, kick: bool = False) -> Proof:
+        save_rules, save_subscriptions = self._save_rules(subject, case_id), self._save_subscriptions(subject, case_id)
+        return await self._broker.restrict(subject, save_rules, save_subscriptions=save_subscriptions, kick=kick)
+
+    async def isolate(
+        self, subject: Subject, case_id: str, *, reason: str, until: float | None, clear_retained: bool = False
+    ) -> Proof:
+        return await self._broker.isolate(
+            subject,
+            self._save_rules(subject, case_id),
+            case=case_id,
+            reason=reason,
+            until=until,
+            clear_retained=clear_retained,
+        )
+
+    async def end_isolation(self, subject: Subject, case_id: str) -> Proof:
+        return await self._broker.end_isolation(subject, self._save_rules(subject, case_id))
+
+    async def release(self, subject: Subject, case_id: str) -> Proof:
+        """Restores what was saved, and forgets it once that is proven."""
+        store, key = self._keeper.store, str(subject)
+        rules = await self._rules_after(key, await store.kept_rules(key, case_id) or ())
+        proof = await self._broker.release(subject, rules, await store.kept_subscriptions(key, case_id))
         if proof.holds:
-            await store.forget_rules(device_id, case_id)
+            await store.forget_rules(key, case_id)
         return proof
 
     async def overtaken(self, effect: Effect, device: Device | None) -> None:
-        """A release that a newer case overtook: the rules kept for the old case belong to the newer one."""
+        """A release that a newer case overtook: the rules saved for the old case belong to the newer one."""
         if not isinstance(effect, ReleaseClient) or device is None or device.case is None:
             return
         store, device_id, now = self._keeper.store, effect.device_id, self._keeper.clock.now()
-        kept = await store.kept_rules(device_id, effect.case_id)
-        if kept is None or device.case.case_id == effect.case_id:
+        rules = await store.kept_rules(device_id, effect.case_id)
+        if rules is None or device.case.case_id == effect.case_id:
             return
-        await store.keep_rules(device_id, device.case.case_id, kept, now)
-        cut = await store.kept_subscriptions(device_id, effect.case_id)
-        await store.keep_subscriptions(device_id, device.case.case_id, cut, now)
+        await store.keep_rules(device_id, device.case.case_id, rules, now)
+        subscriptions = await store.kept_subscriptions(device_id, effect.case_id)
+        await store.keep_subscriptions(device_id, device.case.case_id, subscriptions, now)
         await store.forget_rules(device_id, effect.case_id)
 
-    def _keep_rules(self, effect: RestrictClient | IsolateClient | EndIsolation) -> SaveRules:
-        async def keep(rules: AccessRules) -> None:
-            await self._keeper.store.keep_rules(effect.device_id, effect.case_id, rules, self._keeper.clock.now())
+    def _save_rules(self, subject: Subject, case_id: str) -> SaveRules:
+        async def save(rules: AccessRules) -> None:
+            await self._keeper.store.keep_rules(str(subject), case_id, rules, self._keeper.clock.now())
 
-        return keep
+        return save
 
-    def _keep_subscriptions(self, effect: RestrictClient) -> SaveSubscriptions:
-        async def keep(cut: tuple[SavedSubscription, ...]) -> None:
-            await self._keeper.store.keep_subscriptions(effect.device_id, effect.case_id, cut, self._keeper.clock.now())
+    def _save_subscriptions(self, subject: Subject, case_id: str) -> SaveSubscriptions:
+        async def save(cut: tuple[SavedSubscription, ...]) -> None:
+            await self._keeper.store.keep_subscriptions(str(subject), case_id, cut, self._keeper.clock.now())
 
-        return keep
+        return save
 
 
 def level_of(effect: ContainmentEffect) -> ContainmentLevel:

@@ -1,41 +1,47 @@
 """Decisions about contained users: never weaker by containing again, never free by time alone."""
 
-from controller.domain.containment.users import UserCase, contained, is_due, released, stepped_down
+from controller.domain.containment.users import (
+    UserCase,
+    contain_user,
+    end_user_isolation,
+    is_isolation_over,
+    release_user,
+)
 from controller.domain.policy.model import ContainmentLevel
 
 
 def isolated(hold: float | None = 60.0) -> UserCase:
-    return contained(None, "lab", "c1", ContainmentLevel.ISOLATED, by="a", reason="r", now=10.0, hold=hold)
+    return contain_user(None, "lab", "c1", ContainmentLevel.ISOLATED, by="a", reason="r", now=10.0, hold=hold)
 
 
 def test_an_isolation_ends_in_a_restriction_and_that_only_by_an_operator() -> None:
     case = isolated()
-    assert (case.level, case.until, is_due(case, 69.9), is_due(case, 70.0)) == (
+    assert (case.level, case.until, is_isolation_over(case, 69.9), is_isolation_over(case, 70.0)) == (
         ContainmentLevel.ISOLATED,
         70.0,
         False,
         True,
     )
-    down = stepped_down(case, "its time is over", 70.0)
-    assert (down.level, down.until, is_due(down, 1e12)) == (ContainmentLevel.RESTRICTED, None, False)
-    assert released(case, by="b", reason="x", now=11.0).level is ContainmentLevel.RESTRICTED
-    free = released(down, by="b", reason="fine", now=80.0)
+    down = end_user_isolation(case, "its time is over", 70.0)
+    assert (down.level, down.until, is_isolation_over(down, 1e12)) == (ContainmentLevel.RESTRICTED, None, False)
+    assert release_user(case, by="b", reason="x", now=11.0).level is ContainmentLevel.RESTRICTED
+    free = release_user(down, by="b", reason="fine", now=80.0)
     assert (free.level, free.by, free.is_proven, free.is_over) == (ContainmentLevel.NONE, "b", False, False)
-    assert not is_due(isolated(None), 1e12)
+    assert not is_isolation_over(isolated(None), 1e12)
 
 
 def test_containing_again_takes_over_and_is_never_weaker() -> None:
     case = isolated()
-    assert contained(case, "lab", "c2", ContainmentLevel.RESTRICTED, by="b", reason="x", now=20.0, hold=None) is case
-    longer = contained(case, "lab", "c2", ContainmentLevel.ISOLATED, by="b", reason="x", now=20.0, hold=600.0)
+    assert contain_user(case, "lab", "c2", ContainmentLevel.RESTRICTED, by="b", reason="x", now=20.0, hold=None) is case
+    longer = contain_user(case, "lab", "c2", ContainmentLevel.ISOLATED, by="b", reason="x", now=20.0, hold=600.0)
     assert (longer.case_id, longer.until, longer.by, longer.proven_level) == ("c1", 620.0, "b", None)
 
 
 def test_a_restriction_has_no_end_and_one_being_let_out_is_taken_back() -> None:
-    case = contained(None, "lab", "c1", ContainmentLevel.RESTRICTED, by="a", reason="r", now=1.0, hold=60.0)
+    case = contain_user(None, "lab", "c1", ContainmentLevel.RESTRICTED, by="a", reason="r", now=1.0, hold=60.0)
     assert case.until is None
-    back = contained(
-        released(case, by="a", reason="", now=2.0),
+    back = contain_user(
+        release_user(case, by="a", reason="", now=2.0),
         "lab",
         "c2",
         ContainmentLevel.RESTRICTED,
