@@ -1,6 +1,6 @@
 """Access rules for the fleet: templates planned, applied and compared; grants for a time."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import Field, StringConstraints
@@ -12,18 +12,16 @@ from controller.api.fields import (
     Body,
     DeviceIdFilter,
     DurationText,
+    OptionalTimestamp,
     PageLimit,
     ReasonText,
     UtcTimestamp,
     View,
-    at,
-    moment,
 )
 from controller.domain.broker.access import AccessGrant
 from controller.domain.broker.access_lint import LintSeverity
-from controller.ports.access import GrantRecord
 from controller.ports.policies import PolicyError
-from controller.service.broker.access_operations import AccessOperations, AccessPlan, AccessRefusedError
+from controller.service.broker.access_operations import AccessOperations, AccessRefusedError
 from schemas.base import DEVICE_ID_PATTERN
 from schemas.durations import parse_duration
 
@@ -62,26 +60,11 @@ class AccessChangeView(View):
 class AccessPlanView(View):
     """`counts` of devices by state; `items` the first of those that are not as they should be."""
 
-    ok: bool
+    ok: Annotated[bool, Field(validation_alias="is_valid")]
     devices: int
     counts: dict[str, int]
     remarks: tuple[LintFindingView, ...]
-    items: tuple[AccessChangeView, ...]
-
-    @classmethod
-    def of(cls, plan: AccessPlan) -> "AccessPlanView":
-        """From the desk."""
-
-        def fields(one: object, view: type[View]) -> dict[str, Any]:
-            return {name: getattr(one, name) for name in view.model_fields}
-
-        return cls(
-            ok=not plan.errors,
-            devices=plan.devices,
-            counts=plan.counts,
-            remarks=tuple(LintFindingView(**fields(one, LintFindingView)) for one in plan.remarks),
-            items=tuple(AccessChangeView(**fields(one, AccessChangeView)) for one in plan.shown),
-        )
+    items: Annotated[tuple[AccessChangeView, ...], Field(validation_alias="shown")]
 
 
 class NewGrant(Body):
@@ -105,28 +88,20 @@ class GrantView(View):
     by: str
     granted_at: UtcTimestamp
     expires_at: UtcTimestamp
-    ended_at: UtcTimestamp | None
+    ended_at: OptionalTimestamp
     lasts: bool
     in_force: bool
-
-    @classmethod
-    def of(cls, services: ServicesDep, one: GrantRecord) -> "GrantView":
-        """With what holds now."""
-        grant = one.grant
-        device = services.keeper.get(grant.device_id)
-        lasts = one.ended_at is None and grant.expires_at > services.keeper.clock.now()
-        return cls(
-            **{name: getattr(grant, name) for name in ("grant_id", "device_id", "action", "topic", "reason", "by")},
-            granted_at=at(grant.granted_at),
-            expires_at=at(grant.expires_at),
-            ended_at=moment(one.ended_at),
-            lasts=lasts,
-            in_force=lasts and device is not None and device.case is None,
-        )
 
 
 class GrantList(View):
     items: tuple[GrantView, ...]
+
+
+def _grant(services: ServicesDep, grant: AccessGrant, ended_at: float | None) -> GrantView:
+    device = services.keeper.get(grant.device_id)
+    lasts = ended_at is None and grant.expires_at > services.keeper.clock.now()
+    in_force = lasts and device is not None and device.case is None
+    return GrantView.of(grant, ended_at=ended_at, lasts=lasts, in_force=in_force)
 
 
 def _desk(services: ServicesDep) -> AccessOperations:
@@ -168,7 +143,7 @@ async def diff(services: ServicesDep) -> AccessPlanView:
 async def list_grants(services: ServicesDep, device_id: DeviceIdFilter = None, limit: PageLimit = 200) -> GrantList:
     """Grants, newest first, ended ones too."""
     found = await _desk(services).grants(device_id, limit)
-    return GrantList(items=tuple(GrantView.of(services, one) for one in found))
+    return GrantList(items=tuple(_grant(services, one.grant, one.ended_at) for one in found))
 
 
 @router.post("/grants", dependencies=[scope("policy"), Depends(writable)], responses=problems(404))
@@ -182,7 +157,7 @@ async def grant(services: ServicesDep, caller: CallerDep, wanted: NewGrant) -> G
         )
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return GrantView.of(services, GrantRecord(made, None))
+    return _grant(services, made, None)
 
 
 @router.delete("/grants/{grant_id}", dependencies=[scope("policy"), Depends(writable)])
@@ -192,4 +167,4 @@ async def revoke(services: ServicesDep, caller: CallerDep, grant_id: str) -> Gra
         ended = await _desk(services).revoke(grant_id, caller)
     except AccessRefusedError as e:
         raise _refused(e) from e
-    return GrantView.of(services, GrantRecord(ended, services.keeper.clock.now()))
+    return _grant(services, ended, services.keeper.clock.now())

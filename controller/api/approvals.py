@@ -8,7 +8,7 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, ReasonText, View
-from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers
+from controller.api.quarantine_views import ApprovalRequestView, DecisionView, answers, request_view
 from controller.api.waiting import WaitDep
 from controller.domain.guards.approvals import ApprovalNotAllowedError, ApprovalState
 
@@ -35,14 +35,14 @@ def _view(services: Services, request_id: str) -> ApprovalRequestView:
     request = services.guarding.requests.get(request_id)
     if request is None:
         raise ApiError(404, "request_unknown", f"there is no request {request_id}")
-    return ApprovalRequestView.of(request, services.keeper.clock.now())
+    return request_view(request, services.keeper.clock.now())
 
 
 @router.get("", dependencies=[scope("read")])
 async def list_requests(services: ServicesDep, state: ApprovalState | None = None) -> ApprovalRequestList:
     """Requests, newest first."""
     now = services.keeper.clock.now()
-    found = (ApprovalRequestView.of(one, now) for one in reversed(services.guarding.requests.values()))
+    found = (request_view(one, now) for one in reversed(services.guarding.requests.values()))
     return ApprovalRequestList(items=tuple(one for one in found if state is None or one.state is state))
 
 

@@ -3,13 +3,14 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import BeforeValidator, Field
 
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdFilter, PageLimit, SequenceQuery, TextFilter, View
 from controller.api.views import AuditEntryView
-from controller.domain.audit_chain import ChainHead, ChainVerification
+from controller.domain.audit_chain import ChainHead
 from controller.domain.audit_kinds import AuditKind
 
 router = APIRouter(prefix="/audit", tags=["audit"], responses=problems(401, 422, 429, 503))
@@ -51,13 +52,8 @@ class AuditHeadView(View):
     """The end of the chain: note it where nobody can change it who can change the store."""
 
     seq: int
-    digest: str
-    head: str
-
-    @classmethod
-    def of(cls, head: ChainHead) -> "AuditHeadView":
-        """With the one text that `verify` takes."""
-        return cls(seq=head.seq, digest=head.digest.hex(), head=str(head))
+    digest: Annotated[str, BeforeValidator(bytes.hex)]
+    head: Annotated[str, Field(validation_alias="text")]
 
 
 class ChainFlawView(View):
@@ -72,18 +68,10 @@ class ChainFlawView(View):
 class AuditVerificationView(View):
     """`ok` when every row is as it was written; at most 100 flaws are told."""
 
-    ok: bool
+    ok: Annotated[bool, Field(validation_alias="is_intact")]
     rows: int
     head: AuditHeadView
     flaws: tuple[ChainFlawView, ...]
-
-    @classmethod
-    def of(cls, checked: ChainVerification) -> "AuditVerificationView":
-        """What the check found."""
-        told = tuple(
-            ChainFlawView(what=one.what, first=one.first, last=one.last, text=one.text) for one in checked.flaws
-        )
-        return cls(ok=not told, rows=checked.rows, head=AuditHeadView.of(checked.head), flaws=told)
 
 
 @router.get("/head", dependencies=[scope("read")])

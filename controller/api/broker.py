@@ -6,12 +6,12 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends
 
 from controller.api.auth import scope
-from controller.api.context import Services, ServicesDep, writable
+from controller.api.context import ServicesDep, writable
 from controller.api.errors import problems
-from controller.api.fields import UtcTimestamp, View, moment
+from controller.api.fields import OptionalTimestamp, View
 from controller.domain.broker.inspection import LISTENERS, NODES, parse_listeners
 from controller.domain.broker.ports import PortUse
-from controller.service.containment.drift import DriftEntry, DriftState
+from controller.service.containment.drift import DriftState
 
 router = APIRouter(prefix="/broker", tags=["broker"], responses=problems(401, 422, 429, 502, 503))
 
@@ -36,7 +36,7 @@ class MqttConnectionView(View):
 class ReconciliationView(View):
     """The comparison with the store; `repaired` counts since the start, `lacks` is for `cordon broker setup`."""
 
-    last_pass: UtcTimestamp | None
+    last_pass: OptionalTimestamp
     trouble: str
     lacks: str
     repaired: int
@@ -56,14 +56,8 @@ class DriftView(View):
     node: str
     state: DriftState
     detail: str
-    since: UtcTimestamp | None
-    until: UtcTimestamp | None
-
-    @classmethod
-    def of(cls, one: DriftEntry) -> "DriftView":
-        """From the book."""
-        fields = {name: getattr(one, name) for name in ("device_id", "what", "node", "state", "detail")}
-        return cls(**fields, since=moment(one.since), until=moment(one.until))
+    since: OptionalTimestamp
+    until: OptionalTimestamp
 
 
 class DriftList(View):
@@ -93,27 +87,14 @@ class BrokerEndpoints(View):
     unknown: str
 
 
-def _comparison(services: Services) -> ReconciliationView:
-    reconciler = services.reconciler
-    return ReconciliationView(
-        last_pass=moment(reconciler.last_pass),
-        trouble=reconciler.trouble,
-        lacks=reconciler.lacks,
-        repaired=reconciler.repaired,
-    )
-
-
 @router.get("", dependencies=[scope("read")])
 async def show_broker(services: ServicesDep) -> BrokerView:
     """Ask every node of the broker now."""
     nodes = await services.broker.ping()
-    state = services.messages.state
     return BrokerView(
         nodes=tuple(BrokerNodeView(url=url, answers=answers, detail=detail) for url, answers, detail in nodes),
-        link=MqttConnectionView(
-            connected=state.connected, server=state.server, protocol=state.protocol, detail=state.detail
-        ),
-        comparison=_comparison(services),
+        link=MqttConnectionView.of(services.messages.state),
+        comparison=ReconciliationView.of(services.reconciler),
     )
 
 
@@ -124,8 +105,7 @@ async def list_endpoints(services: ServicesDep) -> BrokerEndpoints:
     rows, listeners = seen.answers.get(NODES), seen.answers.get(LISTENERS)
     listening = None
     if listeners is not None:
-        found = parse_listeners(listeners)
-        listening = tuple(BrokerListenerView(use=one.use, address=one.address, port=one.port) for one in found)
+        listening = tuple(map(BrokerListenerView.of, parse_listeners(listeners)))
         listening += tuple(_dashboards(seen.api))
     names = [row["node"] for row in rows or () if isinstance(row, dict) and isinstance(row.get("node"), str)]
     nodes = tuple(NodeEndpoints(node=name, listening=listening) for name in names)

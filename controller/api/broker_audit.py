@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, UtcTimestamp, View, at
+from controller.api.fields import Body, UtcTimestamp, View
 from controller.api.policies import ExplanationView
 from controller.ports.inspection import DashboardLogin
 from controller.ports.policies import PolicyError
@@ -43,8 +43,6 @@ async def audit(services: ServicesDep, wanted: BrokerAuditBody) -> BrokerAuditVi
     given = wanted.dashboard
     login = None if given is None else DashboardLogin(given.user, given.password)
     try:
-        found = await services.auditor.audit(login)
+        return BrokerAuditView.of(await services.auditor.audit(login))
     except PolicyError as e:
         raise ApiError(422, "policy_mistake", str(e)) from e
-    items = tuple(ExplanationView.of(one) for one in found.items)
-    return BrokerAuditView(at=at(found.at), policies=found.policies, items=items)

@@ -6,7 +6,6 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, View
-from controller.ports.broker_setup import SettingChange
 from controller.service.broker.setup import NothingToUndoError, SetupOperations
 
 router = APIRouter(prefix="/broker/setup", tags=["broker"], responses=problems(401, 403, 409, 422, 429, 502, 503))
@@ -26,11 +25,6 @@ class SettingChangeView(View):
     before: str
     after: str
     danger: str
-
-    @classmethod
-    def of(cls, one: SettingChange) -> "SettingChangeView":
-        """From the plan."""
-        return cls(what=one.what, before=one.before, after=one.after, danger=one.danger)
 
 
 class ManualStepView(View):
@@ -56,25 +50,21 @@ def _desk(services: ServicesDep) -> SetupOperations:
 @router.post("/plan", dependencies=[scope("read")])
 async def plan(services: ServicesDep, options: SetupOptions) -> SetupView:
     """What a setup would change now; nothing is written."""
-    found = await _desk(services).plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched)
-    by_hand = tuple(
-        ManualStepView(what=one.what, why=one.why, configuration=one.configuration) for one in found.by_hand
-    )
-    return SetupView(changes=tuple(map(SettingChangeView.of, found.changes)), by_hand=by_hand)
+    return SetupView.of(await _desk(services).plan(client_id=options.client_id, deny_unmatched=options.deny_unmatched))
 
 
 @router.post("/apply", dependencies=[scope("admin"), Depends(writable)])
 async def apply(services: ServicesDep, caller: CallerDep, options: SetupOptions) -> SetupView:
     """Make the changes; what was before is kept for an undo."""
     made = await _desk(services).apply(caller, client_id=options.client_id, deny_unmatched=options.deny_unmatched)
-    return SetupView(changes=tuple(map(SettingChangeView.of, made)))
+    return SetupView(changes=made)
 
 
 @router.post("/plan-undo", dependencies=[scope("read")])
 async def plan_undo(services: ServicesDep) -> SetupView:
     """What an undo would change now; nothing is written."""
     try:
-        return SetupView(changes=tuple(map(SettingChangeView.of, await _desk(services).plan_undo())))
+        return SetupView(changes=await _desk(services).plan_undo())
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
 
@@ -88,4 +78,4 @@ async def undo(services: ServicesDep, caller: CallerDep) -> SetupView:
         left = await desk.undo(caller)
     except NothingToUndoError as e:
         raise ApiError(409, "nothing_to_undo", str(e)) from e
-    return SetupView(changes=tuple(map(SettingChangeView.of, changes)), left=tuple(left))
+    return SetupView(changes=changes, left=left)

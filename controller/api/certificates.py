@@ -14,13 +14,12 @@ from controller.api.fields import (
     Body,
     DeviceIdFilter,
     DeviceIdPath,
+    OptionalTimestamp,
     PageLimit,
     PageOffset,
     ReasonText,
     UtcTimestamp,
     View,
-    at,
-    moment,
 )
 from controller.api.waiting import RequestWait, WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
@@ -46,30 +45,13 @@ class CertificateView(View):
     issuer: str
     kind: CertificateKind
     name: str
-    not_before: UtcTimestamp
-    not_after: UtcTimestamp
+    not_before: Annotated[UtcTimestamp, Field(validation_alias="start")]
+    not_after: Annotated[UtcTimestamp, Field(validation_alias="end")]
     issued_at: UtcTimestamp
     origin: str
     holds: bool
-    revoked_at: UtcTimestamp | None
+    revoked_at: OptionalTimestamp
     reason: str
-
-    @classmethod
-    def of(cls, one: Certificate, now: float) -> "CertificateView":
-        """From a line of the registry."""
-        return cls(
-            serial=one.serial,
-            issuer=one.issuer,
-            kind=one.kind,
-            name=one.name,
-            not_before=at(one.start),
-            not_after=at(one.end),
-            issued_at=at(one.issued_at),
-            origin=one.origin,
-            holds=one.is_valid(now),
-            revoked_at=moment(one.revoked_at),
-            reason=one.reason,
-        )
 
 
 class CertificatePage(View):
@@ -85,14 +67,14 @@ class AuthorityView(View):
     fingerprint: str
     subject: str
     issuing_subject: str
-    issuing_until: UtcTimestamp
-    root_until: UtcTimestamp
+    issuing_until: Annotated[UtcTimestamp, Field(validation_alias="issuing_end")]
+    root_until: Annotated[UtcTimestamp, Field(validation_alias="root_end")]
     crl_url: str
     lists: tuple["CrlView", ...]
 
 
 class CrlView(View):
-    issuer: str
+    issuer: Annotated[str, Field(validation_alias="name")]
     next_update: UtcTimestamp
 
 
@@ -120,6 +102,10 @@ class RevocationBody(Body):
     word: Annotated[RevocationReason, Field(description="RFC 5280's reason")] = "unspecified"
 
 
+def _certificate(certificate: Certificate, now: float) -> CertificateView:
+    return CertificateView.of(certificate, holds=certificate.is_valid(now))
+
+
 def identity_of(services: Services) -> IdentityServices:
     """The authority's services.
 
@@ -144,7 +130,7 @@ async def list_certificates(
     """The registry, newest first."""
     now, registry = services.keeper.clock.now(), identity_of(services).certificates.registry
     found, total = await registry.certificates(name=name, good_at=now if good else None, limit=limit, offset=offset)
-    items = tuple(CertificateView.of(one, now) for one in found)
+    items = tuple(_certificate(one, now) for one in found)
     return CertificatePage(items=items, total=total, limit=limit, offset=offset)
 
 
@@ -152,24 +138,13 @@ async def list_certificates(
 async def show_authority(services: ServicesDep) -> AuthorityView:
     """The authority that issues, and its revocation lists."""
     certificates = identity_of(services).certificates
-    info = certificates.authority.info
-    lists = tuple(CrlView(issuer=one.name, next_update=at(one.next_update)) for one in certificates.lists)
-    return AuthorityView(
-        fingerprint=info.fingerprint,
-        subject=info.subject,
-        issuing_subject=info.issuing_subject,
-        issuing_until=at(info.issuing_end),
-        root_until=at(info.root_end),
-        crl_url=info.crl_url,
-        lists=lists,
-    )
+    return AuthorityView.of(certificates.authority.info, lists=certificates.lists)
 
 
 @router.post("/publish", dependencies=[scope("identity"), Depends(writable)])
 async def publish(services: ServicesDep) -> CrlView:
     """Make the revocation list anew if something changed; its issuer and when the next one is due."""
-    made = await identity_of(services).certificates.publish()
-    return CrlView(issuer=made.name, next_update=at(made.next_update))
+    return CrlView.of(await identity_of(services).certificates.publish())
 
 
 @router.post("/serials/{serial}/revoke", dependencies=[scope("identity"), Depends(writable)])
@@ -203,7 +178,7 @@ async def _revoked(services: Services, done: Sequence[Certificate], wait: Reques
     waited = await wait.until({name: ProofWatch(partial(proof_in_force, services, name)) for name in names})
     proofs = ((name, proof_in_force(services, name)) for name in names)
     return RevocationResultView(
-        items=tuple(CertificateView.of(one, now) for one in done),
+        items=tuple(_certificate(one, now) for one in done),
         devices=tuple(
             RevokedDeviceView(
                 device_id=name, proof=proof.state, proven=proof.state is ProofState.PROVEN, trouble=proof.trouble

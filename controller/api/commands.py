@@ -103,7 +103,7 @@ async def _result(services: Services, record: CommandRecord, wait: RequestWait) 
         await services.store.commit(StoreWrites())  # memory is ahead of the store: this returns after the command's end
     if waited is not WaitEnd.NO:
         record = await _record(services, record.command_id)
-    return CommandResultView(**CommandView.of(record).model_dump(), waited=waited)
+    return CommandResultView.of(record, waited=waited)
 
 
 @router.post("", status_code=201, dependencies=[scope("command"), Depends(writable)], responses=problems(404, 409))

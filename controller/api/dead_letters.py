@@ -1,14 +1,21 @@
 """Messages that were refused: what came, from whom, and what was wrong with it."""
 
+from typing import Annotated
+
 from fastapi import APIRouter
+from pydantic import BeforeValidator
 
 from controller.api.auth import scope
 from controller.api.context import ServicesDep
 from controller.api.errors import problems
-from controller.api.fields import DeviceIdFilter, PageLimit, UtcTimestamp, View, at
-from controller.ports.store import DeadLetter
+from controller.api.fields import DeviceIdFilter, PageLimit, UtcTimestamp, View
 
 router = APIRouter(prefix="/dead-letters", tags=["dead letters"], responses=problems(401, 422, 429, 503))
+
+
+def _escaped(value: str | bytes) -> str:
+    content = value if isinstance(value, bytes) else value.encode("utf-8", "backslashreplace")
+    return content.decode("utf-8", "backslashreplace")
 
 
 class DeadLetterView(View):
@@ -16,24 +23,11 @@ class DeadLetterView(View):
 
     at: UtcTimestamp
     device_id: str
-    topic: str
+    topic: Annotated[str, BeforeValidator(_escaped)]
     reason: str
     detail: str
     size: int
-    payload: str
-
-    @classmethod
-    def of(cls, letter: DeadLetter) -> "DeadLetterView":
-        """The letter as it is kept."""
-        return cls(
-            at=at(letter.at),
-            device_id=letter.device_id,
-            topic=letter.topic.encode("utf-8", "backslashreplace").decode(),
-            reason=letter.reason,
-            detail=letter.detail,
-            size=letter.size,
-            payload=letter.payload.decode("utf-8", "backslashreplace"),
-        )
+    payload: Annotated[str, BeforeValidator(_escaped)]
 
 
 class DeadLetterPage(View):

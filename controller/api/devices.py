@@ -19,7 +19,6 @@ from controller.api.fields import (
     TextFilter,
     UtcTimestamp,
     View,
-    at,
 )
 from controller.api.views import (
     AuditEntryView,
@@ -27,6 +26,7 @@ from controller.api.views import (
     DeviceSummary,
     FindingView,
     OpenCommandView,
+    device_summary,
     findings,
     summary_fields,
 )
@@ -125,7 +125,7 @@ async def list_devices(
         if _matches(device, level, stale, rule, search):
             found.append(device.device_id)
     page = heapq.nsmallest(offset + limit, found)[offset:]
-    items = tuple(DeviceSummary.of(services.device(one)) for one in page)
+    items = tuple(device_summary(services.device(one)) for one in page)
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
@@ -153,18 +153,18 @@ def _detail(device: Device, **more: Any) -> DeviceDetail:
         report = ReportView(
             seq=device.report_seq,
             digest=device.digest,
-            received_at=at(device.reported_at),
+            received_at=device.reported_at,
             judged_by=device.judged_by,
         )
     return DeviceDetail(
         **summary_fields(device),
-        first_seen=at(device.first_seen),
+        first_seen=device.first_seen,
         boot_id=device.boot_id,
         agent=device.agent,
         signs=device.signs,
         gaps=device.gaps,
         report=report,
-        commands=tuple(OpenCommandView.of(one) for one in device.commands),
+        commands=device.commands,
         **more,
     )
 
@@ -189,7 +189,7 @@ async def label_device(
     tags = device.tags if labels.tags is None else tuple(dict.fromkeys(labels.tags))
     event = DeviceLabelled(services.keeper.new_id(), device_class, tags, caller)
     outcome = await services.keeper.handle(device_id, event)
-    return DeviceSummary.of(outcome.device)
+    return device_summary(outcome.device)
 
 
 class SignatureExemptionBody(Body):
@@ -205,4 +205,4 @@ async def forgo_signature(
     if services.signing is None:
         raise ApiError(409, "not_signing", "this controller verifies no reports")
     await services.signing.forgo(services.keeper, device_id, caller, body.reason)
-    return DeviceSummary.of(services.device(device_id))
+    return device_summary(services.device(device_id))

@@ -10,10 +10,10 @@ from controller.api.auth import CallerDep, FailedAttempts, public, scope
 from controller.api.certificates import identity_of
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, UtcTimestamp, View, at
+from controller.api.fields import Body, DurationText, UtcTimestamp, View, to_datetime
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import RENEW_AT
-from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES, EnrolmentToken
+from controller.domain.identity.enrolment import MAX_LIFE, MAX_USES
 from controller.ports.updates import UpdatesError
 from controller.service.identity.enrolment import EnrolmentRefusedError, EnrolmentTokenRequest
 from schemas.base import DeviceId
@@ -50,21 +50,6 @@ class EnrolmentTokenView(View):
     replaces: bool
     over: bool
 
-    @classmethod
-    def of(cls, one: EnrolmentToken, now: float) -> "EnrolmentTokenView":
-        """From what is kept."""
-        return cls(
-            token_id=one.token_id,
-            uses_left=one.uses_left,
-            created_at=at(one.created_at),
-            expires_at=at(one.expires_at),
-            by=one.by,
-            device_class=one.device_class,
-            device_id=one.device_id,
-            replaces=one.replaces,
-            over=one.uses_left <= 0 or now >= one.expires_at,
-        )
-
 
 class CreatedEnrolmentToken(View):
     """`token` is shown here and never again; the device also needs `ca_fingerprint`."""
@@ -83,7 +68,7 @@ async def list_enrolment_tokens(services: ServicesDep) -> EnrolmentTokenList:
     """All enrolment tokens, newest first; never what they are."""
     now = services.keeper.clock.now()
     found = await identity_of(services).certificates.registry.tokens()
-    return EnrolmentTokenList(items=tuple(EnrolmentTokenView.of(one, now) for one in found))
+    return EnrolmentTokenList(items=tuple(EnrolmentTokenView.of(one, over=one.is_over(now)) for one in found))
 
 
 @router.post(
@@ -107,7 +92,7 @@ async def create_enrolment_token(
         raise ApiError(409, "too_many_tokens", f"there are {MAX_TOKENS} enrolment tokens already: withdraw some first")
     wanted = EnrolmentTokenRequest(body.uses, lifetime, caller, body.device_class, body.device_id or "", body.replace)
     secret, kept = await identity.enrolment.make_token(wanted)
-    view = EnrolmentTokenView.of(kept, services.keeper.clock.now())
+    view = EnrolmentTokenView.of(kept, over=kept.is_over(services.keeper.clock.now()))
     fingerprint = identity.certificates.authority.info.fingerprint
     return CreatedEnrolmentToken(token=secret, ca_fingerprint=fingerprint, kept=view)
 
@@ -157,8 +142,8 @@ async def enrol(request: Request, services: ServicesDep, body: EnrolRequest) -> 
         trust=got.trust,
         controller_keys=got.controller_keys,
         servers=got.servers,
-        not_after=at(got.certificate.end),
-        renew_at=at(renew_at),
+        not_after=to_datetime(got.certificate.end),
+        renew_at=to_datetime(renew_at),
         updates_url=updates_url,
         updates_root=updates_root,
     )

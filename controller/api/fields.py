@@ -1,14 +1,16 @@
-"""The bounded types of what operators send, and the one way that times leave."""
+"""Field types of the API: bounded inputs, and views that pydantic reads from domain objects."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from fastapi import Path, Query
-from pydantic import AfterValidator, BaseModel, ConfigDict, PlainSerializer, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, PlainSerializer, StringConstraints
 
 from schemas.base import DEVICE_ID_PATTERN, MAX_COUNTER
-from schemas.durations import parse_duration
+from schemas.commands import ParamValue
+from schemas.durations import duration_text, parse_duration
 
 MAX_PAGE: Final = 1000  # rows
 MAX_OFFSET: Final = 1_000_000  # rows
@@ -20,19 +22,45 @@ _FILTER: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 DURATION_PATTERN: Final = r"^[0-9]{1,8}[smhd]$"
 
 
-class View(BaseModel):
-    """What leaves."""
+class _Overlay:
+    """An object with some attributes added or replaced."""
 
-    model_config = ConfigDict(frozen=True)
+    def __init__(self, source: object, more: Mapping[str, object]) -> None:
+        self._source = source
+        self._more = more
+
+    def __getattr__(self, name: str) -> object:
+        return self._more[name] if name in self._more else getattr(self._source, name)
+
+
+class View(BaseModel):
+    """Part of a response. Fields are read from the attributes of the same name, or of their `validation_alias`."""
+
+    model_config = ConfigDict(frozen=True, from_attributes=True, validate_by_name=True)
+
+    @classmethod
+    def of(cls, source: object, **more: object) -> Self:
+        """Reads each field from `more`, else from an attribute of `source`."""
+        return cls.model_validate(_Overlay(source, more) if more else source)
 
 
 class Body(BaseModel):
-    """What comes in: a field that is not known here could be a decision that is not carried out."""
+    """Body of a request. An unknown field is refused: it could be part of a decision that is not carried out."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _rfc3339(value: datetime) -> str:
+def to_datetime(value: float | datetime) -> datetime:
+    """Returns Unix seconds as a time in UTC."""
+    return value if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+
+
+def _none_if_unset(value: float | None) -> float | None:
+    return None if not value or math.isinf(value) else value
+
+
+def rfc3339(value: datetime) -> str:
+    """Returns a time in UTC with milliseconds, ending in Z."""
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -41,7 +69,14 @@ def _checked(value: str) -> str:
     return value
 
 
-UtcTimestamp = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str, when_used="json")]
+# Times are Unix seconds in the domain.
+UtcTimestamp = Annotated[
+    datetime, BeforeValidator(to_datetime), PlainSerializer(rfc3339, return_type=str, when_used="json")
+]
+# None, 0 and infinity are null.
+OptionalTimestamp = Annotated[UtcTimestamp | None, BeforeValidator(_none_if_unset)]
+SecondsAsText = Annotated[str, BeforeValidator(duration_text)]
+Params = Annotated[dict[str, ParamValue], BeforeValidator(dict)]  # from pairs
 ReasonText = Annotated[str, StringConstraints(max_length=MAX_REASON, pattern=_TOLD)]
 DurationText = Annotated[str, StringConstraints(pattern=DURATION_PATTERN), AfterValidator(_checked)]
 TokenName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -53,13 +88,3 @@ TextFilter = Annotated[str | None, Query(max_length=MAX_WORDS, pattern=_FILTER)]
 PageLimit = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 PageOffset = Annotated[int, Query(ge=0, le=MAX_OFFSET)]
 SequenceQuery = Annotated[int, Query(ge=0, le=MAX_COUNTER)]
-
-
-def moment(seconds: float | None) -> datetime | None:
-    """Unix seconds as a time; `None` for none and for for ever."""
-    return None if seconds is None or math.isinf(seconds) else datetime.fromtimestamp(seconds, UTC)
-
-
-def at(seconds: float) -> datetime:
-    """Unix seconds as a time."""
-    return datetime.fromtimestamp(seconds, UTC)

@@ -8,15 +8,14 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, UtcTimestamp, View, at
-from controller.api.quarantine_views import ApprovalRequestView, BulkDecisionView, DecisionView, answers, decide
+from controller.api.fields import Body, PageLimit, PageOffset, ReasonText, SecondsAsText, UtcTimestamp, View
+from controller.api.quarantine_views import BulkDecisionView, answers, decide, decision_view, request_view
 from controller.api.waiting import WaitDep
 from controller.domain.device import Device, HoldReason
 from controller.domain.guards.approvals import MAX_TARGETS, ApprovalKind, ApprovalRequest
 from controller.domain.policy.model import ContainmentLevel
 from controller.service.containment.operator_actions import OperatorRequest
 from schemas.base import DEVICE_ID_PATTERN
-from schemas.durations import duration_text
 
 MAX_NAMED: Final = 1000  # devices named in one request; all that wait have a word of their own
 HeldDeviceId = Annotated[str, Field(pattern=DEVICE_ID_PATTERN)]
@@ -45,7 +44,7 @@ class GuardView(View):
     limit: int
     max_devices: int | None
     max_percent: float
-    window: str
+    window: SecondsAsText
     reached: bool
     left_by_hand: int
     waiting: int
@@ -69,14 +68,8 @@ class GuardApprovalBody(HeldDeviceSelection):
 def _waiting(services: Services, device: Device) -> HeldContainmentView:
     pending = device.pending
     assert pending is not None
-    return HeldContainmentView(
-        device_id=device.device_id,
-        why=pending.why,
-        level=pending.level,
-        causes=pending.causes,
-        since=at(pending.since),
-        protected=services.keeper.guards.protection.protection_reason(device),
-    )
+    protected = services.keeper.guards.protection.protection_reason(device)
+    return HeldContainmentView.of(pending, device_id=device.device_id, protected=protected)
 
 
 def _selected(services: Services, selection: HeldDeviceSelection) -> tuple[str, ...]:
@@ -108,7 +101,7 @@ async def show_guard(
         limit=radius.bounds.limit(len(keeper.devices)),
         max_devices=radius.bounds.max_devices,
         max_percent=radius.bounds.max_percent,
-        window=duration_text(radius.bounds.window),
+        window=radius.bounds.window,
         reached=radius.waiting > 0,
         left_by_hand=services.guarding.left_alone(caller),
         waiting=len(waiting),
@@ -130,7 +123,7 @@ async def approve(
     decided = await decide(services, wanted)
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return BulkDecisionView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
+        return BulkDecisionView(request=request_view(decided, services.keeper.clock.now()))
     return BulkDecisionView(items=await answers(services, decided, wait))
 
 
@@ -138,4 +131,4 @@ async def approve(
 async def dismiss(services: ServicesDep, caller: CallerDep, body: HeldDeviceSelection) -> BulkDecisionView:
     """Leave what waits uncontained until its causes pass."""
     outcomes = await services.guarding.dismiss(_selected(services, body), caller, body.reason)
-    return BulkDecisionView(items=tuple(DecisionView.of(services, one) for one in outcomes))
+    return BulkDecisionView(items=tuple(decision_view(services, one) for one in outcomes))

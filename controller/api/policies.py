@@ -1,19 +1,19 @@
 """Policies: what devices are judged by, and why a rule says what it says of one device."""
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, UtcTimestamp, View, at
+from controller.api.fields import DeviceIdPath, OptionalTimestamp, Params, SecondsAsText, View
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.explain_events import EventExplanation, explain_active_holds
 from controller.domain.effects import AuditEntry
-from controller.domain.policy.explain import RuleExplanation, explain
+from controller.domain.policy.cel import CelExpression
+from controller.domain.policy.explain import explain
 from controller.domain.policy.facts import gather_facts
 from controller.domain.policy.findings import RuleResult, Severity
 from controller.domain.policy.model import (
@@ -27,24 +27,29 @@ from controller.domain.policy.model import (
 )
 from controller.ports.policies import PolicyError
 from controller.service.policy.activation import PolicyTooBroadError
-from schemas.commands import ParamValue
 from schemas.durations import duration_text
 from schemas.posture import sections_of
 
+
+def _expression_text(expression: CelExpression | str | None) -> str:
+    return expression.text if isinstance(expression, CelExpression) else expression or ""
+
+
+ExpressionText = Annotated[str, BeforeValidator(_expression_text)]
 router = APIRouter(tags=["policies"], responses=problems(401, 422, 429, 503))
 
 
 class RemedyView(View):
     action: str
-    params: dict[str, ParamValue]
+    params: Params
 
 
 class RepeatOffenderView(View):
     """How much longer a device stays for each time it was contained `within` before."""
 
-    within: str
+    within: SecondsAsText
     factor: float
-    most: str
+    most: SecondsAsText
 
 
 class ResponseView(View):
@@ -52,44 +57,30 @@ class ResponseView(View):
 
     contain: ContainmentLevel
     isolate_for: str | None
-    remediate: RemedyView | None
+    remediate: Annotated[RemedyView | None, Field(validation_alias="remedy")]
     consecutive: int
-    grace: str
+    grace: SecondsAsText
     passing: int
-    cool_down: str
+    cool_down: SecondsAsText
     repeat: RepeatOffenderView | None
 
+    @field_validator("isolate_for", mode="before")
     @classmethod
-    def of(cls, response: RuleResponse) -> "ResponseView":
-        """From the policy."""
-        remedy, repeat = response.remedy, response.repeat
-        return cls(
-            contain=response.contain,
-            isolate_for=duration_text(response.isolate_for) if response.contain is ContainmentLevel.ISOLATED else None,
-            remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
-            consecutive=response.consecutive,
-            grace=duration_text(response.grace),
-            passing=response.passing,
-            cool_down=duration_text(response.cool_down),
-            repeat=None
-            if repeat is None
-            else RepeatOffenderView(
-                within=duration_text(repeat.within), factor=repeat.factor, most=duration_text(repeat.most)
-            ),
-        )
+    def _only_for_isolation(cls, seconds: float, info: ValidationInfo) -> str | None:
+        return duration_text(seconds) if info.data.get("contain") is ContainmentLevel.ISOLATED else None
 
 
 class RuleView(View):
-    """`mode` shadow: judged and recorded, never acted on."""
+    """A rule. In `mode` shadow it is evaluated and recorded, without a response."""
 
-    rule: str
+    rule: Annotated[str, Field(validation_alias="key")]
     title: str
     mode: EnforcementMode
     why: str
     fix: str
     severity: Severity
-    check: str
-    applies_if: str
+    check: ExpressionText
+    applies_if: ExpressionText
     response: ResponseView
     references: tuple[str, ...]
 
@@ -98,22 +89,10 @@ class EventResponseView(View):
     """What follows when events break a rule: after `count` of them within `within`, and for how long."""
 
     contain: ContainmentLevel
-    remediate: RemedyView | None
-    count: int
-    within: str
-    hold: Annotated[str, Field(serialization_alias="for")]
-
-    @classmethod
-    def of(cls, response: RuleResponse, terms: EventTerms) -> "EventResponseView":
-        """From the policy."""
-        remedy = response.remedy
-        return cls(
-            contain=response.contain,
-            remediate=None if remedy is None else RemedyView(action=remedy.action, params=dict(remedy.params)),
-            count=response.consecutive,
-            within=duration_text(terms.within),
-            hold=duration_text(terms.hold),
-        )
+    remediate: Annotated[RemedyView | None, Field(validation_alias="remedy")]
+    count: Annotated[int, Field(validation_alias="consecutive")]
+    within: SecondsAsText
+    hold: Annotated[SecondsAsText, Field(serialization_alias="for")]
 
 
 class EventRuleView(View):
@@ -125,8 +104,8 @@ class EventRuleView(View):
     why: str
     fix: str
     severity: Severity
-    when: str
-    applies_to: str
+    when: ExpressionText
+    applies_to: ExpressionText
     response: EventResponseView
     references: tuple[str, ...]
 
@@ -136,22 +115,14 @@ class EventStandingView(EventRuleView):
 
     result: RuleResult
     detail: str
-    until: UtcTimestamp | None
-
-    @classmethod
-    def of(cls, one: EventExplanation) -> "EventStandingView":
-        """The explanation with its response in words."""
-        fields: dict[str, Any] = {name: getattr(one, name) for name in cls.model_fields}
-        fields["response"] = EventResponseView.of(one.response, one.terms)
-        fields["until"] = at(one.until) if one.until else None
-        return cls(**fields)
+    until: OptionalTimestamp
 
 
 class PolicyView(View):
     name: str
     version: int
     title: str
-    applies_to: str
+    applies_to: ExpressionText
     rules: tuple[RuleView, ...]
     events: tuple[EventRuleView, ...]
 
@@ -189,14 +160,6 @@ class ExplanationView(View):
     response: ResponseView
     references: tuple[str, ...]
 
-    @classmethod
-    def of(cls, one: RuleExplanation) -> "ExplanationView":
-        """The explanation with its response in words."""
-        fields: dict[str, Any] = {name: getattr(one, name) for name in cls.model_fields}
-        fields["facts"] = tuple(FactView(**asdict(fact)) for fact in one.facts)
-        fields["response"] = ResponseView.of(one.response)
-        return cls(**fields)
-
 
 class DeviceExplanationView(View):
     device_id: str
@@ -205,55 +168,31 @@ class DeviceExplanationView(View):
     events: tuple[EventStandingView, ...]
 
 
-def _rule(rule: PolicyRule) -> RuleView:
-    return RuleView(
-        rule=rule.key,
-        title=rule.title,
-        mode=rule.mode,
-        why=rule.why,
-        fix=rule.fix,
-        severity=rule.severity,
-        check=rule.check.text,
-        applies_if="" if rule.applies_if is None else rule.applies_if.text,
-        response=ResponseView.of(rule.response),
-        references=rule.references,
-    )
+def _event_response(response: RuleResponse, terms: EventTerms) -> EventResponseView:
+    return EventResponseView.of(response, within=terms.within, hold=terms.hold)
 
 
 def _event_rule(rule: PolicyRule) -> EventRuleView:
-    return EventRuleView(
-        rule=rule.key,
-        title=rule.title,
-        mode=rule.mode,
-        why=rule.why,
-        fix=rule.fix,
-        severity=rule.severity,
-        when=rule.check.text,
-        applies_to="" if rule.applies_if is None else rule.applies_if.text,
-        response=EventResponseView.of(rule.response, rule.event or EventTerms()),
-        references=rule.references,
-    )
+    response = _event_response(rule.response, rule.event or EventTerms())
+    return EventRuleView.of(rule, rule=rule.key, when=rule.check, applies_to=rule.applies_if, response=response)
+
+
+def _event_standing(explanation: EventExplanation) -> EventStandingView:
+    return EventStandingView.of(explanation, response=_event_response(explanation.response, explanation.terms))
 
 
 def _policy(policy: Policy) -> PolicyView:
-    return PolicyView(
-        name=policy.name,
-        version=policy.version,
-        title=policy.title,
-        applies_to="" if policy.applies_to is None else policy.applies_to.text,
-        rules=tuple(_rule(rule) for rule in policy.rules),
-        events=tuple(_event_rule(rule) for rule in policy.events),
-    )
+    return PolicyView.of(policy, events=tuple(map(_event_rule, policy.events)))
 
 
-def _all(policies: PolicySet) -> PolicyList:
-    return PolicyList(version=policies.version, items=tuple(_policy(one) for one in policies.policies))
+def _policies(policies: PolicySet) -> PolicyList:
+    return PolicyList(version=policies.version, items=tuple(map(_policy, policies.policies)))
 
 
 @router.get("/policies", dependencies=[scope("read")])
 async def list_policies(services: ServicesDep) -> PolicyList:
     """The policies in force."""
-    return _all(services.keeper.policies)
+    return _policies(services.keeper.policies)
 
 
 @router.post("/policies/reload", dependencies=[scope("policy")], responses=problems(409))
@@ -271,7 +210,7 @@ async def reload_policies(services: ServicesDep, caller: CallerDep, force: bool 
     after = services.keeper.policies.version
     entry = AuditEntry(AuditKind.POLICY_RELOADED, "", caller, "", {"before": before, "after": after, "forced": force})
     await services.keeper.record(entry)
-    return _all(fresh)
+    return _policies(fresh)
 
 
 @router.get("/devices/{device_id}/explain", dependencies=[scope("read")], responses=problems(404))
@@ -285,5 +224,5 @@ async def explain_device(services: ServicesDep, device_id: DeviceIdPath) -> Devi
     facts = gather_facts(sections_of(raw), device_id, device.device_class, device.tags)
     found = explain(keeper.policies, keeper.language, facts)
     items = tuple(ExplanationView.of(one) for one in found)
-    events = tuple(EventStandingView.of(one) for one in explain_active_holds(keeper.policies, device))
+    events = tuple(_event_standing(one) for one in explain_active_holds(keeper.policies, device))
     return DeviceExplanationView(device_id=device_id, policies=keeper.policies.version, items=items, events=events)

@@ -15,14 +15,14 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DeviceIdPath, DurationText, PageLimit, PageOffset, ReasonText, View
 from controller.api.quarantine_plans import check_options
 from controller.api.quarantine_views import (
-    ApprovalRequestView,
     ApprovalRequiredView,
     BulkDecisionView,
     DecisionView,
     answers,
     decide,
+    request_view,
 )
-from controller.api.views import CaseView, DeviceSummary
+from controller.api.views import CaseView, device_summary
 from controller.api.waiting import WaitDep, proof_in_force
 from controller.domain.containment.proof import ProofState
 from controller.domain.effects import ContainmentOptions
@@ -71,7 +71,7 @@ async def list_contained(
         if device.case is not None and (level is None or device.level is level):
             found.append(device.device_id)
     page = heapq.nsmallest(offset + limit, found)[offset:]
-    items = tuple(DeviceSummary.of(services.device(one)) for one in page)
+    items = tuple(device_summary(services.device(one)) for one in page)
     return DevicePage(items=items, total=len(found), limit=limit, offset=offset)
 
 
@@ -113,7 +113,7 @@ async def contain_many(
     decided = await decide(services, await _wanted(services, devices, caller, body))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return BulkDecisionView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
+        return BulkDecisionView(request=request_view(decided, services.keeper.clock.now()))
     return BulkDecisionView(items=await answers(services, decided, wait))
 
 
@@ -135,7 +135,7 @@ async def contain(
     decided = await decide(services, await _wanted(services, (device_id,), caller, containment))
     if isinstance(decided, ApprovalRequest):
         response.status_code = 202
-        return ApprovalRequiredView(request=ApprovalRequestView.of(decided, services.keeper.clock.now()))
+        return ApprovalRequiredView(request=request_view(decided, services.keeper.clock.now()))
     (view,) = await answers(services, decided, wait)
     return view
 
@@ -183,7 +183,7 @@ async def show_proof(
     return DeviceProofView(
         device_id=device_id,
         level=device.level,
-        case=None if device.case is None else CaseView.of(device.case),
+        case=device.case,
         proof=proof.state,
         proven=proof.state is ProofState.PROVEN,
         trouble=proof.trouble,

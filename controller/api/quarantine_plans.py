@@ -4,19 +4,20 @@ from dataclasses import replace
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query
+from pydantic import Field
 
-from controller.api.audit_texts import sentence
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import DeviceIdPath, DurationText, UtcTimestamp, View, at, moment
+from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UtcTimestamp, View
+from controller.api.views import AuditText
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal, Subject
-from controller.domain.containment.receipts import OPENING, ContainmentReceipt, ReceiptDecision, ReceiptStep, receipt_of
+from controller.domain.containment.receipts import OPENING, receipt_of
 from controller.domain.device import ContainmentCase
 from controller.domain.effects import ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import PlannedCall, PlannedStage, PlanParameters
+from controller.ports.broker import PlannedStage, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from schemas.durations import parse_duration
 
@@ -40,11 +41,6 @@ class PlannedCallView(View):
     where: str
     only: str
 
-    @classmethod
-    def of(cls, call: PlannedCall) -> "PlannedCallView":
-        """As the plan has it."""
-        return cls(method=call.method, path=call.path, body=call.body, where=call.where, only=call.only)
-
 
 class PlanStepView(View):
     """An act, or a look that proves acts, with its calls."""
@@ -62,15 +58,11 @@ class PlanStageView(View):
     gated: bool
 
     @classmethod
-    def of(cls, stage: PlannedStage) -> "PlanStageView":
+    def of(cls, stage: PlannedStage) -> "PlanStageView":  # type: ignore[override]
         """As the plan has it."""
         return cls(
-            acts=tuple(
-                PlanStepView(what=what, calls=tuple(map(PlannedCallView.of, calls))) for what, calls in stage.acts
-            ),
-            looks=tuple(
-                PlanStepView(what=what, calls=tuple(map(PlannedCallView.of, calls))) for what, calls in stage.looks
-            ),
+            acts=tuple(PlanStepView(what=what, calls=calls) for what, calls in stage.acts),
+            looks=tuple(PlanStepView(what=what, calls=calls) for what, calls in stage.looks),
             repeated=stage.repeated,
             gated=stage.gated,
         )
@@ -98,39 +90,19 @@ class ReceiptDecisionView(View):
     """A decision and what became of it. `seconds`: from the report's arrival to the cut."""
 
     decision: AuditKind
-    text: str
+    text: Annotated[AuditText, Field(validation_alias="decision")]
     level: str
     by: str
     reason: str
     decided_at: UtcTimestamp
-    evidence_at: UtcTimestamp | None
-    cut_at: UtcTimestamp | None
-    proven_at: UtcTimestamp | None
+    evidence_at: OptionalTimestamp
+    cut_at: OptionalTimestamp
+    proven_at: OptionalTimestamp
     seconds: float | None
     troubles: tuple[str, ...]
     refused: str
     lines: tuple[ReceiptStepView, ...]
     attempted: tuple[ReceiptStepView, ...]
-
-    @classmethod
-    def of(cls, deed: ReceiptDecision) -> "ReceiptDecisionView":
-        """As the record tells it."""
-        return cls(
-            decision=deed.decision,
-            text=sentence(deed.decision),
-            level=deed.level,
-            by=deed.by,
-            reason=deed.reason,
-            decided_at=at(deed.decided_at),
-            evidence_at=moment(deed.evidence_at),
-            cut_at=moment(deed.cut_at),
-            proven_at=moment(deed.proven_at),
-            seconds=deed.seconds,
-            troubles=deed.troubles,
-            refused=deed.refused,
-            lines=_lines(deed.lines),
-            attempted=_lines(deed.attempted),
-        )
 
 
 class ContainmentReceiptView(View):
@@ -138,25 +110,8 @@ class ContainmentReceiptView(View):
 
     device_id: str
     case_id: str
-    closed: bool
+    closed: Annotated[bool, Field(validation_alias="is_closed")]
     deeds: tuple[ReceiptDecisionView, ...]
-
-    @classmethod
-    def of(cls, receipt: ContainmentReceipt) -> "ContainmentReceiptView":
-        """As the record tells it."""
-        return cls(
-            device_id=receipt.device_id,
-            case_id=receipt.case_id,
-            closed=receipt.is_closed,
-            deeds=tuple(map(ReceiptDecisionView.of, receipt.deeds)),
-        )
-
-
-def _lines(lines: tuple[ReceiptStep, ...]) -> tuple[ReceiptStepView, ...]:
-    return tuple(
-        ReceiptStepView(what=one.what, call=one.call, node=one.node, answer=one.answer, seconds=one.seconds)
-        for one in lines
-    )
 
 
 async def check_options(services: Services, level: ContainmentLevel, options: ContainmentOptions) -> None:

@@ -1,19 +1,25 @@
-"""How rollouts and their devices look from outside."""
+"""Views of rollouts and their devices."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from controller.api.fields import UtcTimestamp, View, at, moment
+from pydantic import AliasPath, BeforeValidator, Field
+
+from controller.api.fields import OptionalTimestamp, UtcTimestamp, View
 from controller.domain.rollout.lifecycle import requires_zero_errors
-from controller.domain.rollout.model import MemberState, RevertState, RingTally, Rollout, RolloutMember, RolloutState
+from controller.domain.rollout.model import MemberState, RevertState, Rollout, RolloutMember, RolloutState
+
+
+def _from(*path: str) -> Any:
+    return Field(validation_alias=AliasPath(*path))
 
 
 class RingView(View):
-    """A ring in numbers. `lost`: received it and fell silent; `had_it`: had that version before; `sample`: received it
-    and ended; `errors` of these `failed` or are `lost`. With `must_be_green` not one may go wrong.
+    """Device counts of a ring. `lost`: received the update and became silent; `had_it`: already had the version;
+    `sample`: received the update and finished; `errors`: `failed` and `lost`. `must_be_green`: no error is tolerated.
     """
 
     name: str
-    devices: int
+    devices: Annotated[int, _from("total")]
     pending: int
     away: int
     ordered: int
@@ -34,108 +40,70 @@ class RingView(View):
     error_rate: float
     must_be_green: bool
 
-    @classmethod
-    def of(cls, ring: RingTally, *, must_be_green: bool) -> "RingView":
-        """The ring as it is now."""
-        own = {name: getattr(ring, name) for name in cls.model_fields if name not in ("devices", "must_be_green")}
-        return cls(devices=ring.total, must_be_green=must_be_green, **own)
-
 
 class RolloutTermsView(View):
-    """On which terms it goes out; durations in seconds, `per_minute` 0 for no limit."""
+    """The terms of a rollout; durations in seconds, `per_minute` 0 for no limit."""
 
     soak: float
     error_threshold: float
     min_sample: int
     timeout: float
-    window: str
+    window: Annotated[str, BeforeValidator(lambda window: "" if window is None else str(window))]
     per_minute: float
     rollback_on_error: bool
     approval: bool
 
 
 class RolloutView(View):
-    """A rollout. `ring` is the one whose turn it is; `why` says what it waits for, or why it ended."""
+    """A rollout. `ring` is the current one; `why` explains the state."""
 
     rollout_id: str
-    target: str
-    name: str
-    version: str
+    target: Annotated[str, _from("target", "path")]
+    name: Annotated[str, _from("target", "name")]
+    version: Annotated[str, _from("target", "version")]
     state: RolloutState
-    paused: bool
-    ring: str
+    paused: Annotated[bool, _from("is_paused")]
+    ring: Annotated[str, _from("current_ring", "name")]
     why: str
     by: str
     reason: str
     rule: str
     approved_by: str
     created_at: UtcTimestamp
-    soak_until: UtcTimestamp | None
-    ended_at: UtcTimestamp | None
-    rolling_back: bool
+    soak_until: OptionalTimestamp
+    ended_at: OptionalTimestamp
+    rolling_back: Annotated[bool, _from("is_reverting")]
     terms: RolloutTermsView
     rings: tuple[RingView, ...]
 
-    @classmethod
-    def of(cls, rollout: Rollout) -> "RolloutView":
-        """The rollout as it is now."""
-        terms = rollout.terms
-        own: dict[str, Any] = {name: getattr(terms, name) for name in RolloutTermsView.model_fields if name != "window"}
-        return cls(
-            rollout_id=rollout.rollout_id,
-            target=rollout.target.path,
-            name=rollout.target.name,
-            version=rollout.target.version,
-            state=rollout.state,
-            paused=rollout.is_paused,
-            ring=rollout.current_ring.name,
-            why=rollout.why,
-            by=rollout.by,
-            reason=rollout.reason,
-            rule=rollout.rule,
-            approved_by=rollout.approved_by,
-            created_at=at(rollout.created_at),
-            soak_until=moment(rollout.soak_until) if rollout.state is RolloutState.SOAKING else None,
-            ended_at=moment(rollout.ended_at) if rollout.ended_at else None,
-            rolling_back=rollout.is_reverting,
-            terms=RolloutTermsView(window="" if terms.window is None else str(terms.window), **own),
-            rings=tuple(
-                RingView.of(ring, must_be_green=requires_zero_errors(rollout, number))
-                for number, ring in enumerate(rollout.rings)
-            ),
-        )
-
 
 class RolloutMemberView(View):
-    """A device of a rollout. `phase` and `percent` are its own word; `before` the version it had."""
+    """A device of a rollout. `phase` and `percent` as the device reported them; `before`: its previous version."""
 
     device_id: str
     ring: str
     state: MemberState
     phase: str
     percent: int
-    before: str
+    before: Annotated[str, _from("previous_version")]
     reason: str
-    received: bool
-    back: RevertState
+    received: Annotated[bool, _from("was_received")]
+    back: Annotated[RevertState, _from("revert")]
     command_id: str
-    back_command_id: str
+    back_command_id: Annotated[str, _from("revert_command_id")]
     updated_at: UtcTimestamp
 
-    @classmethod
-    def of(cls, member: RolloutMember, rollout: Rollout) -> "RolloutMemberView":
-        """The device as it is now."""
-        return cls(
-            device_id=member.device_id,
-            ring=rollout.rings[member.ring].name,
-            state=member.state,
-            phase=member.phase,
-            percent=member.percent,
-            before=member.previous_version,
-            reason=member.reason,
-            received=member.was_received,
-            back=member.revert,
-            command_id=member.command_id,
-            back_command_id=member.revert_command_id,
-            updated_at=at(member.updated_at),
-        )
+
+def rollout_view(rollout: Rollout) -> RolloutView:
+    return RolloutView.of(
+        rollout,
+        soak_until=rollout.soak_until if rollout.state is RolloutState.SOAKING else None,
+        rings=tuple(
+            RingView.of(ring, must_be_green=requires_zero_errors(rollout, number))
+            for number, ring in enumerate(rollout.rings)
+        ),
+    )
+
+
+def member_view(member: RolloutMember, rollout: Rollout) -> RolloutMemberView:
+    return RolloutMemberView.of(member, ring=rollout.rings[member.ring].name)

@@ -9,7 +9,7 @@ from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
 from controller.api.fields import Body, DurationText, PageLimit, PageOffset, ReasonText, View
-from controller.api.rollout_views import RolloutMemberView, RolloutView
+from controller.api.rollout_views import RolloutMemberView, RolloutView, member_view, rollout_view
 from controller.domain.evolve import evolve
 from controller.domain.rollout.model import MemberState, Rollout, RolloutError, RolloutTerms
 from controller.domain.rollout.rings import MAX_RINGS, MAX_SELECT, RolloutRing, parse_ring, parse_select
@@ -152,7 +152,7 @@ async def start(services: ServicesDep, caller: CallerDep, body: NewRollout) -> R
             only=None if body.only is None else parse_select(body.only),
             is_trial=len(body.rings) == 1 and settings.is_trial(body.rings[0].name, body.rings[0].select),
         )
-        return RolloutView.of(await desk_of(services).start(asked))
+        return rollout_view(await desk_of(services).start(asked))
     except (RolloutError, TargetError) as e:
         raise _refused(e) from e
 
@@ -163,13 +163,13 @@ async def list_rollouts(
 ) -> RolloutPage:
     """Rollouts, newest first; with `open_only` those that have not ended."""
     found = await desk_of(services).store.rollouts(limit=limit, is_open=open_only)
-    return RolloutPage(items=tuple(map(RolloutView.of, found)))
+    return RolloutPage(items=tuple(map(rollout_view, found)))
 
 
 @router.get("/{rollout_id}", dependencies=[scope("read")], responses=problems(404))
 async def show(services: ServicesDep, rollout_id: RolloutPath) -> RolloutView:
     """One rollout."""
-    return RolloutView.of(await _known(services, rollout_id))
+    return rollout_view(await _known(services, rollout_id))
 
 
 @router.get("/{rollout_id}/devices", dependencies=[scope("read")], responses=problems(404))
@@ -187,7 +187,7 @@ async def devices(
     # A tally has no sum for "unknown" or "skipped" alone: each is in two places.
     names = {"unknown": ("unknown", "lost"), "skipped": ("skipped", "had_it")}.get(word or "", (word or "total",))
     total = sum(getattr(ring, name) for ring in rollout.rings for name in names)
-    items = tuple(RolloutMemberView.of(one, rollout) for one in members)
+    items = tuple(member_view(one, rollout) for one in members)
     return RolloutMemberPage(items=items, total=total, limit=limit, offset=offset)
 
 
@@ -202,7 +202,7 @@ async def _known(services: Services, rollout_id: str) -> Rollout:
 async def pause(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """Order nothing more until it is resumed; what is under way goes on."""
     try:
-        return RolloutView.of(await desk_of(services).pause(rollout_id, caller))
+        return rollout_view(await desk_of(services).pause(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
@@ -211,7 +211,7 @@ async def pause(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPat
 async def resume(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """End a pause."""
     try:
-        return RolloutView.of(await desk_of(services).resume(rollout_id, caller))
+        return rollout_view(await desk_of(services).resume(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
@@ -220,7 +220,7 @@ async def resume(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPa
 async def approve(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPath) -> RolloutView:
     """Let the last ring begin: with another token than the one that started the rollout."""
     try:
-        return RolloutView.of(await desk_of(services).approve(rollout_id, caller))
+        return rollout_view(await desk_of(services).approve(rollout_id, caller))
     except RolloutError as e:
         raise _refused(e) from e
 
@@ -230,6 +230,6 @@ async def abort(services: ServicesDep, caller: CallerDep, rollout_id: RolloutPat
     """End it before its time. One that is over already can still be rolled back."""
     try:
         desk = desk_of(services)
-        return RolloutView.of(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
+        return rollout_view(await desk.abort(rollout_id, caller, revert=body.rollback, reason=body.reason or ""))
     except RolloutError as e:
         raise _refused(e) from e

@@ -8,7 +8,7 @@ from pydantic import Field
 from controller.api.auth import CallerDep, TokenDep, digest_of, new_token, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, TokenName, UtcTimestamp, View, at, moment
+from controller.api.fields import Body, DurationText, OptionalTimestamp, TokenName, UtcTimestamp, View
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.domain.scopes import ALL, Scope, ordered, scopes_exceeding
@@ -33,7 +33,7 @@ class ApiTokenView(View):
     name: str
     created_at: UtcTimestamp
     scopes: tuple[Scope, ...]
-    expires_at: UtcTimestamp | None
+    expires_at: OptionalTimestamp
     expired: bool
 
 
@@ -45,16 +45,6 @@ class CreatedApiToken(ApiTokenView):
     """`token` is shown here and never again."""
 
     token: str
-
-
-def _fields(token: ApiToken, now: float) -> dict[str, object]:
-    return {
-        "name": token.name,
-        "created_at": at(token.created_at),
-        "scopes": token.scopes,
-        "expires_at": moment(token.expires_at),
-        "expired": token.is_over(now),
-    }
 
 
 def _told(token: ApiToken) -> dict[str, object]:
@@ -70,7 +60,7 @@ async def list_tokens(services: ServicesDep) -> ApiTokenList:
     """All tokens by name; never what they are."""
     now = services.keeper.clock.now()
     tokens = sorted(await services.store.tokens(), key=lambda one: one.name)
-    return ApiTokenList(items=tuple(ApiTokenView.model_validate(_fields(one, now)) for one in tokens))
+    return ApiTokenList(items=tuple(ApiTokenView.of(one, expired=one.is_over(now)) for one in tokens))
 
 
 @router.post("", status_code=201, dependencies=[scope("admin"), Depends(writable)], responses=problems(409))
@@ -90,7 +80,7 @@ async def create_token(services: ServicesDep, caller: CallerDep, held: TokenDep,
     token = ApiToken(body.name, digest_of(secret), now, ordered(body.scopes), end)
     await services.store.put_token(token)
     await _record(services, AuditKind.TOKEN_CREATED, caller, _told(token))
-    return CreatedApiToken.model_validate({**_fields(token, now), "token": secret})
+    return CreatedApiToken.of(token, expired=token.is_over(now), token=secret)
 
 
 @router.delete(

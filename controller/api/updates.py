@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from controller.api.auth import scope
 from controller.api.context import Services, ServicesDep
 from controller.api.errors import ApiError, problems
-from controller.api.fields import UtcTimestamp, View, at
+from controller.api.fields import UtcTimestamp, View
 from controller.ports.updates import NoRepositoryError, PublishedUpdate, UpdateRepository, UpdatesError
 from schemas.updates import UpdateTarget
 
@@ -24,11 +24,6 @@ class UpdateView(View):
     sha256: str
     length: int
     target: UpdateTarget
-
-    @classmethod
-    def of(cls, found: PublishedUpdate) -> "UpdateView":
-        """As it is published."""
-        return cls(path=found.path, sha256=found.sha256, length=found.length, target=found.target)
 
 
 class UpdatePage(View):
@@ -93,16 +88,7 @@ async def status(services: ServicesDep) -> RepositoryView:
         raise ApiError(503, "updates_not_readable", str(e)) from e
     refresher = services.update_refresher
     return RepositoryView(
-        roles=tuple(
-            MetadataRoleView(
-                role=one.role,
-                version=one.version,
-                expires=at(one.expires),
-                keys=one.keys,
-                threshold=one.threshold,
-            )
-            for one in roles
-        ),
+        roles=roles,
         trouble="" if refresher is None else refresher.trouble,
         warnings=() if refresher is None else refresher.warnings,
     )

@@ -10,9 +10,9 @@ from pydantic import Field
 from controller.api.auth import CallerDep, scope
 from controller.api.context import Services, ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, MqttUserName, ReasonText, UtcTimestamp, View, at, moment
+from controller.api.fields import Body, DurationText, MqttUserName, OptionalTimestamp, ReasonText, UtcTimestamp, View
 from controller.api.quarantine_plans import ContainmentPlanView, ContainmentReceiptView, PlanStageView, read_receipt
-from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide
+from controller.api.quarantine_views import ApprovalRequestView, DecisionView, decide, decision_view, request_view
 from controller.api.waiting import RequestWait, WaitDep, decision_watch
 from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.containment.proof import ProofState, user_proof
@@ -42,51 +42,30 @@ _GOALS: Final = {
 }
 
 router = APIRouter(prefix="/users", tags=["users"], responses=problems(401, 404, 409, 422, 429, 503))
-UserNameQuery = Annotated[MqttUserName, Query(description="the MQTT user name")]
+UserNameQuery = Annotated[MqttUserName, OptionalTimestamp, Query(description="the MQTT user name")]
 
 
 class MqttSessionView(View):
     """A session that is there now."""
 
     client_id: str
-    connected: bool
+    connected: Annotated[bool, Field(validation_alias="is_connected")]
     node: str
-
-    @classmethod
-    def of(cls, session: MqttSession) -> "MqttSessionView":
-        """As the broker listed it."""
-        return cls(client_id=session.client_id, connected=session.is_connected, node=session.node)
 
 
 class UserCaseView(View):
     """A user that is contained. `proven`: the broker was read back and holds it."""
 
-    username: str
+    username: Annotated[str, Field(validation_alias="name")]
     case_id: str
     level: ContainmentLevel
-    proven: bool
-    proven_at: UtcTimestamp | None
+    proven: Annotated[bool, Field(validation_alias="is_proven")]
+    proven_at: OptionalTimestamp
     trouble: str
     by: str
     reason: str
     opened_at: UtcTimestamp
-    until: UtcTimestamp | None
-
-    @classmethod
-    def of(cls, case: UserCase) -> "UserCaseView":
-        """The case as it is now."""
-        return cls(
-            username=case.name,
-            case_id=case.case_id,
-            level=case.level,
-            proven=case.is_proven,
-            proven_at=moment(case.proven_at),
-            trouble=case.trouble,
-            by=case.by,
-            reason=case.reason,
-            opened_at=at(case.opened_at),
-            until=moment(case.until),
-        )
+    until: OptionalTimestamp
 
 
 class UserDecisionView(UserCaseView):
@@ -95,13 +74,14 @@ class UserDecisionView(UserCaseView):
     proof: ProofState
     waited: WaitEnd
 
-    @classmethod
-    def after(cls, users: UserContainments, decided: UserCase, waited: WaitEnd) -> "UserDecisionView":
-        """The decision that left the user's case as `decided`, and its proof now."""
-        proof, case = user_proof(decided, users.cases.get(decided.name)), users.cases.get(decided.name)
-        shown = UserCaseView.of(decided if case is None or case.case_id != decided.case_id else case)
-        changes = {"proven": proof.state is ProofState.PROVEN, "proof": proof.state, "waited": waited}
-        return cls(**{**shown.model_dump(), **changes})
+
+def _decision(users: UserContainments, decided: UserCase, waited: WaitEnd) -> UserDecisionView:
+    """Returns the decision that left the user's case as `decided`, with its proof now."""
+    case = users.cases.get(decided.name)
+    proof = user_proof(decided, case)
+    shown = decided if case is None or case.case_id != decided.case_id else case
+    proven = proof.state is ProofState.PROVEN
+    return UserDecisionView.of(shown, is_proven=proven, proof=proof.state, waited=waited)
 
 
 class UserList(View):
@@ -169,7 +149,7 @@ def _users(services: Services) -> tuple[UserContainments, ContainmentBroker]:
 async def list_users(services: ServicesDep, _caller: CallerDep) -> UserList:
     """Users that are contained, by name."""
     users, _ = _users(services)
-    return UserList(items=tuple(UserCaseView.of(users.cases[name]) for name in sorted(users.cases)))
+    return UserList(items=tuple(users.cases[name] for name in sorted(users.cases)))
 
 
 @router.get("/sessions", dependencies=[scope("read")])
@@ -179,10 +159,7 @@ async def show_user(services: ServicesDep, _caller: CallerDep, username: UserNam
     _check(broker, username)
     found = await broker.sessions(username)
     case = users.cases.get(username)
-    shown = tuple(MqttSessionView.of(one) for one in found[:MAX_SHOWN])
-    return UserView(
-        username=username, case=None if case is None else UserCaseView.of(case), sessions=shown, total=len(found)
-    )
+    return UserView(username=username, case=case, sessions=found[:MAX_SHOWN], total=len(found))
 
 
 @router.get("/plan", dependencies=[scope("read")])
@@ -256,7 +233,7 @@ async def contain_certificate(
     decided = await _contain_user(services, caller, body.common_name, body) if SubjectKind.USER in kinds else None
     request = None
     if isinstance(device, ApprovalRequest):
-        request, device = ApprovalRequestView.of(device, services.keeper.clock.now()), None
+        request, device = request_view(device, services.keeper.clock.now()), None
     shown, user = await _answers(services, wait, device, decided)
     return CertificateDecisionView(device=shown, user=user, request=request)
 
@@ -273,8 +250,8 @@ async def _answers(
         watches[f"username:{user.name}"] = ProofWatch(lambda: user_proof(user, users.cases.get(user.name)))
     waited = await wait.until(watches)
     return (
-        None if device is None else DecisionView.of(services, device, waited),
-        None if user is None else UserDecisionView.after(users, user, waited),
+        None if device is None else decision_view(services, device, waited),
+        None if user is None else _decision(users, user, waited),
     )
 
 

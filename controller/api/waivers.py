@@ -8,8 +8,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from controller.api.auth import CallerDep, scope
 from controller.api.context import ServicesDep, writable
 from controller.api.errors import ApiError, problems
-from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View, at
-from controller.domain.guards.waivers import Waiver
+from controller.api.fields import Body, DurationText, ReasonText, UtcTimestamp, View
 from controller.domain.policy.cel import MAX_EXPRESSION
 from controller.service.containment.waivers import WaiverError, WaiverRequest
 from schemas.base import DEVICE_ID_PATTERN, MAX_NAME
@@ -54,22 +53,6 @@ class WaiverView(View):
     granted_by: str
     granted_at: UtcTimestamp
     expires_at: UtcTimestamp
-
-    @classmethod
-    def of(cls, waiver: Waiver) -> "WaiverView":
-        """The waiver as it is kept."""
-        return cls(
-            waiver_id=waiver.waiver_id,
-            rule=waiver.rule,
-            device=waiver.device,
-            tag=waiver.tag,
-            expression=waiver.expression,
-            owner=waiver.owner,
-            reason=waiver.reason,
-            granted_by=waiver.granted_by,
-            granted_at=at(waiver.granted_at),
-            expires_at=at(waiver.expires_at),
-        )
 
 
 class WaiverList(View):

@@ -42,6 +42,10 @@ class ChainHead:
         """`SEQ:DIGEST` in hex, as `parse` reads it."""
         return f"{self.seq}:{self.digest.hex()}"
 
+    @property
+    def text(self) -> str:
+        return str(self)
+
     @classmethod
     def parse(cls, text: str) -> "ChainHead":
         """Parses `SEQ:DIGEST`.
@@ -104,6 +108,10 @@ class ChainVerification:
     rows: int
     head: ChainHead
     flaws: tuple[ChainFlaw, ...]
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.flaws
 
 
 def find_flaws(links: Iterable[ChainLink], bounds: ChainBounds) -> Iterator[ChainFlaw]:

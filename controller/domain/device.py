@@ -3,6 +3,7 @@
 Times are Unix seconds, durations seconds.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -72,6 +73,16 @@ class ContainmentCase:
     charged: bool = False
     approved_by: str = ""
     earliest_evidence_at: float = 0.0
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether the level in force was read back from the broker."""
+        return self.proven_level is self.level
+
+    @property
+    def is_held_until_released(self) -> bool:
+        """Whether only an operator ends it."""
+        return math.isinf(self.hold_until)
 
     @property
     def evidence_since(self) -> float:

@@ -27,6 +27,10 @@ class EnrolmentToken:
     device_id: str = ""
     replaces: bool = False
 
+    def is_over(self, now: float) -> bool:
+        """Whether it is used up or expired."""
+        return self.uses_left <= 0 or now >= self.expires_at
+
     def with_use(self) -> "EnrolmentToken":
         """Returns the token after one more use."""
         return replace(self, uses_left=self.uses_left - 1)
@@ -46,7 +50,7 @@ TOKEN_REFUSED: Final = EnrolmentRefusal("token_refused", "this token is unknown,
 
 def check_token(token: EnrolmentToken | None, now: float) -> EnrolmentRefusal | None:
     """Returns the refusal of an invalid token; it does not show whether the token ever existed."""
-    if token is None or token.uses_left <= 0 or now >= token.expires_at:
+    if token is None or token.is_over(now):
         return TOKEN_REFUSED
     return None
 

@@ -53,6 +53,10 @@ class AccessPlan:
     shown: tuple[AccessChange, ...]
 
     @property
+    def is_valid(self) -> bool:
+        return not self.errors
+
+    @property
     def errors(self) -> tuple[LintFinding, ...]:
         """What keeps it from being applied."""
         return lint_errors(self.remarks)
