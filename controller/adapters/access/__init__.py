@@ -1,0 +1,1 @@
+"""Access templates in YAML files; `templates` reads and checks them."""

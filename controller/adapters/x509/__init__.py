@@ -1,1 +1,5 @@
-"""Certificates, requests and revocation lists: the only place that knows X.509."""
+"""X.509 certificates, requests and revocation lists; no other package handles them.
+
+- `authority`: issues and revokes. `building`: certificates and lists. `folder`, `keys`: the files of an authority.
+- `foreign`: revocation lists of other authorities.
+"""

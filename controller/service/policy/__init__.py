@@ -1,0 +1,4 @@
+"""Policies in force.
+
+- `activation`: loads, checks and activates policies. `preview`: what other policies would change.
+"""

@@ -1,0 +1,1 @@
+"""The HTTP client of EMQX's API: requests, responses, retries, and reads that several callers share."""
