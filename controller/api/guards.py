@@ -75,7 +75,7 @@ def _waiting(services: Services, device: Device) -> HeldContainmentView:
 def _selected(services: Services, selection: HeldDeviceSelection) -> tuple[str, ...]:
     if selection.all == bool(selection.devices):
         raise ApiError(409, "selection", "name devices, or say `all` for those that wait because of the blast radius")
-    waiting = {one.device_id: one for one in services.guarding.waiting()}
+    waiting = {one.device_id: one for one in services.guarding.held_devices()}
     if selection.all:
         chosen = [
             one.device_id for one in waiting.values() if one.pending and one.pending.why is HoldReason.BLAST_RADIUS
@@ -94,7 +94,7 @@ async def show_guard(
     """The blast radius now, and what waits for an operator, longest first."""
     keeper, now = services.keeper, services.keeper.clock.now()
     radius = keeper.guards.radius
-    waiting = services.guarding.waiting()
+    waiting = services.guarding.held_devices()
     return GuardView(
         fleet=len(keeper.devices),
         contained=radius.used(now),
@@ -103,7 +103,7 @@ async def show_guard(
         max_percent=radius.bounds.max_percent,
         window=radius.bounds.window,
         reached=radius.waiting > 0,
-        left_by_hand=services.guarding.left_alone(caller),
+        left_by_hand=services.guarding.remaining_allowance(caller),
         waiting=len(waiting),
         items=tuple(_waiting(services, one) for one in waiting[offset : offset + limit]),
     )

@@ -317,7 +317,7 @@ def _check_guards(
     body: UserContainmentBody | CertificateContainmentBody,
 ) -> None:
     """What guards the devices of these sessions guards them here too."""
-    alone = services.guarding.left_alone(caller)
+    alone = services.guarding.remaining_allowance(caller)
     if len(sessions) > alone:
         text = f"that user has {len(sessions)} sessions, and {alone} more devices are what you may contain alone now"
         raise ApiError(409, "second_person_needed", f"{text}: contain them as devices, which asks for a second person")
@@ -331,7 +331,7 @@ def _check_guards(
 async def _spend(services: Services, caller: str, names: tuple[str, ...], *, even_protected: bool) -> None:
     """Count it, so that one person does not contain one user after the other."""
     try:
-        await services.guarding.spend(caller, names, even_protected=even_protected)
+        await services.guarding.charge(caller, names, even_protected=even_protected)
     except ProtectedDeviceError as e:
         raise ApiError(409, "device_protected", f"{e} (`even_protected`)") from e
     except SecondApproverRequiredError as e:

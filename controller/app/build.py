@@ -207,7 +207,7 @@ async def _operator_services(
         SettingsError: `guards.protected_if` is no expression.
     """
     guards, snapshot = settings.guards, await adapters.store.guard_books()
-    fleet.take_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
+    fleet.load_charges((device, at) for ledger, device, at in snapshot.charges if not ledger)
     try:
         waivers = WaiverService(fleet, guards.protected_if)
     except ExpressionError as e:

@@ -27,7 +27,7 @@ def report_signing(settings: Settings, adapters: Adapters, fleet: FleetState) ->
     store = adapters.store
     registry = None if settings.authority.folder is None else SqliteCertificateRegistry(store)
     check = IdentityCheck(adapters.broker.control, adapters.messages, adapters.clock)
-    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.grade, fleet, adapters.log("report keys"))
+    keyring = DeviceKeyring(SqliteReportKeys(store, registry), check.auth_strength, fleet, adapters.log("report keys"))
     rules = SignatureRequirements(settings.reports.max_age, frozenset(settings.reports.must_sign))
     verifier = ReportSignatureVerifier(keyring, fleet.get, rules)
     verifier.load(fleet.devices.values())

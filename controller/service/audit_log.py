@@ -1,4 +1,4 @@
-"""Every line of the record as a line of the log too, so that a collector of logs can follow one device or one case."""
+"""Audit entries in the log: a log collector can follow one device or one case."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -7,10 +7,8 @@ from controller.domain.effects import AuditEntry, Effect, SendCommand
 from controller.ports.log import Log
 from controller.service.unit_of_work import UnitOfWork
 
-MOST_TEXT: Final = 200  # characters of one value: devices write some of them
+MOST_TEXT: Final = 200  # characters of one value; some are written by devices
 _OWN: Final = frozenset({"event", "level", "timestamp", "part", "actor", "alert", "logger"})  # names of the log line
-
-
 AuditRecorder = Callable[[AuditEntry], Awaitable[None]]  # commits an entry that follows from no event
 
 
@@ -26,7 +24,7 @@ class AuditLogger:
 
 
 def fields_of(entry: AuditEntry) -> dict[str, object]:
-    """`device`, `case`, `actor` and `alert` where there are any, and single values of the detail; lists stay out."""
+    """`device`, `case`, `actor` and `alert` where set, and the detail's single values; lists are left out."""
     fields: dict[str, object] = {"device": entry.device_id, "case": entry.case_id, "actor": entry.actor}
     fields = {name: value for name, value in fields.items() if value}
     if entry.alert:
@@ -40,8 +38,8 @@ def fields_of(entry: AuditEntry) -> dict[str, object]:
     return fields
 
 
-def about(effect: Effect) -> dict[str, object]:
-    """The fields of a line about an effect: `device`, what it is, and `case` or `command`."""
+def effect_fields(effect: Effect) -> dict[str, object]:
+    """The fields of a log line about an effect: `device`, `effect`, and `case` or `command`."""
     fields: dict[str, object] = {"device": effect.device_id, "effect": type(effect).__name__}
     if isinstance(effect, SendCommand):
         return {**fields, "command": effect.command_id}

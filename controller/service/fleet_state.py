@@ -1,4 +1,4 @@
-"""Holds every device's state in memory, takes events through `step` in order, and keeps what follows durable."""
+"""The devices in memory: events go through `step` in order, and what follows is committed before it takes effect."""
 
 import heapq
 from collections import OrderedDict
@@ -24,22 +24,22 @@ from controller.ports.store import Store, StoredReport, StoreWrites
 from controller.service.unit_of_work import CommitListener, UnitOfWork
 
 DEFAULT_MAX_DEVICES: Final = 200_000
-# Whatever a row of a contact or of a report does not tell.
-_apart: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
-    *(one.name for one in fields(Device) if one.name not in {"last_seen", *REPORT_FIELDS})
+# The fields that neither the row of a contact nor that of a report has.
+_other_fields: Final[Callable[[Device], tuple[object, ...]]] = attrgetter(
+    *(field.name for field in fields(Device) if field.name not in {"last_seen", *REPORT_FIELDS})
 )
 _CONTACTS: Final = frozenset({PostureReported, HeartbeatReceived})
 
 
 class TooManyDevicesError(Exception):
-    """The fleet is as large as this controller was told to serve."""
+    """The fleet has as many devices as the configuration allows."""
 
 
 class FleetState:
-    """The one place where device state changes; every method is called on the event loop's thread.
+    """The only place where device state changes; every method is called on the event loop's thread.
 
-    Memory runs ahead of the store only while a commit is under way: nothing is acknowledged, sent or carried out
-    before the commit that holds it returned.
+    Memory is ahead of the store only during a commit: nothing is acknowledged, sent or carried out before the commit
+    that contains it has returned.
     """
 
     def __init__(
@@ -56,68 +56,69 @@ class FleetState:
         self.store = store
         self.policies = policies
         self.language = language
-        self.judge = PolicyEvaluator(policies, language)
+        self.evaluator = PolicyEvaluator(policies, language)
         self.clock = clock
         self.devices: dict[str, Device] = {}
         self.guards = guards
-        # Devices whose containment waits because of the blast radius: counted without looking at all of them.
-        self._waiting: set[str] = set()
-        self._marks: tuple[DevicePredicate, ...] = policies.predicates
+        # Devices that the blast radius holds back: their number is needed without visiting all devices.
+        self._held_back: set[str] = set()
+        self._predicates: tuple[DevicePredicate, ...] = policies.predicates
         self._ids = ids
         self._max_devices = max_devices
         self._listeners = tuple(listeners)
-        # Monotonic seconds of the last contact, oldest first: finding silent devices costs nothing for the others, and
-        # a wall clock that is set makes nobody silent and hides nobody who is.
+        # Monotonic seconds of the last contact, oldest first: finding stale devices costs nothing for the others, and
+        # setting the wall clock neither makes devices stale nor hides stale ones.
         self._by_contact: OrderedDict[str, float] = OrderedDict()
         self._deadlines: dict[str, float] = {}
         self._heap: list[tuple[float, str]] = []
 
     def load(self, devices: Iterable[Device]) -> None:
-        """Take up what the store holds, at the start; silence counts from now, since nobody listened before."""
+        """Loads the stored devices at the start; silence counts from now, since nothing was received before."""
         now = self.clock.monotonic()
-        for device in sorted(devices, key=lambda one: one.last_seen):
+        for device in sorted(devices, key=lambda device: device.last_seen):
             self.devices[device.device_id] = device
             if not device.stale:
                 self._by_contact[device.device_id] = now
-            if _waits(device):
-                self._waiting.add(device.device_id)
+            if _is_held_back(device):
+                self._held_back.add(device.device_id)
             self._schedule(device)
-        self._guard(fleet=len(self.devices), radius=replace(self.guards.radius, waiting=len(self._waiting)))
+        self._update_guards(fleet=len(self.devices), radius=replace(self.guards.radius, waiting=len(self._held_back)))
 
-    def take_charges(self, charges: Iterable[tuple[str, float]]) -> None:
-        """What counts against the blast radius, at the start: device and Unix seconds, oldest first."""
-        self._guard(radius=replace(self.guards.radius, charged=dict(charges)))
+    def load_charges(self, charges: Iterable[tuple[str, float]]) -> None:
+        """Loads what counts against the blast radius: device and Unix seconds, oldest first."""
+        self._update_guards(radius=replace(self.guards.radius, charged=dict(charges)))
 
-    def use_guards(self, *, waivers: Waivers | None = None, marks: tuple[DevicePredicate, ...] | None = None) -> None:
-        """Other exceptions from now on. With other marks devices are judged again, with their next word."""
+    def set_guards(
+        self, *, waivers: Waivers | None = None, predicates: tuple[DevicePredicate, ...] | None = None
+    ) -> None:
+        """Replaces waivers or predicates; with other predicates a device is evaluated again at its next message."""
         if waivers is not None:
-            self._guard(waivers=waivers)
-        if marks is not None:
-            self._marks = marks
-        self.use(self.policies)
+            self._update_guards(waivers=waivers)
+        if predicates is not None:
+            self._predicates = predicates
+        self.set_policies(self.policies)
 
-    def use(self, policies: PolicySet) -> None:
-        """Judge by these from now on; a device is judged again with its next word."""
-        self.policies = policies.with_predicates(self._marks)
-        if self.policies is not self.judge.policies:
-            self.judge = PolicyEvaluator(self.policies, self.language)
+    def set_policies(self, policies: PolicySet) -> None:
+        """Puts policies in force; a device is evaluated again at its next message."""
+        self.policies = policies.with_predicates(self._predicates)
+        if self.policies is not self.evaluator.policies:
+            self.evaluator = PolicyEvaluator(self.policies, self.language)
         for device in self.devices.values():
             if device.rules or device.case or device.commands:
                 self._schedule(device)
 
     def new_id(self) -> str:
-        """For the next event."""
+        """The id of a new event."""
         return self._ids.new(self.clock.now())
 
     def get(self, device_id: str) -> Device | None:
-        """The device as it is now."""
         return self.devices.get(device_id)
 
     def get_or_new(self, device_id: str, now: float) -> Device:
         """The device, or a new one that was first seen `now`.
 
         Raises:
-            TooManyDevicesError: there is no room for another.
+            TooManyDevicesError: it would be one device too many.
         """
         device = self.devices.get(device_id)
         if device is None:
@@ -129,43 +130,40 @@ class FleetState:
     def apply(
         self, device: Device, event: DomainEvent, now: float, batch: UnitOfWork, report: bytes | None = None
     ) -> StepOutcome:
-        """Step `device` and note in `batch` what has to be kept; the caller commits the batch.
+        """Steps `device` and adds to `batch` what must be stored; the caller commits the batch.
 
-        `report` is the full report behind a `PostureReported`; it is kept if it was accepted and is another one.
+        `report` is the full report of a `PostureReported`; it is stored if it was accepted and differs from the last.
         """
         if device.device_id not in self.devices:
-            self._guard(fleet=len(self.devices) + 1)
+            self._update_guards(fleet=len(self.devices) + 1)
         outcome = step(device, event, now, self.policies, self.guards)
         after = outcome.device
         if outcome.charge is not None or after.pending is not device.pending:
-            self._account(outcome, now, batch)
+            self._charge(outcome, now, batch)
         batch.add(outcome, now)
         device_id = after.device_id
         if after is not device:
             self.devices[device_id] = after
-            self._note(device, after, batch, report)
-            moved = type(event) in _CONTACTS or after.stale is not device.stale
-            if moved or device_id not in self._by_contact:
-                self._contact(after)
+            self._collect(device, after, batch, report)
+            is_contact = type(event) in _CONTACTS or after.stale is not device.stale
+            if is_contact or device_id not in self._by_contact:
+                self._record_contact(after)
             if after.rules or after.case or after.commands or device_id in self._deadlines:
                 self._schedule(after)
         return outcome
 
-    def _note(self, before: Device, after: Device, batch: UnitOfWork, report: bytes | None) -> None:
+    def _collect(self, before: Device, after: Device, batch: UnitOfWork, report: bytes | None) -> None:
         device_id = after.device_id
-        is_kept = report is not None and after.accepted != before.accepted and after.digest != before.digest
-        if is_kept and report is not None:
+        is_stored = report is not None and after.accepted != before.accepted and after.digest != before.digest
+        if is_stored and report is not None:
             batch.reports[device_id] = StoredReport(after, report)
-        if device_id in batch.devices or not before.accepted or _apart(after) != _apart(before):
+        if device_id in batch.devices or not before.accepted or _other_fields(after) != _other_fields(before):
             batch.devices[device_id] = after
-        elif not is_kept:
+        elif not is_stored:
             batch.seen[device_id] = after
 
-    def touch(self, device: Device, at: float, batch: UnitOfWork, seq: int | None = None) -> None:
-        """Contact at `at` with a device about which nothing changed (`is_quiet`), without stepping it.
-
-        `seq`: of the report it came with.
-        """
+    def record_contact(self, device: Device, at: float, batch: UnitOfWork, seq: int | None = None) -> None:
+        """Records a message that changes nothing but the time of contact, without a step; `seq` is its report's."""
         last_seen = max(at, device.last_seen)
         if seq is None:
             after = evolve(device, last_seen=last_seen)
@@ -176,26 +174,26 @@ class FleetState:
         batch.seen[device_id] = after
         if device_id in batch.devices:
             batch.devices[device_id] = after
-        self._contact(after)
+        self._record_contact(after)
 
-    async def commit(self, batch: UnitOfWork, beside: Callable[[StoreWrites], Awaitable[None]] | None = None) -> None:
-        """Keep the batch, then hand its effects on; `beside` keeps it together with something else."""
-        kept = self.submit(batch) if beside is None else beside(batch.writes())
-        if kept is not None:
-            await kept
-        self.hand_on(batch)
+    async def commit(self, batch: UnitOfWork, write: Callable[[StoreWrites], Awaitable[None]] | None = None) -> None:
+        """Commits the batch and calls the listeners; `write` stores the batch together with something else."""
+        committing = self.enqueue_commit(batch) if write is None else write(batch.to_writes())
+        if committing is not None:
+            await committing
+        self.publish_committed(batch)
 
-    def submit(self, batch: UnitOfWork) -> Awaitable[None] | None:
-        """Queue the batch, in the order of the decisions; what is returned is awaited before `hand_on`."""
-        return None if batch.is_empty else self.store.commit(batch.writes())
+    def enqueue_commit(self, batch: UnitOfWork) -> Awaitable[None] | None:
+        """Enqueues the batch, in the order of the decisions; await the result before `publish_committed`."""
+        return None if batch.is_empty else self.store.commit(batch.to_writes())
 
-    def hand_on(self, batch: UnitOfWork) -> None:
-        """The batch is on disk: every listener hears of it, and effects may be carried out."""
+    def publish_committed(self, batch: UnitOfWork) -> None:
+        """Calls the listeners once the batch is durable: from now on its effects may be carried out."""
         for listener in self._listeners:
             listener.on_commit(batch)
 
     async def handle(self, device_id: str, event: DomainEvent, *, done: tuple[str, ...] = ()) -> StepOutcome:
-        """One event, kept before this returns; `done` are effects that it ends.
+        """Applies one event and commits it; `done` are ids of the effects that it ends.
 
         Raises:
             TooManyDevicesError: it would be one device too many.
@@ -207,51 +205,51 @@ class FleetState:
         return outcome
 
     async def record(self, *entries: AuditEntry) -> None:
-        """Commits audit entries that follow from no event, and tells the listeners."""
+        """Commits audit entries that follow from no event."""
         now = self.clock.now()
         await self.commit(UnitOfWork(audit=[(now, entry) for entry in entries]))
 
-    async def drop_effects(self, effect_ids: tuple[str, ...]) -> None:
-        """These need nothing more: carried out without news, or overtaken."""
+    async def discard_effects(self, effect_ids: tuple[str, ...]) -> None:
+        """Removes effects that were carried out without an event, or are superseded."""
         await self.store.commit(StoreWrites(done=effect_ids))
 
-    def silent_for(self, seconds: float, most: int) -> list[tuple[Device, float]]:
-        """Devices not heard of for more than `seconds` and not stale yet, and for how long; longest silence first."""
+    def stale_candidates(self, seconds: float, most: int) -> list[tuple[Device, float]]:
+        """Devices without contact for more than `seconds` that are not stale yet, with their silence; longest first."""
         now = self.clock.monotonic()
-        found: list[tuple[Device, float]] = []
+        silent: list[tuple[Device, float]] = []
         for device_id, at in self._by_contact.items():
-            if now - at <= seconds or len(found) >= most:
+            if now - at <= seconds or len(silent) >= most:
                 break
-            found.append((self.devices[device_id], now - at))
-        return found
+            silent.append((self.devices[device_id], now - at))
+        return silent
 
-    def due(self, now: float, most: int) -> list[Device]:
-        """Devices whose deadline has come, at most `most`; each is given once until it is stepped again."""
-        found: list[Device] = []
-        while self._heap and self._heap[0][0] <= now and len(found) < most:
+    def due_devices(self, now: float, most: int) -> list[Device]:
+        """At most `most` devices whose deadline has passed; each is returned once until its next step."""
+        due: list[Device] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < most:
             at, device_id = heapq.heappop(self._heap)
             if self._deadlines.get(device_id) == at:
                 del self._deadlines[device_id]
-                found.append(self.devices[device_id])
-        return found
+                due.append(self.devices[device_id])
+        return due
 
-    def _guard(self, **changes: Any) -> None:
+    def _update_guards(self, **changes: Any) -> None:
         self.guards = evolve(self.guards, **changes)
 
-    def _account(self, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
-        """Bring the fleet's budget to what a step decided, in the same commit."""
+    def _charge(self, outcome: StepOutcome, now: float, batch: UnitOfWork) -> None:
+        """Charges or refunds the blast radius as the step decided, in the same commit."""
         device, radius = outcome.device, self.guards.radius
         if outcome.charge is not None:
             radius = radius.charge(device.device_id, now) if outcome.charge else radius.refund(device.device_id)
             if radius is not self.guards.radius:
                 batch.charges["", device.device_id] = now if outcome.charge else None
-        if _waits(device):
-            self._waiting.add(device.device_id)
+        if _is_held_back(device):
+            self._held_back.add(device.device_id)
         else:
-            self._waiting.discard(device.device_id)
-        self._guard(radius=replace(radius, waiting=len(self._waiting)))
+            self._held_back.discard(device.device_id)
+        self._update_guards(radius=replace(radius, waiting=len(self._held_back)))
 
-    def _contact(self, device: Device) -> None:
+    def _record_contact(self, device: Device) -> None:
         if device.stale:
             self._by_contact.pop(device.device_id, None)
         else:
@@ -267,5 +265,5 @@ class FleetState:
             heapq.heappush(self._heap, (at, device.device_id))
 
 
-def _waits(device: Device) -> bool:
+def _is_held_back(device: Device) -> bool:
     return device.pending is not None and device.pending.why is HoldReason.BLAST_RADIUS

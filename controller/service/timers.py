@@ -1,4 +1,4 @@
-"""Notices what no message tells: silence, grace periods, the end of an isolation, commands that expired."""
+"""Turns the passing of time into events: silence, grace periods, ends of isolations, expired commands."""
 
 import asyncio
 from typing import Final
@@ -12,10 +12,10 @@ MOST_AT_ONCE: Final = 1000  # devices; the rest follows with the next tick
 
 
 class DeviceTimers:
-    """Turns the passing of time into events. `stale_after`: seconds a device may be silent."""
+    """`stale_after`: seconds without contact after which a device is stale."""
 
-    def __init__(self, keeper: FleetState, stale_after: float) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState, stale_after: float) -> None:
+        self._fleet = fleet
         self._stale_after = stale_after
 
     async def run(self) -> None:
@@ -25,12 +25,12 @@ class DeviceTimers:
             await asyncio.sleep(TICK)
 
     async def tick(self) -> None:
-        """Handle everything that is due now."""
-        keeper = self._keeper
-        now = keeper.clock.now()
+        """Applies everything that is due now."""
+        fleet = self._fleet
+        now = fleet.clock.now()
         batch = UnitOfWork()
-        for device in keeper.due(now, MOST_AT_ONCE):
-            keeper.apply(device, DeadlineReached(keeper.new_id()), now, batch)
-        for device, seconds in keeper.silent_for(self._stale_after, MOST_AT_ONCE):
-            keeper.apply(device, DeviceWentStale(keeper.new_id(), seconds), now, batch)
-        await keeper.commit(batch)
+        for device in fleet.due_devices(now, MOST_AT_ONCE):
+            fleet.apply(device, DeadlineReached(fleet.new_id()), now, batch)
+        for device, seconds in fleet.stale_candidates(self._stale_after, MOST_AT_ONCE):
+            fleet.apply(device, DeviceWentStale(fleet.new_id(), seconds), now, batch)
+        await fleet.commit(batch)

@@ -1,4 +1,4 @@
-"""What one pass of decisions changes, gathered so that it is committed together."""
+"""The unit of work: everything that one pass of decisions changes, committed together."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -13,10 +13,10 @@ from controller.ports.store import DeadLetter, StoredReport, StoreWrites
 
 @dataclass(slots=True)
 class UnitOfWork:
-    """Filled by steps, turned into `StoreWrites` once; a device that changed twice is written once, as it is last."""
+    """Collects the outcomes of steps; a device that changes twice is written once, in its last state."""
 
     devices: dict[str, Device] = field(default_factory=dict)
-    seen: dict[str, Device] = field(default_factory=dict)  # of which only the contact is written
+    seen: dict[str, Device] = field(default_factory=dict)  # only their time of contact is written
     reports: dict[str, StoredReport] = field(default_factory=dict)
     audit: list[tuple[float, AuditEntry]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
@@ -29,7 +29,7 @@ class UnitOfWork:
     requests: dict[str, ApprovalRequest] = field(default_factory=dict)
 
     def add(self, outcome: StepOutcome, now: float) -> None:
-        """Take everything of an outcome but the device, which the caller knows how to write."""
+        """Adds everything of an outcome except the device: the caller knows which of its rows changed."""
         if outcome.receipts:
             self.receipts.extend(outcome.receipts)
         if outcome.audit:
@@ -39,8 +39,7 @@ class UnitOfWork:
         for record in outcome.commands:
             self.commands[record.command_id] = record
 
-    def writes(self) -> StoreWrites:
-        """The same as one value for the store."""
+    def to_writes(self) -> StoreWrites:
         return StoreWrites(
             tuple(self.devices.values()),
             tuple(device for device_id, device in self.seen.items() if device_id not in self.devices),
@@ -57,7 +56,6 @@ class UnitOfWork:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to keep."""
         return not (
             self.devices
             or self.seen
@@ -74,7 +72,7 @@ class UnitOfWork:
 
 
 class CommitListener(Protocol):
-    """Follows what became durable: the outbox, the log, metrics, rollouts."""
+    """Follows commits: the outbox, the log, metrics, rollouts, waiting requests."""
 
     def on_commit(self, batch: UnitOfWork) -> None:
         """Called after each commit, in the order of the decisions and on the loop's thread; it must not raise."""

@@ -111,7 +111,7 @@ async def test_facts_that_other_policies_judged_contain_nobody_when_time_passes(
     async with world(tmp_path / "c.db", _policies(), guards=GUARDS) as place:
         await _report(place, "edge-1", 1, SLOW)
         other = PolicySet(_policies().policies, "v2")
-        place.keeper.use(other)
+        place.keeper.set_policies(other)
         place.clock.at += 121.0
         await place.timers.tick()
         assert place.level("edge-1") is ContainmentLevel.NONE

@@ -184,7 +184,7 @@ class Fleet:
         async def killed(batch: UnitOfWork) -> None:
             raise _KilledError
 
-        self.place.keeper.submit = killed  # type: ignore[method-assign]  # the disk never sees it
+        self.place.keeper.enqueue_commit = killed  # type: ignore[method-assign]  # the disk never sees it
         with contextlib.suppress(_KilledError):
             self.report(device_id, *ports)
         self.restart()

@@ -192,10 +192,10 @@ class Unattended(RuleBasedStateMachine):
         wanted = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
         self._decide(wanted, "contained by hand")
 
-    @precondition(lambda self: self.fleet.guarding.waiting())
+    @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators, sure=st.booleans(), most=st.integers(1, 6))
     def operator_lets_through(self, by: str, sure: bool, most: int) -> None:
-        chosen = tuple(one.device_id for one in self.fleet.guarding.waiting()[:most])
+        chosen = tuple(one.device_id for one in self.fleet.guarding.held_devices()[:most])
         self._decide(OperatorRequest(ApprovalKind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
 
     def _decide(self, wanted: OperatorRequest, what: str) -> None:
@@ -238,10 +238,10 @@ class Unattended(RuleBasedStateMachine):
 
         self.happens(what, decide, asked=request.devices if yes else ())
 
-    @precondition(lambda self: self.fleet.guarding.waiting())
+    @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators)
     def operator_dismisses(self, by: str) -> None:
-        chosen = [one.device_id for one in self.fleet.guarding.waiting()]
+        chosen = [one.device_id for one in self.fleet.guarding.held_devices()]
         self.happens("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by, "r")))
 
     @rule(device=devices)
@@ -326,7 +326,7 @@ class Unattended(RuleBasedStateMachine):
         """What is due leads on, or is not asked for again until something else happens."""
         place = self.fleet.place
         self.happens("time", lambda: self.fleet.run(place.timers.tick()))
-        assert place.keeper.due(self.fleet.clock.at, 10) == []
+        assert place.keeper.due_devices(self.fleet.clock.at, 10) == []
 
 
 TestUnattended = Unattended.TestCase

@@ -69,7 +69,7 @@ class AccessRuleManager:
 
     def __init__(
         self,
-        keeper: FleetState,
+        fleet: FleetState,
         effects: EffectQueue,
         broker: AccessBroker,
         store: AccessStore,
@@ -77,7 +77,7 @@ class AccessRuleManager:
         log: Log,
     ) -> None:
         """`parse` reads a file of templates; `load` has to be called before anything else."""
-        self._keeper = keeper
+        self._fleet = fleet
         self._effects = effects
         self.broker = broker
         self.store = store
@@ -144,7 +144,7 @@ class AccessRuleManager:
 
     def is_busy(self, device_id: str) -> bool:
         """Whether what was written is not what is wanted: it is under way."""
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         return device is not None and self._is_due(device) is not None
 
     def rewrite(self, device_id: str) -> None:
@@ -162,7 +162,7 @@ class AccessRuleManager:
 
         It is in the store as written before this returns: by the next look the grants may be others.
         """
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         wanted = None if device is None else self.wanted(device)
         if wanted is None:
             ours = self.state.written.get(device_id)
@@ -180,7 +180,7 @@ class AccessRuleManager:
     def wanted(self, device: Device, compiler: AccessRuleCompiler | None = None) -> CompiledRules | None:
         """The device's rules by its template and grants, `None` if Cordon gives it none."""
         grants = self.state.grants.get(device.device_id, ())
-        return (compiler or self._compiler).rules(device.device_class, grants, self._keeper.clock.now())
+        return (compiler or self._compiler).rules(device.device_class, grants, self._fleet.clock.now())
 
     def _is_due(self, device: Device) -> _Due | None:
         device_id = device.device_id
@@ -202,7 +202,7 @@ class AccessRuleManager:
         async with self._ticking:
             await self._lapse()
             due: list[_Due] = []
-            for number, device in enumerate(list(self._keeper.devices.values())):
+            for number, device in enumerate(list(self._fleet.devices.values())):
                 if number % YIELD == YIELD - 1:
                     await asyncio.sleep(0)
                 one = self._is_due(device)
@@ -212,14 +212,14 @@ class AccessRuleManager:
                 await self._write_all(due)
 
     async def _lapse(self) -> None:
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         ended = [one for grants in self.state.grants.values() for one in grants if one.expires_at <= now]
         if ended:
             await self.end(ended, _ACTOR, "its time is over")
 
     async def end(self, grants: Sequence[AccessGrant], actor: str, why: str) -> None:
         """These grants are over, and kept as such before their rules go."""
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         await self.store.end_grants([one.grant_id for one in grants], now)
         gone = {one.grant_id for one in grants}
         for device_id in {one.device_id for one in grants}:
@@ -232,7 +232,7 @@ class AccessRuleManager:
             AuditEntry(AuditKind.ACCESS_GRANT_ENDED, one.device_id, actor, detail={"grant": one.grant_id, "why": why})
             for one in grants
         )
-        await self._keeper.record(*entries)
+        await self._fleet.record(*entries)
         self._wake.set()
 
     async def _write_all(self, due: Sequence[_Due]) -> None:
@@ -331,7 +331,7 @@ class AccessRuleManager:
         await self._finish(still)
 
     def _may_write(self, one: _Due) -> bool:
-        present = self._keeper.get(one.device.device_id)
+        present = self._fleet.get(one.device.device_id)
         return present is not None and present.case is None and not self._effects.is_busy(one.device.device_id)
 
     async def _write(self, one: _Due, actual: AccessRules | None) -> None:
@@ -371,11 +371,11 @@ class AccessRuleManager:
 
     async def _give_way(self, device_id: str) -> None:
         """A containment was decided while the rules were written: its rules go over them, and it reads back anew."""
-        present = self._keeper.get(device_id)
+        present = self._fleet.get(device_id)
         if present is None or present.case is None:
             return
         await self.broker.write(device_id, restriction(device_id))
-        case, effect_id = present.case, f"access-{self._keeper.new_id()}"
+        case, effect_id = present.case, f"access-{self._fleet.new_id()}"
         if case.level is ContainmentLevel.ISOLATED:
             until, reason = case.isolate_until, case.reason
             self._effects.enqueue(IsolateClient(effect_id, device_id, case.case_id, False, until, reason))
@@ -396,5 +396,5 @@ class AccessRuleManager:
     def _pause(self) -> float:
         """Seconds until the next look: the usual, or until the first grant lapses."""
         ends = [one.expires_at for grants in self.state.grants.values() for one in grants]
-        first = min(ends, default=float("inf")) - self._keeper.clock.now()
+        first = min(ends, default=float("inf")) - self._fleet.clock.now()
         return max(LATEST, min(EVERY, first + LATEST))

@@ -63,12 +63,12 @@ class AccessPlan:
 
 
 class AccessOperations:
-    """Over the keeper of access rules, which does the writing."""
+    """Over the fleet of access rules, which does the writing."""
 
-    def __init__(self, access: AccessRuleManager, keeper: FleetState) -> None:
+    def __init__(self, access: AccessRuleManager, fleet: FleetState) -> None:
         """Use these."""
         self.access = access
-        self._keeper = keeper
+        self._fleet = fleet
 
     async def plan(self, text: str) -> AccessPlan:
         """What applying these templates would change now; nothing is written.
@@ -94,7 +94,7 @@ class AccessOperations:
         plan = await self.plan(text)
         if plan.errors:
             raise AccessRefusedError("not applied: " + "; ".join(one.text for one in plan.errors))
-        access, now = self.access, self._keeper.clock.now()
+        access, now = self.access, self._fleet.clock.now()
         kept = StoredTemplates(text, now, actor)
         await access.store.put_templates(kept)
         access.state.kept = kept
@@ -107,7 +107,7 @@ class AccessOperations:
         entry = AuditEntry(
             AuditKind.ACCESS_TEMPLATES_APPLIED, "", actor, detail={**detail, "version": access.templates.version}
         )
-        await self._keeper.record(entry)
+        await self._fleet.record(entry)
         await access.tick()
         return plan
 
@@ -128,17 +128,17 @@ class AccessOperations:
             raise AccessRefusedError(
                 "a grant lasts between a second and 30 days: what lasts longer belongs in a template"
             )
-        access, now = self.access, self._keeper.clock.now()
+        access, now = self.access, self._fleet.clock.now()
         held = access.state.grants.get(device_id, [])
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         rules = 0 if device is None else len(access.wanted(device) or ())
         if len(held) >= MAX_GRANTS or rules >= MAX_RULES:
             raise AccessRefusedError(f"{device_id} has {len(held)} grants and {rules} rules: EMQX takes no more")
-        grant = AccessGrant(self._keeper.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
+        grant = AccessGrant(self._fleet.new_id(), device_id, action, topic, reason, actor, now, now + seconds)
         await access.store.put_grant(grant)
         detail: dict[str, object] = {"grant": grant.grant_id, "rule": grant.rule.text, "until": grant.expires_at}
         entry = AuditEntry(AuditKind.ACCESS_GRANTED, device_id, actor, detail={**detail, "reason": reason})
-        await self._keeper.record(entry)
+        await self._fleet.record(entry)
         access.state.grants.setdefault(device_id, []).append(grant)
         access.wake()
         return grant
@@ -165,7 +165,7 @@ class AccessOperations:
     ) -> AccessPlan:
         """Every device's rules at the broker against what they should be."""
         access = self.access
-        devices = list(self._keeper.devices.values())
+        devices = list(self._fleet.devices.values())
         wants = {one.device_id: access.wanted(one, compiler) for one in devices}
         concerned = [one for one in devices if wants[one.device_id] or one.device_id in access.state.written]
         actual = await access.broker.rules_of_all({one.device_id for one in concerned})

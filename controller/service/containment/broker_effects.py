@@ -33,9 +33,9 @@ class ContainmentExecutor:
     """
 
     def __init__(
-        self, keeper: FleetState, broker: ContainmentBroker, rules_after: RulesAfterRelease = rules_as_saved
+        self, fleet: FleetState, broker: ContainmentBroker, rules_after: RulesAfterRelease = rules_as_saved
     ) -> None:
-        self._keeper = keeper
+        self._fleet = fleet
         self._broker = broker
         # A template may have changed, and a grant may have expired, during the containment.
         self._rules_after = rules_after
@@ -76,18 +76,18 @@ class ContainmentExecutor:
 
     async def release(self, subject: Subject, case_id: str) -> Proof:
         """Restores what was saved, and forgets it once that is proven."""
-        store, key = self._keeper.store, str(subject)
+        store, key = self._fleet.store, str(subject)
         rules = await self._rules_after(key, await store.kept_rules(key, case_id) or ())
         proof = await self._broker.release(subject, rules, await store.kept_subscriptions(key, case_id))
         if proof.holds:
             await store.forget_rules(key, case_id)
         return proof
 
-    async def overtaken(self, effect: Effect, device: Device | None) -> None:
-        """A release that a newer case overtook: the rules saved for the old case belong to the newer one."""
+    async def on_superseded(self, effect: Effect, device: Device | None) -> None:
+        """Moves the rules saved for a release that a newer case superseded to that case."""
         if not isinstance(effect, ReleaseClient) or device is None or device.case is None:
             return
-        store, device_id, now = self._keeper.store, effect.device_id, self._keeper.clock.now()
+        store, device_id, now = self._fleet.store, effect.device_id, self._fleet.clock.now()
         rules = await store.kept_rules(device_id, effect.case_id)
         if rules is None or device.case.case_id == effect.case_id:
             return
@@ -98,13 +98,13 @@ class ContainmentExecutor:
 
     def _save_rules(self, subject: Subject, case_id: str) -> SaveRules:
         async def save(rules: AccessRules) -> None:
-            await self._keeper.store.keep_rules(str(subject), case_id, rules, self._keeper.clock.now())
+            await self._fleet.store.keep_rules(str(subject), case_id, rules, self._fleet.clock.now())
 
         return save
 
     def _save_subscriptions(self, subject: Subject, case_id: str) -> SaveSubscriptions:
         async def save(cut: tuple[SavedSubscription, ...]) -> None:
-            await self._keeper.store.keep_subscriptions(str(subject), case_id, cut, self._keeper.clock.now())
+            await self._fleet.store.keep_subscriptions(str(subject), case_id, cut, self._fleet.clock.now())
 
         return save
 

@@ -121,7 +121,7 @@ def _ends_elsewhere(is_until: float | None, should: float | None) -> bool:
 async def compare(
     node: str,
     tables: BrokerTables,
-    keeper: FleetState,
+    fleet: FleetState,
     managed: Mapping[str, AccessRules],
     is_busy: Callable[[str], bool],
 ) -> NodeComparison:
@@ -130,13 +130,13 @@ async def compare(
     Raises:
         BrokerError: the node did not answer, or not all of it.
     """
-    now = keeper.clock.now()
-    contained = {device.device_id: _Seen(device) async for device in _contained(keeper)}
+    now = fleet.clock.now()
+    contained = {device.device_id: _Seen(device) async for device in _contained(fleet)}
     loose: dict[str, _Seen] = {}  # rows that a device outside of containment should not have
     strangers: list[Ban] = []
     async for ban in tables.bans(node, contained.__contains__):
         seen = contained.get(ban.who)
-        device = keeper.get(ban.who)
+        device = fleet.get(ban.who)
         if seen is not None:
             seen.ban = ban
         elif device is None:
@@ -144,9 +144,9 @@ async def compare(
         else:
             loose[ban.who] = _Seen(device, ban=ban)
     as_written: set[str] = set()
-    async for client_id, rules in tables.rules(node, keeper.devices.__contains__):
+    async for client_id, rules in tables.rules(node, fleet.devices.__contains__):
         seen = contained.get(client_id)
-        device = keeper.devices[client_id]
+        device = fleet.devices[client_id]
         if seen is not None:
             seen.rules = rules
         elif managed.get(client_id) == rules:
@@ -154,16 +154,16 @@ async def compare(
         elif client_id in managed or rules == restriction(client_id):
             loose.setdefault(client_id, _Seen(device)).rules = rules
     for client_id in managed:
-        if client_id not in as_written and client_id not in contained and client_id in keeper.devices:
-            loose.setdefault(client_id, _Seen(keeper.devices[client_id]))
+        if client_id not in as_written and client_id not in contained and client_id in fleet.devices:
+            loose.setdefault(client_id, _Seen(fleet.devices[client_id]))
     for client_id in as_written & loose.keys():
         loose[client_id].rules = managed.get(client_id)
-    suspects = tuple(_judged(contained | loose, keeper, managed, is_busy, now, node))
+    suspects = tuple(_judged(contained | loose, fleet, managed, is_busy, now, node))
     return NodeComparison(suspects, tuple(strangers))
 
 
-async def _contained(keeper: FleetState) -> AsyncIterator[Device]:
-    for number, device in enumerate(list(keeper.devices.values())):
+async def _contained(fleet: FleetState) -> AsyncIterator[Device]:
+    for number, device in enumerate(list(fleet.devices.values())):
         if number % AT_ONCE == AT_ONCE - 1:
             await asyncio.sleep(0)
         if device.case is not None:
@@ -172,14 +172,14 @@ async def _contained(keeper: FleetState) -> AsyncIterator[Device]:
 
 def _judged(
     seen: Mapping[str, _Seen],
-    keeper: FleetState,
+    fleet: FleetState,
     managed: Mapping[str, AccessRules],
     is_busy: Callable[[str], bool],
     now: float,
     node: str,
 ) -> Iterator[DriftCandidate]:
     for device_id, rows in seen.items():
-        device = keeper.get(device_id)
+        device = fleet.get(device_id)
         if device is None or device.case != rows.device.case or is_busy(device_id):
             continue  # decisions go on while pages are read
         what = difference(device, rows.ban, rows.rules, managed.get(device_id), now)
@@ -190,7 +190,7 @@ def _judged(
 async def still_differs(
     suspect: DriftCandidate,
     tables: BrokerTables,
-    keeper: FleetState,
+    fleet: FleetState,
     managed: Mapping[str, AccessRules],
     is_busy: Callable[[str], bool],
 ) -> str:
@@ -198,7 +198,7 @@ async def still_differs(
     device_id, node = suspect.device.device_id, suspect.node
     ban = await tables.ban_of(node, device_id)
     rules = await tables.rules_of(node, device_id)
-    present = keeper.get(device_id)
+    present = fleet.get(device_id)
     if present is None or present.case != suspect.device.case or is_busy(device_id):
         return ""
-    return difference(present, ban, rules, managed.get(device_id), keeper.clock.now())
+    return difference(present, ban, rules, managed.get(device_id), fleet.clock.now())

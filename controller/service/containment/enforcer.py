@@ -1,4 +1,4 @@
-"""Carries out one effect at the broker or towards the device, and says as an event what came of it."""
+"""Carries out one effect at the broker or towards the device; the result becomes an event."""
 
 import base64
 from collections.abc import Callable
@@ -36,7 +36,7 @@ from schemas.topics import DownChannel, down
 
 
 def payload_of(device_id: str, order: SendCommand | OpenCommand) -> bytes:
-    """The payload of the envelope."""
+    """The bytes that are signed."""
     command = Command(
         command_id=order.command_id,
         device_id=device_id,
@@ -52,32 +52,32 @@ def payload_of(device_id: str, order: SendCommand | OpenCommand) -> bytes:
 
 MIN_EXPIRY: Final = 1  # second
 
-# What the broker's word on a live session is worth.
+# The evidence that the authentication of a live session gives.
 _EVIDENCE: Final = {AuthStrength.PROVEN: Evidence.MUTUAL_TLS, AuthStrength.KNOWN: Evidence.PASSWORD}
 CommandSigner = Callable[[bytes], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class EffectDone:
-    """Carried out and seen; `event` tells the device's state about it, if there is something to tell."""
+    """Carried out and proven; `event` is the result for the device's state, if there is one."""
 
     event: ev.DomainEvent | None
 
 
 @dataclass(frozen=True, slots=True)
 class EffectRetry:
-    """Not done yet: try again, for ever if it has to be. `event` is told only the first time."""
+    """Not done yet: it is retried without end. `event` is applied after the first failure only."""
 
     trouble: str
     event: ev.DomainEvent | None
 
 
 class Enforcer:
-    """The only one that touches the broker on behalf of a decision."""
+    """Carries decisions out at the broker: no other service does."""
 
     def __init__(
         self,
-        keeper: FleetState,
+        fleet: FleetState,
         broker: BrokerControl,
         messages: Messages,
         sign: CommandSigner,
@@ -85,45 +85,45 @@ class Enforcer:
         *,
         accept_claimed: bool = False,
     ) -> None:
-        self._keeper = keeper
+        self._fleet = fleet
         self._broker = broker
-        self._containment = ContainmentExecutor(keeper, broker, rules_after)
+        self._containment = ContainmentExecutor(fleet, broker, rules_after)
         self._messages = messages
-        self._vouching = IdentityCheck(broker, messages, keeper.clock)
+        self._identity = IdentityCheck(broker, messages, fleet.clock)
         self._sign = sign
         self._accept_claimed = accept_claimed
 
     async def carry_out(self, effect: Effect) -> EffectDone | EffectRetry:
-        """Do what `effect` says, unless a later decision has overtaken it."""
-        device = self._keeper.get(effect.device_id)
+        """Carries the effect out, unless a later decision has superseded it."""
+        device = self._fleet.get(effect.device_id)
         if device is None or not is_current(effect, device):
-            await self._containment.overtaken(effect, device)
+            await self._containment.on_superseded(effect, device)
             return EffectDone(None)
         if isinstance(effect, SendCommand):
             return await self._send(effect)
         try:
             return await self._contain(effect, device)
         except BrokerError as e:
-            return self._troubled(effect, str(e), ())
+            return self._failed(effect, str(e), ())
 
     async def _contain(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry:
-        evidence = await self._vouch(effect, device)
+        evidence = await self._check_reporter(effect, device)
         if not isinstance(evidence, Evidence):
             return evidence
         proof = await self._containment.carry_out(effect)
         steps = steps_of(proof)
         if not proof.holds:
-            return self._troubled(effect, proof.missing, steps)
-        event_id, level = self._keeper.new_id(), level_of(effect)
+            return self._failed(effect, proof.missing, steps)
+        event_id, level = self._fleet.new_id(), level_of(effect)
         if level is ContainmentLevel.NONE:
             return EffectDone(ev.ReleaseProven(event_id, effect.case_id, steps))
         return EffectDone(ev.ContainmentProven(event_id, effect.case_id, level, proof.cut_at, steps, evidence))
 
-    async def _vouch(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry | Evidence:
-        """Refuse to let a policy contain a device on the word of somebody who may not be that device.
+    async def _check_reporter(self, effect: ContainmentEffect, device: Device) -> EffectDone | EffectRetry | Evidence:
+        """Refuses a containment by policy unless the broker authenticated the session that reported.
 
-        What the signal itself proved needs no word of the broker's, and what was vouched for once needs no other: an
-        attempt that did not hold may have cut the session that reported off.
+        Evidence in the report itself needs no session, and evidence of an earlier attempt stays valid: that attempt may
+        have disconnected the session that reported.
         """
         case = device.case
         if not isinstance(effect, (RestrictClient, IsolateClient)) or not effect.by_policy or case is None:
@@ -132,34 +132,33 @@ class Enforcer:
             return effect.evidence
         if case.evidence.may_contain:
             return case.evidence
-        grade = await self._vouching.grade(effect.device_id, heard_at=case.evidence_since)
-        if grade in _EVIDENCE:
-            return await self._vouched(effect, _EVIDENCE[grade], case.evidence_since)
-        if grade is AuthStrength.LATER:
-            reason = "the session that is there now may have come after the one that reported"
+        strength = await self._identity.auth_strength(effect.device_id, heard_at=case.evidence_since)
+        if strength in _EVIDENCE:
+            return await self._record_reporter(effect, _EVIDENCE[strength], case.evidence_since)
+        if strength is AuthStrength.LATER:
+            reason = "the present session may have connected after the one that reported"
             event = ev.ContainmentRefused(
-                self._keeper.new_id(), effect.case_id, reason, Evidence.UNASKED, by_a_later=True
+                self._fleet.new_id(), effect.case_id, reason, Evidence.UNASKED, by_a_later=True
             )
             return EffectDone(event)
-        if grade is AuthStrength.UNSEEN:
-            if await self._is_out_by_our_hand(effect):
+        if strength is AuthStrength.UNSEEN:
+            if await self._is_banned_by_cordon(effect):
                 return Evidence.UNASKED
-            return self._troubled(effect, "the session that reported is gone, and the broker asks for no proof", ())
-        reason = "the broker lets this client in without any proof of who it is"
-        return EffectDone(ev.ContainmentRefused(self._keeper.new_id(), effect.case_id, reason))
+            return self._failed(effect, "the session that reported has ended, and the broker authenticates nobody", ())
+        reason = "the broker accepts this client without authentication"
+        return EffectDone(ev.ContainmentRefused(self._fleet.new_id(), effect.case_id, reason))
 
-    async def _vouched(self, effect: ContainmentEffect, evidence: Evidence, heard_at: float) -> Evidence:
-        """Have it on disk before anything is done, where a session after the cut could not be vouched for."""
+    async def _record_reporter(self, effect: ContainmentEffect, evidence: Evidence, heard_at: float) -> Evidence:
+        """Makes the evidence durable first, where no later session could be authenticated."""
         if await self._broker.allows_unauthenticated():
-            event = ev.ReporterAuthenticated(self._keeper.new_id(), effect.case_id, evidence, heard_at)
-            await self._keeper.handle(effect.device_id, event)
+            event = ev.ReporterAuthenticated(self._fleet.new_id(), effect.case_id, evidence, heard_at)
+            await self._fleet.handle(effect.device_id, event)
         return evidence
 
-    async def _is_out_by_our_hand(self, effect: ContainmentEffect) -> bool:
-        """Whether a ban of ours is why the device has no session.
+    async def _is_banned_by_cordon(self, effect: ContainmentEffect) -> bool:
+        """Whether the device has no session because of Cordon's ban.
 
-        An earlier attempt, or an earlier case, was vouched for and ended it. Nobody is shut out by going on who is not
-        shut out already.
+        The reporter of an earlier attempt or case was authenticated; going on bans nobody who is not banned already.
         """
         async for ban in self._broker.bans():
             if ban.kind == "clientid" and ban.who == effect.device_id and ban.is_ours:
@@ -167,7 +166,7 @@ class Enforcer:
         return False
 
     async def _send(self, effect: SendCommand) -> EffectDone | EffectRetry:
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         envelope = self._sign(payload_of(effect.device_id, effect))
         if effect.signatures:
             more = {name: base64.b64decode(signature) for name, signature in effect.signatures}
@@ -177,19 +176,19 @@ class Enforcer:
         try:
             await self._messages.publish_confirmed(topic, envelope, expiry_seconds=expiry)
         except NoSubscriberError:
-            return EffectDone(None)  # the device is away; it is sent again when it says online
+            return EffectDone(None)  # the device is offline; the command is sent again when it comes online
         except MessagesError as e:
             return EffectRetry(str(e), None)
-        return EffectDone(ev.CommandDelivered(self._keeper.new_id(), effect.command_id))
+        return EffectDone(ev.CommandDelivered(self._fleet.new_id(), effect.command_id))
 
-    def _troubled(self, effect: ContainmentEffect, trouble: str, steps: tuple[dict[str, object], ...]) -> EffectRetry:
-        event = ev.ContainmentFailed(self._keeper.new_id(), effect.case_id, type(effect).__name__, trouble, steps)
+    def _failed(self, effect: ContainmentEffect, trouble: str, steps: tuple[dict[str, object], ...]) -> EffectRetry:
+        event = ev.ContainmentFailed(self._fleet.new_id(), effect.case_id, type(effect).__name__, trouble, steps)
         return EffectRetry(trouble, event)
 
 
 def steps_of(proof: Proof) -> tuple[dict[str, object], ...]:
-    """The steps as plain data for the record."""
-    return tuple(asdict(one) for one in proof.steps)
+    """The steps as plain data for the audit log."""
+    return tuple(asdict(step) for step in proof.steps)
 
 
 def is_current(effect: Effect, device: Device) -> bool:

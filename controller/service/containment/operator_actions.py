@@ -1,4 +1,4 @@
-"""What operators do with the guards: contain many by hand, let through or dismiss what waits, decide requests."""
+"""Operator actions under the guards: containments, approvals and dismissals, with a second person where required."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,13 +25,13 @@ from controller.ports.store import GuardSnapshot
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 
-TICK: Final = 5.0  # seconds between two looks at what has expired
+TICK: Final = 5.0  # seconds between two checks for expired requests
 MAX_REQUESTS: Final = 100  # open at a time
-KEPT_REQUESTS: Final = 200  # in memory, with those that ended
+MAX_KEPT_REQUESTS: Final = 200  # in memory, with ended ones
 
 
 class ProtectedDeviceError(ControllerError):
-    """Somebody would contain protected devices without having said so twice."""
+    """The action would contain protected devices, and `even_protected` was not given."""
 
     def __init__(self, reasons: Mapping[str, str]) -> None:
         self.reasons = dict(reasons)
@@ -40,16 +40,16 @@ class ProtectedDeviceError(ControllerError):
 
 
 class SecondApproverRequiredError(ControllerError):
-    """More than one person may contain, and this way of containing has no request that another could approve."""
+    """A second person is required, and this kind of containment has no approval request."""
 
 
 class TooManyApprovalRequestsError(ControllerError):
-    """So many requests wait for a second person that another would not be looked at."""
+    """As many approval requests are open as are allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class OperatorLimits:
-    """How many devices one person contains alone within `window` seconds, and when a request ends by itself."""
+    """One person alone contains at most `most` devices within `window` seconds; requests expire after `expiry`."""
 
     most: int = 10
     window: float = 3600.0
@@ -58,7 +58,7 @@ class OperatorLimits:
 
 @dataclass(frozen=True, slots=True)
 class OperatorRequest:
-    """What an operator wants with some devices."""
+    """An operator's action on some devices."""
 
     kind: ApprovalKind
     devices: tuple[str, ...]
@@ -71,86 +71,86 @@ class OperatorRequest:
 
 
 class OperatorActions:
-    """Every decision of an operator that one person may be too few for. Called on the event loop's thread."""
+    """The operator decisions that may need a second person. Called on the event loop's thread."""
 
-    def __init__(self, keeper: FleetState, by_hand: OperatorLimits, log: Log) -> None:
-        self._keeper = keeper
-        self.by_hand = by_hand
+    def __init__(self, fleet: FleetState, limits: OperatorLimits, log: Log) -> None:
+        self._fleet = fleet
+        self.limits = limits
         self._log = log
-        # What each operator contained alone: device and Unix seconds.
+        # By operator: the devices contained without a second person, with Unix seconds.
         self._charged: dict[str, dict[str, float]] = {}
         self.requests: dict[str, ApprovalRequest] = {}
 
-    def load(self, books: GuardSnapshot) -> None:
-        """Take up what the store holds, at the start."""
-        for ledger, device, at in books.charges:
+    def load(self, snapshot: GuardSnapshot) -> None:
+        """Loads charges and requests at the start."""
+        for ledger, device, at in snapshot.charges:
             if ledger:
                 self._charged.setdefault(ledger, {})[device] = at
-        self.requests = {one.request_id: one for one in books.requests[-KEPT_REQUESTS:]}
+        self.requests = {request.request_id: request for request in snapshot.requests[-MAX_KEPT_REQUESTS:]}
 
     async def run(self) -> None:
-        """Until cancelled: requests that nobody decided in time end, and the record says so."""
+        """Until cancelled: ends requests that were not decided in time."""
         while True:
             await self.expire()
             await asyncio.sleep(TICK)
 
     async def expire(self) -> None:
-        """End what is over now."""
-        now = self._keeper.clock.now()
+        """Ends requests that have expired."""
+        now = self._fleet.clock.now()
         batch = UnitOfWork()
         for one in list(self.requests.values()):
             if one.state is ApprovalState.OPEN and one.state_at(now) is ApprovalState.EXPIRED:
-                self._put(
+                self._save_request(
                     one.with_decision(ApprovalState.EXPIRED, "cordon", now),
                     AuditKind.APPROVAL_EXPIRED,
                     "cordon",
                     now,
                     batch,
                 )
-        await self._keeper.commit(batch)
+        await self._fleet.commit(batch)
 
-    async def decide(self, wanted: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
-        """Carry it out, or, where it is more than one person may decide, ask for a second one.
+    async def decide(self, action: OperatorRequest) -> Sequence[StepOutcome] | ApprovalRequest:
+        """Applies the action, or opens an approval request where a second person is required.
 
         Raises:
-            ProtectedDeviceError: some of the devices are protected, and that was not meant.
+            ProtectedDeviceError: some of the devices are protected, and `even_protected` was not given.
             TooManyApprovalRequestsError: too many requests are open.
         """
-        keeper = self._keeper
-        now = keeper.clock.now()
-        self._check_protected(wanted)
+        fleet = self._fleet
+        now = fleet.clock.now()
+        self._check_protected(action)
         batch = UnitOfWork()
-        if not self._charge(wanted.by, wanted.devices, now, batch):
-            request = self._request(wanted, now, batch)
-            await keeper.commit(batch)
+        if not self._charge(action.by, action.devices, now, batch):
+            request = self._open_request(action, now, batch)
+            await fleet.commit(batch)
             return request
-        outcomes = self._carry_out(wanted, wanted.by, now, batch)
-        await keeper.commit(batch)
+        outcomes = self._apply(action, action.by, now, batch)
+        await fleet.commit(batch)
         return outcomes
 
-    async def spend(self, by: str, names: tuple[str, ...], *, even_protected: bool = False) -> None:
-        """Count what an operator contains in another way: the sessions of a user, whoever has a certificate.
+    async def charge(self, by: str, names: tuple[str, ...], *, even_protected: bool = False) -> None:
+        """Charges what an operator contains in another way: the sessions of a user, the holders of a certificate.
 
         Raises:
             ProtectedDeviceError: one of the names is that of a protected device which is not contained.
-            SecondApproverRequiredError: with these it would be more than one person may contain.
+            SecondApproverRequiredError: with these it would be more than one person may contain alone.
         """
-        free = tuple(one for one in names if (found := self._keeper.get(one)) is None or found.case is None)
+        free = tuple(name for name in names if (device := self._fleet.get(name)) is None or device.case is None)
         self._check_protected(OperatorRequest(ApprovalKind.CONTAIN, free, by, "", even_protected=even_protected))
         batch = UnitOfWork()
-        if not self._charge(by, names, self._keeper.clock.now(), batch):
+        if not self._charge(by, names, self._fleet.clock.now(), batch):
             raise SecondApproverRequiredError(
-                f"these are {len(names)} more than one person may contain within a while ({self.by_hand.most}): "
+                f"these are {len(names)} more than one person may contain within a while ({self.limits.most}): "
                 "contain the devices by their ids, which another operator can approve, or have another operator do it"
             )
-        await self._keeper.commit(batch)
+        await self._fleet.commit(batch)
 
     def _charge(self, by: str, names: tuple[str, ...], now: float, batch: UnitOfWork) -> bool:
-        """Whether one person may contain these too; then they are counted, and what is long past is forgotten."""
+        """Charges the devices if one person may contain them too, and drops charges outside of the window."""
         charged = self._charged.setdefault(by, {})
-        if not is_within_operator_limit(names, charged, now, self.by_hand.most, self.by_hand.window):
+        if not is_within_operator_limit(names, charged, now, self.limits.most, self.limits.window):
             return False
-        for name in [name for name, at in charged.items() if at <= now - self.by_hand.window]:
+        for name in [name for name, at in charged.items() if at <= now - self.limits.window]:
             del charged[name]
             batch.charges[by, name] = None
         for name in names:
@@ -159,18 +159,20 @@ class OperatorActions:
         return True
 
     async def approve(self, request_id: str, by: str) -> Sequence[StepOutcome]:
-        """A second person says yes: all of it is carried out, in one commit with the request's end.
+        """A second person approves: the whole action is applied in one commit with the end of the request.
 
         Raises:
             KeyError: there is no such request.
-            ApprovalNotAllowedError: it is over, or their own.
+            ApprovalNotAllowedError: it has ended, or `by` opened it.
         """
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         request = self.requests[request_id]
         check_decision(request, by, now)
         batch = UnitOfWork()
-        self._put(request.with_decision(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch)
-        wanted = OperatorRequest(
+        self._save_request(
+            request.with_decision(ApprovalState.APPROVED, by, now), AuditKind.APPROVAL_GRANTED, by, now, batch
+        )
+        action = OperatorRequest(
             request.kind,
             request.devices,
             request.by,
@@ -180,92 +182,91 @@ class OperatorActions:
             even_protected=True,
             options=ContainmentOptions(kick=request.kick, clear_retained=request.clear_retained),
         )
-        outcomes = self._carry_out(wanted, f"{request.by} with {by}", now, batch)
-        await self._keeper.commit(batch)
+        outcomes = self._apply(action, f"{request.by} with {by}", now, batch)
+        await self._fleet.commit(batch)
         return outcomes
 
     async def reject(self, request_id: str, by: str, reason: str) -> ApprovalRequest:
-        """Anybody says no, also who asked.
+        """Anybody rejects a request, also the operator who opened it.
 
         Raises:
             KeyError: there is no such request.
-            ApprovalNotAllowedError: it is over.
+            ApprovalNotAllowedError: it has ended.
         """
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         request = self.requests[request_id]
         if request.state_at(now) is not ApprovalState.OPEN:
             raise ApprovalNotAllowedError(f"this request is {request.state_at(now).value} already")
         batch = UnitOfWork()
         ended = request.with_decision(ApprovalState.REJECTED, by, now)
-        self._put(ended, AuditKind.APPROVAL_REJECTED, by, now, batch, reason)
-        await self._keeper.commit(batch)
+        self._save_request(ended, AuditKind.APPROVAL_REJECTED, by, now, batch, reason)
+        await self._fleet.commit(batch)
         return ended
 
     async def dismiss(self, devices: Iterable[str], by: str, reason: str) -> Sequence[StepOutcome]:
-        """Say no to what waits for these devices; that contains nobody, so one person is enough."""
-        keeper = self._keeper
-        batch, now = UnitOfWork(), keeper.clock.now()
+        """Dismisses the held containments of these devices; one person is enough, since nothing is contained."""
+        fleet = self._fleet
+        batch, now = UnitOfWork(), fleet.clock.now()
         outcomes = [
-            keeper.apply(device, ContainmentDismissed(keeper.new_id(), by, reason), now, batch)
-            for device in map(keeper.get, devices)
+            fleet.apply(device, ContainmentDismissed(fleet.new_id(), by, reason), now, batch)
+            for device in map(fleet.get, devices)
             if device is not None
         ]
-        await keeper.commit(batch)
+        await fleet.commit(batch)
         return outcomes
 
-    def waiting(self) -> list[Device]:
-        """Devices whose containment a guard holds back, longest first; dismissed ones are not among them."""
-        found = [
+    def held_devices(self) -> list[Device]:
+        """Devices whose containment a guard holds back, longest first, without dismissed ones."""
+        held = [
             device
-            for device in self._keeper.devices.values()
+            for device in self._fleet.devices.values()
             if device.pending is not None and device.pending.why is not HoldReason.DISMISSED
         ]
-        return sorted(found, key=lambda one: (one.pending.since if one.pending else 0.0, one.device_id))
+        return sorted(held, key=lambda device: (device.pending.since if device.pending else 0.0, device.device_id))
 
-    def left_alone(self, by: str) -> int:
+    def remaining_allowance(self, by: str) -> int:
         """How many more devices this operator may contain without a second person."""
-        start = self._keeper.clock.now() - self.by_hand.window
+        start = self._fleet.clock.now() - self.limits.window
         used = sum(1 for at in self._charged.get(by, {}).values() if at > start)
-        return max(0, self.by_hand.most - used)
+        return max(0, self.limits.most - used)
 
-    def _check_protected(self, wanted: OperatorRequest) -> None:
-        if wanted.even_protected:
+    def _check_protected(self, action: OperatorRequest) -> None:
+        if action.even_protected:
             return
-        protection = self._keeper.guards.protection
+        protection = self._fleet.guards.protection
         reasons = {
             device.device_id: why
-            for device in map(self._keeper.get, wanted.devices)
+            for device in map(self._fleet.get, action.devices)
             if device is not None and (why := protection.protection_reason(device))
         }
         if reasons:
             raise ProtectedDeviceError(reasons)
 
-    def _request(self, wanted: OperatorRequest, now: float, batch: UnitOfWork) -> ApprovalRequest:
-        open_ones = sum(1 for one in self.requests.values() if one.state_at(now) is ApprovalState.OPEN)
-        if open_ones >= MAX_REQUESTS:
+    def _open_request(self, action: OperatorRequest, now: float, batch: UnitOfWork) -> ApprovalRequest:
+        if sum(request.state_at(now) is ApprovalState.OPEN for request in self.requests.values()) >= MAX_REQUESTS:
             raise TooManyApprovalRequestsError(f"{MAX_REQUESTS} requests wait for a second person: decide those first")
         request = ApprovalRequest(
-            self._keeper.new_id(),
-            wanted.kind,
-            wanted.by,
-            wanted.reason,
-            wanted.level,
-            wanted.hold,
-            wanted.devices,
+            self._fleet.new_id(),
+            action.kind,
+            action.by,
+            action.reason,
+            action.level,
+            action.hold,
+            action.devices,
             now,
-            now + self.by_hand.expiry,
-            even_protected=wanted.even_protected,
-            kick=wanted.options.kick,
-            clear_retained=wanted.options.clear_retained,
+            now + self.limits.expiry,
+            even_protected=action.even_protected,
+            kick=action.options.kick,
+            clear_retained=action.options.clear_retained,
         )
-        self._put(request, AuditKind.APPROVAL_REQUESTED, wanted.by, now, batch, wanted.reason)
+        self._save_request(request, AuditKind.APPROVAL_REQUESTED, action.by, now, batch, action.reason)
         return request
 
-    def _put(
+    def _save_request(
         self, request: ApprovalRequest, kind: AuditKind, by: str, now: float, batch: UnitOfWork, reason: str = ""
     ) -> None:
         self.requests[request.request_id] = request
-        while len(self.requests) > KEPT_REQUESTS:
+        while len(self.requests) > MAX_KEPT_REQUESTS:
             ended = next((one for one in self.requests.values() if one.state is not ApprovalState.OPEN), None)
             if ended is None:
                 break
@@ -280,18 +281,18 @@ class OperatorActions:
         }
         batch.audit.append((now, AuditEntry(kind, "", by, "", detail, alert=kind is AuditKind.APPROVAL_REQUESTED)))
 
-    def _carry_out(self, wanted: OperatorRequest, by: str, now: float, batch: UnitOfWork) -> list[StepOutcome]:
-        keeper = self._keeper
+    def _apply(self, action: OperatorRequest, by: str, now: float, batch: UnitOfWork) -> list[StepOutcome]:
+        fleet = self._fleet
         outcomes = []
-        for device_id in wanted.devices:
-            device = keeper.get(device_id)
+        for device_id in action.devices:
+            device = fleet.get(device_id)
             if device is None:
                 continue
-            event_id = keeper.new_id()
+            event_id = fleet.new_id()
             event: ContainmentOrdered | ContainmentApproved
-            if wanted.kind is ApprovalKind.CONTAIN:
-                event = ContainmentOrdered(event_id, wanted.level, by, wanted.reason, wanted.hold, wanted.options)
+            if action.kind is ApprovalKind.CONTAIN:
+                event = ContainmentOrdered(event_id, action.level, by, action.reason, action.hold, action.options)
             else:
-                event = ContainmentApproved(event_id, by, wanted.reason)
-            outcomes.append(keeper.apply(device, event, now, batch))
+                event = ContainmentApproved(event_id, by, action.reason)
+            outcomes.append(fleet.apply(device, event, now, batch))
         return outcomes

@@ -1,4 +1,4 @@
-"""Carries effects out at least once: in order for one device, many devices at a time, never giving up."""
+"""The outbox: effects are carried out at least once, in order per device, and retried without end."""
 
 import asyncio
 from collections import Counter, deque
@@ -8,16 +8,16 @@ from typing import Final
 
 from controller.domain.effects import Effect, SendCommand
 from controller.ports.log import Log
-from controller.service.audit_log import about
+from controller.service.audit_log import effect_fields
 from controller.service.containment.enforcer import EffectDone, EffectRetry, Enforcer
 from controller.service.fleet_state import FleetState
 from controller.service.unit_of_work import UnitOfWork
 from schemas.backoff import Backoff
 
-# Devices worked on at once. Many, although the broker's API takes fewer calls: there the cuts go before the read-backs
-# of those that are cut already, so that of a fleet that fails together all are cut before the first one is proven so.
+# Devices at a time. More than the broker's API takes calls: its queue puts containing calls before read-backs, so that
+# of a fleet that fails together every device is contained before the first one is proven.
 CONTAINING: Final = 256
-SENDING: Final = 32  # devices sent commands at once; apart, so that a link that hangs holds no containment up
+SENDING: Final = 32  # devices sent commands at a time; apart, so that a hanging link delays no containment
 RETRY: Final = Backoff(first=0.2, cap=15.0)  # seconds before the next attempt
 
 
@@ -130,9 +130,9 @@ class Outbox:
     """Carries the queued effects out. `counts`: done, retried."""
 
     def __init__(
-        self, keeper: FleetState, queue: EffectQueue, enforcer: Enforcer, log: Log, rand: Callable[[], float]
+        self, fleet: FleetState, queue: EffectQueue, enforcer: Enforcer, log: Log, rand: Callable[[], float]
     ) -> None:
-        self._keeper = keeper
+        self._fleet = fleet
         self.queue = queue
         self._enforcer = enforcer
         self._log = log
@@ -141,7 +141,7 @@ class Outbox:
 
     async def resume(self) -> int:
         """Queues what the store still holds, at the start; returns how many."""
-        effects = await self._keeper.store.effects()
+        effects = await self._fleet.store.effects()
         for effect in effects:
             self.queue.enqueue(effect)
         return len(effects)
@@ -169,7 +169,7 @@ class Outbox:
         try:
             result: EffectDone | EffectRetry = await self._enforcer.carry_out(effect)
         except Exception as e:  # noqa: BLE001 - one device's trouble must never stop the others
-            self._log("effect failed", {**about(effect), "error": repr(e)})
+            self._log("effect failed", {**effect_fields(effect), "error": repr(e)})
             result = EffectRetry(repr(e), None)
         if isinstance(result, EffectDone):
             await self._finish(effect, result)
@@ -178,9 +178,9 @@ class Outbox:
 
     async def _finish(self, effect: Effect, result: EffectDone) -> None:
         if result.event is not None:
-            await self._keeper.handle(effect.device_id, result.event, done=(effect.effect_id,))
+            await self._fleet.handle(effect.device_id, result.event, done=(effect.effect_id,))
         else:
-            await self._keeper.drop_effects((effect.effect_id,))
+            await self._fleet.discard_effects((effect.effect_id,))
         self.counts["done"] += 1
         self.queue.complete(effect.device_id)
 
@@ -188,8 +188,8 @@ class Outbox:
         self.counts["retried"] += 1
         attempts = self.queue.count_attempt(effect.device_id, result.trouble)
         if attempts == 1:
-            self._log("effect will be retried", {**about(effect), "trouble": result.trouble})
+            self._log("effect will be retried", {**effect_fields(effect), "trouble": result.trouble})
             if result.event is not None:
-                await self._keeper.handle(effect.device_id, result.event)
+                await self._fleet.handle(effect.device_id, result.event)
         pause = RETRY.ceiling(attempts - 1) * (0.5 + self._rand() / 2)
         self.queue.retry_in(effect.device_id, pause)

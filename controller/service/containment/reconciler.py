@@ -51,7 +51,7 @@ class Reconciler:
 
     def __init__(
         self,
-        keeper: FleetState,
+        fleet: FleetState,
         broker: BrokerControl,
         tables: BrokerTables,
         effects: EffectQueue,
@@ -62,7 +62,7 @@ class Reconciler:
         settings: BrokerSettings | None = None,
     ) -> None:
         """Without `settings` the broker's own settings are not compared."""
-        self._keeper = keeper
+        self._fleet = fleet
         self._broker = broker
         self._tables = tables
         self._effects = effects
@@ -113,7 +113,7 @@ class Reconciler:
                     if suspect.device.device_id not in seen:
                         seen.add(suspect.device.device_id)
                         repairs.append((suspect.device, suspect))
-            now = self._keeper.clock.now()
+            now = self._fleet.clock.now()
             fresh = self.book.note(found, frozenset(read), now)
             await self._tell(fresh)
             for device, suspect in repairs:
@@ -131,7 +131,7 @@ class Reconciler:
         for base in order:
             try:
                 read[base] = await comparison.compare(
-                    base, self._tables, self._keeper, self._managed.managed(), self._is_busy
+                    base, self._tables, self._fleet, self._managed.managed(), self._is_busy
                 )
             except BrokerError as e:
                 silence = e
@@ -149,7 +149,7 @@ class Reconciler:
         confirmed: list[DriftCandidate] = []
         for one in suspects:
             what = await comparison.still_differs(
-                one, self._tables, self._keeper, self._managed.managed(), self._is_busy
+                one, self._tables, self._fleet, self._managed.managed(), self._is_busy
             )
             if what:
                 confirmed.append(DriftCandidate(one.device, what, one.node))
@@ -225,16 +225,16 @@ class Reconciler:
 
     async def _repair(self, device: Device, suspect: DriftCandidate) -> None:
         """Ask the outbox for the same effect again: it reads back, repeats and records like the first time."""
-        keeper, device_id, case, what = self._keeper, device.device_id, device.case, suspect.what
-        present = keeper.get(device_id)
+        fleet, device_id, case, what = self._fleet, device.device_id, device.case, suspect.what
+        present = fleet.get(device_id)
         if present is None or present.case != case or self._is_busy(device_id):
             return  # decisions go on while we compare
         if what == comparison.ACCESS_ALTERED:
             return
         case_id = "" if case is None else case.case_id
-        await keeper.handle(device_id, DriftDetected(keeper.new_id(), case_id, what))
+        await fleet.handle(device_id, DriftDetected(fleet.new_id(), case_id, what))
         self.repaired += 1
-        effect_id = f"drift-{keeper.new_id()}"
+        effect_id = f"drift-{fleet.new_id()}"
         if what == comparison.ACCESS_MISSING:
             self._managed.rewrite(device_id)
             return
@@ -270,11 +270,11 @@ class Reconciler:
         entries: list[AuditEntry] = []
         for one in told:
             detail: dict[str, object] = {"what": one.what, "state": one.state.value, "detail": one.detail}
-            known = one.device_id if self._keeper.get(one.device_id) is not None else ""
+            known = one.device_id if self._fleet.get(one.device_id) is not None else ""
             if not known and one.device_id:
                 detail["device"] = one.device_id
             entries.append(AuditEntry(AuditKind.BROKER_DRIFT_FOUND, known, _ACTOR, detail=detail, alert=True))
-        await self._keeper.record(*entries)
+        await self._fleet.record(*entries)
 
 
 def _differ(counts: Mapping[str, TableCounts]) -> bool:

@@ -38,11 +38,11 @@ class UserContainments:
     Cases need no outbox: an unproven case is what is still to be carried out, and it is stored with its decision.
     """
 
-    def __init__(self, keeper: FleetState, broker: ContainmentBroker, every: float, log: Log) -> None:
+    def __init__(self, fleet: FleetState, broker: ContainmentBroker, every: float, log: Log) -> None:
         """`every`: seconds between comparisons."""
-        self._keeper = keeper
+        self._fleet = fleet
         self._broker = broker
-        self._executor = ContainmentExecutor(keeper, broker)
+        self._executor = ContainmentExecutor(fleet, broker)
         self._every = every
         self._log = log
         self._work = asyncio.Event()
@@ -53,7 +53,7 @@ class UserContainments:
         return self._broker
 
     async def load(self) -> None:
-        self.cases = {case.name: case for case in await self._keeper.store.user_cases()}
+        self.cases = {case.name: case for case in await self._fleet.store.user_cases()}
 
     async def contain(
         self, name: str, level: ContainmentLevel, *, by: str, reason: str, hold: float | None
@@ -68,8 +68,8 @@ class UserContainments:
         before = self.cases.get(name)
         if before is None and len(self.cases) >= MAX_CASES:
             raise TooManyUsersError(f"{MAX_CASES} users are contained already")
-        now = self._keeper.clock.now()
-        case = contain_user(before, name, self._keeper.new_id(), level, by=by, reason=reason, now=now, hold=hold)
+        now = self._fleet.clock.now()
+        case = contain_user(before, name, self._fleet.new_id(), level, by=by, reason=reason, now=now, hold=hold)
         kind = AuditKind.CONTAINMENT_KEPT if case is before else AuditKind.CONTAINMENT_DECIDED
         until = None if hold is None else now + hold
         await self._save(case, kind, by, level=case.level.value, reason=reason, until=until)
@@ -80,7 +80,7 @@ class UserContainments:
         before = self.cases.get(name)
         if before is None:
             return None
-        case = release_user(before, by=by, reason=reason, now=self._keeper.clock.now())
+        case = release_user(before, by=by, reason=reason, now=self._fleet.clock.now())
         is_free = case.level is ContainmentLevel.NONE
         kind = AuditKind.CONTAINMENT_RELEASE_DECIDED if is_free else AuditKind.CONTAINMENT_STEPPED_DOWN
         await self._save(case, kind, by, reason=reason)
@@ -100,7 +100,7 @@ class UserContainments:
     async def tick(self) -> None:
         """Ends isolations whose time is over, carries out unproven cases, compares proven ones with the broker."""
         for name in list(self.cases):
-            case, now = self.cases[name], self._keeper.clock.now()
+            case, now = self.cases[name], self._fleet.clock.now()
             if is_isolation_over(case, now):
                 reason = "its time is over"
                 case = end_user_isolation(case, reason, now)
@@ -142,7 +142,7 @@ class UserContainments:
                 return await executor.release(subject, case_id)
 
     async def _record_proof(self, case: UserCase, proof: Proof) -> None:
-        after = replace(case, proven_level=case.level, proven_at=self._keeper.clock.now(), trouble="")
+        after = replace(case, proven_level=case.level, proven_at=self._fleet.clock.now(), trouble="")
         steps = list(steps_of(proof))
         if case.level is ContainmentLevel.NONE:
             await self._save(after, AuditKind.CONTAINMENT_RELEASE_PROVEN, "cordon", steps=steps)
@@ -174,19 +174,19 @@ class UserContainments:
         self, case: UserCase, kind: AuditKind, actor: str, *, alert: bool = False, wake: bool = True, **detail: object
     ) -> None:
         """Commits the case with its audit entry."""
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         entry = AuditEntry(kind, "", actor, case.case_id, {"identity": str(case.subject), **detail}, alert)
         before = self.cases.get(case.name)
         self.cases[case.name] = case
         try:
-            await self._keeper.store.commit(StoreWrites(audit=((now, entry),), users=(case,)))
+            await self._fleet.store.commit(StoreWrites(audit=((now, entry),), users=(case,)))
         except BaseException:
             if self.cases.get(case.name) is case:
                 self._restore(case.name, before)
             raise
         if case.is_over and self.cases.get(case.name) is case:
             del self.cases[case.name]
-        self._keeper.hand_on(UnitOfWork(audit=[(now, entry)]))
+        self._fleet.publish_committed(UnitOfWork(audit=[(now, entry)]))
         if wake:
             self._work.set()
 

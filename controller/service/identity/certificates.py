@@ -66,7 +66,7 @@ class CertificateService:
         self,
         authority: CertificateAuthority,
         registry: CertificateRegistry,
-        keeper: FleetState,
+        fleet: FleetState,
         settings: AuthoritySettings,
         log: Log,
         on_changed: Callable[[str], None],
@@ -76,13 +76,13 @@ class CertificateService:
         self.settings = settings
         self.changed = asyncio.Event()
         self.on_changed = on_changed
-        self._keeper = keeper
-        self._clock = keeper.clock
+        self._fleet = fleet
+        self._clock = fleet.clock
         self._log = log
         self._lists: dict[str, PublishedCrl] = {}
         self._listed: tuple[str, ...] = ()
         self._publishing = asyncio.Lock()
-        self._pruned_at = keeper.clock.monotonic()
+        self._pruned_at = fleet.clock.monotonic()
         self._warned_at: float | None = None
 
     async def run(self) -> None:
@@ -135,7 +135,7 @@ class CertificateService:
         self._warned_at = moment
         for why in expiry_warnings(ends, now):
             entry = AuditEntry(AuditKind.AUTHORITY_EXPIRING, "", "cordon", "", {"why": why}, alert=True)
-            await self._keeper.record(entry)
+            await self._fleet.record(entry)
 
     def served(self, name: str) -> PublishedCrl | None:
         """The list of this issuer, if it is one of ours."""
@@ -172,7 +172,7 @@ class CertificateService:
         """Tell the audit of certificates it does not know: at least once each, also those made by hand."""
         while found := await self.registry.unrecorded(_RECORD_AT_ONCE):
             entries = [(one.issued_at, _told(one)) for one in found]
-            await self._keeper.commit(UnitOfWork(audit=entries))
+            await self._fleet.commit(UnitOfWork(audit=entries))
             await self.registry.recorded([one.serial for one in found])
 
     async def tell_of_ends(self) -> None:
@@ -181,7 +181,7 @@ class CertificateService:
         while found := await self.registry.ended(now, _RECORD_AT_ONCE):
             lost = tuple(one for one, is_followed in found if _is_lost(one, is_followed=is_followed))
             if lost:
-                await self._keeper.record(*map(_ended, lost))
+                await self._fleet.record(*map(_ended, lost))
             await self.registry.end_told([one.serial for one, _ in found])
 
 

@@ -31,8 +31,8 @@ class _Ended(BaseModel):
 class CloneMonitor:
     """`take` presence messages on the hot path, `run` tells what they mean."""
 
-    def __init__(self, keeper: FleetState, broker: BrokerControl, log: Log) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState, broker: BrokerControl, log: Log) -> None:
+        self._fleet = fleet
         self._broker = broker
         self._log = log
         self._detector = CloneDetector()
@@ -64,9 +64,9 @@ class CloneMonitor:
             ended = _Ended.model_validate_json(message.payload)
         except (TopicError, ValidationError):
             return None
-        if is_connected or ended.reason not in TAKEN_OVER or self._keeper.get(device_id) is None:
+        if is_connected or ended.reason not in TAKEN_OVER or self._fleet.get(device_id) is None:
             return None
-        return SessionTakenOver(device_id, self._keeper.clock.now(), ended.ipaddress)
+        return SessionTakenOver(device_id, self._fleet.clock.now(), ended.ipaddress)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -86,9 +86,9 @@ class CloneMonitor:
         except BrokerError:
             grade = AuthStrength.UNSEEN
         event = CloneSuspected(
-            self._keeper.new_id(), suspicion.how, suspicion.peers, suspicion.times, str(getattr(grade, "value", grade))
+            self._fleet.new_id(), suspicion.how, suspicion.peers, suspicion.times, str(getattr(grade, "value", grade))
         )
         try:
-            await self._keeper.handle(suspicion.device_id, event)
+            await self._fleet.handle(suspicion.device_id, event)
         except StoreError as e:
             self._log("suspicion not recorded", {"device": suspicion.device_id, "error": str(e)})

@@ -64,14 +64,14 @@ class EnrolmentService:
     def __init__(
         self,
         certificates: CertificateService,
-        keeper: FleetState,
+        fleet: FleetState,
         servers: tuple[str, ...],
         keys: Callable[[], tuple[str, ...]],
         reserved: frozenset[str] = frozenset(),
     ) -> None:
         self._certificates = certificates
         self._registry = certificates.registry
-        self._keeper = keeper
+        self._fleet = fleet
         self._servers = servers
         self._keys = keys
         self._reserved = reserved
@@ -79,9 +79,9 @@ class EnrolmentService:
 
     async def make_token(self, wanted: EnrolmentTokenRequest) -> tuple[str, EnrolmentToken]:
         """A token to show once, and what is kept of it."""
-        secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._keeper.clock.now()
+        secret, now = PREFIX + secrets.token_urlsafe(TOKEN_BYTES), self._fleet.clock.now()
         token = EnrolmentToken(
-            token_id=self._keeper.new_id(),
+            token_id=self._fleet.new_id(),
             digest=digest_of(secret),
             uses_left=wanted.uses,
             created_at=now,
@@ -97,7 +97,7 @@ class EnrolmentService:
             "class": token.device_class, "replaces": token.replaces,
         }  # fmt: skip
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_CREATED, token.device_id, wanted.by, "", detail)
-        await self._keeper.record(entry)
+        await self._fleet.record(entry)
         return secret, token
 
     async def withdraw(self, token_id: str, by: str) -> bool:
@@ -105,7 +105,7 @@ class EnrolmentService:
         if not await self._registry.drop_token(token_id):
             return False
         entry = AuditEntry(AuditKind.ENROLMENT_TOKEN_WITHDRAWN, "", by, "", {"token_id": token_id})
-        await self._keeper.record(entry)
+        await self._fleet.record(entry)
         return True
 
     async def enrol(self, secret: str, device_id: str, pem: str, peer: str) -> IssuedIdentity:
@@ -114,7 +114,7 @@ class EnrolmentService:
         Raises:
             EnrolmentRefusedError: not this token, not this id, not this request.
         """
-        digest, now = digest_of(secret), self._keeper.clock.now()
+        digest, now = digest_of(secret), self._fleet.clock.now()
         # Before anything of the request is read: who has no token costs one look.
         token = await self._registry.token(digest)
         if token is None:
@@ -125,7 +125,7 @@ class EnrolmentService:
             made = self._certificates.sign_client(request, held, f"token:{token.token_id}")
         except CertificateRequestRefusedError as e:
             raise await self._refused(device_id, peer, e.code, str(e)) from e
-        is_known = self._keeper.get(device_id) is not None
+        is_known = self._fleet.get(device_id) is not None
         admission = await self._registry.admit(digest, made, now, is_known=is_known)
         if admission.certificate is None:
             raise await self._refused(device_id, peer, admission.code, admission.message)
@@ -142,11 +142,11 @@ class EnrolmentService:
     async def _welcome(self, token: EnrolmentToken, certificate: Certificate, peer: str) -> IssuedIdentity:
         name = certificate.name
         detail: dict[str, object] = {"serial": certificate.serial, "token_id": token.token_id, "peer": peer}
-        await self._keeper.record(AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail))
-        known = self._keeper.get(name)
+        await self._fleet.record(AuditEntry(AuditKind.ENROLMENT_COMPLETED, name, token.by, "", detail))
+        known = self._fleet.get(name)
         if token.device_class and (known is None or known.device_class != token.device_class):
             tags = () if known is None else known.tags
-            await self._keeper.handle(name, DeviceLabelled(self._keeper.new_id(), token.device_class, tags, token.by))
+            await self._fleet.handle(name, DeviceLabelled(self._fleet.new_id(), token.device_class, tags, token.by))
         self._certificates.changed.set()
         self._certificates.on_changed(name)
         authority = self._certificates.authority
@@ -155,10 +155,10 @@ class EnrolmentService:
     async def _refused(self, device_id: str, peer: str, code: str, message: str) -> EnrolmentRefusedError:
         """The error, and a line in the record; somebody with a token must not fill it."""
         error = EnrolmentRefusedError(code, message)
-        if not self._notes.take("", self._keeper.clock.monotonic()):
+        if not self._notes.take("", self._fleet.clock.monotonic()):
             return error
         detail: dict[str, object] = {"code": code, "why": message, "peer": peer}
         kind = AuditKind.ENROLMENT_TOKEN_REUSED if code == TOKEN_REFUSED.code else AuditKind.ENROLMENT_REFUSED
         entry = AuditEntry(kind, device_id, "unknown", "", detail, alert=True)
-        await self._keeper.record(entry)
+        await self._fleet.record(entry)
         return error

@@ -25,7 +25,7 @@ class ExternalCrlRefresher:
         every: float,
         registry: CertificateRegistry,
         revocation: RevocationService,
-        keeper: FleetState,
+        fleet: FleetState,
         log: Log,
     ) -> None:
         self._lists = lists
@@ -33,7 +33,7 @@ class ExternalCrlRefresher:
         self._every = every
         self._registry = registry
         self._revocation = revocation
-        self._keeper = keeper
+        self._fleet = fleet
         self._log = log
         self.troubles: dict[str, str] = {}
 
@@ -47,7 +47,7 @@ class ExternalCrlRefresher:
         """Read every list once; one that is not usable revokes nobody and is an alert."""
         for place in self._places:
             try:
-                await self._follow(await self._lists.read(place, self._keeper.clock.now()))
+                await self._follow(await self._lists.read(place, self._fleet.clock.now()))
                 await self._well(place)
             except AuthorityError as e:
                 await self._trouble(place, str(e)[:_MAX_WHY])
@@ -79,6 +79,6 @@ class ExternalCrlRefresher:
     async def _tell(self, kind: AuditKind, place: str, why: str, *, alert: bool) -> None:
         entry = AuditEntry(kind, "", "cordon", "", {"place": place, "why": why}, alert)
         try:
-            await self._keeper.record(entry)
+            await self._fleet.record(entry)
         except StoreError as e:
             self._log("not recorded", {"kind": kind.value, "place": place, "why": why, "error": str(e)})

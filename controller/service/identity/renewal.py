@@ -26,10 +26,10 @@ ANSWER_EXPIRY: Final = 600  # seconds; by then the device has asked again
 class RenewalService:
     """Answers requests in the background; `counts` has asked, renewed, refused, left_out, not_sent."""
 
-    def __init__(self, certificates: CertificateService, keeper: FleetState, messages: Messages, log: Log) -> None:
+    def __init__(self, certificates: CertificateService, fleet: FleetState, messages: Messages, log: Log) -> None:
         """Answer from this registry, over this link."""
         self._certificates = certificates
-        self._keeper = keeper
+        self._fleet = fleet
         self._messages = messages
         self._log = log
         self._waiting: dict[str, RenewRequest] = {}  # the last request of each device
@@ -88,7 +88,7 @@ class RenewalService:
         if given.serial == made.serial and any(one.origin == given.origin for one in held):
             # One key was followed by two: a copy of the device renews too, or its disk was set back.
             how = "its certificate was renewed twice, for two keys"
-            await self._keeper.handle(device_id, CloneSuspected(self._keeper.new_id(), how, (), 2, "proven"))
+            await self._fleet.handle(device_id, CloneSuspected(self._fleet.new_id(), how, (), 2, "proven"))
         return RenewResponse(request=digest, certificate=given.pem, chain=certificates.authority.chain)
 
     def _check(
@@ -104,7 +104,7 @@ class RenewalService:
         Raises:
             CertificateRequestRefusedError: it has not.
         """
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         present = next(
             (one for one in held if one.serial == request.serial and one.kind is CertificateKind.CLIENT), None
         )

@@ -21,10 +21,10 @@ ROUND: Final = 2.0  # seconds between two comparisons of registry and devices
 class RevocationService:
     """Withdraws certificates, and lets in again whoever got a new one."""
 
-    def __init__(self, certificates: CertificateService, keeper: FleetState, log: Log) -> None:
+    def __init__(self, certificates: CertificateService, fleet: FleetState, log: Log) -> None:
         self._certificates = certificates
         self._registry = certificates.registry
-        self._keeper = keeper
+        self._fleet = fleet
         self._log = log
 
     async def run(self) -> None:
@@ -44,7 +44,7 @@ class RevocationService:
 
     async def revoke_device(self, device_id: str, by: str, reason: str, why: str) -> Sequence[Certificate]:
         """Withdraw every certificate of a device that holds; those that were withdrawn."""
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         held = await self._registry.of(device_id)
         return await self.revoke([one.serial for one in held if one.is_valid(now)], by, reason, why)
 
@@ -53,7 +53,7 @@ class RevocationService:
 
         `reason` is a word of the list's, `why` is for people. A crash in between is made good by the next round.
         """
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         done = await self._registry.revoke(serials, now, reason)
         if not done:
             return done
@@ -67,21 +67,21 @@ class RevocationService:
         return done
 
     async def _throw_out(self, name: str, serials: tuple[str, ...], by: str, why: str) -> StepOutcome:
-        return await self._keeper.handle(name, CertificateRevoked(self._keeper.new_id(), serials, by, why))
+        return await self._fleet.handle(name, CertificateRevoked(self._fleet.new_id(), serials, by, why))
 
     async def round(self) -> None:
         """Bring every device of which a certificate was revoked to where the registry says it is."""
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         for standing in await self._registry.standings(now):
-            device = self._keeper.get(standing.name)
+            device = self._fleet.get(standing.name)
             is_held = device is not None and revocation.is_held_by_revocation(device)
             if standing.is_revoked and not is_held:
                 why = "a certificate of it was revoked"
                 await self._throw_out(standing.name, (), "cordon", why)
             elif device is not None and is_held and self._may_return(device, standing, now):
                 assert standing.newest is not None
-                event = CertificateRenewed(self._keeper.new_id(), standing.newest)
-                await self._keeper.handle(standing.name, event)
+                event = CertificateRenewed(self._fleet.new_id(), standing.newest)
+                await self._fleet.handle(standing.name, event)
 
     def _may_return(self, device: Device, standing: RevocationStatus, now: float) -> bool:
         """Only once the old session was seen gone, and the broker has had time to fetch the list."""

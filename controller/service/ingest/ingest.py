@@ -69,7 +69,7 @@ class Ingest:
     def __init__(
         self,
         messages: Messages,
-        keeper: FleetState,
+        fleet: FleetState,
         log: Log,
         fairness: RateLimiter | None = None,
         seals: ReportSignatureVerifier | None = None,
@@ -78,7 +78,7 @@ class Ingest:
     ) -> None:
         """`on_renewal` answers requests for a certificate later; `on_presence` gets the broker's presence messages."""
         self._messages = messages
-        self._keeper = keeper
+        self._fleet = fleet
         self._log = log
         self._fairness = fairness or RateLimiter()
         self._sameness = ReportDeduplicator()
@@ -118,7 +118,7 @@ class Ingest:
         await self._confirm(await self._decide(messages))
 
     async def _decide(self, messages: Sequence[IncomingMessage]) -> _Decided:
-        clock = self._keeper.clock
+        clock = self._fleet.clock
         if self._on_presence is None:
             said = messages
         else:
@@ -145,7 +145,7 @@ class Ingest:
             self._refuse(message, RejectedMessage(device_id, RejectReason.TOO_MANY, self._fairness.why), now, batch)
         if batch.reports:
             self._unkept.append(batch.reports)
-        return _Decided(messages, batch, self._keeper.submit(batch))
+        return _Decided(messages, batch, self._fleet.enqueue_commit(batch))
 
     async def _confirm(self, decided: _Decided) -> None:
         batch = decided.batch
@@ -153,7 +153,7 @@ class Ingest:
             await decided.kept
         if batch.reports:
             self._unkept.remove(batch.reports)
-        self._keeper.hand_on(batch)
+        self._fleet.publish_committed(batch)
         self._messages.acknowledge(decided.messages)
         for receipt in batch.receipts:
             self._answer(receipt)
@@ -177,29 +177,29 @@ class Ingest:
         return found
 
     def _is_awaited(self, device_id: str) -> bool:
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         return device is not None and bool(device.commands)
 
     def _shorten(self, device_id: str, payload: bytes) -> bytes | None:
-        device = self._keeper.get(device_id)
-        return None if device is None else self._sameness.shortened(device, self._keeper.policies.version, payload)
+        device = self._fleet.get(device_id)
+        return None if device is None else self._sameness.shortened(device, self._fleet.policies.version, payload)
 
     async def _stored_reports(self, messages: Sequence[IncomingMessage]) -> dict[str, bytes]:
         """Stored reports, to judge again where the policies changed before a heartbeat, or to change by a delta."""
-        keeper = self._keeper
-        version = keeper.policies.version
+        fleet = self._fleet
+        version = fleet.policies.version
         found: dict[str, bytes] = {}
         for message, device_id in devices_of(messages):
             # Not read yet: a report that merely has the word in it costs a needless look into the store.
             is_delta = _DELTA in message.payload
             if not is_delta and len(message.payload) > MAX_HEARTBEAT:
                 continue
-            device = keeper.get(device_id)
+            device = fleet.get(device_id)
             if device is None or not device.digest or device_id in found:
                 continue
             if not is_delta and device.judged_by == version:
                 continue
-            report = self._under_way(device_id) or await keeper.store.report(device_id)
+            report = self._under_way(device_id) or await fleet.store.report(device_id)
             if report is not None:
                 found[device_id] = report
         return found
@@ -227,8 +227,8 @@ class Ingest:
             self._refuse(delivery.message, why, now, batch)
 
     def _accept(self, content: DecodedMessage, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
-        keeper = self._keeper
-        device = keeper.get_or_new(content.device_id, now)
+        fleet = self._fleet
+        device = fleet.get_or_new(content.device_id, now)
         if self._takes_quietly(device, content, delivery, batch):
             return
         body = content.body
@@ -238,7 +238,7 @@ class Ingest:
         if isinstance(body, DeltaReport):
             self._delta(device, body, delivery, now, batch)
             return
-        event_id = keeper.new_id()
+        event_id = fleet.new_id()
         event: ev.DomainEvent
         match body:
             case Heartbeat() as beat:
@@ -248,16 +248,16 @@ class Ingest:
                     beat.seq,
                     beat.digest,
                     delivery.received_at,
-                    None if facts is None else keeper.judge(facts),
-                    keeper.policies.version,
-                    predicates=None if facts is None else keeper.judge.evaluate_predicates(facts),
+                    None if facts is None else fleet.evaluator(facts),
+                    fleet.policies.version,
+                    predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
                     evidence=evidence_of(is_sealed=delivery.seal is not None),
                     missing=0 if delivery.seal is None else delivery.seal.missing,
                 )
             case Status() as status:
                 event = ev.StatusChanged(event_id, status.state == "online", status.boot_id)
             case DeviceEvent() as told:
-                event = _told(event_id, told, device, delivery.received_at, keeper.policies)
+                event = _told(event_id, told, device, delivery.received_at, fleet.policies)
             case RenewRequest() as wanted:
                 if self._on_renewal is not None:
                     self._on_renewal(content.device_id, wanted)
@@ -266,7 +266,7 @@ class Ingest:
                 event = ev.CommandReported(
                     event_id, result.command_id, result.state, result.reason, tuple(result.detail.items())
                 )
-        keeper.apply(device, event, now, batch)
+        fleet.apply(device, event, now, batch)
 
     def _takes_quietly(self, device: Device, content: DecodedMessage, delivery: _Delivery, batch: UnitOfWork) -> bool:
         """The usual case, by far: nothing is new but that the device was heard, so nothing has to be decided."""
@@ -281,26 +281,26 @@ class Ingest:
             self.counts["heartbeats"] += 1
         else:
             return False
-        if not is_no_change_heartbeat(device, body.digest, self._keeper.policies):
+        if not is_no_change_heartbeat(device, body.digest, self._fleet.policies):
             return False
         if isinstance(body, FullReport):
-            self._keeper.touch(device, delivery.received_at, batch, body.seq)
+            self._fleet.record_contact(device, delivery.received_at, batch, body.seq)
             batch.receipts.append(SendReceipt(device.device_id, body.seq, ReceiptVerdict.ACCEPTED, body.digest))
         else:
-            self._keeper.touch(device, delivery.received_at, batch)
+            self._fleet.record_contact(device, delivery.received_at, batch)
         return True
 
     def _delta(self, device: Device, delta: DeltaReport, delivery: _Delivery, now: float, batch: UnitOfWork) -> None:
         """Judge and keep the whole that a delta makes of the stored report, or ask for a full one."""
-        keeper = self._keeper
+        fleet = self._fleet
         self.counts["deltas"] += 1
         is_known = bool(delta.boot_id) and delta.boot_id == device.boot_id
         is_again = delta.seq == device.report_seq and delta.digest == device.digest
         if is_known and (delta.seq < device.report_seq or is_again):
             again = ev.PostureReported(
-                keeper.new_id(), delta.seq, delta.digest, delta.boot_id, delta.agent, delivery.received_at, None, ""
+                fleet.new_id(), delta.seq, delta.digest, delta.boot_id, delta.agent, delivery.received_at, None, ""
             )
-            keeper.apply(device, again, now, batch)
+            fleet.apply(device, again, now, batch)
             return
         fresh = batch.reports.get(device.device_id)
         stored = delivery.stored.get(device.device_id) if fresh is None else fresh.body
@@ -310,7 +310,7 @@ class Ingest:
         report = None if merged is None else read_whole(merged)
         if merged is None or report is None:
             # As for a heartbeat of another posture: it was heard, and all of it is asked for.
-            keeper.apply(device, ev.HeartbeatReceived(keeper.new_id(), delta.seq, "", delivery.received_at), now, batch)
+            fleet.apply(device, ev.HeartbeatReceived(fleet.new_id(), delta.seq, "", delivery.received_at), now, batch)
             return
         whole = replace(delivery, message=replace(delivery.message, payload=merged))
         self._full(device, report, False, whole, now, batch)
@@ -318,39 +318,39 @@ class Ingest:
     def _full(
         self, device: Device, report: FullReport, same: bool, delivery: _Delivery, now: float, batch: UnitOfWork
     ) -> None:
-        keeper = self._keeper
+        fleet = self._fleet
         payload = delivery.message.payload
-        facts = None if same else keeper.judge.facts(report.sections, *_who(device))
+        facts = None if same else fleet.evaluator.facts(report.sections, *_who(device))
         event = ev.PostureReported(
-            keeper.new_id(),
+            fleet.new_id(),
             report.seq,
             report.digest,
             report.boot_id,
             report.agent,
             delivery.received_at,
-            None if facts is None else keeper.judge(facts),
-            keeper.policies.version,
+            None if facts is None else fleet.evaluator(facts),
+            fleet.policies.version,
             evidence=evidence_of(is_sealed=delivery.seal is not None),
             answers=report.answers,
-            predicates=None if facts is None else keeper.judge.evaluate_predicates(facts),
+            predicates=None if facts is None else fleet.evaluator.evaluate_predicates(facts),
             receipt=report.receipt,
             missing=0 if delivery.seal is None else delivery.seal.missing,
         )
-        outcome = keeper.apply(device, event, now, batch, payload)
+        outcome = fleet.apply(device, event, now, batch, payload)
         if not same and any(receipt.verdict is ReceiptVerdict.ACCEPTED for receipt in outcome.receipts):
-            self._sameness.accepted(device, keeper.policies.version, payload)
+            self._sameness.accepted(device, fleet.policies.version, payload)
 
     def _facts_again(self, device: Device, beat: Heartbeat, stored: Mapping[str, bytes]) -> DeviceFacts | None:
         """What the stored report says, where it was judged by other policies than the present ones."""
-        keeper = self._keeper
+        fleet = self._fleet
         raw = stored.get(device.device_id)
-        if raw is None or device.judged_by == keeper.policies.version or beat.digest != device.digest:
+        if raw is None or device.judged_by == fleet.policies.version or beat.digest != device.digest:
             return None
-        return keeper.judge.facts(sections_of(raw), *_who(device))
+        return fleet.evaluator.facts(sections_of(raw), *_who(device))
 
     def _refuse(self, message: IncomingMessage, why: RejectedMessage, now: float, batch: UnitOfWork) -> None:
         self.counts[f"refused:{why.reason.value}"] += 1
-        fairness, moment = self._fairness, self._keeper.clock.monotonic()
+        fairness, moment = self._fairness, self._fleet.clock.monotonic()
         if not fairness.may_answer(why.device_id, moment):
             self.counts["unanswered"] += 1
             return

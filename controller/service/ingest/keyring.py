@@ -75,11 +75,11 @@ class AuthStrengthSource(Protocol):
 class DeviceKeyring:
     """`DeviceKeys` over a book of keys and the broker's word."""
 
-    def __init__(self, book: DeviceKeyStore, grade: AuthStrengthSource, keeper: FleetState, log: Log) -> None:
+    def __init__(self, book: DeviceKeyStore, grade: AuthStrengthSource, fleet: FleetState, log: Log) -> None:
         self._book = book
         self._grade = grade
-        self._keeper = keeper
-        self._clock = keeper.clock
+        self._fleet = fleet
+        self._clock = fleet.clock
         self._log = log
         self._known: dict[str, _Known] = {}
         self._queue: asyncio.Queue[str] = asyncio.Queue(MAX_WAITING)
@@ -241,5 +241,5 @@ class DeviceKeyring:
         return {wanted.keyid: key}
 
     async def _record(self, kind: AuditKind, device_id: str, detail: dict[str, object], *, alert: bool = False) -> None:
-        if not self._keeper.store.health.trouble:
-            await self._keeper.record(AuditEntry(kind, device_id, "cordon", "", detail, alert))
+        if not self._fleet.store.health.trouble:
+            await self._fleet.record(AuditEntry(kind, device_id, "cordon", "", detail, alert))

@@ -207,8 +207,8 @@ class ReportSigningServices:
         """Until cancelled: finds out keys."""
         await self.keyring.run()
 
-    async def forgo(self, keeper: FleetState, device_id: str, by: str, reason: str) -> None:
+    async def forgo(self, fleet: FleetState, device_id: str, by: str, reason: str) -> None:
         """Forget the key of a first contact, and take reports without a signature again."""
-        await keeper.handle(device_id, SignatureRequirementLifted(keeper.new_id(), by, reason))
+        await fleet.handle(device_id, SignatureRequirementLifted(fleet.new_id(), by, reason))
         await self.keyring.forget(device_id)
         self.seals.forget(device_id)

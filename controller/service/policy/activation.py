@@ -21,8 +21,8 @@ class PolicyTooBroadError(ControllerError):
 class PolicyActivation:
     """The one way for policies to come into force, at the start and later."""
 
-    def __init__(self, keeper: FleetState, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState, store: Store, load: Callable[[], PolicySet], log: Log) -> None:
+        self._fleet = fleet
         self._store = store
         self._load = load
         self._log = log
@@ -35,7 +35,7 @@ class PolicyActivation:
         Raises:
             PolicyTooBroadError: they would contain too much.
         """
-        fresh = self._keeper.policies
+        fresh = self._fleet.policies
         if not force and await self._store.accepted_policies() != fresh.policy_version:
             await self._check(fresh, "cordon serve --force")
         await self._store.accept_policies(fresh.policy_version)
@@ -48,26 +48,26 @@ class PolicyActivation:
         """
         async with self._one_at_a_time:
             fresh = self._load()
-            if not force and fresh.policy_version != self._keeper.policies.policy_version:
+            if not force and fresh.policy_version != self._fleet.policies.policy_version:
                 await self._check(fresh, "cordon policy reload --force")
             await self._store.accept_policies(fresh.policy_version)
-            self._keeper.use(fresh)
+            self._fleet.set_policies(fresh)
             self._log("policies loaded", {"version": fresh.version, "forced": force})
             return fresh
 
     async def _check(self, fresh: PolicySet, anyway: str) -> None:
-        keeper = self._keeper
-        limit = keeper.guards.radius.bounds.limit(len(keeper.devices))
-        if keeper.guards.radius.bounds.is_unlimited or not keeper.devices:
+        fleet = self._fleet
+        limit = fleet.guards.radius.bounds.limit(len(fleet.devices))
+        if fleet.guards.radius.bounds.is_unlimited or not fleet.devices:
             return
         named: list[str] = []
         found = 0
-        async for page in preview(keeper, self._store, fresh):
+        async for page in preview(fleet, self._store, fresh):
             named += [one.device_id for one in page.changes if one.contains][: _NAMED - len(named)]
             found = page.tally.contains
         if found > limit:
             raise PolicyTooBroadError(
-                f"these policies would contain {found} of {len(keeper.devices)} devices, and [guards] lets {limit} be "
+                f"these policies would contain {found} of {len(fleet.devices)} devices, and [guards] lets {limit} be "
                 f"contained at once ({', '.join(named)}{', ...' if found > len(named) else ''}): see them with "
                 f"`cordon policy preview`, put a rule into shadow mode, or take them all the same with `{anyway}`"
             )

@@ -43,14 +43,14 @@ class PreviewPage:
     tally: PreviewTally
 
 
-async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[PreviewPage]:
+async def preview(fleet: FleetState, store: Store, candidate: PolicySet) -> AsyncIterator[PreviewPage]:
     """Page by page: which devices' containment would change by `candidate`. Nothing is kept.
 
     A device that fell silent is counted and not foreseen: nothing is contained on what it said before.
     """
-    policies = candidate.with_predicates(keeper.policies.predicates)
-    judge = PolicyEvaluator(policies, keeper.language)
-    tally = PreviewTally(reports=sum(1 for device in keeper.devices.values() if device.digest))
+    policies = candidate.with_predicates(fleet.policies.predicates)
+    judge = PolicyEvaluator(policies, fleet.language)
+    tally = PreviewTally(reports=sum(1 for device in fleet.devices.values() if device.digest))
     after = ""
     while page := await store.reports(after, PAGE):
         after = page[-1][0]
@@ -58,7 +58,7 @@ async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> Asy
         for number, (device_id, raw) in enumerate(page):
             if number % _TURN == _TURN - 1:
                 await asyncio.sleep(0)
-            device = keeper.get(device_id)
+            device = fleet.get(device_id)
             if device is None or not device.digest:
                 continue
             if device.stale:
@@ -71,7 +71,7 @@ async def preview(keeper: FleetState, store: Store, candidate: PolicySet) -> Asy
                 continue
             facts = judge.facts(sections, device_id, device.device_class, device.tags)
             change = preview_containment(
-                device, judge(facts), judge.evaluate_predicates(facts), policies, keeper.guards, keeper.clock.now()
+                device, judge(facts), judge.evaluate_predicates(facts), policies, fleet.guards, fleet.clock.now()
             )
             tally.judged += 1
             if change is not None:

@@ -40,7 +40,7 @@ class RolloutEngine:
 
     def __init__(
         self,
-        keeper: FleetState,
+        fleet: FleetState,
         store: RolloutStore,
         targets: RolloutTargets,
         observations: RolloutObservations,
@@ -52,7 +52,7 @@ class RolloutEngine:
         self.targets = targets
         self.runs: dict[str, RolloutRun] = {}
         self.counts: Counter[str] = Counter()
-        self._keeper = keeper
+        self._fleet = fleet
         self._observations = observations
         self._log = log
         # Held by whoever changes a rollout: the loop here, and what operators ask for.
@@ -68,13 +68,13 @@ class RolloutEngine:
         """Take up a rollout that the store holds; under `lock`."""
         run = RolloutRun(rollout, await self.store.members(rollout.rollout_id))
         self.follow(run)
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         for member in run.uncertain_members():
             for command_id in (member.command_id, member.revert_command_id):
-                record = await self._keeper.store.command(command_id) if command_id else None
+                record = await self._fleet.store.command(command_id) if command_id else None
                 if record is not None:
                     run.on_command_progress(member.device_id, command_progress(record), now)
-            report = await self._keeper.store.report(member.device_id)
+            report = await self._fleet.store.report(member.device_id)
             run.on_report(member.device_id, installed_version(report, rollout.target.name), now)
         return run
 
@@ -123,7 +123,7 @@ class RolloutEngine:
             return more
 
     def _hear(self) -> None:
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         commands, reports, changed = self._observations.take()
         for record in commands:
             for run in self._runs_of(record.device_id):
@@ -136,7 +136,7 @@ class RolloutEngine:
                 self._reached(run, device_id, now)
 
     def _reached(self, run: RolloutRun, device_id: str, now: float) -> None:
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         if device is None:
             return
         view = rollout_device(device, self.settings.time_zone)
@@ -149,7 +149,7 @@ class RolloutEngine:
         return [self.runs[one] for one in self._observations.rollouts_of(device_id) if one in self.runs]
 
     async def _go_on(self, run: RolloutRun) -> bool:
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         run.tick(now)
         chosen = run.candidates(now, ORDERS_AT_ONCE)
         name = run.rollout.target.name
@@ -160,7 +160,7 @@ class RolloutEngine:
             raise
         # No await from here to the commit: nothing else may change a device in between.
         batch = UnitOfWork()
-        now = self._keeper.clock.now()
+        now = self._fleet.clock.now()
         orders = sum(self._start_member(run, *each, now, batch) for each in zip(chosen, found, strict=True))
         returns = run.pending_reverts(ORDERS_AT_ONCE)
         for device_id in returns:
@@ -170,12 +170,12 @@ class RolloutEngine:
         return bool(orders or returns) and not run.rollout.terms.per_minute
 
     async def _installed(self, device_id: str, name: str) -> InstalledVersion:
-        return installed_version(await self._keeper.store.report(device_id), name)
+        return installed_version(await self._fleet.store.report(device_id), name)
 
     def _start_member(
         self, run: RolloutRun, device_id: str, installed: InstalledVersion, now: float, batch: UnitOfWork
     ) -> bool:
-        device = self._keeper.get(device_id)
+        device = self._fleet.get(device_id)
         if device is None:
             return False
         view = rollout_device(device, self.settings.time_zone)
@@ -216,12 +216,12 @@ class RolloutEngine:
         now: float,
         batch: UnitOfWork,
     ) -> None:
-        keeper = self._keeper
-        device = keeper.get(device_id)
+        fleet = self._fleet
+        device = fleet.get(device_id)
         by = f"rollout:{run.rollout.rollout_id}"
         if device is not None:
-            event = CommandRequested(keeper.new_id(), action, params, by, ttl, dry_run=False)
-            issued = keeper.apply(device, event, now, batch).commands
+            event = CommandRequested(fleet.new_id(), action, params, by, ttl, dry_run=False)
+            issued = fleet.apply(device, event, now, batch).commands
             if issued:
                 run.on_command_issued(device_id, issued[0].command_id, now)
                 return
@@ -232,16 +232,16 @@ class RolloutEngine:
         changes = run.take_changes()
         if not changes and batch.is_empty:
             return
-        keeper = self._keeper
+        fleet = self._fleet
         by = f"rollout:{run.rollout.rollout_id}"
         for device_id, command_id in changes.withdrawals:
-            device = keeper.get(device_id)
+            device = fleet.get(device_id)
             if device is not None:
-                why = CommandWithdrawn(keeper.new_id(), command_id, by, "the rollout asks for it no more")
-                keeper.apply(device, why, now, batch)
+                why = CommandWithdrawn(fleet.new_id(), command_id, by, "the rollout asks for it no more")
+                fleet.apply(device, why, now, batch)
         record(changes.rollout, changes.notes, batch, now)
         members = tuple(changes.members.values())
-        await keeper.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
+        await fleet.commit(batch, lambda writes: self.store.keep(changes.rollout, members, writes))
         if changes.rollout.state.is_end:
             self.counts["stopped"] += changes.rollout.state is RolloutState.STOPPED
             self._leave(run)

@@ -43,8 +43,8 @@ class UnknownRolloutError(RolloutError):
 class RolloutOperations:
     """Decisions about rollouts, each kept before it returns."""
 
-    def __init__(self, keeper: FleetState, rollouts: RolloutEngine) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState, rollouts: RolloutEngine) -> None:
+        self._fleet = fleet
         self._rollouts = rollouts
 
     @property
@@ -81,7 +81,7 @@ class RolloutOperations:
             self._refuse_second(target)
             rings = self.divided(asked, target)
             number = await self.store.next_number()
-            now = self._keeper.clock.now()
+            now = self._fleet.clock.now()
             rollout, members = begin(
                 self.store.id_of(number),
                 target,
@@ -100,7 +100,7 @@ class RolloutOperations:
             }
             batch = UnitOfWork()
             record(rollout, (RolloutNote(AuditKind.ROLLOUT_STARTED, asked.by, detail=detail),), batch, now)
-            await self._keeper.commit(batch, lambda writes: self.store.create(rollout, members, writes))
+            await self._fleet.commit(batch, lambda writes: self.store.create(rollout, members, writes))
             self._rollouts.follow(RolloutRun(rollout, members))
         return rollout
 
@@ -110,7 +110,7 @@ class RolloutOperations:
         Raises:
             RolloutError: the rings make no sense.
         """
-        devices = (one for one in self._keeper.devices.values() if _is_meant(one, asked, target))
+        devices = (one for one in self._fleet.devices.values() if _is_meant(one, asked, target))
         found = assign_rings(_candidates(devices), asked.rings, target.name)
         rings = zip(asked.rings, found, strict=True)
         return tuple((ring.name, ids) for ring, ids in rings if ids or not asked.is_proven)
@@ -157,7 +157,7 @@ class RolloutOperations:
         """
         async with self._rollouts.lock:
             run = await self._open(rollout_id)
-            run.approve(by, self._keeper.clock.now())
+            run.approve(by, self._fleet.clock.now())
             return await self._kept(run)
 
     async def abort(self, rollout_id: str, by: str, *, revert: bool, reason: str = "") -> Rollout:
@@ -173,10 +173,10 @@ class RolloutOperations:
                 if revert:
                     self._refuse_second(rollout.target)
                 run = RolloutRun(rollout, await self.store.members(rollout_id))
-                run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
+                run.abort(by, self._fleet.clock.now(), revert=revert, reason=reason)
                 self._rollouts.follow(run)
             else:
-                run.abort(by, self._keeper.clock.now(), revert=revert, reason=reason)
+                run.abort(by, self._fleet.clock.now(), revert=revert, reason=reason)
             return await self._kept(run)
 
     async def _open(self, rollout_id: str) -> RolloutRun:
@@ -194,7 +194,7 @@ class RolloutOperations:
 
     async def _kept(self, run: RolloutRun) -> Rollout:
         rollout = run.rollout
-        await self._rollouts.keep(run, UnitOfWork(), self._keeper.clock.now())
+        await self._rollouts.keep(run, UnitOfWork(), self._fleet.clock.now())
         return rollout
 
 

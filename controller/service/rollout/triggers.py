@@ -26,8 +26,8 @@ _AT_ONCE: Final = 5000  # devices looked at before others get their turn
 class RolloutTrigger:
     """Looks now and then at whoever fails a rule that names an update; nothing is kept but what rollouts keep."""
 
-    def __init__(self, keeper: FleetState, desk: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
-        self._keeper = keeper
+    def __init__(self, fleet: FleetState, desk: RolloutOperations, settings: RolloutSettings, log: Log) -> None:
+        self._fleet = fleet
         self._desk = desk
         self._settings = settings
         self._log = log
@@ -45,7 +45,7 @@ class RolloutTrigger:
 
     async def look(self) -> None:
         """Start what is asked for and not under way."""
-        rules = [rule for rule in self._keeper.policies.rules.values() if rule.response.rollout]
+        rules = [rule for rule in self._fleet.policies.rules.values() if rule.response.rollout]
         self._said = {key: text for key, text in self._said.items() if key in {rule.key for rule in rules}}
         if not rules:
             return
@@ -57,9 +57,9 @@ class RolloutTrigger:
                 self._said.pop(rule.key, None)
 
     async def _failing(self, rules: list[PolicyRule]) -> dict[str, set[str]]:
-        keeper, now = self._keeper, self._keeper.clock.now()
+        fleet, now = self._fleet, self._fleet.clock.now()
         found: dict[str, set[str]] = {rule.key: set() for rule in rules}
-        for number, device in enumerate(list(keeper.devices.values())):
+        for number, device in enumerate(list(fleet.devices.values())):
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
             due = [
@@ -70,7 +70,7 @@ class RolloutTrigger:
                 and is_response_due(state, rule.response, now)
             ]
             if due:
-                without = rules_without_response(device, keeper.policies, keeper.guards, now)
+                without = rules_without_response(device, fleet.policies, fleet.guards, now)
                 for key in due:
                     if key not in without:
                         found[key].add(device.device_id)
@@ -122,9 +122,9 @@ class RolloutTrigger:
         detail: dict[str, object] = {"rule": rule.key, "target": rule.response.rollout, "why": why}
         batch = UnitOfWork()
         batch.audit.append(
-            (self._keeper.clock.now(), AuditEntry(AuditKind.ROLLOUT_START_REFUSED, "", POLICY, "", detail, True))
+            (self._fleet.clock.now(), AuditEntry(AuditKind.ROLLOUT_START_REFUSED, "", POLICY, "", detail, True))
         )
-        await self._keeper.commit(batch)
+        await self._fleet.commit(batch)
 
 
 def _refuse_after_a_stop(past: list[Rollout]) -> None:

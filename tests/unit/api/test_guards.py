@@ -280,10 +280,10 @@ async def test_what_is_no_waiver(guarded: Api, changes: dict[str, str]) -> None:
 
 async def test_users_and_certificates_count_with_what_they_cut(guarded: Api) -> None:
     guarding = guarded.services.guarding
-    await guarding.spend("operator:tests", ("edge-1", "edge-2"))
+    await guarding.charge("operator:tests", ("edge-1", "edge-2"))
     assert (await guarded.json("GET", f"{BASE}/guard"))["left_by_hand"] == 0
     with pytest.raises(SecondApproverRequiredError, match="more than one person"):
-        await guarding.spend("operator:tests", ("edge-3",))
-    await guarding.spend("operator:second", ("user:somebody",))
+        await guarding.charge("operator:tests", ("edge-3",))
+    await guarding.charge("operator:second", ("user:somebody",))
     with pytest.raises(ProtectedDeviceError):
-        await guarding.spend("operator:second", ("edge-5",))
+        await guarding.charge("operator:second", ("edge-5",))

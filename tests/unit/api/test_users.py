@@ -84,7 +84,7 @@ async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
 
 
 async def test_more_sessions_than_one_person_contains_alone_are_for_two(api: Api) -> None:
-    most = api.services.guarding.by_hand.most
+    most = api.services.guarding.limits.most
     api.users.live["lab"] = [f"d{n}" for n in range(most + 1)]
     refused = await _isolate(api, 409, max_sessions=1_000_000)
     assert refused["error"]["code"] == "second_person_needed"

@@ -10,7 +10,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.effects import AuditEntry
 from controller.ports.broker_tables import BAN_MARK, Ban
 from controller.ports.errors import BrokerUnreachableError
-from controller.service.audit_log import MOST_TEXT, AuditLogger, about, fields_of
+from controller.service.audit_log import MOST_TEXT, AuditLogger, effect_fields, fields_of
 from tests.support.controller_harness import world
 from tests.support.reports import full, incoming
 
@@ -58,7 +58,7 @@ async def test_every_listener_is_called_in_order(tmp_path: Path) -> None:
 async def test_a_command_is_named_by_its_id(tmp_path: Path) -> None:
     async with world(tmp_path / "c.db") as place:
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 23))])
-        sent = [about(one) for one in await place.store.effects()]
+        sent = [effect_fields(one) for one in await place.store.effects()]
     assert {one["effect"] for one in sent} == {"RestrictClient", "SendCommand"}
     assert all(("command" in one) is (one["effect"] == "SendCommand") for one in sent)
     assert {one["device"] for one in sent} == {"edge-1"}

@@ -102,7 +102,7 @@ async def test_new_policies_judge_the_stored_report_at_the_next_heartbeat(tmp_pa
         assert place.level("edge-1") == ContainmentLevel.NONE
         strict = policies(rule("telnet", TELNET, check="!listening_ports.exists(p, p == 23)"))
         object.__setattr__(strict, "version", "v2")
-        place.keeper.use(strict)
+        place.keeper.set_policies(strict)
         digest = place.keeper.devices["edge-1"].digest
         await place.ingest.take([incoming("edge-1", heartbeat("edge-1", 2, digest))])
         assert place.level("edge-1") == ContainmentLevel.RESTRICTED
@@ -197,7 +197,7 @@ async def test_a_refused_event_is_told_as_such(tmp_path: Path) -> None:
 async def test_an_event_is_judged_and_contains_over_a_restart(tmp_path: Path) -> None:
     attack = {"v": 1, "device_id": "edge-1", "kind": "intrusion.snort", "severity": "critical", "at": reports.SENT_AT}
     async with world(tmp_path / "c.db") as place:
-        place.keeper.use(with_events(place.keeper.policies))
+        place.keeper.set_policies(with_events(place.keeper.policies))
         await place.ingest.take([incoming("edge-1", full("edge-1", 1, 22))])
         await place.ingest.take([incoming("edge-1", json.dumps(attack).encode(), UpChannel.EVENT)])
         await place.drain()

@@ -123,7 +123,7 @@ async def test_a_reload_that_contains_too_much_is_refused_unless_forced(place: W
 async def test_a_start_with_other_policies_that_contain_too_much_is_refused(place: World) -> None:
     await _gate(place, _forbids(1)).start()
     assert await place.store.accepted_policies() == _forbids(1).version
-    place.keeper.use(_forbids(22))
+    place.keeper.set_policies(_forbids(22))
     with pytest.raises(PolicyTooBroadError, match="cordon serve --force"):
         await _gate(place, _forbids(22)).start()
     await _gate(place, _forbids(22)).start(force=True)
