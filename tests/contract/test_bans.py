@@ -16,7 +16,7 @@ def _soon(seconds: int) -> str:
 
 
 @pytest.mark.parametrize(("version", "code", "refusal"), [(5, 152, 138), (4, None, 135)])
-def test_a_ban_by_client_id_cuts_the_connection_and_refuses_the_next(
+def test_a_ban_by_client_id_disconnects_and_refuses_the_next_connection(
     lab: Lab, version: int, code: int | None, refusal: int
 ) -> None:
     device = lab.enter("dev", version=version)
@@ -64,7 +64,7 @@ def test_a_ban_by_user_name_leaves_the_connection_alone(lab: Lab) -> None:
     assert again.ended().code is None
 
 
-def test_banning_twice_fails_and_shows_the_older_row(lab: Lab) -> None:
+def test_a_second_ban_fails_with_the_existing_row(lab: Lab) -> None:
     who = lab.name("dev")
     first = lab.ban("clientid", who).json()
     again = lab.ban("clientid", who, reason="again", until=None)
@@ -121,7 +121,7 @@ def test_bans_by_pattern_refuse_those_that_match(lab: Lab, kind: str, name: str)
     assert lab.unban(kind, pattern).status_code == 204
 
 
-def test_a_pattern_ban_leaves_living_connections_alone(lab: Lab) -> None:
+def test_a_pattern_ban_leaves_connections_alone(lab: Lab) -> None:
     device = lab.enter("re-dev")
     lab.ban("clientid_re", f"^{lab.prefix}-re-.*")
     assert device.alive()

@@ -23,7 +23,7 @@ def test_rows_and_pages(lab: Lab) -> None:
     assert few.status_code == 200
 
 
-def test_the_cursor_reaches_everybody(lab: Lab) -> None:
+def test_the_cursor_reaches_every_client(lab: Lab) -> None:
     names = {lab.enter(f"c{n}", node=n).clientid for n in range(3)}
     for name in names:
         lab.until_known(name)
@@ -55,7 +55,7 @@ def test_a_kick_destroys_the_session_and_nothing_else(lab: Lab, version: int, co
     again.nothing()
 
 
-def test_a_kick_reaches_a_session_that_is_away(lab: Lab) -> None:
+def test_a_kick_reaches_an_absent_session(lab: Lab) -> None:
     topic = f"{lab.prefix}/q"
     device = lab.enter("dev", clean=False, expiry=3600)
     device.subscribe(topic)
@@ -69,7 +69,7 @@ def test_a_kick_reaches_a_session_that_is_away(lab: Lab) -> None:
     assert not lab.probe("dev", clean=False, expiry=3600).connect().session_present
 
 
-def test_kicks_of_who_is_not_there(lab: Lab) -> None:
+def test_kicks_of_unknown_clients(lab: Lab) -> None:
     fails_as("kick absent", lab.kick(lab.name("none")))
     device = lab.enter("dev")
     ids = [device.clientid, lab.name("none")]
@@ -79,7 +79,7 @@ def test_kicks_of_who_is_not_there(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_the_same_id_again_takes_over(lab: Lab, clean: bool) -> None:
+def test_a_second_connection_of_a_client_id_takes_over(lab: Lab, clean: bool) -> None:
     first = lab.enter("twin", node=0)
     second = lab.probe("twin", node=2, clean=clean)
     assert second.connect().code == 0
@@ -109,7 +109,7 @@ def test_forced_unsubscription(lab: Lab) -> None:
     device.nothing()
 
 
-def test_forced_unsubscription_of_a_session_that_is_away(lab: Lab) -> None:
+def test_forced_unsubscription_of_an_absent_session(lab: Lab) -> None:
     topic = f"{lab.prefix}/q"
     device = lab.enter("dev", clean=False, expiry=3600)
     device.subscribe(topic, f"{lab.prefix}/kept")

@@ -68,7 +68,7 @@ def _at(lab: Lab, node: int, user: Endpoint) -> Endpoint:
     return Endpoint(place.host, place.port, user.username, user.password)
 
 
-def test_a_user_with_live_sessions_on_two_nodes_is_out_on_both(cluster: Lab) -> None:
+def test_an_isolated_user_loses_its_sessions_on_two_nodes(cluster: Lab) -> None:
     lab, user = cluster, own_user(cluster)
     name = str(user.username)
     lab.owns("username", name)
@@ -96,7 +96,7 @@ def test_a_user_with_live_sessions_on_two_nodes_is_out_on_both(cluster: Lab) -> 
     assert lab.probe("free", endpoint=_at(lab, 0, user)).connect().code == 0
 
 
-def test_a_device_that_comes_back_as_fast_as_it_can_over_other_nodes_ends_outside(cluster: Lab) -> None:
+def test_a_device_that_reconnects_at_once_over_other_nodes_ends_outside(cluster: Lab) -> None:
     lab = cluster
     base = lab.endpoint()
     user = None if base.username is None else (base.username, base.password or "")
@@ -120,7 +120,7 @@ async def _release(broker: EmqxBroker, who: str) -> Proof:
     return await broker.release(Subject.client(who), ())
 
 
-def test_a_session_that_is_away_is_restricted_and_keeps_its_queued_commands(lab: Lab) -> None:
+def test_an_absent_session_is_restricted_and_keeps_its_queued_commands(lab: Lab) -> None:
     news = f"{lab.prefix}/news"
     lab.put_rules(lab.name("dev"), allow(f"{lab.prefix}/#"), allow(f"cordon/v1/{lab.name('dev')}/#"))
     device = lab.enter("dev", clean=False, expiry=3600)
@@ -142,7 +142,7 @@ def test_a_session_that_is_away_is_restricted_and_keeps_its_queued_commands(lab:
     assert again.publish(up(who, UpChannel.POSTURE)) in (0, 16)
 
 
-def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab) -> None:
+def test_a_restricted_device_stays_connected_and_gets_its_subscriptions_back(lab: Lab) -> None:
     news = f"{lab.prefix}/news"
     lab.put_rules(lab.name("dev"), allow(f"{lab.prefix}/#"), allow(f"cordon/v1/{lab.name('dev')}/#"))
     device = lab.enter("dev")
@@ -172,7 +172,7 @@ def test_a_restricted_device_stays_connected_and_gets_back_what_was_cut(lab: Lab
     assert device.alive()
 
 
-def test_a_kick_that_was_asked_for_ends_the_session_under_the_rules(lab: Lab) -> None:
+def test_a_requested_kick_ends_the_session(lab: Lab) -> None:
     lab.put_rules(lab.name("dev"), allow("#"))
     device = lab.enter("dev", clean=False, expiry=3600)
     device.subscribe(f"{lab.prefix}/news")
@@ -184,7 +184,7 @@ def test_a_kick_that_was_asked_for_ends_the_session_under_the_rules(lab: Lab) ->
     assert again.subscribe(f"{lab.prefix}/news") == [DENIED]
 
 
-def test_a_session_tells_since_when_it_is_connected_and_a_resumed_one_anew(lab: Lab) -> None:
+def test_a_resumed_session_has_a_new_connection_time(lab: Lab) -> None:
     device = lab.enter("dev", clean=False, expiry=3600)
     first = over(lab, lambda broker: session_of(broker.api, device.clientid))
     device.leave()
@@ -197,7 +197,7 @@ def test_a_session_tells_since_when_it_is_connected_and_a_resumed_one_anew(lab: 
     assert first.connected_since < second.connected_since
 
 
-def test_a_ban_that_is_lifted_finds_the_restriction_below_it(lab: Lab) -> None:
+def test_the_restriction_holds_when_the_ban_is_lifted(lab: Lab) -> None:
     device = lab.enter("dev")
     proof = isolate(lab, device.clientid)
     assert proof.holds, proof.missing
@@ -283,7 +283,7 @@ def test_foreign_bans_are_left_as_they_are(lab: Lab) -> None:
     assert lab.api.get("/banned", params={"clientid": device.clientid}).json()["data"] == []
 
 
-def test_retained_messages_of_an_isolated_device_go_and_others_stay(lab: Lab) -> None:
+def test_only_the_retained_messages_of_an_isolated_device_are_deleted(lab: Lab) -> None:
     if not over(lab, lambda broker: broker.lists_retained()):
         pytest.skip("this broker cannot list retained messages")
     mine, other_topic = lab.retains(f"{lab.prefix}/mine/state"), lab.retains(f"{lab.prefix}/other/state")
@@ -299,7 +299,7 @@ def test_retained_messages_of_an_isolated_device_go_and_others_stay(lab: Lab) ->
     assert other_topic in lab.retained_topics()
 
 
-def test_what_deny_all_means_for_topics_that_begin_with_a_dollar(lab: Lab) -> None:
+def test_deny_all_and_topics_that_begin_with_a_dollar(lab: Lab) -> None:
     """Not recorded; EMQX's source says that it reaches them. Where it does not, `no_match` decides."""
     device = lab.probe("dev")
     who = device.clientid
@@ -319,7 +319,7 @@ def test_what_deny_all_means_for_topics_that_begin_with_a_dollar(lab: Lab) -> No
     assert device.publish(f"$ct/{lab.prefix}/x") == DENIED
 
 
-def test_rules_of_many_clients_in_one_call_are_refused_where_one_has_some(lab: Lab) -> None:
+def test_a_bulk_write_of_rules_is_refused_if_one_client_has_rules(lab: Lab) -> None:
     fresh = [lab.name(f"bulk{n}") for n in range(3)]
     body = [{"clientid": who, "rules": [{"topic": "#", "permission": "deny", "action": "all"}]} for who in fresh]
     for who in fresh:

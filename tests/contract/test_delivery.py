@@ -59,7 +59,7 @@ def test_a_resumed_session_gets_all_in_order_on_another_node(lab: Lab, shared: b
     assert [message.dup for message in got] == [True] * WINDOW + [False] * 18
 
 
-def test_the_queue_of_an_absent_session_drops_the_oldest_in_silence(lab: Lab) -> None:
+def test_a_full_queue_of_an_absent_session_drops_the_oldest_message(lab: Lab) -> None:
     topic = f"{lab.prefix}/up"
     controller = lab.enter("controller", clean=False, expiry=3600)
     controller.subscribe(topic)
@@ -78,7 +78,7 @@ def test_the_queue_of_an_absent_session_drops_the_oldest_in_silence(lab: Lab) ->
     again.nothing()
 
 
-def test_a_kept_session_in_a_share_group_holds_its_part(lab: Lab) -> None:
+def test_an_absent_session_of_a_share_group_keeps_its_messages(lab: Lab) -> None:
     topic = f"{lab.prefix}/up"
     members = [lab.enter(f"m{n}", clean=False, expiry=3600) for n in range(2)]
     for member in members:
@@ -92,7 +92,7 @@ def test_a_kept_session_in_a_share_group_holds_its_part(lab: Lab) -> None:
     assert len(again.drain()) == 10
 
 
-def test_a_member_without_session_hands_over_what_it_held(lab: Lab) -> None:
+def test_the_messages_of_a_vanished_member_go_to_the_others(lab: Lab) -> None:
     topic = f"{lab.prefix}/up"
     dying = lab.enter("m0", manual_ack=True)
     dying.subscribe(f"$share/{lab.prefix}/{topic}")
@@ -106,7 +106,7 @@ def test_a_member_without_session_hands_over_what_it_held(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("version", "code"), [(5, 16), (4, 0)])
-def test_a_message_that_nobody_wants_is_acknowledged(lab: Lab, version: int, code: int) -> None:
+def test_a_message_without_subscribers_is_acknowledged(lab: Lab, version: int, code: int) -> None:
     assert lab.enter("dev", version=version).publish(f"{lab.prefix}/nobody") == code
 
 

@@ -138,7 +138,7 @@ def _presence(watcher: Probe, event: str) -> dict[str, Any]:
     return row
 
 
-def test_presence_of_a_client_that_comes_and_goes(lab: Lab) -> None:
+def test_presence_of_a_connect_and_a_disconnect(lab: Lab) -> None:
     watcher = _watch_presence(lab, "seen")
     device = lab.enter("seen")
     row = _presence(watcher, "connected")
@@ -150,7 +150,7 @@ def test_presence_of_a_client_that_comes_and_goes(lab: Lab) -> None:
     assert row["reason"] == "normal"
 
 
-def test_presence_of_a_ban_and_none_of_a_refused_reconnect(lab: Lab) -> None:
+def test_presence_of_a_ban_and_not_of_a_refused_connection(lab: Lab) -> None:
     watcher = _watch_presence(lab, "seen")
     device = lab.enter("seen")
     _presence(watcher, "connected")
@@ -200,7 +200,7 @@ def test_publishing_over_http(lab: Lab) -> None:
     assert device.message().text == "a"
 
 
-def test_publishing_over_http_to_a_session_that_is_away(lab: Lab) -> None:
+def test_publishing_over_http_to_an_absent_session(lab: Lab) -> None:
     topic = f"{lab.prefix}/api"
     device = lab.enter("dev", clean=False, expiry=60)
     device.subscribe(topic)

@@ -26,13 +26,13 @@ def name() -> str:
     return f"ct{secrets.token_hex(4)}"
 
 
-def test_a_certificate_of_the_authority_gets_in_and_nobody_without(gate: Gate) -> None:
+def test_only_certificates_of_the_authority_are_admitted(gate: Gate) -> None:
     one = name()
     assert gate.lets_in(gate.files.issue(one), one)
     assert not gate.lets_in(None, one)
 
 
-def test_the_client_id_is_the_certificates_whatever_the_client_says(gate: Gate) -> None:
+def test_the_client_id_is_taken_from_the_certificate(gate: Gate) -> None:
     """Two that call themselves otherwise are one client: the second takes the session of the first."""
     issued = gate.files.issue(name())
     first = gate.probe(issued, name()).enter()
@@ -41,14 +41,14 @@ def test_the_client_id_is_the_certificates_whatever_the_client_says(gate: Gate) 
     assert second.alive()
 
 
-def test_a_name_that_is_another_devices_takes_nothing_from_it(gate: Gate) -> None:
+def test_the_client_id_of_another_device_cannot_be_used(gate: Gate) -> None:
     victim, thief = name(), name()
     live = gate.probe(gate.files.issue(victim), victim).enter()
     gate.probe(gate.files.issue(thief), victim).enter()
     assert live.alive()
 
 
-def test_a_revoked_certificate_is_refused_at_its_reconnect_once_the_list_was_fetched(gate: Gate) -> None:
+def test_a_revoked_certificate_is_refused_once_the_crl_was_fetched(gate: Gate) -> None:
     if gate.no_lists:
         pytest.skip(gate.no_lists)
     one = name()

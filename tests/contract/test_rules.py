@@ -60,7 +60,7 @@ def test_rules_for_all_are_replaced_as_a_whole(lab: Lab) -> None:
     assert lab.api.get(f"{RULES}/all").json() == before
 
 
-def test_a_rule_does_not_bite_where_the_answer_is_remembered(lab: Lab) -> None:
+def test_a_cached_decision_overrides_a_new_rule(lab: Lab) -> None:
     device = lab.enter("dev")
     used, other = f"{lab.prefix}/used", f"{lab.prefix}/other"
     assert device.publish(used) == 16
@@ -87,7 +87,7 @@ def test_all_caches_are_cleared_at_once(lab: Lab) -> None:
     assert device.publish(topic) == 135
 
 
-def test_a_new_connection_starts_without_remembered_answers(lab: Lab) -> None:
+def test_a_new_connection_starts_with_an_empty_cache(lab: Lab) -> None:
     device = lab.enter("dev")
     topic = f"{lab.prefix}/used"
     assert device.publish(topic) == 16
@@ -97,7 +97,7 @@ def test_a_new_connection_starts_without_remembered_answers(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(("version", "denied"), [(5, 135), (4, 128)])
-def test_a_subscription_outlives_a_rule_until_it_is_taken_away(lab: Lab, version: int, denied: int) -> None:
+def test_a_subscription_outlives_a_deny_rule_until_it_is_removed(lab: Lab, version: int, denied: int) -> None:
     topic = f"{lab.prefix}/data"
     device, other = lab.enter("dev", version=version), lab.enter("other")
     assert device.subscribe(topic) == [1]

@@ -44,7 +44,7 @@ def test_a_section_of_the_zone_is_read_changed_and_written_back_whole(lab: Lab, 
     assert "flapping_detect" in now, "sections that were not sent stay"
 
 
-def test_what_no_rule_decides_is_changed_alone(lab: Lab, settings: dict[str, Any]) -> None:
+def test_no_match_is_changed_alone(lab: Lab, settings: dict[str, Any]) -> None:
     other = "deny" if settings["no_match"] == "allow" else "allow"
     assert lab.api.put(SETTINGS, json={**settings, "no_match": other}).status_code == 200
     now = lab.api.get(SETTINGS).json()
@@ -76,7 +76,7 @@ def _count(answer: httpx.Response) -> int:
     return count
 
 
-def test_a_page_of_one_row_tells_how_many_there_are(lab: Lab) -> None:
+def test_a_page_of_one_row_has_the_count_of_all(lab: Lab) -> None:
     page = {"page": 1, "limit": 1}
     bans, rules = (_count(lab.api.get(path, params=page)) for path in ("/banned", f"{RULES}/clients"))
     for number in range(3):
@@ -107,7 +107,7 @@ def test_placeholders_in_the_rules_of_a_client_are_filled_in(lab: Lab) -> None:
     assert probe.publish("fleet/somebody/x") == 135
 
 
-def test_every_listener_tells_its_own_page(lab: Lab) -> None:
+def test_every_listener_has_its_own_answer(lab: Lab) -> None:
     for row in lab.api.get("/listeners").json():
         page = lab.api.get(f"/listeners/{row['id']}")
         assert page.status_code == 200, row["id"]

@@ -61,7 +61,7 @@ def client_tls(certs: Certs, cn: str) -> ssl.SSLContext:
     return context
 
 
-async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_only_claims(
+async def test_a_certificate_proves_a_device_and_a_client_without_credentials_only_claims(
     open_broker: StandInProcess, certs: Certs
 ) -> None:
     tls = client_tls(certs, "g-cert")
@@ -77,7 +77,7 @@ async def test_a_device_with_its_certificate_is_proven_and_one_without_anything_
             assert await broker.auth_strength("g-cert", heard_at=now + 2 * CLOCK_SLACK) is AuthStrength.PROVEN
 
 
-async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker: StandInProcess, certs: Certs) -> None:
+async def test_a_claim_before_the_victims_session_is_not_its_own(open_broker: StandInProcess, certs: Certs) -> None:
     tls = client_tls(certs, "g-victim")
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         with Device("g-victim", open_broker.tls, tls=tls) as victim:
@@ -91,7 +91,7 @@ async def test_a_claim_and_then_the_victims_session_is_not_its_word(open_broker:
             assert await broker.auth_strength("g-victim", heard_at=heard_at) is AuthStrength.LATER
 
 
-async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
+async def test_a_password_makes_a_device_known(emqx: StandInProcess, broker: EmqxBroker) -> None:
     with Device("g-known", [emqx.mqtt[0]], user=USER):
         assert await broker.auth_strength("g-known") is AuthStrength.KNOWN
         assert await broker.auth_strength("g-known", heard_at=1.0) is AuthStrength.KNOWN, "any session proves it here"
@@ -99,7 +99,7 @@ async def test_a_password_makes_known(emqx: StandInProcess, broker: EmqxBroker) 
     assert await broker.auth_strength("g-nobody") is AuthStrength.KNOWN, "this broker asks for passwords"
 
 
-async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, broker: EmqxBroker) -> None:
+async def test_setup_is_planned_applied_once_and_undone(emqx: StandInProcess, broker: EmqxBroker) -> None:
     theirs = (AccessRule("fleet/#", "allow", "all"), AccessRule("secret/#", "deny", "subscribe", qos=(1, 2)))
     mine = (AccessRule("extra/#", "allow", "subscribe"),)
     await broker.api.send(requests.write_all_rules(theirs))
@@ -127,7 +127,7 @@ async def test_setup_is_shown_made_once_and_taken_back(emqx: StandInProcess, bro
     await delete_rules(broker.api, CONTROLLER)
 
 
-async def test_after_setup_a_device_speaks_only_for_itself_and_the_controller_hears_all(
+async def test_after_setup_a_device_uses_its_own_branch_and_the_controller_receives_all(
     emqx: StandInProcess, broker: EmqxBroker
 ) -> None:
     setup, saved = EmqxSetup(broker.api), SavedStates()
@@ -167,7 +167,7 @@ async def test_a_restriction_that_the_broker_does_not_consult_is_no_proof(
             await broker.release(Subject.client("s-off"), ())
 
 
-async def test_a_wrong_key_is_refused_with_words_and_not_repeated(emqx: StandInProcess) -> None:
+async def test_a_wrong_key_is_explained_and_not_retried(emqx: StandInProcess) -> None:
     async with open_emqx(emqx.api_urls, emqx.key, "not-the-secret", clock=SystemClock()) as broker:
         with pytest.raises(BrokerRefusedError, match="key or secret is wrong") as caught:
             await EmqxSetup(broker.api).changes(WANTED)
@@ -175,15 +175,13 @@ async def test_a_wrong_key_is_refused_with_words_and_not_repeated(emqx: StandInP
         assert [up_now for _, up_now, _ in await broker.ping()] == [False] * 3
 
 
-async def test_ping_tells_the_version_of_each_node(emqx: StandInProcess, broker: EmqxBroker) -> None:
+async def test_ping_returns_the_version_of_each_node(emqx: StandInProcess, broker: EmqxBroker) -> None:
     seen = await broker.ping()
     assert [base for base, _, _ in seen] == emqx.api_urls
     assert all(up_now and version for _, up_now, version in seen)
 
 
-async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
-    open_broker: StandInProcess, kept: Kept
-) -> None:
+async def test_a_missing_database_is_added_and_removed_again(open_broker: StandInProcess, kept: Kept) -> None:
     async with open_emqx(open_broker.api_urls, open_broker.key, open_broker.secret, clock=SystemClock()) as broker:
         await broker.api.send(requests.delete_source("built_in_database"))
         assert await broker.api.send(requests.read_sources()) == ()
@@ -207,9 +205,7 @@ async def test_a_broker_without_the_database_gets_it_and_loses_it_again(
         await broker.api.send(requests.create_database())
 
 
-async def test_a_superuser_passes_every_rule_and_is_no_proof(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
-) -> None:
+async def test_the_restriction_of_a_superuser_is_no_proof(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     chain = (await broker.api.send(requests.read_authenticators()))[0].id
     make_user(emqx, chain, {"user_id": "root", "password": "root-password", "is_superuser": True})
     with Device("s-super", [emqx.mqtt[0]], user=("root", "root-password")) as device:

@@ -41,7 +41,7 @@ def test_a_client_has_every_action_and_check() -> None:
     assert set(CHECKS[SubjectKind.CLIENT]) == set(ContainmentCheck)
 
 
-async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+async def test_only_planned_calls_are_made(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     had = (AccessRule("fleet/#", "allow", "all"),)
     intent = PlanParameters(ContainmentGoal.RESTRICT, case="c1", reason="r", until=time.time() + 60, kept=had)
     await write_rules(broker.api, DEVICE.name, had)
@@ -73,7 +73,7 @@ async def test_the_calls_made_are_those_of_the_plan(emqx: StandInProcess, broker
     await delete_rules(broker.api, DEVICE.name)
 
 
-async def test_the_body_of_a_planned_ban_is_the_row_that_is_made(broker: EmqxBroker, kept: Kept) -> None:
+async def test_the_body_of_a_planned_ban_is_the_row_at_the_broker(broker: EmqxBroker, kept: Kept) -> None:
     intent = PlanParameters(ContainmentGoal.ISOLATE, case="c9", reason="telnet\nis open", until=2_000_000_000.5)
     (act,) = broker.planned(Subject.client("p-ban"), intent)[0].acts
     (call,) = act[1]
@@ -94,7 +94,7 @@ async def test_the_body_of_a_planned_ban_is_the_row_that_is_made(broker: EmqxBro
     await broker.release(Subject.client("p-ban"), ())
 
 
-def test_no_plan_for_what_is_no_client_id(broker: EmqxBroker) -> None:
+def test_an_invalid_client_id_has_no_plan(broker: EmqxBroker) -> None:
     for name in ("..", "a/b", "#", ""):
         with pytest.raises(BrokerRefusedError):
             broker.planned(Subject.client(name), PlanParameters(ContainmentGoal.RELEASE))

@@ -59,7 +59,7 @@ async def test_the_socket_is_closed_and_every_node_refuses(
         assert await asyncio.to_thread(back.publish, "fleet/telemetry") != DENIED
 
 
-async def test_a_ban_for_ever_is_released_with_the_rules(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
+async def test_an_infinite_ban_is_released_with_the_rules(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     proof = await broker.isolate(Subject.client("i-ever"), kept, case="case-2", reason="r", until=None)
     assert proof.holds
     assert proof.ban_until is None
@@ -92,7 +92,7 @@ def _more_connacks(device: Device, than: int) -> bool:
     return len(device.connacks) > than
 
 
-async def test_a_client_that_comes_back_as_fast_as_it_can_ends_outside(
+async def test_a_client_that_reconnects_at_once_ends_outside(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     device = Device("i-fast", emqx.mqtt, user=USER, reconnects=True).connect()
@@ -113,7 +113,7 @@ async def test_a_client_that_comes_back_as_fast_as_it_can_ends_outside(
         device.close()
 
 
-async def test_the_session_that_waited_is_gone_when_an_isolation_ends(
+async def test_a_waiting_session_is_gone_when_an_isolation_ends(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     device = Device("i-away", [emqx.mqtt[0]], user=USER, persistent=True).connect()
@@ -147,9 +147,7 @@ async def test_end_of_isolation_restores_a_restriction_that_was_lost(
     await broker.release(Subject.client("i-lost"), ())
 
 
-async def test_a_ban_that_ran_out_lets_the_device_into_its_restriction(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
-) -> None:
+async def test_an_expired_ban_leaves_the_restriction(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     await broker.isolate(Subject.client("i-short"), kept, case="c", reason="r", until=time.time() + 1)
     deadline = time.monotonic() + 10
     while True:

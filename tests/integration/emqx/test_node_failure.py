@@ -46,7 +46,7 @@ async def test_a_node_killed_in_the_middle_of_a_restriction(cluster: StandInProc
         assert [up for _, up, _ in await broker.ping()] == [False, True, True]
 
 
-async def test_a_node_that_was_dead_from_the_start_is_excused_once_all_running_ones_spoke(
+async def test_a_node_dead_from_the_start_is_excused_once_all_running_nodes_answered(
     cluster: StandInProcess, kept: Kept
 ) -> None:
     cluster.kill_node(cluster.names[1])

@@ -61,9 +61,7 @@ async def test_a_restricted_device_reaches_its_own_branch_and_nothing_else(
         assert device.got("fleet/news") == []
 
 
-async def test_earlier_rules_are_kept_and_given_back_at_release(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
-) -> None:
+async def test_a_release_restores_the_saved_rules(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     had = (
         AccessRule("fleet/telemetry", "allow", "publish", qos=(1,), retain="false"),
         AccessRule("eq fleet/+", "allow", "subscribe"),
@@ -89,7 +87,7 @@ async def test_earlier_rules_are_kept_and_given_back_at_release(
     await delete_rules(broker.api, "r-kept")
 
 
-async def test_release_without_kept_rules_leaves_none_and_may_be_repeated(
+async def test_a_release_without_saved_rules_leaves_none_and_may_be_repeated(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     with Device("r-none", [emqx.mqtt[0]], user=USER) as device:
@@ -101,7 +99,7 @@ async def test_release_without_kept_rules_leaves_none_and_may_be_repeated(
         assert await asyncio.to_thread(device.publish, "fleet/telemetry") == NOBODY
 
 
-async def test_rules_that_someone_else_changed_are_left(broker: EmqxBroker, kept: Kept) -> None:
+async def test_rules_changed_by_others_are_left(broker: EmqxBroker, kept: Kept) -> None:
     foreign = (AccessRule("only/this", "allow", "all"),)
     await broker.restrict(Subject.client("r-changed"), kept)
     await write_rules(broker.api, "r-changed", foreign)
@@ -114,9 +112,7 @@ async def test_rules_that_someone_else_changed_are_left(broker: EmqxBroker, kept
     await delete_rules(broker.api, "r-changed")
 
 
-async def test_a_persistent_session_that_is_away_is_restricted_too(
-    emqx: StandInProcess, broker: EmqxBroker, kept: Kept
-) -> None:
+async def test_an_absent_persistent_session_is_restricted(emqx: StandInProcess, broker: EmqxBroker, kept: Kept) -> None:
     device = Device("r-away", [emqx.mqtt[0], emqx.mqtt[1]], user=USER, persistent=True).connect()
     try:
         assert await asyncio.to_thread(device.subscribe, "fleet/news") == 1
@@ -138,7 +134,7 @@ async def test_a_persistent_session_that_is_away_is_restricted_too(
         await broker.release(Subject.client("r-away"), ())
 
 
-async def test_a_device_that_was_never_seen_is_restricted_before_it_comes(
+async def test_an_unknown_device_is_restricted_before_it_connects(
     emqx: StandInProcess, broker: EmqxBroker, kept: Kept
 ) -> None:
     assert (await broker.restrict(Subject.client("r-future"), kept)).holds
@@ -150,7 +146,7 @@ async def test_a_device_that_was_never_seen_is_restricted_before_it_comes(
 
 
 @pytest.mark.parametrize("client_id", ["", "+", "#", "a/b", "..", ".", "a b", "x" * 65, "${clientid}"])
-async def test_an_id_that_would_reach_others_is_refused(broker: EmqxBroker, kept: Kept, client_id: str) -> None:
+async def test_a_client_id_that_would_match_others_is_refused(broker: EmqxBroker, kept: Kept, client_id: str) -> None:
     with pytest.raises(BrokerRefusedError):
         await broker.restrict(Subject.client(client_id), kept)
     with pytest.raises(BrokerRefusedError):

@@ -96,5 +96,5 @@ async def test_a_restricted_user_keeps_each_sessions_own_branch(
     await broker.api.send(requests.delete_rules(LAB))
 
 
-async def test_whom_a_certificate_names_is_read_from_the_broker(broker: EmqxBroker) -> None:
+async def test_the_broker_says_what_a_certificate_names(broker: EmqxBroker) -> None:
     assert await broker.named_by_certificate() <= {SubjectKind.CLIENT, SubjectKind.USER}

@@ -18,7 +18,7 @@ async def _isolate(api: Api, status: int = 200, /, **more: Any) -> Any:
     return await api.json("POST", f"{BASE}/contain", status, body)
 
 
-async def test_contain_look_and_release(api: Api) -> None:
+async def test_contain_show_and_release(api: Api) -> None:
     api.users.live["lab"] = ["a", "b"]
     seen = await api.json("GET", f"{BASE}/sessions?username=lab")
     assert (seen["total"], [one["client_id"] for one in seen["sessions"]], seen["case"]) == (2, ["a", "b"], None)
@@ -43,7 +43,7 @@ async def test_contain_look_and_release(api: Api) -> None:
     await api.json("POST", f"{BASE}/release", 404, {"username": "lab", "reason": "found"})
 
 
-async def test_a_user_of_many_devices_is_not_cut_by_accident(api: Api) -> None:
+async def test_a_user_with_many_sessions_needs_max_sessions(api: Api) -> None:
     api.users.live["lab"] = [f"d{n}" for n in range(11)]
     refused = await _isolate(api, 409)
     assert refused["error"]["code"] == "too_many_sessions"
@@ -61,11 +61,11 @@ async def test_cordon_does_not_cut_its_own_link(api: Api) -> None:
     ("name", "code"),
     [("..", "invalid_username"), ("bell\x07", "invalid"), ("", "invalid"), ("x" * 300, "invalid")],
 )
-async def test_no_user_name_is_refused(api: Api, name: str, code: str) -> None:
+async def test_an_invalid_user_name_is_refused(api: Api, name: str, code: str) -> None:
     assert (await _isolate(api, 422, username=name))["error"]["code"] == code
 
 
-async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
+async def test_a_certificate_is_contained_as_what_the_broker_names_by_it(api: Api) -> None:
     body = {"common_name": "edge-9", "level": "isolated", "reason": "stolen"}
     api.users.named = frozenset()
     refused = await api.json("POST", f"{BASE}/certificates/contain", 409, body)
@@ -83,14 +83,14 @@ async def test_a_certificate_is_whom_the_broker_takes_it_for(api: Api) -> None:
     assert refused["error"]["code"] == "invalid_client_id"
 
 
-async def test_more_sessions_than_one_person_contains_alone_are_for_two(api: Api) -> None:
+async def test_more_sessions_than_the_own_limit_need_a_second_person(api: Api) -> None:
     most = api.services.guarding.limits.most
     api.users.live["lab"] = [f"d{n}" for n in range(most + 1)]
     refused = await _isolate(api, 409, max_sessions=1_000_000)
     assert refused["error"]["code"] == "second_person_needed"
 
 
-async def test_a_protected_device_among_the_sessions_has_to_be_meant(api: Api) -> None:
+async def test_a_protected_device_among_the_sessions_needs_even_protected(api: Api) -> None:
     await api.report("edge-1")
     await api.json("PUT", "/api/v1/devices/edge-1/labels", body={"tags": ["infrastructure"]})
     protection = ProtectionRules(tags=frozenset({"infrastructure"}))

@@ -24,28 +24,28 @@ def position(plan: ContainmentPlan, thing: ContainmentAction | ContainmentCheck)
 
 
 @pytest.mark.parametrize("goal", ContainmentGoal)
-def test_every_goal_has_a_plan_that_ends_in_something_read_or_given_back(goal: ContainmentGoal) -> None:
+def test_every_goal_has_a_plan_with_a_check(goal: ContainmentGoal) -> None:
     plan = plan_for(goal, kick=True, clear_retained=True)
     assert plan.goal is goal
     assert any(not look.is_setting for stage in plan.stages for look in stage.see)
 
 
 @pytest.mark.parametrize("goal", ContainmentGoal)
-def test_what_is_done_again_is_done_before_or_is_the_kick_of_who_came_back(goal: ContainmentGoal) -> None:
+def test_repeated_actions_are_actions_of_the_plan_or_a_kick(goal: ContainmentGoal) -> None:
     plan = plan_for(goal, clear_retained=True)
     for stage in plan.stages:
         assert not stage.again or stage.see
         assert set(stage.again) <= {*acts(plan), ContainmentAction.KICK}
 
 
-def test_a_restriction_keeps_the_session_unless_a_kick_is_asked_for() -> None:
+def test_a_restriction_keeps_the_session_unless_a_kick_is_requested() -> None:
     assert ContainmentAction.KICK not in acts(restriction_plan())
     kicking = restriction_plan(kick=True)
     assert position(kicking, ContainmentAction.KICK) > position(kicking, ContainmentCheck.RESTRICTED)
     assert kicking.stages[position(kicking, ContainmentAction.KICK)].gated
 
 
-def test_quiet_is_looked_for_only_with_the_rules_everywhere() -> None:
+def test_subscriptions_and_caches_are_checked_after_the_rules() -> None:
     plan = restriction_plan()
     assert position(plan, ContainmentCheck.RESTRICTED) < position(plan, ContainmentCheck.QUIET)
     assert plan.stages[position(plan, ContainmentCheck.QUIET)].again == (
@@ -54,7 +54,7 @@ def test_quiet_is_looked_for_only_with_the_rules_everywhere() -> None:
     )
 
 
-def test_an_isolation_bans_first_and_replaces_an_older_ban_only_with_the_rules_everywhere() -> None:
+def test_an_isolation_bans_first_and_replaces_an_older_ban_after_the_rules() -> None:
     plan = isolation_plan()
     assert acts(plan)[:2] == [ContainmentAction.BAN, ContainmentAction.WRITE_RESTRICTION]
     renewal = plan.stages[position(plan, ContainmentAction.RENEW_BAN)]
@@ -66,7 +66,7 @@ def test_an_isolation_bans_first_and_replaces_an_older_ban_only_with_the_rules_e
     )
 
 
-def test_retained_messages_go_last_when_nobody_can_publish_them_anew() -> None:
+def test_retained_messages_are_deleted_after_the_disconnect() -> None:
     plan = isolation_plan(clear_retained=True)
     assert position(plan, ContainmentCheck.OUT) < position(plan, ContainmentAction.CLEAR_RETAINED)
     assert ContainmentAction.CLEAR_RETAINED not in acts(isolation_plan())
@@ -76,15 +76,13 @@ def test_retained_messages_go_last_when_nobody_can_publish_them_anew() -> None:
     ("plan", "rules"),
     [(end_of_isolation_plan(), ContainmentCheck.RESTRICTED), (release_plan(), ContainmentCheck.RESTORED)],
 )
-def test_no_ban_is_lifted_before_the_rules_are_known_to_be_there(
-    plan: ContainmentPlan, rules: ContainmentCheck
-) -> None:
+def test_a_ban_is_lifted_only_after_the_rules_are_checked(plan: ContainmentPlan, rules: ContainmentCheck) -> None:
     lifting = plan.stages[position(plan, ContainmentAction.LIFT_BAN)]
     assert lifting.gated
     assert position(plan, rules) < position(plan, ContainmentAction.LIFT_BAN)
 
 
-def test_cuts_go_before_what_is_read_back_for_others() -> None:
+def test_cuts_are_urgent_and_checks_are_not() -> None:
     for plan, first in (
         (restriction_plan(), ContainmentAction.WRITE_RESTRICTION),
         (isolation_plan(), ContainmentAction.BAN),

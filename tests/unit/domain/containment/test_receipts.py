@@ -16,7 +16,7 @@ def line(
     return at, AuditEntry(kind, "d1", actor, case_id, detail)
 
 
-def test_a_case_from_the_report_to_its_end() -> None:
+def test_the_receipt_of_a_case_from_report_to_release() -> None:
     found = receipt_of(
         "d1",
         "c1",
@@ -69,7 +69,7 @@ def test_a_revocation_opens_a_case() -> None:
     assert (down.level, down.is_closed) == ("restricted", False)
 
 
-def test_what_was_decided_last_is_what_has_to_be_proven() -> None:
+def test_the_last_decision_has_to_be_proven() -> None:
     found = receipt_of(
         "d1",
         "c1",
@@ -84,7 +84,7 @@ def test_what_was_decided_last_is_what_has_to_be_proven() -> None:
     assert [deed.is_closed for deed in found.deeds] == [False, False]
 
 
-def test_a_refusal_is_told_and_a_drift_proven_again_changes_nothing() -> None:
+def test_a_refusal_is_shown_and_a_repaired_drift_changes_nothing() -> None:
     refused = receipt_of(
         "d1",
         "c1",
@@ -104,7 +104,7 @@ def test_a_refusal_is_told_and_a_drift_proven_again_changes_nothing() -> None:
     assert (again.deeds[0].proven_at, again.deeds[0].seconds, len(again.deeds[0].lines)) == (2.0, 1.0, 1)
 
 
-def test_no_case_is_no_receipt_and_strange_details_do_no_harm() -> None:
+def test_foreign_entries_and_malformed_details_are_ignored() -> None:
     assert not receipt_of("d1", "c1", []).is_closed
     strange = [
         line(1.0, AuditKind.CONTAINMENT_DECIDED),

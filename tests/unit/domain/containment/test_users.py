@@ -14,7 +14,7 @@ def isolated(hold: float | None = 60.0) -> UserCase:
     return contain_user(None, "lab", "c1", ContainmentLevel.ISOLATED, by="a", reason="r", now=10.0, hold=hold)
 
 
-def test_an_isolation_ends_in_a_restriction_and_that_only_by_an_operator() -> None:
+def test_an_isolation_ends_in_a_restriction_which_only_an_operator_ends() -> None:
     case = isolated()
     assert (case.level, case.until, is_isolation_over(case, 69.9), is_isolation_over(case, 70.0)) == (
         ContainmentLevel.ISOLATED,
@@ -30,14 +30,14 @@ def test_an_isolation_ends_in_a_restriction_and_that_only_by_an_operator() -> No
     assert not is_isolation_over(isolated(None), 1e12)
 
 
-def test_containing_again_takes_over_and_is_never_weaker() -> None:
+def test_containing_again_never_weakens_the_case() -> None:
     case = isolated()
     assert contain_user(case, "lab", "c2", ContainmentLevel.RESTRICTED, by="b", reason="x", now=20.0, hold=None) is case
     longer = contain_user(case, "lab", "c2", ContainmentLevel.ISOLATED, by="b", reason="x", now=20.0, hold=600.0)
     assert (longer.case_id, longer.until, longer.by, longer.proven_level) == ("c1", 620.0, "b", None)
 
 
-def test_a_restriction_has_no_end_and_one_being_let_out_is_taken_back() -> None:
+def test_a_restriction_has_no_end_and_a_release_can_be_reversed() -> None:
     case = contain_user(None, "lab", "c1", ContainmentLevel.RESTRICTED, by="a", reason="r", now=1.0, hold=60.0)
     assert case.until is None
     back = contain_user(

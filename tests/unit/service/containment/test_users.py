@@ -25,7 +25,7 @@ async def kinds(place: World) -> list[str]:
     return [one.entry.kind for one in await place.store.audit(device_id="", newest_first=False)]
 
 
-async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: Path) -> None:
+async def test_a_users_case_survives_a_restart_at_each_step(tmp_path: Path) -> None:
     broker = MemoryUsers(rules={"lab": HAD}, live={"lab": ["a", "b"]})
     path = tmp_path / "cordon.db"
     async with world(path) as place:
@@ -63,7 +63,7 @@ async def test_from_isolation_to_freedom_with_a_restart_at_each_step(tmp_path: P
         ]
 
 
-async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: Path) -> None:
+async def test_later_sessions_and_missing_rules_are_repaired(tmp_path: Path) -> None:
     broker = MemoryUsers()
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
@@ -78,7 +78,7 @@ async def test_sessions_that_appear_later_and_rules_that_go_are_found(tmp_path: 
         assert (await kinds(place)).count(AuditKind.BROKER_DRIFT_FOUND) == 2
 
 
-async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
+async def test_a_failure_is_audited_once_and_retried(tmp_path: Path) -> None:
     broker = MemoryUsers(misses=["no ban in force"] * 3, fails=[BrokerUnreachableError("away")])
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
@@ -93,7 +93,7 @@ async def test_trouble_is_told_once_and_tried_for_ever(tmp_path: Path) -> None:
         assert [one.entry.kind for one in alerts] == [AuditKind.CONTAINMENT_FAILED]
 
 
-async def test_a_step_down_that_a_restart_interrupted_still_lifts_the_ban(tmp_path: Path) -> None:
+async def test_an_interrupted_end_of_isolation_still_lifts_the_ban(tmp_path: Path) -> None:
     broker = MemoryUsers()
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, broker)
@@ -104,7 +104,7 @@ async def test_a_step_down_that_a_restart_interrupted_still_lifts_the_ban(tmp_pa
         assert (users.cases["lab"].is_proven, broker.bans) == (True, {})
 
 
-async def test_nobody_to_release_and_nobody_to_act_on(tmp_path: Path) -> None:
+async def test_unknown_and_invalid_user_names(tmp_path: Path) -> None:
     async with world(tmp_path / "cordon.db") as place:
         users = await users_of(place, MemoryUsers())
         assert await users.release("nobody", by="a", reason="r") is None

@@ -132,7 +132,7 @@ async def test_each_call_maps_each_status(name: str, status: int, code: str, kin
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_absence_is_an_answer_only_where_it_can_be_one(name: str) -> None:
+async def test_not_found_is_an_answer_only_to_some_calls(name: str) -> None:
     call, may_be_absent = CALLS[name]
     api = api_over(lambda _: httpx.Response(404, json={"code": "NOT_FOUND", "message": "x"}))
     if may_be_absent:
@@ -143,7 +143,7 @@ async def test_absence_is_an_answer_only_where_it_can_be_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_404_of_something_else_is_absence_nowhere(name: str) -> None:
+async def test_a_404_page_of_another_server_is_an_error_for_each_call(name: str) -> None:
     api = api_over(lambda _: httpx.Response(404, html="<h1>404</h1>"))
     with pytest.raises(BrokerAnswerError):
         await CALLS[name][0](api)
@@ -151,7 +151,7 @@ async def test_a_404_of_something_else_is_absence_nowhere(name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("fault", [httpx.ReadTimeout, httpx.ConnectError, httpx.ReadError, httpx.PoolTimeout])
-async def test_each_call_maps_silence(name: str, fault: type[httpx.TransportError]) -> None:
+async def test_each_call_maps_transport_errors(name: str, fault: type[httpx.TransportError]) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         raise fault("fault", request=request)
 
@@ -161,7 +161,7 @@ async def test_each_call_maps_silence(name: str, fault: type[httpx.TransportErro
 
 @pytest.mark.parametrize("name", sorted(READS))
 @pytest.mark.parametrize("body", ["5", '"text"', "{}", "[5]", '{"data": 7}', '[{"unheard": true}]', '{"data": [{}]}'])
-async def test_a_wrong_shape_is_never_taken_for_an_empty_answer(name: str, body: str) -> None:
+async def test_a_wrong_shape_is_not_taken_for_an_empty_answer(name: str, body: str) -> None:
     if (name, body) == ("read_cluster", "{}"):
         body = "[]"  # a cluster that tells no name of its own is possible, a list is not
     if (name, body[:8]) == ("read_cluster", '{"data":'):
@@ -187,7 +187,7 @@ def paged(rows: list[dict[str, Any]], *, hasnext: bool, seen: list[httpx.QueryPa
 
 
 @pytest.mark.parametrize(("count", "pages"), [(0, 1), (1, 1), (PAGE_ROWS, 1), (PAGE_ROWS + 1, 2), (3 * PAGE_ROWS, 3)])
-async def test_every_page_is_read_and_none_too_many(count: int, pages: int) -> None:
+async def test_a_listing_reads_each_page_once(count: int, pages: int) -> None:
     bans = [{"as": "clientid", "who": f"c{n}", "by": "cordon/x", "at": 5, "until": 9} for n in range(count)]
     seen: list[httpx.QueryParams] = []
     read = await drain(api_over(paged(bans, hasnext=False, seen=seen)).rows(requests.list_bans))
@@ -201,7 +201,7 @@ async def test_every_page_is_read_and_none_too_many(count: int, pages: int) -> N
     assert len(seen) == pages
 
 
-async def test_a_listing_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_endless_listing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controller.adapters.emqx.client.api.MAX_PAGES", 3)
     row = {"clientid": "c", "rules": []}
     api = api_over(lambda _: httpx.Response(200, json={"data": [row], "meta": {"hasnext": True}}))
@@ -210,7 +210,7 @@ async def test_a_listing_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatc
     assert MAX_PAGES > 3
 
 
-async def test_the_own_ban_is_found_among_the_bans_of_an_emqx_without_filters() -> None:
+async def test_a_ban_is_found_in_an_unfiltered_listing() -> None:
     rows: list[dict[str, Any]] = [
         {"as": "username", "who": "dev", "by": "a", "at": 1, "until": "infinity"},
         {"as": "clientid", "who": "dev2", "by": "b", "at": 1, "until": "infinity"},
@@ -230,14 +230,14 @@ async def test_an_existing_ban_without_its_row_is_an_answer_error() -> None:
         await CALLS["write_rules"][0](api)
 
 
-async def test_nobody_listening_is_told_from_somebody() -> None:
+async def test_publishing_tells_whether_there_was_a_subscriber() -> None:
     assert await api_over(lambda _: httpx.Response(200, json={"id": "x"})).send(requests.publish("t", b"\x00\xff"))
     nobody = {"reason_code": 16, "message": "no_matching_subscribers"}
     assert not await api_over(lambda _: httpx.Response(202, json=nobody)).send(requests.publish("t", b""))
 
 
 @pytest.mark.parametrize("refused", ["/configs/global_zone", "/listeners"])
-async def test_settings_that_the_key_may_not_read_lower_the_grade(refused: str) -> None:
+async def test_settings_that_the_key_may_not_read_lower_the_strength(refused: str) -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path.removeprefix("/api/v5")
         if path.startswith(refused):
@@ -251,13 +251,13 @@ async def test_settings_that_the_key_may_not_read_lower_the_grade(refused: str) 
 
 
 @pytest.mark.parametrize("client_id", [".", "..", "", "a/b", "a%2fb", "+", "#", "é", "a\n"])
-def test_an_id_that_would_leave_its_place_in_the_path_is_refused(client_id: str) -> None:
+def test_a_client_id_that_is_no_path_segment_is_refused(client_id: str) -> None:
     with pytest.raises(BrokerRefusedError):
         segment(client_id)
 
 
 @pytest.mark.parametrize("name", [".", "..", "", "bell\x07", "x" * 257])
-def test_a_user_name_that_would_leave_its_place_in_the_path_is_refused(name: str) -> None:
+def test_a_user_name_that_is_no_path_segment_is_refused(name: str) -> None:
     with pytest.raises(BrokerRefusedError):
         user_segment(name)
     for build in (requests.read_ban, requests.lift_ban, requests.read_rules, requests.delete_rules):
@@ -271,5 +271,5 @@ def test_a_retained_message_is_deleted_by_its_exact_topic_only(topic: str) -> No
         requests.delete_retained(topic)
 
 
-def test_a_placeholder_is_shown_as_it_is() -> None:
+def test_a_placeholder_is_not_escaped() -> None:
     assert requests.kick(Placeholder("<client id>")).path == "/clients/<client id>"

@@ -51,13 +51,13 @@ async def _together(shared: SingleFlightRead[int], reader: Reader, many: int) ->
     return await asyncio.gather(first, *rest, return_exceptions=True)
 
 
-async def test_who_asks_during_a_read_gets_the_next_one_and_all_of_them_the_same() -> None:
+async def test_concurrent_readers_share_the_next_read() -> None:
     reader = Reader()
     assert await _together(SingleFlightRead(reader.read), reader, 50) == [1, *[2] * 50]
     assert reader.begun == 2
 
 
-async def test_a_failed_read_is_told_to_those_who_waited_for_it_and_to_nobody_later() -> None:
+async def test_a_failed_read_fails_its_waiters_and_no_later_reader() -> None:
     reader = Reader()
     shared = SingleFlightRead(reader.read)
     reader.fails = [BrokerError("one"), BrokerError("two")]
@@ -66,7 +66,7 @@ async def test_a_failed_read_is_told_to_those_who_waited_for_it_and_to_nobody_la
     assert await shared.get() == 3
 
 
-async def test_one_who_gives_up_leaves_the_others_served() -> None:
+async def test_a_cancelled_reader_does_not_affect_the_others() -> None:
     reader = Reader()
     shared = SingleFlightRead(reader.read)
     leader = asyncio.get_running_loop().create_task(shared.get())
@@ -108,7 +108,7 @@ async def _write(writer: BatchingRuleWriter, many: int) -> list[ProofRecorder]:
     return records
 
 
-async def test_one_alone_is_one_put_and_many_at_once_are_a_few_calls() -> None:
+async def test_concurrent_writes_are_batched_and_a_single_one_is_not() -> None:
     cluster = Cluster()
     sizes = _bulk(cluster)
     writer = BatchingRuleWriter(cluster.broker().api)
@@ -124,14 +124,14 @@ async def test_one_alone_is_one_put_and_many_at_once_are_a_few_calls() -> None:
         assert record.steps[0].answer == "204"
 
 
-async def test_a_bulk_that_is_refused_because_one_has_rules_is_written_one_by_one() -> None:
+async def test_a_conflicting_batch_is_written_one_by_one() -> None:
     cluster = Cluster()
     _bulk(cluster, error(409, "ALREADY_EXISTS"))
     await _write(BatchingRuleWriter(cluster.broker().api), 20)
     assert cluster.made("PUT") == 20
 
 
-async def test_each_is_told_when_the_call_for_many_fails() -> None:
+async def test_a_failed_batch_fails_each_writer() -> None:
     cluster = Cluster()
     _bulk(cluster, error(403, "UNAUTHORIZED_ROLE"))
     writer = BatchingRuleWriter(cluster.broker().api)
@@ -162,7 +162,7 @@ def _sessions(cluster: Cluster, there: set[str], *, knows_several: bool = True) 
 
 
 @pytest.mark.parametrize("knows_several", [True, False])
-async def test_many_sessions_are_read_together_and_absence_is_believed_only_from_who_can_tell(
+async def test_a_batched_read_proves_absence_only_where_the_broker_supports_it(
     knows_several: bool,
 ) -> None:
     cluster, there = Cluster(), {f"d{n}" for n in range(0, 250, 2)}
@@ -178,7 +178,7 @@ async def test_many_sessions_are_read_together_and_absence_is_believed_only_from
     assert any(step.what == "read clients" for step in record.steps)
 
 
-async def test_who_is_cancelled_while_waiting_is_not_written() -> None:
+async def test_a_cancelled_writer_is_not_written() -> None:
     cluster = Cluster()
     sizes = _bulk(cluster)
     writer = BatchingRuleWriter(cluster.broker().api)

@@ -5,6 +5,7 @@ import socket
 import time
 from collections.abc import Callable
 
+import httpx
 import pytest
 
 from controller.adapters.emqx.client.http import (
@@ -26,6 +27,7 @@ from controller.ports.errors import (
     BrokerRefusedError,
     BrokerUnreachableError,
 )
+from tests.support.waiting import eventually
 from tests.unit.adapters.emqx.client.bad_server import CLOSE, HANG, bad_server, response
 
 SECRET = "s3cret-of-the-key"
@@ -80,7 +82,7 @@ def refused_port() -> str:
         (HANG, BrokerUnreachableError, True),
     ],
 )
-async def test_each_bad_answer_becomes_its_error(
+async def test_each_bad_answer_raises_its_error(
     quick: HttpLimits, raw: bytes, error: type[BrokerError], transient: bool
 ) -> None:
     async with bad_server(always(raw)) as bad:
@@ -100,7 +102,7 @@ async def test_connection_refused_is_unreachable(quick: HttpLimits) -> None:
         await ask([refused_port()], quick)
 
 
-async def test_a_dripping_answer_ends_at_the_attempts_time(quick: HttpLimits) -> None:
+async def test_a_slow_answer_ends_with_the_attempts_timeout(quick: HttpLimits) -> None:
     async with bad_server(always(GOOD), drip_seconds=0.2) as bad:
         begun = time.monotonic()
         with pytest.raises(BrokerUnreachableError):
@@ -108,7 +110,7 @@ async def test_a_dripping_answer_ends_at_the_attempts_time(quick: HttpLimits) ->
         assert time.monotonic() - begun < quick.call_seconds + 1
 
 
-async def test_the_whole_call_ends_in_time_however_many_nodes_hang(quick: HttpLimits) -> None:
+async def test_a_call_ends_in_time_when_every_node_hangs(quick: HttpLimits) -> None:
     short = HttpLimits(read_seconds=0.3, attempt_seconds=0.3, call_seconds=0.5, attempts=50, wait_first_seconds=0.01)
     async with bad_server(always(HANG)) as one, bad_server(always(HANG)) as two:
         begun = time.monotonic()
@@ -118,7 +120,7 @@ async def test_the_whole_call_ends_in_time_however_many_nodes_hang(quick: HttpLi
 
 
 @pytest.mark.parametrize("raw", [HANG, CLOSE, response(503, b""), response(200, b"nonsense")])
-async def test_another_node_answers_and_is_asked_first_from_then_on(quick: HttpLimits, raw: bytes) -> None:
+async def test_fail_over_makes_the_answering_node_the_first(quick: HttpLimits, raw: bytes) -> None:
     async with bad_server(always(raw)) as bad, bad_server(always(GOOD)) as good:
         async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
             first = await http.call(request())
@@ -128,7 +130,7 @@ async def test_another_node_answers_and_is_asked_first_from_then_on(quick: HttpL
         assert len(bad.seen) == 1
 
 
-async def test_a_refused_node_is_passed_over_even_for_a_call_that_must_not_be_repeated(quick: HttpLimits) -> None:
+async def test_a_refused_connection_fails_over_even_for_a_call_that_must_not_be_repeated(quick: HttpLimits) -> None:
     async with bad_server(always(GOOD)) as good:
         answer = await ask([refused_port(), good.base], quick, "POST", repeat=False)
         assert answer.node == good.base
@@ -149,26 +151,44 @@ async def test_a_call_bound_to_a_node_asks_that_node_once(quick: HttpLimits) -> 
         assert (len(bad.seen), len(good.seen)) == (1, 0)
 
 
-async def test_an_answer_after_a_repeat_is_good(quick: HttpLimits) -> None:
+async def test_a_retry_can_succeed(quick: HttpLimits) -> None:
     answers = iter([response(500, b"{}"), GOOD])
     async with bad_server(lambda _: next(answers)) as bad:
         assert (await ask([bad.base], quick)).data == {"fine": True}
 
 
-async def test_no_more_exchanges_at_once_than_allowed() -> None:
-    limits = HttpLimits(at_once=2, read_seconds=0.2, attempts=1, attempt_seconds=0.2)
-    async with bad_server(always(HANG)) as bad:
-        async with EmqxHttpClient([bad.base], "key", SECRET, clock=SystemClock(), limits=limits) as http:
-            calls = [http.call(request()) for _ in range(4)]
-            waiting = asyncio.gather(*calls, return_exceptions=True)
-            await asyncio.sleep(0.1)
-            assert len(bad.seen) == 2
-            outcomes = await waiting
-        assert len(bad.seen) == 4
-        assert all(isinstance(outcome, BrokerUnreachableError) for outcome in outcomes)
+class GatedTransport(httpx.AsyncBaseTransport):
+    """Answers once it is opened; counts the exchanges that wait for it, and all of them."""
+
+    def __init__(self) -> None:
+        self.opened = asyncio.Event()
+        self.waiting = 0
+        self.total = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.waiting += 1
+        self.total += 1
+        await self.opened.wait()
+        self.waiting -= 1
+        return httpx.Response(200, json={"fine": True}, request=request)
 
 
-async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits) -> None:
+async def test_concurrent_exchanges_are_bounded() -> None:
+    gate = GatedTransport()
+    http = EmqxHttpClient(
+        ["http://n1"], "key", SECRET, clock=SystemClock(), limits=HttpLimits(at_once=2), transport=gate
+    )
+    calls = asyncio.gather(*(http.call(request()) for _ in range(4)))
+    await eventually(lambda: gate.waiting == 2)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert gate.total == 2, "the others wait for a slot"
+    gate.opened.set()
+    assert [answer.data for answer in await calls] == [{"fine": True}] * 4
+    assert gate.total == 4
+
+
+async def test_each_exchange_is_recorded_with_its_node_and_answer(quick: HttpLimits) -> None:
     steps: list[ProofStep] = []
     async with bad_server(always(response(503, b""))) as bad, bad_server(always(GOOD)) as good:
         async with EmqxHttpClient([bad.base, good.base], "key", SECRET, clock=SystemClock(), limits=quick) as http:
@@ -182,7 +202,7 @@ async def test_each_exchange_is_noted_with_its_node_and_answer(quick: HttpLimits
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])
-async def test_the_secret_is_in_no_text(quick: HttpLimits, status: int) -> None:
+async def test_no_text_contains_the_secret(quick: HttpLimits, status: int) -> None:
     body = f'{{"code":"ECHO","message":"you said {SECRET}"}}'.encode()
     steps: list[ProofStep] = []
     async with bad_server(always(response(status, body))) as bad:
@@ -195,7 +215,7 @@ async def test_the_secret_is_in_no_text(quick: HttpLimits, status: int) -> None:
     assert all(SECRET not in step.answer for step in steps)
 
 
-def test_addresses_get_one_spelling() -> None:
+def test_addresses_are_normalised() -> None:
     assert address(" http://EMQX1.example:18083/ ") == "http://emqx1.example:18083"
     assert address("https://[::1]:18084") == "https://[::1]:18084"
 
@@ -204,7 +224,7 @@ def test_addresses_get_one_spelling() -> None:
     "text",
     ["", "emqx1:18083", "ftp://emqx1", "http://", "http://u:p@emqx1", "http://emqx1/api/v5", "http://emqx1?x=1"],
 )
-def test_what_is_no_base_address_is_refused(text: str) -> None:
+def test_malformed_addresses_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         address(text)
 

@@ -24,7 +24,7 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_urgent_ones_first_each_kind_in_order() -> None:
+async def test_urgent_waiters_go_first_each_queue_in_order() -> None:
     line = Line(2)
     async with asyncio.TaskGroup() as group:
         for name in ("a", "b", "c", "D", "e", "F"):
@@ -35,7 +35,7 @@ async def test_urgent_ones_first_each_kind_in_order() -> None:
     assert line.order == ["a", "b", "D", "F", "c", "e"]
 
 
-async def test_whoever_gives_up_waiting_takes_no_turn_away() -> None:
+async def test_a_cancelled_waiter_takes_no_slot() -> None:
     line = Line(1)
     async with asyncio.TaskGroup() as group:
         group.create_task(line.call("first", urgent=False))
@@ -50,7 +50,7 @@ async def test_whoever_gives_up_waiting_takes_no_turn_away() -> None:
     assert line.order == ["first", "last"]
 
 
-async def test_one_who_is_cancelled_as_its_turn_comes_passes_it_on() -> None:
+async def test_a_waiter_cancelled_as_it_gets_its_slot_releases_it() -> None:
     slots = PrioritySemaphore(1)
     entered: list[str] = []
 

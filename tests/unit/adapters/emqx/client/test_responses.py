@@ -49,7 +49,7 @@ def test_a_conflict_keeps_the_whole_message() -> None:
 
 
 @pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b'"text"', b'{"detail":"Not Found"}'])
-def test_a_404_that_is_not_emqxs_never_reads_as_absence(raw: bytes) -> None:
+def test_a_404_without_emqx_error_code_is_not_absence(raw: bytes) -> None:
     with pytest.raises(BrokerAnswerError):
         response_data("GET /clients/a", "/clients/a", 404, "text/html", raw)
 
@@ -62,6 +62,6 @@ def test_an_error_text_is_bounded_and_printable() -> None:
     assert len(str(caught.value)) < MAX_MESSAGE + 100
 
 
-def test_a_message_that_is_no_text_is_still_shown() -> None:
+def test_a_message_that_is_not_a_string_is_shown() -> None:
     with pytest.raises(BrokerRefusedError, match="144"):
         response_data("POST", "/publish", 400, JSON, b'{"message":"topic_name_invalid","reason_code":144}')

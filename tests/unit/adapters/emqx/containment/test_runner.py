@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from controller.adapters.emqx.client.requests import SUBSCRIPTIONS_AT_ONCE
 from controller.adapters.emqx.containment.verification import WAITS_SECONDS
 from controller.domain.containment.plan import Subject
 from controller.ports.broker_tables import AccessRule, AccessRules, restriction
@@ -42,7 +43,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
     return Cluster()
 
 
-async def test_rules_that_reach_a_node_late_are_waited_for(cluster: Cluster) -> None:
+async def test_the_read_back_waits_for_rules_that_reach_a_node_late(cluster: Cluster) -> None:
     cluster.before.append(lambda base, method, path: _set_lag(cluster, method, path))
     proof = await cluster.broker().restrict(DEVICE, Store())
     assert proof.holds, proof.missing
@@ -55,7 +56,7 @@ def _set_lag(cluster: Cluster, method: str, path: str) -> None:
         cluster.lag[BASES[2]] = 2
 
 
-async def test_a_cache_that_was_filled_again_is_cleared_again(cluster: Cluster) -> None:
+async def test_a_refilled_cache_is_cleared_again(cluster: Cluster) -> None:
     cluster.cache = [allowed("fleet/telemetry")]
     refills = iter([[allowed("fleet/telemetry")], [allowed("fleet/news", "subscribe")]])
 
@@ -72,7 +73,7 @@ async def test_a_cache_that_was_filled_again_is_cleared_again(cluster: Cluster) 
     assert cluster.cache == []
 
 
-async def test_a_cache_that_stays_wrong_is_no_proof_and_ends(cluster: Cluster) -> None:
+async def test_a_cache_that_stays_wrong_is_no_proof(cluster: Cluster) -> None:
     def stubborn(_base: str, method: str, path: str) -> httpx.Response | None:
         if path.endswith("/authorization/cache"):
             return httpx.Response(204) if method == "DELETE" else httpx.Response(200, json=[allowed("fleet/x")])
@@ -85,7 +86,7 @@ async def test_a_cache_that_stays_wrong_is_no_proof_and_ends(cluster: Cluster) -
     assert proof.cut_at > 0
 
 
-async def test_what_its_own_branch_allows_may_stay_in_the_cache(cluster: Cluster) -> None:
+async def test_cached_permissions_in_the_branch_may_stay(cluster: Cluster) -> None:
     def own(_base: str, method: str, path: str) -> httpx.Response | None:
         if method == "DELETE" and path.endswith("/cache"):
             cluster.cache = [allowed("cordon/v1/dev/up/posture"), allowed("cordon/v1/dev/down/#", "subscribe")]
@@ -98,7 +99,7 @@ async def test_what_its_own_branch_allows_may_stay_in_the_cache(cluster: Cluster
     assert cluster.made("DELETE /clients/dev/authorization/cache") == 1
 
 
-async def test_a_subscription_that_slipped_in_is_cut_in_the_next_look(cluster: Cluster) -> None:
+async def test_a_subscription_made_meanwhile_is_cut_by_the_next_restriction(cluster: Cluster) -> None:
     own = down("dev", DownChannel.COMMAND)
     cluster.subscriptions = ["fleet/#", "$share/g/fleet/work", own, "$share/g/" + own]
     slipped = iter(["fleet/late"])
@@ -115,21 +116,29 @@ async def test_a_subscription_that_slipped_in_is_cut_in_the_next_look(cluster: C
     assert cluster.subscriptions == [own, "$share/g/" + own]
 
 
-async def test_a_store_that_fails_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
+async def test_many_subscriptions_are_cut_in_portions(cluster: Cluster) -> None:
+    cluster.subscriptions = [f"fleet/{number}" for number in range(2 * SUBSCRIPTIONS_AT_ONCE + 1)]
+    proof = await cluster.broker().restrict(DEVICE, Store())
+    assert proof.holds, proof.missing
+    assert cluster.made("POST /clients/dev/unsubscribe/bulk") == 3
+    assert cluster.subscriptions == []
+
+
+async def test_a_failing_store_stops_a_restriction_before_any_rule_is_written(cluster: Cluster) -> None:
     cluster.rules[BASES[0]]["dev"] = [{"topic": "a", "permission": "allow", "action": "all"}]
     with pytest.raises(OSError, match="full"):
         await cluster.broker().restrict(DEVICE, Store(OSError("full")))
     assert cluster.made("PUT") == 0
 
 
-async def test_a_store_that_fails_leaves_an_isolation_banned(cluster: Cluster) -> None:
+async def test_a_failing_store_leaves_an_isolation_banned(cluster: Cluster) -> None:
     with pytest.raises(OSError, match="full"):
         await cluster.broker().isolate(DEVICE, Store(OSError("full")), case="c", reason="r", until=None)
     assert cluster.bans["dev"]["by"] == "cordon/c"
     assert cluster.made("PUT") == 0
 
 
-async def test_a_ban_whose_answer_was_lost_is_found_to_be_ours(cluster: Cluster) -> None:
+async def test_a_ban_whose_answer_was_lost_is_recognised(cluster: Cluster) -> None:
     cluster.session = "none"  # the ban that was made cut it
     lost = iter([True])
 
@@ -146,7 +155,7 @@ async def test_a_ban_whose_answer_was_lost_is_found_to_be_ours(cluster: Cluster)
     assert proof.cut_at == 6
 
 
-async def test_a_client_that_is_still_there_is_kicked_until_it_is_not(cluster: Cluster) -> None:
+async def test_a_client_is_kicked_until_it_is_gone(cluster: Cluster) -> None:
     back = iter(["connected", "connected"])
 
     def come_back(_base: str, method: str, path: str) -> httpx.Response | None:
@@ -168,7 +177,7 @@ async def test_a_session_that_waits_with_old_subscriptions_is_destroyed(cluster:
     assert cluster.session == "none"
 
 
-async def test_a_waiting_session_with_its_own_branch_only_is_left(cluster: Cluster) -> None:
+async def test_a_waiting_session_with_allowed_subscriptions_is_left(cluster: Cluster) -> None:
     cluster.session, cluster.subscriptions = "away", [down("dev", DownChannel.COMMAND)]
     proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=None)
     assert proof.holds, proof.missing
@@ -191,7 +200,7 @@ async def test_a_ban_of_an_earlier_decision_is_replaced_under_the_rules(
     assert len(read_back) > len(BASES)
 
 
-async def test_the_same_ban_again_is_left_as_it_is(cluster: Cluster) -> None:
+async def test_an_identical_ban_is_left(cluster: Cluster) -> None:
     for until in (4e9, 4e9 + 0.4):
         proof = await cluster.broker().isolate(DEVICE, Store(), case="c", reason="r", until=until)
         assert proof.holds, proof.missing
@@ -229,7 +238,7 @@ async def test_a_source_in_front_of_the_database_is_no_proof(cluster: Cluster) -
     assert "EMQX asks file before" in proof.missing
 
 
-async def test_a_silent_node_counts_until_the_cluster_lists_it_as_stopped(cluster: Cluster) -> None:
+async def test_a_silent_node_is_missing_until_the_cluster_lists_it_as_stopped(cluster: Cluster) -> None:
     broker = cluster.broker()
     await broker.ping()
     looks = iter(range(100))
@@ -245,14 +254,14 @@ async def test_a_silent_node_counts_until_the_cluster_lists_it_as_stopped(cluste
     assert any(step.what == "node not running" and "emqx@n2" in step.answer for step in proof.steps)
 
 
-async def test_a_silent_node_of_unknown_name_is_excused_only_if_all_running_ones_spoke(cluster: Cluster) -> None:
+async def test_a_silent_node_of_unknown_name_is_excused_if_all_running_nodes_answered(cluster: Cluster) -> None:
     cluster.silent.add(BASES[1])
     assert not (await cluster.broker().restrict(DEVICE, Store())).holds
     cluster.stopped.add(BASES[1])
     assert (await cluster.broker().restrict(DEVICE, Store())).holds
 
 
-async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
+async def test_all_nodes_fall_silent_in_the_middle(cluster: Cluster) -> None:
     async def then_all_die(_rules: AccessRules) -> None:
         cluster.silent.update(BASES)
 
@@ -261,7 +270,7 @@ async def test_nobody_answers_in_the_middle(cluster: Cluster) -> None:
     assert all(base in str(caught.value) for base in BASES)
 
 
-async def test_what_narrows_a_rule_on_newer_versions_survives_a_restriction(cluster: Cluster) -> None:
+async def test_limits_of_rules_of_newer_versions_survive_a_restriction(cluster: Cluster) -> None:
     narrow = {"topic": "a", "permission": "allow", "action": "all", "zone": "inner", "ipaddr": "10.0.0.0/8"}
     for table in cluster.rules.values():
         table["dev"] = [narrow]
@@ -286,7 +295,7 @@ async def test_end_of_isolation_writes_lost_rules_before_it_lifts_the_ban(cluste
     assert await rules_of(broker.api, "dev") == restriction("dev")
 
 
-async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_first(cluster: Cluster) -> None:
+async def test_end_of_an_isolation_that_was_never_carried_out_saves_the_clients_rules(cluster: Cluster) -> None:
     own = {"topic": "fleet/#", "permission": "allow", "action": "all"}
     for table in cluster.rules.values():
         table["dev"] = [own]
@@ -298,7 +307,7 @@ async def test_end_of_an_isolation_that_never_was_keeps_the_clients_own_rules_fi
     assert len(store.kept) == 1, "the restriction's own rules are nobody's"
 
 
-async def test_a_release_gives_the_rules_back_before_it_lifts_the_ban(cluster: Cluster) -> None:
+async def test_a_release_restores_the_rules_before_it_lifts_the_ban(cluster: Cluster) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     cluster.calls.clear()
@@ -330,7 +339,7 @@ def _die_after(cluster: Cluster, method: str, beginning: str) -> None:
     cluster.before.append(knob)
 
 
-async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
+async def test_an_interrupted_restriction_reports_what_was_done_and_what_is_missing(cluster: Cluster) -> None:
     _die_after(cluster, "PUT", "/authorization")
     proof = await cluster.broker().restrict(DEVICE, Store())
     assert not proof.holds
@@ -340,7 +349,7 @@ async def test_a_restriction_cut_short_says_what_was_done_and_what_is_missing(cl
 
 
 @pytest.mark.parametrize("way", ["end_isolation", "release"])
-async def test_letting_out_cut_short_is_no_proof(cluster: Cluster, way: str) -> None:
+async def test_an_interrupted_release_is_no_proof(cluster: Cluster, way: str) -> None:
     broker = cluster.broker()
     await broker.isolate(DEVICE, Store(), case="c", reason="r", until=None)
     _die_after(cluster, "DELETE", "/banned")
