@@ -1,4 +1,6 @@
-"""What is merely claimed contains nobody; everything else says how it was proved."""
+"""Evidence: an unauthenticated report contains no device, and the authentication is recorded."""
+
+from dataclasses import replace
 
 import pytest
 
@@ -11,49 +13,45 @@ from tests.support.playbook import device, given, policies, reported, rule
 RULES = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)))
 
 
-def test_only_a_proof_may_contain() -> None:
-    assert {one for one in Evidence if one.may_contain} == {Evidence.SIGNED, Evidence.MUTUAL_TLS, Evidence.PASSWORD}
+def test_only_authenticated_evidence_may_contain() -> None:
+    assert {evidence for evidence in Evidence if evidence.may_contain} == {
+        Evidence.SIGNED,
+        Evidence.MUTUAL_TLS,
+        Evidence.PASSWORD,
+    }
 
 
-def test_better_proof_ranks_higher() -> None:
+def test_stronger_evidence_ranks_higher() -> None:
     order = [Evidence.UNASKED, Evidence.CLAIMED, Evidence.PASSWORD, Evidence.MUTUAL_TLS, Evidence.SIGNED]
-    assert sorted(Evidence, key=lambda one: one.rank) == order
+    assert sorted(Evidence, key=lambda each: each.rank) == order
 
 
 def _report(evidence: Evidence) -> ev.PostureReported:
-    plain = reported("telnet")
-    return ev.PostureReported(
-        plain.event_id, plain.seq, plain.digest, plain.boot_id, plain.agent, plain.received_at, plain.findings, "v1",
-        evidence,
-    )  # fmt: skip
+    return replace(reported("telnet"), evidence=evidence)
 
 
-def test_a_report_that_is_known_to_be_merely_claimed_contains_nobody() -> None:
+def test_unauthenticated_report_contains_no_device() -> None:
     play = given(device(), RULES).when(_report(Evidence.CLAIMED))
     assert play.state.case is None
     assert "p/telnet" in play.state.rules
 
 
 @pytest.mark.parametrize("evidence", [Evidence.SIGNED, Evidence.PASSWORD, Evidence.UNASKED])
-def test_the_grade_goes_with_case_effect_and_record(evidence: Evidence) -> None:
+def test_case_effect_and_audit_have_the_evidence(evidence: Evidence) -> None:
     play = given(device(), RULES).when(_report(evidence))
-    case = play.state.case
-    assert case is not None
-    assert case.evidence is evidence
+    assert play.case.evidence is evidence
     (effect,) = play.effects
     assert isinstance(effect, RestrictClient)
     assert effect.evidence is evidence
-    assert play.outcome is not None
-    assert (play.outcome.audit[-1].detail or {})["evidence"] == evidence.value
+    assert (play.audit[-1].detail or {})["evidence"] == evidence.value
 
 
-def test_the_brokers_word_is_noted_in_the_case_unless_the_signal_proved_more() -> None:
-    for of_report, of_broker, kept in (
+def test_case_keeps_the_stronger_evidence_of_report_and_broker() -> None:
+    for of_report, of_broker, stronger in (
         (Evidence.UNASKED, Evidence.MUTUAL_TLS, Evidence.MUTUAL_TLS),
         (Evidence.SIGNED, Evidence.UNASKED, Evidence.SIGNED),
     ):
         play = given(device(), RULES).when(_report(of_report))
-        case_id = play.state.case.case_id if play.state.case else ""
+        case_id = play.case.case_id
         play = play.when(ev.ContainmentProven("p", case_id, ContainmentLevel.RESTRICTED, 1.0, (), of_broker))
-        assert play.state.case is not None
-        assert play.state.case.evidence is kept
+        assert play.case.evidence is stronger

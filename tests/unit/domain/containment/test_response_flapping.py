@@ -1,4 +1,4 @@
-"""A posture that flaps does not flap the containment, and who comes back stays longer; shadow rules only look on."""
+"""Flapping postures, repeat offenders, shadow rules and protected devices."""
 
 from dataclasses import replace
 
@@ -30,35 +30,33 @@ REPEATING = policies(
 )
 
 
-def test_a_release_takes_so_many_passing_reports_in_a_row_and_so_long() -> None:
+def test_release_needs_enough_passing_reports_in_a_row_for_long_enough() -> None:
     play = given(device(), SETTLING).when(reported("telnet"))
     play = play.when(reported(passing=("telnet",), seq=2), at=START + 10).then_nothing()
     play = play.when(beat(), at=START + 20).then_nothing()
-    assert play.state.case is not None
-    assert play.state.case.passing == 2
+    assert play.case.passing == 2
     play = play.when(beat(), at=START + 30).then_nothing()  # three, but not for long enough
     play.when(beat(), at=START + 70).then(ReleaseClient("", "d1", ""))
 
 
-def test_one_failing_report_in_between_begins_the_count_anew() -> None:
+def test_failing_report_restarts_the_count_of_passing_reports() -> None:
     play = given(device(), SETTLING).when(reported("telnet"))
     play = play.when(reported(passing=("telnet",), seq=2), reported(passing=("telnet",), seq=3), at=START + 100)
     play = play.when(reported("telnet", seq=4), at=START + 110).then_nothing()
-    assert play.state.case is not None
-    assert play.state.case.passing == 0
+    assert play.case.passing == 0
     play = play.when(reported(passing=("telnet",), seq=5), at=START + 120).then_nothing()
     play = play.when(beat(), beat(), at=START + 179).then_nothing()
     play.when(beat(), at=START + 180).then(ReleaseClient("", "d1", ""))
 
 
-def test_a_device_that_settles_is_not_quiet() -> None:
+def test_heartbeat_of_a_device_before_its_release_is_a_change() -> None:
     play = given(device(), SETTLING).when(reported("telnet")).when(reported(passing=("telnet",), seq=2))
     assert not play.state.rules
     assert not is_no_change_heartbeat(play.state, DIGEST, SETTLING)
 
 
-def _again(play: Play, at: float, seq: int) -> Play:
-    """Contained by `docker`, proven, stepped down when its time is over, and free."""
+def _contain_and_release(play: Play, at: float, seq: int) -> Play:
+    """Isolates by `docker`, proves it, steps down at its end and releases."""
     play = play.when(reported("docker", seq=seq, event_id=f"r{seq}"), at=at)
     case = play.state.case
     assert case is not None
@@ -68,21 +66,21 @@ def _again(play: Play, at: float, seq: int) -> Play:
     return play.when(reported(passing=("docker",), seq=seq + 1), at=case.isolate_until)
 
 
-def test_repeat_offenders_stay_longer_and_in_the_end_it_is_forgotten() -> None:
+def test_isolation_is_extended_for_repeat_offenders_within_a_time() -> None:
     play = given(device(), REPEATING)
-    lasted = []
+    durations = []
     for number, at in enumerate((START, START + 150, START + 400, START + 5000)):
-        begun = play.when(reported("docker", seq=10 * number + 1, event_id="probe"), at=at).state.case
-        assert begun is not None
-        assert begun.isolate_until is not None
-        lasted.append(begun.isolate_until - at)
-        play = _again(play, at, 10 * number + 1)
+        case = play.when(reported("docker", seq=10 * number + 1, event_id="probe"), at=at).state.case
+        assert case is not None
+        assert case.isolate_until is not None
+        durations.append(case.isolate_until - at)
+        play = _contain_and_release(play, at, 10 * number + 1)
         assert play.state.case is None
-    assert lasted == [100.0, 200.0, 350.0, 100.0]
+    assert durations == [100.0, 200.0, 350.0, 100.0]
     assert len(play.state.offences) == 4
 
 
-def test_the_cool_down_of_repeat_offenders_is_longer_too() -> None:
+def test_cool_down_is_extended_for_repeat_offenders() -> None:
     earlier = replace(device(), offences=(START - 10,))
     play = given(earlier, REPEATING).when(reported("telnet"))
     play = play.when(reported(passing=("telnet",), seq=2), at=START + 10)
@@ -90,17 +88,16 @@ def test_the_cool_down_of_repeat_offenders_is_longer_too() -> None:
     play.when(beat(), at=START + 110).then(ReleaseClient("", "d1", ""))
 
 
-def test_who_fails_again_after_an_isolation_was_served_is_a_repeat_offender() -> None:
+def test_failure_after_an_isolation_counts_as_a_repetition() -> None:
     play = given(device(), REPEATING).when(reported("docker"))
     play = play.when(ev.ContainmentProven("p", "r", ContainmentLevel.ISOLATED, START, ()))
     play = play.when(ev.DeadlineReached("t"), at=START + 100)
     play = play.when(reported("docker", seq=2), at=START + 300)
-    assert play.state.case is not None
-    assert play.state.case.isolate_until == START + 300 + 200
+    assert play.case.isolate_until == START + 300 + 200
     assert len(play.state.offences) == 2
 
 
-def test_nothing_grows_beyond_what_it_was_when_that_is_the_most() -> None:
+def test_duration_above_the_maximum_is_not_extended() -> None:
     assert RepeatOffenderTerms(10.0, 2.0, 5.0).extend(7.0, (START, START), START) == 7.0
 
 
@@ -110,7 +107,7 @@ SHADOWED = policies(
 )
 
 
-def test_a_shadow_rule_is_judged_and_nothing_follows() -> None:
+def test_shadow_rule_is_recorded_without_a_response() -> None:
     play = (
         given(device(), SHADOWED)
         .when(reported("telnet"))
@@ -124,28 +121,28 @@ def test_a_shadow_rule_is_judged_and_nothing_follows() -> None:
     assert SHADOWED.rules["p/docker"].mode == "enforce"
 
 
-def test_a_rule_that_went_into_shadow_mode_holds_nobody() -> None:
+def test_rule_in_shadow_mode_keeps_no_device_contained() -> None:
     enforced = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)), rule("docker"))
     play = given(device(), enforced).when(reported("telnet"))
     freed = replace(play, policies=SHADOWED).when(reported("telnet", seq=2))
     assert freed.state.case is None
 
 
-def test_protected_devices_wait_with_an_alert_each() -> None:
+def test_containment_of_a_protected_device_becomes_pending_with_an_alert() -> None:
     enforced = policies(rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED)))
-    for protection, mine in (
+    for protection, state in (
         (ProtectionRules(frozenset({"d1"})), device()),
         (ProtectionRules(tags=frozenset({"life"})), device(tags=("life",))),
         (ProtectionRules(), device(predicates=(PROTECTED_PREDICATE,))),
     ):
         guards = FleetGuards(protection=protection)
-        event = replace(reported("telnet"), predicates=mine.predicates)
-        outcome = step(mine, event, START, enforced, guards)
+        event = replace(reported("telnet"), predicates=state.predicates)
+        outcome = step(state, event, START, enforced, guards)
         assert outcome.device.case is None
         assert outcome.device.pending is not None
         assert outcome.device.pending.why is HoldReason.PROTECTED
-        (line,) = [entry for entry in outcome.audit if entry.kind == AuditKind.CONTAINMENT_DEFERRED]
-        assert line.alert
-        through = step(outcome.device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, enforced, guards)
-        assert through.device.level is ContainmentLevel.RESTRICTED
+        (deferred,) = [entry for entry in outcome.audit if entry.kind == AuditKind.CONTAINMENT_DEFERRED]
+        assert deferred.alert
+        approved = step(outcome.device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, enforced, guards)
+        assert approved.device.level is ContainmentLevel.RESTRICTED
     assert ProtectionRules().protection_reason(device()) == ""

@@ -1,4 +1,4 @@
-"""The budget of all devices together: what it admits, what it counts, what gives it back."""
+"""The blast radius of the fleet: what it allows, counts and refunds."""
 
 import pytest
 
@@ -30,39 +30,39 @@ TIGHT = BlastRadius(BlastRadiusLimits(1, 100.0, 600.0))
         (BlastRadiusLimits(50, 10.0), 0, 1),
     ],
 )
-def test_the_smaller_of_number_and_share_limits(bounds: BlastRadiusLimits, fleet: int, limit: int) -> None:
+def test_limit_is_the_smaller_of_number_and_percentage(bounds: BlastRadiusLimits, fleet: int, limit: int) -> None:
     assert bounds.limit(fleet) == limit
 
 
-def test_only_no_bound_at_all_is_open() -> None:
+def test_only_default_limits_are_unlimited() -> None:
     assert BlastRadiusLimits().is_unlimited
     assert not BlastRadiusLimits(10).is_unlimited
     assert not BlastRadiusLimits(None, 99.0).is_unlimited
-    open_one = BlastRadius()
-    assert open_one.charge("d1", START) is open_one, "what is not limited is not counted"
+    unlimited = BlastRadius()
+    assert unlimited.charge("d1", START) is unlimited, "without a limit nothing is counted"
 
 
-def test_what_the_window_left_behind_does_not_count() -> None:
+def test_devices_before_the_window_do_not_count() -> None:
     radius = TIGHT.charge("d1", START)
     assert not radius.allows("d2", 10, START + 599)
     assert radius.allows("d2", 10, START + 600)
     assert radius.charge("d2", START + 700).charged == {"d2": START + 700}
 
 
-def test_a_device_counts_once_within_the_window() -> None:
+def test_device_counts_once_within_the_window() -> None:
     radius = TIGHT.charge("d1", START)
     assert radius.allows("d1", 10, START + 1)
     assert radius.charge("d1", START + 1) is radius
     assert radius.used(START + 1) == 1
 
 
-def test_a_refund_makes_room() -> None:
+def test_refund_allows_another_device() -> None:
     radius = TIGHT.charge("d1", START)
     assert radius.refund("d2") is radius
     assert radius.refund("d1").allows("d2", 10, START)
 
 
-def test_while_anything_waits_everything_waits() -> None:
+def test_any_pending_containment_holds_back_all_others() -> None:
     assert not BlastRadius(BlastRadiusLimits(100, 100.0), waiting=1).allows("d1", 100, START)
 
 
@@ -70,7 +70,7 @@ def _full() -> FleetGuards:
     return FleetGuards(TIGHT.charge("other", START), fleet=10)
 
 
-def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
+def test_containment_beyond_the_limit_becomes_pending_with_one_alert() -> None:
     outcome = step(device(), reported("telnet"), START, RULES, _full())
     assert outcome.device.case is None
     assert not outcome.effects
@@ -92,10 +92,10 @@ def test_beyond_it_a_containment_waits_and_the_alert_comes_once() -> None:
     assert AuditKind.GUARD_BLAST_RADIUS_REACHED not in {entry.kind for entry in second.audit}
     again = step(outcome.device, reported("telnet", seq=2), START + 1, RULES, _full())
     assert again.device.pending == pending
-    assert not [entry for entry in again.audit if entry.kind is AuditKind.CONTAINMENT_DEFERRED], "told once"
+    assert not [entry for entry in again.audit if entry.kind is AuditKind.CONTAINMENT_DEFERRED], "recorded once"
 
 
-def test_who_is_contained_is_charged_and_who_is_refused_is_not() -> None:
+def test_containment_is_charged_and_a_refused_one_refunded() -> None:
     outcome = step(device(), reported("telnet"), START, RULES, FleetGuards(TIGHT, fleet=10))
     assert outcome.charge is True
     refused = step(
@@ -105,66 +105,66 @@ def test_who_is_contained_is_charged_and_who_is_refused_is_not() -> None:
     assert refused.device.offences == ()
 
 
-def test_a_device_that_passes_or_falls_silent_waits_no_longer() -> None:
-    waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    passed = step(waiting, reported(passing=("telnet",), seq=2), START + 1, RULES, _full())
+def test_pending_containment_ends_when_the_device_passes_or_becomes_stale() -> None:
+    pending_device = step(device(), reported("telnet"), START, RULES, _full()).device
+    passed = step(pending_device, reported(passing=("telnet",), seq=2), START + 1, RULES, _full())
     assert passed.device.pending is None
     assert AuditKind.CONTAINMENT_PENDING_CLEARED in {entry.kind for entry in passed.audit}
-    silent = step(waiting, ev.DeviceWentStale("s", 300.0), START + 300, RULES, _full())
+    silent = step(pending_device, ev.DeviceWentStale("s", 300.0), START + 300, RULES, _full())
     assert silent.device.pending is None
 
 
-def test_an_operator_lets_through_what_still_fails() -> None:
-    waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    outcome = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 5, RULES, _full())
+def test_operator_approves_a_pending_containment() -> None:
+    pending_device = step(device(), reported("telnet"), START, RULES, _full()).device
+    outcome = step(pending_device, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 5, RULES, _full())
     case = outcome.device.case
     assert case is not None
     assert (case.by, case.approved_by, case.causes) == ("policy", "operator:ada", ("p/telnet",))
-    assert outcome.charge is None, "what an operator decided is not automatic"
+    assert outcome.charge is None, "an approved containment is not automatic"
     assert [type(effect) for effect in outcome.effects] == [RestrictClient]
     freed = step(outcome.device, reported(passing=("telnet",), seq=2), START + 9, RULES, _full())
     assert [type(effect) for effect in freed.effects] == [ReleaseClient]
 
 
-def test_an_operator_lets_a_restricted_device_through_to_isolation() -> None:
+def test_operator_approves_the_isolation_of_a_restricted_device() -> None:
     restricted = step(device(), reported("telnet"), START, RULES, FleetGuards(TIGHT, fleet=10)).device
-    waiting = step(restricted, reported("telnet", "docker", seq=2), START + 1, RULES, _full()).device
-    assert waiting.level is ContainmentLevel.RESTRICTED
-    assert waiting.pending is not None
-    through = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 2, RULES, _full())
-    assert through.device.level is ContainmentLevel.ISOLATED
+    pending_device = step(restricted, reported("telnet", "docker", seq=2), START + 1, RULES, _full()).device
+    assert pending_device.level is ContainmentLevel.RESTRICTED
+    assert pending_device.pending is not None
+    approved = step(pending_device, ev.ContainmentApproved("a", "operator:ada", "yes"), START + 2, RULES, _full())
+    assert approved.device.level is ContainmentLevel.ISOLATED
 
 
-def test_nothing_is_let_through_that_is_not_asked_for_any_more() -> None:
+def test_approval_contains_only_what_the_rules_still_require() -> None:
     nothing = step(device(), ev.ContainmentApproved("a", "operator:ada", "yes"), START, RULES, _full())
     assert [entry.kind for entry in nothing.audit] == [AuditKind.CONTAINMENT_NO_PENDING]
-    waiting = step(device(), reported("telnet"), START, RULES, _full()).device
+    pending_device = step(device(), reported("telnet"), START, RULES, _full()).device
     gone = policies(rule("other"))
-    outcome = step(waiting, ev.ContainmentApproved("a", "operator:ada", "yes"), START, gone, _full())
+    outcome = step(pending_device, ev.ContainmentApproved("a", "operator:ada", "yes"), START, gone, _full())
     assert outcome.device.case is None
     assert outcome.device.pending is None
 
 
-def test_a_no_stands_until_the_causes_pass_or_more_is_asked_for() -> None:
-    waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    no = step(waiting, ev.ContainmentDismissed("n", "operator:ada", "no"), START, RULES, _full()).device
-    assert no.pending is not None
-    assert (no.pending.why, no.pending.by) == (HoldReason.DISMISSED, "operator:ada")
+def test_dismissal_holds_until_the_causes_pass_or_more_is_required() -> None:
+    pending_device = step(device(), reported("telnet"), START, RULES, _full()).device
+    dismissed = step(pending_device, ev.ContainmentDismissed("n", "operator:ada", "no"), START, RULES, _full()).device
+    assert dismissed.pending is not None
+    assert (dismissed.pending.why, dismissed.pending.by) == (HoldReason.DISMISSED, "operator:ada")
     free = FleetGuards(TIGHT, fleet=10)
-    assert step(no, reported("telnet", seq=2), START + 1, RULES, free).device.case is None
-    assert step(no, reported("docker", seq=2), START + 1, RULES, free).device.level is ContainmentLevel.ISOLATED
-    passed = step(no, reported(passing=("telnet",), seq=2), START + 1, RULES, free).device
+    assert step(dismissed, reported("telnet", seq=2), START + 1, RULES, free).device.case is None
+    assert step(dismissed, reported("docker", seq=2), START + 1, RULES, free).device.level is ContainmentLevel.ISOLATED
+    passed = step(dismissed, reported(passing=("telnet",), seq=2), START + 1, RULES, free).device
     assert passed.pending is None
     assert step(passed, reported("telnet", seq=3), START + 2, RULES, free).device.level is ContainmentLevel.RESTRICTED
-    silent = step(no, ev.DeviceWentStale("s", 300.0), START + 300, RULES, free).device
-    assert silent.pending == no.pending
-    twice = step(no, ev.ContainmentDismissed("n", "operator:bob", "no"), START, RULES, free)
+    silent = step(dismissed, ev.DeviceWentStale("s", 300.0), START + 300, RULES, free).device
+    assert silent.pending == dismissed.pending
+    twice = step(dismissed, ev.ContainmentDismissed("n", "operator:bob", "no"), START, RULES, free)
     assert [entry.kind for entry in twice.audit] == [AuditKind.CONTAINMENT_NO_PENDING]
 
 
-def test_containing_by_hand_ends_the_waiting() -> None:
-    waiting = step(device(), reported("telnet"), START, RULES, _full()).device
-    by_hand = ev.ContainmentOrdered("o", ContainmentLevel.RESTRICTED, "operator:ada", "now", None)
-    outcome = step(waiting, by_hand, START, RULES, _full())
+def test_operators_containment_replaces_the_pending_one() -> None:
+    pending_device = step(device(), reported("telnet"), START, RULES, _full()).device
+    ordered = ev.ContainmentOrdered("o", ContainmentLevel.RESTRICTED, "operator:ada", "now", None)
+    outcome = step(pending_device, ordered, START, RULES, _full())
     assert outcome.device.pending is None
     assert outcome.device.level is ContainmentLevel.RESTRICTED

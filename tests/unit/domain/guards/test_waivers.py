@@ -1,4 +1,4 @@
-"""A waived rule goes on failing and nothing follows; when the waiver ends, it bites by itself."""
+"""Waivers: a waived rule fails without a response until the waiver ends."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from tests.support.playbook import START, device, policies, reported, rule
 RULES = policies(
     rule("telnet", RuleResponse(contain=ContainmentLevel.RESTRICTED, remedy=Remedy("rescan"))), rule("other")
 )
-ONE = Waiver("w1", "p/telnet", "owner", "why", "operator:ada", START, START + 100, device="d1")
+WAIVER = Waiver("w1", "p/telnet", "owner", "why", "operator:ada", START, START + 100, device="d1")
 
 
 def _guards(*waivers: Waiver) -> FleetGuards:
@@ -38,52 +38,52 @@ def _guards(*waivers: Waiver) -> FleetGuards:
         ({"expires_at": START}, False),
     ],
 )
-def test_whom_and_what_it_covers(changes: dict[str, str], covers: bool) -> None:
-    waiver = replace(ONE, **changes)  # type: ignore[arg-type]  # the fields are all texts but one
-    mine = device(tags=("lab",), predicates=("waiver:w1",))
-    assert (Waivers((waiver,)).covering("p/telnet", mine, START) is not None) is covers
+def test_waiver_covers_its_rule_and_devices(changes: dict[str, str], covers: bool) -> None:
+    waiver = replace(WAIVER, **changes)  # type: ignore[arg-type]  # the fields are all texts but one
+    target = device(tags=("lab",), predicates=("waiver:w1",))
+    assert (Waivers((waiver,)).covering("p/telnet", target, START) is not None) is covers
     assert waiver.covers_rule("p/telnet") is (waiver.rule in ("p/telnet", "p/*"))
 
 
-def test_of_several_the_one_that_lasts_longest_counts() -> None:
-    longer = replace(ONE, waiver_id="w2", rule="p/*", expires_at=START + 500)
-    waivers = Waivers((ONE, longer))
+def test_waiver_that_ends_last_counts() -> None:
+    longer = replace(WAIVER, waiver_id="w2", rule="p/*", expires_at=START + 500)
+    waivers = Waivers((WAIVER, longer))
     assert waivers.covering("p/telnet", device(), START) == longer
-    assert waivers.without_waivers("w2").covering("p/telnet", device(), START) == ONE
+    assert waivers.without_waivers("w2").covering("p/telnet", device(), START) == WAIVER
     assert not waivers.without_waivers("w1", "w2")
-    assert Waivers().with_waiver(ONE).all == {"w1": ONE}
+    assert Waivers().with_waiver(WAIVER).all == {"w1": WAIVER}
 
 
-def test_a_waived_rule_fails_and_nothing_follows() -> None:
-    outcome = step(device(), reported("telnet"), START, RULES, _guards(ONE))
+def test_waived_rule_fails_without_a_response() -> None:
+    outcome = step(device(), reported("telnet"), START, RULES, _guards(WAIVER))
     assert outcome.device.rules["p/telnet"].result.value == "fail"
     assert outcome.device.satisfied == 0
     assert outcome.device.case is None
     assert not outcome.effects
 
 
-def test_when_it_ends_the_rule_bites_without_a_new_report() -> None:
-    waived = step(device(), reported("telnet"), START, RULES, _guards(ONE)).device
-    assert next_deadline(waived, RULES, _guards(ONE), START) == START + 100
-    early = step(waived, ev.DeadlineReached("t"), START + 99, RULES, _guards(ONE))
+def test_end_of_a_waiver_contains_without_a_new_report() -> None:
+    waived = step(device(), reported("telnet"), START, RULES, _guards(WAIVER)).device
+    assert next_deadline(waived, RULES, _guards(WAIVER), START) == START + 100
+    early = step(waived, ev.DeadlineReached("t"), START + 99, RULES, _guards(WAIVER))
     assert early.device.case is None
-    outcome = step(waived, ev.DeadlineReached("t"), START + 100, RULES, _guards(ONE))
+    outcome = step(waived, ev.DeadlineReached("t"), START + 100, RULES, _guards(WAIVER))
     assert outcome.device.level is ContainmentLevel.RESTRICTED
     assert isinstance(outcome.effects[0], RestrictClient)
-    assert next_deadline(outcome.device, RULES, _guards(ONE), START + 100) != START + 100
+    assert next_deadline(outcome.device, RULES, _guards(WAIVER), START + 100) != START + 100
 
 
-def test_a_silent_device_is_not_contained_when_a_waiver_ends() -> None:
-    waived = step(device(), reported("telnet"), START, RULES, _guards(ONE)).device
-    silent = step(waived, ev.DeviceWentStale("s", 50.0), START + 50, RULES, _guards(ONE)).device
-    assert step(silent, ev.DeadlineReached("t"), START + 100, RULES, _guards(ONE)).device.case is None
-    unheard = replace(_guards(ONE), fresh_for=60.0)
-    assert step(waived, ev.DeadlineReached("t"), START + 100, RULES, unheard).device.case is None
+def test_end_of_a_waiver_does_not_contain_a_silent_device() -> None:
+    waived = step(device(), reported("telnet"), START, RULES, _guards(WAIVER)).device
+    silent = step(waived, ev.DeviceWentStale("s", 50.0), START + 50, RULES, _guards(WAIVER)).device
+    assert step(silent, ev.DeadlineReached("t"), START + 100, RULES, _guards(WAIVER)).device.case is None
+    not_fresh = replace(_guards(WAIVER), fresh_for=60.0)
+    assert step(waived, ev.DeadlineReached("t"), START + 100, RULES, not_fresh).device.case is None
 
 
-def test_a_device_whose_only_cause_is_waived_is_free_with_its_next_report() -> None:
+def test_next_report_releases_a_device_whose_only_cause_is_waived() -> None:
     contained = step(device(), reported("telnet"), START, RULES).device
-    waiver = replace(ONE, expires_at=START + 1000)
+    waiver = replace(WAIVER, expires_at=START + 1000)
     assert step(contained, ev.DeadlineReached("t"), START + 1, RULES, _guards(waiver)).device.case is not None
     outcome = step(contained, reported("telnet", seq=2), START + 5, RULES, _guards(waiver))
     assert outcome.device.case is None

@@ -1,4 +1,4 @@
-"""What certificates may say and how long they hold."""
+"""Lifetimes and requirements of certificates."""
 
 import pytest
 
@@ -34,19 +34,19 @@ def certificate(**changes: float | None) -> Certificate:
     )
 
 
-def test_a_certificate_holds_from_a_little_before_now() -> None:
-    when = validity(NOW, 30_000.0, None)
-    assert (when.start, when.end) == (NOW - SKEW, NOW + 30_000.0)
-    assert when.renew_at == NOW - SKEW + (30_000.0 + SKEW) * 2 / 3
+def test_validity_begins_shortly_before_the_issuance() -> None:
+    period = validity(NOW, 30_000.0, None)
+    assert (period.start, period.end) == (NOW - SKEW, NOW + 30_000.0)
+    assert period.renew_at == NOW - SKEW + (30_000.0 + SKEW) * 2 / 3
     assert validity(NOW, 100.0, None).start == NOW - 5.0
 
 
-def test_none_outlives_its_issuer() -> None:
+def test_certificate_does_not_outlive_its_issuer() -> None:
     assert validity(NOW, 3000.0, NOW + 1000.0).end == NOW + 1000.0
 
 
 @pytest.mark.parametrize("left", [-1.0, 0.0, MIN_LIFETIME - 1])
-def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
+def test_expiring_issuer_issues_nothing(left: float) -> None:
     with pytest.raises(CertificateTimeError, match="make a new one"):
         validity(NOW, 3000.0, NOW + left)
 
@@ -64,30 +64,30 @@ def test_an_issuer_at_its_end_issues_nothing(left: float) -> None:
         (PublicKeyInfo("dsa", 2048), False),
     ],
 )
-def test_weak_keys(key: PublicKeyInfo, *, good: bool) -> None:
+def test_weak_keys_are_refused(key: PublicKeyInfo, *, good: bool) -> None:
     assert (key_weakness(key) == "") is good
 
 
-def test_a_certificate_holds_until_its_end_or_revocation() -> None:
+def test_certificate_is_valid_until_its_end_or_revocation() -> None:
     assert certificate().is_valid(NOW)
     assert not certificate().is_valid(NOW + 100)
     assert not certificate(revoked_at=NOW).is_valid(NOW)
 
 
-@pytest.mark.parametrize(("newest", "out"), [(None, True), (NOW - 1, True), (NOW, True), (NOW + 0.001, False)])
-def test_only_a_certificate_issued_after_the_revocation_answers_it(newest: float | None, *, out: bool) -> None:
-    assert RevocationStatus("d1", NOW, newest).is_revoked is out
+@pytest.mark.parametrize(("newest", "is_revoked"), [(None, True), (NOW - 1, True), (NOW, True), (NOW + 0.001, False)])
+def test_only_a_certificate_issued_after_the_revocation_ends_it(newest: float | None, *, is_revoked: bool) -> None:
+    assert RevocationStatus("d1", NOW, newest).is_revoked is is_revoked
 
 
 @pytest.mark.parametrize(
     ("kind", "is_authority"),
     [(CertificateKind.ROOT, True), (CertificateKind.ISSUING, True), (CertificateKind.CLIENT, False)],
 )
-def test_kinds(kind: CertificateKind, *, is_authority: bool) -> None:
+def test_root_and_issuing_certificates_are_authorities(kind: CertificateKind, *, is_authority: bool) -> None:
     assert kind.is_authority is is_authority
 
 
-def test_what_people_have_to_renew_is_told_in_time() -> None:
+def test_expiry_is_warned_of_30_days_before() -> None:
     day = 86_400.0
     ends = (("far", NOW + 31 * day), ("soon", NOW + 29 * day), ("over", NOW - 1), ("none", None))
     assert expiry_warnings(ends, NOW) == ("soon ends in 29 days", "over ended")

@@ -1,4 +1,4 @@
-"""The rule language: types, places of errors, versions, and which facts a rule refers to."""
+"""The rule language: types, positions of errors, versions, and the facts of an expression."""
 
 import pytest
 
@@ -15,13 +15,13 @@ from controller.domain.policy.cel import (
 LANGUAGE = CelEnvironment({"ports": "list(int)", "name": "string", "on": "bool", "device.class": "string", "n": "int"})
 
 
-def ask(text: str, **facts: object) -> bool:
+def evaluated(text: str, **facts: object) -> bool:
     return evaluate(LANGUAGE.compile(text), LANGUAGE.activation(facts))
 
 
-def test_an_expression_answers_yes_or_no() -> None:
-    assert ask("23 in ports", ports=[22, 23]) is True
-    assert ask("ports.exists(p, p > 23)", ports=[22, 23]) is False
+def test_expression_is_true_or_false() -> None:
+    assert evaluated("23 in ports", ports=[22, 23]) is True
+    assert evaluated("ports.exists(p, p > 23)", ports=[22, 23]) is False
 
 
 @pytest.mark.parametrize(
@@ -35,13 +35,13 @@ def test_an_expression_answers_yes_or_no() -> None:
         ("n" * (MAX_EXPRESSION + 1), f"expression too long: {MAX_EXPRESSION + 1} > {MAX_EXPRESSION}", 1, 1),
     ],
 )
-def test_what_does_not_compile_says_where(text: str, message: str, line: int, column: int) -> None:
+def test_compile_error_has_a_position(text: str, message: str, line: int, column: int) -> None:
     with pytest.raises(ExpressionError, match=message.replace("(", r"\(")) as caught:
         LANGUAGE.compile(text)
     assert (caught.value.line, caught.value.column) == (line, column)
 
 
-def test_an_error_without_a_place_is_told_as_it_is() -> None:
+def test_compile_error_without_a_position_is_at_the_beginning() -> None:
     deep = "(" * 400 + "on" + ")" * 400
     with pytest.raises(ExpressionError) as caught:
         LANGUAGE.compile(deep)
@@ -58,30 +58,30 @@ def test_an_error_without_a_place_is_told_as_it_is() -> None:
         (r"""name != r"\\" && on || name == "" """, {"name", "on"}),
         ("name == 'a' // on\n", {"name"}),
         ("true || on", {"on"}),
-        # A variable that hides a fact counts as the fact: rather unknown than passed.
+        # A variable that shadows a fact counts as the fact: unknown is safer than a pass.
         ("ports.exists(n, n == 1)", {"ports", "n"}),
         ("ports.size() == 0 && name.startsWith('ports')", {"ports", "name"}),
     ],
 )
-def test_the_facts_that_a_rule_refers_to(text: str, uses: set[str]) -> None:
+def test_facts_of_an_expression(text: str, uses: set[str]) -> None:
     assert LANGUAGE.compile(text).uses == uses
 
 
 @pytest.mark.parametrize("text", ["older(name, '1', 'deb')", "older('1', '2', name)", "1 / n == 1", "ports[5] == 1"])
-def test_what_cannot_be_answered_is_an_error_not_a_verdict(text: str) -> None:
+def test_failed_evaluation_is_an_error(text: str) -> None:
     with pytest.raises(EvaluationError):
-        ask(text, name="not a version !!", n=0, ports=[])
+        evaluated(text, name="not a version !!", n=0, ports=[])
 
 
-def test_a_fact_that_is_not_there_is_an_error() -> None:
+def test_missing_fact_is_an_error() -> None:
     with pytest.raises(EvaluationError):
-        ask("on")
+        evaluated("on")
 
 
-def test_a_rule_cannot_run_away() -> None:
+def test_expensive_expression_is_an_error() -> None:
     text = "ports.all(a, ports.all(b, ports.all(c, ports.all(d, a + b + c + d >= 0))))"
     with pytest.raises(EvaluationError):
-        ask(text, ports=list(range(256)))
+        evaluated(text, ports=list(range(256)))
 
 
 @pytest.mark.parametrize(
@@ -94,22 +94,22 @@ def test_a_rule_cannot_run_away() -> None:
         ("1.0-1.el9", "1.0^git1-1.el9", "rpm"),
     ],
 )
-def test_versions_by_their_own_rules(a: str, b: str, scheme: str) -> None:
+def test_versions_are_ordered_by_their_scheme(a: str, b: str, scheme: str) -> None:
     assert is_older_version(a, b, scheme)
     assert not is_older_version(b, a, scheme)
     assert not is_older_version(a, a, scheme)
 
 
 @pytest.mark.parametrize(("a", "scheme"), [("1.0", "dep"), ("", "deb"), ("not a version !!", "semver")])
-def test_versions_that_are_none(a: str, scheme: str) -> None:
+def test_invalid_version_or_scheme_is_an_error(a: str, scheme: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         is_older_version(a, "1.0", scheme)
 
 
 def test_expressions_are_equal_by_their_text() -> None:
-    one, two = LANGUAGE.compile("on"), LANGUAGE.compile("on")
-    assert one == two
-    assert hash(one) == hash(two)
-    assert one != LANGUAGE.compile("!on")
-    assert one != "on"
-    assert CelExpression("on", frozenset(), None) == one
+    first, second = LANGUAGE.compile("on"), LANGUAGE.compile("on")
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first != LANGUAGE.compile("!on")
+    assert first != "on"
+    assert CelExpression("on", frozenset(), None) == first

@@ -1,4 +1,4 @@
-"""Reading the checker's own answer, and refusing bytes that are something else."""
+"""Names in a serialized CEL expression, and bytes that are something else."""
 
 import pytest
 
@@ -12,15 +12,15 @@ def wrapped(body: bytes) -> bytes:
     return b"\x0a" + bytes([len(TYPE)]) + TYPE + b"\x12" + bytes([len(body)]) + body
 
 
-def test_names_of_facts_and_functions() -> None:
+def test_names_of_a_compiled_expression_are_read() -> None:
     compiled = language().compile('older(os_id, "1", "deb") && firewall_active').compiled
     assert referenced_names(compiled.serialize()) >= {"os_id", "firewall_active"}
 
 
-def test_an_entry_read_by_hand() -> None:
+def test_fields_of_fixed_size_are_skipped() -> None:
     reference = b"\x0a\x02on"
     entry = b"\x08\x07\x12" + bytes([len(reference)]) + reference
-    fixed = b"\x11" + bytes(8) + b"\x1d" + bytes(4)  # fields of fixed size are passed over
+    fixed = b"\x11" + bytes(8) + b"\x1d" + bytes(4)
     assert referenced_names(wrapped(fixed + b"\x12" + bytes([len(entry)]) + entry)) == {"on"}
 
 

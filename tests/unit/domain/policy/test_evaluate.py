@@ -1,4 +1,4 @@
-"""Judging: a result for every rule, and no pass for want of facts."""
+"""Evaluation of policies: a result for every rule, and no pass for lack of facts."""
 
 from typing import Any
 
@@ -21,50 +21,53 @@ def facts(
     missing: dict[str, MissingFact] | None = None,
     partial: dict[str, str] | None = None,
 ) -> DeviceFacts:
-    gone = missing or {}
-    return DeviceFacts({k: v for k, v in {**KNOWN, **(known or {})}.items() if k not in gone}, gone, partial or {})
+    missing = missing or {}
+    values = {name: value for name, value in {**KNOWN, **(known or {})}.items() if name not in missing}
+    return DeviceFacts(values, missing, partial or {})
 
 
-def one(made: PolicyRule, given: DeviceFacts) -> Finding:
-    (finding,) = evaluate_policies(policies(made), language(), given)
+def evaluated(tested: PolicyRule, given: DeviceFacts) -> Finding:
+    (finding,) = evaluate_policies(policies(tested), language(), given)
     return finding
 
 
 @pytest.mark.parametrize(
     ("check", "result"), [("firewall_active", RuleResult.PASS), ("!firewall_active", RuleResult.FAIL)]
 )
-def test_a_check_passes_or_fails(check: str, result: RuleResult) -> None:
-    assert one(rule("a", check=check), facts()) == Finding("p/a", result)
+def test_check_passes_or_fails(check: str, result: RuleResult) -> None:
+    assert evaluated(rule("a", check=check), facts()) == Finding("p/a", result)
 
 
 @pytest.mark.parametrize("check", ["firewall_active", "true || firewall_active", "!firewall_active || true"])
-def test_an_unknown_fact_makes_it_unknown_before_it_is_asked(check: str) -> None:
-    found = one(rule("a", check=check), facts(missing={"firewall_active": UNSEEN}))
-    assert found == Finding("p/a", RuleResult.UNKNOWN, "firewall: needs root")
+def test_unknown_fact_makes_the_rule_unknown_without_an_evaluation(check: str) -> None:
+    finding = evaluated(rule("a", check=check), facts(missing={"firewall_active": UNSEEN}))
+    assert finding == Finding("p/a", RuleResult.UNKNOWN, "firewall: needs root")
 
 
-def test_facts_that_a_rule_does_not_refer_to_do_not_matter() -> None:
-    assert one(rule("a"), facts(missing={"exposed_ports": UNSEEN})).result is RuleResult.PASS
+def test_other_missing_facts_do_not_matter() -> None:
+    assert evaluated(rule("a"), facts(missing={"exposed_ports": UNSEEN})).result is RuleResult.PASS
 
 
-def test_what_is_unknown_outweighs_what_does_not_apply() -> None:
+def test_unknown_takes_precedence_over_not_applicable() -> None:
     check = "firewall_active && 23 in exposed_ports"
     both = {"exposed_ports": ABSENT, "firewall_active": UNSEEN}
-    assert one(rule("a", check=check), facts(missing=both)).result is RuleResult.UNKNOWN
-    assert one(rule("a", check=check), facts(missing={"exposed_ports": ABSENT})).result is RuleResult.NOTAPPLICABLE
+    assert evaluated(rule("a", check=check), facts(missing=both)).result is RuleResult.UNKNOWN
+    assert (
+        evaluated(rule("a", check=check), facts(missing={"exposed_ports": ABSENT})).result is RuleResult.NOTAPPLICABLE
+    )
 
 
-def test_an_evaluation_error_is_an_error_and_bounded() -> None:
-    found = one(rule("a", check="!older(os_id, '1', 'semver')"), facts({"os_id": "x" * 900}))
-    assert found.result is RuleResult.ERROR
-    assert 0 < len(found.detail) <= 200
+def test_evaluation_error_has_a_bounded_text() -> None:
+    finding = evaluated(rule("a", check="!older(os_id, '1', 'semver')"), facts({"os_id": "x" * 900}))
+    assert finding.result is RuleResult.ERROR
+    assert 0 < len(finding.detail) <= 200
 
 
-def test_a_part_shows_presence_and_never_absence() -> None:
+def test_partial_list_shows_presence_and_never_absence() -> None:
     absent, present = "!listening_ports.exists(p, p == 23)", "!listening_ports.exists(p, p == 22)"
-    cut = facts(partial={"listening_ports": "3 more"})
-    assert one(rule("a", check=absent), cut) == Finding("p/a", RuleResult.UNKNOWN, "3 more")
-    assert one(rule("a", check=present), cut).result is RuleResult.FAIL
+    truncated = facts(partial={"listening_ports": "3 more"})
+    assert evaluated(rule("a", check=absent), truncated) == Finding("p/a", RuleResult.UNKNOWN, "3 more")
+    assert evaluated(rule("a", check=present), truncated).result is RuleResult.FAIL
 
 
 @pytest.mark.parametrize(
@@ -78,12 +81,12 @@ def test_a_part_shows_presence_and_never_absence() -> None:
         ("older(os_id, '1', 'semver')", facts({"os_id": "!!"}), RuleResult.ERROR, None),
     ],
 )
-def test_a_scope_decides_before_the_check(
+def test_scope_is_evaluated_before_the_check(
     scope: str, given: DeviceFacts, result: RuleResult, detail: str | None
 ) -> None:
-    found = one(rule("a", check="!firewall_active", applies_if=language().compile(scope)), given)
-    assert found.result is result
-    assert detail is None or found.detail == detail
+    finding = evaluated(rule("a", check="!firewall_active", applies_if=language().compile(scope)), given)
+    assert finding.result is result
+    assert detail is None or finding.detail == detail
 
 
 @pytest.mark.parametrize(
@@ -94,21 +97,21 @@ def test_a_scope_decides_before_the_check(
         ("os_id == 'debian'", facts(missing={"os_id": UNSEEN}), RuleResult.UNKNOWN, "firewall: needs root"),
     ],
 )
-def test_a_policy_outside_its_scope_still_gives_every_rule_a_result(
+def test_policy_outside_its_scope_gives_every_rule_a_result(
     scope: str, given: DeviceFacts, result: RuleResult, detail: str
 ) -> None:
     scoped = Policy("p", 1, "t", (rule("a"), rule("b")), language().compile(scope))
-    found = evaluate_policies(PolicySet((scoped,), "v"), language(), given)
-    assert found == (Finding("p/a", result, detail), Finding("p/b", result, detail))
+    findings = evaluate_policies(PolicySet((scoped,), "v"), language(), given)
+    assert findings == (Finding("p/a", result, detail), Finding("p/b", result, detail))
 
 
-def explained(made: PolicyRule, given: DeviceFacts) -> RuleExplanation:
-    (one_rule,) = explain(policies(made), language(), given)
-    return one_rule
+def explained(tested: PolicyRule, given: DeviceFacts) -> RuleExplanation:
+    (explanation,) = explain(policies(tested), language(), given)
+    return explanation
 
 
-def test_an_explanation_lays_open_what_was_asked_of_what() -> None:
-    made = rule(
+def test_explanation_has_expressions_facts_and_response() -> None:
+    tested = rule(
         "a",
         RuleResponse(contain=ContainmentLevel.RESTRICTED),
         "!listening_ports.exists(p, p == 22) && firewall_active",
@@ -117,16 +120,21 @@ def test_an_explanation_lays_open_what_was_asked_of_what() -> None:
         fix="close it",
         references=("X:1",),
     )
-    told = explained(made, facts())
-    assert (told.rule, told.title, told.result, told.detail) == ("p/a", "Title of a", RuleResult.FAIL, "")
-    assert told.check == "!listening_ports.exists(p, p == 22) && firewall_active"
-    assert (told.applies_if, told.applies_to) == ("os_id == 'debian'", "")
-    assert [(fact.name, fact.value) for fact in told.facts] == [
+    explanation = explained(tested, facts())
+    assert (explanation.rule, explanation.title, explanation.result, explanation.detail) == (
+        "p/a",
+        "Title of a",
+        RuleResult.FAIL,
+        "",
+    )
+    assert explanation.check == "!listening_ports.exists(p, p == 22) && firewall_active"
+    assert (explanation.applies_if, explanation.applies_to) == ("os_id == 'debian'", "")
+    assert [(fact.name, fact.value) for fact in explanation.facts] == [
         ("firewall_active", "true"),
         ("listening_ports", "22"),
         ("os_id", "debian"),
     ]
-    assert (told.why, told.fix, told.references, told.response.contain) == (
+    assert (explanation.why, explanation.fix, explanation.references, explanation.response.contain) == (
         "because",
         "close it",
         ("X:1",),
@@ -134,33 +142,35 @@ def test_an_explanation_lays_open_what_was_asked_of_what() -> None:
     )
 
 
-def test_an_explanation_says_why_a_fact_is_missing_or_a_part() -> None:
-    told = explained(rule("a"), facts(missing={"firewall_active": UNSEEN}))
-    assert (told.facts[0].value, told.facts[0].missing) == (None, "firewall: needs root")
-    told = explained(rule("a", check="22 in listening_ports"), facts(partial={"listening_ports": "3 more"}))
-    assert (told.facts[0].value, told.facts[0].missing) == ("22", "3 more")
-    told = explained(rule("a", check="security_pending > 0"), facts())
-    assert (told.facts[0].value, told.facts[0].missing) == (None, "not known")
-    assert told.result is RuleResult.ERROR
+def test_explanation_says_why_a_fact_is_missing_or_partial() -> None:
+    explanation = explained(rule("a"), facts(missing={"firewall_active": UNSEEN}))
+    assert (explanation.facts[0].value, explanation.facts[0].missing) == (None, "firewall: needs root")
+    explanation = explained(rule("a", check="22 in listening_ports"), facts(partial={"listening_ports": "3 more"}))
+    assert (explanation.facts[0].value, explanation.facts[0].missing) == ("22", "3 more")
+    explanation = explained(rule("a", check="security_pending > 0"), facts())
+    assert (explanation.facts[0].value, explanation.facts[0].missing) == (None, "not known")
+    assert explanation.result is RuleResult.ERROR
 
 
-def test_values_in_an_explanation_are_bounded_text() -> None:
+def test_values_of_an_explanation_are_bounded() -> None:
     check = "exposed_ports.size() == 0 && listening_ports.size() > 0 && firewall_active"
-    told = explained(rule("a", check=check), facts({"listening_ports": list(range(5000)), "firewall_active": False}))
-    values = {fact.name: fact.value or "" for fact in told.facts}
+    explanation = explained(
+        rule("a", check=check), facts({"listening_ports": list(range(5000)), "firewall_active": False})
+    )
+    values = {fact.name: fact.value or "" for fact in explanation.facts}
     assert (values["exposed_ports"], values["firewall_active"]) == ("(none)", "false")
     assert len(values["listening_ports"]) == MAX_VALUE
     assert values["listening_ports"].endswith("...")
 
 
-def test_the_scope_of_a_policy_is_explained_too() -> None:
+def test_explanation_has_the_scope_of_the_policy() -> None:
     scoped = Policy("p", 1, "t", (rule("a"),), language().compile("os_id == 'alpine'"))
-    (told,) = explain(PolicySet((scoped,), "v"), language(), facts())
-    assert (told.applies_to, told.result) == ("os_id == 'alpine'", RuleResult.NOTAPPLICABLE)
-    assert [fact.name for fact in told.facts] == ["firewall_active", "os_id"]
+    (explanation,) = explain(PolicySet((scoped,), "v"), language(), facts())
+    assert (explanation.applies_to, explanation.result) == ("os_id == 'alpine'", RuleResult.NOTAPPLICABLE)
+    assert [fact.name for fact in explanation.facts] == ["firewall_active", "os_id"]
 
 
-def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
+def test_cached_findings_equal_evaluated_ones() -> None:
     scoped = Policy(
         "p",
         1,
@@ -171,8 +181,8 @@ def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
         ),
         language().compile("exposed_ports.size() < 9"),
     )
-    made = PolicySet((scoped,), "v")
-    remembering = PolicyEvaluator(made, language())
+    policy_set = PolicySet((scoped,), "v")
+    evaluator = PolicyEvaluator(policy_set, language())
     variants = [
         facts(),
         facts({"listening_ports": [23]}),
@@ -185,13 +195,13 @@ def test_a_judge_that_remembers_answers_like_one_that_does_not() -> None:
         facts(partial={"listening_ports": "3 more"}),
         facts(partial={"exposed_ports": "3 more"}),
     ]
-    expected = [evaluate_policies(made, language(), one) for one in variants]
-    assert [remembering(one) for one in variants] == expected
-    assert [remembering(one) for one in variants] == expected
+    expected = [evaluate_policies(policy_set, language(), variant) for variant in variants]
+    assert [evaluator(variant) for variant in variants] == expected
+    assert [evaluator(variant) for variant in variants] == expected
 
 
-def test_a_judge_forgets_rather_than_grow() -> None:
-    remembering = PolicyEvaluator(policies(rule("a", check="security_pending > 5")), language())
+def test_cache_is_bounded() -> None:
+    evaluator = PolicyEvaluator(policies(rule("a", check="security_pending > 5")), language())
     for number in range(MAX_CACHED + 2):
-        (finding,) = remembering(facts({"security_pending": number}))
+        (finding,) = evaluator(facts({"security_pending": number}))
         assert (finding.result is RuleResult.PASS) == (number > 5)

@@ -1,4 +1,4 @@
-"""From sections to facts: what is known, what is not and why, what is only a part."""
+"""Facts of a report: known, missing with a reason, or partial."""
 
 import pytest
 
@@ -39,41 +39,41 @@ def facts(**sections: object) -> DeviceFacts:
 
 
 def test_every_declared_fact_is_known_from_a_full_report() -> None:
-    found = facts()
-    assert set(found.known) == set(CATALOGUE)
-    assert (found.missing, found.partial) == ({}, {})
-    assert found.known["listening_ports"] == [22, 53]
-    assert found.known["exposed_ports"] == [22]
-    assert found.known["listening_processes"] == ["dnsmasq", "sshd"]
-    assert found.known["enabled_services"] == ["ssh.service", "inetd:telnet"]
-    assert found.known["active_services"] == ["ssh.service", "now.service"]
-    assert sorted(found.known["service_names"]) == ["now", "ssh", "telnet"]
-    assert found.known["device.tags"] == ["x"]
+    extracted = facts()
+    assert set(extracted.known) == set(CATALOGUE)
+    assert (extracted.missing, extracted.partial) == ({}, {})
+    assert extracted.known["listening_ports"] == [22, 53]
+    assert extracted.known["exposed_ports"] == [22]
+    assert extracted.known["listening_processes"] == ["dnsmasq", "sshd"]
+    assert extracted.known["enabled_services"] == ["ssh.service", "inetd:telnet"]
+    assert extracted.known["active_services"] == ["ssh.service", "now.service"]
+    assert sorted(extracted.known["service_names"]) == ["now", "ssh", "telnet"]
+    assert extracted.known["device.tags"] == ["x"]
 
 
 @pytest.mark.parametrize("section", list(FULL))
-def test_a_section_that_is_not_there_leaves_no_fact_without_a_reason(section: str) -> None:
+def test_facts_of_a_missing_section_have_a_reason(section: str) -> None:
     owned = {name for name, (_, owner, _) in CATALOGUE.items() if owner == section}
     for value, result, reason in (
         (None, RuleResult.UNKNOWN, f"{section}: not reported"),
         ({"state": "unknown", "reason": "needs root"}, RuleResult.UNKNOWN, f"{section}: needs root"),
         ({"state": "notapplicable", "reason": "no such thing"}, RuleResult.NOTAPPLICABLE, f"{section}: no such thing"),
     ):
-        found = facts(**{section: value})
-        assert set(found.missing) == owned
-        assert {(one.result, one.reason) for one in found.missing.values()} == {(result, reason)}
-        assert owned.isdisjoint(found.known)
+        extracted = facts(**{section: value})
+        assert set(extracted.missing) == owned
+        assert {(fact.result, fact.reason) for fact in extracted.missing.values()} == {(result, reason)}
+        assert owned.isdisjoint(extracted.known)
 
 
-def test_single_values_that_were_not_found_out() -> None:
-    found = facts(
+def test_values_that_the_device_did_not_determine_are_missing() -> None:
+    extracted = facts(
         updates={"state": "ok", "manager": "apt", "security_pending": 0},
         openssl={"state": "ok", "version": "3.0.17"},
         firewall={"state": "ok", "backend": "none", "active": False},
         access={**FULL["access"], "empty_passwords": None, "max_days": None, "gaps": ["empty_passwords: needs root"]},
     )
-    assert found.missing["empty_password_accounts"].reason == "empty_password_accounts: needs root"
-    assert set(found.missing) == {
+    assert extracted.missing["empty_password_accounts"].reason == "empty_password_accounts: needs root"
+    assert set(extracted.missing) == {
         "oldest_security_days",
         "reboot_required",
         "openssl_package_name",
@@ -102,20 +102,22 @@ def test_single_values_that_were_not_found_out() -> None:
     }
 
 
-def test_a_list_that_was_cut_is_only_a_part() -> None:
-    found = facts(sockets={"state": "ok", "listening": [], "truncated": 7}, services={"state": "ok", "truncated": 1})
-    assert found.partial["listening_ports"] == "sockets: 7 more entries were not sent"
-    assert set(found.partial) == {
+def test_truncated_list_is_partial() -> None:
+    extracted = facts(
+        sockets={"state": "ok", "listening": [], "truncated": 7}, services={"state": "ok", "truncated": 1}
+    )
+    assert extracted.partial["listening_ports"] == "sockets: 7 more entries were not sent"
+    assert set(extracted.partial) == {
         name
         for name, (kind, section, _) in CATALOGUE.items()
         if section in ("sockets", "services") and kind.startswith("list")
     }
 
 
-def test_processes_out_of_sight_make_their_list_a_part() -> None:
+def test_invisible_processes_make_their_list_partial() -> None:
     socket = {"proto": "tcp", "address": "0.0.0.0", "port": 514}
-    found = facts(sockets={"state": "ok", "listening": [socket]})
-    assert found.partial == {"listening_processes": "sockets: the process behind 1 of them is not visible"}
+    extracted = facts(sockets={"state": "ok", "listening": [socket]})
+    assert extracted.partial == {"listening_processes": "sockets: the process behind 1 of them is not visible"}
 
 
 @pytest.mark.parametrize(
@@ -137,14 +139,14 @@ def test_processes_out_of_sight_make_their_list_a_part() -> None:
         ("::ffff:10.0.0.1", True),
     ],
 )
-def test_only_loopback_is_out_of_reach(address: str, exposed: bool) -> None:
+def test_every_address_but_loopback_is_exposed(address: str, exposed: bool) -> None:
     socket = {"proto": "tcp", "address": address, "port": 9, "process": "p"}
-    found = facts(sockets={"state": "ok", "listening": [socket]})
-    assert found.known["exposed_ports"] == ([9] if exposed else [])
+    extracted = facts(sockets={"state": "ok", "listening": [socket]})
+    assert extracted.known["exposed_ports"] == ([9] if exposed else [])
 
 
 @pytest.mark.parametrize(
     "unit", ["telnetd", "telnetd.service", "telnetd.socket", "Telnetd@3.service", "inetd:in.telnetd", "xinetd:telnetd"]
 )
-def test_a_service_by_the_name_people_use(unit: str) -> None:
+def test_plain_name_of_a_service(unit: str) -> None:
     assert plain_name(unit) == "telnetd"

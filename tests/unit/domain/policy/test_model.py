@@ -1,4 +1,4 @@
-"""Policies as values: never empty, ranks in order."""
+"""Policies as values."""
 
 import pytest
 
@@ -14,20 +14,20 @@ def test_no_policy_and_a_policy_without_rules_are_errors() -> None:
         PolicySet((Policy("p", 1, "t", ()),), "v")
 
 
-def test_rules_are_found_by_their_key() -> None:
+def test_rules_are_indexed_by_key() -> None:
     assert list(policies(rule("a"), rule("b")).rules) == ["p/a", "p/b"]
 
 
-def test_a_higher_level_includes_the_lower() -> None:
-    assert sorted(ContainmentLevel, key=lambda one: one.rank) == [
+def test_levels_are_ranked() -> None:
+    assert sorted(ContainmentLevel, key=lambda each: each.rank) == [
         ContainmentLevel.NONE,
         ContainmentLevel.RESTRICTED,
         ContainmentLevel.ISOLATED,
     ]
 
 
-def test_what_satisfies_a_rule() -> None:
-    assert {one for one in RuleResult if one.is_satisfied} == {
+def test_results_that_satisfy_a_rule() -> None:
+    assert {result for result in RuleResult if result.is_satisfied} == {
         RuleResult.PASS,
         RuleResult.NOTAPPLICABLE,
         RuleResult.INFORMATIONAL,
