@@ -91,12 +91,11 @@ def broker_services(
     setup = setup_operations(broker.setup, adapters.store, fleet.record, adapters.clock, settings)
     reconciler = Reconciler(
         fleet,
-        broker.control,
         broker.tables,
         effects,
         settings.reconcile.every,
         adapters.log("reconciler"),
-        settings=setup,
-        managed=access,
+        access,
+        setup,
     )
     return BrokerServices(reconciler, auditor(broker.inspector, settings), setup, AccessOperations(access, fleet))

@@ -16,9 +16,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -31,19 +31,24 @@ from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
 from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.sqlite.store import SqliteStore, open_store
 from controller.adapters.system import SystemClock, UlidGenerator
+from controller.app.adapters import Adapters, emqx_adapters
+from controller.app.build import build
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.containment.plan import ContainmentGoal, Subject
 from controller.domain.device import ContainmentCase, Device
 from controller.domain.events import ContainmentOrdered, ReleaseOrdered
+from controller.domain.guards.guards import NO_GUARDS
 from controller.domain.policy.model import ContainmentLevel
 from controller.ports.broker import PlannedCall, PlanParameters
 from controller.ports.broker_tables import restriction
-from controller.service.containment.enforcer import Enforcer
-from controller.service.containment.outbox import EffectQueue, Outbox
+from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
 from controller.service.fleet_state import FleetState
-from tests.support.controller_harness import MemoryLink, starter
+from controller.service.rollout.observations import PublishedTargets
+from controller.service.settings.settings import Settings
+from tests.support.controller_harness import SETTINGS, MemoryLink, starter
 from tests.support.emqx_calls import ban_of
+from tests.support.memory_broker import MemorySetup
 from tests.support.playbook import language
 from tests.support.standin import StandInProcess
 
@@ -105,22 +110,38 @@ class Side:
 @asynccontextmanager
 async def cordon(folder: Path, emqx: StandInProcess) -> AsyncIterator[Side]:
     """Everything of one controller but the link."""
-    clock = SystemClock()
-    store = await open_store(folder / "bench.db", now=clock.now, log=lambda *_: None)
+    clock, policies = SystemClock(), starter()
+    settings = Settings.model_validate({**SETTINGS, "identity": {"watch_presence": False}})
+    store = await open_store(folder / "bench.db", now=clock.now, log=_quiet)
     try:
         async with open_emqx(emqx.api_urls, emqx.key, emqx.secret, clock=clock) as broker:
-            effects = EffectQueue()
-            keeper = FleetState(store, starter(), language(), clock, UlidGenerator(), (effects,))
-            enforcer = Enforcer(keeper, broker, MemoryLink(), lambda payload: payload)
-            outbox = Outbox(keeper, effects, enforcer, lambda *_: None, lambda: 0.0)
             tables = EmqxTables(broker.api)
-            reconciler = Reconciler(keeper, broker, tables, effects, 5.0, lambda *_: None)
+            adapters = Adapters(
+                clock=clock,
+                ids=UlidGenerator(),
+                rand=lambda: 0.0,
+                log=lambda _part: _quiet,
+                store=store,
+                messages=MemoryLink(),
+                broker=replace(emqx_adapters(broker, settings), setup=MemorySetup(), tables=tables),
+                language=language(),
+                load_policies=lambda: policies,
+                sign=lambda payload: payload,
+                command_keys=(),
+                updates=None,
+                targets=PublishedTargets(None),
+            )
+            services = (await build(settings, adapters, policies, NO_GUARDS)).services
             async with asyncio.TaskGroup() as group:
-                running = group.create_task(outbox.run())
-                yield Side(emqx, broker, store, keeper, outbox, tables, reconciler)
+                running = group.create_task(services.outbox.run())
+                yield Side(emqx, broker, store, services.keeper, services.outbox, tables, services.reconciler)
                 running.cancel()
     finally:
         await store.close()
+
+
+def _quiet(_event: str, _fields: Mapping[str, object]) -> None:
+    """Logs nothing."""
 
 
 class Bare:

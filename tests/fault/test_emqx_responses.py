@@ -159,7 +159,7 @@ async def test_a_call_that_goes_wrong(tmp_path: Path, name: str, call: str, faul
     async with site(tmp_path / "c.db", emqx.broker()) as at:
         await at.outbox.drain()
         if (name, call, fault) == DECEIVED:
-            assert [one.what for one in await at.reconciler.reconcile()] == ["the restriction is left over"]
+            assert [one.what for one in await at.reconciler.reconcile()] == ["the restriction was not removed"]
             await at.outbox.drain()
             before += 1  # released a second time, by the comparison
         assert holds(emqx, scenario)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -194,8 +194,7 @@ async def world(
 ) -> AsyncIterator[World]:
     """A controller on the store at `path`; opening the same path again is a restart, beside the same `broker`.
 
-    `settings` are tables of `cordon.toml`. With `emqx` the controller works with that broker, and the one in memory is
-    idle.
+    `settings` are tables of `cordon.toml`. With `emqx` the controller works with that broker, except for its settings.
     """
     clock, chosen = clock or ManualClock(), policy_set or starter()
     logged = LogLines()
@@ -212,7 +211,7 @@ async def world(
             log=lambda part: _ignore if part == "record" else logged,
             store=store,
             messages=link,
-            broker=memory if emqx is None else emqx_adapters(emqx, configured),
+            broker=memory if emqx is None else replace(emqx_adapters(emqx, configured), setup=setup),
             language=language(),
             load_policies=reload or (lambda: chosen),
             sign=sign,

@@ -10,7 +10,6 @@ import httpx
 
 from controller.adapters.emqx.client.models import RuleRow
 from controller.adapters.emqx.containment.broker import EmqxBroker
-from controller.adapters.emqx.tables import EmqxTables
 from controller.ports.broker_tables import restriction
 from controller.service.containment.outbox import Outbox
 from controller.service.containment.reconciler import Reconciler
@@ -123,7 +122,6 @@ class Site:
 @contextlib.asynccontextmanager
 async def site(path: Path, broker: EmqxBroker) -> AsyncIterator[Site]:
     """A controller on the store at `path` with this broker; the same path again is a restart."""
-    settings = {"identity": {"unsafe_accept_claimed": True}}
+    settings = {"identity": {"unsafe_accept_claimed": True}, "reconcile": {"every": "1s"}}
     async with world(path, emqx=broker, settings=settings) as place:
-        tables, effects = EmqxTables(broker.api), place.outbox.queue
-        yield Site(place, place.outbox, Reconciler(place.keeper, broker, tables, effects, 0.2, lambda *_: None))
+        yield Site(place, place.outbox, place.reconciler)

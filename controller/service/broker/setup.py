@@ -87,8 +87,8 @@ class SetupOperations:
         """What of the setup is not there."""
         return await self._setup.changes(await self.wanted())
 
-    async def put_back(self) -> Sequence[SettingChange]:
-        """Make those changes that cannot do harm; those that were made."""
+    async def repair(self) -> Sequence[SettingChange]:
+        """Makes the changes that can do no harm; returns them."""
         wanted = await self.wanted()
         return await self._setup.apply(wanted, self._keep(wanted), safe_only=True)
 

@@ -1,4 +1,4 @@
-"""The book of differences between broker and store: what differs, since when, and what became of it."""
+"""The log of drift: differences between broker and store, since when they last, and how they ended."""
 
 from collections import deque
 from collections.abc import Iterable
@@ -6,22 +6,22 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-MAX_CLOSED: Final = 500  # differences remembered after they are gone
-MAX_OPEN: Final = 10_000  # differences told one by one
+MAX_CLOSED: Final = 500  # closed entries that are kept
+MAX_OPEN: Final = 10_000  # open entries
 
 
 class DriftState(StrEnum):
-    """What became of a difference."""
+    """What is done about a difference, or how it ended."""
 
-    REPAIRING = "repairing"  # put right now; the next comparison sees whether it holds
-    REPAIRED = "repaired"  # it was put right and is gone
-    ALERTED = "alerted"  # left as it is, because a repair could do harm: somebody has to look
-    GONE = "gone"  # it went away without Cordon
+    REPAIRING = "repairing"  # being repaired; the next comparison shows the result
+    REPAIRED = "repaired"  # it was repaired and is gone
+    ALERTED = "alerted"  # not repaired, because that could do harm: an operator decides
+    GONE = "gone"  # it ended without a repair
 
 
 @dataclass(frozen=True, slots=True)
 class DriftEntry:
-    """One difference. Without a `device_id` it is one of the broker itself; `node` is where it was seen.
+    """One difference at `node`; without a `device_id` it concerns the broker itself.
 
     `since` and `until` are Unix seconds; `until` is `None` while it lasts. `detail`: how it is repaired, or why not.
     """
@@ -36,22 +36,21 @@ class DriftEntry:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes it the same difference in the next comparison."""
+        """Identifies the difference in the next comparison."""
         return self.device_id, self.what, self.node
 
 
 class DriftLog:
-    """Open differences, and the last of those that are closed."""
+    """Open differences, and the last closed ones. Kept in memory only: after a restart they are found again."""
 
     def __init__(self) -> None:
-        """Empty: differences are facts of the broker and are found again after a restart."""
         self._open: dict[tuple[str, str, str], DriftEntry] = {}
         self._closed: deque[DriftEntry] = deque(maxlen=MAX_CLOSED)
 
-    def note(self, found: Iterable[DriftEntry], nodes: frozenset[str], now: float) -> list[DriftEntry]:
-        """Take what a comparison of these nodes found; those that are new, or are new again.
+    def record(self, found: Iterable[DriftEntry], nodes: frozenset[str], now: float) -> list[DriftEntry]:
+        """Records the result of comparing `nodes`; returns the entries that are new.
 
-        A difference seen at another node stays open until that node is looked at again.
+        An entry of another node stays open until that node is compared again.
         """
         fresh: list[DriftEntry] = []
         present: set[tuple[str, str, str]] = set()
@@ -73,10 +72,10 @@ class DriftLog:
 
     @property
     def open(self) -> list[DriftEntry]:
-        """What differs now, oldest first."""
+        """Oldest first."""
         return sorted(self._open.values(), key=lambda one: (one.since, one.key))
 
     @property
     def closed(self) -> list[DriftEntry]:
-        """What differed and does not any more, newest first."""
+        """Newest first."""
         return list(reversed(self._closed))

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from controller.adapters.emqx.containment.broker import EmqxBroker, open_emqx
-from controller.adapters.emqx.tables import EmqxTables
 from controller.adapters.system import SystemClock
 from controller.domain.audit_kinds import AuditKind
 from controller.domain.device import Device as DeviceState
@@ -88,10 +87,7 @@ async def open_place(path: Path, broker: EmqxBroker) -> AsyncIterator[Harness]:
     async with world(path, emqx=broker, settings={"identity": {"unsafe_accept_claimed": True}}) as harness:
         desk = harness.services.access
         assert desk is not None
-        access, tables = desk.access, EmqxTables(broker.api)
-        effects, log = harness.outbox.queue, harness.reconciler._log
-        reconciler = Reconciler(harness.keeper, broker, tables, effects, 0.2, log, managed=access)
-        yield Harness(harness, broker, harness.outbox, access, desk, reconciler)
+        yield Harness(harness, broker, harness.outbox, desk.access, desk, harness.reconciler)
 
 
 @pytest.fixture(scope="module")

@@ -47,9 +47,9 @@ class Harness:
     def reconciler(self) -> Reconciler:
         """One of a controller that has just started."""
         one = self.world
-        return Reconciler(
-            one.keeper, one.broker, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, settings=self.desk
-        )
+        assert one.services.access is not None
+        managed = one.services.access.access
+        return Reconciler(one.keeper, one.tables, one.outbox.queue, 5.0, lambda _text, _more: None, managed, self.desk)
 
 
 @pytest.fixture
