@@ -1,4 +1,4 @@
-"""A small fleet under a real controller that can be killed at any time, beside a broker that fails as it is told."""
+"""A small fleet under a real controller that can be killed at any time, and a broker with scripted failures."""
 
 import asyncio
 import contextlib
@@ -33,19 +33,19 @@ from tests.support.playbook import policies, rule
 from tests.support.reports import full, heartbeat, incoming
 
 DEVICES: Final = tuple(f"edge-{number}" for number in range(6))
-CLAIMED: Final = "edge-3"  # its sessions prove nothing
-WAIVED: Final = "edge-4"  # the one that waivers are for
+CLAIMED: Final = "edge-3"  # its sessions are not authenticated
+WAIVED: Final = "edge-4"  # the device of all waivers
 PROTECTED: Final = "edge-5"
 LIMIT: Final = 2  # devices contained by policy within WINDOW
 WINDOW: Final = 600.0  # seconds
 FRESH: Final = 300.0  # seconds
-BY_HAND: Final = 3  # devices one operator contains alone
+BY_HAND: Final = 3  # devices that one operator may contain
 TELNET, DOCKER, SLOW, SHADOW = 23, 2375, 24, 25
 OPENS: Final = {TELNET: "p/telnet", DOCKER: "p/docker", SLOW: "p/slow", SHADOW: "p/shadow"}
 
 
 def baseline() -> PolicySet:
-    """One rule for each port: at once, isolated and repeated, slow both ways, and in shadow mode."""
+    """One rule for each port: immediate, isolating with repetition, slow, and in shadow mode."""
 
     def port(name: str, number: int, response: RuleResponse, *, shadow: bool = False) -> Any:
         return rule(name, response, check=f"!listening_ports.exists(p, p == {number})", shadow=shadow)
@@ -128,14 +128,14 @@ class FailingBroker(MemoryBroker):
 
 
 class Fleet:
-    """The controller with what surrounds it; every method returns when all of it is done."""
+    """The controller with its broker and devices; every method returns when its effects are done."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._folder = Path(tempfile.mkdtemp(prefix="cordon-property-", dir=_memory()))
         self.clock = ManualClock()
         self.broker = FailingBroker(self.clock, is_open=True)
-        self.heard: list[tuple[float, AuditEntry]] = []
+        self.audit: list[tuple[float, AuditEntry]] = []
         self._seq = 0
         self._stack = contextlib.AsyncExitStack()
         self.place: World
@@ -149,7 +149,7 @@ class Fleet:
         return self._loop.run_until_complete(work)
 
     def close(self) -> None:
-        """Leave nothing behind."""
+        """Stops the controller and removes its files."""
         self.run(self._stack.aclose())
         self._loop.close()
         shutil.rmtree(self._folder)
@@ -169,38 +169,38 @@ class Fleet:
         self.guarding, self.waiving = self.place.services.guarding, self.place.services.waiving
 
     def on_commit(self, batch: UnitOfWork) -> None:
-        """Every audit entry, for the invariants."""
-        self.heard.extend(batch.audit)
+        """Keeps every audit entry for the invariants."""
+        self.audit.extend(batch.audit)
 
     def restart(self) -> None:
-        """The process ends, at once and without a word, and another one starts on what is on disk."""
+        """Kills the process and starts another on the same store."""
         self.run(self._stack.aclose())
         self._stack = contextlib.AsyncExitStack()
         self.run(self._open())
 
-    def die_deciding(self, device_id: str, *ports: int) -> None:
-        """A report is decided on and never committed: the process was killed in between."""
+    def kill_before_commit(self, device_id: str, *ports: int) -> None:
+        """Kills the process after the decision about a report and before its commit."""
 
         async def killed(batch: UnitOfWork) -> None:
             raise _KilledError
 
-        self.place.keeper.enqueue_commit = killed  # type: ignore[method-assign]  # the disk never sees it
+        self.place.keeper.enqueue_commit = killed  # type: ignore[method-assign]  # nothing is stored
         with contextlib.suppress(_KilledError):
             self.report(device_id, *ports)
         self.restart()
 
     def report(self, device_id: str, *ports: int) -> None:
-        """A full report arrives."""
+        """Sends a full report."""
         self._seq += 1
         message = incoming(device_id, full(device_id, self._seq, 22, *ports), at=self._moment())
         self.run(self.place.ingest.take([message]))
 
-    def return_to(self, device_id: str) -> None:
-        """The device connects anew, with its proof: whoever spoke in its name before was somebody else."""
+    def reconnect(self, device_id: str) -> None:
+        """Connects the genuine device, authenticated; an earlier session was an impostor's."""
         self.broker.connected[device_id] = self.clock.at
 
-    def beat(self, device_id: str) -> None:
-        """A heartbeat arrives that says nothing changed."""
+    def heartbeat(self, device_id: str) -> None:
+        """Sends a heartbeat with the last digest."""
         self._seq += 1
         digest = self.place.keeper.devices[device_id].digest
         self.run(
@@ -208,14 +208,14 @@ class Fleet:
         )
 
     def pass_time(self, seconds: float) -> None:
-        """The clock goes on, and what is due is done."""
+        """Advances the clock and handles what is due."""
         self.clock.at += seconds
         self.run(self.place.timers.tick())
         self.run(self.guarding.expire())
         self.run(self.waiving.expire())
 
     def carry_out(self) -> None:
-        """Every decision is tried once more, whatever its pause."""
+        """Retries every effect, whatever its back-off."""
         for device_id in list(self.place.outbox.queue._lanes):
             self.place.outbox.queue.retry_now(device_id)
         self.run(self.place.drain())
@@ -229,5 +229,5 @@ class _KilledError(Exception):
 
 
 def _memory() -> str | None:
-    """Where a file costs no disk: what a power loss leaves is other tests' business."""
+    """Returns a folder in memory, if there is one; power loss is not tested here."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None

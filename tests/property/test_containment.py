@@ -1,4 +1,4 @@
-"""Whatever happens, in whatever order: what a device may and may not suffer."""
+"""Invariants of containment over any sequence of events."""
 
 from dataclasses import replace
 from math import inf
@@ -36,7 +36,7 @@ results = st.sampled_from(
     [RuleResult.PASS, RuleResult.PASS, RuleResult.FAIL, RuleResult.UNKNOWN, RuleResult.ERROR, RuleResult.NOTAPPLICABLE]
 )
 findings = st.fixed_dictionaries(dict.fromkeys(POLICIES.rules, results)).map(
-    lambda found: tuple(Finding(key, result) for key, result in found.items())
+    lambda chosen: tuple(Finding(key, result) for key, result in chosen.items())
 )
 holds = st.one_of(st.none(), st.sampled_from([1.0, 60.0, 3600.0]))
 REQUESTS: Final = (ev.ContainmentOrdered, ev.ReleaseOrdered, ev.ContainmentApproved, ev.ContainmentDismissed)
@@ -44,7 +44,7 @@ FRESH: Final = (ev.PostureReported, ev.HeartbeatReceived)
 
 
 class Containment(RuleBasedStateMachine):
-    """Steps a device through events and checks each transition against the promises."""
+    """Steps a device through events and checks each transition against the invariants."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Containment(RuleBasedStateMachine):
         self.counters: dict[str, int] = {}
         self.held_until = 0.0
 
-    def happens(self, kind: Any, **values: Any) -> None:
+    def apply(self, kind: Any, **values: Any) -> None:
         self.events += 1
         event = kind(event_id=f"e{self.events}", **values)
         before = self.device
@@ -70,7 +70,7 @@ class Containment(RuleBasedStateMachine):
 
     def _check_decision(self, event: ev.DomainEvent, outcome: StepOutcome) -> None:
         is_request = isinstance(event, REQUESTS)
-        assert (outcome.decision is not None) == is_request, "a request of an operator has no decision, or another has"
+        assert (outcome.decision is not None) == is_request, "exactly the requests of operators have a decision"
         if outcome.decision is not None:
             assert outcome.decision.value in {entry.kind.value for entry in outcome.audit}
 
@@ -79,9 +79,11 @@ class Containment(RuleBasedStateMachine):
         if now.rank > was.rank and not isinstance(event, ev.ContainmentOrdered):
             causes = self.device.case.causes if self.device.case is not None else ()
             due = [key for key in causes if self._is_due(key)]
-            assert any(POLICIES.rules[key].response.contain.rank >= now.rank for key in due), "contained for nothing"
+            assert any(POLICIES.rules[key].response.contain.rank >= now.rank for key in due), (
+                "contained without a rule that is due"
+            )
             assert self.now >= before.refused_until, "contained again at once after a refusal"
-            assert before.case is None or self.now >= before.case.probation_until, "isolated within its probation"
+            assert before.case is None or self.now >= before.case.probation_until, "isolated during its probation"
         if was is not ContainmentLevel.NONE and now is ContainmentLevel.NONE:
             assert was is ContainmentLevel.RESTRICTED or isinstance(event, ev.ContainmentRefused), (
                 "isolation went straight to none"
@@ -100,7 +102,7 @@ class Containment(RuleBasedStateMachine):
             assert isinstance(event, (ev.DeadlineReached, ev.ReleaseOrdered, ev.ContainmentRefused))
 
     def _is_due(self, key: str) -> bool:
-        """Said again here, so that a slip in the domain does not excuse itself."""
+        """Independent of the domain, so that a mistake there is found."""
         state, response = self.device.rules.get(key), POLICIES.rules[key].response
         if state is None or state.result is not RuleResult.FAIL:
             return False
@@ -144,7 +146,7 @@ class Containment(RuleBasedStateMachine):
         boot_id=st.sampled_from(["", "x", "y"]),
     )
     def report(self, found: tuple[Finding, ...], seq: int, digest: str, boot_id: str) -> None:
-        self.happens(
+        self.apply(
             ev.PostureReported,
             seq=seq,
             digest=digest,
@@ -161,61 +163,61 @@ class Containment(RuleBasedStateMachine):
 
     @rule(digest=st.sampled_from(DIGESTS), found=st.none() | findings)
     def heartbeat(self, digest: str, found: tuple[Finding, ...] | None) -> None:
-        self.happens(ev.HeartbeatReceived, seq=1, digest=digest, received_at=self.now, findings=found, judged_by="v1")
+        self.apply(ev.HeartbeatReceived, seq=1, digest=digest, received_at=self.now, findings=found, judged_by="v1")
 
     @rule(seconds=st.sampled_from([0.0, 1.0, 60.0, PROBATION, 300.0, 700.0, 5000.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
-        self.happens(ev.DeadlineReached)
+        self.apply(ev.DeadlineReached)
 
     @rule()
-    def the_deadline_comes(self) -> None:
+    def deadline_passes(self) -> None:
         due = next_deadline(self.device, POLICIES)
         if due is not None:
             self.now = max(self.now, due)
-            self.happens(ev.DeadlineReached)
+            self.apply(ev.DeadlineReached)
 
     @rule()
-    def falls_silent(self) -> None:
-        self.happens(ev.DeviceWentStale, after=300.0)
+    def device_becomes_stale(self) -> None:
+        self.apply(ev.DeviceWentStale, after=300.0)
 
     @rule(online=st.booleans())
     def status(self, online: bool) -> None:
-        self.happens(ev.StatusChanged, online=online, boot_id="x")
+        self.apply(ev.StatusChanged, online=online, boot_id="x")
 
     @rule(level=st.sampled_from([ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]), hold=holds)
     def operator_contains(self, level: ContainmentLevel, hold: float | None) -> None:
-        self.happens(ev.ContainmentOrdered, level=level, by="ada", reason="r", hold=hold)
+        self.apply(ev.ContainmentOrdered, level=level, by="ada", reason="r", hold=hold)
 
     @rule()
     def operator_releases(self) -> None:
-        self.happens(ev.ReleaseOrdered, by="ada", reason="r")
+        self.apply(ev.ReleaseOrdered, by="ada", reason="r")
 
     @rule(ttl=st.sampled_from([1.0, 600.0]))
     def operator_commands(self, ttl: float) -> None:
-        self.happens(ev.CommandRequested, action="rescan", params=(), by="ada", ttl=ttl, dry_run=False)
+        self.apply(ev.CommandRequested, action="rescan", params=(), by="ada", ttl=ttl, dry_run=False)
 
     @precondition(lambda self: self.device.commands)
     @rule(state=st.sampled_from(list(CommandState)), pick=st.integers(0, 99))
-    def device_answers(self, state: CommandState, pick: int) -> None:
+    def device_reports_result(self, state: CommandState, pick: int) -> None:
         command = self.device.commands[pick % len(self.device.commands)]
-        self.happens(ev.CommandReported, command_id=command.command_id, state=state, reason="", detail=())
+        self.apply(ev.CommandReported, command_id=command.command_id, state=state, reason="", detail=())
 
     @precondition(lambda self: self.device.case is not None)
     @rule(level=st.sampled_from([ContainmentLevel.RESTRICTED, ContainmentLevel.ISOLATED]))
     def proven(self, level: ContainmentLevel) -> None:
         assert self.device.case is not None
-        self.happens(ev.ContainmentProven, case_id=self.device.case.case_id, level=level, cut_at=self.now, steps=())
+        self.apply(ev.ContainmentProven, case_id=self.device.case.case_id, level=level, cut_at=self.now, steps=())
 
     @precondition(lambda self: self.device.case is not None)
     @rule()
     def refused(self) -> None:
         assert self.device.case is not None
-        self.happens(ev.ContainmentRefused, case_id=self.device.case.case_id, reason="claimed")
+        self.apply(ev.ContainmentRefused, case_id=self.device.case.case_id, reason="claimed")
 
     @invariant()
-    def a_deadline_that_has_come_leads_on(self) -> None:
-        """A deadline in the past that changes nothing would be asked for again and again."""
+    def passed_deadline_changes_something(self) -> None:
+        """A passed deadline that changes nothing would be due again and again."""
         due = next_deadline(self.device, POLICIES)
         if due is None:
             return
@@ -225,11 +227,11 @@ class Containment(RuleBasedStateMachine):
         assert later is None or later > now or replace(after) != self.device, "a deadline that never ends"
 
     @invariant()
-    def unknown_and_error_are_never_satisfied(self) -> None:
+    def unknown_and_error_never_satisfy_a_rule(self) -> None:
         assert all(not state.result.is_satisfied for state in self.device.rules.values())
 
     @invariant()
-    def an_isolation_has_an_end_unless_an_operator_wants_none(self) -> None:
+    def isolation_by_policy_has_an_end(self) -> None:
         case = self.device.case
         if case is not None and case.level is ContainmentLevel.ISOLATED and case.by == POLICY:
             assert case.isolate_until is not None

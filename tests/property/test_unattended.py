@@ -1,6 +1,6 @@
-"""Reports, operators, faults, kills and a broker that fails in any way, in any order: what no device may suffer.
+"""Invariants of an unattended controller: any order of reports, operators, faults, kills and broker failures.
 
-More examples than the suite plays: CORDON_TEST_UNATTENDED=500 pytest tests/property/test_unattended.py
+With more examples: CORDON_TEST_UNATTENDED=500 pytest tests/property/test_unattended.py
 """
 
 import os
@@ -49,83 +49,84 @@ operators = st.sampled_from(["operator:ada", "operator:bob"])
 
 
 class Unattended(RuleBasedStateMachine):
-    """Keeps a second account of what was said, and holds every change of a device against it."""
+    """Keeps its own model of all reports and requests, and checks every change of a device against it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.fleet = Fleet()
         self.ports: dict[str, tuple[int, ...]] = dict.fromkeys(DEVICES, ())
-        self.word_at: dict[str, float] = dict.fromkeys(DEVICES, self.fleet.clock.at)
-        self.automatic: dict[str, float] = {}  # device and when policy contained it, as the last case stands
+        self.contact_at: dict[str, float] = dict.fromkeys(DEVICES, self.fleet.clock.at)
+        self.automatic: dict[str, float] = {}  # device and when a policy contained it
         self.waived_until = 0.0
         self.waivers: list[str] = []
         self.by_hand: dict[str, dict[str, float]] = {}
-        self.waited = False  # something waited because of the blast radius before what happens now
+        self.was_held_back = False  # the blast radius held a containment back before the present step
 
     def teardown(self) -> None:
         self.fleet.close()
 
-    # --- what happens -------------------------------------------------------------------------------------------
+    # --- steps --------------------------------------------------------------------------------------------------
 
-    def happens(self, what: str, act: Any, *, said: str = "", asked: tuple[str, ...] = ()) -> None:
-        """Do it, then hold each device's change against it. `said`: whose report or heartbeat it was, `asked`: whom
-        an operator named.
+    def perform(self, action: str, act: Any, *, reporter: str = "", requested: tuple[str, ...] = ()) -> None:
+        """Performs the action and checks its changes.
+
+        `reporter`: the device that sent a message; `requested`: the devices that an operator named.
         """
         before = dict(self.fleet.place.keeper.devices)
-        self.waited = any(
-            one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS for one in before.values()
+        self.was_held_back = any(
+            state.pending is not None and state.pending.why is HoldReason.BLAST_RADIUS for state in before.values()
         )
         act()
         for device_id, after in self.fleet.place.keeper.devices.items():
-            self._check(what, before[device_id], after, fresh=device_id == said, named=device_id in asked)
+            self._check(action, before[device_id], after, fresh=device_id == reporter, named=device_id in requested)
 
-    def _check(self, what: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
+    def _check(self, action: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
         new_case = after.case is not None and (before.case is None or before.case.case_id != after.case.case_id)
         if after.level.rank > before.level.rank or new_case:
-            self._was_contained(what, before, after, named=named)
+            self._check_containment(action, before, after, named=named)
         if before.level is not ContainmentLevel.NONE and after.level is ContainmentLevel.NONE:
-            self._was_released(what, before, after, fresh=fresh, named=named)
+            self._check_release(action, before, after, fresh=fresh, named=named)
         if before.level is ContainmentLevel.ISOLATED and after.level is ContainmentLevel.RESTRICTED:
-            assert named or what in ("time", "carried out"), f"{what}: stepped down"
+            assert named or action in ("time", "carried out"), f"{action}: stepped down"
 
-    def _was_contained(self, what: str, before: Device, after: Device, *, named: bool) -> None:
+    def _check_containment(self, action: str, before: Device, after: Device, *, named: bool) -> None:
         case, now = after.case, self.fleet.clock.at
         assert case is not None
-        if what == "contained by hand":
+        if action == "contained by hand":
             assert named, "another device than the operator named was contained"
             return
         device_id = after.device_id
-        assert case.by == POLICY, f"{what}: contained without an operator or a policy"
+        assert case.by == POLICY, f"{action}: contained without an operator or a policy"
         open_rules = {OPENS[port] for port in self.ports[device_id]} & _LEVELS.keys()
         if device_id == WAIVED and now < self.waived_until:
             open_rules.discard("p/telnet")
         reasons = {key for key in open_rules if _LEVELS[key].rank >= after.level.rank}
-        assert reasons, f"{what}: {device_id} was contained without a cause"
-        assert now - self.word_at[device_id] <= FRESH, f"{what}: {device_id} was contained on stale facts"
-        if what == "let through":
+        assert reasons, f"{action}: {device_id} was contained without a cause"
+        assert now - self.contact_at[device_id] <= FRESH, f"{action}: {device_id} was contained by old facts"
+        if action == "let through":
             assert named, "another device than the operator approved was contained"
             return
-        assert device_id != PROTECTED, f"{what}: a protected device was contained"
-        assert what == "time" or not self.waited, f"{what}: {device_id} was contained while others wait"
+        assert device_id != PROTECTED, f"{action}: a protected device was contained"
+        assert action == "time" or not self.was_held_back, f"{action}: {device_id} was contained while others wait"
         self.automatic.setdefault(device_id, now)
         if now - self.automatic[device_id] >= WINDOW:
             self.automatic[device_id] = now
-        lately = [one for one, at in self.automatic.items() if now - at < WINDOW]
-        assert len(lately) <= LIMIT, f"{what}: {lately} within the window, {LIMIT} are allowed"
+        recent = [each for each, at in self.automatic.items() if now - at < WINDOW]
+        assert len(recent) <= LIMIT, f"{action}: {recent} within the window, {LIMIT} are allowed"
 
-    def _was_released(self, what: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
+    def _check_release(self, action: str, before: Device, after: Device, *, fresh: bool, named: bool) -> None:
         assert before.case is not None
-        if what == "carried out":
-            # The broker would not vouch for who reported: it was never really contained.
+        if action == "carried out":
+            # The broker did not authenticate the reporter: the containment was never carried out.
             assert before.case.by == POLICY
             assert before.case.proven_level is ContainmentLevel.NONE
             self.automatic.pop(after.device_id, None)
             return
-        assert before.level is ContainmentLevel.RESTRICTED, f"{what}: an isolation went straight to none"
-        if what == "released by hand":
+        assert before.level is ContainmentLevel.RESTRICTED, f"{action}: an isolation went straight to none"
+        if action == "released by hand":
             assert named
             return
-        assert fresh, f"{what}: released without a word of the device"
+        assert fresh, f"{action}: released without a message of the device"
         failing = {OPENS[port] for port in self.ports[after.device_id]}
         if after.device_id == WAIVED and self.fleet.clock.at < self.waived_until:
             failing.discard("p/telnet")
@@ -134,50 +135,52 @@ class Unattended(RuleBasedStateMachine):
 
     @rule(device=devices, ports=some_ports)
     def report(self, device: str, ports: tuple[int, ...]) -> None:
-        self.ports[device], self.word_at[device] = ports, self.fleet.clock.at
-        self.happens("report", lambda: self.fleet.report(device, *ports), said=device)
+        self.ports[device], self.contact_at[device] = ports, self.fleet.clock.at
+        self.perform("report", lambda: self.fleet.report(device, *ports), reporter=device)
 
     @precondition(lambda self: not self.fleet.place.outbox.queue.pending)
     @rule(device=devices, ports=some_ports)
-    def an_impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
-        """At a broker that lets clients in without proof; whatever it said, nothing happens to the device for it."""
+    def impostor_reports_and_the_device_returns(self, device: str, ports: tuple[int, ...]) -> None:
+        """At a broker without authentication an impostor's report contains no device."""
         broker, case = self.fleet.broker, self.fleet.place.keeper.devices[device].case
         before = broker.rules_held.get(device), broker.bans_held.get(device)
         self.report(device, ports)
-        self.fleet.return_to(device)
-        self.decisions_are_carried_out()
+        self.fleet.reconnect(device)
+        self.effects_are_carried_out()
         if case is None:
-            assert (broker.rules_held.get(device), broker.bans_held.get(device)) == before, "contained on a claim"
+            assert (broker.rules_held.get(device), broker.bans_held.get(device)) == before, (
+                "contained by an unauthenticated report"
+            )
 
     @rule(ports=st.sampled_from([(TELNET,), (DOCKER,), ()]))
-    def the_whole_fleet_reports(self, ports: tuple[int, ...]) -> None:
+    def all_devices_report(self, ports: tuple[int, ...]) -> None:
         for device in DEVICES:
             self.report(device, ports)
 
     @rule(device=devices)
     def heartbeat(self, device: str) -> None:
-        self.word_at[device] = self.fleet.clock.at
-        self.happens("heartbeat", lambda: self.fleet.beat(device), said=device)
+        self.contact_at[device] = self.fleet.clock.at
+        self.perform("heartbeat", lambda: self.fleet.heartbeat(device), reporter=device)
 
     @rule(seconds=st.sampled_from([1.0, 61.0, 121.0, 301.0, 700.0]))
     def time_passes(self, seconds: float) -> None:
-        self.happens("time", lambda: self.fleet.pass_time(seconds))
+        self.perform("time", lambda: self.fleet.pass_time(seconds))
 
     @rule(fate=fates)
-    def the_broker_will(self, fate: list[str]) -> None:
+    def broker_fails(self, fate: list[str]) -> None:
         self.fleet.broker.fate = list(fate)
 
     @rule()
-    def decisions_are_carried_out(self) -> None:
-        self.happens("carried out", self.fleet.carry_out)
+    def effects_are_carried_out(self) -> None:
+        self.perform("carried out", self.fleet.carry_out)
 
     @rule()
-    def killed(self) -> None:
-        self.happens("killed", self.fleet.restart)
+    def controller_is_killed(self) -> None:
+        self.perform("killed", self.fleet.restart)
 
     @rule(device=devices, ports=some_ports)
-    def killed_before_the_commit(self, device: str, ports: tuple[int, ...]) -> None:
-        self.happens("killed", lambda: self.fleet.die_deciding(device, *ports))
+    def controller_is_killed_before_the_commit(self, device: str, ports: tuple[int, ...]) -> None:
+        self.perform("killed", lambda: self.fleet.kill_before_commit(device, *ports))
 
     @rule(
         chosen=st.lists(devices, min_size=1, max_size=4, unique=True),
@@ -189,35 +192,35 @@ class Unattended(RuleBasedStateMachine):
     def operator_contains(
         self, chosen: list[str], level: ContainmentLevel, hold: float | None, by: str, sure: bool
     ) -> None:
-        wanted = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
-        self._decide(wanted, "contained by hand")
+        request = OperatorRequest(ApprovalKind.CONTAIN, tuple(chosen), by, "r", level, hold, even_protected=sure)
+        self._decide(request, "contained by hand")
 
     @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators, sure=st.booleans(), most=st.integers(1, 6))
-    def operator_lets_through(self, by: str, sure: bool, most: int) -> None:
+    def operator_approves_pending(self, by: str, sure: bool, most: int) -> None:
         chosen = tuple(one.device_id for one in self.fleet.guarding.held_devices()[:most])
         self._decide(OperatorRequest(ApprovalKind.LET_THROUGH, chosen, by, "r", even_protected=sure), "let through")
 
-    def _decide(self, wanted: OperatorRequest, what: str) -> None:
+    def _decide(self, request: OperatorRequest, action: str) -> None:
         now, answers = self.fleet.clock.at, []
 
         def decide() -> None:
             try:
-                answers.append(self.fleet.run(self.fleet.guarding.decide(wanted)))
+                answers.append(self.fleet.run(self.fleet.guarding.decide(request)))
             except ProtectedDeviceError:
-                assert PROTECTED in wanted.devices
-                assert not wanted.even_protected
+                assert PROTECTED in request.devices
+                assert not request.even_protected
 
-        self.happens(what, decide, asked=wanted.devices)
-        mine = self.by_hand.setdefault(wanted.by, {})
-        lately = {one for one, at in mine.items() if now - at < 3600.0} | set(wanted.devices)
+        self.perform(action, decide, requested=request.devices)
+        mine = self.by_hand.setdefault(request.by, {})
+        recent = {each for each, at in mine.items() if now - at < 3600.0} | set(request.devices)
         if answers:
-            assert isinstance(answers[0], ApprovalRequest) is (len(lately) > BY_HAND), "one person too few, or too many"
+            assert isinstance(answers[0], ApprovalRequest) is (len(recent) > BY_HAND), "wrong need for a second person"
             if not isinstance(answers[0], ApprovalRequest):
-                mine.update(dict.fromkeys(wanted.devices, now))
+                mine.update(dict.fromkeys(request.devices, now))
 
-    @rule(by=operators, yes=st.booleans())
-    def second_person_decides(self, by: str, yes: bool) -> None:
+    @rule(by=operators, approves=st.booleans())
+    def second_operator_decides(self, by: str, approves: bool) -> None:
         guarding, now = self.fleet.guarding, self.fleet.clock.at
         waiting = [one for one in guarding.requests.values() if one.state_at(now) is ApprovalState.OPEN]
         if not waiting:
@@ -226,7 +229,7 @@ class Unattended(RuleBasedStateMachine):
         what = "contained by hand" if request.kind is ApprovalKind.CONTAIN else "let through"
 
         def decide() -> None:
-            if not yes:
+            if not approves:
                 self.fleet.run(guarding.reject(request.request_id, by, "no"))
                 return
             try:
@@ -236,44 +239,44 @@ class Unattended(RuleBasedStateMachine):
             else:
                 assert by != request.by
 
-        self.happens(what, decide, asked=request.devices if yes else ())
+        self.perform(what, decide, requested=request.devices if approves else ())
 
     @precondition(lambda self: self.fleet.guarding.held_devices())
     @rule(by=operators)
     def operator_dismisses(self, by: str) -> None:
         chosen = [one.device_id for one in self.fleet.guarding.held_devices()]
-        self.happens("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by, "r")))
+        self.perform("dismissed", lambda: self.fleet.run(self.fleet.guarding.dismiss(chosen, by, "r")))
 
     @rule(device=devices)
     def operator_releases(self, device: str) -> None:
         keeper = self.fleet.place.keeper
         event = ReleaseOrdered(keeper.new_id(), "operator:ada", "r")
-        self.happens("released by hand", lambda: self.fleet.run(keeper.handle(device, event)), asked=(device,))
+        self.perform("released by hand", lambda: self.fleet.run(keeper.handle(device, event)), requested=(device,))
 
     @rule(lasting=st.sampled_from([100.0, 1000.0]))
-    def waive(self, lasting: float) -> None:
+    def operator_waives(self, lasting: float) -> None:
         new = WaiverRequest("p/telnet", "owner", "r", "operator:ada", lasting, device=WAIVED)
         waiver: list[Any] = []
-        self.happens("waived", lambda: waiver.append(self.fleet.run(self.fleet.waiving.add(new))))
+        self.perform("waived", lambda: waiver.append(self.fleet.run(self.fleet.waiving.add(new))))
         self.waivers.append(waiver[0].waiver_id)
         self.waived_until = max(self.waived_until, waiver[0].expires_at)
 
     @precondition(lambda self: self.fleet.waiving.all())
     @rule()
-    def the_waived_device_fails(self) -> None:
+    def waived_device_fails(self) -> None:
         self.report(WAIVED, (TELNET,))
 
     @precondition(lambda self: self.fleet.waiving.all())
     @rule()
-    def revoke_all(self) -> None:
+    def operator_revokes_all_waivers(self) -> None:
         for one in self.fleet.waiving.all():
             self.waived_until = 0.0
-            self.happens("revoked", lambda one=one: self.fleet.run(self.fleet.waiving.revoke(one.waiver_id, "ada")))
+            self.perform("revoked", lambda one=one: self.fleet.run(self.fleet.waiving.revoke(one.waiver_id, "ada")))
 
-    # --- what holds at any time ---------------------------------------------------------------------------------
+    # --- invariants ---------------------------------------------------------------------------------------------
 
     @invariant()
-    def whoever_is_contained_has_a_receipt_or_an_open_alert(self) -> None:
+    def contained_device_is_proven_failing_or_in_progress(self) -> None:
         place = self.fleet.place
         for device in place.keeper.devices.values():
             case = device.case
@@ -283,32 +286,32 @@ class Unattended(RuleBasedStateMachine):
             assert is_proven or case.trouble or is_busy, f"{device.device_id}: neither"
 
     @invariant()
-    def what_is_proven_is_on_record_and_trouble_is_an_alert(self) -> None:
+    def proofs_and_failures_are_audited_and_failures_alert(self) -> None:
         for device in self.fleet.place.keeper.devices.values():
             case = device.case
             if case is None or not (case.trouble or case.proven_level is case.level):
                 continue
             kind = AuditKind.CONTAINMENT_FAILED if case.trouble else AuditKind.CONTAINMENT_PROVEN
-            lines = [entry for _, entry in self.fleet.heard if entry.case_id == case.case_id and entry.kind == kind]
+            lines = [entry for _, entry in self.fleet.audit if entry.case_id == case.case_id and entry.kind == kind]
             assert lines, f"{device.device_id}: {kind} is not on record"
             assert not case.trouble or lines[-1].alert
 
     @invariant()
-    def what_was_proven_is_held_by_the_broker(self) -> None:
+    def broker_holds_what_was_proven(self) -> None:
         place = self.fleet.place
         for device in place.keeper.devices.values():
             if device.case is not None and device.case.proven_level is not ContainmentLevel.NONE:
                 assert place.broker.rules_held.get(device.device_id) == restriction(device.device_id)
 
     @invariant()
-    def nothing_that_is_merely_claimed_contains_at_the_broker(self) -> None:
-        if any(entry.device_id == CLAIMED and entry.actor.startswith("operator") for _, entry in self.fleet.heard):
+    def unauthenticated_device_is_never_contained_at_the_broker(self) -> None:
+        if any(entry.device_id == CLAIMED and entry.actor.startswith("operator") for _, entry in self.fleet.audit):
             return
         assert CLAIMED not in self.fleet.broker.rules_held
         assert CLAIMED not in self.fleet.broker.bans_held
 
     @invariant()
-    def of_what_waits_there_is_one_alert_that_is_open(self) -> None:
+    def pending_containments_have_an_alert(self) -> None:
         keeper = self.fleet.place.keeper
         waiting = [
             one
@@ -316,16 +319,16 @@ class Unattended(RuleBasedStateMachine):
             if one.pending is not None and one.pending.why is HoldReason.BLAST_RADIUS
         ]
         assert keeper.guards.radius.waiting == len(waiting)
-        reached = [at for at, entry in self.fleet.heard if entry.kind == AuditKind.GUARD_BLAST_RADIUS_REACHED]
+        reached = [at for at, entry in self.fleet.audit if entry.kind == AuditKind.GUARD_BLAST_RADIUS_REACHED]
         for one in waiting:
             assert one.pending is not None
-            assert [at for at in reached if at <= one.pending.since], "it waits, and nobody was told"
+            assert [at for at in reached if at <= one.pending.since], "pending without an alert"
 
     @invariant()
-    def a_deadline_that_has_come_was_dealt_with(self) -> None:
-        """What is due leads on, or is not asked for again until something else happens."""
+    def passed_deadline_was_handled(self) -> None:
+        """A passed deadline changes something, or is not due again until another event."""
         place = self.fleet.place
-        self.happens("time", lambda: self.fleet.run(place.timers.tick()))
+        self.perform("time", lambda: self.fleet.run(place.timers.tick()))
         assert place.keeper.due_devices(self.fleet.clock.at, 10) == []
 
 
