@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from controller.api.auth import CallerDep, scope
@@ -12,12 +12,13 @@ from controller.api.errors import ApiError, problems
 from controller.api.fields import DeviceIdPath, DurationText, OptionalTimestamp, UtcTimestamp, View
 from controller.api.views import AuditText
 from controller.domain.audit_kinds import AuditKind
-from controller.domain.containment.plan import ContainmentGoal, Subject
+from controller.domain.containment.plan import ContainmentGoal, Subject, SubjectKind
 from controller.domain.containment.receipts import OPENING, receipt_of
+from controller.domain.containment.users import UserCase
 from controller.domain.device import ContainmentCase
-from controller.domain.effects import ContainmentOptions
+from controller.domain.effects import NO_OPTIONS, ContainmentOptions
 from controller.domain.policy.model import ContainmentLevel
-from controller.ports.broker import PlannedStage, PlanParameters
+from controller.ports.broker import ContainmentBroker, PlannedStage, PlanParameters
 from controller.ports.errors import BrokerError, BrokerRefusedError
 from schemas.durations import parse_duration
 
@@ -136,41 +137,70 @@ async def check_options(services: Services, level: ContainmentLevel, options: Co
     raise ApiError(409, "broker_cannot", "this broker cannot list retained messages: isolate without clear_retained")
 
 
+class PlanQuery:
+    """The goal of a plan, and how long an isolation lasts."""
+
+    def __init__(
+        self,
+        goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
+        duration: Annotated[DurationText | None, Query(alias="for")] = None,
+    ) -> None:
+        self.goal = _GOALS[goal]
+        self.hold = None if duration is None else parse_duration(duration)
+
+
+PlanQueryDep = Annotated[PlanQuery, Depends()]
+
+
 @router.get("/{device_id}/plan", dependencies=[scope("read")])
 async def show_plan(
     services: ServicesDep,
     _caller: CallerDep,
     device_id: DeviceIdPath,
-    goal: Annotated[str, Query(pattern="^(restrict|isolate|release)$")],
-    duration: Annotated[DurationText | None, Query(alias="for")] = None,
+    query: PlanQueryDep,
     kick: bool = False,
     clear_retained: bool = False,
 ) -> ContainmentPlanView:
     """The calls that a containment or release would make now; the device need not be known."""
-    known = services.keeper.get(device_id)
-    case = None if known is None else known.case
-    intent = await _intent(services, device_id, case, goal, duration)
-    intent = replace(intent, kick=kick, clear_retained=clear_retained)
+    device, options = services.keeper.get(device_id), ContainmentOptions(kick, clear_retained)
+    case = None if device is None else device.case
+    return await plan_view(services, services.broker, Subject.client(device_id), case, query, options)
+
+
+async def plan_view(
+    services: Services,
+    broker: ContainmentBroker,
+    subject: Subject,
+    case: ContainmentCase | UserCase | None,
+    query: PlanQuery,
+    options: ContainmentOptions = NO_OPTIONS,
+) -> ContainmentPlanView:
+    """The plan for a subject, with what is saved for its case in force.
+
+    Raises:
+        ApiError: 422, not a name that Cordon acts on.
+    """
+    goal, now, key = query.goal, services.keeper.clock.now(), str(subject)
+    wanted = PlanParameters(
+        goal,
+        until=None if query.hold is None else now + query.hold,
+        kick=options.kick,
+        clear_retained=options.clear_retained,
+    )
+    if case is not None:
+        if goal is ContainmentGoal.RELEASE and case.level is ContainmentLevel.ISOLATED:
+            goal = ContainmentGoal.END_ISOLATION
+        rules = await services.store.kept_rules(key, case.case_id) or ()
+        subscriptions = await services.store.kept_subscriptions(key, case.case_id)
+        wanted = replace(
+            wanted, goal=goal, case=case.case_id, reason=case.reason, kept=rules, subscriptions=subscriptions
+        )
     try:
-        stages = services.broker.planned(Subject.client(device_id), intent)
+        stages = broker.planned(subject, wanted)
     except BrokerRefusedError as e:
-        raise ApiError(422, "invalid_client_id", str(e)) from e
-    return ContainmentPlanView(device_id=device_id, goal=intent.goal, stages=tuple(map(PlanStageView.of, stages)))
-
-
-async def _intent(
-    services: Services, device_id: str, case: ContainmentCase | None, goal: str, duration: str | None
-) -> PlanParameters:
-    """What the case in force, and what is kept for it, say about the calls."""
-    until = None if duration is None else services.keeper.clock.now() + parse_duration(duration)
-    if case is None:
-        return PlanParameters(_GOALS[goal], until=until)
-    wanted = _GOALS[goal]
-    if wanted is ContainmentGoal.RELEASE and case.level is ContainmentLevel.ISOLATED:
-        wanted = ContainmentGoal.END_ISOLATION
-    kept = await services.store.kept_rules(device_id, case.case_id)
-    subscriptions = await services.store.kept_subscriptions(device_id, case.case_id)
-    return PlanParameters(wanted, case.case_id, case.reason, until, kept=kept or (), subscriptions=subscriptions)
+        code = "invalid_client_id" if subject.kind is SubjectKind.CLIENT else "invalid_username"
+        raise ApiError(422, code, str(e)) from e
+    return ContainmentPlanView(device_id=key, goal=goal, stages=tuple(map(PlanStageView.of, stages)))
 
 
 @router.get("/{device_id}/receipt", dependencies=[scope("read")])
