@@ -1,4 +1,4 @@
-"""Puts the running agent together from its configuration; what it does not need at once is loaded when it is needed."""
+"""Builds the parts of the running agent from its settings; what is not needed at the start is imported later."""
 
 import threading
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class InProcessScanRunner:
-    """Scans of given collectors, in this process."""
+    """Runs given collectors in this process."""
 
     def __init__(self, system: System, collectors: "Mapping[str, Collector]") -> None:
         from device_agent.collectors.registry import EVERY
@@ -32,17 +32,16 @@ class InProcessScanRunner:
         self._scanner = Scanner(system, collectors, every=EVERY)
 
     def scan(self, *, force_rescan: bool) -> ReportContent:
-        """One scan."""
         from device_agent.domain.report_limits import normalise_findings, truncate_to_size
 
         return truncate_to_size(normalise_findings(self._scanner.scan(force_rescan=force_rescan)))
 
     def stop(self) -> None:
-        """Nothing: each collector has its own time."""
+        """Does nothing: each collector has its own time limit."""
 
 
 def make_command_verifier(settings: Settings) -> EnvelopeVerifier:
-    """Who judges commands: it needs cryptography."""
+    """Returns the verifier of commands; imports cryptography."""
     from device_agent.commands.keyring_verifier import KeyringVerifier
 
     return KeyringVerifier(settings.device_id, settings.commands, load_keyring(settings))
@@ -66,16 +65,16 @@ def load_signer(settings: Settings, renewed: Path | None = None) -> "ReportSigne
 
 
 def load_keyring(settings: Settings) -> Keyring:
-    """The keys that commands may be signed with."""
+    """Returns the keys of the controller that commands are verified with."""
     return Keyring(settings.agent.state_dir, settings.commands.controller_keys)
 
 
 def make_actions(
     settings: Settings, system: System, clock: Clock, stopping: threading.Event, request_restart: Callable[[], None]
 ) -> LazyActions:
-    """All actions: those of updates at once where there are updates, because they have to settle what was begun."""
+    """Returns all actions; those of updates are eager, because they have to recover interrupted updates."""
 
-    def others() -> "Mapping[str, Action]":
+    def load() -> "Mapping[str, Action]":
         from device_agent.actions.integrity import RebaselineIntegrity
         from device_agent.actions.registry import actions
         from device_agent.actions.trust import key_actions
@@ -85,7 +84,7 @@ def make_actions(
         more = {"integrity.rebaseline": RebaselineIntegrity(integrity, system), **key_actions(load_keyring(settings))}
         return {**actions(system), **more}
 
-    return LazyActions(others, eager=_update_actions(settings, system, clock, stopping, request_restart))
+    return LazyActions(load, eager=_update_actions(settings, system, clock, stopping, request_restart))
 
 
 def _update_actions(
@@ -105,8 +104,8 @@ def _update_actions(
 
 
 def make_scanners(settings: Settings, system: System, clock: Clock) -> tuple[ScanRunner, IntrusionWatch, ToolRunner]:
-    """What looks at the device: scans, intrusion monitors, and the tools that it runs itself."""
+    """Returns the runner of scans, the watch over intrusion monitors, and the runner of hardening tools."""
     state_dir = settings.agent.state_dir
-    runs = ToolRunner(settings.tools, state_dir)
+    tools = ToolRunner(settings.tools, state_dir)
     watch = IntrusionWatch(settings.intrusion, state_dir, system, settings.device_id, clock)
-    return ScanProcess(settings, system, runs), watch, runs
+    return ScanProcess(settings, system, tools), watch, tools

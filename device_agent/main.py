@@ -1,7 +1,7 @@
 """The command line of the agent: `cordon-agent run | launch | enrol | report | do | updates | doctor | install | ...`.
 
-Exit status: 0 stopped or done; 1 something broke while running; 2 the command line or the configuration is wrong;
-3 the state folder cannot be used. What went wrong is one line on standard error.
+Exit status: 0 done or stopped; 1 something failed while running; 2 the command line or the configuration is wrong;
+3 the state folder cannot be used. Errors are one line on standard error.
 """
 
 import argparse
@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from device_agent import __version__
-from device_agent.cli.enrol import add_arguments as add_enrol
-from device_agent.cli.enrol import enrol
-from device_agent.cli.setup import HANDLERS as SHIPPING
-from device_agent.cli.setup import add_arguments as add_shipping
+from device_agent.cli import do, enrol, setup, updates
 from device_agent.errors import AgentError, ExitCode
 
 DEFAULT_CONFIG: Final = Path("/etc/cordon/agent.toml")
@@ -26,8 +23,8 @@ _NOUNS: Final = "run | launch | enrol | report | do | updates | doctor | install
 _TEXT_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-class _JsonLines(logging.Formatter):
-    """One JSON object a line, for whoever collects logs."""
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, for log collectors."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
@@ -44,8 +41,8 @@ class _JsonLines(logging.Formatter):
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cordon-agent",
-        description="Reports what this device knows of its own security, and does what signed commands order.",
-        epilog="Exit status: 0 done, 1 broke while running, 2 wrong usage or configuration, 3 state folder unusable.",
+        description="Reports the security posture of this device, and runs signed commands.",
+        epilog="Exit status: 0 done, 1 failed while running, 2 wrong usage or configuration, 3 state folder unusable.",
     )
     parser.add_argument("--version", action="version", version=f"cordon-agent {__version__}")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log on standard error")
@@ -53,53 +50,32 @@ def _parser() -> argparse.ArgumentParser:
     nouns = parser.add_subparsers(dest="noun", required=True, metavar=_NOUNS)
     run = nouns.add_parser("run", help="run until stopped", description="Run the agent until SIGTERM or SIGINT.")
     run.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
-    _add_launch(nouns)
+    launch = nouns.add_parser(
+        "launch",
+        help="run, and let the agent update itself",
+        description="Run the agent of the slot that an update selected, or this one.",
+    )
+    launch.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
     report = nouns.add_parser(
         "report",
         help="print one full report as JSON",
-        description="Look once, print one full report as JSON, and exit; needs no broker and no configuration.",
+        description="Scan once, print one full report as JSON, and exit; needs no broker and no configuration.",
     )
-    report.add_argument("--config", type=Path, help="take the device id from there; default: the host name")
-    from device_agent.cli import do as doing
-
-    doing.add_arguments(
-        nouns.add_parser(
-            "do",
-            help="one action by hand",
-            description="Run one action on this device and verify it; put back when it failed. Prints what was and is.",
-        )
-    )
-    from device_agent.cli import updates as command
-
-    command.add_arguments(
-        nouns.add_parser(
-            "updates",
-            help="what updates have installed, and what waits for an answer",
-            description="List what updates have installed and what waits for you; accept or decline what waits.",
-        ),
-        DEFAULT_CONFIG,
-    )
-    add_shipping(nouns)
-    add_enrol(nouns)
+    report.add_argument("--config", type=Path, help="use its device id and paths; default: the host name")
+    do.add_parser(nouns)
+    updates.add_parser(nouns, DEFAULT_CONFIG)
+    setup.add_parsers(nouns)
+    enrol.add_parser(nouns)
     from device_agent.simulator.arguments import add_arguments  # small; the simulator itself is loaded when it runs
 
     add_arguments(
         nouns.add_parser(
             "simulate",
             help="many light devices in one process",
-            description="Simulate devices over real MQTT connections, for trying out, demonstrations and load.",
+            description="Simulate devices over real MQTT connections, for trials, demonstrations and load tests.",
         )
     )
     return parser
-
-
-def _add_launch(nouns: Any) -> None:
-    launch = nouns.add_parser(
-        "launch",
-        help="run, and let the agent update itself",
-        description="Run the agent of the slot that updates of the agent chose, or this one.",
-    )
-    launch.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="default: %(default)s")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -147,18 +123,6 @@ def _launch(arguments: argparse.Namespace) -> None:
     launch(arguments, _run)
 
 
-def _do(arguments: argparse.Namespace) -> None:
-    from device_agent.cli.do import do
-
-    do(arguments)
-
-
-def _updates(arguments: argparse.Namespace) -> None:
-    from device_agent.cli.updates import updates
-
-    updates(arguments)
-
-
 def _simulate(arguments: argparse.Namespace) -> None:
     from device_agent.simulator.command import simulate
 
@@ -166,38 +130,38 @@ def _simulate(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the program; returns its exit status."""
+    """Runs the program; returns its exit status."""
     arguments = _parser().parse_args(argv)
     handler = logging.StreamHandler()
-    handler.setFormatter(_JsonLines() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
+    handler.setFormatter(_JsonFormatter() if arguments.log_format == "json" else logging.Formatter(_TEXT_FORMAT))
     logging.basicConfig(level=arguments.log_level.upper(), handlers=[handler])
     try:
         handlers = {
             "run": _run,
-            "enrol": enrol,
+            "enrol": enrol.enrol,
             "launch": _launch,
             "report": _report,
-            "do": _do,
-            "updates": _updates,
+            "do": do.do,
+            "updates": updates.updates,
             "simulate": _simulate,
-            **SHIPPING,
+            **setup.HANDLERS,
         }
         handlers[arguments.noun](arguments)
     except AgentError as e:
-        return _complain(str(e), e.exit_code)
+        return _print_error(str(e), e.exit_code)
     except BrokenPipeError:
-        # Whoever read our output has left; what is still buffered must not fail again at exit.
+        # The reader of standard output is gone; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.FAILED
     except Exception as e:  # the one place where an unforeseen error becomes a line
         logging.getLogger(__name__).debug("unforeseen", exc_info=e)
-        return _complain(f"{type(e).__name__}: {e} (more with --log-level debug)", ExitCode.FAILED)
+        return _print_error(f"{type(e).__name__}: {e} (more with --log-level debug)", ExitCode.FAILED)
     return ExitCode.OK
 
 
-def _complain(text: str, code: ExitCode) -> int:
+def _print_error(text: str, code: ExitCode) -> int:
     sys.stderr.write(f"cordon-agent: {' '.join(text.split())}\n")
     return code
 

@@ -1,7 +1,7 @@
-"""The connection to the broker: paho-mqtt in one thread, with our own reconnecting; the rest of the agent sees no paho.
+"""The connection to the broker: paho-mqtt in one thread, with its own reconnects. Other modules do not use paho.
 
-It promises little, so that little can be lost: `publish` hands a message to the broker or says that it did not; what
-must not be lost is kept by whoever sends it until the broker, or the controller, has confirmed it.
+`publish` hands a message to the broker or returns that it did not; the sender keeps a message that must not be lost
+until the broker, or the controller, has confirmed it.
 """
 
 import logging
@@ -28,74 +28,71 @@ from schemas import topics
 from schemas.broker_address import BrokerAddress
 from schemas.topics import UpChannel
 
+SESSION_EXPIRY_SECONDS: Final = 3600  # how long the broker keeps commands for an absent agent
+MAX_IN_FLIGHT: Final = 16  # own messages without a PUBACK
+MAX_QUEUED: Final = 64  # own messages that paho holds in addition
+_SELECT_SECONDS: Final = 0.5  # the longest time between two checks for a stop
+_OFFLINE_SECONDS: Final = 2.0  # for the broker to confirm the last status
+_UNSUPPORTED_CODES: Final = frozenset({1, 132})  # CONNACK of MQTT 3.1.1 and 5
+_FIRST_FAILURE: Final = 128  # reason codes from here on are refusals
+NO_SUBSCRIBERS: Final = 16
+_RECONNECT_REQUESTED: Final = "reconnecting, as requested"
+
+_log = logging.getLogger(__name__)
+
+OnPuback = Callable[[bool], None]
+"""Called with whether the broker accepted a message and had a subscriber for it."""
+
 
 class Publish(Protocol):
     """Hands a message to the broker; see `MqttClient.publish`."""
 
-    def __call__(self, channel: UpChannel, payload: bytes, confirmed: Callable[[bool], None] | None = None) -> bool:
-        """False when nothing was sent."""
-        ...
-
-
-SESSION_EXPIRY_SECONDS: Final = 3600  # how long the broker keeps commands for an agent that is away
-MAX_IN_FLIGHT: Final = 16  # messages of ours without their PUBACK
-MAX_QUEUED: Final = 64  # messages of ours that paho holds beyond those
-_SELECT_SECONDS: Final = 0.5  # the longest the link sleeps without looking whether it shall stop
-_GOODBYE_SECONDS: Final = 2.0  # for the broker to confirm the last status
-_UNSUPPORTED_CODES: Final = frozenset({1, 132})  # CONNACK of MQTT 3.1.1 and 5
-_FIRST_FAILURE: Final = 128  # reason codes from here on are refusals
-NO_SUBSCRIBERS: Final = 16
-
-_log = logging.getLogger(__name__)
+    def __call__(self, channel: UpChannel, payload: bytes, on_puback: OnPuback | None = None, /) -> bool: ...
 
 
 class MqttListener(Protocol):
-    """What the link tells; called from its own thread, so it must be quick and must not raise."""
+    """Receives what happens on the connection, in its thread: methods must be quick and must not raise."""
 
-    def connected(self) -> None:
-        """The broker accepted and the subscriptions are made."""
+    def on_connected(self) -> None:
+        """The broker accepted, and the subscriptions are requested."""
 
-    def disconnected(self) -> None:
-        """The connection ended; publishing does nothing until it is back."""
+    def on_disconnected(self) -> None:
+        """The connection ended; publishing fails until the next `on_connected`."""
 
-    def received(self, channel: topics.DownChannel, payload: bytes) -> None:
-        """A message of the controller's; it is acknowledged to the broker when this returns."""
+    def on_message(self, channel: topics.DownChannel, payload: bytes) -> None:
+        """A message of the controller; it is acknowledged to the broker when this returns."""
 
 
 @dataclass(frozen=True, slots=True)
 class StatusPayloads:
-    """The two status payloads: what the broker says for us when we vanish, and what we say when we come."""
+    """The retained status: the will that the broker publishes, and the payloads at connect and disconnect."""
 
-    will: bytes
-    online: Callable[[], bytes]
-    offline: Callable[[], bytes]
-
-
-OnConfirmed = Callable[[bool], None]
-_RENEWING: Final = "connecting anew, as asked"
+    will_payload: bytes
+    online_payload: Callable[[], bytes]
+    offline_payload: Callable[[], bytes]
 
 
 class TlsCredentials(Protocol):
-    """What the link shows of itself; asked from its own thread."""
+    """The client certificate of each connection; called from the thread of the connection."""
 
-    def context(self) -> ssl.SSLContext:
-        """For the next attempt to connect."""
+    def next_ssl_context(self) -> ssl.SSLContext:
+        """Returns the context for the next attempt to connect."""
 
-    def worked(self) -> None:
+    def on_accepted(self) -> None:
         """The broker accepted that attempt."""
 
 
-class _Settled:
-    """One pair for ever."""
+class _FixedCredentials:
+    """The same certificate for every connection."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
 
-    def context(self) -> ssl.SSLContext:
+    def next_ssl_context(self) -> ssl.SSLContext:
         return self._context
 
-    def worked(self) -> None:
-        """Nothing follows."""
+    def on_accepted(self) -> None:
+        pass
 
 
 class MqttClient:
@@ -111,7 +108,7 @@ class MqttClient:
         *,
         credentials: TlsCredentials | None = None,
     ) -> None:
-        """Prepare it; without `credentials` it shows the configured certificate for ever.
+        """Prepares the connection; `credentials` default to the configured certificate.
 
         Raises:
             ssl.SSLError, OSError: the certificate, key or authority cannot be loaded.
@@ -121,48 +118,47 @@ class MqttClient:
         self._password = password
         self._status = status
         self._listener = listener
-        self._servers = settings.addresses
+        self._servers = settings.broker_addresses
         if credentials is None and any(server.tls for server in self._servers):
-            credentials = _Settled(tls_context(settings))
+            credentials = _FixedCredentials(tls_context(settings))
         self._credentials = credentials
-        self._again = threading.Event()
-        self._has_shown = False  # whether the present attempt is by TLS
+        self._reconnect_requested = threading.Event()
+        self._uses_tls = False  # in the present attempt
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="mqtt", daemon=True)
         self._mutex = threading.Lock()
         self._client: mqtt.Client | None = None  # only while it is connected
-        self._waiting: dict[tuple[mqtt.Client, int], OnConfirmed] = {}
-        self._answers: deque[tuple[mqtt.Client, int, bool]] = deque()  # the broker's words, not passed on yet
-        self._unclaimed: set[int] = set()  # answered messages nobody waited for a moment ago
+        self._callbacks: dict[tuple[mqtt.Client, int], OnPuback] = {}
+        self._pubacks: deque[tuple[mqtt.Client, int, bool]] = deque()  # not dispatched yet
+        self._unclaimed: set[int] = set()  # message ids of PUBACKs without a callback in the last round
         self._refusal = ""
         self._is_up = False
         self._was_up_at = 0.0
-        self.refusals = 0  # CONNECTs that a broker said no to
+        self.refusals = 0  # CONNECTs that a broker refused
 
     def start(self) -> None:
-        """Begin connecting; returns at once."""
+        """Starts to connect; returns at once."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Say offline, disconnect, end the thread."""
+        """Publishes the offline status, disconnects, and ends the thread."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(self._settings.connect_timeout + _GOODBYE_SECONDS + 1)
+            self._thread.join(self._settings.connect_timeout + _OFFLINE_SECONDS + 1)
 
     def reconnect(self) -> None:
-        """Connect anew as soon as the link's thread looks, with the same session, and without a word of going."""
-        self._again.set()
+        """Requests a new connection with the same session and without the offline status."""
+        self._reconnect_requested.set()
 
     @property
     def is_connected(self) -> bool:
-        """Whether publishing has a chance now."""
+        """Whether publishing may succeed now."""
         return self._is_up
 
-    def publish(self, channel: topics.UpChannel, payload: bytes, confirmed: OnConfirmed | None = None) -> bool:
-        """Hand a QoS 1 message over; False when there is no connection or too much is under way, and nothing was done.
+    def publish(self, channel: topics.UpChannel, payload: bytes, on_puback: OnPuback | None = None, /) -> bool:
+        """Hands a QoS 1 message over; returns False without a connection, or with too many messages in flight.
 
-        `confirmed` is called from the link's thread with whether the broker took the message and had somebody to give
-        it to; never, when the connection ends before the broker's word.
+        `on_puback` is called from the thread of the connection; never, when the connection ends before the PUBACK.
         """
         with self._mutex:
             client = self._client
@@ -172,16 +168,16 @@ class MqttClient:
         info = client.publish(topics.up(self._device_id, channel), payload, qos=1)
         if info.rc != mqtt.MQTT_ERR_SUCCESS:
             return False
-        if confirmed is not None:
+        if on_puback is not None:
             with self._mutex:
-                self._waiting[client, info.mid] = confirmed
+                self._callbacks[client, info.mid] = on_puback
         return True
 
     def _run(self) -> None:
         attempt = ConnectionAttempt.first(self._settings.protocol, len(self._servers))
         while not self._stopping.is_set():
             server = self._servers[attempt.server]
-            outcome, up_seconds, why = self._live(server, attempt)
+            outcome, up_seconds, reason = self._run_connection(server, attempt)
             if self._stopping.is_set():
                 return
             if outcome is ConnectionOutcome.LOST:
@@ -189,83 +185,86 @@ class MqttClient:
             attempt = attempt.next_attempt(outcome, up_seconds)
             # Jitter is no secret, so the ordinary generator serves.
             wait = attempt.wait_ceiling * random.random()  # noqa: S311 - see above
-            if why == _RENEWING:
-                _log.info("%s: %s", server, why)
+            if reason == _RECONNECT_REQUESTED:
+                _log.info("%s: %s", server, reason)
                 continue
-            _log.warning("%s: %s (%s); next attempt in %.1f s", server, outcome, why, wait)
+            _log.warning("%s: %s (%s); next attempt in %.1f s", server, outcome, reason, wait)
             self._stopping.wait(wait)
 
-    def _live(self, server: BrokerAddress, attempt: ConnectionAttempt) -> tuple[ConnectionOutcome, float, str]:
-        """One connection from its first to its last byte; how it ended, seconds it was up, and why it ended."""
+    def _run_connection(
+        self, server: BrokerAddress, attempt: ConnectionAttempt
+    ) -> tuple[ConnectionOutcome, float, str]:
+        """Runs one connection; returns how it ended, how many seconds it was up, and the reason."""
         client = self._make_client(server, attempt)
-        self._again.clear()
+        self._reconnect_requested.clear()
         self._refusal, self._is_up = "", False
-        why = "connection closed"
+        reason = "connection closed"
         outcome: ConnectionOutcome | None = None
         try:
             client.connect(server.host, server.port, keepalive=int(self._settings.keepalive), **_clean_start(attempt))
-            send_at_once(client)
-            why = self._loop(client)
+            set_tcp_nodelay(client)
+            reason = self._serve_socket(client)
         except ssl.SSLCertVerificationError as e:
-            outcome, why = ConnectionOutcome.UNREACHABLE, f"its certificate is not trusted: {e.verify_message}"
+            outcome, reason = ConnectionOutcome.UNREACHABLE, f"its certificate is not trusted: {e.verify_message}"
         except (OSError, ValueError) as e:
-            outcome, why = (None, str(e)) if self._is_up else (ConnectionOutcome.UNREACHABLE, str(e))
-        except Exception as e:  # noqa: BLE001 - whatever a broker sends must not end the agent
-            why = f"cannot read what the broker sends: {type(e).__name__}: {e}"
+            outcome, reason = (None, str(e)) if self._is_up else (ConnectionOutcome.UNREACHABLE, str(e))
+        except Exception as e:  # noqa: BLE001 - nothing that a broker sends may end the agent
+            reason = f"cannot read what the broker sends: {type(e).__name__}: {e}"
         finally:
-            was_up, up_seconds = self._down(client)
+            was_up, up_seconds = self._on_connection_lost(client)
         if outcome is not None:
-            return outcome, 0.0, why
+            return outcome, 0.0, reason
         if was_up:
-            return ConnectionOutcome.LOST, up_seconds, self._refusal or why
+            return ConnectionOutcome.LOST, up_seconds, self._refusal or reason
         if self._refusal == "unsupported":
-            return ConnectionOutcome.UNSUPPORTED, 0.0, "it does not speak this version of MQTT"
-        return (ConnectionOutcome.REFUSED, 0.0, self._refusal) if self._refusal else (ConnectionOutcome.MUTE, 0.0, why)
+            return ConnectionOutcome.UNSUPPORTED, 0.0, "it does not support this version of MQTT"
+        if self._refusal:
+            return ConnectionOutcome.REFUSED, 0.0, self._refusal
+        return ConnectionOutcome.MUTE, 0.0, reason
 
-    def _loop(self, client: mqtt.Client) -> str:
-        """Serve the socket until it ends; returns why."""
-        silent_until = time.monotonic() + self._settings.connect_timeout
+    def _serve_socket(self, client: mqtt.Client) -> str:
+        """Serves the socket until the connection ends; returns the reason."""
+        connack_deadline = time.monotonic() + self._settings.connect_timeout
         while not self._stopping.is_set():
             code = client.loop(_SELECT_SECONDS)
-            self._pass_on_answers()
+            self._dispatch_pubacks()
             if code != mqtt.MQTT_ERR_SUCCESS:
                 return mqtt.error_string(code)
             if self._refusal:
                 return self._refusal
-            if self._again.is_set() and self._is_up:
+            if self._reconnect_requested.is_set() and self._is_up:
                 client.disconnect()
                 client.loop(0.1)
-                return _RENEWING
-            if not self._is_up and time.monotonic() > silent_until:
+                return _RECONNECT_REQUESTED
+            if not self._is_up and time.monotonic() > connack_deadline:
                 return f"no answer to CONNECT within {self._settings.connect_timeout:g} s"
-        self._say_goodbye(client)
+        self._publish_offline(client)
         return "stopped"
 
-    def _say_goodbye(self, client: mqtt.Client) -> None:
+    def _publish_offline(self, client: mqtt.Client) -> None:
         if not self._is_up:
             return
-        info = client.publish(
-            topics.up(self._device_id, topics.UpChannel.STATUS), self._status.offline(), qos=1, retain=True
-        )
-        deadline = time.monotonic() + _GOODBYE_SECONDS
+        topic = topics.up(self._device_id, topics.UpChannel.STATUS)
+        info = client.publish(topic, self._status.offline_payload(), qos=1, retain=True)
+        deadline = time.monotonic() + _OFFLINE_SECONDS
         while not info.is_published() and time.monotonic() < deadline:
             if client.loop(0.1) != mqtt.MQTT_ERR_SUCCESS:
                 return
         client.disconnect()
         client.loop(0.1)
 
-    def _down(self, client: mqtt.Client) -> tuple[bool, float]:
+    def _on_connection_lost(self, client: mqtt.Client) -> tuple[bool, float]:
         with self._mutex:
             self._client = None
-            self._waiting.clear()
-        self._answers.clear()
+            self._callbacks.clear()
+        self._pubacks.clear()
         self._unclaimed.clear()
         was_up, self._is_up = self._is_up, False
         sock = client.socket()
         if sock is not None:
             sock.close()
         if was_up:
-            self._listener.disconnected()
+            self._listener.on_disconnected()
         return was_up, time.monotonic() - self._was_up_at
 
     def _make_client(self, server: BrokerAddress, attempt: ConnectionAttempt) -> mqtt.Client:
@@ -279,7 +278,7 @@ class MqttClient:
         client.connect_timeout = self._settings.connect_timeout
         client.max_inflight_messages_set(MAX_IN_FLIGHT)
         client.max_queued_messages_set(MAX_QUEUED)
-        # With this hook paho leaves the writing to the thread that runs its loop; two writers would mix their packets.
+        # With this hook only the thread that runs paho's loop writes; two writers would interleave their packets.
         client.on_socket_register_write = lambda _client, _data, _sock: None
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -288,11 +287,12 @@ class MqttClient:
         client.on_subscribe = self._on_subscribe
         if server.tls:
             assert self._credentials is not None
-            client.tls_set_context(self._credentials.context())
-        self._has_shown = server.tls
+            client.tls_set_context(self._credentials.next_ssl_context())
+        self._uses_tls = server.tls
         if self._settings.username is not None:
             client.username_pw_set(self._settings.username, self._password)
-        client.will_set(topics.up(self._device_id, topics.UpChannel.STATUS), self._status.will, qos=1, retain=True)
+        topic = topics.up(self._device_id, topics.UpChannel.STATUS)
+        client.will_set(topic, self._status.will_payload, qos=1, retain=True)
         return client
 
     def _on_connect(self, client: mqtt.Client, _data: Any, _flags: Any, reason: ReasonCode, _props: Any) -> None:
@@ -301,28 +301,26 @@ class MqttClient:
             self.refusals += 1
             self._refusal = "unsupported" if unsupported else f"refused: {reason} ({reason.value})"
             return
-        wanted = (
-            [(topics.down(self._device_id, channel), SubscribeOptions(qos=1)) for channel in topics.DownChannel]
-            if _level(client) == MQTT5
-            else [(topics.down(self._device_id, channel), 1) for channel in topics.DownChannel]
+        is_v5 = client.protocol == MQTT5
+        filters = [topics.down(self._device_id, channel) for channel in topics.DownChannel]
+        client.subscribe(
+            [(topic, SubscribeOptions(qos=1)) for topic in filters] if is_v5 else [(topic, 1) for topic in filters]
         )
-        client.subscribe(wanted)
-        client.publish(topics.up(self._device_id, topics.UpChannel.STATUS), self._status.online(), qos=1, retain=True)
+        topic = topics.up(self._device_id, topics.UpChannel.STATUS)
+        client.publish(topic, self._status.online_payload(), qos=1, retain=True)
         self._was_up_at = time.monotonic()
         with self._mutex:
             self._client = client
         self._is_up = True
-        if self._credentials is not None and self._has_shown:
-            self._credentials.worked()
-        _log.info(
-            "connected to %s:%s by MQTT %s", client.host, client.port, "5" if _level(client) == MQTT5 else "3.1.1"
-        )
-        self._listener.connected()
+        if self._credentials is not None and self._uses_tls:
+            self._credentials.on_accepted()
+        _log.info("connected to %s:%s by MQTT %s", client.host, client.port, "5" if is_v5 else "3.1.1")
+        self._listener.on_connected()
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: list[ReasonCode], _props: Any) -> None:
         for reason in reasons:
             if reason.is_failure:
-                # Staying would mean to report and never hear; later the broker may have the rules that are missing now.
+                # Without the subscription nothing is received; the broker may allow it at a later attempt.
                 _log.error("the broker refused a subscription: %s; commands and receipts would not arrive", reason)
                 self._refusal = f"a subscription was refused: {reason} ({reason.value})"
 
@@ -333,24 +331,24 @@ class MqttClient:
     def _on_publish(self, client: mqtt.Client, _data: Any, mid: int, reason: ReasonCode, _props: Any) -> None:
         if reason.value >= _FIRST_FAILURE:
             _log.warning("the broker refused a message: %s (%s)", reason, reason.value)
-        # Paho holds its own lock here, so whoever waits hears it only after paho's loop has returned.
-        self._answers.append((client, mid, reason.value < _FIRST_FAILURE and reason.value != NO_SUBSCRIBERS))
+        # Paho holds its own lock here, so callbacks are called only after paho's loop has returned.
+        self._pubacks.append((client, mid, reason.value < _FIRST_FAILURE and reason.value != NO_SUBSCRIBERS))
 
-    def _pass_on_answers(self) -> None:
+    def _dispatch_pubacks(self) -> None:
         later: list[tuple[mqtt.Client, int, bool]] = []
-        while self._answers:
-            client, mid, taken = self._answers.popleft()
+        while self._pubacks:
+            client, mid, delivered = self._pubacks.popleft()
             with self._mutex:
-                confirmed = self._waiting.pop((client, mid), None)
-            if confirmed is not None:
-                confirmed(taken)
+                on_puback = self._callbacks.pop((client, mid), None)
+            if on_puback is not None:
+                on_puback(delivered)
             elif mid in self._unclaimed:
                 self._unclaimed.discard(mid)
             else:
-                # The answer was faster than the thread that sent the message could say who waits for it.
+                # The PUBACK arrived before the publishing thread registered its callback.
                 self._unclaimed.add(mid)
-                later.append((client, mid, taken))
-        self._answers.extend(later)
+                later.append((client, mid, delivered))
+        self._pubacks.extend(later)
 
     def _on_message(self, _client: Any, _data: Any, message: mqtt.MQTTMessage) -> None:
         try:
@@ -358,22 +356,18 @@ class MqttClient:
         except (StopIteration, UnicodeDecodeError):
             _log.warning("a message on a topic that is not ours was ignored")
             return
-        self._listener.received(channel, bytes(message.payload))
+        self._listener.on_message(channel, bytes(message.payload))
 
 
-def send_at_once(client: mqtt.Client) -> None:
-    """Have the kernel send small packets at once: waiting to fill them costs up to 40 ms for each message."""
+def set_tcp_nodelay(client: mqtt.Client) -> None:
+    """Disables Nagle's algorithm, which would delay small messages by up to 40 ms."""
     sock = client.socket()
     if isinstance(sock, socket.socket):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _level(client: mqtt.Client) -> int:
-    return int(client.protocol)
-
-
 def _clean_start(attempt: ConnectionAttempt) -> dict[str, Any]:
-    """The session outlives the connection: in MQTT 5 said here, in 3.1.1 by the client's constructor."""
+    """Makes the session outlive the connection: in MQTT 5 by these options, in 3.1.1 by the client's constructor."""
     if attempt.level != MQTT5:
         return {}
     properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho leaves it untyped
@@ -382,10 +376,10 @@ def _clean_start(attempt: ConnectionAttempt) -> dict[str, Any]:
 
 
 def tls_context(settings: MqttSettings) -> ssl.SSLContext:
-    """TLS 1.2 or newer, the server's name and chain checked, with the client certificate where one is set.
+    """Returns a TLS 1.2+ context that verifies the server, with the client certificate where one is configured.
 
     Raises:
-        OSError: a file cannot be loaded (ssl.SSLError: it is not what it should be).
+        OSError: a file cannot be loaded (ssl.SSLError: it is not valid).
     """
     context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -109,7 +109,7 @@ class Agent:
         settings, mqtt = self._settings, self._settings.mqtt
         password = read_secret(mqtt.password_file) if mqtt.password_file else None
         will = self._status("offline", with_time=False)
-        status = StatusPayloads(will=will, online=self._online, offline=self._offline)
+        status = StatusPayloads(will_payload=will, online_payload=self._online, offline_payload=self._offline)
         try:
             if not settings.identity.renew or mqtt.certificate is None:
                 return MqttClient(settings.device_id, mqtt, password, status, self), None
@@ -156,16 +156,16 @@ class Agent:
         self._force_rescan = True
         self._scan_requested.set()
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """Resumes reporting."""
         self._reporter.on_connected()
         self._commands.resend_unconfirmed_results()
 
-    def disconnected(self) -> None:
+    def on_disconnected(self) -> None:
         """Pauses reporting."""
         self._reporter.on_disconnected()
 
-    def received(self, channel: DownChannel, payload: bytes) -> None:
+    def on_message(self, channel: DownChannel, payload: bytes) -> None:
         """Dispatches a message of the controller."""
         if channel is DownChannel.COMMAND:
             self._commands.on_envelope(payload)

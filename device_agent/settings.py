@@ -49,19 +49,19 @@ def _seconds(value: Any) -> Any:
         return parse_duration(value, milliseconds=True)
     if isinstance(value, (int, float)):
         raise ValueError("a duration needs its unit, such as 90s")  # noqa: TRY004 - pydantic reports ValueError only
-    return value  # left for the model to refuse
+    return value  # the model refuses it
 
 
 def _text(seconds: float) -> str:
     return duration_text(seconds, milliseconds=True)
 
 
-def _is_server(text: str) -> str:
+def _validate_server(text: str) -> str:
     BrokerAddress.parse(text)
     return text
 
 
-def _is_key(text: str) -> str:
+def _validate_key(text: str) -> str:
     raw_public_key(text)
     return text
 
@@ -69,15 +69,15 @@ def _is_key(text: str) -> str:
 _Duration = Annotated[float, BeforeValidator(_seconds), PlainSerializer(_text, when_used="json")]
 
 
-class _Part(BaseModel):
+class _SettingsModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class MqttSettings(_Part):
+class MqttSettings(_SettingsModel):
     """How to reach the broker."""
 
     servers: Annotated[
-        tuple[Annotated[str, AfterValidator(_is_server)], ...], Field(min_length=1, max_length=_MAX_SERVERS)
+        tuple[Annotated[str, AfterValidator(_validate_server)], ...], Field(min_length=1, max_length=_MAX_SERVERS)
     ]
     protocol: MqttProtocol = "auto"
     ca: Path | None = None
@@ -90,7 +90,7 @@ class MqttSettings(_Part):
     connect_timeout: Annotated[_Duration, Field(ge=0.1, le=120)] = 10.0
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _check_complete(self) -> Self:
         if (self.certificate is None) != (self.key is None):
             raise ValueError("certificate and key belong together")
         if self.password_file is not None and self.username is None:
@@ -98,19 +98,19 @@ class MqttSettings(_Part):
         return self
 
     @property
-    def addresses(self) -> tuple[BrokerAddress, ...]:
-        """The servers, taken apart."""
+    def broker_addresses(self) -> tuple[BrokerAddress, ...]:
+        """The servers, parsed."""
         return tuple(BrokerAddress.parse(text) for text in self.servers)
 
 
-class IdentitySettings(_Part):
+class IdentitySettings(_SettingsModel):
     """Whether the agent renews its certificate by itself."""
 
     renew: bool = False
 
 
-class ReportSettings(_Part):
-    """How often the agent looks and tells; seconds."""
+class ReportSettings(_SettingsModel):
+    """How often the agent scans and reports, in seconds."""
 
     scan_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 300.0
     heartbeat_every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 60.0
@@ -118,54 +118,58 @@ class ReportSettings(_Part):
     sign_reports: bool = False  # with the key of [mqtt]
 
 
-class CommandSettings(_Part):
-    """Whose commands run, and which; without both, none."""
+class CommandSettings(_SettingsModel):
+    """The keys whose commands are accepted, and the allowed actions; without both, no command runs."""
 
-    controller_keys: Annotated[tuple[Annotated[str, AfterValidator(_is_key)], ...], Field(max_length=_MAX_KEYS)] = ()
+    controller_keys: Annotated[
+        tuple[Annotated[str, AfterValidator(_validate_key)], ...], Field(max_length=_MAX_KEYS)
+    ] = ()
     allow: Annotated[tuple[ActionName, ...], Field(max_length=_MAX_ALLOW)] = ()
-    operator_keys: Annotated[tuple[Annotated[str, AfterValidator(_is_key)], ...], Field(max_length=_MAX_KEYS)] = ()
+    operator_keys: Annotated[
+        tuple[Annotated[str, AfterValidator(_validate_key)], ...], Field(max_length=_MAX_KEYS)
+    ] = ()
     two_signatures: Annotated[tuple[ActionName | Literal["*"], ...], Field(max_length=_MAX_ALLOW)] = ()
     change_keys: bool = True
 
     @model_validator(mode="after")
-    def _can_be_signed(self) -> Self:
+    def _check_operator_keys(self) -> Self:
         if self.two_signatures and not self.operator_keys:
-            raise ValueError("two_signatures needs operator_keys: nobody could give the second one")
+            raise ValueError("two_signatures needs operator_keys: without them there is no second signature")
         return self
 
 
-def _is_web_address(text: str) -> str:
+def _validate_web_address(text: str) -> str:
     if urlsplit(text).scheme not in ("http", "https"):
         raise ValueError(f"an address is written http://... or https://..., not {text!r}")
     return text
 
 
-class KeySettings(_Part):
-    """Where private keys lie."""
+class KeySettings(_SettingsModel):
+    """Where private keys are searched."""
 
     paths: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
 
 
-class CertificateSettings(_Part):
-    """Where certificates lie, and by what they are judged."""
+class CertificateSettings(_SettingsModel):
+    """Where certificates are searched, and how they are verified."""
 
     paths: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
     trust_store: Path | None = None
     crl: Annotated[tuple[Path, ...], Field(max_length=_MAX_FOLDERS)] = ()
     crl_urls: Annotated[
-        tuple[Annotated[str, AfterValidator(_is_web_address)], ...], Field(max_length=_MAX_CRL_URLS)
+        tuple[Annotated[str, AfterValidator(_validate_web_address)], ...], Field(max_length=_MAX_CRL_URLS)
     ] = ()
     ocsp: bool = False
 
 
-class AgentSettings(_Part):
-    """Where the agent keeps what must survive."""
+class AgentSettings(_SettingsModel):
+    """Where the agent keeps its state."""
 
     state_dir: Path = DEFAULT_STATE_DIR
 
 
-class ToolSettings(_Part):
-    """Hardening tools: where their results lie, and which of them the agent runs by itself."""
+class ToolSettings(_SettingsModel):
+    """Hardening tools: where their results are, and which of them the agent runs itself."""
 
     lynis_report: Path | None = None
     openscap_results: Annotated[tuple[str, ...], Field(max_length=_MAX_PATHS)] = ()
@@ -175,14 +179,14 @@ class ToolSettings(_Part):
     openscap_profile: Annotated[str, Field(max_length=256)] | None = None
 
     @model_validator(mode="after")
-    def _runnable(self) -> Self:
+    def _check_tools(self) -> Self:
         if "openscap" in self.run and self.openscap_content is None:
             raise ValueError("running openscap needs openscap_content")
         return self
 
 
-class IntrusionSettings(_Part):
-    """Intrusion monitors whose alerts are followed, and how much of them is told."""
+class IntrusionSettings(_SettingsModel):
+    """Intrusion monitors whose alerts are followed, and how many events are published."""
 
     watch: Annotated[tuple[Annotated[str, Field(pattern=_WATCH)], ...], Field(max_length=_MAX_WATCHED)] = ()
     min_severity: Severity = "low"
@@ -193,8 +197,8 @@ class IntrusionSettings(_Part):
     failed_logins_within: Annotated[_Duration, Field(ge=1, le=86400)] = 600.0
 
 
-class IntegritySettings(_Part):
-    """Files that are compared with how they were."""
+class IntegritySettings(_SettingsModel):
+    """Files that are compared with a baseline."""
 
     paths: Annotated[tuple[Annotated[str, Field(pattern=r"^/")], ...], Field(max_length=_MAX_PATHS)] = ()
     every: Annotated[_Duration, Field(ge=0.1, le=86400)] = 3600.0
@@ -202,10 +206,10 @@ class IntegritySettings(_Part):
     max_mib: Annotated[int, Field(ge=1, le=16_384)] = 256
 
 
-class UpdateSettings(_Part):
-    """Where signed updates come from, and what this device is to them; without `url` and `root` there are none."""
+class UpdateSettings(_SettingsModel):
+    """The repository of signed updates, and the properties that updates match; without `url` and `root` none."""
 
-    url: Annotated[str, AfterValidator(_is_web_address)] | None = None
+    url: Annotated[str, AfterValidator(_validate_web_address)] | None = None
     root: Path | None = None
     ca: Path | None = None
     use_certificate: bool = False
@@ -219,14 +223,14 @@ class UpdateSettings(_Part):
     min_bytes_per_second: Annotated[int, Field(ge=0, le=1_000_000_000)] = 512
 
     @model_validator(mode="after")
-    def _both(self) -> Self:
+    def _check_url_and_root(self) -> Self:
         if (self.url is None) != (self.root is None):
             raise ValueError("url and root belong together")
         return self
 
 
-class Settings(_Part):
-    """The whole file."""
+class Settings(_SettingsModel):
+    """The configuration file."""
 
     device_id: DeviceId
     mqtt: MqttSettings
@@ -247,24 +251,26 @@ class Settings(_Part):
         return self.updates.folder or self.agent.state_dir / "updates"
 
     @model_validator(mode="after")
-    def _can_sign(self) -> Self:
+    def _check_signing_key(self) -> Self:
         if self.report.sign_reports and self.mqtt.key is None:
             raise ValueError("report.sign_reports needs the device's key: set mqtt.certificate and mqtt.key")
         return self
 
 
 def load(path: Path) -> Settings:
-    """Read and check a configuration file and the files it names.
+    """Reads and validates a configuration file and the files that it names.
 
     Raises:
         SettingsError: naming file and key.
     """
     try:
-        found = path.stat()
-        mode = stat.S_IMODE(found.st_mode)
+        status = path.stat()
+        mode = stat.S_IMODE(status.st_mode)
         if mode & _WRITABLE:
-            raise SettingsError(f"{path}: others can change it (mode {mode:04o}); mend it with: chmod go-w {path}")
-        if found.st_size > _MAX_CONFIG_BYTES:
+            raise SettingsError(
+                f"{path}: other users can write to it (mode {mode:04o}); fix it with: chmod go-w {path}"
+            )
+        if status.st_size > _MAX_CONFIG_BYTES:
             raise SettingsError(f"{path}: larger than {_MAX_CONFIG_BYTES} bytes")
         settings = Settings.model_validate(tomllib.loads(path.read_text()))
     except OSError as e:
@@ -278,9 +284,9 @@ def load(path: Path) -> Settings:
 
 
 def warnings(settings: Settings) -> tuple[str, ...]:
-    """What is not wrong, and yet most likely not meant.
+    """Returns what is valid but probably a mistake: unknown actions in the allow-list.
 
-    An action of another version of the agent must not keep this one from starting, so an unknown name is a doubt.
+    Another version of the agent may have these actions, so they must not prevent the start.
     """
     from schemas.actions import unknown_action_problem
 
@@ -289,17 +295,13 @@ def warnings(settings: Settings) -> tuple[str, ...]:
 
 
 def default_device_id() -> str:
-    """The host name, made to fit: for a report without configuration."""
+    """Returns the host name as a valid device id."""
     name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:MAX_DEVICE_ID]
     return name if re.fullmatch(DEVICE_ID_PATTERN, name) else "unnamed"
 
 
 def read_secret(path: Path) -> str:
-    """The first line of a secret's file.
-
-    Raises:
-        SettingsError: it is missing, too large, or empty.
-    """
+    """Returns the first line of a file (SettingsError: it is missing, too large, or empty)."""
     try:
         with path.open("rb") as file:
             lines = file.read(_MAX_SECRET_BYTES).decode().splitlines()
@@ -331,25 +333,24 @@ def _check_files(config: Path, settings: Settings) -> None:
         if path is None:
             continue
         if not os.access(path, os.R_OK) or not path.is_file():
-            raise SettingsError(f"{config}: mqtt.{key}: {path} is not a file that can be read")
+            raise SettingsError(f"{config}: mqtt.{key}: {path} is not a readable file")
         mode = stat.S_IMODE(path.stat().st_mode)
         if key in {"key", "password_file", "key_passphrase_file"} and mode & 0o077:
-            raise SettingsError(
-                f"{config}: mqtt.{key}: {path} is open to others (mode {mode:04o}); mend it with: chmod 600 {path}"
-            )
+            text = f"{path} is readable by other users (mode {mode:04o}); fix it with: chmod 600 {path}"
+            raise SettingsError(f"{config}: mqtt.{key}: {text}")
     if mqtt.certificate is not None:
         _check_name(config, mqtt.certificate, settings.device_id)
 
 
 def _check_name(config: Path, certificate: Path, device_id: str) -> None:
-    from device_agent.host.certificate import IdentityError, names_in  # only with a certificate
+    from device_agent.host.certificate import IdentityError, read_common_names
 
     try:
-        found = names_in(certificate)
+        names = read_common_names(certificate)
     except IdentityError as e:
         raise SettingsError(f"{config}: mqtt.certificate: {certificate} is not a PEM certificate: {e}") from e
-    if found != [device_id]:
+    if names != [device_id]:
         raise SettingsError(
             f"{config}: device_id is {device_id!r}, but the common name of {certificate} is "
-            f"{', '.join(found) or 'missing'}: the broker takes the client id from the certificate"
+            f"{', '.join(names) or 'missing'}: the broker takes the client id from the certificate"
         )

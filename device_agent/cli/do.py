@@ -1,4 +1,4 @@
-"""`cordon-agent do`: one action by hand on the device itself, or only what it would do."""
+"""`cordon-agent do`: runs one action on the device itself, or prints what it would do."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from device_agent.errors import AgentError, ExitCode
 
 if TYPE_CHECKING:
+    from device_agent.actions.base import ActionPlan, RemediationAction
     from schemas.commands import ParamValue
 
 
@@ -18,29 +19,31 @@ class ActionFailedError(AgentError):
 
 
 class ActionUsageError(AgentError):
-    """No such action, or not its parameters."""
+    """There is no such action, or it does not accept the parameters."""
 
     exit_code = ExitCode.USAGE
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `do` takes."""
-    parser.add_argument("action", metavar="ACTION", help="such as service.disable; `list` names all of them")
+def add_parser(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the noun `do`."""
+    parser = nouns.add_parser(
+        "do",
+        help="run one action on this device",
+        description="Run one action on this device and verify it; a failed one is undone. Prints the state before "
+        "and after.",
+    )
+    parser.add_argument("action", metavar="ACTION", help="such as service.disable; `list` prints all of them")
     parser.add_argument("params", nargs="*", metavar="KEY=VALUE", help="its parameters")
-    parser.add_argument("--dry-run", action="store_true", help="say what it would do, and change nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what it would do, and change nothing")
 
 
 def do(arguments: argparse.Namespace) -> None:
-    """Run it, and print what was and what is as JSON.
+    """Runs an action, and prints the state before and after as JSON.
 
     Raises:
-        AgentError: it cannot be, or failed; what it changed was put back.
+        AgentError: the action is impossible, or failed and was undone.
     """
-    from device_agent.actions.base import (  # only now: actions import much
-        ActionError,
-        ConnectivityChecked,
-        InvalidParamsError,
-    )
+    from device_agent.actions.base import ActionError, InvalidParamsError  # actions import much
     from device_agent.actions.registry import actions
     from device_agent.host.system import System
 
@@ -55,36 +58,43 @@ def do(arguments: argparse.Namespace) -> None:
     try:
         action.check(params)
         plan = action.plan(params)
-        if arguments.dry_run or not plan.is_needed:
-            _print({**plan.before, "would": plan.changes})
-            return
-        if isinstance(action, ConnectivityChecked) and action.broker_timeout_seconds(params, plan.before):
-            raise ActionUsageError(
-                "only the running agent can see whether the broker is still reached: send it as a command"
-            )
     except InvalidParamsError as e:
         raise ActionUsageError(str(e)) from e
     except ActionError as e:
         raise ActionFailedError(str(e)) from e
+    if arguments.dry_run or not plan.is_needed:
+        _print_json({**plan.before, "would": plan.changes})
+    else:
+        _print_json({**plan.before, **_apply(action, params, plan)})
+
+
+def _apply(action: "RemediationAction", params: "Mapping[str, ParamValue]", plan: "ActionPlan") -> Mapping[str, str]:
+    from device_agent.actions.base import ActionError, ConnectivityChecked
+
+    if isinstance(action, ConnectivityChecked) and action.broker_timeout_seconds(params, plan.before):
+        raise ActionUsageError(
+            "only the running agent can check whether the broker is still reachable: send it as a command"
+        )
     try:
         action.apply(params, plan.before)
-        verified = action.verify(params, plan.before)
-        reason = "" if verified.is_reached else "done, but the goal is not reached"
+        verification = action.verify(params, plan.before)
+        if verification.is_reached:
+            return verification.after
+        reason = "done, but the goal is not reached"
     except ActionError as e:
         reason = str(e)
-    if reason:
-        try:
-            raise ActionFailedError(f"{reason}; {action.undo(params, plan.before)}")
-        except ActionError as e:
-            raise ActionFailedError(f"{reason}; and undoing it failed: {e}") from e
-    _print({**plan.before, **verified.after})
+    try:
+        outcome = action.undo(params, plan.before)
+    except ActionError as e:
+        raise ActionFailedError(f"{reason}; and undoing it failed: {e}") from e
+    raise ActionFailedError(f"{reason}; {outcome}")
 
 
 def parse_params(texts: list[str]) -> "dict[str, ParamValue]":
-    """`key=value` as parameters; whole numbers, true and false become what they say.
+    """Parses `key=value` texts; whole numbers, true and false become values of their type.
 
     Raises:
-        ActionUsageError: another shape, or a key that is there twice.
+        ActionUsageError: another form, or a repeated key.
     """
     params: dict[str, ParamValue] = {}
     for text in texts:
@@ -96,6 +106,6 @@ def parse_params(texts: list[str]) -> "dict[str, ParamValue]":
     return params
 
 
-def _print(detail: Mapping[str, Any]) -> None:
-    shown = {key: value for key, value in detail.items() if not key.startswith("_")}
-    sys.stdout.write(json.dumps(shown, indent=2) + "\n")
+def _print_json(detail: Mapping[str, Any]) -> None:
+    public = {key: value for key, value in detail.items() if not key.startswith("_")}
+    sys.stdout.write(json.dumps(public, indent=2) + "\n")

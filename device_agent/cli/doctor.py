@@ -1,11 +1,11 @@
-"""What the agent can and cannot see on this device, and why: every section with its state, its reason, and its time."""
+"""`cordon-agent doctor`: the state, reason and duration of every section, and the programs that collectors use."""
 
 import json
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 from device_agent import __version__
@@ -14,7 +14,7 @@ from device_agent.collectors.scan import Scanner
 from device_agent.domain.report_limits import normalise_findings
 from device_agent.host.system import System
 
-# Programs that make a section richer, or possible at all, beside what is read from files.
+# Programs that collectors run in addition to reading files.
 _PROGRAMS: Final = (
     "apt-get",
     "aa-status",
@@ -35,85 +35,93 @@ _PROGRAMS: Final = (
     "systemctl",
     "ufw",
 )
-_LISTS_OF_DOUBTS: Final = ("gaps", "problems", "unreadable")
+_INCOMPLETE_LISTS: Final = ("gaps", "problems", "unreadable")
 
 
 @dataclass(frozen=True, slots=True)
 class SectionDiagnosis:
-    """One section: `partly` says what is missing of a section that was found."""
+    """The result of one section; `missing` says which facts an available section lacks."""
 
     section: str
     state: str
     reason: str
-    partly: tuple[str, ...]
+    missing: tuple[str, ...]
     seconds: float
 
 
 def diagnose(system: System, collectors: Mapping[str, Collector]) -> tuple[SectionDiagnosis, ...]:
-    """Run every collector as a scan would, and say how each one fared."""
-    taken: dict[str, float] = {}
-    timed = {name: _timed(name, collector, taken) for name, collector in collectors.items()}
+    """Runs every collector as a scan does; returns a diagnosis for each section."""
+    durations: dict[str, float] = {}
+    timed = {name: _run_timed(name, collector, durations) for name, collector in collectors.items()}
     sections = normalise_findings(Scanner(system, timed).scan()).sections
-    return tuple(_diagnosis(name, sections[name], taken.get(name, 0.0)) for name in sorted(sections))
+    return tuple(_diagnosis(name, sections[name], durations.get(name, 0.0)) for name in sorted(sections))
 
 
-def as_text(system: System, found: tuple[SectionDiagnosis, ...], doubts: Sequence[str] = ()) -> str:
-    """For people; `doubts` are about the configuration."""
-    width = max(len(one.section) for one in found)
-    who = "as root" if system.is_root_user else "not as root"
-    lines = [f"cordon-agent {__version__} on {platform.system()} {platform.release()}, {who}", ""]
-    for one in found:
-        lines.append(f"{one.section:<{width}}  {one.state:<13}  {one.seconds:5.2f} s  {one.reason}".rstrip())
-        lines += [f"{'':<{width}}  {'':<13}           {doubt}" for doubt in one.partly]
-    count = sum(one.state == "ok" for one in found)
-    lines += ["", f"{count} of {len(found)} sections found."]
-    needing = [one.section for one in found if "needs root" in " ".join((one.reason, *one.partly))]
-    if needing and not system.is_root_user:
-        lines.append(f"As root there would be more to see of: {', '.join(needing)}.")
+def as_text(system: System, diagnoses: tuple[SectionDiagnosis, ...], warnings: Sequence[str] = ()) -> str:
+    """Returns the diagnoses for people; `warnings` are about the configuration."""
+    width = max(len(diagnosis.section) for diagnosis in diagnoses)
+    user = "as root" if system.is_root_user else "not as root"
+    lines = [f"cordon-agent {__version__} on {platform.system()} {platform.release()}, {user}", ""]
+    for item in diagnoses:
+        lines.append(f"{item.section:<{width}}  {item.state:<13}  {item.seconds:5.2f} s  {item.reason}".rstrip())
+        lines += [f"{'':<{width}}  {'':<13}           {text}" for text in item.missing]
+    count = sum(diagnosis.state == "ok" for diagnosis in diagnoses)
+    lines += ["", f"{count} of {len(diagnoses)} sections found."]
+    need_root = [item.section for item in diagnoses if "needs root" in " ".join((item.reason, *item.missing))]
+    if need_root and not system.is_root_user:
+        lines.append(f"More facts are available as root: {', '.join(need_root)}.")
     present, absent = _programs()
-    lines += [f"Programs used, where they are: {', '.join(present) or 'none'}.", f"Not here: {', '.join(absent)}."]
-    lines += [f"Configuration: {doubt}." for doubt in doubts]
+    lines += [f"Programs used: {', '.join(present) or 'none'}.", f"Not installed: {', '.join(absent)}."]
+    lines += [f"Configuration: {warning}." for warning in warnings]
     return "\n".join(lines) + "\n"
 
 
-def as_json(system: System, found: tuple[SectionDiagnosis, ...], doubts: Sequence[str] = ()) -> str:
-    """For programs."""
+def as_json(system: System, diagnoses: tuple[SectionDiagnosis, ...], warnings: Sequence[str] = ()) -> str:
+    """Returns the diagnoses for programs."""
     present, absent = _programs()
+    sections = [
+        {
+            "section": item.section,
+            "state": item.state,
+            "reason": item.reason,
+            "partly": item.missing,
+            "seconds": item.seconds,
+        }
+        for item in diagnoses
+    ]
     content = {
         "agent": __version__,
         "root": system.is_root_user,
-        "doubts": list(doubts),
-        "sections": [asdict(one) for one in found],
+        "doubts": list(warnings),
+        "sections": sections,
         "programs": {"present": present, "absent": absent},
     }
     return json.dumps(content, indent=2) + "\n"
 
 
-def _timed(name: str, collector: Collector, taken: dict[str, float]) -> Collector:
+def _run_timed(name: str, collector: Collector, durations: dict[str, float]) -> Collector:
     def collect(system: System) -> Mapping[str, Any]:
         started = time.monotonic()
         try:
             return collector(system)
         finally:
-            taken[name] = time.monotonic() - started
+            durations[name] = time.monotonic() - started
 
     result: Callable[[System], Mapping[str, Any]] = collect
     return result
 
 
 def _diagnosis(name: str, section: Mapping[str, Any], seconds: float) -> SectionDiagnosis:
-    doubts = [str(doubt) for key in _LISTS_OF_DOUBTS for doubt in section.get(key, ())]
+    missing = [str(text) for key in _INCOMPLETE_LISTS for text in section.get(key, ())]
     if section.get("truncated"):
-        doubts.append(f"{section['truncated']} entries do not fit a report")
-    doubts += [
-        f"{one['monitor']}: {one['path']}: {one['reason']}" for one in section.get("monitors", ()) if one.get("reason")
-    ]
-    return SectionDiagnosis(
-        name, str(section["state"]), str(section.get("reason", "")), tuple(doubts), round(seconds, 3)
-    )
+        missing.append(f"{section['truncated']} entries do not fit a report")
+    monitors = [monitor for monitor in section.get("monitors", ()) if monitor.get("reason")]
+    missing += [f"{monitor['monitor']}: {monitor['path']}: {monitor['reason']}" for monitor in monitors]
+    reason = str(section.get("reason", ""))
+    return SectionDiagnosis(name, str(section["state"]), reason, tuple(missing), round(seconds, 3))
 
 
 def _programs() -> tuple[list[str], list[str]]:
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    there = {name for name in _PROGRAMS if shutil.which(name, path=path)}
-    return sorted(there), sorted(set(_PROGRAMS) - there)
+    present = {name for name in _PROGRAMS if shutil.which(name, path=path)}
+    return sorted(present), sorted(set(_PROGRAMS) - present)

@@ -1,4 +1,4 @@
-"""`cordon-agent enrol`."""
+"""`cordon-agent enrol`: gets a certificate for this device, and writes its configuration."""
 
 import argparse
 import re
@@ -13,26 +13,26 @@ DEFAULT_FOLDER: Final = Path("/etc/cordon")
 _FINGERPRINT: Final = re.compile(r"^[0-9a-f]{64}$")
 
 
-def add_arguments(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """The noun with what it takes."""
+def add_parser(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the noun `enrol`."""
     parser = nouns.add_parser(
         "enrol",
         help="get a certificate for this device",
-        description="Make a key on this device, and get a certificate for it with a token of an operator's.",
+        description="Generate a key on this device, and get a certificate for it with an enrolment token.",
     )
     parser.add_argument("--url", required=True, help="the controller's API: https://host:port")
-    parser.add_argument("--token", help="enrolment token; others on this machine can see it")
+    parser.add_argument("--token", help="enrolment token; other users of this machine can see it")
     parser.add_argument("--token-file", type=Path, help="file whose first line is the token")
     parser.add_argument("--ca-fingerprint", required=True, help="SHA-256 of the authority, from `cordon enrol token`")
     parser.add_argument("--device-id", help="default: the host name")
-    parser.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, help="where the files go; default: %(default)s")
+    parser.add_argument("--dir", type=Path, default=DEFAULT_FOLDER, help="folder for the files; default: %(default)s")
     parser.add_argument(
-        "--key-passphrase-file", type=Path, help="protect the key; a systemd credential, the agent needs it to start"
+        "--key-passphrase-file", type=Path, help="encrypt the key; a systemd credential, the agent needs it to start"
     )
 
 
 def enrol(arguments: argparse.Namespace) -> None:
-    """Enrol this device, and say what was written."""
+    """Enrols this device, and prints which files were written."""
     from device_agent.identity import enrol as enrolment
     from device_agent.settings import default_device_id, read_secret
 
@@ -41,30 +41,30 @@ def enrol(arguments: argparse.Namespace) -> None:
     if (arguments.token is None) == (arguments.token_file is None):
         raise enrolment.EnrolmentUsageError("give the token, with --token-file or --token")
     if _FINGERPRINT.fullmatch(fingerprint) is None:
-        raise enrolment.EnrolmentUsageError("--ca-fingerprint is 64 hex digits, as `cordon ca show` tells it")
+        raise enrolment.EnrolmentUsageError("--ca-fingerprint is 64 hex digits, as printed by `cordon ca show`")
     if re.fullmatch(DEVICE_ID_PATTERN, device_id) is None:
-        raise enrolment.EnrolmentUsageError(f"--device-id: {device_id!r} is none: 1 to 64 of A-Z a-z 0-9 . _ -")
-    words = arguments.key_passphrase_file
+        raise enrolment.EnrolmentUsageError(f"--device-id: {device_id!r} is not valid: 1 to 64 of A-Z a-z 0-9 . _ -")
+    passphrase_file = arguments.key_passphrase_file
     folder = arguments.dir.absolute()
-    wish = enrolment.EnrolmentOptions(
+    options = enrolment.EnrolmentOptions(
         url=arguments.url,
         token=arguments.token or read_secret(arguments.token_file),
         fingerprint=fingerprint,
         device_id=device_id,
         folder=folder,
-        passphrase=None if words is None else read_secret(words),
+        passphrase=None if passphrase_file is None else read_secret(passphrase_file),
     )
-    answer = enrolment.enrol(wish)
-    out = sys.stdout.write
-    out(f"{device_id}: enrolled; the certificate holds until {_day(answer.not_after)}\n")
-    out(f"wrote {folder / 'device.key'} (mode 0600), {folder / 'device.pem'}, {folder / 'ca.pem'}\n")
-    config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, words)
+    answer = enrolment.enrol(options)
+    write = sys.stdout.write
+    write(f"{device_id}: enrolled; the certificate is valid until {_format_date(answer.not_after)}\n")
+    write(f"wrote {folder / 'device.key'} (mode 0600), {folder / 'device.pem'}, {folder / 'ca.pem'}\n")
+    config, text = folder / "agent.toml", enrolment.config_text(device_id, folder, answer, passphrase_file)
     if config.exists():
-        out(f"{config} is there and stays as it is; what follows from the enrolment:\n\n{text}")
+        write(f"{config} exists and was not changed; the configuration of this enrolment:\n\n{text}")
         return
     enrolment.write_config(config, text)
-    out(f"wrote {config}; start the agent: cordon-agent run --config {config}\n")
+    write(f"wrote {config}; start the agent: cordon-agent run --config {config}\n")
 
 
-def _day(when: datetime) -> str:
+def _format_date(when: datetime) -> str:
     return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

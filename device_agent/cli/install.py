@@ -1,4 +1,4 @@
-"""Puts the systemd unit and a starter configuration in place; nothing that is there is overwritten unasked."""
+"""`cordon-agent install`: writes the systemd unit and a starter configuration; existing files need `--force`."""
 
 import os
 import re
@@ -13,9 +13,9 @@ from device_agent.errors import AgentError, ExitCode
 from device_agent.host.files import write_whole
 from device_agent.settings import default_device_id
 
-UNIT: Final = "etc/systemd/system/cordon-agent.service"
-CONFIG: Final = "etc/cordon/agent.toml"
-STATE: Final = "var/lib/cordon-agent"
+UNIT_PATH: Final = "etc/systemd/system/cordon-agent.service"
+CONFIG_PATH: Final = "etc/cordon/agent.toml"
+STATE_PATH: Final = "var/lib/cordon-agent"
 _SYSTEMD: Final = ("usr/lib/systemd/systemd", "lib/systemd/systemd")
 _PROGRAM_IN_UNIT: Final = "/opt/cordon/bin/cordon-agent"
 _SAFE_PATH: Final = re.compile(r"^/[A-Za-z0-9._/+-]+$")
@@ -40,72 +40,74 @@ allow = []
 
 
 class InstallError(AgentError):
-    """Something is in the way; the text says what, and what to do."""
+    """A file exists or cannot be written, or an option is wrong."""
 
     exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class InstallOptions:
-    """What to install, and below which root; `program` is what the unit starts."""
+    """The root to write below, the program that the unit starts, and the values of the configuration."""
 
     root: Path
     program: str
     server: str
     device_id: str
-    is_forced: bool
+    overwrite: bool
 
 
-def wish(root: Path, program: str | None, server: str, device_id: str | None, *, is_forced: bool) -> InstallOptions:
-    """Fill in what was not said: this very program, and the host name.
-
-    Raises:
-        InstallError: the program's path cannot stand in a unit.
-    """
-    chosen = program or _this_program()
-    if _SAFE_PATH.match(chosen) is None:
-        raise InstallError(f"{chosen}: a program in a unit needs an absolute path of plain characters; use --exec")
-    return InstallOptions(root, chosen, server, device_id or default_device_id(), is_forced)
-
-
-def install(wanted: InstallOptions) -> list[str]:
-    """Write the files; returns what was done and what is left to do, a line each.
+def make_options(
+    root: Path, program: str | None, server: str, device_id: str | None, *, overwrite: bool
+) -> InstallOptions:
+    """Returns the options with the defaults: this program, and the host name.
 
     Raises:
-        InstallError: a file is there already, or cannot be written.
+        InstallError: the path of the program is not valid in a unit.
     """
-    has_systemd = any((wanted.root / place).exists() for place in _SYSTEMD)
-    files = {CONFIG: (_STARTER.format(device_id=wanted.device_id, server=wanted.server), 0o600)}
+    path = program or _this_program()
+    if _SAFE_PATH.match(path) is None:
+        raise InstallError(f"{path}: a program in a unit needs an absolute path of plain characters; use --exec")
+    return InstallOptions(root, path, server, device_id or default_device_id(), overwrite)
+
+
+def install(options: InstallOptions) -> list[str]:
+    """Writes the files; returns lines that say what was done and what is left to do.
+
+    Raises:
+        InstallError: a file exists already, or cannot be written.
+    """
+    has_systemd = any((options.root / path).exists() for path in _SYSTEMD)
+    files = {CONFIG_PATH: (_STARTER.format(device_id=options.device_id, server=options.server), 0o600)}
     if has_systemd:
-        files[UNIT] = (unit_text().replace(_PROGRAM_IN_UNIT, wanted.program), 0o644)
-    there = [f"/{place}" for place in sorted(files) if (wanted.root / place).exists()]
-    if there and not wanted.is_forced:
-        raise InstallError(f"{', '.join(there)}: already there, nothing was changed; --force overwrites")
-    said = []
+        files[UNIT_PATH] = (unit_text().replace(_PROGRAM_IN_UNIT, options.program), 0o644)
+    existing = [f"/{name}" for name in sorted(files) if (options.root / name).exists()]
+    if existing and not options.overwrite:
+        raise InstallError(f"{', '.join(existing)}: already there, nothing was changed; --force overwrites")
+    lines = []
     try:
-        (wanted.root / STATE).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for place, (text, mode) in sorted(files.items()):
-            path = wanted.root / place
+        (options.root / STATE_PATH).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for name, (text, mode) in sorted(files.items()):
+            path = options.root / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, path.with_name(f".{path.name}.new"), text.encode(), mode)
-            said.append(f"wrote /{place}")
+            lines.append(f"wrote /{name}")
     except OSError as e:
         raise InstallError(f"{e.filename}: {e.strerror}") from e
     if has_systemd:
-        return [*said, f"now edit /{CONFIG}, then: systemctl daemon-reload; systemctl enable --now cordon-agent"]
+        return [*lines, f"now edit /{CONFIG_PATH}, then: systemctl daemon-reload; systemctl enable --now cordon-agent"]
     return [
-        *said,
+        *lines,
         "there is no systemd here, so no unit was written",
-        f"now edit /{CONFIG}, then have your init system start: {wanted.program} run",
+        f"now edit /{CONFIG_PATH}, then have your init system start: {options.program} run",
     ]
 
 
 def unit_text() -> str:
-    """The unit as it is shipped."""
+    """Returns the systemd unit in the package."""
     return resources.files("device_agent").joinpath("cordon-agent.service").read_text()
 
 
 def _this_program() -> str:
     name = sys.argv[0]
-    found = name if os.sep in name else shutil.which(name)
-    return str(Path(found or name).absolute())
+    path = name if os.sep in name else shutil.which(name)
+    return str(Path(path or name).absolute())

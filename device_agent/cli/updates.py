@@ -1,4 +1,4 @@
-"""`cordon-agent updates`: what waits for the person at the device, and their answer."""
+"""`cordon-agent updates`: prints installed updates and consent requests, and records the person's answer."""
 
 import argparse
 import json
@@ -6,49 +6,52 @@ import sys
 from pathlib import Path
 
 from device_agent.errors import AgentError
-from device_agent.settings import load
-from device_agent.updates.consent import ConsentStore
-from device_agent.updates.records import UpdateRecordStore
 
 
 class NoPendingConsentError(AgentError):
-    """There is no question to answer."""
+    """There is no consent request to answer."""
 
 
-def add_arguments(parser: argparse.ArgumentParser, default: Path) -> None:
-    """What `updates` takes."""
-    parser.add_argument("what", choices=("list", "accept", "decline"), help="look, or answer an update that waits")
-    parser.add_argument("name", nargs="?", help="what is updated")
-    parser.add_argument("--config", type=Path, default=default, help="default: %(default)s")
+def add_parser(nouns: "argparse._SubParsersAction[argparse.ArgumentParser]", default_config: Path) -> None:
+    """Adds the noun `updates`."""
+    parser = nouns.add_parser(
+        "updates",
+        help="installed updates, and updates that need your consent",
+        description="List installed updates and those that need your consent; accept or decline one.",
+    )
+    parser.add_argument("what", choices=("list", "accept", "decline"), help="list, or answer a consent request")
+    parser.add_argument("name", nargs="?", help="the name of the update")
+    parser.add_argument("--config", type=Path, default=default_config, help="default: %(default)s")
 
 
 def updates(arguments: argparse.Namespace) -> None:
-    """Print as JSON what is installed and what waits, or answer.
+    """Prints updates and consent requests as JSON, or records an answer.
 
     Raises:
-        NoPendingConsentError: nothing waits under this name.
+        NoPendingConsentError: there is no request with this name.
     """
+    from device_agent.settings import load
+    from device_agent.updates.consent import ConsentStore
+    from device_agent.updates.records import UpdateRecordStore
+
     folder = load(arguments.config).updates_folder
     consent = ConsentStore(folder / "consent")
     if arguments.what == "list":
-        records = UpdateRecordStore(folder / "records")
-        found = [records.load(name) for name in records.names()]
+        store = UpdateRecordStore(folder / "records")
         installed = [
             {
-                "name": one.name,
-                "version": "" if one.current is None else one.current.version,
-                "outcome": one.outcome.value,
-                "attempted": one.attempted,
-                "reason": one.reason,
+                "name": record.name,
+                "version": record.current_version,
+                "outcome": record.outcome.value,
+                "attempted": record.attempted,
+                "reason": record.reason,
             }
-            for one in found
+            for record in map(store.load, store.names())
         ]
         sys.stdout.write(json.dumps({"installed": installed, "waiting": consent.pending()}, indent=2) + "\n")
         return
     name = arguments.name or ""
-    if not any(one["name"] == name for one in consent.pending()):
-        raise NoPendingConsentError(
-            f"no update of {name or 'anything'} waits for an answer: see cordon-agent updates list"
-        )
+    if not any(request["name"] == name for request in consent.pending()):
+        raise NoPendingConsentError(f"no consent request for {name or 'any update'}: see cordon-agent updates list")
     consent.record_answer(name, agreed=arguments.what == "accept")
-    sys.stdout.write(f"{name}: {arguments.what}ed\n".replace("declineed", "declined"))
+    sys.stdout.write(f"{name}: {'accepted' if arguments.what == 'accept' else 'declined'}\n")

@@ -1,4 +1,4 @@
-"""What matters of a certificate, found out without keeping the library that reads certificates in memory."""
+"""What a certificate says, read by a child process: the agent does not keep the X.509 library in memory."""
 
 import base64
 import json
@@ -10,7 +10,7 @@ from typing import Any, Final
 from device_agent.errors import AgentError
 from device_agent.host.execute import ExecuteError, own_path, run
 
-MAX_FILE: Final = 64 * 1024  # bytes
+MAX_FILE_BYTES: Final = 64 * 1024
 RENEW_AT: Final = 2 / 3  # of the lifetime
 
 
@@ -20,69 +20,54 @@ class IdentityError(AgentError):
 
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """What matters of a certificate; times are Unix seconds, `serial` is in hex."""
+    """The fields of a certificate that the agent uses; times in Unix seconds, `serial` in hex."""
 
     name: str
     serial: str
-    start: float
-    end: float
-    key: bytes  # the public key as it stands in certificates
+    not_before: float
+    not_after: float
+    public_key_der: bytes
 
     @property
     def renew_at(self) -> float:
-        """When the next one is due."""
-        return self.start + (self.end - self.start) * RENEW_AT
+        """When the certificate is due for renewal, in Unix seconds."""
+        return self.not_before + (self.not_after - self.not_before) * RENEW_AT
 
 
-def leaf_in(path: Path) -> CertificateInfo:
-    """The first certificate of a file, read by a process of its own.
-
-    Raises:
-        IdentityError: there is none.
-    """
-    found = ask(path)
-    names = found["names"]
+def read_certificate_info(path: Path) -> CertificateInfo:
+    """Reads the first certificate of a file (IdentityError)."""
+    fields = _run_certificate_child(path)
+    names = fields["names"]
     return CertificateInfo(
         name=str(names[0]) if names else "",
-        serial=str(found["serial"]),
-        start=float(found["start"]),
-        end=float(found["end"]),
-        key=base64.b64decode(found["key"]),
+        serial=str(fields["serial"]),
+        not_before=float(fields["start"]),
+        not_after=float(fields["end"]),
+        public_key_der=base64.b64decode(fields["key"]),
     )
 
 
-def names_in(path: Path) -> list[str]:
-    """The common names of the first certificate of a file.
-
-    Raises:
-        IdentityError: there is none.
-    """
-    return [str(name) for name in ask(path)["names"]]
+def read_common_names(path: Path) -> list[str]:
+    """Reads the common names of the first certificate of a file (IdentityError)."""
+    return [str(name) for name in _run_certificate_child(path)["names"]]
 
 
-def ask(path: Path) -> dict[str, Any]:
-    """What `device_agent.identity.certificate_child` says of a file (IdentityError)."""
+def _run_certificate_child(path: Path) -> dict[str, Any]:
+    argv = [sys.executable, "-P", "-m", "device_agent.identity.certificate_child", str(path)]
     try:
-        done = run(
-            [sys.executable, "-P", "-m", "device_agent.identity.certificate_child", str(path)], environment=own_path()
-        )
-        found: dict[str, Any] = json.loads(done.out)
+        fields: dict[str, Any] = json.loads(run(argv, environment=own_path()).out)
     except (ExecuteError, ValueError) as e:
         raise IdentityError(f"{path}: {e}") from e
-    return found
+    return fields
 
 
 def read_file(path: Path) -> bytes:
-    """A small file.
-
-    Raises:
-        IdentityError: not there, or too large.
-    """
+    """Reads a file of at most 64 KiB (IdentityError)."""
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as e:
         raise IdentityError(f"{path}: {e.strerror}") from e
-    if len(content) > MAX_FILE:
-        raise IdentityError(f"{path}: larger than {MAX_FILE} bytes")
+    if len(content) > MAX_FILE_BYTES:
+        raise IdentityError(f"{path}: larger than {MAX_FILE_BYTES} bytes")
     return content

@@ -1,7 +1,7 @@
-"""Enrolment: a key made here, a token, a pinned authority; in return a certificate and whose commands to obey.
+"""Enrolment: generates a key, and exchanges a token for a certificate and the controller's keys.
 
-The server is not trusted before it has shown the root whose fingerprint the operator gave, and then proved by TLS that
-it has a certificate of it.
+The server is trusted only after it presented the root with the fingerprint that the operator gave, and then proved by
+TLS that it has a certificate of that root.
 """
 
 import hashlib
@@ -18,24 +18,37 @@ from pydantic import ValidationError
 from device_agent.errors import AgentError, ExitCode
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.host.files import write_whole
-from device_agent.identity.keypair import key_text, list_addresses, new_key, public_bytes, read_key, read_leaf, request
+from device_agent.identity.keypair import (
+    crl_distribution_points,
+    generate_key,
+    load_leaf_certificate,
+    make_csr,
+    private_key_pem,
+    public_key_der,
+    read_key,
+)
 from schemas.enrolment import EnrolRequest, EnrolResponse
 
-ROOT: Final = "/api/v1/enrolment/root"
-ENROL: Final = "/api/v1/enrolment/enrol"
-TIMEOUT: Final = 30.0  # seconds without a byte
-MAX_ANSWER: Final = 256 * 1024  # bytes
-NAMES: Final = ("ca.pem", "device.pem", "device.key")
+ROOT_PATH: Final = "/api/v1/enrolment/root"
+ENROL_PATH: Final = "/api/v1/enrolment/enrol"
+TIMEOUT_SECONDS: Final = 30.0  # without a byte
+MAX_ANSWER_BYTES: Final = 256 * 1024
 UPDATES_ROOT: Final = "updates-root.json"
 
 
 class EnrolmentError(AgentError):
-    """No certificate; the text says why."""
+    """The enrolment failed; the text says why."""
+
+
+class EnrolmentUsageError(EnrolmentError):
+    """The command line is wrong."""
+
+    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentOptions:
-    """What to enrol, where, and where the files go."""
+    """The controller's address, the operator's token and fingerprint, the device, and the folder for the files."""
 
     url: str
     token: str
@@ -45,39 +58,39 @@ class EnrolmentOptions:
     passphrase: str | None = None
 
 
-def enrol(wish: EnrolmentOptions) -> EnrolResponse:
-    """Get a certificate, and write `ca.pem`, `device.pem` and `device.key` into the folder.
+def enrol(options: EnrolmentOptions) -> EnrolResponse:
+    """Gets a certificate, and writes `ca.pem`, `device.pem` and `device.key` to the folder.
 
-    The key is kept before it is sent for, so that a second call after a lost answer gets the same certificate.
+    The key is written before the request, so that a second call after a lost answer gets the same certificate.
 
     Raises:
-        EnrolmentError: the address, the authority, the token or the disk will not do.
+        EnrolmentError: address, authority or token are not valid, or the disk refuses.
     """
-    host, port = _address(wish.url)
-    root = _root(host, port, wish.fingerprint)
-    key = _key(wish)
-    body = EnrolRequest(token=wish.token, device_id=wish.device_id, csr=request(key, wish.device_id))
+    host, port = _parse_url(options.url)
+    root = _fetch_pinned_root(host, port, options.fingerprint)
+    key = _load_or_create_key(options)
+    body = EnrolRequest(token=options.token, device_id=options.device_id, csr=make_csr(key, options.device_id))
     context = ssl.create_default_context(cadata=root)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    status, raw = _exchange(host, port, context, "POST", ENROL, body.model_dump_json().encode())
-    answer = _read(status, raw)
-    leaf = read_leaf(answer.certificate.encode())
-    if leaf.name != wish.device_id or leaf.key != public_bytes(key.public_key()):
-        raise EnrolmentError("the certificate that came is not for this device's key")
-    if _digest(answer.trust) != wish.fingerprint:
-        raise EnrolmentError("the authority that came is not the one whose fingerprint was given")
+    status, raw = _https_request(host, port, context, "POST", ENROL_PATH, body.model_dump_json().encode())
+    answer = _parse_answer(status, raw)
+    info = load_leaf_certificate(answer.certificate.encode())
+    if info.name != options.device_id or info.public_key_der != public_key_der(key.public_key()):
+        raise EnrolmentError("the certificate in the answer is not for this device's key")
+    if _digest(answer.trust) != options.fingerprint:
+        raise EnrolmentError("the authority in the answer does not have the given fingerprint")
     try:
-        _write(wish.folder / "ca.pem", answer.trust.encode(), 0o644)
+        _write(options.folder / "ca.pem", answer.trust.encode(), 0o644)
         if answer.updates_root:
-            _write(wish.folder / UPDATES_ROOT, answer.updates_root.encode(), 0o644)
-        _write(wish.folder / "device.pem", (answer.certificate + answer.chain).encode(), 0o644)
+            _write(options.folder / UPDATES_ROOT, answer.updates_root.encode(), 0o644)
+        _write(options.folder / "device.pem", (answer.certificate + answer.chain).encode(), 0o644)
     except OSError as e:
         raise EnrolmentError(f"{e.filename}: {e.strerror}") from e
     return answer
 
 
 def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_file: Path | None) -> str:
-    """The parts of agent.toml that follow from an enrolment."""
+    """Returns agent.toml as it follows from an enrolment."""
     lines = [
         "# Written by cordon-agent enrol. Every key: docs/configuration.md",
         f"device_id = {json.dumps(device_id)}",
@@ -95,7 +108,7 @@ def config_text(device_id: str, folder: Path, answer: EnrolResponse, passphrase_
         "[certificates]",
         f"paths = {json.dumps([str(folder)])}",
         f"trust_store = {json.dumps(str(folder / 'ca.pem'))}",
-        f"crl_urls = {json.dumps(list_addresses(answer.certificate.encode()))}",
+        f"crl_urls = {json.dumps(crl_distribution_points(answer.certificate.encode()))}",
         "",
         "[commands]",
         "# Nothing is ever changed on this device unless `allow` says so.",
@@ -117,27 +130,27 @@ def _updates_text(folder: Path, answer: EnrolResponse) -> list[str]:
     ]
 
 
-def _address(url: str) -> tuple[str, int]:
+def _parse_url(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     if parts.scheme != "https" or not parts.hostname or parts.path not in ("", "/"):
         raise EnrolmentError(f"{url}: the controller's address is https://host:port")
     return parts.hostname, parts.port or 443
 
 
-def _root(host: str, port: int, fingerprint: str) -> str:
-    """The root as the server gives it, once its fingerprint is the expected one; nothing else is said on this way."""
+def _fetch_pinned_root(host: str, port: int, fingerprint: str) -> str:
+    """Returns the server's root, whose fingerprint has to match; this connection has no other use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # the fingerprint decides, and only about this one certificate
-    status, raw = _exchange(host, port, context, "GET", ROOT, None)
+    context.verify_mode = ssl.CERT_NONE  # the fingerprint authenticates the root
+    status, raw = _https_request(host, port, context, "GET", ROOT_PATH, None)
     if status != 200:
-        raise EnrolmentError(f"{host}:{port} answered {status}: it has no authority that devices enrol at")
+        raise EnrolmentError(f"{host}:{port} answered {status}: it has no authority for enrolment")
     text = raw.decode("ascii", "replace")
     if _digest(text) != fingerprint:
         raise EnrolmentError(
-            f"{host}:{port} has another authority than the one whose fingerprint was given: "
-            "somebody is in between, or the fingerprint is of another installation"
+            f"{host}:{port} has an authority with another fingerprint: "
+            "the connection is intercepted, or the fingerprint belongs to another installation"
         )
     return text
 
@@ -149,14 +162,14 @@ def _digest(pem: str) -> str:
         return ""
 
 
-def _key(wish: EnrolmentOptions) -> Any:
-    path = wish.folder / "device.key"
+def _load_or_create_key(options: EnrolmentOptions) -> Any:
+    path = options.folder / "device.key"
     try:
         if path.exists():
-            return read_key(read_file(path), wish.passphrase)
-        wish.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-        key = new_key()
-        _write(path, key_text(key, wish.passphrase), 0o600)
+            return read_key(read_file(path), options.passphrase)
+        options.folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        key = generate_key()
+        _write(path, private_key_pem(key, options.passphrase), 0o600)
     except OSError as e:
         raise EnrolmentError(f"{path}: {e.strerror}") from e
     except IdentityError as e:
@@ -165,11 +178,7 @@ def _key(wish: EnrolmentOptions) -> Any:
 
 
 def write_config(path: Path, text: str) -> None:
-    """Write agent.toml.
-
-    Raises:
-        EnrolmentError: the disk refuses.
-    """
+    """Writes agent.toml (EnrolmentError: the disk refuses)."""
     try:
         _write(path, text.encode(), 0o600)
     except OSError as e:
@@ -180,27 +189,27 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     write_whole(path, path.with_name(f".{path.name}.new"), content, mode)
 
 
-def _exchange(
+def _https_request(
     host: str, port: int, context: ssl.SSLContext, method: str, path: str, body: bytes | None
 ) -> tuple[int, bytes]:
-    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT, context=context)
+    connection = http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=context)
     try:
         connection.request(method, path, body, {} if body is None else {"Content-Type": "application/json"})
         response = connection.getresponse()
-        raw = response.read(MAX_ANSWER + 1)
+        raw = response.read(MAX_ANSWER_BYTES + 1)
     except ssl.SSLCertVerificationError as e:
         text = f"{host}:{port} has no certificate of that authority for this name: {e.verify_message}"
         raise EnrolmentError(text) from e
     except (OSError, http.client.HTTPException) as e:
-        raise EnrolmentError(f"{host}:{port} cannot be reached: {e}; the key is kept, try again") from e
+        raise EnrolmentError(f"{host}:{port} cannot be reached: {e}; the key is saved, try again") from e
     finally:
         connection.close()
-    if len(raw) > MAX_ANSWER:
-        raise EnrolmentError(f"{host}:{port}: the answer is larger than {MAX_ANSWER} bytes")
+    if len(raw) > MAX_ANSWER_BYTES:
+        raise EnrolmentError(f"{host}:{port}: the answer is larger than {MAX_ANSWER_BYTES} bytes")
     return response.status, raw
 
 
-def _read(status: int, raw: bytes) -> EnrolResponse:
+def _parse_answer(status: int, raw: bytes) -> EnrolResponse:
     try:
         if status == 200:
             return EnrolResponse.model_validate_json(raw)
@@ -208,9 +217,3 @@ def _read(status: int, raw: bytes) -> EnrolResponse:
     except (ValidationError, ValueError, KeyError, TypeError) as e:
         raise EnrolmentError(f"the answer ({status}) is not Cordon's: is this the address of its API?") from e
     raise EnrolmentError(text)
-
-
-class EnrolmentUsageError(EnrolmentError):
-    """The command line cannot be."""
-
-    exit_code = ExitCode.USAGE

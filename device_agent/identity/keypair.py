@@ -1,4 +1,4 @@
-"""A key with its certificate, as one file or two; keys are made here and never leave the device."""
+"""Private keys and their certificates: generated, read, written, used. Imports cryptography: loaded when needed."""
 
 from typing import Any, Final
 
@@ -18,92 +18,85 @@ from cryptography.x509.oid import NameOID
 
 from device_agent.host.certificate import CertificateInfo, IdentityError
 
-MAX_ADDRESSES: Final = 4
+MAX_CRL_URLS: Final = 4
+_KEY_HEADERS: Final = (
+    b"-----BEGIN ENCRYPTED PRIVATE",
+    b"-----BEGIN PRIVATE",
+    b"-----BEGIN EC PRIVATE",
+    b"-----BEGIN RSA PRIVATE",
+)
 
 
-def new_key() -> Any:
-    """A fresh key: P-256, which every broker takes."""
+def generate_key() -> Any:
+    """Returns a new private key on P-256, which every broker supports."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
-def key_text(key: Any, passphrase: str | None) -> bytes:
-    """The key in PEM, under a passphrase where there is one."""
-    protection = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
-    return bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
+def private_key_pem(key: Any, passphrase: str | None) -> bytes:
+    """Returns a private key in PEM, encrypted when there is a passphrase."""
+    encryption = NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase.encode())
+    return bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption))
 
 
 def read_key(content: bytes, passphrase: str | None) -> Any:
-    """A key from PEM; certificates beside it in the same text are passed over.
-
-    Raises:
-        IdentityError: none, or another passphrase.
-    """
+    """Reads a private key from PEM, ignoring certificates in the same text (IdentityError)."""
+    start = next((at for header in _KEY_HEADERS if (at := content.find(header)) >= 0), -1)
+    if start < 0:
+        raise IdentityError("there is no private key in it")
     try:
-        return load_pem_private_key(_block(content), None if passphrase is None else passphrase.encode())
+        return load_pem_private_key(content[start:], None if passphrase is None else passphrase.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise IdentityError("the key cannot be opened: not a key in PEM, or another passphrase") from e
 
 
-def _block(content: bytes) -> bytes:
-    start = next((at for word in (b"-----BEGIN ENCRYPTED PRIVATE", b"-----BEGIN PRIVATE", b"-----BEGIN EC PRIVATE",
-                                  b"-----BEGIN RSA PRIVATE") if (at := content.find(word)) >= 0), -1)  # fmt: skip
-    if start < 0:
-        raise IdentityError("there is no private key in it")
-    return content[start:]
-
-
-def read_leaf(content: bytes) -> CertificateInfo:
-    """The first certificate of a chain.
-
-    Raises:
-        IdentityError: none.
-    """
+def load_leaf_certificate(content: bytes) -> CertificateInfo:
+    """Reads the first certificate of a PEM chain (IdentityError)."""
     try:
-        found = x509.load_pem_x509_certificate(content)
-        names = found.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-        key = found.public_key()
+        certificate = x509.load_pem_x509_certificate(content)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm) as e:
         raise IdentityError("not a certificate in PEM") from e
     return CertificateInfo(
         name=str(names[0].value) if names else "",
-        serial=f"{found.serial_number:x}",
-        start=found.not_valid_before_utc.timestamp(),
-        end=found.not_valid_after_utc.timestamp(),
-        key=public_bytes(key),
+        serial=f"{certificate.serial_number:x}",
+        not_before=certificate.not_valid_before_utc.timestamp(),
+        not_after=certificate.not_valid_after_utc.timestamp(),
+        public_key_der=public_key_der(key),
     )
 
 
 def common_names(content: bytes) -> list[str]:
-    """All common names of a certificate that `read_leaf` takes."""
+    """Returns all common names of a certificate that `load_leaf_certificate` accepts."""
     subject = x509.load_pem_x509_certificate(content).subject
     return [str(name.value) for name in subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
 
 
-def list_addresses(content: bytes) -> list[str]:
-    """Where the list is that could name the first certificate of a chain; none where it does not say."""
+def crl_distribution_points(content: bytes) -> list[str]:
+    """Returns the CRL addresses in the first certificate of a chain, an empty list without any."""
     try:
-        found = x509.load_pem_x509_certificate(content)
-        points = found.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+        certificate = x509.load_pem_x509_certificate(content)
+        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
     except (ValueError, x509.ExtensionNotFound):
         return []
     names = [name for point in points for name in point.full_name or ()]
-    return [one.value for one in names if isinstance(one, x509.UniformResourceIdentifier)][:MAX_ADDRESSES]
+    return [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)][:MAX_CRL_URLS]
 
 
-def public_bytes(public: Any) -> bytes:
-    """A public key as it stands in certificates."""
+def public_key_der(public: Any) -> bytes:
+    """Returns a public key as certificates contain it."""
     return bytes(public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
-def request(key: Any, device_id: str) -> str:
-    """A certificate request (PEM): the id and the key, nothing else."""
+def make_csr(key: Any, device_id: str) -> str:
+    """Returns a certificate signing request in PEM with the device id as common name."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, device_id)])
-    made = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, _hash(key))
-    return made.public_bytes(Encoding.PEM).decode()
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, _hash_algorithm(key))
+    return csr.public_bytes(Encoding.PEM).decode()
 
 
 def sign(key: Any, message: bytes) -> bytes:
-    """The key's signature over a message, in the way that goes with its kind."""
+    """Returns the signature of a message by an EC (SHA-256), Ed25519 or RSA (PSS, SHA-256) key (IdentityError)."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(message, ec.ECDSA(hashes.SHA256()))
     if isinstance(key, ed25519.Ed25519PrivateKey):
@@ -111,8 +104,8 @@ def sign(key: Any, message: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
         scheme = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
         return key.sign(message, scheme, hashes.SHA256())
-    raise IdentityError("a key of this kind cannot prove anything")
+    raise IdentityError("a key of this type cannot prove an identity")
 
 
-def _hash(key: Any) -> Any:
+def _hash_algorithm(key: Any) -> Any:
     return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()

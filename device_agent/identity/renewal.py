@@ -1,4 +1,4 @@
-"""Renews key and certificate over MQTT at two thirds of the lifetime: asks, tries the new pair, loses nothing."""
+"""Renews key and certificate over MQTT at two thirds of the lifetime; the old pair stays until the new one connects."""
 
 import base64
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
-from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
+from device_agent.host.certificate import CertificateInfo, IdentityError, read_certificate_info, read_file
 from device_agent.host.clock import Clock
 from device_agent.identity.credentials import RotatingCredentials
 from device_agent.identity.store import IdentityStore
@@ -24,10 +24,10 @@ from schemas.topics import UpChannel
 _WAIT_SHARE: Final = 0.02  # of the lifetime
 LONGEST_WAIT: Final = 3600.0
 RETRY: Final = Backoff(first=30.0, cap=LONGEST_WAIT)  # seconds for an answer before asking again
-REFUSED_WAIT: Final = 3600.0  # seconds after the controller said no
-TRIAL_WAIT: Final = 120.0  # seconds between two trials of a new pair
+REFUSED_WAIT: Final = 3600.0  # seconds after the controller refused
+CONNECT_WAIT: Final = 120.0  # seconds between two attempts to connect with a new pair
 MAX_CONNECT_ATTEMPTS: Final = 5
-JITTER_FRACTION: Final = 0.02  # of the lifetime, over which the devices of a fleet that enrolled together spread
+JITTER_FRACTION: Final = 0.02  # of the lifetime: spreads devices that enrolled at the same time
 _log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ class RenewalLink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CertificateHolder:
-    """Whose certificate, where it lies now, and what opens its key."""
+    """The device, the files of its current pair, and the passphrase of the key."""
 
     device_id: str
     certificate: Path
@@ -101,30 +101,30 @@ class CertificateRenewer:
         if self._store.candidate.exists():
             self._retry_candidate(link, now)
             return
-        certificate = self._certificate = self._certificate or leaf_in(self._holder.certificate)
+        certificate = self._certificate = self._certificate or read_certificate_info(self._holder.certificate)
         left = self._due(certificate) - self._clock.now().timestamp()
         if left > 0:
             self._next = now + min(left, LONGEST_WAIT)
             return
         if link.publish(UpChannel.RENEW, self._request(certificate)):
-            longest = max(1.0, _WAIT_SHARE * (certificate.end - certificate.start))
+            longest = max(1.0, _WAIT_SHARE * (certificate.not_after - certificate.not_before))
             self._next = now + min(RETRY.ceiling(self._requests), longest)
             self._requests += 1
 
-    def _due(self, leaf: CertificateInfo) -> float:
-        share = int.from_bytes(hashlib.sha256(leaf.serial.encode()).digest()[:4], "big") / 2**32
-        return leaf.renew_at + share * JITTER_FRACTION * (leaf.end - leaf.start)
+    def _due(self, info: CertificateInfo) -> float:
+        jitter = int.from_bytes(hashlib.sha256(info.serial.encode()).digest()[:4], "big") / 2**32
+        return info.renew_at + jitter * JITTER_FRACTION * (info.not_after - info.not_before)
 
-    def _request(self, leaf: CertificateInfo) -> bytes:
-        from device_agent.identity.keypair import read_key, request, sign  # X.509 is large: only to renew
+    def _request(self, info: CertificateInfo) -> bytes:
+        from device_agent.identity.keypair import make_csr, read_key, sign  # large: only to renew
 
         holder = self._holder
         if self._csr is None:
-            self._csr = request(self._store.pending_key(), holder.device_id)
-        present: Any = read_key(read_file(holder.key), holder.passphrase)
-        proof = sign(present, renewal_bytes(holder.device_id, leaf.serial, self._csr))
+            self._csr = make_csr(self._store.pending_key(), holder.device_id)
+        current_key: Any = read_key(read_file(holder.key), holder.passphrase)
+        proof = sign(current_key, renewal_bytes(holder.device_id, info.serial, self._csr))
         body = RenewRequest(
-            device_id=holder.device_id, serial=leaf.serial, csr=self._csr, proof=base64.b64encode(proof).decode()
+            device_id=holder.device_id, serial=info.serial, csr=self._csr, proof=base64.b64encode(proof).decode()
         )
         return body.model_dump_json().encode()
 
@@ -142,20 +142,20 @@ class CertificateRenewer:
             return
         if answer.certificate is None:
             self._next = self._clock.monotonic() + REFUSED_WAIT
-            _log.error("the controller renews no certificate: %s (%s)", answer.refused, answer.detail)
+            _log.error("the controller refused to renew the certificate: %s (%s)", answer.refused, answer.detail)
             return
         try:
-            self._store.offer(answer.certificate, answer.chain, self._holder.device_id)
+            self._store.save_candidate(answer.certificate, answer.chain, self._holder.device_id)
         except (IdentityError, OSError) as e:
             _log.error("the new certificate cannot be used: %s", e)
             return
-        self._connect_attempts, self._next = 1, self._clock.monotonic() + TRIAL_WAIT
-        _log.info("a new certificate has come; connecting with it")
+        self._connect_attempts, self._next = 1, self._clock.monotonic() + CONNECT_WAIT
+        _log.info("received a new certificate; connecting with it")
         link.reconnect()
 
     def _retry_candidate(self, link: RenewalLink, now: float) -> None:
         """Connects once more with the new pair: the broker was unreachable, or did not accept it."""
-        self._next = now + TRIAL_WAIT
+        self._next = now + CONNECT_WAIT
         self._connect_attempts += 1
         if self._connect_attempts > MAX_CONNECT_ATTEMPTS:
             _log.error("the broker did not accept the new certificate %d times: it is discarded", MAX_CONNECT_ATTEMPTS)

@@ -1,13 +1,13 @@
-"""Renewed pairs in the state folder, each as one file, so that a crash leaves a whole pair: the old one or the new one.
+"""Renewed key pairs in the state folder, each in one file, so that a crash leaves either the old or the new pair.
 
-`pending.key`: a key whose certificate was asked for. `candidate.pem`: a new pair that has not connected yet.
-`current.pem`: the pair that connected last; it counts before the configured one as long as it is the younger one.
+`pending.key`: the key of a certificate request. `candidate.pem`: a new pair that has not connected yet. `current.pem`:
+the pair that connected last; it is used instead of the configured pair unless that is the younger one.
 """
 
 from pathlib import Path
 from typing import Any, Final
 
-from device_agent.host.certificate import CertificateInfo, IdentityError, leaf_in, read_file
+from device_agent.host.certificate import CertificateInfo, IdentityError, read_certificate_info, read_file
 from device_agent.host.files import sync_folder, write_whole
 from device_agent.settings import Settings, load
 
@@ -19,7 +19,6 @@ class IdentityStore:
     """The three files of one device."""
 
     def __init__(self, state_dir: Path, passphrase: str | None) -> None:
-        """Look into the state folder; nothing is made before it is needed."""
         self._folder = state_dir / FOLDER
         self._passphrase = passphrase
         self.current = self._folder / "current.pem"
@@ -27,47 +26,43 @@ class IdentityStore:
         self._pending = self._folder / "pending.key"
 
     def pending_key(self) -> Any:
-        """The key that is waiting for its certificate; the same one after a restart.
+        """Returns the key for the next certificate, the same after a restart; generates it where needed.
 
         Raises:
-            IdentityError, OSError: it cannot be read, or cannot be kept.
+            IdentityError, OSError: it cannot be read or written.
         """
-        from device_agent.identity.keypair import key_text, new_key, read_key  # X.509 is large: only to renew
+        from device_agent.identity.keypair import generate_key, private_key_pem, read_key  # large: only to renew
 
         if self._pending.exists():
             return read_key(read_file(self._pending), self._passphrase)
         self._folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
-        key = new_key()
-        self._write(self._pending, key_text(key, self._passphrase))
+        key = generate_key()
+        self._write(self._pending, private_key_pem(key, self._passphrase))
         return key
 
-    def offer(self, certificate: str, chain: str, device_id: str) -> CertificateInfo:
-        """Keep a certificate for the pending key as the candidate.
+    def save_candidate(self, certificate: str, chain: str, device_id: str) -> CertificateInfo:
+        """Writes the pending key with its certificate as the candidate.
 
         Raises:
-            IdentityError: it is not for this key, or for another device.
-            OSError: it cannot be kept.
+            IdentityError: the certificate is for another key or device.
+            OSError: it cannot be written.
         """
-        from device_agent.identity.keypair import key_text, public_bytes, read_leaf
+        from device_agent.identity.keypair import load_leaf_certificate, private_key_pem, public_key_der
 
-        leaf, key = read_leaf(certificate.encode()), self.pending_key()
-        if leaf.name != device_id or leaf.key != public_bytes(key.public_key()):
-            raise IdentityError("this certificate is not for the key that asked for it")
-        self._write(self.candidate, key_text(key, self._passphrase) + certificate.encode() + chain.encode())
-        return leaf
+        info, key = load_leaf_certificate(certificate.encode()), self.pending_key()
+        if info.name != device_id or info.public_key_der != public_key_der(key.public_key()):
+            raise IdentityError("the certificate is not for the key that was sent")
+        self._write(self.candidate, private_key_pem(key, self._passphrase) + certificate.encode() + chain.encode())
+        return info
 
     def promote(self) -> None:
-        """The candidate has connected: it is the pair from now on, in one step.
-
-        Raises:
-            OSError: the disk refuses; the candidate stays one.
-        """
+        """Makes the candidate, which has connected, the current pair (OSError: it stays the candidate)."""
         self.candidate.replace(self.current)
         self._pending.unlink(missing_ok=True)
         sync_folder(self._folder)
 
     def discard(self) -> None:
-        """The candidate will not do; the next one gets another key."""
+        """Removes the candidate and its key."""
         self.candidate.unlink(missing_ok=True)
         self._pending.unlink(missing_ok=True)
 
@@ -89,9 +84,9 @@ def with_active_identity(settings: Settings) -> Settings:
     if not current.exists():
         return settings
     try:
-        renewed, configured = leaf_in(current), leaf_in(mqtt.certificate)
+        renewed, configured = read_certificate_info(current), read_certificate_info(mqtt.certificate)
     except IdentityError:
         return settings
-    if renewed.name != settings.device_id or renewed.start < configured.start:
+    if renewed.name != settings.device_id or renewed.not_before < configured.not_before:
         return settings
     return settings.model_copy(update={"mqtt": mqtt.model_copy(update={"certificate": current, "key": current})})

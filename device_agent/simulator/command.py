@@ -73,7 +73,7 @@ def fleet_settings(arguments: argparse.Namespace) -> FleetSettings:
     """
     config = load(arguments.config) if arguments.config else None
     mqtt = config.mqtt if config else None
-    servers = _servers(arguments.servers) if arguments.servers else (mqtt.addresses if mqtt else ())
+    servers = _servers(arguments.servers) if arguments.servers else (mqtt.broker_addresses if mqtt else ())
     if not servers:
         raise SettingsError("simulate: --servers or --config must name a broker")
     keys = tuple(arguments.controller_key) or (config.commands.controller_keys if config else ())

@@ -15,7 +15,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from device_agent.domain.connection_policy import MQTT5, ConnectionAttempt, ConnectionOutcome
 from device_agent.host.clock import Clock
-from device_agent.mqtt_client import send_at_once
+from device_agent.mqtt_client import set_tcp_nodelay
 from device_agent.settings import MqttProtocol
 from device_agent.simulator.device import SimulatedDevice
 from device_agent.simulator.observations import Observation, ObservationKind, Observer
@@ -144,7 +144,7 @@ class SimulatedConnection:
                 properties.SessionExpiryInterval = SESSION_EXPIRY_SECONDS
                 extra = {"clean_start": False, "properties": properties}
             client.connect(server.host, server.port, keepalive=self._access.keepalive, **extra)
-            send_at_once(client)
+            set_tcp_nodelay(client)
         except (OSError, ValueError) as e:
             return None, str(e)
         return client, ""

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from device_agent.host.certificate import read_file
-from device_agent.identity.keypair import read_leaf
+from device_agent.identity.keypair import load_leaf_certificate
 from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
 
 LIFETIME: Final = 90  # seconds, so that renewals are due within one minute and a half
@@ -73,7 +73,7 @@ def run(count: int, lifetime: int, folder: Path) -> bool:
             say(f"all {count} renewed within {max(moments):.2f} s of the first\n")
             say(_told("  without a connection", gaps) + "\n")
             odd = [one.name for one in devices if [what for _, what in one.events] != ["up", "down", "up"]]
-            serials = {read_leaf(read_file(one.current)).serial for one in devices}
+            serials = {load_leaf_certificate(read_file(one.current)).serial for one in devices}
             say(f"connections lost beside the planned one: {len(odd)}; new certificates: {len(serials)}\n")
             return not odd and len(serials) == count
         finally:

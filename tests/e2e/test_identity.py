@@ -12,7 +12,7 @@ from cryptography import x509
 
 from device_agent.host.certificate import read_file
 from device_agent.identity.enrol import EnrolmentError
-from device_agent.identity.keypair import read_leaf
+from device_agent.identity.keypair import load_leaf_certificate
 from tests.support.mtls_deployment import Estate, EstateDevice, wait_for
 
 DEVICES = 12
@@ -32,15 +32,22 @@ def fleet(estate: Estate, prefix: str, count: int) -> list[EstateDevice]:
 
 def test_many_enrol_at_once_renew_by_themselves_and_stay(estate: Estate) -> None:
     devices = fleet(estate, "many", DEVICES)
-    assert len({read_leaf(one.answer.certificate.encode()).serial for one in devices}) == DEVICES
+    assert len({load_leaf_certificate(one.answer.certificate.encode()).serial for one in devices}) == DEVICES
     for device in devices:
         device.start()
     try:
         wait_for(lambda: all(one.is_up for one in devices), "all are connected", devices=devices)
         wait_for(lambda: all(one.current.exists() and one.is_up for one in devices), "all have renewed", 60, devices)
         for device in devices:
-            old, new = read_leaf(device.answer.certificate.encode()), read_leaf(read_file(device.current))
-            assert (new.name, new.serial != old.serial, new.key != old.key) == (device.name, True, True)
+            old, new = (
+                load_leaf_certificate(device.answer.certificate.encode()),
+                load_leaf_certificate(read_file(device.current)),
+            )
+            assert (new.name, new.serial != old.serial, new.public_key_der != old.public_key_der) == (
+                device.name,
+                True,
+                True,
+            )
             # One connection was given up for the new pair, and none was lost.
             assert [what for _, what in device.events] == ["up", "down", "up"]
     finally:

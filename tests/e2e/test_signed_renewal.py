@@ -8,7 +8,7 @@ import pytest
 
 from controller.domain.audit_kinds import AuditKind
 from device_agent.host.certificate import read_file
-from device_agent.identity.keypair import read_leaf
+from device_agent.identity.keypair import load_leaf_certificate
 from tests.support.agent_process import AgentProcess
 from tests.support.mtls_deployment import Estate, wait_for
 
@@ -23,7 +23,7 @@ def estate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Estate]:
 
 
 def serial(path: Path) -> str:
-    return read_leaf(read_file(path)).serial if path.exists() else ""
+    return load_leaf_certificate(read_file(path)).serial if path.exists() else ""
 
 
 def kinds(estate: Estate) -> list[str]:

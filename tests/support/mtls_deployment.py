@@ -164,7 +164,9 @@ class EstateDevice:
         will = Status(state="offline").model_dump_json().encode()
         self._renewing, credentials = load_renewal(settings, Clock(), lambda _current: None)
         goodbye = StatusPayloads(
-            will=will, online=lambda: Status(state="online").model_dump_json().encode(), offline=lambda: will
+            will_payload=will,
+            online_payload=lambda: Status(state="online").model_dump_json().encode(),
+            offline_payload=lambda: will,
         )
         self._link = MqttClient(self.name, settings.mqtt, None, goodbye, self, credentials=credentials)
         self._link.start()
@@ -204,15 +206,15 @@ class EstateDevice:
         """Where its renewed pair lies."""
         return self.folder / "state" / "identity" / "current.pem"
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         self.events.append((time.monotonic(), "up"))
         self._is_up.set()
 
-    def disconnected(self) -> None:
+    def on_disconnected(self) -> None:
         self._is_up.clear()
         self.events.append((time.monotonic(), "down"))
 
-    def received(self, channel: DownChannel, payload: bytes) -> None:
+    def on_message(self, channel: DownChannel, payload: bytes) -> None:
         if channel is DownChannel.CERTIFICATE and self._renewing is not None:
             assert self._link is not None
             self._renewing.on_answer(payload, self._link)

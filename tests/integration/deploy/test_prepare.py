@@ -170,7 +170,9 @@ def test_the_controllers_configuration_is_complete(out: Path) -> None:
 def test_the_agents_believe_this_controller(out: Path, name: str) -> None:
     settings = load(out / name / "agent.toml")
     assert settings.device_id == name
-    assert [(one.host, one.port, one.tls) for one in settings.mqtt.addresses] == [(node, 8883, True) for node in NODES]
+    assert [(one.host, one.port, one.tls) for one in settings.mqtt.broker_addresses] == [
+        (node, 8883, True) for node in NODES
+    ]
     key = load_signing_key(out / "controller" / "command-signing.key").public_key()
     assert settings.commands.controller_keys == (public_key_text(key),)
 

@@ -27,7 +27,7 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(MINIMAL)
     settings = load(path)
-    assert settings.mqtt.addresses == (BrokerAddress("broker", 8883, tls=True),)
+    assert settings.mqtt.broker_addresses == (BrokerAddress("broker", 8883, tls=True),)
     assert (settings.report.scan_every, settings.report.heartbeat_every) == (300.0, 60.0)
     assert settings.commands.allow == ()
     assert settings.agent.state_dir == DEFAULT_STATE_DIR
@@ -47,7 +47,7 @@ def test_everything(tmp_path: Path) -> None:
     settings = load(path)
     assert settings.report.scan_every == 600
     assert settings.report.receipt_timeout == 0.5
-    assert settings.mqtt.addresses[1] == BrokerAddress("::1", 1883, tls=False)
+    assert settings.mqtt.broker_addresses[1] == BrokerAddress("::1", 1883, tls=False)
 
 
 @pytest.mark.parametrize(

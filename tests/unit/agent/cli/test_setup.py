@@ -1,4 +1,4 @@
-"""What whoever sets a device up uses: doctor, install, passphrase, the one-file agent, and how systemd hears of it."""
+"""The commands doctor, install and passphrase, the one-file agent, and the notifications of systemd."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from device_agent.cli.doctor import as_json, as_text, diagnose
 from device_agent.cli.install import unit_text
-from device_agent.cli.passphrase import ALPHABET, passphrase
+from device_agent.cli.setup import CHARACTERS, make_passphrase
 from device_agent.host.notify import SystemdNotifier
 from device_agent.host.system import System
 from device_agent.main import main
@@ -23,20 +23,20 @@ from tests.support.project_tree import ROOT
 SECONDS: Final = 60
 
 
-def test_a_passphrase_has_the_entropy_that_is_stated(capsys: pytest.CaptureFixture[str]) -> None:
-    assert len(set(ALPHABET)) == 32
-    seen = set()
+def test_a_passphrase_has_the_stated_entropy(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(set(CHARACTERS)) == 32
+    texts = set()
     for bits in (80, 81, 128, 1024):
-        text, stated = passphrase(bits)
+        text, stated = make_passphrase(bits)
         letters = text.replace("-", "")
-        assert set(letters) <= set(ALPHABET)
+        assert set(letters) <= set(CHARACTERS)
         assert stated == 5 * len(letters) >= bits > stated - 5
-        seen.add(text)
-    assert len(seen) == 4
+        texts.add(text)
+    assert len(texts) == 4
     assert main(["passphrase"]) == 0
-    said = capsys.readouterr()
-    assert re.fullmatch(r"([0-9a-z]{5}-){5}[0-9a-z]\n", said.out)
-    assert said.err == "130 bits of entropy\n"
+    printed = capsys.readouterr()
+    assert re.fullmatch(r"([0-9a-z]{5}-){5}[0-9a-z]\n", printed.out)
+    assert printed.err == "130 bits of entropy\n"
     assert main(["passphrase", "--bits", "40"]) == 2
 
 
@@ -68,7 +68,7 @@ def test_install_writes_unit_and_configuration_once(tmp_path: Path, capsys: pyte
     assert load(config).device_id == "edge-17"
 
 
-def test_install_without_systemd_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_install_without_systemd_writes_no_unit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = _root(tmp_path, has_systemd=False)
     assert main(["install", "--root", str(root), "--exec", "/usr/bin/cordon-agent"]) == 0
     assert "no systemd here" in capsys.readouterr().out
@@ -77,31 +77,31 @@ def test_install_without_systemd_says_so(tmp_path: Path, capsys: pytest.CaptureF
         assert main(["install", "--root", str(root), "--force", *wrong]) == 2
 
 
-def test_the_unit_that_install_writes_is_the_one_that_is_shipped() -> None:
+def test_install_writes_the_shipped_unit() -> None:
     assert unit_text() == (ROOT / "deploy" / "systemd" / "cordon-agent.service").read_text()
 
 
-def test_doctor_says_of_every_section_how_it_fared() -> None:
-    def shut(_system: System) -> dict[str, str]:
+def test_doctor_has_a_diagnosis_for_every_section() -> None:
+    def forbidden(_system: System) -> dict[str, str]:
         raise PermissionError(13, "needs root", "/x")
 
     def good(_system: System) -> dict[str, str]:
         return {"state": "ok", "id": "debian", "kernel": "6.1"}
 
-    found = diagnose(System(is_root_user=False), {"os": good, "firewall": shut})
-    assert [(one.section, one.state, one.reason) for one in found] == [
+    diagnoses = diagnose(System(is_root_user=False), {"os": good, "firewall": forbidden})
+    assert [(item.section, item.state, item.reason) for item in diagnoses] == [
         ("firewall", "unknown", "/x: needs root"),
         ("os", "ok", ""),
     ]
-    text = as_text(System(is_root_user=False), found)
+    text = as_text(System(is_root_user=False), diagnoses)
     assert "1 of 2 sections found." in text
-    assert "As root there would be more to see of: firewall." in text
-    parsed = json.loads(as_json(System(), found))
-    assert [one["section"] for one in parsed["sections"]] == ["firewall", "os"]
+    assert "More facts are available as root: firewall." in text
+    parsed = json.loads(as_json(System(), diagnoses))
+    assert [item["section"] for item in parsed["sections"]] == ["firewall", "os"]
     assert set(parsed["programs"]) == {"present", "absent"}
 
 
-def test_systemd_is_told(tmp_path: Path) -> None:
+def test_systemd_is_notified(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
@@ -112,10 +112,10 @@ def test_systemd_is_told(tmp_path: Path) -> None:
         for now in (10.0, 10.5, 11.0):
             notifier.watchdog(now, "well")
         notifier.stopping()
-        heard = [systemd.recv(999) for _ in range(3)]
-        assert heard == [b"WATCHDOG=1\nSTATUS=well"] * 2 + [b"STOPPING=1"]
+        received = [systemd.recv(999) for _ in range(3)]
+        assert received == [b"WATCHDOG=1\nSTATUS=well"] * 2 + [b"STOPPING=1"]
         SystemdNotifier.from_environment({**environment, "WATCHDOG_PID": "1"}).watchdog(0.0, "not ours")
-        SystemdNotifier.from_environment({}).ready("nobody listens")
+        SystemdNotifier.from_environment({}).ready("no socket")
         SystemdNotifier.from_environment({"NOTIFY_SOCKET": str(tmp_path / "none")}).stopping()
         systemd.setblocking(False)
         with pytest.raises(BlockingIOError):
@@ -141,7 +141,7 @@ def _run(one_file: Path, cache: Path, *words: str) -> "subprocess.CompletedProce
     )
 
 
-def test_the_one_file_agent_runs_by_itself(one_file: Path, tmp_path: Path) -> None:
+def test_the_one_file_agent_needs_no_installation(one_file: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     done = _run(one_file, cache, "report")
     assert done.returncode == 0, done.stderr
@@ -155,7 +155,7 @@ def test_the_one_file_agent_runs_by_itself(one_file: Path, tmp_path: Path) -> No
     assert f"ExecStart={one_file} " in (root / "etc/systemd/system/cordon-agent.service").read_text()
 
 
-def test_the_one_file_agent_refuses_a_folder_of_others(one_file: Path, tmp_path: Path) -> None:
+def test_the_one_file_agent_refuses_a_cache_that_others_can_write(one_file: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     cache.mkdir()
     cache.chmod(0o777)

@@ -118,7 +118,7 @@ def test_two_person_actions_need_two_signatures(tmp_path: Path) -> None:
     assert "second signature" in reason(verify(tmp_path, command(OLD, OLD), **two))
     assert isinstance(verify(tmp_path, command(OLD, OPERATOR), **two), AcceptedCommand)
     assert isinstance(verify(tmp_path, command(OLD, OPERATOR), **{**two, "two_signatures": ("*",)}), AcceptedCommand)
-    with pytest.raises(ValueError, match="nobody could give the second one"):
+    with pytest.raises(ValueError, match="without them there is no second signature"):
         CommandSettings(two_signatures=("rescan",))
 
 

@@ -1,4 +1,4 @@
-"""The device's pair: renewed without a moment in which it has none, whatever dies in between."""
+"""Renewal of the device's key pair: after each crash the device has a usable pair."""
 
 import base64
 import hashlib
@@ -16,11 +16,19 @@ from device_agent.assembly import load_signer
 from device_agent.errors import SettingsError
 from device_agent.host.certificate import IdentityError, read_file
 from device_agent.identity.credentials import RotatingCredentials
-from device_agent.identity.keypair import key_text, new_key, public_bytes, read_key, read_leaf, request, sign
+from device_agent.identity.keypair import (
+    generate_key,
+    load_leaf_certificate,
+    make_csr,
+    private_key_pem,
+    public_key_der,
+    read_key,
+    sign,
+)
 from device_agent.identity.renewal import (
+    CONNECT_WAIT,
     MAX_CONNECT_ATTEMPTS,
     REFUSED_WAIT,
-    TRIAL_WAIT,
     CertificateHolder,
     CertificateRenewer,
 )
@@ -39,7 +47,7 @@ DEVICE = "edge-1"
 
 @dataclass
 class Home:
-    """A device with an authority that issues to it."""
+    """A device, and the authority that issues its certificates."""
 
     folder: Path
     authority: X509Authority
@@ -65,7 +73,7 @@ class Home:
 
     @property
     def store(self) -> IdentityStore:
-        """As a process that starts now finds it."""
+        """The store as a new process opens it."""
         return IdentityStore(self.folder / "state", None)
 
     def renewal(self, store: IdentityStore | None = None) -> CertificateRenewer:
@@ -86,10 +94,10 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> X509Authority:
 @pytest.fixture
 def home(tmp_path: Path, authority: X509Authority) -> Home:
     made = Home(tmp_path, authority)
-    key = new_key()
+    key = generate_key()
     (tmp_path / "device.key").touch(mode=0o600)
-    (tmp_path / "device.key").write_bytes(key_text(key, None))
-    (tmp_path / "device.pem").write_text(made.issue(request(key, DEVICE), NOW))
+    (tmp_path / "device.key").write_bytes(private_key_pem(key, None))
+    (tmp_path / "device.pem").write_text(made.issue(make_csr(key, DEVICE), NOW))
     (tmp_path / "ca.pem").write_text(authority.trust)
     (tmp_path / "agent.toml").write_text(
         f'device_id = "{DEVICE}"\n[mqtt]\nservers = ["mqtts://127.0.0.1:1"]\n'
@@ -100,7 +108,7 @@ def home(tmp_path: Path, authority: X509Authority) -> Home:
     return made
 
 
-def test_nothing_is_asked_before_two_thirds_of_the_lifetime(home: Home) -> None:
+def test_no_renewal_before_two_thirds_of_the_lifetime(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 2 / 3 - 1
     renewal.step(home)
@@ -109,15 +117,15 @@ def test_nothing_is_asked_before_two_thirds_of_the_lifetime(home: Home) -> None:
     renewal.step(home)
     (asked,) = home.sent
     present = read_key(read_file(home.folder / "device.key"), None)
-    leaf = read_leaf(read_file(home.folder / "device.pem"))
+    leaf = load_leaf_certificate(read_file(home.folder / "device.pem"))
     assert (asked.device_id, asked.serial) == (DEVICE, leaf.serial)
-    assert public_bytes(present.public_key()) == leaf.key
+    assert public_key_der(present.public_key()) == leaf.public_key_der
     made = home.authority.read(asked.csr)
-    assert made.key != hashlib.sha256(leaf.key).hexdigest()  # another key
+    assert made.key != hashlib.sha256(leaf.public_key_der).hexdigest()  # another key
     assert renewal_bytes(DEVICE, leaf.serial, asked.csr).startswith(b"cordon renewal v1\n")
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again_with_the_same_key(home: Home) -> None:
+def test_a_request_without_an_answer_is_repeated_with_the_same_key(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 0.7
     renewal.step(home)
@@ -131,7 +139,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again_with_the_same_key(home:
     assert (len(home.sent), len(keys)) == (3, 1)
 
 
-def test_without_a_connection_nothing_is_given_up(home: Home) -> None:
+def test_without_a_connection_the_request_is_sent_later(home: Home) -> None:
     renewal, home.is_online = home.renewal(), False
     home.clock.at = NOW + LIFE * 0.7
     renewal.step(home)
@@ -149,7 +157,7 @@ def _renewed(home: Home) -> tuple[CertificateRenewer, IdentityStore]:
     return renewal, store
 
 
-def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> None:
+def test_the_new_pair_is_used_once_it_has_connected(home: Home) -> None:
     renewal, store = _renewed(home)
     assert home.reconnects == 1
     assert store.candidate.stat().st_mode & 0o777 == 0o600
@@ -157,10 +165,10 @@ def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> Non
     credentials = RotatingCredentials(
         load(home.folder / "agent.toml").mqtt, store, tls_context, lambda: promoted.append(True)
     )
-    old = credentials.context
+    old = credentials.next_ssl_context
     assert isinstance(old(), ssl.SSLContext)
     assert not store.current.exists()
-    credentials.worked()
+    credentials.on_accepted()
     assert (promoted, store.current.exists(), store.candidate.exists()) == ([True], True, False)
     renewal.on_promoted()
     settings = load_active(home.folder / "agent.toml")
@@ -169,7 +177,7 @@ def test_the_new_pair_counts_from_the_moment_it_has_connected(home: Home) -> Non
     assert len(home.sent) == 1  # and the next one is due in its own time
 
 
-def test_killed_before_it_connected_the_next_start_tries_it_and_keeps_the_old_one(home: Home) -> None:
+def test_after_a_kill_the_candidate_is_tried_in_turn_with_the_old_pair(home: Home) -> None:
     _, store = _renewed(home)
     again = home.store
     settings = load_active(home.folder / "agent.toml")
@@ -182,25 +190,25 @@ def test_killed_before_it_connected_the_next_start_tries_it_and_keeps_the_old_on
         return tls_context(mqtt)
 
     credentials = RotatingCredentials(settings.mqtt, again, watch, lambda: None)
-    contexts = [credentials.context() for _ in range(4)]  # four attempts that fail
+    contexts = [credentials.next_ssl_context() for _ in range(4)]  # four attempts that fail
     assert asked == [home.folder / "device.pem", store.candidate, store.candidate]
     assert contexts[1] is contexts[3]
     assert contexts[0] is not contexts[1]
 
 
-def test_a_half_written_candidate_is_given_up(home: Home) -> None:
+def test_a_half_written_candidate_is_discarded(home: Home) -> None:
     _, store = _renewed(home)
     store.candidate.write_bytes(b"-----BEGIN PRIVATE KEY-----\nhalf")
     credentials = RotatingCredentials(load(home.folder / "agent.toml").mqtt, store, tls_context, lambda: None)
-    credentials.context()
+    credentials.next_ssl_context()
     assert not store.candidate.exists()
 
 
-def test_a_new_pair_that_the_broker_refuses_is_given_up_in_the_end(home: Home) -> None:
+def test_a_pair_that_the_broker_refuses_is_discarded_in_the_end(home: Home) -> None:
     renewal, store = _renewed(home)
     for _ in range(MAX_CONNECT_ATTEMPTS):
         assert store.candidate.exists()
-        home.clock.at += TRIAL_WAIT
+        home.clock.at += CONNECT_WAIT
         renewal.step(home)
     assert not store.candidate.exists()
     assert home.reconnects == MAX_CONNECT_ATTEMPTS
@@ -209,19 +217,19 @@ def test_a_new_pair_that_the_broker_refuses_is_given_up_in_the_end(home: Home) -
     assert len({home.authority.read(one.csr).key for one in home.sent}) == 2  # with another key
 
 
-def test_answers_that_are_none(home: Home) -> None:
+def test_answers_to_other_requests_are_ignored(home: Home) -> None:
     renewal = home.renewal()
     renewal.on_answer(b"{}", home)  # nothing was asked
     home.clock.at = NOW + LIFE * 0.7
     renewal.step(home)
-    foreign = home.issue(request(new_key(), DEVICE), NOW)
+    foreign = home.issue(make_csr(generate_key(), DEVICE), NOW)
     for payload in (b"no JSON", b"{}", home.answer(request="0" * 64), home.answer(certificate=foreign), b" " * 100_000):
         renewal.on_answer(payload, home)
     assert not home.store.candidate.exists()
     assert home.reconnects == 0
 
 
-def test_after_a_refusal_it_asks_again_much_later(home: Home) -> None:
+def test_after_a_refusal_the_request_is_repeated_much_later(home: Home) -> None:
     renewal = home.renewal()
     home.clock.at = NOW + LIFE * 0.7
     renewal.step(home)
@@ -234,31 +242,31 @@ def test_after_a_refusal_it_asks_again_much_later(home: Home) -> None:
     assert len(home.sent) == 2
 
 
-def test_a_younger_configured_pair_counts_before_a_renewed_one(home: Home) -> None:
+def test_a_younger_configured_pair_is_used_instead_of_the_renewed_one(home: Home) -> None:
     _, store = _renewed(home)
     store.promote()
     assert load_active(home.folder / "agent.toml").mqtt.certificate == store.current
-    key = new_key()
-    (home.folder / "device.key").write_bytes(key_text(key, None))
-    (home.folder / "device.pem").write_text(home.issue(request(key, DEVICE), home.clock.at + 10))
+    key = generate_key()
+    (home.folder / "device.key").write_bytes(private_key_pem(key, None))
+    (home.folder / "device.pem").write_text(home.issue(make_csr(key, DEVICE), home.clock.at + 10))
     assert load_active(home.folder / "agent.toml").mqtt.certificate == home.folder / "device.pem"
     store.current.write_text("damaged")
     settings = load(home.folder / "agent.toml")
     assert with_active_identity(settings) == settings
 
 
-def test_keys_under_a_passphrase(home: Home) -> None:
-    key = new_key()
-    kept = key_text(key, "words of a credential")
+def test_keys_are_encrypted_with_a_passphrase(home: Home) -> None:
+    key = generate_key()
+    kept = private_key_pem(key, "words of a credential")
     assert b"ENCRYPTED" in kept
-    assert public_bytes(read_key(kept, "words of a credential").public_key()) == public_bytes(key.public_key())
+    assert public_key_der(read_key(kept, "words of a credential").public_key()) == public_key_der(key.public_key())
     with pytest.raises(IdentityError, match="another passphrase"):
         read_key(kept, "others")
     words = home.folder / "words"
     words.touch(mode=0o600)
     words.write_text("words of a credential\n")
     (home.folder / "device.key").write_bytes(kept)
-    (home.folder / "device.pem").write_text(home.issue(request(key, DEVICE), NOW))
+    (home.folder / "device.pem").write_text(home.issue(make_csr(key, DEVICE), NOW))
     text = (
         (home.folder / "agent.toml").read_text().replace("[identity]", f'key_passphrase_file = "{words}"\n[identity]')
     )
@@ -269,7 +277,7 @@ def test_keys_under_a_passphrase(home: Home) -> None:
         load(home.folder / "agent.toml")
 
 
-def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> None:
+def test_the_report_signer_opens_the_key_as_the_connection_does(home: Home) -> None:
     text = (home.folder / "agent.toml").read_text() + "[report]\nsign_reports = true\n"
     words = home.folder / "words"
     words.touch(mode=0o600)
@@ -281,12 +289,12 @@ def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> 
     settings = load(home.folder / "agent.toml")
     own = load_signer(settings)  # a key without the passphrase that is set: TLS opens it too
     assert own is not None
-    assert own.public_key_base64 == base64.b64encode(public_bytes(made.public_key())).decode()
-    other = new_key()
-    renewed.write_bytes(key_text(other, "words of a credential") + (home.folder / "device.pem").read_bytes())
+    assert own.public_key_base64 == base64.b64encode(public_key_der(made.public_key())).decode()
+    other = generate_key()
+    renewed.write_bytes(private_key_pem(other, "words of a credential") + (home.folder / "device.pem").read_bytes())
     later = load_signer(settings, renewed)
     assert later is not None
-    assert later.public_key_base64 == base64.b64encode(public_bytes(other.public_key())).decode()
+    assert later.public_key_base64 == base64.b64encode(public_key_der(other.public_key())).decode()
     words.write_text("others\n")
     with pytest.raises(SettingsError, match="cannot be opened"):
         load_signer(settings, renewed)
@@ -297,13 +305,13 @@ def test_what_signs_reports_is_opened_as_the_connection_opens_it(home: Home) -> 
 @pytest.mark.parametrize(
     "content", [b"", b"nothing", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
 )
-def test_what_is_no_key(content: bytes) -> None:
+def test_invalid_keys_and_certificates_are_errors(content: bytes) -> None:
     with pytest.raises(IdentityError):
         read_key(content, None)
     with pytest.raises(IdentityError):
-        read_leaf(content)
+        load_leaf_certificate(content)
 
 
-def test_only_known_kinds_of_keys_prove_anything() -> None:
+def test_only_supported_key_types_sign() -> None:
     with pytest.raises(IdentityError, match="cannot prove"):
         sign(object(), b"x")

@@ -16,7 +16,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.ports.messages import IncomingMessage
 from controller.service.identity.services import IdentityServices
-from device_agent.identity.keypair import request, sign
+from device_agent.identity.keypair import make_csr, sign
 from schemas.enrolment import RenewRequest, RenewResponse, renewal_bytes
 from schemas.topics import DownChannel, UpChannel, down, up
 from tests.support.controller_harness import World, world
@@ -50,7 +50,7 @@ async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
         identity = one.identity
         key = ec.generate_private_key(ec.SECP256R1())
         authority = identity.certificates.authority
-        present = identity.certificates.sign_client(authority.read(request(key, DEVICE)), (), "token:t1")
+        present = identity.certificates.sign_client(authority.read(make_csr(key, DEVICE)), (), "token:t1")
         await identity.certificates.registry.add(present)
         yield Scenario(one, identity, key, present)
 
@@ -60,7 +60,7 @@ def wanted(scenario: Scenario, **changes: Any) -> dict[str, Any]:
     fresh = changes.pop("fresh", None) or ec.generate_private_key(ec.SECP256R1())
     signer = changes.pop("signer", scenario.key)
     body: dict[str, Any] = {
-        "v": 1, "device_id": DEVICE, "serial": scenario.present.serial, "csr": request(fresh, DEVICE), **changes,
+        "v": 1, "device_id": DEVICE, "serial": scenario.present.serial, "csr": make_csr(fresh, DEVICE), **changes,
     }  # fmt: skip
     proof = sign(signer, renewal_bytes(body["device_id"], body["serial"], body["csr"]))
     return {"proof": base64.b64encode(proof).decode(), **body}
@@ -90,9 +90,9 @@ async def test_asking_again_gets_the_same_certificate(scenario: Scenario) -> Non
 
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "another key proves": ("proof_wrong", {"signer": ec.generate_private_key(ec.SECP256R1())}),
-    "for another id": ("wrong_name", {"csr": request(ec.generate_private_key(ec.SECP256R1()), "edge-2")}),
+    "for another id": ("wrong_name", {"csr": make_csr(ec.generate_private_key(ec.SECP256R1()), "edge-2")}),
     "of a certificate nobody knows": ("certificate_unknown", {"serial": "abcdef"}),
-    "a weak key": ("key_weak", {"csr": request(rsa.generate_private_key(65537, 1024), DEVICE)}),
+    "a weak key": ("key_weak", {"csr": make_csr(rsa.generate_private_key(65537, 1024), DEVICE)}),
 }
 
 

@@ -11,7 +11,7 @@ from controller.domain.audit_kinds import AuditKind
 from controller.domain.identity.certificates import Certificate
 from controller.service.identity.services import IdentityServices
 from controller.service.ingest.keyring import FRESH, DeviceKeyring
-from device_agent.identity.keypair import request
+from device_agent.identity.keypair import make_csr
 from tests.support.controller_harness import World, world
 from tests.support.identity import authority_settings
 from tests.support.receipts import verdicts
@@ -36,7 +36,7 @@ class Scenario:
         """A key of this name with its certificate."""
         device = Signing(name)
         held = await self.identity.certificates.registry.of(name)
-        wanted = self.identity.certificates.authority.read(request(device.key, name))
+        wanted = self.identity.certificates.authority.read(make_csr(device.key, name))
         made = self.identity.certificates.sign_client(wanted, held, origin)
         await self.identity.certificates.registry.add(made)
         self.identity.certificates.on_changed(name)
